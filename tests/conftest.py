@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real recordings, named by ACTION_LLM_TEST_DATA; the test is skipped where there is none."""
+    folder = Path(os.environ.get("ACTION_LLM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings: ACTION_LLM_TEST_DATA names no folder ({folder})")
+    return folder
