@@ -1,0 +1,342 @@
+"""Joint layouts: what each row of a skeleton is called, what it hangs on, which part of the body it belongs to.
+
+Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`), the joint order of
+UTD-MHAD (`kinect20`), COCO keypoints as in UAV-Human (`coco17`), LCR-Net as in Toyota Smarthome (`lcrnet13`) and the
+two joint sets derived from it: 15 joints (2s-AGCN for daily living) and 17 joints (UNIK).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SkeletonLayout:
+    """The joints of one kind of skeleton. Indices are 0-based rows of the joint axis.
+
+    Args:
+        name: Name of the layout; a recording names its layout by it.
+        joint_names: One name per joint. "left" and "right" are the person's own.
+        parents: Parent of each joint; the bones form one tree, whose root has the parent -1.
+        parts: Partition of the joints into parts of the body (here always trunk, which carries the head, left_arm,
+            right_arm, left_leg, right_leg).
+        left_right: Pairs (left joint, right joint).
+        pelvis, neck: Joints whose mean is the middle of the hips, and the point between the shoulders.
+        left_hip, right_hip, left_shoulder, right_shoulder: Joints that say which way a person faces.
+        dimensions: How many of the recorded coordinates carry information: 3 (metres), or 2 (pixels, z = 0).
+        up: +1 when y grows upwards, -1 when it grows downwards, as in pixels.
+        source: Name of the layout that this one is derived from, if it is.
+        derivation: With `source`, for each joint the source joints that are averaged; one named twice counts twice.
+
+    Raises:
+        ValueError: The fields contradict each other; the message names the layout and the field.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    parts: dict[str, tuple[int, ...]] = field(hash=False)
+    left_right: tuple[tuple[int, int], ...]
+    pelvis: tuple[int, ...]
+    neck: tuple[int, ...]
+    left_hip: int
+    right_hip: int
+    left_shoulder: int
+    right_shoulder: int
+    dimensions: int = 3
+    up: int = 1
+    source: str | None = None
+    derivation: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self):
+        joints = range(self.num_joints)
+        if len(set(self.joint_names)) != self.num_joints or not self.joint_names:
+            self._refuse("joint_names", "must be distinct and not empty", self.joint_names)
+        if len(self.parents) != self.num_joints or list(self.parents).count(-1) != 1:
+            self._refuse("parents", f"must hold {self.num_joints} joints, -1 exactly once", self.parents)
+        for joint in joints:
+            ancestor, steps = joint, 0
+            while ancestor != -1:
+                if ancestor not in joints or steps == self.num_joints:
+                    self._refuse("parents", "must lead from every joint to the root", self.parents)
+                ancestor, steps = self.parents[ancestor], steps + 1
+        if sorted(joint for part in self.parts.values() for joint in part) != list(joints):
+            self._refuse("parts", "must hold every joint exactly once", self.parts)
+        paired = [joint for pair in self.left_right for joint in pair]
+        if (
+            len(set(paired)) != len(paired)
+            or not set(paired) <= set(joints)
+            or len(paired) != 2 * len(self.left_right)
+        ):
+            self._refuse("left_right", "must be pairs of distinct joints", self.left_right)
+        for anchor in ("pelvis", "neck"):
+            if not getattr(self, anchor) or not set(getattr(self, anchor)) <= set(joints):
+                self._refuse(anchor, "must name joints of the layout", getattr(self, anchor))
+        for anchor in ("left_hip", "right_hip", "left_shoulder", "right_shoulder"):
+            if getattr(self, anchor) not in joints:
+                self._refuse(anchor, "must be a joint of the layout", getattr(self, anchor))
+        if self.dimensions not in (2, 3):
+            self._refuse("dimensions", "must be 2 or 3", self.dimensions)
+        if self.up not in (-1, 1):
+            self._refuse("up", "must be +1 or -1", self.up)
+        if (self.source is None) != (self.derivation is None):
+            self._refuse("derivation", "and source come together or not at all", self.derivation)
+        if self.derivation is not None and (len(self.derivation) != self.num_joints or not all(self.derivation)):
+            self._refuse("derivation", f"must name source joints for each of {self.num_joints}", self.derivation)
+
+    def _refuse(self, name: str, rule: str, found: Any):
+        raise ValueError(f"skeleton layout {self.name!r}: {name} {rule}, got {found!r}")
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joint_names)
+
+    @property
+    def bones(self) -> tuple[tuple[int, int], ...]:
+        """(child, parent) for every joint but the root, in joint order."""
+        return tuple((child, parent) for child, parent in enumerate(self.parents) if parent != -1)
+
+    @cached_property
+    def mirror(self) -> tuple[int, ...]:
+        """Permutation that swaps left and right: row i of a mirrored skeleton is row `mirror[i]` of the original."""
+        permutation = list(range(self.num_joints))
+        for left, right in self.left_right:
+            permutation[left], permutation[right] = right, left
+        return tuple(permutation)
+
+    def derive(self, keypoints: np.ndarray) -> np.ndarray:
+        """Joints of this layout from joints of its `source` layout: (..., J_source, C) -> (..., J, C)."""
+        if self.derivation is None:
+            raise ValueError(f"skeleton layout {self.name!r} is not derived from another layout")
+        joints = [keypoints[..., list(rows), :].mean(-2) for rows in self.derivation]
+        return np.stack(joints, axis=-2).astype(keypoints.dtype, copy=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (lists instead of tuples), as they stand in a JSON file."""
+
+        def plain(value):
+            if isinstance(value, Mapping):
+                return {key: plain(entry) for key, entry in value.items()}
+            return [plain(entry) for entry in value] if isinstance(value, tuple) else value
+
+        return plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SkeletonLayout":
+        """Inverse of `to_dict`. Raises ValueError for fields that are missing or unknown."""
+
+        def frozen(value):
+            if isinstance(value, Mapping):
+                return {key: frozen(entry) for key, entry in value.items()}
+            return tuple(frozen(entry) for entry in value) if isinstance(value, list | tuple) else value
+
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(
+                f"skeleton layout: unknown field {unknown[0]!r}, known are {list(cls.__dataclass_fields__)}"
+            )
+        try:
+            return cls(**{key: frozen(value) for key, value in values.items()})
+        except TypeError as error:
+            raise ValueError(f"skeleton layout {values.get('name')!r}: {error}") from error
+
+
+def _limb_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """(left, right) pairs of the joints whose names differ only in that word."""
+    return tuple(
+        (joint, names.index(name.replace("left_", "right_"))) for joint, name in enumerate(names) if "left_" in name
+    )
+
+
+_KINECT25 = (
+    "spine_base", "spine_mid", "neck", "head",
+    "left_shoulder", "left_elbow", "left_wrist", "left_hand",
+    "right_shoulder", "right_elbow", "right_wrist", "right_hand",
+    "left_hip", "left_knee", "left_ankle", "left_foot",
+    "right_hip", "right_knee", "right_ankle", "right_foot",
+    "spine_shoulder", "left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb",
+)  # fmt: skip
+
+_KINECT20 = (
+    "head", "shoulder_center", "spine", "hip_center",
+    "left_shoulder", "left_elbow", "left_wrist", "left_hand",
+    "right_shoulder", "right_elbow", "right_wrist", "right_hand",
+    "left_hip", "left_knee", "left_ankle", "left_foot",
+    "right_hip", "right_knee", "right_ankle", "right_foot",
+)  # fmt: skip
+
+_COCO17 = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+
+_LCRNET13 = (
+    "right_ankle", "left_ankle", "right_knee", "left_knee", "right_hip", "left_hip",
+    "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder", "head",
+)  # fmt: skip
+
+# The two derived sets hold the limbs of lcrnet13 in reversed order; only the trunk differs.
+_LIMBS = _LCRNET13[11::-1]
+_LCRNET15 = ("head", *_LIMBS, "neck", "hip_center")
+_LCRNET17 = ("head", "nose", "neck", "chest", "hip_center", *_LIMBS)
+
+LAYOUTS: dict[str, SkeletonLayout] = {
+    layout.name: layout
+    for layout in (
+        SkeletonLayout(
+            name="kinect25",
+            joint_names=_KINECT25,
+            parents=(-1, 0, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 1, 7, 7, 11, 11),
+            parts={
+                "trunk": (0, 1, 2, 3, 20),
+                "left_arm": (4, 5, 6, 7, 21, 22),
+                "right_arm": (8, 9, 10, 11, 23, 24),
+                "left_leg": (12, 13, 14, 15),
+                "right_leg": (16, 17, 18, 19),
+            },
+            left_right=_limb_pairs(_KINECT25),
+            pelvis=(0,),
+            neck=(20,),
+            left_hip=12,
+            right_hip=16,
+            left_shoulder=4,
+            right_shoulder=8,
+        ),
+        SkeletonLayout(
+            name="kinect20",
+            joint_names=_KINECT20,
+            parents=(1, 2, 3, -1, 1, 4, 5, 6, 1, 8, 9, 10, 3, 12, 13, 14, 3, 16, 17, 18),
+            parts={
+                "trunk": (0, 1, 2, 3),
+                "left_arm": (4, 5, 6, 7),
+                "right_arm": (8, 9, 10, 11),
+                "left_leg": (12, 13, 14, 15),
+                "right_leg": (16, 17, 18, 19),
+            },
+            left_right=_limb_pairs(_KINECT20),
+            pelvis=(3,),
+            neck=(1,),
+            left_hip=12,
+            right_hip=16,
+            left_shoulder=4,
+            right_shoulder=8,
+        ),
+        # The bone lists that circulate for these joints have cycles; this is the tree from nose to limbs.
+        SkeletonLayout(
+            name="coco17",
+            joint_names=_COCO17,
+            parents=(-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+            parts={
+                "trunk": (0, 1, 2, 3, 4),
+                "left_arm": (5, 7, 9),
+                "right_arm": (6, 8, 10),
+                "left_leg": (11, 13, 15),
+                "right_leg": (12, 14, 16),
+            },
+            left_right=_limb_pairs(_COCO17),
+            pelvis=(11, 12),
+            neck=(5, 6),
+            left_hip=11,
+            right_hip=12,
+            left_shoulder=5,
+            right_shoulder=6,
+            dimensions=2,
+            up=-1,
+        ),
+        SkeletonLayout(
+            name="lcrnet13",
+            joint_names=_LCRNET13,
+            parents=(2, 3, 4, 5, 10, 11, 8, 9, 10, 11, 12, 12, -1),
+            parts={
+                "trunk": (12,),
+                "left_arm": (7, 9, 11),
+                "right_arm": (6, 8, 10),
+                "left_leg": (1, 3, 5),
+                "right_leg": (0, 2, 4),
+            },
+            left_right=_limb_pairs(_LCRNET13),
+            pelvis=(4, 5),
+            neck=(10, 11),
+            left_hip=5,
+            right_hip=4,
+            left_shoulder=11,
+            right_shoulder=10,
+            up=-1,
+        ),
+        SkeletonLayout(
+            name="lcrnet15",
+            joint_names=_LCRNET15,
+            parents=(13, 13, 13, 1, 2, 3, 4, 14, 14, 7, 8, 9, 10, 14, -1),
+            parts={
+                "trunk": (0, 13, 14),
+                "left_arm": (1, 3, 5),
+                "right_arm": (2, 4, 6),
+                "left_leg": (7, 9, 11),
+                "right_leg": (8, 10, 12),
+            },
+            left_right=_limb_pairs(_LCRNET15),
+            pelvis=(14,),
+            neck=(13,),
+            left_hip=7,
+            right_hip=8,
+            left_shoulder=1,
+            right_shoulder=2,
+            up=-1,
+            source="lcrnet13",
+            derivation=((12,), *((row,) for row in range(11, -1, -1)), (10, 11), (4, 5)),
+        ),
+        SkeletonLayout(
+            name="lcrnet17",
+            joint_names=_LCRNET17,
+            parents=(1, 2, 3, 4, -1, 2, 2, 5, 6, 7, 8, 4, 4, 11, 12, 13, 14),
+            parts={
+                "trunk": (0, 1, 2, 3, 4),
+                "left_arm": (5, 7, 9),
+                "right_arm": (6, 8, 10),
+                "left_leg": (11, 13, 15),
+                "right_leg": (12, 14, 16),
+            },
+            left_right=_limb_pairs(_LCRNET17),
+            pelvis=(4,),
+            neck=(2,),
+            left_hip=11,
+            right_hip=12,
+            left_shoulder=5,
+            right_shoulder=6,
+            dimensions=2,
+            up=-1,
+            source="lcrnet13",
+            # The nose is the mean of head and neck, and the neck that of the shoulders: the head counts twice.
+            derivation=(
+                (12,),
+                (12, 12, 10, 11),
+                (10, 11),
+                (4, 5, 10, 11),
+                (4, 5),
+                *((row,) for row in range(11, -1, -1)),
+            ),
+        ),
+    )
+}
+
+
+def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayout:
+    """The layout of that name, or the one that a dict (from `SkeletonLayout.to_dict`) describes.
+
+    Raises:
+        ValueError: No layout has that name; the message lists those that exist.
+    """
+    if isinstance(layout, SkeletonLayout):
+        return layout
+    if isinstance(layout, Mapping):
+        return SkeletonLayout.from_dict(layout)
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown skeleton layout {layout!r}, known are {sorted(LAYOUTS)}")
+    return LAYOUTS[layout]
+
+
+__all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
