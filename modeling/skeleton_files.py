@@ -1,0 +1,290 @@
+"""Readers of recorded skeletons: `.skeleton` text files (NTU RGB+D, UAV-Human) and UTD-MHAD's `.mat` files.
+
+A `.skeleton` file holds numbers in lines:
+
+    number of frames
+        number of bodies in the frame (0 is legal)
+            body id, nine numbers that are not read here
+            number of joints
+                x y z, depth x y, colour x y, orientation w x y z, tracking state      (one line per joint)
+
+Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from .skeleton_layouts import get_layout
+
+try:
+    from scipy.io import loadmat
+except ImportError:
+    loadmat = None
+
+BODY_COLUMNS = 10
+JOINT_COLUMNS = 12
+
+
+class SkeletonFileError(ValueError):
+    """A file is not what its format says.
+
+    Attributes:
+        path (str): The file.
+        line (int | None): Line number, counted from 1; None where the file has no lines.
+        found, expected (str): What stands there, and what should.
+    """
+
+    def __init__(self, path: str | os.PathLike, line: int | None, found: str, expected: str):
+        self.path, self.line, self.found, self.expected = os.fspath(path), line, found, expected
+        place = f"{self.path}, line {line}" if line is not None else self.path
+        super().__init__(f"{place}: expected {expected}, found {found}")
+
+    def __reduce__(self):  # errors travel between the processes of a batch job
+        return type(self), (self.path, self.line, self.found, self.expected)
+
+
+@dataclass
+class SkeletonRecording:
+    """One recording, as recorded. T frames, P bodies, J joints.
+
+    Attributes:
+        keypoints: float32 (T, P, J, 3), metres, or pixels with z = 0; zeros where a body is absent.
+        present: bool (T, P), which body is in which frame.
+        body_ids: int64 (P,), distinct, in order of first appearance.
+        layout: Name of the joint layout.
+        fps: Frames per second.
+        source: Name of the file, without its folder.
+        tracking_state: int8 (T, P, J), 0 not tracked, 1 inferred, 2 tracked; None when it was not asked for.
+    """
+
+    keypoints: np.ndarray
+    present: np.ndarray
+    body_ids: np.ndarray
+    layout: str
+    fps: float
+    source: str
+    tracking_state: np.ndarray | None = None
+
+
+def read_skeleton(
+    path: str | os.PathLike, *, layout: str = "kinect25", fps: float = 30.0, with_tracking_state: bool = False
+) -> SkeletonRecording:
+    """Reads a `.skeleton` file.
+
+    Bodies are told apart by their 64-bit ids, which no float can hold. Frames without a body count: the time of a
+    frame is its index / fps. A file whose frames are all empty gives P = 0.
+
+    Args:
+        path: The file. Lines may end in LF or CRLF; blank lines at its end are ignored.
+        layout: Joint layout; every body must have its number of joints.
+        fps: Frames per second; the file does not say it.
+        with_tracking_state: Also read the tracking state of each joint.
+
+    Raises:
+        SkeletonFileError: Truncated, lines too many, a wrong number of joints or columns, a token that is not a
+            number, a body id outside int64 or twice in one frame. NaN is a number and is kept.
+        OSError: The file cannot be read.
+    """
+    path = Path(path)
+    num_joints = get_layout(layout).num_joints
+    data = path.read_bytes()
+    bodies = _scan_columns(data, num_joints, with_tracking_state)
+    if bodies is None:
+        bodies = _read_lines(path, data, num_joints, layout)
+    body_counts, body_ids, coordinates, states = bodies
+
+    frame = np.repeat(np.arange(len(body_counts)), body_counts)
+    distinct, first, slot = np.unique(body_ids, return_index=True, return_inverse=True)
+    by_appearance = np.argsort(first)
+    slot = np.argsort(by_appearance)[slot]
+    shape = (len(body_counts), len(distinct), num_joints)
+    keypoints = np.zeros((*shape, 3), np.float32)
+    present = np.zeros(shape[:2], bool)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(token)) is
+        keypoints[frame, slot] = coordinates
+    present[frame, slot] = True
+    tracking_state = None
+    if with_tracking_state:
+        tracking_state = np.zeros(shape, np.int8)
+        tracking_state[frame, slot] = states
+    return SkeletonRecording(
+        keypoints, present, distinct[by_appearance], layout, float(fps), path.name, tracking_state
+    )
+
+
+# What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
+# (F,), their ids int64 (N,), x y z float64 (N, J, 3), tracking states (N, J) or None.
+_Bodies = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _Bodies | None:
+    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form.
+
+    Plain is what the data sets ship: numbers with one space between them, one kind of line end, and lines that follow
+    each other as the counts in them say. Whatever differs in any way is left to `_read_lines`, which either reads it
+    or names the line.
+    """
+    carriage_return = data[: data.find(b"\n")].endswith(b"\r")
+    end_of_line, line_gap = (13, 2) if carriage_return else (10, 1)
+    data = data.rstrip() + (b"\r" if carriage_return else b"\n")
+    text = np.frombuffer(data, np.uint8)
+    separators = text <= 32
+    if carriage_return:
+        separators &= text != 10
+    separators = separators.nonzero()[0]
+    line_ends = (text[separators] == end_of_line).nonzero()[0]  # as indices into `separators`
+    columns = np.diff(line_ends, prepend=-1)
+
+    def tokens(lines: np.ndarray, column: int, width: int = 1) -> pa.StringArray:
+        """Tokens of `width` columns of some lines, row by row; null at every second place, for what lies between."""
+        before = np.where(lines > 0, line_ends[lines - 1], -1)[:, None] + np.arange(column, column + width)
+        begins = np.where(before >= 0, separators[before] + 1, 0)
+        if column == 0:
+            begins[:, 0] += np.where(lines > 0, line_gap - 1, 0)
+        edges = np.stack([begins, separators[before + 1]], axis=-1).ravel()
+        edges = np.append(edges, edges[-1:]).astype(np.int32)
+        every_second = pa.py_buffer(b"\x55" * (len(edges) // 8 + 1))
+        return pa.StringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(data), every_second)
+
+    def parse(lines: np.ndarray, column: int, kind: pa.DataType, width: int = 1) -> np.ndarray:
+        if not len(lines):
+            return np.zeros((0, width), kind.to_pandas_dtype())
+        values = np.frombuffer(tokens(lines, column, width).cast(kind).buffers()[1], kind.to_pandas_dtype())
+        return values[: 2 * width * len(lines) : 2].reshape(len(lines), width)
+
+    single, body, joint = ((columns == count).nonzero()[0] for count in (1, BODY_COLUMNS, JOINT_COLUMNS))
+    if len(single) + len(body) + len(joint) != len(columns) or len(joint) != num_joints * len(body):
+        return None
+    is_count = columns == 1
+    is_count[(body + 1).clip(max=len(columns) - 1)] = False
+    is_count[0] = False
+    frame = is_count.nonzero()[0]
+    try:
+        num_frames = parse(np.zeros(1, int), 0, pa.int64())[0, 0]
+        body_counts = parse(frame, 0, pa.int64())[:, 0]
+        # Where each line has to be, if the counts are right.
+        lines_before = np.cumsum(1 + body_counts * (2 + num_joints)) - body_counts * (2 + num_joints)
+        within = np.arange(len(body)) - np.repeat(np.cumsum(body_counts) - body_counts, body_counts)
+        expected_body = np.repeat(lines_before + 1, body_counts) + within * (2 + num_joints)
+        if (
+            num_frames != len(frame)
+            or (body_counts < 0).any()
+            or not np.array_equal(frame, lines_before)
+            or not np.array_equal(body, expected_body)
+            or (parse(body + 1, 0, pa.int64()) != num_joints).any()
+        ):
+            return None
+        body_ids = parse(body, 0, pa.int64())[:, 0]
+        in_frame = np.repeat(np.arange(len(frame)), body_counts)
+        if len(set(zip(in_frame.tolist(), body_ids.tolist(), strict=True))) != len(body):
+            return None
+        coordinates = parse(joint, 0, pa.float64(), 3).reshape(len(body), num_joints, 3)
+        states = (
+            parse(joint, JOINT_COLUMNS - 1, pa.int8()).reshape(len(body), num_joints) if with_tracking_state else None
+        )
+    except (pa.ArrowInvalid, ValueError):
+        return None
+    return body_counts, body_ids, coordinates, states
+
+
+def _read_lines(path: Path, data: bytes, num_joints: int, layout: str) -> _Bodies:
+    """Reads a file line by line, and knows the line of whatever is wrong."""
+    lines = data.rstrip().split(b"\n")
+    position = 0
+
+    def refuse(found: str, expected: str):
+        raise SkeletonFileError(path, position, found, expected)
+
+    def columns(count: int, what: str) -> list[bytes]:
+        nonlocal position
+        position += 1
+        if position > len(lines) or not data.strip():
+            refuse("the end of the file", what)
+        row = lines[position - 1].split()
+        if len(row) != count:
+            refuse(f"{len(row)} columns ({_quote(lines[position - 1])})", f"{what} in {count} columns")
+        return row
+
+    def number(token: bytes, kind: type, what: str):
+        try:
+            if b"_" in token:  # Python's own spelling of digits, which no recorder writes
+                raise ValueError
+            return kind(token)
+        except ValueError:
+            refuse(_quote(token), what)
+
+    def count(what: str) -> int:
+        value = number(columns(1, what)[0], int, what)
+        return value if value >= 0 else refuse(str(value), what)
+
+    body_counts, body_ids, coordinates, states = [], [], [], []
+    for frame in range(count("the number of frames")):
+        body_counts.append(count(f"the number of bodies in frame {frame}"))
+        in_frame = set()
+        for _ in range(body_counts[-1]):
+            body_id = number(columns(BODY_COLUMNS, f"a body of frame {frame}")[0], int, "a body id")
+            if not -(2**63) <= body_id < 2**63:
+                refuse(str(body_id), "a body id of 64 bits")
+            if body_id in in_frame:
+                refuse(f"body {body_id} a second time", f"another body in frame {frame}")
+            in_frame.add(body_id)
+            body_ids.append(body_id)
+            found = count("the number of joints")
+            if found != num_joints:
+                refuse(f"{found} joints", f"{num_joints} joints (layout {layout})")
+            for _ in range(num_joints):
+                row = columns(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
+                coordinates.append([number(token, float, "a coordinate") for token in row[:3]])
+                states.append(number(row[-1], int, "a tracking state"))
+    if position < len(lines):
+        position += 1
+        refuse(_quote(lines[position - 1]), f"the end of the file after {len(body_counts)} frames")
+    num_bodies = len(body_ids)
+    return (
+        np.array(body_counts, np.int64),
+        np.array(body_ids, np.int64),
+        np.array(coordinates, np.float64).reshape(num_bodies, num_joints, 3),
+        np.array(states, np.int64).reshape(num_bodies, num_joints),
+    )
+
+
+def _quote(text: bytes, length: int = 40) -> str:
+    text = text.strip().decode("ascii", "backslashreplace")
+    return repr(text if len(text) <= length else text[:length] + "…")
+
+
+def read_utd_mhad(path: str | os.PathLike) -> SkeletonRecording:
+    """Reads a skeleton of UTD-MHAD: `d_skel` (20, 3, T) in a `.mat` file, metres, 30 frames per second, one person.
+
+    Raises:
+        SkeletonFileError: The file is no `.mat` file, or `d_skel` is missing or has another shape.
+        ImportError: SciPy is not installed.
+        OSError: The file cannot be read.
+    """
+    if loadmat is None:
+        raise ImportError("UTD-MHAD's .mat files are read with SciPy: pip install scipy")
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            variables = loadmat(file)
+        except Exception as error:  # damaged files make loadmat raise nearly anything
+            raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
+    skeleton = variables.get("d_skel")
+    if skeleton is None:
+        names = [name for name in variables if not name.startswith("__")]
+        raise SkeletonFileError(path, None, f"the variables {names}", "the variable d_skel")
+    num_joints = get_layout("kinect20").num_joints
+    if skeleton.ndim != 3 or skeleton.shape[:2] != (num_joints, 3) or skeleton.dtype.kind not in "fiu":
+        found = f"d_skel {skeleton.dtype} {skeleton.shape}"
+        raise SkeletonFileError(path, None, found, f"d_skel of numbers ({num_joints}, 3, frames)")
+    keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
+    return SkeletonRecording(
+        keypoints, np.ones((len(keypoints), 1), bool), np.zeros(1, np.int64), "kinect20", 30.0, path.name
+    )
+
+
+__all__ = ["SkeletonFileError", "SkeletonRecording", "read_skeleton", "read_utd_mhad"]
