@@ -27,6 +27,8 @@ except ImportError:
 
 BODY_COLUMNS = 10
 JOINT_COLUMNS = 12
+# Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
+SCAN_BYTES = 1 << 16
 
 
 class SkeletonFileError(ValueError):
@@ -128,65 +130,67 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
     each other as the counts in them say. Whatever differs in any way is left to `_read_lines`, which either reads it
     or names the line.
     """
-    carriage_return = data[: data.find(b"\n")].endswith(b"\r")
-    end_of_line, line_gap = (13, 2) if carriage_return else (10, 1)
-    data = data.rstrip() + (b"\r" if carriage_return else b"\n")
+    line_end = b"\r\n" if data[: data.find(b"\n")].endswith(b"\r") else b"\n"
+    if not data.endswith(line_end) or data.endswith(2 * line_end):
+        data = data.rstrip() + line_end
     text = np.frombuffer(data, np.uint8)
-    separators = text <= 32
-    if carriage_return:
-        separators &= text != 10
-    separators = separators.nonzero()[0]
-    line_ends = (text[separators] == end_of_line).nonzero()[0]  # as indices into `separators`
-    columns = np.diff(line_ends, prepend=-1)
-
-    def tokens(lines: np.ndarray, column: int, width: int = 1) -> pa.StringArray:
-        """Tokens of `width` columns of some lines, row by row; null at every second place, for what lies between."""
-        before = np.where(lines > 0, line_ends[lines - 1], -1)[:, None] + np.arange(column, column + width)
-        begins = np.where(before >= 0, separators[before] + 1, 0)
-        if column == 0:
-            begins[:, 0] += np.where(lines > 0, line_gap - 1, 0)
-        edges = np.stack([begins, separators[before + 1]], axis=-1).ravel()
-        edges = np.append(edges, edges[-1:]).astype(np.int32)
-        every_second = pa.py_buffer(b"\x55" * (len(edges) // 8 + 1))
-        return pa.StringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(data), every_second)
-
-    def parse(lines: np.ndarray, column: int, kind: pa.DataType, width: int = 1) -> np.ndarray:
-        if not len(lines):
-            return np.zeros((0, width), kind.to_pandas_dtype())
-        values = np.frombuffer(tokens(lines, column, width).cast(kind).buffers()[1], kind.to_pandas_dtype())
-        return values[: 2 * width * len(lines) : 2].reshape(len(lines), width)
-
+    # As if a line end stood before the first line. Of a CRLF, the CR separates and the LF is skipped.
+    separators = [np.full(1, -len(line_end), np.int32)]
+    for start in range(0, len(text), SCAN_BYTES):
+        block = text[start : start + SCAN_BYTES]
+        is_separator = block <= 32
+        if len(line_end) == 2:
+            is_separator &= block != 10
+        separators.append(np.add(is_separator.nonzero()[0], start, dtype=np.int32, casting="unsafe"))
+    separators = np.concatenate(separators)
+    characters = text[separators]
+    characters[0] = line_end[0]
+    line_starts = (characters == line_end[0]).nonzero()[0]  # index into `separators` of the one before each line
+    columns = np.diff(line_starts)
     single, body, joint = ((columns == count).nonzero()[0] for count in (1, BODY_COLUMNS, JOINT_COLUMNS))
     if len(single) + len(body) + len(joint) != len(columns) or len(joint) != num_joints * len(body):
         return None
+    stride = 2 + num_joints  # lines of a body
+
+    def parse(lines: np.ndarray, column: int, width: int, kind: pa.DataType) -> np.ndarray:
+        """`width` columns of some lines, as (lines, width) numbers: the text is parsed where it stands."""
+        around = separators[(line_starts[lines] + column)[:, None] + np.arange(width + 1)]
+        # Arrow wants strings that touch, so what lies between two tokens is a string too, a null one.
+        edges = np.empty((len(lines), width, 2), np.int32)
+        edges[..., 0] = around[:, :-1] + 1
+        if column == 0:
+            edges[:, 0, 0] += len(line_end) - 1
+        edges[..., 1] = around[:, 1:]
+        edges = np.append(edges, np.int32(len(data)))
+        tokens_only = pa.py_buffer(b"\x55" * (len(edges) // 8 + 1))
+        strings = pa.StringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(data), tokens_only)
+        values = np.frombuffer(strings.cast(kind).buffers()[1], kind.to_pandas_dtype())
+        return values[: 2 * width * len(lines) : 2].reshape(len(lines), width)
+
     is_count = columns == 1
-    is_count[(body + 1).clip(max=len(columns) - 1)] = False
     is_count[0] = False
+    is_count[np.minimum(body + 1, len(columns) - 1)] = False
     frame = is_count.nonzero()[0]
     try:
-        num_frames = parse(np.zeros(1, int), 0, pa.int64())[0, 0]
-        body_counts = parse(frame, 0, pa.int64())[:, 0]
+        integers = parse(np.concatenate([[0], frame, body + 1, body]), 0, 1, pa.int64())[:, 0]
+        num_frames, body_counts = integers[0], integers[1 : 1 + len(frame)]
+        joint_counts, body_ids = integers[1 + len(frame) :].reshape(2, len(body))
         # Where each line has to be, if the counts are right.
-        lines_before = np.cumsum(1 + body_counts * (2 + num_joints)) - body_counts * (2 + num_joints)
-        within = np.arange(len(body)) - np.repeat(np.cumsum(body_counts) - body_counts, body_counts)
-        expected_body = np.repeat(lines_before + 1, body_counts) + within * (2 + num_joints)
+        bodies_before = np.cumsum(body_counts) - body_counts
+        expected_frame = 1 + np.arange(len(frame)) + stride * bodies_before
+        in_frame = np.repeat(np.arange(len(frame)), body_counts)
+        expected_body = 2 + in_frame + stride * np.arange(len(in_frame))
         if (
             num_frames != len(frame)
-            or (body_counts < 0).any()
-            or not np.array_equal(frame, lines_before)
+            or not np.array_equal(frame, expected_frame)
             or not np.array_equal(body, expected_body)
-            or (parse(body + 1, 0, pa.int64()) != num_joints).any()
+            or (joint_counts != num_joints).any()
+            or len(set(zip(in_frame.tolist(), body_ids.tolist(), strict=True))) != len(body)
         ):
             return None
-        body_ids = parse(body, 0, pa.int64())[:, 0]
-        in_frame = np.repeat(np.arange(len(frame)), body_counts)
-        if len(set(zip(in_frame.tolist(), body_ids.tolist(), strict=True))) != len(body):
-            return None
-        coordinates = parse(joint, 0, pa.float64(), 3).reshape(len(body), num_joints, 3)
-        states = (
-            parse(joint, JOINT_COLUMNS - 1, pa.int8()).reshape(len(body), num_joints) if with_tracking_state else None
-        )
-    except (pa.ArrowInvalid, ValueError):
+        coordinates = parse(joint, 0, 3, pa.float64()).reshape(len(body), num_joints, 3)
+        states = parse(joint, JOINT_COLUMNS - 1, 1, pa.int8()).reshape(len(body), -1) if with_tracking_state else None
+    except (pa.ArrowInvalid, IndexError, ValueError):
         return None
     return body_counts, body_ids, coordinates, states
 
