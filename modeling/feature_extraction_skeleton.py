@@ -1,0 +1,549 @@
+"""Feature extractor for skeletons: from a recording as it lies on disk to what an action model reads.
+
+Dataset building, training, evaluation and the pipeline all go through this one class, so that they cannot differ.
+"""
+
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+
+from .skeleton_bodies import fill_gaps, select_actors, valid_joints
+from .skeleton_files import SkeletonRecording, read_skeleton, read_utd_mhad
+from .skeleton_layouts import SkeletonLayout, get_layout
+
+Recording = str | os.PathLike | SkeletonRecording | Mapping[str, Any] | np.ndarray
+
+# The view is measured over this long from the start of a recording, before the action has turned the body.
+VIEW_SECONDS = 0.5
+# Hips and shoulders together are about one torso length wide. Below this share of it they say nothing of the view.
+MIN_ACROSS = 0.1
+
+
+class SkeletonInputError(ValueError):
+    """A recording from which no features can be made.
+
+    Attributes:
+        source (str): Name of the recording (of its file or sample), or its place in the batch.
+        found, expected (str): What it holds, and what it should.
+    """
+
+    def __init__(self, source: str, found: str, expected: str):
+        self.source, self.found, self.expected = source, found, expected
+        super().__init__(f"{source}: expected {expected}, found {found}")
+
+    def __reduce__(self):  # errors travel between the processes of a batch job
+        return type(self), (self.source, self.found, self.expected)
+
+
+@dataclass(frozen=True)
+class SkeletonTransform:
+    """How recorded coordinates x became features: (x - center) @ rotation.T / scale, for the people who are there.
+
+    Attributes:
+        center: float64 (T, 3) recorded units, T frames of the features.
+        rotation: float64 (3, 3).
+        scale: Recorded units per unit of the features.
+        present: bool (T, persons).
+    """
+
+    center: np.ndarray
+    rotation: np.ndarray
+    scale: float
+    present: np.ndarray
+
+
+class SkeletonFeatureExtractor(FeatureExtractionMixin):
+    """Turns recordings of skeletons into normalised sequences.
+
+    In this order: bodies are assigned to people (`skeleton_bodies.py`), lost joints and frames are interpolated, the
+    recording is moved, turned and scaled, all people by the same amounts, which are measured on the first person, and
+    resampled in time by linear interpolation.
+
+    Args:
+        layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` for one of your own. With a derived
+            layout, recordings of its source layout are accepted too.
+        num_persons: How many people the features have room for. Who is not there is zeros.
+        coordinates: 3, or 2 for x and y only. None is the number that the layout has.
+        fps: Frames per second of the features. None keeps the recorded rate.
+        length: If given, every recording is resampled as a whole to this many frames instead.
+        max_frames: If given, longer recordings are resampled as a whole to this many frames.
+        frame_multiple: The last frame is repeated until the number of frames is a multiple of this (those repeated
+            count as frames of the recording), so that an encoder that reduces time by 4 leaves no remainder.
+        center: "first", the pelvis of the first person in their first frame, becomes the origin; "frame", it does so
+            in every frame; "none".
+        align_view: "yaw" turns the recording about the vertical (y) until the first person faces the sensor, with
+            their left-to-right direction (mean over hips and shoulders, first half second) along +x; "full" also
+            turns their trunk upright; "none". Where that direction is degenerate nothing is turned. None is "yaw" for
+            layouts with three dimensions and "none" for the others, which cannot be turned.
+        scale: "torso" divides by the distance from pelvis to neck of the first person (median over frames), a number
+            by that number (recorded units); "none".
+        min_body_frames, max_width_ratio, max_flat_share: Among several bodies, those seen in so few frames or fewer
+            are dropped, and those that are wider than this times their height in such a share of their frames
+            (thresholds of the SGN and CTR-GCN data preparation).
+        max_gap: Seconds. Longer absences of a second person stay zeros, shorter ones are interpolated. The first
+            person is interpolated through all, and held before and after.
+        augment_rotation: Degrees. With `augment=True`, turned about the vertical by up to so much either way (2-D
+            layouts: in the plane).
+        augment_tilt: Degrees. Turned about a random horizontal axis by up to so much (not 2-D layouts).
+        augment_scale: The size is multiplied by a factor between 1 / (1 + this) and 1 + this.
+        augment_bones: The same for each bone on its own, the same on both sides of the body: other proportions.
+        augment_speed: The same for the tempo. No effect with `length`.
+        augment_warp: Between 0 and 1: the tempo drifts within the recording by up to this share.
+        augment_noise: Standard deviation of noise on each joint in each frame, in units of the features.
+        augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
+
+    Raises:
+        ValueError: An argument is unknown or has a value that it cannot have; the message names it.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["input_features", "feature_attention_mask", "frame_rate"]
+
+    def __init__(
+        self,
+        layout: str | Mapping[str, Any] | SkeletonLayout = "kinect25",
+        num_persons: int = 2,
+        coordinates: int | None = None,
+        fps: float | None = 30.0,
+        length: int | None = None,
+        max_frames: int | None = None,
+        frame_multiple: int = 4,
+        center: str = "first",
+        align_view: str | None = None,
+        scale: str | float = "torso",
+        min_body_frames: int = 11,
+        max_width_ratio: float = 0.8,
+        max_flat_share: float = 0.69754,
+        max_gap: float = 1.0,
+        augment_rotation: float = 15.0,
+        augment_tilt: float = 5.0,
+        augment_scale: float = 0.1,
+        augment_bones: float = 0.1,
+        augment_speed: float = 0.2,
+        augment_warp: float = 0.2,
+        augment_noise: float = 0.01,
+        augment_mirror: float = 0.0,
+        **kwargs,
+    ):
+        kwargs.pop("feature_extractor_type", None)
+        unknown = sorted(set(kwargs) - {"processor_class", "auto_map"})
+        if unknown:
+            raise ValueError(f"SkeletonFeatureExtractor has no setting {unknown[0]!r}, it has {_settings()}")
+        super().__init__(**kwargs)
+        skeleton = get_layout(layout)
+        self.layout = layout if isinstance(layout, str) else skeleton.to_dict()
+        self.num_persons = _checked("num_persons", num_persons, int, 1)
+        coordinates = skeleton.dimensions if coordinates is None else coordinates
+        if coordinates not in (2, 3) or coordinates > skeleton.dimensions:
+            raise ValueError(f"coordinates: {skeleton.name} has {skeleton.dimensions}, got {coordinates!r}")
+        self.coordinates = coordinates
+        self.fps = None if fps is None else _checked("fps", fps, float, above=0)
+        self.length = None if length is None else _checked("length", length, int, 1)
+        self.max_frames = None if max_frames is None else _checked("max_frames", max_frames, int, 1)
+        self.frame_multiple = _checked("frame_multiple", frame_multiple, int, 1)
+        self.center = _one_of("center", center, ("first", "frame", "none"))
+        if align_view is None:
+            align_view = "yaw" if skeleton.dimensions == 3 else "none"
+        self.align_view = _one_of("align_view", align_view, ("none", "yaw", "full"))
+        if skeleton.dimensions == 2 and align_view != "none":
+            raise ValueError(f"align_view: {skeleton.name} is 2-D and cannot be turned, got {align_view!r}")
+        if isinstance(scale, str):
+            self.scale = _one_of("scale", scale, ("torso", "none"))
+        else:
+            self.scale = _checked("scale", scale, float, above=0)
+        self.min_body_frames = _checked("min_body_frames", min_body_frames, int, 0)
+        self.max_width_ratio = _checked("max_width_ratio", max_width_ratio, float, above=0)
+        self.max_flat_share = _checked("max_flat_share", max_flat_share, float, 0)
+        self.max_gap = _checked("max_gap", max_gap, float, 0)
+        self.augment_rotation = _checked("augment_rotation", augment_rotation, float, 0)
+        self.augment_tilt = _checked("augment_tilt", augment_tilt, float, 0)
+        self.augment_scale = _checked("augment_scale", augment_scale, float, 0)
+        self.augment_bones = _checked("augment_bones", augment_bones, float, 0)
+        self.augment_speed = _checked("augment_speed", augment_speed, float, 0)
+        self.augment_warp = _checked("augment_warp", augment_warp, float, 0, below=1)
+        self.augment_noise = _checked("augment_noise", augment_noise, float, 0)
+        self.augment_mirror = _checked("augment_mirror", augment_mirror, float, 0, 1)
+
+    @property
+    def skeleton_layout(self) -> SkeletonLayout:
+        return get_layout(self.layout)
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers per frame: persons x joints x coordinates."""
+        return self.num_persons * self.skeleton_layout.num_joints * self.coordinates
+
+    def __call__(
+        self,
+        recordings: Recording | Sequence[Recording],
+        *,
+        augment: bool = False,
+        seed: int | None = None,
+        return_transform: bool = False,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Makes features of one recording or of several.
+
+        Args:
+            recordings: Each a path (`.skeleton`, UTD-MHAD's `.mat`), a `SkeletonRecording`, a dataset row (a dict with
+                `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C) or (T, P, J, C) of this extractor's
+                layout and fps (30 when that is None). Zeros in a row or array are bodies that are absent.
+            augment: Vary the recordings at random for training, by the `augment_` settings.
+            seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
+            return_transform: Add `transforms`, one `SkeletonTransform` per recording.
+            return_tensors: "pt" or "np" give padded batches; None gives lists of arrays, not padded.
+
+        Returns:
+            `input_features` float32 (B, T, persons * joints * coordinates), in this order, zeros where padded;
+            `feature_attention_mask` int64 (B, T); `frame_rate` float32 (B,), frames per second: token w of an encoder
+            that reduces time by 4 spans the seconds 4 w / frame_rate to 4 (w + 1) / frame_rate of the recording (of
+            the one played at another speed, when `augment_speed` changed it).
+
+        Raises:
+            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape.
+            SkeletonFileError: A file is not what its format says.
+        """
+        if augment and seed is None:
+            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+        if isinstance(recordings, str | os.PathLike | SkeletonRecording | Mapping) or hasattr(recordings, "ndim"):
+            recordings = [recordings]
+        features, rates, transforms = [], [], []
+        for index, recording in enumerate(recordings):
+            one = self._extract(self._resolve(recording, f"recording {index}"), seed if augment else None)
+            for values, value in zip((features, rates, transforms), one, strict=True):
+                values.append(value)
+        masks = [np.ones(len(frames), np.int64) for frames in features]
+        if return_tensors is not None:
+            features, masks = self._pad(features), self._pad(masks)
+            rates = np.array(rates, np.float32)
+        data = {"input_features": features, "feature_attention_mask": masks, "frame_rate": rates}
+        if return_transform:
+            data["transforms"] = transforms
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["transforms"])
+
+    def crop(self, features: BatchFeature, length: int, seed: int) -> BatchFeature:
+        """Cuts a window of `length` frames at a random place out of every recording; a shorter one is padded.
+
+        Args:
+            features: What `__call__` returned, as arrays or tensors. Its masks are ones followed by zeros.
+            length: Frames.
+            seed: The place depends on it and on the recording, not on the rest of the batch.
+
+        Returns:
+            `input_features` (B, length, C), `feature_attention_mask` (B, length) and `frame_rate` (B,), of the same
+            type as those given.
+        """
+        inputs, mask = features["input_features"], features["feature_attention_mask"]
+        starts = []
+        for frames, num_frames in zip(np.asarray(inputs), np.asarray(mask).sum(1).tolist(), strict=True):
+            spare = max(num_frames - length, 0)
+            starts.append(int(_generator(seed, frames[:num_frames]).integers(spare + 1)))
+        index = np.array(starts)[:, None] + np.arange(length)
+        inside = index < np.asarray(mask).sum(1, keepdims=True)
+        row = np.arange(len(index))[:, None]
+        index = np.where(inside, index, 0)
+        windows = np.where(inside[..., None], np.asarray(inputs)[row, index], np.float32(0))
+        data = {
+            "input_features": windows,
+            "feature_attention_mask": inside.astype(np.int64),
+            "frame_rate": np.asarray(features["frame_rate"]),
+        }
+        return BatchFeature(data, tensor_type="np" if isinstance(inputs, np.ndarray) else "pt")
+
+    def inverse(self, features: Any, transform: SkeletonTransform) -> np.ndarray:
+        """From features back to recorded coordinates, at the frames of the features.
+
+        What resampling, interpolation and augmentation did is not undone: features of an augmented recording become
+        the augmented person in recorded coordinates.
+
+        Args:
+            features: (T, persons * joints * coordinates), an array or tensor: features of one recording, or what a
+                decoder made of them. Frames beyond those of the transform (padding) are left out.
+            transform: That recording's, from `__call__(..., return_transform=True)`.
+
+        Returns:
+            float32 (T, persons, joints, 3); zeros for people who are not there, and for z of 2-D layouts.
+
+        Raises:
+            ValueError: The features hold fewer coordinates than the layout has, or have another shape.
+        """
+        skeleton = self.skeleton_layout
+        if self.coordinates != skeleton.dimensions:
+            raise ValueError(f"no inverse: coordinates={self.coordinates} of {skeleton.dimensions} were kept")
+        features = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features, np.float64)
+        if features.ndim != 2 or features.shape[1] != self.feature_size or len(features) < len(transform.center):
+            expected = f"({len(transform.center)} or more, {self.feature_size})"
+            raise ValueError(f"features: expected the shape {expected}, got {features.shape}")
+        frames = features[: len(transform.center)].reshape(-1, self.num_persons, skeleton.num_joints, self.coordinates)
+        keypoints = np.zeros((*frames.shape[:3], 3))
+        keypoints[..., : self.coordinates] = frames
+        keypoints = (keypoints * transform.scale) @ transform.rotation + transform.center[:, None, None]
+        return np.where(transform.present[..., None, None], keypoints, 0).astype(np.float32)
+
+    def _resolve(self, recording: Recording, place: str) -> tuple[np.ndarray, np.ndarray, float, str]:
+        """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name."""
+        skeleton = self.skeleton_layout
+        if isinstance(recording, str | os.PathLike):
+            if Path(recording).suffix == ".mat":
+                recording = read_utd_mhad(recording)
+            else:
+                recording = read_skeleton(recording, layout=skeleton.source or skeleton.name)
+        if isinstance(recording, SkeletonRecording):
+            keypoints, present, name = recording.keypoints, recording.present, recording.source
+            layout, fps = recording.layout, recording.fps
+        elif isinstance(recording, Mapping):
+            missing = [key for key in ("keypoints", "shape", "layout", "fps") if key not in recording]
+            name = str(recording.get("sample_id", place))
+            if missing:
+                raise SkeletonInputError(name, f"the fields {sorted(recording)}", f"the field {missing[0]!r}")
+            keypoints, shape = np.asarray(recording["keypoints"]), tuple(int(size) for size in recording["shape"])
+            if len(shape) != 4 or math.prod(shape) != keypoints.size:
+                raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
+            keypoints, present = keypoints.reshape(shape), None
+            layout, fps = recording["layout"], float(recording["fps"])
+        else:
+            keypoints, present, name = np.asarray(recording), None, place
+            if keypoints.ndim == 3:
+                keypoints = keypoints[:, None]
+            layout, fps = None, self.fps or 30.0
+
+        if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
+            found = f"{keypoints.dtype} {keypoints.shape}"
+            raise SkeletonInputError(name, found, "numbers (T, J, C) or (T, P, J, C)")
+        if layout is None:  # an array does not say
+            from_source = skeleton.source and keypoints.shape[2] == get_layout(skeleton.source).num_joints
+            layout = skeleton.source if from_source else skeleton.name
+        if layout not in (skeleton.name, skeleton.source):
+            raise SkeletonInputError(name, f"the layout {layout}", f"the layout {skeleton.name}")
+        num_joints = skeleton.num_joints if layout == skeleton.name else get_layout(layout).num_joints
+        if keypoints.shape[2] != num_joints or not skeleton.dimensions <= keypoints.shape[3] <= 3:
+            found = f"{keypoints.shape[2]} joints of {keypoints.shape[3]} coordinates"
+            raise SkeletonInputError(name, found, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
+        if not len(keypoints):
+            raise SkeletonInputError(name, "0 frames", "at least one frame")
+        if not (math.isfinite(fps) and fps > 0):
+            raise SkeletonInputError(name, f"{fps} frames per second", "a positive number of frames per second")
+
+        recorded = np.zeros((*keypoints.shape[:3], 3))
+        recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
+        if present is None:
+            present = np.ones(recorded.shape[:2], bool)
+        return recorded, present, fps, name
+
+    def _extract(
+        self, recording: tuple[np.ndarray, np.ndarray, float, str], seed: int | None
+    ) -> tuple[np.ndarray, float, SkeletonTransform]:
+        """Features float32 (T, C), frames per second, transform."""
+        keypoints, present, recorded_fps, name = recording
+        skeleton = self.skeleton_layout
+        valid = valid_joints(keypoints, present)
+        if not valid.any():
+            if present.any() and np.isnan(keypoints[present]).any():
+                raise SkeletonInputError(name, "only NaN and zeros", "joints that are numbers")
+            raise SkeletonInputError(name, f"no body in any of {len(keypoints)} frames", "at least one body")
+        if keypoints.shape[2] != skeleton.num_joints:
+            # A derived joint is measured where all those that it is derived from are.
+            keypoints = skeleton.derive(np.where(valid[..., None], keypoints, np.nan))
+            valid = np.isfinite(keypoints).all(-1)
+            if not valid.any():
+                raise SkeletonInputError(name, f"no joint of {skeleton.name}", "the joints that it is derived from")
+
+        actors = select_actors(
+            keypoints, valid, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share
+        )
+        body = np.maximum(actors, 0)[..., None]
+        valid = np.take_along_axis(valid, body, axis=1) & (actors >= 0)[..., None]
+        tracks = fill_gaps(np.take_along_axis(keypoints, body[..., None], axis=1), valid)
+        present = self._presence(actors >= 0, recorded_fps)
+        center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
+
+        generator = None if seed is None else _generator(seed, tracks)
+        positions, rate = self._sample_positions(len(tracks), recorded_fps, generator)
+        tracks = _interpolate(tracks, positions)
+        present = present[np.rint(positions).astype(int)]
+        if center is None:
+            center = tracks[:, 0, list(skeleton.pelvis)].mean(1)
+        center = np.broadcast_to(center, (len(tracks), 3))
+        tracks = (tracks - center[:, None, None]) @ (rotation.T / scale)
+        if generator is not None:
+            tracks = self._augment(tracks, generator)
+        tracks = np.where(present[..., None, None], tracks, 0)
+
+        features = np.zeros((len(tracks), self.num_persons, skeleton.num_joints, self.coordinates), np.float32)
+        features[:, : tracks.shape[1]] = tracks[..., : self.coordinates]
+        present = np.pad(present, ((0, 0), (0, self.num_persons - present.shape[1])))
+        return features.reshape(len(tracks), -1), rate, SkeletonTransform(center, rotation, scale, present)
+
+    def _presence(self, seen: np.ndarray, fps: float) -> np.ndarray:
+        """bool (T, S): the first person always, others while they are seen and through short gaps."""
+        present = seen.copy()
+        for person in range(1, seen.shape[1]):
+            frames = seen[:, person].nonzero()[0]
+            for before, after in pairwise(frames):
+                if 1 < after - before <= 1 + self.max_gap * fps:
+                    present[before:after, person] = True
+        present[:, 0] = True
+        return present
+
+    def _measure(
+        self, person: np.ndarray, seen: np.ndarray, fps: float
+    ) -> tuple[np.ndarray | None, np.ndarray, float]:
+        """Center (3,), None if it moves; rotation (3, 3); scale: all measured on one person (T, J, 3)."""
+        skeleton = self.skeleton_layout
+        person = person[seen]
+        pelvis, neck = (person[:, list(joints)].mean(1) for joints in (skeleton.pelvis, skeleton.neck))
+        center = {"first": pelvis[0], "frame": None, "none": np.zeros(3)}[self.center]
+        torso = float(np.median(np.linalg.norm(neck - pelvis, axis=1)))
+        scale = self.scale
+        if scale == "torso":
+            scale = torso
+        if scale == "none" or scale == 0:
+            scale = 1.0
+        rotation = np.eye(3)
+        if self.align_view != "none":
+            start = slice(max(1, round(VIEW_SECONDS * fps)))
+            hips = person[start, skeleton.right_hip] - person[start, skeleton.left_hip]
+            shoulders = person[start, skeleton.right_shoulder] - person[start, skeleton.left_shoulder]
+            across = (hips + shoulders).mean(0)
+            vertical = np.array([0.0, 1.0, 0.0])
+            if self.align_view == "full":
+                trunk = (neck - pelvis)[start].mean(0) * skeleton.up
+                if np.linalg.norm(trunk) > MIN_ACROSS * torso:
+                    vertical = trunk / np.linalg.norm(trunk)
+            across = across - (across @ vertical) * vertical
+            if np.linalg.norm(across) > MIN_ACROSS * torso:
+                across = across / np.linalg.norm(across)
+                rotation = np.stack([across, vertical, np.cross(across, vertical)])
+        return center, rotation, scale
+
+    def _sample_positions(
+        self, num_frames: int, fps: float, generator: np.random.Generator | None
+    ) -> tuple[np.ndarray, float]:
+        """Where each frame of the features lies in the recording, in recorded frames (T,), and their rate.
+
+        A frame stands for the interval around it, so that n frames at 30 per second last n / 30 s however they are
+        resampled.
+        """
+        speed = 1.0 if generator is None else _factors(generator, self.augment_speed)
+        seconds = num_frames / fps / speed
+        rate = self.fps or fps
+        count = self.length or max(1, round(seconds * rate))
+        if self.length or (self.max_frames and count > self.max_frames):
+            count = self.length or self.max_frames
+            rate = count / seconds
+        time = (np.arange(count) + 0.5) / rate / seconds
+        if generator is not None:
+            # Both ends stay, and the local tempo is 1 + drift * cos(pi * time) > 0.
+            drift = generator.uniform(-self.augment_warp, self.augment_warp)
+            time = time + drift / np.pi * np.sin(np.pi * time)
+        positions = np.clip(time * num_frames - 0.5, 0, num_frames - 1)
+        return np.pad(positions, (0, -count % self.frame_multiple), mode="edge"), rate
+
+    def _augment(self, tracks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(T, S, J, 3) in units of the features -> the same person in another body, place and light."""
+        skeleton = self.skeleton_layout
+        mirror = list(skeleton.mirror)
+        factors = _factors(generator, self.augment_bones, skeleton.num_joints)[np.minimum(mirror, range(len(mirror)))]
+        tracks = _bone_matrix(skeleton.parents, factors) @ tracks
+        turn = np.radians(generator.uniform(-self.augment_rotation, self.augment_rotation))
+        tilt = np.radians(generator.uniform(-self.augment_tilt, self.augment_tilt))
+        direction = generator.uniform(0, 2 * np.pi)
+        if skeleton.dimensions == 2:
+            rotation = _rotation(turn, (0, 0, 1))
+        else:
+            rotation = _rotation(tilt, (np.cos(direction), 0, np.sin(direction))) @ _rotation(turn, (0, 1, 0))
+        tracks = tracks @ (rotation.T * _factors(generator, self.augment_scale))
+        if generator.random() < self.augment_mirror:
+            tracks = tracks[:, :, mirror] * np.array([-1, 1, 1])
+        return tracks + self.augment_noise * generator.standard_normal(tracks.shape, np.float32)
+
+    @staticmethod
+    def _pad(arrays: list[np.ndarray]) -> np.ndarray:
+        """Stacks arrays of different lengths, zeros at their ends."""
+        batch = np.zeros((len(arrays), max(map(len, arrays), default=0), *arrays[0].shape[1:]), arrays[0].dtype)
+        for row, array in zip(batch, arrays, strict=True):
+            row[: len(array)] = array
+        return batch
+
+
+def _settings() -> list[str]:
+    return list(SkeletonFeatureExtractor.__init__.__annotations__)
+
+
+def _checked(
+    name: str, value: Any, kind: type, least: float = -math.inf, most: float = math.inf, *, above=None, below=None
+) -> Any:
+    """The value as an int or float, or a ValueError that names the setting."""
+    kinds = (int,) if kind is int else (int, float)
+    in_range = (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and least <= value <= most
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not in_range:
+        bounds = [f"at least {least}"] * math.isfinite(least) + [f"at most {most}"] * math.isfinite(most)
+        bounds += [f"above {above}"] * (above is not None) + [f"below {below}"] * (below is not None)
+        raise ValueError(f"{name}: expected {kind.__name__} {' and '.join(bounds)}, got {value!r}")
+    return kind(value)
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
+    return value
+
+
+def _generator(seed: int, array: np.ndarray) -> np.random.Generator:
+    """Random numbers that depend on the seed and on the content of an array, and on nothing else."""
+    return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(array).data)])
+
+
+def _factors(generator: np.random.Generator, share: float, size: int | None = None) -> Any:
+    """Factors between 1 / (1 + share) and 1 + share, evenly spread in the logarithm."""
+    return np.exp(generator.uniform(-1, 1, size) * np.log1p(share))
+
+
+def _interpolate(tracks: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(T, ...) at fractional frames (N,) -> (N, ...), linear in between."""
+    early = np.floor(positions).astype(int)
+    weight = (positions - early).reshape(-1, *[1] * (tracks.ndim - 1))
+    late = np.minimum(early + 1, len(tracks) - 1)
+    return tracks[early] + weight * (tracks[late] - tracks[early]) if weight.any() else tracks[early]
+
+
+def _rotation(angle: float, axis: tuple[float, float, float]) -> np.ndarray:
+    """Rotation matrix (3, 3) about a unit axis, in radians (Rodrigues)."""
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+@lru_cache(maxsize=16)
+def _paths(parents: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Two (J, J) matrices: joints -> bone vectors (the root's is its place), and back (sums along the path)."""
+    to_bones = np.eye(len(parents))
+    for child, parent in enumerate(parents):
+        if parent >= 0:
+            to_bones[child, parent] = -1
+    return to_bones, np.linalg.inv(to_bones)
+
+
+def _bone_matrix(parents: tuple[int, ...], factors: np.ndarray) -> np.ndarray:
+    """(J, J) that multiplies each bone by its factor and leaves the root where it is."""
+    to_bones, to_joints = _paths(parents)
+    lengths = np.where(np.array(parents) < 0, 1.0, factors)
+    return to_joints @ (lengths[:, None] * to_bones)
+
+
+__all__ = ["SkeletonFeatureExtractor", "SkeletonInputError", "SkeletonTransform"]

@@ -1,0 +1,148 @@
+"""Whose skeleton is it: from the tracked bodies of a recording to the people who act in it.
+
+A depth sensor gives a person a new body id whenever it loses and finds them again, and sees bodies in furniture. The
+conventions for choosing among bodies are those of the SGN, CTR-GCN and PYSKL data preparation, with one difference:
+their tracks are moved to close gaps, here time is never shifted.
+"""
+
+import numpy as np
+
+
+def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Which joints were measured.
+
+    A joint is lost where a coordinate is not finite, and where all its coordinates are exactly 0, which is how sensors
+    and detectors write "nothing here"; a joint that is 0 whenever its body is there is kept: the recording is centred
+    on it.
+
+    Args:
+        keypoints: (T, P, J, C).
+        present: bool (T, P).
+
+    Returns:
+        bool (T, P, J).
+    """
+    valid = np.isfinite(keypoints).all(-1) & present[..., None]
+    nonzero = (keypoints != 0).any(-1)
+    body_seen = (valid & nonzero).any(-1, keepdims=True)
+    centred = ~(valid & nonzero).any(0)
+    return valid & body_seen & (nonzero | centred)
+
+
+def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
+    """Variance of the coordinates over joints and frames, summed over coordinates: (T, J, C), bool (T, J) -> float.
+
+    The spread of the posture counts with the movement, so a person who stands upright beats a flickering chair.
+    """
+    return float(keypoints[valid].var(0).sum()) if valid.any() else 0.0
+
+
+def select_actors(
+    keypoints: np.ndarray,
+    valid: np.ndarray,
+    num_persons: int,
+    min_frames: int,
+    max_width_ratio: float,
+    max_flat_share: float,
+) -> np.ndarray:
+    """Assigns bodies to at most `num_persons` people, the one who moves most first.
+
+    1. A body seen in `min_frames` frames or fewer is dropped, unless all are.
+    2. A frame is flat where the body is wider (x) than `max_width_ratio` times its height (y). A body that is flat in
+       a share of `max_flat_share` of its frames or more is dropped, unless all are. The motion of the others is the
+       smaller of that over all and that over their frames that are not flat.
+    3. In order of motion, a body continues a person with whom it never shares a frame, the one who is nearest where
+       the two tracks come closest in time; if there is none, it is the next person, while there is room.
+
+    Args:
+        keypoints: (T, P, J, C), finite where valid.
+        valid: bool (T, P, J).
+
+    Returns:
+        int64 (T, S), S <= num_persons: which body each person is in each frame, -1 where they are not seen.
+    """
+    seen = valid.any(-1)
+    bodies = seen.any(0).nonzero()[0].tolist()
+    motion = {}
+    if len(bodies) > 1:
+        bodies = [body for body in bodies if seen[:, body].sum() > min_frames] or bodies
+    if len(bodies) > 1:
+        flat = {body: _is_flat(keypoints[:, body], valid[:, body], max_width_ratio) for body in bodies}
+        upright = [body for body in bodies if flat[body][seen[:, body]].mean() < max_flat_share]
+        bodies = upright or bodies
+        for body in bodies:
+            motion[body] = body_motion(keypoints[:, body], valid[:, body])
+            standing = valid[:, body] & ~flat[body][:, None]
+            if upright and standing.any():
+                motion[body] = min(motion[body], body_motion(keypoints[:, body], standing))
+        bodies.sort(key=lambda body: -motion[body])  # stable: equals stay in order of appearance
+
+    people = []
+    for body in bodies:
+        free = [person for person in people if not (seen[:, body] & (person >= 0)).any()]
+        if free:
+            person = min(free, key=lambda person: _gap(keypoints, valid, person, body)) if len(free) > 1 else free[0]
+        elif len(people) < num_persons:
+            person = np.full(len(keypoints), -1)
+            people.append(person)
+        else:
+            continue
+        person[seen[:, body]] = body
+    return np.stack(people, axis=1) if people else np.zeros((len(keypoints), 0), np.int64)
+
+
+def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -> np.ndarray:
+    """(T, J, C), bool (T, J) -> bool (T,): wider than `max_width_ratio` times its height."""
+    highest = np.where(valid[..., None], keypoints, -np.inf).max(1)
+    lowest = np.where(valid[..., None], keypoints, np.inf).min(1)
+    return highest[:, 0] - lowest[:, 0] > max_width_ratio * (highest[:, 1] - lowest[:, 1])
+
+
+def _gap(keypoints: np.ndarray, valid: np.ndarray, person: np.ndarray, body: int) -> float:
+    """Distance between the mean joints of a person and of a body, at the two frames of theirs closest in time."""
+    theirs, own = (person >= 0).nonzero()[0], valid[:, body].any(-1).nonzero()[0]
+    after = np.searchsorted(theirs, own)
+    before = theirs[np.maximum(after - 1, 0)]
+    after = theirs[np.minimum(after, len(theirs) - 1)]
+    nearest = np.where(np.abs(own - before) <= np.abs(after - own), before, after)
+    closest = np.abs(nearest - own).argmin()
+    ends = []
+    for frame, index in ((nearest[closest], person[nearest[closest]]), (own[closest], body)):
+        ends.append(keypoints[frame, index][valid[frame, index]].mean(0))
+    return float(np.linalg.norm(ends[0] - ends[1]))
+
+
+def fill_gaps(tracks: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Interpolates joints linearly over the frames where they were not measured, and holds them before and after.
+
+    A joint that was never measured is put at the mean of the person's other joints.
+
+    Args:
+        tracks: (T, S, J, C), any value where not valid.
+        valid: bool (T, S, J), for every person at least once true.
+
+    Returns:
+        (T, S, J, C), equal to `tracks` where valid, finite everywhere.
+    """
+    if valid.all():
+        return tracks
+    tracks = np.where(valid[..., None], tracks, 0)
+    num_frames = len(tracks)
+    frame = np.arange(num_frames)[:, None, None]
+    before = np.maximum.accumulate(np.where(valid, frame, -1), axis=0)
+    after = np.minimum.accumulate(np.where(valid, frame, num_frames)[::-1], axis=0)[::-1]
+    before, after = np.where(before < 0, after, before), np.where(after == num_frames, before, after)
+    never = ~valid.any(0)
+    before, after = np.where(never, 0, before), np.where(never, 0, after)
+    weight = ((frame - before) / np.maximum(after - before, 1))[..., None]
+    early = np.take_along_axis(tracks, before[..., None], axis=0)
+    late = np.take_along_axis(tracks, after[..., None], axis=0)
+    filled = early + weight * (late - early)
+    if never.any():
+        measured = ~never[..., None]
+        middle = (filled * measured).sum(2, keepdims=True) / measured.sum(1, keepdims=True)
+        filled = np.where(measured, filled, middle)
+    return filled
+
+
+__all__ = ["body_motion", "fill_gaps", "select_actors", "valid_joints"]
