@@ -1,0 +1,39 @@
+"""ActionLLM: recordings of people become sentences of action tokens, and a language model says what they do.
+
+Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoFeatureExtractor` and `AutoProcessor`.
+"""
+
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+
+from .configuration_action_llm import ActionLLMConfig
+from .configuration_action_vqvae import ActionVQVAEConfig
+from .feature_extraction_skeleton import SkeletonFeatureExtractor
+from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
+from .modeling_action_vqvae import ActionVQVAEModel
+from .processing_action_llm import ActionLLMProcessor
+
+AutoConfig.register(ActionVQVAEConfig.model_type, ActionVQVAEConfig)
+AutoConfig.register(ActionLLMConfig.model_type, ActionLLMConfig)
+AutoModel.register(ActionVQVAEConfig, ActionVQVAEModel)
+AutoModel.register(ActionLLMConfig, ActionLLMForClassification)
+AutoFeatureExtractor.register(ActionVQVAEConfig, SkeletonFeatureExtractor)
+AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
+
+# Saving a model puts its code beside its weights, so that it loads where this package is not installed.
+ActionVQVAEConfig.register_for_auto_class()
+ActionLLMConfig.register_for_auto_class()
+ActionVQVAEModel.register_for_auto_class("AutoModel")
+ActionLLMForClassification.register_for_auto_class("AutoModel")
+SkeletonFeatureExtractor.register_for_auto_class()
+ActionLLMProcessor.register_for_auto_class()
+
+__all__ = [
+    "ActionLLMConfig",
+    "ActionLLMForClassification",
+    "ActionLLMForConditionalGeneration",
+    "ActionLLMModel",
+    "ActionLLMProcessor",
+    "ActionVQVAEConfig",
+    "ActionVQVAEModel",
+    "SkeletonFeatureExtractor",
+]

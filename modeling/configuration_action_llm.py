@@ -1,0 +1,96 @@
+"""Configuration of ActionLLM: a language model that reads sentences of action tokens."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
+
+# The action models that can make the sentence, by their `model_type`.
+ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig}
+
+
+@strict
+class ActionLLMConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ActionLLMForClassification`] and [`ActionLLMForConditionalGeneration`].
+
+    Args:
+        text_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a `LlamaConfig`):
+            Configuration of the causal language model that reads the action sentence.
+        action_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of the action model that writes the sentence; its `model_type` says which one it is
+            (`"action_vqvae"`). `None` where only encoded sentences are read.
+        llm_name_or_path (`str`, *optional*):
+            Where the language model lives, when it is referenced instead of stored here. `None` means that its weights
+            are in this repository.
+        llm_revision (`str`, *optional*):
+            Commit of the referenced language model.
+        action_token_offset (`int`, defaults to 32000):
+            Id of the word `<act_0>`. It is the length of the text tokenizer, not the number of rows of the language
+            model's embedding table, which may be padded.
+        num_action_tokens (`int`, defaults to 512):
+            Number U of action words (LLM-AR, section 4.2). Word `<act_u>` has the id `action_token_offset + u`; the
+            placeholder `<act>` has the id `action_token_offset + num_action_tokens`.
+        train_action_embeddings (`bool`, defaults to `False`):
+            Whether the table of action words is trained with the language model. Frozen, row u is the codebook's.
+        injection_layer (`int`, *optional*):
+            LLM-AR, Table 5, without discretisation: projected continuous latents replace the hidden states at the
+            `<act>` placeholders before this decoder layer (0 is the input embedding). `None` reads discrete words.
+    """
+
+    model_type = "action_llm"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
+
+    text_config: dict | PreTrainedConfig | None = None
+    action_config: dict | PreTrainedConfig | None = None
+    llm_name_or_path: str | None = None
+    llm_revision: str | None = None
+    action_token_offset: int = 32000
+    num_action_tokens: int = 512
+    train_action_embeddings: bool = False
+    injection_layer: int | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.action_config, dict):
+            model_type = self.action_config.get("model_type")
+            if model_type not in ACTION_CONFIGS:
+                raise ValueError(
+                    f"ActionLLMConfig.action_config has model_type {model_type!r}; expected one of {sorted(ACTION_CONFIGS)}."
+                )
+            self.action_config = ACTION_CONFIGS[model_type](**self.action_config)
+        reject_unknown_fields(type(self), kwargs)
+        # The attention of a language model that is there already is its own. The base class would reset it, and an
+        # attention without an implementation runs without a causal mask.
+        attention = getattr(self.text_config, "_attn_implementation", None)
+        if attention is not None:
+            kwargs.setdefault("attn_implementation", attention)
+        super().__post_init__(**kwargs)
+        # Whether the head is tied is a property of the language model, not of the wrapper.
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+
+    def validate_action_words(self):
+        """The ids of the action words follow the ids of the text."""
+        if self.action_token_offset < 1:
+            raise ValueError(
+                f"action_token_offset must be the length of the text tokenizer, got {self.action_token_offset}."
+            )
+        if self.num_action_tokens < 1:
+            raise ValueError(f"num_action_tokens must be positive, got {self.num_action_tokens}.")
+
+    def validate_injection_layer(self):
+        """The layer that takes continuous latents exists."""
+        num_layers = getattr(self.text_config, "num_hidden_layers", None)
+        if self.injection_layer is not None and num_layers is not None and not 0 <= self.injection_layer < num_layers:
+            raise ValueError(
+                f"injection_layer is {self.injection_layer}, but the language model has the layers 0 to {num_layers - 1}."
+            )
+
+    @property
+    def placeholder_token_id(self) -> int:
+        """Id of `<act>`, the word that stands for an action sentence or for a continuous latent."""
+        return self.action_token_offset + self.num_action_tokens
+
+
+__all__ = ["ActionLLMConfig"]

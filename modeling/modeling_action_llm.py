@@ -1,0 +1,788 @@
+"""ActionLLM: a causal language model that reads sentences of action tokens (LLM-AR, section 3.2).
+
+Three classes share one set of weights:
+
+- [`ActionLLMModel`], the base: embeds text by the language model's own table and action words by the action table, and
+  runs the language model's backbone. Neither the weights nor the vocabulary of the language model are touched.
+- [`ActionLLMForConditionalGeneration`] adds the language model's head. It is what TRL trains and what explains.
+- [`ActionLLMForClassification`] scores class names: `logits` are log P(class name | prompt).
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
+from transformers.utils.hub import cached_file
+
+from .configuration_action_llm import ActionLLMConfig
+from .label_scoring import LabelTrie, most_likely_label, score_labels
+from .modeling_action_vqvae import ActionVQVAEModel
+
+# The action models that can make the sentence, by their `model_type`.
+ACTION_MODELS = {"action_vqvae": ActionVQVAEModel}
+
+# Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
+# repository for a bare adapter and look for a base model.
+ADAPTER_FOLDER = "adapter"
+
+# Arguments of `from_pretrained` that say how the language model is loaded.
+LLM_LOADING_ARGUMENTS = (
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_buffers",
+    "attn_implementation",
+    "quantization_config",
+)
+# Arguments of `from_pretrained` that say where files come from.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+
+# What Trainer, TRL and PEFT look at to see how a model was loaded.
+LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
+
+
+@dataclass
+class ActionClassifierOutput(ModelOutput):
+    """
+    Output of [`ActionLLMForClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Cross-entropy over the class list, when `labels` are given.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
+            log P(class name and end token | prompt), natural logarithm, float32.
+        probabilities (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
+            The same, normalised over the class list: each row sums to 1.
+        action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            The action sentence, when recordings were given. 0 at padded positions.
+        action_attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            1 where `action_ids` holds a token.
+        start_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Where each token begins, in seconds from the start of the recording.
+        end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Where each token ends, in seconds.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    probabilities: torch.FloatTensor | None = None
+    action_ids: torch.LongTensor | None = None
+    action_attention_mask: torch.LongTensor | None = None
+    start_times: torch.FloatTensor | None = None
+    end_times: torch.FloatTensor | None = None
+
+
+def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
+    """Soft-capping and scale of a language model's own forward, in float32.
+
+    The head is applied here and not by the language model, so what its class does after the head is done here too.
+
+    Args:
+        logits (`torch.Tensor` of shape `(..., vocab_size)`): what the head gives.
+        text_config (`PreTrainedConfig`): the language model's configuration.
+    """
+    logits = logits.float()
+    scale = next(
+        (
+            s
+            for n in ("logit_scale", "output_multiplier", "lm_head_multiplier")
+            if (s := getattr(text_config, n, None)) is not None
+        ),
+        None,
+    )
+    if scale is None and (scaling := getattr(text_config, "logits_scaling", None)) is not None:
+        scale = 1.0 / scaling
+    if scale is not None:
+        logits = logits * scale
+    if (cap := getattr(text_config, "final_logit_softcapping", None)) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+class ActionEmbedding(nn.Module):
+    """The language model's words and the action words behind one lookup.
+
+    Ids below `offset` are looked up in the language model's own table, id `offset + u` is row u of the action table, and
+    the placeholder `<act>` is zero (its vector comes beside the text).
+
+    The action table is kept here; the language model is only referred to, so that its table stays its own, whatever
+    adapters or quantisation do to it.
+    """
+
+    def __init__(
+        self, language_model: PreTrainedModel, num_action_tokens: int, width: int, offset: int, trainable: bool
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_action_tokens, width), requires_grad=trainable)
+        self.offset = offset
+        # Past nn.Module's registration: the language model is a child of the base model already.
+        self.__dict__["language_model"] = language_model
+
+    def __deepcopy__(self, memo):
+        # PEFT copies the layers that it trains as a whole; the language model behind this one is not to be copied along.
+        language_model = memo.get(id(self.language_model), self.language_model)
+        twin = type(self)(language_model, *self.weight.shape, self.offset, self.weight.requires_grad)
+        twin.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=self.weight.requires_grad)
+        return twin
+
+    def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        """(batch_size, length) ids → (batch_size, length, width) vectors in the language model's dtype."""
+        text_table = self.language_model.get_input_embeddings()
+        is_text = input_ids < self.offset
+        text = text_table(torch.where(is_text, input_ids, 0))
+        # One more row, of zeros, for the placeholder.
+        table = F.pad(self.weight, (0, 0, 0, 1))
+        action = F.embedding(torch.where(is_text, 0, input_ids - self.offset), table.to(text.device)).to(text.dtype)
+        # Gemma scales what comes out of its table; a row of the action table is a row like any other.
+        if (scale := getattr(text_table, "embed_scale", None)) is not None:
+            action = action * scale.to(action.dtype)
+        return torch.where(is_text.unsqueeze(-1), text, action)
+
+
+class ActionLLMPreTrainedModel(PreTrainedModel):
+    """Loading and saving of a language model, an action model, the action table and an adapter as one."""
+
+    config: ActionLLMConfig
+    config_class = ActionLLMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    # The distances of the hyperbolic codebook need float32 whatever the language model runs in.
+    _keep_in_fp32_modules_strict = ["action_model"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module):
+        if isinstance(module, ActionEmbedding):
+            init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        raise NotImplementedError(
+            f"{type(self).__name__} leaves the language model's vocabulary as it is: action words have a table of their own."
+        )
+
+    def set_input_embeddings(self, value):
+        raise NotImplementedError(
+            f"{type(self).__name__} joins two tables: set the language model's with model.language_model.set_input_embeddings."
+        )
+
+    @classmethod
+    def from_llm(
+        cls,
+        llm: PreTrainedModel,
+        *,
+        action_token_offset: int,
+        action_model: PreTrainedModel | None = None,
+        action_table: torch.Tensor | None = None,
+        llm_name_or_path: str | None = None,
+        llm_revision: str | None = None,
+        class_names: Sequence[str] | None = None,
+        train_action_embeddings: bool = False,
+        injection_layer: int | None = None,
+    ):
+        """Puts a language model and an action model together.
+
+        Args:
+            llm (`PreTrainedModel`):
+                A causal language model. It is used as it is, not copied.
+            action_token_offset (`int`):
+                Length of its text tokenizer.
+            action_model (`PreTrainedModel`, *optional*):
+                The model that writes the sentences. Its codebook becomes the action table.
+            action_table (`torch.Tensor` of shape `(num_action_tokens, width)`, *optional*):
+                The action table, where there is no action model.
+            llm_name_or_path, llm_revision (`str`, *optional*):
+                Repository and commit of the language model. When given, it is referenced by them on saving; when not,
+                its weights are saved with the rest.
+            class_names (`Sequence[str]`, *optional*):
+                Names of the trained classes, in the order of their labels.
+            train_action_embeddings, injection_layer:
+                See [`ActionLLMConfig`].
+        """
+        if (action_model is None) == (action_table is None):
+            raise ValueError("from_llm needs either an action_model or an action_table, and not both.")
+        # A model that reads continuous latents has no words to look up.
+        table = action_model.codebook if injection_layer is None and action_model is not None else action_table
+        config = ActionLLMConfig(
+            text_config=llm.config,
+            action_config=None if action_model is None else action_model.config,
+            llm_name_or_path=llm_name_or_path,
+            llm_revision=llm_revision,
+            action_token_offset=action_token_offset,
+            num_action_tokens=action_model.config.codebook_size if table is None else len(table),
+            train_action_embeddings=train_action_embeddings,
+            injection_layer=injection_layer,
+            id2label=None if class_names is None else dict(enumerate(class_names)),
+            label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
+        )
+        width = llm.get_input_embeddings().weight.shape[1]
+        if table is not None and table.shape[1] != width:
+            raise ValueError(
+                f"the action table has vectors of width {table.shape[1]}, but the words of the language model "
+                f"have width {width}; train the action model with codebook_dim={width}."
+            )
+        _mark_initialized(llm, action_model)
+        model = cls(config, llm=llm, action_model=action_model)
+        if table is not None:
+            model.base_model.action_embedding.weight.data = table.detach().float().clone()
+        model._mirror_loading(llm)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Loads a repository: language model (from where it is referenced, or from here), action model, action table and
+        adapter.
+
+        `dtype`, `device_map`, `attn_implementation` and `quantization_config` are about the language model. The action
+        model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`].
+        """
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        if (
+            not isinstance(config, ActionLLMConfig)
+            and getattr(config, "model_type", None) != ActionLLMConfig.model_type
+        ):
+            config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        if config.llm_name_or_path is None:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+        else:
+            loaded = model = cls._from_referenced_llm(pretrained_model_name_or_path, config, hub, kwargs)
+        model._freeze_own_weights()
+        folder = os.path.join(hub.pop("subfolder", ""), ADAPTER_FOLDER)
+        adapter = cached_file(
+            pretrained_model_name_or_path,
+            "adapter_config.json",
+            subfolder=folder,
+            _raise_exceptions_for_missing_entries=False,
+            **hub,
+        )
+        if adapter is not None:
+            model.load_adapter(os.fspath(Path(adapter).parent))
+        return loaded
+
+    @classmethod
+    def _from_referenced_llm(cls, name_or_path, config, hub: dict, kwargs: dict):
+        """The language model from its own repository, everything else from this one."""
+        config = copy.deepcopy(config)
+        llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
+        source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
+        llm = AutoModelForCausalLM.from_pretrained(
+            config.llm_name_or_path, revision=config.llm_revision or "main", **source, **llm_kwargs
+        )
+        config.text_config = llm.config
+        _mark_initialized(llm)
+        model = cls(config, llm=llm)
+        weights = cached_file(name_or_path, SAFE_WEIGHTS_NAME, **hub)
+        missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
+        missing = [key for key in missing if not model._is_llm_key(key)]
+        if missing or unexpected:
+            raise ValueError(
+                f"{name_or_path}/{SAFE_WEIGHTS_NAME} does not fit its config: missing {missing[:5]}, unexpected {unexpected[:5]}."
+            )
+        model._mirror_loading(llm)
+        device = llm.get_input_embeddings().weight.device
+        for child in model._own_modules():
+            child.to(device)
+        return model.eval()
+
+    def save_pretrained(self, save_directory, *args, state_dict: dict | None = None, **kwargs):
+        """Saves what is this repository's own: config, action model, action table, adapter (in a subfolder), code.
+
+        The weights of the language model are saved with them only if it has no home of its own
+        (`config.llm_name_or_path` is `None`).
+        """
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        own = {}
+        for key, value in state_dict.items():
+            # PEFT keeps the wrapped weight of an adapted layer under another name, and beside it what it trained.
+            if ".lora_" not in key and ".modules_to_save." not in key:
+                own[key.replace(".base_layer.", ".").replace(".original_module.", ".")] = value
+        if self.config.llm_name_or_path is not None:
+            own = {key: value for key, value in own.items() if not self._is_llm_key(key)}
+        # The conversions that transformers remembers from loading an adapter are not undone: nothing here needs them.
+        kwargs["save_original_format"] = False
+        with self._plain():
+            super().save_pretrained(save_directory, *args, state_dict=own, **kwargs)
+        if getattr(self, "_hf_peft_config_loaded", False) and kwargs.get("is_main_process", True):
+            self._save_adapter(Path(save_directory) / ADAPTER_FOLDER, state_dict)
+
+    def _save_adapter(self, folder: Path, state_dict: dict):
+        """The active adapter in PEFT's format."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = self.active_adapters()[0]
+        peft_config = copy.copy(self.peft_config[name])
+        peft_config.base_model_name_or_path = self.config.llm_name_or_path
+        peft_config.inference_mode = True
+        peft_config.save_pretrained(folder)
+        weights = self.get_adapter_state_dict(name, state_dict=state_dict)
+        weights = {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()}
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    @contextmanager
+    def _plain(self):
+        """Saves as if nothing were quantised or adapted: both belong to the language model, not to this repository."""
+        hidden = {
+            name: self.__dict__.pop(name)
+            for name in ("hf_quantizer", "_hf_peft_config_loaded")
+            if name in self.__dict__
+        }
+        # Where the language model was loaded from on this machine is nobody else's business.
+        text_config, name = self.config.text_config, self.config.text_config._name_or_path
+        own_name = self.config._name_or_path
+        text_config._name_or_path = self.config._name_or_path = ""
+        try:
+            yield
+        finally:
+            self.__dict__.update(hidden)
+            text_config._name_or_path, self.config._name_or_path = name, own_name
+
+    def _is_llm_key(self, key: str) -> bool:
+        return key.startswith(("language_model.", "model.language_model.", "lm_head."))
+
+    def _own_modules(self) -> list[nn.Module]:
+        return [child for name, child in self.base_model.named_children() if name != "language_model"]
+
+    def _freeze_own_weights(self):
+        """`requires_grad` is not saved: what is frozen by config is frozen again after loading."""
+        base = self.base_model
+        base.action_embedding.weight.requires_grad_(self.config.train_action_embeddings)
+        if base.action_model is not None:
+            base.action_model.requires_grad_(False)
+
+    def _mirror_loading(self, llm: PreTrainedModel):
+        """Shows how the language model was loaded to those who ask the wrapper."""
+        for name in LOADING_FLAGS:
+            if hasattr(llm, name):
+                setattr(self, name, getattr(llm, name))
+        if hasattr(llm, "hf_device_map"):
+            prefix = llm.base_model_prefix
+            self.hf_device_map = {
+                key.replace(prefix, "model.language_model", 1) if key.startswith(prefix) else key: device
+                for key, device in llm.hf_device_map.items()
+            }
+
+
+class ActionLLMModel(ActionLLMPreTrainedModel):
+    """The backbone of the language model behind the joined embedding of text and action words.
+
+    Args:
+        config ([`ActionLLMConfig`]): the configuration.
+        llm (`PreTrainedModel`, *optional*): a causal language model to use instead of a fresh one.
+        action_model (`PreTrainedModel`, *optional*): an action model to use instead of a fresh one.
+    """
+
+    def __init__(
+        self, config: ActionLLMConfig, llm: PreTrainedModel | None = None, action_model: PreTrainedModel | None = None
+    ):
+        super().__init__(config)
+        # The language model comes first: `config.dtype` is the dtype of the first parameter.
+        self.language_model = AutoModel.from_config(config.text_config) if llm is None else llm.base_model
+        width = config.text_config.hidden_size
+        self.action_embedding = ActionEmbedding(
+            self.language_model,
+            config.num_action_tokens,
+            width,
+            config.action_token_offset,
+            config.train_action_embeddings,
+        )
+        if action_model is None and config.action_config is not None:
+            action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
+        self.action_model = action_model
+        self.action_projector = None
+        if config.injection_layer is not None:
+            if config.action_config is None:
+                raise ValueError(
+                    "injection_layer needs action_config: the continuous latents come from the action model."
+                )
+            self.action_projector = nn.Linear(config.action_config.codebook_dim, width)
+            self._injected = None
+            if config.injection_layer > 0:
+                layer = decoder_layers(self.language_model)[config.injection_layer]
+                layer.register_forward_pre_hook(self._inject, with_kwargs=True)
+        if action_model is not None:
+            action_model.requires_grad_(False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.action_embedding
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        action_embeds: torch.FloatTensor | None = None,
+        action_embeds_mask: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+                Ids of text (below `action_token_offset`), of action words, and of placeholders.
+            action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`, *optional*):
+                Continuous latents, one for each placeholder `<act>`, in order (LLM-AR, Table 5).
+            action_embeds_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+                1 where `action_embeds` holds a latent.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.action_embedding(input_ids)
+        if self.action_projector is not None:
+            # Kept until the next forward, not cleared after this one: gradient checkpointing runs the layer again in
+            # the backward pass, and it has to see the same vectors.
+            self._injected = None
+            if action_embeds is not None:
+                vectors, places = self._latents_at_placeholders(input_ids, action_embeds, action_embeds_mask)
+                if self.config.injection_layer == 0:
+                    inputs_embeds = inputs_embeds.masked_scatter(places, vectors.to(inputs_embeds.dtype))
+                else:
+                    self._injected = (vectors, places)
+        elif action_embeds is not None:
+            raise ValueError(
+                "action_embeds were given, but the config has no injection_layer: this model reads discrete words."
+            )
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+    def _latents_at_placeholders(self, input_ids, action_embeds, mask):
+        """Projected latents (num_latents, width) and where they go, (batch_size, length, 1)."""
+        if input_ids is None:
+            raise ValueError("action_embeds need input_ids: the placeholders say where they go.")
+        places = input_ids == self.config.placeholder_token_id
+        latents = action_embeds.flatten(0, 1) if mask is None else action_embeds[mask.bool()]
+        if int(places.sum()) != latents.shape[0]:
+            raise ValueError(
+                f"the prompts hold {int(places.sum())} placeholders <act>, but {latents.shape[0]} latents were given."
+            )
+        vectors = self.action_projector(latents.to(self.action_projector.weight.dtype))
+        return vectors, places.unsqueeze(-1)
+
+    def _inject(self, layer, args, kwargs):
+        """Replaces the hidden states at the placeholders on their way into `layer`."""
+        if self._injected is None:
+            return None
+        vectors, places = self._injected
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        hidden_states = hidden_states.masked_scatter(
+            places.to(hidden_states.device), vectors.to(hidden_states.device, hidden_states.dtype)
+        )
+        if args:
+            return (hidden_states, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden_states}
+
+    def write_sentences(self, input_ids, attention_mask, input_features, feature_attention_mask=None, frame_rate=None):
+        """Encodes recordings and writes each one's sentence where its prompt has the placeholder `<act>`.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`): prompts with one placeholder each.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): 1 where there is a word.
+            input_features, feature_attention_mask, frame_rate: what the feature extractor made of the recordings.
+
+        Returns:
+            The action model's output, and a dict with `input_ids` and `attention_mask` of the written prompts,
+            left-padded, and with `action_embeds` and `action_embeds_mask` where the latents stay continuous.
+        """
+        if self.action_model is None:
+            raise ValueError(
+                "recordings were given, but this model has no action model (config.action_config is None)."
+            )
+        with torch.no_grad():
+            sentence = self.action_model.encode(input_features, feature_attention_mask, frame_rate)
+        counts = (input_ids == self.config.placeholder_token_id).sum(1)
+        if (counts != 1).any():
+            raise ValueError(f"each prompt needs one placeholder <act>, found {counts.tolist()}.")
+        prompts = []
+        # Latents that stay continuous take a placeholder each.
+        words = torch.full_like(sentence.attention_mask, self.config.placeholder_token_id)
+        if self.action_projector is None:
+            words = sentence.action_ids + self.config.action_token_offset
+        for row, row_mask, ids, mask in zip(input_ids, attention_mask, words, sentence.attention_mask, strict=True):
+            row, ids = row[row_mask.bool()], ids[mask.bool()]
+            place = int((row == self.config.placeholder_token_id).nonzero())
+            prompts.append(torch.cat([row[:place], ids, row[place + 1 :]]))
+        length = max(len(prompt) for prompt in prompts)
+        written = {
+            "input_ids": torch.stack([F.pad(p, (length - len(p), 0), value=0) for p in prompts]),
+            "attention_mask": torch.stack([F.pad(torch.ones_like(p), (length - len(p), 0), value=0) for p in prompts]),
+        }
+        if self.action_projector is not None:
+            written |= {"action_embeds": sentence.latents, "action_embeds_mask": sentence.attention_mask}
+        return sentence, written
+
+
+class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixin):
+    """The language model with its own head: what TRL trains, and what writes explanations.
+
+    It has no columns for action words, so it can never write one.
+    """
+
+    def __init__(
+        self, config: ActionLLMConfig, llm: PreTrainedModel | None = None, action_model: PreTrainedModel | None = None
+    ):
+        super().__init__(config)
+        if llm is None:
+            llm = AutoModelForCausalLM.from_config(config.text_config)
+        self.model = ActionLLMModel(config, llm=llm, action_model=action_model)
+        self.lm_head = llm.get_output_embeddings()
+        if config.tie_word_embeddings:
+            table = llm.get_input_embeddings().weight
+            name = next(name for name, p in self.model.language_model.named_parameters() if p is table)
+            self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}"}
+        self.post_init()
+        # Rows between the end of the text and the end of a padded table would read as action ids.
+        padded = range(config.action_token_offset, self.lm_head.weight.shape[0])
+        if padded:
+            self.generation_config.suppress_tokens = list(padded)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        action_embeds: torch.FloatTensor | None = None,
+        action_embeds_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        r"""
+        Args:
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                Ids of the words to predict, -100 where nothing is asked (LLM-AR, Eq. 13).
+            logits_to_keep (`int` or `torch.Tensor`, defaults to 0):
+                How many positions, counted from the end, or which ones, get logits; 0 is all.
+
+        See [`ActionLLMModel`] for the other arguments.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            action_embeds=action_embeds,
+            action_embeds_mask=action_embeds_mask,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = text_logits(self.lm_head(outputs.last_hidden_state[:, keep]), self.config.text_config)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
+        # Latents are read with the prompt; later steps find them in the cache.
+        if not is_first_iteration:
+            kwargs.pop("action_embeds", None)
+            kwargs.pop("action_embeds_mask", None)
+        return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+
+    def as_classifier(self) -> "ActionLLMForClassification":
+        """The same weights as a classifier: nothing is copied."""
+        return _same_weights(self, ActionLLMForClassification)
+
+
+class ActionLLMForClassification(ActionLLMForConditionalGeneration):
+    """Recognises actions: `logits` are log P(class name | prompt), for any list of class names.
+
+    It has the weights of [`ActionLLMForConditionalGeneration`], under the same names, and `generate` of it.
+    """
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        label_ids: torch.LongTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        feature_attention_mask: torch.LongTensor | None = None,
+        frame_rate: torch.FloatTensor | None = None,
+        action_embeds: torch.FloatTensor | None = None,
+        action_embeds_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        method: str = "auto",
+    ) -> ActionClassifierOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+                Prompts, left-padded. With recordings, each holds one placeholder `<act>` where its sentence goes.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                1 where there is a word; all of them by default.
+            label_ids (`torch.LongTensor` of shape `(num_classes, label_length)`):
+                Ids of each class name and its end token, as they follow the prompt; -100 where there is none.
+            input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`, *optional*):
+                Recordings, as [`SkeletonFeatureExtractor`] gives them, with `feature_attention_mask` and `frame_rate`.
+            action_embeds, action_embeds_mask:
+                See [`ActionLLMModel`].
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Index of the true class, for the loss.
+            method (`"auto"`, `"trie"` or `"cache"`, defaults to `"auto"`):
+                How the class names are scored; the result is the same (see [`score_labels`]).
+        """
+        names, prompts, sentence = self._read(
+            input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate
+        )
+        base_kwargs = {k: prompts[k] for k in ("action_embeds", "action_embeds_mask") if k in prompts}
+        if action_embeds is not None:
+            base_kwargs = {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask}
+        logits = score_labels(
+            self.model,
+            self._head,
+            self.config.text_config,
+            prompts["input_ids"],
+            prompts["attention_mask"],
+            names,
+            method=method,
+            base_kwargs=base_kwargs,
+        )
+        return ActionClassifierOutput(
+            loss=None if labels is None else F.cross_entropy(logits, labels),
+            logits=logits,
+            probabilities=logits.softmax(-1),
+            action_ids=None if sentence is None else sentence.action_ids,
+            action_attention_mask=None if sentence is None else sentence.attention_mask,
+            start_times=None if sentence is None else sentence.start_times,
+            end_times=None if sentence is None else sentence.end_times,
+        )
+
+    @torch.no_grad()
+    def most_likely_label(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        label_ids: torch.LongTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        feature_attention_mask: torch.LongTensor | None = None,
+        frame_rate: torch.FloatTensor | None = None,
+    ) -> torch.LongTensor:
+        """The arg-max of `logits`, exactly, without computing all of them: (batch_size,) indices of classes.
+
+        It stops as soon as no other class name can win. The arguments are those of `forward`.
+        """
+        names, prompts, _ = self._read(
+            input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate
+        )
+        base_kwargs = {k: prompts[k] for k in ("action_embeds", "action_embeds_mask") if k in prompts}
+        return most_likely_label(
+            self.model,
+            self._head,
+            self.config.text_config,
+            prompts["input_ids"],
+            prompts["attention_mask"],
+            names,
+            base_kwargs=base_kwargs,
+        )[0]
+
+    def _head(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return text_logits(self.lm_head(hidden_states), self.config.text_config)
+
+    def _read(self, input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate):
+        """Class names as a trie, prompts with their sentences written out, and the action model's output if it ran."""
+        if label_ids is None:
+            raise ValueError("label_ids are needed: the ids of the class names, which the processor gives.")
+        names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        sentence, prompts = None, {"input_ids": input_ids, "attention_mask": attention_mask}
+        if input_features is not None:
+            sentence, prompts = self.model.write_sentences(
+                input_ids, attention_mask, input_features, feature_attention_mask, frame_rate
+            )
+        elif (input_ids == self.config.placeholder_token_id).any() and self.model.action_projector is None:
+            raise ValueError(
+                "the prompt holds the placeholder <act>, but no recording was given to write in its place."
+            )
+        check_context_length(prompts["input_ids"].shape[1] + label_ids.shape[1], self.config.text_config)
+        return names, prompts, sentence
+
+    def generate(self, *args, **kwargs):
+        """Text after a prompt; see [`~transformers.GenerationMixin.generate`]."""
+        return _same_weights(self, ActionLLMForConditionalGeneration).generate(*args, **kwargs)
+
+
+def _same_weights(model: ActionLLMPreTrainedModel, cls: type) -> ActionLLMPreTrainedModel:
+    """`model` seen as another of the classes that share its weights."""
+    view = cls.__new__(cls)
+    # Without a `forward` that a trainer put on the instance: it belongs to the class that was trained.
+    view.__dict__.update({name: value for name, value in model.__dict__.items() if name != "forward"})
+    return view
+
+
+def _mark_initialized(*models: PreTrainedModel | None):
+    """What comes with weights is not initialised again by the model that it becomes a part of."""
+    for model in models:
+        for module in [] if model is None else model.modules():
+            module._is_hf_initialized = True
+
+
+def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers of a language model, whatever its family calls the list."""
+    depth = language_model.config.num_hidden_layers
+    for module in language_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(f"{type(language_model).__name__} has no list of {depth} decoder layers.")
+
+
+def check_context_length(length: int, text_config):
+    """Raises `ValueError` when a prompt with its class name does not fit the context of the language model.
+
+    Args:
+        length (`int`): number of words of the longest prompt and class name together.
+        text_config (`PreTrainedConfig`): the language model's configuration.
+    """
+    context = getattr(text_config, "max_position_embeddings", None)
+    if context is not None and length > context:
+        raise ValueError(
+            f"the prompt and its class name take {length} tokens, but the language model "
+            f"({text_config.model_type}) has a context of {context}: shorten the recording or the class list."
+        )
+
+
+__all__ = [
+    "ActionClassifierOutput",
+    "ActionLLMForClassification",
+    "ActionLLMForConditionalGeneration",
+    "ActionLLMModel",
+    "ActionLLMPreTrainedModel",
+]

@@ -1,0 +1,257 @@
+"""From recordings or action ids to what ActionLLM reads: prompts, class names and features."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import AddedToken
+
+# LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
+INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the corresponding action."
+INSTRUCTION_WITH_CLASSES = (
+    "Given a sequence of action tokens {tokens}, please predict the corresponding action from {classes}."
+)
+PLACEHOLDER = "<act>"
+
+
+class ActionLLMProcessor(ProcessorMixin):
+    r"""
+    Builds every prompt and every label of ActionLLM, for training, scoring, evaluation and the pipeline alike.
+
+    Word u of the codebook is the token `<act_u>`; the placeholder `<act>` stands for an action sentence that the model
+    writes itself. Both are added to (a copy of) the text tokenizer, behind its own words.
+
+    Args:
+        feature_extractor ([`SkeletonFeatureExtractor`]):
+            Makes features of recordings.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The language model's own tokenizer. It must have an end token.
+        class_names (`Sequence[str]`, *optional*):
+            Names of the trained classes, in the order of their labels: the list that is scored unless another is given.
+        num_action_tokens (`int`, defaults to 512):
+            Number U of action words.
+        instruction (`str`):
+            What the model is asked; `{tokens}` is where the sentence goes.
+        instruction_with_classes (`str`):
+            What it is asked when the class list is part of the prompt; `{classes}` is where the list goes.
+        list_classes (`bool`, defaults to `False`):
+            Whether the class list is part of the prompt.
+    """
+
+    def __init__(
+        self,
+        feature_extractor,
+        tokenizer,
+        class_names: Sequence[str] | None = None,
+        num_action_tokens: int = 512,
+        instruction: str = INSTRUCTION,
+        instruction_with_classes: str = INSTRUCTION_WITH_CLASSES,
+        list_classes: bool = False,
+        **kwargs,
+    ):
+        self.class_names = None if class_names is None else check_class_names(class_names)
+        self.num_action_tokens = num_action_tokens
+        self.instruction = instruction
+        self.instruction_with_classes = instruction_with_classes
+        self.list_classes = list_classes
+        for name, template, fields in (
+            ("instruction", instruction, ["{tokens}"]),
+            ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
+        ):
+            for field in fields:
+                if template.count(field) != 1:
+                    raise ValueError(f"{name} must contain {field} once, got {template!r}.")
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
+        super().__init__(feature_extractor, with_action_words(tokenizer, num_action_tokens), **kwargs)
+
+    @property
+    def action_token_offset(self) -> int:
+        """Id of `<act_0>`: the length of the text tokenizer."""
+        return self.tokenizer.convert_tokens_to_ids("<act_0>")
+
+    def prompt(
+        self,
+        action_ids: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        list_classes: bool | None = None,
+        num_latents: int = 1,
+    ) -> str:
+        """The text of a prompt.
+
+        Args:
+            action_ids (`Sequence[int]`, *optional*):
+                The action sentence, tokens 0 to U - 1. Without it, the prompt has placeholders.
+            class_names (`Sequence[str]`, *optional*):
+                The list to choose from, when the class list is part of the prompt.
+            list_classes (`bool`, *optional*):
+                Overrides the processor's `list_classes`.
+            num_latents (`int`, defaults to 1):
+                Number of placeholders: one to be replaced by a whole sentence, or one for each continuous latent.
+
+        Raises:
+            `ValueError`: on an empty sentence, or on an id that is no token of the codebook.
+        """
+        if action_ids is None:
+            tokens = PLACEHOLDER * num_latents
+        else:
+            ids = [int(u) for u in action_ids]
+            if not ids:
+                raise ValueError("the action sentence is empty.")
+            if wrong := [u for u in ids if not 0 <= u < self.num_action_tokens]:
+                raise ValueError(f"action ids must be 0 to {self.num_action_tokens - 1}, got {wrong[0]}.")
+            tokens = "".join(f"<act_{u}>" for u in ids)
+        if self.list_classes if list_classes is None else list_classes:
+            classes = ", ".join(self._class_names(class_names))
+            return self.instruction_with_classes.replace("{classes}", classes).replace("{tokens}", tokens)
+        return self.instruction.replace("{tokens}", tokens)
+
+    def encode_prompt_and_label(self, prompt: str, completion: str | None = None) -> tuple[list[int], list[int]]:
+        """Ids of a prompt, and ids of what follows it, as the language model sees them in one text.
+
+        This is the only place where prompts and labels become ids.
+
+        Args:
+            prompt (`str`): what [`~ActionLLMProcessor.prompt`] gives.
+            completion (`str`, *optional*): class name (or explanation), without its end token.
+
+        Returns:
+            ids of the prompt; ids of the completion with its end token (empty without a completion).
+        """
+        prompt_ids = self.tokenizer(prompt)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        # Some tokenizers close every text by themselves. The text is not over here.
+        if prompt_ids[-1] == eos:
+            prompt_ids = prompt_ids[:-1]
+        if completion is None:
+            return prompt_ids, []
+        text_ids = self.tokenizer(f"{prompt} {completion}")["input_ids"]
+        if text_ids[-1] == eos:
+            text_ids = text_ids[:-1]
+        if text_ids[: len(prompt_ids)] != prompt_ids:
+            raise ValueError(
+                f"the tokenizer joins the end of the prompt with {completion!r}: end the instruction with a full stop or "
+                "another token that does not merge with a following space."
+            )
+        return prompt_ids, [*text_ids[len(prompt_ids) :], eos]
+
+    def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
+        """Ids of each class name with its end token, as they follow the prompt."""
+        names = self._class_names(class_names)
+        # What a name becomes depends on the text before it back to the last action word, not on the sentence.
+        prompt = self.prompt([0], names, list_classes)
+        return [self.encode_prompt_and_label(prompt, name)[1] for name in names]
+
+    def __call__(
+        self,
+        recordings=None,
+        action_ids: Sequence[Sequence[int]] | None = None,
+        class_names: Sequence[str] | None = None,
+        list_classes: bool | None = None,
+        return_tensors: str = "pt",
+        **kwargs,
+    ) -> BatchFeature:
+        """Inputs of [`ActionLLMForClassification`].
+
+        Args:
+            recordings (a recording or a list of them, *optional*):
+                Whatever the feature extractor reads: paths, arrays, rows of a dataset.
+            action_ids (`Sequence[Sequence[int]]`, *optional*):
+                Action sentences that were encoded before, instead of recordings.
+            class_names (`Sequence[str]`, *optional*):
+                Any list of class names, instead of the trained ones.
+            list_classes (`bool`, *optional*):
+                Overrides the processor's `list_classes`.
+            return_tensors (`str`, defaults to `"pt"`):
+                Only `"pt"` is supported.
+
+        Returns:
+            `input_ids` and `attention_mask` (batch_size, length), left-padded; `label_ids` (num_classes, label_length),
+            padded with -100; for recordings the features as well.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"ActionLLMProcessor gives torch tensors only, got return_tensors={return_tensors!r}.")
+        if (recordings is None) == (action_ids is None):
+            raise ValueError("give either recordings or action_ids.")
+        names = self._class_names(class_names)
+        features = {}
+        if recordings is not None:
+            features = dict(self.feature_extractor(recordings, return_tensors="pt", **kwargs))
+            prompts = [self.prompt(None, names, list_classes)] * len(features["input_features"])
+        else:
+            prompts = [self.prompt(ids, names, list_classes) for ids in action_ids]
+        ids = [self.encode_prompt_and_label(prompt)[0] for prompt in prompts]
+        length = max(len(row) for row in ids)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        labels = self.label_ids(names, list_classes)
+        label_length = max(len(row) for row in labels)
+        return BatchFeature(
+            {
+                "input_ids": torch.tensor([[pad] * (length - len(row)) + row for row in ids]),
+                "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids]),
+                "label_ids": torch.tensor([row + [-100] * (label_length - len(row)) for row in labels]),
+                **features,
+            }
+        )
+
+    def _class_names(self, class_names: Sequence[str] | None) -> list[str]:
+        if class_names is not None:
+            return check_class_names(class_names)
+        if self.class_names is None:
+            raise ValueError("this processor has no class names of its own: give class_names.")
+        return self.class_names
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves the processor, and the feature extractor's `preprocessor_config.json` for those who want it alone."""
+        files = super().save_pretrained(save_directory, **kwargs)
+        self.feature_extractor.save_pretrained(save_directory)
+        return files
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "label_ids", *self.feature_extractor.model_input_names]
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """A class list as a list; `ValueError` for an empty list, an empty name, or a name that stands in it twice."""
+    names = list(class_names)
+    if not names:
+        raise ValueError("the class list is empty.")
+    seen = set()
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"class {index} has no name: got {name!r}.")
+        if name in seen:
+            raise ValueError(f"class name {name!r} stands in the list twice (second time at {index}).")
+        seen.add(name)
+    return names
+
+
+def with_action_words(tokenizer, num_action_tokens: int):
+    """A copy of a text tokenizer with the words `<act_0>` … `<act_{U-1}>` and the placeholder `<act>` behind its own.
+
+    A tokenizer that has them already is returned as it is.
+
+    Raises:
+        `ValueError`: if the words do not get the ids that follow the text.
+    """
+    words = [f"<act_{u}>" for u in range(num_action_tokens)] + [PLACEHOLDER]
+    known = tokenizer.get_vocab()
+    if words[0] not in known:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in words], special_tokens=True)
+        known = tokenizer.get_vocab()
+    own = set(words)
+    offset = 1 + max(index for word, index in known.items() if word not in own)
+    for index, word in enumerate(words, start=offset):
+        if known.get(word) != index:
+            raise ValueError(
+                f"the tokenizer gives the action word {word} the id {known.get(word)}, expected {index}: it was made for "
+                f"another number of action tokens than {num_action_tokens}, or its text ids have holes."
+            )
+    return tokenizer
+
+
+__all__ = ["ActionLLMProcessor"]

@@ -1,0 +1,67 @@
+"""Action sentences on disk: Parquet, in shards that are written whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+
+RECORDINGS_PER_SHARD = 1024
+
+
+def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: bool) -> Features:
+    """Columns of a split.
+
+    `action_ids` is the sentence; `encoding` is 0 for the recording as it is and 1, 2, … for augmented ones; token w lasts
+    from `w * seconds_per_token` to `(w + 1) * seconds_per_token`; `latents`, flat (W, D), only without discretisation.
+    """
+    return Features(
+        {
+            "sample_id": Value("string"),
+            "encoding": Value("int32"),
+            "label": labels,
+            "held_out": Value("bool"),
+            "action_ids": List(Value("int16" if num_action_tokens <= 2**15 else "int32")),
+            "seconds_per_token": Value("float32"),
+        }
+        | ({"latents": List(Value("float32"))} if with_latents else {})
+    )
+
+
+def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
+    """Where shard `index` of `count` of a split lies."""
+    return folder / split / f"{index:05d}-of-{count:05d}.parquet"
+
+
+def write_shard(path: Path, columns: dict, features: Features):
+    """Writes one shard whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    Dataset.from_dict(columns, features=features).to_parquet(str(partial))
+    os.replace(partial, path)
+
+
+def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
+    """The splits that `encode_actions.py` wrote.
+
+    Raises:
+        `FileNotFoundError`: if the folder holds none, or if it was not finished.
+    """
+    folder = Path(folder)
+    record = folder / "record.json"
+    if not record.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no finished action sentences (no record.json): run encode_actions.py with --output_dir {folder}."
+        )
+    splits = json.loads(record.read_text(encoding="utf-8"))["splits"]
+    return DatasetDict(
+        {
+            split: load_dataset(
+                "parquet",
+                data_files=[str(path) for path in sorted((folder / split).glob("[0-9]*.parquet"))],
+                split="train",
+                cache_dir=str(folder / ".cache"),
+            )
+            for split in splits
+        }
+    )

@@ -1,0 +1,29 @@
+"""Which recordings a recipe reads."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DataArguments:
+    """The data set, its protocol, and where it lies on disk."""
+
+    dataset: str = field(
+        metadata={"help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …"}
+    )
+    data_dir: str = field(metadata={"help": "folder of the recordings as they were downloaded (or simulated)"})
+    cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
+    num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
+
+    def load(self):
+        """`DatasetDict` with the splits `train` and `test`."""
+        from action_llm_datasets.load import load_action_dataset
+
+        return load_action_dataset(self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc)
+
+
+def without_held_out(train, hold_out: bool):
+    """The training split; with `hold_out`, without the recordings of the held-out training subjects."""
+    if not hold_out:
+        return train
+    kept = [index for index, held in enumerate(train["held_out"]) if not held]
+    return train.select(kept)

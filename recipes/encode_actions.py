@@ -1,0 +1,234 @@
+"""
+Recordings → action sentences: every recording is encoded once, before the language model is trained.
+
+```bash
+accelerate launch recipes/encode_actions.py \
+    --tokenizer runs/utd_mhad/tokenizer/model \
+    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \
+    --encodings 8 \
+    --output_dir runs/utd_mhad/sentences
+```
+
+A run that was stopped goes on with the shards that are missing. Recordings that cannot be read are skipped, counted and
+listed in `skipped.json`.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_arguments import DataArguments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EncodingArguments:
+    """What encodes the recordings, how often, and where the sentences go."""
+
+    tokenizer: str = field(metadata={"help": "folder of a trained action model with its preprocessor_config.json"})
+    output_dir: str = field(metadata={"help": "folder for the sentences"})
+    encodings: int = field(
+        default=1,
+        metadata={"help": "sentences a training recording: the first as it is, the others augmented; test always one"},
+    )
+    latents: bool = field(
+        default=False, metadata={"help": "keep the continuous latents too (LLM-AR, Table 5, without discretisation)"}
+    )
+    batch_size: int = field(default=64, metadata={"help": "recordings encoded at a time"})
+    seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
+
+
+def main(arguments: EncodingArguments, data: DataArguments):
+    import torch
+    from accelerate import PartialState
+    from action_sentences import RECORDINGS_PER_SHARD, sentence_features, shard_path, write_shard
+    from run_folder import RunFolder, write_atomically
+    from tqdm.auto import tqdm
+
+    from action_llm import ActionVQVAEModel, SkeletonFeatureExtractor
+    from action_llm.language_priors import usage_statistics
+
+    state = PartialState()
+    run = RunFolder(arguments.output_dir)
+    dataset = data.load()
+    model = ActionVQVAEModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    extractor = SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer)
+    identity = _identity(arguments, data, model)
+    _check_identity(run.path / "identity.json", identity, state.is_main_process, write_atomically)
+    state.wait_for_everyone()
+
+    for split, rows in dataset.items():
+        count = -(-len(rows) // RECORDINGS_PER_SHARD)
+        features = sentence_features(rows.features["label"], model.config.codebook_size, arguments.latents)
+        encodings = arguments.encodings if split == "train" else 1
+        mine = range(state.process_index, count, state.num_processes)
+        for index in tqdm(mine, desc=f"encoding {split}", unit="shard", disable=not state.is_main_process):
+            path = shard_path(run.path, split, index, count)
+            if path.is_file():
+                continue
+            start = index * RECORDINGS_PER_SHARD
+            shard = rows.select(range(start, min(start + RECORDINGS_PER_SHARD, len(rows))))
+            columns, skipped = encode(model, extractor, shard, encodings, arguments)
+            write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
+            write_shard(path, columns, features)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+
+    summary, all_skipped = {}, []
+    for split, rows in dataset.items():
+        count = -(-len(rows) // RECORDINGS_PER_SHARD)
+        paths = [shard_path(run.path, split, index, count) for index in range(count)]
+        skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
+        all_skipped += [{"split": split, **entry} for entry in skipped]
+        counts, sentences = torch.zeros(model.config.codebook_size, dtype=torch.long), 0
+        for path in paths:
+            for ids in _read_sentences(path):
+                counts += torch.bincount(torch.as_tensor(ids), minlength=len(counts))
+                sentences += 1
+        summary[split] = {
+            "recordings": len(rows),
+            "skipped": len(skipped),
+            "sentences": sentences,
+            "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
+            **usage_statistics(counts),
+        }
+        logger.info("%s: %s", split, summary[split])
+    write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    if all_skipped:
+        logger.warning(
+            "%d recordings were skipped; they are listed in %s", len(all_skipped), run.path / "skipped.json"
+        )
+    record = Path(arguments.tokenizer) / "record.json"
+    run.write_record(
+        stage="encode_actions",
+        dataset=data.dataset,
+        training_classes=dataset["train"].features["label"].names,
+        encodings=arguments.encodings,
+        splits=summary,
+        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+    )
+
+
+def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments) -> tuple[dict, list[dict]]:
+    """Columns of a shard, and what was skipped with the reason."""
+    import torch
+
+    from action_llm.feature_extraction_skeleton import SkeletonInputError
+
+    columns = {name: [] for name in ("sample_id", "encoding", "label", "held_out", "action_ids", "seconds_per_token")}
+    if arguments.latents:
+        columns["latents"] = []
+    skipped, pending = [], []
+
+    @torch.no_grad()
+    def flush():
+        # Recordings of one length together: less padding. Their order in the shard stays as it was.
+        order = sorted(range(len(pending)), key=lambda i: pending[i][2]["input_features"].shape[1])
+        encoded = [None] * len(pending)
+        for start in range(0, len(order), arguments.batch_size):
+            chosen = order[start : start + arguments.batch_size]
+            batch = collate([pending[i][2] for i in chosen])
+            output = model.encode(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+            for row, i in enumerate(chosen):
+                mask = output.attention_mask[row].bool()
+                encoded[i] = (
+                    output.action_ids[row][mask].cpu(),
+                    float(output.end_times[row, 0] - output.start_times[row, 0]),
+                    output.latents[row][mask].cpu() if arguments.latents else None,
+                )
+        for (row, encoding, _), (ids, seconds, latents) in zip(pending, encoded, strict=True):
+            columns["sample_id"].append(row["sample_id"])
+            columns["encoding"].append(encoding)
+            columns["label"].append(row["label"])
+            columns["held_out"].append(row["held_out"])
+            columns["action_ids"].append(ids.numpy())
+            columns["seconds_per_token"].append(seconds)
+            if arguments.latents:
+                columns["latents"].append(latents.flatten().numpy())
+        pending.clear()
+
+    for row in rows.with_format("numpy"):
+        row = {
+            **row,
+            "sample_id": str(row["sample_id"]),
+            "label": int(row["label"]),
+            "held_out": bool(row["held_out"]),
+        }
+        try:
+            for encoding in range(encodings):
+                features = extractor(
+                    row,
+                    augment=encoding > 0,
+                    seed=stable_seed(arguments.seed, row["sample_id"], encoding),
+                    return_tensors="pt",
+                )
+                pending.append(({k: row[k] for k in ("sample_id", "label", "held_out")}, encoding, features))
+        except SkeletonInputError as error:
+            skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
+        if len(pending) >= 4 * arguments.batch_size:
+            flush()
+    flush()
+    return columns, skipped
+
+
+def collate(features: list[dict]) -> dict:
+    """Features of single recordings as one batch, padded at the end with zeros."""
+    import torch
+
+    longest = max(item["input_features"].shape[1] for item in features)
+
+    def pad(tensor):
+        return torch.nn.functional.pad(tensor, [0, 0] * (tensor.dim() - 2) + [0, longest - tensor.shape[1]])
+
+    return {
+        "input_features": torch.cat([pad(item["input_features"]) for item in features]),
+        "feature_attention_mask": torch.cat([pad(item["feature_attention_mask"]) for item in features]),
+        "frame_rate": torch.cat([item["frame_rate"] for item in features]),
+    }
+
+
+def stable_seed(*parts) -> int:
+    """A seed that depends on its parts alone: the same in every process, order and resumed run."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
+
+
+def _identity(arguments: EncodingArguments, data: DataArguments, model) -> dict:
+    """What decides the content of the shards: shards of another run are not gone on with."""
+    return {
+        "dataset": data.dataset,
+        "encodings": arguments.encodings,
+        "latents": arguments.latents,
+        "seed": arguments.seed,
+        "codebook": stable_seed(model.codebook.cpu().numpy().tobytes()),
+    }
+
+
+def _check_identity(path: Path, identity: dict, is_main_process: bool, write):
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != identity:
+            different = [key for key in identity if found.get(key) != identity[key]]
+            raise ValueError(
+                f"{path.parent} holds sentences of another run (different: {', '.join(different)}): choose another --output_dir."
+            )
+    elif is_main_process:
+        write(path, json.dumps(identity, indent=2) + "\n")
+
+
+def _read_sentences(path: Path):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=["action_ids"])["action_ids"].to_numpy(zero_copy_only=False)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((EncodingArguments, DataArguments)).parse_args_and_config())

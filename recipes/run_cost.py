@@ -1,0 +1,102 @@
+"""What a training run will need, measured before it starts: memory and time."""
+
+import logging
+import resource
+import time
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def report_cost(trainer) -> dict:
+    """Runs one micro-batch forward and backward, forgets it, and logs what the whole run will take.
+
+    Random states are put back and gradients dropped, so that the run is the same with and without the report. With
+    several processes only the parameters are counted: the model is not yet wrapped for them.
+
+    Args:
+        trainer (`transformers.Trainer`): ready to train.
+
+    Returns:
+        `dict` with `parameters`, `trainable_parameters`, `state_gb` (weights, gradients and AdamW's two moments of what
+        is trained), and, measured with one process, `seconds_per_step`, `hours`, `peak_memory_gb`.
+    """
+    model, args = trainer.model, trainer.args
+    parameters = list(model.parameters())
+    trainable = [p for p in parameters if p.requires_grad]
+    state = sum(p.numel() * p.element_size() for p in parameters)
+    state += sum(p.numel() * (p.element_size() + 8) for p in trainable)
+    cost = {
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in trainable),
+        "state_gb": round(state / 2**30, 3),
+    }
+    if trainer.accelerator.num_processes == 1:
+        cost |= _measure(trainer)
+        steps = args.max_steps
+        if steps <= 0:
+            per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
+            steps = int(args.num_train_epochs * per_epoch)
+        cost["hours"] = round(steps * cost["seconds_per_step"] / 3600, 4)
+        logger.info(
+            "This run: %d optimiser steps of %.2f s, about %s in all; %.2f GB at its peak "
+            "(%.2f GB of it weights, gradients and optimiser); %s of %s parameters are trained.",
+            steps,
+            cost["seconds_per_step"],
+            _duration(steps * cost["seconds_per_step"]),
+            cost["peak_memory_gb"],
+            cost["state_gb"],
+            f"{cost['trainable_parameters']:,}",
+            f"{cost['parameters']:,}",
+        )
+    else:
+        logger.info(
+            "This run: %.2f GB of weights, gradients and optimiser in all; %s of %s parameters are trained.",
+            cost["state_gb"],
+            f"{cost['trainable_parameters']:,}",
+            f"{cost['parameters']:,}",
+        )
+    return cost
+
+
+def _measure(trainer) -> dict:
+    """Time of an optimiser step and peak memory, from one micro-batch (after another that warms up)."""
+    cuda = torch.cuda.is_available()
+    devices = [torch.cuda.current_device()] if cuda else []
+    model = trainer.model
+    with torch.random.fork_rng(devices=devices):
+        batches = iter(trainer.get_train_dataloader())
+        batch = next(batches)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        training = model.training
+        for _ in range(2):
+            started = time.perf_counter()
+            # What the model keeps between steps belongs to the run, not to the measurement.
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+            trainer.training_step(model, dict(batch))
+            if cuda:
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+            model.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
+        model.train(training)
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # AdamW's moments are made at the first step, after this measurement.
+    peak += 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "seconds_per_step": round(seconds * trainer.args.gradient_accumulation_steps, 4),
+        "peak_memory_gb": round(peak / 2**30, 3),
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,353 @@
+"""
+Stage 2: a language model learns to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
+
+```bash
+accelerate launch recipes/sft.py --config recipes/configs/llm_ar/utd_mhad_sft.yaml \
+    --tokenizer runs/utd_mhad/tokenizer/model \
+    --sentences runs/utd_mhad/sentences \
+    --llm_name_or_path runs/small_lm/model \
+    --output_dir runs/utd_mhad/sft
+```
+
+`--method` is `lora`, `qlora` (the language model in 4 bit), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
+The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
+A run that was stopped goes on from its last checkpoint when it is started again.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from trl import SFTConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ActionSFTArguments:
+    """What is read, by which language model, and what of it is trained."""
+
+    tokenizer: str = field(metadata={"help": "folder of the action model that wrote the sentences"})
+    sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
+    llm_name_or_path: str = field(metadata={"help": "causal language model: a Hub repository or a folder"})
+    llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
+    method: Literal["lora", "qlora", "full", "none"] = field(
+        default="lora", metadata={"help": "what is trained of the language model"}
+    )
+    lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
+    lora_alpha: int = field(default=16, metadata={"help": "scale of LoRA, divided by its rank"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the input of LoRA"})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the adapted layers"}
+    )
+    train_action_embeddings: bool = field(default=False, metadata={"help": "train the table of action words too"})
+    injection_layer: int | None = field(
+        default=None,
+        metadata={"help": "LLM-AR, Table 5: continuous latents replace the hidden states before this layer"},
+    )
+    instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
+    list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
+    hold_out: bool = field(
+        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate the loss on them"}
+    )
+    dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2"})
+
+
+@dataclass
+class ActionSFTConfig(SFTConfig):
+    """`SFTConfig` with LLM-AR's settings (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
+
+    output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
+    learning_rate: float = 3e-3
+    lr_scheduler_type: str = "constant_with_warmup"
+    warmup_steps: float = 100
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 64
+    max_steps: int = 1172
+    logging_steps: float = 10
+    save_steps: float = 100
+    save_total_limit: int | None = 2
+    bf16: bool | None = field(default=None, metadata={"help": "train in bfloat16; by default where there is a GPU"})
+    gradient_checkpointing: bool = False
+    # Lengths are checked here; TRL would cut, and then drop, what is too long.
+    max_length: int | None = None
+    completion_only_loss: bool | None = True
+    report_to: str | list[str] = "none"
+
+    def __post_init__(self):
+        import torch
+
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available()
+        super().__post_init__()
+
+
+def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
+    import torch
+    import transformers
+    from action_sentences import load_action_sentences
+    from data_arguments import without_held_out
+    from peft import LoraConfig
+    from run_cost import report_cost
+    from run_folder import JsonLinesCallback, RunFolder
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTTrainer
+
+    from action_llm import (
+        ActionLLMForConditionalGeneration,
+        ActionLLMProcessor,
+        ActionVQVAEModel,
+        SkeletonFeatureExtractor,
+    )
+
+    check_method(arguments, training)
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, training)
+    training.output_dir = str(run.checkpoints)
+
+    sentences = load_action_sentences(arguments.sentences)
+    rows = without_held_out(sentences["train"], arguments.hold_out)
+    class_names = rows.features["label"].names
+    text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    action_model = ActionVQVAEModel.from_pretrained(arguments.tokenizer)
+    instruction = {} if arguments.instruction is None else {"instruction": arguments.instruction}
+    processor = ActionLLMProcessor(
+        SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer),
+        text,
+        class_names=class_names,
+        num_action_tokens=action_model.config.codebook_size,
+        list_classes=arguments.list_classes,
+        **instruction,
+    )
+    llm = AutoModelForCausalLM.from_pretrained(
+        arguments.llm_name_or_path,
+        revision=arguments.llm_revision or "main",
+        dtype=arguments.dtype,
+        attn_implementation=arguments.attn_implementation,
+        **quantization(arguments.method),
+    )
+    home, commit = llm_home(arguments)
+    model = ActionLLMForConditionalGeneration.from_llm(
+        llm,
+        action_token_offset=processor.action_token_offset,
+        action_model=action_model,
+        llm_name_or_path=home,
+        llm_revision=commit,
+        class_names=class_names,
+        train_action_embeddings=arguments.train_action_embeddings,
+        injection_layer=arguments.injection_layer,
+    )
+    model.requires_grad_(arguments.method == "full")
+    model._freeze_own_weights()
+
+    continuous = arguments.injection_layer is not None
+    train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
+    eval_dataset = None
+    if arguments.hold_out:
+        held_out = sentences["train"].filter(
+            lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"]
+        )
+        eval_dataset = tokenize(held_out, processor, model.config.text_config, continuous)
+    elif training.eval_strategy != "no":
+        raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
+
+    cost, log = {}, []
+    if arguments.method != "none":
+        peft_config = None
+        if arguments.method in ("lora", "qlora"):
+            also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * continuous
+            peft_config = LoraConfig(
+                r=arguments.lora_r,
+                lora_alpha=arguments.lora_alpha,
+                lora_dropout=arguments.lora_dropout,
+                # In the language model alone: the action model has layers of its own.
+                target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
+                modules_to_save=also or None,
+                task_type="CAUSAL_LM",
+            )
+        if continuous:
+            training.dataset_kwargs = {"skip_prepare_dataset": True}
+            training.remove_unused_columns = False
+        pad_token_id = text.pad_token_id if text.pad_token_id is not None else text.eos_token_id
+        trainer = SFTTrainer(
+            model=model,
+            args=training,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processor.tokenizer,
+            data_collator=LatentsCollator(pad_token_id, action_model.config.codebook_dim) if continuous else None,
+            peft_config=peft_config,
+            callbacks=[JsonLinesCallback(run.metrics)],
+        )
+        cost = report_cost(trainer)
+        trainer.train(resume_from_checkpoint=run.last_checkpoint())
+        log = trainer.state.log_history
+        save_trained(trainer, run.model)
+        is_main_process = trainer.is_world_process_zero()
+    else:
+        model.as_classifier().save_pretrained(run.model)
+        is_main_process = True
+    if not is_main_process:
+        return
+    processor.save_pretrained(run.model)
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    run.write_record(
+        stage="sft",
+        method=arguments.method,
+        llm=home or text.name_or_path.rstrip("/").split("/")[-1],
+        llm_revision=commit,
+        training_classes=class_names,
+        hold_out=arguments.hold_out,
+        sentences=json.loads((Path(arguments.sentences) / "record.json").read_text(encoding="utf-8")),
+        seed=training.seed,
+        settings={
+            "lora_r": arguments.lora_r,
+            "lora_alpha": arguments.lora_alpha,
+            "lora_dropout": arguments.lora_dropout,
+            "lora_target_modules": arguments.lora_target_modules,
+            "train_action_embeddings": arguments.train_action_embeddings,
+            "injection_layer": arguments.injection_layer,
+            "list_classes": arguments.list_classes,
+            "learning_rate": training.learning_rate,
+            "lr_scheduler_type": str(training.lr_scheduler_type),
+            "warmup_steps": training.warmup_steps,
+            "batch_size": training.per_device_train_batch_size
+            * training.gradient_accumulation_steps
+            * training.world_size,
+            "steps": trainer.state.global_step if arguments.method != "none" else 0,
+        },
+        examples=len(train_dataset),
+        cost=cost,
+        final_loss=losses[-1] if losses else None,
+    )
+    # The page of a model is made from its record, so the record goes with the model.
+    (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
+    del torch
+    logger.info("The model is in %s", run.model)
+
+
+def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
+    """Raises `ValueError` for settings that exclude each other."""
+    if arguments.method == "none" and arguments.injection_layer is not None:
+        raise ValueError("method none trains nothing, but injection_layer needs a trained projection.")
+    if arguments.injection_layer is not None and (training.packing or training.padding_free):
+        raise ValueError(
+            "continuous latents (injection_layer) cannot be packed: set packing and padding_free to false."
+        )
+    if training.packing and training.max_length is None:
+        raise ValueError("packing needs max_length: the length of a packed row.")
+
+
+def quantization(method: str) -> dict:
+    """Keyword arguments that load a language model in 4 bit for QLoRA; none for the other methods."""
+    if method != "qlora":
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise ImportError("method qlora needs bitsandbytes and a CUDA GPU: pip install -e '.[qlora]'.")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config}
+
+
+def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
+    """Repository and commit of a language model that has a home of its own; nothing for a folder or a tuned model."""
+    if arguments.method == "full" or Path(arguments.llm_name_or_path).is_dir():
+        return None, None
+    if arguments.llm_revision is not None:
+        return arguments.llm_name_or_path, arguments.llm_revision
+    from huggingface_hub import model_info
+
+    return arguments.llm_name_or_path, model_info(arguments.llm_name_or_path).sha
+
+
+def tokenize(rows, processor, text_config, continuous: bool):
+    """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous."""
+    from action_llm.modeling_action_llm import check_context_length
+
+    names = rows.features["label"].names
+
+    def tokenize_row(row):
+        ids = row["action_ids"]
+        if continuous:
+            prompt = processor.prompt(None, num_latents=len(ids))
+        else:
+            prompt = processor.prompt(ids)
+        prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, names[row["label"]])
+        check_context_length(len(prompt_ids) + len(label_ids), text_config)
+        if continuous:
+            return {
+                "input_ids": prompt_ids + label_ids,
+                "labels": [-100] * len(prompt_ids) + label_ids,
+                "latents": row["latents"],
+            }
+        return {
+            "input_ids": prompt_ids + label_ids,
+            "completion_mask": [0] * len(prompt_ids) + [1] * len(label_ids),
+        }
+
+    if continuous and "latents" not in rows.features:
+        raise ValueError("injection_layer needs sentences with latents: run encode_actions.py with --latents true.")
+    return rows.map(tokenize_row, remove_columns=rows.column_names, desc="prompts")
+
+
+@dataclass
+class LatentsCollator:
+    """Pads prompts on the right, and their latents into (batch_size, num_latents, width) with a mask."""
+
+    pad_token_id: int
+    width: int
+
+    def __call__(self, examples: list[dict]) -> dict:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        ids = [torch.as_tensor(e["input_ids"]) for e in examples]
+        latents = [torch.as_tensor(e["latents"]).view(-1, self.width) for e in examples]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence(
+                [torch.as_tensor(e["labels"]) for e in examples], batch_first=True, padding_value=-100
+            ),
+            "action_embeds": pad_sequence(latents, batch_first=True),
+            "action_embeds_mask": pad_sequence(
+                [torch.ones(len(x), dtype=torch.long) for x in latents], batch_first=True
+            ),
+        }
+
+
+def save_trained(trainer, folder: Path):
+    """Writes the trained model as a repository; every process must call it, the first one writes."""
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    if hasattr(model, "get_base_model"):
+        prefix = "base_model.model."
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+        classifier = model.get_base_model().as_classifier()
+        classifier.peft_config = model.peft_config
+        classifier._hf_peft_config_loaded = True
+    else:
+        classifier = model.as_classifier()
+    classifier.save_pretrained(folder, state_dict=state_dict)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((ActionSFTArguments, ActionSFTConfig)).parse_args_and_config())
