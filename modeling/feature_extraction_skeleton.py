@@ -26,6 +26,8 @@ Recording = str | os.PathLike | SkeletonRecording | Mapping[str, Any] | np.ndarr
 VIEW_SECONDS = 0.5
 # Hips and shoulders together are about one torso length wide. Below this share of it they say nothing of the view.
 MIN_ACROSS = 0.1
+# A torso below this share of the body's extent is no torso, and the recording keeps its scale.
+MIN_TORSO = 1e-3
 
 
 class SkeletonInputError(ValueError):
@@ -138,7 +140,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         if unknown:
             raise ValueError(f"SkeletonFeatureExtractor has no setting {unknown[0]!r}, it has {_settings()}")
         super().__init__(**kwargs)
-        skeleton = get_layout(layout)
+        self.skeleton_layout = skeleton = get_layout(layout)
         self.layout = layout if isinstance(layout, str) else skeleton.to_dict()
         self.num_persons = _checked("num_persons", num_persons, int, 1)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
@@ -173,13 +175,15 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         self.augment_mirror = _checked("augment_mirror", augment_mirror, float, 0, 1)
 
     @property
-    def skeleton_layout(self) -> SkeletonLayout:
-        return get_layout(self.layout)
-
-    @property
     def feature_size(self) -> int:
         """Numbers per frame: persons x joints x coordinates."""
         return self.num_persons * self.skeleton_layout.num_joints * self.coordinates
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, as they stand in `preprocessor_config.json`."""
+        settings = super().to_dict()
+        del settings["skeleton_layout"]  # the object that `layout` names or describes
+        return settings
 
     def __call__(
         self,
@@ -216,6 +220,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         if isinstance(recordings, str | os.PathLike | SkeletonRecording | Mapping) or hasattr(recordings, "ndim"):
             recordings = [recordings]
         features, rates, transforms = [], [], []
+        if not len(recordings):
+            raise ValueError("recordings: expected at least one, got none")
         for index, recording in enumerate(recordings):
             one = self._extract(self._resolve(recording, f"recording {index}"), seed if augment else None)
             for values, value in zip((features, rates, transforms), one, strict=True):
@@ -379,8 +385,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
 
         features = np.zeros((len(tracks), self.num_persons, skeleton.num_joints, self.coordinates), np.float32)
         features[:, : tracks.shape[1]] = tracks[..., : self.coordinates]
-        present = np.pad(present, ((0, 0), (0, self.num_persons - present.shape[1])))
-        return features.reshape(len(tracks), -1), rate, SkeletonTransform(center, rotation, scale, present)
+        everybody = np.zeros(features.shape[:2], bool)
+        everybody[:, : present.shape[1]] = present
+        return features.reshape(len(tracks), -1), rate, SkeletonTransform(center, rotation, scale, everybody)
 
     def _presence(self, seen: np.ndarray, fps: float) -> np.ndarray:
         """bool (T, S): the first person always, others while they are seen and through short gaps."""
@@ -402,10 +409,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         pelvis, neck = (person[:, list(joints)].mean(1) for joints in (skeleton.pelvis, skeleton.neck))
         center = {"first": pelvis[0], "frame": None, "none": np.zeros(3)}[self.center]
         torso = float(np.median(np.linalg.norm(neck - pelvis, axis=1)))
-        scale = self.scale
-        if scale == "torso":
-            scale = torso
-        if scale == "none" or scale == 0:
+        scale = {"torso": torso, "none": 1.0}.get(self.scale, self.scale)
+        if self.scale == "torso" and torso <= MIN_TORSO * np.abs(person - pelvis[:, None]).max():
             scale = 1.0
         rotation = np.eye(3)
         if self.align_view != "none":
@@ -421,7 +426,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             across = across - (across @ vertical) * vertical
             if np.linalg.norm(across) > MIN_ACROSS * torso:
                 across = across / np.linalg.norm(across)
-                rotation = np.stack([across, vertical, np.cross(across, vertical)])
+                (ax, ay, az), (vx, vy, vz) = across, vertical
+                rotation = np.array([across, vertical, [ay * vz - az * vy, az * vx - ax * vz, ax * vy - ay * vx]])
         return center, rotation, scale
 
     def _sample_positions(
@@ -445,7 +451,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             drift = generator.uniform(-self.augment_warp, self.augment_warp)
             time = time + drift / np.pi * np.sin(np.pi * time)
         positions = np.clip(time * num_frames - 0.5, 0, num_frames - 1)
-        return np.pad(positions, (0, -count % self.frame_multiple), mode="edge"), rate
+        return np.append(positions, np.repeat(positions[-1], -count % self.frame_multiple)), rate
 
     def _augment(self, tracks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(T, S, J, 3) in units of the features -> the same person in another body, place and light."""
@@ -468,7 +474,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
     @staticmethod
     def _pad(arrays: list[np.ndarray]) -> np.ndarray:
         """Stacks arrays of different lengths, zeros at their ends."""
-        batch = np.zeros((len(arrays), max(map(len, arrays), default=0), *arrays[0].shape[1:]), arrays[0].dtype)
+        batch = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
         return batch

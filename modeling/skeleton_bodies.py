@@ -22,11 +22,15 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     Returns:
         bool (T, P, J).
     """
-    valid = np.isfinite(keypoints).all(-1) & present[..., None]
-    nonzero = (keypoints != 0).any(-1)
-    body_seen = (valid & nonzero).any(-1, keepdims=True)
-    centred = ~(valid & nonzero).any(0)
-    return valid & body_seen & (nonzero | centred)
+    size = np.abs(keypoints[..., 0]) + np.abs(keypoints[..., 1])
+    if keypoints.shape[-1] == 3:
+        size += np.abs(keypoints[..., 2])
+    valid = np.isfinite(size) & present[..., None]
+    if valid.all() and size.all():
+        return valid
+    nonzero = valid & (size != 0)
+    always_zero = ~nonzero.any(0)
+    return nonzero | (valid & always_zero & nonzero.any(-1, keepdims=True))
 
 
 def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
@@ -34,7 +38,9 @@ def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
 
     The spread of the posture counts with the movement, so a person who stands upright beats a flickering chair.
     """
-    return float(keypoints[valid].var(0).sum()) if valid.any() else 0.0
+    points = keypoints[valid]
+    points = points - points.mean(0)
+    return float((points * points).sum() / len(points))
 
 
 def select_actors(
@@ -93,9 +99,15 @@ def select_actors(
 
 def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -> np.ndarray:
     """(T, J, C), bool (T, J) -> bool (T,): wider than `max_width_ratio` times its height."""
-    highest = np.where(valid[..., None], keypoints, -np.inf).max(1)
-    lowest = np.where(valid[..., None], keypoints, np.inf).min(1)
-    return highest[:, 0] - lowest[:, 0] > max_width_ratio * (highest[:, 1] - lowest[:, 1])
+    # The joint axis last and contiguous: several times faster to reduce.
+    x, y = np.ascontiguousarray(keypoints[..., 0]), np.ascontiguousarray(keypoints[..., 1])
+    if valid.all():
+        width, height = x.max(1) - x.min(1), y.max(1) - y.min(1)
+    else:
+        width, height = (
+            np.where(valid, axis, -np.inf).max(1) - np.where(valid, axis, np.inf).min(1) for axis in (x, y)
+        )
+    return width > max_width_ratio * height
 
 
 def _gap(keypoints: np.ndarray, valid: np.ndarray, person: np.ndarray, body: int) -> float:
