@@ -11,6 +11,7 @@ A `.skeleton` file holds numbers in lines:
 Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def read_skeleton(
     data = path.read_bytes()
     bodies = _scan_columns(data, num_joints, with_tracking_state)
     if bodies is None:
-        bodies = _read_lines(path, data, num_joints, layout)
+        bodies = _read_lines(path, data, num_joints, layout, with_tracking_state)
     body_counts, body_ids, coordinates, states = bodies
 
     frame = np.repeat(np.arange(len(body_counts)), body_counts)
@@ -146,6 +147,8 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
     characters = text[separators]
     characters[0] = line_end[0]
     line_starts = (characters == line_end[0]).nonzero()[0]  # index into `separators` of the one before each line
+    if np.count_nonzero(characters == 32) + len(line_starts) != len(characters):
+        return None
     columns = np.diff(line_starts)
     single, body, joint = ((columns == count).nonzero()[0] for count in (1, BODY_COLUMNS, JOINT_COLUMNS))
     if len(single) + len(body) + len(joint) != len(columns) or len(joint) != num_joints * len(body):
@@ -189,13 +192,17 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
         ):
             return None
         coordinates = parse(joint, 0, 3, pa.float64()).reshape(len(body), num_joints, 3)
-        states = parse(joint, JOINT_COLUMNS - 1, 1, pa.int8()).reshape(len(body), -1) if with_tracking_state else None
+        states = None
+        if with_tracking_state:
+            states = parse(joint, JOINT_COLUMNS - 1, 1, pa.int8()).reshape(len(body), num_joints)
+            if ((states < 0) | (states > 2)).any():
+                return None
     except (pa.ArrowInvalid, IndexError, ValueError):
         return None
     return body_counts, body_ids, coordinates, states
 
 
-def _read_lines(path: Path, data: bytes, num_joints: int, layout: str) -> _Bodies:
+def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_tracking_state: bool) -> _Bodies:
     """Reads a file line by line, and knows the line of whatever is wrong."""
     lines = data.rstrip().split(b"\n")
     position = 0
@@ -219,20 +226,23 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str) -> _Bodie
                 raise ValueError
             return kind(token)
         except ValueError:
+            if kind is float and token.lower().lstrip(b"+-").startswith(b"nan("):  # C's own spelling of NaN
+                return math.nan
             refuse(_quote(token), what)
 
+    def integer(token: bytes, what: str, least: int, most: int) -> int:
+        value = number(token, int, what)
+        return value if least <= value <= most else refuse(str(value), f"{what} between {least} and {most}")
+
     def count(what: str) -> int:
-        value = number(columns(1, what)[0], int, what)
-        return value if value >= 0 else refuse(str(value), what)
+        return integer(columns(1, what)[0], what, 0, 2**63 - 1)
 
     body_counts, body_ids, coordinates, states = [], [], [], []
     for frame in range(count("the number of frames")):
         body_counts.append(count(f"the number of bodies in frame {frame}"))
         in_frame = set()
         for _ in range(body_counts[-1]):
-            body_id = number(columns(BODY_COLUMNS, f"a body of frame {frame}")[0], int, "a body id")
-            if not -(2**63) <= body_id < 2**63:
-                refuse(str(body_id), "a body id of 64 bits")
+            body_id = integer(columns(BODY_COLUMNS, f"a body of frame {frame}")[0], "a body id", -(2**63), 2**63 - 1)
             if body_id in in_frame:
                 refuse(f"body {body_id} a second time", f"another body in frame {frame}")
             in_frame.add(body_id)
@@ -243,7 +253,8 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str) -> _Bodie
             for _ in range(num_joints):
                 row = columns(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
                 coordinates.append([number(token, float, "a coordinate") for token in row[:3]])
-                states.append(number(row[-1], int, "a tracking state"))
+                if with_tracking_state:
+                    states.append(integer(row[-1], "a tracking state", 0, 2))
     if position < len(lines):
         position += 1
         refuse(_quote(lines[position - 1]), f"the end of the file after {len(body_counts)} frames")
@@ -252,7 +263,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str) -> _Bodie
         np.array(body_counts, np.int64),
         np.array(body_ids, np.int64),
         np.array(coordinates, np.float64).reshape(num_bodies, num_joints, 3),
-        np.array(states, np.int64).reshape(num_bodies, num_joints),
+        np.array(states, np.int8).reshape(num_bodies, num_joints) if with_tracking_state else None,
     )
 
 
