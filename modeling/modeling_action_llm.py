@@ -300,7 +300,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         missing = [key for key in missing if not model._is_llm_key(key)]
         if missing or unexpected:
             raise ValueError(
-                f"{name_or_path}/{SAFE_WEIGHTS_NAME} does not fit its config: missing {missing[:5]}, unexpected {unexpected[:5]}."
+                f"{name_or_path}/{SAFE_WEIGHTS_NAME} does not fit its config: "
+                f"missing {missing[:5]}, unexpected {unexpected[:5]}."
             )
         model._mirror_loading(llm)
         device = llm.get_input_embeddings().weight.device
@@ -735,9 +736,13 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         check_context_length(prompts["input_ids"].shape[1] + label_ids.shape[1], self.config.text_config)
         return names, prompts, sentence
 
+    def as_generator(self) -> ActionLLMForConditionalGeneration:
+        """The same weights as a language model: nothing is copied."""
+        return _same_weights(self, ActionLLMForConditionalGeneration)
+
     def generate(self, *args, **kwargs):
         """Text after a prompt; see [`~transformers.GenerationMixin.generate`]."""
-        return _same_weights(self, ActionLLMForConditionalGeneration).generate(*args, **kwargs)
+        return self.as_generator().generate(*args, **kwargs)
 
 
 def _same_weights(model: ActionLLMPreTrainedModel, cls: type) -> ActionLLMPreTrainedModel:

@@ -215,7 +215,7 @@ def _check_identity(path: Path, identity: dict, is_main_process: bool, write):
         if found != identity:
             different = [key for key in identity if found.get(key) != identity[key]]
             raise ValueError(
-                f"{path.parent} holds sentences of another run (different: {', '.join(different)}): choose another --output_dir."
+                f"{path.parent} holds other sentences (different: {', '.join(different)}): choose another --output_dir."
             )
     elif is_main_process:
         write(path, json.dumps(identity, indent=2) + "\n")

@@ -58,6 +58,7 @@ def _table_key(keys, name_or_path: str) -> str:
     found = [key for key in keys if key.endswith(TABLE_NAMES) and "vision" not in key]
     if len(found) != 1:
         raise ValueError(
-            f"{os.path.basename(name_or_path)}: expected one table of word embeddings ({', '.join(TABLE_NAMES)}), found {found}."
+            f"{os.path.basename(name_or_path)}: expected one table of word embeddings "
+            f"({', '.join(TABLE_NAMES)}), found {found}."
         )
     return found[0]

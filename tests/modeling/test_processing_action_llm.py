@@ -1,0 +1,136 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_processor, tiny_tokenizer
+from tokenizers import Tokenizer, models, trainers
+from transformers import PreTrainedTokenizerFast
+
+from action_llm import ActionLLMProcessor, SkeletonFeatureExtractor
+from action_llm.processing_action_llm import with_action_words
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def test_action_words_follow_the_text(processor):
+    assert processor.action_token_offset == len(tiny_tokenizer())
+    ids = processor.tokenizer("<act_0><act_15><act>", add_special_tokens=False)["input_ids"]
+    assert ids == [processor.action_token_offset + n for n in (0, 15, NUM_ACTION_TOKENS)]
+
+
+def test_the_given_tokenizer_is_not_changed():
+    tokenizer = tiny_tokenizer()
+    length = len(tokenizer)
+    with_action_words(tokenizer, 8)
+    assert len(tokenizer) == length
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, NUM_ACTION_TOKENS - 1), min_size=1, max_size=30), st.sampled_from(CLASS_NAMES))
+def test_prompt_and_label_are_the_text_they_stand_for(processor, action_ids, name):
+    prompt = processor.prompt(action_ids)
+    prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, name)
+    assert [i - processor.action_token_offset for i in prompt_ids if i >= processor.action_token_offset] == action_ids
+    assert label_ids[-1] == processor.tokenizer.eos_token_id
+    assert processor.tokenizer.decode(prompt_ids + label_ids) == f"{prompt} {name}</s>"
+    # One text, tokenized as one: what training sees is what is scored.
+    assert prompt_ids + label_ids[:-1] == processor.tokenizer(f"{prompt} {name}")["input_ids"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, NUM_ACTION_TOKENS - 1), min_size=1, max_size=30), st.booleans())
+def test_label_ids_do_not_depend_on_the_sentence(processor, action_ids, list_classes):
+    prompt = processor.prompt(action_ids, list_classes=list_classes)
+    expected = [processor.encode_prompt_and_label(prompt, name)[1] for name in CLASS_NAMES]
+    assert processor.label_ids(list_classes=list_classes) == expected
+
+
+def test_class_list_in_the_prompt(processor):
+    prompt = processor.prompt([3, 1], ["wave", "clap"], list_classes=True)
+    assert prompt == (
+        "Given a sequence of action tokens <act_3><act_1>, please predict the corresponding action from wave, clap."
+    )
+
+
+def test_batches_are_padded_on_the_left(processor):
+    inputs = processor(action_ids=[[1, 2, 3], [4]])
+    assert inputs["attention_mask"].sum(1).tolist() == [
+        len(processor.encode_prompt_and_label(processor.prompt(ids))[0]) for ids in ([1, 2, 3], [4])
+    ]
+    assert inputs["attention_mask"][:, -1].tolist() == [1, 1]
+    assert (inputs["attention_mask"].diff(dim=1) >= 0).all()
+
+
+def test_recordings_get_one_placeholder(processor):
+    recording = np.random.default_rng(0).normal(size=(12, 25, 3)).astype(np.float32)
+    inputs = processor(recordings=[recording, recording[:8]])
+    placeholder = processor.action_token_offset + NUM_ACTION_TOKENS
+    assert (inputs["input_ids"] == placeholder).sum(1).tolist() == [1, 1]
+    assert inputs["input_features"].shape == (2, 12, 75)
+    assert inputs["feature_attention_mask"].sum(1).tolist() == [12, 8]
+
+
+def test_save_and_load(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = ActionLLMProcessor.from_pretrained(tmp_path)
+    assert loaded.class_names == CLASS_NAMES
+    assert loaded.action_token_offset == processor.action_token_offset
+    for name, tensor in processor(action_ids=[[1, 2]]).items():
+        assert torch.equal(loaded(action_ids=[[1, 2]])[name], tensor)
+    assert SkeletonFeatureExtractor.from_pretrained(tmp_path).num_persons == 1
+    assert (tmp_path / "preprocessor_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ([], "the class list is empty"),
+        (["wave", ""], "class 1 has no name"),
+        (["wave", "   "], "class 1 has no name"),
+        (["wave", "clap", "wave"], "'wave' stands in the list twice (second time at 2)"),
+    ],
+)
+def test_bad_class_lists(processor, names, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        processor(action_ids=[[1]], class_names=names)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny_processor(class_names=names)
+
+
+@pytest.mark.parametrize("ids, message", [([], "empty"), ([16], "0 to 15, got 16"), ([-1], "0 to 15, got -1")])
+def test_bad_sentences(processor, ids, message):
+    with pytest.raises(ValueError, match=message):
+        processor.prompt(ids)
+
+
+def test_other_bad_input(processor):
+    with pytest.raises(ValueError, match="either recordings or action_ids"):
+        processor()
+    with pytest.raises(ValueError, match=r"instruction must contain \{tokens\} once"):
+        tiny_processor(instruction="What is this?")
+    with pytest.raises(ValueError, match="no class names of its own"):
+        tiny_processor(class_names=None)(action_ids=[[1]])
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no end token"):
+        ActionLLMProcessor(SkeletonFeatureExtractor(), tokenizer)
+    with pytest.raises(ValueError, match="made for another number of action tokens"):
+        with_action_words(with_action_words(tiny_tokenizer(), 8), 9)
+
+
+def test_a_tokenizer_that_joins_prompt_and_label_is_refused():
+    """BPE without pre-tokenization merges across words."""
+    bpe = Tokenizer(models.BPE())
+    bpe.train_from_iterator(["so. wave"] * 9, trainers.BpeTrainer(special_tokens=["</s>"], show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>")
+    processor = ActionLLMProcessor(
+        SkeletonFeatureExtractor(), tokenizer, class_names=["wave"], num_action_tokens=4, instruction="{tokens}so."
+    )
+    with pytest.raises(ValueError, match="joins the end of the prompt with 'wave'"):
+        processor(action_ids=[[1]])

@@ -1,0 +1,111 @@
+"""Tiny models and a tiny tokenizer, made on the spot: random weights, real classes."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from action_llm import ActionLLMProcessor, ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
+
+CLASS_NAMES = [
+    "drink water",
+    "hand waving",
+    "hopping (one foot jumping)",
+    "walking apart from each other",
+    "hush (quite)",
+]
+WIDTH = 32
+NUM_ACTION_TOKENS = 16
+
+_TEXT = [
+    "Given a sequence of action tokens, please predict the corresponding action.",
+    "please predict the corresponding action from a list",
+    *CLASS_NAMES,
+]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over a few sentences, with begin and end tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def llm_configs(vocab_size: int) -> dict:
+    """Configurations of several families, by name."""
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
+    return {
+        "llama": LlamaConfig(**sizes, num_key_value_heads=4),
+        "llama-gqa-tied": LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=True),
+        "qwen3": Qwen3Config(**sizes, num_key_value_heads=2, head_dim=8),
+        "gpt2": GPT2Config(
+            vocab_size=vocab_size,
+            n_embd=WIDTH,
+            n_layer=3,
+            n_head=4,
+            n_positions=256,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        ),
+        "gemma2": Gemma2Config(
+            **sizes,
+            num_key_value_heads=2,
+            head_dim=8,
+            sliding_window=16,
+            final_logit_softcapping=3.0,
+            attn_logit_softcapping=5.0,
+        ),
+    }
+
+
+def tiny_llm(family: str = "llama", vocab_size: int | None = None, seed: int = 0):
+    """A causal language model of a family in `llm_configs`, with a padded table by default."""
+    torch.manual_seed(seed)
+    config = llm_configs(vocab_size or len(tiny_tokenizer()) + 7)[family]
+    # Larger than the usual 0.02, so that outputs differ enough to be told apart.
+    config.initializer_range = 0.3
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def tiny_action_model(seed: int = 0, **overrides) -> ActionVQVAEModel:
+    """A VQ-VAE for one person of 25 joints."""
+    torch.manual_seed(seed)
+    settings = {
+        "num_persons": 1,
+        "hidden_width": 16,
+        "codebook_dim": WIDTH,
+        "codebook_size": NUM_ACTION_TOKENS,
+        "latent_scale": 4.0,
+    }
+    return ActionVQVAEModel(ActionVQVAEConfig(**settings | overrides)).eval()
+
+
+def tiny_processor(**overrides) -> ActionLLMProcessor:
+    """Feature extractor and tokenizer of the tiny models."""
+    settings = {"class_names": CLASS_NAMES, "num_action_tokens": NUM_ACTION_TOKENS} | overrides
+    return ActionLLMProcessor(SkeletonFeatureExtractor(num_persons=1), tiny_tokenizer(), **settings)
