@@ -1,0 +1,245 @@
+"""Simulated Kinect v2 sensors: what three cameras make of true joints, and the `.skeleton` text they write.
+
+Camera space as Kinect defines it: metres, origin at the sensor, x to the sensor's left, y up (it follows the tilt), z
+away from the sensor. Noise, inferred joints, lost frames and false bodies are chosen after the look of real NTU RGB+D
+files; they are a model of a sensor, not a copy of one.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from scipy.signal import lfilter
+
+from .simulated_people import Joint
+
+FIRST_BODY_ID = 2**56  # Kinect's tracking ids begin here: too large for a float64
+DEPTH_CAMERA = (366.4, 256.4, 208.5)  # focal length and centre in pixels, fitted to real files
+COLOR_CAMERA = (1057.0, 956.0, 567.0)
+COLOR_SHIFT = 70.0  # pixel metres: the colour camera sits beside the depth camera
+TRACKED, INFERRED = 2, 1
+
+# How restless each joint is: the trunk is seen well, hands and feet are small, thumbs smallest.
+_RESTLESSNESS = {
+    "SPINE_BASE": 0.35,
+    "SPINE_MID": 0.35,
+    "SPINE_SHOULDER": 0.35,
+    "NECK": 0.4,
+    "HEAD": 0.5,
+    "SHOULDER": 0.7,
+    "ELBOW": 1.1,
+    "WRIST": 1.5,
+    "HAND": 2.2,
+    "HAND_TIP": 3.6,
+    "THUMB": 3.4,
+    "HIP": 0.5,
+    "KNEE": 1.1,
+    "ANKLE": 1.3,
+    "FOOT": 2.6,
+}
+RESTLESSNESS = np.array([_RESTLESSNESS[re.sub("_(LEFT|RIGHT)$", "", joint.name)] for joint in Joint])
+
+# Balls that hide what is behind them: (joint, joint, how far from the first to the second, radius in metres).
+_OCCLUDERS = (
+    (Joint.SPINE_BASE, Joint.SPINE_MID, 0.1, 0.13),
+    (Joint.SPINE_BASE, Joint.SPINE_MID, 0.8, 0.12),
+    (Joint.SPINE_MID, Joint.SPINE_SHOULDER, 0.6, 0.13),
+    (Joint.HEAD, Joint.NECK, 0.0, 0.10),
+    (Joint.HIP_LEFT, Joint.KNEE_LEFT, 0.25, 0.08),
+    (Joint.HIP_LEFT, Joint.KNEE_LEFT, 0.75, 0.06),
+    (Joint.HIP_RIGHT, Joint.KNEE_RIGHT, 0.25, 0.08),
+    (Joint.HIP_RIGHT, Joint.KNEE_RIGHT, 0.75, 0.06),
+    (Joint.KNEE_LEFT, Joint.ANKLE_LEFT, 0.5, 0.05),
+    (Joint.KNEE_RIGHT, Joint.ANKLE_RIGHT, 0.5, 0.05),
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pose of one sensor in the room: `axes` (3, 3) rows x, y, z of camera space; `position` (3,) metres."""
+
+    position: np.ndarray
+    axes: np.ndarray
+
+    def view(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3) of the room in camera space."""
+        return (points - self.position) @ self.axes.T
+
+
+def place_cameras(seed: int, setup: int) -> list[Camera]:
+    """The three cameras of a setup, as in NTU RGB+D: camera 1 in the middle, 2 and 3 at 45 degrees to its sides.
+
+    Height, distance and tilt differ between setups and stay within one; a person who faces camera 3 is seen from the
+    side by camera 2.
+    """
+    rng = np.random.default_rng([seed, 4, setup])
+    height, distance = rng.uniform(1.1, 2.1), rng.uniform(2.9, 3.9)
+    cameras = []
+    for azimuth in np.deg2rad([0.0, -45.0, 45.0]):
+        azimuth = azimuth + np.deg2rad(rng.normal(0, 3.0))
+        away = distance + rng.normal(0, 0.12)
+        position = np.array([np.sin(azimuth) * away, height + rng.normal(0, 0.04), np.cos(azimuth) * away])
+        aim = np.array([rng.normal(0, 0.12), rng.uniform(0.75, 1.05), rng.normal(0, 0.12)])
+        ahead = (aim - position) / np.linalg.norm(aim - position)
+        left = np.cross([0.0, 1.0, 0.0], ahead)
+        left /= np.linalg.norm(left)
+        cameras.append(Camera(position, np.stack([left, np.cross(ahead, left), ahead])))
+    return cameras
+
+
+@dataclass
+class Track:
+    """One body id as a sensor reports it: `joints` (T, 25, 3) in camera space, `state` (T, 25), `present` (T,)."""
+
+    body_id: int
+    joints: np.ndarray
+    state: np.ndarray
+    present: np.ndarray
+
+
+def _hidden(joints: np.ndarray, occluders: np.ndarray, radii: np.ndarray, margin: float) -> np.ndarray:
+    """Is the line from the sensor to a joint blocked by a ball? (T, J, 3), (T, K, 3), (K,) -> (T, J) bool."""
+    distance = np.linalg.norm(joints, axis=-1)
+    direction = joints / distance[..., None]
+    along = np.einsum("tjc,tkc->tjk", direction, occluders)
+    aside = (occluders**2).sum(-1)[:, None] - along**2
+    return ((aside < radii**2) & (along < distance[..., None] - radii - margin) & (along > 0)).any(-1)
+
+
+def _occluders(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second, share, radius = (np.array(column) for column in zip(*_OCCLUDERS, strict=True))
+    first, second = joints[:, first.astype(int)], joints[:, second.astype(int)]
+    return first + share[:, None] * (second - first), radius
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> np.ndarray:
+    """First-order low-pass noise over axis 0, unit variance."""
+    white = rng.standard_normal(shape)
+    white[0] /= np.sqrt(1 - memory**2)
+    return lfilter([np.sqrt(1 - memory**2)], [1.0, -memory], white, axis=0)
+
+
+def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) -> list[Track]:
+    """What one sensor reports of people's true joints, each (T, 25, 3) in the room: noisy, guessed, with gaps."""
+    frames = len(people[0])
+    seen = [camera.view(joints) for joints in people]
+    balls = [_occluders(joints) for joints in seen]
+    tracks = []
+    body_id = FIRST_BODY_ID + int(rng.integers(500, 9000))
+    for index, joints in enumerate(seen):
+        hidden = _hidden(joints, *balls[index], margin=0.05)
+        for other, ball in enumerate(balls):
+            if other != index:
+                hidden |= _hidden(joints, *ball, margin=0.02)
+        guessed = np.clip(lfilter([0.35], [1.0, -0.65], hidden.astype(np.float64), axis=0), 0, 1)
+
+        distance = joints[..., 2:]
+        scale = 0.0024 * (distance / 2.5) ** 2 * RESTLESSNESS[:, None]
+        error = scale * (0.75 * _smooth_noise(rng, joints.shape, 0.75) + 0.35 * rng.standard_normal(joints.shape))
+        # Where a joint is seen to be depends on clothing and view: an offset that stays for the recording.
+        error += 0.010 * np.sqrt(RESTLESSNESS)[:, None] * rng.standard_normal((1, 25, 3))
+        # A hidden joint is guessed: it wanders, and is put too near the trunk.
+        wander = 0.028 * np.sqrt(RESTLESSNESS)[:, None] * _smooth_noise(rng, joints.shape, 0.93)
+        trunk = joints[:, [Joint.SPINE_MID]]
+        pulled = 0.12 * (trunk - joints)
+        reported = joints + error + guessed[..., None] * (wander + pulled)
+
+        state = np.where(hidden | (rng.random(hidden.shape) < 0.01 * RESTLESSNESS), INFERRED, TRACKED).astype(np.int8)
+        present = hidden.mean(axis=1) < 0.8  # a body that is almost all guess is lost
+        body_id += int(rng.integers(1, 60))
+        tracks.append(Track(body_id, reported, state, present))
+    tracks = _faults(tracks, frames, rng)
+    for track in tracks:
+        track.joints = track.joints.astype(np.float32)
+    if rng.random() < 0.4:  # the order of bodies in a frame is the order in which the sensor found them
+        tracks.reverse()
+    return tracks
+
+
+def _faults(tracks: list[Track], frames: int, rng: np.random.Generator) -> list[Track]:
+    """The things that go wrong in real recordings, each rare: late tracking, gaps, a new id, a piece of furniture."""
+    draws = rng.random(4)
+    if draws[0] < 0.06:
+        late = int(rng.integers(2, 11))
+        for track in tracks:
+            track.present[:late] = False
+    victim = tracks[int(rng.integers(len(tracks)))]
+    if draws[1] < 0.12:
+        start = int(rng.integers(5, frames - 10))
+        gap = slice(start, start + int(rng.integers(1, 6)))
+        victim.present[gap] = False
+        if draws[1] < 0.03:  # found again as somebody else
+            again = Track(
+                victim.body_id + int(rng.integers(100, 400)), victim.joints, victim.state, victim.present.copy()
+            )
+            victim.present[gap.stop :] = False
+            again.present[: gap.stop] = False
+            tracks.append(again)
+    if draws[2] < 0.06:
+        tracks.append(_false_body(frames, max(track.body_id for track in tracks) + int(rng.integers(20, 90)), rng))
+    return tracks
+
+
+def _false_body(frames: int, body_id: int, rng: np.random.Generator) -> Track:
+    """A chair or table taken for a person: flat (wider than high), still, and there for part of the time."""
+    center = np.array([rng.uniform(-1.2, 1.2), rng.uniform(-0.9, -0.2), rng.uniform(2.5, 4.2)])
+    extent = np.array([rng.uniform(0.25, 0.5), rng.uniform(0.04, 0.12), rng.uniform(0.05, 0.2)])
+    joints = center + extent * rng.standard_normal((25, 3)) + 0.01 * _smooth_noise(rng, (frames, 25, 3), 0.9)
+    present = np.zeros(frames, dtype=bool)
+    length = int(rng.integers(4, max(6, frames // 2)))
+    start = int(rng.integers(0, frames - length + 1))
+    present[start : start + length] = True
+    state = np.where(rng.random((frames, 25)) < 0.6, INFERRED, TRACKED).astype(np.int8)
+    return Track(body_id, joints, state, present)
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+_CSV = pa_csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
+
+
+def skeleton_text(tracks: list[Track]) -> bytes:
+    """The `.skeleton` file of a recording. Orientations are not simulated: 0 0 0 0, as Kinect writes for leaf joints.
+
+    Coordinates are written in the shortest form that reads back as the same float32.
+    """
+    frames = len(tracks[0].present)
+    present = np.stack([track.present for track in tracks], axis=1)  # (T, P)
+    frame_of, body_of = np.nonzero(present)
+    joints = np.stack([track.joints for track in tracks], axis=1)[frame_of, body_of].astype(np.float32)  # (N, 25, 3)
+    state = np.stack([track.state for track in tracks], axis=1)[frame_of, body_of]
+    x, y, z = np.moveaxis(joints.astype(np.float64), -1, 0)
+    depth_x, depth_y = DEPTH_CAMERA[1] + DEPTH_CAMERA[0] * x / z, DEPTH_CAMERA[2] - DEPTH_CAMERA[0] * y / z
+    color_x = COLOR_CAMERA[1] + (COLOR_CAMERA[0] * x + COLOR_SHIFT) / z
+    color_y = COLOR_CAMERA[2] - COLOR_CAMERA[0] * y / z
+    zero = np.zeros(x.size, dtype=np.int8)
+    columns = [*np.moveaxis(joints, -1, 0), depth_x, depth_y, color_x, color_y]
+    columns = [np.ascontiguousarray(column, dtype=np.float32).ravel() for column in columns]
+    table = pa.table([*columns, zero, zero, zero, zero, state.ravel()], names=[str(index) for index in range(12)])
+    sink = pa.BufferOutputStream()
+    pa_csv.write_csv(table, sink, _CSV)
+    lines = sink.getvalue().to_pybytes()
+    ends = np.flatnonzero(np.frombuffer(lines, dtype=np.uint8) == ord("\n"))[24::25] + 1
+    starts = np.concatenate([[0], ends[:-1]])
+
+    clipped = _clipped_edges(depth_x, depth_y)
+    lean = np.clip(2.0 * (joints[:, Joint.SPINE_SHOULDER] - joints[:, Joint.SPINE_BASE]), -1, 1)[:, [0, 2]]
+    pieces: list[bytes] = [b"%d\n" % frames]
+    blocks = iter(range(len(frame_of)))
+    for count, row in zip(present.sum(axis=1), present, strict=True):
+        pieces.append(b"%d\n" % count)
+        for body in np.flatnonzero(row):
+            n = next(blocks)
+            lean_x, lean_y = lean[n]
+            info = f"{tracks[body].body_id} {clipped[n]} 1 1 1 1 0 {lean_x:.7g} {lean_y:.7g} 2\n25\n"
+            pieces.append(info.encode())
+            pieces.append(lines[starts[n] : ends[n]])
+    return b"".join(pieces)
+
+
+def _clipped_edges(depth_x: np.ndarray, depth_y: np.ndarray) -> np.ndarray:
+    """Kinect's bit flags for a body that leaves the 512 x 424 depth image: 1 right, 2 left, 4 top, 8 bottom; (N,)."""
+    edges = (depth_x > 511, depth_x < 0, depth_y < 0, depth_y > 423)
+    return sum(bit * edge.any(axis=1) for bit, edge in zip((1, 2, 4, 8), edges, strict=True))
