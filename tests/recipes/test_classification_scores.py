@@ -1,0 +1,227 @@
+"""Scores of predictions against scikit-learn, naive loops and hand-made cases."""
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from metrics.classification_scores import (
+    ScoreError,
+    accuracy,
+    bootstrap_interval,
+    brier_score,
+    confusion_matrix,
+    expected_calibration_error,
+    log_normalize,
+    mean_per_class_accuracy,
+    negative_log_likelihood,
+    per_class_table,
+    reliability_bins,
+    top_k_accuracy,
+)
+
+
+@st.composite
+def scored(draw, ties=False):
+    count, classes = draw(st.integers(1, 40)), draw(st.integers(2, 8))
+    values = st.integers(-3, 3) if ties else st.floats(-30, 30)
+    scores = draw(arrays(np.float64, (count, classes), elements=values))
+    return scores, draw(arrays(np.int64, count, elements=st.integers(0, classes - 1)))
+
+
+@given(scored(ties=True), st.data())
+def test_top_k_accuracy_equals_sorting_each_row(case, data):
+    scores, labels = case
+    k = data.draw(st.integers(1, scores.shape[1]))
+    hits = 0
+    for row, label in zip(scores, labels, strict=True):
+        order = sorted(range(len(row)), key=lambda index: (-row[index], index))
+        hits += label in order[:k]
+    assert top_k_accuracy(scores, labels, k) == pytest.approx(hits / len(labels))
+    assert top_k_accuracy(scores, labels) == accuracy(scores.argmax(1), labels)
+    assert top_k_accuracy(scores, labels, scores.shape[1]) == 1
+
+
+def test_top_k_accuracy_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(200, 12)), rng.integers(12, size=200)
+    for k in (1, 2, 5):
+        expected = sklearn.metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(12))
+        assert top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+
+
+@settings(max_examples=30)
+@given(scored())
+def test_matrix_and_per_class_accuracy_equal_scikit_learn(case):
+    scores, labels = case
+    predictions, classes = scores.argmax(1), scores.shape[1]
+    matrix = confusion_matrix(predictions, labels, classes)
+    assert np.array_equal(matrix, sklearn.metrics.confusion_matrix(labels, predictions, labels=range(classes)))
+    recalls = [np.mean(predictions[labels == c] == c) for c in range(classes) if (labels == c).any()]
+    assert mean_per_class_accuracy(predictions, labels) == pytest.approx(np.mean(recalls))
+
+
+def test_mean_per_class_accuracy_is_balanced_accuracy():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(6, size=300)
+    predictions = np.where(rng.random(300) < 0.6, labels, rng.integers(6, size=300))
+    expected = sklearn.metrics.balanced_accuracy_score(labels, predictions)
+    assert mean_per_class_accuracy(predictions, labels) == pytest.approx(expected)
+
+
+def test_absent_classes_do_not_count():
+    labels, predictions = np.array([0, 0, 2, 2]), np.array([0, 1, 2, 3])
+    assert mean_per_class_accuracy(predictions, labels) == 0.5
+    table = per_class_table(predictions, labels, ["a", "b", "c", "d"])
+    assert [row.count for row in table] == [2, 0, 2, 0]
+    assert math.isnan(table[1].accuracy) and table[1].precision == 0
+    assert (table[0].confused_with, table[0].confused_count) == ("b", 1)
+    assert (table[2].accuracy, table[2].precision, table[3].confused_with) == (0.5, 1.0, None)
+
+
+@settings(max_examples=30)
+@given(scored())
+def test_per_class_table_equals_scikit_learn(case):
+    scores, labels = case
+    predictions, classes = scores.argmax(1), scores.shape[1]
+    table = per_class_table(predictions, labels, [str(c) for c in range(classes)])
+    precision, recall, _, support = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(classes), zero_division=np.nan
+    )
+    np.testing.assert_allclose([row.precision for row in table], precision)
+    np.testing.assert_allclose([row.accuracy for row in table], recall)
+    assert [row.count for row in table] == support.tolist()
+
+
+@given(scored())
+def test_log_normalize_gives_probabilities_and_keeps_differences(case):
+    scores, _ = case
+    logs = log_normalize(scores)
+    np.testing.assert_allclose(np.exp(logs).sum(1), 1)
+    np.testing.assert_allclose(logs[:, 1:] - logs[:, :1], scores[:, 1:] - scores[:, :1], atol=1e-9)
+
+
+@given(scored())
+def test_likelihood_and_brier_equal_loops(case):
+    scores, labels = case
+    logs = log_normalize(scores)
+    expected = sum(-row[label] for row, label in zip(logs, labels, strict=True)) / len(labels)
+    assert negative_log_likelihood(logs, labels) == pytest.approx(expected)
+    brier = 0.0
+    for row, label in zip(np.exp(logs), labels, strict=True):
+        brier += sum((p - (c == label)) ** 2 for c, p in enumerate(row)) / len(labels)
+    assert brier_score(logs, labels) == pytest.approx(brier, abs=1e-12)
+    assert 0 <= brier_score(logs, labels) <= 2
+
+
+def test_likelihood_equals_scikit_learn():
+    rng = np.random.default_rng(2)
+    logs, labels = log_normalize(rng.normal(size=(50, 4))), rng.integers(4, size=50)
+    expected = sklearn.metrics.log_loss(labels, np.exp(logs), labels=range(4))
+    assert negative_log_likelihood(logs, labels) == pytest.approx(expected)
+
+
+@given(scored(), st.integers(1, 20))
+def test_calibration_equals_a_loop_over_bins(case, bins):
+    scores, labels = case
+    logs = log_normalize(scores)
+    confidence, right = np.minimum(np.exp(logs.max(1)), 1), logs.argmax(1) == labels
+    table = reliability_bins(logs, labels, bins)
+    error = 0.0
+    for index, (low, high) in enumerate(zip(table.edges[:-1], table.edges[1:], strict=True)):
+        inside = (confidence > low) & (confidence <= high)
+        assert table.count[index] == inside.sum()
+        if inside.any():
+            assert table.accuracy[index] == pytest.approx(right[inside].mean())
+            assert table.confidence[index] == pytest.approx(confidence[inside].mean())
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(logs, labels, bins) == pytest.approx(error, abs=1e-12)
+    assert 0 <= error <= 1
+
+
+def test_a_calibrated_classifier_has_a_small_error_and_an_overconfident_one_a_large_one():
+    rng = np.random.default_rng(3)
+    logs = log_normalize(rng.normal(size=(20000, 5)) * 2)
+    labels = (np.exp(logs).cumsum(1) < rng.random((20000, 1))).sum(1).clip(max=4)
+    assert expected_calibration_error(logs, labels) < 0.015
+    assert expected_calibration_error(log_normalize(logs * 3), labels) > 0.1
+
+
+def test_bootstrap_interval_equals_scipy():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(4)
+    right = (rng.random(300) < 0.8).astype(float)
+    own = bootstrap_interval(np.mean, right, resamples=4000)
+    theirs = bootstrap((right,), np.mean, n_resamples=4000, method="percentile", random_state=0).confidence_interval
+    assert own.estimate == right.mean()
+    assert own.low == pytest.approx(theirs.low, abs=0.006) and own.high == pytest.approx(theirs.high, abs=0.006)
+    # The normal approximation is the closed form.
+    assert own.high - own.low == pytest.approx(2 * 1.96 * right.std() / math.sqrt(300), rel=0.06)
+
+
+def test_a_paired_difference_is_narrower_than_an_unpaired_one():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(4, size=500)
+    first = np.where(rng.random(500) < 0.7, labels, (labels + 1) % 4)
+    second = np.where(rng.random(500) < 0.9, first, labels)
+
+    def difference(one, other, truth):
+        return accuracy(other, truth) - accuracy(one, truth)
+
+    paired = bootstrap_interval(difference, first, second, labels)
+    alone = bootstrap_interval(accuracy, first, labels)
+    assert paired.low <= paired.estimate <= paired.high
+    assert paired.high - paired.low < 0.6 * (alone.high - alone.low)
+    assert bootstrap_interval(difference, first, first, labels, resamples=50) == type(paired)(0.0, 0.0, 0.0)
+    assert bootstrap_interval(difference, first, second, labels) == paired
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([top_k_accuracy, negative_log_likelihood, brier_score, expected_calibration_error]))
+def test_bad_scores_are_errors(score):
+    logs, labels = np.log(np.full((3, 2), 0.5)), np.array([0, 1, 1])
+    score(logs, labels)
+    broken = logs.copy()
+    broken[1, 0] = np.nan
+    with pytest.raises(ScoreError, match="recording 1 for class 0 is nan"):
+        score(broken, labels)
+    with pytest.raises(ScoreError, match=r"labels\[2\] is 2, outside the classes 0..1"):
+        score(logs, np.array([0, 1, 2]))
+    with pytest.raises(ScoreError, match="outside"):
+        score(logs, np.array([0, 1, -1]))
+    with pytest.raises(ScoreError, match="2 labels for 3 recordings"):
+        score(logs, labels[:2])
+    with pytest.raises(ScoreError, match="float64"):
+        score(logs, labels.astype(float))
+    with pytest.raises(ScoreError, match="shape"):
+        score(logs[0], labels)
+    with pytest.raises(ScoreError, match="shape"):
+        score(logs[:0], labels[:0])
+
+
+def test_other_bad_input_is_an_error():
+    labels = np.array([0, 1])
+    with pytest.raises(ScoreError, match="sum to 2, not to 1"):
+        negative_log_likelihood(np.zeros((2, 2)), labels)
+    with pytest.raises(ScoreError, match=r"k must lie in 1\.\.2"):
+        top_k_accuracy(np.zeros((2, 2)), labels, 3)
+    with pytest.raises(ScoreError, match=r"predictions\[0\] is 3"):
+        confusion_matrix(np.array([3, 0]), labels, 2)
+    with pytest.raises(ScoreError, match="2 labels for 1 recordings"):
+        mean_per_class_accuracy(np.array([0]), labels)
+    with pytest.raises(ScoreError, match="no finite score"):
+        log_normalize(np.full((1, 3), -np.inf))
+    with pytest.raises(ScoreError, match=r"\[2, 1\]"):
+        bootstrap_interval(accuracy, labels, labels[:1])
+    with pytest.raises(ScoreError, match="level"):
+        bootstrap_interval(accuracy, labels, labels, level=95)
+    with pytest.raises(ScoreError, match="bins"):
+        reliability_bins(np.log(np.full((1, 2), 0.5)), np.array([0]), 0)
+
+
+def test_a_true_class_of_probability_zero_costs_everything():
+    assert negative_log_likelihood(np.array([[0.0, -np.inf]]), np.array([1])) == math.inf
