@@ -1,0 +1,157 @@
+"""Joint layouts against the bone lists that were published for them, and against real bodies."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from action_llm.skeleton_files import read_skeleton, read_utd_mhad
+from action_llm.skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
+
+# Bones as published, (child, parent). NTU RGB+D's drawing code names the parent of joint 1, 2, ...; it draws
+# the lowest trunk bone twice.
+NTU_PARENTS = [2, 1, 21, 3, 21, 5, 6, 7, 21, 9, 10, 11, 1, 13, 14, 15, 1, 17, 18, 19, 2, 8, 8, 12, 12]
+# UAV-Human's graph; it has two edges more than a tree of 17 joints, between the shoulders and between the hips.
+COCO = [(10, 8), (8, 6), (9, 7), (7, 5), (15, 13), (13, 11), (16, 14), (14, 12), (11, 5), (12, 6)]
+COCO += [(5, 0), (6, 0), (1, 0), (2, 0), (3, 1), (4, 2)]
+# 2s-AGCN for daily living and UNIK, 1-based.
+LCRNET15 = [(14, 1), (15, 14), (9, 15), (8, 15), (10, 8), (12, 10), (11, 9), (13, 11)]
+LCRNET15 += [(3, 14), (5, 3), (7, 5), (2, 14), (4, 2), (6, 4)]
+LCRNET17 = [(5, 4), (4, 3), (3, 2), (2, 1), (6, 3), (8, 6), (10, 8), (7, 3), (9, 7), (11, 9)]
+LCRNET17 += [(12, 5), (14, 12), (16, 14), (13, 5), (15, 13), (17, 15)]
+PUBLISHED = {
+    "kinect25": {frozenset((child, parent - 1)) for child, parent in enumerate(NTU_PARENTS)},
+    "coco17": {frozenset(bone) for bone in COCO},
+    "lcrnet15": {frozenset((child - 1, parent - 1)) for child, parent in LCRNET15},
+    "lcrnet17": {frozenset((child - 1, parent - 1)) for child, parent in LCRNET17},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_bones_are_the_published_ones(name):
+    assert {frozenset(bone) for bone in LAYOUTS[name].bones} == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_mirror_swaps_sides_and_keeps_bones(layout):
+    mirror = layout.mirror
+    assert [mirror[joint] for joint in mirror] == list(range(layout.num_joints))
+    for joint, name in enumerate(layout.joint_names):
+        swapped = name.replace("left", "*").replace("right", "left")
+        assert layout.joint_names[mirror[joint]] == swapped.replace("*", "right")
+    assert {(mirror[child], mirror[parent]) for child, parent in layout.bones} == set(layout.bones)
+    for limb in ("arm", "leg"):
+        left, right = layout.parts[f"left_{limb}"], layout.parts[f"right_{limb}"]
+        assert sorted(mirror[joint] for joint in left) == sorted(right)
+        assert all(layout.joint_names[joint].startswith("left_") for joint in left)
+    assert layout.mirror[layout.left_hip] == layout.right_hip
+    assert layout.mirror[layout.left_shoulder] == layout.right_shoulder
+    assert "hip" in layout.joint_names[layout.left_hip] and "shoulder" in layout.joint_names[layout.left_shoulder]
+
+
+@pytest.mark.parametrize("name", ["lcrnet15", "lcrnet17"])
+def test_derived_joints(name):
+    layout, source = LAYOUTS[name], LAYOUTS["lcrnet13"]
+    raw = np.random.default_rng(0).normal(size=(4, 2, 13, 3)).astype(np.float32)
+    joints = dict(zip(layout.joint_names, np.moveaxis(layout.derive(raw), -2, 0), strict=True))
+    by_name = dict(zip(source.joint_names, np.moveaxis(raw, -2, 0), strict=True))
+    for shared in set(joints) & set(by_name):
+        np.testing.assert_array_equal(joints[shared], by_name[shared])
+    neck = (by_name["left_shoulder"] + by_name["right_shoulder"]) / 2
+    hips = (by_name["left_hip"] + by_name["right_hip"]) / 2
+    expected = {"neck": neck, "hip_center": hips, "chest": (neck + hips) / 2, "nose": (by_name["head"] + neck) / 2}
+    assert set(joints) - set(by_name) <= set(expected)
+    for derived in set(joints) - set(by_name):
+        np.testing.assert_allclose(joints[derived], expected[derived], atol=1e-6)
+    assert layout.derive(raw).dtype == np.float32
+    with pytest.raises(ValueError, match="lcrnet13"):
+        source.derive(raw)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_layout_can_live_in_json(layout):
+    loaded = SkeletonLayout.from_dict(json.loads(json.dumps(layout.to_dict())))
+    assert loaded == layout
+    assert hash(loaded) == hash(layout)
+    assert get_layout(layout.to_dict()) == layout
+    assert get_layout(layout) is layout
+
+
+def test_unknown_names_and_fields():
+    with pytest.raises(ValueError, match=r"'kinect26'.*kinect25"):
+        get_layout("kinect26")
+    with pytest.raises(ValueError, match=r"'bones'.*parents"):
+        SkeletonLayout.from_dict(LAYOUTS["coco17"].to_dict() | {"bones": []})
+    values = LAYOUTS["coco17"].to_dict()
+    del values["neck"]
+    with pytest.raises(ValueError, match=r"'coco17'.*neck"):
+        SkeletonLayout.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("joint_names", ["nose"] * 17),
+        ("parents", [-1] * 17),
+        ("parents", [-1, 0, 0]),
+        ("parents", [-1, 2, 1, *[0] * 14]),
+        ("parents", [-1, 17, *[0] * 15]),
+        ("parts", {"trunk": list(range(16))}),
+        ("parts", {"trunk": list(range(17)), "left_arm": [5]}),
+        ("left_right", [[1, 2], [2, 3]]),
+        ("left_right", [[1, 1]]),
+        ("left_right", [[1, 17]]),
+        ("pelvis", []),
+        ("neck", [17]),
+        ("left_hip", 17),
+        ("dimensions", 4),
+        ("up", 0),
+        ("derivation", [[0]] * 17),
+        ("source", "lcrnet13"),
+    ],
+)
+def test_contradictions_are_refused_by_name(name, value):
+    # Source and derivation are refused as a pair, under the second's name.
+    named = "derivation" if name == "source" else name
+    with pytest.raises(ValueError, match=f"'coco17': {named} "):
+        SkeletonLayout.from_dict(LAYOUTS["coco17"].to_dict() | {name: value})
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("layout", ["kinect25", "kinect20"])
+def test_bones_of_real_bodies(real_data, layout):
+    """Bones are short: on real people, exchanging any two joints makes all bones together longer. And up is up."""
+    if layout == "kinect25":
+        recordings = [read_skeleton(path) for path in sorted((real_data / "ntu_rgbd/skeletons").glob("*.skeleton"))]
+    else:
+        recordings = [read_utd_mhad(path) for path in sorted((real_data / "utd_mhad/skeleton").glob("a1_*.mat"))]
+    assert recordings
+    skeleton = LAYOUTS[layout]
+    foot = skeleton.joint_names.index("left_foot")
+    head = skeleton.joint_names.index("head")
+    distances = 0
+    for recording in recordings:
+        body = recording.keypoints[:, 0].astype(np.float64)
+        distances = distances + np.linalg.norm(body[:, :, None] - body[:, None], axis=-1).mean(0) / len(recordings)
+        height = body[..., 1].mean(0) * skeleton.up
+        neck, pelvis = height[list(skeleton.neck)].mean(), height[list(skeleton.pelvis)].mean()
+        assert height[head] > neck > pelvis > height[foot]
+        # Everybody here roughly faces the sensor, which sees them as a mirror would: their left is at smaller x.
+        assert body[:, skeleton.left_shoulder, 0].mean() < body[:, skeleton.right_shoulder, 0].mean()
+
+    children, parents = np.transpose(skeleton.bones)
+    assert distances[children, parents].max() < 0.6
+    for joint, other in combinations(range(skeleton.num_joints), 2):
+        if {skeleton.joint_names[joint][-3:], skeleton.joint_names[other][-3:]} == {"tip", "umb"}:
+            continue  # hand tip and thumb both hang on the hand
+        order = np.arange(skeleton.num_joints)
+        order[[joint, other]] = other, joint
+        assert distances[order[children], order[parents]].sum() > distances[children, parents].sum()
+
+
+@pytest.mark.real_data
+def test_joint_order_of_utd_mhad(real_data):
+    text = (real_data / "utd_mhad/skeleton/Skeleton_joint_order.txt").read_text()
+    names = [line.split(".")[1].strip(" ;\t") for line in text.splitlines() if line[:1].isdigit() and "." in line[:3]]
+    assert tuple(names) == LAYOUTS["kinect20"].joint_names
