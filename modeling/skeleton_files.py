@@ -257,6 +257,8 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_trac
                     states.append(integer(row[-1], "a tracking state", 0, 2))
     if position < len(lines):
         position += 1
+        while not lines[position - 1].strip():
+            position += 1
         refuse(_quote(lines[position - 1]), f"the end of the file after {len(body_counts)} frames")
     num_bodies = len(body_ids)
     return (

@@ -1,0 +1,341 @@
+"""The readers of recorded skeletons, against a reader that goes line by line and calls float()."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import savemat
+
+from action_llm import skeleton_files
+from action_llm.skeleton_files import SkeletonFileError, read_skeleton, read_utd_mhad
+
+KINECT_ID = 72057594037932358  # near 2^56, where float64 steps by 16
+
+
+def skeleton_text(frames, end="\n"):
+    """`.skeleton` text of frames [(body id, rows of 12 tokens)]."""
+    lines = [str(len(frames))]
+    for bodies in frames:
+        lines.append(str(len(bodies)))
+        for body_id, rows in bodies:
+            lines += [f"{body_id} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(len(rows))]
+            lines += [" ".join(map(str, row)) for row in rows]
+    return end.join(lines) + end
+
+
+def body(body_id=KINECT_ID, joints=17, start=0.0):
+    """A body whose tokens are all different."""
+    return body_id, [[f"{start + 12 * j + c:.7g}" for c in range(11)] + [j % 3] for j in range(joints)]
+
+
+def naive_reader(path):
+    """{body id: {frame: float32 (J, 3)}} and the number of frames, the plain way."""
+    with open(path) as file:
+        bodies, num_frames = {}, int(file.readline())
+        for frame in range(num_frames):
+            for _ in range(int(file.readline())):
+                body_id = int(file.readline().split()[0])
+                rows = [[float(token) for token in file.readline().split()[:3]] for _ in range(int(file.readline()))]
+                with np.errstate(over="ignore"):
+                    bodies.setdefault(body_id, {})[frame] = np.array(rows, np.float64).astype(np.float32)
+    return bodies, num_frames
+
+
+def assert_equals_naive(path, layout):
+    recording = read_skeleton(path, layout=layout)
+    bodies, num_frames = naive_reader(path)
+    assert recording.keypoints.shape[:2] == (num_frames, len(bodies)) == recording.present.shape
+    assert recording.body_ids.tolist() == list(bodies)  # both in order of first appearance
+    expected = np.zeros_like(recording.keypoints)
+    for slot, frames in enumerate(bodies.values()):
+        assert recording.present[:, slot].nonzero()[0].tolist() == list(frames)
+        for frame, keypoints in frames.items():
+            expected[frame, slot] = keypoints
+    np.testing.assert_array_equal(recording.keypoints.view(np.int32), expected.view(np.int32))
+    return recording
+
+
+numbers = st.one_of(
+    st.floats(width=32).map(repr),
+    st.floats().map(repr),
+    st.floats(-10, 10).map(lambda value: f"{value:.7g}"),
+    st.integers(-(10**6), 10**6).map(str),
+    st.sampled_from(["NaN", "nan", "-inf", "1.5E-05", "0", "-0", "5.", ".5", "+1"]),
+)
+body_ids = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(KINECT_ID, KINECT_ID + 15), st.integers(0, 3))
+rows = st.tuples(*[numbers] * 3).map(lambda row: [*row, *[0] * 9])
+bodies = st.tuples(body_ids, st.lists(rows, min_size=13, max_size=13))
+recordings = st.lists(st.lists(bodies, max_size=3, unique_by=lambda one: one[0]), max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=recordings, end=st.sampled_from(["\n", "\r\n"]))
+def test_reads_what_a_naive_reader_reads(tmp_path_factory, frames, end):
+    path = tmp_path_factory.getbasetemp() / "property.skeleton"
+    path.write_bytes(skeleton_text(frames, end).encode())
+    assert_equals_naive(path, "lcrnet13")
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=recordings, states=st.booleans())
+def test_both_ways_of_reading_agree(frames, states):
+    text = skeleton_text(frames).encode()
+    scanned = skeleton_files._scan_columns(text, 13, states)
+    read = skeleton_files._read_lines(Path("x"), text, 13, "lcrnet13", states)
+    assert scanned is not None
+    for fast, slow in zip(scanned, read, strict=True):
+        np.testing.assert_array_equal(fast, slow)
+
+
+FRAMES = [[body()], [], [body(), body(7, start=300.5)], [body(7, start=0.25)]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(" ", "  "),
+        lambda text: text.replace(" ", "\t"),
+        lambda text: text.replace("\n", " \n"),
+        lambda text: text.replace("\n", "\r\n", 30),
+        lambda text: text.replace("\n", "\r\n").replace("\r\n", "\n", 30),
+        lambda text: text.rstrip(),
+        lambda text: text.replace("\n", "\r\n").rstrip(),
+        lambda text: text + "\n\n \n",
+        lambda text: text.replace("\n", "\r\n") + "\r\n\r\n",
+    ],
+)
+def test_blanks_and_line_ends_do_not_matter(tmp_path, change):
+    path = tmp_path / "a.skeleton"
+    path.write_text(skeleton_text(FRAMES))
+    expected = read_skeleton(path, layout="coco17")
+    changed = change(skeleton_text(FRAMES))
+    assert changed != skeleton_text(FRAMES)
+    path.write_bytes(changed.encode())
+    recording = read_skeleton(path, layout="coco17")
+    np.testing.assert_array_equal(recording.keypoints, expected.keypoints)
+    np.testing.assert_array_equal(recording.present, [[1, 0], [0, 0], [1, 1], [0, 1]])
+    assert recording.body_ids.tolist() == [KINECT_ID, 7]
+    assert recording.body_ids.dtype == np.int64
+    assert (recording.layout, recording.fps, recording.source) == ("coco17", 30.0, "a.skeleton")
+    assert recording.tracking_state is None
+
+
+def test_plain_files_take_the_fast_way():
+    for end in ("\n", "\r\n"):
+        assert skeleton_files._scan_columns(skeleton_text(FRAMES, end).encode(), 17, True) is not None
+
+
+def test_ids_that_no_float_tells_apart_stay_apart(tmp_path):
+    ids = [2**53, 2**53 + 1, KINECT_ID, KINECT_ID + 1, -5, -(2**63), 2**63 - 1]
+    assert len({float(body_id) for body_id in ids}) < len(ids)
+    path = tmp_path / "ids.skeleton"
+    for end in ("\n", " \n"):  # the fast way and the other
+        path.write_text(skeleton_text([[body(body_id, start=index) for index, body_id in enumerate(ids)]] * 2, end))
+        recording = read_skeleton(path, layout="coco17")
+        assert recording.body_ids.tolist() == ids
+        assert recording.present.all()
+        np.testing.assert_array_equal(recording.keypoints[1, :, 0, 0], np.arange(len(ids)))
+
+
+def test_tracking_states(tmp_path):
+    path = tmp_path / "a.skeleton"
+    for end in ("\n", "\r\n", " \n"):
+        path.write_bytes(skeleton_text(FRAMES, end).encode())
+        recording = read_skeleton(path, layout="coco17", with_tracking_state=True)
+        assert recording.tracking_state.dtype == np.int8
+        expected = recording.present[..., None] * (np.arange(17) % 3)
+        np.testing.assert_array_equal(recording.tracking_state, expected)
+
+
+def test_readable_extremes(tmp_path):
+    path = tmp_path / "extreme.skeleton"
+    path.write_text(skeleton_text([[]] * 5))
+    empty = read_skeleton(path)
+    assert empty.keypoints.shape == (5, 0, 25, 3)
+    assert empty.present.shape == (5, 0)
+    assert empty.body_ids.shape == (0,)
+    path.write_text("0\n")
+    assert read_skeleton(path).keypoints.shape == (0, 0, 25, 3)
+    path.write_text(skeleton_text([[body()]]))
+    assert read_skeleton(path, layout="coco17").keypoints.shape == (1, 1, 17, 3)
+    path.write_text(skeleton_text([[body("003")]]))  # UAV-Human counts people so
+    assert read_skeleton(path, layout="coco17").body_ids.tolist() == [3]
+
+
+@pytest.mark.parametrize("token", ["NaN", "-nan(ind)", "nan"])
+@pytest.mark.parametrize("end", ["\n", " \n"])
+def test_nan_is_a_number(tmp_path, token, end):
+    path = tmp_path / "nan.skeleton"
+    one = body()
+    one[1][4][1] = token
+    path.write_text(skeleton_text([[one]], end))
+    keypoints = read_skeleton(path, layout="coco17").keypoints
+    assert np.isnan(keypoints[0, 0, 4, 1])
+    assert np.isnan(keypoints).sum() == 1
+
+
+TEXT = skeleton_text([[body()], [body(), body(7)]])  # lines: 1, frame 0 at 2 to 21, frame 1 at 22 to 60
+
+
+def with_line(number, line, text=TEXT):
+    lines = text.split("\n")
+    lines[number - 1 : number] = [line] if isinstance(line, str) else line
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "found", "expected"),
+    [
+        ("", 1, "the end of the file", "the number of frames"),
+        (" \n\n", 1, "the end of the file", "the number of frames"),
+        (b"\x89PNG\r\n\x1a\n", 1, "PNG", "the number of frames"),
+        (with_line(1, "two"), 1, "'two'", "the number of frames"),
+        (with_line(1, "-2"), 1, "-2", "the number of frames"),
+        (with_line(1, "2 2"), 1, "2 columns", "1 columns"),
+        (with_line(1, "3"), 61, "the end of the file", "the number of bodies in frame 2"),
+        (with_line(1, "1"), 22, "'2'", "the end of the file after 1 frames"),
+        (with_line(2, "x"), 2, "'x'", "the number of bodies in frame 0"),
+        (with_line(2, "1.0"), 2, "'1.0'", "the number of bodies in frame 0"),
+        (with_line(22, "1"), 42, "'7 0 1 1", "the end of the file after 2 frames"),
+        (with_line(22, "3"), 61, "the end of the file", "a body of frame 1"),
+        (with_line(3, "1 2 3"), 3, "3 columns", "a body of frame 0 in 10 columns"),
+        (with_line(3, "7e16 0 0 0 0 0 0 0 0 2"), 3, "'7e16'", "a body id"),
+        (with_line(3, f"{2**63} 0 0 0 0 0 0 0 0 2"), 3, str(2**63), f"{2**63 - 1}"),
+        (with_line(3, f"{-(2**63) - 1} 0 0 0 0 0 0 0 0 2"), 3, str(-(2**63) - 1), f"{-(2**63)}"),
+        (with_line(42, f"{KINECT_ID} 0 0 0 0 0 0 0 0 2"), 42, str(KINECT_ID), "another body in frame 1"),
+        (with_line(4, "25"), 4, "25 joints", "17 joints (layout coco17)"),
+        (with_line(5, "1 2 3"), 5, "3 columns", "12 columns"),
+        (with_line(5, " ".join("1" * 13)), 5, "13 columns", "12 columns"),
+        (with_line(6, "0.1 0,2 0.3 1 1 1 1 0 0 0 0 2"), 6, "'0,2'", "a coordinate"),
+        (with_line(6, "0.1 1_0 0.3 1 1 1 1 0 0 0 0 2"), 6, "'1_0'", "a coordinate"),
+        (with_line(6, "0.1 -1.#IND 0.3 1 1 1 1 0 0 0 0 2"), 6, "'-1.#IND'", "a coordinate"),
+        (with_line(30, []), 41, "10 columns", "12 columns"),
+        (with_line(30, ["", ""]), 30, "0 columns", "12 columns"),
+        (TEXT + "17\n", 61, "'17'", "the end of the file after 2 frames"),
+        (TEXT + "\n\nend", 63, "'end'", "the end of the file"),
+        (with_line(60, []), 60, "the end of the file", "a joint of body 7, frame 1"),
+        (TEXT[:400], None, "", ""),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_bad_files_name_their_line(tmp_path, text, line, found, expected, end):
+    path = tmp_path / "bad.skeleton"
+    path.write_bytes(text if isinstance(text, bytes) else text.replace("\n", end).encode())
+    with pytest.raises(SkeletonFileError) as caught:
+        read_skeleton(path, layout="coco17")
+    error = caught.value
+    assert error.path == str(path)
+    assert line is None or error.line == line
+    assert found in error.found and expected in error.expected
+    for part in (error.path, f"line {error.line}", error.found, error.expected):
+        assert part in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.line) == (str(error), error.line)
+
+
+def test_bad_tracking_states_are_seen_when_asked_for(tmp_path):
+    path = tmp_path / "bad.skeleton"
+    for state in ("3", "-1", "x", "2.0"):
+        path.write_text(with_line(6, f"0.1 0.2 0.3 1 1 1 1 0 0 0 0 {state}"))
+        read_skeleton(path, layout="coco17")
+        with pytest.raises(SkeletonFileError, match="line 6: expected a tracking state"):
+            read_skeleton(path, layout="coco17", with_tracking_state=True)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_file_cut_anywhere_is_refused(tmp_path_factory, data):
+    text = skeleton_text(FRAMES, data.draw(st.sampled_from(["\n", "\r\n"])))
+    cut = data.draw(st.integers(0, len(text.rstrip()) - 1))
+    path = tmp_path_factory.getbasetemp() / "cut.skeleton"
+    path.write_bytes(text[:cut].encode())
+    with pytest.raises(SkeletonFileError):
+        read_skeleton(path, layout="coco17")
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_line_lost_or_doubled_is_refused(tmp_path_factory, data):
+    lines = skeleton_text(FRAMES).splitlines()
+    line = data.draw(st.integers(0, len(lines) - 1))
+    lines[line : line + 1] = data.draw(st.sampled_from([[], [lines[line]] * 2]))
+    path = tmp_path_factory.getbasetemp() / "lines.skeleton"
+    path.write_text("\n".join(lines))
+    with pytest.raises(SkeletonFileError):
+        read_skeleton(path, layout="coco17")
+
+
+def test_missing_files_and_layouts(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_skeleton(tmp_path / "none.skeleton")
+    with pytest.raises(ValueError, match="kinect99"):
+        read_skeleton(tmp_path / "none.skeleton", layout="kinect99")
+
+
+@pytest.mark.real_data
+def test_real_files(real_data):
+    paths = sorted((real_data / "ntu_rgbd/skeletons").glob("*.skeleton"))
+    assert len(paths) >= 9
+    for path in paths:
+        recording = assert_equals_naive(path, "kinect25")
+        assert skeleton_files._scan_columns(path.read_bytes(), 25, True) is not None
+        assert np.isfinite(recording.keypoints).all()
+
+
+@pytest.mark.real_data
+def test_two_people_whose_ids_are_one_float_stay_two(real_data):
+    recording = read_skeleton(real_data / "ntu_rgbd/skeletons/S001C003P008R002A058.skeleton")
+    assert recording.body_ids.tolist() == [72057594037944738, 72057594037944734]
+    assert len(set(map(float, recording.body_ids))) == 1
+    assert recording.keypoints.shape == (70, 2, 25, 3)
+    assert recording.present.all()
+    apart = np.linalg.norm(recording.keypoints[:, 0, 0] - recording.keypoints[:, 1, 0], axis=-1)
+    assert apart.min() > 0.5  # metres
+
+
+def test_utd_mhad(tmp_path):
+    skeleton = np.random.default_rng(0).normal(size=(20, 3, 7))
+    path = tmp_path / "a1_s1_t1_skeleton.mat"
+    savemat(path, {"d_skel": skeleton})
+    recording = read_utd_mhad(path)
+    assert recording.keypoints.shape == (7, 1, 20, 3)
+    np.testing.assert_array_equal(recording.keypoints[3, 0, 5], skeleton[5, :, 3].astype(np.float32))
+    assert recording.present.all() and recording.present.shape == (7, 1)
+    assert (recording.layout, recording.fps, recording.source) == ("kinect20", 30.0, path.name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({"skeleton": np.zeros((20, 3, 4))}, "skeleton"), ({"d_skel": np.zeros((25, 3, 4))}, "(25, 3, 4)")],
+)
+def test_bad_utd_mhad_variables(tmp_path, variables, found):
+    path = tmp_path / "bad.mat"
+    savemat(path, variables)
+    with pytest.raises(SkeletonFileError) as caught:
+        read_utd_mhad(path)
+    assert caught.value.line is None and found in caught.value.found and "d_skel" in caught.value.expected
+
+
+def test_bad_utd_mhad_files(tmp_path, monkeypatch):
+    path = tmp_path / "bad.mat"
+    savemat(path, {"d_skel": np.zeros((20, 3, 50))})
+    whole = path.read_bytes()
+    for broken in (b"", b"not a mat file", whole[: len(whole) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(SkeletonFileError, match=r"expected a \.mat file"):
+            read_utd_mhad(path)
+    with pytest.raises(FileNotFoundError):
+        read_utd_mhad(tmp_path / "none.mat")
+    monkeypatch.setattr(skeleton_files, "loadmat", None)
+    with pytest.raises(ImportError, match="pip install scipy"):
+        read_utd_mhad(path)
+
+
+@pytest.mark.real_data
+def test_real_utd_mhad(real_data):
+    recording = read_utd_mhad(real_data / "utd_mhad/skeleton/a1_s1_t1_skeleton.mat")
+    assert recording.keypoints.shape[1:] == (1, 20, 3)
+    assert 1 < recording.keypoints[..., 2].mean() < 5  # metres from the sensor
