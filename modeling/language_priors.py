@@ -1,0 +1,208 @@
+"""What makes action sentences like human ones, as losses: Zipf's law, context sensitivity, likeness to an LLM's words.
+
+The first two read *usage*: how often each of the U tokens of the codebook occurs, as counts of shape (U,) for a batch
+or (B, U) for each of its samples. The usage of training is sampled and differentiable ([`gumbel_usage`]);
+[`usage_statistics`] describes the usage that was really there.
+"""
+
+import math
+
+import torch
+
+
+def gumbel_usage(
+    distances: torch.Tensor, sample_index: torch.Tensor, num_samples: int, temperature: float = 1.0
+) -> torch.Tensor:
+    """
+    Usage t^b of each sample through the Gumbel softmax trick (LLM-AR, Eq. 3), hard with a straight-through gradient.
+
+    Args:
+        distances (`torch.Tensor` of shape `(num_latents, codebook_size)`):
+            Distance of each valid latent to each code, float32.
+        sample_index (`torch.LongTensor` of shape `(num_latents,)`):
+            The sample of the batch that each latent belongs to, 0 to `num_samples` − 1.
+        num_samples (`int`):
+            Batch size B.
+        temperature (`float`, defaults to 1.0):
+            τ > 0, divides the distances. The Gumbel noise has a standard deviation of 1.28: where −dist/τ differs
+            between codes by less, the noise decides which token is counted.
+
+    Returns:
+        `torch.Tensor` of shape `(num_samples, codebook_size)`: whole numbers in the forward pass; row b sums to the
+        number of latents of sample b. Its gradient is that of Σ softmax(−dist/τ + noise).
+    """
+    # −log of an exponential variate is a standard Gumbel variate; an exponential variate may round to 0.
+    exponential = torch.empty_like(distances).exponential_().clamp_min(torch.finfo(distances.dtype).tiny)
+    soft = torch.softmax(-distances / temperature - exponential.log(), dim=-1)
+    hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
+    # Written so that the forward value is the whole number itself, not a whole number give or take a rounding.
+    assignment = hard + (soft - soft.detach())
+    return assignment.new_zeros(num_samples, assignment.shape[-1]).index_add(0, sample_index, assignment)
+
+
+def zipf_law(size: int, alpha: float = 1.0, beta: float = 2.7) -> torch.Tensor:
+    """
+    Zipf's law with Mandelbrot's shift (LLM-AR, Eq. 2): 1/(i + β)^α for the ranks i = 1..size, normalised to sum 1.
+
+    Returns:
+        `torch.Tensor` of shape `(size,)`, float64 on the CPU, decreasing.
+    """
+    law = (torch.arange(1, size + 1, dtype=torch.float64, device="cpu") + beta).pow(-alpha)
+    return law / law.sum()
+
+
+def js_divergence(p: torch.Tensor, q: torch.Tensor, slope_floor: float = 1e-8) -> torch.Tensor:
+    """
+    Jensen–Shannon divergence in bits (base 2, so between 0 and 1) of two distributions over the last dimension.
+
+    Args:
+        p, q (`torch.Tensor` of shape `(..., size)`):
+            Distributions, float32 or float64; zeros are allowed.
+        slope_floor (`float`, defaults to 1e-8):
+            The slope at p = 0 is −∞. Below this probability it stays what it is there, so that an unused token is
+            pulled into use by a finite gradient. The value is exact for all p > `slope_floor` and at p = 0.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`.
+    """
+    log_mean = torch.log2(((p + q) / 2).clamp_min(slope_floor / 2))
+    half_divergences = [x * (torch.log2(x.clamp_min(slope_floor)) - log_mean) for x in (p, q)]
+    return (half_divergences[0] + half_divergences[1]).sum(dim=-1) / 2
+
+
+def zipf_divergence(usage: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) -> torch.Tensor:
+    """
+    L_Zipf (LLM-AR, Eq. 4): JS divergence, base 2, between the sorted relative usage and Zipf's law.
+
+    Args:
+        usage (`torch.Tensor` of shape `(codebook_size,)`):
+            Counts over the whole batch (all ranks, all accumulation steps), float; not all zero.
+
+    Returns:
+        `torch.Tensor` scalar between 0 and 1.
+    """
+    frequency = usage.sort(descending=True).values / usage.detach().sum()
+    return js_divergence(frequency, zipf_law(len(usage), alpha, beta).to(usage))
+
+
+def correlated_tokens(usage: torch.Tensor) -> torch.Tensor:
+    """
+    Corr(t) (LLM-AR, Eq. 5): tokens of a sample that have their partner in it, 2 Σ_u min(t_u, t_{u+U/2}).
+
+    Args:
+        usage (`torch.Tensor` of shape `(..., codebook_size)`):
+            Counts per sample; the codebook size is even.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`: between 0 and the number of tokens of the sample.
+    """
+    first, second = usage.chunk(2, dim=-1)
+    return 2 * torch.minimum(first, second).sum(dim=-1)
+
+
+def context_loss(usage: torch.Tensor) -> torch.Tensor:
+    """
+    L_context (LLM-AR, Eq. 5): the share of latents whose token has no partner in its sample, between 0 and 1.
+
+    Args:
+        usage (`torch.Tensor` of shape `(batch_size, codebook_size)`):
+            Counts per sample; each latent is counted once, so that their sum is the number of valid latents.
+    """
+    return 1 - correlated_tokens(usage).sum() / usage.detach().sum()
+
+
+def maximum_mean_discrepancy(
+    codes: torch.Tensor, words: torch.Tensor, num_kernels: int = 5, kernel_factor: float = 2.0
+) -> torch.Tensor:
+    """
+    Squared MMD between codes and an LLM's word embeddings (LLM-AR, Eq. 7), biased estimate, sum of RBF kernels.
+
+    The kernels are exp(−‖x − y‖²/h_i), with h_i = m · factor^(i − num_kernels // 2), i = 0..num_kernels − 1, and m the
+    mean squared distance over all pairs of distinct rows of both sets. Neither m nor the words carry a gradient: the
+    words are another model's, and a bandwidth that could be trained would be widened until everything looks alike. The
+    word–word term is thus a constant: it is in the value, which so is a discrepancy (≥ 0), and has no part in training.
+
+    Args:
+        codes (`torch.Tensor` of shape `(num_codes, dim)`): tangent coordinates, float32.
+        words (`torch.Tensor` of shape `(num_words, dim)`): a sample of rows of the LLM's embedding table, any dtype.
+        num_kernels (`int`, defaults to 5), kernel_factor (`float`, defaults to 2.0): number and ratio of bandwidths.
+
+    Returns:
+        `torch.Tensor` scalar between 0 and 2 · num_kernels.
+    """
+    words = words.detach().to(codes.dtype)
+    rows = torch.cat([codes, words])
+    # Distances do not change when all rows are shifted, and the matrix product loses less near the mean.
+    rows = rows - rows.detach().mean(dim=0)
+    norms = rows.square().sum(dim=-1)
+    distances = (norms[:, None] + norms[None, :] - 2 * rows @ rows.T).clamp_min(0)
+    num_pairs = len(rows) * (len(rows) - 1)
+    bandwidth = (distances.detach().sum() / num_pairs).clamp_min(torch.finfo(rows.dtype).tiny)
+    kernels = sum(
+        torch.exp(-distances / (bandwidth * kernel_factor ** (i - num_kernels // 2))) for i in range(num_kernels)
+    )
+    split = len(codes)
+    word_word = kernels[split:, split:].detach().mean()
+    return kernels[:split, :split].mean() - 2 * kernels[:split, split:].mean() + word_word
+
+
+def usage_statistics(counts: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) -> dict[str, float]:
+    """
+    How a codebook is used, from its counts over any number of recordings.
+
+    Args:
+        counts (`torch.Tensor` of shape `(codebook_size,)`):
+            How often each token was chosen (integers or floats); not all zero.
+        alpha, beta (`float`, defaults to 1.0 and 2.7): the law that `zipf_js` compares with; β is kept for the fit.
+
+    Returns:
+        `dict[str, float]`:
+        - `codes_used`: tokens chosen at least once;
+        - `entropy`: bits per token; `normalized_entropy`: divided by log2(codebook_size), 1 for uniform use;
+        - `perplexity`: 2^entropy, the number of equally frequent tokens with that entropy;
+        - `zipf_js`: JS divergence (base 2) of the sorted frequencies from the law;
+        - `zipf_exponent`, `zipf_r2`: α of the least-squares line through log frequency against log(rank + β) over the
+          tokens in use, and its R²; NaN with fewer than three tokens in use.
+
+    Raises:
+        ValueError: counts that are negative, not finite or all zero.
+    """
+    counts = counts.detach().to(device="cpu", dtype=torch.float64)
+    if not torch.isfinite(counts).all() or (counts < 0).any() or counts.sum() == 0:
+        raise ValueError(
+            f"`counts` must be finite, not negative and not all zero, found a sum of {counts.sum().item()}."
+        )
+    frequency = counts.sort(descending=True).values / counts.sum()
+    used = frequency[frequency > 0]
+    entropy = -(used * torch.log2(used)).sum().item() + 0.0  # + 0.0: a single token has entropy 0, not −0
+    exponent = r2 = math.nan
+    if len(used) > 2:
+        x = torch.log(torch.arange(1, len(used) + 1, dtype=torch.float64) + beta)
+        y = torch.log(used)
+        x, y = x - x.mean(), y - y.mean()
+        slope = (x @ y) / (x @ x)
+        exponent = -slope.item() + 0.0
+        variance = (y @ y).item()
+        # Equal frequencies are a perfect fit with exponent 0.
+        r2 = (slope * (x @ y)).item() / variance if variance > 1e-24 else 1.0
+    return {
+        "codes_used": float(len(used)),
+        "entropy": entropy,
+        "normalized_entropy": entropy / math.log2(len(counts)) if len(counts) > 1 else 0.0,
+        "perplexity": 2.0**entropy,
+        "zipf_js": js_divergence(frequency, zipf_law(len(counts), alpha, beta)).item(),
+        "zipf_exponent": exponent,
+        "zipf_r2": r2,
+    }
+
+
+__all__ = [
+    "gumbel_usage",
+    "zipf_law",
+    "js_divergence",
+    "zipf_divergence",
+    "correlated_tokens",
+    "context_loss",
+    "maximum_mean_discrepancy",
+    "usage_statistics",
+]

@@ -1,0 +1,524 @@
+"""The action-based VQ-VAE: skeleton sequences to action sentences and back (LLM-AR, section 3.1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, logging
+
+from .codebook import Codebook, EuclideanCodebook, PoincareCodebook
+from .collectives import sum_over_ranks, world_size
+from .configuration_action_vqvae import ActionVQVAEConfig
+from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class ActionEncoderOutput(ModelOutput):
+    """
+    Action sentences.
+
+    Args:
+        action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Token of each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook.
+        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
+            1 for a token, 0 for padding.
+        action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
+            The codebook rows of the tokens, float32; without a codebook the latents. 0 where padded.
+        latents (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
+            Continuous latents before quantisation, float32; 0 where padded.
+        start_times, end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
+            Span of each token in seconds from the first frame; 0 where padded.
+    """
+
+    action_ids: torch.LongTensor | None = None
+    attention_mask: torch.LongTensor | None = None
+    action_embeds: torch.FloatTensor | None = None
+    latents: torch.FloatTensor | None = None
+    start_times: torch.FloatTensor | None = None
+    end_times: torch.FloatTensor | None = None
+
+
+@dataclass
+class ActionVQVAEOutput(ModelOutput):
+    """
+    Loss (LLM-AR, Eq. 12) with every term by name, unweighted. A term is `None` where it does not exist: all but the
+    first three without a codebook, `velocity_loss` with weight 0, `mmd_loss` without word embeddings. Another term of
+    weight 0 is reported all the same, without gradient.
+
+    Args:
+        loss (`torch.FloatTensor` scalar):
+            reconstruction + embedding + ω1 commitment + ω2 (Zipf + context + MMD), each times its own weight.
+        reconstruction_loss (`torch.FloatTensor` scalar):
+            Smooth-L1, mean over channels and valid frames (LLM-AR, Eq. 11).
+        velocity_loss (`torch.FloatTensor` scalar, *optional*):
+            The same between differences of neighbouring valid frames.
+        embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
+            Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11).
+        zipf_loss (`torch.FloatTensor` scalar, *optional*):
+            JS divergence, base 2, between sorted usage and Zipf's law (LLM-AR, Eq. 4).
+        context_loss (`torch.FloatTensor` scalar, *optional*):
+            Share of tokens without their partner in the sample (LLM-AR, Eq. 5).
+        mmd_loss (`torch.FloatTensor` scalar, *optional*):
+            Squared MMD between codes and LLM words (LLM-AR, Eq. 7).
+        action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Nearest tokens; 0 where padded.
+        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
+            1 for a token, 0 for padding.
+        usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
+            How often each token is the nearest one, in this call on this process.
+        collected_usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
+            The usage that `zipf_loss` saw: `previous_usage` plus the (in training: sampled) usage of this call, in
+            training summed over ranks. It is the `previous_usage` of the optimiser step's next micro-batch.
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`):
+            Reconstructed features; 0 where padded.
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    velocity_loss: torch.FloatTensor | None = None
+    embedding_loss: torch.FloatTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    zipf_loss: torch.FloatTensor | None = None
+    context_loss: torch.FloatTensor | None = None
+    mmd_loss: torch.FloatTensor | None = None
+    action_ids: torch.LongTensor | None = None
+    attention_mask: torch.LongTensor | None = None
+    usage: torch.FloatTensor | None = None
+    collected_usage: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+
+
+class MaskedConv1d(nn.Conv1d):
+    """
+    Convolution over time that reads 0 at padded positions, as it does beyond the ends of a sequence: a recording gives
+    the same result alone and in a padded batch.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, channels, length)`).
+            mask (`torch.Tensor` of shape `(batch_size, 1, length)`, *optional*): 1 for valid, 0 for padded.
+        """
+        if mask is not None:
+            hidden_states = hidden_states * mask
+        return super().forward(hidden_states)
+
+
+class ActionVQVAEResidualBlock(nn.Module):
+    def __init__(self, width: int, dilation: int):
+        super().__init__()
+        self.dilated_conv = MaskedConv1d(width, width, kernel_size=3, padding=dilation, dilation=dilation)
+        self.pointwise_conv = MaskedConv1d(width, width, kernel_size=1)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        residual = self.dilated_conv(F.relu(hidden_states), mask)
+        residual = self.pointwise_conv(F.relu(residual), mask)
+        return hidden_states + residual
+
+
+class ActionVQVAEResidualStack(nn.Module):
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ActionVQVAEResidualBlock(config.hidden_width, config.dilation_growth**depth)
+            for depth in reversed(range(config.num_residual_blocks))
+        )
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        for block in self.blocks:
+            hidden_states = block(hidden_states, mask)
+        return hidden_states
+
+
+def downsample_mask(mask: torch.Tensor) -> torch.Tensor:
+    """Mask (..., length // 2): a position is valid when both that it was made from are."""
+    even = mask[..., : mask.shape[-1] // 2 * 2]
+    return even[..., 0::2] * even[..., 1::2]
+
+
+class ActionVQVAEEncoder(nn.Module):
+    """Features (batch_size, num_channels, num_frames) to latents (batch_size, codebook_dim, num_tokens)."""
+
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__()
+        width = config.hidden_width
+        self.input_conv = MaskedConv1d(config.num_channels, width, kernel_size=3, padding=1)
+        self.down_convs = nn.ModuleList(
+            MaskedConv1d(width, width, kernel_size=4, stride=2, padding=1) for _ in range(config.num_downsamplings)
+        )
+        self.stacks = nn.ModuleList(ActionVQVAEResidualStack(config) for _ in range(config.num_downsamplings))
+        self.output_conv = MaskedConv1d(width, config.codebook_dim, kernel_size=3, padding=1)
+
+    def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
+        """`masks`: of the frames, and after each downsampling."""
+        hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
+        for level, (down_conv, stack) in enumerate(zip(self.down_convs, self.stacks, strict=True)):
+            hidden_states = down_conv(hidden_states, masks[level])
+            hidden_states = stack(hidden_states, masks[level + 1])
+        return self.output_conv(hidden_states, masks[-1])
+
+
+class ActionVQVAEDecoder(nn.Module):
+    """Codes (batch_size, codebook_dim, num_tokens) to features (batch_size, num_channels, num_frames)."""
+
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__()
+        width = config.hidden_width
+        self.input_conv = MaskedConv1d(config.codebook_dim, width, kernel_size=3, padding=1)
+        self.stacks = nn.ModuleList(ActionVQVAEResidualStack(config) for _ in range(config.num_downsamplings))
+        self.up_convs = nn.ModuleList(
+            MaskedConv1d(width, width, kernel_size=3, padding=1) for _ in range(config.num_downsamplings)
+        )
+        self.hidden_conv = MaskedConv1d(width, width, kernel_size=3, padding=1)
+        self.output_conv = MaskedConv1d(width, config.num_channels, kernel_size=3, padding=1)
+
+    def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
+        """`masks`: of the tokens, and after each upsampling."""
+        hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
+        for level, (stack, up_conv) in enumerate(zip(self.stacks, self.up_convs, strict=True)):
+            hidden_states = stack(hidden_states, masks[level])
+            hidden_states = hidden_states.repeat_interleave(2, dim=-1)
+            hidden_states = up_conv(hidden_states, masks[level + 1])
+        hidden_states = F.relu(self.hidden_conv(hidden_states, masks[-1]))
+        return self.output_conv(hidden_states, masks[-1])
+
+
+class ActionVQVAEPreTrainedModel(PreTrainedModel):
+    config_class = ActionVQVAEConfig
+    base_model_prefix = "action_vqvae"
+    main_input_name = "input_features"
+    input_modalities = ("time",)
+    # Distances in the Poincaré ball grow with the exponential of the norm: half precision has no digits for them.
+    _keep_in_fp32_modules_strict = ["quantizer", "log_latent_scale"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, nn.Conv1d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.in_channels * module.kernel_size[0])
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, Codebook):
+            init.normal_(module.weight, std=self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim))
+            if hasattr(module, "average_usage"):
+                init.constant_(module.average_usage, 1 / self.config.codebook_size)
+            if hasattr(module, "initialized"):
+                init.zeros_(module.initialized)
+        elif isinstance(module, ActionVQVAEModel) and hasattr(module, "log_latent_scale"):
+            init.constant_(module.log_latent_scale, math.log(self.config.latent_scale))
+
+
+class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
+    """
+    The action-based VQ-VAE of LLM-AR: 1-D convolutions over time, a codebook, and their mirror image.
+
+    Raises:
+        ValueError: by `encode`, `decode` and `forward`, for inputs of a wrong shape; the message names the argument.
+    """
+
+    # `forward` returns means, so Trainer itself must divide by the number of accumulation steps.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__(config)
+        self.encoder = ActionVQVAEEncoder(config)
+        self.decoder = ActionVQVAEDecoder(config)
+        if config.learn_latent_scale:
+            self.log_latent_scale = nn.Parameter(torch.empty((), dtype=torch.float32))
+        if config.quantize:
+            settings = {
+                "size": config.codebook_size,
+                "dim": config.codebook_dim,
+                "ema_decay": config.ema_decay,
+                "train_by_ema": config.codebook_training == "ema",
+                "dead_code_threshold": config.dead_code_threshold,
+                "kmeans_init": config.kmeans_init,
+            }
+            if config.geometry == "poincare":
+                self.quantizer = PoincareCodebook(**settings, curvature=config.curvature)
+            else:
+                self.quantizer = EuclideanCodebook(**settings)
+        # Latents of the first optimiser step so far; None once it has been compared with what Zipf's law needs.
+        self._first_step_latents: int | None = 0
+        self.post_init()
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """Codes (codebook_size, codebook_dim), float32: tangent coordinates at 0, as decoder and LLM read them."""
+        if not self.config.quantize:
+            raise ValueError("this model has no codebook: it was made with `quantize=False`")
+        return self.quantizer.weight
+
+    def encode(
+        self,
+        input_features: torch.Tensor,
+        feature_attention_mask: torch.Tensor | None = None,
+        frame_rate: torch.Tensor | None = None,
+    ) -> ActionEncoderOutput:
+        """
+        Turns features into action sentences.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`):
+                Skeleton features, `num_frames` a multiple of `config.frames_per_token`.
+            feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+                1 for valid frames, 0 for padding. A token is valid when all its frames are.
+            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Frames per second of each sample, for the times; `config.fps` by default.
+        """
+        masks = self._encoder_masks(input_features, feature_attention_mask)
+        latents = self._latents(input_features, masks)
+        token_mask = self._token_mask(latents, masks)
+        action_ids, action_embeds = None, latents
+        if self.config.quantize:
+            # One latent of padding in, one token of padding out: their latents are 0.
+            flat = latents.flatten(0, 1)
+            with torch.autocast(device_type=latents.device.type, enabled=False):
+                distances = self.quantizer.pairwise_distance(flat, self.codebook)
+                action_ids = self.quantizer.nearest(distances, flat, self.codebook).view(token_mask.shape)
+            action_ids = action_ids * token_mask
+            action_embeds = F.embedding(action_ids, self.codebook) * token_mask[..., None]
+        start_times, end_times = self._token_times(token_mask, frame_rate)
+        return ActionEncoderOutput(
+            action_ids=action_ids,
+            attention_mask=token_mask,
+            action_embeds=action_embeds,
+            latents=latents,
+            start_times=start_times,
+            end_times=end_times,
+        )
+
+    def decode(
+        self,
+        action_ids: torch.Tensor | None = None,
+        action_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Turns action sentences into features.
+
+        Args:
+            action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+                Tokens, 0 to `codebook_size` − 1.
+            action_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, codebook_dim)`, *optional*):
+                Codes, or latents, instead of ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+                1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_tokens * frames_per_token, num_channels)`; 0 where padded.
+        """
+        if (action_ids is None) == (action_embeds is None):
+            raise ValueError("`decode` needs either `action_ids` or `action_embeds`.")
+        if action_ids is not None:
+            if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() < self.config.codebook_size:
+                raise ValueError(
+                    f"`action_ids` must lie between 0 and {self.config.codebook_size - 1}, "
+                    f"found {action_ids.min().item()} to {action_ids.max().item()}."
+                )
+            action_embeds = F.embedding(action_ids, self.codebook)
+        mask = None if attention_mask is None else attention_mask[:, None].to(self.dtype)
+        masks = [mask]
+        for _ in range(self.config.num_downsamplings):
+            masks.append(None if mask is None else masks[-1].repeat_interleave(2, dim=-1))
+        features = self.decoder(action_embeds.transpose(1, 2).to(self.dtype), masks)
+        if masks[-1] is not None:
+            features = features * masks[-1]
+        return features.transpose(1, 2)
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        feature_attention_mask: torch.Tensor | None = None,
+        word_embeddings: torch.Tensor | None = None,
+        previous_usage: torch.Tensor | None = None,
+    ) -> ActionVQVAEOutput:
+        """
+        Reconstruction and every loss of LLM-AR, Eq. 12.
+
+        In training, usage is sampled (Eq. 3) and summed over ranks, and a codebook that is trained by moving averages,
+        restarted or initialised by k-means is moved; all processes of a run must take part. In evaluation nothing is
+        sampled, moved or communicated.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`):
+                Skeleton features, `num_frames` a multiple of `config.frames_per_token`.
+            feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+                1 for valid frames, 0 for padding.
+            word_embeddings (`torch.Tensor` of shape `(num_words, codebook_dim)`, *optional*):
+                Word embeddings of the LLM, all or a sample of them, for the MMD.
+            previous_usage (`torch.Tensor` of shape `(codebook_size,)`, *optional*):
+                `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first one.
+        """
+        config = self.config
+        masks = self._encoder_masks(input_features, feature_attention_mask)
+        latents = self._latents(input_features, masks)
+        token_mask = self._token_mask(latents, masks)
+        valid = token_mask.bool()
+
+        terms, decoder_input, loss = {}, latents, 0.0
+        if config.quantize:
+            valid_latents = latents[valid]
+            if len(valid_latents) == 0:
+                raise ValueError("`feature_attention_mask` leaves no valid token in the batch.")
+            with torch.autocast(device_type=latents.device.type, enabled=False):
+                quantized = self.quantizer(valid_latents)
+                loss = self._usage_losses(terms, quantized.distances, quantized.ids, valid, previous_usage)
+                if word_embeddings is not None:
+                    loss = loss + self._word_loss(terms, word_embeddings)
+                elif self.training and config.human_weight * config.mmd_weight > 0:
+                    logger.warning_once(
+                        "`mmd_weight` is not 0, but `forward` gets no `word_embeddings`: the codes are trained without "
+                        "the MMD to an LLM's words."
+                    )
+            terms["action_ids"] = torch.zeros_like(token_mask).masked_scatter(valid, quantized.ids)
+            terms["embedding_loss"] = quantized.embedding_loss
+            terms["commitment_loss"] = quantized.commitment_loss
+            decoder_input = torch.zeros_like(latents).masked_scatter(valid[..., None], quantized.embeds)
+            if config.codebook_training == "gradient":
+                loss = loss + config.embedding_weight * quantized.embedding_loss
+            loss = loss + config.commitment_weight * quantized.commitment_loss
+
+        decoder_mask = None if feature_attention_mask is None else token_mask
+        reconstruction = self.decode(action_embeds=decoder_input, attention_mask=decoder_mask).float()
+        frames = valid.repeat_interleave(config.frames_per_token, dim=1)
+        # The target is read in float32 whatever the encoder computes in.
+        target = input_features.float()
+        reconstruction_loss = F.smooth_l1_loss(reconstruction[frames], target[frames])
+        loss = loss + config.reconstruction_weight * reconstruction_loss
+        if config.velocity_weight > 0:
+            steps = frames[:, 1:] & frames[:, :-1]
+            terms["velocity_loss"] = F.smooth_l1_loss(reconstruction.diff(dim=1)[steps], target.diff(dim=1)[steps])
+            loss = loss + config.velocity_weight * terms["velocity_loss"]
+        return ActionVQVAEOutput(
+            loss=loss,
+            reconstruction_loss=reconstruction_loss,
+            attention_mask=token_mask,
+            reconstruction=reconstruction,
+            **terms,
+        )
+
+    def _encoder_masks(
+        self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
+    ) -> list[torch.Tensor | None]:
+        """Masks (batch_size, 1, length) of the frames and after each downsampling; `None`s when nothing is padded."""
+        channels, multiple = self.config.num_channels, self.config.frames_per_token
+        shape = tuple(input_features.shape)
+        if len(shape) != 3 or shape[1] == 0 or shape[1] % multiple or shape[2] != channels:
+            raise ValueError(
+                f"`input_features` must have the shape (batch_size, num_frames, {channels}) with num_frames a multiple of "
+                f"{multiple}, got {shape}."
+            )
+        if feature_attention_mask is None:
+            return [None] * (self.config.num_downsamplings + 1)
+        if feature_attention_mask.shape != input_features.shape[:2]:
+            raise ValueError(
+                f"`feature_attention_mask` must have the shape {tuple(input_features.shape[:2])} of the frames, "
+                f"got {tuple(feature_attention_mask.shape)}."
+            )
+        masks = [feature_attention_mask[:, None].to(self.dtype)]
+        for _ in range(self.config.num_downsamplings):
+            masks.append(downsample_mask(masks[-1]))
+        return masks
+
+    def _latents(self, input_features: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
+        """Latents (batch_size, num_tokens, codebook_dim), scaled, float32; 0 where padded."""
+        latents = self.encoder(input_features.transpose(1, 2).to(self.dtype), masks).float()
+        if masks[-1] is not None:
+            latents = latents * masks[-1].float()
+        scale = self.log_latent_scale.exp() if self.config.learn_latent_scale else self.config.latent_scale
+        return latents.transpose(1, 2) * scale
+
+    def _token_mask(self, latents: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
+        if masks[-1] is None:
+            return torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
+        return masks[-1].squeeze(1).long()
+
+    def _token_times(
+        self, token_mask: torch.Tensor, frame_rate: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Start and end (batch_size, num_tokens) in seconds."""
+        batch_size, num_tokens = token_mask.shape
+        if frame_rate is None:
+            frame_rate = torch.full((batch_size,), float(self.config.fps), device=token_mask.device)
+        if frame_rate.shape != (batch_size,):
+            raise ValueError(f"`frame_rate` must have the shape ({batch_size},), got {tuple(frame_rate.shape)}.")
+        duration = self.config.frames_per_token / frame_rate.to(token_mask.device, torch.float32)[:, None]
+        position = torch.arange(num_tokens, device=token_mask.device, dtype=torch.float32)
+        return position * duration * token_mask, (position + 1) * duration * token_mask
+
+    def _usage_losses(
+        self,
+        terms: dict[str, torch.Tensor],
+        distances: torch.Tensor,
+        ids: torch.Tensor,
+        valid: torch.Tensor,
+        previous_usage: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Adds the Zipf and context losses (LLM-AR, Eq. 3 to 5) to `terms`; returns their weighted sum."""
+        config = self.config
+        batch_size, codebook_size = len(valid), config.codebook_size
+        sample_index = torch.arange(batch_size, device=ids.device)[:, None].expand_as(valid)[valid]
+        usage = torch.bincount(sample_index * codebook_size + ids, minlength=batch_size * codebook_size)
+        usage = usage.view(batch_size, codebook_size).float()
+        terms["usage"] = usage.sum(dim=0)
+        zipf_weight = config.human_weight * config.zipf_weight
+        context_weight = config.human_weight * config.context_weight
+        if self.training and zipf_weight + context_weight > 0:
+            usage = gumbel_usage(distances, sample_index, batch_size, config.gumbel_temperature)
+        total = usage.sum(dim=0)
+        if self.training:
+            total = sum_over_ranks(total)
+            if zipf_weight > 0:
+                self._warn_of_small_steps(valid.numel() * world_size(), previous_usage)
+        if previous_usage is not None:
+            total = total + previous_usage.detach()
+        terms["collected_usage"] = total.detach()
+        zipf = zipf_divergence(total, config.zipf_alpha, config.zipf_beta)
+        context = context_loss(usage)
+        terms["zipf_loss"] = zipf if zipf_weight > 0 else zipf.detach()
+        terms["context_loss"] = context if context_weight > 0 else context.detach()
+        return zipf_weight * terms["zipf_loss"] + context_weight * terms["context_loss"]
+
+    def _word_loss(self, terms: dict[str, torch.Tensor], word_embeddings: torch.Tensor) -> torch.Tensor:
+        """Adds the MMD (LLM-AR, Eq. 7) to a sample of the words to `terms`; returns it weighted."""
+        config = self.config
+        if word_embeddings.dim() != 2 or word_embeddings.shape[1] != config.codebook_dim:
+            raise ValueError(
+                f"`word_embeddings` must have the shape (num_words, {config.codebook_dim}), as wide as the codes, "
+                f"got {tuple(word_embeddings.shape)}."
+            )
+        if len(word_embeddings) > config.mmd_num_words:
+            chosen = torch.randperm(len(word_embeddings), device=word_embeddings.device)[: config.mmd_num_words]
+            word_embeddings = word_embeddings[chosen]
+        weight = config.human_weight * config.mmd_weight
+        codes = self.codebook if weight > 0 else self.codebook.detach()
+        terms["mmd_loss"] = maximum_mean_discrepancy(
+            codes, word_embeddings, config.mmd_num_kernels, config.mmd_kernel_factor
+        )
+        return weight * terms["mmd_loss"]
+
+    def _warn_of_small_steps(self, num_latents: int, previous_usage: torch.Tensor | None) -> None:
+        """Says once, when the first optimiser step is over, that it had too few latents to show Zipf's law."""
+        if self._first_step_latents is None:
+            return
+        if previous_usage is not None or self._first_step_latents == 0:
+            self._first_step_latents += num_latents
+            return
+        needed = 4 * self.config.codebook_size
+        if self._first_step_latents < needed:
+            logger.warning(
+                f"An optimiser step has {self._first_step_latents} latents for {self.config.codebook_size} tokens. Below "
+                f"about {needed}, even a sample of Zipf's law is far from the law, and the Zipf loss cannot be met: use "
+                "larger batches, or accumulate and pass `previous_usage`."
+            )
+        self._first_step_latents = None
+
+
+__all__ = ["ActionEncoderOutput", "ActionVQVAEModel", "ActionVQVAEOutput", "ActionVQVAEPreTrainedModel"]
