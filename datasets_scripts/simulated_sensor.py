@@ -28,16 +28,16 @@ _RESTLESSNESS = {
     "SPINE_SHOULDER": 0.35,
     "NECK": 0.4,
     "HEAD": 0.5,
-    "SHOULDER": 0.7,
+    "SHOULDER": 0.9,
     "ELBOW": 1.1,
-    "WRIST": 1.5,
-    "HAND": 2.2,
-    "HAND_TIP": 3.6,
+    "WRIST": 2.0,
+    "HAND": 3.0,
+    "HAND_TIP": 4.0,
     "THUMB": 3.4,
     "HIP": 0.5,
     "KNEE": 1.1,
-    "ANKLE": 1.3,
-    "FOOT": 2.6,
+    "ANKLE": 1.4,
+    "FOOT": 4.2,
 }
 RESTLESSNESS = np.array([_RESTLESSNESS[re.sub("_(LEFT|RIGHT)$", "", joint.name)] for joint in Joint])
 
@@ -136,7 +136,8 @@ def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) 
         guessed = np.clip(lfilter([0.35], [1.0, -0.65], hidden.astype(np.float64), axis=0), 0, 1)
 
         distance = joints[..., 2:]
-        scale = 0.0024 * (distance / 2.5) ** 2 * RESTLESSNESS[:, None]
+        quality = np.exp(0.3 * rng.standard_normal())  # clothes, light: some recordings are worse than others
+        scale = 0.0024 * quality * (distance / 2.5) ** 2 * RESTLESSNESS[:, None]
         error = scale * (0.75 * _smooth_noise(rng, joints.shape, 0.75) + 0.35 * rng.standard_normal(joints.shape))
         # Where a joint is seen to be depends on clothing and view: an offset that stays for the recording.
         error += 0.010 * np.sqrt(RESTLESSNESS)[:, None] * rng.standard_normal((1, 25, 3))
@@ -146,7 +147,7 @@ def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) 
         pulled = 0.12 * (trunk - joints)
         reported = joints + error + guessed[..., None] * (wander + pulled)
 
-        state = np.where(hidden | (rng.random(hidden.shape) < 0.01 * RESTLESSNESS), INFERRED, TRACKED).astype(np.int8)
+        state = np.where(hidden | (rng.random(hidden.shape) < 0.03 * RESTLESSNESS), INFERRED, TRACKED).astype(np.int8)
         present = hidden.mean(axis=1) < 0.8  # a body that is almost all guess is lost
         body_id += int(rng.integers(1, 60))
         tracks.append(Track(body_id, reported, state, present))

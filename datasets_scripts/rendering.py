@@ -1,0 +1,186 @@
+"""Skeletons as pictures: frames for looking and for video models, contact sheets as PNG. No window system, no display."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from action_llm.skeleton_layouts import SkeletonLayout, get_layout
+
+BACKGROUND = (250, 250, 248)
+INK = (40, 42, 48)
+# Left is warm, right is cold; the second person in lighter tones.
+PART_COLORS = {
+    "trunk": ((52, 56, 64), (132, 140, 150)),
+    "left_arm": ((214, 69, 48), (240, 150, 96)),
+    "left_leg": ((168, 48, 60), (222, 128, 132)),
+    "right_arm": ((36, 112, 200), (104, 178, 232)),
+    "right_leg": ((32, 72, 148), (118, 140, 206)),
+}
+OVERSAMPLING = 2
+_BATCH_PIXELS = 1 << 24  # of one oversampled canvas, so that memory does not grow with the recording
+
+
+@dataclass
+class SheetRow:
+    """One recording of a contact sheet: `keypoints` (T, J, C) or (T, P, J, C), a title, and a text under each picture."""
+
+    keypoints: np.ndarray
+    title: str
+    captions: Sequence[str] | None = None
+
+
+def _as_people(keypoints: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
+    """float64 (T, P, J, C) with NaN where nobody is."""
+    keypoints = np.asarray(keypoints, dtype=np.float64)
+    if keypoints.ndim == 3:
+        keypoints = keypoints[:, None]
+    if keypoints.ndim != 4 or keypoints.shape[2] != layout.num_joints or keypoints.shape[3] not in (2, 3):
+        raise ValueError(
+            f"keypoints must be (T, {layout.num_joints}, C) or (T, P, {layout.num_joints}, C) with C = 2 or 3 for layout "
+            f"{layout.name!r}; got {keypoints.shape}"
+        )
+    absent = (keypoints == 0).all(axis=(2, 3), keepdims=True)
+    return np.where(absent, np.nan, keypoints)
+
+
+def _to_pixels(people: np.ndarray, layout: SkeletonLayout, size: tuple[int, int], yaw: float) -> np.ndarray:
+    """(T, P, J, C) -> (T, P, J, 3): column, row, depth. One window for the whole recording, so that people move in it."""
+    across, up = people[..., 0], people[..., 1]
+    depth = people[..., 2] if people.shape[-1] == 3 else np.zeros_like(across)
+    if yaw:
+        angle, middle = np.deg2rad(yaw), np.nanmedian(depth)
+        across, depth = (
+            np.cos(angle) * across - np.sin(angle) * (depth - middle),
+            np.sin(angle) * across + np.cos(angle) * (depth - middle),
+        )
+    down = -layout.up * up
+    if not np.isfinite(across).any():
+        return np.stack([across, down, depth], axis=-1)
+    height, width = size
+    # Percentiles: one wild joint must not make everybody small.
+    low, high = np.nanpercentile(np.stack([across, down]).reshape(2, -1), [0.2, 99.8], axis=1)
+    scale = 0.88 * min(width / max(high[0] - low[0], 1e-6), height / max(high[1] - low[1], 1e-6))
+    middle = 0.5 * (low + high)
+    columns = (across - middle[0]) * scale + 0.5 * width
+    rows = (down - middle[1]) * scale + 0.5 * height
+    return np.stack([np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1), depth], axis=-1)
+
+
+def render_frames(
+    keypoints: np.ndarray,
+    layout: str | SkeletonLayout = "kinect25",
+    *,
+    size: tuple[int, int] = (240, 240),
+    yaw: float = 0.0,
+) -> np.ndarray:
+    """Draw a recording, seen as its sensor saw it (or from `yaw` degrees further round).
+
+    Args:
+        keypoints: (T, J, C) or (T, P, J, C), C = 2 or 3; a person of zeros is absent, joints that are NaN are left out.
+        layout: name of the joint layout, or the layout.
+        size: height and width in pixels.
+        yaw: degrees about the vertical; needs C = 3.
+
+    Returns:
+        uint8 (T, height, width, 3), RGB. Left limbs are warm, right ones cold; nearer bones lie over farther ones.
+
+    Raises:
+        ValueError: keypoints do not fit the layout.
+    """
+    layout = get_layout(layout)
+    people = _as_people(keypoints, layout)
+    height, width = size
+    pixels = _to_pixels(people, layout, (height * OVERSAMPLING, width * OVERSAMPLING), yaw)
+    frames = np.empty((len(people), height, width, 3), dtype=np.uint8)
+    batch = max(1, _BATCH_PIXELS // (height * width * OVERSAMPLING**2))
+    for start in range(0, len(people), batch):
+        frames[start : start + batch] = _draw(pixels[start : start + batch], layout, height, width)
+    return frames
+
+
+def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -> np.ndarray:
+    """All frames of a batch on one tall canvas: far less overhead than one canvas each."""
+    count, persons = pixels.shape[:2]
+    tall = height * OVERSAMPLING
+    canvas = Image.new("RGB", (width * OVERSAMPLING, tall * count), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    child, parent = np.array(layout.bones).T
+    part_of = {joint: name for name, joints in layout.parts.items() for joint in joints}
+    colors = [
+        [PART_COLORS[part_of[joint]][min(person, 1)] for joint in range(layout.num_joints)]
+        for person in range(persons)
+    ]
+    pen = max(2, round(0.018 * tall))
+    head = list(layout.joint_names).index("head") if "head" in layout.joint_names else None
+
+    points = pixels.copy()
+    points[..., 1] += tall * np.arange(count)[:, None, None]
+    ends = np.concatenate([points[:, :, child, :2], points[:, :, parent, :2]], axis=-1)  # (T, P, B, 4)
+    depth = 0.5 * (points[:, :, child, 2] + points[:, :, parent, 2])
+    drawable = np.isfinite(ends).all(-1)
+    for frame in range(count):
+        bones = np.argwhere(drawable[frame])
+        order = np.argsort(-depth[frame][tuple(bones.T)], kind="stable")
+        for person, bone in bones[order].tolist():
+            color = colors[person][child[bone]]
+            x0, y0, x1, y1 = ends[frame, person, bone].tolist()
+            draw.line((x0, y0, x1, y1), fill=color, width=pen)
+            radius = 0.5 * pen
+            draw.ellipse((x0 - radius, y0 - radius, x0 + radius, y0 + radius), fill=color)
+        if head is not None:
+            for person in range(persons):
+                x, y = points[frame, person, head, :2].tolist()
+                if np.isfinite(x + y):
+                    radius = 2.2 * pen
+                    draw.ellipse(
+                        (x - radius, y - radius, x + radius, y + radius), outline=colors[person][head], width=pen
+                    )
+    image = np.asarray(canvas.reduce(OVERSAMPLING))
+    return image.reshape(count, height, width, 3)
+
+
+def contact_sheet(
+    rows: Sequence[SheetRow],
+    layout: str | SkeletonLayout = "kinect25",
+    *,
+    columns: int = 10,
+    size: tuple[int, int] = (150, 150),
+    yaw: float = 0.0,
+) -> np.ndarray:
+    """Recordings one under the other, each as `columns` pictures evenly spaced in time; uint8 (H, W, 3).
+
+    Captions, where a row has them, are one per picture.
+    """
+    height, width = size
+    band = 16
+    caption_band = 14 if any(row.captions is not None for row in rows) else 0
+    row_height = band + height + caption_band
+    sheet = Image.new("RGB", (width * columns, row_height * len(rows)), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    for index, row in enumerate(rows):
+        top = index * row_height
+        keypoints = np.asarray(row.keypoints)
+        picked = np.linspace(0, len(keypoints) - 1, columns).round().astype(int)
+        # Scaled over the whole recording, drawn only where it is looked at.
+        layout = get_layout(layout)
+        pixels = _to_pixels(_as_people(keypoints, layout), layout, (height * OVERSAMPLING, width * OVERSAMPLING), yaw)
+        strip = _draw(pixels[picked], layout, height, width)
+        sheet.paste(Image.fromarray(strip.transpose(1, 0, 2, 3).reshape(height, columns * width, 3)), (0, top + band))
+        draw.line((0, top, width * columns, top), fill=(205, 205, 205))
+        draw.text((4, top + 1), row.title, fill=INK, font=font)
+        for column, caption in enumerate(row.captions or ()):
+            draw.text((column * width + 4, top + band + height), caption, fill=INK, font=font)
+    return np.asarray(sheet)
+
+
+def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as PNG, whole or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    Image.fromarray(np.ascontiguousarray(image)).save(unfinished, format="PNG")
+    os.replace(unfinished, path)
