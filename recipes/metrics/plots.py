@@ -1,0 +1,285 @@
+"""Pictures of a recogniser's results. Each function draws one figure and writes it to a PNG file, whole or not at all."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from metrics.classification_scores import ClassScore, ReliabilityBins
+
+if TYPE_CHECKING:
+    from action_llm import SkeletonLayout
+
+INK, FAINT, ACCENT, SECOND, THIRD = "#22303c", "#c9d1d9", "#2f6f9f", "#d1603d", "#6b9e5b"
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "savefig.facecolor": "white",
+}
+
+
+def plot_confusion_matrix(
+    matrix: np.ndarray, class_names: list[str], path: str | os.PathLike, title: str = "Confusion"
+):
+    """Rows are true classes, in fractions of their recordings; an empty row is a class without recordings.
+
+    Args:
+        matrix: (C, C) counts as `confusion_matrix` gives them.
+        class_names: C names.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    classes = len(class_names)
+    counts = matrix.sum(axis=1, keepdims=True)
+    fractions = np.divide(matrix, counts, out=np.full_like(matrix, np.nan), where=counts > 0)
+    side = 2.6 + (0.26 if classes <= 40 else 0.17) * classes
+    with _figure(path, (side + 1.2, side)) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(fractions, cmap=_confusion_colours(), vmin=0, vmax=1, interpolation="nearest")
+        small = 8 if classes <= 40 else 7
+        ticks = np.arange(classes)
+        axes.set_xticks(ticks, class_names, rotation=90, fontsize=small)
+        axes.set_yticks(ticks, [f"{name} ({int(n)})" for name, n in zip(class_names, counts[:, 0], strict=True)],
+                        fontsize=small)  # fmt: skip
+        axes.set_xticks(ticks[:-1] + 0.5, minor=True)
+        axes.set_yticks(ticks[:-1] + 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=0.6)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("taken for")
+        axes.set_ylabel("true class (recordings)")
+        if classes <= 40:
+            for row, column in np.argwhere(fractions > 0.005):
+                value = fractions[row, column]
+                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=small - 1,
+                          color="white" if value > 0.55 else INK)  # fmt: skip
+        right = np.trace(matrix) / max(matrix.sum(), 1)
+        axes.set_title(f"{title}: {100 * right:.1f} % of {int(matrix.sum())} recordings right", pad=12)
+        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label("fraction of the true class")
+
+
+def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str = "Calibration"):
+    """Accuracy against confidence, beside the diagonal of a calibrated recogniser, and how many recordings lie where.
+
+    Args:
+        bins: from `reliability_bins`.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    filled = bins.count > 0
+    error = np.sum(bins.count[filled] * np.abs(bins.accuracy - bins.confidence)[filled]) / max(bins.count.sum(), 1)
+    centres, width = (bins.edges[:-1] + bins.edges[1:]) / 2, np.diff(bins.edges)
+    with _figure(path, (4.6, 5.4)) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.94, color=ACCENT, label="accuracy")
+        top.hlines(bins.confidence[filled], bins.edges[:-1][filled], bins.edges[1:][filled], color=SECOND, linewidth=2.2,
+                   label="mean confidence")  # fmt: skip
+        top.vlines(centres[filled], bins.accuracy[filled], bins.confidence[filled], color=SECOND, linewidth=1)
+        top.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
+        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        top.set_title(f"{title}: expected calibration error {100 * error:.1f} %")
+        top.legend(loc="upper left")
+        bottom.bar(centres, bins.count, width * 0.94, color=FAINT)
+        bottom.set(xlabel="confidence, the probability of the predicted class", ylabel="recordings")
+
+
+def plot_token_usage(
+    counts: np.ndarray, path: str | os.PathLike, title: str = "Use of the action words", alpha=1.0, beta=2.7
+):
+    """Frequency against rank of the action tokens, beside the Zipf–Mandelbrot law 1 / (rank + beta)^alpha (LLM-AR, Eq. 2).
+
+    Args:
+        counts: (K,) how often each token of the codebook was used.
+        path: PNG file to write.
+        title: above the figure.
+        alpha, beta: of the law, which is normalised over the K ranks.
+    """
+    counts = np.sort(np.asarray(counts, dtype=float))[::-1]
+    ranks = np.arange(1, len(counts) + 1)
+    frequency = counts / max(counts.sum(), 1)
+    law = (ranks + beta) ** -alpha
+    law /= law.sum()
+    used = frequency > 0
+    entropy = -np.sum(frequency[used] * np.log2(frequency[used]))
+    middle = (frequency + law) / 2
+    divergence = 0.5 * (
+        np.sum(frequency[used] * np.log2(frequency[used] / middle[used])) + np.sum(law * np.log2(law / middle))
+    )
+    with _figure(path, (5.6, 4.2)) as figure:
+        axes = figure.subplots()
+        axes.loglog(ranks, law, color=SECOND, linewidth=1.6, label=f"Zipf–Mandelbrot, α = {alpha:g}, β = {beta:g}")
+        axes.loglog(ranks[used], frequency[used], "o", color=ACCENT, markersize=3.5, markeredgewidth=0, alpha=0.85,
+                    label="tokens of the recordings")  # fmt: skip
+        axes.grid(which="major", color=FAINT, linewidth=0.5)
+        axes.set(xlabel="rank of the token", ylabel="frequency")
+        axes.set_title(title)
+        axes.legend(loc="lower left")
+        facts = (
+            f"{int(used.sum())} of {len(counts)} tokens used\n{entropy:.2f} bits per token\n"
+            f"divergence from the law {divergence:.3f} bits"
+        )
+        axes.text(0.98, 0.97, facts, transform=axes.transAxes, ha="right", va="top", backgroundcolor="white")
+
+
+def plot_action_sentence(
+    keypoints: np.ndarray,
+    layout: "SkeletonLayout",
+    fps: float,
+    action_ids: np.ndarray,
+    start_times: np.ndarray,
+    end_times: np.ndarray,
+    path: str | os.PathLike,
+    title: str = "",
+):
+    """A recording over its sentence: the skeleton at some moments, and every token from its start to its end.
+
+    Args:
+        keypoints: (T, P, J, 3) as recorded; people who are absent are zeros.
+        layout: its joints and bones.
+        fps: frames per second of `keypoints`.
+        action_ids: (W,) tokens; equal tokens have equal colours.
+        start_times, end_times: (W,) seconds.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    keypoints = np.asarray(keypoints, dtype=float)
+    duration = max(len(keypoints) / fps, float(np.max(end_times, initial=0.0)))
+    present = np.abs(keypoints).sum(axis=(2, 3)) > 0
+    points = keypoints[..., :2] * (1, layout.up)
+    seen = points[present] if present.any() else np.zeros((1, 1, 2))
+    low, high = seen[..., 1].min(), seen[..., 1].max()
+    height = 1.08 * max(high - low, 1e-6)
+    with _figure(path, (11, 3.6)) as figure:
+        top, bottom = figure.subplots(2, 1, height_ratios=[3.4, 1], sharex=True, gridspec_kw={"hspace": 0.04})
+        top.set_title(title)
+        bottom.set(yticks=[], ylim=(0, 1), xlabel="seconds")
+        # One scale for both axes, however long the recording is: a metre is as wide as it is high.
+        figure.canvas.draw()
+        box = top.get_window_extent()
+        seconds_per_unit = duration / box.width * box.height / height
+        widths = [np.ptp(points[frame, present[frame], :, 0]) for frame in np.flatnonzero(present.any(axis=1))]
+        widest = max(np.quantile(widths, 0.9), 0.3 * height) if widths else height
+        snapshots = int(np.clip(duration / (1.1 * widest * seconds_per_unit), 3, 12))
+        for place in (np.arange(snapshots) + 0.5) * duration / snapshots:
+            frame = min(int(place * fps), len(keypoints) - 1)
+            bodies = np.flatnonzero(present[frame])
+            if not len(bodies):
+                continue
+            across = points[frame, bodies][..., 0]
+            middle = (across.min() + across.max()) / 2
+            for body in bodies:
+                pose = (points[frame, body] - (middle, 0)) * (seconds_per_unit, 1) + (place, 0)
+                _draw_skeleton(top, pose, layout, faint=body > 0)
+        top.set(ylim=(low - 0.04 * height, low + 0.96 * height), xlim=(0, duration))
+        top.axis("off")
+        colours = _token_colours(action_ids)
+        for token, start, end in zip(action_ids, start_times, end_times, strict=True):
+            red, green, blue = colours[int(token)]
+            bottom.axvspan(start, end, color=(red, green, blue), linewidth=0)
+            bottom.axvline(end, color="white", linewidth=1)
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+            share = (end - start) / duration
+            if share < 0.007:  # no room for a number
+                continue
+            bottom.text((start + end) / 2, 0.5, str(int(token)), ha="center", va="center", fontsize=7,
+                        rotation=90 if share < 0.022 else 0, color="white" if dark else INK)  # fmt: skip
+        bottom.spines[["left"]].set_visible(False)
+
+
+def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title: str = "Accuracy by class"):
+    """A bar for each class that has recordings, the best on top, with what it is confused with.
+
+    Args:
+        table: from `per_class_table`.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    rows = sorted((row for row in table if row.count), key=lambda row: (row.accuracy, row.name))
+    mean = float(np.mean([row.accuracy for row in rows])) if rows else float("nan")
+    with _figure(path, (7.6, 1.2 + 0.19 * max(len(rows), 3))) as figure:
+        axes = figure.subplots()
+        values = np.array([row.accuracy for row in rows])
+        colours = [THIRD if value >= 0.9 else ACCENT if value >= mean else SECOND for value in values]
+        axes.barh(np.arange(len(rows)), 100 * values, color=colours, height=0.74)
+        axes.axvline(100 * mean, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+        axes.set_yticks(np.arange(len(rows)), [row.name for row in rows], fontsize=7.5)
+        axes.tick_params(axis="y", length=0)
+        for index, row in enumerate(rows):
+            if row.confused_with is not None:
+                axes.text(101, index, f"{row.confused_count} × {row.confused_with}", va="center", fontsize=6.5)
+        axes.set(xlim=(0, 100), ylim=(-0.6, len(rows) - 0.4), xlabel="% of its recordings recognised")
+        axes.set_title(f"{title}: mean {100 * mean:.1f} %")
+        axes.text(101, len(rows) - 0.3, "taken most for", fontsize=6.5, style="italic", va="bottom")
+
+
+@contextmanager
+def _figure(path: str | os.PathLike, size: tuple[float, float]):
+    """A figure without a window system, written as a whole when the block ends without an error."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        # Without the version of the library in the file, equal results give equal files.
+        figure.savefig(partial, format="png", metadata={"Software": None})
+        os.replace(partial, path)
+
+
+def _confusion_colours():
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("confusion", ["#f4f6f8", "#9dc0d8", ACCENT, "#173a56"])
+    return colours.with_extremes(bad="#ffffff")
+
+
+def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool):
+    """Bones of one body, left and right in their own colours; `pose` is (J, 2) in the units of the axes."""
+    from matplotlib.colors import to_rgb
+
+    # Mixed with white rather than transparent, which would show the joints as dots.
+    left_colour, right_colour, middle_colour = (
+        tuple(1 - (0.45 if faint else 1.0) * (1 - channel) for channel in to_rgb(name))
+        for name in (SECOND, ACCENT, INK)
+    )
+    side = {}
+    for left, right in layout.left_right:
+        side[left], side[right] = left_colour, right_colour
+    for child, parent in layout.bones:
+        axes.plot(pose[[child, parent], 0], pose[[child, parent], 1], color=side.get(child, middle_colour),
+                  linewidth=1.7, solid_capstyle="round", zorder=1 if faint else 2)  # fmt: skip
+    middle = [joint for joint in range(layout.num_joints) if joint not in side]
+    head = max(middle, key=lambda joint: pose[joint, 1]) if middle else 0
+    axes.plot(*pose[head], "o", color=middle_colour, markersize=5, markeredgewidth=0)
+
+
+def _token_colours(action_ids: np.ndarray) -> dict[int, tuple[float, float, float]]:
+    """A colour for each token: hues far apart for tokens that come one after the other."""
+    import colorsys
+
+    colours = {}
+    for token in map(int, action_ids):
+        if token not in colours:
+            hue = (len(colours) * 0.618034) % 1  # golden ratio: no two of the first ones are alike
+            colours[token] = colorsys.hls_to_rgb(hue, 0.62 if len(colours) % 2 else 0.5, 0.45)
+    return colours
