@@ -87,7 +87,6 @@ class ActionSFTConfig(SFTConfig):
 
 
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
-    import torch
     import transformers
     from action_sentences import load_action_sentences
     from data_arguments import without_held_out
@@ -227,7 +226,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     )
     # The page of a model is made from its record, so the record goes with the model.
     (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
-    del torch
     logger.info("The model is in %s", run.model)
 
 

@@ -1,0 +1,271 @@
+"""
+Accuracy of a recogniser: top-1, top-5, mean per class, confusion, calibration, a table of classes, bootstrap intervals.
+
+```bash
+accelerate launch recipes/evaluate_classifier.py \
+    --model runs/utd_mhad/sft/model \
+    --sentences runs/utd_mhad/sentences \
+    --output_dir runs/utd_mhad/evaluation
+```
+
+`--split held_out` evaluates on the held-out training subjects, for choosing settings; `test` is opened once per run.
+`--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the class list of the test split is written
+into the prompt, and the records of all stages are checked for its names. Several processes share the recordings and give
+the result of one.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluationArguments:
+    """Which recogniser is evaluated on what."""
+
+    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
+    output_dir: str = field(metadata={"help": "folder for metrics.json, per_class.csv, predictions.csv and pictures"})
+    split: Literal["test", "held_out", "train"] = field(
+        default="test",
+        metadata={"help": "test; held_out (held-out training subjects); train (the other training subjects)"},
+    )
+    unseen: bool = field(default=False, metadata={"help": "the classes were left out of every stage of training"})
+    list_classes: bool | None = field(
+        default=None, metadata={"help": "class list in the prompt; as trained by default"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "sentences scored at a time"})
+    resamples: int = field(default=2000, metadata={"help": "bootstrap resamples over recordings"})
+    dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
+    attn_implementation: str | None = field(default=None, metadata={"help": "attention of the language model"})
+
+
+def main(arguments: EvaluationArguments) -> dict | None:
+    import numpy as np
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+    from action_sentences import load_action_sentences
+    from run_folder import RunFolder, describe_hardware, write_atomically
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    state = PartialState()
+    run = RunFolder(arguments.output_dir)
+    processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    rows = select_split(load_action_sentences(arguments.sentences), arguments.split)
+    class_names = rows.features["label"].names
+    if arguments.unseen:
+        check_unseen(read_record(arguments.model), class_names)
+    elif class_names != processor.class_names:
+        raise ValueError(
+            f"the model was trained on {len(processor.class_names)} classes ({', '.join(processor.class_names[:3])}, …), but "
+            f"{arguments.sentences} has {len(class_names)} ({', '.join(class_names[:3])}, …): for classes that it was not "
+            "trained on, set --unseen true."
+        )
+    options = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
+    model = ActionLLMForClassification.from_pretrained(arguments.model, dtype=arguments.dtype, **options)
+    model = model.eval().to(state.device)
+
+    list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
+    if arguments.list_classes is None and not arguments.unseen:
+        list_classes = None
+    mine = list(range(state.process_index, len(rows), state.num_processes))
+    scores = score(model, processor, rows.select(mine), class_names, list_classes, arguments.batch_size, state)
+    gathered = gather_object([(mine, scores)])
+    if not state.is_main_process:
+        return None
+    log_probabilities = np.empty((len(rows), len(class_names)))
+    for indices, part in gathered:
+        log_probabilities[indices] = part
+    labels = np.array(rows["label"])
+    metrics = summarise(log_probabilities, labels, class_names, arguments.resamples)
+    record = read_record(arguments.model)
+    metrics |= {
+        "split": arguments.split,
+        "unseen": arguments.unseen,
+        "dataset": record.get("sentences", {}).get("dataset"),
+    }
+    write_results(run.path, metrics, log_probabilities, labels, class_names, rows["sample_id"], write_atomically)
+    run.write_record(
+        stage="evaluate_classifier", metrics=metrics, model=record, hardware=describe_hardware(), split=arguments.split
+    )
+    logger.info("%s", describe(metrics))
+    return metrics
+
+
+def select_split(sentences, split: str):
+    """Unaugmented sentences of a split, held-out training subjects being one."""
+    if split == "test":
+        return sentences["test"]
+    rows = sentences["train"]
+    wanted = split == "held_out"
+    pairs = zip(rows["held_out"], rows["encoding"], strict=True)
+    rows = rows.select([i for i, (held, encoding) in enumerate(pairs) if held == wanted and encoding == 0])
+    if len(rows) == 0:
+        raise ValueError(f"the training split has no recordings for {split!r}.")
+    return rows
+
+
+def score(model, processor, rows, class_names, list_classes, batch_size: int, state):
+    """log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes)."""
+    import numpy as np
+    import torch
+    from tqdm.auto import tqdm
+
+    continuous = model.config.injection_layer is not None
+    scores = np.empty((len(rows), len(class_names)))
+    # Sentences of one length together: less padding. The longest first: what does not fit shows at once.
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["action_ids"]))
+    for start in tqdm(range(0, len(order), batch_size), desc="scoring", disable=not state.is_main_process):
+        chosen = order[start : start + batch_size]
+        batch = rows.select(chosen)
+        inputs = processor(action_ids=batch["action_ids"], class_names=class_names, list_classes=list_classes)
+        if continuous:
+            inputs |= latents_of(batch, inputs["input_ids"], model.config)
+        with torch.no_grad():
+            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
+        scores[chosen] = logits.double().log_softmax(-1).cpu().numpy()
+    return scores
+
+
+def latents_of(batch, input_ids, config) -> dict:
+    """Prompts with a placeholder for each token, and the latents that go there (LLM-AR, Table 5)."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    width = config.action_config.codebook_dim
+    latents = [torch.as_tensor(row).view(-1, width) for row in batch["latents"]]
+    is_action = input_ids >= config.action_token_offset
+    return {
+        "input_ids": torch.where(is_action, config.placeholder_token_id, input_ids),
+        "action_embeds": pad_sequence(latents, batch_first=True),
+        "action_embeds_mask": pad_sequence([torch.ones(len(x), dtype=torch.long) for x in latents], batch_first=True),
+    }
+
+
+def summarise(log_probabilities, labels, class_names, resamples: int) -> dict:
+    """All metrics, with 95 % bootstrap intervals over recordings for the first three."""
+    from metrics import classification_scores as metrics
+
+    predictions = log_probabilities.argmax(1)
+    top5 = min(5, len(class_names))
+
+    def interval(statistic, *arrays):
+        return dataclasses.asdict(metrics.bootstrap_interval(statistic, *arrays, resamples=resamples))
+
+    return {
+        "recordings": len(labels),
+        "classes": len(class_names),
+        "top_1": interval(metrics.accuracy, predictions, labels),
+        f"top_{top5}": interval(lambda s, y: metrics.top_k_accuracy(s, y, top5), log_probabilities, labels),
+        "mean_per_class": interval(metrics.mean_per_class_accuracy, predictions, labels),
+        "calibration_error": metrics.expected_calibration_error(log_probabilities, labels),
+        "negative_log_likelihood": metrics.negative_log_likelihood(log_probabilities, labels),
+        "brier_score": metrics.brier_score(log_probabilities, labels),
+    }
+
+
+def write_results(folder: Path, results: dict, log_probabilities, labels, class_names, sample_ids, write):
+    """JSON, CSV and PNG."""
+    from metrics import classification_scores as metrics
+    from metrics import plots
+
+    predictions = log_probabilities.argmax(1)
+    table = metrics.per_class_table(predictions, labels, class_names)
+    write(folder / "metrics.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write(folder / "per_class.csv", to_csv([dataclasses.asdict(row) for row in table]))
+    best = log_probabilities.max(1)
+    write(
+        folder / "predictions.csv",
+        to_csv(
+            {
+                "sample_id": sample_id,
+                "label": class_names[label],
+                "prediction": class_names[prediction],
+                "probability": f"{probability:.6f}",
+                "probability_of_label": f"{of_label:.6f}",
+            }
+            for sample_id, label, prediction, probability, of_label in zip(
+                sample_ids,
+                labels,
+                predictions,
+                _exp(best),
+                _exp(log_probabilities[range(len(labels)), labels]),
+                strict=True,
+            )
+        ),
+    )
+    matrix = metrics.confusion_matrix(predictions, labels, len(class_names))
+    write(
+        folder / "confusion.csv",
+        to_csv(
+            {"label": name, **dict(zip(class_names, row, strict=True))}
+            for name, row in zip(class_names, matrix.tolist(), strict=True)
+        ),
+    )
+    plots.plot_confusion_matrix(matrix, class_names, folder / "confusion.png")
+    plots.plot_reliability(metrics.reliability_bins(log_probabilities, labels), folder / "calibration.png")
+    plots.plot_class_accuracy(table, folder / "per_class.png")
+
+
+def to_csv(rows) -> str:
+    """Dicts with the same keys as CSV text."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def describe(results: dict) -> str:
+    """One line for a person."""
+    parts = [f"{results['recordings']} recordings, {results['classes']} classes"]
+    for name, value in results.items():
+        if isinstance(value, dict):
+            estimate, low, high = (100 * value[key] for key in ("estimate", "low", "high"))
+            parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
+    return "; ".join([*parts, f"calibration error {100 * results['calibration_error']:.1f} %"])
+
+
+def read_record(model: str) -> dict:
+    """The record of training that lies beside a model, or nothing."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def check_unseen(record: dict, class_names: list[str]):
+    """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them."""
+    stages = {
+        "action model": (record.get("sentences", {}).get("tokenizer") or {}).get("training_classes"),
+        "action sentences": record.get("sentences", {}).get("training_classes"),
+        "language model": record.get("training_classes"),
+    }
+    for stage, trained in stages.items():
+        if trained is None:
+            raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
+        if seen := sorted(set(class_names) & set(trained)):
+            raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
+
+
+def _exp(values):
+    import numpy as np
+
+    return np.exp(values)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((EvaluationArguments,)).parse_args_and_config())
