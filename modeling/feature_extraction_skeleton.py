@@ -197,9 +197,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Makes features of one recording or of several.
 
         Args:
-            recordings: Each a path (`.skeleton`, UTD-MHAD's `.mat`), a `SkeletonRecording`, a dataset row (a dict with
-                `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C) or (T, P, J, C) of this extractor's
-                layout and fps (30 when that is None). Zeros in a row or array are bodies that are absent.
+            recordings: Each a path (`.skeleton`, or UTD-MHAD's `.mat`, both at 30 frames per second), a
+                `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array
+                (T, J, C) or (T, P, J, C) of this extractor's layout and fps (30 when that is None). Zeros in a row or
+                array are bodies that are absent.
             augment: Vary the recordings at random for training, by the `augment_` settings.
             seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
             return_transform: Add `transforms`, one `SkeletonTransform` per recording.
@@ -352,8 +353,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
-            if present.any() and np.isnan(keypoints[present]).any():
-                raise SkeletonInputError(name, "only NaN and zeros", "joints that are numbers")
+            if not np.isfinite(keypoints[present]).all():
+                raise SkeletonInputError(name, "only NaN, infinite or zero joints", "joints that are numbers")
             raise SkeletonInputError(name, f"no body in any of {len(keypoints)} frames", "at least one body")
         if keypoints.shape[2] != skeleton.num_joints:
             # A derived joint is measured where all those that it is derived from are.

@@ -57,8 +57,9 @@ def select_actors(
     2. A frame is flat where the body is wider (x) than `max_width_ratio` times its height (y). A body that is flat in
        a share of `max_flat_share` of its frames or more is dropped, unless all are. The motion of the others is the
        smaller of that over all and that over their frames that are not flat.
-    3. In order of motion, a body continues a person with whom it never shares a frame, the one who is nearest where
-       the two tracks come closest in time; if there is none, it is the next person, while there is room.
+    3. In order of first appearance, a body continues a person with whom it never shares a frame, the one who is
+       nearest where the two tracks come closest in time; if there is none, it is a new person.
+    4. People are ordered by motion, that of their liveliest body.
 
     Args:
         keypoints: (T, P, J, C), finite where valid.
@@ -69,7 +70,7 @@ def select_actors(
     """
     seen = valid.any(-1)
     bodies = seen.any(0).nonzero()[0].tolist()
-    motion = {}
+    motion = dict.fromkeys(bodies, 0.0)
     if len(bodies) > 1:
         bodies = [body for body in bodies if seen[:, body].sum() > min_frames] or bodies
     if len(bodies) > 1:
@@ -81,20 +82,17 @@ def select_actors(
             standing = valid[:, body] & ~flat[body][:, None]
             if upright and standing.any():
                 motion[body] = min(motion[body], body_motion(keypoints[:, body], standing))
-        bodies.sort(key=lambda body: -motion[body])  # stable: equals stay in order of appearance
 
     people = []
-    for body in bodies:
+    for body in sorted(bodies, key=lambda body: seen[:, body].argmax()):
         free = [person for person in people if not (seen[:, body] & (person >= 0)).any()]
-        if free:
-            person = min(free, key=lambda person: _gap(keypoints, valid, person, body)) if len(free) > 1 else free[0]
-        elif len(people) < num_persons:
-            person = np.full(len(keypoints), -1)
-            people.append(person)
-        else:
-            continue
+        if not free:
+            people.append(np.full(len(keypoints), -1))
+        person = min(free, key=lambda person: _gap(keypoints, valid, person, body)) if free else people[-1]
         person[seen[:, body]] = body
-    return np.stack(people, axis=1) if people else np.zeros((len(keypoints), 0), np.int64)
+    # Sorting is stable: equals stay in order of appearance.
+    people.sort(key=lambda person: -max(motion[body] for body in set(person.tolist()) - {-1}))
+    return np.stack(people[:num_persons], axis=1) if people else np.zeros((len(keypoints), 0), np.int64)
 
 
 def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -> np.ndarray:
