@@ -3,17 +3,18 @@
 The probability of a class is the product of the token probabilities of its name with its end token, given the prompt
 (VT-LVLM-AR, Eq. 6). Two ways lead to the same numbers:
 
-- ``"trie"``: class names share their first words, so the names form a trie. One forward pass reads
+- ``"trie"``: class names share their first words, so they form a trie. One forward pass reads
   ``[prompt | nodes of the trie]`` under an attention mask in which a node sees the prompt and its own ancestors only,
-  at the position that it would have had alone. Needs dense attention masks and positions that can be given.
-- ``"cache"``: the reference for every causal model. The prompt is read once, its cache is repeated, and the names follow as
-  padded rows. Where a cache cannot be repeated, as the states of recurrent layers, the rows begin with the prompt itself.
+  at the position that it would have alone. Needs dense attention masks, and positions that can be given.
+- ``"cache"``: the reference for every causal model. The prompt is read once, its cache is repeated, and the names
+  follow as padded rows. Where a cache cannot be repeated, as the states of recurrent layers, each row begins with the
+  prompt itself.
 
-:func:`most_likely_label` finds the arg-max alone, without a score for every class.
+[`most_likely_label`] finds the arg-max alone, without a score for every class.
 
-Everything is agnostic of the model. ``base`` is called as Hugging Face text backbones are, with ``input_ids``,
-``attention_mask``, ``position_ids``, ``past_key_values`` and ``use_cache``, and returns ``last_hidden_state`` (and
-``past_key_values``). ``head`` maps hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
+All of it is agnostic of the model. `base` is called as text backbones are, with `input_ids`, `attention_mask`,
+`position_ids`, `past_key_values` and `use_cache`, and returns `last_hidden_state` (and `past_key_values`). `head` maps
+hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
 """
 
 import copy
@@ -21,25 +22,60 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask, sdpa_mask
 
-
-# Families whose backbones were read, and are tested, to take a prepared additive mask (one per kind of layer where they have
-# `layer_types`) and to place every token by `position_ids` alone. Others may; until they are tested they use the reference.
+# Families whose backbones take a prepared additive mask (one per kind of layer where they have `layer_types`) and place
+# every token by `position_ids` alone. Each is tested against scoring every label alone; others use the reference.
 TRIE_MODEL_TYPES = frozenset(
-    {
+    [
+        "apertus",
+        "arcee",
+        "cohere",
+        "cohere2",
+        "ernie4_5",
+        "exaone4",
+        "gemma",
         "gemma2",
+        "gemma3_text",
+        "glm",
+        "glm4",
         "gpt2",
+        "gpt_bigcode",
+        "gpt_neox",
+        "gpt_oss",
+        "gptj",
+        "granite",
+        "granitemoe",
+        "helium",
+        "hunyuan_v1_dense",
         "llama",
+        "ministral",
         "mistral",
+        "mixtral",
+        "nemotron",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "olmoe",
+        "opt",
+        "persimmon",
+        "phi",
+        "phi3",
         "qwen2",
+        "qwen2_moe",
         "qwen3",
-    }
+        "qwen3_moe",
+        "seed_oss",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+    ]
 )
-# Rotary frequencies that do not depend on the longest sequence of the batch ("dynamic" and "longrope" do).
+# Rotary frequencies that do not depend on the longest sequence of the batch, as "dynamic" and "longrope" do.
 STATIC_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 # Elements of the largest block of float32 logits held at a time: 64 MiB.
@@ -49,37 +85,42 @@ LOGITS_PER_BLOCK = 2**24
 class LabelTrie:
     """Prefix tree of class names.
 
-    Nodes are the distinct proper prefixes of the labels: node 0 is the prompt itself (the empty prefix), nodes 1..N need a
-    forward pass each. Edges are the distinct prefixes of length one and more, full labels included: the edge ``(parent, token)``
-    is scored from the logits of its parent, so that the last token of a label is never read. Parents come before children.
+    Its nodes are the distinct proper prefixes of the labels. Node 0 is the prompt itself (the empty prefix); nodes 1..N
+    are tokens that a forward pass has to read. Its edges are the distinct prefixes of one token and more, whole labels
+    included: the edge (parent, token) is scored from the logits of its parent, so that the last token of a label is
+    never read. Parents come before their children.
 
     Args:
-        label_ids (`list[list[int]]` of length C):
-            For each class the token ids of its name in context with the end token, as in training.
+        label_ids (`Sequence[Sequence[int]]` of length C):
+            For each class the token ids of its name with the end token, as they follow the prompt in training.
 
     Attributes:
         labels (`tuple[tuple[int, ...], ...]`): the label ids as given.
-        node_tokens, node_depths (`torch.LongTensor` of shape `(N + 1,)`): token read at a node; its distance from the prompt.
-        sees (`torch.BoolTensor` of shape `(N + 1, N + 1)`): whether the row's node has the column's node among its ancestors or
-            is that node. Column and row 0 are False: the prompt is not a token of the trie.
-        edge_parents, edge_tokens (`torch.LongTensor` of shape `(E,)`): sorted by parent.
-        node_paths (`torch.LongTensor` of shape `(N + 1, D)`), label_paths (`(C, D)`): edges from the prompt to a node or to the
-            end of a label, filled up with E; D is the length of the longest label.
-        label_parents (`torch.LongTensor` of shape `(C,)`): the node whose logits score the last token of a label.
+        node_tokens (`torch.LongTensor` of shape `(N + 1,)`): the token of each node; 0 for node 0, which has none.
+        node_ancestors (`torch.LongTensor` of shape `(N + 1, D)`):
+            Each node's ancestors from the prompt (left out) down to itself, filled up with -1. D is the length of the
+            longest label.
+        node_depths (`torch.LongTensor` of shape `(N + 1,)`): distance from the prompt.
+        edge_parents, edge_tokens (`torch.LongTensor` of shape `(E,)`): the edges, sorted by parent.
+        node_paths (`torch.LongTensor` of shape `(N + 1, D)`), label_paths (`torch.LongTensor` of shape `(C, D)`):
+            Edges from the prompt to a node, and to the end of a label, filled up with E.
+        label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
 
     Raises:
-        ValueError: no labels; a label without tokens or with a negative id; two equal labels; a label that is the beginning of
-            another (every label must close with an end token, or its probability would contain the other's).
         TypeError: a token id that is not an integer.
+        ValueError: no labels; a label without tokens or with a negative id; two equal labels; a label that is the
+            beginning of another.
     """
 
     def __init__(self, label_ids: Sequence[Sequence[int]]):
         self.labels = tuple(tuple(label) for label in label_ids)
         if not self.labels:
             raise ValueError("label_ids is empty: expected the token ids of at least one class name")
-        children: list[dict[int, int]] = [{}]  # per node: token -> child node
-        ends: list[dict[int, int]] = [{}]  # per node: last token -> label
-        tokens, parents, depths = [0], [0], [0]
+        depth = max(map(len, self.labels))
+        tokens, ancestors = [0], [()]
+        children: list[dict[int, int]] = [{}]  # of each node: token -> node
+        ends: list[dict[int, int]] = [{}]  # of each node: last token -> label
+        parents = []
         for index, label in enumerate(self.labels):
             if not label:
                 raise ValueError(f"label_ids[{index}] is empty: expected the tokens of a class name and its end token")
@@ -94,83 +135,89 @@ class LabelTrie:
                     raise _prefix_error(ends[node][token], index)
                 if token not in children[node]:
                     children[node][token] = len(tokens)
+                    ancestors.append((*ancestors[node], len(tokens)))
                     tokens.append(token)
-                    parents.append(node)
-                    depths.append(depths[node] + 1)
                     children.append({})
                     ends.append({})
                 node = children[node][token]
-            if label[-1] in ends[node]:
+            end = label[-1]
+            if end in ends[node]:
                 raise ValueError(
-                    f"label_ids[{ends[node][label[-1]]}] and label_ids[{index}] are both {list(label)}: two classes with the "
+                    f"label_ids[{ends[node][end]}] and label_ids[{index}] are both {list(label)}: two classes with the "
                     "same tokens cannot be told apart"
                 )
-            if label[-1] in children[node]:
-                longer = next(i for i, other in enumerate(self.labels) if other[: len(label)] == label)
+            if end in children[node]:
+                longer = next(i for i, other in enumerate(self.labels) if i != index and other[: len(label)] == label)
                 raise _prefix_error(index, longer)
-            ends[node][label[-1]] = index
+            ends[node][end] = index
+            parents.append(node)
 
         edges = [(node, token) for node in range(len(tokens)) for token in (*children[node], *ends[node])]
         edge_index = {edge: index for index, edge in enumerate(edges)}
-        depth = max(map(len, self.labels))
-        label_paths, label_parents = [], []
-        node_paths = [[len(edges)] * depth for _ in tokens]
-        sees = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
-        for label in self.labels:
-            node, path = 0, []
-            for token in label[:-1]:
-                path.append(edge_index[node, token])
-                parent, node = node, children[node][token]
-                sees[node] = sees[parent]
-                sees[node, node] = True
-                node_paths[node] = path + [len(edges)] * (depth - len(path))
-            label_parents.append(node)
-            label_paths.append([*path, edge_index[node, label[-1]]] + [len(edges)] * (depth - len(label)))
+
+        def path(nodes: tuple[int, ...], path_tokens: tuple[int, ...]) -> list[int]:
+            steps = [edge_index[step] for step in zip((0, *nodes), path_tokens, strict=False)]
+            return steps + [len(edges)] * (depth - len(steps))
 
         self.node_tokens = torch.tensor(tokens)
-        self.node_depths = torch.tensor(depths)
-        self.sees = sees
-        self.edge_parents, self.edge_tokens = torch.tensor(edges).unbind(-1)
-        self.node_paths = torch.tensor(node_paths)
-        self.label_paths = torch.tensor(label_paths)
-        self.label_parents = torch.tensor(label_parents)
+        self.node_ancestors = torch.tensor([[*nodes, *[-1] * (depth - len(nodes))] for nodes in ancestors])
+        self.node_depths = torch.tensor([len(nodes) for nodes in ancestors])
+        self.edge_parents = torch.tensor([node for node, _ in edges])
+        self.edge_tokens = torch.tensor([token for _, token in edges])
+        self.node_paths = torch.tensor([path(nodes, tuple(tokens[node] for node in nodes)) for nodes in ancestors])
+        self.label_paths = torch.tensor(
+            [path(ancestors[parent], label) for parent, label in zip(parents, self.labels, strict=True)]
+        )
+        self.label_parents = torch.tensor(parents)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def num_nodes(self) -> int:
-        """Number N of tokens that a forward pass must read to score every label."""
+        """Number N of tokens that have to be read to score every label."""
         return len(self.node_tokens) - 1
 
-    def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
-        """Cut the labels into tries of at most `max_nodes` nodes each (a single longer label has a trie of its own).
+    def sees(self, queries: torch.LongTensor, keys: torch.LongTensor) -> torch.BoolTensor:
+        """Whether each of the nodes `queries` (B, Q) has each of the nodes `keys` (B, K) among its ancestors, or is it:
+        (B, Q, K). Nobody sees node 0, which serves as padding.
+        """
+        seen = torch.zeros(*queries.shape, keys.shape[1], dtype=torch.bool)
+        for ancestors in self.node_ancestors[queries].unbind(-1):
+            seen |= ancestors[:, :, None] == keys[:, None]
+        return seen
 
-        Labels with common beginnings stay together. Returns the indices of the labels beside each trie.
+    def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
+        """Cuts the labels into tries of at most `max_nodes` nodes (a single label that has more is a trie of its own).
+
+        Labels that begin alike stay together. Beside each trie are the indices of its labels.
         """
         pieces: list[list[int]] = []
-        nodes, previous = 0, ()
+        num_nodes, previous = 0, ()
         for index in sorted(range(len(self)), key=self.labels.__getitem__):
             prefix = self.labels[index][:-1]
-            shared = next((i for i, (a, b) in enumerate(zip(prefix, previous, strict=False)) if a != b), None)
-            shared = min(len(prefix), len(previous)) if shared is None else shared
-            if pieces and nodes + len(prefix) - shared <= max_nodes:
+            new = len(prefix)
+            for token, other in zip(prefix, previous, strict=False):
+                if token != other:
+                    break
+                new -= 1
+            if pieces and num_nodes + new <= max_nodes:
                 pieces[-1].append(index)
-                nodes += len(prefix) - shared
+                num_nodes += new
             else:
                 pieces.append([index])
-                nodes = len(prefix)
+                num_nodes = len(prefix)
             previous = prefix
         return [(piece, LabelTrie([self.labels[index] for index in piece])) for piece in pieces]
 
 
 class MostLikelyLabel(NamedTuple):
-    """Result of :func:`most_likely_label`.
+    """Result of [`most_likely_label`].
 
     Attributes:
         indices (`torch.LongTensor` of shape `(B,)`): the most likely class; the lowest index among equals.
-        log_probs (`torch.FloatTensor` of shape `(B,)`): its log-probability given the prompt, not normalised over the classes.
-        num_nodes (`torch.LongTensor` of shape `(B,)`): trie nodes that were read until the arg-max was certain.
+        log_probs (`torch.FloatTensor` of shape `(B,)`): its log-probability, not normalised over the classes.
+        num_nodes (`torch.LongTensor` of shape `(B,)`): how many nodes of the trie were read to be sure of it.
     """
 
     indices: torch.Tensor
@@ -179,22 +226,27 @@ class MostLikelyLabel(NamedTuple):
 
 
 def supports_label_trie(text_config: PreTrainedConfig, attn_implementation: str | None) -> bool:
-    """Whether the one-pass trie is exact for this language model.
+    """Whether the trie is exact for this language model.
 
-    It needs (1) an attention implementation with dense masks: eager, sdpa, or a function registered with one of their masks
-    (flash attention takes no such mask); (2) layers of full or sliding-window attention only (a recurrent state cannot branch);
-    (3) positions that follow `position_ids` (ALiBi follows slots) and do not depend on what else is in the batch.
-    What is not known to have all three is refused.
+    It needs (1) an attention implementation with dense masks: eager, sdpa, or a function registered with one of their
+    mask functions (flash attention takes no such mask); (2) layers of full or sliding-window attention only (a recurrent
+    state cannot branch); (3) positions that follow `position_ids` (ALiBi follows slots) and do not depend on what else
+    is in the batch. What is not known to have all three is refused.
+
+    Args:
+        text_config (`PreTrainedConfig`): configuration of the language model.
+        attn_implementation (`str`): the attention that it runs with, `text_config._attn_implementation` when loaded.
     """
-    masks = ALL_MASK_ATTENTION_FUNCTIONS.get(attn_implementation)
-    if masks not in (eager_mask, sdpa_mask) or text_config.model_type not in TRIE_MODEL_TYPES:
+    mask_function = ALL_MASK_ATTENTION_FUNCTIONS.get(attn_implementation)
+    if mask_function not in (eager_mask, sdpa_mask) or text_config.model_type not in TRIE_MODEL_TYPES:
         return False
     layer_types = getattr(text_config, "layer_types", None) or ()
     rope = getattr(text_config, "rope_parameters", None) or {}
+    # One set of parameters, or one for each kind of layer.
     ropes = rope.values() if any(isinstance(value, dict) for value in rope.values()) else (rope,)
     return (
         set(layer_types) <= {"full_attention", "sliding_attention"}
-        and all(parameters.get("rope_type", "default") in STATIC_ROPE_TYPES for parameters in ropes)
+        and all((parameters or {}).get("rope_type", "default") in STATIC_ROPE_TYPES for parameters in ropes)
         and getattr(text_config, "is_causal", True)
         and not getattr(text_config, "use_bidirectional_attention", None)
     )
@@ -211,57 +263,58 @@ def score_labels(
     base_kwargs: dict[str, Any] | None = None,
     tokens_per_pass: int = 8192,
 ) -> torch.Tensor:
-    """Log-probability of every label given its prompt (VT-LVLM-AR, Eq. 6, before normalising over the classes).
+    """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalising over the classes).
 
-    Gradients flow to the model where they are enabled.
+    Gradients flow into the model where they are enabled.
 
     Args:
-        base, head: the language model, see the head of this file.
-        text_config (`PreTrainedConfig`): configuration of the language model.
+        base, head: the language model; see the top of this file.
+        text_config (`PreTrainedConfig`): its configuration.
         input_ids (`torch.LongTensor` of shape `(B, P)`): prompts, padded on the left.
         attention_mask (`torch.Tensor` of shape `(B, P)`): 1 for tokens, 0 for padding.
         labels (`LabelTrie`): C class names.
-        method (`str`): "trie", "cache", or "auto": the trie where :func:`supports_label_trie` allows it.
-        base_kwargs (`dict`): further arguments of `base` that belong to the prompt. The first dimension of a tensor is B; none
-            may be aligned with the slots of `input_ids`.
-        tokens_per_pass (`int`): bound on the tokens that one forward pass reads, which bounds its memory. A prompt and at least
-            one label are read together whatever the bound. It does not change the result.
+        method (`str`): "trie", "cache", or "auto", which is the trie where [`supports_label_trie`] allows it.
+        base_kwargs (`dict`): further arguments of `base` that belong to the prompts. Tensors have B rows, and are not
+            aligned with the slots of `input_ids`.
+        tokens_per_pass (`int`): how many tokens a forward pass may read, which bounds the memory. A prompt is read with
+            one label at least ("cache") or with as many nodes as it has tokens ("trie"). The result does not depend on it.
 
     Returns:
-        `torch.Tensor` of shape `(B, C)`: float32 (float64 for a head that returns float64).
+        `torch.Tensor` of shape `(B, C)`: float32; float64 where the head returns float64.
 
     Raises:
-        ValueError: an unknown method; "trie" for a model that does not support it; prompts not padded on the left; prompt and
-            label longer than the model's context.
+        ValueError: an unknown method; "trie" for a model without support; prompts that are empty or not padded on the
+            left; a label outside the vocabulary; a prompt that with the longest label exceeds the model's context.
     """
     lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
     supported = supports_label_trie(text_config, text_config._attn_implementation)
     if method == "auto":
         method = "trie" if supported else "cache"
-    if method == "trie" and not supported:
-        raise ValueError(
-            f"method 'trie' is not exact for model_type {text_config.model_type!r} with attention "
-            f"{text_config._attn_implementation!r}: use 'cache' or 'auto'"
-        )
+    base_kwargs = base_kwargs or {}
     if method == "trie":
+        if not supported:
+            raise ValueError(
+                f"method 'trie' is not known to be exact for model_type {text_config.model_type!r} with attention "
+                f"{text_config._attn_implementation!r}: use 'cache' or 'auto'"
+            )
         batch, slots = input_ids.shape
-        pieces = labels.split(max(tokens_per_pass // batch - slots, 1))
+        pieces = labels.split(max(tokens_per_pass // batch - slots, slots))
         scores = [
-            _score_in_one_pass(base, head, text_config, input_ids, attention_mask, lengths, trie, base_kwargs or {})
+            _score_in_one_pass(base, head, text_config, input_ids, attention_mask, lengths, trie, base_kwargs)
             for _, trie in pieces
         ]
         order = torch.tensor([index for indices, _ in pieces for index in indices])
-        return torch.cat(scores, dim=1)[:, order.argsort().to(input_ids.device)]
+        return torch.cat(scores, dim=1)[:, order.argsort()]
     if method == "cache":
-        rows = []
+        scores = []
         for clip, mask in enumerate(attention_mask.bool()):
             of_clip = {
                 name: value[clip : clip + 1] if isinstance(value, torch.Tensor) else value
-                for name, value in (base_kwargs or {}).items()
+                for name, value in base_kwargs.items()
             }
             prompt = input_ids[clip : clip + 1, mask]
-            rows.append(_score_after_prompt(base, head, text_config, prompt, labels, of_clip, tokens_per_pass))
-        return torch.stack(rows)
+            scores.append(_score_after_prompt(base, head, text_config, prompt, labels, of_clip, tokens_per_pass))
+        return torch.stack(scores)
     raise ValueError(f"method is {method!r}: expected 'auto', 'trie' or 'cache'")
 
 
@@ -276,189 +329,176 @@ def most_likely_label(
     base_kwargs: dict[str, Any] | None = None,
     nodes_per_step: int = 8,
 ) -> MostLikelyLabel:
-    """The label that :func:`score_labels` ranks first, found best-first and without reading the whole trie.
+    """The label that [`score_labels`] puts first, found best-first and without reading the whole trie.
 
-    The log-probability of a prefix is an upper bound for every label that begins with it. So the most promising nodes are
-    read, `nodes_per_step` at a time and per clip, behind the cache of the prompt, until a label that is fully scored is at
-    least as likely as the bound of every other. The result is exact whatever the model; only the cost depends on how sure
-    the model is. Models without support for the trie score every label by the reference.
+    The log-probability of a prefix is an upper bound for every label that begins with it. So the most promising nodes
+    are read, behind the cache of the prompts, until a label is scored that no bound of another exceeds. The result is
+    exact; how soon it comes depends on how sure the model is. A model without support for the trie scores every label
+    by the reference.
 
-    Args and errors are those of :func:`score_labels`; `nodes_per_step` (`int`) trades forward passes against nodes.
+    Args:
+        base, head, text_config, input_ids, attention_mask, labels, base_kwargs: as in [`score_labels`].
+        nodes_per_step (`int`): nodes of the first step for each clip. Every further step reads up to twice as many: where
+            the first do not settle it, many are needed, and few large steps are faster.
+
+    Raises:
+        ValueError: as in [`score_labels`]; logits that are not numbers.
     """
     if not supports_label_trie(text_config, text_config._attn_implementation):
         scores = score_labels(base, head, text_config, input_ids, attention_mask, labels, "cache", base_kwargs)
-        indices = scores.argmax(-1)
-        num_nodes = torch.full_like(indices, labels.num_nodes)
-        return MostLikelyLabel(indices, scores.gather(1, indices[:, None])[:, 0], num_nodes)
+        log_probs, indices = scores.max(-1).values, scores.argmax(-1)
+        return MostLikelyLabel(indices, log_probs, torch.full_like(indices, labels.num_nodes))
 
     lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
     batch, device = input_ids.shape[0], input_ids.device
-    # A cache without a configuration keeps every key, also in sliding-window layers: which of them are seen is said by our mask.
+    # Made without a configuration, the cache keeps every key in layers with a window too: our masks say which are seen.
     cache = DynamicCache()
     key_positions = _prompt_positions(attention_mask)
-    prompt_is_seen = attention_mask.bool()[:, None]
-    output = base(
+    hidden = base(
         input_ids=input_ids,
         attention_mask=attention_mask,
         position_ids=key_positions,
         past_key_values=cache,
         use_cache=True,
         **(base_kwargs or {}),
-    )
-    hidden = output.last_hidden_state[:, -1:]
-    # The search runs on the host. An edge that is not scored yet counts 0, the upper bound of a log-probability.
-    edge_log_probs: torch.Tensor | None = None
+    ).last_hidden_state[:, -1:]
+    # The search runs on the host. An edge without a score counts 0, the upper bound of a log-probability.
+    edge_log_probs = torch.zeros(batch, len(labels.edge_tokens))
+    first_edges = torch.searchsorted(labels.edge_parents, torch.arange(labels.num_nodes + 2))
     is_read = torch.zeros(batch, labels.num_nodes + 1, dtype=torch.bool)
+    # What the last pass read: node 0 is the prompt at first, later it fills up the rows.
     nodes, is_node = torch.zeros(batch, 1, dtype=torch.long), torch.ones(batch, 1, dtype=torch.bool)
-    slot_nodes = torch.zeros(batch, 0, dtype=torch.long)  # which node each slot behind the prompt holds; 0 is padding
-    first_edge = torch.searchsorted(labels.edge_parents, torch.arange(labels.num_nodes + 2))
+    slot_nodes = torch.zeros(batch, 0, dtype=torch.long)  # the node in each slot behind the prompt
     while True:
         clips, columns = is_node.nonzero(as_tuple=True)
         read = nodes[clips, columns]
         is_read[clips, read] = True
-        counts = first_edge[read + 1] - first_edge[read]
+        counts = first_edges[read + 1] - first_edges[read]
         rows = torch.arange(len(read)).repeat_interleave(counts)
-        within = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
-        edges = first_edge[read][rows] + within
-        of_nodes = hidden[clips.to(device), columns.to(device)]
+        edges = torch.arange(len(rows)) + (first_edges[read] - counts.cumsum(0) + counts)[rows]
         log_probs = _token_log_probs(
-            head, text_config, of_nodes, rows.to(device), labels.edge_tokens[edges].to(device)
+            head, text_config, hidden[clips.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
         ).cpu()
-        if edge_log_probs is None:
-            edge_log_probs = log_probs.new_zeros(batch, len(labels.edge_tokens))
+        edge_log_probs = edge_log_probs.to(log_probs.dtype)
         edge_log_probs[clips[rows], edges] = log_probs
 
         label_bounds = _sum_along(edge_log_probs, labels.label_paths)
         node_bounds = _sum_along(edge_log_probs, labels.node_paths)
         is_scored = is_read[:, labels.label_parents]
-        leaders = label_bounds.argmax(-1, keepdim=True)  # the lowest index among equals, scored or not
-        done = is_scored.gather(1, leaders)
-        if done.all():
+        leaders = label_bounds.argmax(-1, keepdim=True)  # scored or not, the lowest index among equals
+        is_done = is_scored.gather(1, leaders)
+        if is_done.all():
             break
         best = label_bounds.masked_fill(~is_scored, -torch.inf).amax(-1, keepdim=True)
-        is_open = ~is_read & ~done & (node_bounds >= best)
+        is_open = ~is_read & ~is_done & (node_bounds >= best)
         width = min(nodes_per_step, int(is_open.sum(-1).max()))
         if width == 0:
-            raise ValueError("the language model returned logits that are not numbers")
-        # A node that waits for its parent has its parent's bound and a higher index: in a stable order it comes behind it.
-        nodes = (
-            node_bounds.masked_fill(~is_open, -torch.inf).sort(dim=-1, descending=True, stable=True).indices[:, :width]
-        )
-        is_node = is_open.gather(1, nodes)
-        nodes = nodes.masked_fill(~is_node, 0)
+            raise ValueError("the language model gave logits that are not numbers")
+        nodes_per_step *= 2
+        # Below an open node, bounds are as high as its own and indices higher: a stable order puts parents first.
+        order = node_bounds.masked_fill(~is_open, -torch.inf).sort(descending=True, stable=True).indices[:, :width]
+        is_node = is_open.gather(1, order)
+        nodes = order.masked_fill(~is_node, 0)
 
         slot_nodes = torch.cat([slot_nodes, nodes], dim=1)
-        sees_slot = labels.sees[nodes[:, :, None], slot_nodes[:, None]]
-        sees_slot[:, :, -width:] |= torch.eye(width, dtype=torch.bool)  # padding sees itself: no row may be empty
-        visible = torch.cat([prompt_is_seen.expand(-1, width, -1), sees_slot.to(device)], dim=-1)
-        positions = lengths[:, None] + labels.node_depths[nodes].to(device) - 1
+        sees_slot = labels.sees(nodes, slot_nodes)
+        sees_slot[:, :, -width:].diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
+        sees_prompt = attention_mask.bool()[:, None].expand(-1, width, -1)
+        positions = lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
         key_positions = torch.cat([key_positions, positions], dim=1)
         hidden = base(
             input_ids=labels.node_tokens[nodes].to(device),
-            attention_mask=_additive_masks(base, text_config, visible, positions, key_positions),
+            attention_mask=_additive_masks(
+                base, text_config, torch.cat([sees_prompt, sees_slot.to(device)], dim=2), positions, key_positions
+            ),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-    num_nodes = is_read.sum(-1) - 1
-    return MostLikelyLabel(
-        leaders[:, 0].to(device), label_bounds.gather(1, leaders)[:, 0].to(device), num_nodes.to(device)
-    )
+    log_probs = label_bounds.gather(1, leaders)[:, 0]
+    return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
 
 
 def _score_in_one_pass(
     base: Callable[..., Any],
     head: Callable[[torch.Tensor], torch.Tensor],
     text_config: PreTrainedConfig,
-    input_ids: torch.Tensor,
+    input_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
-    lengths: torch.Tensor,
+    lengths: torch.LongTensor,
     labels: LabelTrie,
     base_kwargs: dict[str, Any],
 ) -> torch.Tensor:
     """Scores (B, C) from one pass over [prompt | nodes]."""
     (batch, slots), device = input_ids.shape, input_ids.device
-    is_token = attention_mask.bool()
-    tokens = labels.node_tokens[1:].to(device).expand(batch, -1)
+    nodes = torch.arange(1, labels.num_nodes + 1)
     positions = torch.cat(
-        [_prompt_positions(attention_mask), lengths[:, None] + labels.node_depths[1:].to(device) - 1], dim=1
+        [_prompt_positions(attention_mask), lengths[:, None] - 1 + labels.node_depths[nodes].to(device)], dim=1
     )
-    total = slots + labels.num_nodes
-    visible = torch.zeros(batch, total, total, dtype=torch.bool, device=device)
-    visible[:, :, :slots] = is_token[:, None]
+    visible = torch.zeros(batch, *2 * (slots + labels.num_nodes,), dtype=torch.bool, device=device)
+    visible[:, :, :slots] = attention_mask.bool()[:, None]
     visible[:, :slots, :slots] &= torch.ones(slots, slots, dtype=torch.bool, device=device).tril()
-    visible[:, slots:, slots:] = labels.sees[1:, 1:].to(device)
+    visible[:, slots:, slots:] = labels.sees(nodes[None], nodes[None]).to(device)
     visible.diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
-    output = base(
-        input_ids=torch.cat([input_ids, tokens], dim=1),
+    hidden = base(
+        input_ids=torch.cat([input_ids, labels.node_tokens[nodes].to(device).expand(batch, -1)], dim=1),
         attention_mask=_additive_masks(base, text_config, visible, positions, positions),
         position_ids=positions,
         use_cache=False,
         **base_kwargs,
-    )
-    hidden = output.last_hidden_state[:, slots - 1 :]  # node 0 is the last token of the prompt
-    rows = torch.arange(batch)[:, None] * (labels.num_nodes + 1) + labels.edge_parents
-    edge_log_probs = _token_log_probs(
-        head,
-        text_config,
-        hidden.flatten(0, 1),
-        rows.flatten().to(device),
-        labels.edge_tokens.repeat(batch).to(device),
-    )
-    return _sum_along(edge_log_probs.view(batch, -1), labels.label_paths.to(device))
+    ).last_hidden_state[:, slots - 1 :]  # node 0 is the last token of the prompt
+    rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
+    tokens = labels.edge_tokens.expand(batch, -1)
+    edge_log_probs = _token_log_probs(head, text_config, hidden.flatten(0, 1), rows.flatten(), tokens.flatten())
+    return _sum_along(edge_log_probs.view(batch, -1), labels.label_paths)
 
 
 def _score_after_prompt(
     base: Callable[..., Any],
     head: Callable[[torch.Tensor], torch.Tensor],
     text_config: PreTrainedConfig,
-    prompt: torch.Tensor,
+    prompt: torch.LongTensor,
     labels: LabelTrie,
     base_kwargs: dict[str, Any],
     tokens_per_pass: int,
 ) -> torch.Tensor:
-    """Scores (C,) of one clip by the reference. `prompt` (1, P) has no padding: nothing but causality is asked of the model."""
+    """Scores (C,) of one clip by the reference. `prompt` (1, P) has no padding: all that is asked is causality."""
     length, device = prompt.shape[1], prompt.device
     output = base(input_ids=prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **base_kwargs)
     cache = getattr(output, "past_key_values", None)
-    first = torch.tensor([label[0] for label in labels.labels], device=device)
-    scores = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], torch.zeros_like(first), first)
-    longer = sorted(
-        (c for c, label in enumerate(labels.labels) if len(label) > 1), key=lambda c: len(labels.labels[c])
+    first_tokens = torch.tensor([label[0] for label in labels.labels])
+    rows = torch.zeros_like(first_tokens)
+    scores = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
+    # Labels of one token are done. Shortest first, so that little of a pass is padding.
+    remaining = sorted(
+        (index for index, label in enumerate(labels.labels) if len(label) > 1), key=lambda i: len(labels.labels[i])
     )
-    while longer:
-        # Shortest first: the padding of a pass is what its last row has more than its first.
-        count = max(1, tokens_per_pass // (length + len(labels.labels[longer[-1]]) - 1))
-        chunk, longer = longer[:count], longer[count:]
-        tails = [torch.tensor(labels.labels[c][1:]) for c in chunk]
-        inputs = [torch.tensor(labels.labels[c][:-1]) for c in chunk]
-        suffix = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(device)
-        is_token = torch.nn.utils.rnn.pad_sequence([torch.ones_like(x) for x in inputs], batch_first=True).to(device)
-        mask = torch.cat([torch.ones_like(prompt).expand(len(chunk), -1), is_token], dim=1)
-        if _can_be_repeated(cache, length):
+    while remaining:
+        count = max(1, tokens_per_pass // (length + len(labels.labels[remaining[-1]]) - 1))
+        chunk, remaining = remaining[:count], remaining[count:]
+        inputs = [torch.tensor(labels.labels[index][:-1]) for index in chunk]
+        targets = [torch.tensor(labels.labels[index][1:]) for index in chunk]
+        suffix = pad_sequence(inputs, batch_first=True).to(device)
+        is_token = pad_sequence([torch.ones_like(tokens) for tokens in inputs], batch_first=True).to(device)
+        prompts = prompt.expand(count := len(chunk), -1)
+        mask = torch.cat([torch.ones_like(prompts), is_token], dim=1)
+        if _holds_prompt(cache, length):
             hidden = base(
-                input_ids=suffix,
-                attention_mask=mask,
-                past_key_values=_repeat(cache, len(chunk)),
-                use_cache=True,
+                input_ids=suffix, attention_mask=mask, past_key_values=_repeat(cache, count), use_cache=True
             ).last_hidden_state
         else:
-            # Recurrent layers run over right padding only after the last token that counts, so it does no harm.
+            # Padding on the right comes after all that counts, for recurrent layers too.
             repeated = {
-                name: value.expand(len(chunk), *value.shape[1:]) if isinstance(value, torch.Tensor) else value
+                name: value.expand(count, *value.shape[1:]) if isinstance(value, torch.Tensor) else value
                 for name, value in base_kwargs.items()
             }
             hidden = base(
-                input_ids=torch.cat([prompt.expand(len(chunk), -1), suffix], dim=1),
-                attention_mask=mask,
-                use_cache=False,
-                **repeated,
+                input_ids=torch.cat([prompts, suffix], dim=1), attention_mask=mask, use_cache=False, **repeated
             ).last_hidden_state[:, length:]
         hidden = hidden[is_token.bool()]
-        rows = torch.arange(len(hidden), device=device)
-        of_tails = _token_log_probs(head, text_config, hidden, rows, torch.cat(tails).to(device))
-        owners = torch.repeat_interleave(torch.tensor(chunk), torch.tensor([len(tail) for tail in tails])).to(device)
-        scores = scores.index_add(0, owners, of_tails)
+        log_probs = _token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets))
+        owners = torch.tensor(chunk).repeat_interleave(torch.tensor([len(tokens) for tokens in targets]))
+        scores = scores.index_add(0, owners.to(scores.device), log_probs)
     return scores
 
 
@@ -466,122 +506,127 @@ def _token_log_probs(
     head: Callable[[torch.Tensor], torch.Tensor],
     text_config: PreTrainedConfig,
     hidden: torch.Tensor,
-    rows: torch.Tensor,
-    tokens: torch.Tensor,
+    rows: torch.LongTensor,
+    tokens: torch.LongTensor,
 ) -> torch.Tensor:
-    """log P(tokens[e] | hidden[rows[e]]) of shape (E,), for hidden (M, H) and sorted rows (E,).
+    """log P(tokens[e] | hidden[rows[e]]), (E,), for hidden (M, H), tokens (E,) and rows (E,) in ascending order.
 
-    The logits of all M rows at once would be the largest tensor of the whole computation: they are made block by block, and
-    made again in the backward pass.
+    All logits at once would be the largest tensor of the computation by far. They are made block by block, and again
+    in the backward pass.
     """
     size = max(1, LOGITS_PER_BLOCK // text_config.vocab_size)
-    starts = range(0, len(hidden), size)
-    bounds = torch.searchsorted(rows, torch.tensor([*starts, len(hidden)], device=rows.device)).tolist()
+    starts = torch.arange(0, len(hidden) + size, size)
+    bounds = torch.searchsorted(rows, starts).tolist()
 
     def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         logits = head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # Rounding can lift a certain token above 0, and the bounds of the search rest on log-probabilities being at most 0.
+        # At most 0 whatever the rounding: the bounds of the search rest on it.
         return (logits[rows, tokens] - logits.logsumexp(-1)[rows]).clamp(max=0)
 
     blocks = []
-    for start, begin, end in zip(starts, bounds, bounds[1:], strict=False):
-        block = (hidden[start : start + size], rows[begin:end] - start, tokens[begin:end])
-        if torch.is_grad_enabled():
-            blocks.append(checkpoint(of_block, *block, use_reentrant=False))
-        else:
-            blocks.append(of_block(*block))
+    for start, begin, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
+        block = (
+            hidden[start : start + size],
+            (rows[begin:end] - start).to(hidden.device),
+            tokens[begin:end].to(hidden.device),
+        )
+        blocks.append(
+            checkpoint(of_block, *block, use_reentrant=False) if torch.is_grad_enabled() else of_block(*block)
+        )
     return torch.cat(blocks)
 
 
-def _sum_along(edge_log_probs: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-    """Sums (B, R) of edge_log_probs (B, E) along paths (R, D), from the prompt outwards.
+def _sum_along(edge_log_probs: torch.Tensor, paths: torch.LongTensor) -> torch.Tensor:
+    """Sums (B, R) of edge_log_probs (B, E) along paths (R, D).
 
-    The order of the additions is fixed, so that the sum of a path is never above that of its beginning.
+    Added up from the prompt outwards, one by one, so that no path has a higher sum than its beginning.
     """
     padded = torch.nn.functional.pad(edge_log_probs, (0, 1))
-    total = padded[:, paths[:, 0]]
-    for step in paths.T[1:]:
-        total = total + padded[:, step]
+    total, *steps = padded[:, paths.to(padded.device)].unbind(-1)
+    for step in steps:
+        total = total + step
     return total
 
 
 def _additive_masks(
     base: Callable[..., Any],
     text_config: PreTrainedConfig,
-    visible: torch.Tensor,
-    query_positions: torch.Tensor,
-    key_positions: torch.Tensor,
+    visible: torch.BoolTensor,
+    query_positions: torch.LongTensor,
+    key_positions: torch.LongTensor,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Additive float masks (B, 1, Q, K) from visible (B, Q, K), in the form that the model's forward takes.
+    """Additive masks (B, 1, Q, K) from visible (B, Q, K), as the model's forward takes them: one for each kind of layer
+    where it has `layer_types`, else one for all.
 
-    One per kind of layer where the model has several, else one. A boolean mask would be added as 0 and 1 by eager attention.
-    Windows slide over positions: slots of the trie that lie side by side may be at the same position.
+    Floats, because eager attention would add a boolean mask as 0 and 1. Windows slide over positions: in the trie,
+    neighbouring slots may have the same position.
     """
     dtype = getattr(base, "dtype", torch.float32)
     window = getattr(text_config, "sliding_window", None)
 
-    def additive(visible: torch.Tensor) -> torch.Tensor:
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-
-    def sliding() -> torch.Tensor:
-        return additive(visible & (query_positions[:, :, None] - key_positions[:, None] < window))
+    def mask_of(kind: str) -> torch.Tensor:
+        hidden = ~visible
+        if kind == "sliding_attention":
+            hidden = hidden | (query_positions[:, :, None] - key_positions[:, None] >= window)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
 
     layer_types = getattr(text_config, "layer_types", None)
     if layer_types is None:
-        return additive(visible) if window is None else sliding()
-    masks = {"full_attention": lambda: additive(visible), "sliding_attention": sliding}
-    return {kind: masks[kind]() for kind in set(layer_types)}
+        return mask_of("full_attention" if window is None else "sliding_attention")
+    return {kind: mask_of(kind) for kind in set(layer_types)}
 
 
-def _prompt_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions (B, P) of left-padded tokens, 0 for padding."""
+def _prompt_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
+    """Positions (B, P) of the tokens of prompts that are padded on the left; 0 for padding."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def _prompt_lengths(
-    text_config: PreTrainedConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: LabelTrie
-) -> torch.Tensor:
-    """Number of tokens (B,) of each prompt, after checking prompts and labels against the model."""
+    text_config: PreTrainedConfig, input_ids: torch.LongTensor, attention_mask: torch.Tensor, labels: LabelTrie
+) -> torch.LongTensor:
+    """Tokens (B,) of each prompt, after a check of prompts and labels."""
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
         raise ValueError(
             f"input_ids has the shape {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)}: expected "
-            "(batch, prompt length) of both"
+            "the same (batch, prompt length) of both"
         )
     is_token = attention_mask.bool()
-    if not (is_token[:, -1].all() and (is_token[:, 1:] >= is_token[:, :-1]).all()):
+    if not (is_token[:, -1:].all() and (is_token[:, 1:] >= is_token[:, :-1]).all() and input_ids.shape[1]):
         raise ValueError("attention_mask: expected prompts of at least one token, padded on the left")
     largest = max(map(max, labels.labels))
     if largest >= text_config.vocab_size:
-        raise ValueError(f"a label holds the token id {largest}: the vocabulary has {text_config.vocab_size} tokens")
+        raise ValueError(f"a label holds the token id {largest}, outside the vocabulary of {text_config.vocab_size}")
     lengths = is_token.sum(-1)
+    longest, depth = int(lengths.max()), int(labels.node_depths.max())
     context = getattr(text_config, "max_position_embeddings", None)
-    needed = int(lengths.max()) + int(labels.node_depths.max())
-    if context is not None and needed > context:
+    if context is not None and longest + depth > context:
         raise ValueError(
-            f"the longest prompt has {int(lengths.max())} tokens and needs {needed} with the longest label: the model's "
-            f"context is {context}"
+            f"a prompt of {longest} tokens and the {depth} tokens that are read of the longest label exceed the model's "
+            f"context of {context}"
         )
     return lengths
 
 
-def _can_be_repeated(cache: Any, length: int) -> bool:
-    """Whether `cache` holds keys and values of exactly the prompt's tokens, and nothing else.
+def _holds_prompt(cache: Any, length: int) -> bool:
+    """Whether `cache` holds keys and values of exactly the prompt's tokens, so that its rows can be repeated.
 
-    It does not for recurrent states, for prompt learning that fills the cache first, and under gradient checkpointing,
+    Not so for recurrent states, for prompt learning that fills the cache beforehand, and under gradient checkpointing,
     which leaves it empty.
     """
     return (
         isinstance(cache, DynamicCache)
         and len(cache.layers) > 0
-        and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
-        and all(layer.get_seq_length() == length for layer in cache.layers)
+        and all(
+            type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and layer.get_seq_length() == length
+            for layer in cache.layers
+        )
     )
 
 
 def _repeat(cache: DynamicCache, times: int) -> DynamicCache:
-    """A cache of `times` equal rows that can grow without touching the original of one row."""
+    """A cache of `times` equal rows that grows without touching the original of one row."""
     repeated = copy.copy(cache)
     repeated.layers = [copy.copy(layer) for layer in cache.layers]
     repeated.batch_repeat_interleave(times)
