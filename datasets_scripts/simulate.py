@@ -169,7 +169,9 @@ def simulate(
         "recordings": 3 * performers * replications * len(actions),
     }
     _write_atomically(folder / "SIMULATED.txt", _NOTICE.encode())
-    _write_atomically(record_path, (json.dumps(summary, indent=2) + "\n").encode())
+    content = json.dumps(summary, indent=2) + "\n"
+    if not record_path.exists() or record_path.read_text() != content:
+        _write_atomically(record_path, content.encode())
 
     there = {entry.name for entry in os.scandir(folder)}
     missing = [

@@ -1,0 +1,313 @@
+"""What the builders of skeleton data sets share: finding files, rows, and the account of what was left out.
+
+A row holds a recording as it was recorded (nothing is resampled, padded or normalised here):
+
+    sample_id     str
+    keypoints     List(float32), flat; `shape` gives (T, persons, joints, 3); zeros where a person is absent
+    shape         List(int32)
+    body_ids      List(int64), as in the file
+    layout, fps   name of the joint layout, frames per second
+    label         ClassLabel
+    held_out      bool, a training recording that selects checkpoints and settings instead of training
+    …             the numbers of the file name
+
+A file that cannot be used is skipped; `preparation.json` beside the prepared data counts what was skipped, and lists
+every name with its reason.
+"""
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.builder import Key
+
+from action_llm import skeleton_files
+from action_llm.skeleton_bodies import valid_joints
+from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
+
+from .protocols import NotInProtocolError, Placement
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_TABLE = 64
+REPORT_NAME = "preparation.json"
+_SHOWN = 5  # names in a log line; the report has all
+
+
+class DataFolderError(ValueError):
+    """A source folder that holds nothing of the data set; the message says what it holds."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of the source folder: `path` relative to it, with "/", and what tells that it changed."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def stem(self) -> str:
+        """Name without folders and without what follows the first dot."""
+        return self.path.rsplit("/", 1)[-1].split(".", 1)[0]
+
+
+def find_files(folder: str | os.PathLike, suffix: str) -> list[SourceFile]:
+    """Files under a folder, however deep, whose name ends with `suffix` in any case, sorted by path.
+
+    Hidden files are left out: an interrupted program may have left them half written.
+
+    Raises:
+        DataFolderError: there is no such folder, or no such file in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataFolderError(f"data_dir {os.fspath(folder)!r} is not a folder")
+    found, census, folders = [], Counter(), set()
+    for base, subfolders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(base)
+        if here in folders:  # a link that leads back
+            subfolders.clear()
+            continue
+        folders.add(here)
+        for name in names:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(suffix):
+                path = Path(base, name)
+                stat = path.stat()
+                found.append(SourceFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
+            else:
+                census[Path(name).suffix.lower() or "no suffix"] += 1
+    if not found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in census.most_common(6)) or "nothing"
+        inside = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
+        raise DataFolderError(
+            f"{os.fspath(folder)!r} holds no {suffix} file in any of its {len(folders)} folders; found {kinds} "
+            f"(at the top: {inside})"
+        )
+    return sorted(found, key=lambda file: file.path)
+
+
+def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
+    """Changes when a source file is added, removed, resized or touched, or when a file in `read_with` (the code and
+    the facts that decide what becomes of them) says something else.
+
+    The cache of `datasets` compares only arguments: without this it would serve old data after either.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\0".encode())
+    for path in read_with:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def recording_row(recording: SkeletonRecording) -> dict:
+    """Columns of a row that come from the recording itself."""
+    return {
+        "keypoints": recording.keypoints.reshape(-1),
+        "shape": recording.keypoints.shape,
+        "body_ids": recording.body_ids,
+        "layout": recording.layout,
+        "fps": recording.fps,
+    }
+
+
+class SkeletonBuilder(datasets.ArrowBasedBuilder):
+    """Base of the builders: a subclass says which files there are, where each belongs, and how one is read.
+
+    `data_dir` is the folder of the raw files, nested in any way. The cache follows the files and the code that reads
+    them (`fingerprint`), so that no `hash=` need be given.
+    """
+
+    SUFFIX: ClassVar[str]
+    """End of the file names, in lower case."""
+    FIELDS: ClassVar[tuple[str, ...]]
+    """Numbers of the file name that become columns."""
+    CITATION: ClassVar[str]
+    LICENSE: ClassVar[str]
+
+    def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
+        code = [skeleton_files.__file__, __file__, inspect.getfile(type(self))]
+        read_with = [*map(Path, code), *self.facts(Path(data_dir))]
+        kwargs.setdefault("hash", fingerprint(find_files(data_dir, self.SUFFIX), read_with))
+        super().__init__(data_dir=os.fspath(data_dir), **kwargs)
+
+    # -------------------------------------------------------------------------- what a data set has to say
+
+    def facts(self, data_dir: Path) -> list[Path]:
+        """Files besides the recordings and the code on which rows depend."""
+        raise NotImplementedError
+
+    def class_names(self) -> list[str]:
+        """Names in label order."""
+        raise NotImplementedError
+
+    def split_names(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def place(self, stem: str) -> tuple[str, Placement | None, dict[str, int]]:
+        """Name of a file without suffix -> sample id, placement (None: none of this config's splits), fields.
+
+        Raises:
+            NotInProtocolError: the file is to be skipped; says why.
+        """
+        raise NotImplementedError
+
+    def read(self, path: Path) -> SkeletonRecording:
+        raise NotImplementedError
+
+    def published_counts(self) -> dict[str, int]:
+        """Recordings per split as published, for the report; empty where there are none."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------- datasets
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=self._features(), citation=self.CITATION, license=self.LICENSE)
+
+    def _features(self) -> datasets.Features:
+        return datasets.Features(
+            {
+                "sample_id": datasets.Value("string"),
+                "keypoints": datasets.List(datasets.Value("float32")),
+                "shape": datasets.List(datasets.Value("int32")),
+                "body_ids": datasets.List(datasets.Value("int64")),
+                "layout": datasets.Value("string"),
+                "fps": datasets.Value("float32"),
+                "label": datasets.ClassLabel(names=self.class_names()),
+                "held_out": datasets.Value("bool"),
+                **{field: datasets.Value("int32") for field in self.FIELDS},
+            }
+        )
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        paths: dict[str, list[str]] = {name: [] for name in self.split_names()}
+        first: dict[str, str] = {}
+        self._skipped = []
+        elsewhere = 0
+        for file in find_files(self.config.data_dir, self.SUFFIX):
+            try:
+                sample_id, placement, _ = self.place(file.stem)
+                if sample_id in first:
+                    raise NotInProtocolError("duplicate", f"{file.path} has the same name as {first[sample_id]}")
+            except NotInProtocolError as reason:
+                self._skipped.append({"file": file.path, "kind": reason.kind, "reason": reason.detail})
+                continue
+            first[sample_id] = file.path
+            if placement is None:
+                elsewhere += 1
+            else:
+                paths[placement.split].append(file.path)
+        if not any(paths.values()):
+            kinds = dict(Counter(entry["kind"] for entry in self._skipped))
+            example = f"; for example {self._skipped[0]['reason']}" if self._skipped else ""
+            raise DataFolderError(
+                f"no {self.SUFFIX} file under {self.config.data_dir!r} belongs to {self.config.name}: "
+                f"{len(self._skipped)} skipped {kinds}, {elsewhere} of other splits{example}"
+            )
+        if dl_manager.is_streaming:
+            _log_skipped(self.config.name, self._skipped)
+        report_into = None if dl_manager.is_streaming else self._output_dir
+        return [
+            datasets.SplitGenerator(
+                name=split, gen_kwargs={"report_into": report_into, "split": split, "paths": listed}
+            )
+            for split, listed in paths.items()
+        ]
+
+    def _generate_tables(
+        self, report_into: str | None, split: str, paths: list[str]
+    ) -> Iterator[tuple[Key, pa.Table]]:
+        """Tables of up to `ROWS_PER_TABLE` rows. Runs in several processes: what is skipped goes through a file."""
+        skipped: list[dict] = []
+        rows: list[dict] = []
+        number = 0
+        for path in paths:
+            try:
+                rows.append(self._row(path))
+            except NotInProtocolError as reason:
+                skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
+            if len(rows) == ROWS_PER_TABLE:
+                yield Key(0, number), self._table(rows)
+                rows, number = [], number + 1
+        if rows:
+            yield Key(0, number), self._table(rows)
+        if skipped and report_into is not None:
+            with open(Path(report_into, f"skipped-{split}-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in skipped)
+        elif skipped:
+            _log_skipped(self.config.name, skipped)
+
+    def _row(self, path: str) -> dict:
+        file = SourceFile(path, 0, 0)
+        sample_id, placement, fields = self.place(file.stem)
+        try:
+            recording = self.read(Path(self.config.data_dir, path))
+        except SkeletonFileError as error:
+            raise NotInProtocolError("unreadable", str(error)) from error
+        except OSError as error:
+            raise NotInProtocolError("unreadable", f"{path}: {error.strerror or error}") from error
+        if not valid_joints(recording.keypoints, recording.present).any():
+            frames = len(recording.present)
+            raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")
+        row = recording_row(recording)
+        return {"sample_id": sample_id, **row, "label": placement.label, "held_out": placement.held_out, **fields}
+
+    def _table(self, rows: list[dict]) -> pa.Table:
+        schema = self.info.features.arrow_schema
+        columns = []
+        for field in schema:
+            values = [row[field.name] for row in rows]
+            if pa.types.is_list(field.type):
+                flat = np.concatenate([np.asarray(value) for value in values])
+                offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])])
+                flat = pa.array(flat, type=field.type.value_type, from_pandas=False)
+                columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=field.type))
+            else:
+                columns.append(pa.array(values, type=field.type))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _download_and_prepare(self, dl_manager, verification_mode, **prepare_split_kwargs) -> None:
+        folder = Path(self._output_dir)
+        for left_over in folder.iterdir():  # of a run that was killed
+            left_over.unlink()
+        super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        for part in sorted(folder.glob("skipped-*.jsonl")):
+            self._skipped += map(json.loads, part.read_text(encoding="utf-8").splitlines())
+            part.unlink()
+        self._skipped.sort(key=lambda entry: entry["file"])
+        report = {
+            "config": self.config.name,
+            "recordings": {name: info.num_examples for name, info in self.info.splits.items()},
+            "published": self.published_counts(),
+            "skipped": dict(Counter(entry["kind"] for entry in self._skipped)),
+            "files": self._skipped,
+        }
+        (folder / REPORT_NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        counted = ", ".join(f"{count:,} {name}" for name, count in report["recordings"].items())
+        logger.info("%s: %s", self.config.name, counted)
+        _log_skipped(self.config.name, self._skipped)
+
+    @property
+    def report(self) -> dict:
+        """The content of `preparation.json`: counts, published counts, and every file that was skipped, with its reason."""
+        return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
+
+
+def _log_skipped(config: str, skipped: list[dict]) -> None:
+    for kind, count in Counter(entry["kind"] for entry in skipped).most_common():
+        reasons = [entry["reason"] for entry in skipped if entry["kind"] == kind]
+        more = f" … and {count - _SHOWN:,} more, listed in {REPORT_NAME}" if count > _SHOWN else ""
+        logger.warning("%s: skipped %s (%s): %s%s", config, f"{count:,}", kind, "; ".join(reasons[:_SHOWN]), more)

@@ -1,0 +1,59 @@
+"""One way to a prepared data set for every recipe: a protocol's name and the folder of raw files."""
+
+import os
+
+import datasets
+
+from .building import SkeletonBuilder
+from .ntu import NTUSkeletons
+from .utd_mhad import UTDMHAD
+
+
+def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
+    """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
+    table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
+    for builder in (NTUSkeletons, UTDMHAD):
+        for config in builder.BUILDER_CONFIGS:
+            table.setdefault(getattr(config, "protocol", config.name), (builder, []))[1].append(config.name)
+    return table
+
+
+PROTOCOLS = _protocols()
+
+
+def load_action_dataset(
+    name: str,
+    data_dir: str | os.PathLike,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    num_proc: int | None = None,
+    **overrides,
+) -> datasets.DatasetDict:
+    """Prepare a data set from its raw files (once; the cache follows the files) and load it.
+
+    Args:
+        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "simulated-xsub", …; `PROTOCOLS` has all.
+        data_dir: folder of the raw files, nested in any way.
+        cache_dir: where the prepared data go; None is the cache of `datasets`.
+        num_proc: processes that read.
+        **overrides: fields of the config, as `held_out_subject` of "utd-mhad".
+
+    Returns:
+        Splits `train` and `test` (one-shot: `exemplars` too). Rows as in `building`; `held_out` marks the training
+        recordings that are for selecting. Where the test classes are unseen, each split has its own `label` names and
+        those of `train` do not contain a test class.
+
+    Raises:
+        ValueError: there is no such protocol, or a field has no such value.
+        DataFolderError: the folder holds nothing of the data set; says what it holds.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    builder_class, configs = PROTOCOLS[name]
+    splits = datasets.DatasetDict()
+    for config in configs:
+        cache = None if cache_dir is None else os.fspath(cache_dir)
+        builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache, **overrides)
+        builder.download_and_prepare(num_proc=num_proc)
+        splits.update(builder.as_dataset())
+    return splits

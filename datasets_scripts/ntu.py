@@ -1,0 +1,114 @@
+"""Builder of NTU RGB+D 60 and 120 skeletons, and of simulated recordings with NTU names.
+
+    builder = NTUSkeletons(config_name="ntu60-xsub", data_dir="nturgb+d_skeletons")
+    builder.download_and_prepare(num_proc=2)
+    splits = builder.as_dataset()
+
+Configs: every protocol of `ntu_protocols.json`. A protocol with unseen classes (one-shot, LLM-AR's draws, zero-shot) is
+two configs, `…-seen` with the split `train` and `…-unseen` with `test` (and `exemplars`), each with a ClassLabel of its
+own: whoever trains on the first has no file, row or feature that names an unseen class.
+
+The data set itself cannot be downloaded without an agreement (https://rose1.ntu.edu.sg/dataset/actionRecognition/);
+`data_dir` is the folder with the unpacked `.skeleton` files of one or both archives.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import datasets
+
+from action_llm.skeleton_files import SkeletonRecording, read_skeleton
+
+from .building import DataFolderError, SkeletonBuilder
+from .protocols import NTU_PROTOCOLS, NotInProtocolError, NTUProtocol, Placement, parse_ntu_name
+
+_HERE = Path(__file__).parent
+_SIMULATION_RECORD = "simulation.json"
+
+
+@dataclass
+class NTUConfig(datasets.BuilderConfig):
+    """Config of `NTUSkeletons`.
+
+    Attributes:
+        protocol: name in `NTU_PROTOCOLS`.
+        part: "all", or "seen" or "unseen" classes of a protocol that has unseen ones.
+        skip_missing: leave out the published list of recordings without complete skeletons.
+    """
+
+    version: str = "1.0.0"
+    protocol: str = ""
+    part: str = "all"
+    skip_missing: bool = True
+
+
+def _configs() -> list[NTUConfig]:
+    return [
+        NTUConfig(name=name if part == "all" else f"{name}-{part}", protocol=name, part=part)
+        for name, protocol in NTU_PROTOCOLS.items()
+        for part in (("seen", "unseen") if protocol.has_unseen_classes else ("all",))
+    ]
+
+
+class NTUSkeletons(SkeletonBuilder):
+    """Skeletons of NTU RGB+D 60 and 120, or simulated ones; columns in `building`, plus the numbers of the name."""
+
+    BUILDER_CONFIG_CLASS = NTUConfig
+    BUILDER_CONFIGS = _configs()
+    SUFFIX = ".skeleton"
+    FIELDS = ("setup", "camera", "performer", "replication", "action")
+    CITATION = (
+        "A. Shahroudy, J. Liu, T.-T. Ng, G. Wang: NTU RGB+D: A large scale dataset for 3D human activity analysis. "
+        "CVPR 2016. J. Liu, A. Shahroudy, M. Perez, G. Wang, L.-Y. Duan, A. C. Kot: NTU RGB+D 120: A large-scale "
+        "benchmark for 3D human activity understanding. TPAMI 42(10), 2020."
+    )
+    LICENSE = "NTU RGB+D: research use under a signed agreement, no redistribution. Simulated recordings: Apache-2.0."
+
+    @cached_property
+    def protocol(self) -> NTUProtocol:
+        protocol = NTU_PROTOCOLS[self.config.protocol]
+        record = Path(self.config.data_dir, _SIMULATION_RECORD)
+        if protocol.dataset != "simulated":
+            if record.exists():
+                raise DataFolderError(
+                    f"{self.config.data_dir!r} holds simulated recordings; {self.config.name} is for recorded ones "
+                    f"(use simulated-xsub or simulated-xview)"
+                )
+            return protocol
+        if not record.exists():
+            raise DataFolderError(
+                f"{self.config.data_dir!r} has no {_SIMULATION_RECORD}: it was not written by "
+                f"action_llm_datasets.simulate, which {self.config.name} is for"
+            )
+        actions = tuple(json.loads(record.read_text(encoding="utf-8"))["actions"])
+        return replace(protocol, train_actions=actions, test_actions=actions)
+
+    def facts(self, data_dir: Path) -> list[Path]:
+        names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")
+        record = data_dir / _SIMULATION_RECORD
+        return [*(_HERE / name for name in names), *([record] if record.exists() else [])]
+
+    def split_names(self) -> tuple[str, ...]:
+        splits = self.protocol.splits
+        return {"all": splits, "seen": splits[:1], "unseen": splits[1:]}[self.config.part]
+
+    def class_names(self) -> list[str]:
+        return self.protocol.class_names(self.split_names()[0])
+
+    def place(self, stem: str) -> tuple[str, Placement | None, dict[str, int]]:
+        name = parse_ntu_name(stem)
+        placement = self.protocol.place(name)
+        if self.config.skip_missing and str(name) in self.protocol.missing:
+            raise NotInProtocolError("missing skeleton", f"{name} is on the list of incomplete skeletons")
+        if placement.split not in self.split_names():
+            placement = None
+        return str(name), placement, name._asdict()
+
+    def read(self, path: Path) -> SkeletonRecording:
+        return read_skeleton(path)
+
+    def published_counts(self) -> dict[str, int]:
+        counts = self.protocol.counts.get("clean" if self.config.skip_missing else "full", {})
+        return {split: count for split, count in counts.items() if split in self.split_names()}

@@ -1,0 +1,194 @@
+"""Who trains and who is tested: the protocols of NTU RGB+D 60 and 120 as functions of file names.
+
+The facts (subject lists, unseen classes, published counts, class names) are data: `ntu_protocols.json`,
+`ntu_classes.json` and `ntu_missing_skeletons.txt` beside this file, with the source of each. Nothing here touches a
+recording, so the splits of a list of names can be counted without one.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+_HERE = Path(__file__).parent
+_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.IGNORECASE)
+
+
+class NotInProtocolError(ValueError):
+    """A recording that a protocol does not use. `kind` is one of few words to count by, `detail` says it in full."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class NTUName(NamedTuple):
+    """The numbers of an NTU file name, all counted from 1."""
+
+    setup: int
+    camera: int
+    performer: int
+    replication: int
+    action: int
+
+    def __str__(self) -> str:
+        return "S{:03d}C{:03d}P{:03d}R{:03d}A{:03d}".format(*self)
+
+
+def parse_ntu_name(stem: str) -> NTUName:
+    """`S001C002P003R002A013` in any case -> its numbers. NotInProtocolError for any other name."""
+    match = _NAME.fullmatch(stem)
+    if match is None:
+        raise NotInProtocolError("name", f"found {stem!r}, expected SsssCcccPpppRrrrAaaa with three digits each")
+    return NTUName(*map(int, match.groups()))
+
+
+class Placement(NamedTuple):
+    """Where a recording belongs: its split, the position of its class in that split's names, and whether it selects."""
+
+    split: str
+    label: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class NTUProtocol:
+    """One way to split NTU RGB+D (or simulated recordings with NTU names).
+
+    Attributes:
+        name: as recipes call it, "ntu60-xsub".
+        dataset: "ntu60", "ntu120" or "simulated".
+        split_by: field of the name that decides between train and test; None where the class alone decides.
+        train, test: values of that field.
+        train_actions, test_actions: action ids in label order. The same in both, or disjoint (unseen classes).
+        exemplars: names of the one-shot exemplars.
+        held_out: performers whose training recordings serve to select checkpoints and settings.
+        counts: published or computed counts, {"full" | "clean": {split: recordings}}; empty where there are none.
+    """
+
+    name: str
+    dataset: str
+    split_by: str | None
+    train: frozenset[int]
+    test: frozenset[int]
+    train_actions: tuple[int, ...]
+    test_actions: tuple[int, ...]
+    exemplars: frozenset[str]
+    held_out: frozenset[int]
+    counts: dict[str, dict[str, int]]
+
+    @cached_property
+    def _train_labels(self) -> dict[int, int]:
+        return {action: label for label, action in enumerate(self.train_actions)}
+
+    @cached_property
+    def _test_labels(self) -> dict[int, int]:
+        return {action: label for label, action in enumerate(self.test_actions)}
+
+    @property
+    def has_unseen_classes(self) -> bool:
+        return self.train_actions != self.test_actions
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "exemplars", "test") if self.exemplars else ("train", "test")
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Names without complete skeletons; simulated recordings that bear such a name are complete."""
+        return frozenset() if self.dataset == "simulated" else ntu_missing_skeletons()
+
+    def actions(self, split: str) -> tuple[int, ...]:
+        """Action ids of a split in label order."""
+        return self.train_actions if split == "train" else self.test_actions
+
+    def class_names(self, split: str) -> list[str]:
+        """Class names of a split in label order. Those of `train` do not contain an unseen class."""
+        names = ntu_class_names()
+        return [names[action - 1] for action in self.actions(split)]
+
+    def place(self, name: NTUName) -> Placement:
+        """Split, label and role of a recording; NotInProtocolError, with the reason, for one that is in no split."""
+        self._check_in_dataset(name)
+        value = None if self.split_by is None else getattr(name, self.split_by)
+        train_label, test_label = self._train_labels.get(name.action), self._test_labels.get(name.action)
+        if train_label is not None and (value is None or value in self.train):
+            return Placement("train", train_label, name.performer in self.held_out)
+        if test_label is not None and (value is None or value in self.test):
+            split = "exemplars" if str(name) in self.exemplars else "test"
+            return Placement(split, test_label, False)
+        if train_label is None and test_label is None:
+            raise NotInProtocolError("action", f"action A{name.action:03d} is not in {self.name}")
+        seen = "seen" if test_label is None else "unseen"
+        raise NotInProtocolError("unused", f"{self.name} has no use for {seen} classes of {self.split_by} {value}")
+
+    def _check_in_dataset(self, name: NTUName) -> None:
+        limits = _facts()["datasets"][self.dataset]
+        for field, letter in (("action", "A"), ("performer", "P"), ("camera", "C"), ("setup", "S")):
+            number, limit = getattr(name, field), limits[field + "s"]
+            if not 1 <= number <= limit:
+                raise NotInProtocolError(
+                    field,
+                    f"{field} {letter}{number:03d} is not in {limits['title']}, expected {letter}001 to {letter}{limit:03d}",
+                )
+
+
+@cache
+def _facts() -> dict:
+    return json.loads((_HERE / "ntu_protocols.json").read_text(encoding="utf-8"))
+
+
+@cache
+def ntu_class_names() -> tuple[str, ...]:
+    """The 120 class names in label order; NTU RGB+D 60 has the first 60."""
+    classes = json.loads((_HERE / "ntu_classes.json").read_text(encoding="utf-8"))["classes"]
+    return tuple(entry["name"] for entry in classes)
+
+
+@cache
+def ntu_missing_skeletons() -> frozenset[str]:
+    """The 535 recordings of NTU RGB+D 120 without complete skeletons; 302 of them are in NTU RGB+D 60."""
+    lines = (_HERE / "ntu_missing_skeletons.txt").read_text(encoding="utf-8").split("\n")
+    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _build(name: str, facts: dict) -> NTUProtocol:
+    every = tuple(range(1, _facts()["datasets"][facts["dataset"]]["actions"] + 1))
+    unseen = tuple(facts.get("unseen_actions", ()))
+    # Zero-shot protocols also split by performer, as X-Sub of the same data set does.
+    rule = _facts()["protocols"][facts["performers_of"]] if "performers_of" in facts else facts
+    return NTUProtocol(
+        name=name,
+        dataset=facts["dataset"],
+        split_by=rule.get("split_by"),
+        train=frozenset(rule.get("train", ())),
+        test=frozenset(rule.get("test", ())),
+        train_actions=tuple(action for action in every if action not in unseen),
+        test_actions=unseen or every,
+        exemplars=frozenset(facts.get("exemplars", ())),
+        held_out=frozenset(facts["held_out_performers"]),
+        counts=facts.get("counts", {}),
+    )
+
+
+NTU_PROTOCOLS: dict[str, NTUProtocol] = {name: _build(name, facts) for name, facts in _facts()["protocols"].items()}
+
+
+def split_counts(protocol: NTUProtocol, names: Iterable[str], *, skip_missing: bool = True) -> dict[str, int]:
+    """Recordings per split of a list of NTU names, with "held_out" for those of train that select; others do not count."""
+    counts = dict.fromkeys([*protocol.splits, "held_out"], 0)
+    missing = protocol.missing if skip_missing else frozenset()
+    for text in names:
+        try:
+            name = parse_ntu_name(text)
+            placement = protocol.place(name)
+        except NotInProtocolError:
+            continue
+        if str(name) not in missing:
+            counts[placement.split] += 1
+            counts["held_out"] += placement.held_out
+    return counts
