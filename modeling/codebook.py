@@ -92,8 +92,8 @@ class Codebook(nn.Module):
         Index of the nearest code (LLM-AR, Eq. 1). Equal to the nearest in exact arithmetic, ties excepted, for
         tangent norms up to 15 / √c unless more than `NUM_CANDIDATES` codes lie within the rounding of `distances`.
 
-        The matrix product names the candidates; because its rounding can be larger than the difference between codes
-        of nearly the same direction, the exact distance, in float64 where the device has it, chooses among them.
+        The matrix product, a lower bound, names the candidates; because its rounding can be larger than the difference
+        between codes of nearly the same direction, the exact distance, in float64 where the device has it, chooses.
 
         Args:
             distances (`torch.Tensor` of shape `(num_latents, num_codes)`): `pairwise_distance(latents, codes)`.
@@ -136,7 +136,7 @@ class Codebook(nn.Module):
         little apart.
         """
         size = len(self.weight)
-        codes = from_first_rank(self._random_latents(latents, size))
+        codes = from_first_rank(self._spread_latents(latents, size))
         for _ in range(KMEANS_ITERATIONS):
             counts, sums = self._statistics(latents, self._assign(latents, codes))
             reseeds = from_first_rank(self._random_latents(latents, size))
@@ -163,6 +163,20 @@ class Codebook(nn.Module):
             spread = (latents - latents.mean(dim=0)).square().mean().sqrt()
             chosen = chosen + 0.01 * spread * torch.randn_like(chosen)
         return chosen
+
+    def _spread_latents(self, latents: torch.Tensor, number: int) -> torch.Tensor:
+        """
+        `number` rows by k-means++: each is drawn with a probability proportional to its squared distance from those
+        before it. Without it, clumps that no first centre falls into are never served.
+        """
+        rows = self._random_latents(latents, number)
+        nearest = torch.full_like(latents[:, 0], float("inf"))
+        for place in range(1, min(number, len(latents))):
+            nearest = torch.minimum(nearest, (latents - rows[place - 1]).square().sum(dim=1))
+            if nearest.max() == 0:  # fewer distinct latents than codes: the random rows are as good as any
+                break
+            rows[place] = latents[torch.multinomial(nearest, 1).item()]
+        return rows
 
     @torch.no_grad()
     def _follow(self, latents: torch.Tensor, ids: torch.Tensor) -> None:
