@@ -1,0 +1,618 @@
+"""Exact label scores against the definition: every label alone behind its prompt, no padding, no cache, no trie."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    CONFIG_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModel,
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    FalconMambaConfig,
+    Gemma2Config,
+    GPT2Config,
+    JambaConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from action_llm import label_scoring
+from action_llm.label_scoring import (
+    TRIE_MODEL_TYPES,
+    LabelTrie,
+    most_likely_label,
+    score_labels,
+    supports_label_trie,
+)
+
+VOCABULARY = 61
+END = 1
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 96,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES, num_key_value_heads=4),
+    "llama-gqa-tied": LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8),
+    "qwen3-window": Qwen3Config(
+        **SIZES, num_key_value_heads=2, head_dim=8, use_sliding_window=True, sliding_window=5, max_window_layers=1
+    ),
+    "mistral-window": MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=5),
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=96),
+    "gemma2-window": Gemma2Config(
+        **SIZES,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=5,
+        attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0,
+    ),
+}
+# Soft-capping of attention logits exists in eager attention only.
+CASES = [
+    (family, attention)
+    for family in CONFIGS
+    for attention in ("sdpa", "eager")
+    if (family, attention) != ("gemma2-window", "sdpa")
+]
+
+
+def random_model(cls, config, attention="sdpa", dtype=torch.float32, seed=0):
+    """A model with weights large enough for every token to matter."""
+    torch.manual_seed(seed)
+    model = cls.from_config(config, attn_implementation=attention).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    return model.to(dtype)
+
+
+def in_float64(model, monkeypatch):
+    """The model without the float32 islands of the families' code: normalisation, and softmax of eager attention."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if "RMSNorm" in type(child).__name__:
+                setattr(module, name, nn.RMSNorm(child.weight.shape, eps=1e-6, dtype=torch.float64))
+    softmax = nn.functional.softmax
+    monkeypatch.setattr(nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
+    return model.double()
+
+
+def causal_lm(family, attention="sdpa", dtype=torch.float32):
+    """(whole model, base, head) of a family in CONFIGS."""
+    model = random_model(AutoModelForCausalLM, CONFIGS[family], attention, dtype)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+
+    def head(hidden):
+        logits = model.lm_head(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return model, model.base_model, head
+
+
+def left_padded(prompts):
+    """(input_ids, attention_mask) of prompts of several lengths. What stands in the padding must not matter."""
+    length = max(map(len, prompts))
+    generator = torch.Generator().manual_seed(len(prompts))
+    input_ids = torch.randint(0, VOCABULARY, (len(prompts), length), generator=generator)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, length - len(prompt) :] = 1
+    return input_ids, mask
+
+
+def random_prompts(*lengths, seed=0):
+    rng = random.Random(seed)
+    return [[rng.randrange(2, VOCABULARY) for _ in range(length)] for length in lengths]
+
+
+def random_labels(count, seed=0, alphabet=range(2, 6), longest=5):
+    """Distinct names over a small alphabet, so that many begin alike, each with the end token."""
+    rng = random.Random(seed)
+    labels = {}
+    while len(labels) < count:
+        labels[(*(rng.choice(alphabet) for _ in range(rng.randint(1, longest))), END)] = None
+    return [list(label) for label in labels]
+
+
+def scores_alone(logits_of, prompts, labels):
+    """The definition: sum of log P(token | prompt and tokens before), one sequence at a time."""
+    rows = []
+    for prompt in prompts:
+        row = []
+        for label in labels:
+            sequence = torch.tensor([prompt + label[:-1]])
+            log_probs = logits_of(sequence)[0, len(prompt) - 1 :].log_softmax(-1)
+            row.append(log_probs.gather(1, torch.tensor(label)[:, None]).sum())
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def assert_exact(base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), **kwargs):
+    """Both ways equal `expected`, and the early stop finds its arg-max."""
+    trie = LabelTrie(labels)
+    inputs = (base, head, base.config, *left_padded(prompts), trie)
+    for method in methods:
+        scores = score_labels(*inputs, method, **kwargs)
+        torch.testing.assert_close(scores, expected.to(scores.dtype), rtol=0, atol=tolerance)
+    best = most_likely_label(*inputs, base_kwargs=kwargs.get("base_kwargs"))
+    assert (expected.gather(1, best.indices[:, None])[:, 0] >= expected.amax(1) - tolerance).all()
+    torch.testing.assert_close(best.log_probs, expected.amax(1).to(best.log_probs.dtype), rtol=0, atol=tolerance)
+    assert (best.num_nodes <= trie.num_nodes).all()
+
+
+# --- the trie itself
+
+
+def prefix_codes(longest=4, alphabet=4, most=12):
+    """Lists of distinct token lists, none of which begins another: their last token is END."""
+    names = st.lists(st.integers(2, 1 + alphabet), max_size=longest).map(lambda name: (*name, END))
+    return st.lists(names, min_size=1, max_size=most, unique=True).map(lambda labels: [list(x) for x in labels])
+
+
+@given(prefix_codes())
+def test_trie_holds_every_prefix_once(labels):
+    trie = LabelTrie(labels)
+    inner = {tuple(label[:n]) for label in labels for n in range(1, len(label))}
+    prefixes = {tuple(label[:n]) for label in labels for n in range(1, len(label) + 1)}
+    assert len(trie) == len(labels)
+    assert trie.num_nodes == len(inner)
+    assert len(trie.edge_tokens) == len(prefixes)
+    assert trie.edge_parents.tolist() == sorted(trie.edge_parents.tolist())
+
+    names = [tuple(trie.node_tokens[[a for a in row if a >= 0]].tolist()) for row in trie.node_ancestors.tolist()]
+    assert set(names[1:]) == inner and names[0] == ()
+    assert trie.node_depths.tolist() == [len(name) for name in names]
+    sees = trie.sees(torch.arange(len(names))[None], torch.arange(len(names))[None])[0]
+    for query, name in enumerate(names):
+        for key, other in enumerate(names):
+            assert sees[query, key] == (key > 0 and name[: len(other)] == other)
+
+    edges = [
+        (*names[parent], token) for parent, token in zip(trie.edge_parents, trie.edge_tokens.tolist(), strict=True)
+    ]
+    for paths, ends in ((trie.node_paths, names), (trie.label_paths, labels)):
+        for path, end in zip(paths.tolist(), ends, strict=True):
+            assert [edges[edge] for edge in path if edge < len(edges)] == [
+                tuple(end[:n]) for n in range(1, len(end) + 1)
+            ]
+    assert [names[parent] for parent in trie.label_parents] == [tuple(label[:-1]) for label in labels]
+
+
+@given(prefix_codes(), st.integers(1, 8))
+def test_split_covers_every_label_within_the_bound(labels, max_nodes):
+    pieces = LabelTrie(labels).split(max_nodes)
+    assert sorted(index for indices, _ in pieces for index in indices) == list(range(len(labels)))
+    for indices, trie in pieces:
+        assert [list(label) for label in trie.labels] == [labels[index] for index in indices]
+        assert trie.num_nodes <= max_nodes or len(trie) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([], ValueError, "label_ids is empty"),
+        ([[5, END], []], ValueError, r"label_ids\[1\] is empty"),
+        ([[5, END], [6, END], [5, END]], ValueError, r"label_ids\[0\] and label_ids\[2\] are both \[5, 1\]"),
+        ([[5], [5, 6]], ValueError, r"label_ids\[0\] is the beginning of label_ids\[1\].*end token"),
+        ([[4, END], [5, 6, 7], [5, 6]], ValueError, r"label_ids\[2\] is the beginning of label_ids\[1\]"),
+        ([[5, -100]], ValueError, "-100"),
+        ([[5.0, END]], TypeError, "5.0"),
+        ([[True, END]], TypeError, "True"),
+    ],
+)
+def test_bad_labels(labels, error, message):
+    with pytest.raises(error, match=message):
+        LabelTrie(labels)
+
+
+# --- equal to the definition
+
+
+@pytest.mark.parametrize(("family", "attention"), CASES)
+def test_float32_scores_equal_each_label_alone(family, attention):
+    model, base, head = causal_lm(family, attention)
+    prompts, labels = random_prompts(9, 4, 1, 12), random_labels(14)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+        assert_exact(base, head, prompts, labels, expected, 1e-4)
+
+
+@pytest.mark.parametrize(("family", "attention"), CASES)
+def test_float64_scores_equal_each_label_alone(family, attention, monkeypatch):
+    model, base, head = causal_lm(family, attention)
+    in_float64(model, monkeypatch)
+    prompts, labels = random_prompts(9, 4, 1, 12), random_labels(14)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels)
+        assert expected.dtype == torch.float64
+        assert_exact(base, head, prompts, labels, expected, 1e-10)
+
+
+@pytest.fixture(scope="module")
+def float64_models():
+    """A model with learned positions, and a rotary one whose windows are shorter than most prompts."""
+    models = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for family in ("gpt2", "qwen3-window"):
+            model, base, head = causal_lm(family)
+            in_float64(model, monkeypatch)
+            models[family] = base, head
+        yield models
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3-window"])
+@settings(max_examples=15, deadline=None)
+@given(
+    labels=prefix_codes(),
+    prompts=st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=9), min_size=1, max_size=3),
+)
+def test_any_labels_and_prompts(float64_models, family, labels, prompts):
+    base, head = float64_models[family]
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels)
+        assert_exact(base, head, prompts, labels, expected, 1e-10)
+
+
+@pytest.mark.parametrize("model_type", sorted(TRIE_MODEL_TYPES))
+def test_every_family_on_the_trie(model_type):
+    """Each name in TRIE_MODEL_TYPES has earned its place, with windows shorter than the prompt where it has windows."""
+    sizes = SIZES | {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "rotary_dim": 4,
+        "sliding_window": 5,
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 8,
+        "num_local_experts": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+    }
+    config_class = CONFIG_MAPPING[model_type]
+    default = config_class()
+    config = config_class(**{name: value for name, value in sizes.items() if hasattr(default, name)})
+    attention = "sdpa" if model_type not in ("gemma2", "gpt_oss", "gptj") else "eager"
+    base = random_model(AutoModel, config, attention)
+    assert supports_label_trie(base.config, base.config._attn_implementation)
+    weight = torch.randn(VOCABULARY, 32, generator=torch.Generator().manual_seed(0)) * 0.3
+
+    def head(hidden):
+        return hidden @ weight.T
+
+    prompts, labels = random_prompts(9, 6), random_labels(6)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels)
+        assert_exact(base, head, prompts, labels, expected, 2e-4)
+
+
+def test_probabilities_of_a_complete_code_sum_to_one():
+    """Every sequence of up to three tokens that the end token closes, and every one of four: together they are certain."""
+    alphabet, length = range(4), 4
+    labels, open_ends = [], [[]]
+    for _ in range(length - 1):
+        labels += [[*beginning, END] for beginning in open_ends]
+        open_ends = [[*beginning, token] for beginning in open_ends for token in alphabet if token != END]
+    labels += [[*beginning, token] for beginning in open_ends for token in alphabet]
+    model = random_model(
+        AutoModelForCausalLM, LlamaConfig(**SIZES | {"vocab_size": 4}, num_key_value_heads=2), dtype=torch.float64
+    )
+    input_ids, mask = left_padded([[2, 3, 0], [3]])
+    inputs = (model.model, model.lm_head, model.config, input_ids % 4, mask, LabelTrie(labels))
+    with torch.no_grad():
+        for method in ("trie", "cache"):
+            total = score_labels(*inputs, method).exp().sum(1)
+            torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
+            torch.testing.assert_close(total.double().log(), torch.zeros_like(total), rtol=0, atol=1e-6)
+
+
+def test_class_names_of_many_words():
+    """120 labels of 2 to 13 tokens with common beginnings, as the word pieces of NTU RGB+D 120's names have."""
+    rng = random.Random(0)
+    names = {(rng.randrange(2, 20),): None}
+    while len(names) < 120:
+        beginning = rng.choice(list(names))[: rng.randint(0, 6)]
+        names[(*beginning, *(rng.randrange(2, VOCABULARY) for _ in range(rng.randint(1, 5))))] = None
+    labels = [[*name, END] for name in names]
+    model, base, head = causal_lm("llama-gqa-tied")
+    prompts = random_prompts(30, 17)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+        assert_exact(base, head, prompts, labels, expected, 1e-4)
+
+
+def test_lora_on_the_backbone():
+    model, base, head = causal_lm("llama")
+    prompts, labels = random_prompts(8, 5), random_labels(10)
+    with torch.no_grad():
+        without = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+    adapted = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    ).eval()
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+        assert (expected - without).abs().max() > 0.1
+        inputs = (adapted, head, model.config, *left_padded(prompts), LabelTrie(labels))
+        for method in ("trie", "cache"):
+            torch.testing.assert_close(score_labels(*inputs, method), expected, rtol=0, atol=1e-4)
+        assert torch.equal(most_likely_label(*inputs).indices, expected.argmax(1))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype, attention):
+    """No overflow of masked rows, log-probabilities in float32, and the error of the arithmetic, not more."""
+    model, base, head = causal_lm("llama-gqa-tied", attention, dtype)
+    with torch.no_grad():
+        for parameter in base.layers.parameters():
+            parameter.mul_(0.5)
+    prompts, labels = random_prompts(9, 2), random_labels(10)
+    inputs = (base, head, base.config, *left_padded(prompts), LabelTrie(labels))
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids).logits.float(), prompts, labels)
+        for method in ("trie", "cache"):
+            scores = score_labels(*inputs, method)
+            assert scores.dtype == torch.float32
+            torch.testing.assert_close(scores, expected, rtol=0, atol=0.5 if dtype == torch.bfloat16 else 0.1)
+        assert most_likely_label(*inputs).log_probs.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["trie", "cache"])
+def test_memory_bounds_do_not_change_the_result(method, monkeypatch):
+    model, base, head = causal_lm("qwen3-window")
+    in_float64(model, monkeypatch)
+    reads = []
+    handle = base.register_forward_pre_hook(lambda m, a, kw: reads.append(kw["input_ids"].numel()), with_kwargs=True)
+    inputs = (base, head, base.config, *left_padded(random_prompts(7, 3)), LabelTrie(random_labels(20)), method)
+    with torch.no_grad():
+        whole = score_labels(*inputs)
+        passes, reads[:] = len(reads), []
+        monkeypatch.setattr(label_scoring, "LOGITS_PER_BLOCK", 3 * VOCABULARY)
+        parts = score_labels(*inputs, tokens_per_pass=36)
+    handle.remove()
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
+    assert len(reads) > passes and max(reads) <= 36
+
+
+# --- gradients
+
+
+@pytest.mark.parametrize("method", ["trie", "cache"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_equal_those_of_each_label_alone(method, checkpointing, monkeypatch):
+    model, base, head = causal_lm("llama-gqa-tied")
+    in_float64(model, monkeypatch)
+    prompts, labels = random_prompts(6, 3), random_labels(7)
+    weights = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (scores_alone(lambda ids: model(ids).logits, prompts, labels) * weights).sum().backward()
+    expected = [parameter.grad.clone() for parameter in base.parameters()]
+    model.zero_grad()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.train()  # without dropout in its config
+    scores = score_labels(base, head, base.config, *left_padded(prompts), LabelTrie(labels), method)
+    (scores * weights).sum().backward()
+    for parameter, grad in zip(base.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, grad, rtol=1e-8, atol=1e-10)
+
+
+# --- models that cannot branch, and how they are told
+
+
+def test_what_the_trie_supports():
+    llama = CONFIGS["llama"]
+    assert supports_label_trie(llama, "sdpa") and supports_label_trie(llama, "eager")
+    for attention in ("flash_attention_2", "flex_attention", "unheard_of", None):
+        assert not supports_label_trie(llama, attention)
+    for name, parameters in {
+        "dynamic": {"factor": 2.0},
+        "longrope": {
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0] * 4,
+            "original_max_position_embeddings": 16,
+            "factor": 2.0,
+        },
+    }.items():
+        rope = {"rope_type": name, "rope_theta": 1e4, **parameters}
+        assert not supports_label_trie(LlamaConfig(**SIZES, rope_parameters=rope), "sdpa")
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 48}
+    assert supports_label_trie(LlamaConfig(**SIZES, rope_parameters=yarn), "sdpa")
+    for config in (BloomConfig(), FalconConfig(alibi=True), MambaConfig(), JambaConfig()):
+        assert not supports_label_trie(config, "sdpa") and not supports_label_trie(config, "eager")
+    # Attention of one's own is fine where it was registered with a dense mask function.
+    AttentionInterface.register("label_scoring_test", sdpa_attention_forward)
+    assert not supports_label_trie(llama, "label_scoring_test")
+    AttentionMaskInterface.register("label_scoring_test", sdpa_mask)
+    assert supports_label_trie(llama, "label_scoring_test")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+        FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True),
+        MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
+        FalconMambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
+        JambaConfig(
+            **SIZES,
+            num_key_value_heads=2,
+            num_experts=2,
+            attn_layer_offset=1,
+            attn_layer_period=2,
+            mamba_d_state=4,
+            mamba_dt_rank=4,
+            use_mamba_kernels=False,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_reference_serves_models_that_cannot_branch(config):
+    """ALiBi and recurrent layers."""
+    model = random_model(AutoModelForCausalLM, config, "eager")
+    base, prompts, labels = model.base_model, random_prompts(7, 3), random_labels(8)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids, use_cache=False).logits, prompts, labels)
+        assert_exact(base, model.lm_head, prompts, labels, expected, 1e-4, methods=("auto", "cache"))
+    with pytest.raises(ValueError, match=f"'trie' is not known to be exact for model_type '{config.model_type}'"):
+        score_labels(base, model.lm_head, base.config, *left_padded(prompts), LabelTrie(labels), "trie")
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIGS["llama"], MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2)]
+)
+def test_vectors_beside_the_prompt(config):
+    """Arguments that belong to the prompt go with its rows, and with no row of a label."""
+    placeholder = 60
+
+    class WithVectors(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.config = model, model.config
+
+        def forward(self, input_ids, vectors=None, note=None, **kwargs):
+            embeds = self.model.get_input_embeddings()(input_ids)
+            places = input_ids == placeholder
+            assert places.any() == (vectors is not None) == (note == "prompt")
+            if vectors is not None:
+                embeds = embeds.masked_scatter(places[..., None], vectors)
+            return self.model(inputs_embeds=embeds, **kwargs)
+
+    model = random_model(AutoModelForCausalLM, config, "eager")
+    base = WithVectors(model.base_model)
+    prompts = [[5, placeholder, 6, placeholder, 7], [placeholder, placeholder, 8]]
+    vectors = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0))
+    labels = random_labels(8)
+    with torch.no_grad():
+        expected = torch.cat(
+            [
+                scores_alone(
+                    lambda ids, row=row: model.lm_head(base(ids, vectors=row, note="prompt").last_hidden_state),
+                    [prompt],
+                    labels,
+                )
+                for prompt, row in zip(prompts, vectors[:, None], strict=True)
+            ]
+        )
+        methods = ("auto", "cache")
+        kwargs = {"vectors": vectors, "note": "prompt"}
+        assert_exact(base, model.lm_head, prompts, labels, expected, 1e-4, methods, base_kwargs=kwargs)
+
+
+# --- the arg-max alone
+
+
+def test_most_likely_label_breaks_ties_like_argmax():
+    """Where all tokens are equally likely, labels of the same length tie, and the first of the shortest wins."""
+    _, base, _ = causal_lm("llama")
+    labels = [[3, 4, END], [2, 5, END], [6, END], [5, END], [2, END]]
+    inputs = (base, lambda hidden: torch.zeros(*hidden.shape[:-1], VOCABULARY), base.config)
+    inputs = (*inputs, *left_padded(random_prompts(4, 2)), LabelTrie(labels))
+    for nodes_per_step in (1, 2, 50):
+        best = most_likely_label(*inputs, nodes_per_step=nodes_per_step)
+        assert best.indices.tolist() == [2, 2] == score_labels(*inputs).argmax(1).tolist()
+        torch.testing.assert_close(best.log_probs, torch.full((2,), -2 * torch.tensor(float(VOCABULARY)).log()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(labels=prefix_codes(), seed=st.integers(0, 1000), sharpness=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
+def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness):
+    base, head = float64_models["gpt2"]
+
+    def sharpened(hidden):
+        return sharpness * head(hidden)
+
+    inputs = (base, sharpened, base.config, *left_padded(random_prompts(5, 3, 8, seed=seed)), LabelTrie(labels))
+    with torch.no_grad():
+        scores = score_labels(*inputs, "trie")
+    for nodes_per_step in (1, 3):
+        best = most_likely_label(*inputs, nodes_per_step=nodes_per_step)
+        chosen = scores.gather(1, best.indices[:, None])[:, 0]
+        assert ((best.indices == scores.argmax(1)) | (scores.amax(1) - chosen < 1e-10)).all()
+        torch.testing.assert_close(best.log_probs, scores.amax(1), rtol=0, atol=1e-10)
+
+
+def test_most_likely_label_reads_little_where_the_model_is_sure():
+    """A model that is certain of its next token, and a list with the label that it says: few others are looked at."""
+    _, base, head = causal_lm("llama")
+    read = []
+
+    def sharpened(hidden):
+        read.append(len(hidden))
+        return 1000 * head(hidden)
+
+    (prompt,) = prompts = random_prompts(6)
+    said = []
+    with torch.no_grad():
+        while len(said) < 6:
+            said.append(head(base(torch.tensor([prompt + said])).last_hidden_state[0, -1]).argmax().item())
+    others = [label for label in random_labels(60, alphabet=range(2, 12)) if label[0] != said[0]]
+    others += [[*said[:n], *label] for n, label in enumerate(others[:5], 1) if label[0] != said[n]]
+    trie = LabelTrie([*others, said])
+    inputs = (base, sharpened, base.config, *left_padded(prompts), trie)
+    best = most_likely_label(*inputs, nodes_per_step=1)
+    assert best.indices.tolist() == [len(others)]
+    # Its five nodes need four steps at most, which double: 1 + 2 + 4 + 8.
+    assert 5 <= best.num_nodes.item() <= 15 and trie.num_nodes > 100
+    assert sum(read) == 1 + best.num_nodes.item()  # rows of logits: the prompt, and each node once
+
+
+def test_logits_that_are_not_numbers():
+    _, base, _ = causal_lm("llama")
+    inputs = (base, lambda hidden: torch.full((*hidden.shape[:-1], VOCABULARY), torch.nan), base.config)
+    with pytest.raises(ValueError, match="not numbers"):
+        most_likely_label(*inputs, *left_padded(random_prompts(4)), LabelTrie(random_labels(5)))
+
+
+# --- bad input
+
+
+def test_bad_input():
+    _, base, head = causal_lm("gpt2")
+    trie = LabelTrie([[5, 6, END]])
+    ids, mask = left_padded(random_prompts(4, 2))
+
+    def score(input_ids=ids, attention_mask=mask, labels=trie, method="auto"):
+        return score_labels(base, head, base.config, input_ids, attention_mask, labels, method)
+
+    with pytest.raises(ValueError, match="'fast': expected 'auto', 'trie' or 'cache'"):
+        score(method="fast")
+    with pytest.raises(ValueError, match="padded on the left"):
+        score(attention_mask=mask.flip(1))
+    with pytest.raises(ValueError, match="at least one token"):
+        score(attention_mask=mask * torch.tensor([[1], [0]]))
+    with pytest.raises(ValueError, match=r"shape \(2, 4\) and attention_mask \(2, 3\)"):
+        score(attention_mask=mask[:, 1:])
+    with pytest.raises(ValueError, match="token id 61, outside the vocabulary of 61"):
+        score(labels=LabelTrie([[5, VOCABULARY, END]]))
+    long = torch.ones(1, 95, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"prompt of 95 tokens and the 2 tokens .* context of 96"):
+        score(long, long)
+    assert score(long[:, 1:], long[:, 1:]).isfinite().all()
