@@ -56,7 +56,7 @@ def pick_up(take: Take) -> Motion:
 
 def throw(take: Take) -> Motion:
     person, s, main = take.person, take.sign, take.main
-    ready, cocked, release, through, end = take.start(0.6, 0.24, 0.28, 0.5)
+    ready, cocked, release, through, end = take.start(0.6, 0.29, 0.3, 0.5)
     motion = Motion(take)
     size, force = person.stature / 1.7, person.amplitude
     overhand = take.likes(0.75)
@@ -270,7 +270,7 @@ def wave_hand(take: Take) -> Motion:
     swing = np.array([width, -0.15 * width, 0.0])
     keys = np.concatenate([[begin], waves, [down]])
     elbow = (0.75 + 0.2 * height, -0.75, 0.1)
-    bend = 0.35 * np.clip(take.vary(1.0, 0.5), 0, 2)
+    bend = 0.28 * np.clip(take.vary(1.0, 0.4), 0, 1.8)
     motion.reach(
         main,
         keys,
@@ -598,7 +598,7 @@ def fall(take: Take) -> Motion:
         hands = [(0.45, -0.5, 0.5), (0.35, -0.3, 0.75), (0.2, -0.45, 0.6)]
     else:  # onto the knees, then flat forward on the hands
         flat = 0.97 * person.leg + person.hip_drop + 0.09 * size  # the toes stay, so the legs end up straight
-        motion.move(keys, [[0, 0, 0], [0, -0.42 * size, 0.08], [0, lying + 0.08, 0.8 * flat], [0, lying, flat]])
+        motion.move(keys, [[0, 0, 0], [0, -0.34 * size, 0.05], [0, lying + 0.18, 0.82 * flat], [0, lying, flat]])
         motion.turn("pelvis", keys, [[0, 0, 0], [0, 0.2, 0], [0, 1.25, 0], [0, 1.5, 0]])
         motion.turn("spine", keys, [[0, 0, 0], [0, 0.3, 0], [0, -0.2, 0], [0, -0.05, 0]])
         motion.foot_pitch += spline(keys, [0.0, 0.9, 1.25, 1.3], motion.times)[:, None]

@@ -62,7 +62,7 @@ def punch(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
     s, main = actor.sign, actor.main
     size = actor.person.stature / 1.7
     slap = actor.likes(0.35)
-    ready, cocked, hit, back, end = actor.start(0.5, 0.2, 0.3, 0.45)
+    ready, cocked, hit, back, end = actor.start(0.5, 0.26, 0.32, 0.45)
     distance = float(np.clip(actor.vary(0.80, 0.07), 0.65, 1.0)) * size
     motion, other = _together(actor, partner)
     keys = [ready, cocked, hit, back, end]

@@ -266,6 +266,18 @@ def two_bone(root, target, upper: float, lower: float, pole):
 # ---------------------------------------------------------------------------------------------------------- motion
 
 
+def _around_the_shoulder(times: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Adds a key outward and ahead between two wrist positions that are nearly opposite: the way is not through the
+    shoulder."""
+    directions = unit(keys)
+    for index in np.flatnonzero((directions[1:] * directions[:-1]).sum(axis=1) < -0.2)[::-1]:
+        between = unit(directions[index] + directions[index + 1] + [0.5, 0.0, 0.7])
+        distance = 0.5 * (np.linalg.norm(keys[index]) + np.linalg.norm(keys[index + 1]))
+        times = np.insert(times, index + 1, 0.5 * (times[index] + times[index + 1]))
+        keys = np.insert(keys, index + 1, between * distance, axis=0)
+    return times, keys
+
+
 @dataclass
 class Contact:
     """A hand that is somewhere for a reason: `point` (3,) or (T, 3) in the frame of head, chest, pelvis or floor."""
@@ -415,11 +427,12 @@ class Motion:
         keys = np.stack(
             [self.rest[side] if pose is None else self.take.vary(np.array(pose), spread) for pose in poses]
         )
-        distance = np.linalg.norm(keys, axis=1)
-        path = unit(spline(times, keys / distance[:, None], self.times))
+        path_times, path_keys = _around_the_shoulder(np.asarray(times), keys)
+        distance = np.linalg.norm(path_keys, axis=1)
+        path = unit(spline(path_times, path_keys / distance[:, None], self.times))
         self.hang[:, side] = spline(times, hanging, self.times)
         idle = self.wrist[:, side] - self.rest[side]
-        self.wrist[:, side] = path * spline(times, distance, self.times)[:, None] + idle
+        self.wrist[:, side] = path * spline(path_times, distance, self.times)[:, None] + idle
         if elbow is not None:
             default = self.elbow[0, side]
             self.elbow[:, side] = spline(times, [default if e is None else e for e in elbow], self.times)
@@ -572,7 +585,6 @@ class Motion:
         splay = OUTWARD[side] * (0.12 + self.knee_out[:, side]) + 0.5 * self.foot_yaw[:, side]
         pole = apply(pelvis, np.stack([np.sin(splay), np.zeros_like(splay), np.cos(splay)], axis=1))
         pole = pole + 0.6 * apply(upright, np.array([0.0, 0.0, 1.0]))
-        pole[:, 1] += 2.0 * np.clip((0.4 - joints[:, hip_joint, 1]) / 0.25, 0, 1)
         joints[:, knee_joint], joints[:, ankle_joint] = two_bone(
             joints[:, hip_joint], self.toe[:, side] + to_ankle, person.thigh, person.shin, pole
         )
