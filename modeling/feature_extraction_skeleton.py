@@ -366,9 +366,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         actors = select_actors(
             keypoints, valid, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share
         )
-        body = np.maximum(actors, 0)[..., None]
-        valid = np.take_along_axis(valid, body, axis=1) & (actors >= 0)[..., None]
-        tracks = fill_gaps(np.take_along_axis(keypoints, body[..., None], axis=1), valid)
+        frame = np.arange(len(actors))[:, None]
+        tracks = fill_gaps(keypoints[frame, actors], valid[frame, actors] & (actors >= 0)[..., None])
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 

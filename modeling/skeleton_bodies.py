@@ -38,8 +38,9 @@ def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
 
     The spread of the posture counts with the movement, so a person who stands upright beats a flickering chair.
     """
-    points = keypoints[valid]
-    points = points - points.mean(0)
+    points = keypoints.reshape(-1, keypoints.shape[-1]) if valid.all() else keypoints[valid]
+    # The mean as a product: several times faster than reducing an axis next to one of length 3.
+    points = points - np.full(len(points), 1 / len(points)) @ points
     return float((points * points).sum() / len(points))
 
 

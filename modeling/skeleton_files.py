@@ -147,7 +147,13 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
     characters = text[separators]
     characters[0] = line_end[0]
     line_starts = (characters == line_end[0]).nonzero()[0]  # index into `separators` of the one before each line
-    if np.count_nonzero(characters == 32) + len(line_starts) != len(characters):
+    if (
+        np.count_nonzero(characters == 32) + len(line_starts) != len(characters)  # tabs and the like
+        or (np.diff(separators) < 2).any()  # nothing between two separators
+        or (len(line_end) == 2 and not data.count(line_end) == data.count(b"\n") == len(line_starts) - 1)
+        or b"x" in data  # Arrow would read 0x10 as an integer
+        or b"X" in data
+    ):
         return None
     columns = np.diff(line_starts)
     single, body, joint = ((columns == count).nonzero()[0] for count in (1, BODY_COLUMNS, JOINT_COLUMNS))
@@ -178,14 +184,16 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
         integers = parse(np.concatenate([[0], frame, body + 1, body]), 0, 1, pa.int64())[:, 0]
         num_frames, body_counts = integers[0], integers[1 : 1 + len(frame)]
         joint_counts, body_ids = integers[1 + len(frame) :].reshape(2, len(body))
+        # Bounded first: a body id that stands where a count should would ask for more memory than there is.
+        if num_frames != len(frame) or ((body_counts < 0) | (body_counts > len(body))).any():
+            return None
         # Where each line has to be, if the counts are right.
         bodies_before = np.cumsum(body_counts) - body_counts
         expected_frame = 1 + np.arange(len(frame)) + stride * bodies_before
         in_frame = np.repeat(np.arange(len(frame)), body_counts)
         expected_body = 2 + in_frame + stride * np.arange(len(in_frame))
         if (
-            num_frames != len(frame)
-            or not np.array_equal(frame, expected_frame)
+            not np.array_equal(frame, expected_frame)
             or not np.array_equal(body, expected_body)
             or (joint_counts != num_joints).any()
             or len(set(zip(in_frame.tolist(), body_ids.tolist(), strict=True))) != len(body)

@@ -8,74 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from skeleton_people import NO_AUGMENTATION, frames_of, person, plain, recording, row, skeleton_text
 
 from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor, SkeletonInputError
-from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording, read_skeleton, read_utd_mhad
+from action_llm.skeleton_files import SkeletonFileError, read_skeleton, read_utd_mhad
 from action_llm.skeleton_layouts import LAYOUTS, SkeletonLayout
-
-# Where the parts of a person 1.7 m tall are (height, distance from the middle), by a word in the joint's name.
-PLACES = {
-    "hip": (0.95, 0.1), "knee": (0.5, 0.12), "ankle": (0.1, 0.12), "foot": (0.03, 0.14), "shoulder": (1.4, 0.2),
-    "elbow": (1.15, 0.28), "wrist": (0.95, 0.3), "hand": (0.88, 0.31), "tip": (0.83, 0.32), "thumb": (0.86, 0.27),
-    "head": (1.65, 0), "nose": (1.6, 0), "eye": (1.63, 0.03), "ear": (1.6, 0.07), "neck": (1.5, 0), "chest": (1.2, 0),
-    "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
-    "shoulder_center": (1.42, 0), "hip_center": (0.95, 0),
-}  # fmt: skip
-NO_AUGMENTATION = {
-    f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise", "mirror")
-}
-
-
-def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 3.0), activity=0.1):
-    """float32 (T, J, 3): somebody facing the sensor, turned by `yaw` degrees, whose joints swing smoothly."""
-    layout, generator = LAYOUTS[layout], np.random.default_rng(seed)
-    pose = np.zeros((layout.num_joints, 3))
-    for joint, name in enumerate(layout.joint_names):
-        word = next(word for word in sorted(PLACES, key=len, reverse=True) if word in name)
-        side = {"left": -1, "righ": 1}.get(name[:4], 0)
-        pose[joint] = side * PLACES[word][1], layout.up * (PLACES[word][0] - 1), 0
-    time = np.arange(num_frames)[:, None, None] / 30
-    swing = np.sin(2 * np.pi * generator.uniform(0.3, 1, pose.shape) * time + generator.uniform(0, 6, pose.shape))
-    motion = pose + activity * generator.uniform(0.2, 1, pose.shape) * swing
-    motion = motion @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T + place
-    return motion.astype(np.float32)
-
-
-def recording(bodies, ids=None, layout="kinect25", fps=30.0):
-    """A recording of bodies [(first frame, (T, J, 3))]; several with one id are one body that comes back."""
-    ids = list(range(len(bodies))) if ids is None else ids
-    num_frames = max(start + len(body) for start, body in bodies)
-    distinct = list(dict.fromkeys(ids))
-    keypoints = np.zeros((num_frames, len(distinct), *bodies[0][1].shape[1:]), np.float32)
-    present = np.zeros(keypoints.shape[:2], bool)
-    for (start, body), body_id in zip(bodies, ids, strict=True):
-        keypoints[start : start + len(body), distinct.index(body_id)] = body
-        present[start : start + len(body), distinct.index(body_id)] = True
-    return SkeletonRecording(keypoints, present, np.array(distinct, np.int64), layout, fps, "made.skeleton")
-
-
-def row(made):
-    return {
-        "sample_id": "S001",
-        "keypoints": made.keypoints.ravel(),
-        "shape": list(made.keypoints.shape),
-        "layout": made.layout,
-        "fps": made.fps,
-    }
-
-
-def frames_of(extractor, recordings, **kwargs):
-    """Features of one recording as (T, persons, J, coordinates)."""
-    features = extractor(recordings, return_tensors="np", **kwargs)["input_features"][0]
-    return features.reshape(len(features), extractor.num_persons, -1, extractor.coordinates)
-
-
-def plain(**kwargs):
-    """An extractor that changes nothing but what is asked for."""
-    return SkeletonFeatureExtractor(
-        **({"center": "none", "align_view": "none", "scale": "none", "frame_multiple": 1} | NO_AUGMENTATION | kwargs)
-    )
-
 
 # --------------------------------------------------------------------------------------------- output
 
@@ -127,8 +64,6 @@ def test_without_tensors_nothing_is_padded():
 
 
 def test_every_kind_of_recording_gives_the_same(tmp_path):
-    from test_skeleton_files import skeleton_text
-
     body = person(12)
     made = recording([(0, body)])
     path = tmp_path / "made.skeleton"
@@ -350,167 +285,6 @@ def test_one_frame():
     assert torch.isfinite(batch["input_features"]).all()
     augmented = SkeletonFeatureExtractor()(person(1), augment=True, seed=0)
     assert torch.isfinite(augmented["input_features"]).all()
-
-
-# --------------------------------------------------------------------------------------------- whose body, and when
-
-
-def seen_ids(made, **kwargs):
-    """Which body stands for each person in each frame, found by comparing coordinates; -1 where zeros."""
-    frames = frames_of(plain(**kwargs), made)
-    return [
-        [
-            next(
-                (b for b in range(made.keypoints.shape[1]) if (made.keypoints[t, b] == body).all() and body.any()), -1
-            )
-            for body in people
-        ]
-        for t, people in enumerate(frames)
-    ]
-
-
-def test_who_moves_most_is_first():
-    calm, lively = person(20, activity=0.02), person(20, activity=0.6, place=(1, 0, 3))
-    assert seen_ids(recording([(0, calm), (0, lively)])) == [[1, 0]] * 20
-    assert seen_ids(recording([(0, lively), (0, calm)])) == [[0, 1]] * 20
-    assert seen_ids(recording([(0, calm), (0, lively)]), num_persons=1) == [[1]] * 20
-
-
-def test_three_bodies():
-    bodies = [person(20, seed=s, activity=a, place=(s, 0, 3)) for s, a in enumerate((0.1, 0.02, 0.6))]
-    assert seen_ids(recording([(0, body) for body in bodies])) == [[2, 0]] * 20
-    assert seen_ids(recording([(0, body) for body in bodies]), num_persons=3) == [[2, 0, 1]] * 20
-
-
-def test_bodies_seen_briefly_are_dropped_unless_they_are_all_there_is():
-    brief = person(11, activity=0.9, place=(1, 0, 3))
-    assert seen_ids(recording([(0, person(20)), (3, brief)])) == [[0, -1]] * 20
-    assert seen_ids(recording([(0, person(20)), (3, brief)]), min_body_frames=10)[5] == [1, 0]
-    assert seen_ids(recording([(0, person(8)), (0, person(8, place=(1, 0, 3)))]))[0] in ([0, 1], [1, 0])
-    assert seen_ids(recording([(0, brief)])) == [[0, -1]] * 11
-
-
-def test_flat_bodies_are_dropped_unless_they_are_all_there_is():
-    table = person(20, activity=0.2)[..., [1, 0, 2]]  # lies along x
-    assert seen_ids(recording([(0, table), (0, person(20, activity=0.02))])) == [[1, -1]] * 20
-    assert seen_ids(recording([(0, table)])) == [[0, -1]] * 20
-    both = recording([(0, table), (0, person(20, seed=1)[..., [1, 0, 2]])])
-    assert -1 not in seen_ids(both)[0]
-    # Somebody who falls is flat in some frames only.
-    falling = np.concatenate([person(20), person(20)[..., [1, 0, 2]]])
-    assert -1 not in seen_ids(recording([(0, falling), (0, person(40, place=(1, 0, 3)))]))[30]
-
-
-def _selection_by_loops(made):
-    """The convention of SGN and CTR-GCN in plain loops: bodies in order of motion after both filters."""
-    motion = {}
-    tracks = {b: made.keypoints[made.present[:, b], b].astype(np.float64) for b in range(made.present.shape[1])}
-    if len(tracks) == 1:
-        return list(tracks)
-    tracks = {b: track for b, track in tracks.items() if len(track) > 11} or tracks
-    if len(tracks) == 1:
-        return list(tracks)
-    good = {}
-    for b, track in tracks.items():
-        good[b] = [frame for frame in track if np.ptp(frame[:, 0]) <= 0.8 * np.ptp(frame[:, 1])]
-    kept = [b for b in tracks if 1 - len(good[b]) / len(tracks[b]) < 0.69754]
-    for b in kept or tracks:
-        motion[b] = sum(np.var(tracks[b][..., axis]) for axis in range(3))
-        if kept:
-            motion[b] = min(motion[b], sum(np.var(np.array(good[b])[..., axis]) for axis in range(3)))
-    return sorted(motion, key=lambda b: -motion[b])
-
-
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_selection_by_the_published_convention(data):
-    """All bodies overlap in one frame here, so that order and filters alone decide."""
-    bodies = []
-    for seed in range(data.draw(st.integers(1, 4))):
-        start = data.draw(st.integers(0, 9))
-        body = person(data.draw(st.integers(10 - start, 30)), seed=seed, activity=data.draw(st.floats(0.01, 0.8)))
-        flat = data.draw(st.integers(0, len(body)))
-        body[:flat] = body[:flat, :, [1, 0, 2]]
-        bodies.append((start, body))
-    made = recording(bodies)
-    expected = _selection_by_loops(made)
-    assert [body for body in seen_ids(made, num_persons=4)[9] if body >= 0] == expected
-
-
-def test_two_then_one_then_two():
-    """The second person leaves and comes back under another id: same slot, their own time, zeros in between."""
-    first, second = person(90, activity=0.5), person(90, seed=1, activity=0.1, place=(1, 0, 3))
-    made = recording([(0, first), (0, second[:20]), (60, second[60:])])
-    assert made.keypoints.shape[1] == 3
-    assert seen_ids(made, max_gap=1.0) == [[0, 1]] * 20 + [[0, -1]] * 40 + [[0, 2]] * 30
-    # A gap that is short enough is interpolated, between the right frames.
-    filled = frames_of(plain(max_gap=2.0), made)[:, 1]
-    weight = (np.arange(20, 60)[:, None, None] - 19) / 41
-    np.testing.assert_allclose(filled[20:60], second[19] + weight * (second[60] - second[19]), atol=1e-6)
-    np.testing.assert_array_equal(filled[:20], second[:20])
-    np.testing.assert_array_equal(filled[60:], second[60:])
-
-
-def test_both_people_get_new_ids_and_keep_their_places():
-    """Motion alone would exchange them: in the second half, the other is the livelier one."""
-    left = [person(40, seed=1, activity=0.8), person(40, seed=2, activity=0.02)]
-    right = [person(40, seed=s, place=(1.5, 0, 3), activity=a) for s, a in ((3, 0.05), (4, 0.5))]
-    made = recording([(0, left[0]), (0, right[0]), (45, left[1]), (45, right[1])])
-    seen = seen_ids(made, max_gap=0.0)
-    assert seen[:40] == [[0, 1]] * 40 and seen[45:] == [[2, 3]] * 40
-
-
-def test_a_body_that_comes_back_keeps_its_time():
-    body = person(60)
-    made = recording([(0, body[:20]), (35, body[35:])], ids=[7, 7])
-    frames = frames_of(plain(), made)[:, 0]
-    np.testing.assert_array_equal(frames[:20], body[:20])
-    np.testing.assert_array_equal(frames[35:], body[35:])
-    weight = (np.arange(20, 35)[:, None, None] - 19) / 16
-    np.testing.assert_allclose(frames[20:35], body[19] + weight * (body[35] - body[19]), atol=1e-6)
-
-
-def test_empty_frames_around_the_first_person_hold_still():
-    body = person(20)
-    made = recording([(10, body)])
-    made.keypoints = np.concatenate([made.keypoints, np.zeros_like(made.keypoints[:5])])
-    made.present = np.concatenate([made.present, np.zeros_like(made.present[:5])])
-    frames = frames_of(plain(), made)
-    assert len(frames) == 35
-    np.testing.assert_array_equal(frames[:10, 0], body[[0] * 10])
-    np.testing.assert_array_equal(frames[10:30, 0], body)
-    np.testing.assert_array_equal(frames[30:, 0], body[[-1] * 5])
-
-
-@pytest.mark.parametrize("lost", [np.nan, np.inf, 0.0])
-def test_lost_joints_are_interpolated(lost):
-    body = person(30)
-    damaged = body.copy()
-    damaged[10:14, 7] = lost
-    damaged[:3, 2] = lost
-    if lost != 0:
-        damaged[20, 9, 1] = lost  # one coordinate is enough
-    frames = frames_of(plain(num_persons=1), damaged)[:, 0]
-    expected = body.copy()
-    for axis in range(3):
-        expected[10:14, 7, axis] = np.interp(range(10, 14), [9, 14], body[[9, 14], 7, axis])
-    expected[:3, 2] = body[3, 2]
-    if lost != 0:
-        expected[20, 9] = (body[19, 9] + body[21, 9]) / 2
-    np.testing.assert_allclose(frames, expected, atol=1e-6)
-
-
-def test_a_joint_never_measured_is_put_among_the_others():
-    body = person(10)
-    body[:, 5] = np.nan
-    frames = frames_of(plain(num_persons=1), body)[:, 0]
-    np.testing.assert_allclose(frames[:, 5], np.delete(body, 5, axis=1).mean(1), atol=1e-6)
-
-
-def test_a_joint_at_the_origin_in_every_frame_is_where_the_recording_is_centred():
-    body = person(10)
-    body -= body[:, :1]
-    np.testing.assert_array_equal(frames_of(plain(num_persons=1), body)[:, 0], body)
 
 
 @settings(max_examples=60, deadline=None)

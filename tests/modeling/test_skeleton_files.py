@@ -8,22 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
+from skeleton_people import skeleton_text
 
 from action_llm import skeleton_files
 from action_llm.skeleton_files import SkeletonFileError, read_skeleton, read_utd_mhad
 
 KINECT_ID = 72057594037932358  # near 2^56, where float64 steps by 16
-
-
-def skeleton_text(frames, end="\n"):
-    """`.skeleton` text of frames [(body id, rows of 12 tokens)]."""
-    lines = [str(len(frames))]
-    for bodies in frames:
-        lines.append(str(len(bodies)))
-        for body_id, rows in bodies:
-            lines += [f"{body_id} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(len(rows))]
-            lines += [" ".join(map(str, row)) for row in rows]
-    return end.join(lines) + end
 
 
 def body(body_id=KINECT_ID, joints=17, start=0.0):
@@ -201,6 +191,9 @@ def with_line(number, line, text=TEXT):
         (with_line(2, "1.0"), 2, "'1.0'", "the number of bodies in frame 0"),
         (with_line(22, "1"), 42, "'7 0 1 1", "the end of the file after 2 frames"),
         (with_line(22, "3"), 61, "the end of the file", "a body of frame 1"),
+        (with_line(22, str(KINECT_ID)), 61, "the end of the file", "a body of frame 1"),
+        (f"2\n0\n{KINECT_ID}\n", 4, "the end of the file", "a body of frame 1"),
+        (f"{KINECT_ID}\n1\n", 3, "the end of the file", "a body of frame 0"),
         (with_line(3, "1 2 3"), 3, "3 columns", "a body of frame 0 in 10 columns"),
         (with_line(3, "7e16 0 0 0 0 0 0 0 0 2"), 3, "'7e16'", "a body id"),
         (with_line(3, f"{2**63} 0 0 0 0 0 0 0 0 2"), 3, str(2**63), f"{2**63 - 1}"),
@@ -266,6 +259,31 @@ def test_a_line_lost_or_doubled_is_refused(tmp_path_factory, data):
     path.write_text("\n".join(lines))
     with pytest.raises(SkeletonFileError):
         read_skeleton(path, layout="coco17")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damage_is_never_read_two_ways(data):
+    """What the fast way accepts, the careful one reads the same; what that refuses, the fast way left alone."""
+    text = bytearray(skeleton_text(FRAMES, data.draw(st.sampled_from(["\n", "\r\n"]))).encode())
+    # The counts and ids matter most, so damage falls on them half of the time.
+    near = data.draw(
+        st.sampled_from([0, 3, 5, text.find(b"17"), text.rfind(b"17"), data.draw(st.integers(0, len(text)))])
+    )
+    place = min(near + data.draw(st.integers(0, 3)), len(text))
+    text[place : place + data.draw(st.integers(0, 2))] = data.draw(
+        st.one_of(
+            st.binary(max_size=2), st.sampled_from([b"1", b"0", b"-", b" ", b"\n", b"\r\n", b"\r", b"9" * 18, b"e9"])
+        )
+    )
+    scanned = skeleton_files._scan_columns(bytes(text), 17, True)
+    try:
+        read = skeleton_files._read_lines(Path("x"), bytes(text), 17, "coco17", True)
+    except SkeletonFileError as error:
+        assert scanned is None, error
+    else:
+        for fast, slow in zip(scanned or read, read, strict=True):
+            np.testing.assert_array_equal(fast, slow)
 
 
 def test_missing_files_and_layouts(tmp_path):

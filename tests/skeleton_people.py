@@ -1,0 +1,82 @@
+"""People made up for tests, recordings of them, and extractors that change nothing but what is asked for."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
+from action_llm.skeleton_files import SkeletonRecording
+from action_llm.skeleton_layouts import LAYOUTS
+
+# Where the parts of a person 1.7 m tall are (height, distance from the middle), by a word in the joint's name.
+PLACES = {
+    "hip": (0.95, 0.1), "knee": (0.5, 0.12), "ankle": (0.1, 0.12), "foot": (0.03, 0.14), "shoulder": (1.4, 0.2),
+    "elbow": (1.15, 0.28), "wrist": (0.95, 0.3), "hand": (0.88, 0.31), "tip": (0.83, 0.32), "thumb": (0.86, 0.27),
+    "head": (1.65, 0), "nose": (1.6, 0), "eye": (1.63, 0.03), "ear": (1.6, 0.07), "neck": (1.5, 0), "chest": (1.2, 0),
+    "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
+    "shoulder_center": (1.42, 0), "hip_center": (0.95, 0),
+}  # fmt: skip
+NO_AUGMENTATION = {
+    f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise", "mirror")
+}
+
+
+def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 3.0), activity=0.1):
+    """float32 (T, J, 3): somebody facing the sensor, turned by `yaw` degrees, whose joints swing smoothly."""
+    layout, generator = LAYOUTS[layout], np.random.default_rng(seed)
+    pose = np.zeros((layout.num_joints, 3))
+    for joint, name in enumerate(layout.joint_names):
+        word = next(word for word in sorted(PLACES, key=len, reverse=True) if word in name)
+        side = {"left": -1, "righ": 1}.get(name[:4], 0)
+        pose[joint] = side * PLACES[word][1], layout.up * (PLACES[word][0] - 1), 0
+    time = np.arange(num_frames)[:, None, None] / 30
+    swing = np.sin(2 * np.pi * generator.uniform(0.3, 1, pose.shape) * time + generator.uniform(0, 6, pose.shape))
+    motion = pose + activity * generator.uniform(0.2, 1, pose.shape) * swing
+    motion = motion @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T + place
+    return motion.astype(np.float32)
+
+
+def recording(bodies, ids=None, layout="kinect25", fps=30.0):
+    """A recording of bodies [(first frame, (T, J, 3))]; several with one id are one body that comes back."""
+    ids = list(range(len(bodies))) if ids is None else ids
+    num_frames = max(start + len(body) for start, body in bodies)
+    distinct = list(dict.fromkeys(ids))
+    keypoints = np.zeros((num_frames, len(distinct), *bodies[0][1].shape[1:]), np.float32)
+    present = np.zeros(keypoints.shape[:2], bool)
+    for (start, body), body_id in zip(bodies, ids, strict=True):
+        keypoints[start : start + len(body), distinct.index(body_id)] = body
+        present[start : start + len(body), distinct.index(body_id)] = True
+    return SkeletonRecording(keypoints, present, np.array(distinct, np.int64), layout, fps, "made.skeleton")
+
+
+def row(made):
+    return {
+        "sample_id": "S001",
+        "keypoints": made.keypoints.ravel(),
+        "shape": list(made.keypoints.shape),
+        "layout": made.layout,
+        "fps": made.fps,
+    }
+
+
+def frames_of(extractor, recordings, **kwargs):
+    """Features of one recording as (T, persons, J, coordinates)."""
+    features = extractor(recordings, return_tensors="np", **kwargs)["input_features"][0]
+    return features.reshape(len(features), extractor.num_persons, -1, extractor.coordinates)
+
+
+def plain(**kwargs):
+    """An extractor that changes nothing but what is asked for."""
+    return SkeletonFeatureExtractor(
+        **({"center": "none", "align_view": "none", "scale": "none", "frame_multiple": 1} | NO_AUGMENTATION | kwargs)
+    )
+
+
+def skeleton_text(frames, end="\n"):
+    """`.skeleton` text of frames [(body id, rows of 12 tokens)]."""
+    lines = [str(len(frames))]
+    for bodies in frames:
+        lines.append(str(len(bodies)))
+        for body_id, rows in bodies:
+            lines += [f"{body_id} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(len(rows))]
+            lines += [" ".join(map(str, row)) for row in rows]
+    return end.join(lines) + end
