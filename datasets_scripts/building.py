@@ -256,7 +256,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         try:
             recording = self.read(Path(self.config.data_dir, path))
         except SkeletonFileError as error:
-            raise NotInProtocolError("unreadable", str(error)) from error
+            place = path if error.line is None else f"{path}, line {error.line}"
+            raise NotInProtocolError(
+                "unreadable", f"{place}: found {error.found}, expected {error.expected}"
+            ) from error
         except OSError as error:
             raise NotInProtocolError("unreadable", f"{path}: {error.strerror or error}") from error
         if not valid_joints(recording.keypoints, recording.present).any():
@@ -288,6 +291,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             self._skipped += map(json.loads, part.read_text(encoding="utf-8").splitlines())
             part.unlink()
         self._skipped.sort(key=lambda entry: entry["file"])
+        self._drop_empty_splits()
         report = {
             "config": self.config.name,
             "recordings": {name: info.num_examples for name, info in self.info.splits.items()},
@@ -299,6 +303,19 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         counted = ", ".join(f"{count:,} {name}" for name, count in report["recordings"].items())
         logger.info("%s: %s", self.config.name, counted)
         _log_skipped(self.config.name, self._skipped)
+
+    def _drop_empty_splits(self) -> None:
+        """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
+        filled = {name: info for name, info in self.info.splits.items() if info.num_examples}
+        if not filled:
+            _log_skipped(self.config.name, self._skipped)
+            raise DataFolderError(
+                f"no recording under {self.config.data_dir!r} could be read for {self.config.name}; "
+                f"for example {self._skipped[0]['reason']}"
+            )
+        for name in set(self.info.splits) - set(filled):
+            logger.warning("%s: no recording for the split %s", self.config.name, name)
+            dict.__delitem__(self.info.splits, name)
 
     @property
     def report(self) -> dict:

@@ -119,7 +119,7 @@ class NTUProtocol:
         if train_label is not None and (value is None or value in self.train):
             return Placement("train", train_label, name.performer in self.held_out)
         if test_label is not None and (value is None or value in self.test):
-            split = "exemplars" if str(name) in self.exemplars else "test"
+            split = "exemplars" if self.exemplars and str(name) in self.exemplars else "test"
             return Placement(split, test_label, False)
         if train_label is None and test_label is None:
             raise NotInProtocolError("action", f"action A{name.action:03d} is not in {self.name}")
@@ -127,14 +127,20 @@ class NTUProtocol:
         raise NotInProtocolError("unused", f"{self.name} has no use for {seen} classes of {self.split_by} {value}")
 
     def _check_in_dataset(self, name: NTUName) -> None:
-        limits = _facts()["datasets"][self.dataset]
-        for field, letter in (("action", "A"), ("performer", "P"), ("camera", "C"), ("setup", "S")):
-            number, limit = getattr(name, field), limits[field + "s"]
+        title, limits = self._limits
+        for field, letter, limit in limits:
+            number = getattr(name, field)
             if not 1 <= number <= limit:
                 raise NotInProtocolError(
                     field,
-                    f"{field} {letter}{number:03d} is not in {limits['title']}, expected {letter}001 to {letter}{limit:03d}",
+                    f"{field} {letter}{number:03d} is not in {title}, expected {letter}001 to {letter}{limit:03d}",
                 )
+
+    @cached_property
+    def _limits(self) -> tuple[str, list[tuple[str, str, int]]]:
+        facts = _facts()["datasets"][self.dataset]
+        fields = (("action", "A"), ("performer", "P"), ("camera", "C"), ("setup", "S"))
+        return facts["title"], [(field, letter, facts[field + "s"]) for field, letter in fields]
 
 
 @cache

@@ -1,0 +1,285 @@
+"""Builders on simulated folders, on real recordings, and on everything that is wrong with a source folder."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from scipy.io import loadmat, savemat
+
+from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
+from action_llm.skeleton_files import read_skeleton
+from action_llm_datasets.building import REPORT_NAME, DataFolderError, find_files
+from action_llm_datasets.load import PROTOCOLS, load_action_dataset
+from action_llm_datasets.ntu import NTUSkeletons
+from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names, ntu_missing_skeletons
+from action_llm_datasets.simulate import simulate
+from action_llm_datasets.utd_mhad import UTDMHAD
+
+ACTIONS = (10, 23, 58)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(folder, performers=5, replications=1, actions=ACTIONS, num_proc=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recording(simulated):
+    """Text of one good recording."""
+    return (simulated / "S001C001P001R001A010.skeleton").read_text()
+
+
+@pytest.fixture
+def ntu_folder(tmp_path, recording):
+    """A folder of recorded files (that is, without simulation.json); returns a function that adds one."""
+
+    def add(name, text=recording):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return tmp_path / "data"
+
+    return add
+
+
+def prepare(config, folder, cache, **options):
+    builder = NTUSkeletons(config_name=config, data_dir=folder, cache_dir=str(cache), **options)
+    builder.download_and_prepare()
+    return builder, builder.as_dataset()
+
+
+def test_rows_are_the_recordings(simulated, tmp_path):
+    splits = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path)
+    train, test = splits["train"], splits["test"]
+    assert train.features["label"].names == [ntu_class_names()[action - 1] for action in ACTIONS]
+    assert set(train["performer"]) == {1, 2, 4, 5} and set(test["performer"]) == {3}
+    assert {row["performer"] for row in train if row["held_out"]} == {5} and not any(test["held_out"])
+    assert len(train) + len(test) == 5 * 3 * 3
+    for row in [*train.select(range(0, len(train), 7)), test[0]]:
+        recording = read_skeleton(simulated / f"{row['sample_id']}.skeleton")
+        keypoints = np.array(row["keypoints"], np.float32).reshape(row["shape"])
+        np.testing.assert_array_equal(keypoints, recording.keypoints)
+        assert row["body_ids"] == recording.body_ids.tolist() and row["body_ids"][0] > 2**56
+        assert (row["layout"], row["fps"]) == ("kinect25", 30.0)
+        assert ACTIONS[row["label"]] == row["action"]
+        assert row["sample_id"].endswith(f"C{row['camera']:03d}P{row['performer']:03d}R001A{row['action']:03d}")
+    features = SkeletonFeatureExtractor()(list(train.select(range(3))), return_tensors="np")
+    assert features["input_features"].shape[::2] == (3, 150)
+
+
+def test_several_processes_and_streaming_give_the_same_rows(simulated, tmp_path):
+    one = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "one")
+    two = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "two", num_proc=2)
+    stream = NTUSkeletons(config_name="simulated-xview", data_dir=simulated, cache_dir=str(tmp_path / "three"))
+    for split in ("train", "test"):
+        assert one[split].data.table.equals(two[split].data.table)
+        assert list(stream.as_streaming_dataset(split)) == list(one[split])
+
+
+def test_cache_follows_files_and_arguments(ntu_folder, tmp_path, recording):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    first, _ = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    again, _ = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert again.cache_dir == first.cache_dir
+    ntu_folder("S001C001P003R001A001.skeleton")
+    grown, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert grown.cache_dir != first.cache_dir and len(splits["test"]) == 1
+    ntu_folder("S001C001P003R001A001.skeleton", recording.replace("\n25\n", "\n25 \n"))  # same name, other content
+    changed, _ = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert changed.cache_dir != grown.cache_dir
+
+
+def test_everything_wrong_with_a_file_is_skipped_counted_and_listed(ntu_folder, tmp_path, recording, caplog):
+    lines = recording.splitlines(keepends=True)
+    missing = min(name for name in ntu_missing_skeletons() if name.endswith("A008"))
+    empty = f"{3}\n" + "0\n" * 3
+    ntu_folder("good/S001C002P001R001A001.skeleton")
+    ntu_folder("deep/er/s001c003p003r001a002.SKELETON")  # lower case, nested
+    ntu_folder("good/S001C001P002R001A001.skeleton", recording.replace("\n", "\r\n"))
+    ntu_folder("again/S001C002P001R001A001.skeleton")
+    ntu_folder("S001C001P001R001A002.skeleton", "".join(lines[:40]))
+    ntu_folder("S001C001P001R001A003.skeleton", recording + "1 2 3\n")
+    ntu_folder("S001C001P001R001A004.skeleton", recording.replace("\n25\n", "\n18\n"))
+    ntu_folder("S001C001P001R001A005.skeleton", empty)
+    ntu_folder("S001C001P001R001A006.skeleton", "")
+    ntu_folder("S018C001P008R001A061.skeleton")
+    ntu_folder("S001C001P001R001A007_rgb.skeleton")
+    ntu_folder("notes.skeleton")
+    ntu_folder(".S001C001P001R001A009.skeleton.88", "half written")
+    folder = ntu_folder(f"{missing}.skeleton")
+    builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+
+    assert sorted(splits["train"]["sample_id"]) == ["S001C001P002R001A001", "S001C002P001R001A001"]
+    assert splits["test"]["sample_id"] == ["S001C003P003R001A002"]
+    report = json.loads((tmp_path / "cache").rglob(REPORT_NAME).__next__().read_text())
+    assert report == builder.report
+    assert report["recordings"] == {"train": 2, "test": 1}
+    assert report["published"] == {"train": 40091, "test": 16487}
+    assert report["skipped"] == {
+        "unreadable": 4, "no body": 1, "action": 1, "name": 2, "missing skeleton": 1, "duplicate": 1,
+    }  # fmt: skip
+    reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
+    assert len(reasons) == 10
+    assert "A061 is not in NTU RGB+D 60" in reasons["S018C001P008R001A061.skeleton"]
+    assert "no body in any of 3 frames" in reasons["S001C001P001R001A005.skeleton"]
+    assert "line" in reasons["S001C001P001R001A002.skeleton"] and "18" in reasons["S001C001P001R001A004.skeleton"]
+    assert "same name as again/" in reasons["good/S001C002P001R001A001.skeleton"]
+    assert "list of incomplete skeletons" in reasons[f"{missing}.skeleton"]
+    for kind in report["skipped"]:
+        assert f"({kind})" in caplog.text
+    assert not list((tmp_path / "cache").rglob("skipped-*"))
+
+    complete, splits = prepare("ntu60-xsub", folder, tmp_path / "cache", skip_missing=False)
+    assert missing in [*splits["train"]["sample_id"], *splits["test"]["sample_id"]]
+    assert complete.report["published"] == {"train": 40320, "test": 16560}
+
+
+def test_a_killed_preparation_leaves_nothing_behind(ntu_folder, tmp_path):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    ntu_folder("S001C001P001R001A002.skeleton", "broken")
+    builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
+    unfinished = tmp_path / (builder.cache_dir + ".incomplete")
+    unfinished.mkdir(parents=True)
+    (unfinished / "skipped-train-1.jsonl").write_text('{"file": "x", "kind": "unreadable", "reason": "old"}\n')
+    (unfinished / "ntu-train-00000-00000-of-NNNNN.arrow").write_text("half a table")
+    builder.download_and_prepare()
+    assert [entry["file"] for entry in builder.report["files"]] == ["S001C001P001R001A002.skeleton"]
+    assert len(builder.as_dataset()["train"]) == 1
+
+
+@pytest.mark.parametrize("config", ["ntu120-unseen-1", "ntu120-one-shot", "ntu60-zero-shot-55-5"])
+def test_training_on_seen_classes_holds_no_trace_of_the_others(ntu_folder, tmp_path, config):
+    protocol = NTU_PROTOCOLS[config]
+    for action in range(1, protocol.train_actions[-1] + 1):
+        setup = 1 if action <= 60 else 18
+        folder = ntu_folder(f"S{setup:03d}C003P008R001A{action:03d}.skeleton")
+        if action <= 60:
+            folder = ntu_folder(f"S001C003P003R001A{action:03d}.skeleton")
+    splits = load_action_dataset(config, folder, cache_dir=tmp_path / "cache")
+    train, test = splits["train"], splits["test"]
+    unseen = set(protocol.class_names("test"))
+    assert train.features["label"].names == protocol.class_names("train")
+    assert test.features["label"].names == protocol.class_names("test")
+    assert not set(train["action"]) & set(protocol.test_actions)
+    assert set(test["action"]) <= set(protocol.test_actions)
+    assert {train.features["label"].int2str(label) for label in train["label"]} & unseen == set()
+    # Not even the bytes on disk: no prepared file of the seen part has the name of an unseen class.
+    prepared = [path for path in (tmp_path / "cache").rglob(f"{config}-seen*/**/*") if path.is_file()]
+    content = b"".join(path.read_bytes() for path in prepared)
+    assert all(json.dumps(name).encode() in content for name in protocol.class_names("train"))
+    assert not [name for name in unseen if json.dumps(name).encode() in content]
+    if config == "ntu120-one-shot":
+        assert set(splits) == {"train", "exemplars", "test"}
+        assert set(splits["exemplars"]["sample_id"]) <= protocol.exemplars
+
+
+def test_a_folder_may_hold_one_split_only_but_not_none(ntu_folder, tmp_path, caplog):
+    folder = ntu_folder("S001C001P003R001A001.skeleton")
+    _, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert list(splits) == ["test"] and "no recording for the split train" in caplog.text
+    assert list(prepare("ntu60-xsub", folder, tmp_path / "cache")[1]) == ["test"]  # from the cache
+    ntu_folder("S001C001P003R001A001.skeleton", "broken")
+    with pytest.raises(
+        DataFolderError, match=r"could be read for ntu60-xsub; for example S001.*line 1: found 'broken'"
+    ):
+        prepare("ntu60-xsub", folder, tmp_path / "cache")
+
+
+def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
+    with pytest.raises(DataFolderError, match="is not a folder"):
+        NTUSkeletons(config_name="ntu60-xsub", data_dir=tmp_path / "nowhere")
+    (tmp_path / "pictures" / "old").mkdir(parents=True)
+    for index in range(3):
+        (tmp_path / "pictures" / "old" / f"{index}.png").touch()
+    (tmp_path / "pictures" / "archive.zip").touch()
+    with pytest.raises(DataFolderError, match=r"no \.skeleton file in any of its 2 folders; found 3 \.png, 1 \.zip"):
+        load_action_dataset("ntu60-xsub", tmp_path / "pictures")
+    with pytest.raises(DataFolderError, match="holds simulated recordings"):
+        load_action_dataset("ntu60-xsub", simulated, cache_dir=tmp_path / "cache")
+    folder = ntu_folder("other names/person_1.skeleton")
+    with pytest.raises(DataFolderError, match=r"has no simulation\.json"):
+        load_action_dataset("simulated-xsub", folder, cache_dir=tmp_path / "cache")
+    builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataFolderError, match=r"belongs to ntu60-xsub: 1 skipped \{'name': 1\}.*found 'person_1'"):
+        builder.download_and_prepare()
+
+
+def test_links_that_lead_back_are_followed_once(ntu_folder):
+    folder = ntu_folder("a/S001C001P001R001A001.skeleton")
+    (folder / "a" / "back").symlink_to(folder, target_is_directory=True)
+    assert [file.stem for file in find_files(folder, ".skeleton")] == ["S001C001P001R001A001"]
+
+
+def test_unknown_protocol_and_settings(simulated, tmp_path):
+    with pytest.raises(ValueError, match=r"no protocol 'ntu-60'; there are ntu60-xsub, .*utd-mhad"):
+        load_action_dataset("ntu-60", simulated)
+    with pytest.raises(ValueError, match="skip_mising"):
+        load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path, skip_mising=True)
+    assert {"simulated-xsub", "simulated-xview", "utd-mhad", "ntu120-unseen-4"} < set(PROTOCOLS)
+    assert len(PROTOCOLS["ntu120-unseen-4"][1]) == 2
+
+
+def test_the_real_ntu_files(real_data, tmp_path):
+    source = real_data / "ntu_rgbd"
+    splits = load_action_dataset("ntu60-xsub", source, cache_dir=tmp_path)
+    rows = {row["sample_id"]: row for split in splits.values() for row in split}
+    assert len(rows) == 9
+    assert set(splits["train"]["performer"]) == {1, 8, 15} and set(splits["test"]["performer"]) == {3, 20}
+    for name, row in rows.items():
+        recording = read_skeleton(source / "skeletons" / f"{name}.skeleton")
+        np.testing.assert_array_equal(
+            np.array(row["keypoints"], np.float32).reshape(row["shape"]), recording.keypoints
+        )
+    assert rows["S001C003P008R002A058"]["body_ids"] == [72057594037944738, 72057594037944734]
+    views = load_action_dataset("ntu60-xview", source, cache_dir=tmp_path)
+    assert {row["camera"] for row in views["test"]} == {1}
+
+
+def test_utd_mhad_is_complete(real_data, tmp_path):
+    splits = load_action_dataset("utd-mhad", real_data / "utd_mhad", cache_dir=tmp_path)
+    train, test = splits["train"], splits["test"]
+    assert (len(train), len(test)) == (431, 430)
+    assert set(train["subject"]) == {1, 3, 5, 7} and set(test["subject"]) == {2, 4, 6, 8}
+    assert {row["subject"] for row in train.select_columns(["subject", "held_out"]) if row["held_out"]} == {7}
+    assert set(train["label"]) == set(test["label"]) == set(range(27))
+    row = train[200]
+    raw = loadmat(real_data / "utd_mhad/skeleton" / f"{row['sample_id']}_skeleton.mat")["d_skel"]
+    keypoints = np.array(row["keypoints"], np.float32).reshape(row["shape"])
+    np.testing.assert_array_equal(keypoints[:, 0], raw.transpose(2, 0, 1).astype(np.float32))
+    assert row["layout"] == "kinect20"
+
+    rotated = load_action_dataset("utd-mhad", real_data / "utd_mhad", cache_dir=tmp_path, held_out_subject=3)["train"]
+    assert {row["subject"] for row in rotated.select_columns(["subject", "held_out"]) if row["held_out"]} == {3}
+    assert len(rotated) == 431
+
+
+def test_utd_mhad_without_the_data(tmp_path):
+    folder = tmp_path / "Skeleton"
+    folder.mkdir()
+    skeleton = np.random.default_rng(0).normal(size=(20, 3, 12))
+    for name in ("a1_s1_t1", "A27_S2_T4", "a28_s1_t1", "a3_s9_t1", "b1_s1_t1"):
+        savemat(folder / f"{name}_skeleton.mat", {"d_skel": skeleton})
+    savemat(folder / "a2_s3_t1_skeleton.mat", {"d_iner": skeleton})
+    savemat(folder / "a2_s3_t1_inertial.mat", {"d_iner": skeleton})
+    builder = UTDMHAD(config_name="utd-mhad", data_dir=folder, cache_dir=str(tmp_path / "cache"))
+    builder.download_and_prepare()
+    splits = builder.as_dataset()
+    assert splits["train"]["sample_id"] == ["a1_s1_t1"] and splits["test"]["sample_id"] == ["a27_s2_t4"]
+    assert splits["test"].features["label"].int2str(splits["test"][0]["label"]) == "squat"
+    assert builder.report["skipped"] == {"action": 1, "subject": 1, "name": 1, "unreadable": 1}
+    with pytest.raises(ValueError, match=r"held_out_subject must be one of \[1, 3, 5, 7\]; got 2"):
+        UTDMHAD(config_name="utd-mhad", data_dir=folder, cache_dir=str(tmp_path), held_out_subject=2)
+
+
+def test_prepared_data_are_published_as_plain_parquet(simulated, tmp_path):
+    """What a reader without this code sees: Parquet with a flat list and its shape."""
+    split = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path / "cache")["train"]
+    split.to_parquet(tmp_path / "train.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "train.parquet")
+    shape = table["shape"][0].as_py()
+    assert len(table["keypoints"][0]) == np.prod(shape) and shape[2:] == [25, 3]
+    shutil.rmtree(tmp_path / "cache")
