@@ -485,8 +485,8 @@ def _token_log_probs(
     def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         logits = head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # At most 0 whatever the rounding: the bounds of the search rest on it.
-        return (logits[rows, tokens] - logits.logsumexp(-1)[rows]).clamp(max=0)
+        # No rounding lifts this above 0, on which the bounds of the search rest: logsumexp adds to the largest logit.
+        return logits[rows, tokens] - logits.logsumexp(-1)[rows]
 
     blocks = []
     for start, begin, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):

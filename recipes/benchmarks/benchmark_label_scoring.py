@@ -41,9 +41,9 @@ def class_name_tokens() -> list[list[int]]:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from action_llm_datasets.body_text import passages
-    from action_llm_datasets.protocols import class_names
+    from action_llm_datasets.protocols import ntu_class_names
 
-    names = class_names("ntu120")
+    names = ntu_class_names()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
@@ -204,7 +204,8 @@ def main(arguments: BenchmarkArguments):
         "generate, prefix_allowed_tokens_fn": "a label, not exact",
     }
     rows = [
-        {"way": name, "gives": gives.get(name, "120 exact scores"), "seconds": seconds} for name, seconds in medians.items()
+        {"way": name, "gives": gives.get(name, "120 exact scores"), "seconds": seconds}
+        for name, seconds in medians.items()
     ]
     rows.append(
         {

@@ -1,12 +1,13 @@
 """Exact label scores against the definition: every label alone behind its prompt, no padding, no cache, no trie."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -209,6 +210,8 @@ def test_split_covers_every_label_within_the_bound(labels, max_nodes):
     for indices, trie in pieces:
         assert [list(label) for label in trie.labels] == [labels[index] for index in indices]
         assert trie.num_nodes <= max_nodes or len(trie) == 1
+    for (indices, _), (following, _) in pairwise(pieces):  # none is smaller than it has to be
+        assert LabelTrie([labels[index] for index in [*indices, following[0]]]).num_nodes > max_nodes
 
 
 @pytest.mark.parametrize(
@@ -366,6 +369,22 @@ def test_lora_on_the_backbone():
         assert torch.equal(most_likely_label(*inputs).indices, expected.argmax(1))
 
 
+def test_prompt_learning_that_fills_the_cache():
+    """PEFT's prefix tuning writes into the cache and overwrites one that is passed: the rows begin with the prompt."""
+    model, base, head = causal_lm("llama-gqa-tied")
+    prefix = PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
+    tuned = get_peft_model(base, prefix).eval()
+    with torch.no_grad():
+        tuned.prompt_encoder["default"].embedding.weight.normal_()
+    prompts, labels = random_prompts(6, 2), random_labels(8)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: head(tuned(input_ids=ids).last_hidden_state), prompts, labels)
+        without = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+        assert (expected - without).abs().max() > 0.1
+        scores = score_labels(tuned, head, model.config, *left_padded(prompts), LabelTrie(labels), "cache")
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, attention):
@@ -389,17 +408,42 @@ def test_half_precision(dtype, attention):
 def test_memory_bounds_do_not_change_the_result(method, monkeypatch):
     model, base, head = causal_lm("qwen3-window")
     in_float64(model, monkeypatch)
-    reads = []
-    handle = base.register_forward_pre_hook(lambda m, a, kw: reads.append(kw["input_ids"].numel()), with_kwargs=True)
+    reads, blocks = [], []
+    base.register_forward_pre_hook(lambda m, args, kwargs: reads.append(kwargs["input_ids"].shape), with_kwargs=True)
+    model.lm_head.register_forward_pre_hook(lambda m, args: blocks.append(len(args[0])))
     inputs = (base, head, base.config, *left_padded(random_prompts(7, 3)), LabelTrie(random_labels(20)), method)
     with torch.no_grad():
         whole = score_labels(*inputs)
-        passes, reads[:] = len(reads), []
+        passes, reads[:], blocks[:] = len(reads), [], []
         monkeypatch.setattr(label_scoring, "LOGITS_PER_BLOCK", 3 * VOCABULARY)
         parts = score_labels(*inputs, tokens_per_pass=36)
-    handle.remove()
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
-    assert len(reads) > passes and max(reads) <= 36
+    assert len(reads) > passes and max(rows * length for rows, length in reads) <= 36
+    assert max(blocks) == 3
+    if method == "cache":
+        assert sorted(length for rows, length in reads if rows == 1)[-2:] == [3, 7]  # each prompt was read once
+        assert all(length <= 5 for rows, length in reads if rows > 1)  # behind it, nothing but names
+
+
+def test_masks_leave_no_row_empty():
+    """A row of nothing but the lowest number is one overflow away from not-a-number, in float16 above all."""
+    _, base, head = causal_lm("qwen3-window")
+    masks = []
+
+    def record(module, args, kwargs):
+        if isinstance(kwargs["attention_mask"], dict):
+            masks.extend(kwargs["attention_mask"].items())
+
+    base.register_forward_pre_hook(record, with_kwargs=True)
+    inputs = (base, head, base.config, *left_padded(random_prompts(9, 2)), LabelTrie(random_labels(20)))
+    with torch.no_grad():
+        score_labels(*inputs, "trie")
+        once = len(masks)
+        most_likely_label(*inputs, nodes_per_step=3)
+    assert {kind for kind, _ in masks} == {"full_attention", "sliding_attention"} and len(masks) > once == 2
+    for _, mask in masks:
+        assert mask.dtype == torch.float32 and set(mask.unique().tolist()) == {0.0, torch.finfo(mask.dtype).min}
+        assert (mask == 0).any(-1).all()
 
 
 # --- gradients
@@ -418,8 +462,12 @@ def test_gradients_equal_those_of_each_label_alone(method, checkpointing, monkey
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.train()  # without dropout in its config
+    calls = []
+    model.lm_head.register_forward_pre_hook(lambda *_: calls.append(None))
     scores = score_labels(base, head, base.config, *left_padded(prompts), LabelTrie(labels), method)
+    forward_calls = len(calls)
     (scores * weights).sum().backward()
+    assert len(calls) == 2 * forward_calls  # logits are not kept, but made again
     for parameter, grad in zip(base.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, grad, rtol=1e-8, atol=1e-10)
 
