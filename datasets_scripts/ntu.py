@@ -82,7 +82,10 @@ class NTUSkeletons(SkeletonBuilder):
                 f"{self.config.data_dir!r} has no {_SIMULATION_RECORD}: it was not written by "
                 f"action_llm_datasets.simulate, which {self.config.name} is for"
             )
-        actions = tuple(json.loads(record.read_text(encoding="utf-8"))["actions"])
+        try:
+            actions = tuple(map(int, json.loads(record.read_text(encoding="utf-8"))["actions"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataFolderError(f"{record} is no record of a simulation: {type(error).__name__}: {error}") from error
         return replace(protocol, train_actions=actions, test_actions=actions)
 
     def facts(self, data_dir: Path) -> list[Path]:

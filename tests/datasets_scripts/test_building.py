@@ -203,6 +203,10 @@ def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
     folder = ntu_folder("other names/person_1.skeleton")
     with pytest.raises(DataFolderError, match=r"has no simulation\.json"):
         load_action_dataset("simulated-xsub", folder, cache_dir=tmp_path / "cache")
+    (folder / "simulation.json").write_text('{"actions": null}')
+    with pytest.raises(DataFolderError, match=r"simulation\.json is no record of a simulation: TypeError"):
+        load_action_dataset("simulated-xsub", folder, cache_dir=tmp_path / "cache")
+    (folder / "simulation.json").unlink()
     builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
     with pytest.raises(DataFolderError, match=r"belongs to ntu60-xsub: 1 skipped \{'name': 1\}.*found 'person_1'"):
         builder.download_and_prepare()
