@@ -55,8 +55,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
     run = RunFolder(arguments.output_dir)
     dataset = data.load()
     model = ActionVQVAEModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    if not (model.config.quantize or arguments.latents):
+        raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer)
-    identity = _identity(arguments, data, model)
+    identity = _identity(arguments, data, model, extractor)
     _check_identity(run.path / "identity.json", identity, state.is_main_process, write_atomically)
     state.wait_for_everyone()
 
@@ -87,14 +89,14 @@ def main(arguments: EncodingArguments, data: DataArguments):
         counts, sentences = torch.zeros(model.config.codebook_size, dtype=torch.long), 0
         for path in paths:
             for ids in _read_sentences(path):
-                counts += torch.bincount(torch.as_tensor(ids), minlength=len(counts))
+                counts += torch.bincount(torch.tensor(ids), minlength=len(counts))
                 sentences += 1
         summary[split] = {
             "recordings": len(rows),
             "skipped": len(skipped),
             "sentences": sentences,
             "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
-            **usage_statistics(counts),
+            **(usage_statistics(counts) if model.config.quantize and sentences else {}),
         }
         logger.info("%s: %s", split, summary[split])
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
@@ -135,8 +137,10 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
             output = model.encode(**{name: tensor.to(model.device) for name, tensor in batch.items()})
             for row, i in enumerate(chosen):
                 mask = output.attention_mask[row].bool()
+                # Without a codebook there is no sentence, only its length.
+                ids = torch.zeros_like(output.attention_mask) if output.action_ids is None else output.action_ids
                 encoded[i] = (
-                    output.action_ids[row][mask].cpu(),
+                    ids[row][mask].cpu(),
                     float(output.end_times[row, 0] - output.start_times[row, 0]),
                     output.latents[row][mask].cpu() if arguments.latents else None,
                 )
@@ -198,14 +202,15 @@ def stable_seed(*parts) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
 
 
-def _identity(arguments: EncodingArguments, data: DataArguments, model) -> dict:
+def _identity(arguments: EncodingArguments, data: DataArguments, model, extractor) -> dict:
     """What decides the content of the shards: shards of another run are not gone on with."""
     return {
         "dataset": data.dataset,
         "encodings": arguments.encodings,
         "latents": arguments.latents,
         "seed": arguments.seed,
-        "codebook": stable_seed(model.codebook.cpu().numpy().tobytes()),
+        "features": stable_seed(extractor.to_json_string()),
+        "weights": stable_seed(*(float(weight.double().sum()) for weight in model.state_dict().values())),
     }
 
 

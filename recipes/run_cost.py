@@ -1,5 +1,6 @@
 """What a training run will need, measured before it starts: memory and time."""
 
+import copy
 import logging
 import resource
 import time
@@ -7,6 +8,9 @@ import time
 import torch
 
 logger = logging.getLogger(__name__)
+
+# Attributes of TRL's trainers and of `ActionVQVAETrainer`.
+GATHERED = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
 
 
 def report_cost(trainer) -> dict:
@@ -65,6 +69,8 @@ def _measure(trainer) -> dict:
     cuda = torch.cuda.is_available()
     devices = [torch.cuda.current_device()] if cuda else []
     model = trainer.model
+    # What trainers gather for their log belongs to the run, not to the measurement.
+    gathered = {name: copy.deepcopy(getattr(trainer, name)) for name in GATHERED if hasattr(trainer, name)}
     with torch.random.fork_rng(devices=devices):
         batches = iter(trainer.get_train_dataloader())
         batch = next(batches)
@@ -73,7 +79,7 @@ def _measure(trainer) -> dict:
         training = model.training
         for _ in range(2):
             started = time.perf_counter()
-            # What the model keeps between steps belongs to the run, not to the measurement.
+            # So does what the model keeps between steps.
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
             trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
             trainer.training_step(model, dict(batch))
@@ -85,6 +91,8 @@ def _measure(trainer) -> dict:
                 for name, buffer in model.named_buffers():
                     buffer.copy_(buffers[name])
         model.train(training)
+    for name, value in gathered.items():
+        setattr(trainer, name, value)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # AdamW's moments are made at the first step, after this measurement.
     peak += 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)

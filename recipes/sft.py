@@ -72,11 +72,10 @@ class ActionSFTConfig(SFTConfig):
     save_steps: float = 100
     save_total_limit: int | None = 2
     bf16: bool | None = field(default=None, metadata={"help": "train in bfloat16; by default where there is a GPU"})
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool | None = False
     # Lengths are checked here; TRL would cut, and then drop, what is too long.
     max_length: int | None = None
     completion_only_loss: bool | None = True
-    report_to: str | list[str] = "none"
 
     def __post_init__(self):
         import torch

@@ -96,7 +96,6 @@ class TokenizerTrainingArguments(TrainingArguments):
     save_total_limit: int | None = 2
     remove_unused_columns: bool = False
     label_names: list[str] | None = field(default_factory=lambda: ["input_features"])
-    report_to: str | list[str] = "none"
 
 
 class ActionVQVAETrainer(Trainer):

@@ -1,0 +1,120 @@
+"""A tiny simulated data set and a tiny language model that all recipe tests share."""
+
+import pytest
+import torch
+from tiny_models import tiny_tokenizer
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+ACTIONS = [22, 23, 27, 58]
+PERFORMERS = 5  # of NTU-60's subjects, 1, 2, 4 and 5 (held out) train and 3 tests
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """Folder of simulated `.skeleton` files: 5 people, 4 actions (one of two people), 3 cameras."""
+    from action_llm_datasets.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(folder, performers=PERFORMERS, replications=1, actions=ACTIONS, num_proc=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def llm(tmp_path_factory):
+    """Folder of a Llama with random weights."""
+    folder = str(tmp_path_factory.mktemp("llm"))
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+class Line:
+    """The recipes of the line with tiny settings, in this process."""
+
+    def __init__(self, recordings, cache, llm):
+        self.recordings, self.cache, self.llm = str(recordings), cache, llm
+
+    def data(self, dataset="simulated-xsub", **kwargs):
+        from data_arguments import DataArguments
+
+        return DataArguments(dataset=dataset, data_dir=self.recordings, cache_dir=self.cache, **kwargs)
+
+    def train_tokenizer(self, folder, dataset="simulated-xsub", training=None, arguments=None, skeleton=None, **model):
+        import train_tokenizer as recipe
+
+        settings = {"max_steps": 4, "per_device_train_batch_size": 8, "warmup_steps": 1, "learning_rate": 1e-3}
+        settings |= {"logging_steps": 2, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
+        recipe.main(
+            recipe.TokenizerArguments(**{"llm_name_or_path": self.llm, "window": 32} | (arguments or {})),
+            self.data(dataset),
+            recipe.ActionVQVAEArguments(**{"hidden_width": 16, "codebook_size": 16, "latent_scale": 4.0} | model),
+            recipe.SkeletonArguments(**(skeleton or {})),
+            recipe.TokenizerTrainingArguments(**{"output_dir": str(folder)} | settings | (training or {})),
+        )
+        return f"{folder}/model"
+
+    def encode(self, tokenizer, folder, dataset="simulated-xsub", **arguments):
+        import encode_actions as recipe
+
+        recipe.main(
+            recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments), self.data(dataset)
+        )
+        return str(folder)
+
+    def sft(self, tokenizer, sentences, folder, training=None, **arguments):
+        import sft as recipe
+
+        settings = {"max_steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+        settings |= {"warmup_steps": 1, "logging_steps": 1, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
+        recipe.main(
+            recipe.ActionSFTArguments(
+                **{"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": self.llm, "lora_r": 4} | arguments
+            ),
+            recipe.ActionSFTConfig(**{"output_dir": str(folder)} | settings | (training or {})),
+        )
+        return f"{folder}/model"
+
+    def evaluate(self, model, sentences, folder, **arguments):
+        import evaluate_classifier as recipe
+
+        return recipe.main(
+            recipe.EvaluationArguments(
+                **{"model": model, "sentences": sentences, "output_dir": str(folder), "resamples": 50} | arguments
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def line(recordings, cache, llm):
+    return Line(recordings, cache, llm)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(line, tmp_path_factory):
+    """A trained (four steps) action model."""
+    return line.train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def sentences(line, tokenizer, tmp_path_factory):
+    """What it writes: each training recording twice."""
+    return line.encode(tokenizer, tmp_path_factory.mktemp("sentences"), encodings=2)

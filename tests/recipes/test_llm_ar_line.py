@@ -1,0 +1,340 @@
+"""The recipes of LLM-AR, end to end at tiny sizes: every ablation of its tables trains, and changes what it says."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from action_sentences import load_action_sentences
+from safetensors.torch import load_file
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def metrics_of(folder):
+    return [json.loads(text) for text in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, sentences):
+    splits = load_action_sentences(sentences)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 2 * 48, "test": 12}
+    recording = line.data().load()["test"][5]
+    model = ActionVQVAEModel.from_pretrained(tokenizer)
+    from action_llm import SkeletonFeatureExtractor
+
+    output = model.encode(**SkeletonFeatureExtractor.from_pretrained(tokenizer)(recording))
+    row = splits["test"][5]
+    assert row["sample_id"] == recording["sample_id"]
+    assert row["action_ids"] == output.action_ids[0].tolist()
+    assert row["seconds_per_token"] == pytest.approx(4 / 30)
+    first, second = splits["train"][0], splits["train"][1]
+    assert first["sample_id"] == second["sample_id"] and (first["encoding"], second["encoding"]) == (0, 1)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "none"])
+def test_line(line, tokenizer, sentences, method, tmp_path):
+    """LLM-AR, Table 7, and zero-shot: trains what it says, nothing else, and evaluates."""
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", method=method)
+    metrics = line.evaluate(model, sentences, tmp_path / "evaluation")
+    assert metrics["recordings"] == 12 and metrics["classes"] == 4
+    original = load_file(f"{line.llm}/model.safetensors")
+    stored = load_file(f"{model}/model.safetensors")
+    changed = {
+        name
+        for name, tensor in original.items()
+        if not torch.equal(tensor, stored[name.replace("model.", "model.language_model.", 1)])
+        if name != "lm_head.weight"
+    }
+    assert bool(changed) == (method == "full")
+    assert os.path.isdir(f"{model}/adapter") == (method == "lora")
+    # The action model and its words are the ones that wrote the sentences.
+    codebook = ActionVQVAEModel.from_pretrained(tokenizer).codebook
+    assert torch.equal(stored["model.action_embedding.weight"], codebook)
+
+    # Every file is there, and they agree.
+    with open(tmp_path / "evaluation" / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert right == pytest.approx(metrics["top_1"]["estimate"])
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "confusion.png", "calibration.png", "per_class.png"):
+        assert (tmp_path / "evaluation" / name).stat().st_size > 0
+    published = (Path(model) / "record.json").read_text() + (Path(model) / "config.json").read_text()
+    assert str(tmp_path) not in published and line.llm not in published, "a path of this machine would be published"
+
+
+def test_classifier_reads_a_file(line, tokenizer, sentences, tmp_path):
+    """The same recording, as a file and as its stored sentence, gets the same probabilities."""
+    folder = line.sft(tokenizer, sentences, tmp_path)
+    model = ActionLLMForClassification.from_pretrained(folder)
+    processor = ActionLLMProcessor.from_pretrained(folder)
+    row = load_action_sentences(sentences)["test"][0]
+    path = next(Path(line.recordings).rglob(f"{row['sample_id']}.skeleton"))
+    with torch.no_grad():
+        from_file = model(**processor(str(path)))
+        from_sentence = model(**processor(action_ids=[row["action_ids"]]))
+    assert from_file.action_ids[0].tolist() == row["action_ids"]
+    torch.testing.assert_close(from_file.logits, from_sentence.logits)
+    torch.testing.assert_close(from_file.probabilities.sum(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    "off, terms",
+    [
+        ({"human_weight": 0.0}, {"zipf_loss", "context_loss", "mmd_loss"}),
+        ({"zipf_weight": 0.0}, {"zipf_loss"}),
+        ({"context_weight": 0.0}, {"context_loss"}),
+        ({"mmd_weight": 0.0}, {"mmd_loss"}),
+    ],
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, dict) else "",
+)
+def test_without_biases(line, tokenizer, off, terms, tmp_path):
+    """LLM-AR, Table 4: the total loss is the sum of the terms that are left, and the codes come out differently."""
+    ablated = line.train_tokenizer(tmp_path, **off)
+    entry = next(e for e in metrics_of(tmp_path) if "loss" in e)
+    weights = {"reconstruction_loss": 1, "embedding_loss": 1, "commitment_loss": 0.02}
+    weights |= {name: 0.2 for name in ("zipf_loss", "context_loss", "mmd_loss") if name not in terms}
+    total = sum(weight * entry[name] for name, weight in weights.items())
+    assert entry["loss"] == pytest.approx(total, abs=2e-3)
+    codes = [ActionVQVAEModel.from_pretrained(folder).codebook for folder in (tokenizer, ablated)]
+    assert not torch.equal(*codes)
+
+
+def test_without_hyperbolic_codebook(line, tokenizer, tmp_path):
+    """LLM-AR, Table 6."""
+    model = ActionVQVAEModel.from_pretrained(line.train_tokenizer(tmp_path, geometry="euclidean"))
+    latents = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)) * 2
+    nearest = torch.cdist(latents, model.codebook).argmin(1)
+    assert torch.equal(model.quantizer(latents).ids, nearest)
+    hyperbolic = ActionVQVAEModel.from_pretrained(tokenizer)
+    assert type(model.quantizer) is not type(hyperbolic.quantizer)
+
+
+def test_without_discretisation(line, tmp_path):
+    """LLM-AR, Table 5: continuous latents, no codebook anywhere, replace hidden states in the middle layer."""
+    tokenizer = line.train_tokenizer(tmp_path / "tokenizer", quantize=False)
+    assert not any("quantizer" in name for name in load_file(f"{tokenizer}/model.safetensors"))
+    sentences = line.encode(tokenizer, tmp_path / "sentences", latents=True)
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", injection_layer=1)
+    line.evaluate(model, sentences, tmp_path / "evaluation")
+    loaded = ActionLLMForClassification.from_pretrained(model)
+    processor = ActionLLMProcessor.from_pretrained(model)
+    row = load_action_sentences(sentences)["test"][0]
+    with open(tmp_path / "evaluation" / "predictions.csv") as file:
+        expected = next(csv.DictReader(file))
+    path = next(Path(line.recordings).rglob(f"{row['sample_id']}.skeleton"))
+    output = loaded(**processor(str(path)))
+    assert output.action_ids is None
+    assert float(output.probabilities.max()) == pytest.approx(float(expected["probability"]), abs=1e-4)
+    with pytest.raises(ValueError, match="has no codebook"):
+        line.encode(tokenizer, tmp_path / "without")
+
+
+def test_continuous_latents_must_be_there(line, tokenizer, sentences, tmp_path):
+    with pytest.raises(ValueError, match="needs sentences with latents"):
+        line.sft(tokenizer, sentences, tmp_path, injection_layer=1)
+    with pytest.raises(ValueError, match="cannot be packed"):
+        line.sft(tokenizer, sentences, tmp_path, injection_layer=1, training={"packing": True, "max_length": 256})
+
+
+def test_trained_action_words_and_class_list(line, tokenizer, sentences, tmp_path):
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", train_action_embeddings=True, list_classes=True)
+    loaded = ActionLLMForClassification.from_pretrained(model)
+    codebook = ActionVQVAEModel.from_pretrained(tokenizer).codebook
+    assert not torch.equal(loaded.get_input_embeddings().weight, codebook)
+    processor = ActionLLMProcessor.from_pretrained(model)
+    assert "cheer up, hand waving" in processor.prompt([1])
+
+
+def test_unseen_classes(line, tokenizer, sentences, tmp_path):
+    """LLM-AR, Table 8: no stage has the names or recordings; a model that has seen them is refused."""
+    protocol = "ntu60-zero-shot-55-5"
+    data = line.data(protocol).load()
+    seen, unseen = (data[split].features["label"].names for split in ("train", "test"))
+    assert not set(seen) & set(unseen)
+    own = line.train_tokenizer(tmp_path / "tokenizer", protocol)
+    written = line.encode(own, tmp_path / "sentences", protocol)
+    model = line.sft(own, written, tmp_path / "sft")
+    metrics = line.evaluate(model, written, tmp_path / "evaluation", unseen=True)
+    assert metrics["classes"] == len(unseen)
+    everything = "".join(p.read_text(errors="ignore") for p in Path(model).glob("*.json"))
+    everything += (tmp_path / "tokenizer" / "record.json").read_text()
+    for name in unseen:
+        assert f'"{name}"' not in everything
+    ids = {row["sample_id"] for row in load_action_sentences(written)["train"]}
+    assert not ids & {row["sample_id"] for row in data["test"]}
+    # The tokenizer of the ordinary protocol has seen all classes.
+    cheat = line.encode(tokenizer, tmp_path / "cheat_sentences", protocol)
+    cheating = line.sft(tokenizer, cheat, tmp_path / "cheat")
+    with pytest.raises(ValueError, match="not unseen: the action model was trained on"):
+        line.evaluate(cheating, cheat, tmp_path / "cheat_evaluation", unseen=True)
+    with pytest.raises(ValueError, match="set --unseen true"):
+        line.evaluate(model, sentences, tmp_path / "other")
+
+
+def test_held_out_subjects_are_left_out(line, tokenizer, sentences, tmp_path):
+    rows = load_action_sentences(sentences)["train"]
+    held = [row["sample_id"] for row in rows if row["held_out"] and row["encoding"] == 0]
+    assert held, "the tiny data set has a held-out training subject"
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
+    record = json.loads((Path(model) / "record.json").read_text())
+    assert record["examples"] == len(rows) - 2 * len(held)
+    metrics = line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
+    assert metrics["recordings"] == len(held)
+
+
+def checkpoint_tensors(folder):
+    return {path.name: load_file(path) for path in sorted(Path(folder).rglob("*.safetensors"))}
+
+
+def test_stage_1_resumes_exactly(line, tmp_path):
+    """Stopped after two of four steps and started again: bit-equal weights and the same log."""
+    settings = {"quantize": True, "kmeans_init": True, "dead_code_threshold": 0.1}
+    training = {"gradient_accumulation_steps": 2}
+    whole = line.train_tokenizer(tmp_path / "whole", training=training, **settings)
+    folder = tmp_path / "stopped"
+    line.train_tokenizer(folder, training=training, **settings)
+    # As after a kill between the two checkpoints: the second checkpoint and the result are gone.
+    import shutil
+
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(folder / "model")
+    resumed = line.train_tokenizer(folder, training=training, **settings)
+    assert_equal_weights(whole, resumed)
+    kept = ("step", "loss", "zipf_loss", "codebook/perplexity")
+    logs = [[{k: e[k] for k in kept if k in e} for e in metrics_of(f)] for f in (tmp_path / "whole", folder)]
+    assert logs[0] == logs[1]
+
+
+def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
+    import shutil
+
+    training = {"max_steps": 4}
+    whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)
+    folder = tmp_path / "stopped"
+    line.sft(tokenizer, sentences, folder, training=training)
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(folder / "model")
+    assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
+
+
+def assert_equal_weights(first, second):
+    first, second = checkpoint_tensors(first), checkpoint_tensors(second)
+    assert first.keys() == second.keys() and first
+    for name, tensors in first.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, second[name][key]), f"{name}: {key}"
+
+
+def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_path):
+    import action_sentences
+    import encode_actions
+
+    monkeypatch.setattr(action_sentences, "RECORDINGS_PER_SHARD", 10)
+    calls = []
+    encode = encode_actions.encode
+
+    def counted(model, extractor, rows, *args):
+        calls.append(len(rows))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(model, extractor, rows, *args)
+
+    monkeypatch.setattr(encode_actions, "encode", counted)
+    with pytest.raises(KeyboardInterrupt):
+        line.encode(tokenizer, tmp_path / "stopped")
+    with pytest.raises(FileNotFoundError, match="no finished action sentences"):
+        load_action_sentences(tmp_path / "stopped")
+    line.encode(tokenizer, tmp_path / "stopped")
+    assert len(calls) == 3 + 5, "two shards of train were done, three of train and two of test were left"
+    line.encode(tokenizer, tmp_path / "whole")
+    stopped, whole = (load_action_sentences(tmp_path / name) for name in ("stopped", "whole"))
+    for split in whole:
+        assert stopped[split].to_list() == whole[split].to_list()
+    with pytest.raises(ValueError, match=r"holds other sentences \(different: encodings\)"):
+        line.encode(tokenizer, tmp_path / "whole", encodings=2)
+
+
+def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypatch, tmp_path):
+    data = line.data().load()
+    broken = data["test"].to_list()
+    for row, keypoints in ((broken[1], [0.0]), (broken[3], [float("nan")])):
+        row["keypoints"] = keypoints * len(row["keypoints"])
+    from datasets import Dataset, DatasetDict
+
+    splits = DatasetDict(train=data["train"], test=Dataset.from_list(broken, features=data["test"].features))
+    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self: splits)
+    folder = line.encode(tokenizer, tmp_path)
+    skipped = json.loads((tmp_path / "skipped.json").read_text())
+    assert [entry["sample_id"] for entry in skipped] == [broken[1]["sample_id"], broken[3]["sample_id"]]
+    assert all(entry["reason"] for entry in skipped)
+    assert len(load_action_sentences(folder)["test"]) == 10
+    assert json.loads((tmp_path / "record.json").read_text())["splits"]["test"]["skipped"] == 2
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_before_training(line, tokenizer, sentences, tmp_path):
+    with pytest.raises(ValueError, match="has a context of 512"):
+        line.sft(tokenizer, sentences, tmp_path, instruction="word " * 600 + "{tokens}.")
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    alone = line.evaluate(model, sentences, tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command += [str(RECIPES / "evaluate_classifier.py"), "--model", model, "--sentences", sentences]
+    command += ["--output_dir", str(tmp_path / "two"), "--resamples", "50"]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "ACCELERATE_USE_CPU": "true"})
+    together = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert together == json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert alone["top_1"]["estimate"] == together["top_1"]["estimate"]
+    assert (tmp_path / "one" / "predictions.csv").read_text() == (tmp_path / "two" / "predictions.csv").read_text()
+
+
+def test_configs_name_fields_that_exist():
+    """Every YAML is read by the recipe that its header names."""
+    import yaml
+
+    known = {
+        "train_tokenizer": ["TokenizerArguments", "ActionVQVAEArguments", "SkeletonArguments", "TokenizerTrainingArguments"],
+        "sft": ["ActionSFTArguments", "ActionSFTConfig"],
+        "pretrain_small_lm": ["SmallLMArguments", "SmallLMConfig"],
+        "encode_actions": ["EncodingArguments"],
+    }
+    paths = sorted((RECIPES / "configs").rglob("*.yaml"))
+    assert paths
+    for path in paths:
+        text = path.read_text()
+        recipe = re.search(r"recipes/(\w+)\.py", text).group(1)
+        module = __import__(recipe)
+        fields = {name for part in known[recipe] for name in getattr(module, part).__dataclass_fields__}
+        if recipe != "sft":
+            from data_arguments import DataArguments
+
+            fields |= set(DataArguments.__dataclass_fields__)
+        assert set(yaml.safe_load(text)) <= fields, path
+
+
+def test_configs_have_the_papers_settings():
+    """LLM-AR, section 4.2."""
+    import yaml
+
+    for path in sorted((RECIPES / "configs" / "llm_ar").glob("ntu*_tokenizer.yaml")):
+        config = yaml.safe_load(path.read_text())
+        assert (config["max_steps"], config["per_device_train_batch_size"]) == (300_000, 256)
+        assert (config["codebook_size"], config["curvature"], config["learning_rate"]) == (512, 1.0, 2e-4)
+        assert (config["commitment_weight"], config["human_weight"]) == (0.02, 0.2)
+    for path in sorted((RECIPES / "configs" / "llm_ar").glob("ntu*_sft*.yaml")):
+        config = yaml.safe_load(path.read_text())
+        # 75,000 micro-batches of 4 are as many samples as these steps.
+        processes = 1 if "qlora" in path.name else 4
+        batch = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"] * processes
+        assert batch == 256 and config["max_steps"] == -(-75_000 * 4 // 256)
+        assert (config["lora_r"], config["lora_alpha"], config["learning_rate"]) == (64, 16, 3e-3)
