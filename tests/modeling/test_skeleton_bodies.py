@@ -9,16 +9,14 @@ from skeleton_people import frames_of, person, plain, recording
 
 def seen_ids(made, **kwargs):
     """Which body stands for each person in each frame, found by comparing coordinates; -1 where zeros."""
+
+    def body_of(frame, pose):
+        if not pose.any():
+            return -1
+        return next((b for b, body in enumerate(made.keypoints[frame]) if (body == pose).all()), "nobody recorded")
+
     frames = frames_of(plain(**kwargs), made)
-    return [
-        [
-            next(
-                (b for b in range(made.keypoints.shape[1]) if (made.keypoints[t, b] == body).all() and body.any()), -1
-            )
-            for body in people
-        ]
-        for t, people in enumerate(frames)
-    ]
+    return [[body_of(frame, pose) for pose in people] for frame, people in enumerate(frames)]
 
 
 def test_who_moves_most_is_first():
@@ -95,7 +93,9 @@ def test_two_then_one_then_two():
     made = recording([(0, first), (0, second[:20]), (60, second[60:])])
     assert made.keypoints.shape[1] == 3
     assert seen_ids(made, max_gap=1.0) == [[0, 1]] * 20 + [[0, -1]] * 40 + [[0, 2]] * 30
-    # A gap that is short enough is interpolated, between the right frames.
+    # 40 frames of absence are 4/3 s. A gap that is short enough is interpolated, between the right frames.
+    assert seen_ids(made, max_gap=1.33)[30] == [0, -1]
+    assert seen_ids(made, max_gap=1.34)[30] == [0, "nobody recorded"]
     filled = frames_of(plain(max_gap=2.0), made)[:, 1]
     weight = (np.arange(20, 60)[:, None, None] - 19) / 41
     np.testing.assert_allclose(filled[20:60], second[19] + weight * (second[60] - second[19]), atol=1e-6)
@@ -110,6 +110,9 @@ def test_both_people_get_new_ids_and_keep_their_places():
     made = recording([(0, left[0]), (0, right[0]), (45, left[1]), (45, right[1])])
     seen = seen_ids(made, max_gap=0.0)
     assert seen[:40] == [[0, 1]] * 40 and seen[45:] == [[2, 3]] * 40
+    made = recording([(0, left[0]), (0, right[0]), (45, right[1]), (45, left[1])])
+    seen = seen_ids(made, max_gap=0.0)
+    assert seen[:40] == [[0, 1]] * 40 and seen[45:] == [[3, 2]] * 40
 
 
 def test_a_body_that_comes_back_keeps_its_time():
