@@ -365,15 +365,14 @@ def most_likely_label(
         nodes = order.masked_fill(~is_node, 0)
 
         slot_nodes = torch.cat([slot_nodes, nodes], dim=1)
-        sees_slot = labels.sees(nodes, slot_nodes)
-        sees_slot[:, :, -width:].diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
+        sees_slot = labels.sees(nodes, slot_nodes).to(device)
         sees_prompt = attention_mask.bool()[:, None].expand(-1, width, -1)
         positions = lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
         key_positions = torch.cat([key_positions, positions], dim=1)
         hidden = base(
             input_ids=labels.node_tokens[nodes].to(device),
             attention_mask=_additive_masks(
-                base, text_config, torch.cat([sees_prompt, sees_slot.to(device)], dim=2), positions, key_positions
+                base, text_config, torch.cat([sees_prompt, sees_slot], dim=2), positions, key_positions
             ),
             position_ids=positions,
             past_key_values=cache,
