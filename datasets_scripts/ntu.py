@@ -74,7 +74,7 @@ class NTUSkeletons(SkeletonBuilder):
             if record.exists():
                 raise DataFolderError(
                     f"{self.config.data_dir!r} holds simulated recordings; {self.config.name} is for recorded ones "
-                    f"(use simulated-xsub or simulated-xview)"
+                    f"(use simulated-xsub, simulated-xview or simulated-unseen)"
                 )
             return protocol
         if not record.exists():
@@ -83,10 +83,11 @@ class NTUSkeletons(SkeletonBuilder):
                 f"action_llm_datasets.simulate, which {self.config.name} is for"
             )
         try:
-            actions = tuple(map(int, json.loads(record.read_text(encoding="utf-8"))["actions"]))
+            actions = set(map(int, json.loads(record.read_text(encoding="utf-8"))["actions"]))
         except (ValueError, KeyError, TypeError) as error:
             raise DataFolderError(f"{record} is no record of a simulation: {type(error).__name__}: {error}") from error
-        return replace(protocol, train_actions=actions, test_actions=actions)
+        train, test = ([a for a in ids if a in actions] for ids in (protocol.train_actions, protocol.test_actions))
+        return replace(protocol, train_actions=tuple(train), test_actions=tuple(test))
 
     def facts(self, data_dir: Path) -> list[Path]:
         names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")

@@ -38,7 +38,9 @@ class QuickstartArguments:
     performers: int = field(default=16, metadata={"help": "simulated people"})
     replications: int = field(default=1, metadata={"help": "how often everybody does everything"})
     llm: str | None = field(default=None, metadata={"help": "another language model: a folder or a Hub repository"})
-    processes: int = field(default=2, metadata={"help": "lines trained side by side, one core each; 1: after each other"})
+    processes: int = field(
+        default=2, metadata={"help": "lines trained side by side, one core each; 1: after each other"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of everything"})
 
 
@@ -122,7 +124,9 @@ def make_small_lm(folder: Path, seed: int):
 
     if (folder / "record.json").is_file():
         return
-    small_lm.main(small_lm.SmallLMArguments(), small_lm.SmallLMConfig(output_dir=str(folder), seed=seed, logging_steps=50))
+    small_lm.main(
+        small_lm.SmallLMArguments(), small_lm.SmallLMConfig(output_dir=str(folder), seed=seed, logging_steps=50)
+    )
 
 
 def prepare(recordings: Path, folder: Path):

@@ -87,7 +87,8 @@ class Line:
         settings |= {"warmup_steps": 1, "logging_steps": 1, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
         recipe.main(
             recipe.ActionSFTArguments(
-                **{"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": self.llm, "lora_r": 4} | arguments
+                **{"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": self.llm, "lora_r": 4}
+                | arguments
             ),
             recipe.ActionSFTConfig(**{"output_dir": str(folder)} | settings | (training or {})),
         )
