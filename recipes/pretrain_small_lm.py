@@ -4,7 +4,7 @@ in a minute on two cores.
 
 ```bash
 python recipes/pretrain_small_lm.py --output_dir runs/small_lm
-python recipes/pretrain_small_lm.py --config recipes/configs/small_lm.yaml --passages 40000
+python recipes/pretrain_small_lm.py --output_dir runs/larger_lm --passages 40000 --hidden_size 256 --num_attention_heads 8
 ```
 
 It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its own byte-level BPE that
