@@ -45,13 +45,14 @@ class SmallLMArguments:
 
 @dataclass
 class SmallLMConfig(TrainingArguments):
-    """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
+    """`TrainingArguments` for a minute of training on two cores."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
-    learning_rate: float = 1.2e-2
+    learning_rate: float = 4e-3
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 20
     weight_decay: float = 0.1
+    adam_beta2: float = 0.95
     per_device_train_batch_size: int = 16
     num_train_epochs: float = 1.0
     logging_steps: float = 20
@@ -62,7 +63,6 @@ class SmallLMConfig(TrainingArguments):
 def main(arguments: SmallLMArguments, training: SmallLMConfig):
     """Writes the text, trains tokenizer and model, measures perplexity; returns the fields of record.json."""
     import transformers
-    from muon import Muon
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
 
@@ -97,14 +97,15 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         args=training,
         train_dataset=join_in_blocks(rows, arguments.block_length),
         processing_class=tokenizer,
-        optimizers=(Muon(model, lr=training.learning_rate, weight_decay=training.weight_decay), None),
         callbacks=[JsonLinesCallback(run.metrics)],
     )
     cost = report_cost(trainer)
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
-    trainer.save_model(run.model)
     if not trainer.is_world_process_zero():
         return {}
+    # Not trainer.save_model: it would leave a pickle of its arguments beside the weights.
+    model.save_pretrained(run.model)
+    tokenizer.save_pretrained(run.model)
 
     held_out_rows = encode(tokenizer, held_out)
     unseen = set(held_out) - set(text)
