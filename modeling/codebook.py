@@ -26,22 +26,18 @@ class Quantized(NamedTuple):
 
     Args:
         ids (`torch.LongTensor` of shape `(num_latents,)`): the nearest token of each latent.
-        embeds (`torch.Tensor` of shape `(num_latents, dim)`): its code; the gradient goes straight to the latent.
-        embedding_loss (`torch.Tensor` scalar): mean of (sg(f) − f^d)² (LLM-AR, Eq. 11).
-        commitment_loss (`torch.Tensor` scalar): mean of (f − sg(f^d))² (LLM-AR, Eq. 11).
+        embeds (`torch.Tensor` of shape `(num_latents, dim)`): its code, differentiable in the codes.
         distances (`torch.Tensor` of shape `(num_latents, codebook_size)`): differentiable in latents and codes.
     """
 
     ids: torch.Tensor
     embeds: torch.Tensor
-    embedding_loss: torch.Tensor
-    commitment_loss: torch.Tensor
     distances: torch.Tensor
 
 
 class Codebook(nn.Module):
     """
-    U codes of width `dim`, float32, trained by gradient (the embedding loss of LLM-AR, Eq. 11) or by moving averages.
+    U codes of width `dim`, float32, trained by gradient (an embedding loss, LLM-AR, Eq. 11) or by moving averages.
 
     Args:
         size (`int`): number of codes U.
@@ -121,12 +117,9 @@ class Codebook(nn.Module):
         distances = self.pairwise_distance(latents, codes)
         ids = self.nearest(distances, latents, codes)
         embeds = codes[ids]
-        embedding_loss = torch.nn.functional.mse_loss(embeds, latents.detach())
-        commitment_loss = torch.nn.functional.mse_loss(latents, embeds.detach())
         if self.training and (self.train_by_ema or self.dead_code_threshold > 0):
             self._follow(latents.detach(), ids)
-        embeds = latents + (embeds - latents).detach()
-        return Quantized(ids, embeds, embedding_loss, commitment_loss, distances)
+        return Quantized(ids, embeds, distances)
 
     @torch.no_grad()
     def initialize_from(self, latents: torch.Tensor) -> None:

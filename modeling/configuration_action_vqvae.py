@@ -80,10 +80,12 @@ class ActionVQVAEConfig(PreTrainedConfig):
         curvature (`float`, defaults to 1.0):
             c of the Poincaré ball.
         latent_scale (`float`, defaults to 1.0):
-            The encoder's output is multiplied by it, without a clamp, to bring the latents' norm into the range in
-            which the ball has room. Latents, codes, losses, decoder and LLM all see scaled coordinates.
+            A latent is the encoder's output times `latent_scale / sqrt(codebook_dim)`: with 1, its norm is the root mean
+            square of the encoder's channels, which keeps it, at any width, where the ball has room (below 2 or so).
+            Codes, distances and what the LLM reads are in these scaled coordinates; the decoder undoes the scale, and the
+            losses of LLM-AR, Eq. 11, are means over the encoder's own channels.
         learn_latent_scale (`bool`, defaults to `False`):
-            Train the scale, from `latent_scale` on.
+            Train the scale, from `latent_scale` on. It is moved by what depends on distances: the Zipf and context losses.
         quantize (`bool`, defaults to `True`):
             `False`: no codebook, the decoder reads the latents (LLM-AR, Table 5).
         codebook_training (`"gradient"` or `"ema"`, defaults to `"gradient"`):
@@ -95,8 +97,8 @@ class ActionVQVAEConfig(PreTrainedConfig):
             Decay per training forward of the codes' average usage, and of the codes with `codebook_training="ema"`.
         dead_code_threshold (`float`, defaults to 0.0):
             A code used less than this fraction of uniform use is restarted on a random latent. 0: never.
-        codebook_init_norm (`float`, defaults to 1.0):
-            Root mean square norm of the codes' random initialisation.
+        codebook_init_norm (`float`, defaults to 0.1):
+            Root mean square norm of the random codes at the start; that of fresh latents is about 0.1.
         reconstruction_weight, embedding_weight (`float`, default to 1.0):
             Weights of the first two terms of LLM-AR, Eq. 12.
         commitment_weight (`float`, defaults to 0.02):
@@ -144,7 +146,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
     kmeans_init: bool = False
     ema_decay: float | int = 0.99
     dead_code_threshold: float | int = 0.0
-    codebook_init_norm: float | int = 1.0
+    codebook_init_norm: float | int = 0.1
     reconstruction_weight: float | int = 1.0
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.02

@@ -190,13 +190,30 @@ class ActionVQVAEDecoder(nn.Module):
         return self.output_conv(hidden_states, masks[-1])
 
 
+class LatentScale(nn.Module):
+    """
+    The number that takes the encoder's output to tangent coordinates. A module of its own, after encoder and decoder: the
+    dtype of a model is that of its first parameter, and this one is always float32.
+    """
+
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__()
+        self.config = config
+        if config.learn_latent_scale:
+            self.log_scale = nn.Parameter(torch.empty((), dtype=torch.float32))
+
+    def forward(self) -> torch.Tensor | float:
+        scale = self.log_scale.exp() if self.config.learn_latent_scale else self.config.latent_scale
+        return scale / math.sqrt(self.config.codebook_dim)
+
+
 class ActionVQVAEPreTrainedModel(PreTrainedModel):
     config_class = ActionVQVAEConfig
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"
     input_modalities = ("time",)
     # Distances in the Poincaré ball grow with the exponential of the norm: half precision has no digits for them.
-    _keep_in_fp32_modules_strict = ["quantizer", "log_latent_scale"]
+    _keep_in_fp32_modules_strict = ["quantizer", "latent_scale"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -210,8 +227,8 @@ class ActionVQVAEPreTrainedModel(PreTrainedModel):
                 init.constant_(module.average_usage, 1 / self.config.codebook_size)
             if hasattr(module, "initialized"):
                 init.zeros_(module.initialized)
-        elif isinstance(module, ActionVQVAEModel) and hasattr(module, "log_latent_scale"):
-            init.constant_(module.log_latent_scale, math.log(self.config.latent_scale))
+        elif isinstance(module, LatentScale) and self.config.learn_latent_scale:
+            init.constant_(module.log_scale, math.log(self.config.latent_scale))
 
 
 class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
@@ -229,8 +246,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
         self.decoder = ActionVQVAEDecoder(config)
-        if config.learn_latent_scale:
-            self.log_latent_scale = nn.Parameter(torch.empty((), dtype=torch.float32))
+        self.latent_scale = LatentScale(config)
         if config.quantize:
             settings = {
                 "size": config.codebook_size,
@@ -250,7 +266,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
     @property
     def codebook(self) -> torch.Tensor:
-        """Codes (codebook_size, codebook_dim), float32: tangent coordinates at 0, as decoder and LLM read them."""
+        """Codes (codebook_size, codebook_dim), float32: tangent coordinates at 0, as `decode` and an LLM read them."""
         if not self.config.quantize:
             raise ValueError("this model has no codebook: it was made with `quantize=False`")
         return self.quantizer.weight
@@ -272,9 +288,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Frames per second of each sample, for the times; `config.fps` by default.
         """
-        masks = self._encoder_masks(input_features, feature_attention_mask)
-        latents = self._latents(input_features, masks)
-        token_mask = self._token_mask(latents, masks)
+        hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
+        latents = hidden_states * self.latent_scale()
         action_ids, action_embeds = None, latents
         if self.config.quantize:
             # One latent of padding in, one token of padding out: their latents are 0.
@@ -323,14 +338,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                     f"found {action_ids.min().item()} to {action_ids.max().item()}."
                 )
             action_embeds = F.embedding(action_ids, self.codebook)
-        mask = None if attention_mask is None else attention_mask[:, None].to(self.dtype)
-        masks = [mask]
-        for _ in range(self.config.num_downsamplings):
-            masks.append(None if mask is None else masks[-1].repeat_interleave(2, dim=-1))
-        features = self.decoder(action_embeds.transpose(1, 2).to(self.dtype), masks)
-        if masks[-1] is not None:
-            features = features * masks[-1]
-        return features.transpose(1, 2)
+        return self._decode(action_embeds / self.latent_scale(), attention_mask)
 
     def forward(
         self,
@@ -357,18 +365,17 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first one.
         """
         config = self.config
-        masks = self._encoder_masks(input_features, feature_attention_mask)
-        latents = self._latents(input_features, masks)
-        token_mask = self._token_mask(latents, masks)
+        hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
         valid = token_mask.bool()
 
-        terms, decoder_input, loss = {}, latents, 0.0
+        terms, loss = {}, 0.0
         if config.quantize:
-            valid_latents = latents[valid]
-            if len(valid_latents) == 0:
+            valid_states = hidden_states[valid]
+            if len(valid_states) == 0:
                 raise ValueError("`feature_attention_mask` leaves no valid token in the batch.")
-            with torch.autocast(device_type=latents.device.type, enabled=False):
-                quantized = self.quantizer(valid_latents)
+            with torch.autocast(device_type=hidden_states.device.type, enabled=False):
+                scale = self.latent_scale()
+                quantized = self.quantizer(valid_states * scale)
                 loss = self._usage_losses(terms, quantized.distances, quantized.ids, valid, previous_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
@@ -378,15 +385,19 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                         "the MMD to an LLM's words."
                     )
             terms["action_ids"] = torch.zeros_like(token_mask).masked_scatter(valid, quantized.ids)
-            terms["embedding_loss"] = quantized.embedding_loss
-            terms["commitment_loss"] = quantized.commitment_loss
-            decoder_input = torch.zeros_like(latents).masked_scatter(valid[..., None], quantized.embeds)
+            # Eq. 11 in the encoder's units, where the mean over channels has its meaning.
+            codes = quantized.embeds / (scale.detach() if config.learn_latent_scale else scale)
+            terms["embedding_loss"] = F.mse_loss(codes, valid_states.detach())
+            terms["commitment_loss"] = F.mse_loss(valid_states, codes.detach())
             if config.codebook_training == "gradient":
-                loss = loss + config.embedding_weight * quantized.embedding_loss
-            loss = loss + config.commitment_weight * quantized.commitment_loss
+                loss = loss + config.embedding_weight * terms["embedding_loss"]
+            loss = loss + config.commitment_weight * terms["commitment_loss"]
+            # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
+            codes = torch.zeros_like(hidden_states).masked_scatter(valid[..., None], codes.detach())
+            hidden_states = hidden_states + (codes - hidden_states).detach()
 
         decoder_mask = None if feature_attention_mask is None else token_mask
-        reconstruction = self.decode(action_embeds=decoder_input, attention_mask=decoder_mask).float()
+        reconstruction = self._decode(hidden_states, decoder_mask).float()
         frames = valid.repeat_interleave(config.frames_per_token, dim=1)
         # The target is read in float32 whatever the encoder computes in.
         target = input_features.float()
@@ -404,10 +415,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             **terms,
         )
 
-    def _encoder_masks(
+    def _encode(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
-    ) -> list[torch.Tensor | None]:
-        """Masks (batch_size, 1, length) of the frames and after each downsampling; `None`s when nothing is padded."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Encoder output (batch_size, num_tokens, codebook_dim), not yet scaled, float32, 0 where padded, and the mask
+        (batch_size, num_tokens) of its tokens.
+        """
         channels, multiple = self.config.num_channels, self.config.frames_per_token
         shape = tuple(input_features.shape)
         if len(shape) != 3 or shape[1] == 0 or shape[1] % multiple or shape[2] != channels:
@@ -415,30 +429,33 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 f"`input_features` must have the shape (batch_size, num_frames, {channels}) with num_frames a multiple of "
                 f"{multiple}, got {shape}."
             )
-        if feature_attention_mask is None:
-            return [None] * (self.config.num_downsamplings + 1)
-        if feature_attention_mask.shape != input_features.shape[:2]:
-            raise ValueError(
-                f"`feature_attention_mask` must have the shape {tuple(input_features.shape[:2])} of the frames, "
-                f"got {tuple(feature_attention_mask.shape)}."
-            )
-        masks = [feature_attention_mask[:, None].to(self.dtype)]
-        for _ in range(self.config.num_downsamplings):
-            masks.append(downsample_mask(masks[-1]))
-        return masks
-
-    def _latents(self, input_features: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
-        """Latents (batch_size, num_tokens, codebook_dim), scaled, float32; 0 where padded."""
-        latents = self.encoder(input_features.transpose(1, 2).to(self.dtype), masks).float()
-        if masks[-1] is not None:
-            latents = latents * masks[-1].float()
-        scale = self.log_latent_scale.exp() if self.config.learn_latent_scale else self.config.latent_scale
-        return latents.transpose(1, 2) * scale
-
-    def _token_mask(self, latents: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
+        masks = [None] * (self.config.num_downsamplings + 1)
+        if feature_attention_mask is not None:
+            if feature_attention_mask.shape != shape[:2]:
+                raise ValueError(
+                    f"`feature_attention_mask` must have the shape {shape[:2]} of the frames, "
+                    f"got {tuple(feature_attention_mask.shape)}."
+                )
+            masks[0] = feature_attention_mask[:, None].to(self.dtype)
+            for level in range(self.config.num_downsamplings):
+                masks[level + 1] = downsample_mask(masks[level])
+        hidden_states = self.encoder(input_features.transpose(1, 2).to(self.dtype), masks).float().transpose(1, 2)
         if masks[-1] is None:
-            return torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
-        return masks[-1].squeeze(1).long()
+            return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        token_mask = masks[-1].squeeze(1).long()
+        return hidden_states * token_mask[..., None], token_mask
+
+    def _decode(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+        """Features (batch_size, num_frames, num_channels), 0 where padded, of unscaled hidden states."""
+        masks = [None] * (self.config.num_downsamplings + 1)
+        if token_mask is not None:
+            masks[0] = token_mask[:, None].to(self.dtype)
+            for level in range(self.config.num_downsamplings):
+                masks[level + 1] = masks[level].repeat_interleave(2, dim=-1)
+        features = self.decoder(hidden_states.transpose(1, 2).to(self.dtype), masks)
+        if masks[-1] is not None:
+            features = features * masks[-1]
+        return features.transpose(1, 2)
 
     def _token_times(
         self, token_mask: torch.Tensor, frame_rate: torch.Tensor | None
