@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import debug_launcher
-from action_llm.codebook import EuclideanCodebook, PoincareCodebook
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.cluster.vq import kmeans2
 
+from action_llm.codebook import EuclideanCodebook, PoincareCodebook
 
 GEOMETRIES = {"poincare": PoincareCodebook, "euclidean": EuclideanCodebook}
 

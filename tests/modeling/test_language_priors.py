@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import debug_launcher
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy, linregress, zipfian
+
 from action_llm.collectives import sum_over_ranks
 from action_llm.language_priors import (
     context_loss,
@@ -18,11 +23,6 @@ from action_llm.language_priors import (
     zipf_divergence,
     zipf_law,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy, linregress, zipfian
-
 
 COUNTS = st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(any)
 

@@ -5,10 +5,10 @@ import math
 import mpmath
 import pytest
 import torch
-from action_llm.poincare import ball_distance, exp0, log0, pairwise_tangent_distance, tangent_distance
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from action_llm.poincare import ball_distance, exp0, log0, pairwise_tangent_distance, tangent_distance
 
 NORMS = st.one_of(st.just(0.0), st.floats(1e-30, 1e30), st.floats(-30.0, 30.0).map(lambda exponent: 10.0**exponent))
 
