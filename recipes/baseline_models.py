@@ -126,9 +126,9 @@ class SkeletonGraphNetwork(nn.Module):
         layout: "SkeletonLayout",
         num_persons: int,
         coordinates: int,
-        frames: int = 48,
-        channels: Sequence[int] = (48, 48, 64, 64, 96, 96),
-        dropout: float = 0.3,
+        frames: int = 32,
+        channels: Sequence[int] = (48, 48, 96, 96),
+        dropout: float = 0.2,
     ):
         super().__init__()
         self.persons, self.joints, self.coordinates, self.frames = num_persons, layout.num_joints, coordinates, frames

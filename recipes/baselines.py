@@ -256,7 +256,7 @@ def evaluate(method: str, seed: int, examples: Examples, num_classes: int, extra
             model = models.SkeletonGraphNetwork(
                 num_classes, extractor.skeleton_layout, extractor.num_persons, extractor.coordinates
             )
-            steps = arguments.graph_steps
+            steps, learning_rate = arguments.graph_steps, 2e-3
         else:
             if method == "transformer":
                 train, evaluation = (
@@ -266,8 +266,8 @@ def evaluate(method: str, seed: int, examples: Examples, num_classes: int, extra
                 vocabulary_size = 1 + max(int(ids.max()) for ids in (*train, *evaluation))
             size = None if vocabulary_size else train[0].shape[1]
             model = models.SequenceTransformer(num_classes, size, vocabulary_size)
-            steps = arguments.transformer_steps
-    models.fit(model, train, labels, steps=steps, seed=seed)
+            steps, learning_rate = arguments.transformer_steps, 1e-3
+    models.fit(model, train, labels, steps=steps, learning_rate=learning_rate, seed=seed)
     return models.log_probabilities(model, evaluation).argmax(axis=1)
 
 
