@@ -354,10 +354,14 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         text_config, name = self.config.text_config, self.config.text_config._name_or_path
         own_name = self.config._name_or_path
         text_config._name_or_path = self.config._name_or_path = ""
+        # A referenced language model is quantised, or not, by whoever loads it.
+        quantized = text_config.__dict__.pop("quantization_config", None) if self.config.llm_name_or_path else None
         try:
             yield
         finally:
             self.__dict__.update(hidden)
+            if quantized is not None:
+                text_config.quantization_config = quantized
             text_config._name_or_path, self.config._name_or_path = name, own_name
 
     def _is_llm_key(self, key: str) -> bool:
@@ -695,15 +699,19 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         input_features: torch.FloatTensor | None = None,
         feature_attention_mask: torch.LongTensor | None = None,
         frame_rate: torch.FloatTensor | None = None,
+        action_embeds: torch.FloatTensor | None = None,
+        action_embeds_mask: torch.LongTensor | None = None,
     ) -> torch.LongTensor:
         """The arg-max of `logits`, exactly, without computing all of them: (batch_size,) indices of classes.
 
-        It stops as soon as no other class name can win. The arguments are those of `forward`.
+        It stops as soon as no other class name can win. The arguments are described at `forward`.
         """
         names, prompts, _ = self._read(
             input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate
         )
         base_kwargs = {k: prompts[k] for k in ("action_embeds", "action_embeds_mask") if k in prompts}
+        if action_embeds is not None:
+            base_kwargs = {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask}
         return most_likely_label(
             self.model,
             self._head,

@@ -495,6 +495,10 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if zipf_weight > 0:
                 self._warn_of_small_steps(valid.numel() * world_size(), previous_usage)
         if previous_usage is not None:
+            # The value is of all latents so far, but Trainer divides the gradient by the number of micro-batches: each of
+            # them pulls with the weight that it has in the whole step.
+            share = (total.sum() + previous_usage.sum()) / total.sum()
+            total = total.detach() + (total - total.detach()) * share.detach()
             total = total + previous_usage.detach()
         terms["collected_usage"] = total.detach()
         zipf = zipf_divergence(total, config.zipf_alpha, config.zipf_beta)

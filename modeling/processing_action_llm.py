@@ -105,7 +105,8 @@ class ActionLLMProcessor(ProcessorMixin):
             tokens = "".join(f"<act_{u}>" for u in ids)
         if self.list_classes if list_classes is None else list_classes:
             classes = ", ".join(self._class_names(class_names))
-            return self.instruction_with_classes.replace("{classes}", classes).replace("{tokens}", tokens)
+            # The names last: whatever stands in them is not a place for anything.
+            return self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
         return self.instruction.replace("{tokens}", tokens)
 
     def encode_prompt_and_label(self, prompt: str, completion: str | None = None) -> tuple[list[int], list[int]]:

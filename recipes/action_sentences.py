@@ -12,8 +12,9 @@ RECORDINGS_PER_SHARD = 1024
 def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: bool) -> Features:
     """Columns of a split.
 
-    `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the recording as it is and 1, 2, … for augmented ones; token w lasts
-    from `w * seconds_per_token` to `(w + 1) * seconds_per_token`; `latents`, flat (W, D), only without discretisation.
+    `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the
+    recording as it is and 1, 2, … for augmented ones; token w lasts from `w * seconds_per_token` to
+    `(w + 1) * seconds_per_token`; `latents`, flat (W, D), only without discretisation.
     """
     return Features(
         {

@@ -51,7 +51,8 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from action_llm import ActionVQVAEModel, SkeletonFeatureExtractor
     from action_llm.language_priors import usage_statistics
 
-    state = PartialState()
+    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     dataset = data.load()
     model = ActionVQVAEModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
@@ -162,15 +163,18 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
             "label": int(row["label"]),
             "held_out": bool(row["held_out"]),
         }
+        facts = {name: row[name] for name in ("sample_id", "label", "held_out")}
         try:
-            for encoding in range(encodings):
-                features = extractor(
+            versions = [
+                extractor(
                     row,
                     augment=encoding > 0,
                     seed=stable_seed(arguments.seed, row["sample_id"], encoding),
                     return_tensors="pt",
                 )
-                pending.append(({k: row[k] for k in ("sample_id", "label", "held_out")}, encoding, features))
+                for encoding in range(encodings)
+            ]
+            pending.extend((facts, encoding, features) for encoding, features in enumerate(versions))
         except SkeletonInputError as error:
             skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
         if len(pending) >= 4 * arguments.batch_size:

@@ -44,26 +44,32 @@ class EvaluationArguments:
     )
     batch_size: int = field(default=16, metadata={"help": "sentences scored at a time"})
     resamples: int = field(default=2000, metadata={"help": "bootstrap resamples over recordings"})
-    dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
+    dtype: str | None = field(default=None, metadata={"help": "dtype of the language model; as trained by default"})
     attn_implementation: str | None = field(default=None, metadata={"help": "attention of the language model"})
 
 
 def main(arguments: EvaluationArguments) -> dict | None:
     import numpy as np
+    import torch
     from accelerate import PartialState
     from accelerate.utils import gather_object
     from action_sentences import load_action_sentences
     from run_folder import RunFolder, describe_hardware, write_atomically
+    from sft import quantization
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
 
-    state = PartialState()
+    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split)
     class_names = rows.features["label"].names
+    record = read_record(arguments.model)
+    if arguments.split == "held_out":
+        check_held_out(record)
     if arguments.unseen:
-        check_unseen(read_record(arguments.model), class_names)
+        check_unseen(record, class_names)
     elif class_names != processor.class_names:
         raise ValueError(
             f"the model was trained on {len(processor.class_names)} classes ({', '.join(processor.class_names[:3])}, …), but "
@@ -71,8 +77,12 @@ def main(arguments: EvaluationArguments) -> dict | None:
             "trained on, set --unseen true."
         )
     options = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
-    model = ActionLLMForClassification.from_pretrained(arguments.model, dtype=arguments.dtype, **options)
-    model = model.eval().to(state.device)
+    # An adapter is evaluated on the language model that it was trained on: in 4 bit, if it was in 4 bit.
+    options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
+    dtype = arguments.dtype or record.get("dtype", "auto")
+    model = ActionLLMForClassification.from_pretrained(arguments.model, dtype=dtype, **options).eval()
+    if not getattr(model, "is_quantized", False):
+        model = model.to(state.device)
 
     list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
     if arguments.list_classes is None and not arguments.unseen:
@@ -87,7 +97,6 @@ def main(arguments: EvaluationArguments) -> dict | None:
         log_probabilities[indices] = part
     labels = np.array(rows["label"])
     metrics = summarise(log_probabilities, labels, class_names, arguments.resamples)
-    record = read_record(arguments.model)
     metrics |= {
         "split": arguments.split,
         "unseen": arguments.unseen,
@@ -244,8 +253,22 @@ def read_record(model: str) -> dict:
     return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def check_held_out(record: dict):
+    """Raises `ValueError` unless both stages left the held-out training subjects out."""
+    stages = {"action model": record.get("sentences", {}).get("tokenizer") or {}, "language model": record}
+    for stage, part in stages.items():
+        if not part.get("hold_out"):
+            raise ValueError(
+                f"the {stage} was trained on the held-out subjects, or has no record: train both stages with --hold_out true."
+            )
+
+
 def check_unseen(record: dict, class_names: list[str]):
-    """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them."""
+    """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them.
+
+    What the language model read in its own pre-training is not a stage: that it may know the names is the point of LLM-AR,
+    Table 8.
+    """
     stages = {
         "action model": (record.get("sentences", {}).get("tokenizer") or {}).get("training_classes"),
         "action sentences": record.get("sentences", {}).get("training_classes"),

@@ -71,6 +71,8 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
+    if run.finished:
+        return run.read_record()
     training.output_dir = str(run.checkpoints)
 
     text = list(passages(arguments.passages, seed=arguments.text_seed))
@@ -101,7 +103,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         callbacks=[JsonLinesCallback(run.metrics)],
     )
     cost = report_cost(trainer)
-    trainer.train(resume_from_checkpoint=run.last_checkpoint())
+    run.train(trainer)
     if not trainer.is_world_process_zero():
         return {}
     # Not trainer.save_model: it would leave a pickle of its arguments beside the weights.

@@ -122,8 +122,6 @@ def quiet():
 def make_small_lm(folder: Path, seed: int):
     import pretrain_small_lm as small_lm
 
-    if (folder / "record.json").is_file():
-        return
     small_lm.main(
         small_lm.SmallLMArguments(), small_lm.SmallLMConfig(output_dir=str(folder), seed=seed, logging_steps=50)
     )
@@ -156,33 +154,26 @@ def run_line(work: tuple) -> tuple[str, dict]:
 
     run = Path(folder) / name
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
-    if not (run / "tokenizer" / "record.json").is_file():
-        stage1.main(
-            stage1.TokenizerArguments(llm_name_or_path=llm),
-            data,
-            stage1.ActionVQVAEArguments(**TOKENIZER),
-            stage1.SkeletonArguments(),
-            stage1.TokenizerTrainingArguments(
-                output_dir=str(run / "tokenizer"), seed=seed, disable_tqdm=True, use_cpu=True, **TOKENIZER_TRAINING
-            ),
-        )
+    stage1.main(
+        stage1.TokenizerArguments(llm_name_or_path=llm),
+        data,
+        stage1.ActionVQVAEArguments(**TOKENIZER),
+        stage1.SkeletonArguments(),
+        stage1.TokenizerTrainingArguments(
+            output_dir=str(run / "tokenizer"), seed=seed, disable_tqdm=True, use_cpu=True, **TOKENIZER_TRAINING
+        ),
+    )
     tokenizer = str(run / "tokenizer" / "model")
-    if not (run / "sentences" / "record.json").is_file():
-        encode.main(
-            encode.EncodingArguments(
-                tokenizer=tokenizer, output_dir=str(run / "sentences"), encodings=ENCODINGS, seed=seed
-            ),
-            data,
-        )
-    if not (run / "sft" / "record.json").is_file():
-        sft.main(
-            sft.ActionSFTArguments(
-                tokenizer=tokenizer, sentences=str(run / "sentences"), llm_name_or_path=llm, **LORA
-            ),
-            sft.ActionSFTConfig(
-                output_dir=str(run / "sft"), seed=seed, disable_tqdm=True, use_cpu=True, **LORA_TRAINING
-            ),
-        )
+    encode.main(
+        encode.EncodingArguments(
+            tokenizer=tokenizer, output_dir=str(run / "sentences"), encodings=ENCODINGS, seed=seed
+        ),
+        data,
+    )
+    sft.main(
+        sft.ActionSFTArguments(tokenizer=tokenizer, sentences=str(run / "sentences"), llm_name_or_path=llm, **LORA),
+        sft.ActionSFTConfig(output_dir=str(run / "sft"), seed=seed, disable_tqdm=True, use_cpu=True, **LORA_TRAINING),
+    )
     metrics = evaluation.main(
         evaluation.EvaluationArguments(
             model=str(run / "sft" / "model"), sentences=str(run / "sentences"), output_dir=str(run / "evaluation")
@@ -193,26 +184,37 @@ def run_line(work: tuple) -> tuple[str, dict]:
 
 # Chosen on held-out training subjects of simulated recordings.
 TOKENIZER = {
-    "hidden_width": 128,
+    "hidden_width": 64,
     "codebook_size": 256,
     "kmeans_init": True,
+    "ema_decay": 0.95,
     "dead_code_threshold": 0.1,
+    "gumbel_temperature": 0.1,
+    # In so short a run the language priors win over the motion unless they weigh little.
+    "human_weight": 0.005,
 }
 TOKENIZER_TRAINING = {
-    "max_steps": 600,
-    "per_device_train_batch_size": 64,
-    "warmup_steps": 50,
+    "max_steps": 450,
+    "per_device_train_batch_size": 48,
+    "warmup_steps": 20,
     "learning_rate": 1e-3,
-    "lr_drop_step": 500,
+    "lr_drop_step": 380,
+    "lr_drop_factor": 0.1,
     "logging_steps": 100,
     "save_steps": 200,
 }
 ENCODINGS = 4
-LORA = {"lora_r": 64, "lora_dropout": 0.05}
+LORA = {
+    "lora_r": 64,
+    "lora_alpha": 64,
+    # All linear layers, not only q and v as in the paper: so small a model has little else to learn with.
+    "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
 LORA_TRAINING = {
-    "max_steps": 400,
-    "per_device_train_batch_size": 32,
+    "max_steps": 300,
+    "per_device_train_batch_size": 16,
     "gradient_accumulation_steps": 1,
+    "learning_rate": 2e-3,
     "warmup_steps": 20,
     "logging_steps": 50,
     "save_steps": 200,

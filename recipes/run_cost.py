@@ -80,7 +80,7 @@ def _measure(trainer) -> dict:
         for _ in range(2):
             started = time.perf_counter()
             # So does what the model keeps between steps.
-            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            kept = {name: tensor.clone() for name, tensor in _moved_by_forward(model)}
             trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
             trainer.training_step(model, dict(batch))
             if cuda:
@@ -88,8 +88,8 @@ def _measure(trainer) -> dict:
             seconds = time.perf_counter() - started
             model.zero_grad(set_to_none=True)
             with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    buffer.copy_(buffers[name])
+                for name, tensor in _moved_by_forward(model):
+                    tensor.copy_(kept[name])
         model.train(training)
     for name, value in gathered.items():
         setattr(trainer, name, value)
@@ -100,6 +100,16 @@ def _measure(trainer) -> dict:
         "seconds_per_step": round(seconds * trainer.args.gradient_accumulation_steps, 4),
         "peak_memory_gb": round(peak / 2**30, 3),
     }
+
+
+def _moved_by_forward(model):
+    """Buffers, and the codes of codebooks that follow their latents: what a training forward changes in place."""
+    from action_llm.codebook import Codebook
+
+    yield from model.named_buffers()
+    for name, module in model.named_modules():
+        if isinstance(module, Codebook):
+            yield f"{name}.weight", module.weight
 
 
 def _duration(seconds: float) -> str:

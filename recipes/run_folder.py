@@ -3,14 +3,32 @@
 import dataclasses
 import importlib.metadata
 import json
+import logging
+import math
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
 import yaml
-from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainerCallback, TrainerState
+
+logger = logging.getLogger(__name__)
+
+# Settings that do not change what comes out: a run may be gone on with under others.
+HARMLESS = {
+    "cache_dir",
+    "data_dir",
+    "dataloader_num_workers",
+    "disable_tqdm",
+    "logging_steps",
+    "num_proc",
+    "output_dir",
+    "report_to",
+    "save_steps",
+    "save_total_limit",
+}
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")
 
@@ -44,7 +62,11 @@ class RunFolder:
         self._started = time.monotonic()
 
     def save_config(self, *arguments):
-        """Writes the fields of argument dataclasses that differ from their defaults, as YAML that `--config` reads."""
+        """Writes the fields of argument dataclasses that differ from their defaults, as YAML that `--config` reads.
+
+        Raises:
+            `ValueError`: if the folder holds a run with other settings.
+        """
         config = {}
         for part in arguments:
             for field in dataclasses.fields(part):
@@ -53,11 +75,43 @@ class RunFolder:
                 # What the argument classes fill in by themselves is not what the user asked for.
                 if field.init and value != default and isinstance(value, (str, int, float, bool, list, dict)):
                     config[field.name] = value
-        write_atomically(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=True))
+        path = self.path / "config.yaml"
+        if path.is_file() and (self.finished or self.last_checkpoint() is not None):
+            # As it would be read back: a tuple is a list in YAML.
+            found, wanted = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(config))
+            other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
+            if other:
+                differences = ", ".join(f"{n}: {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
+                raise ValueError(
+                    f"{self.path} holds a run with other settings ({differences}): choose another --output_dir."
+                )
+        write_atomically(path, yaml.safe_dump(config, sort_keys=True))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: its record is the last thing it writes."""
+        return (self.path / "record.json").is_file()
 
     def last_checkpoint(self) -> str | None:
-        """The checkpoint to go on from, if the run was stopped."""
-        return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+        """The newest checkpoint that was written to its end, if there is one."""
+        steps = [
+            (int(match.group(1)), path)
+            for path in (self.checkpoints.iterdir() if self.checkpoints.is_dir() else [])
+            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
+        ]
+        return str(max(steps)[1]) if steps else None
+
+    def train(self, trainer):
+        """Trains from the start or from the last checkpoint; only loads it, when it is that of the last step."""
+        checkpoint = self.last_checkpoint()
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
+            if state.global_step >= state.max_steps:
+                trainer._load_from_checkpoint(checkpoint)
+                trainer.state = state
+                return
+            logger.info("Going on from step %d of %d", state.global_step, state.max_steps)
+        trainer.train(resume_from_checkpoint=checkpoint)
 
     def write_record(self, **fields):
         """Adds fields to record.json, with the libraries, the kind of machine and the time it took."""
@@ -65,7 +119,9 @@ class RunFolder:
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
         write_atomically(
-            self.path / "record.json", json.dumps(self.read_record() | fields, indent=2, ensure_ascii=False) + "\n"
+            self.path / "record.json",
+            json.dumps(_without_nan(self.read_record() | fields), indent=2, ensure_ascii=False, allow_nan=False)
+            + "\n",
         )
 
     def read_record(self) -> dict:
@@ -84,13 +140,29 @@ class JsonLinesCallback(TrainerCallback):
         if not state.is_world_process_zero or not self.path.is_file():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        kept = []
+        for line in lines if state.global_step else []:
+            try:
+                if json.loads(line)["step"] <= state.global_step:
+                    kept.append(line)
+            except json.JSONDecodeError:
+                # The run was killed while it wrote this line.
+                continue
         write_atomically(self.path, "".join(line + "\n" for line in kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _without_nan(value):
+    """JSON has no NaN: what is not a number is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_hardware() -> str:

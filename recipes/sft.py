@@ -46,7 +46,10 @@ class ActionSFTArguments:
     train_action_embeddings: bool = field(default=False, metadata={"help": "train the table of action words too"})
     injection_layer: int | None = field(
         default=None,
-        metadata={"help": "LLM-AR, Table 5: continuous latents replace the hidden states before this layer"},
+        metadata={
+            "help": "LLM-AR, Table 5: continuous latents replace the hidden states before this layer; "
+            "by default the middle one where the action model has no codebook"
+        },
     )
     instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
     list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
@@ -92,7 +95,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from peft import LoraConfig
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from trl import SFTTrainer
 
     from action_llm import (
@@ -106,6 +109,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
     training.output_dir = str(run.checkpoints)
 
     sentences = load_action_sentences(arguments.sentences)
@@ -113,6 +119,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     class_names = rows.features["label"].names
     text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
     action_model = ActionVQVAEModel.from_pretrained(arguments.tokenizer)
+    if not action_model.config.quantize and arguments.injection_layer is None:
+        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+        arguments.injection_layer = llm_config.get_text_config().num_hidden_layers // 2
     instruction = {} if arguments.instruction is None else {"instruction": arguments.instruction}
     processor = ActionLLMProcessor(
         SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer),
@@ -183,13 +192,14 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             callbacks=[JsonLinesCallback(run.metrics)],
         )
         cost = report_cost(trainer)
-        trainer.train(resume_from_checkpoint=run.last_checkpoint())
+        run.train(trainer)
         log = trainer.state.log_history
         save_trained(trainer, run.model)
         is_main_process = trainer.is_world_process_zero()
     else:
-        model.as_classifier().save_pretrained(run.model)
-        is_main_process = True
+        is_main_process = training.process_index == 0
+        if is_main_process:
+            model.as_classifier().save_pretrained(run.model)
     if not is_main_process:
         return
     processor.save_pretrained(run.model)
@@ -203,6 +213,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         hold_out=arguments.hold_out,
         sentences=json.loads((Path(arguments.sentences) / "record.json").read_text(encoding="utf-8")),
         seed=training.seed,
+        dtype=str(model.dtype).removeprefix("torch."),
         settings={
             "lora_r": arguments.lora_r,
             "lora_alpha": arguments.lora_alpha,

@@ -245,6 +245,9 @@ def main(
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, model_arguments, skeleton, training)
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
     training.output_dir = str(run.checkpoints)
 
     rows = data.load()["train"]
@@ -278,7 +281,9 @@ def main(
         callbacks=[JsonLinesCallback(run.metrics)],
     )
     cost = report_cost(trainer)
-    trainer.train(resume_from_checkpoint=run.last_checkpoint())
+    # The noise of Eq. 3 is drawn on every process: another one each.
+    transformers.set_seed(training.seed + 1_000_003 * training.process_index)
+    run.train(trainer)
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()

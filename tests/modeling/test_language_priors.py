@@ -119,7 +119,8 @@ def test_usage_that_follows_the_law_has_no_divergence():
     # A sample of the law is still near it at 4 U latents, and far from it below: what the model warns of.
     generator = torch.Generator().manual_seed(0)
     sampled = [
-        torch.bincount(torch.multinomial(zipf_law(512), n, True, generator=generator), minlength=512) for n in (2048, 256)
+        torch.bincount(torch.multinomial(zipf_law(512), n, True, generator=generator), minlength=512)
+        for n in (2048, 256)
     ]
     assert zipf_divergence(sampled[0].double()).item() < 0.03 < 0.1 < zipf_divergence(sampled[1].double()).item()
 

@@ -412,6 +412,24 @@ def test_usage_is_collected_over_micro_batches():
     assert not second.collected_usage.requires_grad
 
 
+def test_accumulation_keeps_the_weight_of_the_zipf_gradient():
+    """Four equal micro-batches, whose gradients Trainer averages, are one batch: each has the gradient of that batch."""
+    model = tiny_model().train()
+    features, mask = batch_of([32] * 6)
+
+    def gradient(previous_usage):
+        torch.manual_seed(0)
+        model.zero_grad()
+        output = model(features, mask, previous_usage=previous_usage)
+        output.zipf_loss.backward()
+        return model.quantizer.weight.grad.clone(), output.collected_usage
+
+    alone, usage = gradient(None)
+    for earlier in (1, 3):
+        torch.testing.assert_close(gradient(earlier * usage)[0], alone)
+    assert alone.abs().max() > 0
+
+
 def test_training_samples_usage_and_evaluation_does_not():
     features = waves(8, 32)
     model = tiny_model().train()

@@ -1,5 +1,8 @@
 """A tiny simulated data set and a tiny language model that all recipe tests share."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_models import tiny_tokenizer
@@ -66,7 +69,7 @@ class Line:
         recipe.main(
             recipe.TokenizerArguments(**{"llm_name_or_path": self.llm, "window": 32} | (arguments or {})),
             self.data(dataset),
-            recipe.ActionVQVAEArguments(**{"hidden_width": 16, "codebook_size": 16, "latent_scale": 4.0} | model),
+            recipe.ActionVQVAEArguments(**{"hidden_width": 16, "codebook_size": 16, "kmeans_init": True} | model),
             recipe.SkeletonArguments(**(skeleton or {})),
             recipe.TokenizerTrainingArguments(**{"output_dir": str(folder)} | settings | (training or {})),
         )
@@ -118,4 +121,7 @@ def tokenizer(line, tmp_path_factory):
 @pytest.fixture(scope="session")
 def sentences(line, tokenizer, tmp_path_factory):
     """What it writes: each training recording twice."""
-    return line.encode(tokenizer, tmp_path_factory.mktemp("sentences"), encodings=2)
+    folder = line.encode(tokenizer, tmp_path_factory.mktemp("sentences"), encodings=2)
+    record = json.loads((Path(folder) / "record.json").read_text())
+    assert record["splits"]["test"]["codes_used"] > 4, "sentences of one word would hide mistakes"
+    return folder

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,7 +191,11 @@ def test_held_out_subjects_are_left_out(line, tokenizer, sentences, tmp_path):
     rows = load_action_sentences(sentences)["train"]
     held = [row["sample_id"] for row in rows if row["held_out"] and row["encoding"] == 0]
     assert held, "the tiny data set has a held-out training subject"
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
+    with pytest.raises(ValueError, match="the action model was trained on the held-out subjects"):
+        line.evaluate(line.sft(tokenizer, sentences, tmp_path / "no"), sentences, tmp_path / "none", split="held_out")
+    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = line.encode(own, tmp_path / "sentences", encodings=2)
+    model = line.sft(own, sentences, tmp_path / "sft", hold_out=True)
     record = json.loads((Path(model) / "record.json").read_text())
     assert record["examples"] == len(rows) - 2 * len(held)
     metrics = line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
@@ -208,11 +213,7 @@ def test_stage_1_resumes_exactly(line, tmp_path):
     whole = line.train_tokenizer(tmp_path / "whole", training=training, **settings)
     folder = tmp_path / "stopped"
     line.train_tokenizer(folder, training=training, **settings)
-    # As after a kill between the two checkpoints: the second checkpoint and the result are gone.
-    import shutil
-
-    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
-    shutil.rmtree(folder / "model")
+    kill(folder, "checkpoint-4")
     resumed = line.train_tokenizer(folder, training=training, **settings)
     assert_equal_weights(whole, resumed)
     kept = ("step", "loss", "zipf_loss", "codebook/perplexity")
@@ -221,15 +222,62 @@ def test_stage_1_resumes_exactly(line, tmp_path):
 
 
 def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
-    import shutil
-
     training = {"max_steps": 4}
     whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)
     folder = tmp_path / "stopped"
     line.sft(tokenizer, sentences, folder, training=training)
-    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
-    shutil.rmtree(folder / "model")
+    kill(folder, "checkpoint-4")
     assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
+
+
+def kill(folder, checkpoint=None):
+    """Leaves a folder as a kill leaves it: before its model, and before one of its checkpoints."""
+    shutil.rmtree(folder / "model")
+    (folder / "record.json").unlink()
+    if checkpoint is not None:
+        shutil.rmtree(folder / "checkpoints" / checkpoint)
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(line, tokenizer, sentences, tmp_path):
+    first = line.train_tokenizer(tmp_path / "one")
+    weights = checkpoint_tensors(first)
+    kill(tmp_path / "one")
+    line.train_tokenizer(tmp_path / "one")
+    for name, tensor in checkpoint_tensors(first)["model.safetensors"].items():
+        assert torch.equal(tensor, weights["model.safetensors"][name]), name
+    assert json.loads((tmp_path / "one" / "record.json").read_text())["settings"]["steps"] == 4
+    second = line.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
+    adapter = checkpoint_tensors(second)["adapter_model.safetensors"]
+    kill(tmp_path / "two")
+    line.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
+    for name, tensor in checkpoint_tensors(second)["adapter_model.safetensors"].items():
+        assert torch.equal(tensor, adapter[name]), name
+
+
+def test_half_written_checkpoints_and_logs_do_not_stop_a_restart(line, tmp_path):
+    line.train_tokenizer(tmp_path)
+    kill(tmp_path, "checkpoint-4")
+    (tmp_path / "checkpoints" / "checkpoint-4").mkdir()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    line.train_tokenizer(tmp_path)
+    assert [entry["step"] for entry in metrics_of(tmp_path) if "loss" in entry] == [2, 4]
+
+
+def test_a_folder_is_not_gone_on_with_under_other_settings(line, tmp_path):
+    line.train_tokenizer(tmp_path)
+    config = (tmp_path / "config.yaml").read_text()
+    line.train_tokenizer(tmp_path, training={"logging_steps": 1})
+    with pytest.raises(ValueError, match=r"geometry: None, now 'euclidean'.*choose another --output_dir"):
+        line.train_tokenizer(tmp_path, geometry="euclidean")
+    assert "euclidean" not in config + (tmp_path / "config.yaml").read_text()
+
+
+def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
+    settings = {"codebook_training": "ema", "kmeans_init": False, "dead_code_threshold": 0.5}
+    with_report = line.train_tokenizer(tmp_path / "with", **settings)
+    monkeypatch.setattr("run_cost.report_cost", lambda trainer: {})
+    assert_equal_weights(with_report, line.train_tokenizer(tmp_path / "without", **settings))
 
 
 def assert_equal_weights(first, second):
@@ -299,7 +347,8 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
     command += [str(RECIPES / "evaluate_classifier.py"), "--model", model, "--sentences", sentences]
     command += ["--output_dir", str(tmp_path / "two"), "--resamples", "50"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=300)
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.stdout.count("12 recordings") == 1, "each process evaluated everything"
     together = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert together == json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert alone["top_1"]["estimate"] == together["top_1"]["estimate"]
