@@ -300,9 +300,6 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "files": self._skipped,
         }
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        counted = ", ".join(f"{count:,} {name}" for name, count in report["recordings"].items())
-        logger.info("%s: %s", self.config.name, counted)
-        _log_skipped(self.config.name, self._skipped)
 
     def _drop_empty_splits(self) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
@@ -321,6 +318,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def report(self) -> dict:
         """The content of `preparation.json`: counts, published counts, and every file that was skipped, with its reason."""
         return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
+
+    def log_report(self) -> None:
+        """Says how many recordings there are, how many are published, and what was skipped and why."""
+        report = self.report
+        counted = ", ".join(f"{count:,} {name}" for name, count in report["recordings"].items())
+        published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
+        logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
+        _log_skipped(self.config.name, report["files"])
 
 
 def _log_skipped(config: str, skipped: list[dict]) -> None:

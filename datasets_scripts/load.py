@@ -55,5 +55,7 @@ def load_action_dataset(
         cache = None if cache_dir is None else os.fspath(cache_dir)
         builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache, **overrides)
         builder.download_and_prepare(num_proc=num_proc)
+        # Every time, not only when it was prepared: whoever trains on it now is to know what is missing.
+        builder.log_report()
         splits.update(builder.as_dataset())
     return splits

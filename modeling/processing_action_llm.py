@@ -216,7 +216,9 @@ class ActionLLMProcessor(ProcessorMixin):
 
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """A class list as a list; `ValueError` for an empty list, an empty name, or a name that stands in it twice."""
+    """A class list as a list; `ValueError` for no list, an empty list, an empty name, or a name that stands in it twice."""
+    if isinstance(class_names, str):
+        raise ValueError(f"the class list must be a list of names, got the text {class_names!r}.")
     names = list(class_names)
     if not names:
         raise ValueError("the class list is empty.")

@@ -100,6 +100,12 @@ def main(arguments: EncodingArguments, data: DataArguments):
             **(usage_statistics(counts) if model.config.quantize and sentences else {}),
         }
         logger.info("%s: %s", split, summary[split])
+        if sentences == 0:
+            raise ValueError(
+                f"every recording of {split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
+                if skipped
+                else f"the data set has no recordings in {split}."
+            )
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
     if all_skipped:
         logger.warning(
@@ -214,8 +220,13 @@ def _identity(arguments: EncodingArguments, data: DataArguments, model, extracto
         "latents": arguments.latents,
         "seed": arguments.seed,
         "features": stable_seed(extractor.to_json_string()),
-        "weights": stable_seed(*(float(weight.double().sum()) for weight in model.state_dict().values())),
+        "weights": weights_fingerprint(model),
     }
+
+
+def weights_fingerprint(model) -> int:
+    """A number that tells the weights of one action model from those of another."""
+    return stable_seed(*(float(weight.double().sum()) for weight in model.state_dict().values()))
 
 
 def _check_identity(path: Path, identity: dict, is_main_process: bool, write):
@@ -240,4 +251,4 @@ if __name__ == "__main__":
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EncodingArguments, DataArguments)).parse_args_and_config())
+    main(*TrlParser((EncodingArguments, DataArguments), allow_abbrev=False).parse_args_and_config())

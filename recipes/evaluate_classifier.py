@@ -291,4 +291,4 @@ if __name__ == "__main__":
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EvaluationArguments,)).parse_args_and_config())
+    main(*TrlParser((EvaluationArguments,), allow_abbrev=False).parse_args_and_config())

@@ -264,4 +264,4 @@ if __name__ == "__main__":
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((QuickstartArguments,)).parse_args_and_config())
+    main(*TrlParser((QuickstartArguments,), allow_abbrev=False).parse_args_and_config())

@@ -92,6 +92,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
     from action_sentences import load_action_sentences
     from data_arguments import without_held_out
+    from encode_actions import weights_fingerprint
     from peft import LoraConfig
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
@@ -119,6 +120,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     class_names = rows.features["label"].names
     text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
     action_model = ActionVQVAEModel.from_pretrained(arguments.tokenizer)
+    written_by = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))["weights"]
+    if written_by != weights_fingerprint(action_model):
+        raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
         llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
         arguments.injection_layer = llm_config.get_text_config().num_hidden_layers // 2
@@ -207,7 +211,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run.write_record(
         stage="sft",
         method=arguments.method,
-        llm=home or text.name_or_path.rstrip("/").split("/")[-1],
+        llm=home or f"{llm.config.model_type} of {llm.num_parameters():,} parameters, weights in this repository",
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,
@@ -358,4 +362,4 @@ if __name__ == "__main__":
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((ActionSFTArguments, ActionSFTConfig)).parse_args_and_config())
+    main(*TrlParser((ActionSFTArguments, ActionSFTConfig), allow_abbrev=False).parse_args_and_config())

@@ -321,6 +321,7 @@ if __name__ == "__main__":
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     parser = TrlParser(
-        (TokenizerArguments, DataArguments, ActionVQVAEArguments, SkeletonArguments, TokenizerTrainingArguments)
+        (TokenizerArguments, DataArguments, ActionVQVAEArguments, SkeletonArguments, TokenizerTrainingArguments),
+        allow_abbrev=False,
     )
     main(*parser.parse_args_and_config())

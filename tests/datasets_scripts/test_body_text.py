@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from action_llm_datasets.body_knowledge import TWO_PEOPLE, BodyKnowledgeError, body_knowledge, read_step
 from action_llm_datasets.body_text import passage, passages
 from action_llm_datasets.english_verbs import article, gerund, is_plural, past, plural, third_person
+from action_llm_datasets.protocols import ntu_class_names
+from action_llm_datasets.utd_mhad import utd_mhad_facts
 
 
 @given(st.integers(0, 10**6), st.integers(0, 2**32))
@@ -46,6 +48,12 @@ def test_every_word_of_the_table_is_written():
         assert set(re.findall(r"[a-z]+", f"{action.purpose} {action.thing} {action.posture}")) <= words
     for row in (*body_knowledge().parts, *body_knowledge().things, *body_knowledge().words):
         assert set(re.findall(r"[a-z]+", row.name)) <= words
+
+
+def test_the_words_of_all_class_names_are_written():
+    words = set(re.findall(r"[a-z]+", " ".join(passages(8000)).lower()))
+    for name in (*ntu_class_names(), *(entry["name"] for entry in utd_mhad_facts()["classes"])):
+        assert set(re.findall(r"[a-z]+", name.lower())) <= words, name
 
 
 def test_names_in_the_table_are_unique_and_things_are_known():

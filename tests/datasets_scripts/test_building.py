@@ -129,6 +129,7 @@ def test_everything_wrong_with_a_file_is_skipped_counted_and_listed(ntu_folder, 
     assert "line" in reasons["S001C001P001R001A002.skeleton"] and "18" in reasons["S001C001P001R001A004.skeleton"]
     assert "same name as again/" in reasons["good/S001C002P001R001A001.skeleton"]
     assert "list of incomplete skeletons" in reasons[f"{missing}.skeleton"]
+    builder.log_report()
     for kind in report["skipped"]:
         assert f"({kind})" in caplog.text
     assert not list((tmp_path / "cache").rglob("skipped-*"))

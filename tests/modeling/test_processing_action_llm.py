@@ -91,6 +91,7 @@ def test_save_and_load(processor, tmp_path):
     "names, message",
     [
         ([], "the class list is empty"),
+        ("wave", "must be a list of names, got the text 'wave'"),
         (["wave", ""], "class 1 has no name"),
         (["wave", "   "], "class 1 has no name"),
         (["wave", "clap", "wave"], "'wave' stands in the list twice (second time at 2)"),
