@@ -103,6 +103,15 @@ def test_every_code_is_nearest_to_itself():
     assert chosen(make_codebook(codes), codes).tolist() == list(range(24))
 
 
+@pytest.mark.parametrize("norm", [4.0, 9.0, 14.0])
+def test_codes_nearer_than_a_matrix_product_can_tell_are_told_apart(norm):
+    """At 3e-4 rad the cosine is 1 to float32, but at norm 9 the codes are 18 apart."""
+    angles = torch.tensor([0.0, 1.5e-4, 3e-4, 2.0])
+    codes = norm * torch.stack([angles.cos(), angles.sin()], dim=1)
+    for order in ([0, 1, 2, 3], [2, 1, 0, 3]):
+        assert chosen(make_codebook(codes[order]), codes).tolist() == [order.index(row) for row in range(4)]
+
+
 def test_latents_at_the_origin_take_the_shortest_code():
     codes = torch.tensor([[3.0, 0.0], [0.0, 0.2], [-1.0, 1.0]])
     for geometry in GEOMETRIES:
