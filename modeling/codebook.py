@@ -1,10 +1,9 @@
 """Codebooks: nearest token, its losses, and three ways to keep the tokens alive (k-means, moving averages, restart).
 
-Both codebooks keep their codes as vectors of the encoder's own Euclidean space, in which losses and means are taken
-and in which codes reach the decoder and the LLM. They differ in one thing, the distance that says which code is
-nearest: straight (`EuclideanCodebook`) or geodesic in the Poincaré ball into which exp₀ maps that space
-(`PoincareCodebook`). Since log₀(exp₀(v)) = v, the chosen token returns from the ball as its own row (LLM-AR, Eq. 8 to
-10).
+Both codebooks keep their codes as vectors of the latents' own Euclidean space, in which losses and means are taken and
+in which codes reach the decoder and the LLM. They differ in one thing, the distance that says which code is nearest:
+straight (`EuclideanCodebook`) or geodesic in the Poincaré ball into which exp₀ maps that space (`PoincareCodebook`).
+Since log₀(exp₀(v)) = v, the chosen token returns from the ball as its own row (LLM-AR, Eq. 8 to 10).
 """
 
 from typing import NamedTuple
@@ -131,15 +130,13 @@ class Codebook(nn.Module):
         size = len(self.weight)
         codes = from_first_rank(self._spread_latents(latents, size))
         for _ in range(KMEANS_ITERATIONS):
-            counts, sums = self._statistics(latents, self._assign(latents, codes))
+            ids = self.pairwise_distance(latents, codes).argmin(dim=1)
+            counts, sums = self._statistics(latents, ids)
             reseeds = from_first_rank(self._random_latents(latents, size))
             codes = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), reseeds)
         self.weight.copy_(codes[from_first_rank(torch.randperm(size, device=codes.device))])
         if self.kmeans_init:
             self.initialized.fill_(True)
-
-    def _assign(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return self.nearest(self.pairwise_distance(latents, codes), latents, codes)
 
     def _statistics(self, latents: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Number of latents per code (size,) and their sums (size, dim), over all ranks."""
