@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Tests share the cores by processes (-n), and models this small are slower on several threads.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from accelerate import debug_launcher
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.cluster.vq import kmeans2
+from two_processes import on_two_ranks
 
 from action_llm.codebook import EuclideanCodebook, PoincareCodebook
 
@@ -308,4 +308,4 @@ def _train_on_two_ranks():
 
 
 def test_codes_stay_equal_over_processes():
-    debug_launcher(_train_on_two_ranks, num_processes=2)
+    on_two_ranks(_train_on_two_ranks)

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from accelerate import debug_launcher
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, linregress, zipfian
+from two_processes import on_two_ranks
 
 from action_llm.collectives import sum_over_ranks
 from action_llm.language_priors import (
@@ -270,7 +270,7 @@ def _usage_of_two_ranks():
 
 
 def test_usage_is_summed_over_processes():
-    debug_launcher(_usage_of_two_ranks, num_processes=2)
+    on_two_ranks(_usage_of_two_ranks)
 
 
 def test_one_process_sums_to_itself():

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import debug_launcher
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
+from two_processes import on_two_ranks
 
 from action_llm.configuration_action_vqvae import ActionVQVAEConfig
 from action_llm.language_priors import usage_statistics
@@ -479,7 +479,7 @@ def _usage_of_two_ranks():
 
 
 def test_usage_is_summed_over_processes():
-    debug_launcher(_usage_of_two_ranks, num_processes=2)
+    on_two_ranks(_usage_of_two_ranks)
 
 
 def test_trainer_accumulates_to_the_same_gradient(tmp_path):
