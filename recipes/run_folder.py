@@ -72,6 +72,8 @@ class RunFolder:
             for field in dataclasses.fields(part):
                 value = getattr(part, field.name)
                 default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+                # transformers makes enumerations of some texts.
+                value, default = getattr(value, "value", value), getattr(default, "value", default)
                 # What the argument classes fill in by themselves is not what the user asked for.
                 if field.init and value != default and isinstance(value, (str, int, float, bool, list, dict)):
                     config[field.name] = value

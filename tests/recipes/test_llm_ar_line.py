@@ -254,6 +254,18 @@ def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(line, tok
         assert torch.equal(tensor, adapter[name]), name
 
 
+def test_the_config_of_a_run_runs_it_again(tmp_path):
+    """Also what transformers keeps as an enumeration."""
+    import yaml
+    from run_folder import RunFolder
+    from sft import ActionSFTConfig
+
+    RunFolder(tmp_path).save_config(ActionSFTConfig(lr_scheduler_type="cosine", learning_rate=0.5, use_cpu=True))
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (config["lr_scheduler_type"], config["learning_rate"]) == ("cosine", 0.5)
+    assert "warmup_steps" not in config, "a default is not what the user asked for"
+
+
 def test_half_written_checkpoints_and_logs_do_not_stop_a_restart(line, tmp_path):
     line.train_tokenizer(tmp_path)
     kill(tmp_path, "checkpoint-4")
