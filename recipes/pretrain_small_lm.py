@@ -32,7 +32,7 @@ class SmallLMArguments:
     )
     held_out_passages: int = field(default=400, metadata={"help": "passages on which perplexity is measured"})
     text_seed: int = field(default=0, metadata={"help": "seed of the text"})
-    vocabulary_size: int = field(default=2048, metadata={"help": "size of the byte-level BPE vocabulary"})
+    vocabulary_size: int = field(default=1536, metadata={"help": "size of the byte-level BPE vocabulary"})
     block_length: int = field(default=128, metadata={"help": "tokens per training row; passages are joined"})
     hidden_size: int = field(default=192, metadata={"help": "width of the model"})
     intermediate_size: int = field(default=512, metadata={"help": "width of its feed-forward layers"})
@@ -66,6 +66,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
 
+    from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
     from action_llm_datasets.body_text import passages
 
     transformers.set_seed(training.seed)
@@ -77,7 +78,10 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
 
     text = list(passages(arguments.passages, seed=arguments.text_seed))
     held_out = list(passages(arguments.held_out_passages, seed=arguments.text_seed, start=HELD_OUT_START))
-    tokenizer = train_tokenizer(text, arguments.vocabulary_size, arguments.max_position_embeddings)
+    # The words of the instruction come whole: what is asked of the model later is then half as long.
+    asked = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
+    spelled = text + asked * (len(text) // 20)
+    tokenizer = train_tokenizer(spelled, arguments.vocabulary_size, arguments.max_position_embeddings)
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=len(tokenizer),

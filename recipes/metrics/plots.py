@@ -41,6 +41,8 @@ def plot_confusion_matrix(
         path: PNG file to write.
         title: above the figure.
     """
+    from matplotlib.ticker import PercentFormatter
+
     matrix = np.asarray(matrix, dtype=float)
     classes = len(class_names)
     counts = matrix.sum(axis=1, keepdims=True)
@@ -68,9 +70,9 @@ def plot_confusion_matrix(
                           color="white" if value > 0.55 else INK)  # fmt: skip
         right = np.trace(matrix) / max(matrix.sum(), 1)
         axes.set_title(f"{title}: {100 * right:.1f} % of {int(matrix.sum())} recordings right", pad=12)
-        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
+        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, format=PercentFormatter(1))
         bar.outline.set_visible(False)
-        bar.set_label("fraction of the true class")
+        bar.set_label("of the recordings of the true class")
 
 
 def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str = "Calibration"):

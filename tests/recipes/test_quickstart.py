@@ -1,0 +1,60 @@
+"""The quickstart from end to end, with as little of everything as it can have."""
+
+import json
+
+import pytest
+import quickstart
+import torch
+
+from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
+from action_llm_datasets.simulated_interactions import MUTUAL_ACTIONS
+
+
+def test_the_actions_are_sixteen_and_four_or_more_are_of_two_people():
+    assert len(set(quickstart.ACTIONS)) >= 16
+    assert set(quickstart.ACTIONS) <= {*SINGLE_ACTIONS, *MUTUAL_ACTIONS}
+    assert len(MUTUAL_ACTIONS.keys() & set(quickstart.ACTIONS)) >= 4
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(quickstart, "ACTIONS", (6, 50))
+    monkeypatch.setattr(quickstart, "PASSAGES", 60)
+    monkeypatch.setattr(quickstart, "ENCODINGS", 2)
+    for name, settings in (
+        ("TOKENIZER", {"hidden_width": 8, "codebook_size": 16}),
+        ("TOKENIZER_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 4, "lr_drop_step": 2}),
+        ("LORA", {"lora_r": 2}),
+        ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
+    ):
+        monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})
+    # It trains models so small on one core each; here that is for it alone.
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny, tmp_path):
+    from transformers import AutoModel, AutoProcessor
+
+    arguments = quickstart.QuickstartArguments(output_dir=str(tmp_path / "run"), performers=3, processes=1)
+    summary = quickstart.main(arguments)
+    assert summary["data"] == "simulated recordings"
+    # Subject 3 is on the test side of NTU-60; camera 1 of all three people.
+    assert summary["cross-subject"]["recordings"] == 6 and summary["cross-view"]["recordings"] == 6
+    for name in quickstart.LINES:
+        assert 0 <= summary[name]["top_1"]["estimate"] <= 1
+        assert (tmp_path / "run" / "pictures" / f"{name}-confusion.png").stat().st_size > 1000
+    assert (tmp_path / "run" / "pictures" / "token_usage.png").is_file()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["cross-view"] == summary["cross-view"]
+
+    folder = tmp_path / "run" / "model"
+    recording = tmp_path / "run" / "simulated_recordings" / "S003C001P003R001A050.skeleton"
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        outputs = model(**processor(recording))
+    torch.testing.assert_close(outputs.probabilities.sum(), torch.tensor(1.0))
+    assert set(model.config.id2label.values()) == {"pickup", "punching/slapping other person"}
+
+    again = quickstart.main(arguments)
+    assert again["cross-subject"] == summary["cross-subject"]
