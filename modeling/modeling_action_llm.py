@@ -741,7 +741,6 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             raise ValueError(
                 "the prompt holds the placeholder <act>, but no recording was given to write in its place."
             )
-        check_context_length(prompts["input_ids"].shape[1] + label_ids.shape[1], self.config.text_config)
         return names, prompts, sentence
 
     def as_generator(self) -> ActionLLMForConditionalGeneration:

@@ -493,7 +493,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         if self.training:
             total = sum_over_ranks(total)
             if zipf_weight > 0:
-                self._warn_of_small_steps(valid.numel() * world_size(), previous_usage)
+                self._warn_of_small_steps(valid, previous_usage)
         if previous_usage is not None:
             # The value is of all latents so far, but Trainer divides the gradient by the number of micro-batches: each of
             # them pulls with the weight that it has in the whole step.
@@ -525,12 +525,12 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         )
         return weight * terms["mmd_loss"]
 
-    def _warn_of_small_steps(self, num_latents: int, previous_usage: torch.Tensor | None) -> None:
+    def _warn_of_small_steps(self, valid: torch.Tensor, previous_usage: torch.Tensor | None) -> None:
         """Says once, when the first optimiser step is over, that it had too few latents to show Zipf's law."""
         if self._first_step_latents is None:
             return
         if previous_usage is not None or self._first_step_latents == 0:
-            self._first_step_latents += num_latents
+            self._first_step_latents += int(valid.sum()) * world_size()
             return
         needed = 4 * self.config.codebook_size
         if self._first_step_latents < needed:

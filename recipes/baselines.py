@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, recordings_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -75,17 +75,16 @@ class Examples:
 def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     """Trains and evaluates; returns what metrics.json holds."""
     import numpy as np
-    from metrics.classification_scores import bootstrap_interval
+    from metrics.action_classification.classification_scores import bootstrap_interval
     from run_folder import RunFolder, write_atomically
 
     check_methods(arguments)
     run = RunFolder(arguments.output_dir)
-    identity = {**dataclasses.asdict(arguments), "dataset": data.dataset}
-    del identity["output_dir"], identity["methods"], identity["seeds"], identity["resamples"]
-    check_identity(run.path / "identity.json", identity, write_atomically)
     run.save_config(arguments, data)
+    dataset = data.load()
+    run.check_identity(identity(arguments, data, dataset))
 
-    class_names, extractor, joints, skipped = load_joints(arguments, data)
+    class_names, extractor, joints, skipped = load_joints(arguments, data, dataset)
     correct, columns = {}, {}
     for method in arguments.methods:
         examples = joints
@@ -142,36 +141,36 @@ def check_methods(arguments: BaselineArguments):
         )
 
 
-def check_identity(path: Path, identity: dict, write):
-    """Predictions of other settings are not gone on with."""
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != identity:
-            different = ", ".join(key for key in identity if found.get(key) != identity[key])
-            raise ValueError(
-                f"{path.parent} holds predictions of other settings ({different}): choose another folder."
-            )
-    write(path, json.dumps(identity, indent=2) + "\n")
+def identity(arguments: BaselineArguments, data: DataArguments, dataset) -> dict:
+    """What decides the predictions: those of other settings or other recordings are not gone on with."""
+    settings = dataclasses.asdict(arguments)
+    for name in ("output_dir", "methods", "seeds", "resamples", "sentences"):
+        del settings[name]
+    if arguments.sentences is not None:
+        settings["sentences"] = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
+    return {**settings, "dataset": data.dataset, "recordings": recordings_fingerprint(dataset)}
 
 
-def load_joints(arguments: BaselineArguments, data: DataArguments):
+def load_joints(arguments: BaselineArguments, data: DataArguments, dataset):
     """Class names, feature extractor, `Examples` of features (frames, channels), and what was skipped."""
     from encode_actions import stable_seed
 
     from action_llm import SkeletonFeatureExtractor
     from action_llm.feature_extraction_skeleton import SkeletonInputError
 
-    dataset = data.load()
     class_names = dataset["train"].features["label"].names
     if dataset["test"].features["label"].names != class_names:
         raise ValueError(f"{data.dataset} is tested on unseen classes, which these classifiers cannot name.")
     columns = ["keypoints", "shape", "layout", "fps", "sample_id", "label", "held_out"]
     train = dataset["train"].select_columns(columns).with_format("numpy")
     test = dataset["test"].select_columns(columns).with_format("numpy")
-    persons = min(2, max(int(shape[1]) for shape in train["shape"]))
-    extractor = SkeletonFeatureExtractor(
-        layout=str(train[0]["layout"]), num_persons=persons, frame_multiple=FRAMES_PER_TOKEN
-    )
+    if arguments.sentences is None:
+        persons = min(2, max(int(shape[1]) for shape in train["shape"]))
+        extractor = SkeletonFeatureExtractor(
+            layout=str(train[0]["layout"]), num_persons=persons, frame_multiple=FRAMES_PER_TOKEN
+        )
+    else:  # the joints as the action model saw them
+        extractor = SkeletonFeatureExtractor.from_pretrained(arguments.sentences)
     examples, skipped = Examples([], [], [], [], []), []
     held_out = arguments.split == "held_out"
     for part, rows in (("train", train), ("test", test)):
@@ -213,6 +212,10 @@ def load_encoded(arguments: BaselineArguments, method: str, class_names: list[st
     sentences = load_action_sentences(arguments.sentences)
     if sentences["train"].features["label"].names != class_names:
         raise ValueError(f"{arguments.sentences} was written for other classes than those of the data set.")
+    if arguments.split == "held_out":
+        record = json.loads(Path(arguments.sentences, "record.json").read_text(encoding="utf-8"))
+        if not (record["tokenizer"] or {}).get("hold_out"):
+            raise ValueError(f"the action model of {arguments.sentences} was not trained with --hold_out true.")
     column = "latents" if method == "latents" else "action_ids"
     if column not in sentences["train"].column_names:
         raise ValueError(f"{arguments.sentences} holds no latents: run encode_actions.py with --latents true.")

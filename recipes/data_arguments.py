@@ -21,6 +21,18 @@ class DataArguments:
         return load_action_dataset(self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc)
 
 
+def recordings_fingerprint(dataset) -> str:
+    """Changes with the recordings of any split: their names, classes and lengths, and which are held out."""
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=8)
+    for split, rows in sorted(dataset.items()):
+        digest.update(repr((split, rows.features["label"].names)).encode())
+        for name in ("sample_id", "label", "held_out", "shape"):
+            digest.update(repr(list(rows[name])).encode())
+    return digest.hexdigest()
+
+
 def without_held_out(train, hold_out: bool):
     """The training split; with `hold_out`, without the recordings of the held-out training subjects."""
     if not hold_out:

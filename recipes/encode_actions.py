@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, recordings_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer)
-    identity = _identity(arguments, data, model, extractor)
-    _check_identity(run.path / "identity.json", identity, state.is_main_process, write_atomically)
+    if state.is_main_process:
+        run.check_identity(_identity(arguments, data, dataset, model, extractor))
+        # Whoever reads the sentences can read the recordings in the same way.
+        extractor.save_pretrained(run.path)
     state.wait_for_everyone()
 
     for split, rows in dataset.items():
@@ -212,10 +214,11 @@ def stable_seed(*parts) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
 
 
-def _identity(arguments: EncodingArguments, data: DataArguments, model, extractor) -> dict:
+def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model, extractor) -> dict:
     """What decides the content of the shards: shards of another run are not gone on with."""
     return {
         "dataset": data.dataset,
+        "recordings": recordings_fingerprint(dataset),
         "encodings": arguments.encodings,
         "latents": arguments.latents,
         "seed": arguments.seed,
@@ -224,21 +227,15 @@ def _identity(arguments: EncodingArguments, data: DataArguments, model, extracto
     }
 
 
-def weights_fingerprint(model) -> int:
-    """A number that tells the weights of one action model from those of another."""
-    return stable_seed(*(float(weight.double().sum()) for weight in model.state_dict().values()))
+def weights_fingerprint(model) -> str:
+    """A number that tells the weights of one action model from those of another, on every device."""
+    import hashlib
 
-
-def _check_identity(path: Path, identity: dict, is_main_process: bool, write):
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != identity:
-            different = [key for key in identity if found.get(key) != identity[key]]
-            raise ValueError(
-                f"{path.parent} holds other sentences (different: {', '.join(different)}): choose another --output_dir."
-            )
-    elif is_main_process:
-        write(path, json.dumps(identity, indent=2) + "\n")
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_sentences(path: Path):

@@ -54,6 +54,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
     from action_sentences import load_action_sentences
+    from encode_actions import weights_fingerprint
     from run_folder import RunFolder, describe_hardware, write_atomically
     from sft import quantization
 
@@ -66,6 +67,8 @@ def main(arguments: EvaluationArguments) -> dict | None:
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split)
     class_names = rows.features["label"].names
     record = read_record(arguments.model)
+    identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    check_dataset(record, identity["dataset"])
     if arguments.split == "held_out":
         check_held_out(record)
     if arguments.unseen:
@@ -81,6 +84,8 @@ def main(arguments: EvaluationArguments) -> dict | None:
     options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
     dtype = arguments.dtype or record.get("dtype", "auto")
     model = ActionLLMForClassification.from_pretrained(arguments.model, dtype=dtype, **options).eval()
+    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
+        raise ValueError(f"{arguments.sentences} was not written by the action model of {arguments.model}.")
     if not getattr(model, "is_quantized", False):
         model = model.to(state.device)
 
@@ -100,7 +105,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     metrics |= {
         "split": arguments.split,
         "unseen": arguments.unseen,
-        "dataset": record.get("sentences", {}).get("dataset"),
+        "dataset": identity["dataset"],
     }
     write_results(run.path, metrics, log_probabilities, labels, class_names, rows["sample_id"], write_atomically)
     run.write_record(
@@ -162,7 +167,7 @@ def latents_of(batch, input_ids, config) -> dict:
 
 def summarise(log_probabilities, labels, class_names, resamples: int) -> dict:
     """All metrics, with 95 % bootstrap intervals over recordings for the first three."""
-    from metrics import classification_scores as metrics
+    from metrics.action_classification import classification_scores as metrics
 
     predictions = log_probabilities.argmax(1)
     top5 = min(5, len(class_names))
@@ -184,8 +189,8 @@ def summarise(log_probabilities, labels, class_names, resamples: int) -> dict:
 
 def write_results(folder: Path, results: dict, log_probabilities, labels, class_names, sample_ids, write):
     """JSON, CSV and PNG."""
-    from metrics import classification_scores as metrics
     from metrics import plots
+    from metrics.action_classification import classification_scores as metrics
 
     predictions = log_probabilities.argmax(1)
     table = metrics.per_class_table(predictions, labels, class_names)
@@ -253,6 +258,13 @@ def read_record(model: str) -> dict:
     return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def check_dataset(record: dict, dataset: str):
+    """Raises `ValueError` for sentences of another protocol: its test recordings may be the model's training recordings."""
+    trained_on = record.get("sentences", {}).get("dataset", dataset)
+    if trained_on != dataset:
+        raise ValueError(f"the model was trained on {trained_on}, the sentences are of {dataset}.")
+
+
 def check_held_out(record: dict):
     """Raises `ValueError` unless both stages left the held-out training subjects out."""
     stages = {"action model": record.get("sentences", {}).get("tokenizer") or {}, "language model": record}
@@ -266,8 +278,8 @@ def check_held_out(record: dict):
 def check_unseen(record: dict, class_names: list[str]):
     """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them.
 
-    What the language model read in its own pre-training is not a stage: that it may know the names is the point of LLM-AR,
-    Table 8.
+    The text of `pretrain_small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
+    know the names is the point of LLM-AR, Table 8.
     """
     stages = {
         "action model": (record.get("sentences", {}).get("tokenizer") or {}).get("training_classes"),
@@ -279,6 +291,11 @@ def check_unseen(record: dict, class_names: list[str]):
             raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
         if seen := sorted(set(class_names) & set(trained)):
             raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
+    small_lm = record.get("llm_training")
+    if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
+        raise ValueError(
+            f"not unseen: the text of the small language model names {', '.join(read)} (pretrain_small_lm.py --unseen_of)."
+        )
 
 
 def _exp(values):

@@ -32,6 +32,10 @@ class SmallLMArguments:
     )
     held_out_passages: int = field(default=400, metadata={"help": "passages on which perplexity is measured"})
     text_seed: int = field(default=0, metadata={"help": "seed of the text"})
+    unseen_of: str | None = field(
+        default=None,
+        metadata={"help": "protocol of unseen classes (ntu120-unseen-0): passages with their names are left out"},
+    )
     vocabulary_size: int = field(default=1536, metadata={"help": "size of the byte-level BPE vocabulary"})
     block_length: int = field(default=128, metadata={"help": "tokens per training row; passages are joined"})
     hidden_size: int = field(default=192, metadata={"help": "width of the model"})
@@ -76,7 +80,8 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         return run.read_record()
     training.output_dir = str(run.checkpoints)
 
-    text = list(passages(arguments.passages, seed=arguments.text_seed))
+    left_out = unseen_classes(arguments.unseen_of)
+    text = without_names(passages(arguments.passages, seed=arguments.text_seed), left_out)
     held_out = list(passages(arguments.held_out_passages, seed=arguments.text_seed, start=HELD_OUT_START))
     # The words of the instruction come whole: what is asked of the model later is then half as long.
     asked = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
@@ -118,6 +123,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     unseen = set(held_out) - set(text)
     result = {
         "stage": "small_lm",
+        "left_out_classes": left_out,
         "training_tokens": sum(map(len, rows)),
         "held_out_tokens": sum(map(len, held_out_rows)),
         "held_out_passages_not_in_training_text": len(unseen) / len(set(held_out)),
@@ -129,11 +135,33 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         "samples": write_samples(model, tokenizer, training.seed),
     }
     run.write_record(**result, seed=training.seed, cost=cost)
+    # sft.py takes it over, so that the record of a recogniser says what its language model has read.
+    (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
     logger.info("Perplexity on held-out text: %(model).2f (bigram %(bigram).2f, unigram %(unigram).2f)",
                 result["held_out_perplexity"])  # fmt: skip
     for sample in result["samples"]:
         logger.info("It writes: %s", sample)
     return result
+
+
+def unseen_classes(protocol: str | None) -> list[str]:
+    """Names of the classes that a protocol keeps for the test."""
+    from action_llm_datasets.protocols import NTU_PROTOCOLS
+
+    if protocol is None:
+        return []
+    known = [name for name, rule in NTU_PROTOCOLS.items() if rule.has_unseen_classes]
+    if protocol not in known:
+        raise ValueError(
+            f"unseen_of: there is no protocol {protocol!r} with unseen classes; there are {', '.join(known)}."
+        )
+    return NTU_PROTOCOLS[protocol].class_names("test")
+
+
+def without_names(text, names: list[str]) -> list[str]:
+    """The passages in which none of the names stands, in any case of letters."""
+    names = [name.lower() for name in names]
+    return [passage for passage in text if not any(name in passage.lower() for name in names)]
 
 
 def train_tokenizer(text: list[str], vocabulary_size: int, max_length: int):

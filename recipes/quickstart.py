@@ -45,8 +45,23 @@ class QuickstartArguments:
 
 
 def main(arguments: QuickstartArguments):
+    from run_folder import RunFolder
+
     started = time.monotonic()
+    if arguments.performers < 3:
+        raise ValueError(
+            f"performers: three are the fewest of whom one is a test subject; got {arguments.performers}."
+        )
     folder = Path(arguments.output_dir)
+    RunFolder(folder).check_identity(
+        {
+            "performers": arguments.performers,
+            "replications": arguments.replications,
+            "actions": list(ACTIONS),
+            "llm": arguments.llm,
+            "seed": arguments.seed,
+        }
+    )
     recordings = folder / "simulated_recordings"
     quiet()
     logger.info("1. Simulating recordings: NTU's file format and names, nobody was recorded")
@@ -71,11 +86,13 @@ def main(arguments: QuickstartArguments):
     work = [(name, protocol, str(folder), str(recordings), llm, arguments.seed) for name, protocol in LINES.items()]
     if arguments.processes > 1:
         # Models this small train fastest on one core each.
-        with multiprocessing.get_context("spawn").Pool(min(arguments.processes, len(work)), _one_core) as pool:
+        with multiprocessing.get_context("spawn").Pool(min(arguments.processes, len(work)), _start_process) as pool:
             results = dict(pool.imap_unordered(run_line, work))
     else:
         results = dict(map(run_line, work))
 
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
     logger.info("4. Pictures and the folder for the Hub")
     model = folder / "model"
     shutil.copytree(folder / "cross-subject" / "sft" / "model", model, dirs_exist_ok=True)
@@ -142,17 +159,19 @@ def prepare(recordings: Path, folder: Path):
         load_action_dataset(protocol, recordings, cache_dir=folder / "prepared", num_proc=os.cpu_count())
 
 
-def _one_core():
+def _start_process():
     import torch
 
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 
 
 def run_line(work: tuple) -> tuple[str, dict]:
     """Stage 1, sentences, stage 2 and evaluation of one protocol; returns its name and its metrics."""
     name, protocol, folder, recordings, llm, seed = work
     quiet()
-    logging.basicConfig(level=logging.INFO, format=f"   [{name}] %(message)s", stream=sys.stdout, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(f"   [{name}] %(message)s"))
     import encode_actions as encode
     import evaluate_classifier as evaluation
     import sft

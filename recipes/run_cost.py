@@ -9,8 +9,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# Attributes of TRL's trainers and of `ActionVQVAETrainer`.
+# Attributes of TRL's trainers and of `ActionVQVAETrainer`, and of `ActionVQVAEModel`.
 GATHERED = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
+COUNTED = ("_first_step_latents",)
 
 
 def report_cost(trainer) -> dict:
@@ -70,7 +71,15 @@ def _measure(trainer) -> dict:
     devices = [torch.cuda.current_device()] if cuda else []
     model = trainer.model
     # What trainers gather for their log belongs to the run, not to the measurement.
-    gathered = {name: copy.deepcopy(getattr(trainer, name)) for name in GATHERED if hasattr(trainer, name)}
+    gathered = [
+        (owner, name, copy.deepcopy(getattr(owner, name)))
+        for owner, names in ((trainer, GATHERED), (model, COUNTED))
+        for name in names
+        if hasattr(owner, name)
+    ]
+    for owner, name, _ in gathered:
+        if owner is model:  # counts nothing, and warns of nothing, until it is put back
+            setattr(model, name, None)
     with torch.random.fork_rng(devices=devices):
         batches = iter(trainer.get_train_dataloader())
         batch = next(batches)
@@ -91,8 +100,8 @@ def _measure(trainer) -> dict:
                 for name, tensor in _moved_by_forward(model):
                     tensor.copy_(kept[name])
         model.train(training)
-    for name, value in gathered.items():
-        setattr(trainer, name, value)
+    for owner, name, value in gathered:
+        setattr(owner, name, value)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # AdamW's moments are made at the first step, after this measurement.
     peak += 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)

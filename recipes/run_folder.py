@@ -23,11 +23,15 @@ HARMLESS = {
     "dataloader_num_workers",
     "disable_tqdm",
     "logging_steps",
+    # Of baselines.py: what is there is kept, what is missing is added.
+    "methods",
     "num_proc",
     "output_dir",
     "report_to",
+    "resamples",
     "save_steps",
     "save_total_limit",
+    "seeds",
 }
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")
@@ -45,7 +49,8 @@ class RunFolder:
     """The folder of a run.
 
     ```
-    config.yaml      every argument as it was resolved: `--config config.yaml` runs it again
+    config.yaml      every argument that is not at its default: `--config config.yaml` runs it again
+    identity.json    what it was made of, where that is more than its arguments
     metrics.jsonl    what was logged, a line a time
     checkpoints/     what the run resumes from
     model/           what comes out, ready to load
@@ -75,7 +80,11 @@ class RunFolder:
                 # transformers makes enumerations of some texts.
                 value, default = getattr(value, "value", value), getattr(default, "value", default)
                 # What the argument classes fill in by themselves is not what the user asked for.
-                if field.init and value != default and isinstance(value, (str, int, float, bool, list, dict)):
+                if (
+                    field.init
+                    and value != default
+                    and isinstance(value, (str, int, float, bool, list, dict, type(None)))
+                ):
                     config[field.name] = value
         path = self.path / "config.yaml"
         if path.is_file() and (self.finished or self.last_checkpoint() is not None):
@@ -88,6 +97,22 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({differences}): choose another --output_dir."
                 )
         write_atomically(path, yaml.safe_dump(config, sort_keys=True))
+
+    def check_identity(self, identity: dict):
+        """Remembers what the run is made of; a run of the same arguments on other data is not gone on with.
+
+        Raises:
+            `ValueError`: if the folder was made of something else; names what differs.
+        """
+        path = self.path / "identity.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            different = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
+            if different:
+                raise ValueError(
+                    f"{self.path} was made with other {', '.join(different)}: choose another --output_dir."
+                )
+        write_atomically(path, json.dumps(identity, indent=2) + "\n")
 
     @property
     def finished(self) -> bool:

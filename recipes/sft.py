@@ -106,26 +106,28 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         SkeletonFeatureExtractor,
     )
 
-    check_method(arguments, training)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
+    sentences = load_action_sentences(arguments.sentences)
+    sentences_identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    if training.process_index == 0:
+        run.check_identity({"sentences": sentences_identity})
     if run.finished:
         logger.info("%s is finished", run.path)
         return
     training.output_dir = str(run.checkpoints)
 
-    sentences = load_action_sentences(arguments.sentences)
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
     text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
     action_model = ActionVQVAEModel.from_pretrained(arguments.tokenizer)
-    written_by = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))["weights"]
-    if written_by != weights_fingerprint(action_model):
+    if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
         llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
         arguments.injection_layer = llm_config.get_text_config().num_hidden_layers // 2
+    check_method(arguments, training)
     instruction = {} if arguments.instruction is None else {"instruction": arguments.instruction}
     processor = ActionLLMProcessor(
         SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer),
@@ -234,6 +236,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             * training.world_size,
             "steps": trainer.state.global_step if arguments.method != "none" else 0,
         },
+        llm_training=llm_training(arguments.llm_name_or_path),
         examples=len(train_dataset),
         cost=cost,
         final_loss=losses[-1] if losses else None,
@@ -283,6 +286,12 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
     from huggingface_hub import model_info
 
     return arguments.llm_name_or_path, model_info(arguments.llm_name_or_path).sha
+
+
+def llm_training(llm_name_or_path: str) -> dict | None:
+    """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
+    path = Path(llm_name_or_path, "record.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def tokenize(rows, processor, text_config, continuous: bool):

@@ -234,7 +234,7 @@ def main(
     arguments: TokenizerArguments, data: DataArguments, model_arguments, skeleton, training: TokenizerTrainingArguments
 ):
     import transformers
-    from data_arguments import without_held_out
+    from data_arguments import recordings_fingerprint, without_held_out
     from recording_windows import RecordingWindows
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
@@ -242,15 +242,20 @@ def main(
 
     from action_llm import ActionVQVAEModel
 
+    if training.tf32:
+        raise ValueError("tf32 must be off: distances between latents and codes need all digits of float32.")
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, model_arguments, skeleton, training)
+    dataset = data.load()
+    if training.process_index == 0:
+        run.check_identity({"recordings": recordings_fingerprint(dataset)})
     if run.finished:
         logger.info("%s is finished", run.path)
         return
     training.output_dir = str(run.checkpoints)
 
-    rows = data.load()["train"]
+    rows = dataset["train"]
     settings = dataclasses.asdict(skeleton)
     # A torso length or a number of metres.
     if settings["scale"] not in ("torso", "none"):

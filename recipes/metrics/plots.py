@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from metrics.classification_scores import ClassScore, ReliabilityBins
+from metrics.action_classification.classification_scores import ClassScore, ReliabilityBins
 
 if TYPE_CHECKING:
     from action_llm import SkeletonLayout

@@ -26,6 +26,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
 
@@ -226,7 +227,10 @@ def write_sentences(folder, dataset, with_latents):
                 for name in columns:
                     columns[name].append(values[name])
         write_shard(shard_path(folder, split, 0, 1), columns, features)
-    (folder / "record.json").write_text(json.dumps({"splits": {"train": {}, "test": {}}}))
+    record = {"splits": {"train": {}, "test": {}}, "tokenizer": {"hold_out": False}}
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "identity.json").write_text(json.dumps({"weights": "made up"}))
+    SkeletonFeatureExtractor("kinect20", num_persons=1).save_pretrained(folder)
 
 
 def arguments(folder, **options):
@@ -265,7 +269,9 @@ def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch)
     monkeypatch.setattr(baselines, "evaluate", lambda *args: called.append(args[:2]) or evaluate(*args))
     assert baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data) == first
     assert called == [("transformer", 1)]
-    with pytest.raises(ValueError, match=r"other settings \(transformer_steps\)"):
+    more = baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"], seeds=3), data)
+    assert called[1:] == [("transformer", 2)] and len(more["accuracy"]["transformer"]["seeds"]) == 3
+    with pytest.raises(ValueError, match=r"other settings \(transformer_steps: 4, now 5"):
         baselines.main(arguments(tmp_path, transformer_steps=5), data)
 
 
@@ -285,6 +291,11 @@ def test_wrong_arguments_are_errors(data, tmp_path):
     with pytest.raises(ValueError, match="method tokens reads --sentences"):
         baselines.main(arguments(tmp_path, methods=["tokens"]), data)
     write_sentences(tmp_path / "sentences", data.load(), with_latents=False)
+    with pytest.raises(ValueError, match="was not trained with --hold_out true"):
+        held_out = arguments(
+            tmp_path / "a", methods=["tokens"], split="held_out", sentences=str(tmp_path / "sentences")
+        )
+        baselines.main(held_out, data)
     with pytest.raises(ValueError, match="holds no latents"):
         baselines.main(arguments(tmp_path / "run", methods=["latents"], sentences=str(tmp_path / "sentences")), data)
 

@@ -8,7 +8,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from metrics.classification_scores import (
+from metrics.action_classification.classification_scores import (
     ScoreError,
     accuracy,
     bootstrap_interval,

@@ -1,5 +1,6 @@
 """The recipes of LLM-AR, end to end at tiny sizes: every ablation of its tables trains, and changes what it says."""
 
+import contextlib
 import csv
 import json
 import os
@@ -143,6 +144,9 @@ def test_without_discretisation(line, tmp_path):
     assert float(output.probabilities.max()) == pytest.approx(float(expected["probability"]), abs=1e-4)
     with pytest.raises(ValueError, match="has no codebook"):
         line.encode(tokenizer, tmp_path / "without")
+    # The layer is chosen by itself where there is no codebook, and must be trained then.
+    with pytest.raises(ValueError, match="method none trains nothing"):
+        line.sft(tokenizer, sentences, tmp_path / "untrained", method="none")
 
 
 def test_continuous_latents_must_be_there(line, tokenizer, sentences, tmp_path):
@@ -178,13 +182,20 @@ def test_unseen_classes(line, tokenizer, sentences, tmp_path):
         assert f'"{name}"' not in everything
     ids = {row["sample_id"] for row in load_action_sentences(written)["train"]}
     assert not ids & {row["sample_id"] for row in data["test"]}
+    # A language model of our own that read text with their names has seen them too.
+    record = json.loads((Path(model) / "record.json").read_text())
+    for left_out, refused in (([], True), (unseen[1:], True), (unseen, False)):
+        llm_training = {"stage": "small_lm", "left_out_classes": left_out}
+        (Path(model) / "record.json").write_text(json.dumps(record | {"llm_training": llm_training}))
+        with pytest.raises(ValueError, match="the text of the small") if refused else contextlib.nullcontext():
+            line.evaluate(model, written, tmp_path / "small_lm", unseen=True)
     # The tokenizer of the ordinary protocol has seen all classes.
     cheat = line.encode(tokenizer, tmp_path / "cheat_sentences", protocol)
     cheating = line.sft(tokenizer, cheat, tmp_path / "cheat")
     with pytest.raises(ValueError, match="not unseen: the action model was trained on"):
         line.evaluate(cheating, cheat, tmp_path / "cheat_evaluation", unseen=True)
     with pytest.raises(ValueError, match="set --unseen true"):
-        line.evaluate(model, sentences, tmp_path / "other")
+        line.evaluate(model, written, tmp_path / "other")
 
 
 def test_held_out_subjects_are_left_out(line, tokenizer, sentences, tmp_path):
@@ -266,6 +277,16 @@ def test_the_config_of_a_run_runs_it_again(tmp_path):
     assert "warmup_steps" not in config, "a default is not what the user asked for"
 
 
+def test_nothing_is_a_setting_too(tmp_path):
+    import yaml
+    from run_folder import RunFolder
+    from train_tokenizer import TokenizerTrainingArguments
+
+    RunFolder(tmp_path).save_config(TokenizerTrainingArguments(lr_drop_step=None, use_cpu=True))
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["lr_drop_step"] is None
+
+
 def test_half_written_checkpoints_and_logs_do_not_stop_a_restart(line, tmp_path):
     line.train_tokenizer(tmp_path)
     kill(tmp_path, "checkpoint-4")
@@ -290,6 +311,15 @@ def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
     with_report = line.train_tokenizer(tmp_path / "with", **settings)
     monkeypatch.setattr("run_cost.report_cost", lambda trainer: {})
     assert_equal_weights(with_report, line.train_tokenizer(tmp_path / "without", **settings))
+
+
+def test_the_cost_report_leaves_the_warning_of_small_steps_to_the_first_step(line, caplog, tmp_path):
+    """With accumulation, what is compared is the optimiser step, not the micro-batch that was measured."""
+    training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
+    with caplog.at_level("WARNING", logger="action_llm"):
+        line.train_tokenizer(tmp_path, training=training)
+    said = [record.getMessage() for record in caplog.records if "latents for 16 tokens" in record.getMessage()]
+    assert len(said) <= 1 and "An optimiser step has 32 latents" not in "".join(said)
 
 
 def assert_equal_weights(first, second):
@@ -325,8 +355,43 @@ def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_pat
     stopped, whole = (load_action_sentences(tmp_path / name) for name in ("stopped", "whole"))
     for split in whole:
         assert stopped[split].to_list() == whole[split].to_list()
-    with pytest.raises(ValueError, match=r"holds other sentences \(different: encodings\)"):
+    with pytest.raises(ValueError, match="made with other encodings: choose another --output_dir"):
         line.encode(tokenizer, tmp_path / "whole", encodings=2)
+
+
+def test_other_recordings_are_another_run(line, tokenizer, monkeypatch, tmp_path):
+    """A folder of recordings that grew, or was split in another way, does not go with what was made of the old one."""
+    from datasets import DatasetDict
+
+    line.train_tokenizer(tmp_path / "tokenizer")
+    line.encode(tokenizer, tmp_path / "sentences")
+    data = line.data().load()
+    fewer = DatasetDict(train=data["train"].select(range(len(data["train"]) - 1)), test=data["test"])
+    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self: fewer)
+    with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
+        line.train_tokenizer(tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
+        line.encode(tokenizer, tmp_path / "sentences")
+
+
+def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(line, tokenizer, sentences, tmp_path):
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    other = line.train_tokenizer(tmp_path / "other", training={"seed": 1})
+    written = line.encode(other, tmp_path / "other_sentences")
+    with pytest.raises(ValueError, match="was not written by the action model of"):
+        line.evaluate(model, written, tmp_path / "evaluation")
+    written = line.encode(tokenizer, tmp_path / "views", "simulated-xview")
+    with pytest.raises(ValueError, match="trained on simulated-xsub, the sentences are of simulated-xview"):
+        line.evaluate(model, written, tmp_path / "evaluation")
+
+
+def test_tf32_is_refused(line, tmp_path):
+    import train_tokenizer as recipe
+
+    training = recipe.TokenizerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    training.tf32 = True  # transformers itself refuses it where there is no GPU
+    with pytest.raises(ValueError, match="tf32 must be off"):
+        recipe.main(recipe.TokenizerArguments(line.llm), line.data(), None, None, training)
 
 
 def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypatch, tmp_path):

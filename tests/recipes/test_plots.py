@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from metrics.classification_scores import confusion_matrix, log_normalize, per_class_table, reliability_bins
+from metrics.action_classification.classification_scores import (
+    confusion_matrix,
+    log_normalize,
+    per_class_table,
+    reliability_bins,
+)
 from metrics.plots import (
     plot_action_sentence,
     plot_class_accuracy,

@@ -21,6 +21,8 @@ from pretrain_small_lm import (
     model_perplexity,
     train_tokenizer,
     unigram_perplexity,
+    unseen_classes,
+    without_names,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -98,6 +100,18 @@ def test_a_stopped_run_ends_as_one_that_was_not(trained, tmp_path, monkeypatch):
     assert result["held_out_perplexity"] == trained[1]["held_out_perplexity"]
     first, second = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (trained[0], tmp_path))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_passages_with_the_names_of_unseen_classes_are_left_out():
+    names = unseen_classes("ntu120-unseen-0")
+    assert len(names) == 3
+    text = list(passages(4000))
+    kept = without_names(text, names)
+    dropped = [passage for passage in text if passage not in set(kept)]
+    assert dropped and all(any(name in passage.lower() for name in names) for passage in dropped)
+    assert not any(name in passage.lower() for passage in kept for name in names)
+    with pytest.raises(ValueError, match="no protocol 'ntu60-xsub' with unseen classes"):
+        unseen_classes("ntu60-xsub")
 
 
 def test_arguments_come_from_a_file_under_the_command_line(tmp_path):

@@ -1,5 +1,6 @@
 """The quickstart from end to end, with as little of everything as it can have."""
 
+import dataclasses
 import json
 
 import pytest
@@ -28,10 +29,11 @@ def tiny(monkeypatch):
         ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
     ):
         monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})
-    # It trains models so small on one core each; here that is for it alone.
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+
+
+def test_two_people_are_too_few_to_test_on(tmp_path):
+    with pytest.raises(ValueError, match="performers: three are the fewest"):
+        quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
 
 
 def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny, tmp_path):
@@ -58,3 +60,5 @@ def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny, tmp
 
     again = quickstart.main(arguments)
     assert again["cross-subject"] == summary["cross-subject"]
+    with pytest.raises(ValueError, match="other performers: choose another --output_dir"):
+        quickstart.main(dataclasses.replace(arguments, performers=4))
