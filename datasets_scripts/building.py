@@ -62,7 +62,7 @@ class SourceFile:
         return self.path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def find_files(folder: str | os.PathLike, suffix: str) -> list[SourceFile]:
+def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list[SourceFile]:
     """Files under a folder, however deep, whose name ends with `suffix` in any case, sorted by path.
 
     Hidden files are left out: an interrupted program may have left them half written.
@@ -93,10 +93,14 @@ def find_files(folder: str | os.PathLike, suffix: str) -> list[SourceFile]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in census.most_common(6)) or "nothing"
         inside = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
         raise DataFolderError(
-            f"{os.fspath(folder)!r} holds no {suffix} file in any of its {len(folders)} folders; found {kinds} "
+            f"{os.fspath(folder)!r} holds no {_either(suffix)} file in any of its {len(folders)} folders; found {kinds} "
             f"(at the top: {inside})"
         )
     return sorted(found, key=lambda file: file.path)
+
+
+def _either(suffix: str | tuple[str, ...]) -> str:
+    return suffix if isinstance(suffix, str) else " or ".join(suffix)
 
 
 def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
@@ -131,8 +135,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     them (`fingerprint`), so that no `hash=` need be given.
     """
 
-    SUFFIX: ClassVar[str]
-    """End of the file names, in lower case."""
+    SUFFIX: ClassVar[str | tuple[str, ...]]
+    """End of the file names, in lower case, or several such ends."""
     FIELDS: ClassVar[tuple[str, ...]]
     """Numbers of the file name that become columns."""
     CITATION: ClassVar[str]
@@ -157,8 +161,12 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def split_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def place(self, stem: str) -> tuple[str, Placement | None, dict[str, int]]:
-        """Name of a file without suffix -> sample id, placement (None: none of this config's splits), fields.
+    def key(self, file: SourceFile) -> str:
+        """What `place` is asked about."""
+        return file.stem
+
+    def place(self, name: str) -> tuple[str, Placement | None, dict]:
+        """`key` of a file -> sample id, placement (None: none of this config's splits), fields.
 
         Raises:
             NotInProtocolError: the file is to be skipped; says why.
@@ -199,7 +207,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         elsewhere = 0
         for file in find_files(self.config.data_dir, self.SUFFIX):
             try:
-                sample_id, placement, _ = self.place(file.stem)
+                sample_id, placement, _ = self.place(self.key(file))
                 if sample_id in first:
                     raise NotInProtocolError("duplicate", f"{file.path} has the same name as {first[sample_id]}")
             except NotInProtocolError as reason:
@@ -214,7 +222,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             kinds = dict(Counter(entry["kind"] for entry in self._skipped))
             example = f"; for example {self._skipped[0]['reason']}" if self._skipped else ""
             raise DataFolderError(
-                f"no {self.SUFFIX} file under {self.config.data_dir!r} belongs to {self.config.name}: "
+                f"no {_either(self.SUFFIX)} file under {self.config.data_dir!r} belongs to {self.config.name}: "
                 f"{len(self._skipped)} skipped {kinds}, {elsewhere} of other splits{example}"
             )
         if dl_manager.is_streaming:
@@ -251,8 +259,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             _log_skipped(self.config.name, skipped)
 
     def _row(self, path: str) -> dict:
-        file = SourceFile(path, 0, 0)
-        sample_id, placement, fields = self.place(file.stem)
+        sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
         try:
             recording = self.read(Path(self.config.data_dir, path))
         except SkeletonFileError as error:

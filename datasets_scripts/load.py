@@ -5,6 +5,7 @@ import os
 import datasets
 
 from .building import SkeletonBuilder
+from .folder import ActionFolder
 from .ntu import NTUSkeletons
 from .utd_mhad import UTDMHAD
 
@@ -12,7 +13,7 @@ from .utd_mhad import UTDMHAD
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
     """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
-    for builder in (NTUSkeletons, UTDMHAD):
+    for builder in (NTUSkeletons, UTDMHAD, ActionFolder):
         for config in builder.BUILDER_CONFIGS:
             table.setdefault(getattr(config, "protocol", config.name), (builder, []))[1].append(config.name)
     return table
@@ -32,7 +33,8 @@ def load_action_dataset(
     """Prepare a data set from its raw files (once; the cache follows the files) and load it.
 
     Args:
-        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "simulated-xsub", …; `PROTOCOLS` has all.
+        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "simulated-xsub", …, or "folder" for recordings
+            of your own (`folder`); `PROTOCOLS` has all.
         data_dir: folder of the raw files, nested in any way.
         cache_dir: where the prepared data go; None is the cache of `datasets`.
         num_proc: processes that read.

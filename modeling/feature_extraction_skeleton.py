@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
+from .recording_files import read_recording
 from .skeleton_bodies import fill_gaps, select_actors, valid_joints
-from .skeleton_files import SkeletonRecording, read_skeleton, read_utd_mhad
-from .skeleton_layouts import SkeletonLayout, get_layout
+from .skeleton_files import SkeletonRecording
+from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
 Recording = str | os.PathLike | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
@@ -71,8 +71,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
     resampled in time by linear interpolation.
 
     Args:
-        layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` for one of your own. With a derived
-            layout, recordings of its source layout are accepted too.
+        layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` (or its JSON) for one of your own.
+            With a derived layout, recordings of its source layout are accepted too.
         num_persons: How many people the features have room for. Who is not there is zeros.
         coordinates: 3, or 2 for x and y only. None is the number that the layout has.
         fps: Frames per second of the features. None keeps the recorded rate.
@@ -141,7 +141,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"SkeletonFeatureExtractor has no setting {unknown[0]!r}, it has {_settings()}")
         super().__init__(**kwargs)
         self.skeleton_layout = skeleton = get_layout(layout)
-        self.layout = layout if isinstance(layout, str) else skeleton.to_dict()
+        self.layout = skeleton.name if LAYOUTS.get(skeleton.name) == skeleton else skeleton.to_dict()
         self.num_persons = _checked("num_persons", num_persons, int, 1)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
         if coordinates not in (2, 3) or coordinates > skeleton.dimensions:
@@ -197,10 +197,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Makes features of one recording or of several.
 
         Args:
-            recordings: Each a path (`.skeleton`, or UTD-MHAD's `.mat`, both at 30 frames per second), a
-                `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array
-                (T, J, C) or (T, P, J, C) of this extractor's layout and fps (30 when that is None). Zeros in a row or
-                array are bodies that are absent.
+            recordings: Each a path (see `read_recording`; of this extractor's layout and, where the file does not say it,
+                fps), a `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or
+                an array (T, J, C) or (T, P, J, C) of this extractor's layout and fps (30 when that is None). Zeros in
+                a row or array are bodies that are absent.
             augment: Vary the recordings at random for training, by the `augment_` settings.
             seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
             return_transform: Add `transforms`, one `SkeletonTransform` per recording.
@@ -299,10 +299,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name."""
         skeleton = self.skeleton_layout
         if isinstance(recording, str | os.PathLike):
-            if Path(recording).suffix == ".mat":
-                recording = read_utd_mhad(recording)
-            else:
-                recording = read_skeleton(recording, layout=skeleton.source or skeleton.name)
+            recording = read_recording(recording, layout=skeleton, fps=self.fps or 30.0)
         if isinstance(recording, SkeletonRecording):
             keypoints, present, name = recording.keypoints, recording.present, recording.source
             layout, fps = recording.layout, recording.fps
@@ -328,6 +325,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         if layout is None:  # an array does not say
             from_source = skeleton.source and keypoints.shape[2] == get_layout(skeleton.source).num_joints
             layout = skeleton.source if from_source else skeleton.name
+        layout = get_layout(layout).name if layout.lstrip().startswith("{") else layout
         if layout not in (skeleton.name, skeleton.source):
             raise SkeletonInputError(name, f"the layout {layout}", f"the layout {skeleton.name}")
         num_joints = skeleton.num_joints if layout == skeleton.name else get_layout(layout).num_joints

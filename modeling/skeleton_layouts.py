@@ -1,13 +1,15 @@
 """Joint layouts: what each row of a skeleton is called, what it hangs on, which part of the body it belongs to.
 
 Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`), the joint order of
-UTD-MHAD (`kinect20`), COCO keypoints as in UAV-Human (`coco17`), LCR-Net as in Toyota Smarthome (`lcrnet13`) and the
-two joint sets derived from it: 15 joints (2s-AGCN for daily living) and 17 joints (UNIK).
+UTD-MHAD (`kinect20`) and of MSR Action3D (`msr20`: the same joints in another order), COCO keypoints as in UAV-Human
+(`coco17`), LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints (2s-AGCN for
+daily living) and 17 joints (UNIK).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,12 @@ _KINECT20 = (
     "right_hip", "right_knee", "right_ankle", "right_foot",
 )  # fmt: skip
 
+_MSR20 = (
+    "left_shoulder", "right_shoulder", "shoulder_center", "spine", "left_hip", "right_hip", "hip_center",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
+    "left_knee", "right_knee", "left_ankle", "right_ankle", "left_foot", "right_foot", "head",
+)  # fmt: skip
+
 _COCO17 = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
@@ -224,6 +232,25 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_hip=16,
             left_shoulder=4,
             right_shoulder=8,
+        ),
+        SkeletonLayout(
+            name="msr20",
+            joint_names=_MSR20,
+            parents=(2, 2, 3, 6, 6, 6, -1, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2),
+            parts={
+                "trunk": (2, 3, 6, 19),
+                "left_arm": (0, 7, 9, 11),
+                "right_arm": (1, 8, 10, 12),
+                "left_leg": (4, 13, 15, 17),
+                "right_leg": (5, 14, 16, 18),
+            },
+            left_right=_limb_pairs(_MSR20),
+            pelvis=(6,),
+            neck=(2,),
+            left_hip=4,
+            right_hip=5,
+            left_shoulder=0,
+            right_shoulder=1,
         ),
         # The bone lists that circulate for these joints have cycles; this is the tree from nose to limbs.
         SkeletonLayout(
@@ -324,16 +351,28 @@ LAYOUTS: dict[str, SkeletonLayout] = {
 }
 
 
+@lru_cache(maxsize=64)
+def _parse_layout(text: str) -> SkeletonLayout:
+    try:
+        return SkeletonLayout.from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"skeleton layout: {text[:60]!r} is no JSON: {error}") from error
+
+
 def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayout:
-    """The layout of that name, or the one that a dict (from `SkeletonLayout.to_dict`) describes.
+    """The layout of that name, or the one that a dict (from `SkeletonLayout.to_dict`), or its JSON text, describes.
+
+    A recording of a layout that has no name here carries the description itself, so that it can be read anywhere.
 
     Raises:
-        ValueError: No layout has that name; the message lists those that exist.
+        ValueError: No layout has that name; the message lists those that exist. Or the description is none.
     """
     if isinstance(layout, SkeletonLayout):
         return layout
     if isinstance(layout, Mapping):
         return SkeletonLayout.from_dict(layout)
+    if layout.lstrip().startswith("{"):
+        return _parse_layout(layout)
     if layout not in LAYOUTS:
         raise ValueError(f"unknown skeleton layout {layout!r}, known are {sorted(LAYOUTS)}")
     return LAYOUTS[layout]

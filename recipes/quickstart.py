@@ -87,9 +87,9 @@ def main(arguments: QuickstartArguments):
     if arguments.processes > 1:
         # Models this small train fastest on one core each.
         with multiprocessing.get_context("spawn").Pool(min(arguments.processes, len(work)), _start_process) as pool:
-            results = dict(pool.imap_unordered(run_line, work))
+            results = dict(pool.imap_unordered(run_protocol, work))
     else:
-        results = dict(map(run_line, work))
+        results = dict(map(run_protocol, work))
 
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -166,45 +166,19 @@ def _start_process():
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 
 
-def run_line(work: tuple) -> tuple[str, dict]:
+def run_protocol(work: tuple) -> tuple[str, dict]:
     """Stage 1, sentences, stage 2 and evaluation of one protocol; returns its name and its metrics."""
     name, protocol, folder, recordings, llm, seed = work
     quiet()
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"   [{name}] %(message)s"))
-    import encode_actions as encode
-    import evaluate_classifier as evaluation
-    import sft
-    import train_tokenizer as stage1
     from data_arguments import DataArguments
+    from run_line import run_line
 
-    run = Path(folder) / name
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
-    stage1.main(
-        stage1.TokenizerArguments(llm_name_or_path=llm),
-        data,
-        stage1.ActionVQVAEArguments(**TOKENIZER),
-        stage1.SkeletonArguments(**SKELETON),
-        stage1.TokenizerTrainingArguments(
-            output_dir=str(run / "tokenizer"), seed=seed, disable_tqdm=True, use_cpu=True, **TOKENIZER_TRAINING
-        ),
-    )
-    tokenizer = str(run / "tokenizer" / "model")
-    encode.main(
-        encode.EncodingArguments(
-            tokenizer=tokenizer, output_dir=str(run / "sentences"), encodings=ENCODINGS, seed=seed
-        ),
-        data,
-    )
-    sft.main(
-        sft.ActionSFTArguments(tokenizer=tokenizer, sentences=str(run / "sentences"), llm_name_or_path=llm, **LORA),
-        sft.ActionSFTConfig(output_dir=str(run / "sft"), seed=seed, disable_tqdm=True, use_cpu=True, **LORA_TRAINING),
-    )
-    metrics = evaluation.main(
-        evaluation.EvaluationArguments(
-            model=str(run / "sft" / "model"), sentences=str(run / "sentences"), output_dir=str(run / "evaluation")
-        )
-    )
+    common = {"seed": seed, "disable_tqdm": True, "use_cpu": True}
+    tokenizer = {**SKELETON, **TOKENIZER, **TOKENIZER_TRAINING, **common}
+    metrics = run_line(data, llm, Path(folder) / name, tokenizer, {**LORA, **LORA_TRAINING, **common}, ENCODINGS)
     return name, metrics
 
 

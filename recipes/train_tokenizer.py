@@ -43,6 +43,14 @@ def _argument(name: str, annotation, default):
     return name, annotation, field(default=default, metadata={"help": f"default {default!r}"})
 
 
+def _skeleton_argument(parameter: inspect.Parameter):
+    if parameter.name in ("layout", "num_persons"):
+        kind = str if parameter.name == "layout" else int
+        return parameter.name, kind | None, field(default=None, metadata={"help": "by default that of the recordings"})
+    kind = str if parameter.name == "scale" else parameter.annotation
+    return _argument(parameter.name, kind, parameter.default)
+
+
 ActionVQVAEArguments = dataclasses.make_dataclass(
     "ActionVQVAEArguments",
     [_argument(f.name, f.type, f.default) for f in _own_fields(ActionVQVAEConfig) if f.name not in DERIVED],
@@ -52,7 +60,7 @@ ActionVQVAEArguments.__doc__ = "Fields of `ActionVQVAEConfig`, which describes t
 SkeletonArguments = dataclasses.make_dataclass(
     "SkeletonArguments",
     [
-        _argument(p.name, str if p.name in ("layout", "scale") else p.annotation, p.default)
+        _skeleton_argument(p)
         for p in inspect.signature(SkeletonFeatureExtractor).parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ],
@@ -257,6 +265,10 @@ def main(
 
     rows = dataset["train"]
     settings = dataclasses.asdict(skeleton)
+    if settings["layout"] is None:
+        settings["layout"] = rows[0]["layout"]
+    if settings["num_persons"] is None:  # actions of more than two people are not in these data sets
+        settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
     # A torso length or a number of metres.
     if settings["scale"] not in ("torso", "none"):
         settings["scale"] = float(settings["scale"])

@@ -1,0 +1,215 @@
+"""People's own recordings: a folder and a table become a data set; whatever is wrong with either is named with its line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from skeleton_people import person
+
+from action_llm import SkeletonFeatureExtractor
+from action_llm.skeleton_layouts import LAYOUTS
+from action_llm_datasets.building import DataFolderError
+from action_llm_datasets.folder import write_metadata
+from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.utd_mhad import utd_mhad_facts
+
+HEADER = "file_name,label,split,camera,note\n"
+ROWS = ["a.npy,wave,train,1,x", "more/b.npz,fall,validation,2,y", "c.txt,wave,test,3,", "d.npy,fall,train,4,z"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four recordings of two classes in three formats; a function that writes the table."""
+    root = tmp_path / "mine"
+    (root / "more").mkdir(parents=True)
+    bodies = [person(8 + number, "kinect20", seed=number).astype(np.float32) for number in range(4)]
+    np.save(root / "a.npy", bodies[0])
+    np.savez(root / "more" / "b.npz", keypoints=bodies[1], fps=15.0)
+    np.savetxt(root / "c.txt", bodies[2].reshape(-1, 3), fmt="%.9g")
+    np.save(root / "d.npy", bodies[3])
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "fps": 25}')
+
+    def table(*rows, header=HEADER):
+        (root / "metadata.csv").write_text(header + "".join(f"{row}\n" for row in rows), encoding="utf-8")
+        return root
+
+    table.bodies = bodies
+    return table
+
+
+def load(root, tmp_path, **options):
+    return load_action_dataset("folder", root, cache_dir=tmp_path / "cache", **options)
+
+
+def report(tmp_path):
+    path = next((tmp_path / "cache").rglob("preparation.json"))
+    return {entry["file"]: entry for entry in json.loads(path.read_text())["files"]}
+
+
+def test_files_and_table_become_rows(folder, tmp_path):
+    splits = load(folder(*ROWS), tmp_path)
+    rows = {row["sample_id"]: row for split in splits.values() for row in split}
+    assert list(splits["train"]["sample_id"]) == ["a", "d", "more/b"] and list(splits["test"]["sample_id"]) == ["c"]
+    for name, body in zip(("a", "more/b", "c", "d"), folder.bodies, strict=True):
+        assert np.array_equal(np.reshape(rows[name]["keypoints"], rows[name]["shape"])[:, 0], body)
+    assert [rows[name]["fps"] for name in ("a", "more/b", "c")] == [25, 15, 25]
+    assert [name for name, row in rows.items() if row["held_out"]] == ["more/b"]
+    names = splits["train"].features["label"].names
+    assert names == ["fall", "wave"] and [names[row["label"]] for row in rows.values()] == [
+        "wave",
+        "fall",
+        "fall",
+        "wave",
+    ]
+    assert {name: (row["camera"], row["note"]) for name, row in rows.items()} == {
+        "a": (1, "x"), "more/b": (2, "y"), "c": (3, ""), "d": (4, "z"),
+    }  # fmt: skip
+
+
+def test_a_changed_table_is_read_again(folder, tmp_path):
+    assert len(load(folder(*ROWS), tmp_path)["test"]) == 1
+    assert len(load(folder(*ROWS[:3], ROWS[3].replace("train", "test")), tmp_path)["test"]) == 2
+
+
+def test_labels_in_an_order_of_their_own(folder, tmp_path):
+    root = folder(*ROWS)
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave", "sit", "fall"]}')
+    assert load(root, tmp_path)["train"].features["label"].names == ["wave", "sit", "fall"]
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave"]}')
+    load(root, tmp_path / "other")
+    assert "the label 'fall' is not among class_names" in report(tmp_path / "other")["d.npy"]["reason"]
+
+
+def test_labels_that_are_numbers_are_in_the_order_of_numbers(folder, tmp_path):
+    splits = load(folder("a.npy,10,train,1,", "d.npy,9,test,1,"), tmp_path)
+    assert splits["train"].features["label"].names == ["9", "10"]
+
+
+def test_a_layout_of_ones_own_goes_with_each_row(folder, tmp_path):
+    root = folder(*ROWS)
+    own = LAYOUTS["kinect20"].to_dict() | {"name": "mine"}
+    (root / "skeleton.json").write_text(json.dumps({"layout": own}))
+    row = load(root, tmp_path)["train"].with_format("numpy")[0]
+    extractor = SkeletonFeatureExtractor(str(row["layout"]), num_persons=1)
+    assert extractor.skeleton_layout.name == "mine"
+    expected = SkeletonFeatureExtractor("kinect20", num_persons=1)(folder.bodies[0], return_tensors="np")
+    assert np.array_equal(extractor(row, return_tensors="np")["input_features"], expected["input_features"])
+
+
+def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
+    root = folder(
+        *ROWS,
+        "gone.npy,wave,train,1,",
+        "a.npy,wave,test,1,",
+        "e.npy,,train,1,",
+        "f.npy,wave,tset,1,",
+        "b2.npy,fall,train,1,,7",
+    )
+    for name in ("e", "f", "b2", "stranger"):
+        np.save(root / f"{name}.npy", folder.bodies[0])
+    np.save(root / "d.npy", folder.bodies[0][:, :7])
+    load(root, tmp_path)
+    found = {name: (entry["kind"], entry["reason"]) for name, entry in report(tmp_path).items()}
+    assert found.pop("gone.npy") == ("missing file", "metadata.csv, line 6: there is no gone.npy")
+    assert found.pop("a.npy (line 7)") == ("duplicate", "metadata.csv, line 7: a.npy stands in line 2 already")
+    assert found.pop("e.npy") == ("label", "metadata.csv, line 8: e.npy has no label")
+    assert found.pop("f.npy")[1] == "metadata.csv, line 9: found the split 'tset', expected train, test or validation"
+    assert found.pop("b2.npy") == ("metadata", "metadata.csv, line 10: 1 values more than columns")
+    assert found.pop("stranger.npy") == ("not in the table", "stranger.npy has no row in metadata.csv")
+    kind, reason = found.pop("d.npy")
+    assert kind == "unreadable" and "found float32 (8, 7, 3), expected numbers (frames, 20, 3)" in reason
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("header", "skeleton", "message"),
+    [
+        ("file,label,split\n", None, r"metadata\.csv, line 1: no column 'file_name'; found file, label, split"),
+        ("file_name,label,split,fps\n", None, r"line 1: a column 'fps' that has another use"),
+        (HEADER, "{", r"skeleton\.json: expected JSON"),
+        (HEADER, "[]", r"skeleton\.json: found 'list', expected an object"),
+        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, class_names"),
+        (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
+        (HEADER, '{"fps": 0}', r"fps: expected a positive number, found 0"),
+        (HEADER, '{"class_names": ["a", "a"]}', r"class_names: expected distinct names"),
+    ],
+)
+def test_a_folder_that_is_wrong_says_what_was_found(folder, tmp_path, header, skeleton, message):
+    root = folder(*ROWS, header=header)
+    if skeleton is not None:
+        (root / "skeleton.json").write_text(skeleton)
+    with pytest.raises(DataFolderError, match=message):
+        load(root, tmp_path)
+
+
+def test_a_folder_without_a_table_names_the_command(folder, tmp_path):
+    root = folder(*ROWS)
+    (root / "metadata.csv").unlink()
+    with pytest.raises(DataFolderError, match=r"has no metadata\.csv .*python -m action_llm_datasets\.folder"):
+        load(root, tmp_path)
+
+
+def test_the_command_writes_the_table_from_names(tmp_path):
+    for name in ("wave_p1_x", "wave_p2_y", "fall_p1_x", "fall_p3_z", "readme"):
+        np.save(tmp_path / f"{name}.npy", person(5, "kinect20", seed=0))
+    command = [sys.executable, "-m", "action_llm_datasets.folder", str(tmp_path)]
+    command += ["--pattern", r"(?P<label>[a-z]+)_p(?P<person>\d)_.*\.npy", "--test", "person=2"]
+    command += ["--validation", "person=3", "--layout", "kinect20", "--fps", "15"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 train" in done.stdout and "1 left out" in done.stdout
+    splits = load(tmp_path, tmp_path)
+    assert splits["test"]["person"] == [2] and set(splits["train"]["person"]) == {1, 3}
+    assert [row["sample_id"] for row in splits["train"] if row["held_out"]] == ["fall_p3_z"]
+    failed = subprocess.run([*command, "--test", "subject=2"], capture_output=True, text=True)
+    assert failed.returncode == 2 and "has no group (?P<subject>…)" in failed.stderr
+
+
+def test_numbers_become_names(tmp_path):
+    np.save(tmp_path / "a2.npy", person(5, "kinect20", seed=0))
+    write_metadata(tmp_path, r"a(?P<label>\d+)\.npy", {}, {}, ["walk", "wave"])
+    assert (tmp_path / "metadata.csv").read_text() == "file_name,label,split\na2.npy,wave,train\n"
+    with pytest.raises(ValueError, match=r"a2\.npy: the label '2' is not a number from 1 to 1"):
+        write_metadata(tmp_path, r"a(?P<label>\d+)\.npy", {}, {}, ["walk"])
+
+
+@pytest.mark.real_data
+def test_utd_mhad_is_the_same_as_by_its_own_builder(real_data, tmp_path):
+    root = tmp_path / "utd"
+    root.mkdir()
+    (root / "files").symlink_to(real_data / "utd_mhad" / "skeleton")
+    names = [entry["name"] for entry in utd_mhad_facts()["classes"]]
+    pattern = r"(?P<sample_id>a(?P<label>\d+)_s(?P<subject>\d+)_t(?P<trial>\d+))_skeleton\.mat"
+    write_metadata(root, pattern, {"subject": {"2", "4", "6", "8"}}, {"subject": {"7"}}, names)
+    (root / "skeleton.json").write_text(json.dumps({"layout": "kinect20", "class_names": names}))
+    own = load_action_dataset("utd-mhad", real_data / "utd_mhad" / "skeleton", cache_dir=tmp_path)
+    found = load(root, tmp_path)
+    columns = ["sample_id", "keypoints", "shape", "body_ids", "layout", "fps", "label", "held_out"]
+    for split in own:
+        assert found[split].features["label"] == own[split].features["label"]
+        assert found[split].select_columns(columns).data.equals(own[split].select_columns(columns).data)
+
+
+@pytest.mark.real_data
+def test_msr_action3d(real_data, tmp_path):
+    root = tmp_path / "msr"
+    root.mkdir()
+    (root / "files").symlink_to(real_data / "msr_action3d" / "real_world_coordinates")
+    pattern = r"a(?P<label>\d+)_s(?P<subject>\d+)_e(?P<trial>\d+)_skeleton3D\.txt"
+    counts = write_metadata(root, pattern, {"subject": {"02", "04", "06", "08", "10"}}, {"subject": {"09"}})
+    assert sum(counts.values()) - counts["left out"] == 567
+    (root / "skeleton.json").write_text('{"layout": "msr20", "fps": 15}')
+    splits = load(root, tmp_path)
+    assert len(splits["train"].features["label"].names) == 20
+    lengths = []
+    for row in splits["test"].with_format("numpy").select(range(0, 270, 30)):
+        joints = row["keypoints"].reshape(row["shape"])[:, 0]
+        joints = joints[joints.any((1, 2))]
+        lengths.append(
+            [np.linalg.norm(joints[:, c] - joints[:, p], axis=-1).mean() for c, p in LAYOUTS["msr20"].bones]
+        )
+    # Bones of people: the left and the right one of a pair are as long.
+    lengths, bones = np.mean(lengths, axis=0), [child for child, _ in LAYOUTS["msr20"].bones]
+    for left, right in LAYOUTS["msr20"].left_right:
+        assert lengths[bones.index(left)] == pytest.approx(lengths[bones.index(right)], rel=0.05)

@@ -1,0 +1,156 @@
+"""People's own files of joints: every way to write the same recording reads the same, and what is none says so."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skeleton_people import person
+
+from action_llm.array_files import read_joint_array
+from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
+from action_llm.recording_files import read_recording
+from action_llm.skeleton_files import SkeletonFileError, read_skeleton
+from action_llm.skeleton_layouts import LAYOUTS
+
+BODY = person(9, "kinect20", seed=1).astype(np.float32)
+
+
+def written(folder, form, body=BODY):
+    path = folder / f"clip.{form.split('-')[0]}"
+    if form == "npy":
+        np.save(path, body)
+    elif form == "npy-people":
+        np.save(path, body[:, None].astype(np.float64))
+    elif form == "npz":
+        np.savez(path, keypoints=body, confidence=np.ones(3))
+    elif form == "npz-alone":
+        np.savez_compressed(path, anything=body)
+    elif form == "txt":
+        np.savetxt(path, body.reshape(-1, 3), fmt="%.9g")
+    elif form == "txt-confidence":
+        np.savetxt(
+            path, np.concatenate([body.reshape(-1, 3), np.ones((body[..., 0].size, 1))], 1), fmt="%.9g", delimiter=","
+        )
+    return path
+
+
+@pytest.mark.parametrize("form", ["npy", "npy-people", "npz", "npz-alone", "txt", "txt-confidence"])
+def test_every_form_is_the_same_recording(tmp_path, form):
+    recording = read_recording(written(tmp_path, form), layout="kinect20", fps=15)
+    assert np.array_equal(recording.keypoints[:, 0], BODY) and recording.keypoints.dtype == np.float32
+    assert recording.present.all() and recording.body_ids.tolist() == [0]
+    assert (recording.layout, recording.fps, recording.source) == ("kinect20", 15, f"clip.{form.split('-')[0]}")
+
+
+def test_the_feature_extractor_takes_the_path(tmp_path):
+    extractor = SkeletonFeatureExtractor("kinect20", num_persons=1)
+    found = extractor(written(tmp_path, "npz"), return_tensors="np")["input_features"]
+    assert np.array_equal(found, extractor(BODY, return_tensors="np")["input_features"])
+
+
+def test_two_people_one_of_whom_leaves(tmp_path):
+    both = np.stack([BODY, BODY + 1], axis=1)
+    both[4:, 1] = np.nan
+    both[0, 0, 3] = np.nan
+    np.save(tmp_path / "two.npy", both)
+    recording = read_joint_array(tmp_path / "two.npy", layout="kinect20")
+    assert recording.present[:, 0].all() and recording.present[:, 1].tolist() == [True] * 4 + [False] * 5
+    assert np.isnan(recording.keypoints[0, 0, 3]).all() and not recording.keypoints[4:, 1].any()
+
+
+def test_two_dimensions(tmp_path):
+    flat = person(5, "coco17", seed=2)[..., :2]
+    np.save(tmp_path / "flat.npy", flat)
+    recording = read_joint_array(tmp_path / "flat.npy", layout="coco17")
+    assert (
+        np.array_equal(recording.keypoints[:, 0, :, :2], flat.astype(np.float32))
+        and not recording.keypoints[..., 2].any()
+    )
+
+
+def test_frames_per_second_in_the_file(tmp_path):
+    np.savez(tmp_path / "slow.npz", keypoints=BODY, fps=12.5)
+    assert read_joint_array(tmp_path / "slow.npz", layout="kinect20", fps=30).fps == 12.5
+    np.savez(tmp_path / "bad.npz", keypoints=BODY, fps=-1)
+    with pytest.raises(SkeletonFileError, match=r"bad\.npz: expected a positive number of frames"):
+        read_joint_array(tmp_path / "bad.npz", layout="kinect20")
+
+
+def test_a_skeleton_file_under_the_name_of_a_text(tmp_path):
+    lines = ["1", "1", "7 0 0 0 0 0 0 0 0 0", "17", *["1 2 0 0 0 0 0 0 0 0 0 2"] * 17]
+    (tmp_path / "clip.txt").write_text("\n".join(lines) + "\n")
+    recording = read_recording(tmp_path / "clip.txt", layout="coco17")
+    assert np.array_equal(recording.keypoints, read_skeleton(tmp_path / "clip.txt", layout="coco17").keypoints)
+
+
+def test_a_layout_of_ones_own(tmp_path):
+    own = LAYOUTS["kinect20"].to_dict() | {"name": "mine"}
+    path = written(tmp_path, "npy")
+    assert read_recording(path, layout=own).layout == "mine"
+    extractor = SkeletonFeatureExtractor(own, num_persons=1)
+    extractor.save_pretrained(tmp_path / "saved")
+    loaded = SkeletonFeatureExtractor.from_pretrained(tmp_path / "saved")
+    assert loaded.skeleton_layout == extractor.skeleton_layout
+    expected = SkeletonFeatureExtractor("kinect20", num_persons=1)(path, return_tensors="np")["input_features"]
+    assert np.array_equal(loaded(path, return_tensors="np")["input_features"], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", np.zeros((4, 25, 3)), r"expected numbers \(frames, 20, 3\) .*, found float64 \(4, 25, 3\)"),
+        ("a.npy", np.zeros((0, 20, 3)), r"found float64 \(0, 20, 3\)"),
+        ("a.npy", np.zeros((4, 20, 2)), r"found float64 \(4, 20, 2\)"),
+        ("a.npy", np.full((4, 20, 3), "x"), r"expected numbers"),
+        ("a.npy", np.array([{"pickled": 1}], dtype=object), r"expected a NumPy file of numbers, found ValueError"),
+        ("a.npz", {"one": BODY, "two": BODY}, r"found the arrays \['one', 'two'\]"),
+        ("a.npy", b"\x93NUMPY half", r"expected a NumPy file of numbers"),
+        ("a.npz", b"no archive", r"expected a NumPy file of numbers"),
+        ("a.txt", b"", r"expected 20 rows a frame, found 0 rows"),
+        ("a.txt", b"1 2 3\n" * 21, r"expected 20 rows a frame, found 21 rows"),
+        ("a.txt", b"1 2 3\n1 2\n", r"a\.txt, line 2: .*found 2 numbers"),
+        ("a.txt", b"1 2 3\n1 b 3\n", r"a\.txt, line 2: expected the coordinates of a joint, found '1 b 3'"),
+        ("a.mp4", b"video", r"found a name that ends in '\.mp4'"),
+    ],
+)
+def test_what_is_no_recording_says_so(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(SkeletonFileError, match=message):
+        read_recording(path, layout="kinect20")
+
+
+@given(data=st.data())
+def test_broken_bytes_end_in_data_or_in_the_error(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = written(folder, data.draw(st.sampled_from(["npy", "npz", "txt"])))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[place] = data.draw(st.integers(0, 255))
+        else:
+            del content[place : place + data.draw(st.integers(1, 200))]
+        if not content:
+            break
+    path.write_bytes(content)
+    try:
+        recording = read_recording(path, layout="kinect20")
+    except SkeletonFileError as error:
+        assert path.name in str(error)
+    else:
+        assert recording.keypoints.shape[2:] == (20, 3)
+
+
+@given(arrays(np.float32, (3, 20, 3), elements=st.floats(-100, 100, width=32)))
+def test_text_keeps_every_bit(tmp_path_factory, body):
+    path = written(tmp_path_factory.mktemp("text"), "txt", body)
+    recording = read_joint_array(path, layout="kinect20")
+    present = body.any((1, 2))
+    assert np.array_equal(recording.keypoints[present, 0], body[present])

@@ -1,0 +1,68 @@
+"""One command from a folder of people's own files to a recogniser."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from skeleton_people import person
+
+TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
+SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Six recordings of two classes in an order of joints that nobody else has."""
+    from action_llm.skeleton_layouts import LAYOUTS
+
+    root = tmp_path / "own"
+    root.mkdir()
+    lines = ["file_name,label,split"]
+    for number, (label, split) in enumerate([("wave", "train"), ("fall", "train"), ("wave", "validation")] * 2):
+        np.save(root / f"{number}.npy", person(20, "kinect20", seed=number))
+        lines.append(f"{number}.npy,{label},{'test' if number > 3 else split}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    layout = LAYOUTS["kinect20"].to_dict() | {"name": "mine"}
+    (root / "skeleton.json").write_text(json.dumps({"layout": layout, "fps": 20}))
+    return root
+
+
+def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
+    import run_line
+    from data_arguments import DataArguments
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    common = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
+    (tmp_path / "tokenizer.yaml").write_text(yaml.safe_dump(TOKENIZER | common))
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(SFT | common))
+    arguments = run_line.LineArguments(
+        output_dir=str(tmp_path / "run"),
+        tokenizer_config=str(tmp_path / "tokenizer.yaml"),
+        sft_config=str(tmp_path / "sft.yaml"),
+        llm_name_or_path=llm,
+        encodings=2,
+        seed=3,
+    )
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    metrics = run_line.main(arguments, data)
+    assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder", "test", 2)
+    folder = tmp_path / "run" / "sft" / "model"
+    assert json.loads((folder / "record.json").read_text())["seed"] == 3
+    # The recogniser reads a file of that kind by its path, wherever it is loaded.
+    model, processor = ActionLLMForClassification.from_pretrained(folder), ActionLLMProcessor.from_pretrained(folder)
+    assert processor.feature_extractor.skeleton_layout.name == "mine" and processor.feature_extractor.num_persons == 1
+    assert set(model.config.id2label.values()) == {"wave", "fall"}
+    assert float(model(**processor(own / "0.npy")).probabilities.sum()) == pytest.approx(1, abs=1e-5)
+    # A finished run says the same again.
+    assert run_line.main(arguments, data) == metrics
+
+
+def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
+    import run_line
+    from data_arguments import DataArguments
+
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match="hiden_width"):
+        run_line.run_line(data, llm, tmp_path / "run", TOKENIZER | {"hiden_width": 8}, SFT, 1)
