@@ -139,8 +139,13 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     """End of the file names, in lower case, or several such ends."""
     FIELDS: ClassVar[tuple[str, ...]]
     """Numbers of the file name that become columns."""
+    TITLE: ClassVar[str]
+    HOMEPAGE: ClassVar[str]
     CITATION: ClassVar[str]
     LICENSE: ClassVar[str]
+    """The terms, in a sentence."""
+    METRIC: ClassVar[str] = "top-1 accuracy"
+    """What recognisers are compared by on this data set."""
 
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
         code = [skeleton_files.__file__, __file__, inspect.getfile(type(self))]
@@ -176,6 +181,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def read(self, path: Path) -> SkeletonRecording:
         raise NotImplementedError
 
+    @property
+    def may_be_published(self) -> bool:
+        """Whether the terms let anybody pass the recordings on."""
+        return False
+
     def published_counts(self) -> dict[str, int]:
         """Recordings per split as published, for the report; empty where there are none."""
         raise NotImplementedError
@@ -200,10 +210,18 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             }
         )
 
-    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+    def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
+        """Where each file of the folder belongs, by its name alone.
+
+        Returns:
+            Paths of each split, sorted; and the files that are left out, each with `file`, `kind` and `reason`.
+
+        Raises:
+            DataFolderError: no file belongs to this config; says what there is.
+        """
         paths: dict[str, list[str]] = {name: [] for name in self.split_names()}
         first: dict[str, str] = {}
-        self._skipped = []
+        skipped = []
         elsewhere = 0
         for file in find_files(self.config.data_dir, self.SUFFIX):
             try:
@@ -211,7 +229,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 if sample_id in first:
                     raise NotInProtocolError("duplicate", f"{file.path} has the same name as {first[sample_id]}")
             except NotInProtocolError as reason:
-                self._skipped.append({"file": file.path, "kind": reason.kind, "reason": reason.detail})
+                skipped.append({"file": file.path, "kind": reason.kind, "reason": reason.detail})
                 continue
             first[sample_id] = file.path
             if placement is None:
@@ -219,12 +237,16 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             else:
                 paths[placement.split].append(file.path)
         if not any(paths.values()):
-            kinds = dict(Counter(entry["kind"] for entry in self._skipped))
-            example = f"; for example {self._skipped[0]['reason']}" if self._skipped else ""
+            kinds = dict(Counter(entry["kind"] for entry in skipped))
+            example = f"; for example {skipped[0]['reason']}" if skipped else ""
             raise DataFolderError(
                 f"no {_either(self.SUFFIX)} file under {self.config.data_dir!r} belongs to {self.config.name}: "
-                f"{len(self._skipped)} skipped {kinds}, {elsewhere} of other splits{example}"
+                f"{len(skipped)} skipped {kinds}, {elsewhere} of other splits{example}"
             )
+        return paths, skipped
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        paths, self._skipped = self.assign()
         if dl_manager.is_streaming:
             _log_skipped(self.config.name, self._skipped)
         report_into = None if dl_manager.is_streaming else self._output_dir
@@ -244,21 +266,22 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         number = 0
         for path in paths:
             try:
-                rows.append(self._row(path))
+                rows.append(self.row(path))
             except NotInProtocolError as reason:
                 skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
             if len(rows) == ROWS_PER_TABLE:
-                yield Key(0, number), self._table(rows)
+                yield Key(0, number), self.table(rows)
                 rows, number = [], number + 1
         if rows:
-            yield Key(0, number), self._table(rows)
+            yield Key(0, number), self.table(rows)
         if skipped and report_into is not None:
             with open(Path(report_into, f"skipped-{split}-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in skipped)
         elif skipped:
             _log_skipped(self.config.name, skipped)
 
-    def _row(self, path: str) -> dict:
+    def row(self, path: str) -> dict:
+        """Reads one file of `assign`. Raises `NotInProtocolError`, with the reason, for one that cannot be used."""
         sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
         try:
             recording = self.read(Path(self.config.data_dir, path))
@@ -275,7 +298,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         row = recording_row(recording)
         return {"sample_id": sample_id, **row, "label": placement.label, "held_out": placement.held_out, **fields}
 
-    def _table(self, rows: list[dict]) -> pa.Table:
+    def table(self, rows: list[dict]) -> pa.Table:
+        """Rows as a table of this config's features."""
         schema = self.info.features.arrow_schema
         columns = []
         for field in schema:
@@ -297,16 +321,20 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         for part in sorted(folder.glob("skipped-*.jsonl")):
             self._skipped += map(json.loads, part.read_text(encoding="utf-8").splitlines())
             part.unlink()
-        self._skipped.sort(key=lambda entry: entry["file"])
         self._drop_empty_splits()
-        report = {
-            "config": self.config.name,
-            "recordings": {name: info.num_examples for name, info in self.info.splits.items()},
-            "published": self.published_counts(),
-            "skipped": dict(Counter(entry["kind"] for entry in self._skipped)),
-            "files": self._skipped,
-        }
+        counts = {name: info.num_examples for name, info in self.info.splits.items()}
+        report = self.account(counts, self._skipped)
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def account(self, recordings: dict[str, int], skipped: list[dict]) -> dict:
+        """What became of the files: recordings of each split, published numbers, what was left out and why, by name."""
+        return {
+            "config": self.config.name,
+            "recordings": recordings,
+            "published": self.published_counts(),
+            "skipped": dict(Counter(entry["kind"] for entry in skipped)),
+            "files": sorted(skipped, key=lambda entry: entry["file"]),
+        }
 
     def _drop_empty_splits(self) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""

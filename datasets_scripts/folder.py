@@ -74,8 +74,8 @@ class ActionFolder(SkeletonBuilder):
     BUILDER_CONFIGS = [ActionFolderConfig(name="folder")]
     SUFFIX = RECORDING_SUFFIXES
     FIELDS = ()
-    CITATION = ""
-    LICENSE = ""
+    TITLE = "Recordings in a folder"
+    HOMEPAGE = CITATION = LICENSE = ""
 
     def facts(self, data_dir: Path) -> list[Path]:
         code = [Path(module.__file__) for module in (array_files, recording_files, skeleton_layouts)]
@@ -208,15 +208,14 @@ class ActionFolder(SkeletonBuilder):
         extras = {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
         return datasets.Features({**super()._features(), **extras})
 
-    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        generators = super()._split_generators(dl_manager)
-        there = {path for generator in generators for path in generator.gen_kwargs["paths"]}
-        there |= {entry["file"] for entry in self._skipped}
+    def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
+        paths, skipped = super().assign()
+        there = {path for listed in paths.values() for path in listed} | {entry["file"] for entry in skipped}
         for name, row in self._rows.items():
             if name not in there:
                 kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: there is no {name}")
-                self._skipped.append({"file": name, "kind": kind, "reason": reason})
-        return generators
+                skipped.append({"file": name, "kind": kind, "reason": reason})
+        return paths, skipped
 
     def read(self, path: Path) -> SkeletonRecording:
         recording = read_recording(path, layout=self._common["layout"], fps=self._common["fps"])

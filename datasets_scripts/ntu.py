@@ -59,6 +59,8 @@ class NTUSkeletons(SkeletonBuilder):
     BUILDER_CONFIGS = _configs()
     SUFFIX = ".skeleton"
     FIELDS = ("setup", "camera", "performer", "replication", "action")
+    TITLE = "NTU RGB+D (skeletons)"
+    HOMEPAGE = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
     CITATION = (
         "A. Shahroudy, J. Liu, T.-T. Ng, G. Wang: NTU RGB+D: A large scale dataset for 3D human activity analysis. "
         "CVPR 2016. J. Liu, A. Shahroudy, M. Perez, G. Wang, L.-Y. Duan, A. C. Kot: NTU RGB+D 120: A large-scale "
@@ -88,6 +90,10 @@ class NTUSkeletons(SkeletonBuilder):
             raise DataFolderError(f"{record} is no record of a simulation: {type(error).__name__}: {error}") from error
         train, test = ([a for a in ids if a in actions] for ids in (protocol.train_actions, protocol.test_actions))
         return replace(protocol, train_actions=tuple(train), test_actions=tuple(test))
+
+    @property
+    def may_be_published(self) -> bool:
+        return self.protocol.dataset == "simulated"
 
     def facts(self, data_dir: Path) -> list[Path]:
         names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")

@@ -45,6 +45,8 @@ class UTDMHAD(SkeletonBuilder):
     BUILDER_CONFIGS = [UTDMHADConfig(name="utd-mhad")]
     SUFFIX = "_skeleton.mat"
     FIELDS = ("subject", "trial", "action")
+    TITLE = "UTD-MHAD (skeletons)"
+    HOMEPAGE = "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html"
     CITATION = utd_mhad_facts()["citation"]
     LICENSE = "Free for research; cite the paper."
 

@@ -1,0 +1,424 @@
+"""Raw recordings → Parquet with a page, on disk or on the Hub.
+
+    python -m action_llm_datasets.prepare ntu60-xsub --source nturgb+d_skeletons --output ntu60-xsub
+    python -m action_llm_datasets.prepare ntu60 --protocol xview --source nturgb+d_skeletons --push_to_hub me/ntu60-xview
+
+What comes out is read without any of this code: `load_dataset("ntu60-xsub")`, streaming too. A run that was killed goes on
+with the shards that are missing. `preparation.json` counts what was left out and lists every name with its reason;
+`report.html` shows it, with pictures of recordings that stand out beside usual ones.
+
+On the Hub the repository is private. `--public` is refused where the terms of a data set forbid that it is passed on.
+"""
+
+import argparse
+import html
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from .building import REPORT_NAME, ROWS_PER_TABLE, SkeletonBuilder
+from .load import PROTOCOLS
+from .protocols import NotInProtocolError
+from .rendering import SheetRow, contact_sheet, write_png
+
+FILES_PER_SHARD = 512
+PROGRESS, TERMS = ".preparation", "terms.json"
+# What a recording is looked at for: its largest values stand out, and so does its smallest length.
+MEASURES = ("frames", "bodies", "empty_frames", "largest_step")
+
+
+class PreparationError(ValueError):
+    """The output cannot be written, or must not be published; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Files that go into one Parquet file, and where it and the account of it lie."""
+
+    parquet: Path
+    account: Path
+    paths: tuple[str, ...]
+
+
+def prepare(
+    name: str,
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    num_proc: int | None = None,
+    files_per_shard: int = FILES_PER_SHARD,
+    **overrides,
+) -> dict[str, dict]:
+    """Writes a data set as Parquet, with `README.md`, `preparation.json` and `report.html`.
+
+    Args:
+        name: the protocol, as of `load_action_dataset`.
+        source: folder of the raw files.
+        output: folder to write into, made where it is missing. What an earlier run has finished in it is kept.
+        num_proc: processes; None uses every core. Each holds one table of rows at a time, however many files there are.
+        files_per_shard: files that go into one Parquet file.
+        **overrides: fields of the config.
+
+    Returns:
+        Config → its account, as in `preparation.json`.
+
+    Raises:
+        ValueError: there is no such protocol.
+        DataFolderError: the source holds nothing of the data set.
+        PreparationError: the output holds what was made of other files.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    output = Path(output)
+    builder_class, configs = PROTOCOLS[name]
+    builders, accounts = [], {}
+    for config in configs:
+        builder = builder_class(
+            config_name=config, data_dir=source, cache_dir=os.fspath(output / PROGRESS / "cache"), **overrides
+        )
+        _check_identity(output, builder)
+        builders.append(builder)
+        accounts[config] = _prepare_config(builder, output, num_proc, files_per_shard)
+    _write(output / REPORT_NAME, json.dumps(accounts, indent=1, ensure_ascii=False) + "\n")
+    _write_report(output, builders, accounts)
+    terms = {"license": builders[0].LICENSE, "may_be_published": builders[0].may_be_published}
+    _write(output / PROGRESS / TERMS, json.dumps(terms) + "\n")
+    _write(output / "README.md", dataset_card(name, builders, accounts))
+    return accounts
+
+
+def _check_identity(output: Path, builder: SkeletonBuilder) -> None:
+    path = output / PROGRESS / f"{builder.config.name}.json"
+    wanted = {"files": builder.hash}
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise PreparationError(
+            f"{os.fspath(output)!r} was made of other files, or by other code: choose another --output"
+        )
+    _write(path, json.dumps(wanted) + "\n")
+
+
+def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None, files_per_shard: int) -> dict:
+    """Writes the shards of one config that are missing; returns its account."""
+    paths, skipped = builder.assign()
+    shards: dict[str, list[_Shard]] = {}
+    for split, listed in paths.items():
+        count = -(-len(listed) // files_per_shard)
+        shards[split] = [
+            _Shard(
+                output / builder.config.name / f"{split}-{index:05d}-of-{count:05d}.parquet",
+                output / PROGRESS / builder.config.name / f"{split}-{index:05d}-of-{count:05d}.json",
+                tuple(listed[index * files_per_shard : (index + 1) * files_per_shard]),
+            )
+            for index in range(count)
+        ]
+    missing = [shard for part in shards.values() for shard in part if not shard.parquet.is_file()]
+    done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
+    processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
+    total = done + sum(len(shard.paths) for shard in missing)
+    with tqdm(total=total, initial=done, desc=builder.config.name, unit="file", disable=not missing) as bar:
+        if processes == 1:
+            for shard in missing:
+                _write_shard(builder, shard)
+                bar.update(len(shard.paths))
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
+                for shard, _ in zip(missing, pool.map(_work, missing), strict=True):
+                    bar.update(len(shard.paths))
+    recordings = {}
+    for split, part in shards.items():
+        accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for shard in part]
+        skipped += [entry for account in accounts for entry in account["skipped"]]
+        recordings[split] = sum(len(account["recordings"]) for account in accounts)
+    return builder.account(recordings, skipped)
+
+
+_builder: SkeletonBuilder | None = None
+
+
+def _start(builder: SkeletonBuilder) -> None:
+    global _builder
+    _builder = builder
+
+
+def _work(shard: _Shard) -> None:
+    _write_shard(_builder, shard)
+
+
+def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
+    """One Parquet file, and before it the account of it; both whole or not at all."""
+    shard.parquet.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}")
+    skipped, recordings, rows = [], [], []
+    schema = builder.info.features.arrow_schema
+    with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+        for path in shard.paths:
+            try:
+                rows.append(builder.row(path))
+                recordings.append({"sample_id": rows[-1]["sample_id"], **_measure(rows[-1])})
+            except NotInProtocolError as reason:
+                skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
+            if len(rows) == ROWS_PER_TABLE:
+                writer.write_table(builder.table(rows))
+                rows = []
+        if rows:
+            writer.write_table(builder.table(rows))
+    _write(shard.account, json.dumps({"skipped": skipped, "recordings": recordings}, ensure_ascii=False) + "\n")
+    os.replace(unfinished, shard.parquet)
+
+
+def _measure(row: dict) -> dict[str, float]:
+    """What a recording is looked at for (`MEASURES`); steps in units of the recording's own spread."""
+    joints = np.nan_to_num(np.asarray(row["keypoints"], np.float32).reshape(row["shape"]))
+    seen = joints.any((2, 3))
+    middle = np.where(seen[..., None], joints.mean(2), np.nan)
+    both = seen[1:] & seen[:-1]
+    steps = np.linalg.norm(np.diff(middle, axis=0), axis=-1)[both]
+    spread = float(joints[seen].std(axis=(0, 1)).max()) if seen.any() else 0.0
+    return {
+        "frames": int(seen.shape[0]),
+        "bodies": int(seen.any(0).sum()),
+        "empty_frames": int((~seen.any(1)).sum()),
+        "largest_step": round(float(steps.max() / spread), 4) if steps.size and spread > 0 else 0.0,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ the page to look at
+
+
+def _write_report(output: Path, builders: list[SkeletonBuilder], accounts: dict[str, dict]) -> None:
+    """`report.html`, and beside it a picture of each recording that stands out and of as many usual ones."""
+    sections = []
+    for builder in builders:
+        config, account = builder.config.name, accounts[builder.config.name]
+        sections.append(f"<h2>{html.escape(config)}</h2>{_counts_table(account)}{_skipped_table(account)}")
+        for title, chosen in _chosen(output, config).items():
+            picture = f"report-{config}-{title.split()[0].lower()}.png"
+            rows = [
+                SheetRow(keypoints, f"{row['sample_id']}: {', '.join(f'{row[m]:g} {m}' for m in MEASURES)}")
+                for row, keypoints, _ in chosen
+            ]
+            write_png(output / picture, contact_sheet(rows, chosen[0][2], columns=8))
+            sections.append(f'<h3>{title}</h3><img src="{html.escape(picture)}" alt="{title}">')
+    page = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{html.escape(builders[0].TITLE)}</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #23262c; }}
+ table {{ border-collapse: collapse; margin: 0.5rem 0 1.5rem; }}
+ td, th {{ border-bottom: 1px solid #ddd; padding: 0.2rem 0.9rem 0.2rem 0; text-align: left; vertical-align: top; }}
+ td.n {{ text-align: right; font-variant-numeric: tabular-nums; }} img {{ max-width: 100%; }} .off {{ color: #b3261e; }}
+</style>
+<h1>{html.escape(builders[0].TITLE)}</h1>
+{"".join(sections)}
+</html>
+"""
+    _write(output / "report.html", page)
+
+
+def _counts_table(account: dict) -> str:
+    lines = []
+    for split, count in account["recordings"].items():
+        published = account["published"].get(split)
+        difference = "" if published is None else f"{count - published:+,}" if count != published else "equal"
+        mark = ' class="n off"' if published not in (None, count) else ' class="n"'
+        shown = "" if published is None else f"{published:,}"
+        lines.append(
+            f'<tr><td>{split}</td><td class="n">{count:,}</td><td class="n">{shown}</td><td{mark}>{difference}</td></tr>'
+        )
+    return f"<table><tr><th>split<th>recordings<th>published<th>difference</tr>{''.join(lines)}</table>"
+
+
+def _skipped_table(account: dict, shown: int = 20) -> str:
+    if not account["files"]:
+        return "<p>Nothing was left out.</p>"
+    lines = []
+    for kind, count in sorted(account["skipped"].items(), key=lambda item: -item[1]):
+        reasons = [entry["reason"] for entry in account["files"] if entry["kind"] == kind]
+        more = f"<br>… and {count - shown:,} more, in {REPORT_NAME}" if count > shown else ""
+        text = "<br>".join(map(html.escape, reasons[:shown]))
+        lines.append(f'<tr><td>{html.escape(kind)}</td><td class="n">{count:,}</td><td>{text}{more}</td></tr>')
+    return f"<table><tr><th>left out<th>files<th>which and why</tr>{''.join(lines)}</table>"
+
+
+def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[tuple[dict, np.ndarray, str]]]:
+    """Recordings with extreme measures and usual ones: measures, keypoints, layout of each."""
+    measured = []
+    for account in sorted((output / PROGRESS / config).glob("*.json")):
+        rows = json.loads(account.read_text(encoding="utf-8"))["recordings"]
+        measured += [(account.stem, index, row) for index, row in enumerate(rows)]
+    if not measured:
+        return {}
+    table = np.array([[row[m] for m in MEASURES] for _, _, row in measured], float)
+    middle = np.median(table, axis=0)
+    spread = np.abs(table - middle).mean(axis=0) + 1e-9
+    extremes = [*table.argmax(axis=0), table[:, 0].argmin(), *np.argsort(-table[:, -1])[1:count]]
+    odd = list(dict.fromkeys(int(index) for index in extremes))[:count]
+    usual = np.argsort(np.abs((table - middle) / spread).sum(axis=1), kind="stable")[:count]
+    return {
+        title: [_read_back(output, config, *measured[int(index)]) for index in chosen]
+        for title, chosen in (("Odd recordings", odd), ("Usual recordings", usual))
+    }
+
+
+def _read_back(output: Path, config: str, shard: str, index: int, measures: dict) -> tuple[dict, np.ndarray, str]:
+    """A recording as it was written: row `index` of a shard, from its row group alone."""
+    file = pq.ParquetFile(output / config / f"{shard}.parquet")
+    group, place = divmod(index, ROWS_PER_TABLE)
+    row = file.read_row_group(group, ["keypoints", "shape", "layout"]).slice(place, 1).to_pylist()[0]
+    return measures, np.reshape(np.array(row["keypoints"], np.float32), row["shape"]), row["layout"]
+
+
+# ---------------------------------------------------------------------------------------------------- the data set page
+
+
+def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str, dict]) -> str:
+    """The page of the data set: what `load_dataset` needs to know, terms, protocol, counts, and what was left out."""
+    first = builders[0]
+    simulated = name.startswith("simulated")
+    configs = []
+    for builder in builders:
+        splits = [split for split, count in accounts[builder.config.name]["recordings"].items() if count]
+        files = "".join(f"  - split: {split}\n    path: {builder.config.name}/{split}-*.parquet\n" for split in splits)
+        configs.append(f"- config_name: {builder.config.name}\n  data_files:\n{files}")
+    counts = []
+    for config, account in accounts.items():
+        for split, count in account["recordings"].items():
+            published = account["published"].get(split)
+            counts.append(f"| {config} | {split} | {count:,} | {'' if published is None else f'{published:,}'} |")
+    left_out = [
+        f"- {config}: {count:,} ({kind})"
+        for config, account in accounts.items()
+        for kind, count in account["skipped"].items()
+    ]
+    names = first.info.features["label"].names
+    split = next(iter(accounts[first.config.name]["recordings"]))
+    title = "Simulated recordings with NTU names" if simulated else first.TITLE
+    terms = first.LICENSE or "Those of whoever made the recordings."
+    lines = [
+        "---",
+        f"pretty_name: {title} ({name})",
+        "license: other",
+        "task_categories:\n- video-classification",
+        "tags:\n- action-recognition\n- skeleton" + ("\n- simulated" if simulated else ""),
+        "configs:\n" + "".join(configs) + "---",
+        "",
+        f"# {title}: {name}",
+        "",
+    ]
+    if simulated:
+        lines += ["**Simulated.** Nobody was recorded: a kinematic simulator of people computed these skeletons.", ""]
+    lines += [
+        "Skeletons as they were recorded, a row a recording: nothing is resampled, padded or normalised.",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        f'rows = load_dataset("path or repository", "{first.config.name}")["{split}"]',
+        'keypoints = rows.with_format("numpy")[0]["keypoints"].reshape(rows[0]["shape"])  # (frames, people, joints, 3)',
+        "```",
+        "",
+        "| config | split | recordings | published |",
+        "|---|---|---:|---:|",
+        *counts,
+        "",
+        f"{len(names)} classes. Recognisers are compared by {first.METRIC}. `held_out` marks the training recordings that are",
+        "for choosing settings.",
+        "",
+        "## Left out",
+        "",
+        *(left_out or ["Nothing."]),
+        "",
+        f"`{REPORT_NAME}` lists every name with its reason; `report.html` shows recordings that stand out beside usual ones.",
+        "",
+        "## Terms",
+        "",
+        terms,
+    ]
+    if first.HOMEPAGE and not simulated:
+        lines += ["", f"Home page: {first.HOMEPAGE}"]
+    if not first.may_be_published:
+        lines += ["", "This copy is for those who have the right to the recordings: keep the repository private."]
+    if first.CITATION and not simulated:
+        lines += ["", "## Citation", "", first.CITATION]
+    return "\n".join(lines) + "\n"
+
+
+def push(folder: str | os.PathLike, repository: str, *, public: bool = False) -> str:
+    """Uploads what `prepare` wrote as a data set repository, private unless `public`; returns its address.
+
+    Raises:
+        PreparationError: `public`, but the terms forbid to pass the recordings on.
+    """
+    from huggingface_hub import HfApi
+
+    terms = json.loads(Path(folder, PROGRESS, TERMS).read_text(encoding="utf-8"))
+    if public and not terms["may_be_published"]:
+        raise PreparationError(
+            f"--public: these recordings must not be passed on ({terms['license'] or 'terms unknown'})"
+        )
+    api = HfApi()
+    address = api.create_repo(repository, repo_type="dataset", private=not public, exist_ok=True)
+    api.upload_folder(
+        folder_path=os.fspath(folder),
+        repo_id=repository,
+        repo_type="dataset",
+        ignore_patterns=[f"{PROGRESS}/*", f"{PROGRESS}/**"],
+        commit_message="Prepared recordings",
+    )
+    return str(address)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _protocol(name: str, protocol: str | None) -> str:
+    """`ntu60` and `xview` → `ntu60-xview`; a full name stays as it is."""
+    full = name if protocol is None else f"{name}-{protocol}"
+    if full not in PROTOCOLS:
+        of_name = [known for known in PROTOCOLS if known.startswith(f"{name}-")]
+        raise ValueError(f"there is no protocol {full!r}; there are {', '.join(of_name or PROTOCOLS)}")
+    return full
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m action_llm_datasets.prepare", description="Raw recordings → Parquet with a page."
+    )
+    parser.add_argument("name", help=f"data set, or data set and protocol: {', '.join(PROTOCOLS)}")
+    parser.add_argument("--source", required=True, help="folder of the raw files")
+    parser.add_argument("--protocol", help="protocol, where NAME is the data set alone")
+    parser.add_argument("--output", help="folder to write into; default: prepared/NAME")
+    parser.add_argument("--push_to_hub", "--push-to-hub", metavar="REPO", help="upload it to this data set repository")
+    parser.add_argument("--public", action="store_true", help="a public repository, where the terms allow it")
+    parser.add_argument("--num_proc", type=int, help="processes; default: every core")
+    arguments = parser.parse_args()
+    try:
+        name = _protocol(arguments.name, arguments.protocol)
+        output = Path(arguments.output or Path("prepared", name))
+        accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc)
+        for config, account in accounts.items():
+            counts = ", ".join(f"{count:,} {split}" for split, count in account["recordings"].items())
+            published = ", ".join(f"{count:,} {split}" for split, count in account["published"].items())
+            left_out = ", ".join(f"{count:,} {kind}" for kind, count in account["skipped"].items()) or "nothing"
+            print(f"{config}: {counts}{f' (published: {published})' if published else ''}; left out: {left_out}")
+        print(f"in {output}; look at {output / 'report.html'}")
+        if arguments.push_to_hub:
+            print(push(output, arguments.push_to_hub, public=arguments.public))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
