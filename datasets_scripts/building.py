@@ -58,8 +58,8 @@ class SourceFile:
 
     @property
     def stem(self) -> str:
-        """Name without folders and without what follows the first dot."""
-        return self.path.rsplit("/", 1)[-1].split(".", 1)[0]
+        """Name without folders and without its suffix; names of Toyota Smarthome have dots before that."""
+        return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def find_files(folder: str | os.PathLike, suffix: str) -> list[SourceFile]:
@@ -147,7 +147,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     # -------------------------------------------------------------------------- what a data set has to say
 
     def facts(self, data_dir: Path) -> list[Path]:
-        """Files besides the recordings and the code on which rows depend."""
+        """Files besides the recordings on which rows depend, and besides the code that all data sets share."""
         raise NotImplementedError
 
     def class_names(self) -> list[str]:

@@ -225,6 +225,7 @@ def test_unknown_protocol_and_settings(simulated, tmp_path):
     with pytest.raises(ValueError, match="skip_mising"):
         load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path, skip_mising=True)
     assert {"simulated-xsub", "simulated-xview", "utd-mhad", "ntu120-unseen-4"} < set(PROTOCOLS)
+    assert {"smarthome-cs", "smarthome-cv1", "smarthome-cv2", "uav-human-csv1", "uav-human-csv2"} < set(PROTOCOLS)
     assert len(PROTOCOLS["ntu120-unseen-4"][1]) == 2
 
 
