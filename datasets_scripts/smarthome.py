@@ -13,14 +13,14 @@ Configs, with the facts, sources and published counts in `smarthome.json`:
 Under CV that is camera 5, a split of its own, since its clips never train; whoever selects on it needs no `held_out`.
 
 The clips cannot be downloaded without an agreement (https://project.inria.fr/toyotasmarthome/); `data_dir` holds the
-unpacked `.json` files of one version of the skeletons. Of two versions of a clip, one is skipped as a duplicate.
+`.json` files, or the archive, of one version of the skeletons. Of two versions of a clip, one is skipped as a duplicate.
 """
 
 import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import datasets
 
@@ -156,8 +156,8 @@ class Smarthome(SkeletonBuilder):
         fields["action"] = smarthome_activities().index(fields.pop("activity"))
         return str(name), placement, fields
 
-    def read(self, path: Path) -> SkeletonRecording:
-        return smarthome_files.read_smarthome(path, fps=smarthome_facts()["fps"])
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        return smarthome_files.read_smarthome(file, fps=smarthome_facts()["fps"])
 
     def published_counts(self) -> dict[str, int]:
         counts = smarthome_facts()["protocols"][self.config.name]["counts"]

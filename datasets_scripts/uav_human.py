@@ -6,15 +6,15 @@
 Configs: `uav-human-csv1` and `uav-human-csv2`, the two official splits by person (89 train, 30 test); facts, sources and
 published counts are in `uav_human.json`. `held_out` marks the training recordings of nine persons.
 
-The data set has to be asked for (https://sutdcv.github.io/uav-human-web/); `data_dir` is the folder with the unpacked
-`.txt` files of the skeletons.
+The data set has to be asked for (https://sutdcv.github.io/uav-human-web/); `data_dir` is the folder of the
+skeletons' `.txt` files or of their archive.
 """
 
 import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import datasets
 
@@ -110,8 +110,8 @@ class UAVHuman(SkeletonBuilder):
         name = parse_uav_human_name(stem)
         return str(name), place_uav_human(self.config.name, name), name._asdict()
 
-    def read(self, path: Path) -> SkeletonRecording:
-        return read_skeleton(path, layout="coco17", fps=uav_human_facts()["fps"])
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        return read_skeleton(file, layout="coco17", fps=uav_human_facts()["fps"])
 
     def published_counts(self) -> dict[str, int]:
         return uav_human_facts()["protocols"][self.config.name]["counts"]

@@ -14,10 +14,12 @@ and bodies are counted 000, 001.
 Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
 """
 
+import io
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -76,8 +78,19 @@ class SkeletonRecording:
     tracking_state: np.ndarray | None = None
 
 
+def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
+    """Name and content of a file: a path, or what is open for reading bytes (a member of an archive, a stream)."""
+    if hasattr(file, "read"):
+        return Path(getattr(file, "name", "stream")), file.read()
+    return Path(file), Path(file).read_bytes()
+
+
 def read_skeleton(
-    path: str | os.PathLike, *, layout: str = "kinect25", fps: float = 30.0, with_tracking_state: bool = False
+    file: str | os.PathLike | BinaryIO,
+    *,
+    layout: str = "kinect25",
+    fps: float = 30.0,
+    with_tracking_state: bool = False,
 ) -> SkeletonRecording:
     """Reads a `.skeleton` file, or one of UAV-Human's `.txt` files with `layout="coco17"`.
 
@@ -85,7 +98,7 @@ def read_skeleton(
     frame is its index / fps. A file whose frames are all empty gives P = 0.
 
     Args:
-        path: The file. Lines may end in LF or CRLF; blank lines at its end are ignored.
+        file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
         layout: Joint layout; every body must have its number of joints.
         fps: Frames per second; the file does not say it.
         with_tracking_state: Also read the tracking state of each joint.
@@ -95,9 +108,8 @@ def read_skeleton(
             number, a body id outside int64 or twice in one frame. NaN is a number and is kept.
         OSError: The file cannot be read.
     """
-    path = Path(path)
     num_joints = get_layout(layout).num_joints
-    data = path.read_bytes()
+    path, data = read_content(file)
     bodies = _scan_columns(data, num_joints, with_tracking_state)
     if bodies is None:
         bodies = _read_lines(path, data, num_joints, layout, with_tracking_state)
@@ -293,8 +305,11 @@ def _quote(text: bytes, length: int = 40) -> str:
     return repr(text if len(text) <= length else text[:length] + "…")
 
 
-def read_utd_mhad(path: str | os.PathLike) -> SkeletonRecording:
+def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
     """Reads a skeleton of UTD-MHAD: `d_skel` (20, 3, T) in a `.mat` file, metres, 30 frames per second, one person.
+
+    Args:
+        file: Its path, or the open file.
 
     Raises:
         SkeletonFileError: The file is no `.mat` file, or `d_skel` is missing or has another shape.
@@ -303,12 +318,11 @@ def read_utd_mhad(path: str | os.PathLike) -> SkeletonRecording:
     """
     if loadmat is None:
         raise ImportError("UTD-MHAD's .mat files are read with SciPy: pip install scipy")
-    path = Path(path)
-    with path.open("rb") as file:
-        try:
-            variables = loadmat(file)
-        except Exception as error:  # damaged files make loadmat raise nearly anything
-            raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
+    path, data = read_content(file)
+    try:
+        variables = loadmat(io.BytesIO(data))
+    except Exception as error:  # damaged files make loadmat raise nearly anything
+        raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
     skeleton = variables.get("d_skel")
     if skeleton is None:
         names = [name for name in variables if not name.startswith("__")]

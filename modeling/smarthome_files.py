@@ -13,12 +13,12 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from .skeleton_files import SkeletonFileError, SkeletonRecording, parse_numbers
+from .skeleton_files import SkeletonFileError, SkeletonRecording, parse_numbers, read_content
 from .skeleton_layouts import get_layout
 
 LAYOUT = "lcrnet13"
@@ -28,14 +28,16 @@ MISSING = -1.0
 NUMBER_LIST = re.compile(rb"\[(\s*[-0-9][^]]*)\]")
 
 
-def read_smarthome(path: str | os.PathLike, *, pose: str = "pose3d", fps: float = 20.0) -> SkeletonRecording:
+def read_smarthome(
+    file: str | os.PathLike | BinaryIO, *, pose: str = "pose3d", fps: float = 20.0
+) -> SkeletonRecording:
     """Reads a skeleton of Toyota Smarthome, layout lcrnet13.
 
     A detection has no id. The n-th of a frame is body n: the refined poses (V1.2) have one per frame at most, the older
     ones (V1.1) have several, of which nothing says who is who from frame to frame. Frames without a detection count.
 
     Args:
-        path: The file.
+        file: Its path, or the open file.
         pose: "pose3d" (metres), or "pose2d" (pixels, z = 0, and 0 for joints that the file marks as missing by -1).
         fps: Frames per second; the file does not say it. 20 is what its videos were found to have, though the official
             code decodes them at 30.
@@ -48,9 +50,8 @@ def read_smarthome(path: str | os.PathLike, *, pose: str = "pose3d", fps: float 
     """
     if pose not in POSES:
         raise ValueError(f"pose must be one of {list(POSES)}, got {pose!r}")
-    path = Path(path)
     num_joints = get_layout(LAYOUT).num_joints
-    data = path.read_bytes()
+    path, data = read_content(file)
     poses = _scan_lists(path, data, pose, POSES[pose] * num_joints)
     if poses is None:
         poses = _read_json(path, data, pose, POSES[pose] * num_joints)

@@ -1,5 +1,6 @@
 """The readers of recorded skeletons, against a reader that goes line by line and calls float()."""
 
+import io
 import pickle
 from pathlib import Path
 
@@ -377,3 +378,17 @@ def test_kinect_joints_in_a_uav_human_file(tmp_path):
     path.write_text(uav_human_text([0, 1], joints=25))
     with pytest.raises(SkeletonFileError, match=r"line 5: expected 17 joints \(layout coco17\), found 25 joints"):
         read_skeleton(path, layout="coco17")
+
+
+def test_open_files_are_read_like_paths(tmp_path):
+    path = tmp_path / "a.skeleton"
+    path.write_text(skeleton_text(FRAMES))
+    with path.open("rb") as file:
+        recording = read_skeleton(file, layout="coco17")
+    np.testing.assert_array_equal(recording.keypoints, read_skeleton(path, layout="coco17").keypoints)
+    assert recording.source == "a.skeleton"
+    assert read_skeleton(io.BytesIO(path.read_bytes()), layout="coco17").source == "stream"
+    with pytest.raises(SkeletonFileError, match="stream, line 1"):
+        read_skeleton(io.BytesIO(b"x"))
+    with path.open("rb") as file, pytest.raises(SkeletonFileError, match=r"a\.skeleton: expected a \.mat file"):
+        read_utd_mhad(file)
