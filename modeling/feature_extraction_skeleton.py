@@ -19,6 +19,7 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from .skeleton_bodies import fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonRecording, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
+from .smarthome_files import read_smarthome
 
 Recording = str | os.PathLike | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
@@ -197,10 +198,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Makes features of one recording or of several.
 
         Args:
-            recordings: Each a path (`.skeleton`, or UTD-MHAD's `.mat`, both at 30 frames per second), a
-                `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array
-                (T, J, C) or (T, P, J, C) of this extractor's layout and fps (30 when that is None). Zeros in a row or
-                array are bodies that are absent.
+            recordings: Each a path (`.skeleton`, or UAV-Human's `.txt` or UTD-MHAD's `.mat`, all at 30 frames per
+                second, or Toyota Smarthome's `.json`, at 20), a `SkeletonRecording`, a dataset row (a dict with
+                `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C) or (T, P, J, C) of this extractor's
+                layout and fps (30 when that is None). Zeros in a row or array are bodies that are absent.
             augment: Vary the recordings at random for training, by the `augment_` settings.
             seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
             return_transform: Add `transforms`, one `SkeletonTransform` per recording.
@@ -299,8 +300,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name."""
         skeleton = self.skeleton_layout
         if isinstance(recording, str | os.PathLike):
-            if Path(recording).suffix == ".mat":
+            suffix = Path(recording).suffix.lower()
+            if suffix == ".mat":
                 recording = read_utd_mhad(recording)
+            elif suffix == ".json":
+                recording = read_smarthome(recording, pose=f"pose{skeleton.dimensions}d")
             else:
                 recording = read_skeleton(recording, layout=skeleton.source or skeleton.name)
         if isinstance(recording, SkeletonRecording):

@@ -90,8 +90,18 @@ def test_a_recording(tmp_path):
         assert (recording.layout, recording.fps, recording.source) == ("lcrnet13", 20.0, path.name)
     assert not read_smarthome(path, pose="pose2d").keypoints[..., 2].any()
     assert _scan_lists(path, path.read_bytes(), "pose3d", 39) is not None
-    features = SkeletonFeatureExtractor(layout="lcrnet15")(read_smarthome(path), return_tensors="np")
-    assert np.isfinite(features["input_features"]).all()
+
+
+@pytest.mark.parametrize(("layout", "pose"), [("lcrnet13", "pose3d"), ("lcrnet15", "pose3d"), ("lcrnet17", "pose2d")])
+def test_features_of_a_path(tmp_path, layout, pose):
+    path = tmp_path / "a.json"
+    path.write_bytes(smarthome_text((1,) * 12))
+    extractor = SkeletonFeatureExtractor(layout=layout)
+    by_path, by_recording = (
+        extractor(one, return_tensors="np")["input_features"] for one in (path, read_smarthome(path, pose=pose))
+    )
+    assert np.isfinite(by_path).all() and by_path.any()
+    np.testing.assert_array_equal(by_path, by_recording)
 
 
 def test_joints_marked_as_missing(tmp_path):
