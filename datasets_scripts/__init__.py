@@ -3,7 +3,8 @@
 Nothing is imported here, so that a program pays only for what it uses:
 
     load.py           load_action_dataset: any protocol from a folder of raw files
-    ntu.py, utd_mhad.py, building.py, protocols.py      the builders and the facts they go by
+    ntu.py, utd_mhad.py, smarthome.py, uav_human.py     the builders
+    building.py, protocols.py                           what they share, and the splits of NTU RGB+D
     simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
     rendering.py      frames and contact sheets
     body_text.py      sentences about bodies and actions

@@ -20,11 +20,14 @@ import inspect
 import json
 import logging
 import os
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 import datasets
 import numpy as np
@@ -50,7 +53,10 @@ class DataFolderError(ValueError):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of the source folder: `path` relative to it, with "/", and what tells that it changed."""
+    """One file of the source folder: `path` relative to it, with "/", and what tells that it changed.
+
+    The path of a member of an archive goes on behind the archive's: `skeletons.zip/S001C001P001R001A001.skeleton`.
+    """
 
     path: str
     size: int
@@ -58,22 +64,23 @@ class SourceFile:
 
     @property
     def stem(self) -> str:
-        """Name without folders and without what follows the first dot."""
-        return self.path.rsplit("/", 1)[-1].split(".", 1)[0]
+        """Name without folders and without its suffix; names of Toyota Smarthome have dots before that."""
+        return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list[SourceFile]:
     """Files under a folder, however deep, whose name ends with `suffix` in any case, sorted by path.
 
-    Hidden files are left out: an interrupted program may have left them half written.
+    Hidden files are left out: an interrupted program may have left them half written. Members of `.zip` archives
+    are taken like files, unless a file of that name lies in the folder too.
 
     Raises:
-        DataFolderError: there is no such folder, or no such file in it.
+        DataFolderError: there is no such folder, no such file in it, or an archive that cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataFolderError(f"data_dir {os.fspath(folder)!r} is not a folder")
-    found, census, folders = [], Counter(), set()
+    found, archives, census, folders = [], [], Counter(), set()
     for base, subfolders, names in os.walk(root, followlinks=True):
         here = os.path.realpath(base)
         if here in folders:  # a link that leads back
@@ -89,6 +96,11 @@ def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list
                 found.append(SourceFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
             else:
                 census[Path(name).suffix.lower() or "no suffix"] += 1
+                if name.lower().endswith(".zip"):
+                    archives.append(Path(base, name))
+    unpacked = {file.path.rsplit("/", 1)[-1] for file in found}
+    for archive in archives:
+        found += _members(archive, root, suffix, unpacked)
     if not found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in census.most_common(6)) or "nothing"
         inside = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
@@ -101,6 +113,43 @@ def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list
 
 def _either(suffix: str | tuple[str, ...]) -> str:
     return suffix if isinstance(suffix, str) else " or ".join(suffix)
+
+
+def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list[SourceFile]:
+    """Those members of an archive that `find_files` would take from a folder, without those that are unpacked."""
+
+    def is_wanted(member: zipfile.ZipInfo) -> bool:
+        name = member.filename.rsplit("/", 1)[-1]
+        return name.lower().endswith(suffix) and not name.startswith(".") and name not in unpacked
+
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = list(filter(is_wanted, content.infolist()))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataFolderError(f"{os.fspath(archive)!r} cannot be read: {error}") from error
+    if any(member.flag_bits & 1 for member in members):
+        raise DataFolderError(f"{os.fspath(archive)!r} is encrypted: unpack it with its password")
+    place, mtime = archive.relative_to(root).as_posix(), archive.stat().st_mtime_ns
+    return [SourceFile(f"{place}/{member.filename}", member.file_size, mtime) for member in members]
+
+
+def open_source(folder: str | os.PathLike, path: str) -> BinaryIO:
+    """Opens a file that `find_files` has found, in a folder or in an archive.
+
+    Raises:
+        OSError, zipfile.BadZipFile, NotImplementedError: it cannot be opened.
+    """
+    for archive in Path(folder, path).parents:
+        if archive.is_file():
+            member = path[len(archive.relative_to(folder).as_posix()) + 1 :]
+            return _archive(archive, archive.stat().st_mtime_ns, os.getpid()).open(member)
+    return Path(folder, path).open("rb")
+
+
+@lru_cache(maxsize=8)
+def _archive(path: Path, mtime_ns: int, process: int) -> zipfile.ZipFile:
+    """An archive stays open: to list its members takes longer than to read one. Processes do not share the place in it."""
+    return zipfile.ZipFile(path)
 
 
 def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
@@ -131,8 +180,8 @@ def recording_row(recording: SkeletonRecording) -> dict:
 class SkeletonBuilder(datasets.ArrowBasedBuilder):
     """Base of the builders: a subclass says which files there are, where each belongs, and how one is read.
 
-    `data_dir` is the folder of the raw files, nested in any way. The cache follows the files and the code that reads
-    them (`fingerprint`), so that no `hash=` need be given.
+    `data_dir` is the folder of the raw files, nested in any way, or of their `.zip` archives. The cache follows the files
+    and the code that reads them (`fingerprint`), so that no `hash=` need be given.
     """
 
     SUFFIX: ClassVar[str | tuple[str, ...]]
@@ -156,7 +205,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     # -------------------------------------------------------------------------- what a data set has to say
 
     def facts(self, data_dir: Path) -> list[Path]:
-        """Files besides the recordings and the code on which rows depend."""
+        """Files besides the recordings on which rows depend, and besides the code that all data sets share."""
         raise NotImplementedError
 
     def class_names(self) -> list[str]:
@@ -178,7 +227,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """
         raise NotImplementedError
 
-    def read(self, path: Path) -> SkeletonRecording:
+    def read(self, file: BinaryIO) -> SkeletonRecording:
         raise NotImplementedError
 
     @property
@@ -284,14 +333,15 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """Reads one file of `assign`. Raises `NotInProtocolError`, with the reason, for one that cannot be used."""
         sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
         try:
-            recording = self.read(Path(self.config.data_dir, path))
+            with open_source(self.config.data_dir, path) as opened:
+                recording = self.read(opened)
         except SkeletonFileError as error:
             place = path if error.line is None else f"{path}, line {error.line}"
             raise NotInProtocolError(
                 "unreadable", f"{place}: found {error.found}, expected {error.expected}"
             ) from error
-        except OSError as error:
-            raise NotInProtocolError("unreadable", f"{path}: {error.strerror or error}") from error
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
         if not valid_joints(recording.keypoints, recording.present).any():
             frames = len(recording.present)
             raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")

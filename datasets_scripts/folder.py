@@ -26,7 +26,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import datasets
 
@@ -72,7 +72,7 @@ class ActionFolder(SkeletonBuilder):
 
     BUILDER_CONFIG_CLASS = ActionFolderConfig
     BUILDER_CONFIGS = [ActionFolderConfig(name="folder")]
-    SUFFIX = RECORDING_SUFFIXES
+    SUFFIX = tuple(suffix for suffix in RECORDING_SUFFIXES if suffix != ".json")
     FIELDS = ()
     TITLE = "Recordings in a folder"
     HOMEPAGE = CITATION = LICENSE = ""
@@ -217,11 +217,13 @@ class ActionFolder(SkeletonBuilder):
                 skipped.append({"file": name, "kind": kind, "reason": reason})
         return paths, skipped
 
-    def read(self, path: Path) -> SkeletonRecording:
-        recording = read_recording(path, layout=self._common["layout"], fps=self._common["fps"])
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        recording = read_recording(file, layout=self._common["layout"], fps=self._common["fps"])
         skeleton = get_layout(self._common["layout"])
         if recording.layout != skeleton.name:  # UTD-MHAD's files have a layout of their own
-            raise SkeletonFileError(path, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}")
+            raise SkeletonFileError(
+                recording.source, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}"
+            )
         recording.layout = self._common["layout"]
         return recording
 
@@ -266,7 +268,7 @@ def write_metadata(
         if group not in compiled.groupindex:
             raise ValueError(f"pattern {pattern!r} has no group (?P<{group}>…); it has {list(compiled.groupindex)}")
     counts, lines, examples = Counter(), [], []
-    for file in find_files(folder, RECORDING_SUFFIXES):
+    for file in find_files(folder, ActionFolder.SUFFIX):
         match = compiled.fullmatch(file.path.rsplit("/", 1)[-1])
         if match is None:
             counts["left out"] += 1

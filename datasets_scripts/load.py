@@ -7,13 +7,15 @@ import datasets
 from .building import SkeletonBuilder
 from .folder import ActionFolder
 from .ntu import NTUSkeletons
+from .smarthome import Smarthome
+from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
 
 
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
     """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
-    for builder in (NTUSkeletons, UTDMHAD, ActionFolder):
+    for builder in (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder):
         for config in builder.BUILDER_CONFIGS:
             table.setdefault(getattr(config, "protocol", config.name), (builder, []))[1].append(config.name)
     return table
@@ -33,17 +35,18 @@ def load_action_dataset(
     """Prepare a data set from its raw files (once; the cache follows the files) and load it.
 
     Args:
-        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "simulated-xsub", …, or "folder" for recordings
-            of your own (`folder`); `PROTOCOLS` has all.
+        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "smarthome-cs", "uav-human-csv1",
+            "simulated-xsub", …, or "folder" for recordings of your own (`folder`); `PROTOCOLS` has all.
         data_dir: folder of the raw files, nested in any way.
         cache_dir: where the prepared data go; None is the cache of `datasets`.
         num_proc: processes that read.
         **overrides: fields of the config, as `held_out_subject` of "utd-mhad".
 
     Returns:
-        Splits `train` and `test` (one-shot: `exemplars` too). Rows as in `building`; `held_out` marks the training
-        recordings that are for selecting. Where the test classes are unseen, each split has its own `label` names and
-        those of `train` do not contain a test class.
+        Splits `train` and `test` (one-shot: `exemplars` too; smarthome-cv1 and -cv2: `validation`, clips of a camera
+        that never trains). Rows as in `building`; `held_out` marks the training recordings that are for selecting.
+        Where the test classes are unseen, each split has its own `label` names and those of `train` do not contain a
+        test class.
 
     Raises:
         ValueError: there is no such protocol, or a field has no such value.

@@ -9,13 +9,14 @@ two configs, `…-seen` with the split `train` and `…-unseen` with `test` (and
 own: whoever trains on the first has no file, row or feature that names an unseen class.
 
 The data set itself cannot be downloaded without an agreement (https://rose1.ntu.edu.sg/dataset/actionRecognition/);
-`data_dir` is the folder with the unpacked `.skeleton` files of one or both archives.
+`data_dir` is the folder of one or both archives, or of the `.skeleton` files unpacked from them.
 """
 
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 
@@ -116,8 +117,8 @@ class NTUSkeletons(SkeletonBuilder):
             placement = None
         return str(name), placement, name._asdict()
 
-    def read(self, path: Path) -> SkeletonRecording:
-        return read_skeleton(path)
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        return read_skeleton(file)
 
     def published_counts(self) -> dict[str, int]:
         counts = self.protocol.counts.get("clean" if self.config.skip_missing else "full", {})

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 
@@ -80,8 +81,8 @@ class UTDMHAD(SkeletonBuilder):
         fields = {"subject": subject, "trial": trial, "action": action}
         return f"a{action}_s{subject}_t{trial}", Placement(split, action - 1, held_out), fields
 
-    def read(self, path: Path) -> SkeletonRecording:
-        return read_utd_mhad(path)
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        return read_utd_mhad(file)
 
     def published_counts(self) -> dict[str, int]:
         return utd_mhad_facts()["counts"]

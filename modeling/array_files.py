@@ -1,20 +1,21 @@
 """Readers of people's own recordings: joints as arrays (`.npy`, `.npz`) or as rows of numbers (`.txt`)."""
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .skeleton_files import SkeletonFileError, SkeletonRecording
+from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content
 from .skeleton_layouts import SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
 
 
 def read_joint_array(
-    path: str | os.PathLike, *, layout: str | Mapping[str, Any] | SkeletonLayout, fps: float = 30.0
+    file: str | os.PathLike | BinaryIO, *, layout: str | Mapping[str, Any] | SkeletonLayout, fps: float = 30.0
 ) -> SkeletonRecording:
     """Reads a recording of T frames, P people and J joints from a file of numbers.
 
@@ -25,7 +26,7 @@ def read_joint_array(
     NaN is kept: a joint that was not seen. A person all of whose joints are 0 or NaN is absent from that frame.
 
     Args:
-        path: The file.
+        file: Its path, or the open file.
         layout: The joint layout, by its name or its description.
         fps: Frames per second, where the file does not say it.
 
@@ -36,11 +37,12 @@ def read_joint_array(
         SkeletonFileError: No array, several of them, a wrong shape, no numbers, or pickled objects, which are not read.
         OSError: The file cannot be read.
     """
-    path, skeleton = Path(path), get_layout(layout)
+    skeleton = get_layout(layout)
+    path, data = read_content(file)
     if path.suffix.lower() == ".txt":
-        keypoints = _read_rows(path, skeleton.num_joints)
+        keypoints = _read_rows(path, data, skeleton.num_joints)
     else:
-        keypoints, fps = _read_numpy(path, fps)
+        keypoints, fps = _read_numpy(path, data, fps)
     shape = keypoints.shape
     if keypoints.ndim == 3:
         keypoints = keypoints[:, None]
@@ -63,39 +65,37 @@ def read_joint_array(
     return SkeletonRecording(recorded, present, ids, skeleton.name, float(fps), path.name)
 
 
-def _read_numpy(path: Path, fps: float) -> tuple[np.ndarray, Any]:
+def _read_numpy(path: Path, data: bytes, fps: float) -> tuple[np.ndarray, Any]:
     """The array of a `.npy` or `.npz` file, and the frames per second."""
-    with path.open("rb") as file:
-        try:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, fps
-            arrays = {name: loaded[name] for name in loaded.files}
-        except Exception as error:  # damaged files make NumPy raise nearly anything
-            found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
+    try:
+        loaded = np.load(io.BytesIO(data), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, fps
+        arrays = {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # damaged files make NumPy raise nearly anything
+        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
     fps = arrays.pop("fps", fps)
     if "keypoints" not in arrays and len(arrays) != 1:
         raise SkeletonFileError(path, None, f"the arrays {sorted(arrays)}", "an array `keypoints`, or one array alone")
     return arrays.get("keypoints", next(iter(arrays.values()))), fps
 
 
-def _read_rows(path: Path, num_joints: int) -> np.ndarray:
+def _read_rows(path: Path, data: bytes, num_joints: int) -> np.ndarray:
     """(T, J, 3) of the first three numbers of each row, or (T, J, 2) where rows have two."""
     rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            tokens = line.replace(b",", b" ").split()
-            if not tokens:
-                continue
-            try:
-                rows.append([float(token) for token in tokens[:3]])
-            except ValueError:
-                found = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
-                raise SkeletonFileError(path, number, found, "the coordinates of a joint") from None
-            if len(rows[-1]) != len(rows[0]) or len(rows[-1]) < 2:
-                found = f"{len(tokens)} numbers"
-                raise SkeletonFileError(path, number, found, "the 2 or 3 coordinates of a joint, as in the first row")
+    for number, line in enumerate(data.splitlines(), start=1):
+        tokens = line.replace(b",", b" ").split()
+        if not tokens:
+            continue
+        try:
+            rows.append([float(token) for token in tokens[:3]])
+        except ValueError:
+            found = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
+            raise SkeletonFileError(path, number, found, "the coordinates of a joint") from None
+        if len(rows[-1]) != len(rows[0]) or len(rows[-1]) < 2:
+            found = f"{len(tokens)} numbers"
+            raise SkeletonFileError(path, number, found, "the 2 or 3 coordinates of a joint, as in the first row")
     if not rows or len(rows) % num_joints:
         raise SkeletonFileError(path, None, f"{len(rows)} rows", f"{num_joints} rows a frame")
     return np.array(rows).reshape(-1, num_joints, len(rows[0]))

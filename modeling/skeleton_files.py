@@ -1,6 +1,6 @@
-"""Readers of recorded skeletons: `.skeleton` text files (NTU RGB+D, UAV-Human) and UTD-MHAD's `.mat` files.
+"""Recorded skeletons, and the readers of `.skeleton` text (NTU RGB+D, UAV-Human) and of UTD-MHAD's `.mat` files.
 
-A `.skeleton` file holds numbers in lines:
+Toyota Smarthome's JSON is read in `smarthome_files`. A `.skeleton` file holds numbers in lines:
 
     number of frames
         number of bodies in the frame (0 is legal)
@@ -8,13 +8,18 @@ A `.skeleton` file holds numbers in lines:
             number of joints
                 x y z, depth x y, colour x y, orientation w x y z, tracking state      (one line per joint)
 
+UAV-Human's `.txt` files are the same with 17 joints (layout coco17): x and y are pixels, z and the rest say nothing,
+and bodies are counted 000, 001.
+
 Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
 """
 
+import io
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -73,16 +78,27 @@ class SkeletonRecording:
     tracking_state: np.ndarray | None = None
 
 
+def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
+    """Name and content of a file: a path, or what is open for reading bytes (a member of an archive, a stream)."""
+    if hasattr(file, "read"):
+        return Path(getattr(file, "name", "stream")), file.read()
+    return Path(file), Path(file).read_bytes()
+
+
 def read_skeleton(
-    path: str | os.PathLike, *, layout: str = "kinect25", fps: float = 30.0, with_tracking_state: bool = False
+    file: str | os.PathLike | BinaryIO,
+    *,
+    layout: str = "kinect25",
+    fps: float = 30.0,
+    with_tracking_state: bool = False,
 ) -> SkeletonRecording:
-    """Reads a `.skeleton` file.
+    """Reads a `.skeleton` file, or one of UAV-Human's `.txt` files with `layout="coco17"`.
 
     Bodies are told apart by their 64-bit ids, which no float can hold. Frames without a body count: the time of a
     frame is its index / fps. A file whose frames are all empty gives P = 0.
 
     Args:
-        path: The file. Lines may end in LF or CRLF; blank lines at its end are ignored.
+        file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
         layout: Joint layout; every body must have its number of joints.
         fps: Frames per second; the file does not say it.
         with_tracking_state: Also read the tracking state of each joint.
@@ -92,9 +108,8 @@ def read_skeleton(
             number, a body id outside int64 or twice in one frame. NaN is a number and is kept.
         OSError: The file cannot be read.
     """
-    path = Path(path)
     num_joints = get_layout(layout).num_joints
-    data = path.read_bytes()
+    path, data = read_content(file)
     bodies = _scan_columns(data, num_joints, with_tracking_state)
     if bodies is None:
         bodies = _read_lines(path, data, num_joints, layout, with_tracking_state)
@@ -117,6 +132,21 @@ def read_skeleton(
     return SkeletonRecording(
         keypoints, present, distinct[by_appearance], layout, float(fps), path.name, tracking_state
     )
+
+
+def parse_numbers(text: bytes, edges: np.ndarray, kind: pa.DataType) -> np.ndarray:
+    """The numbers between `edges`, int32 (N, 2) in order, parsed where they stand: (N,) of an Arrow type.
+
+    Integers and floats come out as Python's int() and float() read them, bit for bit.
+
+    Raises:
+        pa.ArrowInvalid: Something there is not a number of that type.
+    """
+    # Arrow wants strings that touch, so what lies between two numbers is a string too, a null one.
+    offsets = np.append(edges, np.int32(len(text)))
+    numbers_only = pa.py_buffer(b"\x55" * (len(offsets) // 8 + 1))
+    strings = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text), numbers_only)
+    return np.frombuffer(strings.cast(kind).buffers()[1], kind.to_pandas_dtype())[: 2 * len(edges) : 2]
 
 
 # What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
@@ -162,19 +192,12 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
     stride = 2 + num_joints  # lines of a body
 
     def parse(lines: np.ndarray, column: int, width: int, kind: pa.DataType) -> np.ndarray:
-        """`width` columns of some lines, as (lines, width) numbers: the text is parsed where it stands."""
+        """`width` columns of some lines, as (lines, width) numbers."""
         around = separators[(line_starts[lines] + column)[:, None] + np.arange(width + 1)]
-        # Arrow wants strings that touch, so what lies between two tokens is a string too, a null one.
-        edges = np.empty((len(lines), width, 2), np.int32)
-        edges[..., 0] = around[:, :-1] + 1
+        edges = np.stack([around[:, :-1] + 1, around[:, 1:]], axis=-1)
         if column == 0:
             edges[:, 0, 0] += len(line_end) - 1
-        edges[..., 1] = around[:, 1:]
-        edges = np.append(edges, np.int32(len(data)))
-        tokens_only = pa.py_buffer(b"\x55" * (len(edges) // 8 + 1))
-        strings = pa.StringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(data), tokens_only)
-        values = np.frombuffer(strings.cast(kind).buffers()[1], kind.to_pandas_dtype())
-        return values[: 2 * width * len(lines) : 2].reshape(len(lines), width)
+        return parse_numbers(data, edges.reshape(-1, 2), kind).reshape(len(lines), width)
 
     is_count = columns == 1
     is_count[0] = False
@@ -282,8 +305,11 @@ def _quote(text: bytes, length: int = 40) -> str:
     return repr(text if len(text) <= length else text[:length] + "…")
 
 
-def read_utd_mhad(path: str | os.PathLike) -> SkeletonRecording:
+def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
     """Reads a skeleton of UTD-MHAD: `d_skel` (20, 3, T) in a `.mat` file, metres, 30 frames per second, one person.
+
+    Args:
+        file: Its path, or the open file.
 
     Raises:
         SkeletonFileError: The file is no `.mat` file, or `d_skel` is missing or has another shape.
@@ -292,12 +318,11 @@ def read_utd_mhad(path: str | os.PathLike) -> SkeletonRecording:
     """
     if loadmat is None:
         raise ImportError("UTD-MHAD's .mat files are read with SciPy: pip install scipy")
-    path = Path(path)
-    with path.open("rb") as file:
-        try:
-            variables = loadmat(file)
-        except Exception as error:  # damaged files make loadmat raise nearly anything
-            raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
+    path, data = read_content(file)
+    try:
+        variables = loadmat(io.BytesIO(data))
+    except Exception as error:  # damaged files make loadmat raise nearly anything
+        raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
     skeleton = variables.get("d_skel")
     if skeleton is None:
         names = [name for name in variables if not name.startswith("__")]

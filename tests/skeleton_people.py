@@ -1,5 +1,7 @@
 """People made up for tests, recordings of them, and extractors that change nothing but what is asked for."""
 
+import json
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -80,3 +82,25 @@ def skeleton_text(frames, end="\n"):
             lines += [f"{body_id} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(len(rows))]
             lines += [" ".join(map(str, row)) for row in rows]
     return end.join(lines) + end
+
+
+def smarthome_text(counts):
+    """JSON of Toyota Smarthome with so many detections in each frame, all numbers different."""
+    generator = np.random.default_rng(0)
+
+    def detection():
+        return {"pose2d": generator.uniform(0, 480, 26).tolist(), "pose3d": generator.normal(size=39).tolist()}
+
+    content = {"K": 100, "njts": 13, "frames": [[detection() for _ in range(count)] for count in counts]}
+    return json.dumps(content).encode()
+
+
+def uav_human_text(counts, joints=17):
+    """`.txt` text of UAV-Human with so many people, 000, 001, …, in each frame."""
+    lines = [str(len(counts))]
+    for frame, count in enumerate(counts):
+        lines.append(str(count))
+        for person in range(count):
+            lines += [f"{person:03d} 0 0 0 0 0 0 0 0 0", str(joints)]
+            lines += [f"{900.5 + frame + joint} {400.25 + 7 * joint}" + " 0" * 10 for joint in range(joints)]
+    return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pyarrow.parquet
@@ -196,7 +197,8 @@ def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
     (tmp_path / "pictures" / "old").mkdir(parents=True)
     for index in range(3):
         (tmp_path / "pictures" / "old" / f"{index}.png").touch()
-    (tmp_path / "pictures" / "archive.zip").touch()
+    with zipfile.ZipFile(tmp_path / "pictures" / "archive.zip", "w") as archive:
+        archive.writestr("3.png", "a picture")
     with pytest.raises(DataFolderError, match=r"no \.skeleton file in any of its 2 folders; found 3 \.png, 1 \.zip"):
         load_action_dataset("ntu60-xsub", tmp_path / "pictures")
     with pytest.raises(DataFolderError, match="holds simulated recordings"):
@@ -225,6 +227,7 @@ def test_unknown_protocol_and_settings(simulated, tmp_path):
     with pytest.raises(ValueError, match="skip_mising"):
         load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path, skip_mising=True)
     assert {"simulated-xsub", "simulated-xview", "utd-mhad", "ntu120-unseen-4"} < set(PROTOCOLS)
+    assert {"smarthome-cs", "smarthome-cv1", "smarthome-cv2", "uav-human-csv1", "uav-human-csv2"} < set(PROTOCOLS)
     assert len(PROTOCOLS["ntu120-unseen-4"][1]) == 2
 
 
@@ -288,3 +291,61 @@ def test_prepared_data_are_published_as_plain_parquet(simulated, tmp_path):
     shape = table["shape"][0].as_py()
     assert len(table["keypoints"][0]) == np.prod(shape) and shape[2:] == [25, 3]
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_archives_are_read_like_folders(simulated, ntu_folder, tmp_path, recording, caplog):
+    loose = tmp_path / "loose"
+    shutil.copytree(simulated, loose)
+    (loose / "simulation.json").unlink()
+    packed = tmp_path / "packed" / "deep"
+    packed.mkdir(parents=True)
+    paths = sorted(loose.glob("*.skeleton"))
+    with zipfile.ZipFile(packed / "Skeletons.ZIP", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in paths[::2]:
+            archive.write(path, f"nturgb+d_skeletons/{path.name}")
+        archive.writestr("nturgb+d_skeletons/S001C001P001R001A002.skeleton", "broken")
+        archive.writestr("__MACOSX/._S001C001P001R001A010.skeleton", "hidden")
+        archive.writestr("readme.md", "not a recording")
+    with zipfile.ZipFile(packed / "more.zip", "w", zipfile.ZIP_STORED) as archive:
+        for path in paths[1::2]:
+            archive.write(path, path.name)
+    expected = load_action_dataset("ntu60-xview", loose, cache_dir=tmp_path / "cache")
+    for num_proc in (None, 2):
+        cache = tmp_path / f"cache {num_proc}"
+        splits = load_action_dataset("ntu60-xview", packed.parent, cache_dir=cache, num_proc=num_proc)
+        for split, rows in expected.items():
+            assert sorted(splits[split], key=lambda row: row["sample_id"]) == list(rows)
+    assert "deep/Skeletons.ZIP/nturgb+d_skeletons/S001C001P001R001A002.skeleton, line 1: found 'broken'" in caplog.text
+
+    # What is unpacked beside an archive counts, once.
+    (packed / paths[0].name).write_text(recording)
+    found = [file.path for file in find_files(packed, ".skeleton")]
+    assert len(found) == len(paths) + 1
+    assert [path for path in found if path.endswith(paths[0].name)] == [paths[0].name]
+
+
+def test_damaged_and_encrypted_archives(ntu_folder, tmp_path, recording):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.zip").write_bytes(b"half a download")
+    with pytest.raises(DataFolderError, match=r"a\.zip' cannot be read: File is not a zip file"):
+        find_files(data, ".skeleton")
+    with zipfile.ZipFile(data / "a.zip", "w", zipfile.ZIP_STORED) as archive:
+        for action in (1, 2, 3):
+            archive.writestr(f"S001C001P001R001A{action:03d}.skeleton", recording)
+    content = bytearray((data / "a.zip").read_bytes())
+    place = content.find(b"\n25\n", len(content) // 2)  # in the second or third member
+    content[place + 6] ^= 1
+    (data / "a.zip").write_bytes(content)
+    builder, splits = prepare("ntu60-xsub", data, tmp_path / "cache")
+    assert len(splits["train"]) == 2
+    assert [entry["kind"] for entry in builder.report["files"]] == ["unreadable"]
+    assert "Bad CRC-32" in builder.report["files"][0]["reason"]
+    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        content[content.find(signature) + flags] |= 1
+    (data / "a.zip").write_bytes(content)
+    with pytest.raises(DataFolderError, match=r"a\.zip' is encrypted: unpack it"):
+        find_files(data, ".skeleton")
+    for action in (1, 2, 3):
+        (data / f"S001C001P001R001A{action:03d}.skeleton").write_text(recording)
+    assert len(find_files(data, ".skeleton")) == 3

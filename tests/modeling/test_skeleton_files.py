@@ -1,5 +1,6 @@
 """The readers of recorded skeletons, against a reader that goes line by line and calls float()."""
 
+import io
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
-from skeleton_people import skeleton_text
+from skeleton_people import skeleton_text, uav_human_text
 
 from action_llm import skeleton_files
 from action_llm.skeleton_files import SkeletonFileError, read_skeleton, read_utd_mhad
@@ -357,3 +358,37 @@ def test_real_utd_mhad(real_data):
     recording = read_utd_mhad(real_data / "utd_mhad/skeleton/a1_s1_t1_skeleton.mat")
     assert recording.keypoints.shape[1:] == (1, 20, 3)
     assert 1 < recording.keypoints[..., 2].mean() < 5  # metres from the sensor
+
+
+def test_uav_human(tmp_path):
+    """The longest recording has 305 frames, five more than the official reader takes."""
+    path = tmp_path / "P000S00G10B00H10UC102000LC092000A000R0_09131758.txt"
+    for end in ("\n", "\r\n", " \n"):  # the fast way and the other
+        text = uav_human_text([1] * 300 + [2, 0, 2, 0, 1]).replace("\n", end).encode()
+        path.write_bytes(text)
+        assert (skeleton_files._scan_columns(text, 17, False) is None) == (end == " \n")
+        recording = assert_equals_naive(path, "coco17")
+        assert recording.keypoints.shape == (305, 2, 17, 3)
+        assert recording.body_ids.tolist() == [0, 1] and recording.present.sum(0).tolist() == [303, 2]
+        assert recording.keypoints[304, 0, 16].tolist() == [900.5 + 304 + 16, 512.25, 0]
+
+
+def test_kinect_joints_in_a_uav_human_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(uav_human_text([0, 1], joints=25))
+    with pytest.raises(SkeletonFileError, match=r"line 5: expected 17 joints \(layout coco17\), found 25 joints"):
+        read_skeleton(path, layout="coco17")
+
+
+def test_open_files_are_read_like_paths(tmp_path):
+    path = tmp_path / "a.skeleton"
+    path.write_text(skeleton_text(FRAMES))
+    with path.open("rb") as file:
+        recording = read_skeleton(file, layout="coco17")
+    np.testing.assert_array_equal(recording.keypoints, read_skeleton(path, layout="coco17").keypoints)
+    assert recording.source == "a.skeleton"
+    assert read_skeleton(io.BytesIO(path.read_bytes()), layout="coco17").source == "stream"
+    with pytest.raises(SkeletonFileError, match="stream, line 1"):
+        read_skeleton(io.BytesIO(b"x"))
+    with path.open("rb") as file, pytest.raises(SkeletonFileError, match=r"a\.skeleton: expected a \.mat file"):
+        read_utd_mhad(file)
