@@ -193,8 +193,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     CITATION: ClassVar[str]
     LICENSE: ClassVar[str]
     """The terms, in a sentence."""
-    METRIC: ClassVar[str] = "top-1 accuracy"
-    """What recognisers are compared by on this data set."""
+    METRIC: ClassVar[str] = "top_1"
+    """What recognisers are compared by on this data set: `top_1` or `mean_per_class`."""
 
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
         code = [skeleton_files.__file__, __file__, inspect.getfile(type(self))]

@@ -32,6 +32,7 @@ FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
 # What a recording is looked at for: its largest values stand out, and so does its smallest length.
 MEASURES = ("frames", "bodies", "empty_frames", "largest_step")
+METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 
 class PreparationError(ValueError):
@@ -328,8 +329,8 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         "|---|---|---:|---:|",
         *counts,
         "",
-        f"{len(names)} classes. Recognisers are compared by {first.METRIC}. `held_out` marks the training recordings that are",
-        "for choosing settings.",
+        f"{len(names)} classes. Recognisers are compared by {METRICS[first.METRIC]}.",
+        "`held_out` marks the training recordings that are for choosing settings.",
         "",
         "## Left out",
         "",

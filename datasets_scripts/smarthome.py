@@ -138,7 +138,7 @@ class Smarthome(SkeletonBuilder):
     FIELDS = ("subject", "take", "session", "camera", "action")
     TITLE = "Toyota Smarthome (skeletons)"
     HOMEPAGE = smarthome_facts()["homepage"]
-    METRIC = "mean per-class accuracy"
+    METRIC = "mean_per_class"
     CITATION = smarthome_facts()["citation"]
     LICENSE = "Toyota Smarthome: research use under a signed agreement, no redistribution."
 

@@ -106,6 +106,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
         "split": arguments.split,
         "unseen": arguments.unseen,
         "dataset": identity["dataset"],
+        "compared_by": compared_by(identity["dataset"]),
     }
     write_results(run.path, metrics, log_probabilities, labels, class_names, rows["sample_id"], write_atomically)
     run.write_record(
@@ -240,13 +241,20 @@ def to_csv(rows) -> str:
     return text.getvalue()
 
 
+def compared_by(dataset: str) -> str:
+    """The metric by which recognisers are compared on a data set: "top_1", or "mean_per_class" for Toyota Smarthome."""
+    from action_llm_datasets.load import PROTOCOLS
+
+    return PROTOCOLS[dataset][0].METRIC if dataset in PROTOCOLS else "top_1"
+
+
 def describe(results: dict) -> str:
-    """One line for a person."""
+    """One line for a person; what recognisers are compared by on this data set comes first."""
     parts = [f"{results['recordings']} recordings, {results['classes']} classes"]
-    for name, value in results.items():
-        if isinstance(value, dict):
-            estimate, low, high = (100 * value[key] for key in ("estimate", "low", "high"))
-            parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
+    scores = [name for name, value in results.items() if isinstance(value, dict)]
+    for name in sorted(scores, key=lambda name: name != results["compared_by"]):
+        estimate, low, high = (100 * results[name][key] for key in ("estimate", "low", "high"))
+        parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
     return "; ".join([*parts, f"calibration error {100 * results['calibration_error']:.1f} %"])
 
 

@@ -477,3 +477,14 @@ def test_configs_have_the_papers_settings():
         batch = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"] * processes
         assert batch == 256 and config["max_steps"] == -(-75_000 * 4 // 256)
         assert (config["lora_r"], config["lora_alpha"], config["learning_rate"]) == (64, 16, 3e-3)
+
+
+def test_the_metric_of_the_data_set_comes_first():
+    import evaluate_classifier as recipe
+
+    assert (recipe.compared_by("smarthome-cv1"), recipe.compared_by("ntu60-xsub")) == ("mean_per_class", "top_1")
+    results = {"recordings": 3, "classes": 2, "calibration_error": 0.1}
+    for name in ("top_1", "mean_per_class"):
+        results[name] = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    first = recipe.describe(results | {"compared_by": "mean_per_class"}).split("; ")[1]
+    assert first == "mean_per_class 50.0 % [40.0, 60.0]"
