@@ -185,7 +185,7 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
 # NTU's ids of 16 of the 24 simulated actions, five of them of two people. The others differ from these in little but what
 # the hands do (to wipe, to salute, to point), and the words that are learned in two minutes are too coarse for hands.
 ACTIONS = (6, 7, 8, 9, 10, 23, 24, 26, 27, 35, 43, 50, 55, 58, 59, 60)
-PASSAGES = 6000
+PASSAGES = 4000
 # All settings were chosen on held-out training subjects.
 SKELETON = {
     # Where somebody walks is in every joint: taken out, more of the 256 words are left for what the limbs do.
@@ -203,11 +203,11 @@ TOKENIZER = {
     "human_weight": 0.005,
 }
 TOKENIZER_TRAINING = {
-    "max_steps": 360,
+    "max_steps": 310,
     "per_device_train_batch_size": 48,
     "warmup_steps": 20,
     "learning_rate": 1e-3,
-    "lr_drop_step": 300,
+    "lr_drop_step": 260,
     "lr_drop_factor": 0.1,
     "logging_steps": 100,
     "save_steps": 200,
