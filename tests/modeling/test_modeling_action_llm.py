@@ -249,7 +249,7 @@ def test_bad_input(processor):
     two["input_ids"][0, :2] = model.config.placeholder_token_id
     with pytest.raises(ValueError, match=r"one placeholder <act>, found \[3\]"):
         model(**two)
-    with pytest.raises(ValueError, match="has a context of 256"):
+    with pytest.raises(ValueError, match="context of 256"):
         model(**processor(action_ids=[[1] * 250]))
     with pytest.raises(ValueError, match="take 300 tokens"):
         check_context_length(300, model.config.text_config)
