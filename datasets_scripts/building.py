@@ -166,17 +166,6 @@ def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
     return digest.hexdigest()[:24]
 
 
-def recording_row(recording: SkeletonRecording) -> dict:
-    """Columns of a row that come from the recording itself."""
-    return {
-        "keypoints": recording.keypoints.reshape(-1),
-        "shape": recording.keypoints.shape,
-        "body_ids": recording.body_ids,
-        "layout": recording.layout,
-        "fps": recording.fps,
-    }
-
-
 class SkeletonBuilder(datasets.ArrowBasedBuilder):
     """Base of the builders: a subclass says which files there are, where each belongs, and how one is read.
 
@@ -248,11 +237,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return datasets.Features(
             {
                 "sample_id": datasets.Value("string"),
-                "keypoints": datasets.List(datasets.Value("float32")),
-                "shape": datasets.List(datasets.Value("int32")),
-                "body_ids": datasets.List(datasets.Value("int64")),
-                "layout": datasets.Value("string"),
-                "fps": datasets.Value("float32"),
+                **self.recording_features(),
                 "label": datasets.ClassLabel(names=self.class_names()),
                 "held_out": datasets.Value("bool"),
                 **{field: datasets.Value("int32") for field in self.FIELDS},
@@ -332,6 +317,21 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def row(self, path: str) -> dict:
         """Reads one file of `assign`. Raises `NotInProtocolError`, with the reason, for one that cannot be used."""
         sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
+        columns = self.recording_columns(path)
+        return {"sample_id": sample_id, **columns, "label": placement.label, "held_out": placement.held_out, **fields}
+
+    def recording_features(self) -> dict:
+        """Columns that come from the recording itself."""
+        return {
+            "keypoints": datasets.List(datasets.Value("float32")),
+            "shape": datasets.List(datasets.Value("int32")),
+            "body_ids": datasets.List(datasets.Value("int64")),
+            "layout": datasets.Value("string"),
+            "fps": datasets.Value("float32"),
+        }
+
+    def recording_columns(self, path: str) -> dict:
+        """Their values. Raises `NotInProtocolError` for a recording that cannot be used."""
         try:
             with open_source(self.config.data_dir, path) as opened:
                 recording = self.read(opened)
@@ -345,8 +345,13 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         if not valid_joints(recording.keypoints, recording.present).any():
             frames = len(recording.present)
             raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")
-        row = recording_row(recording)
-        return {"sample_id": sample_id, **row, "label": placement.label, "held_out": placement.held_out, **fields}
+        return {
+            "keypoints": recording.keypoints.reshape(-1),
+            "shape": recording.keypoints.shape,
+            "body_ids": recording.body_ids,
+            "layout": recording.layout,
+            "fps": recording.fps,
+        }
 
     def table(self, rows: list[dict]) -> pa.Table:
         """Rows as a table of this config's features."""

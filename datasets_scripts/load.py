@@ -10,14 +10,17 @@ from .ntu import NTUSkeletons
 from .smarthome import Smarthome
 from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
+from .videos import NTUVideos, SmarthomeVideos, UAVHumanVideos, UTDMHADVideos
 
 
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
     """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
-    for builder in (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder):
+    skeletons = (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder)
+    for builder in (*skeletons, NTUVideos, UTDMHADVideos, SmarthomeVideos, UAVHumanVideos):
         for config in builder.BUILDER_CONFIGS:
-            table.setdefault(getattr(config, "protocol", config.name), (builder, []))[1].append(config.name)
+            protocol = config.name.removesuffix(f"-{getattr(config, 'part', 'all')}")
+            table.setdefault(protocol, (builder, []))[1].append(config.name)
     return table
 
 

@@ -32,6 +32,8 @@ FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
 # What a recording is looked at for: its largest values stand out, and so does its smallest length.
 MEASURES = ("frames", "bodies", "empty_frames", "largest_step")
+_READ_KEYPOINTS = """keypoints = rows.with_format("numpy")[0]["keypoints"]
+keypoints = keypoints.reshape(rows[0]["shape"])  # (frames, people, joints, 3)"""
 METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 
@@ -176,7 +178,9 @@ def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
 
 
 def _measure(row: dict) -> dict[str, float]:
-    """What a recording is looked at for (`MEASURES`); steps in units of the recording's own spread."""
+    """What a recording is looked at for (`MEASURES`); steps in units of the recording's own spread. Videos are not."""
+    if "keypoints" not in row:
+        return {}
     joints = np.nan_to_num(np.asarray(row["keypoints"], np.float32).reshape(row["shape"]))
     seen = joints.any((2, 3))
     middle = np.where(seen[..., None], joints.mean(2), np.nan)
@@ -254,7 +258,7 @@ def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[tuple[d
     for account in sorted((output / PROGRESS / config).glob("*.json")):
         rows = json.loads(account.read_text(encoding="utf-8"))["recordings"]
         measured += [(account.stem, index, row) for index, row in enumerate(rows)]
-    if not measured:
+    if not measured or set(MEASURES) - set(measured[0][2]):
         return {}
     table = np.array([[row[m] for m in MEASURES] for _, _, row in measured], float)
     middle = np.median(table, axis=0)
@@ -315,14 +319,17 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
     ]
     if simulated:
         lines += ["**Simulated.** Nobody was recorded: a kinematic simulator of people computed these skeletons.", ""]
+    videos = "video" in first.info.features
     lines += [
-        "Skeletons as they were recorded, a row a recording: nothing is resampled, padded or normalised.",
+        "Paths of the videos below the folder that they were prepared from, a row a recording."
+        if videos
+        else "Skeletons as they were recorded, a row a recording: nothing is resampled, padded or normalised.",
         "",
         "```python",
         "from datasets import load_dataset",
         "",
         f'rows = load_dataset("path or repository", "{first.config.name}")["{split}"]',
-        'keypoints = rows.with_format("numpy")[0]["keypoints"].reshape(rows[0]["shape"])  # (frames, people, joints, 3)',
+        "path = rows[0]['video']" if videos else _READ_KEYPOINTS,
         "```",
         "",
         "| config | split | recordings | published |",

@@ -142,19 +142,23 @@ class Smarthome(SkeletonBuilder):
     CITATION = smarthome_facts()["citation"]
     LICENSE = "Toyota Smarthome: research use under a signed agreement, no redistribution."
 
+    @property
+    def protocol(self) -> str:
+        return self.config.name.removesuffix("-video")
+
     def facts(self, data_dir: Path) -> list[Path]:
         return [_FACTS, Path(smarthome_files.__file__)]
 
     def split_names(self) -> tuple[str, ...]:
-        return smarthome_splits(self.config.name)
+        return smarthome_splits(self.protocol)
 
     def class_names(self) -> list[str]:
-        activities = smarthome_activities(smarthome_facts()["protocols"][self.config.name]["cross_view"])
+        activities = smarthome_activities(smarthome_facts()["protocols"][self.protocol]["cross_view"])
         return [entry["name"] for entry in smarthome_facts()["classes"] if entry["activity"] in activities]
 
     def place(self, stem: str) -> tuple[str, Placement, dict[str, int]]:
         name = parse_smarthome_name(stem)
-        placement = place_smarthome(self.config.name, name)
+        placement = place_smarthome(self.protocol, name)
         fields = name._asdict()
         fields["action"] = smarthome_activities().index(fields.pop("activity"))
         return str(name), placement, fields
@@ -163,5 +167,5 @@ class Smarthome(SkeletonBuilder):
         return smarthome_files.read_smarthome(file, fps=smarthome_facts()["fps"])
 
     def published_counts(self) -> dict[str, int]:
-        counts = smarthome_facts()["protocols"][self.config.name]["counts"]
+        counts = smarthome_facts()["protocols"][self.protocol]["counts"]
         return {split: counts[split] for split in self.split_names()}

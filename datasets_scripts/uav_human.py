@@ -99,6 +99,10 @@ class UAVHuman(SkeletonBuilder):
     CITATION = uav_human_facts()["citation"]
     LICENSE = "UAV-Human: non-commercial scientific research, no redistribution."
 
+    @property
+    def protocol(self) -> str:
+        return self.config.name.removesuffix("-video")
+
     def facts(self, data_dir: Path) -> list[Path]:
         return [_FACTS]
 
@@ -110,10 +114,10 @@ class UAVHuman(SkeletonBuilder):
 
     def place(self, stem: str) -> tuple[str, Placement, dict[str, int]]:
         name = parse_uav_human_name(stem)
-        return str(name), place_uav_human(self.config.name, name), name._asdict()
+        return str(name), place_uav_human(self.protocol, name), name._asdict()
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
         return read_skeleton(file, layout="coco17", fps=uav_human_facts()["fps"])
 
     def published_counts(self) -> dict[str, int]:
-        return uav_human_facts()["protocols"][self.config.name]["counts"]
+        return uav_human_facts()["protocols"][self.protocol]["counts"]

@@ -22,7 +22,7 @@ from .building import SkeletonBuilder
 from .protocols import NotInProtocolError, Placement
 
 _FACTS = Path(__file__).parent / "utd_mhad.json"
-_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_skeleton", re.IGNORECASE)
+_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)(?:_skeleton)?", re.IGNORECASE)
 
 
 @cache

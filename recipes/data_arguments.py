@@ -18,7 +18,10 @@ class DataArguments:
         """`DatasetDict` with the splits `train` and `test`."""
         from action_llm_datasets.load import load_action_dataset
 
-        return load_action_dataset(self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc)
+        dataset = load_action_dataset(self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc)
+        if any("keypoints" not in rows.features for rows in dataset.values()):
+            raise ValueError(f"{self.dataset} holds videos: this recipe reads skeletons.")
+        return dataset
 
 
 def recordings_fingerprint(dataset) -> str:

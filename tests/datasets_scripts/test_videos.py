@@ -1,0 +1,112 @@
+"""Videos have the splits and labels of the skeletons of the same names; what is no video is skipped and named."""
+
+import zipfile
+
+import pytest
+
+from action_llm_datasets.building import open_source
+from action_llm_datasets.load import PROTOCOLS, load_action_dataset
+from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_missing_skeletons, parse_ntu_name
+from action_llm_datasets.videos import NTUVideos
+
+AVI, MP4 = b"RIFF\x00\x00\x00\x00AVI LIST", b"\x00\x00\x00\x20ftypisom\x00\x00"
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def builder(config, folder, cache):
+    made = NTUVideos(config_name=config, data_dir=folder, cache_dir=str(cache))
+    made.download_and_prepare()
+    return made
+
+
+def test_rows(tmp_path):
+    folder = write(tmp_path / "rgb", S001C001P001R001A001_rgb__avi=AVI, S001C002P003R001A050__mp4=MP4, notes__txt=b"x")
+    splits = load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache")
+    train, test = splits["train"][0], splits["test"][0]
+    assert (train["sample_id"], train["video"]) == ("S001C001P001R001A001", "S001C001P001R001A001_rgb.avi")
+    assert (train["label"], test["label"], test["camera"], test["performer"]) == (0, 49, 2, 3)
+    assert set(train) == {
+        "sample_id", "video", "label", "held_out", "setup", "camera", "performer", "replication", "action"
+    }  # fmt: skip
+
+
+def test_recordings_without_skeletons_are_there_unless_they_are_not_wanted(tmp_path):
+    missing = next(name for name in sorted(ntu_missing_skeletons()) if parse_ntu_name(name).action <= 60)
+    folder = write(tmp_path / "rgb", **{f"{missing}_rgb__avi": AVI, "S001C001P001R001A001_rgb__avi": AVI})
+    every = builder("ntu60-xview-video", folder, tmp_path / "cache")
+    assert sum(every.report["recordings"].values()) == 2
+    assert every.report["published"] == NTU_PROTOCOLS["ntu60-xview"].counts["full"] == {"train": 37920, "test": 18960}
+    fewer = builder("ntu60-xview-video-with-skeletons", folder, tmp_path / "cache")
+    assert sum(fewer.report["recordings"].values()) == 1 and fewer.report["skipped"] == {"missing skeleton": 1}
+    assert fewer.report["published"] == NTU_PROTOCOLS["ntu60-xview"].counts["clean"]
+
+
+def test_what_is_no_video_is_skipped(tmp_path):
+    folder = write(
+        tmp_path / "rgb",
+        S001C001P001R001A001_rgb__avi=AVI,
+        S001C001P001R001A002_rgb__avi=b"",
+        S001C001P001R001A003_rgb__mp4=b"<html>not found</html>",
+        S001C001P001R001A004_rgb__avi=AVI,
+        S001C001P001R001A004_depth__avi=AVI,
+        S001C001P001R001A061_rgb__avi=AVI,
+    )
+    files = {
+        entry["file"]: entry["reason"] for entry in builder("ntu60-xsub-video", folder, tmp_path / "c").report["files"]
+    }
+    assert "found an empty file, expected an MP4, AVI" in files["S001C001P001R001A002_rgb.avi"]
+    assert "found a beginning b'<html>" in files["S001C001P001R001A003_rgb.mp4"]
+    assert "has the same name as S001C001P001R001A004_depth.avi" in files["S001C001P001R001A004_rgb.avi"]
+    assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 4
+
+
+def test_members_of_archives(tmp_path):
+    (tmp_path / "rgb").mkdir()
+    with zipfile.ZipFile(tmp_path / "rgb" / "nturgbd_rgb_s001.zip", "w") as archive:
+        archive.writestr("nturgb+d_rgb/S001C001P001R001A001_rgb.avi", AVI)
+    row = load_action_dataset("ntu60-xsub-video", tmp_path / "rgb", cache_dir=tmp_path / "cache")["train"][0]
+    assert row["video"] == "nturgbd_rgb_s001.zip/nturgb+d_rgb/S001C001P001R001A001_rgb.avi"
+    with open_source(tmp_path / "rgb", row["video"]) as file:
+        assert file.read() == AVI
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "split"),
+    [
+        ("smarthome-cs-video", "Cook.Cut_p02_r00_v01_c03.mp4", "test"),
+        ("smarthome-cv2-video", "Walk_p03_r00_v01_c05.mp4", "validation"),
+        ("uav-human-csv1-video", "P070S01G10B00H10UC102000LC092000A031R0_09131758.avi", "train"),
+        ("utd-mhad-video", "a3_s7_t2_depth.mp4", "train"),
+        ("utd-mhad-video", "a3_s2_t2_color.avi", "test"),
+    ],
+)
+def test_the_other_data_sets(tmp_path, protocol, name, split):
+    content = AVI if name.endswith(".avi") else MP4
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / name).write_bytes(content)
+    splits = load_action_dataset(protocol, tmp_path / "videos", cache_dir=tmp_path / "cache")
+    assert list(splits) == [split]
+    assert next(iter(splits.values()))[0]["video"] == name
+
+
+def test_every_protocol_of_skeletons_has_its_videos():
+    for name in PROTOCOLS:
+        if not name.startswith(("simulated", "folder")) and "video" not in name:
+            assert f"{name}-video" in PROTOCOLS
+            assert [c.replace("-video", "") for c in PROTOCOLS[f"{name}-video"][1]] == PROTOCOLS[name][1]
+
+
+@pytest.mark.real_data
+def test_depth_videos_of_utd_mhad(real_data, tmp_path):
+    videos = load_action_dataset("utd-mhad-video", real_data / "utd_mhad" / "depth_video", cache_dir=tmp_path)
+    skeletons = load_action_dataset("utd-mhad", real_data / "utd_mhad" / "skeleton", cache_dir=tmp_path)
+    for split in skeletons:
+        columns = ["sample_id", "label", "held_out"]
+        assert videos[split].select_columns(columns).to_list() == skeletons[split].select_columns(columns).to_list()
