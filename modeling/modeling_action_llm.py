@@ -351,9 +351,11 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             if name in self.__dict__
         }
         # Where the language model was loaded from on this machine is nobody else's business.
-        text_config, name = self.config.text_config, self.config.text_config._name_or_path
-        own_name = self.config._name_or_path
-        text_config._name_or_path = self.config._name_or_path = ""
+        text_config = self.config.text_config
+        named = [c for c in (self.config, text_config, self.config.action_config) if c is not None]
+        names = [c._name_or_path for c in named]
+        for config in named:
+            config._name_or_path = ""
         # A referenced language model is quantised, or not, by whoever loads it.
         quantized = text_config.__dict__.pop("quantization_config", None) if self.config.llm_name_or_path else None
         try:
@@ -362,7 +364,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             self.__dict__.update(hidden)
             if quantized is not None:
                 text_config.quantization_config = quantized
-            text_config._name_or_path, self.config._name_or_path = name, own_name
+            for config, name in zip(named, names, strict=True):
+                config._name_or_path = name
 
     def _is_llm_key(self, key: str) -> bool:
         return key.startswith(("language_model.", "model.language_model.", "lm_head."))

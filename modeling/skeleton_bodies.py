@@ -7,13 +7,16 @@ their tracks are moved to close gaps, here time is never shifted.
 
 import numpy as np
 
+# Neither metres nor pixels nor millimetres go so far: such a coordinate is a broken number.
+NOWHERE = 1e6
+
 
 def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Which joints were measured.
 
-    A joint is lost where a coordinate is not finite, and where all its coordinates are exactly 0, which is how sensors
-    and detectors write "nothing here"; a joint that is 0 whenever its body is there is kept: the recording is centred
-    on it.
+    A joint is lost where a coordinate is not finite or so large that it is no place (`NOWHERE`), and where all its
+    coordinates are exactly 0, which is how sensors and detectors write "nothing here"; a joint that is 0 whenever its
+    body is there is kept: the recording is centred on it.
 
     Args:
         keypoints: (T, P, J, C).
@@ -25,7 +28,7 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     size = np.abs(keypoints[..., 0]) + np.abs(keypoints[..., 1])
     if keypoints.shape[-1] == 3:
         size += np.abs(keypoints[..., 2])
-    valid = np.isfinite(size) & present[..., None]
+    valid = (size < NOWHERE) & present[..., None]  # False for NaN too
     if valid.all() and size.all():
         return valid
     nonzero = valid & (size != 0)

@@ -1,6 +1,7 @@
 """Which recordings a recipe reads."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -22,6 +23,14 @@ class DataArguments:
         if any("keypoints" not in rows.features for rows in dataset.values()):
             raise ValueError(f"{self.dataset} holds videos: this recipe reads skeletons.")
         return dataset
+
+
+def check_model_folder(path: str):
+    """Raises `ValueError` for the folder of a run where the model in it is meant, and for a folder that is not there."""
+    if Path(path, "model", "config.json").is_file() and not Path(path, "config.json").is_file():
+        raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}.")
+    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+        raise ValueError(f"there is no folder {path}.")
 
 
 def recordings_fingerprint(dataset) -> str:

@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, recordings_fingerprint
+from data_arguments import DataArguments, check_model_folder, recordings_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
+    check_model_folder(arguments.tokenizer)
     run = RunFolder(arguments.output_dir)
     dataset = data.load()
     model = ActionVQVAEModel.from_pretrained(arguments.tokenizer).eval().to(state.device)

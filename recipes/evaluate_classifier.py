@@ -54,6 +54,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
     from action_sentences import load_action_sentences
+    from data_arguments import check_model_folder
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder, describe_hardware, write_atomically
     from sft import quantization
@@ -62,6 +63,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
+    check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split)

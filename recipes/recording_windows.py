@@ -26,8 +26,9 @@ class RecordingWindows(Dataset):
         self.augment = augment
         self.epoch = 0
 
-    def set_epoch(self, epoch: int):
-        """Called by the data loader at the beginning of every epoch."""
+    def start_epoch(self, epoch: int):
+        """Called at the beginning of every epoch. Not named `set_epoch`: accelerate calls that too, and counts from 0 again
+        when a run is resumed."""
         self.epoch = epoch
 
     def __len__(self) -> int:

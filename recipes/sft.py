@@ -91,7 +91,7 @@ class ActionSFTConfig(SFTConfig):
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
     from action_sentences import load_action_sentences
-    from data_arguments import without_held_out
+    from data_arguments import check_model_folder, without_held_out
     from encode_actions import weights_fingerprint
     from peft import LoraConfig
     from run_cost import report_cost
@@ -106,6 +106,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         SkeletonFeatureExtractor,
     )
 
+    check_model_folder(arguments.tokenizer)
+    check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
@@ -229,7 +231,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
             "learning_rate": training.learning_rate,
-            "lr_scheduler_type": str(training.lr_scheduler_type),
+            "lr_scheduler_type": training.lr_scheduler_type.value,
             "warmup_steps": training.warmup_steps,
             "batch_size": training.per_device_train_batch_size
             * training.gradient_accumulation_steps

@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, field
 
 from data_arguments import DataArguments
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from action_llm import ActionVQVAEConfig, SkeletonFeatureExtractor
 
@@ -104,6 +104,17 @@ class TokenizerTrainingArguments(TrainingArguments):
     save_total_limit: int | None = 2
     remove_unused_columns: bool = False
     label_names: list[str] | None = field(default_factory=lambda: ["input_features"])
+
+
+class StartEpoch(TrainerCallback):
+    """Tells the windows which epoch it is, also of a run that was resumed in the middle of one."""
+
+    def __init__(self, windows):
+        self.windows = windows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # A whole number of epochs is a sum of fractions.
+        self.windows.start_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class ActionVQVAETrainer(Trainer):
@@ -284,10 +295,11 @@ def main(
     )
     train_rows = without_held_out(rows, arguments.hold_out)
     held_out = rows.filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
+    windows = RecordingWindows(train_rows, extractor, arguments.window, training.seed, arguments.augment)
     trainer = ActionVQVAETrainer(
         model=ActionVQVAEModel(config),
         args=training,
-        train_dataset=RecordingWindows(train_rows, extractor, arguments.window, training.seed, arguments.augment),
+        train_dataset=windows,
         eval_dataset=held_out,
         extractor=extractor,
         word_embeddings=(
@@ -295,7 +307,7 @@ def main(
             if config.quantize and config.human_weight * config.mmd_weight > 0
             else None
         ),
-        callbacks=[JsonLinesCallback(run.metrics)],
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(windows)],
     )
     cost = report_cost(trainer)
     # The noise of Eq. 3 is drawn on every process: another one each.

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skeleton_people import frames_of, person, plain, recording
 
+from action_llm.skeleton_bodies import valid_joints
+
 
 def seen_ids(made, **kwargs):
     """Which body stands for each person in each frame, found by comparing coordinates; -1 where zeros."""
@@ -166,3 +168,11 @@ def test_a_joint_at_the_origin_in_every_frame_is_where_the_recording_is_centred(
     body = person(10)
     body -= body[:, :1]
     np.testing.assert_array_equal(frames_of(plain(num_persons=1), body)[:, 0], body)
+
+
+def test_a_coordinate_that_is_no_place_is_a_lost_joint():
+    keypoints = np.ones((3, 1, 4, 3))
+    keypoints[1, 0, 2, 0], keypoints[2, 0, 3, 1] = 1e30, -1e7
+    expected = np.ones((3, 1, 4), bool)
+    expected[1, 0, 2] = expected[2, 0, 3] = False
+    assert np.array_equal(valid_joints(keypoints, np.ones((3, 1), bool)), expected)

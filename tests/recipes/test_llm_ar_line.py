@@ -232,6 +232,34 @@ def test_stage_1_resumes_exactly(line, tmp_path):
     assert logs[0] == logs[1]
 
 
+def test_stage_1_resumes_exactly_after_the_first_epoch(line, tmp_path):
+    """Three steps an epoch; stopped in the middle of the second and started again."""
+    training = {"gradient_accumulation_steps": 2, "max_steps": 6, "save_steps": 1, "save_total_limit": 9}
+    whole = line.train_tokenizer(tmp_path / "whole", training=training)
+    for last in (4, 3):  # inside an epoch, and at its end
+        folder = tmp_path / f"stopped-{last}"
+        line.train_tokenizer(folder, training=training)
+        kill(folder)
+        for step in range(last + 1, 7):
+            shutil.rmtree(folder / "checkpoints" / f"checkpoint-{step}")
+        assert_equal_weights(whole, line.train_tokenizer(folder, training=training))
+
+
+def test_the_folder_of_a_run_is_not_its_model(line, tokenizer, tmp_path):
+    run = str(Path(tokenizer).parent)
+    with pytest.raises(ValueError, match=r"is the folder of a run: its model is .*model"):
+        line.encode(run, tmp_path)
+    with pytest.raises(ValueError, match="there is no folder /nowhere"):
+        line.encode("/nowhere", tmp_path)
+
+
+def test_nothing_of_the_machine_is_published(line, tokenizer, sentences, tmp_path):
+    model = Path(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
+    for path in model.rglob("*.json"):
+        if path.name not in ("tokenizer.json", "tokenizer_config.json"):
+            assert str(Path(tokenizer).parent) not in path.read_text() and "/tmp" not in path.read_text(), path
+
+
 def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
     training = {"max_steps": 4}
     whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)

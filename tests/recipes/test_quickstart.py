@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import quickstart
@@ -51,6 +52,9 @@ def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny, tmp
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["cross-view"] == summary["cross-view"]
 
     folder = tmp_path / "run" / "model"
+    page = (folder / "README.md").read_text()
+    assert "**simulated**" in page and "| cross-view |" in page and "pickup, punching/slapping other person." in page
+    assert all((folder / picture).is_file() for picture in re.findall(r"\((pictures/[^)]+)\)", page))
     recording = tmp_path / "run" / "simulated_recordings" / "S003C001P003R001A050.skeleton"
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     with torch.no_grad():
