@@ -38,12 +38,15 @@ from action_llm import skeleton_files
 from action_llm.skeleton_bodies import valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 
+from .atomic_files import write_atomically
 from .protocols import NotInProtocolError, Placement
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
 REPORT_NAME = "preparation.json"
+# What opening and reading a file, or a member of an archive, raises.
+UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _SHOWN = 5  # names in a log line; the report has all
 
 
@@ -340,7 +343,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             raise NotInProtocolError(
                 "unreadable", f"{place}: found {error.found}, expected {error.expected}"
             ) from error
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
         if not valid_joints(recording.keypoints, recording.present).any():
             frames = len(recording.present)
@@ -379,7 +382,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         self._drop_empty_splits()
         counts = {name: info.num_examples for name, info in self.info.splits.items()}
         report = self.account(counts, self._skipped)
-        (folder / REPORT_NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
     def account(self, recordings: dict[str, int], skipped: list[dict]) -> dict:
         """What became of the files: recordings of each split, published numbers, what was left out and why, by name."""

@@ -35,6 +35,7 @@ from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
+from .atomic_files import write_atomically
 from .building import DataFolderError, SkeletonBuilder, SourceFile, find_files
 from .protocols import NotInProtocolError, Placement
 
@@ -289,19 +290,12 @@ def write_metadata(
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    _replace(Path(folder, METADATA), text.getvalue())
+    write_atomically(Path(folder, METADATA), text.getvalue())
     return dict(counts)
 
 
 def _any_of(values: dict[str, str], chosen: dict[str, set[str]]) -> bool:
     return any(values[group] in accepted for group, accepted in chosen.items())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _choices(arguments: list[str]) -> dict[str, set[str]]:
@@ -348,7 +342,7 @@ def main() -> None:
             arguments.folder, arguments.pattern, _choices(arguments.test), _choices(arguments.validation), names
         )
         common = {"layout": layout, "fps": arguments.fps} | ({} if names is None else {"class_names": names})
-        _replace(Path(arguments.folder, SKELETON), json.dumps(common, indent=1) + "\n")
+        write_atomically(Path(arguments.folder, SKELETON), json.dumps(common, indent=1) + "\n")
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(", ".join(f"{count} {split}" for split, count in counts.items()))

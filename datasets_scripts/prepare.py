@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from .atomic_files import write_atomically
 from .building import REPORT_NAME, ROWS_PER_TABLE, SkeletonBuilder
 from .load import PROTOCOLS
 from .protocols import NotInProtocolError
@@ -89,11 +90,11 @@ def prepare(
         _check_identity(output, builder)
         builders.append(builder)
         accounts[config] = _prepare_config(builder, output, num_proc, files_per_shard)
-    _write(output / REPORT_NAME, json.dumps(accounts, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(output / REPORT_NAME, json.dumps(accounts, indent=1, ensure_ascii=False) + "\n")
     _write_report(output, builders, accounts)
     terms = {"license": builders[0].LICENSE, "may_be_published": builders[0].may_be_published}
-    _write(output / PROGRESS / TERMS, json.dumps(terms) + "\n")
-    _write(output / "README.md", dataset_card(name, builders, accounts))
+    write_atomically(output / PROGRESS / TERMS, json.dumps(terms) + "\n")
+    write_atomically(output / "README.md", dataset_card(name, builders, accounts))
     return accounts
 
 
@@ -104,7 +105,7 @@ def _check_identity(output: Path, builder: SkeletonBuilder) -> None:
         raise PreparationError(
             f"{os.fspath(output)!r} was made of other files, or by other code: choose another --output"
         )
-    _write(path, json.dumps(wanted) + "\n")
+    write_atomically(path, json.dumps(wanted) + "\n")
 
 
 def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None, files_per_shard: int) -> dict:
@@ -173,7 +174,9 @@ def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
                 rows = []
         if rows:
             writer.write_table(builder.table(rows))
-    _write(shard.account, json.dumps({"skipped": skipped, "recordings": recordings}, ensure_ascii=False) + "\n")
+    write_atomically(
+        shard.account, json.dumps({"skipped": skipped, "recordings": recordings}, ensure_ascii=False) + "\n"
+    )
     os.replace(unfinished, shard.parquet)
 
 
@@ -224,7 +227,7 @@ def _write_report(output: Path, builders: list[SkeletonBuilder], accounts: dict[
 {"".join(sections)}
 </html>
 """
-    _write(output / "report.html", page)
+    write_atomically(output / "report.html", page)
 
 
 def _counts_table(account: dict) -> str:
@@ -381,14 +384,6 @@ def push(folder: str | os.PathLike, repository: str, *, public: bool = False) ->
         commit_message="Prepared recordings",
     )
     return str(address)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _protocol(name: str, protocol: str | None) -> str:

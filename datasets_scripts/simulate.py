@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from .atomic_files import write_atomically
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS, facing
 from .simulated_people import Take, draw_person, rotation
@@ -97,17 +98,11 @@ def record(seed: int, performer: int, action: int, replication: int) -> dict[str
     return files
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
-
-
 def _record_into(folder: Path, seed: int, performance: tuple[int, int, int]) -> int:
     files = record(seed, *performance)
     for name, text in files.items():
         if not (folder / name).exists():
-            _write_atomically(folder / name, text)
+            write_atomically(folder / name, text)
     return len(files)
 
 
@@ -168,10 +163,10 @@ def simulate(
         "actions": actions,
         "recordings": 3 * performers * replications * len(actions),
     }
-    _write_atomically(folder / "SIMULATED.txt", _NOTICE.encode())
+    write_atomically(folder / "SIMULATED.txt", _NOTICE)
     content = json.dumps(summary, indent=2) + "\n"
     if not record_path.exists() or record_path.read_text() != content:
-        _write_atomically(record_path, content.encode())
+        write_atomically(record_path, content)
 
     there = {entry.name for entry in os.scandir(folder)}
     missing = [

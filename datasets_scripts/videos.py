@@ -16,7 +16,7 @@ from pathlib import Path
 
 import datasets
 
-from .building import open_source
+from .building import UNREADABLE, open_source
 from .ntu import NTUSkeletons
 from .protocols import NotInProtocolError
 from .smarthome import Smarthome
@@ -48,8 +48,8 @@ class _Videos:
         try:
             with open_source(self.config.data_dir, path) as file:
                 start = file.read(12)
-        except OSError as error:
-            raise NotInProtocolError("unreadable", f"{path}: {error.strerror or error}") from error
+        except UNREADABLE as error:
+            raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
         if not (start.startswith(_BEGINNINGS) or start[4:8] in (b"ftyp", b"moov", b"mdat")):
             found = "an empty file" if not start else f"a beginning {start!r}"
             raise NotInProtocolError(

@@ -76,7 +76,9 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     """Trains and evaluates; returns what metrics.json holds."""
     import numpy as np
     from metrics.action_classification.classification_scores import bootstrap_interval
-    from run_folder import RunFolder, write_atomically
+    from run_folder import RunFolder
+
+    from action_llm_datasets.atomic_files import write_atomically
 
     check_methods(arguments)
     run = RunFolder(arguments.output_dir)

@@ -45,11 +45,12 @@ def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
     from action_sentences import RECORDINGS_PER_SHARD, sentence_features, shard_path, write_shard
-    from run_folder import RunFolder, write_atomically
+    from run_folder import RunFolder
     from tqdm.auto import tqdm
 
     from action_llm import ActionVQVAEModel, SkeletonFeatureExtractor
     from action_llm.language_priors import usage_statistics
+    from action_llm_datasets.atomic_files import write_atomically
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())

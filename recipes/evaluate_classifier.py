@@ -56,10 +56,11 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from action_sentences import load_action_sentences
     from data_arguments import check_model_folder
     from encode_actions import weights_fingerprint
-    from run_folder import RunFolder, describe_hardware, write_atomically
+    from run_folder import RunFolder, describe_hardware
     from sft import quantization
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm_datasets.atomic_files import write_atomically
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())

@@ -135,8 +135,6 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         "samples": write_samples(model, tokenizer, training.seed),
     }
     run.write_record(**result, seed=training.seed, cost=cost)
-    # sft.py takes it over, so that the record of a recogniser says what its language model has read.
-    (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
     logger.info("Perplexity on held-out text: %(model).2f (bigram %(bigram).2f, unigram %(unigram).2f)",
                 result["held_out_perplexity"])  # fmt: skip
     for sample in result["samples"]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import yaml
 from transformers import TrainerCallback, TrainerState
 
+from action_llm_datasets.atomic_files import write_atomically
+
 logger = logging.getLogger(__name__)
 
 # Settings that do not change what comes out: a run may be gone on with under others.
@@ -35,14 +37,6 @@ HARMLESS = {
 }
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")
-
-
-def write_atomically(path: Path, text: str):
-    """Writes a text file so that a reader, or a run that is killed, never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 class RunFolder:
@@ -141,15 +135,16 @@ class RunFolder:
         trainer.train(resume_from_checkpoint=checkpoint)
 
     def write_record(self, **fields):
-        """Adds fields to record.json, with the libraries, the kind of machine and the time it took."""
+        """Adds fields to record.json, here and beside the model: libraries, kind of machine and time are filled in."""
         fields.setdefault("seconds", round(time.monotonic() - self._started, 1))
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
-        write_atomically(
-            self.path / "record.json",
-            json.dumps(_without_nan(self.read_record() | fields), indent=2, ensure_ascii=False, allow_nan=False)
-            + "\n",
-        )
+        record = _without_nan(self.read_record() | fields)
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # The page of a model is made from its record, so the record goes with the model.
+        if self.model.is_dir():
+            write_atomically(self.model / "record.json", text)
+        write_atomically(self.path / "record.json", text)
 
     def read_record(self) -> dict:
         """The record so far; empty before the first write."""

@@ -243,8 +243,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    # The page of a model is made from its record, so the record goes with the model.
-    (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
     logger.info("The model is in %s", run.model)
 
 

@@ -340,7 +340,6 @@ def main(
         },
         cost=cost,
     )
-    (run.model / "record.json").write_text((run.path / "record.json").read_text(encoding="utf-8"), encoding="utf-8")
     logger.info("On %s: %s", run.read_record()["evaluated_on"], metrics)
     logger.info("The action model is in %s", run.model)
 

@@ -118,10 +118,10 @@ def time_in_turns(ways, repetitions: int):
 def main(arguments: BenchmarkArguments):
     import torch
     import transformers
-    from run_folder import write_atomically
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from action_llm.label_scoring import LabelTrie, most_likely_label, score_labels
+    from action_llm_datasets.atomic_files import write_atomically
 
     torch.manual_seed(0)
     label_ids = class_name_tokens()

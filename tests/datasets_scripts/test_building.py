@@ -15,17 +15,9 @@ from action_llm_datasets.building import REPORT_NAME, DataFolderError, find_file
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.ntu import NTUSkeletons
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names, ntu_missing_skeletons
-from action_llm_datasets.simulate import simulate
 from action_llm_datasets.utd_mhad import UTDMHAD
 
-ACTIONS = (10, 23, 58)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simulated")
-    simulate(folder, performers=5, replications=1, actions=ACTIONS, num_proc=1)
-    return folder
+ACTIONS = (10, 23, 58)  # of the fixture `simulated`
 
 
 @pytest.fixture(scope="module")

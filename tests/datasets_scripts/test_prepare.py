@@ -13,16 +13,6 @@ import pytest
 from action_llm_datasets import prepare as module
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.prepare import PreparationError, prepare, push
-from action_llm_datasets.simulate import simulate
-
-ACTIONS = (10, 23, 58)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simulated")
-    simulate(folder, performers=5, replications=1, actions=ACTIONS, num_proc=1)
-    return folder
 
 
 def read(output, config, cache, **options):
@@ -136,10 +126,10 @@ def test_repositories_are_private_unless_the_terms_and_the_user_say_otherwise(si
     assert len(hub) == 4
 
 
-def command(simulated, output, *options):
+def command(simulated, output):
     return [
         sys.executable, "-m", "action_llm_datasets.prepare", "simulated", "--protocol", "xsub", "--source", str(simulated),
-        "--output", str(output), "--num_proc", "2", *options,
+        "--output", str(output), "--num_proc", "2",
     ]  # fmt: skip
 
 

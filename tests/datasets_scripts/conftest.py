@@ -1,0 +1,15 @@
+"""A tiny folder of simulated recordings that tests of builders share."""
+
+import pytest
+
+from action_llm_datasets.simulate import simulate
+
+ACTIONS = (10, 23, 58)
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """Simulated `.skeleton` files of 5 people, 3 actions (`ACTIONS`, one of two people), 3 cameras; not to be changed."""
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(folder, performers=5, replications=1, actions=ACTIONS, num_proc=1)
+    return folder
