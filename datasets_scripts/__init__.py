@@ -6,8 +6,9 @@ Nothing is imported here, so that a program pays only for what it uses:
     ntu.py, utd_mhad.py, smarthome.py, uav_human.py     the builders of skeletons; of videos: videos.py
     folder.py         recordings of one's own; python -m action_llm_datasets.folder
     prepare.py        python -m action_llm_datasets.prepare: raw recordings to Parquet with a page
+    render.py         python -m action_llm_datasets.render: recordings of skeletons to videos
     building.py, protocols.py                           what they share, and the splits of NTU RGB+D
     simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
-    rendering.py      frames and contact sheets
+    rendering.py      frames, videos and contact sheets
     body_text.py      sentences about bodies and actions
 """

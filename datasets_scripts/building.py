@@ -12,7 +12,8 @@ A row holds a recording as it was recorded (nothing is resampled, padded or norm
     …             the numbers of the file name
 
 A file that cannot be used is skipped; `preparation.json` beside the prepared data counts what was skipped, and lists
-every name with its reason.
+every name with its reason. It lists as well in which recordings there is more than one plain person (`Cleaning`): bodies too
+short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people.
 """
 
 import hashlib
@@ -24,8 +25,9 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -34,8 +36,8 @@ import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
 
-from action_llm import skeleton_files
-from action_llm.skeleton_bodies import valid_joints
+from action_llm import skeleton_bodies, skeleton_files
+from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 
 from .atomic_files import write_atomically
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
 REPORT_NAME = "preparation.json"
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm")
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _SHOWN = 5  # names in a log line; the report has all
@@ -169,6 +172,63 @@ def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
     return digest.hexdigest()[:24]
 
 
+@dataclass
+class SkeletonConfig(datasets.BuilderConfig):
+    """What every builder of skeletons can be told.
+
+    Attributes:
+        clean: Rows hold people in place of bodies: `Cleaning` with the thresholds below. Gaps stay as they are, zeros.
+        num_persons, min_body_frames, max_width_ratio, max_flat_share: As of `Cleaning`.
+        keep: Further columns of the joints, of the builder's `JOINT_EXTRAS`.
+        skeletons: Of builders of videos, the folder of the skeletons that go with them (`videos`).
+    """
+
+    version: str = "1.0.0"
+    clean: bool = False
+    num_persons: int = Cleaning.num_persons
+    min_body_frames: int = Cleaning.min_body_frames
+    max_width_ratio: float = Cleaning.max_width_ratio
+    max_flat_share: float = Cleaning.max_flat_share
+    keep: tuple[str, ...] = ()
+    skeletons: str = ""
+
+    @property
+    def cleaning(self) -> Cleaning:
+        return Cleaning(True, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share)
+
+
+class Tally:
+    """What became of some files of a split, gathered while they are read.
+
+    Attributes:
+        split: Name of the split.
+        labels: Label → number of recordings.
+        skipped: Files that could not be used: `file`, `kind`, `reason`.
+        cleaned: Recordings with something to clean: `sample_id`, and as `describe_cleaning`.
+    """
+
+    def __init__(self, split: str, labels: dict | None = None, skipped: Iterable = (), cleaned: Iterable = ()):
+        self.split, self.skipped, self.cleaned = split, list(skipped), list(cleaned)
+        self.labels = Counter({int(label): count for label, count in (labels or {}).items()})
+
+    def rows(self, builder: "SkeletonBuilder", paths: Iterable[str]) -> Iterator[dict]:
+        """The rows of those files that can be used."""
+        for path in paths:
+            try:
+                row = builder.row(path)
+            except NotInProtocolError as reason:
+                self.skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
+                continue
+            self.labels[row["label"]] += 1
+            if row.get("cleaning"):
+                self.cleaned.append({"sample_id": row["sample_id"], **row["cleaning"]})
+            yield row
+
+    def to_json(self) -> str:
+        """In one line; `Tally(**json.loads(line))` reads it."""
+        return json.dumps(vars(self), ensure_ascii=False)
+
+
 class SkeletonBuilder(datasets.ArrowBasedBuilder):
     """Base of the builders: a subclass says which files there are, where each belongs, and how one is read.
 
@@ -185,13 +245,15 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     CITATION: ClassVar[str]
     LICENSE: ClassVar[str]
     """The terms, in a sentence."""
+    JOINT_EXTRAS: ClassVar[tuple[str, ...]] = ()
+    """What `keep` can name."""
     METRIC: ClassVar[str] = "top_1"
     """What recognisers are compared by on this data set: `top_1` or `mean_per_class`."""
 
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
-        code = [skeleton_files.__file__, __file__, inspect.getfile(type(self))]
+        code = [skeleton_bodies.__file__, skeleton_files.__file__, __file__, inspect.getfile(type(self))]
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
-        kwargs.setdefault("hash", fingerprint(find_files(data_dir, self.SUFFIX), read_with))
+        kwargs.setdefault("hash", fingerprint(self.source_files(data_dir, kwargs.get("skeletons", "")), read_with))
         super().__init__(data_dir=os.fspath(data_dir), **kwargs)
 
     # -------------------------------------------------------------------------- what a data set has to say
@@ -206,6 +268,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def split_names(self) -> tuple[str, ...]:
         raise NotImplementedError
+
+    def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
+        """Every file that rows are made of."""
+        return find_files(data_dir, self.SUFFIX)
 
     def key(self, file: SourceFile) -> str:
         """What `place` is asked about."""
@@ -234,7 +300,17 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     # ------------------------------------------------------------------------------------------- datasets
 
     def _info(self) -> datasets.DatasetInfo:
+        self._check_settings()
         return datasets.DatasetInfo(features=self._features(), citation=self.CITATION, license=self.LICENSE)
+
+    def _check_settings(self) -> None:
+        unknown = sorted(set(self.config.keep) - set(self.JOINT_EXTRAS))
+        if unknown:
+            raise ValueError(
+                f"keep: {self.config.name} has {', '.join(self.JOINT_EXTRAS) or 'nothing to keep'}; got {unknown[0]!r}"
+            )
+        if self.config.skeletons:
+            raise ValueError(f"skeletons: {self.config.name} has skeletons already, this is for videos")
 
     def _features(self) -> datasets.Features:
         return datasets.Features(
@@ -298,45 +374,52 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         self, report_into: str | None, split: str, paths: list[str]
     ) -> Iterator[tuple[Key, pa.Table]]:
         """Tables of up to `ROWS_PER_TABLE` rows. Runs in several processes: what is skipped goes through a file."""
-        skipped: list[dict] = []
-        rows: list[dict] = []
-        number = 0
-        for path in paths:
-            try:
-                rows.append(self.row(path))
-            except NotInProtocolError as reason:
-                skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
-            if len(rows) == ROWS_PER_TABLE:
-                yield Key(0, number), self.table(rows)
-                rows, number = [], number + 1
-        if rows:
-            yield Key(0, number), self.table(rows)
-        if skipped and report_into is not None:
-            with open(Path(report_into, f"skipped-{split}-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(entry) + "\n" for entry in skipped)
-        elif skipped:
-            _log_skipped(self.config.name, skipped)
+        tally = Tally(split)
+        rows = tally.rows(self, paths)
+        for number, batch in enumerate(iter(lambda: list(islice(rows, ROWS_PER_TABLE)), [])):
+            yield Key(0, number), self.table(batch)
+        if report_into is not None:
+            with open(Path(report_into, f"tally-{split}-{os.getpid()}.jsonl"), "a", encoding="utf-8") as file:
+                file.write(tally.to_json() + "\n")
+        elif tally.skipped:
+            _log_skipped(self.config.name, tally.skipped)
 
     def row(self, path: str) -> dict:
-        """Reads one file of `assign`. Raises `NotInProtocolError`, with the reason, for one that cannot be used."""
+        """Reads one file of `assign`: the columns, and under "cleaning" what `describe_cleaning` says.
+
+        Raises:
+            NotInProtocolError: the file cannot be used; says why.
+        """
         sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
         columns = self.recording_columns(path)
         return {"sample_id": sample_id, **columns, "label": placement.label, "held_out": placement.held_out, **fields}
 
     def recording_features(self) -> dict:
         """Columns that come from the recording itself."""
+        return self.skeleton_features()
+
+    def recording_columns(self, path: str) -> dict:
+        """Their values, and "cleaning". Raises `NotInProtocolError` for a recording that cannot be used."""
+        return self.skeleton_columns(self.config.data_dir, path)
+
+    def skeleton_features(self) -> dict:
+        """Columns of a skeleton."""
         return {
             "keypoints": datasets.List(datasets.Value("float32")),
             "shape": datasets.List(datasets.Value("int32")),
             "body_ids": datasets.List(datasets.Value("int64")),
             "layout": datasets.Value("string"),
             "fps": datasets.Value("float32"),
+            **{
+                name: datasets.List(datasets.Value("int8" if name == "tracking_state" else "float32"))
+                for name in self.config.keep
+            },
         }
 
-    def recording_columns(self, path: str) -> dict:
-        """Their values. Raises `NotInProtocolError` for a recording that cannot be used."""
+    def skeleton_columns(self, folder: str | os.PathLike, path: str) -> dict:
+        """Their values, of a file in `folder`, and "cleaning"."""
         try:
-            with open_source(self.config.data_dir, path) as opened:
+            with open_source(folder, path) as opened:
                 recording = self.read(opened)
         except SkeletonFileError as error:
             place = path if error.line is None else f"{path}, line {error.line}"
@@ -345,15 +428,27 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             ) from error
         except UNREADABLE as error:
             raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-        if not valid_joints(recording.keypoints, recording.present).any():
+        valid = valid_joints(recording.keypoints, recording.present)
+        if not valid.any():
             frames = len(recording.present)
             raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")
+        actors, fates = select_actors(recording.keypoints, valid, self.config.cleaning)
+        arrays = {name: getattr(recording, name) for name in ("keypoints", *self.config.keep)}
+        body_ids = recording.body_ids
+        if self.config.clean:
+            frame, absent = np.arange(len(actors))[:, None], actors < 0
+            for name, bodies in arrays.items():
+                arrays[name] = bodies[frame, actors]
+                arrays[name][absent] = 0
+            # A person goes by the id that they had first.
+            body_ids = body_ids[[person[person >= 0][0] for person in actors.T]]
         return {
-            "keypoints": recording.keypoints.reshape(-1),
-            "shape": recording.keypoints.shape,
-            "body_ids": recording.body_ids,
+            **{name: array.reshape(-1) for name, array in arrays.items()},
+            "shape": arrays["keypoints"].shape,
+            "body_ids": body_ids,
             "layout": recording.layout,
             "fps": recording.fps,
+            "cleaning": describe_cleaning(actors, fates, recording.body_ids, recording.present),
         }
 
     def table(self, rows: list[dict]) -> pa.Table:
@@ -376,32 +471,57 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         for left_over in folder.iterdir():  # of a run that was killed
             left_over.unlink()
         super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
-        for part in sorted(folder.glob("skipped-*.jsonl")):
-            self._skipped += map(json.loads, part.read_text(encoding="utf-8").splitlines())
+        tallies = []
+        for part in sorted(folder.glob("tally-*.jsonl")):
+            tallies += [Tally(**json.loads(line)) for line in part.read_text(encoding="utf-8").splitlines()]
             part.unlink()
-        self._drop_empty_splits()
-        counts = {name: info.num_examples for name, info in self.info.splits.items()}
-        report = self.account(counts, self._skipped)
+        report = self.account(tallies, self._skipped)
+        self._drop_empty_splits(report)
         write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
-    def account(self, recordings: dict[str, int], skipped: list[dict]) -> dict:
-        """What became of the files: recordings of each split, published numbers, what was left out and why, by name."""
+    def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
+        """What became of the files, in total and by name.
+
+        Args:
+            tallies: of those that were read.
+            skipped: those that `assign` left out.
+
+        Returns:
+            `recordings` of each split, and of each of its `classes`; `published` numbers; `skipped`, how many for which
+            reason, and `files`, which; `cleaning`, the convention, whether it was applied, and what it does to which
+            recordings.
+        """
+        names, labels = self.class_names(), {split: Counter() for split in self.split_names()}
+        skipped, cleaned = list(skipped), []
+        for tally in tallies:
+            labels[tally.split].update(tally.labels)
+            skipped += tally.skipped
+            cleaned += tally.cleaned
         return {
             "config": self.config.name,
-            "recordings": recordings,
+            "recordings": {split: found.total() for split, found in labels.items()},
+            "classes": {
+                split: {name: found[label] for label, name in enumerate(names)} for split, found in labels.items()
+            },
             "published": self.published_counts(),
             "skipped": dict(Counter(entry["kind"] for entry in skipped)),
             "files": sorted(skipped, key=lambda entry: entry["file"]),
+            "cleaning": {
+                "applied": self.config.clean,
+                "convention": asdict(self.config.cleaning),
+                "counts": count_cleaning(cleaned),
+                "recordings": sorted(cleaned, key=lambda entry: entry["sample_id"]),
+            },
         }
 
-    def _drop_empty_splits(self) -> None:
+    def _drop_empty_splits(self, report: dict) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
         filled = {name: info for name, info in self.info.splits.items() if info.num_examples}
         if not filled:
-            _log_skipped(self.config.name, self._skipped)
+            _log_skipped(self.config.name, report["files"])
             raise DataFolderError(
                 f"no recording under {self.config.data_dir!r} could be read for {self.config.name}; "
-                f"for example {self._skipped[0]['reason']}"
+                f"for example {report['files'][0]['reason']}"
             )
         for name in set(self.info.splits) - set(filled):
             logger.warning("%s: no recording for the split %s", self.config.name, name)

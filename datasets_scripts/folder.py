@@ -13,6 +13,8 @@ their own, `class_names`. Without it, files are `.skeleton` files of Kinect 2. W
 
     builder = ActionFolder(config_name="folder", data_dir="my_recordings")
 
+Videos are listed in the same way; their config is `folder-video` (`videos`), and of skeleton.json they need `class_names` only.
+
 `python -m action_llm_datasets.folder my_recordings …` writes both files from names that follow a pattern.
 """
 
@@ -23,7 +25,6 @@ import json
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -36,7 +37,7 @@ from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
 from .atomic_files import write_atomically
-from .building import DataFolderError, SkeletonBuilder, SourceFile, find_files
+from .building import VIDEO_SUFFIXES, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
 from .protocols import NotInProtocolError, Placement
 
 METADATA, SKELETON = "metadata.csv", "skeleton.json"
@@ -61,18 +62,11 @@ class _Row(NamedTuple):
     problem: tuple[str, str] | None
 
 
-@dataclass
-class ActionFolderConfig(datasets.BuilderConfig):
-    """Config of `ActionFolder`: everything stands in the folder."""
-
-    version: str = "1.0.0"
-
-
 class ActionFolder(SkeletonBuilder):
     """Recordings with a metadata.csv; columns in `building`, plus those of the table."""
 
-    BUILDER_CONFIG_CLASS = ActionFolderConfig
-    BUILDER_CONFIGS = [ActionFolderConfig(name="folder")]
+    BUILDER_CONFIG_CLASS = SkeletonConfig
+    BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
     SUFFIX = tuple(suffix for suffix in RECORDING_SUFFIXES if suffix != ".json")
     FIELDS = ()
     TITLE = "Recordings in a folder"
@@ -214,7 +208,10 @@ class ActionFolder(SkeletonBuilder):
         there = {path for listed in paths.values() for path in listed} | {entry["file"] for entry in skipped}
         for name, row in self._rows.items():
             if name not in there:
-                kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: there is no {name}")
+                found = f"there is no {name}"
+                if Path(self.config.data_dir, name).is_file():
+                    found = f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
+                kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: {found}")
                 skipped.append({"file": name, "kind": kind, "reason": reason})
         return paths, skipped
 
@@ -245,7 +242,7 @@ def write_metadata(
     folder: str | os.PathLike, pattern: str, test: dict[str, set[str]], validation: dict[str, set[str]],
     class_names: list[str] | None = None,
 ) -> dict[str, int]:  # fmt: skip
-    """Writes metadata.csv for files whose names say what is in them.
+    """Writes metadata.csv for files, skeletons or videos, whose names say what is in them.
 
     Args:
         folder: of the recordings, nested in any way.
@@ -269,7 +266,7 @@ def write_metadata(
         if group not in compiled.groupindex:
             raise ValueError(f"pattern {pattern!r} has no group (?P<{group}>…); it has {list(compiled.groupindex)}")
     counts, lines, examples = Counter(), [], []
-    for file in find_files(folder, ActionFolder.SUFFIX):
+    for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
         match = compiled.fullmatch(file.path.rsplit("/", 1)[-1])
         if match is None:
             counts["left out"] += 1

@@ -10,14 +10,14 @@ from .ntu import NTUSkeletons
 from .smarthome import Smarthome
 from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
-from .videos import NTUVideos, SmarthomeVideos, UAVHumanVideos, UTDMHADVideos
+from .videos import FolderVideos, NTUVideos, SmarthomeVideos, UAVHumanVideos, UTDMHADVideos
 
 
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
     """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
     skeletons = (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder)
-    for builder in (*skeletons, NTUVideos, UTDMHADVideos, SmarthomeVideos, UAVHumanVideos):
+    for builder in (*skeletons, NTUVideos, UTDMHADVideos, SmarthomeVideos, UAVHumanVideos, FolderVideos):
         for config in builder.BUILDER_CONFIGS:
             protocol = config.name.removesuffix(f"-{getattr(config, 'part', 'all')}")
             table.setdefault(protocol, (builder, []))[1].append(config.name)

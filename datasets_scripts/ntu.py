@@ -18,11 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-import datasets
+from action_llm.skeleton_files import JOINT_EXTRAS, SkeletonRecording, read_skeleton
 
-from action_llm.skeleton_files import SkeletonRecording, read_skeleton
-
-from .building import DataFolderError, SkeletonBuilder
+from .building import DataFolderError, SkeletonBuilder, SkeletonConfig
 from .protocols import NTU_PROTOCOLS, NotInProtocolError, NTUProtocol, Placement, parse_ntu_name
 
 _HERE = Path(__file__).parent
@@ -30,7 +28,7 @@ _SIMULATION_RECORD = "simulation.json"
 
 
 @dataclass
-class NTUConfig(datasets.BuilderConfig):
+class NTUConfig(SkeletonConfig):
     """Config of `NTUSkeletons`.
 
     Attributes:
@@ -39,7 +37,6 @@ class NTUConfig(datasets.BuilderConfig):
         skip_missing: leave out the published list of recordings without complete skeletons.
     """
 
-    version: str = "1.0.0"
     protocol: str = ""
     part: str = "all"
     skip_missing: bool = True
@@ -59,6 +56,7 @@ class NTUSkeletons(SkeletonBuilder):
     BUILDER_CONFIG_CLASS = NTUConfig
     BUILDER_CONFIGS = _configs()
     SUFFIX = ".skeleton"
+    JOINT_EXTRAS = tuple(JOINT_EXTRAS)
     FIELDS = ("setup", "camera", "performer", "replication", "action")
     TITLE = "NTU RGB+D (skeletons)"
     HOMEPAGE = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
@@ -118,7 +116,7 @@ class NTUSkeletons(SkeletonBuilder):
         return str(name), placement, name._asdict()
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
-        return read_skeleton(file)
+        return read_skeleton(file, keep=self.config.keep)
 
     def published_counts(self) -> dict[str, int]:
         counts = self.protocol.counts.get("clean" if self.config.skip_missing else "full", {})

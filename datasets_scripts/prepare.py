@@ -3,6 +3,9 @@
     python -m action_llm_datasets.prepare ntu60-xsub --source nturgb+d_skeletons --output ntu60-xsub
     python -m action_llm_datasets.prepare ntu60 --protocol xview --source nturgb+d_skeletons --push_to_hub me/ntu60-xview
 
+Rows hold everything that was recorded; `--set clean=true` makes them hold the people (`Cleaning`), and the report says of both
+what cleaning does to which recordings.
+
 What comes out is read without any of this code: `load_dataset("ntu60-xsub")`, streaming too. A run that was killed goes on
 with the shards that are missing. `preparation.json` counts what was left out and lists every name with its reason;
 `report.html` shows it, with pictures of recordings that stand out beside usual ones.
@@ -16,7 +19,8 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +28,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .atomic_files import write_atomically
-from .building import REPORT_NAME, ROWS_PER_TABLE, SkeletonBuilder
+from .building import REPORT_NAME, ROWS_PER_TABLE, SkeletonBuilder, Tally
 from .load import PROTOCOLS
-from .protocols import NotInProtocolError
 from .rendering import SheetRow, contact_sheet, write_png
 
 FILES_PER_SHARD = 512
@@ -46,6 +49,7 @@ class PreparationError(ValueError):
 class _Shard:
     """Files that go into one Parquet file, and where it and the account of it lie."""
 
+    split: str
     parquet: Path
     account: Path
     paths: tuple[str, ...]
@@ -116,6 +120,7 @@ def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None
         count = -(-len(listed) // files_per_shard)
         shards[split] = [
             _Shard(
+                split,
                 output / builder.config.name / f"{split}-{index:05d}-of-{count:05d}.parquet",
                 output / PROGRESS / builder.config.name / f"{split}-{index:05d}-of-{count:05d}.json",
                 tuple(listed[index * files_per_shard : (index + 1) * files_per_shard]),
@@ -136,12 +141,8 @@ def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None
             with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
                 for shard, _ in zip(missing, pool.map(_work, missing), strict=True):
                     bar.update(len(shard.paths))
-    recordings = {}
-    for split, part in shards.items():
-        accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for shard in part]
-        skipped += [entry for account in accounts for entry in account["skipped"]]
-        recordings[split] = sum(len(account["recordings"]) for account in accounts)
-    return builder.account(recordings, skipped)
+    accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for part in shards.values() for shard in part]
+    return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
 
 
 _builder: SkeletonBuilder | None = None
@@ -160,23 +161,14 @@ def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
     """One Parquet file, and before it the account of it; both whole or not at all."""
     shard.parquet.parent.mkdir(parents=True, exist_ok=True)
     unfinished = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}")
-    skipped, recordings, rows = [], [], []
-    schema = builder.info.features.arrow_schema
-    with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-        for path in shard.paths:
-            try:
-                rows.append(builder.row(path))
-                recordings.append({"sample_id": rows[-1]["sample_id"], **_measure(rows[-1])})
-            except NotInProtocolError as reason:
-                skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
-            if len(rows) == ROWS_PER_TABLE:
-                writer.write_table(builder.table(rows))
-                rows = []
-        if rows:
-            writer.write_table(builder.table(rows))
-    write_atomically(
-        shard.account, json.dumps({"skipped": skipped, "recordings": recordings}, ensure_ascii=False) + "\n"
-    )
+    tally, recordings = Tally(shard.split), []
+    rows = tally.rows(builder, shard.paths)
+    with pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer:
+        while batch := list(islice(rows, ROWS_PER_TABLE)):
+            recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
+            writer.write_table(builder.table(batch))
+    account = {"tally": vars(tally), "recordings": recordings}
+    write_atomically(shard.account, json.dumps(account, ensure_ascii=False) + "\n")
     os.replace(unfinished, shard.parquet)
 
 
@@ -206,7 +198,8 @@ def _write_report(output: Path, builders: list[SkeletonBuilder], accounts: dict[
     sections = []
     for builder in builders:
         config, account = builder.config.name, accounts[builder.config.name]
-        sections.append(f"<h2>{html.escape(config)}</h2>{_counts_table(account)}{_skipped_table(account)}")
+        tables = [table(account) for table in (_counts_table, _classes_table, _skipped_table, _cleaning_table)]
+        sections.append(f"<h2>{html.escape(config)}</h2>{''.join(tables)}")
         for title, chosen in _chosen(output, config).items():
             picture = f"report-{config}-{title.split()[0].lower()}.png"
             rows = [
@@ -253,6 +246,47 @@ def _skipped_table(account: dict, shown: int = 20) -> str:
         text = "<br>".join(map(html.escape, reasons[:shown]))
         lines.append(f'<tr><td>{html.escape(kind)}</td><td class="n">{count:,}</td><td>{text}{more}</td></tr>')
     return f"<table><tr><th>left out<th>files<th>which and why</tr>{''.join(lines)}</table>"
+
+
+def _classes_table(account: dict) -> str:
+    splits = list(account["classes"])
+    lines = [
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f'<td class="n">{account["classes"][split][name]:,}</td>' for split in splits)
+        + "</tr>"
+        for name in account["classes"][splits[0]]
+    ]
+    head = "".join(f"<th>{split}" for split in splits)
+    return f"<details><summary>{len(lines)} classes</summary><table><tr><th>class{head}</tr>{''.join(lines)}</table></details>"
+
+
+_FATES = {
+    "continues": "a person who was lost and found again under another id: joined",
+    "short": "a body seen in {min_body_frames} frames or fewer, among others: dropped",
+    "flat": "a body wider than {max_width_ratio} times its height in {max_flat_share} of its frames, among others: dropped",
+    "surplus": "people beyond {num_persons}: dropped, the ones who move least",
+    "never seen": "a body without a joint that was measured: dropped",
+    "gap": "frames without a person between their first and last: kept as they are, in time",
+}
+
+
+def _cleaning_table(account: dict) -> str:
+    cleaning = account["cleaning"]
+    if not cleaning["counts"]:
+        return ""
+    lines = [
+        f'<tr><td>{html.escape(_FATES[fate].format(**cleaning["convention"]))}</td><td class="n">{count:,}</td></tr>'
+        for fate, count in cleaning["counts"].items()
+    ]
+    done = (
+        "Applied: rows hold people."
+        if cleaning["applied"]
+        else "Not applied: rows hold all bodies. What it does when it is applied, here or before a model reads a row:"
+    )
+    return (
+        f"<h3>Cleaning</h3><p>{done} {REPORT_NAME} says which recordings.</p>"
+        f"<table><tr><th>what<th>recordings</tr>{''.join(lines)}</table>"
+    )
 
 
 def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[tuple[dict, np.ndarray, str]]]:
@@ -395,6 +429,32 @@ def _protocol(name: str, protocol: str | None) -> str:
     return full
 
 
+def _settings(name: str, arguments: list[str]) -> dict:
+    """`["clean=true"]` → `{"clean": True}`, checked against the fields of the config."""
+    config = PROTOCOLS[name][0].BUILDER_CONFIGS[0]
+    known = {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name not in ("name", "version", "data_dir", "data_files", "description", "protocol", "part")
+    }
+    settings = {}
+    for argument in arguments:
+        field, equals, text = argument.partition("=")
+        if field not in known or not equals:
+            raise ValueError(f"--set: {name} has {', '.join(known)}; found {argument!r}")
+        default = known[field]
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        value = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
+        value = float(value) if type(default) is float and type(value) is int else value
+        if type(value) is not type(default):
+            raise ValueError(f"--set {field}: expected a value like {json.dumps(default)}, found {text!r}")
+        settings[field] = value
+    return settings
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m action_llm_datasets.prepare", description="Raw recordings → Parquet with a page."
@@ -406,11 +466,17 @@ def main() -> None:
     parser.add_argument("--push_to_hub", "--push-to-hub", metavar="REPO", help="upload it to this data set repository")
     parser.add_argument("--public", action="store_true", help="a public repository, where the terms allow it")
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="settings",
+        help="fields of the config, as clean=true (rows hold people in place of all bodies), min_body_frames=20, "
+        'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD)',
+    )  # fmt: skip
     arguments = parser.parse_args()
     try:
         name = _protocol(arguments.name, arguments.protocol)
         output = Path(arguments.output or Path("prepared", name))
-        accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc)
+        settings = _settings(name, arguments.settings)
+        accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc, **settings)
         for config, account in accounts.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in account["recordings"].items())
             published = ", ".join(f"{count:,} {split}" for split, count in account["published"].items())

@@ -22,12 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import datasets
-
 from action_llm import smarthome_files
 from action_llm.skeleton_files import SkeletonRecording
 
-from .building import SkeletonBuilder
+from .building import SkeletonBuilder, SkeletonConfig
 from .protocols import NotInProtocolError, Placement
 
 _FACTS = Path(__file__).parent / "smarthome.json"
@@ -133,7 +131,8 @@ class Smarthome(SkeletonBuilder):
     `action` is the position of the activity among all 31, whatever the labels of the config are.
     """
 
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name=name, version="1.0.0") for name in smarthome_facts()["protocols"]]
+    BUILDER_CONFIG_CLASS = SkeletonConfig
+    BUILDER_CONFIGS = [SkeletonConfig(name=name) for name in smarthome_facts()["protocols"]]
     SUFFIX = ".json"
     FIELDS = ("subject", "take", "session", "camera", "action")
     TITLE = "Toyota Smarthome (skeletons)"

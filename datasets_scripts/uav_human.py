@@ -16,11 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import datasets
-
 from action_llm.skeleton_files import SkeletonRecording, read_skeleton
 
-from .building import SkeletonBuilder
+from .building import SkeletonBuilder, SkeletonConfig
 from .protocols import NotInProtocolError, Placement
 
 _FACTS = Path(__file__).parent / "uav_human.json"
@@ -91,7 +89,8 @@ def place_uav_human(protocol: str, name: UAVHumanName) -> Placement:
 class UAVHuman(SkeletonBuilder):
     """Skeletons of UAV-Human; columns in `building`, plus the numbers of the name as in `UAVHumanName`."""
 
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name=name, version="1.0.0") for name in uav_human_facts()["protocols"]]
+    BUILDER_CONFIG_CLASS = SkeletonConfig
+    BUILDER_CONFIGS = [SkeletonConfig(name=name) for name in uav_human_facts()["protocols"]]
     SUFFIX = ".txt"
     FIELDS = UAVHumanName._fields
     TITLE = "UAV-Human (skeletons)"

@@ -18,7 +18,7 @@ import datasets
 
 from action_llm.skeleton_files import SkeletonRecording, read_utd_mhad
 
-from .building import SkeletonBuilder
+from .building import SkeletonBuilder, SkeletonConfig
 from .protocols import NotInProtocolError, Placement
 
 _FACTS = Path(__file__).parent / "utd_mhad.json"
@@ -32,10 +32,9 @@ def utd_mhad_facts() -> dict:
 
 
 @dataclass
-class UTDMHADConfig(datasets.BuilderConfig):
+class UTDMHADConfig(SkeletonConfig):
     """Config of `UTDMHAD`; `held_out_subject` is one of the training subjects 1, 3, 5, 7."""
 
-    version: str = "1.0.0"
     held_out_subject: int = utd_mhad_facts()["held_out_subject"]
 
 

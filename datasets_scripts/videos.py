@@ -1,33 +1,41 @@
-"""Builders of the videos of NTU RGB+D, UTD-MHAD, Toyota Smarthome and UAV-Human: names, splits, labels as of their skeletons.
+"""Builders of videos, of NTU RGB+D, UTD-MHAD, Toyota Smarthome, UAV-Human and in a folder: all as of their skeletons.
 
     load_action_dataset("ntu60-xsub-video", "nturgb+d_rgb")
+    load_action_dataset("ntu60-xsub-video", "nturgb+d_rgb", skeletons="nturgb+d_skeletons")
 
-A row has `video`, the path of the file below `data_dir` (behind the archive's, for a member of a `.zip` archive:
-`building.open_source` opens both), instead of the columns of a skeleton. Nothing is decoded here, so that a data set of videos
-is built in seconds; a file that is empty, or begins like no container of videos, is skipped and listed.
+Instead of the columns of a skeleton, a row has `video`, the path of the file below `data_dir` (behind the archive's, for a
+member of a `.zip` archive: `building.open_source` opens both), and what its container says: `num_frames`, `video_fps`,
+`seconds`, `width`, `height`. Nothing is decoded here; a file that is empty, damaged or no video is skipped and listed.
+
+With `skeletons=`, the folder of the skeletons, rows have their columns too. A video without a skeleton, or with one that is
+longer or shorter by more than `LENGTH_TOLERANCE` seconds, is skipped and listed.
 
 NTU RGB+D has every config twice: `…-video` is all recordings, `…-video-with-skeletons` leaves out those without complete
-skeletons, so that the counts are those of skeleton papers.
+skeletons, so that the counts are those of skeleton papers. Simulated recordings have videos once they are drawn (`render`).
 """
 
+import os
 import re
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import datasets
 
-from .building import UNREADABLE, open_source
+from action_llm import video_files
+from action_llm.video_files import VideoFileError, read_video_info
+
+from .building import UNREADABLE, VIDEO_SUFFIXES, SourceFile, find_files, open_source
+from .folder import ActionFolder
 from .ntu import NTUSkeletons
 from .protocols import NotInProtocolError
 from .smarthome import Smarthome
 from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm")
+LENGTH_TOLERANCE = 0.5
 # What stands behind the name of a recording: which camera of the sensor.
 _TAG = re.compile(r"_(rgb|color|depth)$", re.IGNORECASE)
-# AVI, Matroska and WebM; MP4 has its mark behind the size of its first box.
-_BEGINNINGS = (b"RIFF", b"\x1a\x45\xdf\xa3")
 
 
 class _Videos:
@@ -36,36 +44,69 @@ class _Videos:
     SUFFIX = VIDEO_SUFFIXES
 
     def facts(self, data_dir: Path) -> list[Path]:
-        return [*super().facts(data_dir), Path(__file__)]
+        return [*super().facts(data_dir), Path(__file__), Path(video_files.__file__)]
 
-    def key(self, file) -> str:
+    def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
+        videos = super().source_files(data_dir, skeletons)
+        return [*videos, *find_files(skeletons, super().SUFFIX)] if skeletons else videos
+
+    def _check_settings(self) -> None:
+        if (self.config.clean or self.config.keep) and not self.config.skeletons:
+            raise ValueError(f"clean and keep are for skeletons; {self.config.name} has none without `skeletons`")
+
+    def key(self, file: SourceFile) -> str:
         return _TAG.sub("", super().key(file))
 
+    @cached_property
+    def _skeletons(self) -> dict[str, str]:
+        """Sample id → path of its skeleton."""
+        paths = {}
+        for file in find_files(self.config.skeletons, super().SUFFIX):
+            try:
+                paths.setdefault(self.place(super().key(file))[0], file.path)
+            except NotInProtocolError:
+                continue  # whether a recording is used, its video says
+        return paths
+
     def recording_features(self) -> dict:
-        return {"video": datasets.Value("string")}
+        features = {"video": datasets.Value("string"), "num_frames": datasets.Value("int32")}
+        features |= {name: datasets.Value("float32") for name in ("video_fps", "seconds")}
+        features |= {name: datasets.Value("int32") for name in ("width", "height")}
+        return features | (self.skeleton_features() if self.config.skeletons else {})
 
     def recording_columns(self, path: str) -> dict:
         try:
             with open_source(self.config.data_dir, path) as file:
-                start = file.read(12)
+                info = read_video_info(file)
+        except VideoFileError as error:
+            raise NotInProtocolError(
+                "unreadable", f"{path}: found {error.found}, expected {error.expected}"
+            ) from error
         except UNREADABLE as error:
             raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-        if not (start.startswith(_BEGINNINGS) or start[4:8] in (b"ftyp", b"moov", b"mdat")):
-            found = "an empty file" if not start else f"a beginning {start!r}"
+        columns = {"video": path, **info._asdict(), "video_fps": info.fps}
+        if not self.config.skeletons:
+            return columns
+        sample_id, _, _ = self.place(self.key(SourceFile(path, 0, 0)))
+        if sample_id not in self._skeletons:
+            raise NotInProtocolError("no skeleton", f"{path}: no skeleton of {sample_id} in {self.config.skeletons}")
+        skeleton = self.skeleton_columns(self.config.skeletons, self._skeletons[sample_id])
+        seconds = skeleton["shape"][0] / skeleton["fps"]
+        if abs(seconds - info.seconds) > LENGTH_TOLERANCE:
             raise NotInProtocolError(
-                "unreadable", f"{path}: found {found}, expected an MP4, AVI, Matroska or WebM file"
-            )
-        return {"video": path}
+                "length", f"{path}: {info.seconds:.2f} s of video ({info.num_frames} frames), "
+                f"{seconds:.2f} s of skeleton ({skeleton['shape'][0]} frames)"
+            )  # fmt: skip
+        return columns | skeleton
 
 
 class NTUVideos(_Videos, NTUSkeletons):
-    """Colour videos of NTU RGB+D 60 and 120."""
+    """Colour videos of NTU RGB+D 60 and 120, and simulated ones."""
 
     BUILDER_CONFIGS = [
         replace(config, name=_name, skip_missing=_clean)
         for config in NTUSkeletons.BUILDER_CONFIGS
-        if not config.name.startswith("simulated")
-        for _clean in (False, True)
+        for _clean in ((False,) if config.name.startswith("simulated") else (False, True))
         for _name in [
             config.protocol
             + ("-video-with-skeletons" if _clean else "-video")
@@ -73,6 +114,18 @@ class NTUVideos(_Videos, NTUSkeletons):
         ]
     ]
     TITLE = "NTU RGB+D (videos)"
+
+
+class FolderVideos(_Videos, ActionFolder):
+    """People's own videos, with a metadata.csv."""
+
+    BUILDER_CONFIGS = [replace(config, name=f"{config.name}-video") for config in ActionFolder.BUILDER_CONFIGS]
+    TITLE = "Videos in a folder"
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.config.skeletons:
+            raise ValueError("skeletons: videos of a folder are paired with none; use a folder of skeletons")
 
 
 class UTDMHADVideos(_Videos, UTDMHAD):

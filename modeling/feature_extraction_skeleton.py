@@ -16,7 +16,7 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .recording_files import read_recording
-from .skeleton_bodies import fill_gaps, select_actors, valid_joints
+from .skeleton_bodies import Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
@@ -88,9 +88,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             layouts with three dimensions and "none" for the others, which cannot be turned.
         scale: "torso" divides by the distance from pelvis to neck of the first person (median over frames), a number
             by that number (recorded units); "none".
-        min_body_frames, max_width_ratio, max_flat_share: Among several bodies, those seen in so few frames or fewer
-            are dropped, and those that are wider than this times their height in such a share of their frames
-            (thresholds of the SGN and CTR-GCN data preparation).
+        clean, min_body_frames, max_width_ratio, max_flat_share: How bodies become people, see `Cleaning`: those seen in
+            so few frames or fewer are dropped, and those that are wider than this times their height in such a share of
+            their frames.
         max_gap: Seconds. Longer absences of a second person stay zeros, shorter ones are interpolated. The first
             person is interpolated through all, and held before and after.
         augment_rotation: Degrees. With `augment=True`, turned about the vertical by up to so much either way (2-D
@@ -121,9 +121,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         center: str = "first",
         align_view: str | None = None,
         scale: str | float = "torso",
-        min_body_frames: int = 11,
-        max_width_ratio: float = 0.8,
-        max_flat_share: float = 0.69754,
+        clean: bool = Cleaning.clean,
+        min_body_frames: int = Cleaning.min_body_frames,
+        max_width_ratio: float = Cleaning.max_width_ratio,
+        max_flat_share: float = Cleaning.max_flat_share,
         max_gap: float = 1.0,
         augment_rotation: float = 15.0,
         augment_tilt: float = 5.0,
@@ -161,6 +162,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             self.scale = _one_of("scale", scale, ("torso", "none"))
         else:
             self.scale = _checked("scale", scale, float, above=0)
+        if not isinstance(clean, bool):
+            raise ValueError(f"clean: expected true or false, got {clean!r}")
+        self.clean = clean
         self.min_body_frames = _checked("min_body_frames", min_body_frames, int, 0)
         self.max_width_ratio = _checked("max_width_ratio", max_width_ratio, float, above=0)
         self.max_flat_share = _checked("max_flat_share", max_flat_share, float, 0)
@@ -173,6 +177,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         self.augment_warp = _checked("augment_warp", augment_warp, float, 0, below=1)
         self.augment_noise = _checked("augment_noise", augment_noise, float, 0)
         self.augment_mirror = _checked("augment_mirror", augment_mirror, float, 0, 1)
+
+    @property
+    def cleaning(self) -> Cleaning:
+        """How bodies become people."""
+        return Cleaning(self.clean, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share)
 
     @property
     def feature_size(self) -> int:
@@ -361,9 +370,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             if not valid.any():
                 raise SkeletonInputError(name, f"no joint of {skeleton.name}", "the joints that it is derived from")
 
-        actors = select_actors(
-            keypoints, valid, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share
-        )
+        actors, _ = select_actors(keypoints, valid, self.cleaning)
         frame = np.arange(len(actors))[:, None]
         tracks = fill_gaps(keypoints[frame, actors], valid[frame, actors] & (actors >= 0)[..., None])
         present = self._presence(actors >= 0, recorded_fps)

@@ -5,6 +5,9 @@ conventions for choosing among bodies are those of the SGN, CTR-GCN and PYSKL da
 their tracks are moved to close gaps, here time is never shifted.
 """
 
+from collections import Counter
+from dataclasses import dataclass
+
 import numpy as np
 
 # Neither metres nor pixels nor millimetres go so far: such a coordinate is a broken number.
@@ -47,39 +50,64 @@ def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
     return float((points * points).sum() / len(points))
 
 
-def select_actors(
-    keypoints: np.ndarray,
-    valid: np.ndarray,
-    num_persons: int,
-    min_frames: int,
-    max_width_ratio: float,
-    max_flat_share: float,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Cleaning:
+    """The convention by which bodies become people (`select_actors`); its thresholds are published ones.
+
+    Attributes:
+        clean: Whether bodies are dropped and joined at all. Without, the first `num_persons` bodies in order of first
+            appearance are the people.
+        num_persons: Most people of a recording.
+        min_body_frames: A body seen in so few frames or fewer is dropped (11: SGN, CTR-GCN).
+        max_width_ratio, max_flat_share: A frame is flat where the body is wider than this times its height; a body that
+            is flat in such a share of its frames is dropped (0.8, 0.69754: SGN, CTR-GCN).
+    """
+
+    clean: bool = True
+    num_persons: int = 2
+    min_body_frames: int = 11
+    max_width_ratio: float = 0.8
+    max_flat_share: float = 0.69754
+
+
+def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) -> tuple[np.ndarray, list[str]]:
     """Assigns bodies to at most `num_persons` people, the one who moves most first.
 
-    1. A body seen in `min_frames` frames or fewer is dropped, unless all are.
+    1. A body seen in `min_body_frames` frames or fewer is dropped, unless all are.
     2. A frame is flat where the body is wider (x) than `max_width_ratio` times its height (y). A body that is flat in
        a share of `max_flat_share` of its frames or more is dropped, unless all are. The motion of the others is the
        smaller of that over all and that over their frames that are not flat.
     3. In order of first appearance, a body continues a person with whom it never shares a frame, the one who is
        nearest where the two tracks come closest in time; if there is none, it is a new person.
-    4. People are ordered by motion, that of their liveliest body.
+    4. People are ordered by motion, that of their liveliest body. Those after `num_persons` are left out.
 
     Args:
         keypoints: (T, P, J, C), finite where valid.
         valid: bool (T, P, J).
+        cleaning: The thresholds, or that nothing is to be cleaned.
 
     Returns:
-        int64 (T, S), S <= num_persons: which body each person is in each frame, -1 where they are not seen.
+        int64 (T, S), S <= num_persons: which body each person is in each frame, -1 where they are not seen; and what
+        became of each body: "person", "continues" (a person who had another id before), "short", "flat", "surplus", or
+        "never seen".
     """
     seen = valid.any(-1)
     bodies = seen.any(0).nonzero()[0].tolist()
+    fates = dict.fromkeys(range(seen.shape[1]), "never seen")
+    if not cleaning.clean:
+        fates |= dict.fromkeys(bodies, "surplus")
+        bodies = sorted(bodies, key=lambda body: seen[:, body].argmax())[: cleaning.num_persons]
+        fates |= dict.fromkeys(bodies, "person")
+        return np.where(seen[:, bodies], bodies, -1).astype(np.int64), list(fates.values())
+
     motion = dict.fromkeys(bodies, 0.0)
+    fates |= dict.fromkeys(bodies, "short")
     if len(bodies) > 1:
-        bodies = [body for body in bodies if seen[:, body].sum() > min_frames] or bodies
+        bodies = [body for body in bodies if seen[:, body].sum() > cleaning.min_body_frames] or bodies
+    fates |= dict.fromkeys(bodies, "flat")
     if len(bodies) > 1:
-        flat = {body: _is_flat(keypoints[:, body], valid[:, body], max_width_ratio) for body in bodies}
-        upright = [body for body in bodies if flat[body][seen[:, body]].mean() < max_flat_share]
+        flat = {body: _is_flat(keypoints[:, body], valid[:, body], cleaning.max_width_ratio) for body in bodies}
+        upright = [body for body in bodies if flat[body][seen[:, body]].mean() < cleaning.max_flat_share]
         bodies = upright or bodies
         for body in bodies:
             motion[body] = body_motion(keypoints[:, body], valid[:, body])
@@ -96,7 +124,45 @@ def select_actors(
         person[seen[:, body]] = body
     # Sorting is stable: equals stay in order of appearance.
     people.sort(key=lambda person: -max(motion[body] for body in set(person.tolist()) - {-1}))
-    return np.stack(people[:num_persons], axis=1) if people else np.zeros((len(keypoints), 0), np.int64)
+    fates |= dict.fromkeys(bodies, "surplus")
+    for person in people[: cleaning.num_persons]:
+        first, *later = dict.fromkeys(person[person >= 0].tolist())
+        fates |= {first: "person"} | dict.fromkeys(later, "continues")
+    actors = np.stack(people[: cleaning.num_persons], axis=1) if people else np.zeros((len(keypoints), 0), np.int64)
+    return actors, list(fates.values())
+
+
+def describe_cleaning(actors: np.ndarray, fates: list[str], body_ids: np.ndarray, seen: np.ndarray) -> dict:
+    """What `select_actors` did to a recording, for a report; empty where every body is a person without a gap.
+
+    Args:
+        actors, fates: What it returned.
+        body_ids: int64 (P,).
+        seen: bool (T, P), in which frames each body is.
+
+    Returns:
+        `bodies`: of each body that is not simply a person, its id, its number of frames and its fate; `gap_frames`: of
+        each person, frames between their first and their last in which they are not seen.
+    """
+    unusual = [
+        {"body_id": int(body_ids[body]), "frames": int(seen[:, body].sum()), "fate": fate}
+        for body, fate in enumerate(fates)
+        if fate != "person"
+    ]
+    gaps = []
+    for person in (actors >= 0).T:
+        frames = person.nonzero()[0]
+        gaps.append(int(frames[-1] - frames[0] + 1 - len(frames)))
+    return {"bodies": unusual, "gap_frames": gaps} if unusual or any(gaps) else {}
+
+
+def count_cleaning(descriptions: list[dict]) -> dict[str, int]:
+    """Of many recordings' `describe_cleaning`: how many have a body of each fate, and how many a gap."""
+    counts = Counter()
+    for description in descriptions:
+        counts.update({body["fate"] for body in description["bodies"]})
+        counts["gap"] += any(description["gap_frames"])
+    return {fate: count for fate, count in sorted(counts.items()) if count}
 
 
 def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -> np.ndarray:
@@ -159,4 +225,12 @@ def fill_gaps(tracks: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return filled
 
 
-__all__ = ["body_motion", "fill_gaps", "select_actors", "valid_joints"]
+__all__ = [
+    "Cleaning",
+    "body_motion",
+    "count_cleaning",
+    "describe_cleaning",
+    "fill_gaps",
+    "select_actors",
+    "valid_joints",
+]

@@ -17,6 +17,7 @@ Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the fi
 import io
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,8 @@ except ImportError:
 
 BODY_COLUMNS = 10
 JOINT_COLUMNS = 12
+# Columns of a joint, first and behind the last, that are read when they are asked for.
+JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
 # Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
 SCAN_BYTES = 1 << 16
 
@@ -67,6 +70,8 @@ class SkeletonRecording:
         fps: Frames per second.
         source: Name of the file, without its folder.
         tracking_state: int8 (T, P, J), 0 not tracked, 1 inferred, 2 tracked; None when it was not asked for.
+        depth_pixels, color_pixels: float32 (T, P, J, 2), where the joint is in the depth and in the colour picture; None
+            when they were not asked for.
     """
 
     keypoints: np.ndarray
@@ -76,6 +81,8 @@ class SkeletonRecording:
     fps: float
     source: str
     tracking_state: np.ndarray | None = None
+    depth_pixels: np.ndarray | None = None
+    color_pixels: np.ndarray | None = None
 
 
 def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
@@ -90,7 +97,7 @@ def read_skeleton(
     *,
     layout: str = "kinect25",
     fps: float = 30.0,
-    with_tracking_state: bool = False,
+    keep: Collection[str] = (),
 ) -> SkeletonRecording:
     """Reads a `.skeleton` file, or one of UAV-Human's `.txt` files with `layout="coco17"`.
 
@@ -101,36 +108,38 @@ def read_skeleton(
         file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
         layout: Joint layout; every body must have its number of joints.
         fps: Frames per second; the file does not say it.
-        with_tracking_state: Also read the tracking state of each joint.
+        keep: What else to read of each joint, of `JOINT_EXTRAS`.
 
     Raises:
         SkeletonFileError: Truncated, lines too many, a wrong number of joints or columns, a token that is not a
             number, a body id outside int64 or twice in one frame. NaN is a number and is kept.
+        ValueError: `keep` names something else.
         OSError: The file cannot be read.
     """
+    unknown = sorted(set(keep) - set(JOINT_EXTRAS))
+    if unknown:
+        raise ValueError(f"keep: expected some of {', '.join(JOINT_EXTRAS)}; got {unknown[0]!r}")
     num_joints = get_layout(layout).num_joints
     path, data = read_content(file)
-    bodies = _scan_columns(data, num_joints, with_tracking_state)
+    bodies = _scan_columns(data, num_joints, keep)
     if bodies is None:
-        bodies = _read_lines(path, data, num_joints, layout, with_tracking_state)
-    body_counts, body_ids, coordinates, states = bodies
+        bodies = _read_lines(path, data, num_joints, layout, keep)
+    body_counts, body_ids, columns = bodies
 
     frame = np.repeat(np.arange(len(body_counts)), body_counts)
     distinct, first, slot = np.unique(body_ids, return_index=True, return_inverse=True)
     by_appearance = np.argsort(first)
     slot = np.argsort(by_appearance)[slot]
     shape = (len(body_counts), len(distinct), num_joints)
-    keypoints = np.zeros((*shape, 3), np.float32)
     present = np.zeros(shape[:2], bool)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(token)) is
-        keypoints[frame, slot] = coordinates
     present[frame, slot] = True
-    tracking_state = None
-    if with_tracking_state:
-        tracking_state = np.zeros(shape, np.int8)
-        tracking_state[frame, slot] = states
+    arrays = {}
+    for name, values in columns.items():
+        arrays[name] = np.zeros((*shape, *values.shape[2:]), np.int8 if name == "tracking_state" else np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(token)) is
+            arrays[name][frame, slot] = values
     return SkeletonRecording(
-        keypoints, present, distinct[by_appearance], layout, float(fps), path.name, tracking_state
+        arrays.pop("keypoints"), present, distinct[by_appearance], layout, float(fps), path.name, **arrays
     )
 
 
@@ -150,11 +159,11 @@ def parse_numbers(text: bytes, edges: np.ndarray, kind: pa.DataType) -> np.ndarr
 
 
 # What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
-# (F,), their ids int64 (N,), x y z float64 (N, J, 3), tracking states (N, J) or None.
-_Bodies = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+# (F,), their ids int64 (N,), and "keypoints", x y z float64 (N, J, 3), with whatever is kept beside them.
+_Bodies = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
-def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _Bodies | None:
+def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodies | None:
     """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form.
 
     Plain is what the data sets ship: numbers with one space between them, one kind of line end, and lines that follow
@@ -222,18 +231,21 @@ def _scan_columns(data: bytes, num_joints: int, with_tracking_state: bool) -> _B
             or len(set(zip(in_frame.tolist(), body_ids.tolist(), strict=True))) != len(body)
         ):
             return None
-        coordinates = parse(joint, 0, 3, pa.float64()).reshape(len(body), num_joints, 3)
-        states = None
-        if with_tracking_state:
-            states = parse(joint, JOINT_COLUMNS - 1, 1, pa.int8()).reshape(len(body), num_joints)
+        kept = {"keypoints": parse(joint, 0, 3, pa.float64()).reshape(len(body), num_joints, 3)}
+        for name in keep:
+            first, last = JOINT_EXTRAS[name]
+            kind = pa.int8() if name == "tracking_state" else pa.float64()
+            kept[name] = parse(joint, first, last - first, kind).reshape(len(body), num_joints, -1)
+        if "tracking_state" in kept:
+            kept["tracking_state"] = states = kept["tracking_state"][..., 0]
             if ((states < 0) | (states > 2)).any():
                 return None
     except (pa.ArrowInvalid, IndexError, ValueError):
         return None
-    return body_counts, body_ids, coordinates, states
+    return body_counts, body_ids, kept
 
 
-def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_tracking_state: bool) -> _Bodies:
+def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Collection[str]) -> _Bodies:
     """Reads a file line by line, and knows the line of whatever is wrong."""
     lines = data.rstrip().split(b"\n")
     position = 0
@@ -241,7 +253,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_trac
     def refuse(found: str, expected: str):
         raise SkeletonFileError(path, position, found, expected)
 
-    def columns(count: int, what: str) -> list[bytes]:
+    def line(count: int, what: str) -> list[bytes]:
         nonlocal position
         position += 1
         if position > len(lines) or not data.strip():
@@ -266,14 +278,15 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_trac
         return value if least <= value <= most else refuse(str(value), f"{what} between {least} and {most}")
 
     def count(what: str) -> int:
-        return integer(columns(1, what)[0], what, 0, 2**63 - 1)
+        return integer(line(1, what)[0], what, 0, 2**63 - 1)
 
-    body_counts, body_ids, coordinates, states = [], [], [], []
+    body_counts, body_ids = [], []
+    kept = {name: [] for name in ("keypoints", *keep)}
     for frame in range(count("the number of frames")):
         body_counts.append(count(f"the number of bodies in frame {frame}"))
         in_frame = set()
         for _ in range(body_counts[-1]):
-            body_id = integer(columns(BODY_COLUMNS, f"a body of frame {frame}")[0], "a body id", -(2**63), 2**63 - 1)
+            body_id = integer(line(BODY_COLUMNS, f"a body of frame {frame}")[0], "a body id", -(2**63), 2**63 - 1)
             if body_id in in_frame:
                 refuse(f"body {body_id} a second time", f"another body in frame {frame}")
             in_frame.add(body_id)
@@ -282,22 +295,24 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, with_trac
             if found != num_joints:
                 refuse(f"{found} joints", f"{num_joints} joints (layout {layout})")
             for _ in range(num_joints):
-                row = columns(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
-                coordinates.append([number(token, float, "a coordinate") for token in row[:3]])
-                if with_tracking_state:
-                    states.append(integer(row[-1], "a tracking state", 0, 2))
+                row = line(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
+                kept["keypoints"].append([number(token, float, "a coordinate") for token in row[:3]])
+                for name in keep:
+                    if name == "tracking_state":
+                        kept[name].append(integer(row[-1], "a tracking state", 0, 2))
+                    else:
+                        kept[name].append(
+                            [number(token, float, "a pixel") for token in row[slice(*JOINT_EXTRAS[name])]]
+                        )
     if position < len(lines):
         position += 1
         while not lines[position - 1].strip():
             position += 1
         refuse(_quote(lines[position - 1]), f"the end of the file after {len(body_counts)} frames")
-    num_bodies = len(body_ids)
-    return (
-        np.array(body_counts, np.int64),
-        np.array(body_ids, np.int64),
-        np.array(coordinates, np.float64).reshape(num_bodies, num_joints, 3),
-        np.array(states, np.int8).reshape(num_bodies, num_joints) if with_tracking_state else None,
-    )
+    per_body = (len(body_ids), num_joints)
+    widths = {name: () if name == "tracking_state" else (2,) for name in keep} | {"keypoints": (3,)}
+    columns = {name: np.array(values, np.float64).reshape(*per_body, *widths[name]) for name, values in kept.items()}
+    return np.array(body_counts, np.int64), np.array(body_ids, np.int64), columns
 
 
 def _quote(text: bytes, length: int = 40) -> str:

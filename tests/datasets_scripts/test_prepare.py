@@ -8,7 +8,9 @@ import sys
 import time
 
 import datasets
+import numpy as np
 import pytest
+from skeleton_people import person, skeleton_text
 
 from action_llm_datasets import prepare as module
 from action_llm_datasets.load import load_action_dataset
@@ -83,6 +85,103 @@ def test_what_is_left_out_is_counted_named_and_shown(simulated, tmp_path):
     (source / broken).write_bytes((simulated / broken).read_bytes())
     with pytest.raises(PreparationError, match="was made of other files"):
         prepare("simulated-xsub", source, tmp_path / "out", num_proc=1)
+
+
+def test_people_in_place_of_bodies(ntu_source, tmp_path):
+    """Two people, one of whom gets a new id after a gap, and a body in the furniture: both kinds of rows, one account."""
+    raw = prepare("ntu60-xsub", ntu_source, tmp_path / "raw", num_proc=1)["ntu60-xsub"]
+    clean = prepare("ntu60-xsub", ntu_source, tmp_path / "clean", num_proc=1, clean=True)["ntu60-xsub"]
+    bodies = [{"body_id": 12, "frames": 8, "fate": "short"}, {"body_id": 13, "frames": 15, "fate": "continues"}]
+    found = {"sample_id": "S001C001P001R001A050", "bodies": bodies, "gap_frames": [0, 10]}
+    assert raw["cleaning"]["recordings"] == clean["cleaning"]["recordings"] == [found]
+    assert raw["cleaning"]["counts"] == {"continues": 1, "gap": 1, "short": 1}
+    assert raw["cleaning"]["convention"]["min_body_frames"] == 11
+    assert (raw["cleaning"]["applied"], clean["cleaning"]["applied"]) == (False, True)
+    every = read(tmp_path / "raw", "ntu60-xsub", tmp_path / "cache")["train"][0]
+    people = read(tmp_path / "clean", "ntu60-xsub", tmp_path / "cache")["train"][0]
+    assert every["shape"] == [40, 4, 25, 3] and every["body_ids"] == [10, 11, 12, 13]
+    assert people["shape"] == [40, 2, 25, 3] and people["body_ids"] == [10, 11]
+    every, people = (np.reshape(row["keypoints"], row["shape"]) for row in (every, people))
+    np.testing.assert_array_equal(people[:, 0], every[:, 0])
+    np.testing.assert_array_equal(people[:15, 1], every[:15, 1])
+    assert not people[15:25, 1].any()
+    np.testing.assert_array_equal(people[25:, 1], every[25:, 3])
+    page = (tmp_path / "raw" / "report.html").read_text()
+    assert "Not applied: rows hold all bodies" in page and "8 frames" not in page and "11 frames or fewer" in page
+    assert "Applied: rows hold people." in (tmp_path / "clean" / "report.html").read_text()
+    assert raw["classes"]["train"]["punching/slapping other person"] == 1
+
+
+@pytest.fixture
+def ntu_source(tmp_path):
+    bodies = [
+        (10, 0, person(40, activity=0.5)), (11, 0, person(15, seed=1, place=(1, 0, 3))),
+        (12, 3, person(8, seed=2, place=(2, 0, 3))), (13, 25, person(15, seed=3, place=(1, 0, 3))),
+    ]  # fmt: skip
+    frames = [
+        [
+            (body_id, [[*map(float, joint), *[0] * 8, 2] for joint in body[frame - start]])
+            for body_id, start, body in bodies
+            if start <= frame < start + len(body)
+        ]
+        for frame in range(40)
+    ]
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "S001C001P001R001A050.skeleton").write_text(skeleton_text(frames))
+    return tmp_path / "source"
+
+
+def test_what_can_be_kept_of_each_joint(ntu_source, tmp_path):
+    prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, keep=("tracking_state", "color_pixels"))
+    row = read(tmp_path / "out", "ntu60-xsub", tmp_path / "cache")["train"][0]
+    assert np.reshape(row["tracking_state"], row["shape"][:3])[20].tolist() == [[2] * 25, [0] * 25, [0] * 25, [0] * 25]
+    assert len(row["color_pixels"]) == 40 * 4 * 25 * 2 and "depth_pixels" not in row
+    with pytest.raises(
+        ValueError, match="keep: ntu60-xsub has depth_pixels, color_pixels, tracking_state; got 'pixels'"
+    ):
+        prepare("ntu60-xsub", ntu_source, tmp_path / "other", num_proc=1, keep=("pixels",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["clean=true", "min_body_frames=20"], {"clean": True, "min_body_frames": 20}),
+        (['keep=["tracking_state"]', "skip_missing=false"], {"keep": ("tracking_state",), "skip_missing": False}),
+        (["max_width_ratio=1"], {"max_width_ratio": 1.0}),
+        (["skeletons=some/folder"], {"skeletons": "some/folder"}),
+    ],
+)
+def test_settings_on_the_command_line(arguments, settings):
+    assert module._settings("ntu60-xsub", arguments) == settings
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("cleen=true", "--set: ntu60-xsub has .*clean.*; found 'cleen=true'"),
+        ("clean", "found 'clean'"),
+        ("clean=yes", "--set clean: expected a value like false, found 'yes'"),
+        ("min_body_frames=1.5", "--set min_body_frames: expected a value like 11, found '1.5'"),
+        ("protocol=x", "--set: ntu60-xsub has"),
+    ],
+)
+def test_wrong_settings_on_the_command_line(argument, message):
+    with pytest.raises(ValueError, match=message):
+        module._settings("ntu60-xsub", [argument])
+
+
+@pytest.mark.real_data
+def test_two_people_stay_apart(real_data, tmp_path):
+    """S001C003P008R002A058: ids that differ by 4 at 2^56, where float64 steps by 16."""
+    for clean in (False, True):
+        output = tmp_path / str(clean)
+        prepare("ntu60-xsub", real_data / "ntu_rgbd" / "skeletons", output, num_proc=1, clean=clean)
+        rows = read(output, "ntu60-xsub", tmp_path / "cache")["train"]
+        row = next(row for row in rows if row["sample_id"] == "S001C003P008R002A058")
+        assert sorted(row["body_ids"]) == [72057594037944734, 72057594037944738]
+        people = np.reshape(row["keypoints"], row["shape"])
+        assert people.shape == (70, 2, 25, 3)
+        assert np.linalg.norm(people[:, 0, 0] - people[:, 1, 0], axis=-1).min() > 0.3  # metres between their pelvises
 
 
 def test_the_card_says_what_it_is(simulated, tmp_path):

@@ -120,7 +120,7 @@ def test_text_reads_back_to_the_bit(tmp_path):
     second = Track(FIRST_BODY_ID + 2, joints[::-1] + np.float32(0.5), state, np.array([0, 0, 0, 1, 1, 0], bool))
     path = tmp_path / "S001C001P001R001A001.skeleton"
     path.write_bytes(skeleton_text([first, second]))
-    recording = read_skeleton(path, with_tracking_state=True)
+    recording = read_skeleton(path, keep=["tracking_state"])
     assert recording.body_ids.tolist() == [FIRST_BODY_ID + 1, FIRST_BODY_ID + 2]  # one apart: no float64 tells them
     for person, track in enumerate((first, second)):
         np.testing.assert_array_equal(recording.present[:, person], track.present)

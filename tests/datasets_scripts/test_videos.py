@@ -1,15 +1,17 @@
 """Videos have the splits and labels of the skeletons of the same names; what is no video is skipped and named."""
 
+import json
 import zipfile
 
 import pytest
+from tiny_videos import tiny_video
 
 from action_llm_datasets.building import open_source
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_missing_skeletons, parse_ntu_name
 from action_llm_datasets.videos import NTUVideos
 
-AVI, MP4 = b"RIFF\x00\x00\x00\x00AVI LIST", b"\x00\x00\x00\x20ftypisom\x00\x00"
+AVI, MP4 = tiny_video(container="avi"), tiny_video()
 
 
 def write(folder, **files):
@@ -32,8 +34,11 @@ def test_rows(tmp_path):
     train, test = splits["train"][0], splits["test"][0]
     assert (train["sample_id"], train["video"]) == ("S001C001P001R001A001", "S001C001P001R001A001_rgb.avi")
     assert (train["label"], test["label"], test["camera"], test["performer"]) == (0, 49, 2, 3)
+    assert (train["num_frames"], train["video_fps"], train["width"], train["height"]) == (6, 30.0, 48, 32)
+    assert train["seconds"] == pytest.approx(0.2)
     assert set(train) == {
-        "sample_id", "video", "label", "held_out", "setup", "camera", "performer", "replication", "action"
+        "sample_id", "video", "num_frames", "video_fps", "seconds", "width", "height",
+        "label", "held_out", "setup", "camera", "performer", "replication", "action",
     }  # fmt: skip
 
 
@@ -57,14 +62,16 @@ def test_what_is_no_video_is_skipped(tmp_path):
         S001C001P001R001A004_rgb__avi=AVI,
         S001C001P001R001A004_depth__avi=AVI,
         S001C001P001R001A061_rgb__avi=AVI,
+        S001C001P001R001A005_rgb__mp4=MP4[:-1000],
     )
     files = {
         entry["file"]: entry["reason"] for entry in builder("ntu60-xsub-video", folder, tmp_path / "c").report["files"]
     }
-    assert "found an empty file, expected an MP4, AVI" in files["S001C001P001R001A002_rgb.avi"]
-    assert "found a beginning b'<html>" in files["S001C001P001R001A003_rgb.mp4"]
+    assert "found an empty file, expected a video" in files["S001C001P001R001A002_rgb.avi"]
+    assert "found Invalid data" in files["S001C001P001R001A003_rgb.mp4"]
+    assert "found Invalid data" in files["S001C001P001R001A005_rgb.mp4"]
     assert "has the same name as S001C001P001R001A004_depth.avi" in files["S001C001P001R001A004_rgb.avi"]
-    assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 4
+    assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 5
 
 
 def test_members_of_archives(tmp_path):
@@ -98,9 +105,80 @@ def test_the_other_data_sets(tmp_path, protocol, name, split):
 
 def test_every_protocol_of_skeletons_has_its_videos():
     for name in PROTOCOLS:
-        if not name.startswith(("simulated", "folder")) and "video" not in name:
+        if "video" not in name:
             assert f"{name}-video" in PROTOCOLS
             assert [c.replace("-video", "") for c in PROTOCOLS[f"{name}-video"][1]] == PROTOCOLS[name][1]
+
+
+def test_videos_with_their_skeletons(tmp_path):
+    """Six frames of skeleton beside videos of as many, of a few more, of far more, and of none."""
+    text = "6\n" + "".join(
+        "1\n72057594037931101 0 1 1 1 1 0 0 0 2\n25\n" + "0.5 1.5 3 0 0 0 0 0 0 0 0 2\n" * 25 for _ in range(6)
+    )
+    skeletons = tmp_path / "skeletons"
+    skeletons.mkdir()
+    for action in (1, 2, 3):
+        (skeletons / f"S001C001P001R001A00{action}.skeleton").write_text(text)
+    folder = write(
+        tmp_path / "rgb",
+        S001C001P001R001A001_rgb__avi=AVI,
+        S001C001P001R001A002_rgb__mp4=tiny_video(20),
+        S001C001P001R001A003_rgb__mp4=tiny_video(22),
+        S001C001P001R001A004_rgb__avi=AVI,
+    )
+    made = NTUVideos(
+        config_name="ntu60-xsub-video", data_dir=folder, cache_dir=str(tmp_path / "cache"), skeletons=str(skeletons)
+    )
+    made.download_and_prepare()
+    rows = made.as_dataset()["train"]
+    assert rows["sample_id"] == ["S001C001P001R001A001", "S001C001P001R001A002"]
+    assert rows[0]["shape"] == [6, 1, 25, 3] and rows[0]["video"] == "S001C001P001R001A001_rgb.avi"
+    reasons = {entry["kind"]: entry["reason"] for entry in made.report["files"]}
+    assert reasons == {
+        "length": "S001C001P001R001A003_rgb.mp4: 0.73 s of video (22 frames), 0.20 s of skeleton (6 frames)",
+        "no skeleton": f"S001C001P001R001A004_rgb.avi: no skeleton of S001C001P001R001A004 in {skeletons}",
+    }
+    before = made.hash
+    (skeletons / "S001C001P001R001A003.skeleton").unlink()
+    again = NTUVideos(
+        config_name="ntu60-xsub-video", data_dir=folder, cache_dir=str(tmp_path / "cache"), skeletons=str(skeletons)
+    )
+    assert again.hash != before
+
+
+def test_settings_of_skeletons_are_not_for_videos(tmp_path):
+    folder = write(tmp_path / "rgb", S001C001P001R001A001_rgb__avi=AVI)
+    with pytest.raises(ValueError, match="ntu60-xsub-video has none without `skeletons`"):
+        load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache", clean=True)
+    (folder / "S001C001P001R001A001.skeleton").write_text("0\n")
+    with pytest.raises(ValueError, match="skeletons: ntu60-xsub has skeletons already"):
+        load_action_dataset("ntu60-xsub", folder, cache_dir=tmp_path / "cache", skeletons=str(folder))
+
+
+def test_videos_of_ones_own(tmp_path):
+    folder = write(tmp_path / "mine", a__mp4=MP4, more__webm=tiny_video(container="webm"), b__npy=b"x")
+    table = "file_name,label,split,place\na.mp4,wave,train,1\nmore.webm,fall,test,2\nb.npy,fall,test,2\nc.avi,fall,test,2\n"
+    (folder / "metadata.csv").write_text(table)
+    splits = load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
+    row = splits["test"][0]
+    assert (row["sample_id"], row["video"], row["place"], row["label"]) == ("more", "more.webm", 2, 0)
+    assert splits["train"].features["label"].names == ["fall", "wave"]
+    report = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())
+    reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
+    assert reasons["b.npy"].endswith("b.npy is none of .mp4, .avi, .mkv, .webm, which folder-video is for")
+    assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
+
+
+@pytest.mark.real_data
+def test_rgb_of_ntu_has_the_length_of_its_skeletons(real_data, tmp_path):
+    source = real_data / "ntu_rgbd"
+    splits = load_action_dataset(
+        "ntu60-xsub-video", source / "rgb", cache_dir=tmp_path, skeletons=str(source / "skeletons")
+    )
+    rows = {row["sample_id"]: row for row in splits["train"]}
+    assert {name: (row["num_frames"], row["shape"][0]) for name, row in rows.items()} == {
+        "S001C001P001R001A001": (103, 103), "S001C001P001R001A050": (74, 74),
+    }  # fmt: skip
 
 
 @pytest.mark.real_data

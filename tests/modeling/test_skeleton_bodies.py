@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skeleton_people import frames_of, person, plain, recording
 
-from action_llm.skeleton_bodies import valid_joints
+from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 
 
 def seen_ids(made, **kwargs):
@@ -51,6 +51,48 @@ def test_flat_bodies_are_dropped_unless_they_are_all_there_is():
     # Somebody who falls is flat in some frames only.
     falling = np.concatenate([person(20), person(20)[..., [1, 0, 2]]])
     assert -1 not in seen_ids(recording([(0, falling), (0, person(40, place=(1, 0, 3)))]))[30]
+
+
+def cleaned(made, **settings):
+    actors, fates = select_actors(made.keypoints, valid_joints(made.keypoints, made.present), Cleaning(**settings))
+    return actors, fates, describe_cleaning(actors, fates, made.body_ids, made.present)
+
+
+def test_what_became_of_each_body():
+    table = person(20, activity=0.2)[..., [1, 0, 2]]
+    bodies = [
+        (0, person(90, activity=0.5)), (0, person(20, seed=1, place=(1, 0, 3))), (30, person(11, place=(2, 0, 3))),
+        (60, person(30, seed=2, place=(1, 0, 3))), (5, table), (0, person(90, seed=3, activity=0.01, place=(-1, 0, 3))),
+    ]  # fmt: skip
+    made = recording(bodies, ids=[10, 11, 12, 13, 14, 15])
+    actors, fates, said = cleaned(made)
+    assert fates == ["person", "person", "short", "continues", "flat", "surplus"]
+    assert actors[:, 0].tolist() == [0] * 90
+    assert actors[:, 1].tolist() == [1] * 20 + [-1] * 40 + [3] * 30
+    assert said == {
+        "bodies": [
+            {"body_id": 12, "frames": 11, "fate": "short"}, {"body_id": 13, "frames": 30, "fate": "continues"},
+            {"body_id": 14, "frames": 20, "fate": "flat"}, {"body_id": 15, "frames": 90, "fate": "surplus"},
+        ],
+        "gap_frames": [0, 40],
+    }  # fmt: skip
+    assert cleaned(recording([(0, person(20))]))[2] == {}
+    _, _, other = cleaned(recording([(0, person(20)), (40, person(20))], ids=[5, 5]))
+    assert other == {"bodies": [], "gap_frames": [20]}
+    assert count_cleaning([said, other, said]) == {"continues": 2, "flat": 2, "gap": 3, "short": 2, "surplus": 2}
+
+
+def test_without_cleaning_bodies_are_people_in_order_of_appearance():
+    table = person(20, activity=0.2)[..., [1, 0, 2]]
+    made = recording([(5, person(60, activity=0.5)), (0, table), (30, person(5, place=(2, 0, 3)))], ids=[10, 11, 12])
+    actors, fates, _ = cleaned(made, clean=False)
+    assert fates == ["person", "person", "surplus"]
+    assert actors[:, 0].tolist() == [1] * 20 + [-1] * 45 and actors[:, 1].tolist() == [-1] * 5 + [0] * 60
+    assert cleaned(made)[1] == ["person", "flat", "short"]
+    # The same through an extractor: the table is a person, and first.
+    assert seen_ids(made, clean=False, max_gap=0.0)[5] == [1, 0]
+    with pytest.raises(ValueError, match="clean: expected true or false, got 'no'"):
+        plain(clean="no")
 
 
 def _selection_by_loops(made):

@@ -49,6 +49,18 @@ def assert_equals_naive(path, layout):
     return recording
 
 
+EVERYTHING = sorted(skeleton_files.JOINT_EXTRAS)
+
+
+def assert_same_bodies(scanned, read):
+    """What the fast way and the careful one return."""
+    for fast, slow in zip(scanned[:-1], read[:-1], strict=True):
+        np.testing.assert_array_equal(fast, slow)
+    assert set(scanned[-1]) == set(read[-1])
+    for name, fast in scanned[-1].items():
+        np.testing.assert_array_equal(fast, read[-1][name])
+
+
 numbers = st.one_of(
     st.floats(width=32).map(repr),
     st.floats().map(repr),
@@ -71,14 +83,12 @@ def test_reads_what_a_naive_reader_reads(tmp_path_factory, frames, end):
 
 
 @settings(max_examples=60, deadline=None)
-@given(frames=recordings, states=st.booleans())
-def test_both_ways_of_reading_agree(frames, states):
+@given(frames=recordings, keep=st.sets(st.sampled_from(EVERYTHING)))
+def test_both_ways_of_reading_agree(frames, keep):
     text = skeleton_text(frames).encode()
-    scanned = skeleton_files._scan_columns(text, 13, states)
-    read = skeleton_files._read_lines(Path("x"), text, 13, "lcrnet13", states)
-    assert scanned is not None
-    for fast, slow in zip(scanned, read, strict=True):
-        np.testing.assert_array_equal(fast, slow)
+    scanned = skeleton_files._scan_columns(text, 13, keep)
+    assert set(scanned[-1]) == {"keypoints", *keep}
+    assert_same_bodies(scanned, skeleton_files._read_lines(Path("x"), text, 13, "lcrnet13", keep))
 
 
 FRAMES = [[body()], [], [body(), body(7, start=300.5)], [body(7, start=0.25)]]
@@ -116,7 +126,7 @@ def test_blanks_and_line_ends_do_not_matter(tmp_path, change):
 
 def test_plain_files_take_the_fast_way():
     for end in ("\n", "\r\n"):
-        assert skeleton_files._scan_columns(skeleton_text(FRAMES, end).encode(), 17, True) is not None
+        assert skeleton_files._scan_columns(skeleton_text(FRAMES, end).encode(), 17, ["tracking_state"]) is not None
 
 
 def test_ids_that_no_float_tells_apart_stay_apart(tmp_path):
@@ -135,10 +145,25 @@ def test_tracking_states(tmp_path):
     path = tmp_path / "a.skeleton"
     for end in ("\n", "\r\n", " \n"):
         path.write_bytes(skeleton_text(FRAMES, end).encode())
-        recording = read_skeleton(path, layout="coco17", with_tracking_state=True)
+        recording = read_skeleton(path, layout="coco17", keep=["tracking_state"])
         assert recording.tracking_state.dtype == np.int8
         expected = recording.present[..., None] * (np.arange(17) % 3)
         np.testing.assert_array_equal(recording.tracking_state, expected)
+
+
+def test_pixels_of_both_pictures(tmp_path):
+    path = tmp_path / "a.skeleton"
+    rows = [[*range(start, start + 11), 2] for start in range(17)]  # a column counts on from the one before
+    for end in ("\n", "\r\n", " \n"):
+        path.write_bytes(skeleton_text([[(5, rows)], []], end).encode())
+        recording = read_skeleton(path, layout="coco17", keep=["color_pixels", "depth_pixels"])
+        start = np.arange(17)
+        assert recording.depth_pixels.shape == recording.color_pixels.shape == (2, 1, 17, 2)
+        np.testing.assert_array_equal(recording.depth_pixels[0, 0], np.stack([start + 3, start + 4], 1))
+        np.testing.assert_array_equal(recording.color_pixels[0, 0], np.stack([start + 5, start + 6], 1))
+        assert not recording.color_pixels[1].any() and recording.tracking_state is None
+    with pytest.raises(ValueError, match=r"keep: expected some of .*color_pixels.*; got 'colour'"):
+        read_skeleton(path, layout="coco17", keep=["colour"])
 
 
 def test_readable_extremes(tmp_path):
@@ -236,7 +261,7 @@ def test_bad_tracking_states_are_seen_when_asked_for(tmp_path):
         path.write_text(with_line(6, f"0.1 0.2 0.3 1 1 1 1 0 0 0 0 {state}"))
         read_skeleton(path, layout="coco17")
         with pytest.raises(SkeletonFileError, match="line 6: expected a tracking state"):
-            read_skeleton(path, layout="coco17", with_tracking_state=True)
+            read_skeleton(path, layout="coco17", keep=["tracking_state"])
 
 
 @settings(max_examples=80, deadline=None)
@@ -277,14 +302,14 @@ def test_damage_is_never_read_two_ways(data):
             st.binary(max_size=2), st.sampled_from([b"1", b"0", b"-", b" ", b"\n", b"\r\n", b"\r", b"9" * 18, b"e9"])
         )
     )
-    scanned = skeleton_files._scan_columns(bytes(text), 17, True)
+    scanned = skeleton_files._scan_columns(bytes(text), 17, EVERYTHING)
     try:
-        read = skeleton_files._read_lines(Path("x"), bytes(text), 17, "coco17", True)
+        read = skeleton_files._read_lines(Path("x"), bytes(text), 17, "coco17", EVERYTHING)
     except SkeletonFileError as error:
         assert scanned is None, error
     else:
-        for fast, slow in zip(scanned or read, read, strict=True):
-            np.testing.assert_array_equal(fast, slow)
+        if scanned is not None:
+            assert_same_bodies(scanned, read)
 
 
 def test_missing_files_and_layouts(tmp_path):
@@ -300,7 +325,7 @@ def test_real_files(real_data):
     assert len(paths) >= 9
     for path in paths:
         recording = assert_equals_naive(path, "kinect25")
-        assert skeleton_files._scan_columns(path.read_bytes(), 25, True) is not None
+        assert skeleton_files._scan_columns(path.read_bytes(), 25, EVERYTHING) is not None
         assert np.isfinite(recording.keypoints).all()
 
 
@@ -366,7 +391,7 @@ def test_uav_human(tmp_path):
     for end in ("\n", "\r\n", " \n"):  # the fast way and the other
         text = uav_human_text([1] * 300 + [2, 0, 2, 0, 1]).replace("\n", end).encode()
         path.write_bytes(text)
-        assert (skeleton_files._scan_columns(text, 17, False) is None) == (end == " \n")
+        assert (skeleton_files._scan_columns(text, 17, ()) is None) == (end == " \n")
         recording = assert_equals_naive(path, "coco17")
         assert recording.keypoints.shape == (305, 2, 17, 3)
         assert recording.body_ids.tolist() == [0, 1] and recording.present.sum(0).tolist() == [303, 2]

@@ -1,0 +1,104 @@
+"""Recordings of skeletons as videos: what is drawn, what goes with it, and what happens twice."""
+
+import json
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from skeleton_people import person
+
+from action_llm.video_files import read_video_info
+from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.render import RenderFolderError, render, video_name
+from action_llm_datasets.rendering import render_frames
+
+
+@pytest.fixture(scope="module")
+def videos(simulated, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    render("simulated-xsub", simulated, folder, size=64, num_proc=1)
+    return folder
+
+
+def test_videos_are_a_data_set_with_the_rows_of_the_skeletons(simulated, videos, tmp_path):
+    drawn = load_action_dataset("simulated-xsub-video", videos, cache_dir=tmp_path, skeletons=str(simulated))
+    recorded = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path)
+    for split in recorded:
+        assert drawn[split]["sample_id"] == recorded[split]["sample_id"]
+        assert drawn[split]["label"] == recorded[split]["label"]
+        assert drawn[split]["num_frames"] == [shape[0] for shape in recorded[split]["shape"]]
+    assert (videos / "SIMULATED.txt").read_text().startswith("SIMULATED RECORDINGS")
+
+
+def test_frames_are_those_that_are_rendered(simulated, videos, tmp_path):
+    row = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path, clean=True)["train"][0]
+    expected = render_frames(np.reshape(row["keypoints"], row["shape"]), size=(64, 64))
+    with av.open(str(videos / f"{row['sample_id']}.mp4")) as container:
+        assert container.streams.video[0].average_rate == 30
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert frames.shape == expected.shape
+    assert np.abs(frames.astype(int) - expected).mean() < 6  # of 255; the codec keeps half the colours
+    assert (expected != expected[0, 0, 0]).any(-1).mean() > 0.03
+
+
+def test_a_second_run_draws_what_is_missing(simulated, videos):
+    lost = min(videos.glob("*.mp4"))
+    content, others = lost.read_bytes(), {path: path.stat().st_mtime_ns for path in videos.glob("*.mp4")}
+    lost.unlink()
+    summary = render("simulated-xsub", simulated, videos, size=64, num_proc=1)
+    assert summary["videos"] == 45 and summary["skipped"] == []
+    assert lost.read_bytes() == content
+    assert all(path.stat().st_mtime_ns == time for path, time in others.items() if path != lost)
+    with pytest.raises(RenderFolderError, match=r"holds other videos: found \{'size': 64\}, asked for \{'size': 32\}"):
+        render("simulated-xsub", simulated, videos, size=32, num_proc=1)
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    source = tmp_path / "mine"
+    (source / "more").mkdir(parents=True)
+    np.save(source / "more" / "a.npy", person(12, "kinect20"))
+    np.save(source / "b.npy", np.zeros((4, 20, 3), np.float32))
+    (source / "skeleton.json").write_text('{"layout": "kinect20", "fps": 12.5, "class_names": ["fall", "wave"]}')
+    (source / "metadata.csv").write_text("file_name,label,split,who\nmore/a.npy,wave,train,x\nb.npy,fall,train,y\n")
+    summary = render("folder", source, tmp_path / "videos", size=32, num_proc=1)
+    assert summary["videos"] == 1
+    assert summary["skipped"] == [{"file": "b.npy", "kind": "no body", "reason": "b.npy: no body in any of 4 frames"}]
+    assert json.loads((tmp_path / "videos" / "rendering.json").read_text()) == summary
+    row = load_action_dataset("folder-video", tmp_path / "videos", cache_dir=tmp_path / "cache")["train"][0]
+    assert (row["video"], row["who"], row["label"], row["num_frames"]) == ("more/a.mp4", "x", 1, 12)
+    assert read_video_info(tmp_path / "videos" / "more" / "a.mp4").fps == 12.5
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/b_pose3d.json", "a/b_pose3d.mp4"),
+        ("all.zip/in/Drink.Fromcup_p02_r00_v03_c01.json", "all/in/Drink.Fromcup_p02_r00_v03_c01.mp4"),
+    ],
+)
+def test_names(path, name):
+    assert video_name(path) == name
+
+
+def test_wrong_arguments(simulated, tmp_path):
+    with pytest.raises(
+        ValueError, match="there is no protocol 'ntu60-xsub-video' of skeletons; there are ntu60-xsub,"
+    ):
+        render("ntu60-xsub-video", simulated, tmp_path)
+    with pytest.raises(ValueError, match="size must be an even number, 16 or more; got 65"):
+        render("simulated-xsub", simulated, tmp_path, size=65)
+
+
+@pytest.mark.slow
+def test_the_command(simulated, tmp_path):
+    command = [sys.executable, "-m", "action_llm_datasets.render", "simulated-xsub", "--size", "32", "--output"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "out"), "--source", str(simulated)], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "45 videos in" in done.stdout, done.stderr
+    failed = subprocess.run(
+        [*command, str(tmp_path / "other"), "--source", str(tmp_path / "none")], capture_output=True, text=True
+    )
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr and "is not a folder" in failed.stderr
