@@ -235,7 +235,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
         for name in keep:
             first, last = JOINT_EXTRAS[name]
             kind = pa.int8() if name == "tracking_state" else pa.float64()
-            kept[name] = parse(joint, first, last - first, kind).reshape(len(body), num_joints, -1)
+            kept[name] = parse(joint, first, last - first, kind).reshape(len(body), num_joints, last - first)
         if "tracking_state" in kept:
             kept["tracking_state"] = states = kept["tracking_state"][..., 0]
             if ((states < 0) | (states > 2)).any():
