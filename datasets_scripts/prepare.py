@@ -357,10 +357,14 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
     if simulated:
         lines += ["**Simulated.** Nobody was recorded: a kinematic simulator of people computed these skeletons.", ""]
     videos = "video" in first.info.features
+    if videos:
+        said = "Paths of the videos below the folder that they were prepared from, a row a recording."
+    elif first.config.clean:
+        said = "The people of each recording, a row a recording (see Cleaning): nothing is resampled, padded or normalised."
+    else:
+        said = "Skeletons as they were recorded, a row a recording: nothing is resampled, padded or normalised."
     lines += [
-        "Paths of the videos below the folder that they were prepared from, a row a recording."
-        if videos
-        else "Skeletons as they were recorded, a row a recording: nothing is resampled, padded or normalised.",
+        said,
         "",
         "```python",
         "from datasets import load_dataset",
@@ -382,6 +386,7 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         "",
         f"`{REPORT_NAME}` lists every name with its reason; `report.html` shows recordings that stand out beside usual ones.",
         "",
+        *_cleaning_lines(first.config.clean, accounts),
         "## Terms",
         "",
         terms,
@@ -393,6 +398,25 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
     if first.CITATION and not simulated:
         lines += ["", "## Citation", "", first.CITATION]
     return "\n".join(lines) + "\n"
+
+
+def _cleaning_lines(applied: bool, accounts: dict[str, dict]) -> list[str]:
+    """The section of the page about bodies and people; none where every recording is plain."""
+    lines = []
+    for config, account in accounts.items():
+        convention = account["cleaning"]["convention"]
+        lines += [
+            f"- {config}: {_FATES[fate].format(**convention)}: {count:,} recordings"
+            for fate, count in account["cleaning"]["counts"].items()
+        ]
+    if not lines:
+        return []
+    said = (
+        "Rows hold people in place of tracked bodies:"
+        if applied
+        else "Rows hold all tracked bodies. Cleaning would find:"
+    )
+    return ["## Cleaning", "", said, "", *lines, "", f"`{REPORT_NAME}` says which recordings.", ""]
 
 
 def push(folder: str | os.PathLike, repository: str, *, public: bool = False) -> str:

@@ -110,6 +110,10 @@ def test_people_in_place_of_bodies(ntu_source, tmp_path):
     assert "Not applied: rows hold all bodies" in page and "8 frames" not in page and "11 frames or fewer" in page
     assert "Applied: rows hold people." in (tmp_path / "clean" / "report.html").read_text()
     assert raw["classes"]["train"]["punching/slapping other person"] == 1
+    card = (tmp_path / "raw" / "README.md").read_text()
+    assert "as they were recorded" in card and "Rows hold all tracked bodies. Cleaning would find:" in card
+    card = (tmp_path / "clean" / "README.md").read_text()
+    assert "as they were recorded" not in card and "- ntu60-xsub: a body seen in 11 frames or fewer" in card
 
 
 @pytest.fixture

@@ -1,0 +1,253 @@
+"""Time of reading recorded skeletons, beside the usual readers, in one run.
+
+    python recipes/benchmarks/benchmark_readers.py --folder nturgb+d_skeletons --output readers
+    python recipes/benchmarks/benchmark_readers.py --output readers     # made-up files of the usual sizes
+
+Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader, the usual one,
+which goes line by line (or through `json`) and puts every number into its place in Python, and the leanest such reader there
+can be, which touches x, y, z only. Results are compared to the bit before anything is timed. The time is that of the
+processor, so that what else runs on the machine counts little; the files are in memory by then. In the end our reader runs
+in one process and in every core's, by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
+"""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+JOINT_FIELDS = (
+    *("x", "y", "z", "depth_x", "depth_y", "color_x", "color_y"),
+    *("orientation_w", "orientation_x", "orientation_y", "orientation_z", "tracking_state"),
+)
+JOINTS = {".skeleton": 25, ".txt": 17, ".json": 13}
+
+
+@dataclass
+class BenchmarkArguments:
+    """What is read, and how often."""
+
+    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
+    folder: str | None = field(default=None, metadata={"help": "folder of recordings; by default files are made up"})
+    max_files: int = field(default=100, metadata={"help": "how many of them, in order of name"})
+    repetitions: int = field(default=15, metadata={"help": "rounds over all files; the median round counts"})
+
+
+# ------------------------------------------------------------------------------------------------------- the usual readers
+
+
+def read_every_field(path):
+    """Line by line into dictionaries: every number of every joint becomes a float under its name."""
+    with open(path) as file:
+        frames = []
+        for _ in range(int(file.readline())):
+            bodies = []
+            for _ in range(int(file.readline())):
+                body = {"id": int(file.readline().split()[0]), "joints": []}
+                for _ in range(int(file.readline())):
+                    values = [float(token) for token in file.readline().split()]
+                    body["joints"].append(dict(zip(JOINT_FIELDS, values, strict=True)))
+                bodies.append(body)
+            frames.append(bodies)
+    tracks = {}
+    for index, bodies in enumerate(frames):
+        for body in bodies:
+            joints = [(joint["x"], joint["y"], joint["z"]) for joint in body["joints"]]
+            tracks.setdefault(body["id"], {})[index] = joints
+    return _stack(tracks, len(frames), JOINTS[Path(path).suffix])
+
+
+def read_coordinates(path):
+    """Line by line, x, y and z only."""
+    with open(path) as file:
+        tracks, num_frames = {}, int(file.readline())
+        for frame in range(num_frames):
+            for _ in range(int(file.readline())):
+                body_id = int(file.readline().split()[0])
+                joints = [[float(x) for x in file.readline().split(" ", 3)[:3]] for _ in range(int(file.readline()))]
+                tracks.setdefault(body_id, {})[frame] = joints
+    return _stack(tracks, num_frames, JOINTS[Path(path).suffix])
+
+
+def _stack(tracks, num_frames, num_joints):
+    import numpy as np
+
+    keypoints = np.zeros((num_frames, len(tracks), num_joints, 3), np.float32)
+    for slot, frames in enumerate(tracks.values()):
+        keypoints[list(frames), slot] = list(frames.values())
+    return keypoints
+
+
+def read_poses_by_joint(path):
+    """`json`, then joint by joint."""
+    import numpy as np
+
+    with open(path) as file:
+        frames = json.load(file)["frames"]
+    keypoints = np.zeros((len(frames), max(map(len, frames)), 13, 3), np.float32)
+    for frame, detections in enumerate(frames):
+        for slot, detection in enumerate(detections):
+            for joint in range(13):
+                for axis in range(3):
+                    keypoints[frame, slot, joint, axis] = detection["pose3d"][axis * 13 + joint]
+    return keypoints
+
+
+def read_poses_by_frame(path):
+    """`json`, then an array a pose."""
+    import numpy as np
+
+    with open(path) as file:
+        frames = json.load(file)["frames"]
+    keypoints = np.zeros((len(frames), max(map(len, frames)), 13, 3), np.float32)
+    for frame, detections in enumerate(frames):
+        for slot, detection in enumerate(detections):
+            keypoints[frame, slot] = np.array(detection["pose3d"]).reshape(3, 13).T
+    return keypoints
+
+
+def readers(suffix):
+    """Name → reader, ours first."""
+    if suffix == ".json":
+        return {
+            "ours": partial(_ours, suffix=suffix),
+            "json, joint by joint": read_poses_by_joint,
+            "json, pose by pose": read_poses_by_frame,
+        }
+    return {
+        "ours": partial(_ours, suffix=suffix),
+        "line by line, every field": read_every_field,
+        "line by line, x y z only": read_coordinates,
+    }
+
+
+def _ours(path, suffix):
+    from action_llm.skeleton_files import read_skeleton
+    from action_llm.smarthome_files import read_smarthome
+
+    if suffix == ".json":
+        return read_smarthome(path).keypoints
+    return read_skeleton(path, layout={".skeleton": "kinect25", ".txt": "coco17"}[suffix]).keypoints
+
+
+# ------------------------------------------------------------------------------------------------------------ made-up files
+
+
+def write_files(folder, count=9):
+    """People standing and shaking, with as many frames, columns and digits as the files of each data set have."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        num_frames, num_bodies = int(generator.integers(45, 125)), 1 + index % 2
+        for suffix, first_id in ((".skeleton", 72057594037931101), (".txt", 0)):
+            lines = [str(num_frames)]
+            for _ in range(num_frames):
+                lines.append(str(num_bodies))
+                for body in range(num_bodies):
+                    lines += [f"{first_id + body} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(JOINTS[suffix])]
+                    numbers = generator.normal(size=(JOINTS[suffix], 7)) * ([1] * 3 + [500] * 4)
+                    lines += [" ".join(f"{value:.7g}" for value in joint) + " 0 0 0 0 2" for joint in numbers]
+            (folder / f"made_up_{index}{suffix}").write_text("\n".join(lines) + "\n")
+        frames = [
+            [{"cumscore": 9.5, "pose2d": one[:26].tolist(), "pose3d": (one[26:] / 300).tolist()}] if one[0] else []
+            for one in generator.uniform(0, 600, (4 * num_frames, 65)) * (generator.random((4 * num_frames, 1)) > 0.1)
+        ]
+        (folder / f"made_up_{index}.json").write_text(json.dumps({"K": 1.0, "njts": 13, "frames": frames}))
+
+
+# -------------------------------------------------------------------------------------------------------------- measurement
+
+
+def measure(paths, suffix, repetitions):
+    """Milliseconds a file of each reader, the median of the rounds."""
+    import numpy as np
+
+    ways = readers(suffix)
+    for path in paths:
+        results = [reader(path) for reader in ways.values()]
+        if not all(np.array_equal(results[0], result, equal_nan=True) for result in results[1:]):
+            raise SystemExit(f"{path.name}: the readers disagree")
+    seconds = {name: [] for name in ways}
+    for _ in range(repetitions):
+        for name, reader in ways.items():
+            start = time.process_time()
+            for path in paths:
+                reader(path)
+            seconds[name].append((time.process_time() - start) / len(paths))
+    return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
+
+
+def _read_all(paths, suffix, times):
+    for _ in range(times):
+        for path in paths:
+            _ours(path, suffix)
+
+
+def measure_processes(paths, suffix, processes, times):
+    """Files a second of our reader in so many processes, by the clock."""
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(_read_all, [paths] * processes, [suffix] * processes, [1] * processes))  # imports
+        start = time.perf_counter()
+        list(pool.map(_read_all, [paths] * processes, [suffix] * processes, [times] * processes))
+        return processes * times * len(paths) / (time.perf_counter() - start)
+
+
+def main(arguments: BenchmarkArguments):
+    import pyarrow
+
+    cores, found = os.cpu_count(), {}
+    with tempfile.TemporaryDirectory() as made_up:
+        if arguments.folder is None:
+            write_files(Path(made_up))
+        for suffix in JOINTS:
+            paths = sorted(Path(arguments.folder or made_up).glob(f"*{suffix}"))[: arguments.max_files]
+            if not paths:
+                continue
+            milliseconds = measure(paths, suffix, arguments.repetitions)
+            speeds = {n: measure_processes(paths, suffix, n, arguments.repetitions) for n in sorted({1, cores})}
+            size = sum(path.stat().st_size for path in paths) / len(paths)
+            found[suffix] = {
+                "files": len(paths),
+                "mean_kilobytes": size / 1e3,
+                "milliseconds_a_file": milliseconds,
+                "files_a_second_by_processes": speeds,
+            }
+    if not found:
+        raise SystemExit(f"no {', '.join(JOINTS)} files in {arguments.folder}")
+    machine = f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, pyarrow {pyarrow.__version__}"
+    kind = "recorded" if arguments.folder else "made up"
+    lines = ["| files | reader | ms a file | × |", "|---|---|---:|---:|"]
+    for suffix, result in found.items():
+        ours = result["milliseconds_a_file"]["ours"]
+        for name, value in result["milliseconds_a_file"].items():
+            title = (
+                f"{result['files']} `{suffix}`, {kind}, {result['mean_kilobytes']:.0f} kB" if name == "ours" else ""
+            )
+            lines.append(f"| {title} | {name} | {value:.2f} | {value / ours:.1f} |")
+    lines += [
+        "",
+        "| files | " + " | ".join(f"{n} process{'es' * (n > 1)}, files a second" for n in sorted({1, cores})) + " |",
+    ]
+    lines.append("|---|" + "---:|" * len({1, cores}))
+    for suffix, result in found.items():
+        speeds = " | ".join(f"{speed:,.0f}" for speed in result["files_a_second_by_processes"].values())
+        lines.append(f"| `{suffix}` | {speeds} |")
+    text = f"{machine}; processor time of one core, median of {arguments.repetitions} rounds.\n\n" + "\n".join(lines)
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    record = {"machine": machine, "kind": kind, "repetitions": arguments.repetitions, "formats": found}
+    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    output.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    (arguments,) = TrlParser(BenchmarkArguments).parse_args_and_config()
+    main(arguments)
