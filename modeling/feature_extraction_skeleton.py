@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
+from .checked_settings import checked, one_of
 from .recording_files import read_recording
 from .skeleton_bodies import Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonRecording
@@ -143,40 +144,40 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         super().__init__(**kwargs)
         self.skeleton_layout = skeleton = get_layout(layout)
         self.layout = skeleton.name if LAYOUTS.get(skeleton.name) == skeleton else skeleton.to_dict()
-        self.num_persons = _checked("num_persons", num_persons, int, 1)
+        self.num_persons = checked("num_persons", num_persons, int, 1)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
         if coordinates not in (2, 3) or coordinates > skeleton.dimensions:
             raise ValueError(f"coordinates: {skeleton.name} has {skeleton.dimensions}, got {coordinates!r}")
         self.coordinates = coordinates
-        self.fps = None if fps is None else _checked("fps", fps, float, above=0)
-        self.length = None if length is None else _checked("length", length, int, 1)
-        self.max_frames = None if max_frames is None else _checked("max_frames", max_frames, int, 1)
-        self.frame_multiple = _checked("frame_multiple", frame_multiple, int, 1)
-        self.center = _one_of("center", center, ("first", "frame", "none"))
+        self.fps = None if fps is None else checked("fps", fps, float, above=0)
+        self.length = None if length is None else checked("length", length, int, 1)
+        self.max_frames = None if max_frames is None else checked("max_frames", max_frames, int, 1)
+        self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1)
+        self.center = one_of("center", center, ("first", "frame", "none"))
         if align_view is None:
             align_view = "yaw" if skeleton.dimensions == 3 else "none"
-        self.align_view = _one_of("align_view", align_view, ("none", "yaw", "full"))
+        self.align_view = one_of("align_view", align_view, ("none", "yaw", "full"))
         if skeleton.dimensions == 2 and align_view != "none":
             raise ValueError(f"align_view: {skeleton.name} is 2-D and cannot be turned, got {align_view!r}")
         if isinstance(scale, str):
-            self.scale = _one_of("scale", scale, ("torso", "none"))
+            self.scale = one_of("scale", scale, ("torso", "none"))
         else:
-            self.scale = _checked("scale", scale, float, above=0)
+            self.scale = checked("scale", scale, float, above=0)
         if not isinstance(clean, bool):
             raise ValueError(f"clean: expected true or false, got {clean!r}")
         self.clean = clean
-        self.min_body_frames = _checked("min_body_frames", min_body_frames, int, 0)
-        self.max_width_ratio = _checked("max_width_ratio", max_width_ratio, float, above=0)
-        self.max_flat_share = _checked("max_flat_share", max_flat_share, float, 0)
-        self.max_gap = _checked("max_gap", max_gap, float, 0)
-        self.augment_rotation = _checked("augment_rotation", augment_rotation, float, 0)
-        self.augment_tilt = _checked("augment_tilt", augment_tilt, float, 0)
-        self.augment_scale = _checked("augment_scale", augment_scale, float, 0)
-        self.augment_bones = _checked("augment_bones", augment_bones, float, 0)
-        self.augment_speed = _checked("augment_speed", augment_speed, float, 0)
-        self.augment_warp = _checked("augment_warp", augment_warp, float, 0, below=1)
-        self.augment_noise = _checked("augment_noise", augment_noise, float, 0)
-        self.augment_mirror = _checked("augment_mirror", augment_mirror, float, 0, 1)
+        self.min_body_frames = checked("min_body_frames", min_body_frames, int, 0)
+        self.max_width_ratio = checked("max_width_ratio", max_width_ratio, float, above=0)
+        self.max_flat_share = checked("max_flat_share", max_flat_share, float, 0)
+        self.max_gap = checked("max_gap", max_gap, float, 0)
+        self.augment_rotation = checked("augment_rotation", augment_rotation, float, 0)
+        self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0)
+        self.augment_scale = checked("augment_scale", augment_scale, float, 0)
+        self.augment_bones = checked("augment_bones", augment_bones, float, 0)
+        self.augment_speed = checked("augment_speed", augment_speed, float, 0)
+        self.augment_warp = checked("augment_warp", augment_warp, float, 0, below=1)
+        self.augment_noise = checked("augment_noise", augment_noise, float, 0)
+        self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
 
     @property
     def cleaning(self) -> Cleaning:
@@ -487,32 +488,6 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
 
 def _settings() -> list[str]:
     return list(SkeletonFeatureExtractor.__init__.__annotations__)
-
-
-def _checked(
-    name: str, value: Any, kind: type, least: float = -math.inf, most: float = math.inf, *, above=None, below=None
-) -> Any:
-    """The value as an int or float, or a ValueError that names the setting."""
-    kinds = (int,) if kind is int else (int, float)
-    in_range = (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and least <= value <= most
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-    if not in_range:
-        bounds = [f"at least {least}"] * math.isfinite(least) + [f"at most {most}"] * math.isfinite(most)
-        bounds += [f"above {above}"] * (above is not None) + [f"below {below}"] * (below is not None)
-        raise ValueError(f"{name}: expected {kind.__name__} {' and '.join(bounds)}, got {value!r}")
-    return kind(value)
-
-
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
-    return value
 
 
 def _generator(seed: int, array: np.ndarray) -> np.random.Generator:

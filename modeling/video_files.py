@@ -1,13 +1,29 @@
-"""Video files: what their containers say, without decoding anything. PyAV brings its codecs in its wheel."""
+"""Video files, folders of frames and arrays of frames: what is in them, and their frames at given times.
+
+Files are read by PyAV, which brings its codecs in its wheel. A reader seeks to the key frame before the first time that it is
+asked for and decodes from there; it holds one frame, and the frames that were asked for, however long the video is.
+"""
 
 import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import av
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# Where a container has no index of its key frames, seconds of decoding that are worth a seek.
+SEEK_SECONDS = 2.0
 
 
 class VideoFileError(ValueError):
-    """A file is no video that can be read.
+    """A recording is no video that can be read.
 
     Attributes:
         path (str): The file.
@@ -36,7 +52,7 @@ class VideoInfo(NamedTuple):
 
 
 def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
-    """Reads the head of a video file.
+    """Reads the head of a video file; nothing is decoded.
 
     Args:
         file: Its path, or the open file, which must be seekable.
@@ -45,30 +61,307 @@ def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
         VideoFileError: Empty, damaged, of a format that is none of videos, without a picture stream, or without a frame.
         OSError: The file cannot be opened.
     """
-    if hasattr(file, "read"):
-        path, is_empty = getattr(file, "name", "stream"), not file.read(1)
-        file.seek(0)
-    else:
-        path, is_empty = os.fspath(file), os.path.getsize(file) == 0
-    if is_empty:
-        raise VideoFileError(path, "an empty file")
-    try:
-        with av.open(file if hasattr(file, "read") else path) as container:
-            if not container.streams.video:
-                raise VideoFileError(path, f"{len(container.streams)} streams without a picture")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-            duration = stream.duration and stream.duration * stream.time_base
-            duration = duration or (container.duration or 0) / av.time_base
-            num_frames = stream.frames or round(duration * (rate or 0))
-            if not num_frames or not rate or not stream.width:
-                raise VideoFileError(path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
-            seconds = float(duration or num_frames / rate)
-            return VideoInfo(num_frames, float(rate), seconds, stream.width, stream.height)
-    except av.error.FFmpegError as error:
-        if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+    with VideoFile(file) as video:
+        return video.info
+
+
+def open_video(
+    recording: str | os.PathLike | BinaryIO | np.ndarray, *, fps: float = 30.0, name: str = "array"
+) -> "VideoFile | FrameFolder | FrameArray":
+    """Any kind of video as one that has `info` and `frames_at`, to be used in a `with` statement.
+
+    Args:
+        recording: A file, or what is open for reading bytes; a folder of pictures whose names end in their numbers; or an
+            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1.
+        fps: Frames per second of folders and arrays.
+        name: What an error calls an array.
+
+    Raises:
+        VideoFileError: It is none of these, or cannot be read.
+        OSError: It cannot be opened.
+    """
+    if isinstance(recording, np.ndarray):
+        return FrameArray(recording, fps, name)
+    if isinstance(recording, str | os.PathLike) and os.path.isdir(recording):
+        return FrameFolder(recording, fps)
+    return VideoFile(recording)
+
+
+class _Frames:
+    """What the three kinds of video have in common. `info` is theirs, and `_frame(index or time)`."""
+
+    info: VideoInfo
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Nothing is open."""
+
+
+def _scaled(frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
+    """uint8 (H, W, 3), turned upright and scaled to `size` (height, width)."""
+    quarter_turns = round(rotation / 90) % 4
+    if size is not None and quarter_turns % 2:
+        size = size[::-1]
+    height, width = size or (frame.height, frame.width)
+    image = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+class VideoFile(_Frames):
+    """A file, decoded as far as it is asked for.
+
+    Args:
+        file: Its path, or the open file, which must be seekable.
+        threads: Threads that decode; 0 leaves it to FFmpeg.
+
+    Raises:
+        VideoFileError, OSError: As `read_video_info`.
+    """
+
+    def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 1):
+        is_open = hasattr(file, "read")
+        self.path = str(getattr(file, "name", "stream") if is_open else os.fspath(file))
+        if is_open:
+            is_empty = not file.read(1)
+            file.seek(0)
+        else:
+            is_empty = os.path.getsize(file) == 0
+        if is_empty:
+            raise VideoFileError(self.path, "an empty file")
+        try:
+            self._container = av.open(file if is_open else self.path)
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+                raise
+            raise VideoFileError(self.path, error.strerror or str(error)) from error
+        try:
+            self.info = self._read_info()
+        except VideoFileError:
+            self.close()
             raise
-        raise VideoFileError(path, error.strerror or str(error)) from error
+        self._stream.thread_count = threads
+        if threads != 1:
+            self._stream.thread_type = "AUTO"
+        self._start = float((self._stream.start_time or 0) * self._stream.time_base)
+        self._can_seek, self._has_decoded = True, False
+
+    def _read_info(self) -> VideoInfo:
+        if not self._container.streams.video:
+            raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a picture")
+        self._stream = stream = self._container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        duration = stream.duration and stream.duration * stream.time_base
+        duration = duration or (self._container.duration or 0) / av.time_base
+        num_frames = stream.frames or round(duration * (rate or 0))
+        if not num_frames or not rate or not stream.width:
+            raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
+        return VideoInfo(num_frames, float(rate), float(duration or num_frames / rate), stream.width, stream.height)
+
+    def close(self):
+        self._container.close()
+
+    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pictures that are on screen at some times.
+
+        Before the first frame that is the first, behind the last the last. Where the file cannot be decoded any further,
+        the last frame that could be stands for the rest, with a warning.
+
+        Args:
+            times: Seconds from the start, in any order.
+            size: Height and width of the pictures; as they were recorded by default.
+
+        Returns:
+            uint8 (len(times), height, width, 3), RGB, turned upright.
+
+        Raises:
+            VideoFileError: Not a single frame can be decoded.
+        """
+        order = np.argsort(times, kind="stable")
+        wanted = np.asarray(times, np.float64)[order] + self._start
+        # A time that is a frame's own, but for rounding, is that frame's.
+        wanted += 1e-3 / max(self.info.fps, 1.0)
+        pictures: list[np.ndarray] = []
+        keys = self._key_times()
+        if self._has_decoded:
+            self._container.seek(0, stream=self._stream, backward=True)
+        self._has_decoded, self._problem = True, None
+        frames = self._decode()
+        held, ahead, picture = None, next(frames, None), None
+        for time in wanted.tolist():
+            if ahead is not None and self._is_worth_a_seek(time, ahead[0], keys):
+                frames = self._seek(time, keys)
+                held, ahead, picture = None, next(frames, None), None
+            while ahead is not None and (held is None or ahead[0] <= time):
+                held, ahead, picture = ahead, next(frames, None), None
+            if held is None:
+                break
+            if picture is None:
+                picture = _scaled(held[1], size, held[1].rotation)
+            pictures.append(picture)
+        if len(pictures) < len(wanted):
+            raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
+        if ahead is None and self._problem is not None and wanted[-1] > held[0] + 1.5 / self.info.fps:
+            warnings.warn(
+                f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
+                f"({self._problem}); the last frame stands for the rest",
+                stacklevel=2,
+            )
+        result = np.empty((len(wanted), *pictures[0].shape), np.uint8)
+        for place, picture in zip(order.tolist(), pictures, strict=True):
+            result[place] = picture
+        return result
+
+    def _key_times(self) -> np.ndarray:
+        """Seconds of the key frames, as far as the container has an index of them."""
+        base = float(self._stream.time_base)
+        return np.array([entry.timestamp * base for entry in self._stream.index_entries if entry.is_keyframe])
+
+    def _is_worth_a_seek(self, time: float, position: float, keys: np.ndarray) -> bool:
+        if not self._can_seek or time <= position:
+            return False
+        if len(keys) > 1:
+            return bool(np.searchsorted(keys, time, "right") > np.searchsorted(keys, position, "right"))
+        return time - position > SEEK_SECONDS
+
+    def _seek(self, time: float, keys: np.ndarray) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Frames from the last key frame at or before `time` on."""
+        base = float(self._stream.time_base)
+        earlier = keys[keys <= time][::-1].tolist() if len(keys) > 1 else [time]
+        # The index counts decoding times: the picture of a key frame may come later than that.
+        for target in earlier[:3]:
+            try:
+                self._container.seek(int(np.floor(target / base)), stream=self._stream, backward=True)
+            except av.error.FFmpegError:
+                break
+            frames = self._decode()
+            first = next(frames, None)
+            if first is not None and first[0] <= time:
+                return chain([first], frames)
+        # Nothing is lost: from the start, and without seeking again.
+        self._can_seek = False
+        self._container.seek(0, stream=self._stream, backward=True)
+        return self._decode()
+
+    def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Seconds and frames from where the container stands, in order of display; a file that breaks off ends."""
+        last = -np.inf
+        try:
+            for number, frame in enumerate(self._container.decode(self._stream)):
+                # A raw stream has no times; some AVI files give those of decoding, which go back and forth.
+                last = max(last, number / self.info.fps if frame.time is None else frame.time)
+                yield last, frame
+        except av.error.FFmpegError as error:
+            self._problem = error.strerror or str(error)
 
 
-__all__ = ["VideoFileError", "VideoInfo", "read_video_info"]
+class FrameFolder(_Frames):
+    """A folder of pictures whose names end in their numbers. A number that is missing is time in which nothing changes.
+
+    Raises:
+        VideoFileError: No picture, a name without a number, two pictures of one number.
+    """
+
+    def __init__(self, folder: str | os.PathLike, fps: float):
+        self.path = os.fspath(folder)
+        names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and name[0] != "."]
+        if not names:
+            raise VideoFileError(
+                self.path, f"a folder of {len(os.listdir(folder))} other files", "a folder of pictures"
+            )
+        numbers = {}
+        for name in sorted(names):
+            digits = re.search(r"(\d+)$", Path(name).stem)
+            if digits is None:
+                raise VideoFileError(self.path, f"the name {name!r}", "names of pictures that end in a number")
+            if int(digits[1]) in numbers:
+                raise VideoFileError(self.path, f"{numbers[int(digits[1])]!r} and {name!r}", "one picture a number")
+            numbers[int(digits[1])] = name
+        self._numbers = np.array(sorted(numbers))
+        self._names = [numbers[number] for number in self._numbers.tolist()]
+        length = int(self._numbers[-1] - self._numbers[0]) + 1
+        if length > len(names):
+            lacking = sorted(set(range(int(self._numbers[0]), int(self._numbers[-1]))) - set(numbers))
+            warnings.warn(
+                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {lacking[0]}; "
+                "the picture before it stands for it",
+                stacklevel=3,
+            )
+        self._fps = fps
+        first = self._open(0)
+        self.info = VideoInfo(length, float(fps), length / fps, first.width, first.height)
+
+    def _open(self, place: int) -> av.VideoFrame:
+        path = Path(self.path, self._names[place])
+        try:
+            with Image.open(path) as image:
+                return av.VideoFrame.from_image(image.convert("RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise VideoFileError(path, f"{type(error).__name__}: {error}", "a picture") from error
+
+    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+        """See `VideoFile.frames_at`."""
+        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int) + self._numbers[0]
+        places = np.maximum(np.searchsorted(self._numbers, index, "right") - 1, 0)
+        size = size or (self.info.height, self.info.width)
+        pictures = {place: _scaled(self._open(place), size) for place in sorted(set(places.tolist()))}
+        return np.stack([pictures[place] for place in places.tolist()])
+
+
+class FrameArray(_Frames):
+    """Frames in memory.
+
+    Raises:
+        VideoFileError: A shape or numbers that are none of frames.
+    """
+
+    def __init__(self, frames: np.ndarray, fps: float, name: str = "array"):
+        self.path = name
+        found = f"{frames.dtype} {frames.shape}"
+        if frames.ndim == 3:
+            frames = frames[..., None]
+        if frames.ndim == 4 and frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
+            frames = frames.transpose(0, 2, 3, 1)
+        if frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not frames.size:
+            raise VideoFileError(name, found, "frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W)")
+        if frames.dtype.kind == "f":
+            low, high = float(frames.min()), float(frames.max())
+            if not 0 <= low <= high <= 1:
+                raise VideoFileError(name, f"floats from {low:g} to {high:g}", "uint8, or floats from 0 to 1")
+            self._scale = 255.0
+        elif frames.dtype == np.uint8:
+            self._scale = None
+        else:
+            raise VideoFileError(name, found, "uint8, or floats from 0 to 1")
+        self._frames, self._fps = frames, fps
+        self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
+
+    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+        """See `VideoFile.frames_at`."""
+        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int).clip(0, len(self._frames) - 1)
+        chosen, back = np.unique(index, return_inverse=True)
+        frames = self._frames[chosen]
+        if self._scale is not None:
+            frames = np.rint(frames * self._scale).astype(np.uint8)
+        frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
+        pictures = [
+            _scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size) for frame in frames
+        ]
+        return np.stack(pictures)[back]
+
+
+__all__ = [
+    "FRAME_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FrameArray",
+    "FrameFolder",
+    "VideoFile",
+    "VideoFileError",
+    "VideoInfo",
+    "open_video",
+    "read_video_info",
+]

@@ -1,13 +1,179 @@
-"""What is read from the head of a video file, beside what decoding it says; and what is no video."""
+"""Frames at given times beside a plain loop over all frames; what the head of a file says; and what is no video."""
 
 import io
 import pickle
+import warnings
 
 import av
+import numpy as np
 import pytest
-from tiny_videos import CODECS, tiny_video
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_videos import CODECS, picture, rotated, tiny_video
 
-from action_llm.video_files import VideoFileError, read_video_info
+from action_llm.video_files import VideoFile, VideoFileError, open_video, read_video_info
+
+
+def plain_loop(file, size=None):
+    """Times and pictures of all frames, one after the other."""
+    times, pictures, last = [], [], -np.inf
+    with av.open(file) as container:
+        for frame in container.decode(video=0):
+            last = max(last, frame.time)
+            height, width = size or (frame.height, frame.width)
+            times.append(last)
+            pictures.append(frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray())
+    return np.array(times), np.array(pictures)
+
+
+def on_screen(times, wanted):
+    """Index of the last frame that began at or before each time, or the first."""
+    return np.maximum(np.searchsorted(times, np.asarray(wanted) + 1e-4, "right") - 1, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------ frames
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    container=st.sampled_from(sorted(CODECS)),
+    wanted=st.lists(st.integers(-5, 330), min_size=1, max_size=8),
+    key_every=st.sampled_from([1, 5, 300]),
+)
+def test_frames_at_any_times_are_those_of_a_plain_loop(container, wanted, key_every):
+    data = tiny_video(90, 30, container, key_every=key_every)
+    times, pictures = plain_loop(io.BytesIO(data))
+    wanted = np.array(wanted) / 100
+    with VideoFile(io.BytesIO(data)) as video:
+        for _ in range(2):  # the second call begins anew
+            np.testing.assert_array_equal(video.frames_at(wanted), pictures[on_screen(times, wanted)])
+
+
+def test_a_frame_is_on_screen_from_its_own_time_on():
+    with VideoFile(io.BytesIO(tiny_video(6))) as video:
+        _, pictures = plain_loop(io.BytesIO(tiny_video(6)))
+        np.testing.assert_array_equal(video.frames_at(np.arange(6) / 30), pictures)
+        np.testing.assert_array_equal(video.frames_at(np.arange(6) / 30 + 0.03), pictures)
+        np.testing.assert_array_equal(video.frames_at([9.0, -1.0]), pictures[[-1, 0]])
+
+
+def test_seeking_decodes_what_it_needs(monkeypatch):
+    """Of 300 frames with a key frame every ten, few are decoded for three times."""
+    decoded = []
+    data = tiny_video(300, key_every=10)
+    with VideoFile(io.BytesIO(data)) as video:
+        decode = video._decode
+        monkeypatch.setattr(video, "_decode", lambda: (decoded.append(f) or f for f in decode()))
+        video.frames_at([0.1, 5.0, 9.5])
+    assert len(decoded) < 60
+
+
+def test_times_that_are_not_regular():
+    data = tiny_video(5, times=(0, 1, 2, 20, 21), container="matroska")
+    with VideoFile(io.BytesIO(data)) as video:
+        frames = video.frames_at([0.05, 0.3, 0.6, 0.69])
+    _, pictures = plain_loop(io.BytesIO(data))
+    np.testing.assert_array_equal(frames, pictures[[1, 2, 2, 3]])
+
+
+def test_a_turned_video_is_upright():
+    data = rotated(tiny_video())
+    _, pictures = plain_loop(io.BytesIO(data))
+    with VideoFile(io.BytesIO(data)) as video:
+        upright = video.frames_at([0.0])[0]
+        small = video.frames_at([0.0], (24, 16))[0]
+    assert pictures.shape[1:3] == (32, 48) and upright.shape == (48, 32, 3) and small.shape == (24, 16, 3)
+    turn = next(k for k in (1, 3) if np.array_equal(np.rot90(pictures[0], k), upright))
+    # As every player shows it: by the matrix, x grows where y did.
+    assert turn == 3
+    with av.open(io.BytesIO(data)) as container:
+        assert abs(next(container.decode(video=0)).rotation) == 90
+
+
+def test_sizes():
+    data = tiny_video()
+    with VideoFile(io.BytesIO(data)) as video:
+        for size in ((32, 48), (7, 5), (64, 64)):
+            np.testing.assert_array_equal(video.frames_at([0.1], size)[0], plain_loop(io.BytesIO(data), size)[1][3])
+
+
+def test_a_video_that_breaks_off_is_read_as_far_as_it_goes():
+    data = tiny_video(60, container="matroska", height=64, width=96)
+    with VideoFile(io.BytesIO(data[: len(data) * 2 // 3])) as video:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            first = video.frames_at([0.2])
+        last = video.frames_at([0.2, 1.9])
+    np.testing.assert_array_equal(first[0], last[0])
+    assert np.abs(last[1].astype(int) - last[0]).max() > 5
+    data = tiny_video(60, height=64, width=96)
+    middle = len(data) // 2
+    damaged = data[:middle] + bytes(400) + data[middle + 400 :]
+    with VideoFile(io.BytesIO(damaged)) as video:
+        assert len(video.frames_at([0.0, 1.9])) == 2  # whatever the decoder makes of it
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("order", ["THWC", "TCHW", "THW"])
+def test_arrays(dtype, order):
+    frames = np.stack([picture(number) for number in range(5)])
+    if order == "THW":
+        frames = frames[..., :1]
+    expected = np.broadcast_to(frames, (5, 32, 48, 3))
+    given = frames.transpose(0, 3, 1, 2) if order == "TCHW" else frames[..., 0] if order == "THW" else frames
+    given = given if dtype == "uint8" else (given / 255).astype(dtype)
+    with open_video(given, fps=10) as video:
+        assert video.info == (5, 10.0, 0.5, 48, 32)
+        np.testing.assert_array_equal(video.frames_at([0.45, 0.0, 0.29, 7]), expected[[4, 0, 2, 4]])
+        assert video.frames_at([0.1], (16, 24)).shape == (1, 16, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "found"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32) + 200, "floats from 200 to 200"),
+        (np.zeros((4, 8, 8, 3)) - 1, "floats from -1 to -1"),
+        (np.full((4, 8, 8, 3), np.nan), "floats from nan to nan"),
+        (np.zeros((4, 8, 8, 4), np.uint8), r"uint8 \(4, 8, 8, 4\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"uint8 \(0, 8, 8, 3\)"),
+        (np.zeros((4, 8, 8, 3), np.int64), r"int64 \(4, 8, 8, 3\)"),
+        (np.zeros(5, np.uint8), r"uint8 \(5,\)"),
+    ],
+)
+def test_arrays_that_are_no_frames(frames, found):
+    with pytest.raises(VideoFileError, match=f"clip 7: .*found {found}"):
+        open_video(frames, name="clip 7")
+
+
+def test_folders_of_pictures(tmp_path):
+    for number in (9, 10, 11, 14):
+        Image.fromarray(picture(number)).save(tmp_path / f"frame_{number}.png")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.warns(UserWarning, match="2 of 6 numbers are missing, the first is 12"):
+        video = open_video(tmp_path, fps=10)
+    assert video.info == (6, 10.0, 0.6, 48, 32)
+    expected = np.stack([picture(number) for number in (9, 11, 11, 11, 14)])
+    np.testing.assert_array_equal(video.frames_at([0.0, 0.2, 0.3, 0.45, 0.5]), expected)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": b"x"}, "expected a folder of pictures, found a folder of 1 other files"),
+        ({"first.png": b"x"}, "expected names of pictures that end in a number, found the name 'first.png'"),
+        ({"a1.png": b"x", "b01.png": b"x"}, "expected one picture a number, found 'a1.png' and 'b01.png'"),
+        ({"a1.png": b"x"}, r"a1\.png: expected a picture, found UnidentifiedImageError"),
+    ],
+)
+def test_folders_that_are_none_of_pictures(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(VideoFileError, match=message):
+        open_video(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ heads, and no videos
 
 
 @pytest.mark.parametrize("container", CODECS)
@@ -16,11 +182,9 @@ def test_the_head_says_what_decoding_says(tmp_path, container):
     path = tmp_path / "a.video"
     path.write_bytes(data)
     info = read_video_info(path)
-    with av.open(str(path)) as opened:
-        frames = list(opened.decode(video=0))
     assert info == read_video_info(io.BytesIO(data))
-    assert (info.num_frames, info.fps) == (len(frames), 25.0) and info.seconds == pytest.approx(7 / 25, abs=0.002)
-    assert (info.width, info.height) == (frames[0].width, frames[0].height) == (48, 32)
+    assert (info.num_frames, info.fps) == (7, 25.0) and info.seconds == pytest.approx(7 / 25, abs=0.002)
+    assert (info.width, info.height) == (48, 32)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +219,30 @@ def test_sound_alone_is_no_video():
         read_video_info(file)
 
 
+def test_the_suffix_does_not_matter(tmp_path):
+    path = tmp_path / "really_avi.mp4"
+    path.write_bytes(tiny_video(container="avi"))
+    assert read_video_info(path).num_frames == 6
+
+
 def test_files_that_are_not_there(tmp_path):
-    for path in (tmp_path / "none.mp4", tmp_path):
-        with pytest.raises(OSError):
-            read_video_info(path)
+    with pytest.raises(OSError):
+        read_video_info(tmp_path / "none.mp4")
+    with pytest.raises(OSError):
+        read_video_info(tmp_path)
 
 
 @pytest.mark.real_data
 def test_real_videos(real_data):
     paths = [*sorted((real_data / "clips").iterdir()), *sorted((real_data / "ntu_rgbd" / "rgb").iterdir())]
+    generator = np.random.default_rng(0)
     for path in paths:
-        info = read_video_info(path)
-        with av.open(str(path)) as opened:
-            count = sum(1 for _ in opened.decode(video=0))
-        assert abs(info.num_frames - count) <= 1 and info.seconds == pytest.approx(count / info.fps, abs=0.1), path
+        times, pictures = plain_loop(str(path), (60, 80))
+        with VideoFile(path) as video:
+            assert abs(video.info.num_frames - len(times)) <= 1
+            assert video.info.seconds == pytest.approx(len(times) / video.info.fps, abs=0.1), path
+            for count in (1, 4, 30):
+                wanted = generator.uniform(-0.1, video.info.seconds + 0.2, count)
+                np.testing.assert_array_equal(
+                    video.frames_at(wanted, (60, 80)), pictures[on_screen(times, wanted)], err_msg=str(path)
+                )

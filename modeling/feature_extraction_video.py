@@ -1,0 +1,206 @@
+"""Feature extractor for videos: from a recording as it lies on disk to what a video action model reads.
+
+Frames are chosen by time, not by number, so that a video of another or of a changing frame rate gives the same pictures.
+"""
+
+import os
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, ClassVar
+
+import numpy as np
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+
+from .checked_settings import checked, one_of
+from .video_files import open_video
+
+Video = str | os.PathLike | BinaryIO | np.ndarray
+
+
+class VideoFeatureExtractor(FeatureExtractionMixin):
+    """Turns videos into segments of frames.
+
+    A video is cut into segments of equal duration, and of each some frames are taken, evenly spaced in time: the middle
+    frame of each of `frames_per_segment` equal parts.
+
+    Args:
+        num_segments: Segments of a video, M (LVLM-VAR, Eq. 1). With `segment_seconds`, the most that there are.
+        frames_per_segment: Frames taken from each.
+        segment_seconds: None cuts every video into `num_segments`, however long it is ("sparse"). A number is the duration of
+            a segment ("dense"): a video has as many as it is long; if those are more than `num_segments`, they get longer.
+        height, width: Of the pictures, pixels.
+        fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
+            much, "pad" fills up with black.
+        image_mean, image_std: Of red, green and blue between 0 and 1; what is subtracted, and divided by then.
+        fps: Frames per second of folders of pictures and of arrays.
+        decode_threads: Videos that are decoded at the same time.
+        augment_scale: With `augment=True`, a part of the picture is taken, down to 1 / (1 + this) of its height and width.
+        augment_time: Frames are taken anywhere in their part of a segment in place of its middle; 1 is anywhere, 0 the middle.
+        augment_brightness: Light is multiplied by a factor between 1 / (1 + this) and 1 + this.
+        augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
+
+    Raises:
+        ValueError: An argument is unknown or has a value that it cannot have; the message names it.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "feature_attention_mask", "frame_rate"]
+
+    def __init__(
+        self,
+        num_segments: int = 32,
+        frames_per_segment: int = 2,
+        segment_seconds: float | None = None,
+        height: int = 256,
+        width: int = 256,
+        fit: str = "squash",
+        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        fps: float = 30.0,
+        decode_threads: int = 2,
+        augment_scale: float = 0.15,
+        augment_time: float = 1.0,
+        augment_brightness: float = 0.2,
+        augment_mirror: float = 0.0,
+        **kwargs,
+    ):
+        kwargs.pop("feature_extractor_type", None)
+        unknown = sorted(set(kwargs) - {"processor_class", "auto_map"})
+        if unknown:
+            known = list(VideoFeatureExtractor.__init__.__annotations__)
+            raise ValueError(f"VideoFeatureExtractor has no setting {unknown[0]!r}, it has {known}")
+        super().__init__(**kwargs)
+        self.num_segments = checked("num_segments", num_segments, int, 1)
+        self.frames_per_segment = checked("frames_per_segment", frames_per_segment, int, 1)
+        self.segment_seconds = segment_seconds and checked("segment_seconds", segment_seconds, float, above=0)
+        self.height = checked("height", height, int, 1)
+        self.width = checked("width", width, int, 1)
+        self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
+        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
+            if not isinstance(values, list | tuple) or len(values) != 3:
+                raise ValueError(f"{name}: expected three numbers, got {values!r}")
+        self.image_mean = [checked("image_mean", value, float, 0, 1) for value in image_mean]
+        self.image_std = [checked("image_std", value, float, above=0) for value in image_std]
+        self.fps = checked("fps", fps, float, above=0)
+        self.decode_threads = checked("decode_threads", decode_threads, int, 1)
+        self.augment_scale = checked("augment_scale", augment_scale, float, 0)
+        self.augment_time = checked("augment_time", augment_time, float, 0, 1)
+        self.augment_brightness = checked("augment_brightness", augment_brightness, float, 0)
+        self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
+
+    def __call__(
+        self,
+        recordings: Video | Sequence[Video],
+        *,
+        augment: bool = False,
+        seed: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Makes features of one video or of several.
+
+        Args:
+            recordings: Each a file or what is open for reading bytes, a folder of pictures whose names end in numbers, or an
+                array of frames (see `open_video`).
+            augment: Vary the videos at random for training, by the `augment_` settings: the same for all frames of one.
+            seed: With `augment`. What comes out depends on the video and on this, not on the rest of the batch.
+            return_tensors: "pt" or "np" give padded batches; None gives lists of arrays, not padded.
+
+        Returns:
+            `pixel_values` float32 (B, M, frames, 3, height, width), 0 where padded; `feature_attention_mask` int64 (B, M);
+            `frame_rate` float32 (B,), segments per second: segment m spans m / frame_rate to (m + 1) / frame_rate.
+
+        Raises:
+            VideoFileError: A recording is no video, or not a frame of it can be decoded.
+            OSError: A file cannot be opened.
+        """
+        if augment and seed is None:
+            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+        if not isinstance(recordings, list | tuple):
+            recordings = [recordings]
+        if not len(recordings):
+            raise ValueError("recordings: expected at least one, got none")
+        places = [(recording, f"recording {index}") for index, recording in enumerate(recordings)]
+        if len(places) == 1 or self.decode_threads == 1:
+            made = [self._extract(*place, seed if augment else None) for place in places]
+        else:
+            with ThreadPoolExecutor(self.decode_threads) as pool:
+                made = list(pool.map(lambda place: self._extract(*place, seed if augment else None), places))
+        segments, rates = zip(*made, strict=True)
+        masks = [np.ones(len(one), np.int64) for one in segments]
+        data = {"pixel_values": list(segments), "feature_attention_mask": masks, "frame_rate": list(rates)}
+        if return_tensors is not None:
+            length = max(map(len, segments))
+            for name in ("pixel_values", "feature_attention_mask"):
+                padded = np.zeros((len(segments), length, *data[name][0].shape[1:]), data[name][0].dtype)
+                for row, values in zip(padded, data[name], strict=True):
+                    row[: len(values)] = values
+                data[name] = padded
+            data["frame_rate"] = np.array(rates, np.float32)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _extract(self, recording: Video, place: str, seed: int | None) -> tuple[np.ndarray, float]:
+        """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
+        with open_video(recording, fps=self.fps, name=place) as video:
+            info = video.info
+            generator = None
+            if seed is not None:
+                mark = f"{info}" if isinstance(recording, np.ndarray) else os.path.basename(video.path)
+                generator = np.random.default_rng([seed, zlib.crc32(mark.encode())])
+            times, rate = self._times(info.seconds, generator)
+            if len(times) > info.num_frames:
+                warnings.warn(
+                    f"{video.path}: {info.num_frames} frames for {len(times)} places in "
+                    f"{len(times) // self.frames_per_segment} segments: frames are repeated",
+                    stacklevel=3,
+                )
+            size, crop = self._geometry(info, generator)
+            frames = video.frames_at(times, size)
+        frames = self._cut(frames, crop)
+        values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
+        if generator is not None:
+            values *= np.exp(generator.uniform(-1, 1) * np.log1p(self.augment_brightness))
+            if generator.random() < self.augment_mirror:
+                values = values[..., ::-1]
+        mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
+        values = (values - mean) / std
+        return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
+
+    def _times(self, seconds: float, generator: np.random.Generator | None) -> tuple[np.ndarray, float]:
+        """Seconds of all frames, segment after segment; segments per second."""
+        count = self.num_segments
+        if self.segment_seconds is not None:
+            count = min(count, max(1, round(seconds / self.segment_seconds)))
+        parts = count * self.frames_per_segment
+        within = np.full(parts, 0.5)
+        if generator is not None:
+            within += self.augment_time * generator.uniform(-0.5, 0.5, parts)
+        return (np.arange(parts) + within) * (seconds / parts), count / seconds
+
+    def _geometry(self, info, generator) -> tuple[tuple[int, int], tuple[float, float]]:
+        """The size that pictures are scaled to, and where in what is too much of it the part begins that is kept."""
+        zoom = 1.0 if generator is None else np.exp(generator.uniform(0, 1) * np.log1p(self.augment_scale))
+        height, width = self.height * zoom, self.width * zoom
+        if self.fit != "squash":
+            ratios = (height / info.height, width / info.width)
+            scale = max(ratios) if self.fit == "crop" else min(ratios)
+            height, width = info.height * scale, info.width * scale
+        place = (0.5, 0.5) if generator is None else tuple(generator.uniform(0, 1, 2).tolist())
+        return (max(1, round(height)), max(1, round(width))), place
+
+    def _cut(self, frames: np.ndarray, place: tuple[float, float]) -> np.ndarray:
+        """(N, h, w, 3) → (N, height, width, 3): what is too much is cut off, what is too little is black."""
+        result = np.zeros((len(frames), self.height, self.width, 3), np.uint8)
+        spans = []
+        for axis, (wanted, share) in enumerate(zip((self.height, self.width), place, strict=True), start=1):
+            there = frames.shape[axis]
+            spare = round(abs(there - wanted) * (share if there > wanted else 0.5))
+            length = min(there, wanted)
+            cut, put = (spare, 0) if there > wanted else (0, spare)
+            spans.append((slice(cut, cut + length), slice(put, put + length)))
+        (cut_rows, put_rows), (cut_columns, put_columns) = spans
+        result[:, put_rows, put_columns] = frames[:, cut_rows, cut_columns]
+        return result
+
+
+__all__ = ["VideoFeatureExtractor"]

@@ -1,0 +1,179 @@
+"""From videos to segments of frames: which frames, how they are fitted and normalised, and what varies."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_videos import picture, tiny_video
+
+from action_llm.feature_extraction_video import VideoFeatureExtractor
+from action_llm.video_files import VideoFileError
+
+PLAIN = {"image_mean": (0, 0, 0), "image_std": (1, 1, 1), "height": 32, "width": 48}
+
+
+def numbered(count, height=32, width=48):
+    """uint8 (T, H, W, 3); frame n has the value n."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def frame_numbers(batch):
+    return np.rint(batch["pixel_values"][..., 0, 0, 0].numpy() * 255).astype(int)
+
+
+def test_output_contract():
+    extractor = VideoFeatureExtractor(num_segments=4, frames_per_segment=3, height=16, width=24)
+    batch = extractor([numbered(30), numbered(60)])
+    assert batch["pixel_values"].shape == (2, 4, 3, 3, 16, 24) and batch["pixel_values"].dtype.is_floating_point
+    assert batch["feature_attention_mask"].tolist() == [[1] * 4] * 2
+    assert batch["frame_rate"].tolist() == [4.0, 2.0]
+    assert set(batch) == set(extractor.model_input_names)
+
+
+@pytest.mark.parametrize(("count", "fps"), [(30, 30.0), (48, 24.0), (10, 12.5), (6, 30.0)])
+def test_frames_are_in_the_middle_of_their_part(count, fps):
+    extractor = VideoFeatureExtractor(num_segments=3, frames_per_segment=2, fps=fps, **PLAIN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = frame_numbers(extractor(numbered(count)))[0]
+    expected = np.floor((np.arange(6) + 0.5) * count / 6 + 1e-6).astype(int).reshape(3, 2)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_dense_segments_have_a_duration():
+    extractor = VideoFeatureExtractor(num_segments=10, frames_per_segment=1, segment_seconds=0.5, fps=10, **PLAIN)
+    batch = extractor([numbered(40), numbered(200), numbered(2)], return_tensors=None)
+    assert [len(mask) for mask in batch["feature_attention_mask"]] == [8, 10, 1]
+    assert batch["frame_rate"] == pytest.approx([2.0, 0.5, 5.0])
+    padded = extractor([numbered(40), numbered(200)])
+    assert padded["feature_attention_mask"].sum(1).tolist() == [8, 10] and not padded["pixel_values"][0, 8:].any()
+
+
+def test_more_segments_than_frames_is_said():
+    extractor = VideoFeatureExtractor(num_segments=4, frames_per_segment=2, **PLAIN)
+    with pytest.warns(UserWarning, match="recording 0: 3 frames for 8 places in 4 segments: frames are repeated"):
+        found = frame_numbers(extractor(numbered(3)))[0]
+    assert found.tolist() == [[0, 0], [0, 1], [1, 2], [2, 2]]
+    with pytest.warns(UserWarning, match="1 frames for 8 places"):
+        assert not frame_numbers(extractor(numbered(1))).any()
+
+
+def test_a_batch_is_its_videos(tmp_path):
+    paths = []
+    for number, container in enumerate(("mp4", "avi", "matroska")):
+        paths.append(tmp_path / f"{number}.{container}")
+        paths[-1].write_bytes(tiny_video(20 + 10 * number, container=container))
+    extractor = VideoFeatureExtractor(num_segments=3, height=20, width=20, decode_threads=3)
+    for settings in ({}, {"augment": True, "seed": 5}):
+        batch = extractor(paths, **settings)
+        for place, path in enumerate(paths):
+            np.testing.assert_array_equal(extractor(path, **settings)["pixel_values"][0], batch["pixel_values"][place])
+
+
+def test_files_open_files_folders_and_arrays(tmp_path):
+    path, folder = tmp_path / "a.mp4", tmp_path / "frames"
+    path.write_bytes(tiny_video(12))
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(picture(number)).save(folder / f"{number:03d}.png")
+    extractor = VideoFeatureExtractor(num_segments=4, frames_per_segment=1, **PLAIN)
+    made = [
+        extractor(one)["pixel_values"].numpy()
+        for one in (path, io.BytesIO(tiny_video(12)), folder, np.stack([picture(number) for number in range(12)]))
+    ]
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[2], made[3])
+    assert np.abs(made[0] - made[2]).mean() < 0.03  # the codec
+
+
+def test_fit():
+    tall = np.zeros((2, 60, 30, 3), np.uint8)
+    tall[:, 15:45] = 200  # its middle half
+    settings = {**PLAIN, "height": 20, "width": 20, "num_segments": 1, "frames_per_segment": 1}
+
+    def fitted(fit):
+        return VideoFeatureExtractor(fit=fit, **settings)(tall)["pixel_values"][0, 0, 0, 0].numpy()
+
+    squashed, cropped, padded = fitted("squash"), fitted("crop"), fitted("pad")
+    assert (squashed[7:13] > 0.7).all() and (squashed[:4] < 0.1).all()
+    assert (cropped > 0.7).mean() > 0.9
+    assert (padded[:, :5] == 0).all() and (padded[7:13, 6:14] > 0.7).all() and (padded[:, 15:] == 0).all()
+
+
+def test_normalisation():
+    extractor = VideoFeatureExtractor(1, 1, height=4, width=4, image_mean=(0.1, 0.2, 0.3), image_std=(0.5, 1, 2))
+    value = extractor(np.full((2, 4, 4, 3), 102, np.uint8))["pixel_values"][0, 0, 0, :, 0, 0]
+    np.testing.assert_allclose(value, [(0.4 - 0.1) / 0.5, 0.2, 0.05], rtol=1e-6)
+
+
+def test_augmentation_depends_on_video_and_seed_only(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(tiny_video(30))
+    extractor = VideoFeatureExtractor(num_segments=4, **PLAIN)
+    one, again, other = (extractor(path, augment=True, seed=seed)["pixel_values"] for seed in (1, 1, 2))
+    assert (one == again).all() and (one != other).any()
+    with pytest.raises(ValueError, match="needs a seed"):
+        extractor(path, augment=True)
+
+
+def test_all_augmentations_off_change_nothing():
+    off = {f"augment_{name}": 0.0 for name in ("scale", "time", "brightness", "mirror")}
+    extractor = VideoFeatureExtractor(num_segments=3, **PLAIN, **off)
+    np.testing.assert_array_equal(
+        extractor(numbered(30))["pixel_values"], extractor(numbered(30), augment=True, seed=3)["pixel_values"]
+    )
+
+
+def test_each_augmentation():
+    off = {f"augment_{name}": 0.0 for name in ("scale", "time", "brightness", "mirror")}
+    frames = np.stack([picture(number) for number in range(40)])
+
+    def made(video, **settings):
+        extractor = VideoFeatureExtractor(num_segments=5, **PLAIN, **{**off, **settings})
+        return np.stack([extractor(video, augment=True, seed=seed)["pixel_values"][0].numpy() for seed in range(20)])
+
+    plain = made(frames)
+    np.testing.assert_array_equal(made(frames, augment_mirror=1.0), plain[..., ::-1])
+    factor = (made(frames, augment_brightness=0.5) / np.maximum(plain, 1e-6))[:, 0, 0, 0, -1, -1]
+    assert 1 / 1.5 <= factor.min() < 0.8 and 1.2 < factor.max() <= 1.5
+    numbers = np.rint(made(numbered(100), augment_time=1.0)[:, :, :, 0, 0, 0] * 255).astype(int).reshape(20, 10)
+    assert (numbers // 10 == np.arange(10)).all() and len(set(numbers[:, 3])) > 4
+    zoomed = made(frames, augment_scale=1.0)
+    assert zoomed.shape == plain.shape and 0.02 < np.abs(zoomed - plain).mean() < 0.4
+
+
+def test_saved_and_loaded(tmp_path):
+    extractor = VideoFeatureExtractor(num_segments=7, segment_seconds=0.25, fit="pad", image_mean=(0.5, 0.5, 0.5))
+    extractor.save_pretrained(tmp_path)
+    again = VideoFeatureExtractor.from_pretrained(tmp_path)
+    assert again.to_dict() == extractor.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_segment": 3}, r"has no setting .num_segment., it has"),
+        ({"num_segments": 0}, "num_segments: expected int at least 1, got 0"),
+        ({"segment_seconds": -1}, "segment_seconds: expected float"),
+        ({"fit": "stretch"}, "fit: expected one of"),
+        ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
+        ({"image_std": (1, 0, 1)}, "image_std: expected float"),
+        ({"augment_mirror": 2}, "augment_mirror: expected float"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VideoFeatureExtractor(**settings)
+
+
+def test_bad_videos_are_named(tmp_path):
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(b"")
+    with pytest.raises(VideoFileError, match=r"bad\.mp4: .*found an empty file"):
+        VideoFeatureExtractor()(path)
+    with pytest.raises(VideoFileError, match=r"recording 1: .*found floats from 0 to 255"):
+        VideoFeatureExtractor()([numbered(40), numbered(256).astype(np.float32)[:, :4, :4]])
+    with pytest.raises(ValueError, match="at least one"):
+        VideoFeatureExtractor()([])
