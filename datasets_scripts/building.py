@@ -7,6 +7,7 @@ A row holds a recording as it was recorded (nothing is resampled, padded or norm
     shape         List(int32)
     body_ids      List(int64), as in the file
     layout, fps   name of the joint layout, frames per second
+    cleaned       bool, whether `persons` are people, in the order of their motion, or bodies as they were tracked
     label         ClassLabel
     held_out      bool, a training recording that selects checkpoints and settings instead of training
     …             the numbers of the file name
@@ -36,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
 
-from action_llm import skeleton_bodies, skeleton_files
+from action_llm import skeleton_bodies, skeleton_files, skeleton_layouts
 from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 
@@ -47,7 +48,6 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
 REPORT_NAME = "preparation.json"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm")
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _SHOWN = 5  # names in a log line; the report has all
@@ -67,6 +67,8 @@ class SourceFile:
     path: str
     size: int
     mtime_ns: int
+    problem: str = ""
+    """What is wrong with an archive of which no member can be read."""
 
     @property
     def stem(self) -> str:
@@ -74,14 +76,16 @@ class SourceFile:
         return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list[SourceFile]:
+def find_files(
+    folder: str | os.PathLike, suffix: str | tuple[str, ...], unpacked_by_name: bool = True
+) -> list[SourceFile]:
     """Files under a folder, however deep, whose name ends with `suffix` in any case, sorted by path.
 
     Hidden files are left out: an interrupted program may have left them half written. Members of `.zip` archives
-    are taken like files, unless a file of that name lies in the folder too.
+    are taken like files, with `unpacked_by_name` unless a file of that name lies in the folder too.
 
     Raises:
-        DataFolderError: there is no such folder, no such file in it, or an archive that cannot be read.
+        DataFolderError: there is no such folder, or no such file in it, at most archives that cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -98,16 +102,18 @@ def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...]) -> list
                 continue
             if name.lower().endswith(suffix):
                 path = Path(base, name)
-                stat = path.stat()
+                stat = path.stat() if path.exists() else path.lstat()  # a link to nothing cannot be read, later
                 found.append(SourceFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
             else:
                 census[Path(name).suffix.lower() or "no suffix"] += 1
                 if name.lower().endswith(".zip"):
                     archives.append(Path(base, name))
-    unpacked = {file.path.rsplit("/", 1)[-1] for file in found}
+    unpacked = {file.path.rsplit("/", 1)[-1] for file in found} if unpacked_by_name else set()
     for archive in archives:
         found += _members(archive, root, suffix, unpacked)
-    if not found:
+    if not any(not file.problem for file in found):
+        if found:
+            raise DataFolderError(found[0].problem)
         kinds = ", ".join(f"{count} {kind}" for kind, count in census.most_common(6)) or "nothing"
         inside = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
         raise DataFolderError(
@@ -128,14 +134,20 @@ def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list
         name = member.filename.rsplit("/", 1)[-1]
         return name.lower().endswith(suffix) and not name.startswith(".") and name not in unpacked
 
+    place, mtime = archive.relative_to(root).as_posix(), archive.stat().st_mtime_ns
+    problem, members = "", []
     try:
         with zipfile.ZipFile(archive) as content:
             members = list(filter(is_wanted, content.infolist()))
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataFolderError(f"{os.fspath(archive)!r} cannot be read: {error}") from error
+        problem = f"cannot be read: {error}"
     if any(member.flag_bits & 1 for member in members):
-        raise DataFolderError(f"{os.fspath(archive)!r} is encrypted: unpack it with its password")
-    place, mtime = archive.relative_to(root).as_posix(), archive.stat().st_mtime_ns
+        problem = "is encrypted: unpack it with its password"
+    astray = [one.filename for one in members if ".." in one.filename.split("/") or one.filename.startswith("/")]
+    if astray:
+        problem = f"has members that lie outside of it, as {astray[0]!r}"
+    if problem:
+        return [SourceFile(place, archive.stat().st_size, mtime, f"{place!r} {problem}")]
     return [SourceFile(f"{place}/{member.filename}", member.file_size, mtime) for member in members]
 
 
@@ -178,9 +190,9 @@ class SkeletonConfig(datasets.BuilderConfig):
 
     Attributes:
         clean: Rows hold people in place of bodies: `Cleaning` with the thresholds below. Gaps stay as they are, zeros.
-        num_persons, min_body_frames, max_width_ratio, max_flat_share: As of `Cleaning`.
+        num_persons, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: As of `Cleaning`.
         keep: Further columns of the joints, of the builder's `JOINT_EXTRAS`.
-        skeletons: Of builders of videos, the folder of the skeletons that go with them (`videos`).
+        skeletons, modality: Of builders of videos, the folder of the skeletons that go with them, and which camera (`videos`).
     """
 
     version: str = "1.0.0"
@@ -189,12 +201,15 @@ class SkeletonConfig(datasets.BuilderConfig):
     min_body_frames: int = Cleaning.min_body_frames
     max_width_ratio: float = Cleaning.max_width_ratio
     max_flat_share: float = Cleaning.max_flat_share
+    max_join_distance: float = Cleaning.max_join_distance
     keep: tuple[str, ...] = ()
     skeletons: str = ""
+    modality: str = ""
 
     @property
     def cleaning(self) -> Cleaning:
-        return Cleaning(True, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share)
+        thresholds = (self.min_body_frames, self.max_width_ratio, self.max_flat_share, self.max_join_distance)
+        return Cleaning(True, self.num_persons, *thresholds)
 
 
 class Tally:
@@ -238,6 +253,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     SUFFIX: ClassVar[str | tuple[str, ...]]
     """End of the file names, in lower case, or several such ends."""
+    UNPACKED_BY_NAME: ClassVar[bool] = True
+    """Whether a file that lies in the folder is the member of that name of an archive beside it, wherever that is."""
     FIELDS: ClassVar[tuple[str, ...]]
     """Numbers of the file name that become columns."""
     TITLE: ClassVar[str]
@@ -251,7 +268,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     """What recognisers are compared by on this data set: `top_1` or `mean_per_class`."""
 
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
-        code = [skeleton_bodies.__file__, skeleton_files.__file__, __file__, inspect.getfile(type(self))]
+        project = __package__.partition(".")[0]
+        classes = [one for one in type(self).__mro__ if one.__module__.partition(".")[0] == project]
+        readers = (skeleton_bodies, skeleton_files, skeleton_layouts)
+        code = dict.fromkeys([*(module.__file__ for module in readers), *map(inspect.getfile, classes)])
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
         kwargs.setdefault("hash", fingerprint(self.source_files(data_dir, kwargs.get("skeletons", "")), read_with))
         super().__init__(data_dir=os.fspath(data_dir), **kwargs)
@@ -271,11 +291,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
         """Every file that rows are made of."""
-        return find_files(data_dir, self.SUFFIX)
+        return find_files(data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
 
     def key(self, file: SourceFile) -> str:
         """What `place` is asked about."""
         return file.stem
+
+    def check(self, file: SourceFile) -> None:
+        """Raises `NotInProtocolError` for a file that is not one of this config's, whatever its name says."""
 
     def place(self, name: str) -> tuple[str, Placement | None, dict]:
         """`key` of a file -> sample id, placement (None: none of this config's splits), fields.
@@ -286,6 +309,15 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         raise NotImplementedError
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
+        raise NotImplementedError
+
+    @property
+    def terms(self) -> str:
+        """The terms of this config's recordings, in a sentence."""
+        return self.LICENSE
+
+    def protocol_rule(self) -> str:
+        """Who is in which split, in a sentence; empty where a table says it."""
         raise NotImplementedError
 
     @property
@@ -304,13 +336,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return datasets.DatasetInfo(features=self._features(), citation=self.CITATION, license=self.LICENSE)
 
     def _check_settings(self) -> None:
-        unknown = sorted(set(self.config.keep) - set(self.JOINT_EXTRAS))
+        _ = self.config.cleaning  # names a threshold that cannot be
+        unknown = sorted(set(map(str, self.config.keep)) - set(self.JOINT_EXTRAS))
         if unknown:
             raise ValueError(
                 f"keep: {self.config.name} has {', '.join(self.JOINT_EXTRAS) or 'nothing to keep'}; got {unknown[0]!r}"
             )
-        if self.config.skeletons:
-            raise ValueError(f"skeletons: {self.config.name} has skeletons already, this is for videos")
+        if self.config.skeletons or self.config.modality:
+            raise ValueError(f"skeletons and modality are for videos; {self.config.name} has skeletons")
 
     def _features(self) -> datasets.Features:
         return datasets.Features(
@@ -336,8 +369,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         first: dict[str, str] = {}
         skipped = []
         elsewhere = 0
-        for file in find_files(self.config.data_dir, self.SUFFIX):
+        for file in find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME):
             try:
+                if file.problem:
+                    raise NotInProtocolError("unreadable", file.problem)
+                self.check(file)
                 sample_id, placement, _ = self.place(self.key(file))
                 if sample_id in first:
                     raise NotInProtocolError("duplicate", f"{file.path} has the same name as {first[sample_id]}")
@@ -410,6 +446,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "body_ids": datasets.List(datasets.Value("int64")),
             "layout": datasets.Value("string"),
             "fps": datasets.Value("float32"),
+            "cleaned": datasets.Value("bool"),
             **{
                 name: datasets.List(datasets.Value("int8" if name == "tracking_state" else "float32"))
                 for name in self.config.keep
@@ -448,7 +485,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "body_ids": body_ids,
             "layout": recording.layout,
             "fps": recording.fps,
-            "cleaning": describe_cleaning(actors, fates, recording.body_ids, recording.present),
+            "cleaned": self.config.clean,
+            "cleaning": describe_cleaning(actors, fates, recording.body_ids, valid.any(-1)),
         }
 
     def table(self, rows: list[dict]) -> pa.Table:

@@ -8,10 +8,14 @@
 `metadata.csv` is as `imagefolder` of `datasets` has it: a row a recording, `file_name` relative to the folder. `split` is
 `train`, `test`, or `validation` for training recordings that select settings. A column `sample_id` names the recordings
 (otherwise their file names do); all other columns are kept. `skeleton.json` says what all files have in common: the joint
-layout, by its name or with all that `SkeletonLayout` holds; frames per second; and, if labels are to be in an order of
-their own, `class_names`. Without it, files are `.skeleton` files of Kinect 2. Which files are read: `read_recording`.
+layout, by its name or described (below); frames per second; if labels are to be in an order of their own, `class_names`;
+and, for the page, the `license`. Without it, files are `.skeleton` files of Kinect 2. Which files are read: `read_recording`.
 
     builder = ActionFolder(config_name="folder", data_dir="my_recordings")
+
+A layout of one's own: `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
+[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, joints by their numbers; pelvis, neck, hips and shoulders are found by
+name, or given.
 
 Videos are listed in the same way; their config is `folder-video` (`videos`), and of skeleton.json they need `class_names` only.
 
@@ -35,9 +39,10 @@ from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
+from action_llm.video_files import VIDEO_SUFFIXES
 
 from .atomic_files import write_atomically
-from .building import VIDEO_SUFFIXES, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
+from .building import DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
 from .protocols import NotInProtocolError, Placement
 
 METADATA, SKELETON = "metadata.csv", "skeleton.json"
@@ -48,7 +53,9 @@ _SPLITS = {
     "testing": ("test", False),
     **dict.fromkeys(("validation", "valid", "val", "dev", "held_out"), ("train", True)),
 }
-_OWN_COLUMNS = ("sample_id", "keypoints", "shape", "body_ids", "layout", "fps", "held_out")
+
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class _Row(NamedTuple):
@@ -67,6 +74,7 @@ class ActionFolder(SkeletonBuilder):
 
     BUILDER_CONFIG_CLASS = SkeletonConfig
     BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
+    UNPACKED_BY_NAME = False
     SUFFIX = tuple(suffix for suffix in RECORDING_SUFFIXES if suffix != ".json")
     FIELDS = ()
     TITLE = "Recordings in a folder"
@@ -80,7 +88,7 @@ class ActionFolder(SkeletonBuilder):
     def _common(self) -> dict:
         """skeleton.json, checked: `layout` as `get_layout` reads it, `fps`, `class_names` or None."""
         path = Path(self.config.data_dir, SKELETON)
-        common = {"layout": "kinect25", "fps": 30.0, "class_names": None}
+        common = {"layout": "kinect25", "fps": 30.0, "class_names": None, "license": ""}
         if path.is_file():
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +113,7 @@ class ActionFolder(SkeletonBuilder):
         # A layout that has no name here goes with each recording.
         known = LAYOUTS.get(skeleton.name) == skeleton
         layout = skeleton.name if known else json.dumps(skeleton.to_dict(), separators=(",", ":"))
-        return {"layout": layout, "fps": float(fps), "class_names": names}
+        return {"layout": layout, "fps": float(fps), "class_names": names, "license": str(common["license"])}
 
     @cached_property
     def _rows(self) -> dict[str, _Row]:
@@ -122,7 +130,8 @@ class ActionFolder(SkeletonBuilder):
                 reader = csv.DictReader(file)
                 columns = reader.fieldnames or []
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
-                taken = [name for name in columns if name in _OWN_COLUMNS[1:] or columns.count(name) > 1]
+                own = {*self.recording_features(), "cleaning", "held_out"}
+                taken = [name for name in columns if name in own or columns.count(name) > 1]
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
                     raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
@@ -193,10 +202,18 @@ class ActionFolder(SkeletonBuilder):
         kinds = {}
         for name in names:
             values = [row.extras[name] for row in rows]
-            kinds[name] = next(
-                ((kind, dtype) for kind, dtype in ((int, "int64"), (float, "float64")) if _all_are(values, kind)),
-                (str, "string"),
+            # Only what comes out as it went in: 007 is a name.
+            whole = all(
+                value.lstrip("-").isdecimal() and value.isascii() and str(int(value)) == value for value in values
             )
+            if whole and all(abs(int(value)) < 2**63 for value in values):
+                kinds[name] = (int, "int64")
+            elif all(
+                _NUMBER.fullmatch(value) and len(value) <= 16 for value in values
+            ):  # digits that a float can hold
+                kinds[name] = (float, "float64")
+            else:
+                kinds[name] = (str, "string")
         return kinds
 
     def _features(self) -> datasets.Features:
@@ -228,14 +245,17 @@ class ActionFolder(SkeletonBuilder):
     def published_counts(self) -> dict[str, int]:
         return {}
 
+    def protocol_rule(self) -> str:
+        return ""
 
-def _all_are(values: list[str], kind: type) -> bool:
-    try:
-        for value in values:
-            kind(value)
-    except ValueError:
-        return False
-    return True
+    @property
+    def terms(self) -> str:
+        return self._common["license"]
+
+    @property
+    def may_be_published(self) -> bool:
+        """Whoever made the recordings decides."""
+        return True
 
 
 def write_metadata(
@@ -268,7 +288,7 @@ def write_metadata(
     counts, lines, examples = Counter(), [], []
     for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
         match = compiled.fullmatch(file.path.rsplit("/", 1)[-1])
-        if match is None:
+        if match is None or not match["label"]:
             counts["left out"] += 1
             examples.append(file.path)
             continue
@@ -281,6 +301,11 @@ def write_metadata(
                 raise ValueError(f"{file.path}: the label {label!r} is not a number from 1 to {len(class_names)}")
             label = class_names[int(label) - 1]
         lines.append({"file_name": file.path, "label": label, "split": split, **values})
+    for group, accepted in (*test.items(), *validation.items()):
+        unmet = sorted(accepted - {line.get(group, line["label"]) for line in lines})
+        if lines and unmet and group != "label":
+            there = sorted({line[group] for line in lines})
+            raise ValueError(f"{group} {unmet[0]!r} is in no file name; there are {', '.join(map(repr, there[:20]))}")
     if not lines:
         raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; there is {examples[0]}")
     text = io.StringIO()
@@ -325,8 +350,16 @@ def main() -> None:
         "--layout", default="kinect25", help="joint layout: its name, or a JSON file that describes it"
     )
     parser.add_argument("--fps", type=float, default=30.0, help="frames per second")
+    parser.add_argument("--overwrite", action="store_true", help="replace the tables that are there")
     arguments = parser.parse_args()
     try:
+        there = [name for name in (METADATA, SKELETON) if Path(arguments.folder, name).exists()]
+        if there and not arguments.overwrite:
+            raise ValueError(
+                f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
+            )
+        if not 0 < arguments.fps < float("inf"):
+            raise ValueError(f"--fps: expected a positive number, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
             lines = Path(arguments.class_names).read_text(encoding="utf-8").splitlines()

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from action_llm.skeleton_files import JOINT_EXTRAS, SkeletonRecording, read_skeleton
 
 from .building import DataFolderError, SkeletonBuilder, SkeletonConfig
-from .protocols import NTU_PROTOCOLS, NotInProtocolError, NTUProtocol, Placement, parse_ntu_name
+from .protocols import NTU_PROTOCOLS, NotInProtocolError, NTUProtocol, Placement, parse_ntu_name, ranges
 
 _HERE = Path(__file__).parent
 _SIMULATION_RECORD = "simulation.json"
@@ -65,7 +65,7 @@ class NTUSkeletons(SkeletonBuilder):
         "CVPR 2016. J. Liu, A. Shahroudy, M. Perez, G. Wang, L.-Y. Duan, A. C. Kot: NTU RGB+D 120: A large-scale "
         "benchmark for 3D human activity understanding. TPAMI 42(10), 2020."
     )
-    LICENSE = "NTU RGB+D: research use under a signed agreement, no redistribution. Simulated recordings: Apache-2.0."
+    LICENSE = "NTU RGB+D: research use under a signed agreement, no redistribution."
 
     @cached_property
     def protocol(self) -> NTUProtocol:
@@ -93,6 +93,23 @@ class NTUSkeletons(SkeletonBuilder):
     @property
     def may_be_published(self) -> bool:
         return self.protocol.dataset == "simulated"
+
+    @property
+    def terms(self) -> str:
+        return "Simulated recordings: Apache-2.0." if self.may_be_published else self.LICENSE
+
+    def protocol_rule(self) -> str:
+        protocol = self.protocol
+        rule = f"`held_out` are the training recordings of performers {ranges(protocol.held_out)}."
+        if protocol.split_by is not None:
+            who = f"{protocol.split_by} {ranges(protocol.train)} train, {ranges(protocol.test)} test"
+            rule = f"{who}; {rule}"
+        if protocol.has_unseen_classes:
+            seen, unseen = ranges(protocol.train_actions), ranges(protocol.test_actions)
+            rule = f"actions {seen} train, actions {unseen} are tested and unseen; {rule}"
+        if protocol.exemplars:
+            rule = f"one exemplar an unseen action ({len(protocol.exemplars)} names); {rule}"
+        return rule
 
     def facts(self, data_dir: Path) -> list[Path]:
         names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")

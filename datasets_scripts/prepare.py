@@ -20,22 +20,25 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from action_llm.skeleton_bodies import NOWHERE
+from action_llm.video_files import VideoFile
+
 from .atomic_files import write_atomically
-from .building import REPORT_NAME, ROWS_PER_TABLE, SkeletonBuilder, Tally
+from .building import REPORT_NAME, ROWS_PER_TABLE, UNREADABLE, DataFolderError, SkeletonBuilder, Tally, open_source
 from .load import PROTOCOLS
-from .rendering import SheetRow, contact_sheet, write_png
+from .rendering import SheetRow, contact_sheet, titled, write_png
 
 FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
-# What a recording is looked at for: its largest values stand out, and so does its smallest length.
-MEASURES = ("frames", "bodies", "empty_frames", "largest_step")
 _READ_KEYPOINTS = """keypoints = rows.with_format("numpy")[0]["keypoints"]
 keypoints = keypoints.reshape(rows[0]["shape"])  # (frames, people, joints, 3)"""
 METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
@@ -79,36 +82,61 @@ def prepare(
 
     Raises:
         ValueError: there is no such protocol.
-        DataFolderError: the source holds nothing of the data set.
-        PreparationError: the output holds what was made of other files.
+        DataFolderError: the source holds nothing of the data set, or nothing of it can be used.
+        PreparationError: the output holds what was made of other files, by other code or with other settings.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
     output = Path(output)
     builder_class, configs = PROTOCOLS[name]
-    builders, accounts = [], {}
-    for config in configs:
-        builder = builder_class(
-            config_name=config, data_dir=source, cache_dir=os.fspath(output / PROGRESS / "cache"), **overrides
+    cache = os.fspath(output / PROGRESS / "cache")
+    builders = [builder_class(config_name=one, data_dir=source, cache_dir=cache, **overrides) for one in configs]
+    _check_identity(output, name, builders, files_per_shard)
+    accounts = {one.config.name: _prepare_config(one, output, num_proc, files_per_shard) for one in builders}
+    if not any(count for account in accounts.values() for count in account["recordings"].values()):
+        left_out = [entry["reason"] for account in accounts.values() for entry in account["files"]]
+        raise DataFolderError(
+            f"no recording under {os.fspath(source)!r} could be used for {name}; for example {left_out[0]}"
         )
-        _check_identity(output, builder)
-        builders.append(builder)
-        accounts[config] = _prepare_config(builder, output, num_proc, files_per_shard)
     write_atomically(output / REPORT_NAME, json.dumps(accounts, indent=1, ensure_ascii=False) + "\n")
     _write_report(output, builders, accounts)
-    terms = {"license": builders[0].LICENSE, "may_be_published": builders[0].may_be_published}
+    terms = {"license": builders[0].terms, "may_be_published": builders[0].may_be_published}
     write_atomically(output / PROGRESS / TERMS, json.dumps(terms) + "\n")
     write_atomically(output / "README.md", dataset_card(name, builders, accounts))
     return accounts
 
 
-def _check_identity(output: Path, builder: SkeletonBuilder) -> None:
-    path = output / PROGRESS / f"{builder.config.name}.json"
-    wanted = {"files": builder.hash}
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise PreparationError(
-            f"{os.fspath(output)!r} was made of other files, or by other code: choose another --output"
-        )
+def _check_identity(output: Path, name: str, builders: list[SkeletonBuilder], files_per_shard: int) -> None:
+    """A folder holds one data set, made of the same files with the same settings; what a killed run left half goes."""
+    path = output / PROGRESS / "identity.json"
+    settings = {
+        key: value for key, value in vars(builders[0].config).items() if key not in ("name", "data_dir", "part")
+    }
+    wanted = {
+        "name": name,
+        "files": [builder.hash for builder in builders],
+        "files_per_shard": files_per_shard,
+        "settings": json.loads(json.dumps(settings, default=str)),
+    }
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PreparationError(
+                f"{path} is damaged ({error}): choose another --output, or delete this one"
+            ) from error
+        other = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
+        other += [key for key, value in wanted["settings"].items() if found.get("settings", {}).get(key) != value]
+        if other:
+            said = {"files": "other files, or by other code", "name": f"another data set, {found.get('name')}"}
+            raise PreparationError(
+                f"{os.fspath(output)!r} was made of {', '.join(said.get(key, f'another {key}') for key in other)}: choose "
+                "another --output"
+            )
+    elif output.is_dir() and any(output.rglob("*.parquet")):
+        raise PreparationError(f"{os.fspath(output)!r} holds Parquet files of something else: choose another --output")
+    for left_over in output.rglob(".*.parquet.*"):
+        left_over.unlink()
     write_atomically(path, json.dumps(wanted) + "\n")
 
 
@@ -127,7 +155,7 @@ def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None
             )
             for index in range(count)
         ]
-    missing = [shard for part in shards.values() for shard in part if not shard.parquet.is_file()]
+    missing = [shard for part in shards.values() for shard in part if not _is_done(shard)]
     done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
     processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     total = done + sum(len(shard.paths) for shard in missing)
@@ -157,6 +185,18 @@ def _work(shard: _Shard) -> None:
     _write_shard(_builder, shard)
 
 
+def _is_done(shard: _Shard) -> bool:
+    """Whether a shard and its account are there and whole."""
+    if not (shard.parquet.is_file() and shard.account.is_file()):
+        return False
+    try:
+        pq.read_metadata(shard.parquet)
+        json.loads(shard.account.read_text(encoding="utf-8"))
+    except (pa.ArrowInvalid, ValueError, OSError):
+        return False
+    return True
+
+
 def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
     """One Parquet file, and before it the account of it; both whole or not at all."""
     shard.parquet.parent.mkdir(parents=True, exist_ok=True)
@@ -173,10 +213,11 @@ def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
 
 
 def _measure(row: dict) -> dict[str, float]:
-    """What a recording is looked at for (`MEASURES`); steps in units of the recording's own spread. Videos are not."""
+    """What a recording is looked at for; steps in units of its own spread."""
     if "keypoints" not in row:
-        return {}
-    joints = np.nan_to_num(np.asarray(row["keypoints"], np.float32).reshape(row["shape"]))
+        return {"frames": row["num_frames"], "seconds": round(row["seconds"], 3), "width": row["width"]}
+    joints = np.asarray(row["keypoints"], np.float64).reshape(row["shape"])
+    joints = np.where(np.abs(joints) < NOWHERE, joints, 0)
     seen = joints.any((2, 3))
     middle = np.where(seen[..., None], joints.mean(2), np.nan)
     both = seen[1:] & seen[:-1]
@@ -202,12 +243,11 @@ def _write_report(output: Path, builders: list[SkeletonBuilder], accounts: dict[
         sections.append(f"<h2>{html.escape(config)}</h2>{''.join(tables)}")
         for title, chosen in _chosen(output, config).items():
             picture = f"report-{config}-{title.split()[0].lower()}.png"
-            rows = [
-                SheetRow(keypoints, f"{row['sample_id']}: {', '.join(f'{row[m]:g} {m}' for m in MEASURES)}")
-                for row, keypoints, _ in chosen
-            ]
-            write_png(output / picture, contact_sheet(rows, chosen[0][2], columns=8))
-            sections.append(f'<h3>{title}</h3><img src="{html.escape(picture)}" alt="{title}">')
+            drawn = _draw_videos if "video" in builder.info.features else _draw_skeletons
+            sheet = drawn(builder, output, chosen)
+            if sheet is not None:
+                write_png(output / picture, sheet)
+                sections.append(f'<h3>{title}</h3><img src="{html.escape(picture)}" alt="{title}">')
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{html.escape(builders[0].TITLE)}</title>
 <style>
@@ -289,32 +329,74 @@ def _cleaning_table(account: dict) -> str:
     )
 
 
-def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[tuple[dict, np.ndarray, str]]]:
-    """Recordings with extreme measures and usual ones: measures, keypoints, layout of each."""
-    measured = []
+class _Chosen(NamedTuple):
+    """A recording for the page: where it was written, what was measured, and what is odd about it."""
+
+    shard: str
+    index: int
+    measures: dict
+    odd: str
+
+    @property
+    def title(self) -> str:
+        said = ", ".join(f"{name} {value:g}" for name, value in self.measures.items() if name != "sample_id")
+        return f"{self.measures['sample_id']}: {said}" + (f" (odd: {self.odd})" if self.odd else "")
+
+
+def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[_Chosen]]:
+    """Recordings with an extreme measure, and the most usual ones of the others."""
+    found = []
     for account in sorted((output / PROGRESS / config).glob("*.json")):
         rows = json.loads(account.read_text(encoding="utf-8"))["recordings"]
-        measured += [(account.stem, index, row) for index, row in enumerate(rows)]
-    if not measured or set(MEASURES) - set(measured[0][2]):
+        found += [(account.stem, index, row) for index, row in enumerate(rows)]
+    if not found:
         return {}
-    table = np.array([[row[m] for m in MEASURES] for _, _, row in measured], float)
+    names = [name for name in found[0][2] if name != "sample_id"]
+    table = np.array([[row[name] for name in names] for _, _, row in found], float)
     middle = np.median(table, axis=0)
-    spread = np.abs(table - middle).mean(axis=0) + 1e-9
-    extremes = [*table.argmax(axis=0), table[:, 0].argmin(), *np.argsort(-table[:, -1])[1:count]]
-    odd = list(dict.fromkeys(int(index) for index in extremes))[:count]
-    usual = np.argsort(np.abs((table - middle) / spread).sum(axis=1), kind="stable")[:count]
+    far = np.abs(table - middle) / (np.abs(table - middle).mean(axis=0) + 1e-9)
+    odd: dict[int, str] = {}
+    # The farthest of each measure in turn, of those that differ at all.
+    for rank, column in product(range(count), range(len(names))):
+        order = np.argsort(-far[:, column], kind="stable")
+        if len(odd) < count and rank < len(order) and far[order[rank], column] > 2:
+            odd.setdefault(int(order[rank]), names[column])
+    usual = [int(one) for one in np.argsort(far.sum(axis=1), kind="stable") if int(one) not in odd][:count]
+    chosen = {"Odd recordings": odd, "Usual recordings": dict.fromkeys(usual, "")}
     return {
-        title: [_read_back(output, config, *measured[int(index)]) for index in chosen]
-        for title, chosen in (("Odd recordings", odd), ("Usual recordings", usual))
+        title: [_Chosen(*found[index], why) for index, why in some.items()] for title, some in chosen.items() if some
     }
 
 
-def _read_back(output: Path, config: str, shard: str, index: int, measures: dict) -> tuple[dict, np.ndarray, str]:
-    """A recording as it was written: row `index` of a shard, from its row group alone."""
-    file = pq.ParquetFile(output / config / f"{shard}.parquet")
-    group, place = divmod(index, ROWS_PER_TABLE)
-    row = file.read_row_group(group, ["keypoints", "shape", "layout"]).slice(place, 1).to_pylist()[0]
-    return measures, np.reshape(np.array(row["keypoints"], np.float32), row["shape"]), row["layout"]
+def _draw_skeletons(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen]) -> np.ndarray:
+    rows, layout = [], ""
+    for one in chosen:
+        file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
+        group, place = divmod(one.index, ROWS_PER_TABLE)
+        row = file.read_row_group(group, ["keypoints", "shape", "layout"]).slice(place, 1).to_pylist()[0]
+        layout = row["layout"]
+        rows.append(SheetRow(np.reshape(np.array(row["keypoints"], np.float32), row["shape"]), one.title))
+    return contact_sheet(rows, layout, columns=8)
+
+
+def _draw_videos(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen]) -> np.ndarray | None:
+    """Eight pictures of each; None where none of them can be decoded."""
+    strips = []
+    for one in chosen:
+        file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
+        group, place = divmod(one.index, ROWS_PER_TABLE)
+        row = file.read_row_group(group, ["video"]).slice(place, 1).to_pylist()[0]
+        try:
+            with open_source(builder.config.data_dir, row["video"]) as opened, VideoFile(opened) as video:
+                height = max(2, round(150 * video.info.height / video.info.width))
+                frames = video.frames_at((np.arange(8) + 0.5) * video.info.seconds / 8, (height, 150))
+        except (ValueError, *UNREADABLE):
+            continue  # the head of the file was all that was looked at before
+        strips.append(titled(frames.transpose(1, 0, 2, 3).reshape(frames.shape[1], -1, 3), one.title))
+    if not strips:
+        return None
+    width = max(strip.shape[1] for strip in strips)
+    return np.concatenate([np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0))) for one in strips])
 
 
 # ---------------------------------------------------------------------------------------------------- the data set page
@@ -324,6 +406,7 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
     """The page of the data set: what `load_dataset` needs to know, terms, protocol, counts, and what was left out."""
     first = builders[0]
     simulated = name.startswith("simulated")
+    has_skeletons = "keypoints" in first.info.features
     configs = []
     for builder in builders:
         splits = [split for split, count in accounts[builder.config.name]["recordings"].items() if count]
@@ -339,16 +422,22 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         for config, account in accounts.items()
         for kind, count in account["skipped"].items()
     ]
-    names = first.info.features["label"].names
-    split = next(iter(accounts[first.config.name]["recordings"]))
+    classes = [(one.config.name, len(one.info.features["label"].names)) for one in builders]
+    classes = ", ".join(f"{count}" + f" ({config})" * (len(builders) > 1) for config, count in classes)
+    config, split = next(
+        (config, split)
+        for config, account in accounts.items()
+        for split, count in account["recordings"].items()
+        if count
+    )
     title = "Simulated recordings with NTU names" if simulated else first.TITLE
-    terms = first.LICENSE or "Those of whoever made the recordings."
+    terms = first.terms or "Those of whoever made the recordings."
     lines = [
         "---",
         f"pretty_name: {title} ({name})",
         "license: other",
         "task_categories:\n- video-classification",
-        "tags:\n- action-recognition\n- skeleton" + ("\n- simulated" if simulated else ""),
+        "tags:\n- action-recognition" + "\n- skeleton" * has_skeletons + "\n- simulated" * simulated,
         "configs:\n" + "".join(configs) + "---",
         "",
         f"# {title}: {name}",
@@ -358,7 +447,8 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         lines += ["**Simulated.** Nobody was recorded: a kinematic simulator of people computed these skeletons.", ""]
     videos = "video" in first.info.features
     if videos:
-        said = "Paths of the videos below the folder that they were prepared from, a row a recording."
+        said = "Paths of the videos below the folder that they were prepared from, a row a recording"
+        said += ", with their skeletons." if has_skeletons else "."
     elif first.config.clean:
         said = "The people of each recording, a row a recording (see Cleaning): nothing is resampled, padded or normalised."
     else:
@@ -369,7 +459,7 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         "```python",
         "from datasets import load_dataset",
         "",
-        f'rows = load_dataset("path or repository", "{first.config.name}")["{split}"]',
+        f'rows = load_dataset("path or repository", "{config}")["{split}"]',
         "path = rows[0]['video']" if videos else _READ_KEYPOINTS,
         "```",
         "",
@@ -377,7 +467,8 @@ def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str,
         "|---|---|---:|---:|",
         *counts,
         "",
-        f"{len(names)} classes. Recognisers are compared by {METRICS[first.METRIC]}.",
+        *([f"Protocol: {first.protocol_rule()}", ""] if first.protocol_rule() else []),
+        f"Classes: {classes}. Recognisers are compared by {METRICS[first.METRIC]}.",
         "`held_out` marks the training recordings that are for choosing settings.",
         "",
         "## Left out",
@@ -423,7 +514,7 @@ def push(folder: str | os.PathLike, repository: str, *, public: bool = False) ->
     """Uploads what `prepare` wrote as a data set repository, private unless `public`; returns its address.
 
     Raises:
-        PreparationError: `public`, but the terms forbid to pass the recordings on.
+        PreparationError: `public`, but the terms forbid to pass the recordings on; or not `public`, but the repository is.
     """
     from huggingface_hub import HfApi
 
@@ -434,11 +525,17 @@ def push(folder: str | os.PathLike, repository: str, *, public: bool = False) ->
         )
     api = HfApi()
     address = api.create_repo(repository, repo_type="dataset", private=not public, exist_ok=True)
+    # A repository that was there keeps its visibility, whatever was asked for.
+    if not public and not api.repo_info(repository, repo_type="dataset").private:
+        raise PreparationError(
+            f"{repository} is public: make it private, name another, or say --public where it may be"
+        )
     api.upload_folder(
         folder_path=os.fspath(folder),
         repo_id=repository,
         repo_type="dataset",
-        ignore_patterns=[f"{PROGRESS}/*", f"{PROGRESS}/**"],
+        ignore_patterns=[f"{PROGRESS}/*", f"{PROGRESS}/**", ".*", "**/.*"],
+        delete_patterns=["*.parquet", "*/*.parquet", "report-*.png"],
         commit_message="Prepared recordings",
     )
     return str(address)
@@ -474,7 +571,8 @@ def _settings(name: str, arguments: list[str]) -> dict:
         value = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
         value = float(value) if type(default) is float and type(value) is int else value
         if type(value) is not type(default):
-            raise ValueError(f"--set {field}: expected a value like {json.dumps(default)}, found {text!r}")
+            like = {(): '["tracking_state"]', "": "a word"}.get(default, json.dumps(default))
+            raise ValueError(f"--set {field}: expected a value like {like}, found {text!r}")
         settings[field] = value
     return settings
 
@@ -491,7 +589,7 @@ def main() -> None:
     parser.add_argument("--public", action="store_true", help="a public repository, where the terms allow it")
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="settings",
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="settings",
         help="fields of the config, as clean=true (rows hold people in place of all bodies), min_body_frames=20, "
         'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD)',
     )  # fmt: skip
@@ -500,6 +598,8 @@ def main() -> None:
         name = _protocol(arguments.name, arguments.protocol)
         output = Path(arguments.output or Path("prepared", name))
         settings = _settings(name, arguments.settings)
+        if arguments.public and not arguments.push_to_hub:
+            raise ValueError("--public is for --push_to_hub")
         accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc, **settings)
         for config, account in accounts.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in account["recordings"].items())

@@ -198,3 +198,14 @@ def split_counts(protocol: NTUProtocol, names: Iterable[str], *, skip_missing: b
             counts[placement.split] += 1
             counts["held_out"] += placement.held_out
     return counts
+
+
+def ranges(numbers) -> str:
+    """`[1, 2, 3, 5]` → `1–3, 5`."""
+    parts, numbers = [], sorted(numbers)
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in parts)

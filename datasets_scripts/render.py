@@ -27,7 +27,7 @@ from .building import SkeletonBuilder
 from .folder import METADATA, SKELETON
 from .load import PROTOCOLS
 from .protocols import NotInProtocolError
-from .rendering import render_frames, write_video
+from .rendering import render_batches, write_video
 
 RECORD = "rendering.json"
 _GOES_WITH = ("simulation.json", "SIMULATED.txt", SKELETON)
@@ -90,7 +90,14 @@ def render(
     for builder in builders:
         paths, left_out = builder.assign()
         skipped += left_out
-        listed = [path for split in paths.values() for path in split]
+        listed, named = [], {}
+        for path in (path for split in paths.values() for path in split):
+            first = named.setdefault(video_name(path), path)
+            if first == path:
+                listed.append(path)
+            else:
+                reason = f"{path} would be drawn into the same {video_name(path)} as {first}"
+                skipped.append({"file": path, "kind": "duplicate", "reason": reason})
         missing = [path for path in listed if not (folder / video_name(path)).is_file()]
         there += len(listed) - len(missing)
         work = partial(_draw_into, folder, size, yaw)
@@ -116,11 +123,13 @@ def video_name(path: str) -> str:
 
 def _with_video_names(table: Path) -> str:
     with open(table, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    # What is wrong with a row stays so, and is said by who reads the videos.
+    writer = csv.DictWriter(text, reader.fieldnames, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({**row, "file_name": video_name(row["file_name"])} for row in rows)
+    writer.writerows({**row, "file_name": video_name(row["file_name"])} for row in rows if row["file_name"])
     return text.getvalue()
 
 
@@ -137,10 +146,9 @@ def _draw_into(folder: Path, size: int, yaw: float, builder: SkeletonBuilder, pa
     except NotInProtocolError as reason:
         return {"file": path, "kind": reason.kind, "reason": reason.detail}
     keypoints = np.reshape(row["keypoints"], row["shape"])
-    frames = render_frames(keypoints, row["layout"], size=(size, size), yaw=yaw)
     target = folder / video_name(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_video(target, frames, row["fps"])
+    write_video(target, render_batches(keypoints, row["layout"], size=(size, size), yaw=yaw), row["fps"])
     return None
 
 

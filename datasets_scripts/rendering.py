@@ -1,7 +1,7 @@
 """Skeletons as pictures: frames, mp4 for video models, contact sheets as PNG. No window system, no display."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +10,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from action_llm.skeleton_bodies import NOWHERE
 from action_llm.skeleton_layouts import SkeletonLayout, get_layout
 
 BACKGROUND = (250, 250, 248)
@@ -23,7 +24,7 @@ PART_COLORS = {
     "right_leg": ((32, 72, 148), (118, 140, 206)),
 }
 OVERSAMPLING = 2
-_BATCH_PIXELS = 1 << 24  # of one oversampled canvas, so that memory does not grow with the recording
+_BATCH_PIXELS = 1 << 24  # of one oversampled canvas
 
 
 @dataclass
@@ -46,7 +47,7 @@ def _as_people(keypoints: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
             f"{layout.name!r}; got {keypoints.shape}"
         )
     absent = (keypoints == 0).all(axis=(2, 3), keepdims=True)
-    return np.where(absent, np.nan, keypoints)
+    return np.where(absent | ~(np.abs(keypoints) < NOWHERE), np.nan, keypoints)
 
 
 def _to_pixels(people: np.ndarray, layout: SkeletonLayout, size: tuple[int, int], yaw: float) -> np.ndarray:
@@ -93,15 +94,24 @@ def render_frames(
     Raises:
         ValueError: keypoints do not fit the layout.
     """
+    return np.concatenate(list(render_batches(keypoints, layout, size=size, yaw=yaw)))
+
+
+def render_batches(
+    keypoints: np.ndarray,
+    layout: str | SkeletonLayout = "kinect25",
+    *,
+    size: tuple[int, int] = (240, 240),
+    yaw: float = 0.0,
+) -> Iterator[np.ndarray]:
+    """`render_frames` in parts, so that memory does not grow with the recording: (n, height, width, 3) each, in order."""
     layout = get_layout(layout)
     people = _as_people(keypoints, layout)
     height, width = size
     pixels = _to_pixels(people, layout, (height * OVERSAMPLING, width * OVERSAMPLING), yaw)
-    frames = np.empty((len(people), height, width, 3), dtype=np.uint8)
     batch = max(1, _BATCH_PIXELS // (height * width * OVERSAMPLING**2))
     for start in range(0, len(people), batch):
-        frames[start : start + batch] = _draw(pixels[start : start + batch], layout, height, width)
-    return frames
+        yield _draw(pixels[start : start + batch], layout, height, width)
 
 
 def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -> np.ndarray:
@@ -113,7 +123,7 @@ def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -
     child, parent = np.array(layout.bones).T
     part_of = {joint: name for name, joints in layout.parts.items() for joint in joints}
     colors = [
-        [PART_COLORS[part_of[joint]][min(person, 1)] for joint in range(layout.num_joints)]
+        [PART_COLORS.get(part_of[joint], PART_COLORS["trunk"])[min(person, 1)] for joint in range(layout.num_joints)]
         for person in range(persons)
     ]
     pen = max(2, round(0.018 * tall))
@@ -180,6 +190,14 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
+def titled(image: np.ndarray, title: str) -> np.ndarray:
+    """uint8 (H, W, 3) with a line of text above it."""
+    sheet = Image.new("RGB", (image.shape[1], image.shape[0] + 16), BACKGROUND)
+    ImageDraw.Draw(sheet).text((4, 1), title, fill=INK, font=ImageFont.load_default(11))
+    sheet.paste(Image.fromarray(np.ascontiguousarray(image)), (0, 16))
+    return np.asarray(sheet)
+
+
 def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as PNG, whole or not at all."""
     path = Path(path)
@@ -188,17 +206,24 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     os.replace(unfinished, path)
 
 
-def write_video(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
-    """Write uint8 (T, H, W, 3) as mp4 (H.264), whole or not at all; H and W are even."""
+def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames as mp4 (H.264), whole or not at all.
+
+    Args:
+        path: of the video.
+        batches: uint8 (n, H, W, 3) each, H and W even: the frames in order.
+        fps: frames per second.
+    """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     # One thread: the same bytes on every machine, and a batch job has a process a core.
     options = {"preset": "veryfast", "crf": "18", "threads": "1"}
     with av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-        stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for frames in batches:
+            stream.height, stream.width = frames.shape[1:3]
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     os.replace(unfinished, path)

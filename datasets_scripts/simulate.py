@@ -156,6 +156,8 @@ def simulate(
         if other:
             asked = {key: world[key] for key in other}
             raise SimulationFolderError(f"{folder} holds another simulation: found {other}, asked for {asked}")
+    elif any(name.lower().endswith(".skeleton") for name in os.listdir(folder)):
+        raise SimulationFolderError(f"{folder} holds .skeleton files that are not simulated: name another folder")
     summary = {
         **world,
         "performers": performers,

@@ -18,6 +18,7 @@ The clips cannot be downloaded without an agreement (https://project.inria.fr/to
 
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -26,7 +27,7 @@ from action_llm import smarthome_files
 from action_llm.skeleton_files import SkeletonRecording
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement
+from .protocols import NotInProtocolError, Placement, ranges
 
 _FACTS = Path(__file__).parent / "smarthome.json"
 # The refined skeletons are named …_pose3d.
@@ -125,14 +126,21 @@ def smarthome_splits(protocol: str) -> tuple[str, ...]:
     return tuple(split for split in ("train", "validation", "test") if split in rule)
 
 
+@dataclass
+class SmarthomeConfig(SkeletonConfig):
+    """Config of `Smarthome`; `pose` is "pose3d" (metres) or "pose2d" (pixels; what the layout lcrnet17 is made of)."""
+
+    pose: str = "pose3d"
+
+
 class Smarthome(SkeletonBuilder):
-    """Skeletons of Toyota Smarthome (`pose3d`, 13 joints); columns in `building`, plus the numbers of the name.
+    """Skeletons of Toyota Smarthome (13 joints); columns in `building`, plus the numbers of the name.
 
     `action` is the position of the activity among all 31, whatever the labels of the config are.
     """
 
-    BUILDER_CONFIG_CLASS = SkeletonConfig
-    BUILDER_CONFIGS = [SkeletonConfig(name=name) for name in smarthome_facts()["protocols"]]
+    BUILDER_CONFIG_CLASS = SmarthomeConfig
+    BUILDER_CONFIGS = [SmarthomeConfig(name=name) for name in smarthome_facts()["protocols"]]
     SUFFIX = ".json"
     FIELDS = ("subject", "take", "session", "camera", "action")
     TITLE = "Toyota Smarthome (skeletons)"
@@ -163,7 +171,18 @@ class Smarthome(SkeletonBuilder):
         return str(name), placement, fields
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
-        return smarthome_files.read_smarthome(file, fps=smarthome_facts()["fps"])
+        return smarthome_files.read_smarthome(file, pose=self.config.pose, fps=smarthome_facts()["fps"])
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.config.pose not in smarthome_files.POSES:
+            raise ValueError(f"pose: expected one of {list(smarthome_files.POSES)}, got {self.config.pose!r}")
+
+    def protocol_rule(self) -> str:
+        rule = smarthome_facts()["protocols"][self.protocol]
+        who = ", ".join(f"{ranges(rule[split])} {split}" for split in self.split_names())
+        held_out = ranges(smarthome_facts()["held_out_subjects"])
+        return f"{rule['split_by']}s {who}; `held_out` are the training clips of subjects {held_out}."
 
     def published_counts(self) -> dict[str, int]:
         counts = smarthome_facts()["protocols"][self.protocol]["counts"]

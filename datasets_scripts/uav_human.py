@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from action_llm.skeleton_files import SkeletonRecording, read_skeleton
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement
+from .protocols import NotInProtocolError, Placement, ranges
 
 _FACTS = Path(__file__).parent / "uav_human.json"
 _NAME = re.compile(
@@ -117,6 +117,13 @@ class UAVHuman(SkeletonBuilder):
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
         return read_skeleton(file, layout="coco17", fps=uav_human_facts()["fps"])
+
+    def protocol_rule(self) -> str:
+        rule = uav_human_facts()["protocols"][self.protocol]
+        return (
+            f"persons {ranges(rule['train'])} train, the other {uav_human_facts()['persons'] - len(rule['train'])} test; "
+            f"`held_out` are the recordings of persons {ranges(rule['held_out_persons'])}."
+        )
 
     def published_counts(self) -> dict[str, int]:
         return uav_human_facts()["protocols"][self.protocol]["counts"]

@@ -19,10 +19,10 @@ import datasets
 from action_llm.skeleton_files import SkeletonRecording, read_utd_mhad
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement
+from .protocols import NotInProtocolError, Placement, ranges
 
 _FACTS = Path(__file__).parent / "utd_mhad.json"
-_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)(?:_skeleton)?", re.IGNORECASE)
+_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)(?:_skeleton)?", re.IGNORECASE | re.ASCII)
 
 
 @cache
@@ -82,6 +82,12 @@ class UTDMHAD(SkeletonBuilder):
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
         return read_utd_mhad(file)
+
+    def protocol_rule(self) -> str:
+        train = utd_mhad_facts()["train_subjects"]
+        test = sorted(set(range(1, utd_mhad_facts()["subjects"] + 1)) - set(train))
+        held_out = self.config.held_out_subject
+        return f"subjects {ranges(train)} train, {ranges(test)} test; `held_out` are the recordings of subject {held_out}."
 
     def published_counts(self) -> dict[str, int]:
         return utd_mhad_facts()["counts"]

@@ -7,8 +7,12 @@ Instead of the columns of a skeleton, a row has `video`, the path of the file be
 member of a `.zip` archive: `building.open_source` opens both), and what its container says: `num_frames`, `video_fps`,
 `seconds`, `width`, `height`. Nothing is decoded here; a file that is empty, damaged or no video is skipped and listed.
 
-With `skeletons=`, the folder of the skeletons, rows have their columns too. A video without a skeleton, or with one that is
-longer or shorter by more than `LENGTH_TOLERANCE` seconds, is skipped and listed.
+A sensor has several cameras; `modality=` says which is meant ("rgb", "depth", "ir", "color", as it stands behind names), and
+must, where a folder holds more than one and the data set has no usual one. Files of another are skipped and listed.
+
+With `skeletons=`, the folder of the skeletons, rows have their columns too, with the frame rate of the video where they have as
+many frames. A video without a skeleton, or with one that is longer or shorter by more than half a second, in frames as in
+seconds, is skipped and listed.
 
 NTU RGB+D has every config twice: `…-video` is all recordings, `…-video-with-skeletons` leaves out those without complete
 skeletons, so that the counts are those of skeleton papers. Simulated recordings have videos once they are drawn (`render`).
@@ -23,9 +27,9 @@ from pathlib import Path
 import datasets
 
 from action_llm import video_files
-from action_llm.video_files import VideoFileError, read_video_info
+from action_llm.video_files import VIDEO_SUFFIXES, VideoFileError, read_video_info
 
-from .building import UNREADABLE, VIDEO_SUFFIXES, SourceFile, find_files, open_source
+from .building import UNREADABLE, DataFolderError, SourceFile, find_files, open_source
 from .folder import ActionFolder
 from .ntu import NTUSkeletons
 from .protocols import NotInProtocolError
@@ -35,13 +39,15 @@ from .utd_mhad import UTDMHAD
 
 LENGTH_TOLERANCE = 0.5
 # What stands behind the name of a recording: which camera of the sensor.
-_TAG = re.compile(r"_(rgb|color|depth)$", re.IGNORECASE)
+_TAG = re.compile(r"_(rgb|color|depth|ir)$", re.IGNORECASE)
 
 
 class _Videos:
     """Makes videos of a builder of skeletons; stands before it among the bases."""
 
     SUFFIX = VIDEO_SUFFIXES
+    MODALITY = ""
+    """The usual camera; empty where there is none."""
 
     def facts(self, data_dir: Path) -> list[Path]:
         return [*super().facts(data_dir), Path(__file__), Path(video_files.__file__)]
@@ -56,6 +62,25 @@ class _Videos:
 
     def key(self, file: SourceFile) -> str:
         return _TAG.sub("", super().key(file))
+
+    def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
+        tags = {file.path: tag[1].lower() for file in self._videos() if (tag := _TAG.search(file.stem))}
+        wanted = self.config.modality or self.MODALITY
+        found = sorted(set(tags.values()))
+        if not wanted and len(found) > 1:
+            raise DataFolderError(
+                f"{self.config.data_dir!r} holds videos of several cameras: say modality= with one of {', '.join(found)}"
+            )
+        self._others = {path: tag for path, tag in tags.items() if tag != (wanted or tag)}
+        return super().assign()
+
+    def _videos(self) -> list[SourceFile]:
+        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+
+    def check(self, file: SourceFile) -> None:
+        if file.path in self._others:
+            wanted = self.config.modality or self.MODALITY
+            raise NotInProtocolError("modality", f"{file.path} is {self._others[file.path]}, not {wanted}")
 
     @cached_property
     def _skeletons(self) -> dict[str, str]:
@@ -89,10 +114,13 @@ class _Videos:
             return columns
         sample_id, _, _ = self.place(self.key(SourceFile(path, 0, 0)))
         if sample_id not in self._skeletons:
-            raise NotInProtocolError("no skeleton", f"{path}: no skeleton of {sample_id} in {self.config.skeletons}")
+            raise NotInProtocolError("no skeleton", f"{path}: there is no skeleton of {sample_id}")
         skeleton = self.skeleton_columns(self.config.skeletons, self._skeletons[sample_id])
         seconds = skeleton["shape"][0] / skeleton["fps"]
-        if abs(seconds - info.seconds) > LENGTH_TOLERANCE:
+        # Of some data sets, how many frames a second the skeletons have is hearsay: the video of as many frames knows.
+        if abs(skeleton["shape"][0] - info.num_frames) <= LENGTH_TOLERANCE * info.fps:
+            skeleton["fps"] = info.fps
+        elif abs(seconds - info.seconds) > LENGTH_TOLERANCE:
             raise NotInProtocolError(
                 "length", f"{path}: {info.seconds:.2f} s of video ({info.num_frames} frames), "
                 f"{seconds:.2f} s of skeleton ({skeleton['shape'][0]} frames)"
@@ -114,6 +142,7 @@ class NTUVideos(_Videos, NTUSkeletons):
         ]
     ]
     TITLE = "NTU RGB+D (videos)"
+    MODALITY = "rgb"
 
 
 class FolderVideos(_Videos, ActionFolder):

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content
+from .skeleton_files import MAX_BODIES, SkeletonFileError, SkeletonRecording, read_content
 from .skeleton_layouts import SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
@@ -55,10 +55,15 @@ def read_joint_array(
     ):
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
         raise SkeletonFileError(path, None, f"{keypoints.dtype} {shape}", f"{expected}, layout {skeleton.name}")
-    if not (np.ndim(fps) == 0 and np.isfinite(fps) and fps > 0):
+    rate = np.asarray(fps)
+    if rate.shape or rate.dtype.kind not in "fiu" or not (np.isfinite(rate) and rate > 0):
         raise SkeletonFileError(path, None, f"fps {fps!r}", "a positive number of frames per second")
+    if keypoints.shape[1] > max(8, min(len(keypoints), MAX_BODIES)):  # people first, as MMAction has them
+        expected = "(frames, people, joints, coordinates)"
+        raise SkeletonFileError(path, None, f"{keypoints.shape[1]} people in {len(keypoints)} frames", expected)
     recorded = np.zeros((*keypoints.shape[:3], 3), np.float32)
-    recorded[..., : keypoints.shape[3]] = keypoints
+    with np.errstate(over="ignore"):
+        recorded[..., : keypoints.shape[3]] = keypoints
     present = (np.nan_to_num(recorded) != 0).any((2, 3))
     recorded[~present] = 0
     ids = np.arange(recorded.shape[1], dtype=np.int64)
@@ -71,7 +76,9 @@ def _read_numpy(path: Path, data: bytes, fps: float) -> tuple[np.ndarray, Any]:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded, fps
-        arrays = {name: loaded[name] for name in loaded.files}
+        arrays = {name: np.asarray(loaded[name]) for name in loaded.files}
+        if any(array.dtype.kind in "OSV" for array in arrays.values()):
+            raise ValueError("a member that is no array")
     except Exception as error:  # damaged files make NumPy raise nearly anything
         found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
@@ -89,6 +96,8 @@ def _read_rows(path: Path, data: bytes, num_joints: int) -> np.ndarray:
         if not tokens:
             continue
         try:
+            if b"_" in b"".join(tokens[:3]):  # Python's own spelling of digits, which nobody else writes
+                raise ValueError
             rows.append([float(token) for token in tokens[:3]])
         except ValueError:
             found = repr(line.strip()[:40].decode("ascii", "backslashreplace"))

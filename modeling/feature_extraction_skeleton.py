@@ -89,9 +89,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             layouts with three dimensions and "none" for the others, which cannot be turned.
         scale: "torso" divides by the distance from pelvis to neck of the first person (median over frames), a number
             by that number (recorded units); "none".
-        clean, min_body_frames, max_width_ratio, max_flat_share: How bodies become people, see `Cleaning`: those seen in
-            so few frames or fewer are dropped, and those that are wider than this times their height in such a share of
-            their frames.
+        clean, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: How bodies become people, see
+            `Cleaning`: those seen in so few frames or fewer are dropped, and those that are wider than this times their
+            height in such a share of their frames. Rows that hold people already (`cleaned`) stay as they are.
         max_gap: Seconds. Longer absences of a second person stay zeros, shorter ones are interpolated. The first
             person is interpolated through all, and held before and after.
         augment_rotation: Degrees. With `augment=True`, turned about the vertical by up to so much either way (2-D
@@ -126,6 +126,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         min_body_frames: int = Cleaning.min_body_frames,
         max_width_ratio: float = Cleaning.max_width_ratio,
         max_flat_share: float = Cleaning.max_flat_share,
+        max_join_distance: float = Cleaning.max_join_distance,
         max_gap: float = 1.0,
         augment_rotation: float = 15.0,
         augment_tilt: float = 5.0,
@@ -169,6 +170,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         self.min_body_frames = checked("min_body_frames", min_body_frames, int, 0)
         self.max_width_ratio = checked("max_width_ratio", max_width_ratio, float, above=0)
         self.max_flat_share = checked("max_flat_share", max_flat_share, float, 0)
+        self.max_join_distance = checked("max_join_distance", max_join_distance, float, 0)
         self.max_gap = checked("max_gap", max_gap, float, 0)
         self.augment_rotation = checked("augment_rotation", augment_rotation, float, 0)
         self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0)
@@ -182,7 +184,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
     @property
     def cleaning(self) -> Cleaning:
         """How bodies become people."""
-        return Cleaning(self.clean, self.num_persons, self.min_body_frames, self.max_width_ratio, self.max_flat_share)
+        thresholds = (self.min_body_frames, self.max_width_ratio, self.max_flat_share, self.max_join_distance)
+        return Cleaning(self.clean, self.num_persons, *thresholds)
 
     @property
     def feature_size(self) -> int:
@@ -305,9 +308,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         keypoints = (keypoints * transform.scale) @ transform.rotation + transform.center[:, None, None]
         return np.where(transform.present[..., None, None], keypoints, 0).astype(np.float32)
 
-    def _resolve(self, recording: Recording, place: str) -> tuple[np.ndarray, np.ndarray, float, str]:
-        """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name."""
+    def _resolve(self, recording: Recording, place: str) -> tuple[np.ndarray, np.ndarray, float, str, bool]:
+        """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name, and
+        whether bodies are people already."""
         skeleton = self.skeleton_layout
+        cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
         if isinstance(recording, str | os.PathLike):
             recording = read_recording(recording, layout=skeleton, fps=self.fps or 30.0)
         if isinstance(recording, SkeletonRecording):
@@ -351,13 +356,13 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
         if present is None:
             present = np.ones(recorded.shape[:2], bool)
-        return recorded, present, fps, name
+        return recorded, present, fps, name, cleaned
 
     def _extract(
-        self, recording: tuple[np.ndarray, np.ndarray, float, str], seed: int | None
+        self, recording: tuple[np.ndarray, np.ndarray, float, str, bool], seed: int | None
     ) -> tuple[np.ndarray, float, SkeletonTransform]:
         """Features float32 (T, C), frames per second, transform."""
-        keypoints, present, recorded_fps, name = recording
+        keypoints, present, recorded_fps, name, cleaned = recording
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
@@ -371,7 +376,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             if not valid.any():
                 raise SkeletonInputError(name, f"no joint of {skeleton.name}", "the joints that it is derived from")
 
-        actors, _ = select_actors(keypoints, valid, self.cleaning)
+        if cleaned:
+            seen = valid.any(-1)[:, : self.num_persons]
+            actors = np.where(seen, np.arange(seen.shape[1]), -1)[:, seen.any(0)]
+        else:
+            actors, _ = select_actors(keypoints, valid, self.cleaning)
         frame = np.arange(len(actors))[:, None]
         tracks = fill_gaps(keypoints[frame, actors], valid[frame, actors] & (actors >= 0)[..., None])
         present = self._presence(actors >= 0, recorded_fps)

@@ -10,38 +10,13 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
+from .action_sentence import ActionEncoderOutput
 from .codebook import Codebook, EuclideanCodebook, PoincareCodebook
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class ActionEncoderOutput(ModelOutput):
-    """
-    Action sentences.
-
-    Args:
-        action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Token of each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook.
-        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
-            1 for a token, 0 for padding.
-        action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
-            The codebook rows of the tokens, float32; without a codebook the latents. 0 where padded.
-        latents (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
-            Continuous latents before quantisation, float32; 0 where padded.
-        start_times, end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
-            Span of each token in seconds from the first frame; 0 where padded.
-    """
-
-    action_ids: torch.LongTensor | None = None
-    attention_mask: torch.LongTensor | None = None
-    action_embeds: torch.FloatTensor | None = None
-    latents: torch.FloatTensor | None = None
-    start_times: torch.FloatTensor | None = None
-    end_times: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -542,4 +517,4 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         self._first_step_latents = None
 
 
-__all__ = ["ActionEncoderOutput", "ActionVQVAEModel", "ActionVQVAEOutput", "ActionVQVAEPreTrainedModel"]
+__all__ = ["ActionVQVAEModel", "ActionVQVAEOutput", "ActionVQVAEPreTrainedModel"]

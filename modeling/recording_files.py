@@ -47,7 +47,7 @@ def read_recording(
     if suffix == ".json":
         return read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
     if suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
-        return read_skeleton(content, layout=skeleton.source or skeleton.name, fps=fps)
+        return read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
     if suffix in ARRAY_SUFFIXES:
         return read_joint_array(content, layout=skeleton, fps=fps)
     raise SkeletonFileError(path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}")

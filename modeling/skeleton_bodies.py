@@ -1,8 +1,14 @@
 """Whose skeleton is it: from the tracked bodies of a recording to the people who act in it.
 
-A depth sensor gives a person a new body id whenever it loses and finds them again, and sees bodies in furniture. The
-conventions for choosing among bodies are those of the SGN, CTR-GCN and PYSKL data preparation, with one difference:
-their tracks are moved to close gaps, here time is never shifted.
+A depth sensor gives a person a new body id whenever it loses and finds them again, and sees bodies in furniture. The filters
+and their thresholds are those of the SGN and CTR-GCN data preparation; made for Kinect 2, upright people and metres, they are
+used for every layout. What is different here, each time so that less is lost:
+
+- Time is never shifted; there, tracks are moved to close gaps.
+- If all bodies are flat (two people lying down), all stay; there, the last of them does.
+- A body joins a person whom it never shares a frame with and whose track ends or begins near it, bodies in the order in which
+  they appear; there, in the order of motion, by the first and last frames alone and wherever they are.
+- Whole people are put in the order of motion; there, the liveliest body is the first actor, and who fits no actor is dropped.
 """
 
 from collections import Counter
@@ -61,6 +67,11 @@ class Cleaning:
         min_body_frames: A body seen in so few frames or fewer is dropped (11: SGN, CTR-GCN).
         max_width_ratio, max_flat_share: A frame is flat where the body is wider than this times its height; a body that
             is flat in such a share of its frames is dropped (0.8, 0.69754: SGN, CTR-GCN).
+        max_join_distance: A body joins a person only if their mean joints, where the two tracks come closest in time, are
+            this near, in sizes of the body (its largest extent, median over frames).
+
+    Raises:
+        ValueError: A threshold that cannot be; the message names it.
     """
 
     clean: bool = True
@@ -68,6 +79,22 @@ class Cleaning:
     min_body_frames: int = 11
     max_width_ratio: float = 0.8
     max_flat_share: float = 0.69754
+    max_join_distance: float = 1.0
+
+    def __post_init__(self):
+        least = {
+            "num_persons": 1,
+            "min_body_frames": 0,
+            "max_width_ratio": 0,
+            "max_flat_share": 0,
+            "max_join_distance": 0,
+        }
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= smallest:
+                raise ValueError(f"{name}: expected a number of at least {smallest}, got {value!r}")
+        if not isinstance(self.clean, bool):
+            raise ValueError(f"clean: expected true or false, got {self.clean!r}")
 
 
 def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) -> tuple[np.ndarray, list[str]]:
@@ -78,7 +105,7 @@ def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) 
        a share of `max_flat_share` of its frames or more is dropped, unless all are. The motion of the others is the
        smaller of that over all and that over their frames that are not flat.
     3. In order of first appearance, a body continues a person with whom it never shares a frame, the one who is
-       nearest where the two tracks come closest in time; if there is none, it is a new person.
+       nearest where the two tracks come closest in time; if there is none within `max_join_distance`, it is a new person.
     4. People are ordered by motion, that of their liveliest body. Those after `num_persons` are left out.
 
     Args:
@@ -118,9 +145,12 @@ def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) 
     people = []
     for body in sorted(bodies, key=lambda body: seen[:, body].argmax()):
         free = [person for person in people if not (seen[:, body] & (person >= 0)).any()]
-        if not free:
-            people.append(np.full(len(keypoints), -1))
-        person = min(free, key=lambda person: _gap(keypoints, valid, person, body)) if free else people[-1]
+        gaps = [_gap(keypoints, valid, person, body) for person in free]
+        if gaps and min(gaps) <= cleaning.max_join_distance * _size(keypoints[:, body], valid[:, body]):
+            person = free[int(np.argmin(gaps))]
+        else:
+            person = np.full(len(keypoints), -1)
+            people.append(person)
         person[seen[:, body]] = body
     # Sorting is stable: equals stay in order of appearance.
     people.sort(key=lambda person: -max(motion[body] for body in set(person.tolist()) - {-1}))
@@ -176,6 +206,14 @@ def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -
             np.where(valid, axis, -np.inf).max(1) - np.where(valid, axis, np.inf).min(1) for axis in (x, y)
         )
     return width > max_width_ratio * height
+
+
+def _size(keypoints: np.ndarray, valid: np.ndarray) -> float:
+    """(T, J, C), bool (T, J) -> the largest extent along an axis, median over the frames in which there is a joint."""
+    seen = valid.any(1)
+    points, there = keypoints[seen], valid[seen][..., None]
+    extent = np.where(there, points, -np.inf).max(1) - np.where(there, points, np.inf).min(1)
+    return float(np.median(extent.max(1)))
 
 
 def _gap(keypoints: np.ndarray, valid: np.ndarray, person: np.ndarray, body: int) -> float:

@@ -17,15 +17,15 @@ Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the fi
 import io
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from .skeleton_layouts import get_layout
+from .skeleton_layouts import SkeletonLayout, get_layout
 
 try:
     from scipy.io import loadmat
@@ -36,6 +36,9 @@ BODY_COLUMNS = 10
 JOINT_COLUMNS = 12
 # Columns of a joint, first and behind the last, that are read when they are asked for.
 JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
+# Distinct bodies of a recording. A sensor finds a person anew a few times; thousands are a damaged file, or people where
+# frames should be, and their absence alone would fill the memory.
+MAX_BODIES = 256
 # Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
 SCAN_BYTES = 1 << 16
 
@@ -95,7 +98,7 @@ def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
 def read_skeleton(
     file: str | os.PathLike | BinaryIO,
     *,
-    layout: str = "kinect25",
+    layout: str | Mapping[str, Any] | SkeletonLayout = "kinect25",
     fps: float = 30.0,
     keep: Collection[str] = (),
 ) -> SkeletonRecording:
@@ -106,7 +109,7 @@ def read_skeleton(
 
     Args:
         file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
-        layout: Joint layout; every body must have its number of joints.
+        layout: Joint layout, by its name or its description; every body must have its number of joints.
         fps: Frames per second; the file does not say it.
         keep: What else to read of each joint, of `JOINT_EXTRAS`.
 
@@ -119,7 +122,8 @@ def read_skeleton(
     unknown = sorted(set(keep) - set(JOINT_EXTRAS))
     if unknown:
         raise ValueError(f"keep: expected some of {', '.join(JOINT_EXTRAS)}; got {unknown[0]!r}")
-    num_joints = get_layout(layout).num_joints
+    skeleton = get_layout(layout)
+    num_joints, layout = skeleton.num_joints, skeleton.name
     path, data = read_content(file)
     bodies = _scan_columns(data, num_joints, keep)
     if bodies is None:
@@ -128,6 +132,8 @@ def read_skeleton(
 
     frame = np.repeat(np.arange(len(body_counts)), body_counts)
     distinct, first, slot = np.unique(body_ids, return_index=True, return_inverse=True)
+    if len(distinct) > MAX_BODIES:
+        raise SkeletonFileError(path, None, f"{len(distinct)} different body ids", f"at most {MAX_BODIES}")
     by_appearance = np.argsort(first)
     slot = np.argsort(by_appearance)[slot]
     shape = (len(body_counts), len(distinct), num_joints)
@@ -189,7 +195,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
     if (
         np.count_nonzero(characters == 32) + len(line_starts) != len(characters)  # tabs and the like
         or (np.diff(separators) < 2).any()  # nothing between two separators
-        or (len(line_end) == 2 and not data.count(line_end) == data.count(b"\n") == len(line_starts) - 1)
+        or (len(line_end) == 2 and not _is_crlf_throughout(text, separators[line_starts[1:]]))
         or b"x" in data  # Arrow would read 0x10 as an integer
         or b"X" in data
     ):
@@ -243,6 +249,12 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
     except (pa.ArrowInvalid, IndexError, ValueError):
         return None
     return body_counts, body_ids, kept
+
+
+def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
+    """Whether each of these places, but no other, is followed by a line feed."""
+    follows = text[np.minimum(carriage_returns + 1, len(text) - 1)] == 10
+    return bool(follows.all()) and np.count_nonzero(text == 10) == len(carriage_returns)
 
 
 def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Collection[str]) -> _Bodies:

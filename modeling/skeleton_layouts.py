@@ -7,7 +7,7 @@ daily living) and 17 joints (UNIK).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -128,7 +128,11 @@ class SkeletonLayout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SkeletonLayout":
-        """Inverse of `to_dict`. Raises ValueError for fields that are missing or unknown."""
+        """Inverse of `to_dict`. Pelvis, neck, hips and shoulders are found by the names of the joints where they are not given.
+
+        Raises:
+            ValueError: A field is missing or unknown, or has a value that it cannot have.
+        """
 
         def frozen(value):
             if isinstance(value, Mapping):
@@ -140,10 +144,31 @@ class SkeletonLayout:
             raise ValueError(
                 f"skeleton layout: unknown field {unknown[0]!r}, known are {list(cls.__dataclass_fields__)}"
             )
+        values = dict(values)
+        if isinstance(values.get("joint_names"), list | tuple):
+            values = _anchors(values["joint_names"]) | values
         try:
             return cls(**{key: frozen(value) for key, value in values.items()})
         except TypeError as error:
             raise ValueError(f"skeleton layout {values.get('name')!r}: {error}") from error
+
+
+def _anchors(names: Sequence[str]) -> dict[str, Any]:
+    """Those of pelvis, neck, hips and shoulders that joint names tell; a pelvis is between hips, a neck between shoulders."""
+    words = [str(name).lower() for name in names]
+
+    def find(*together: str) -> int | None:
+        return next((joint for joint, word in enumerate(words) if all(part in word for part in together)), None)
+
+    found = {f"{side}_{part}": find(side, part) for part in ("hip", "shoulder") for side in ("left", "right")}
+    for anchor, own, part in (
+        ("pelvis", ("pelvis", "spine_base", "hip_center", "mid_hip"), "hip"),
+        ("neck", ("spine_shoulder", "shoulder_center", "neck"), "shoulder"),
+    ):
+        joint = next((joint for name in own if (joint := find(name)) is not None), None)
+        both = [found[f"left_{part}"], found[f"right_{part}"]]
+        found[anchor] = (joint,) if joint is not None else None if None in both else tuple(both)
+    return {anchor: joint for anchor, joint in found.items() if joint is not None}
 
 
 def _limb_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
@@ -295,6 +320,27 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             up=-1,
         ),
         SkeletonLayout(
+            name="lcrnet13-2d",
+            joint_names=_LCRNET13,
+            parents=(2, 3, 4, 5, 10, 11, 8, 9, 10, 11, 12, 12, -1),
+            parts={
+                "trunk": (12,),
+                "left_arm": (7, 9, 11),
+                "right_arm": (6, 8, 10),
+                "left_leg": (1, 3, 5),
+                "right_leg": (0, 2, 4),
+            },
+            left_right=_limb_pairs(_LCRNET13),
+            pelvis=(4, 5),
+            neck=(10, 11),
+            left_hip=5,
+            right_hip=4,
+            left_shoulder=11,
+            right_shoulder=10,
+            dimensions=2,
+            up=-1,
+        ),
+        SkeletonLayout(
             name="lcrnet15",
             joint_names=_LCRNET15,
             parents=(13, 13, 13, 1, 2, 3, 4, 14, 14, 7, 8, 9, 10, 14, -1),
@@ -336,7 +382,7 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_shoulder=6,
             dimensions=2,
             up=-1,
-            source="lcrnet13",
+            source="lcrnet13-2d",
             # The nose is the mean of head and neck, and the neck that of the shoulders: the head counts twice.
             derivation=(
                 (12,),

@@ -21,7 +21,7 @@ import pyarrow as pa
 from .skeleton_files import SkeletonFileError, SkeletonRecording, parse_numbers, read_content
 from .skeleton_layouts import get_layout
 
-LAYOUT = "lcrnet13"
+LAYOUTS = {"pose2d": "lcrnet13-2d", "pose3d": "lcrnet13"}
 POSES = {"pose2d": 2, "pose3d": 3}
 MISSING = -1.0
 # A list that begins like a number, up to the first bracket that closes.
@@ -31,7 +31,7 @@ NUMBER_LIST = re.compile(rb"\[(\s*[-0-9][^]]*)\]")
 def read_smarthome(
     file: str | os.PathLike | BinaryIO, *, pose: str = "pose3d", fps: float = 20.0
 ) -> SkeletonRecording:
-    """Reads a skeleton of Toyota Smarthome, layout lcrnet13.
+    """Reads a skeleton of Toyota Smarthome, layout lcrnet13, or lcrnet13-2d for the pixels of `pose2d`.
 
     A detection has no id. The n-th of a frame is body n: the refined poses (V1.2) have one per frame at most, the older
     ones (V1.1) have several, of which nothing says who is who from frame to frame. Frames without a detection count.
@@ -50,7 +50,7 @@ def read_smarthome(
     """
     if pose not in POSES:
         raise ValueError(f"pose must be one of {list(POSES)}, got {pose!r}")
-    num_joints = get_layout(LAYOUT).num_joints
+    num_joints = get_layout(LAYOUTS[pose]).num_joints
     path, data = read_content(file)
     poses = _scan_lists(path, data, pose, POSES[pose] * num_joints)
     if poses is None:
@@ -68,7 +68,7 @@ def read_smarthome(
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(number)) is
         keypoints[frame, slot, :, : POSES[pose]] = joints
     present[frame, slot] = True
-    return SkeletonRecording(keypoints, present, np.arange(shape[1]), LAYOUT, float(fps), path.name)
+    return SkeletonRecording(keypoints, present, np.arange(shape[1]), LAYOUTS[pose], float(fps), path.name)
 
 
 # What both ways of reading return, for F frames that hold N detections in total: number of detections of each frame
@@ -166,7 +166,7 @@ def _poses_of(path: Path, content: Any, pose: str) -> tuple[list[int], list[list
         return value
 
     check(content, dict, "an object with frames")
-    num_joints = get_layout(LAYOUT).num_joints
+    num_joints = get_layout(LAYOUTS[pose]).num_joints
     if content.get("njts", num_joints) != num_joints:
         raise SkeletonFileError(path, None, f"njts {_describe(content['njts'])}", f"{num_joints} joints")
     frames = check(content.get("frames"), list, "frames as a list")

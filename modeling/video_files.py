@@ -134,7 +134,7 @@ class VideoFile(_Frames):
         if is_empty:
             raise VideoFileError(self.path, "an empty file")
         try:
-            self._container = av.open(file if is_open else self.path)
+            self._container = av.open(file if is_open else self.path, metadata_errors="ignore")
         except av.error.FFmpegError as error:
             if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
                 raise
@@ -154,13 +154,19 @@ class VideoFile(_Frames):
         if not self._container.streams.video:
             raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a picture")
         self._stream = stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise VideoFileError(self.path, "a codec that FFmpeg does not know")
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         duration = stream.duration and stream.duration * stream.time_base
         duration = duration or (self._container.duration or 0) / av.time_base
         num_frames = stream.frames or round(duration * (rate or 0))
         if not num_frames or not rate or not stream.width:
             raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
-        return VideoInfo(num_frames, float(rate), float(duration or num_frames / rate), stream.width, stream.height)
+        seconds = float(duration or num_frames / rate)
+        if num_frames / rate > 1.25 * seconds + 0.5:
+            found = f"{num_frames} frames of {float(rate):g} a second in {seconds:.1f} s"
+            raise VideoFileError(self.path, found, "a video that is whole")
+        return VideoInfo(num_frames, float(rate), seconds, stream.width, stream.height)
 
     def close(self):
         self._container.close()

@@ -19,7 +19,9 @@ class RecordingWindows(Dataset):
     """
 
     def __init__(self, rows, extractor, length: int, seed: int, augment: bool):
-        self.rows = rows.select_columns(["keypoints", "shape", "layout", "fps", "sample_id"]).with_format("numpy")
+        self.rows = rows.select_columns(["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"]).with_format(
+            "numpy"
+        )
         self.extractor = extractor
         self.length = length
         self.seed = seed

@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from scipy.io import loadmat, savemat
+from tiny_videos import tiny_video
 
 from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
 from action_llm.skeleton_files import read_skeleton
+from action_llm_datasets import building
 from action_llm_datasets.building import REPORT_NAME, DataFolderError, find_files
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.ntu import NTUSkeletons
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names, ntu_missing_skeletons
 from action_llm_datasets.utd_mhad import UTDMHAD
+from action_llm_datasets.videos import NTUVideos
 
 ACTIONS = (10, 23, 58)  # of the fixture `simulated`
 
@@ -125,7 +128,7 @@ def test_everything_wrong_with_a_file_is_skipped_counted_and_listed(ntu_folder, 
     builder.log_report()
     for kind in report["skipped"]:
         assert f"({kind})" in caplog.text
-    assert not list((tmp_path / "cache").rglob("skipped-*"))
+    assert not list((tmp_path / "cache").rglob("tally-*"))
 
     complete, splits = prepare("ntu60-xsub", folder, tmp_path / "cache", skip_missing=False)
     assert missing in [*splits["train"]["sample_id"], *splits["test"]["sample_id"]]
@@ -138,11 +141,12 @@ def test_a_killed_preparation_leaves_nothing_behind(ntu_folder, tmp_path):
     builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
     unfinished = tmp_path / (builder.cache_dir + ".incomplete")
     unfinished.mkdir(parents=True)
-    (unfinished / "skipped-train-1.jsonl").write_text('{"file": "x", "kind": "unreadable", "reason": "old"}\n')
+    old = {"split": "train", "labels": {"0": 7}, "skipped": [{"file": "x", "kind": "unreadable", "reason": "old"}]}
+    (unfinished / "tally-train-1.jsonl").write_text(json.dumps(old) + "\n")
     (unfinished / "ntu-train-00000-00000-of-NNNNN.arrow").write_text("half a table")
     builder.download_and_prepare()
     assert [entry["file"] for entry in builder.report["files"]] == ["S001C001P001R001A002.skeleton"]
-    assert len(builder.as_dataset()["train"]) == 1
+    assert len(builder.as_dataset()["train"]) == 1 == builder.report["recordings"]["train"]
 
 
 @pytest.mark.parametrize("config", ["ntu120-unseen-1", "ntu120-one-shot", "ntu60-zero-shot-55-5"])
@@ -205,6 +209,52 @@ def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
     builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
     with pytest.raises(DataFolderError, match=r"belongs to ntu60-xsub: 1 skipped \{'name': 1\}.*found 'person_1'"):
         builder.download_and_prepare()
+
+
+def test_members_that_lie_outside_of_their_archive_are_refused(ntu_folder, tmp_path, recording):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    with zipfile.ZipFile(folder / "bad.zip", "w") as archive:
+        archive.writestr("../../escaped/S001C001P001R001A002.skeleton", recording)
+    (folder / "broken.zip").write_bytes(b"PK no archive")
+    builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert splits["train"]["sample_id"] == ["S001C001P001R001A001"]
+    reasons = {entry["file"]: entry["reason"] for entry in builder.report["files"]}
+    assert "members that lie outside of it, as '../../escaped" in reasons["bad.zip"]
+    assert "'broken.zip' cannot be read" in reasons["broken.zip"]
+
+
+def test_a_link_to_nothing_is_skipped(ntu_folder, tmp_path):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    (folder / "S001C001P001R001A002.skeleton").symlink_to(folder / "gone")
+    builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert builder.report["skipped"] == {"unreadable": 1} and len(splits["train"]) == 1
+
+
+def test_the_cache_follows_all_code_that_places_recordings(ntu_folder, monkeypatch):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    read = []
+    monkeypatch.setattr(building, "fingerprint", lambda files, read_with: read.extend(map(str, read_with)) or "x")
+    NTUSkeletons(config_name="ntu60-xsub", data_dir=folder)
+    names = {path.rsplit("/", 1)[-1] for path in read}
+    assert names >= {
+        "ntu.py",
+        "building.py",
+        "protocols.py",
+        "ntu_protocols.json",
+        "skeleton_files.py",
+        "skeleton_layouts.py",
+    }
+    (folder / "S001C001P001R001A001_rgb.avi").write_bytes(tiny_video(container="avi"))
+    read.clear()
+    NTUVideos(config_name="ntu60-xsub-video", data_dir=folder)
+    assert {path.rsplit("/", 1)[-1] for path in read} >= {"videos.py", "ntu.py", "video_files.py", "building.py"}
+
+
+def test_thresholds_that_cannot_be(ntu_folder, tmp_path):
+    folder = ntu_folder("S001C001P001R001A001.skeleton")
+    for name, value in (("num_persons", 0), ("max_width_ratio", float("nan")), ("min_body_frames", "11")):
+        with pytest.raises(ValueError, match=f"{name}: expected a number of at least"):
+            prepare("ntu60-xsub", folder, tmp_path / "cache", **{name: value})
 
 
 def test_links_that_lead_back_are_followed_once(ntu_folder):

@@ -3,16 +3,18 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
-from skeleton_people import person
+from skeleton_people import person, skeleton_text
 
 from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.folder import write_metadata
 from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.prepare import prepare
 from action_llm_datasets.utd_mhad import utd_mhad_facts
 
 HEADER = "file_name,label,split,camera,note\n"
@@ -151,6 +153,50 @@ def test_a_folder_without_a_table_names_the_command(folder, tmp_path):
         load(root, tmp_path)
 
 
+def test_what_is_no_plain_number_stays_as_it_is(folder, tmp_path):
+    header = "file_name,label,split,who,code,hash,size,part\n"
+    long = "9" * 24
+    root = folder(f"a.npy,wave,train,007,1_0,{long},1.50,3", f"d.npy,fall,test,12,20,{long},-2e3,4", header=header)
+    row = load(root, tmp_path)["train"][0]
+    assert (row["who"], row["code"], row["hash"], row["size"], row["part"]) == ("007", "1_0", long, 1.5, 3)
+
+
+def test_skeleton_files_of_a_layout_of_ones_own(folder, tmp_path):
+    root = folder("mine.skeleton,wave,train,1,x", "d.npy,fall,test,1,x")
+    layout = {
+        "name": "mine", "joint_names": ["pelvis", "left_hip", "right_hip", "left_shoulder", "right_shoulder", "head"],
+        "parents": [-1, 0, 0, 0, 0, 0], "parts": {"body": [0, 1, 2, 3, 4], "top": [5]}, "left_right": [[1, 2], [3, 4]],
+    }  # fmt: skip
+    (root / "skeleton.json").write_text(json.dumps({"layout": layout, "fps": 20}))
+    pose = [[*point, *[0] * 8, 2] for point in np.random.default_rng(0).normal(size=(6, 3)).tolist()]
+    (root / "mine.skeleton").write_text(skeleton_text([[(5, pose)]] * 8))
+    row = load(root, tmp_path)["train"][0]
+    assert row["shape"] == [8, 1, 6, 3]
+    features = SkeletonFeatureExtractor(layout=layout, num_persons=1)(row)
+    assert features["input_features"].shape == (1, 12, 18)  # 30 a second
+    prepared = prepare("folder", root, tmp_path / "prepared", num_proc=1)
+    assert prepared["folder"]["recordings"]["train"] == 1
+
+
+def test_members_of_archives_by_their_whole_path(folder, tmp_path):
+    root = folder("a.npy,wave,train,1,x", "p2.zip/p2/a.npy,fall,train,1,x", "p2.zip/p3/a.npy,fall,test,1,x")
+    with zipfile.ZipFile(root / "p2.zip", "w") as archive:
+        for name in ("p2/a.npy", "p3/a.npy"):
+            archive.write(root / "d.npy", name)
+    splits = load(root, tmp_path)
+    assert len(splits["train"]) == 2 and len(splits["test"]) == 1
+
+
+def test_values_that_no_name_has(tmp_path):
+    """As subject=2 for files that say s02."""
+    for subject in ("01", "02"):
+        np.save(tmp_path / f"wave_s{subject}.npy", person(5, "kinect20"))
+    pattern = r"(?P<label>[a-z]+)_s(?P<subject>\d+)\.npy"
+    with pytest.raises(ValueError, match="subject '2' is in no file name; there are '01', '02'"):
+        write_metadata(tmp_path, pattern, {"subject": {"2"}}, {})
+    assert write_metadata(tmp_path, pattern, {"subject": {"02"}}, {}) == {"train": 1, "test": 1}
+
+
 def test_the_command_writes_the_table_from_names(tmp_path):
     for name in ("wave_p1_x", "wave_p2_y", "fall_p1_x", "fall_p3_z", "readme"):
         np.save(tmp_path / f"{name}.npy", person(5, "kinect20", seed=0))
@@ -162,7 +208,11 @@ def test_the_command_writes_the_table_from_names(tmp_path):
     splits = load(tmp_path, tmp_path)
     assert splits["test"]["person"] == [2] and set(splits["train"]["person"]) == {1, 3}
     assert [row["sample_id"] for row in splits["train"] if row["held_out"]] == ["fall_p3_z"]
-    failed = subprocess.run([*command, "--test", "subject=2"], capture_output=True, text=True)
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        failed.returncode == 2 and "has a metadata.csv and a skeleton.json already: say --overwrite" in failed.stderr
+    )
+    failed = subprocess.run([*command, "--overwrite", "--test", "subject=2"], capture_output=True, text=True)
     assert failed.returncode == 2 and "has no group (?P<subject>…)" in failed.stderr
 
 

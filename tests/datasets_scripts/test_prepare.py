@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import datasets
 import numpy as np
 import pytest
 from skeleton_people import person, skeleton_text
+from tiny_videos import tiny_video
 
 from action_llm_datasets import prepare as module
+from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.prepare import PreparationError, prepare, push
 
@@ -188,6 +191,93 @@ def test_two_people_stay_apart(real_data, tmp_path):
         assert np.linalg.norm(people[:, 0, 0] - people[:, 1, 0], axis=-1).min() > 0.3  # metres between their pelvises
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({}, {"clean": True}, "another clean"),
+        ({}, {"keep": ("tracking_state",)}, "another keep"),
+        ({}, {"skip_missing": False}, "another skip_missing"),
+        ({}, {"files_per_shard": 7}, "another files_per_shard"),
+        ({"min_body_frames": 3, "clean": True}, {"min_body_frames": 4, "clean": True}, "another min_body_frames"),
+    ],
+)
+def test_what_was_made_with_other_settings_is_not_gone_on_with(ntu_source, tmp_path, first, second, said):
+    prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, **first)
+    before = (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(PreparationError, match=f"was made of {said}: choose another --output"):
+        prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, **second)
+    assert (tmp_path / "out" / "README.md").read_text() == before
+    with pytest.raises(PreparationError, match="another data set, ntu60-xsub"):
+        prepare("ntu60-xview", ntu_source, tmp_path / "out", num_proc=1)
+
+
+def test_an_output_of_something_else(ntu_source, tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "train.parquet").write_bytes(b"x")
+    with pytest.raises(PreparationError, match="holds Parquet files of something else"):
+        prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1)
+
+
+@pytest.mark.parametrize("lost", ["account", "footer", "content of the account"])
+def test_what_is_damaged_is_written_again(ntu_source, tmp_path, lost):
+    prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
+    shard = tmp_path / "ntu60-xsub" / "train-00000-of-00001.parquet"
+    account = tmp_path / ".preparation" / "ntu60-xsub" / "train-00000-of-00001.json"
+    content, said = shard.read_bytes(), account.read_text()
+    if lost == "account":
+        account.unlink()
+    elif lost == "footer":
+        shard.write_bytes(content[:-20])
+    else:
+        account.write_text(said[: len(said) // 2])
+    (shard.parent / f".{shard.name}.77").write_bytes(b"half")
+    prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
+    assert shard.read_bytes() == content and account.read_text() == said
+    assert not list(tmp_path.rglob(".*.parquet.*"))
+    (tmp_path / ".preparation" / "identity.json").write_text("")
+    with pytest.raises(PreparationError, match="is damaged"):
+        prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
+
+
+def test_nothing_that_can_be_used(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "S001C001P001R001A001.skeleton").write_text("broken")
+    with pytest.raises(
+        DataFolderError, match=r"no recording under .* could be used for ntu60-xsub; for example S001C001"
+    ):
+        prepare("ntu60-xsub", tmp_path / "source", tmp_path / "out", num_proc=1)
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_public_repository_does_not_get_what_is_private(simulated, ntu_source, tmp_path, hub):
+    prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
+    with pytest.raises(PreparationError, match="me/public is public"):
+        push(tmp_path, "me/public")
+    assert [call[0] for call in hub] == ["create"]
+    push(tmp_path, "me/private")
+    options = hub[-1][2]
+    assert "**/.*" in options["ignore_patterns"] and "*/*.parquet" in options["delete_patterns"]
+
+
+def test_the_page_says_what_is_odd(simulated, tmp_path):
+    prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
+    chosen = module._chosen(tmp_path, "simulated-xsub")
+    odd, usual = ({one.measures["sample_id"] for one in chosen[title]} for title in chosen)
+    assert odd and not odd & usual and all(one.odd for one in chosen["Odd recordings"])
+    assert all(f"(odd: {one.odd})" in one.title for one in chosen["Odd recordings"])
+
+
+def test_the_page_of_videos_has_pictures(tmp_path):
+    for action in range(1, 9):
+        source = tmp_path / "source" / f"S001C001P001R001A00{action}_rgb.mp4"
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(tiny_video(6 if action < 8 else 30))
+    prepare("ntu60-xsub-video", tmp_path / "source", tmp_path / "out", num_proc=1)
+    assert (tmp_path / "out" / "report-ntu60-xsub-video-odd.png").is_file()
+    assert (tmp_path / "out" / "report-ntu60-xsub-video-usual.png").is_file()
+    assert "- skeleton" not in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_the_card_says_what_it_is(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
     card = (tmp_path / "README.md").read_text()
@@ -207,6 +297,9 @@ def hub(monkeypatch):
         def create_repo(self, repository, **options):
             calls.append(("create", repository, options))
             return repository
+
+        def repo_info(self, repository, **options):
+            return types.SimpleNamespace(private=not repository.endswith("public"))
 
         def upload_folder(self, **options):
             calls.append(("upload", options["repo_id"], options))

@@ -71,6 +71,27 @@ def test_a_folder_of_ones_own(tmp_path):
     assert read_video_info(tmp_path / "videos" / "more" / "a.mp4").fps == 12.5
 
 
+def test_two_recordings_of_one_name(tmp_path):
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "a.npy", person(4, "kinect20"))
+    np.savez(tmp_path / "mine" / "a.npz", person(5, "kinect20"))
+    (tmp_path / "mine" / "skeleton.json").write_text('{"layout": "kinect20"}')
+    (tmp_path / "mine" / "metadata.csv").write_text(
+        "file_name,label,split\na.npy,wave,train,7\na.npz,fall,train\n,x,train\n"
+    )
+    summary = render("folder", tmp_path / "mine", tmp_path / "videos", size=32, num_proc=1)
+    (tmp_path / "mine" / "metadata.csv").write_text("file_name,label,split\na.npy,wave,train\na.npz,fall,train\n")
+    summary = render("folder", tmp_path / "mine", tmp_path / "again", size=32, num_proc=1)
+    assert summary["videos"] == 1 and summary["skipped"][0]["kind"] == "duplicate"
+
+
+def test_a_broken_joint_does_not_blank_the_picture():
+    body = person(8, "coco17")
+    body[3, 4, 0], body[5, 2, 1] = np.inf, 1e7
+    frames = render_frames(body, "coco17", size=(64, 64))
+    assert (frames != frames[0, 0, 0]).any(-1).mean((1, 2)).min() > 0.02
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

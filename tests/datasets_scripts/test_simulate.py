@@ -238,3 +238,10 @@ def test_files_hold_no_trace_of_the_machine(tmp_path):
     simulate(tmp_path, performers=1, replications=1, actions=(37,), num_proc=1)
     for path in (tmp_path / "simulation.json", tmp_path / "SIMULATED.txt"):
         assert not re.search(str(tmp_path), path.read_text())
+
+
+def test_a_folder_of_recordings_is_not_simulated_into(tmp_path):
+    (tmp_path / "S001C001P001R001A006.skeleton").write_text("recorded")
+    with pytest.raises(SimulationFolderError, match=r"holds \.skeleton files that are not simulated"):
+        simulate(tmp_path, performers=1, replications=1, actions=[10], num_proc=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["S001C001P001R001A006.skeleton"]

@@ -1,17 +1,25 @@
 """Videos have the splits and labels of the skeletons of the same names; what is no video is skipped and named."""
 
+import io
 import json
 import zipfile
 
+import av
+import numpy as np
 import pytest
+from skeleton_people import smarthome_text
 from tiny_videos import tiny_video
 
-from action_llm_datasets.building import open_source
+from action_llm_datasets.building import DataFolderError, open_source
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_missing_skeletons, parse_ntu_name
 from action_llm_datasets.videos import NTUVideos
 
 AVI, MP4 = tiny_video(container="avi"), tiny_video()
+
+
+def half(content):
+    return content[: len(content) // 2]
 
 
 def write(folder, **files):
@@ -61,6 +69,9 @@ def test_what_is_no_video_is_skipped(tmp_path):
         S001C001P001R001A003_rgb__mp4=b"<html>not found</html>",
         S001C001P001R001A004_rgb__avi=AVI,
         S001C001P001R001A004_depth__avi=AVI,
+        S001C001P001R001A004__avi=AVI,
+        S001C001P001R001A006_rgb__avi=half(tiny_video(200, container="avi", height=128, width=128)),
+        S001C001P001R001A007_rgb__avi=AVI.replace(b"FMP4", b"ZZZZ"),
         S001C001P001R001A061_rgb__avi=AVI,
         S001C001P001R001A005_rgb__mp4=MP4[:-1000],
     )
@@ -70,8 +81,11 @@ def test_what_is_no_video_is_skipped(tmp_path):
     assert "found an empty file, expected a video" in files["S001C001P001R001A002_rgb.avi"]
     assert "found Invalid data" in files["S001C001P001R001A003_rgb.mp4"]
     assert "found Invalid data" in files["S001C001P001R001A005_rgb.mp4"]
-    assert "has the same name as S001C001P001R001A004_depth.avi" in files["S001C001P001R001A004_rgb.avi"]
-    assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 5
+    assert files["S001C001P001R001A004_depth.avi"] == "S001C001P001R001A004_depth.avi is depth, not rgb"
+    assert "has the same name as S001C001P001R001A004.avi" in files["S001C001P001R001A004_rgb.avi"]
+    assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 8
+    assert "found 200 frames of 30 a second in" in files["S001C001P001R001A006_rgb.avi"]
+    assert "found a codec that FFmpeg does not know" in files["S001C001P001R001A007_rgb.avi"]
 
 
 def test_members_of_archives(tmp_path):
@@ -136,7 +150,7 @@ def test_videos_with_their_skeletons(tmp_path):
     reasons = {entry["kind"]: entry["reason"] for entry in made.report["files"]}
     assert reasons == {
         "length": "S001C001P001R001A003_rgb.mp4: 0.73 s of video (22 frames), 0.20 s of skeleton (6 frames)",
-        "no skeleton": f"S001C001P001R001A004_rgb.avi: no skeleton of S001C001P001R001A004 in {skeletons}",
+        "no skeleton": "S001C001P001R001A004_rgb.avi: there is no skeleton of S001C001P001R001A004",
     }
     before = made.hash
     (skeletons / "S001C001P001R001A003.skeleton").unlink()
@@ -151,8 +165,53 @@ def test_settings_of_skeletons_are_not_for_videos(tmp_path):
     with pytest.raises(ValueError, match="ntu60-xsub-video has none without `skeletons`"):
         load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache", clean=True)
     (folder / "S001C001P001R001A001.skeleton").write_text("0\n")
-    with pytest.raises(ValueError, match="skeletons: ntu60-xsub has skeletons already"):
+    with pytest.raises(ValueError, match="skeletons and modality are for videos; ntu60-xsub has skeletons"):
         load_action_dataset("ntu60-xsub", folder, cache_dir=tmp_path / "cache", skeletons=str(folder))
+
+
+def test_several_cameras(tmp_path):
+    folder = write(tmp_path / "videos", a1_s1_t1_depth__mp4=MP4, a1_s1_t1_color__mp4=MP4, a2_s1_t1_depth__mp4=MP4)
+    with pytest.raises(DataFolderError, match="several cameras: say modality= with one of color, depth"):
+        load_action_dataset("utd-mhad-video", folder, cache_dir=tmp_path / "cache")
+    rows = load_action_dataset("utd-mhad-video", folder, cache_dir=tmp_path / "cache", modality="depth")["train"]
+    assert rows["video"] == ["a1_s1_t1_depth.mp4", "a2_s1_t1_depth.mp4"]
+    rows = load_action_dataset("utd-mhad-video", folder, cache_dir=tmp_path / "cache", modality="color")["train"]
+    assert rows["video"] == ["a1_s1_t1_color.mp4"]
+
+
+def test_the_frame_rate_of_skeletons_is_that_of_videos_of_as_many_frames(tmp_path):
+    """How many frames a second Toyota's skeletons have, one source says; the container knows."""
+    name = "Walk_p02_r00_v01_c01"
+    folder = write(tmp_path / "mp4", **{f"{name}__mp4": tiny_video(20, 25)})
+    skeletons = write(tmp_path / "json", **{f"{name}_pose3d__json": smarthome_text((1,) * 20)})
+    rows = load_action_dataset("smarthome-cs-video", folder, cache_dir=tmp_path / "cache", skeletons=str(skeletons))[
+        "test"
+    ]
+    assert rows["fps"] == [25.0] and rows["num_frames"] == [20] and rows[0]["shape"][0] == 20
+
+
+def test_a_title_that_is_not_unicode(tmp_path):
+    """As older programs write it."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as out:
+        stream = out.add_stream("mpeg4", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        out.metadata["title"] = "caXX"
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")))
+        out.mux(stream.encode())
+    content = file.getvalue()
+    assert content.count(b"caXX") == 1
+    folder = write(tmp_path / "rgb", S001C001P001R001A001_rgb__avi=content.replace(b"caXX", b"caf\xe9"))
+    assert load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache")["train"]["num_frames"] == [3]
+
+
+def test_columns_of_the_table_do_not_take_the_place_of_ours(tmp_path):
+    folder = write(tmp_path / "mine", a__mp4=MP4)
+    for column in ("width", "video", "cleaning", "label"):
+        (folder / "metadata.csv").write_text(f"file_name,label,split,{column}\na.mp4,wave,train,1\n")
+        with pytest.raises(DataFolderError, match=f"a column '{column}' that has another use"):
+            load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
 
 
 def test_videos_of_ones_own(tmp_path):
@@ -165,7 +224,7 @@ def test_videos_of_ones_own(tmp_path):
     assert splits["train"].features["label"].names == ["fall", "wave"]
     report = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())
     reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
-    assert reasons["b.npy"].endswith("b.npy is none of .mp4, .avi, .mkv, .webm, which folder-video is for")
+    assert reasons["b.npy"].endswith("b.npy is none of .mp4, .avi, .mkv, .webm, .mov, .m4v, which folder-video is for")
     assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
 
 

@@ -1,5 +1,7 @@
 """People's own files of joints: every way to write the same recording reads the same, and what is none says so."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -154,3 +156,27 @@ def test_text_keeps_every_bit(tmp_path_factory, body):
     recording = read_joint_array(path, layout="kinect20")
     present = body.any((1, 2))
     assert np.array_equal(recording.keypoints[present, 0], body[present])
+
+
+@pytest.mark.parametrize(
+    "fps", [np.array("30"), np.array(1j), np.array("2020-01-01", "datetime64[D]"), np.array([30.0])]
+)
+def test_frames_per_second_that_are_none(tmp_path, fps):
+    np.savez(tmp_path / "a.npz", keypoints=np.ones((4, 20, 3)), fps=fps)
+    with pytest.raises(SkeletonFileError, match=r"fps|no array"):
+        read_joint_array(tmp_path / "a.npz", layout="kinect20")
+
+
+def test_people_before_frames(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 60, 20, 3)))
+    with pytest.raises(SkeletonFileError, match="60 people in 2 frames"):
+        read_joint_array(tmp_path / "a.npy", layout="kinect20")
+    np.save(tmp_path / "a.npy", np.ones((2, 3, 20, 3)))
+    assert read_joint_array(tmp_path / "a.npy", layout="kinect20").keypoints.shape == (2, 3, 20, 3)
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("keypoints.txt", "1 2 3")
+    with pytest.raises(SkeletonFileError, match="expected a NumPy file of numbers"):
+        read_joint_array(tmp_path / "a.npz", layout="kinect20")

@@ -333,7 +333,8 @@ def test_derived_layouts_accept_their_source(layout):
     derived = LAYOUTS[layout].derive(source)
     extractor = SkeletonFeatureExtractor(layout=layout, num_persons=1)
     expected = frames_of(extractor, recording([(0, derived)], layout=layout))
-    np.testing.assert_allclose(frames_of(extractor, recording([(0, source)], layout="lcrnet13")), expected, atol=1e-6)
+    of_source = recording([(0, source)], layout=LAYOUTS[layout].source)
+    np.testing.assert_allclose(frames_of(extractor, of_source), expected, atol=1e-6)
     np.testing.assert_allclose(frames_of(extractor, source), expected, atol=1e-6)
     np.testing.assert_allclose(frames_of(extractor, derived), expected, atol=1e-6)
     source[4, 10] = np.nan  # a lost shoulder takes the neck with it, for that frame
@@ -483,6 +484,28 @@ def test_augment_mirror():
     before, augmented = only(augment_mirror=0.5, seeds=range(60))
     mirrored = [np.abs(after - before).max() > 0.1 for after in augmented]
     assert 15 < sum(mirrored) < 45
+
+
+def test_rows_of_people_are_not_cleaned_again():
+    """Of a row that says that it holds people, the slots stay; features are those of the row with all bodies."""
+    bodies = [
+        (0, person(40, activity=0.1)),
+        (0, person(40, seed=1, activity=0.5, place=(1, 0, 3))),
+        (5, person(6, seed=2)),
+    ]
+    made = recording(bodies)
+    extractor = plain()
+    expected = frames_of(extractor, row(made))
+    people = {**row(made), "keypoints": made.keypoints[:, [1, 0]].ravel(), "shape": [40, 2, 25, 3], "cleaned": True}
+    np.testing.assert_array_equal(frames_of(extractor, people), expected)
+    turned = {**people, "keypoints": made.keypoints[:, [0, 1]].ravel()}
+    np.testing.assert_array_equal(frames_of(extractor, turned), expected[:, ::-1])
+
+
+def test_metres_are_not_read_as_pixels():
+    made = recording([(0, person(12, "lcrnet13"))], layout="lcrnet13")
+    with pytest.raises(SkeletonInputError, match="expected the layout lcrnet17, found the layout lcrnet13"):
+        SkeletonFeatureExtractor(layout="lcrnet17")(made)
 
 
 def test_absent_people_stay_absent_when_augmented():

@@ -82,6 +82,19 @@ def test_what_became_of_each_body():
     assert count_cleaning([said, other, said]) == {"continues": 2, "flat": 2, "gap": 3, "short": 2, "surplus": 2}
 
 
+def test_a_body_far_away_is_somebody_else():
+    """What a person's gap shows 2.5 m away is not that person; what it shows close by is."""
+
+    def fates(distance):
+        phantom = (35, person(20, seed=1, place=(0.3 + distance, -0.2, 3), activity=0.1))
+        made = recording([(0, person(30, activity=0.5)), phantom, (60, person(40, activity=0.5))], ids=[7, 8, 7])
+        return cleaned(made)[1]
+
+    assert fates(2.5) == ["person", "person"] and fates(0.5) == ["person", "continues"]
+    made = recording([(0, person(30)), (35, person(20, place=(2.8, -0.2, 3)))])
+    assert cleaned(made, max_join_distance=5.0)[1] == ["person", "continues"]
+
+
 def test_without_cleaning_bodies_are_people_in_order_of_appearance():
     table = person(20, activity=0.2)[..., [1, 0, 2]]
     made = recording([(5, person(60, activity=0.5)), (0, table), (30, person(5, place=(2, 0, 3)))], ids=[10, 11, 12])

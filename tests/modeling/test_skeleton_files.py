@@ -417,3 +417,11 @@ def test_open_files_are_read_like_paths(tmp_path):
         read_skeleton(io.BytesIO(b"x"))
     with path.open("rb") as file, pytest.raises(SkeletonFileError, match=r"a\.skeleton: expected a \.mat file"):
         read_utd_mhad(file)
+
+
+def test_more_bodies_than_there_can_be(tmp_path):
+    """A new id in every frame would ask for memory of frames times bodies."""
+    path = tmp_path / "a.skeleton"
+    path.write_text(skeleton_text([[body(number)] for number in range(300)]))
+    with pytest.raises(SkeletonFileError, match="expected at most 256, found 300 different body ids"):
+        read_skeleton(path, layout="coco17")

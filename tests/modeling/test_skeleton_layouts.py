@@ -84,9 +84,23 @@ def test_unknown_names_and_fields():
     with pytest.raises(ValueError, match=r"'bones'.*parents"):
         SkeletonLayout.from_dict(LAYOUTS["coco17"].to_dict() | {"bones": []})
     values = LAYOUTS["coco17"].to_dict()
-    del values["neck"]
-    with pytest.raises(ValueError, match=r"'coco17'.*neck"):
+    del values["parents"]
+    with pytest.raises(ValueError, match=r"'coco17'.*parents"):
         SkeletonLayout.from_dict(values)
+
+
+def test_anchors_are_found_by_name():
+    anchors = ("pelvis", "neck", "left_hip", "right_hip", "left_shoulder", "right_shoulder")
+    for layout in LAYOUTS.values():
+        values = {name: value for name, value in layout.to_dict().items() if name not in anchors}
+        found = SkeletonLayout.from_dict(values)
+        for name in anchors:
+            assert getattr(found, name) == getattr(layout, name), (layout.name, name)
+    names = ["head", "left hand"]
+    with pytest.raises(ValueError, match=r"skeleton layout 'mine': .*'pelvis', 'neck'"):
+        SkeletonLayout.from_dict(
+            {"name": "mine", "joint_names": names, "parents": [-1, 0], "parts": {"a": [0, 1]}, "left_right": []}
+        )
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ def test_a_recording(tmp_path):
         assert not recording.keypoints[~recording.present].any()
         # Coordinates stand one after the other, not joints.
         assert recording.keypoints[3, 1, 12, 1] == np.float32(frames[3][1][pose][13 + 12])
-        assert (recording.layout, recording.fps, recording.source) == ("lcrnet13", 20.0, path.name)
+        layout = {"pose3d": "lcrnet13", "pose2d": "lcrnet13-2d"}[pose]
+        assert (recording.layout, recording.fps, recording.source) == (layout, 20.0, path.name)
     assert not read_smarthome(path, pose="pose2d").keypoints[..., 2].any()
     assert _scan_lists(path, path.read_bytes(), "pose3d", 39) is not None
 

@@ -1,0 +1,541 @@
+"""The Video-to-Semantic-Tokens module: videos to sentences of semantic action tokens (LVLM-VAR, section 3.1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .action_sentence import ActionEncoderOutput, merge_runs
+from .codebook import Codebook, EuclideanCodebook, Quantized
+from .configuration_vst import CLIP_BACKBONES, VSTConfig
+
+# Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
+MAX_ANCHORS = 1024
+
+
+@dataclass
+class VSTOutput(ModelOutput):
+    """
+    Loss of [`VSTModel`] with every term by name, unweighted; a term is `None` where it does not exist.
+
+    Args:
+        loss (`torch.FloatTensor` scalar):
+            Every term times its weight.
+        reconstruction_loss (`torch.FloatTensor` scalar):
+            Mean squared error between the standardised features and what the tokens say of them.
+        embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
+            Mean squared difference between valid latents and their codes.
+        consistency_loss (`torch.FloatTensor` scalar, *optional*):
+            InfoNCE of latents that are close in time. Only in training, with a weight.
+        alignment_loss (`torch.FloatTensor` scalar, *optional*):
+            InfoNCE of videos and class names. Only with `labels` and `class_embeddings`.
+        action_ids (`torch.LongTensor` of shape `(batch_size, num_segments * num_roles)`, *optional*):
+            Nearest tokens, before runs are merged; 0 where padded.
+        attention_mask (`torch.LongTensor` of the same shape):
+            1 for a token, 0 for padding.
+        usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
+            How often each token is the nearest one.
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, num_segments, feature_size)`):
+            Reconstructed features, in the visual encoder's units; 0 where padded.
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    embedding_loss: torch.FloatTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    consistency_loss: torch.FloatTensor | None = None
+    alignment_loss: torch.FloatTensor | None = None
+    action_ids: torch.LongTensor | None = None
+    attention_mask: torch.LongTensor | None = None
+    usage: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+
+
+class VisualEncoder(nn.Module):
+    """A transformers model of pictures or clips, and what it makes of a segment.
+
+    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches.
+    """
+
+    def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
+        super().__init__()
+        self.config = config
+        self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(batch_size, num_segments, frames, 3, height, width) → (batch_size, num_segments, views, feature_size)."""
+        batch_size, segments, frames = pixel_values.shape[:3]
+        pixel_values = pixel_values.to(self.backbone.dtype)
+        if self.config.backbone_config.model_type in CLIP_BACKBONES:
+            clips = pixel_values.flatten(0, 1)
+            name = "pixel_values_videos" if self.backbone.main_input_name == "pixel_values_videos" else "pixel_values"
+            features, views = self.backbone(**{name: clips}).last_hidden_state.mean(dim=1), 1
+        else:
+            outputs = self.backbone(pixel_values=pixel_values.flatten(0, 2))
+            features, views = getattr(outputs, "pooler_output", None), frames
+            if features is None:
+                features = outputs.last_hidden_state.mean(dim=1)
+        return features.flatten(1).view(batch_size, segments, views, -1).float()
+
+
+class FeatureStandardisation(nn.Module):
+    """Mean and standard deviation of the visual encoder's features over training videos."""
+
+    def __init__(self, config: VSTConfig):
+        super().__init__()
+        self.register_buffer("mean", torch.empty(config.feature_size, dtype=torch.float32))
+        self.register_buffer("deviation", torch.empty(config.feature_size, dtype=torch.float32))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.deviation
+
+    def inverse(self, features: torch.Tensor) -> torch.Tensor:
+        return features * self.deviation + self.mean
+
+
+class TemporalSelfAttention(nn.Module):
+    """Segments attend to each other: (batch_size, num_segments, width in) → (batch_size, num_segments, width out)."""
+
+    def __init__(self, config: VSTConfig, width_in: int, width_out: int):
+        super().__init__()
+        self.input = nn.Linear(width_in, config.hidden_size)
+        layer = nn.TransformerEncoderLayer(
+            config.hidden_size,
+            config.num_heads,
+            config.intermediate_size,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, width_out)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.input(hidden_states)
+        hidden_states = hidden_states + _positions(hidden_states)
+        hidden_states = self.layers(hidden_states, src_key_padding_mask=~mask.bool())
+        return self.output(self.norm(hidden_states))
+
+
+def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines (num_segments, width) of the place; made anew, so that loading cannot lose them."""
+    length, width = hidden_states.shape[1:]
+    half = -(-width // 2)
+    place = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(half, device=hidden_states.device) * (-math.log(10000.0) / half))
+    return torch.cat([(place * rate).sin(), (place * rate).cos()], dim=1)[:, :width].to(hidden_states.dtype)
+
+
+class VSTPreTrainedModel(PreTrainedModel):
+    config_class = VSTConfig
+    base_model_prefix = "vst"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    _keep_in_fp32_modules_strict = ["quantizers", "standardisation"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, Codebook):
+            init.normal_(module.weight, std=self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim))
+            if hasattr(module, "average_usage"):
+                init.constant_(module.average_usage, 1 / len(module.weight))
+            if hasattr(module, "initialized"):
+                init.zeros_(module.initialized)
+        elif isinstance(module, FeatureStandardisation):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
+        elif isinstance(module, nn.MultiheadAttention):
+            init.xavier_uniform_(module.in_proj_weight)
+            init.zeros_(module.in_proj_bias)
+            init.zeros_(module.out_proj.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class VSTModel(VSTPreTrainedModel):
+    """
+    Visual encoder, temporal self-attention, projection, codebook (LVLM-VAR, Eq. 1 and 2), and what reconstructs features.
+
+    All methods take `pixel_values`, as [`VideoFeatureExtractor`] gives them, or `input_features` (batch_size, num_segments,
+    views, feature_size), what `features` makes of them: those of a data set need be computed only once.
+
+    Args:
+        config ([`VSTConfig`]): the configuration.
+        backbone (`PreTrainedModel`, *optional*): a visual encoder to use instead of a fresh one.
+
+    Raises:
+        ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.visual_encoder = VisualEncoder(config, backbone)
+        self.standardisation = FeatureStandardisation(config)
+        if not config.direct:
+            self.temporal_attention = TemporalSelfAttention(
+                config, config.feature_size, config.num_roles * config.codebook_dim
+            )
+            self.decoder = TemporalSelfAttention(config, config.num_roles * config.codebook_dim, config.feature_size)
+        if config.quantize:
+            self.quantizers = nn.ModuleList(
+                EuclideanCodebook(
+                    size=config.codebook_size // config.num_roles,
+                    dim=config.codebook_dim,
+                    ema_decay=config.ema_decay,
+                    train_by_ema=config.codebook_training == "ema",
+                    dead_code_threshold=config.dead_code_threshold,
+                    kmeans_init=config.kmeans_init,
+                )
+                for _ in range(config.num_roles)
+            )
+        self.post_init()
+        if backbone is not None:
+            _keep(backbone)
+        self.freeze()
+
+    @classmethod
+    def from_backbone(cls, backbone: PreTrainedModel, **settings) -> "VSTModel":
+        """
+        A fresh module around a visual encoder that is there.
+
+        Args:
+            backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
+            **settings: fields of [`VSTConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
+        """
+        sizes = getattr(backbone.config, "hidden_sizes", None)
+        feature_size = sizes[-1] if sizes else backbone.config.hidden_size
+        settings = {"feature_size": feature_size, **settings, "backbone_config": backbone.config}
+        if settings.get("direct"):
+            settings.setdefault("codebook_dim", feature_size)
+        return cls(VSTConfig(**settings), backbone=backbone)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
+        return loaded
+
+    def freeze(self) -> None:
+        """`requires_grad` is not saved: what is frozen by config is frozen again after loading."""
+        self.visual_encoder.requires_grad_(not self.config.freeze_backbone)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.visual_encoder.eval()
+        return self
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """Codes (codebook_size, codebook_dim), float32, as an LLM reads them: those of role 0, of role 1, …"""
+        if not self.config.quantize:
+            raise ValueError("this model has no codebook: it was made with `quantize=False`")
+        return torch.cat([quantizer.weight for quantizer in self.quantizers])
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_segments, frames, 3, height, width)`).
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_segments, views, feature_size)`, float32: a feature a frame, or one a
+            segment for a visual encoder of clips.
+        """
+        if pixel_values.dim() != 6 or pixel_values.shape[3] != 3:
+            raise ValueError(
+                "`pixel_values` must have the shape (batch_size, num_segments, frames, 3, height, width), "
+                f"got {tuple(pixel_values.shape)}."
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
+            return self.visual_encoder(pixel_values)
+
+    @torch.no_grad()
+    def set_feature_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Mean and standard deviation (feature_size,) of features over training videos, with which they are standardised."""
+        self.standardisation.mean.copy_(mean)
+        self.standardisation.deviation.copy_(deviation.clamp_min(1e-3 * deviation.mean().clamp_min(1e-8)))
+
+    def encode(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        frame_rate: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+    ) -> ActionEncoderOutput:
+        """
+        Turns videos into action sentences.
+
+        Args:
+            pixel_values, input_features: see [`VSTModel`].
+            feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_segments)`, *optional*):
+                1 for segments, 0 for padding.
+            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Segments per second, for the times; 1 by default.
+        """
+        features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
+        states = self.standardisation(features.mean(dim=2))
+        batch_size, num_segments = mask.shape
+        rate = features.new_ones(batch_size) if frame_rate is None else frame_rate.to(features)
+        if rate.shape != (batch_size,):
+            raise ValueError(f"`frame_rate` must have the shape ({batch_size},), got {tuple(rate.shape)}.")
+        place = torch.arange(num_segments, device=mask.device)[None] / rate[:, None]
+        start_times, end_times = place * mask, (place + 1 / rate[:, None]) * mask
+        if self.config.direct:
+            latents = states * mask[..., None]
+            return ActionEncoderOutput(None, mask, latents, latents, start_times, end_times)
+        latents = self._latents(states, mask)
+        if not self.config.quantize:
+            latents = latents[:, :, 0] * mask[..., None]
+            return ActionEncoderOutput(None, mask, latents, latents, start_times, end_times)
+        ids, _, _ = self._quantize(latents.flatten(0, 1))
+        ids = ids.view(batch_size, num_segments, -1) * mask[..., None]
+        roles = []
+        for role in range(self.config.num_roles):
+            embeds = F.embedding(ids[..., role], self.codebook) * mask[..., None]
+            role_latents = latents[:, :, role] * mask[..., None]
+            sentence = ActionEncoderOutput(ids[..., role], mask, embeds, role_latents, start_times, end_times)
+            roles.append(merge_runs(sentence) if self.config.merge_runs else sentence)
+        return roles[0] if len(roles) == 1 else _interleaved(roles)
+
+    def decode(
+        self, action_ids: torch.Tensor | None = None, action_embeds: torch.Tensor | None = None, attention_mask=None
+    ) -> torch.Tensor:
+        """
+        Turns action sentences, one token (with roles: R) a segment, into features in the visual encoder's units.
+
+        Args:
+            action_ids (`torch.LongTensor` of shape `(batch_size, num_segments * num_roles)`, *optional*): tokens.
+            action_embeds (`torch.Tensor` of shape `(batch_size, num_segments * num_roles, codebook_dim)`, *optional*):
+                Codes, or latents, instead of ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_segments * num_roles)`, *optional*): 1 for tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_segments, feature_size)`; 0 where padded.
+        """
+        if (action_ids is None) == (action_embeds is None):
+            raise ValueError("`decode` needs either `action_ids` or `action_embeds`.")
+        if self.config.direct:
+            raise ValueError("this model reconstructs nothing: it was made with `direct=True`")
+        if action_ids is not None:
+            if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() < self.config.codebook_size:
+                raise ValueError(
+                    f"`action_ids` must lie between 0 and {self.config.codebook_size - 1}, "
+                    f"found {action_ids.min().item()} to {action_ids.max().item()}."
+                )
+            action_embeds = F.embedding(action_ids, self.codebook)
+        roles = self.config.num_roles
+        if action_embeds.shape[1] % roles:
+            raise ValueError(f"a segment is {roles} tokens, got {action_embeds.shape[1]}.")
+        states = action_embeds.reshape(len(action_embeds), -1, roles * self.config.codebook_dim)
+        mask = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask[:, ::roles]
+        return self.standardisation.inverse(self.decoder(states, mask)) * mask[..., None]
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        class_embeddings: torch.Tensor | None = None,
+    ) -> VSTOutput:
+        """
+        Reconstruction and every loss.
+
+        Args:
+            pixel_values, input_features: see [`VSTModel`].
+            feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_segments)`, *optional*):
+                1 for segments, 0 for padding.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Class of each video, for the semantic alignment.
+            class_embeddings (`torch.Tensor` of shape `(num_classes, codebook_dim)`, *optional*):
+                Frozen text embeddings of the class names.
+        """
+        config = self.config
+        if config.direct:
+            raise ValueError("direct feature projection has nothing to train here: use `encode`")
+        features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
+        valid = mask.bool()
+        if not valid.any():
+            raise ValueError("`feature_attention_mask` leaves no valid segment in the batch.")
+        states = self.standardisation(features.mean(dim=2))
+        latents = self._latents(states, mask)
+        terms, loss, read = {}, 0.0, latents
+        if config.quantize:
+            ids, codes, usage = self._quantize(latents[valid])
+            terms["usage"] = usage
+            terms["action_ids"] = (
+                ids.new_zeros(*mask.shape, config.num_roles).masked_scatter(valid[..., None], ids).flatten(1)
+            )
+            terms["embedding_loss"] = F.mse_loss(codes, latents[valid].detach())
+            terms["commitment_loss"] = F.mse_loss(latents[valid], codes.detach())
+            if config.codebook_training == "gradient":
+                loss = loss + config.embedding_weight * terms["embedding_loss"]
+            loss = loss + config.commitment_weight * terms["commitment_loss"]
+            # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
+            codes = torch.zeros_like(latents).masked_scatter(valid[..., None, None], codes.detach())
+            read = latents + (codes - latents).detach()
+        reconstruction = self.decoder(read.flatten(2), mask)
+        # The features are the target, not what is to move: also where the visual encoder is trained.
+        terms["reconstruction_loss"] = F.mse_loss(reconstruction[valid], states.detach()[valid])
+        loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
+        if self.training and config.consistency_weight > 0:
+            terms["consistency_loss"] = self._consistency_loss(features, latents, mask)
+            loss = loss + config.consistency_weight * terms["consistency_loss"]
+        if labels is not None and class_embeddings is not None:
+            pooled = (read.mean(dim=2) * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+            terms["alignment_loss"] = alignment_loss(pooled, labels, class_embeddings, config.contrast_temperature)
+            loss = loss + config.alignment_weight * terms["alignment_loss"]
+        return VSTOutput(
+            loss=loss,
+            attention_mask=mask.repeat_interleave(config.num_roles, dim=1),
+            reconstruction=self.standardisation.inverse(reconstruction) * mask[..., None],
+            **terms,
+        )
+
+    def _inputs(self, pixel_values, input_features, mask) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (batch_size, num_segments, views, feature_size) and the mask (batch_size, num_segments) of segments."""
+        if (pixel_values is None) == (input_features is None):
+            raise ValueError("give either `pixel_values` or `input_features`.")
+        features = self.features(pixel_values) if input_features is None else input_features.float()
+        if features.dim() != 4 or features.shape[-1] != self.config.feature_size or 0 in features.shape:
+            raise ValueError(
+                f"`input_features` must have the shape (batch_size, num_segments, views, {self.config.feature_size}), "
+                f"got {tuple(features.shape)}."
+            )
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
+        if mask.shape != features.shape[:2]:
+            raise ValueError(
+                f"`feature_attention_mask` must have the shape {tuple(features.shape[:2])} of the segments, "
+                f"got {tuple(mask.shape)}."
+            )
+        return features, mask.long()
+
+    def _latents(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Standardised features (batch_size, num_segments, feature_size) → latents (batch_size, num_segments, roles, dim)."""
+        latents = self.temporal_attention(states.to(self.temporal_attention.input.weight.dtype), mask).float()
+        return latents.view(*mask.shape, self.config.num_roles, -1)
+
+    def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents (N, roles, dim) → ids (N, roles) among all tokens, codes (N, roles, dim), usage (codebook_size,)."""
+        ids, codes = [], []
+        with torch.autocast(device_type=latents.device.type, enabled=False):
+            for role, quantizer in enumerate(self.quantizers):
+                quantized: Quantized = quantizer(latents[:, role].contiguous())
+                ids.append(quantized.ids + role * len(quantizer.weight))
+                codes.append(quantized.embeds)
+        ids = torch.stack(ids, dim=1)
+        usage = torch.bincount(ids.flatten(), minlength=self.config.codebook_size).float()
+        return ids, torch.stack(codes, dim=1), usage
+
+    def _consistency_loss(self, features: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Between the two halves of each segment's views, or between neighbours where there is one view."""
+        views = features.shape[2]
+        if views > 1:
+            halves = (features[:, :, : views // 2], features[:, :, views // 2 :])
+            first, second = (self._latents(self.standardisation(half.mean(dim=2)), mask).flatten(2) for half in halves)
+            return consistency_loss(
+                first, second, mask, 0, self.config.consistency_distance, self.config.contrast_temperature
+            )
+        latents = latents.flatten(2)
+        return consistency_loss(
+            latents, latents, mask, 1, self.config.consistency_distance, self.config.contrast_temperature
+        )
+
+
+def consistency_loss(
+    first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, shift: int, distance: int, temperature: float
+) -> torch.Tensor:
+    """
+    InfoNCE over temporal proximity: latent m of `first` against latent m + `shift` of `second`, by cosine.
+
+    Args:
+        first, second (`torch.Tensor` of shape `(batch_size, num_segments, dim)`): two readings of the same videos.
+        mask (`torch.Tensor` of shape `(batch_size, num_segments)`): 1 for segments.
+        shift (`int`): segments between a latent and its positive.
+        distance (`int`): segments of the same video that are further away than this are negatives, as are all others'.
+        temperature (`float`): what similarities are divided by.
+
+    Returns:
+        Mean over at most `MAX_ANCHORS` latents, drawn at random if there are more; 0 where no latent has a positive.
+    """
+    batch_size, length = mask.shape
+    valid = mask.bool()
+    sample = torch.arange(batch_size, device=mask.device)[:, None].expand_as(mask)
+    place = torch.arange(length, device=mask.device)[None].expand_as(mask)
+    has_positive = valid.clone()
+    if shift:
+        has_positive[:, length - shift :] = False
+        has_positive[:, : length - shift] &= valid[:, shift:]
+    rows, places = has_positive.nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return first.sum() * 0.0
+    if len(rows) > MAX_ANCHORS:
+        chosen = torch.randperm(len(rows), device=rows.device)[:MAX_ANCHORS]
+        rows, places = rows[chosen], places[chosen]
+    anchors = F.normalize(first[rows, places].float(), dim=-1)
+    candidates = F.normalize(second[valid].float(), dim=-1)
+    similarity = anchors @ candidates.T / temperature
+    same_video = rows[:, None] == sample[valid][None]
+    near = same_video & ((places[:, None] - place[valid][None]).abs() <= distance)
+    positive = same_video & (place[valid][None] == places[:, None] + shift)
+    similarity = similarity.masked_fill(near & ~positive, -torch.inf)
+    return F.cross_entropy(similarity, positive.long().argmax(dim=1))
+
+
+def alignment_loss(
+    videos: torch.Tensor, labels: torch.Tensor, class_embeddings: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """
+    InfoNCE between videos and the names of the classes in the batch, by cosine.
+
+    Args:
+        videos (`torch.Tensor` of shape `(batch_size, dim)`), labels (`torch.LongTensor` of shape `(batch_size,)`).
+        class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): not trained.
+        temperature (`float`): what similarities are divided by.
+    """
+    if videos.shape[-1] != class_embeddings.shape[-1]:
+        raise ValueError(
+            f"`class_embeddings` must be as wide as the codes, {videos.shape[-1]}, got {class_embeddings.shape[-1]}."
+        )
+    classes, targets = labels.unique(return_inverse=True)
+    names = F.normalize(class_embeddings.detach()[classes].float(), dim=-1)
+    return F.cross_entropy(F.normalize(videos.float(), dim=-1) @ names.T / temperature, targets)
+
+
+def _interleaved(roles: list[ActionEncoderOutput]) -> ActionEncoderOutput:
+    """Sentences of several roles as one, in the order of their starts; of those that start together, role 0 first."""
+    joined = {name: torch.cat([role[name] for role in roles], dim=1) for name in roles[0]}
+    number = torch.cat([torch.full_like(role.start_times, place) for place, role in enumerate(roles)], dim=1)
+    late = torch.where(joined["attention_mask"].bool(), joined["start_times"], torch.inf)
+    order = torch.argsort(number, dim=1, stable=True)
+    order = order.gather(1, torch.argsort(late.gather(1, order), dim=1, stable=True))
+    return ActionEncoderOutput(
+        **{
+            name: values.gather(1, order.view(*order.shape, *[1] * (values.dim() - 2)).expand_as(values))
+            for name, values in joined.items()
+        }
+    )
+
+
+def _keep(module: nn.Module) -> None:
+    """Tells transformers that weights are there already."""
+    for parameter in (*module.parameters(), *module.buffers()):
+        parameter._is_hf_initialized = True
+
+
+__all__ = ["VSTModel", "VSTOutput", "VSTPreTrainedModel", "alignment_loss", "consistency_loss"]
