@@ -3,9 +3,10 @@
     python recipes/benchmarks/benchmark_readers.py --folder nturgb+d_skeletons --output readers
     python recipes/benchmarks/benchmark_readers.py --output readers     # made-up files of the usual sizes
 
-Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader, the usual one,
-which goes line by line (or through `json`) and puts every number into its place in Python, and the leanest such reader there
-can be, which touches x, y, z only. Results are compared to the bit before anything is timed. The time is that of the
+Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader; the usual ones,
+which go line by line (or through `json`) and put numbers into their places in Python, one of them built as the reader of the
+SGN and CTR-GCN data preparation is (all lines, then a small array a joint: its place and its colour pixel); and the leanest
+such reader there can be, which touches x, y, z only. Results are compared to the bit before anything is timed. The time is that of the
 processor, so that what else runs on the machine counts little; the files are in memory by then. In the end our reader runs
 in one process and in every core's, by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
 """
@@ -59,6 +60,30 @@ def read_every_field(path):
             joints = [(joint["x"], joint["y"], joint["z"]) for joint in body["joints"]]
             tracks.setdefault(body["id"], {})[index] = joints
     return _stack(tracks, len(frames), JOINTS[Path(path).suffix])
+
+
+def read_joint_by_joint(path):
+    """All lines first, then of each joint an array of its place and one of its pixel: as SGN's and CTR-GCN's reader does."""
+    import numpy as np
+
+    with open(path) as file:
+        lines = file.readlines()
+    at, tracks, pixels = 1, {}, {}
+    num_frames = int(lines[0].strip("\r\n"))
+    for frame in range(num_frames):
+        num_bodies, at = int(lines[at].strip("\r\n")), at + 1
+        for _ in range(num_bodies):
+            body_id = lines[at].strip("\r\n").split()[0]
+            num_joints, at = int(lines[at + 1].strip("\r\n")), at + 2
+            joints, colors = np.zeros((num_joints, 3), np.float32), np.zeros((num_joints, 2), np.float32)
+            for joint in range(num_joints):
+                tokens = lines[at].strip("\r\n").split()
+                joints[joint] = np.array(tokens[:3], dtype=np.float32)
+                colors[joint] = np.array(tokens[5:7], dtype=np.float32)
+                at += 1
+            tracks.setdefault(body_id, {})[frame] = joints
+            pixels.setdefault(body_id, {})[frame] = colors
+    return _stack(tracks, num_frames, JOINTS[Path(path).suffix])
 
 
 def read_coordinates(path):
@@ -120,6 +145,7 @@ def readers(suffix):
         }
     return {
         "ours": partial(_ours, suffix=suffix),
+        "line by line, an array a joint (as CTR-GCN)": read_joint_by_joint,
         "line by line, every field": read_every_field,
         "line by line, x y z only": read_coordinates,
     }

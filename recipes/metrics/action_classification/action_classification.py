@@ -22,7 +22,7 @@ without a recording among the references has no accuracy and does not count in t
 _INPUTS = """
 Args:
     predictions: log-probabilities or other scores, one list of C numbers a recording, the higher the likelier; or (the
-        config "labels") the class of each recording.
+        config "probabilities") their probabilities; or (the config "labels") the class of each recording.
     references: the true class of each recording, an integer from 0.
     num_classes: C, for the confusion matrix of the config "labels". By default one more than the largest class seen.
 
@@ -39,10 +39,12 @@ class ActionClassification(evaluate.Metric):
     def _info(self):
         if self.config_name == "labels":
             predictions = datasets.Value("int64")
-        elif self.config_name == "default":
+        elif self.config_name in ("default", "probabilities"):
             predictions = datasets.Sequence(datasets.Value("float64"))
         else:
-            raise ValueError(f'the configs are "default" (scores) and "labels"; got {self.config_name!r}.')
+            raise ValueError(
+                f'the configs are "default" (scores), "probabilities" and "labels"; got {self.config_name!r}.'
+            )
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -52,6 +54,8 @@ class ActionClassification(evaluate.Metric):
 
     def _compute(self, predictions, references, num_classes=None):
         references = np.asarray(references)
+        if not len(references):
+            raise ValueError("there is no recording to score.")
         if self.config_name == "labels":
             classes = np.asarray(predictions)
             num_classes = num_classes or 1 + int(max(classes.max(), references.max()))
@@ -61,6 +65,10 @@ class ActionClassification(evaluate.Metric):
             if len(widths) != 1 or num_classes not in (None, *widths):
                 raise ValueError(f"each recording needs {num_classes or 'as many'} scores; found {sorted(widths)}.")
             scores = np.asarray(predictions)
+            if self.config_name == "probabilities":
+                if not (scores >= 0).all() or np.abs(scores.sum(axis=1) - 1).max() > 1e-3:
+                    raise ValueError("probabilities lie between 0 and 1 and sum to 1 for each recording.")
+                scores = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
             num_classes = scores.shape[1]
             classes, best = scores.argmax(axis=1), min(5, num_classes)
             result = {
