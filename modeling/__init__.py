@@ -7,24 +7,33 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProces
 
 from .configuration_action_llm import ActionLLMConfig
 from .configuration_action_vqvae import ActionVQVAEConfig
+from .configuration_vst import VSTConfig
 from .feature_extraction_skeleton import SkeletonFeatureExtractor
+from .feature_extraction_video import VideoFeatureExtractor
 from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
 from .modeling_action_vqvae import ActionVQVAEModel
+from .modeling_vst import VSTModel
 from .processing_action_llm import ActionLLMProcessor
 
 AutoConfig.register(ActionVQVAEConfig.model_type, ActionVQVAEConfig)
+AutoConfig.register(VSTConfig.model_type, VSTConfig)
 AutoConfig.register(ActionLLMConfig.model_type, ActionLLMConfig)
 AutoModel.register(ActionVQVAEConfig, ActionVQVAEModel)
+AutoModel.register(VSTConfig, VSTModel)
 AutoModel.register(ActionLLMConfig, ActionLLMForClassification)
 AutoFeatureExtractor.register(ActionVQVAEConfig, SkeletonFeatureExtractor)
+AutoFeatureExtractor.register(VSTConfig, VideoFeatureExtractor)
 AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
 
 # Saving a model puts its code beside its weights, so that it loads where this package is not installed.
 ActionVQVAEConfig.register_for_auto_class()
+VSTConfig.register_for_auto_class()
 ActionLLMConfig.register_for_auto_class()
 ActionVQVAEModel.register_for_auto_class("AutoModel")
+VSTModel.register_for_auto_class("AutoModel")
 ActionLLMForClassification.register_for_auto_class("AutoModel")
 SkeletonFeatureExtractor.register_for_auto_class()
+VideoFeatureExtractor.register_for_auto_class()
 ActionLLMProcessor.register_for_auto_class()
 
 __all__ = [
@@ -36,4 +45,7 @@ __all__ = [
     "ActionVQVAEConfig",
     "ActionVQVAEModel",
     "SkeletonFeatureExtractor",
+    "VSTConfig",
+    "VSTModel",
+    "VideoFeatureExtractor",
 ]

@@ -5,9 +5,10 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
+from .configuration_vst import VSTConfig
 
 # The action models that can make the sentence, by their `model_type`.
-ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig}
+ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig}
 
 
 @strict
@@ -20,7 +21,7 @@ class ActionLLMConfig(PreTrainedConfig):
             Configuration of the causal language model that reads the action sentence.
         action_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the action model that writes the sentence; its `model_type` says which one it is
-            (`"action_vqvae"`). `None` where only encoded sentences are read.
+            (`"action_vqvae"` or `"vst"`). `None` where only encoded sentences are read.
         llm_name_or_path (`str`, *optional*):
             Where the language model lives, when it is referenced instead of stored here. `None` means that its weights
             are in this repository.

@@ -98,6 +98,10 @@ class VSTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)
+        # The attention of a visual encoder that is there already is its own; the base class would reset it.
+        attention = getattr(self.backbone_config, "_attn_implementation", None)
+        if attention is not None:
+            kwargs.setdefault("attn_implementation", attention)
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):

@@ -31,9 +31,10 @@ from transformers.utils.hub import cached_file
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
 from .modeling_action_vqvae import ActionVQVAEModel
+from .modeling_vst import VSTModel
 
 # The action models that can make the sentence, by their `model_type`.
-ACTION_MODELS = {"action_vqvae": ActionVQVAEModel}
+ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel}
 
 # Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
 # repository for a bare adapter and look for a base model.
@@ -507,13 +508,13 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             return (hidden_states, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden_states}
 
-    def write_sentences(self, input_ids, attention_mask, input_features, feature_attention_mask=None, frame_rate=None):
+    def write_sentences(self, input_ids, attention_mask, **features):
         """Encodes recordings and writes each one's sentence where its prompt has the placeholder `<act>`.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`): prompts with one placeholder each.
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): 1 where there is a word.
-            input_features, feature_attention_mask, frame_rate: what the feature extractor made of the recordings.
+            features: what the feature extractor made of the recordings, see `encode` of the action model.
 
         Returns:
             The action model's output, and a dict with `input_ids` and `attention_mask` of the written prompts,
@@ -524,7 +525,7 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
                 "recordings were given, but this model has no action model (config.action_config is None)."
             )
         with torch.no_grad():
-            sentence = self.action_model.encode(input_features, feature_attention_mask, frame_rate)
+            sentence = self.action_model.encode(**features)
         counts = (input_ids == self.config.placeholder_token_id).sum(1)
         if (counts != 1).any():
             raise ValueError(f"each prompt needs one placeholder <act>, found {counts.tolist()}.")
@@ -645,6 +646,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         input_features: torch.FloatTensor | None = None,
         feature_attention_mask: torch.LongTensor | None = None,
         frame_rate: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -660,6 +662,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
                 Ids of each class name and its end token, as they follow the prompt; -100 where there is none.
             input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`, *optional*):
                 Recordings, as [`SkeletonFeatureExtractor`] gives them, with `feature_attention_mask` and `frame_rate`.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_segments, frames, 3, height, width)`, *optional*):
+                Videos, as [`VideoFeatureExtractor`] gives them, with the same two.
             action_embeds, action_embeds_mask:
                 See [`ActionLLMModel`].
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
@@ -667,12 +671,16 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             method (`"auto"`, `"trie"` or `"cache"`, defaults to `"auto"`):
                 How the class names are scored; the result is the same (see [`score_labels`]).
         """
-        names, prompts, sentence = self._read(
-            input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate
+        names, prompts, base_kwargs, sentence = self._read(
+            input_ids,
+            attention_mask,
+            label_ids,
+            {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask},
+            input_features=input_features,
+            feature_attention_mask=feature_attention_mask,
+            frame_rate=frame_rate,
+            pixel_values=pixel_values,
         )
-        base_kwargs = {k: prompts[k] for k in ("action_embeds", "action_embeds_mask") if k in prompts}
-        if action_embeds is not None:
-            base_kwargs = {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask}
         logits = score_labels(
             self.model,
             self._head,
@@ -702,6 +710,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         input_features: torch.FloatTensor | None = None,
         feature_attention_mask: torch.LongTensor | None = None,
         frame_rate: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
     ) -> torch.LongTensor:
@@ -709,12 +718,16 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
         It stops as soon as no other class name can win. The arguments are described at `forward`.
         """
-        names, prompts, _ = self._read(
-            input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate
+        names, prompts, base_kwargs, _ = self._read(
+            input_ids,
+            attention_mask,
+            label_ids,
+            {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask},
+            input_features=input_features,
+            feature_attention_mask=feature_attention_mask,
+            frame_rate=frame_rate,
+            pixel_values=pixel_values,
         )
-        base_kwargs = {k: prompts[k] for k in ("action_embeds", "action_embeds_mask") if k in prompts}
-        if action_embeds is not None:
-            base_kwargs = {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask}
         return most_likely_label(
             self.model,
             self._head,
@@ -728,23 +741,25 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
     def _head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return text_logits(self.lm_head(hidden_states), self.config.text_config)
 
-    def _read(self, input_ids, attention_mask, label_ids, input_features, feature_attention_mask, frame_rate):
-        """Class names as a trie, prompts with their sentences written out, and the action model's output if it ran."""
+    def _read(self, input_ids, attention_mask, label_ids, latents, **features):
+        """Class names as a trie, prompts with their sentences written out, the latents that go with them, and the action
+        model's output if it ran."""
         if label_ids is None:
             raise ValueError("label_ids are needed: the ids of the class names, which the processor gives.")
         names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         sentence, prompts = None, {"input_ids": input_ids, "attention_mask": attention_mask}
-        if input_features is not None:
-            sentence, prompts = self.model.write_sentences(
-                input_ids, attention_mask, input_features, feature_attention_mask, frame_rate
-            )
+        features = {name: values for name, values in features.items() if values is not None}
+        if "input_features" in features or "pixel_values" in features:
+            sentence, prompts = self.model.write_sentences(input_ids, attention_mask, **features)
         elif (input_ids == self.config.placeholder_token_id).any() and self.model.action_projector is None:
             raise ValueError(
                 "the prompt holds the placeholder <act>, but no recording was given to write in its place."
             )
-        return names, prompts, sentence
+        if latents["action_embeds"] is None:
+            latents = {name: prompts[name] for name in latents if name in prompts}
+        return names, prompts, latents, sentence
 
     def as_generator(self) -> ActionLLMForConditionalGeneration:
         """The same weights as a language model: nothing is copied."""

@@ -140,6 +140,11 @@ class VSTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     _keep_in_fp32_modules_strict = ["quantizers", "standardisation"]
+    # It is the visual encoder's attention that is chosen; the temporal one is PyTorch's own.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -232,6 +237,8 @@ class VSTModel(VSTPreTrainedModel):
     def freeze(self) -> None:
         """`requires_grad` is not saved: what is frozen by config is frozen again after loading."""
         self.visual_encoder.requires_grad_(not self.config.freeze_backbone)
+        if self.config.freeze_backbone:
+            self.visual_encoder.eval()
 
     def train(self, mode: bool = True):
         super().train(mode)

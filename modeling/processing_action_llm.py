@@ -24,7 +24,7 @@ class ActionLLMProcessor(ProcessorMixin):
     writes itself. Both are added to (a copy of) the text tokenizer, behind its own words.
 
     Args:
-        feature_extractor ([`SkeletonFeatureExtractor`]):
+        feature_extractor ([`SkeletonFeatureExtractor`] or [`VideoFeatureExtractor`]):
             Makes features of recordings.
         tokenizer (`PreTrainedTokenizerBase`):
             The language model's own tokenizer. It must have an end token.
@@ -180,7 +180,7 @@ class ActionLLMProcessor(ProcessorMixin):
         features = {}
         if recordings is not None:
             features = dict(self.feature_extractor(recordings, return_tensors="pt", **kwargs))
-            prompts = [self.prompt(None, names, list_classes)] * len(features["input_features"])
+            prompts = [self.prompt(None, names, list_classes)] * len(features["frame_rate"])
         else:
             prompts = [self.prompt(ids, names, list_classes) for ids in action_ids]
         ids = [self.encode_prompt_and_label(prompt)[0] for prompt in prompts]

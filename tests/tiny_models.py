@@ -3,15 +3,21 @@
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
+    ResNetConfig,
+    Swinv2Config,
+    VideoMAEConfig,
+    VJEPA2Config,
 )
 
 from action_llm import ActionLLMProcessor, ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
+from action_llm.modeling_vst import VSTModel
 
 CLASS_NAMES = [
     "drink water",
@@ -109,3 +115,34 @@ def tiny_processor(**overrides) -> ActionLLMProcessor:
     """Feature extractor and tokenizer of the tiny models."""
     settings = {"class_names": CLASS_NAMES, "num_action_tokens": NUM_ACTION_TOKENS} | overrides
     return ActionLLMProcessor(SkeletonFeatureExtractor(num_persons=1), tiny_tokenizer(), **settings)
+
+
+BACKBONES = {
+    "swinv2": lambda: Swinv2Config(
+        image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4
+    ),
+    "resnet": lambda: ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
+    "videomae": lambda: VideoMAEConfig(
+        image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32,
+    ),
+    "vjepa2": lambda: VJEPA2Config(
+        patch_size=8, crop_size=32, frames_per_clip=4, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
+        pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=1,
+    ),
+}  # fmt: skip
+"""Configurations of visual encoders of pictures and of clips, 32 x 32 pixels, features of width 16."""
+
+
+def tiny_backbone(kind: str = "swinv2"):
+    torch.manual_seed(0)
+    return AutoModel.from_config(BACKBONES[kind]()).eval()
+
+
+def tiny_vst(kind: str = "swinv2", **settings) -> VSTModel:
+    """16 codes of width 24; the same weights each time."""
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 4, "intermediate_size": 64}
+    sizes |= {"codebook_dim": 24, "codebook_size": 16}
+    backbone = tiny_backbone(kind)
+    torch.manual_seed(1)
+    return VSTModel.from_backbone(backbone, **{**sizes, **settings})

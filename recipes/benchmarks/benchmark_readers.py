@@ -3,12 +3,13 @@
     python recipes/benchmarks/benchmark_readers.py --folder nturgb+d_skeletons --output readers
     python recipes/benchmarks/benchmark_readers.py --output readers     # made-up files of the usual sizes
 
-Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader; the usual ones,
-which go line by line (or through `json`) and put numbers into their places in Python, one of them built as the reader of the
-SGN and CTR-GCN data preparation is (all lines, then a small array a joint: its place and its colour pixel); and the leanest
-such reader there can be, which touches x, y, z only. Results are compared to the bit before anything is timed. The time is that of the
-processor, so that what else runs on the machine counts little; the files are in memory by then. In the end our reader runs
-in one process and in every core's, by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
+Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader; the usual
+ones, which go line by line (or through `json`) and put numbers into their places in Python, one of them built as the
+reader of the SGN and CTR-GCN data preparation is (all lines, then a small array a joint: its place and its colour
+pixel); and the leanest such reader there can be, which touches x, y, z only. Results are compared to the bit before
+anything is timed. The time is that of the processor, so that what else runs on the machine counts little; the files are
+in memory by then. In the end our reader runs in one process and in every core's, by the clock. Writes `OUTPUT.json` and
+`OUTPUT.md`.
 """
 
 import json
