@@ -329,6 +329,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """Recordings per split as published, for the report; empty where there are none."""
         raise NotImplementedError
 
+    def published_class_counts(self) -> dict[str, dict[str, int]]:
+        """Split, or "all" for all splits together → class → recordings as published; empty where there are none."""
+        return {}
+
     # ------------------------------------------------------------------------------------------- datasets
 
     def _info(self) -> datasets.DatasetInfo:
@@ -525,7 +529,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             skipped: those that `assign` left out.
 
         Returns:
-            `recordings` of each split, and of each of its `classes`; `published` numbers; `skipped`, how many for which
+            `recordings` of each split, and of each of its `classes`; `published` numbers of both; `skipped`, how many for which
             reason, and `files`, which; `cleaning`, the convention, whether it was applied, and what it does to which
             recordings.
         """
@@ -542,6 +546,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 split: {name: found[label] for label, name in enumerate(names)} for split, found in labels.items()
             },
             "published": self.published_counts(),
+            "published_classes": self.published_class_counts(),
             "skipped": dict(Counter(entry["kind"] for entry in skipped)),
             "files": sorted(skipped, key=lambda entry: entry["file"]),
             "cleaning": {

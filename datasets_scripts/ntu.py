@@ -13,6 +13,7 @@ The data set itself cannot be downloaded without an agreement (https://rose1.ntu
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,15 @@ class NTUSkeletons(SkeletonBuilder):
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
         return read_skeleton(file, keep=self.config.keep)
+
+    def published_class_counts(self) -> dict[str, dict[str, int]]:
+        protocol = self.protocol
+        if protocol.dataset == "simulated" or protocol.has_unseen_classes:
+            return {}
+        missing = Counter(parse_ntu_name(name).action for name in protocol.missing) if self.config.skip_missing else {}
+        totals = {action: 948 if action <= 60 else 960 for action in protocol.train_actions}
+        names = zip(self.class_names(), protocol.train_actions, strict=True)
+        return {"all": {name: totals[action] - missing.get(action, 0) for name, action in names}}
 
     def published_counts(self) -> dict[str, int]:
         counts = self.protocol.counts.get("clean" if self.config.skip_missing else "full", {})

@@ -289,14 +289,19 @@ def _skipped_table(account: dict, shown: int = 20) -> str:
 
 
 def _classes_table(account: dict) -> str:
-    splits = list(account["classes"])
-    lines = [
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f'<td class="n">{account["classes"][split][name]:,}</td>' for split in splits)
-        + "</tr>"
-        for name in account["classes"][splits[0]]
-    ]
-    head = "".join(f"<th>{split}" for split in splits)
+    """Recordings of each class and split, with the published number behind it where there is one and it is another."""
+    found, published = account["classes"], account["published_classes"]
+    columns = [*found, *(["all"] if "all" in published else [])]
+    lines = []
+    for name in found[next(iter(found))]:
+        cells = []
+        for column in columns:
+            count = sum(split[name] for split in found.values()) if column == "all" else found[column][name]
+            expected = published.get(column, {}).get(name)
+            off = "" if expected in (None, count) else f' <span class="off">of {expected:,}</span>'
+            cells.append(f'<td class="n">{count:,}{off}</td>')
+        lines.append(f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{column}" for column in columns)
     return f"<details><summary>{len(lines)} classes</summary><table><tr><th>class{head}</tr>{''.join(lines)}</table></details>"
 
 

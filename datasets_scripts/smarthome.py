@@ -184,6 +184,11 @@ class Smarthome(SkeletonBuilder):
         held_out = ranges(smarthome_facts()["held_out_subjects"])
         return f"{rule['split_by']}s {who}; `held_out` are the training clips of subjects {held_out}."
 
+    def published_class_counts(self) -> dict[str, dict[str, int]]:
+        clips = {entry["name"]: entry["clips"].get(self.protocol, {}) for entry in smarthome_facts()["classes"]}
+        names = self.class_names()
+        return {split: {name: clips[name][split] for name in names} for split in self.split_names()}
+
     def published_counts(self) -> dict[str, int]:
         counts = smarthome_facts()["protocols"][self.protocol]["counts"]
         return {split: counts[split] for split in self.split_names()}

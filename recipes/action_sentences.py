@@ -13,8 +13,8 @@ def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: 
     """Columns of a split.
 
     `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the
-    recording as it is and 1, 2, … for augmented ones; token w lasts from `w * seconds_per_token` to
-    `(w + 1) * seconds_per_token`; `latents`, flat (W, D), only without discretisation.
+    recording as it is and 1, 2, … for augmented ones; token w lasts from `start_times[w]` to `end_times[w]`, seconds;
+    `latents`, flat (W, D), only without discretisation.
     """
     return Features(
         {
@@ -23,7 +23,8 @@ def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: 
             "label": labels,
             "held_out": Value("bool"),
             "action_ids": List(Value("int16" if num_action_tokens <= 2**15 else "int32")),
-            "seconds_per_token": Value("float32"),
+            "start_times": List(Value("float32")),
+            "end_times": List(Value("float32")),
         }
         | ({"latents": List(Value("float32"))} if with_latents else {})
     )
@@ -48,11 +49,15 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
     Raises:
         `FileNotFoundError`: if the folder holds none, or if it was not finished.
     """
-    folder = Path(folder)
+    return load_shards(Path(folder), "encode_actions.py")
+
+
+def load_shards(folder: Path, recipe: str) -> DatasetDict:
+    """The splits that a recipe wrote; `FileNotFoundError` if it did not, or was not finished."""
     record = folder / "record.json"
     if not record.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no finished action sentences (no record.json): run encode_actions.py with --output_dir {folder}."
+            f"{folder} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {folder}."
         )
     splits = json.loads(record.read_text(encoding="utf-8"))["splits"]
     return DatasetDict(

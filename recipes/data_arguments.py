@@ -9,19 +9,35 @@ class DataArguments:
     """The data set, its protocol, and where it lies on disk."""
 
     dataset: str = field(
-        metadata={"help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …"}
+        metadata={"help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; or features"}
     )
     data_dir: str = field(metadata={"help": "folder of the recordings as they were downloaded (or simulated)"})
     cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
     num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
 
-    def load(self):
-        """`DatasetDict` with the splits `train` and `test`."""
+    def load(self, kind: str = "skeletons"):
+        """`DatasetDict` with the splits `train` and `test`.
+
+        Args:
+            kind (`str`): what the recipe reads: "skeletons", "videos", or "features" of videos (`extract_features.py`).
+
+        Raises:
+            `ValueError`: the data set holds something else.
+        """
+        from action_features import load_features
+
         from action_llm_datasets.load import load_action_dataset
 
-        dataset = load_action_dataset(self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc)
-        if any("keypoints" not in rows.features for rows in dataset.values()):
-            raise ValueError(f"{self.dataset} holds videos: this recipe reads skeletons.")
+        if self.dataset == "features":
+            dataset = load_features(self.data_dir)
+        else:
+            dataset = load_action_dataset(
+                self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc
+            )
+        columns = {"skeletons": "keypoints", "videos": "video", "features": "features"}
+        held = [name for name, column in columns.items() if all(column in r.features for r in dataset.values())]
+        if kind not in held:
+            raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {kind}.")
         return dataset
 
 
@@ -40,8 +56,9 @@ def recordings_fingerprint(dataset) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for split, rows in sorted(dataset.items()):
         digest.update(repr((split, rows.features["label"].names)).encode())
-        for name in ("sample_id", "label", "held_out", "shape"):
-            digest.update(repr(list(rows[name])).encode())
+        for name in ("sample_id", "label", "held_out", "shape", "num_frames", "version"):
+            if name in rows.features:
+                digest.update(repr(list(rows[name])).encode())
     return digest.hexdigest()
 
 

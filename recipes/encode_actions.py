@@ -9,8 +9,9 @@ accelerate launch recipes/encode_actions.py \
     --output_dir runs/utd_mhad/sentences
 ```
 
-A run that was stopped goes on with the shards that are missing. Recordings that cannot be read are skipped, counted and
-listed in `skipped.json`.
+With a model of videos, `--dataset features --data_dir` is the folder that `extract_features.py` wrote; its versions of a
+video are what is encoded. A run that was stopped goes on with the shards that are missing. Recordings that cannot be read
+are skipped, counted and listed in `skipped.json`.
 """
 
 import json
@@ -47,8 +48,9 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from action_sentences import RECORDINGS_PER_SHARD, sentence_features, shard_path, write_shard
     from run_folder import RunFolder
     from tqdm.auto import tqdm
+    from transformers import AutoFeatureExtractor, AutoModel
 
-    from action_llm import ActionVQVAEModel, SkeletonFeatureExtractor
+    import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.language_priors import usage_statistics
     from action_llm_datasets.atomic_files import write_atomically
 
@@ -56,11 +58,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     state = PartialState(cpu=not torch.cuda.is_available())
     check_model_folder(arguments.tokenizer)
     run = RunFolder(arguments.output_dir)
-    dataset = data.load()
-    model = ActionVQVAEModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    dataset = data.load("features" if model.config.model_type == "vst" else "skeletons")
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
-    extractor = SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer)
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
         # Whoever reads the sentences can read the recordings in the same way.
@@ -97,7 +99,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
                 counts += torch.bincount(torch.tensor(ids), minlength=len(counts))
                 sentences += 1
         summary[split] = {
-            "recordings": len(rows),
+            "recordings": _number_of_recordings(rows),
             "skipped": len(skipped),
             "sentences": sentences,
             "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
@@ -129,10 +131,12 @@ def main(arguments: EncodingArguments, data: DataArguments):
 def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments) -> tuple[dict, list[dict]]:
     """Columns of a shard, and what was skipped with the reason."""
     import torch
+    from action_features import collate_features
 
     from action_llm.feature_extraction_skeleton import SkeletonInputError
 
-    columns = {name: [] for name in ("sample_id", "encoding", "label", "held_out", "action_ids", "seconds_per_token")}
+    names = ("sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times")
+    columns = {name: [] for name in names}
     if arguments.latents:
         columns["latents"] = []
     skipped, pending = [], []
@@ -152,16 +156,18 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
                 ids = torch.zeros_like(output.attention_mask) if output.action_ids is None else output.action_ids
                 encoded[i] = (
                     ids[row][mask].cpu(),
-                    float(output.end_times[row, 0] - output.start_times[row, 0]),
+                    output.start_times[row][mask].cpu(),
+                    output.end_times[row][mask].cpu(),
                     output.latents[row][mask].cpu() if arguments.latents else None,
                 )
-        for (row, encoding, _), (ids, seconds, latents) in zip(pending, encoded, strict=True):
+        for (row, encoding, _), (ids, starts, ends, latents) in zip(pending, encoded, strict=True):
             columns["sample_id"].append(row["sample_id"])
             columns["encoding"].append(encoding)
             columns["label"].append(row["label"])
             columns["held_out"].append(row["held_out"])
             columns["action_ids"].append(ids.numpy())
-            columns["seconds_per_token"].append(seconds)
+            columns["start_times"].append(starts.numpy())
+            columns["end_times"].append(ends.numpy())
             if arguments.latents:
                 columns["latents"].append(latents.flatten().numpy())
         pending.clear()
@@ -174,6 +180,12 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
             "held_out": bool(row["held_out"]),
         }
         facts = {name: row[name] for name in ("sample_id", "label", "held_out")}
+        if "features" in row:  # of a video, made before
+            if row["version"] < encodings:
+                pending.append((facts, int(row["version"]), collate_features([row])))
+            if len(pending) >= 4 * arguments.batch_size:
+                flush()
+            continue
         try:
             versions = [
                 extractor(
@@ -214,6 +226,10 @@ def stable_seed(*parts) -> int:
     import hashlib
 
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
+
+
+def _number_of_recordings(rows) -> int:
+    return rows["version"].count(0) if "version" in rows.features else len(rows)
 
 
 def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model, extractor) -> dict:

@@ -294,14 +294,13 @@ def draw(folder: Path, recordings: Path):
     paths = {path.stem: path for path in recordings.rglob("*.skeleton")}
     for row in test.select(range(0, len(test), max(1, len(test) // 6))):
         recording = read_skeleton(paths[row["sample_id"]])
-        places = np.arange(len(row["action_ids"]))
         plot_action_sentence(
             recording.keypoints,
             processor.feature_extractor.skeleton_layout,
             recording.fps,
             np.asarray(row["action_ids"]),
-            places * row["seconds_per_token"],
-            (places + 1) * row["seconds_per_token"],
+            np.asarray(row["start_times"]),
+            np.asarray(row["end_times"]),
             pictures / f"{row['sample_id']}.png",
             title=f"{names[row['label']]} (simulated)",
         )

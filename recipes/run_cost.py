@@ -9,7 +9,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# Attributes of TRL's trainers and of `ActionVQVAETrainer`, and of `ActionVQVAEModel`.
+# Attributes of TRL's trainers and of `TokenizerTrainer`, and of `ActionVQVAEModel`.
 GATHERED = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
 COUNTED = ("_first_step_latents",)
 

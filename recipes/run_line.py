@@ -97,8 +97,7 @@ def run_line(
     stages = (
         stage1.TokenizerArguments,
         DataArguments,
-        stage1.ActionVQVAEArguments,
-        stage1.SkeletonArguments,
+        *stage1.STAGES["action_vqvae"].ARGUMENTS,
         stage1.TokenizerTrainingArguments,
     )
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}

@@ -96,15 +96,10 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from peft import LoraConfig
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoTokenizer
     from trl import SFTTrainer
 
-    from action_llm import (
-        ActionLLMForConditionalGeneration,
-        ActionLLMProcessor,
-        ActionVQVAEModel,
-        SkeletonFeatureExtractor,
-    )
+    from action_llm import ActionLLMForConditionalGeneration, ActionLLMProcessor
 
     check_model_folder(arguments.tokenizer)
     check_model_folder(arguments.llm_name_or_path)
@@ -123,7 +118,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
     text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
-    action_model = ActionVQVAEModel.from_pretrained(arguments.tokenizer)
+    action_model = AutoModel.from_pretrained(arguments.tokenizer)
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
@@ -132,7 +127,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     check_method(arguments, training)
     instruction = {} if arguments.instruction is None else {"instruction": arguments.instruction}
     processor = ActionLLMProcessor(
-        SkeletonFeatureExtractor.from_pretrained(arguments.tokenizer),
+        AutoFeatureExtractor.from_pretrained(arguments.tokenizer),
         text,
         class_names=class_names,
         num_action_tokens=action_model.config.codebook_size,

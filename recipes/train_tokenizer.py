@@ -1,5 +1,5 @@
 """
-Stage 1: the action-based VQ-VAE learns to write recordings as sentences (LLM-AR, section 3.1).
+Stage 1: an action model learns to write recordings as sentences (LLM-AR, section 3.1; LVLM-VAR, section 3.1).
 
 ```bash
 accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/utd_mhad_tokenizer.yaml \
@@ -8,64 +8,27 @@ accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/utd
     --output_dir runs/utd_mhad/tokenizer
 ```
 
-The language model that will read the sentences gives the width of the codes and the words that they are aligned with
-(Eq. 7). Every field of the configuration (`--codebook_size 256`) and of the feature extractor (`--align_view none`) can be
-set in the YAML or on the command line. A run that was stopped goes on from its last checkpoint when it is started again.
+The language model that will read the sentences gives the width of the codes and the words that they are aligned with. With
+`action_model: action_vqvae`, the default, recordings are skeletons (`skeleton_stage.py`); with `vst`, features of videos
+(`--dataset features --data_dir` the folder that `extract_features.py` wrote; `video_stage.py`). Every field of the model's
+configuration (`--codebook_size 256`) and of the skeletons' feature extractor (`--align_view none`) can be set in the YAML or
+on the command line. A run that was stopped goes on from its last checkpoint when it is started again.
 """
 
 import dataclasses
-import inspect
 import logging
 import sys
 from dataclasses import dataclass, field
 
 from data_arguments import DataArguments
+from skeleton_stage import SkeletonStage
 from transformers import Trainer, TrainerCallback, TrainingArguments
-
-from action_llm import ActionVQVAEConfig, SkeletonFeatureExtractor
+from transformers.trainer_utils import SchedulerType
+from video_stage import VideoStage
 
 logger = logging.getLogger(__name__)
 
-# These follow from the feature extractor and the language model.
-DERIVED = {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim"}
-
-
-def _own_fields(config_class) -> list[dataclasses.Field]:
-    """The fields that a configuration class has beyond those of transformers."""
-    inherited = {f.name for f in dataclasses.fields(config_class.__mro__[1])}
-    return [f for f in dataclasses.fields(config_class) if f.name not in inherited]
-
-
-def _argument(name: str, annotation, default):
-    # The command line has no numbers that are either whole or not.
-    if annotation in (float | int, "float | int"):
-        annotation, default = float, float(default)
-    return name, annotation, field(default=default, metadata={"help": f"default {default!r}"})
-
-
-def _skeleton_argument(parameter: inspect.Parameter):
-    if parameter.name in ("layout", "num_persons"):
-        kind = str if parameter.name == "layout" else int
-        return parameter.name, kind | None, field(default=None, metadata={"help": "by default that of the recordings"})
-    kind = str if parameter.name == "scale" else parameter.annotation
-    return _argument(parameter.name, kind, parameter.default)
-
-
-ActionVQVAEArguments = dataclasses.make_dataclass(
-    "ActionVQVAEArguments",
-    [_argument(f.name, f.type, f.default) for f in _own_fields(ActionVQVAEConfig) if f.name not in DERIVED],
-)
-ActionVQVAEArguments.__doc__ = "Fields of `ActionVQVAEConfig`, which describes them."
-
-SkeletonArguments = dataclasses.make_dataclass(
-    "SkeletonArguments",
-    [
-        _skeleton_argument(p)
-        for p in inspect.signature(SkeletonFeatureExtractor).parameters.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
-    ],
-)
-SkeletonArguments.__doc__ = "Settings of `SkeletonFeatureExtractor`, which describes them."
+STAGES = {"action_vqvae": SkeletonStage, "vst": VideoStage}
 
 
 @dataclass
@@ -76,9 +39,10 @@ class TokenizerArguments:
         metadata={"help": "the language model that will read the sentences: repository or folder"}
     )
     llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
-    window: int = field(default=64, metadata={"help": "frames of a training window"})
+    action_model: str = field(default="action_vqvae", metadata={"help": f"what is trained: {', '.join(STAGES)}"})
+    window: int = field(default=64, metadata={"help": "frames of a training window of skeletons"})
     augment: bool = field(
-        default=True, metadata={"help": "vary the recordings (the feature extractor's augment_ settings)"}
+        default=True, metadata={"help": "vary the skeletons (the feature extractor's augment_ settings)"}
     )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
@@ -96,6 +60,10 @@ class TokenizerTrainingArguments(TrainingArguments):
     adam_beta2: float = 0.99
     weight_decay: float = 0.0
     warmup_steps: float = 1000
+    lr_scheduler_type: SchedulerType | str = field(
+        default="constant",
+        metadata={"help": "constant: warm-up, then one drop (below); any other is transformers' own"},
+    )
     lr_drop_step: int | None = field(default=200_000, metadata={"help": "optimiser step at which the rate is lowered"})
     lr_drop_factor: float = field(default=0.05, metadata={"help": "what it is multiplied by then"})
     max_grad_norm: float = 1.0
@@ -117,22 +85,20 @@ class StartEpoch(TrainerCallback):
         self.windows.start_epoch(int((state.epoch or 0) + 1e-6))
 
 
-class ActionVQVAETrainer(Trainer):
+class TokenizerTrainer(Trainer):
     """`Trainer` that logs every loss by name and the use of the codebook, and hands usage on between micro-batches."""
 
-    def __init__(self, *args, word_embeddings=None, extractor=None, **kwargs):
+    def __init__(self, *args, stage, **kwargs):
         super().__init__(*args, **kwargs)
-        self.word_embeddings = None if word_embeddings is None else word_embeddings.to(self.args.device)
-        self.extractor = extractor
+        self.stage = stage
         self._collected_usage = None
         self._terms, self._usage = {}, None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs, word_embeddings=self.word_embeddings, previous_usage=self._collected_usage)
+        outputs = model(**inputs, **self.stage.extra_inputs(self.args.device, self._collected_usage))
         if model.training:
-            # Zipf's law is a law of the whole optimiser step (LLM-AR, Eq. 4).
             last = self.accelerator.sync_gradients
-            self._collected_usage = None if last else outputs.collected_usage
+            self._collected_usage = None if last else outputs.get("collected_usage")
             self._remember(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
@@ -140,6 +106,8 @@ class ActionVQVAETrainer(Trainer):
         from torch.optim.lr_scheduler import LambdaLR
 
         args = self.args
+        if args.lr_scheduler_type != SchedulerType.CONSTANT:
+            return super().create_scheduler(num_training_steps, optimizer)
         warmup = args.get_warmup_steps(num_training_steps)
 
         def factor(step: int) -> float:
@@ -162,12 +130,12 @@ class ActionVQVAETrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Whole recordings, without augmentation: see [`evaluate_tokenizer`]."""
+        """Whole recordings, without augmentation."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         model = self.accelerator.unwrap_model(self.model)
         metrics = {
             f"{metric_key_prefix}_{name}": value
-            for name, value in evaluate_tokenizer(model, self.extractor, rows, self.args.eval_batch_size).items()
+            for name, value in self.stage.evaluate(model, rows, self.args.eval_batch_size).items()
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -182,91 +150,20 @@ class ActionVQVAETrainer(Trainer):
             self._usage = outputs.usage.detach() + (0 if self._usage is None else self._usage)
 
 
-def evaluate_tokenizer(model, extractor, rows, batch_size: int) -> dict[str, float]:
-    """Reconstruction of whole recordings and use of the codebook.
-
-    Args:
-        model (`ActionVQVAEModel`): the model.
-        extractor (`SkeletonFeatureExtractor`): makes the features.
-        rows (`datasets.Dataset`): recordings.
-        batch_size (`int`): recordings at a time.
-
-    Returns:
-        `reconstruction_loss` (smooth-L1, mean over recordings' frames); `joint_error` (mean distance between true and
-        reconstructed joints of the people who are there, in recorded units: metres for 3-D layouts); `tokens` (mean number
-        a recording); and what [`usage_statistics`] says of the codebook.
-    """
-    import numpy as np
-    import torch
-    import torch.nn.functional as F
-    from encode_actions import collate
-
-    from action_llm.feature_extraction_skeleton import SkeletonInputError
-    from action_llm.language_priors import usage_statistics
-
-    training = model.training
-    model.eval()
-    loss = error = joints = frames = tokens = recordings = 0
-    usage = torch.zeros(model.config.codebook_size)
-    people = (extractor.num_persons, extractor.skeleton_layout.num_joints, extractor.coordinates)
-
-    @torch.no_grad()
-    def add(batch):
-        nonlocal loss, error, joints, frames, tokens, recordings, usage
-        inputs = collate(batch)
-        outputs = model(
-            input_features=inputs["input_features"].to(model.device),
-            feature_attention_mask=inputs["feature_attention_mask"].to(model.device),
-        )
-        for one, truth, made in zip(batch, inputs["input_features"], outputs.reconstruction.cpu(), strict=True):
-            transform, length = one["transforms"][0], one["input_features"].shape[1]
-            loss += F.smooth_l1_loss(made[:length], truth[:length]).item() * length
-            distance = (made[:length] - truth[:length]).view(length, *people).norm(dim=-1)
-            present = torch.from_numpy(np.asarray(transform.present))[:length, : people[0]]
-            error += float(distance[present].sum()) * transform.scale
-            joints += int(present.sum()) * people[1]
-            frames += length
-        tokens += int(outputs.attention_mask.sum())
-        recordings += len(batch)
-        if outputs.usage is not None:
-            usage += outputs.usage.cpu()
-
-    batch = []
-    for row in rows.with_format("numpy"):
-        try:
-            batch.append(extractor(row, return_transform=True, return_tensors="pt"))
-        except SkeletonInputError as problem:
-            logger.warning("skipped in evaluation: %s", problem)
-        if len(batch) == batch_size:
-            add(batch)
-            batch = []
-    if batch:
-        add(batch)
-    model.train(training)
-    metrics = {"reconstruction_loss": loss / frames, "joint_error": error / joints, "tokens": tokens / recordings}
-    if usage.sum() > 0:
-        metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
-    return metrics
-
-
-def main(
-    arguments: TokenizerArguments, data: DataArguments, model_arguments, skeleton, training: TokenizerTrainingArguments
-):
+def main(arguments: TokenizerArguments, data: DataArguments, *settings):
+    """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
     from data_arguments import recordings_fingerprint, without_held_out
-    from recording_windows import RecordingWindows
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from word_embeddings import load_word_embeddings, word_width
 
-    from action_llm import ActionVQVAEModel
-
+    *stage_settings, training = settings
     if training.tf32:
         raise ValueError("tf32 must be off: distances between latents and codes need all digits of float32.")
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
-    run.save_config(arguments, data, model_arguments, skeleton, training)
-    dataset = data.load()
+    run.save_config(arguments, data, *settings)
+    dataset = data.load(STAGES[arguments.action_model].READS)
     if training.process_index == 0:
         run.check_identity({"recordings": recordings_fingerprint(dataset)})
     if run.finished:
@@ -275,63 +172,44 @@ def main(
     training.output_dir = str(run.checkpoints)
 
     rows = dataset["train"]
-    settings = dataclasses.asdict(skeleton)
-    if settings["layout"] is None:
-        settings["layout"] = rows[0]["layout"]
-    if settings["num_persons"] is None:  # actions of more than two people are not in these data sets
-        settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
-    # A torso length or a number of metres.
-    if settings["scale"] not in ("torso", "none"):
-        settings["scale"] = float(settings["scale"])
-    extractor = SkeletonFeatureExtractor(**settings)
-    config = ActionVQVAEConfig(
-        layout=extractor.skeleton_layout.name,
-        num_persons=extractor.num_persons,
-        num_joints=extractor.skeleton_layout.num_joints,
-        num_coordinates=extractor.coordinates,
-        fps=extractor.fps or 30.0,
-        codebook_dim=word_width(arguments.llm_name_or_path, arguments.llm_revision),
-        **dataclasses.asdict(model_arguments),
-    )
+    stage = STAGES[arguments.action_model](arguments, data, rows, *stage_settings)
     train_rows = without_held_out(rows, arguments.hold_out)
     held_out = rows.filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
-    windows = RecordingWindows(train_rows, extractor, arguments.window, training.seed, arguments.augment)
-    trainer = ActionVQVAETrainer(
-        model=ActionVQVAEModel(config),
+    config = stage.model.config
+    # In direct feature projection nothing is: all is learnt in stage 2.
+    is_trained = any(parameter.requires_grad for parameter in stage.model.parameters())
+    examples = stage.examples(train_rows, training.seed)
+    trainer = TokenizerTrainer(
+        model=stage.model,
         args=training,
-        train_dataset=windows,
+        train_dataset=examples,
         eval_dataset=held_out,
-        extractor=extractor,
-        word_embeddings=(
-            load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
-            if config.quantize and config.human_weight * config.mmd_weight > 0
-            else None
-        ),
-        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(windows)],
+        data_collator=stage.collate,
+        stage=stage,
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    cost = report_cost(trainer)
+    cost = report_cost(trainer) if is_trained else {}
     # The noise of Eq. 3 is drawn on every process: another one each.
     transformers.set_seed(training.seed + 1_000_003 * training.process_index)
-    run.train(trainer)
+    if is_trained:
+        run.train(trainer)
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    metrics = evaluate_tokenizer(
-        model, extractor, train_rows if held_out is None else held_out, training.eval_batch_size
-    )
+    metrics = stage.evaluate(model, train_rows if held_out is None else held_out, training.eval_batch_size)
     model.save_pretrained(run.model)
-    extractor.save_pretrained(run.model)
+    stage.extractor.save_pretrained(run.model)
     run.write_record(
         stage="train_tokenizer",
         dataset=data.dataset,
-        recordings=len(train_rows),
+        recordings=len(examples),
         training_classes=rows.features["label"].names,
         hold_out=arguments.hold_out,
         evaluated_on="training recordings" if held_out is None else "held-out training subjects",
         metrics=metrics,
         seed=training.seed,
         settings={
-            **dataclasses.asdict(model_arguments),
+            **dataclasses.asdict(stage_settings[0]),
             "codebook_dim": config.codebook_dim,
             "window": arguments.window,
             "learning_rate": training.learning_rate,
@@ -345,11 +223,12 @@ def main(
 
 
 if __name__ == "__main__":
+    from field_arguments import chosen
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    stage = STAGES[chosen("action_model", sys.argv[1:], STAGES, "action_vqvae")]
     parser = TrlParser(
-        (TokenizerArguments, DataArguments, ActionVQVAEArguments, SkeletonArguments, TokenizerTrainingArguments),
-        allow_abbrev=False,
+        (TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments), allow_abbrev=False
     )
     main(*parser.parse_args_and_config())

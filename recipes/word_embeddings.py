@@ -49,6 +49,22 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
     return table[:num_words].float()
 
 
+def class_name_embeddings(name_or_path: str, class_names: list[str], revision: str | None = None) -> torch.Tensor:
+    """What a language model has for each class name before it reads anything: the mean of its words' embeddings.
+
+    Args:
+        name_or_path (`str`), revision (`str`, *optional*): as of [`load_word_embeddings`].
+        class_names (`list[str]`): the names.
+
+    Returns:
+        `torch.Tensor` of shape `(num_classes, width)`, float32.
+    """
+    words = load_word_embeddings(name_or_path, revision)
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main")
+    ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
+    return torch.stack([words[torch.tensor(one)].mean(0) for one in ids])
+
+
 def word_width(name_or_path: str, revision: str | None = None) -> int:
     """Width of a language model's word embeddings: d_u of LLM-AR, section 3.1."""
     return AutoConfig.from_pretrained(name_or_path, revision=revision or "main").get_text_config().hidden_size

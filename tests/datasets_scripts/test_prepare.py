@@ -113,6 +113,9 @@ def test_people_in_place_of_bodies(ntu_source, tmp_path):
     assert "Not applied: rows hold all bodies" in page and "8 frames" not in page and "11 frames or fewer" in page
     assert "Applied: rows hold people." in (tmp_path / "clean" / "report.html").read_text()
     assert raw["classes"]["train"]["punching/slapping other person"] == 1
+    published = raw["published_classes"]["all"]
+    assert sum(published.values()) == 40091 + 16487 and max(published.values()) == 948
+    assert '<td class="n">1 <span class="off">of' in page
     card = (tmp_path / "raw" / "README.md").read_text()
     assert "as they were recorded" in card and "Rows hold all tracked bodies. Cleaning would find:" in card
     card = (tmp_path / "clean" / "README.md").read_text()

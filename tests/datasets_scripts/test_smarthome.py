@@ -260,3 +260,10 @@ def test_folders_of_other_files(folder, tmp_path):
     (data / "labels.json").rename(data / "clip.mp4")
     with pytest.raises(DataFolderError, match=r"holds no \.json file .* found 1 \.mp4"):
         prepare("smarthome-cs", data, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("protocol", ["smarthome-cs", "smarthome-cv1", "smarthome-cv2"])
+def test_clips_of_each_class_add_up_to_those_of_the_splits(protocol, folder):
+    builder = Smarthome(config_name=protocol, data_dir=folder("Walk_p02_r00_v01_c01.json"))
+    counts = builder.published_class_counts()
+    assert {split: sum(classes.values()) for split, classes in counts.items()} == builder.published_counts()

@@ -62,6 +62,7 @@ class Line:
         return DataArguments(dataset=dataset, data_dir=self.recordings, cache_dir=self.cache, **kwargs)
 
     def train_tokenizer(self, folder, dataset="simulated-xsub", training=None, arguments=None, skeleton=None, **model):
+        import skeleton_stage
         import train_tokenizer as recipe
 
         settings = {"max_steps": 4, "per_device_train_batch_size": 8, "warmup_steps": 1, "learning_rate": 1e-3}
@@ -69,8 +70,10 @@ class Line:
         recipe.main(
             recipe.TokenizerArguments(**{"llm_name_or_path": self.llm, "window": 32} | (arguments or {})),
             self.data(dataset),
-            recipe.ActionVQVAEArguments(**{"hidden_width": 16, "codebook_size": 16, "kmeans_init": True} | model),
-            recipe.SkeletonArguments(**(skeleton or {})),
+            skeleton_stage.ActionVQVAEArguments(
+                **{"hidden_width": 16, "codebook_size": 16, "kmeans_init": True} | model
+            ),
+            skeleton_stage.SkeletonArguments(**(skeleton or {})),
             recipe.TokenizerTrainingArguments(**{"output_dir": str(folder)} | settings | (training or {})),
         )
         return f"{folder}/model"

@@ -222,7 +222,7 @@ def write_sentences(folder, dataset, with_latents):
         for row in part:
             for encoding in range(2 if split == "train" else 1):
                 ids = (np.arange(5) * (1 + row["label"])) % 16
-                values = {**row, "encoding": encoding, "action_ids": ids, "seconds_per_token": 4 / 30}
+                values = {**row, "encoding": encoding, "action_ids": ids, "start_times": [0.0], "end_times": [1.0]}
                 values["latents"] = np.repeat(ids, 3).astype(np.float32)
                 for name in columns:
                     columns[name].append(values[name])

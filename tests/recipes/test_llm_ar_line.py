@@ -36,7 +36,9 @@ def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, se
     row = splits["test"][5]
     assert row["sample_id"] == recording["sample_id"]
     assert row["action_ids"] == output.action_ids[0].tolist()
-    assert row["seconds_per_token"] == pytest.approx(4 / 30)
+    places = np.arange(len(row["action_ids"]))
+    np.testing.assert_allclose(row["start_times"], places * 4 / 30, rtol=1e-5)
+    np.testing.assert_allclose(row["end_times"], (places + 1) * 4 / 30, rtol=1e-5)
     first, second = splits["train"][0], splits["train"][1]
     assert first["sample_id"] == second["sample_id"] and (first["encoding"], second["encoding"]) == (0, 1)
 
@@ -375,7 +377,7 @@ def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_pat
     monkeypatch.setattr(encode_actions, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
         line.encode(tokenizer, tmp_path / "stopped")
-    with pytest.raises(FileNotFoundError, match="no finished action sentences"):
+    with pytest.raises(FileNotFoundError, match=r"nothing that encode_actions\.py has finished"):
         load_action_sentences(tmp_path / "stopped")
     line.encode(tokenizer, tmp_path / "stopped")
     assert len(calls) == 3 + 5, "two shards of train were done, three of train and two of test were left"
@@ -395,7 +397,7 @@ def test_other_recordings_are_another_run(line, tokenizer, monkeypatch, tmp_path
     line.encode(tokenizer, tmp_path / "sentences")
     data = line.data().load()
     fewer = DatasetDict(train=data["train"].select(range(len(data["train"]) - 1)), test=data["test"])
-    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self: fewer)
+    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self, kind="skeletons": fewer)
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
         line.train_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
@@ -430,7 +432,7 @@ def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypat
     from datasets import Dataset, DatasetDict
 
     splits = DatasetDict(train=data["train"], test=Dataset.from_list(broken, features=data["test"].features))
-    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self: splits)
+    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self, kind="skeletons": splits)
     folder = line.encode(tokenizer, tmp_path)
     skipped = json.loads((tmp_path / "skipped.json").read_text())
     assert [entry["sample_id"] for entry in skipped] == [broken[1]["sample_id"], broken[3]["sample_id"]]
@@ -468,10 +470,10 @@ def test_configs_name_fields_that_exist():
     known = {
         "train_tokenizer": [
             "TokenizerArguments",
-            "ActionVQVAEArguments",
-            "SkeletonArguments",
             "TokenizerTrainingArguments",
         ],
+        "extract_features": ["FeatureArguments", "VideoArguments"],
+        "pretrain_backbone": ["BackboneArguments", "VideoArguments"],
         "sft": ["ActionSFTArguments", "ActionSFTConfig"],
         "pretrain_small_lm": ["SmallLMArguments", "SmallLMConfig"],
         "encode_actions": ["EncodingArguments"],
@@ -482,7 +484,10 @@ def test_configs_name_fields_that_exist():
         text = path.read_text()
         recipe = re.search(r"recipes/(\w+)\.py", text).group(1)
         module = __import__(recipe)
-        fields = {name for part in known[recipe] for name in getattr(module, part).__dataclass_fields__}
+        parts = [getattr(module, part) for part in known[recipe]]
+        if recipe == "train_tokenizer":
+            parts += module.STAGES[yaml.safe_load(text).get("action_model", "action_vqvae")].ARGUMENTS
+        fields = {name for part in parts for name in part.__dataclass_fields__}
         if recipe != "sft":
             from data_arguments import DataArguments
 

@@ -1,0 +1,200 @@
+"""
+Videos → features: the visual encoder sees every video once, or a few times augmented, before anything is trained on it.
+
+```bash
+accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth \\
+    --backbone microsoft/swinv2-tiny-patch4-window8-256 --output_dir runs/utd_mhad_video/features
+```
+
+`--backbone` is a repository or a folder of any transformers model of pictures (Swin V2, ResNet) or clips (VideoMAE, V-JEPA 2).
+How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); size, mean and deviation
+are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped goes on with the
+shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_arguments import DataArguments, recordings_fingerprint
+from field_arguments import extractor_arguments
+
+from action_llm import VideoFeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+
+def _of_the_backbone(parameter):
+    """What the backbone decides unless it is given."""
+    if parameter.name in ("height", "width"):
+        kind = int | None
+    elif parameter.name in ("image_mean", "image_std"):
+        kind = list[float] | None
+    else:
+        return None
+    return parameter.name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
+
+
+VideoArguments = extractor_arguments(VideoFeatureExtractor, "VideoArguments", _of_the_backbone)
+
+
+@dataclass
+class FeatureArguments:
+    """What sees the videos, how often, and where the features go."""
+
+    backbone: str = field(metadata={"help": "visual encoder: repository or folder"})
+    output_dir: str = field(metadata={"help": "folder for the features"})
+    backbone_revision: str | None = field(default=None, metadata={"help": "commit of the backbone's repository"})
+    versions: int = field(
+        default=1,
+        metadata={"help": "features a training video: the first as it is, the others augmented; test always one"},
+    )
+    batch_size: int = field(default=8, metadata={"help": "videos at a time"})
+    seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
+
+
+def main(arguments: FeatureArguments, data: DataArguments, reading):
+    import torch
+    from accelerate import PartialState
+    from action_features import feature_columns
+    from action_sentences import shard_path, write_shard
+    from encode_actions import weights_fingerprint
+    from run_folder import RunFolder
+    from tqdm.auto import tqdm
+    from transformers import AutoModel
+
+    from action_llm import VSTModel
+    from action_llm_datasets.atomic_files import write_atomically
+
+    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    state = PartialState(cpu=not torch.cuda.is_available())
+    dataset = data.load("videos")
+    backbone = AutoModel.from_pretrained(arguments.backbone, revision=arguments.backbone_revision or "main")
+    extractor = VideoFeatureExtractor(**video_settings(arguments.backbone, backbone.config, reading))
+    model = VSTModel.from_backbone(backbone, quantize=False, direct=True).eval().to(state.device)
+    run = RunFolder(arguments.output_dir)
+    if state.is_main_process:
+        identity = {
+            "dataset": data.dataset,
+            "recordings": recordings_fingerprint(dataset),
+            "versions": arguments.versions,
+            "seed": arguments.seed,
+            "extractor": json.loads(extractor.to_json_string()),
+            "backbone": weights_fingerprint(backbone),
+        }
+        run.check_identity(identity)
+        extractor.save_pretrained(run.path)
+        backbone.save_pretrained(run.path / "backbone")
+    state.wait_for_everyone()
+
+    videos_per_shard, summary, all_skipped = 128, {}, []
+    for split, rows in dataset.items():
+        count = -(-len(rows) // videos_per_shard)
+        columns = feature_columns(rows.features["label"])
+        versions = arguments.versions if split == "train" else 1
+        mine = range(state.process_index, count, state.num_processes)
+        for index in tqdm(mine, desc=f"features of {split}", unit="shard", disable=not state.is_main_process):
+            path = shard_path(run.path, split, index, count)
+            if path.is_file():
+                continue
+            shard = rows.select(range(index * videos_per_shard, min((index + 1) * videos_per_shard, len(rows))))
+            content, skipped = extract(model, extractor, shard, data.data_dir, versions, arguments)
+            write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
+            write_shard(path, content, columns)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    for split, rows in dataset.items():
+        count = -(-len(rows) // videos_per_shard)
+        paths = [shard_path(run.path, split, index, count) for index in range(count)]
+        skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
+        all_skipped += [{"split": split, **entry} for entry in skipped]
+        summary[split] = {"videos": len(rows), "skipped": len(skipped)}
+        logger.info("%s: %s", split, summary[split])
+        if len(skipped) == len(rows):
+            raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
+    write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    run.write_record(
+        stage="extract_features",
+        dataset=data.dataset,
+        training_classes=dataset["train"].features["label"].names,
+        backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
+        backbone_revision=arguments.backbone_revision,
+        versions=arguments.versions,
+        splits=summary,
+    )
+
+
+def video_settings(backbone: str, config, reading) -> dict:
+    """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
+    from transformers import AutoImageProcessor
+
+    settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
+    own = {}
+    try:
+        processor = AutoImageProcessor.from_pretrained(backbone).to_dict()
+        own = {name: tuple(processor[name]) for name in ("image_mean", "image_std") if name in processor}
+    except (OSError, ValueError):
+        logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)
+    size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
+    if size is not None:
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        own |= {"height": height, "width": width}
+    return own | settings
+
+
+def extract(
+    model, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments
+) -> tuple[dict, list[dict]]:
+    """Columns of a shard, and what was skipped with the reason."""
+    import torch
+    from encode_actions import stable_seed
+
+    from action_llm.video_files import VideoFileError
+    from action_llm_datasets.building import UNREADABLE, open_source
+
+    names = ("sample_id", "version", "label", "held_out", "features", "shape", "frame_rate")
+    columns = {name: [] for name in names}
+    skipped, pending = [], []
+
+    def flush():
+        if not pending:
+            return
+        pixels = torch.cat([features["pixel_values"] for _, _, features in pending])
+        with torch.no_grad():
+            made = model.features(pixels.to(model.device)).cpu()
+        for (row, version, features), one in zip(pending, made, strict=True):
+            for name in ("sample_id", "label", "held_out"):
+                columns[name].append(row[name])
+            columns["version"].append(version)
+            columns["features"].append(one.flatten().numpy())
+            columns["shape"].append(list(one.shape))
+            columns["frame_rate"].append(float(features["frame_rate"][0]))
+        pending.clear()
+
+    for row in rows:
+        try:
+            for version in range(versions):
+                seed = stable_seed(arguments.seed, row["sample_id"], version)
+                with open_source(data_dir, row["video"]) as video:
+                    features = extractor(video, augment=version > 0, seed=seed)
+                # Of different numbers of segments no batch is made.
+                if pending and features["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
+                    flush()
+                pending.append((row, version, features))
+        except (VideoFileError, *UNREADABLE) as error:
+            skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
+        if len(pending) >= arguments.batch_size:
+            flush()
+    flush()
+    return columns, skipped
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((FeatureArguments, DataArguments, VideoArguments), allow_abbrev=False).parse_args_and_config())

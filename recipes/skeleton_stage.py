@@ -1,0 +1,150 @@
+"""Stage 1 of LLM-AR: skeletons, windows of them, and the action-based VQ-VAE."""
+
+import dataclasses
+import logging
+
+from field_arguments import argument, config_arguments, extractor_arguments
+
+from action_llm import ActionVQVAEConfig, SkeletonFeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+
+def _skeleton_argument(parameter):
+    if parameter.name in ("layout", "num_persons"):
+        kind = str if parameter.name == "layout" else int
+        help_text = {"help": "by default that of the recordings"}
+        return parameter.name, kind | None, dataclasses.field(default=None, metadata=help_text)
+    if parameter.name == "scale":
+        return argument("scale", str, parameter.default)
+    return None
+
+
+# Those left out follow from the feature extractor and the language model.
+ActionVQVAEArguments = config_arguments(
+    ActionVQVAEConfig,
+    "ActionVQVAEArguments",
+    {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim"},
+)
+SkeletonArguments = extractor_arguments(SkeletonFeatureExtractor, "SkeletonArguments", _skeleton_argument)
+
+
+class SkeletonStage:
+    """What stage 1 does for skeletons.
+
+    Args:
+        arguments (`TokenizerArguments`), data (`DataArguments`): of the recipe.
+        rows (`datasets.Dataset`): the training recordings.
+        model_arguments (`ActionVQVAEArguments`), reading (`SkeletonArguments`): settings of model and feature extractor.
+    """
+
+    ARGUMENTS = (ActionVQVAEArguments, SkeletonArguments)
+
+    READS = "skeletons"
+    collate = None  # windows are of one length
+
+    def __init__(self, arguments, data, rows, model_arguments, reading):
+        from word_embeddings import load_word_embeddings, word_width
+
+        from action_llm import ActionVQVAEModel
+
+        settings = dataclasses.asdict(reading)
+        if settings["layout"] is None:
+            settings["layout"] = rows[0]["layout"]
+        if settings["num_persons"] is None:  # actions of more than two people are not in these data sets
+            settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
+        # A torso length or a number of metres.
+        if settings["scale"] not in ("torso", "none"):
+            settings["scale"] = float(settings["scale"])
+        self.window, self.augment = arguments.window, arguments.augment
+        self.extractor = extractor = SkeletonFeatureExtractor(**settings)
+        config = ActionVQVAEConfig(
+            layout=extractor.skeleton_layout.name,
+            num_persons=extractor.num_persons,
+            num_joints=extractor.skeleton_layout.num_joints,
+            num_coordinates=extractor.coordinates,
+            fps=extractor.fps or 30.0,
+            codebook_dim=word_width(arguments.llm_name_or_path, arguments.llm_revision),
+            **dataclasses.asdict(model_arguments),
+        )
+        self.model = ActionVQVAEModel(config)
+        self._words = None
+        if config.quantize and config.human_weight * config.mmd_weight > 0:
+            self._words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
+
+    def examples(self, rows, seed: int):
+        """Training examples: they know their epoch by `start_epoch`."""
+        from recording_windows import RecordingWindows
+
+        return RecordingWindows(rows, self.extractor, self.window, seed, self.augment)
+
+    def extra_inputs(self, device, collected_usage) -> dict:
+        """What the loss needs beside an example. Zipf's law is a law of the whole optimiser step (LLM-AR, Eq. 4)."""
+        if self._words is not None:
+            self._words = self._words.to(device)
+        return {"word_embeddings": self._words, "previous_usage": collected_usage}
+
+    def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
+        """Reconstruction of whole recordings and use of the codebook.
+
+        Args:
+            model (`ActionVQVAEModel`): the model.
+            rows (`datasets.Dataset`): recordings.
+            batch_size (`int`): recordings at a time.
+
+        Returns:
+            `reconstruction_loss` (smooth-L1, mean over recordings' frames); `joint_error` (mean distance between true and
+            reconstructed joints of the people who are there, in recorded units: metres for 3-D layouts); `tokens` (mean
+            number a recording); and what [`usage_statistics`] says of the codebook.
+        """
+        import numpy as np
+        import torch
+        import torch.nn.functional as F
+        from encode_actions import collate
+
+        from action_llm.feature_extraction_skeleton import SkeletonInputError
+        from action_llm.language_priors import usage_statistics
+
+        extractor, training = self.extractor, model.training
+        model.eval()
+        loss = error = joints = frames = tokens = recordings = 0
+        usage = torch.zeros(model.config.codebook_size)
+        people = (extractor.num_persons, extractor.skeleton_layout.num_joints, extractor.coordinates)
+
+        @torch.no_grad()
+        def add(batch):
+            nonlocal loss, error, joints, frames, tokens, recordings, usage
+            inputs = collate(batch)
+            outputs = model(
+                input_features=inputs["input_features"].to(model.device),
+                feature_attention_mask=inputs["feature_attention_mask"].to(model.device),
+            )
+            for one, truth, made in zip(batch, inputs["input_features"], outputs.reconstruction.cpu(), strict=True):
+                transform, length = one["transforms"][0], one["input_features"].shape[1]
+                loss += F.smooth_l1_loss(made[:length], truth[:length]).item() * length
+                distance = (made[:length] - truth[:length]).view(length, *people).norm(dim=-1)
+                present = torch.from_numpy(np.asarray(transform.present))[:length, : people[0]]
+                error += float(distance[present].sum()) * transform.scale
+                joints += int(present.sum()) * people[1]
+                frames += length
+            tokens += int(outputs.attention_mask.sum())
+            recordings += len(batch)
+            if outputs.usage is not None:
+                usage += outputs.usage.cpu()
+
+        batch = []
+        for row in rows.with_format("numpy"):
+            try:
+                batch.append(extractor(row, return_transform=True, return_tensors="pt"))
+            except SkeletonInputError as problem:
+                logger.warning("skipped in evaluation: %s", problem)
+            if len(batch) == batch_size:
+                add(batch)
+                batch = []
+        if batch:
+            add(batch)
+        model.train(training)
+        metrics = {"reconstruction_loss": loss / frames, "joint_error": error / joints, "tokens": tokens / recordings}
+        if usage.sum() > 0:
+            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
+        return metrics

@@ -1,0 +1,206 @@
+"""The video line by its recipes, with tiny models: features, action model, sentences, language model, evaluation."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from action_features import load_features
+from action_sentences import load_action_sentences
+from data_arguments import DataArguments
+from tiny_models import BACKBONES
+from transformers import AutoFeatureExtractor, AutoModel
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VSTModel, feature_extraction_video
+from action_llm.video_files import VideoFileError
+from action_llm_datasets.rendering import write_video
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Twelve videos of a light square that goes right or down; two of the ten for training are held out, one is broken."""
+    folder = tmp_path_factory.mktemp("videos")
+    lines = ["file_name,label,split"]
+    for number in range(12):
+        name, label = f"clip{number:02d}.mp4", ("right", "down")[number % 2]
+        frames = np.full((20, 32, 32, 3), 30, np.uint8)
+        for time in range(20):
+            place = (8 + number // 2, time) if label == "right" else (time, 8 + number // 2)
+            frames[time, place[0] : place[0] + 8, place[1] : place[1] + 8] = 220
+        write_video(folder / name, [frames], 20)
+        lines.append(f"{name},{label},{'test' if number >= 10 else 'validation' if number >= 8 else 'train'}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(folder)
+    return str(folder)
+
+
+def extract(videos, backbone, folder, cache, **settings):
+    import extract_features as recipe
+
+    reading = recipe.VideoArguments(num_segments=6, frames_per_segment=2, height=32, width=32)
+    recipe.main(
+        recipe.FeatureArguments(
+            backbone=backbone, output_dir=str(folder), **{"versions": 3, "batch_size": 4} | settings
+        ),
+        DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(cache)),
+        reading,
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def features(videos, backbone, tmp_path_factory):
+    return extract(videos, backbone, tmp_path_factory.mktemp("features"), tmp_path_factory.mktemp("cache"))
+
+
+def train(features, llm, folder, arguments=None, training=None, **model):
+    import train_tokenizer as recipe
+    from video_stage import VSTArguments
+
+    small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "codebook_size": 16}
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3}
+    settings |= {
+        "logging_steps": 2,
+        "save_steps": 2,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "lr_scheduler_type": "cosine",
+    }
+    recipe.main(
+        recipe.TokenizerArguments(llm_name_or_path=llm, action_model="vst", **(arguments or {})),
+        DataArguments(dataset="features", data_dir=features),
+        VSTArguments(**small | model),
+        recipe.TokenizerTrainingArguments(**{"output_dir": str(folder)} | settings | (training or {})),
+    )
+    return f"{folder}/model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(features, llm, tmp_path_factory):
+    return train(features, llm, tmp_path_factory.mktemp("vst"), kmeans_init=True)
+
+
+def encode(tokenizer, features, folder, **arguments):
+    import encode_actions as recipe
+
+    recipe.main(
+        recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments),
+        DataArguments(dataset="features", data_dir=features),
+    )
+    return str(folder)
+
+
+def test_features_are_those_of_the_videos(videos, backbone, features):
+    rows = load_features(features)
+    assert len(rows["train"]) == 30 and len(rows["test"]) == 2
+    assert rows["train"]["version"] == [0, 1, 2] * 10
+    extractor = AutoFeatureExtractor.from_pretrained(features)
+    model = VSTModel.from_backbone(AutoModel.from_pretrained(backbone), quantize=False, direct=True).eval()
+    row = rows["test"][1]
+    made = extractor(videos / f"{row['sample_id']}.mp4")
+    with torch.no_grad():
+        expected = model.features(made["pixel_values"])[0]
+    assert row["shape"] == [6, 2, 16] and row["frame_rate"] == pytest.approx(6.0)
+    np.testing.assert_allclose(np.reshape(row["features"], row["shape"]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stopped_run_goes_on_and_broken_videos_are_listed(videos, backbone, tmp_path, monkeypatch):
+    """A video whose head is whole is found out only when its frames are asked for."""
+    opened = feature_extraction_video.open_video
+
+    def open_video(recording, **settings):
+        if recording.name.endswith("clip03.mp4"):
+            raise VideoFileError(recording.name, "no frame that can be decoded")
+        return opened(recording, **settings)
+
+    monkeypatch.setattr(feature_extraction_video, "open_video", open_video)
+    folder = extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=1)
+    skipped = json.loads((tmp_path / "features" / "skipped.json").read_text())
+    assert [(one["split"], one["sample_id"]) for one in skipped] == [("train", "clip03")]
+    assert "no frame that can be decoded" in skipped[0]["reason"]
+    shard = next((tmp_path / "features" / "train").glob("*.parquet"))
+    before = shard.read_bytes()
+    shard.unlink()
+    extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=1)
+    assert shard.read_bytes() == before and len(load_features(folder)["train"]) == 9
+    with pytest.raises(ValueError, match="versions"):
+        extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2)
+
+
+def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
+    sentences = encode(tokenizer, features, tmp_path / "sentences", encodings=2)
+    rows = load_action_sentences(sentences)
+    assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
+    row = rows["test"][0]
+    assert row["start_times"][0] == 0 and row["end_times"][-1] == pytest.approx(1.0)
+    assert row["end_times"][:-1] == pytest.approx(row["start_times"][1:])
+    assert all(a != b for a, b in zip(row["action_ids"], row["action_ids"][1:], strict=False))
+    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    result = line.evaluate(model, sentences, tmp_path / "evaluation")
+    assert result["recordings"] == 2
+    loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
+    with torch.no_grad():
+        outputs = loaded(**processor(videos / f"{row['sample_id']}.mp4"))
+    ids = outputs.action_ids[0][outputs.action_attention_mask[0].bool()]
+    assert ids.tolist() == row["action_ids"]
+
+
+def test_a_run_learns_logs_and_is_resumed_exactly(features, llm, tmp_path):
+    training = {"max_steps": 40, "save_steps": 20, "logging_steps": 10}
+    whole = train(features, llm, tmp_path / "whole", training=training, kmeans_init=True)
+    log = [json.loads(text) for text in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    losses = [entry for entry in log if "reconstruction_loss" in entry]
+    assert losses[-1]["reconstruction_loss"] < losses[0]["reconstruction_loss"]
+    assert {"alignment_loss", "consistency_loss", "codebook/perplexity"} <= set(losses[-1])
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-40")
+    (tmp_path / "stopped" / "record.json").unlink()
+    resumed = train(features, llm, tmp_path / "stopped", training=training, kmeans_init=True)
+    one, other = (VSTModel.from_pretrained(folder).state_dict() for folder in (whole, resumed))
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantize": False},
+        {"direct": True, "quantize": False},
+        {"codebook_size": 8},
+        {"codebook_size": 32},
+        {"num_roles": 2},
+        {"merge_runs": False},
+    ],
+)
+def test_ablations_are_one_setting_each(features, llm, line, tmp_path, settings):
+    """LVLM-VAR, Tables 2 and 6."""
+    tokenizer = train(features, llm, tmp_path / "vst", **settings)
+    latents = not settings.get("quantize", True)
+    sentences = encode(tokenizer, features, tmp_path / "sentences", latents=latents)
+    injected = {"injection_layer": 0} if latents else {}
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", **injected)
+    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+
+
+def test_each_recipe_says_what_it_reads(features, videos, line, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="features holds features: this recipe reads skeletons"):
+        DataArguments(dataset="features", data_dir=features).load()
+    with pytest.raises(ValueError, match="folder-video holds videos: this recipe reads features"):
+        DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path)).load("features")
+    with pytest.raises(FileNotFoundError, match=r"holds nothing that extract_features\.py has finished"):
+        load_features(tmp_path)
+
+
+def test_held_out_videos(features, llm, tmp_path):
+    train(features, llm, tmp_path, arguments={"hold_out": True})
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["recordings"] == 8 and record["evaluated_on"] == "held-out training subjects"
