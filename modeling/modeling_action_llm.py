@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
@@ -30,6 +30,7 @@ from transformers.utils.hub import cached_file
 
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
+from .language_models import LOADING_FLAGS, fresh_language_model, load_language_model
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 
@@ -53,9 +54,6 @@ LLM_LOADING_ARGUMENTS = (
 )
 # Arguments of `from_pretrained` that say where files come from.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-
-# What Trainer, TRL and PEFT look at to see how a model was loaded.
-LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
 
 
 @dataclass
@@ -208,7 +206,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
 
         Args:
             llm (`PreTrainedModel`):
-                A causal language model. It is used as it is, not copied.
+                A causal language model, or that of a model that sees (`load_language_model`). It is used as it is, not copied.
             action_token_offset (`int`):
                 Length of its text tokenizer.
             action_model (`PreTrainedModel`, *optional*):
@@ -290,9 +288,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         config = copy.deepcopy(config)
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
-        llm = AutoModelForCausalLM.from_pretrained(
-            config.llm_name_or_path, revision=config.llm_revision or "main", **source, **llm_kwargs
-        )
+        llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
         config.text_config = llm.config
         _mark_initialized(llm)
         model = cls(config, llm=llm)
@@ -559,7 +555,7 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
     ):
         super().__init__(config)
         if llm is None:
-            llm = AutoModelForCausalLM.from_config(config.text_config)
+            llm = fresh_language_model(config.text_config)
         self.model = ActionLLMModel(config, llm=llm, action_model=action_model)
         self.lm_head = llm.get_output_embeddings()
         if config.tie_word_embeddings:

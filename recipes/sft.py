@@ -96,10 +96,11 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from peft import LoraConfig
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
     from trl import SFTTrainer
 
     from action_llm import ActionLLMForConditionalGeneration, ActionLLMProcessor
+    from action_llm.language_models import load_language_model
 
     check_model_folder(arguments.tokenizer)
     check_model_folder(arguments.llm_name_or_path)
@@ -134,9 +135,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         list_classes=arguments.list_classes,
         **instruction,
     )
-    llm = AutoModelForCausalLM.from_pretrained(
+    llm = load_language_model(
         arguments.llm_name_or_path,
-        revision=arguments.llm_revision or "main",
+        arguments.llm_revision,
         dtype=arguments.dtype,
         attn_implementation=arguments.attn_implementation,
         **quantization(arguments.method),

@@ -5,12 +5,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    CLIPVisionConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
+    LlavaConfig,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
     Qwen3Config,
     ResNetConfig,
+    SmolVLMConfig,
     Swinv2Config,
     VideoMAEConfig,
     VJEPA2Config,
@@ -146,3 +150,46 @@ def tiny_vst(kind: str = "swinv2", **settings) -> VSTModel:
     backbone = tiny_backbone(kind)
     torch.manual_seed(1)
     return VSTModel.from_backbone(backbone, **{**sizes, **settings})
+
+
+def _text(vocab_size: int) -> dict:
+    sizes = {"vocab_size": vocab_size, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    return sizes | {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.3}
+
+
+_SIGHT = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "patch_size": 8,
+}
+VISION_LANGUAGE = {
+    "llava": lambda vocab_size: LlavaConfig(
+        text_config=LlamaConfig(**_text(vocab_size)),
+        vision_config=CLIPVisionConfig(**_SIGHT, image_size=16),
+        image_token_index=vocab_size - 1,
+    ),
+    "smolvlm": lambda vocab_size: SmolVLMConfig(
+        text_config=LlamaConfig(**_text(vocab_size)),
+        vision_config={**_SIGHT, "image_size": 16},
+        image_token_id=vocab_size - 1,
+        scale_factor=2,
+    ),
+    "qwen2.5-vl": lambda vocab_size: Qwen2_5_VLConfig(
+        text_config={
+            **_text(vocab_size),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        },
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "depth": 1, "num_heads": 2, "patch_size": 8, "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [0], "window_size": 16,
+        },
+        image_token_id=vocab_size - 1,
+        video_token_id=vocab_size - 2,
+        vision_start_token_id=vocab_size - 3,
+        vision_end_token_id=vocab_size - 4,
+    ),
+}  # fmt: skip
+"""Configurations of models that see, by family; given the rows of the vocabulary."""
