@@ -1,0 +1,474 @@
+"""A kinematic narrator: says in plain English what a body did, part by part and in order, from the joints alone.
+
+It knows no actions and no objects. Everything that it says is measured: lengths in torsos (pelvis to neck), heights against the
+person's own body, sides as the person has them.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .feature_extraction_skeleton import SkeletonFeatureExtractor
+from .skeleton_layouts import SkeletonLayout, get_layout
+
+FPS = 30.0
+SMOOTHING = 5  # frames
+SPEED = 0.6  # torsos a second: slower is still
+MIN_SECONDS, MAX_PAUSE = 0.15, 0.25
+MIN_PATH = 0.35  # torsos: shorter is a twitch
+SWING = 0.18  # torsos between two turning points of a repeated movement
+# Heights above the pelvis, in torsos.
+HANGING = 0.4
+ZONES = (
+    (-1.3, "the feet"), (-0.65, "the knees"), (-0.05, "the hips"), (0.35, "the waist"), (0.8, "the chest"),
+    (1.15, "the shoulders"), (1.65, "the head"), (np.inf, "above the head"),
+)  # fmt: skip
+_NUMBERS = (
+    "no",
+    "once",
+    "twice",
+    "three times",
+    "four times",
+    "five times",
+    "six times",
+    "seven times",
+    "eight times",
+)
+
+
+@dataclass(frozen=True)
+class MotionEvent:
+    """Something that a part of a body did.
+
+    Attributes:
+        part: "right hand", "both hands", "left foot", "body".
+        said: What it did, in the third person, without its subject.
+        start, end: Seconds from the start of the recording.
+    """
+
+    part: str
+    said: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class MotionNarration:
+    """What the people of a recording did.
+
+    Attributes:
+        text: In English.
+        events: One list a person, in order of time.
+    """
+
+    text: str
+    events: list[list[MotionEvent]]
+
+
+def narrate(
+    recording: Any, layout: str | dict | SkeletonLayout | None = None, fps: float | None = None
+) -> MotionNarration:
+    """
+    Args:
+        recording: Anything that `SkeletonFeatureExtractor` reads: a path, a `SkeletonRecording`, a row, an array.
+        layout: The joint layout; by default that of the recording, kinect25 for paths and arrays.
+        fps: Frames per second of an array; 30 by default.
+
+    Raises:
+        SkeletonInputError, SkeletonFileError: As the feature extractor.
+    """
+    if layout is None:
+        layout = recording.get("layout") if isinstance(recording, dict) else getattr(recording, "layout", "kinect25")
+    skeleton = get_layout(layout)
+    settings = {"center": "first", "scale": "torso", "frame_multiple": 1, "num_persons": 2}
+    if isinstance(recording, np.ndarray) and fps is not None:
+        recording = {
+            "keypoints": _with_three(recording).ravel(), "shape": _with_three(recording).shape, "layout": skeleton.name,
+            "fps": fps,
+        }  # fmt: skip
+    extractor = SkeletonFeatureExtractor(layout=skeleton, fps=FPS, **settings)
+    features = extractor(recording, return_tensors=None, return_transform=True)
+    present = features["transforms"][0].present
+    tracks = features["input_features"][0].reshape(len(present), 2, skeleton.num_joints, extractor.coordinates)
+    events, texts = [], []
+    people = [person for person in range(2) if present[:, person].sum() > FPS * MIN_SECONDS]
+    for person in people:
+        frames = present[:, person].nonzero()[0]
+        found = _events(tracks[frames, person].astype(np.float64), skeleton, frames[0] / FPS)
+        events.append(found)
+        subject = "The person" if len(people) == 1 else ("The first person", "The second person")[person]
+        texts.append(_tell(subject, found))
+    return MotionNarration(" ".join(texts), events)
+
+
+def _with_three(array: np.ndarray) -> np.ndarray:
+    """(T, J, C) or (T, P, J, C) → (T, P, J, 3)."""
+    array = array[:, None] if array.ndim == 3 else array
+    return np.pad(array, [(0, 0)] * 3 + [(0, 3 - array.shape[-1])])
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[MotionEvent]:
+    """(T, J, C) in torsos, +x to the person's right → what happened, in order."""
+    body = _Body(track, skeleton)
+    found = [*body.posture(), *body.travel()]
+    hands, feet = {side: body.hand(side) for side in body.hands}, {side: body.foot(side) for side in body.feet}
+    claps = body.claps()
+    if claps is not None:
+        found.append(claps)
+        inside = (claps.start - MAX_PAUSE, claps.end + MAX_PAUSE)
+        hands = {
+            side: [one for one in some if not inside[0] <= (one.start + one.end) / 2 <= inside[1]]
+            for side, some in hands.items()
+        }
+    found += _together(hands.get("left", []), hands.get("right", []), "both hands")
+    walks = [one for one in found if one.said.startswith(("walks", "jumps"))]
+    steps = _together(feet.get("left", []), feet.get("right", []), "both feet")
+    found += [one for one in steps if not any(walk.start - 0.3 <= one.start <= walk.end + 0.3 for walk in walks)]
+    found = sorted(found, key=lambda one: (one.start, one.part))
+    return [MotionEvent(one.part, one.said, round(one.start + start, 2), round(one.end + start, 2)) for one in found]
+
+
+class _Body:
+    """One person's signals: to the right, upwards and ahead, in torsos; (T, 3), ahead is 0 where the recording has no depth."""
+
+    def __init__(self, track: np.ndarray, skeleton: SkeletonLayout):
+        self.skeleton = skeleton
+        depth = -skeleton.up * track[..., 2] if track.shape[-1] == 3 else np.zeros(track.shape[:-1])
+        axes = np.stack([track[..., 0], skeleton.up * track[..., 1], depth], axis=-1)
+        if skeleton.dimensions == 2:
+            axes[..., 0] *= -1  # a person who faces the camera has their right where the picture has its left
+        self.axes = _smooth(axes)
+        self.pelvis = self.axes[:, list(skeleton.pelvis)].mean(1)
+        self.neck = self.axes[:, list(skeleton.neck)].mean(1)
+        self.hands = self._ends("arm", ("wrist", "hand"))
+        self.feet = self._ends("leg", ("ankle", "foot"))
+
+    def _ends(self, limb: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        ends = {}
+        for side in ("left", "right"):
+            joints = self.skeleton.parts.get(f"{side}_{limb}", ())
+            named = [joint for name in names for joint in joints if name in self.skeleton.joint_names[joint]]
+            if named or joints:
+                ends[side] = self.axes[:, named[0] if named else joints[-1]]
+        return ends
+
+    def hand(self, side: str) -> list[MotionEvent]:
+        """What a hand did against the shoulders: up, what it does there, and down again."""
+        end = self.hands[side]
+        relative, height = end - self.neck, end[:, 1] - self.pelvis[:, 1]
+        found = []
+        for first, last in _moving(relative):
+            for start, stop in _strokes(height, first, last):
+                said = _repeated(relative[start:stop], height[start:stop])
+                said = said or _single(relative[start:stop], height[start:stop], side)
+                if said is not None:
+                    found.append(MotionEvent(f"{side} hand", said, start / FPS, stop / FPS))
+        return _without_return(found)
+
+    def foot(self, side: str) -> list[MotionEvent]:
+        """What a foot did against the floor."""
+        found = []
+        for first, last in _moving(self.feet[side]):
+            said = _step(self.feet[side][first:last], side)
+            if said is not None:
+                found.append(MotionEvent(f"{side} foot", said, first / FPS, last / FPS))
+        return found
+
+    def posture(self) -> list[MotionEvent]:
+        """Sitting or crouching down, getting up, bending over, turning, jumping."""
+        found, jumps = [], []
+        if self.feet and self.skeleton.dimensions == 3:
+            floor = {side: np.percentile(foot[:, 1], 10) for side, foot in self.feet.items()}
+            jumps = _runs(np.min([foot[:, 1] - floor[side] for side, foot in self.feet.items()], axis=0) > 0.15)
+        if jumps:
+            said = f"jumps {_times(len(jumps))}" if len(jumps) > 1 else "jumps"
+            found.append(MotionEvent("body", said, jumps[0][0] / FPS, jumps[-1][1] / FPS))
+        for first, last in _changes(self.pelvis[:, 1], 0.45):
+            if any(start - 10 < last and first < stop + 10 for start, stop in jumps):
+                continue
+            height = self.pelvis[:, 1]
+            said = "goes down with the hips" if height[last] < height[first] else "comes up with the hips"
+            found.append(MotionEvent("body", said, first / FPS, last / FPS))
+        trunk = self.neck - self.pelvis
+        lean = np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
+        for first, last in _changes(lean / 35, 1.0):
+            side = (
+                "sideways"
+                if abs(trunk[last, 0]) > abs(trunk[last, 2])
+                else "forward"
+                if trunk[last, 2] > 0
+                else "backward"
+            )
+            said = f"bends {side}" if lean[last] > lean[first] else "straightens up"
+            found.append(MotionEvent("body", said, first / FPS, last / FPS))
+        return found
+
+    def travel(self) -> list[MotionEvent]:
+        """Walking: where the pelvis went over the floor."""
+        place = self.pelvis[:, [0, 2]]
+        moved = place[-1] - place[0]
+        if np.linalg.norm(moved) < 1.2:
+            return []
+        way = ("right" if moved[0] > 0 else "left") if abs(moved[0]) > abs(moved[1]) else None
+        way = f"to the {way}" if way else "forward" if moved[1] > 0 else "backward"
+        share = (place - place[0]) @ moved / (moved @ moved)
+        first, last = int((share > 0.05).argmax()), int(len(share) - 1 - (share[::-1] < 0.95).argmax())
+        return [MotionEvent("body", f"walks {way}", first / FPS, last / FPS)]
+
+    def claps(self) -> MotionEvent | None:
+        """Hands that meet again and again."""
+        if len(self.hands) < 2:
+            return None
+        apart = np.linalg.norm(self.hands["left"] - self.hands["right"], axis=1)
+        turns = _turning_points(-apart, 0.25)
+        meetings = [frame for frame, is_top in turns if is_top and apart[frame] < 0.4]
+        if len(meetings) < 2:
+            return None
+        return MotionEvent("both hands", f"meet {_times(len(meetings))}", meetings[0] / FPS, meetings[-1] / FPS)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean over `SMOOTHING` frames along the first axis, shorter at the ends."""
+    reach = SMOOTHING // 2
+    padded = np.concatenate([values[:1].repeat(reach, 0), values, values[-1:].repeat(reach, 0)])
+    return np.stack([padded[shift : shift + len(values)] for shift in range(2 * reach + 1)]).mean(0)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First frame and the one behind the last of each run of true, runs apart by less than `MAX_PAUSE` joined."""
+    edges = np.diff(np.concatenate([[0], flags.astype(int), [0]])).nonzero()[0].reshape(-1, 2).tolist()
+    joined: list[list[int]] = []
+    for first, last in edges:
+        if joined and first - joined[-1][1] < MAX_PAUSE * FPS:
+            joined[-1][1] = last
+        else:
+            joined.append([first, last])
+    return [(first, last) for first, last in joined]
+
+
+def _moving(path: np.ndarray) -> list[tuple[int, int]]:
+    """Intervals in which a point moves, and goes somewhere."""
+    speed = np.linalg.norm(np.diff(path, axis=0), axis=1) * FPS
+    found = []
+    for first, last in _runs(speed > SPEED):
+        there = path[first : last + 1]
+        if last - first >= MIN_SECONDS * FPS and np.linalg.norm(there - there[0], axis=1).max() >= MIN_PATH:
+            found.append((first, last + 1))
+    return found
+
+
+def _strokes(height: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
+    """A movement in up to three: what brings a hand up from where it hangs, what it does up there, what brings it down."""
+    inside = height[first:last]
+    top = inside.max()
+    cuts = [first, last]
+    if inside[0] < HANGING < top - 0.1 and top - inside[0] > 0.5:
+        cuts.append(first + int((inside >= inside[0] + 0.75 * (top - inside[0])).argmax()) + 1)
+    if inside[-1] < HANGING < top - 0.1 and top - inside[-1] > 0.5:
+        cuts.append(last - int((inside[::-1] >= inside[-1] + 0.75 * (top - inside[-1])).argmax()) - 1)
+    cuts = sorted(cuts)
+    return [(start, stop) for start, stop in pairwise(cuts) if stop - start >= 3]
+
+
+def _without_return(events: list[MotionEvent]) -> list[MotionEvent]:
+    """A hand that only drops to where it came from has come back: that goes with what it did before."""
+    kept: list[MotionEvent] = []
+    for event in events:
+        before = kept[-1] if kept else None
+        up = before is not None and before.said.startswith("rises from ")
+        if up and event.said.startswith("drops from ") and event.start - before.end < 0.4:
+            low = before.said.removeprefix("rises from ").replace(" to ", " above ").split(" above ")[0]
+            if event.said.endswith(f"to {low}"):
+                said = f"{before.said} and comes back"
+                kept[-1] = MotionEvent(event.part, said, before.start, event.end)
+                continue
+        kept.append(event)
+    return kept
+
+
+def _changes(values: np.ndarray, threshold: float) -> list[tuple[int, int]]:
+    """Intervals over which a signal changes by the threshold or more, from one turning point to the next."""
+    turns = [0, *(frame for frame, _ in _turning_points(values, threshold)), len(values) - 1]
+    return [(first, last) for first, last in pairwise(turns) if abs(values[last] - values[first]) >= threshold]
+
+
+def _turning_points(values: np.ndarray, swing: float) -> list[tuple[int, bool]]:
+    """Frames where a signal turns by `swing` or more, and whether they are tops."""
+    turns: list[tuple[int, bool]] = []
+    low = high = 0
+    rising = None
+    for frame in range(len(values)):
+        low = frame if values[frame] < values[low] else low
+        high = frame if values[frame] > values[high] else high
+        if rising is not False and values[high] - values[frame] >= swing:
+            if rising:
+                turns.append((high, True))
+            rising, low = False, frame
+        elif rising is not True and values[frame] - values[low] >= swing:
+            if rising is False:
+                turns.append((low, False))
+            rising, high = True, frame
+    return turns
+
+
+def _zone(height: float) -> str:
+    return next(name for limit, name in ZONES if height < limit)
+
+
+def _level(height: float) -> str:
+    zone = _zone(height)
+    return zone if zone.startswith("above") else f"at the height of {zone}"
+
+
+def _times(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else "many times"
+
+
+def _repeated(path: np.ndarray, height: np.ndarray) -> str | None:
+    """A movement that turns three times or more, or goes round; None where there is none."""
+    centered = path - path.mean(0)
+    _, strength, axes = np.linalg.svd(centered, full_matrices=False)
+    first, second = centered @ axes[0], centered @ axes[1]
+    if strength[1] > 0.5 * strength[0] and strength[1] / np.sqrt(len(path)) > 0.12:
+        # From the middle, how often has it gone round, and which way as the person sees it?
+        swept = np.unwrap(np.arctan2(second, first))
+        rounds = abs(swept[-1] - swept[0]) / (2 * np.pi)
+        if rounds > 0.8:
+            circle = "a circle" if rounds < 1.6 else "circles"
+            right, up = centered[:, 0], centered[:, 1]
+            # In a plane that they look at, the person sees which way round.
+            turned = (right[:-1] * up[1:] - up[:-1] * right[1:]).sum()
+            facing = min(right.std(), up.std()) > 0.5 * strength[1] / np.sqrt(len(path))
+            way = f" {'counter ' if turned > 0 else ''}clockwise" if facing else ""
+            return f"goes round in {circle}{way} {_level(np.median(height))}"
+    turns = _turning_points(first, SWING)
+    if len(turns) < 3:
+        return None
+    way = ("from side to side", "up and down", "forward and back")[int(np.abs(axes[0]).argmax())]
+    swings = (len(turns) + 1) // 2
+    middle = height[turns[0][0] : turns[-1][0] + 1]
+    return f"swings {way} {_times(swings)} {_level(np.median(middle))}"
+
+
+def _single(path: np.ndarray, height: np.ndarray, side: str) -> str | None:
+    """A movement of a hand to somewhere, and perhaps back."""
+    away = path - path[0]
+    far = int(np.linalg.norm(away, axis=1).argmax())
+    reach, end = away[far], away[-1]
+    if np.linalg.norm(reach) < MIN_PATH:
+        return None
+    back = " and comes back" if np.linalg.norm(end) < 0.45 * np.linalg.norm(reach) else ""
+    start, there = height[0], height[far]
+    axis = int(np.abs(reach).argmax())
+    if axis == 1:
+        verb = "rises" if reach[1] > 0 else "drops"
+        if _zone(start) == _zone(there):
+            return f"{verb} a little {_level(there)}{back}"
+        target = _zone(there)
+        return f"{verb} from {_zone(start)} {'' if target.startswith('above') else 'to '}{target}{back}"
+    if axis == 2:
+        return f"goes {'forward' if reach[2] > 0 else 'backward'} {_level(there)}{back}"
+    return f"goes {_sideways(reach[0], side)} {_level(there)}{back}"
+
+
+def _step(path: np.ndarray, side: str) -> str | None:
+    """A movement of a foot."""
+    away = path - path[0]
+    far = int(np.linalg.norm(away, axis=1).argmax())
+    reach = away[far]
+    if np.linalg.norm(reach) < MIN_PATH:
+        return None
+    back = " and comes back" if np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach) else ""
+    if (axis := int(np.abs(reach).argmax())) == 1:
+        return f"{'lifts' if reach[1] > 0 else 'goes down'}{back}"
+    way = _sideways(reach[0], side) if axis == 0 else "forward" if reach[2] > 0 else "backward"
+    return f"steps {way}{back}"
+
+
+def _sideways(right: float, side: str) -> str:
+    toward = "right" if right > 0 else "left"
+    return f"out to the {toward}" if toward == side else f"across the body to the {toward}"
+
+
+# -------------------------------------------------------------------------------------------------------------- telling
+
+
+def _together(left: list[MotionEvent], right: list[MotionEvent], both: str) -> list[MotionEvent]:
+    """Movements of the two sides, as one where they are the same at the same time."""
+    found, rest = [], list(right)
+    for one in left:
+        for other in rest:
+            overlap = min(one.end, other.end) - max(one.start, other.start)
+            mirrored = other.said.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
+            if overlap > 0.5 * max(one.end - one.start, other.end - other.start) and one.said in (
+                other.said,
+                mirrored,
+            ):
+                said = one.said
+                for side in ("left", "right"):
+                    said = said.replace(f"out to the {side}", "out to the sides").replace(
+                        f"across the body to the {side}", "inwards across the body"
+                    )
+                found.append(MotionEvent(both, said, min(one.start, other.start), max(one.end, other.end)))
+                rest.remove(other)
+                break
+        else:
+            found.append(one)
+    return found + rest
+
+
+def _tell(subject: str, events: list[MotionEvent]) -> str:
+    """Sentences: what happened in order, and what was still."""
+    if not events:
+        return f"{subject} stands or sits still."
+    clauses, last = [], None
+    for event in events:
+        said = event.said
+        is_both = event.part.startswith("both")
+        said = _plural(said) if is_both else said
+        clause = f"{event.part if is_both else f'the {event.part}'} {said}"
+        if last is not None:
+            if event.part == last.part:
+                clause = f"then {said}"
+            else:
+                clause = f"{'at the same time' if event.start < last.end - 0.3 else 'then'} {clause}"
+        clauses.append(clause)
+        last = event
+    moved = " ".join(event.part for event in events)
+    limbs = {"left arm": "left hand", "right arm": "right hand", "left leg": "left foot", "right leg": "right foot"}
+    both = {"hand": "both hands" in moved, "foot": "both feet" in moved}
+    goes = any(event.said.startswith(("walks", "jumps")) for event in events)
+    still = [
+        limb
+        for limb, end in limbs.items()
+        if end not in moved and not both[end.split()[1]] and not (goes and "leg" in limb)
+    ]
+    text = f"{subject}: {', '.join(clauses)}."
+    if len(still) == 4:
+        return text
+    if {"left leg", "right leg"} <= set(still):
+        still = [limb for limb in still if "leg" not in limb] + ["legs"]
+    if {"left arm", "right arm"} <= set(still):
+        still = ["arms"] + [limb for limb in still if "arm" not in limb]
+    if not still:
+        return text
+    verb = "is" if len(still) == 1 and still[0] not in ("legs", "arms") else "are"
+    return f"{text} The {' and the '.join(still)} {verb} still."
+
+
+_PLURALS = {
+    "goes": "go", "rises": "rise", "drops": "drop", "swings": "swing", "lifts": "lift", "steps": "step", "comes": "come",
+}  # fmt: skip
+
+
+def _plural(said: str) -> str:
+    """ "goes out and comes back" → "go out and come back"."""
+    return " ".join(_PLURALS.get(word, word) for word in said.split(" "))
+
+
+__all__ = ["MotionEvent", "MotionNarration", "narrate"]
