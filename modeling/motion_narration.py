@@ -44,7 +44,7 @@ class MotionEvent:
 
     Attributes:
         part: "right hand", "both hands", "left foot", "body".
-        said: What it did, in the third person, without its subject.
+        said: What it did, or they did, without the subject.
         start, end: Seconds from the start of the recording.
     """
 
@@ -414,7 +414,7 @@ def _together(left: list[MotionEvent], right: list[MotionEvent], both: str) -> l
                     said = said.replace(f"out to the {side}", "out to the sides").replace(
                         f"across the body to the {side}", "inwards across the body"
                     )
-                found.append(MotionEvent(both, said, min(one.start, other.start), max(one.end, other.end)))
+                found.append(MotionEvent(both, _plural(said), min(one.start, other.start), max(one.end, other.end)))
                 rest.remove(other)
                 break
         else:
@@ -429,9 +429,7 @@ def _tell(subject: str, events: list[MotionEvent]) -> str:
     clauses, last = [], None
     for event in events:
         said = event.said
-        is_both = event.part.startswith("both")
-        said = _plural(said) if is_both else said
-        clause = f"{event.part if is_both else f'the {event.part}'} {said}"
+        clause = f"{event.part if event.part.startswith('both') else f'the {event.part}'} {said}"
         if last is not None:
             if event.part == last.part:
                 clause = f"then {said}"

@@ -1,0 +1,254 @@
+"""Reasons that can be checked: which tokens moved the decision, when they were, and what the body did then.
+
+The probability of a class is exact, so what a token did to it is exact too: it is left out, and the class is scored again. The
+text is made of that and of what was measured (`motion_narration`), not of what a language model would like to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class TokenEvidence:
+    """What one token of a sentence did to the decision.
+
+    Attributes:
+        place: Its place in the sentence.
+        action_id: The token.
+        start, end: Seconds from the start of the recording.
+        contribution: log P(label | whole sentence) − log P(label | sentence without it), natural logarithm, probabilities
+            normalised over the class list. Positive where it spoke for the label.
+    """
+
+    place: int
+    action_id: int
+    start: float
+    end: float
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A decision and its reason.
+
+    Attributes:
+        label: The likeliest class; `probability` is its probability.
+        probabilities: Of every class, by name.
+        is_sure: Whether the probability reaches the threshold.
+        evidence: Every token, the one that spoke for the label most first.
+        text: In English.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    is_sure: bool
+    evidence: list[TokenEvidence]
+    text: str
+
+
+@torch.no_grad()
+def explain(
+    model,
+    processor,
+    recording: Any = None,
+    *,
+    action_ids: Sequence[int] | None = None,
+    times: Sequence[tuple[float, float]] | None = None,
+    class_names: Sequence[str] | None = None,
+    unsure_below: float = 0.0,
+    num_reasons: int = 3,
+    batch_size: int = 16,
+) -> Explanation:
+    """
+    Recognises one recording and says why.
+
+    Args:
+        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): as trained together.
+        recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` and their `times`.
+        class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
+        unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
+        num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
+        batch_size (`int`): Sentences scored at a time.
+
+    Raises:
+        ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
+    """
+    names = list(class_names) if class_names is not None else processor.class_names
+    if action_ids is None:
+        if recording is None:
+            raise ValueError("give either a recording or action_ids.")
+        outputs = model(**_on(model, processor(recording, class_names=class_names)))
+        if outputs.action_ids is None:
+            raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
+        mask = outputs.action_attention_mask[0].bool()
+        action_ids = outputs.action_ids[0][mask].tolist()
+        times = list(zip(outputs.start_times[0][mask].tolist(), outputs.end_times[0][mask].tolist(), strict=True))
+        log_probabilities = outputs.logits[0].log_softmax(-1)
+    else:
+        action_ids = [int(one) for one in action_ids]
+        log_probabilities = class_log_probabilities(model, processor, [action_ids], class_names, batch_size)[0]
+        times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
+    probabilities = log_probabilities.exp().tolist()
+    best = int(log_probabilities.argmax())
+    evidence = []
+    if len(action_ids) > 1:
+        shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
+        without = class_log_probabilities(model, processor, shortened, class_names, batch_size)[:, best]
+        for place, (action_id, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
+            contribution = float(log_probabilities[best] - without[place])
+            evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
+    evidence.sort(key=lambda one: -one.contribution)
+    is_sure = probabilities[best] >= unsure_below
+    text = _text(names, probabilities, is_sure, evidence[:num_reasons], _narration(processor, recording))
+    return Explanation(
+        names[best], probabilities[best], dict(zip(names, probabilities, strict=True)), is_sure, evidence, text
+    )
+
+
+@torch.no_grad()
+def class_log_probabilities(
+    model,
+    processor,
+    sentences: Sequence[Sequence[int]],
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> torch.Tensor:
+    """log P(class | sentence), normalised over the class list: (num_sentences, num_classes), float32, on the CPU."""
+    rows = []
+    for start in range(0, len(sentences), batch_size):
+        inputs = processor(action_ids=sentences[start : start + batch_size], class_names=class_names)
+        rows.append(model(**_on(model, inputs)).logits.log_softmax(-1).cpu())
+    return torch.cat(rows)
+
+
+def faithfulness(
+    model,
+    processor,
+    sentences: Sequence[Sequence[int]],
+    *,
+    num_tokens: int = 3,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> dict[str, float]:
+    """
+    Whether the tokens that explanations name are those that the decision hangs on: the probability of the label after they
+    are deleted, against that after as many others, drawn at random, are.
+
+    Args:
+        sentences (`Sequence[Sequence[int]]`): Action sentences; those of fewer than `2 * num_tokens` tokens are left out.
+        num_tokens (`int`): Tokens to delete.
+        seed (`int`): Of the draw.
+
+    Returns:
+        `whole`, `without_named` and `without_others`, mean probabilities of the label; `difference` of the last two: how much
+        more the named tokens carry; `sentences`, how many were scored.
+
+    Raises:
+        ValueError: No sentence is long enough.
+    """
+    generator = np.random.default_rng(seed)
+    long_enough = [list(map(int, one)) for one in sentences if len(one) >= 2 * num_tokens]
+    if not long_enough:
+        raise ValueError(f"no sentence of {len(sentences)} has {2 * num_tokens} tokens.")
+    whole, shorter, labels = [], [], []
+    for sentence in long_enough:
+        found = explain(model, processor, action_ids=sentence, class_names=class_names, batch_size=batch_size)
+        named = [one.place for one in found.evidence[:num_tokens]]
+        others = generator.permutation([place for place in range(len(sentence)) if place not in named])[:num_tokens]
+        for deleted in (named, others.tolist()):
+            shorter.append([token for place, token in enumerate(sentence) if place not in deleted])
+        whole.append(found.probability)
+        labels.append(list(found.probabilities).index(found.label))
+    scored = class_log_probabilities(model, processor, shorter, class_names, batch_size).exp()
+    index = torch.tensor(labels).repeat_interleave(2)[:, None]
+    named, others = scored.gather(1, index).view(-1, 2).mean(0).tolist()
+    return {
+        "whole": float(np.mean(whole)),
+        "without_named": named,
+        "without_others": others,
+        "difference": others - named,
+        "sentences": len(long_enough),
+    }
+
+
+def abstention_threshold(probabilities: Sequence[float], is_right: Sequence[bool], accuracy: float) -> float:
+    """
+    The lowest probability from which on answers are right often enough; chosen on recordings of held-out training subjects.
+
+    Args:
+        probabilities (`Sequence[float]`): Of the likeliest class, a recording each.
+        is_right (`Sequence[bool]`): Whether it was the true one.
+        accuracy (`float`): Share of answers at or above the threshold that are to be right.
+
+    Returns:
+        The threshold; infinity where even the surest answers are not right so often.
+
+    Raises:
+        ValueError: No recording, or as many as there are not answers.
+    """
+    values, right = np.asarray(probabilities, np.float64), np.asarray(is_right, bool)
+    if values.ndim != 1 or values.shape != right.shape or not len(values):
+        raise ValueError(f"expected as many probabilities as answers, found {values.shape} and {right.shape}.")
+    order = np.argsort(-values, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(values) + 1)
+    # Of equal probabilities all are answered or none.
+    is_last = np.append(values[order][1:] != values[order][:-1], True)
+    enough = (is_last & (share >= accuracy)).nonzero()[0]
+    return float(values[order][enough[-1]]) if len(enough) else float("inf")
+
+
+def _on(model, inputs) -> dict:
+    return {name: value.to(model.device) for name, value in inputs.items()}
+
+
+def _narration(processor, recording) -> list:
+    """What the first person did, where the recording has joints."""
+    from .feature_extraction_skeleton import SkeletonFeatureExtractor
+    from .motion_narration import narrate
+
+    extractor = processor.feature_extractor
+    if recording is None or type(extractor).__name__ != SkeletonFeatureExtractor.__name__:
+        return []
+    if isinstance(recording, list | tuple):
+        recording = recording[0]
+    events = narrate(recording, extractor.skeleton_layout).events
+    return events[0] if events else []
+
+
+def _text(
+    names: Sequence[str], probabilities: Sequence[float], is_sure: bool, reasons: Sequence[TokenEvidence], events: list
+) -> str:
+    order = np.argsort(-np.asarray(probabilities), kind="stable")
+    best = order[0]
+    if is_sure:
+        said = f"{names[best]}, with a probability of {probabilities[best]:.0%}."
+    else:
+        others = " or ".join(f"{names[one]} ({probabilities[one]:.0%})" for one in order[:2])
+        said = f"Not sure: {others}."
+    reasons = [one for one in reasons if one.contribution > 0]
+    if not reasons:
+        return said
+    parts = []
+    for one in sorted(reasons, key=lambda one: one.place):
+        when = "" if np.isnan(one.start) else f" at {one.start:.1f} to {one.end:.1f} s"
+        half = (one.end - one.start) / 2
+        meanwhile = [event for event in events if min(event.end, one.end) - max(event.start, one.start) >= half]
+        did = " and ".join(f"the {event.part} {event.said}" for event in meanwhile[:2]).replace("the both", "both")
+        parts.append(f"<act_{one.action_id}>{when}{f', when {did}' if did else ''}")
+    return f"{said} What spoke for it most: {'; '.join(parts)}."
+
+
+__all__ = [
+    "Explanation",
+    "TokenEvidence",
+    "abstention_threshold",
+    "class_log_probabilities",
+    "explain",
+    "faithfulness",
+]

@@ -1,0 +1,134 @@
+"""Evidence is what leaving a token out does, faithfulness what deleting does, and a threshold what it promises."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skeleton_people import person, recording
+from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_llm, tiny_processor, tiny_tokenizer
+
+from action_llm import ActionLLMForClassification
+from action_llm.explanations import TokenEvidence, _text, abstention_threshold, explain, faithfulness
+from action_llm.motion_narration import MotionEvent
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ActionLLMForClassification.from_llm(
+        tiny_llm(),
+        action_token_offset=len(tiny_tokenizer()),
+        action_model=tiny_action_model(),
+        class_names=CLASS_NAMES,
+    )
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def probability(model, processor, sentence, label):
+    with torch.no_grad():
+        return float(model(**processor(action_ids=[sentence])).logits[0].softmax(-1)[label])
+
+
+def test_evidence_is_what_leaving_a_token_out_does(model, processor):
+    sentence = [3, 14, 3, 7, 1]
+    found = explain(model, processor, action_ids=sentence, batch_size=2)
+    label = CLASS_NAMES.index(found.label)
+    assert found.probability == pytest.approx(probability(model, processor, sentence, label), rel=1e-4)
+    assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert found.probability == max(found.probabilities.values())
+    assert sorted(one.place for one in found.evidence) == [0, 1, 2, 3, 4]
+    for one in found.evidence:
+        shorter = [token for place, token in enumerate(sentence) if place != one.place]
+        expected = np.log(found.probability) - np.log(probability(model, processor, shorter, label))
+        assert one.action_id == sentence[one.place] and one.contribution == pytest.approx(expected, abs=1e-3)
+    contributions = [one.contribution for one in found.evidence]
+    assert contributions == sorted(contributions, reverse=True)
+
+
+def test_one_call_from_a_recording(model, processor):
+    body = person(64, activity=0.0)
+    body[20:50, [9, 10, 11, 23, 24], 1] += 0.6 * np.sin(np.pi * np.arange(30) / 30)[:, None]  # the right hand goes up
+    found = explain(model, processor, recording([(0, body)]))
+    with torch.no_grad():
+        outputs = model(**processor(recording([(0, body)])))
+    assert found.label == CLASS_NAMES[int(outputs.logits.argmax())]
+    assert [one.action_id for one in sorted(found.evidence, key=lambda one: one.place)] == outputs.action_ids[
+        0
+    ].tolist()
+    times = {one.place: (one.start, one.end) for one in found.evidence}
+    assert times[1] == pytest.approx((4 / 30, 8 / 30))
+    assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" in found.text
+
+
+def test_the_text_says_what_the_body_did_at_the_time():
+    evidence = [
+        TokenEvidence(7, 5, 1.0, 1.2, 0.5),
+        TokenEvidence(2, 9, 0.4, 0.6, 0.2),
+        TokenEvidence(3, 1, 0.6, 0.8, -1.0),
+    ]
+    events = [MotionEvent("right hand", "goes forward", 0.9, 1.1), MotionEvent("both hands", "meet twice", 1.1, 2.0)]
+    assert _text(["wave", "fall"], [0.75, 0.25], True, evidence, events) == (
+        "wave, with a probability of 75%. What spoke for it most: <act_9> at 0.4 to 0.6 s; "
+        "<act_5> at 1.0 to 1.2 s, when the right hand goes forward and both hands meet twice."
+    )
+
+
+def test_the_text_says_when_it_is_not_sure(model, processor):
+    found = explain(model, processor, action_ids=[1, 2, 3], unsure_below=1.1)
+    second = sorted(found.probabilities, key=lambda name: -found.probabilities[name])[1]
+    assert (
+        not found.is_sure and found.text.startswith(f"Not sure: {found.label} (") and f" or {second} (" in found.text
+    )
+
+
+def test_other_names_and_single_tokens(model, processor):
+    found = explain(model, processor, action_ids=[5], class_names=["waving", "falling"])
+    assert found.label in ("waving", "falling") and found.evidence == [] and found.text.endswith("%.")
+    with pytest.raises(ValueError, match="either a recording or action_ids"):
+        explain(model, processor)
+
+
+def test_faithfulness_is_what_deleting_does(model, processor):
+    generator = np.random.default_rng(0)
+    sentences = [generator.integers(NUM_ACTION_TOKENS, size=8).tolist() for _ in range(4)] + [[1, 2]]
+    found = faithfulness(model, processor, sentences, num_tokens=2, seed=3)
+    assert found["sentences"] == 4
+    named, whole = [], []
+    for sentence in sentences[:4]:
+        one = explain(model, processor, action_ids=sentence)
+        places = {evidence.place for evidence in one.evidence[:2]}
+        shorter = [token for place, token in enumerate(sentence) if place not in places]
+        named.append(probability(model, processor, shorter, CLASS_NAMES.index(one.label)))
+        whole.append(one.probability)
+    assert found["without_named"] == pytest.approx(np.mean(named), abs=1e-4)
+    assert found["whole"] == pytest.approx(np.mean(whole), abs=1e-4)
+    assert found["difference"] == pytest.approx(found["without_others"] - found["without_named"])
+    assert found == faithfulness(model, processor, sentences, num_tokens=2, seed=3, batch_size=5)
+    with pytest.raises(ValueError, match="no sentence of 1 has 6 tokens"):
+        faithfulness(model, processor, [[1, 2]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_threshold_keeps_its_promise_and_is_the_lowest(data):
+    count = data.draw(st.integers(1, 12))
+    values = data.draw(st.lists(st.sampled_from([0.2, 0.4, 0.5, 0.7, 0.9]), min_size=count, max_size=count))
+    right = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    accuracy = data.draw(st.sampled_from([0.5, 0.8, 1.0]))
+    found = abstention_threshold(values, right, accuracy)
+
+    def share(threshold):
+        answered = [ok for value, ok in zip(values, right, strict=True) if value >= threshold]
+        return np.mean(answered) if answered else 0.0
+
+    good = [value for value in values if share(value) >= accuracy]
+    assert found == (min(good) if good else np.inf)
+
+
+def test_thresholds_of_nothing():
+    with pytest.raises(ValueError, match="as many probabilities as answers"):
+        abstention_threshold([0.5], [True, False], 0.9)
