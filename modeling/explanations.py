@@ -234,13 +234,25 @@ def _text(
     reasons = [one for one in reasons if one.contribution > 0]
     if not reasons:
         return said
-    parts = []
+    # Tokens during which the body did the same are named together.
+    groups: list[tuple[str, list[TokenEvidence]]] = []
     for one in sorted(reasons, key=lambda one: one.place):
-        when = "" if np.isnan(one.start) else f" at {one.start:.1f} to {one.end:.1f} s"
         half = (one.end - one.start) / 2
         meanwhile = [event for event in events if min(event.end, one.end) - max(event.start, one.start) >= half]
         did = " and ".join(f"the {event.part} {event.said}" for event in meanwhile[:2]).replace("the both", "both")
-        parts.append(f"<act_{one.action_id}>{when}{f', when {did}' if did else ''}")
+        if groups and did and groups[-1][0] == did:
+            groups[-1][1].append(one)
+        else:
+            groups.append((did, [one]))
+    parts = []
+    for did, some in groups:
+        words = " and ".join(f"<act_{one.action_id}>" for one in some)
+        when = (
+            ""
+            if np.isnan(some[0].start)
+            else f" at {' and '.join(f'{one.start:.1f} to {one.end:.1f}' for one in some)} s"
+        )
+        parts.append(f"{words}{when}{f', when {did}' if did else ''}")
     return f"{said} What spoke for it most: {'; '.join(parts)}."
 
 

@@ -70,10 +70,14 @@ def test_the_text_says_what_the_body_did_at_the_time():
         TokenEvidence(2, 9, 0.4, 0.6, 0.2),
         TokenEvidence(3, 1, 0.6, 0.8, -1.0),
     ]
-    events = [MotionEvent("right hand", "goes forward", 0.9, 1.1), MotionEvent("both hands", "meet twice", 1.1, 2.0)]
+    events = [MotionEvent("right hand", "goes forward", 0.9, 1.1), MotionEvent("both hands", "meet twice", 1.05, 2.0)]
     assert _text(["wave", "fall"], [0.75, 0.25], True, evidence, events) == (
         "wave, with a probability of 75%. What spoke for it most: <act_9> at 0.4 to 0.6 s; "
         "<act_5> at 1.0 to 1.2 s, when the right hand goes forward and both hands meet twice."
+    )
+    same = [TokenEvidence(0, 5, 1.2, 1.4, 0.5), TokenEvidence(1, 9, 1.4, 1.6, 0.2)]
+    assert _text(["wave"], [1.0], True, same, events).endswith(
+        "most: <act_5> and <act_9> at 1.2 to 1.4 and 1.4 to 1.6 s, when both hands meet twice."
     )
 
 

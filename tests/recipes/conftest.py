@@ -109,6 +109,12 @@ class Line:
             )
         )
 
+    def explain(self, model, sentences, folder, **arguments):
+        import explain_actions as recipe
+
+        settings = {"model": model, "sentences": sentences, "output_dir": str(folder), "count": 3} | arguments
+        return recipe.main(recipe.ExplanationArguments(**settings), self.data())
+
 
 @pytest.fixture(scope="session")
 def line(recordings, cache, llm):

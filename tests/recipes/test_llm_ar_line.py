@@ -415,6 +415,22 @@ def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(line, t
         line.evaluate(model, written, tmp_path / "evaluation")
 
 
+def test_explanations(line, tmp_path):
+    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = line.encode(own, tmp_path / "sentences")
+    model = line.sft(own, sentences, tmp_path / "sft", hold_out=True)
+    metrics = line.explain(model, sentences, tmp_path / "why", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0)
+    assert metrics["sentences"] == 4 and 0 < metrics["unsure_below"] < 1
+    found = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
+    assert len(found) == 3 and all(one["text"] and one["narration"].startswith("The ") for one in found)
+    page = (tmp_path / "why" / "index.html").read_text()
+    for one in found:
+        assert one["sample_id"] in page and (tmp_path / "why" / f"{one['sample_id']}.png").stat().st_size > 5000
+    other = line.sft(own, sentences, tmp_path / "all")
+    with pytest.raises(ValueError, match="hold_out"):
+        line.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
+
+
 def test_tf32_is_refused(line, tmp_path):
     import train_tokenizer as recipe
 

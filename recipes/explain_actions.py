@@ -1,0 +1,158 @@
+"""
+Reasons for a recogniser's decisions, and whether they can be believed.
+
+```bash
+python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \
+    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
+```
+
+For some recordings, spread over the split, what was recognised, the tokens that spoke for it with their times, what the body
+did then, and what it did in all (the narrator knows no actions): `explanations.jsonl`, and `index.html` with pictures. Over
+many more, faithfulness: how much of the probability goes when the named tokens are deleted, against as many others. The
+probability below which it says that it is not sure is `--unsure_below`, or chosen on the held-out training subjects with
+`--sure_accuracy`, which needs a recogniser that was trained without them (`--hold_out true`).
+"""
+
+import html
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+
+from data_arguments import DataArguments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ExplanationArguments:
+    """Which decisions are explained."""
+
+    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
+    output_dir: str = field(metadata={"help": "folder for explanations.jsonl, index.html and pictures"})
+    split: str = field(default="test", metadata={"help": "test, held_out or train"})
+    count: int = field(default=10, metadata={"help": "recordings that are explained, spread over the split"})
+    faithfulness_count: int = field(default=100, metadata={"help": "recordings over which faithfulness is measured"})
+    num_reasons: int = field(default=3, metadata={"help": "tokens that a reason names"})
+    unsure_below: float = field(default=0.0, metadata={"help": "probability below which it is not sure"})
+    sure_accuracy: float | None = field(
+        default=None,
+        metadata={"help": "choose that probability on held-out subjects: share of its answers to be right"},
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the tokens that are deleted at random"})
+
+
+def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
+    """Explains and measures; returns what is written to metrics.json."""
+    import numpy as np
+    import torch
+    from action_sentences import load_action_sentences
+    from data_arguments import check_model_folder
+    from evaluate_classifier import check_held_out, read_record, select_split
+    from metrics.plots import plot_action_sentence
+    from run_folder import RunFolder
+    from tqdm.auto import tqdm
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
+    from action_llm.motion_narration import narrate
+    from action_llm_datasets.atomic_files import write_atomically
+
+    check_model_folder(arguments.model)
+    run = RunFolder(arguments.output_dir)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = ActionLLMForClassification.from_pretrained(arguments.model).eval().to(device)
+    processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    sentences = load_action_sentences(arguments.sentences)
+    rows = select_split(sentences, arguments.split)
+    names = rows.features["label"].names
+
+    threshold = arguments.unsure_below
+    if arguments.sure_accuracy is not None:
+        check_held_out(read_record(arguments.model))
+        held_out = select_split(sentences, "held_out")
+        scores = class_log_probabilities(model, processor, held_out["action_ids"])
+        best = scores.max(dim=1)
+        right = (best.indices == torch.tensor(held_out["label"])).tolist()
+        threshold = abstention_threshold(best.values.exp().tolist(), right, arguments.sure_accuracy)
+        logger.info("Sure from a probability of %.3f on, chosen on %d held-out recordings", threshold, len(held_out))
+
+    chosen = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, arguments.faithfulness_count).round()]
+    metrics = faithfulness(
+        model,
+        processor,
+        [row["action_ids"] for row in chosen],
+        num_tokens=arguments.num_reasons,
+        seed=arguments.seed,
+    )
+    logger.info("faithfulness: %s", metrics)
+
+    recordings = data.load()["test" if arguments.split == "test" else "train"].with_format("numpy")
+    places = {name: index for index, name in enumerate(recordings["sample_id"])}
+    found, sections = [], []
+    for index in tqdm(np.linspace(0, len(rows) - 1, arguments.count).round().astype(int).tolist(), desc="explaining"):
+        row = rows[index]
+        recording = recordings[places[row["sample_id"]]]
+        one = explain(model, processor, recording, unsure_below=threshold, num_reasons=arguments.num_reasons)
+        told = narrate(recording).text if "keypoints" in recording else ""
+        entry = {"sample_id": row["sample_id"], "true_class": names[row["label"]], **asdict(one), "narration": told}
+        entry["probabilities"] = dict(sorted(one.probabilities.items(), key=lambda item: -item[1])[:5])
+        found.append(entry)
+        picture = ""
+        if told:
+            picture = f"{row['sample_id']}.png"
+            plot_action_sentence(
+                np.reshape(recording["keypoints"], recording["shape"]),
+                processor.feature_extractor.skeleton_layout,
+                float(recording["fps"]),
+                np.asarray(row["action_ids"]),
+                np.asarray(row["start_times"]),
+                np.asarray(row["end_times"]),
+                run.path / picture,
+                title=f"{names[row['label']]} (recognised: {one.label})",
+            )
+        sections.append(_section(entry, picture))
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in found]
+    write_atomically(run.path / "explanations.jsonl", "\n".join(lines) + "\n")
+    metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
+    write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_atomically(run.path / "index.html", _page(sections, metrics))
+    return metrics
+
+
+def _section(entry: dict, picture: str) -> str:
+    right = entry["label"] == entry["true_class"]
+    head = f"{entry['sample_id']}: {entry['true_class']}" + ("" if right else f", taken for {entry['label']}")
+    shown = f'<img src="{html.escape(picture)}" alt="">' if picture else ""
+    told = f"<p><b>What the body did.</b> {html.escape(entry['narration'])}</p>" if entry["narration"] else ""
+    return (
+        f'<section><h2 class="{"" if right else "wrong"}">{html.escape(head)}</h2>{shown}'
+        f"<p><b>Reason.</b> {html.escape(entry['text'])}</p>{told}</section>"
+    )
+
+
+def _page(sections: list[str], metrics: dict) -> str:
+    measured = (
+        f"Over {metrics['sentences']} recordings, the recognised class has a probability of {metrics['whole']:.0%} on average, "
+        f"{metrics['without_named']:.0%} after the {metrics['num_tokens']} named tokens are deleted, and "
+        f"{metrics['without_others']:.0%} after as many others are."
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Explanations</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #23262c; }}
+ img {{ max-width: 100%; }} .wrong {{ color: #b3261e; }}
+</style>
+<h1>What was recognised, and why</h1>
+<p>{measured}</p>
+{"".join(sections)}
+</html>
+"""
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((ExplanationArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
