@@ -489,7 +489,7 @@ def test_configs_name_fields_that_exist():
             "TokenizerTrainingArguments",
         ],
         "extract_features": ["FeatureArguments", "VideoArguments"],
-        "pretrain_backbone": ["BackboneArguments", "VideoArguments"],
+        "pretrain_backbone": ["BackboneArguments", "VideoArguments", "BackboneTrainingArguments"],
         "sft": ["ActionSFTArguments", "ActionSFTConfig"],
         "pretrain_small_lm": ["SmallLMArguments", "SmallLMConfig"],
         "encode_actions": ["EncodingArguments"],

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from action_features import load_features
 from action_sentences import load_action_sentences
 from data_arguments import DataArguments
@@ -204,3 +206,50 @@ def test_held_out_videos(features, llm, tmp_path):
     train(features, llm, tmp_path, arguments={"hold_out": True})
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["recordings"] == 8 and record["evaluated_on"] == "held-out training subjects"
+
+
+def test_configs_have_the_papers_settings():
+    """LVLM-VAR, section 4.1."""
+    folder = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "lvlm_var"
+    tokenizer = yaml.safe_load((folder / "ntu60_tokenizer.yaml").read_text())
+    assert (tokenizer["max_steps"], tokenizer["per_device_train_batch_size"]) == (250_000, 256)
+    assert (tokenizer["learning_rate"], tokenizer["lr_scheduler_type"], tokenizer["codebook_size"]) == (
+        2e-4,
+        "cosine",
+        512,
+    )
+    sft = yaml.safe_load((folder / "ntu60_sft.yaml").read_text())
+    assert (sft["lora_r"], sft["lora_alpha"], sft["lora_dropout"], sft["learning_rate"]) == (8, 16, 0.1, 3e-3)
+    batch = sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]
+    assert batch == 256 and sft["max_steps"] == round(75_000 * sft["per_device_train_batch_size"] / batch)
+    features = yaml.safe_load((folder / "ntu60_features.yaml").read_text())
+    assert (features["num_segments"], features["frames_per_segment"]) == (32, 2)
+
+
+def test_a_backbone_of_ones_own(videos, tmp_path):
+    import pretrain_backbone as recipe
+
+    def train(folder, **settings):
+        training = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
+        recipe.main(
+            recipe.BackboneArguments(widths=[8, 8], hold_out=True),
+            DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
+            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32),
+            recipe.BackboneTrainingArguments(output_dir=str(folder), **training | settings),
+        )
+        return folder / "model"
+
+    whole = AutoModel.from_pretrained(train(tmp_path / "whole")).state_dict()
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    (tmp_path / "stopped" / "record.json").unlink()
+    shutil.rmtree(max((tmp_path / "stopped" / "checkpoints").glob("checkpoint-*"), key=lambda one: int(one.name[11:])))
+    resumed = AutoModel.from_pretrained(train(tmp_path / "stopped")).state_dict()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+    record = json.loads((tmp_path / "whole" / "record.json").read_text())
+    assert record["recordings"] == 8 and 0 <= record["metrics"]["held_out_top_1"] <= 1
+    extracted = extract(
+        videos, str(tmp_path / "whole" / "model"), tmp_path / "features", tmp_path / "cache", versions=1
+    )
+    assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]

@@ -1,0 +1,202 @@
+"""
+A small visual encoder of one's own, for where no pretrained one can be had.
+
+```bash
+python recipes/pretrain_backbone.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/backbone
+```
+
+A ResNet reads frames, temporal self-attention (that of `VSTModel`) reads its features, a linear layer names the class; they
+learn to tell the classes of the training videos. What is kept is the ResNet, a transformers model with a
+`preprocessor_config.json` that `extract_features.py` takes like any other. It is no foundation model: it has seen the training
+videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from data_arguments import DataArguments
+from extract_features import VideoArguments
+from torch import nn
+from torch.utils.data import Dataset
+from train_tokenizer import StartEpoch
+from transformers import ResNetConfig, ResNetModel, TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from action_llm import VSTConfig
+from action_llm.modeling_vst import TemporalSelfAttention, VisualEncoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class BackboneArguments:
+    """What is trained."""
+
+    widths: list[int] = field(
+        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "channels of the ResNet's stages"}
+    )
+    blocks: int = field(default=1, metadata={"help": "residual blocks of each stage"})
+    label_smoothing: float = field(default=0.1, metadata={"help": "of the cross-entropy"})
+    hold_out: bool = field(
+        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
+    )
+
+
+@dataclass
+class BackboneTrainingArguments(TrainingArguments):
+    """`TrainingArguments` for a few hundred videos on two cores."""
+
+    output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
+    num_train_epochs: float = 40
+    per_device_train_batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: SchedulerType | str = "cosine"
+    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of all steps"})
+    logging_steps: float = 27
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    remove_unused_columns: bool = False
+
+
+class VideoExamples(Dataset):
+    """Training videos, varied anew in every epoch; what an example is depends on seed, epoch and index alone.
+
+    Args:
+        rows (`datasets.Dataset`): videos.
+        data_dir (`str`): their folder.
+        extractor (`VideoFeatureExtractor`): reads them.
+        seed (`int`): of the augmentation.
+    """
+
+    def __init__(self, rows, data_dir: str, extractor, seed: int):
+        self.rows, self.data_dir, self.extractor, self.seed = rows, data_dir, extractor, seed
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        from encode_actions import stable_seed
+
+        row = self.rows[int(index)]
+        inputs = read_video(row, self.data_dir, self.extractor, stable_seed(self.seed, self.epoch, int(index)))
+        return {"pixel_values": inputs["pixel_values"][0], "labels": row["label"]}
+
+
+def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
+    """A video as a model reads it; with a seed, varied."""
+    from action_llm_datasets.building import open_source
+
+    with open_source(data_dir, row["video"]) as video:
+        return extractor(video, augment=seed is not None, seed=seed)
+
+
+class VideoRecogniser(nn.Module):
+    """Visual encoder, temporal self-attention over segments, and a linear layer on their mean.
+
+    Args:
+        config (`ResNetConfig`): of the encoder.
+        num_classes (`int`): classes.
+        label_smoothing (`float`): of the loss.
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float):
+        super().__init__()
+        width = config.hidden_sizes[-1]
+        sizes = {"hidden_size": width, "num_layers": 2, "num_heads": 4, "intermediate_size": 2 * width}
+        vst = VSTConfig(backbone_config=config, feature_size=width, codebook_dim=width, **sizes)
+        self.encoder = VisualEncoder(vst, ResNetModel(config))
+        self.attention = TemporalSelfAttention(vst, width, width)
+        self.head = nn.Linear(width, num_classes)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
+        """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss`."""
+        features = self.encoder(pixel_values).mean(dim=2)
+        states = self.attention(features, torch.ones(features.shape[:2], device=features.device))
+        logits = self.head(states.mean(dim=1))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), "logits": logits}
+
+
+def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
+    import transformers
+    from data_arguments import recordings_fingerprint, without_held_out
+    from run_folder import JsonLinesCallback, RunFolder
+
+    from action_llm import VideoFeatureExtractor
+
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, data, reading, training)
+    dataset = data.load("videos")
+    if training.process_index == 0:
+        run.check_identity({"recordings": recordings_fingerprint(dataset)})
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
+    training.output_dir = str(run.checkpoints)
+    extractor = VideoFeatureExtractor(**{name: value for name, value in asdict(reading).items() if value is not None})
+    rows = without_held_out(dataset["train"], arguments.hold_out)
+    config = ResNetConfig(
+        embedding_size=arguments.widths[0],
+        hidden_sizes=arguments.widths,
+        depths=[arguments.blocks] * len(arguments.widths),
+        layer_type="basic",
+    )
+    names = rows.features["label"].names
+    examples = VideoExamples(rows, data.data_dir, extractor, training.seed)
+    trainer = transformers.Trainer(
+        model=VideoRecogniser(config, len(names), arguments.label_smoothing),
+        args=training,
+        train_dataset=examples,
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
+    )
+    run.train(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    metrics = {}
+    if arguments.hold_out:
+        held_out = [row for row in dataset["train"] if row["held_out"]]
+        right = 0
+        for row in held_out:
+            with torch.no_grad():
+                pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
+                right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
+        metrics["held_out_top_1"] = right / len(held_out)
+        logger.info("On %d held-out recordings: %s", len(held_out), json.dumps(metrics))
+    model.encoder.backbone.save_pretrained(run.model)
+    extractor.save_pretrained(run.model)
+    run.write_record(
+        stage="pretrain_backbone",
+        dataset=data.dataset,
+        recordings=len(rows),
+        training_classes=names,
+        hold_out=arguments.hold_out,
+        metrics=metrics,
+        seed=training.seed,
+        settings=asdict(arguments),
+    )
+    logger.info("The visual encoder is in %s", run.model)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    parser = TrlParser(
+        (BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments), allow_abbrev=False
+    )
+    main(*parser.parse_args_and_config())
