@@ -103,6 +103,39 @@ def narrate(
     return MotionNarration(" ".join(texts), events)
 
 
+def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> str:
+    """
+    Says where the hands are and which way they go, and whether the body is low or leans, in a few frames.
+
+    Args:
+        track: (T, J, C), one person in torsos, +x to their right, as `SkeletonFeatureExtractor` makes features with
+            `scale="torso"` and their view aligned; 30 frames a second.
+        layout: Its joint layout.
+    """
+    body = _Body(np.asarray(track, np.float64), get_layout(layout))
+    said = []
+    for side, end in body.hands.items():
+        relative = end - body.neck
+        height = float(np.median(end[:, 1] - body.pelvis[:, 1]))
+        moved = relative[-1] - relative[0]
+        way = ""
+        if np.linalg.norm(moved) > 0.25 * SPEED * len(track) / FPS and np.linalg.norm(moved) > 0.05:
+            axis = int(np.abs(moved).argmax())
+            way = (
+                f" going {_sideways(moved[0], side)}",
+                f" going {'up' if moved[1] > 0 else 'down'}",
+                f" going {'forward' if moved[2] > 0 else 'backward'}",
+            )[axis]
+        zone = _zone(height)
+        said.append(f"{side} hand {zone if zone.startswith('above') else f'at {zone}'}{way}")
+    trunk = (body.neck - body.pelvis).mean(0)
+    if trunk[1] < 0.8 * np.linalg.norm(trunk):
+        said.append("body leaning")
+    if body.feet and min(float(np.median(body.pelvis[:, 1] - foot[:, 1])) for foot in body.feet.values()) < 0.9:
+        said.append("hips low")
+    return ", ".join(said)
+
+
 def _with_three(array: np.ndarray) -> np.ndarray:
     """(T, J, C) or (T, P, J, C) → (T, P, J, 3)."""
     array = array[:, None] if array.ndim == 3 else array
@@ -469,4 +502,4 @@ def _plural(said: str) -> str:
     return " ".join(_PLURALS.get(word, word) for word in said.split(" "))
 
 
-__all__ = ["MotionEvent", "MotionNarration", "narrate"]
+__all__ = ["MotionEvent", "MotionNarration", "describe_moment", "narrate"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from skeleton_people import person, recording
 
-from action_llm.motion_narration import narrate
+from action_llm.motion_narration import describe_moment, narrate
 from action_llm.skeleton_files import read_utd_mhad
 from action_llm.skeleton_layouts import LAYOUTS
 
@@ -199,3 +199,17 @@ def test_real_recordings_say_what_their_class_says(real_data):
         right[action] = sum(any(word in one for word in words) for one in said)
     print(right)
     assert sum(right.values()) >= 0.75 * 8 * len(expected), right
+
+
+def test_a_moment():
+    """In torsos, as features are: four frames of a hand that goes up, of a body that leans, and of one that is low."""
+    body = still(0.2)[:4]
+    names = LAYOUTS["kinect25"].joint_names
+    torso = 0.47
+    body = (body - body[:1, :1]) / torso
+    assert describe_moment(body, "kinect25") == "left hand at the waist, right hand at the waist"
+    up = moved(body, RIGHT_HAND, np.outer(1.2 + 0.1 * np.arange(4), [0, 1, 0]))
+    assert describe_moment(up, "kinect25") == "left hand at the waist, right hand at the head going up"
+    low = body.copy()
+    low[:, [j for j, name in enumerate(names) if "ankle" in name or "foot" in name], 1] += 1.2
+    assert describe_moment(low, "kinect25").endswith(", hips low")

@@ -431,6 +431,22 @@ def test_explanations(line, tmp_path):
         line.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
 
 
+def test_a_lexicon(line, tokenizer, tmp_path):
+    import token_lexicon as recipe
+
+    sentences = line.encode(tokenizer, tmp_path / "sentences", encodings=2)
+    arguments = {"tokenizer": tokenizer, "sentences": sentences, "output_dir": str(tmp_path / "lexicon")}
+    entries = recipe.main(recipe.LexiconArguments(**arguments))
+    rows = load_action_sentences(sentences)["train"]
+    first = [ids for ids, encoding in zip(rows["action_ids"], rows["encoding"], strict=True) if encoding == 0]
+    assert sum(entry.count for entry in entries) == sum(map(len, first)) and len(entries) == 16
+    assert all("hand" in entry.description for entry in entries)
+    page = (tmp_path / "lexicon" / "index.html").read_text()
+    best = max(entries, key=lambda entry: entry.count)
+    assert f"&lt;act_{best.action_id}&gt;" in page and (tmp_path / "lexicon" / "tokens.png").is_file()
+    assert json.loads((tmp_path / "lexicon" / "lexicon.json").read_text())[3]["action_id"] == 3
+
+
 def test_tf32_is_refused(line, tmp_path):
     import train_tokenizer as recipe
 

@@ -1,0 +1,107 @@
+"""A lexicon of action tokens: for every code, how often and how long it is, which classes it speaks for, where to see it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Sentences that are added to each class before its share is taken, so that one occurrence is no certainty.
+PRIOR = 1.0
+
+
+@dataclass
+class TokenEntry:
+    """What there is to know about one code.
+
+    Attributes:
+        action_id: The code.
+        count: Occurrences.
+        seconds: Mean duration of an occurrence.
+        classes: Names and lifts of the classes that it speaks for most: how many times as frequent its sentences are in the
+            class as in all recordings, each counted once and smoothed; only those above 1.
+        when: Mean place in the sentence, from 0 (its start) to 1.
+        examples: Where it occurs: sample id, start and end in seconds.
+        description: What it looks like, where somebody has said it.
+    """
+
+    action_id: int
+    count: int = 0
+    seconds: float = 0.0
+    classes: list[tuple[str, float]] = field(default_factory=list)
+    when: float = 0.0
+    examples: list[tuple[str, float, float]] = field(default_factory=list)
+    description: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def build_lexicon(
+    rows: Iterable[dict],
+    class_names: Sequence[str],
+    codebook_size: int,
+    *,
+    num_classes: int = 3,
+    num_examples: int = 4,
+) -> list[TokenEntry]:
+    """
+    Args:
+        rows: Sentences: `sample_id`, `label`, `action_ids`, `start_times`, `end_times`.
+        class_names: Names in label order.
+        codebook_size: Number of codes K.
+        num_classes, num_examples: How many of each an entry names, at most. Examples are of different recordings, the first
+            ones in order.
+
+    Returns:
+        An entry for each code, 0 to K − 1, also for those that never occur.
+
+    Raises:
+        ValueError: A token that is none, or times that are not as many as tokens.
+    """
+    entries = [TokenEntry(code) for code in range(codebook_size)]
+    seconds, places = np.zeros(codebook_size), np.zeros(codebook_size)
+    holders: dict[int, Counter] = defaultdict(Counter)  # code → class → sentences that hold it
+    sentences = Counter()
+    for row in rows:
+        ids = [int(one) for one in row["action_ids"]]
+        starts, ends = list(row["start_times"]), list(row["end_times"])
+        if not len(ids) == len(starts) == len(ends):
+            raise ValueError(f"{row['sample_id']}: {len(ids)} tokens, {len(starts)} starts, {len(ends)} ends.")
+        if ids and not 0 <= min(ids) <= max(ids) < codebook_size:
+            raise ValueError(
+                f"{row['sample_id']}: tokens {min(ids)} to {max(ids)}, expected 0 to {codebook_size - 1}."
+            )
+        sentences[int(row["label"])] += 1
+        for code in set(ids):
+            holders[code][int(row["label"])] += 1
+        seen = set()
+        for place, (code, start, end) in enumerate(zip(ids, starts, ends, strict=True)):
+            entry = entries[code]
+            entry.count += 1
+            seconds[code] += end - start
+            places[code] += place / max(len(ids) - 1, 1)
+            if code not in seen and len(entry.examples) < num_examples:
+                entry.examples.append((str(row["sample_id"]), float(start), float(end)))
+            seen.add(code)
+    total = sentences.total()
+    for entry in entries:
+        if not entry.count:
+            continue
+        held = holders[entry.action_id]
+        share = held.total() / total
+        lifts = {
+            label: (held[label] + PRIOR * share) / (sentences[label] + PRIOR) / share
+            for label in sentences
+            if held[label]
+        }
+        best = sorted(lifts.items(), key=lambda item: (-item[1], item[0]))[:num_classes]
+        entry.classes = [(class_names[label], round(lift, 3)) for label, lift in best if lift > 1]
+        entry.seconds = float(seconds[entry.action_id] / entry.count)
+        entry.when = float(places[entry.action_id] / entry.count)
+    return entries
+
+
+__all__ = ["TokenEntry", "build_lexicon"]

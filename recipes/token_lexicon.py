@@ -1,0 +1,136 @@
+"""
+The lexicon of an action model: what each token looks like, when it occurs, which classes it speaks for.
+
+```bash
+python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \
+    --output_dir runs/utd_mhad/lexicon
+```
+
+Counted on the training sentences (unaugmented ones). For skeletons, a code is decoded into motion and drawn, and its
+description is measured from that. Writes `lexicon.json` and `index.html`, the most used tokens first.
+"""
+
+import html
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+CONTEXT = 3  # the same code so often, of which the middle one is looked at
+
+
+@dataclass
+class LexiconArguments:
+    """Whose tokens, and where the lexicon goes."""
+
+    tokenizer: str = field(metadata={"help": "folder of a trained action model"})
+    sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with it"})
+    output_dir: str = field(metadata={"help": "folder for lexicon.json, index.html and its picture"})
+    shown: int = field(default=60, metadata={"help": "tokens on the page"})
+
+
+def main(arguments: LexiconArguments) -> list:
+    """Writes the lexicon; returns its entries."""
+    import numpy as np
+    from action_sentences import load_action_sentences
+    from data_arguments import check_model_folder
+    from encode_actions import weights_fingerprint
+    from run_folder import RunFolder
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    from action_llm.token_lexicon import build_lexicon
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
+
+    check_model_folder(arguments.tokenizer)
+    run = RunFolder(arguments.output_dir)
+    model = AutoModel.from_pretrained(arguments.tokenizer).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    identity = json.loads((RunFolder(arguments.sentences).path / "identity.json").read_text(encoding="utf-8"))
+    if identity["weights"] != weights_fingerprint(model):
+        raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
+    rows = load_action_sentences(arguments.sentences)["train"]
+    rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
+    names = rows.features["label"].names
+    entries = build_lexicon(rows, names, model.config.codebook_size)
+    shown = sorted(entries, key=lambda entry: -entry.count)[: arguments.shown]
+    shown = [entry for entry in shown if entry.count]
+    picture = ""
+    if model.config.model_type == "action_vqvae":
+        motions = _decode(model, extractor)
+        _describe(entries, motions, extractor)
+        picture = "tokens.png"
+        rows_of_picture = [
+            SheetRow(
+                np.where(motions[entry.action_id] == 0, 1e-9, motions[entry.action_id]), f"<act_{entry.action_id}>"
+            )
+            for entry in shown
+        ]
+        sheet = contact_sheet(rows_of_picture, extractor.skeleton_layout, columns=4, size=(110, 110))
+        write_png(run.path / picture, sheet)
+    content = [entry.to_dict() for entry in entries]
+    write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
+    write_atomically(run.path / "index.html", _page(shown, picture, len(rows)))
+    used = sum(entry.count > 0 for entry in entries)
+    logger.info("%d of %d tokens are used; the lexicon is in %s", used, len(entries), run.path / "index.html")
+    return entries
+
+
+def _decode(model, extractor):
+    """The motion of each code, one person: (codes, frames, joints, coordinates), in the features' units."""
+    import torch
+
+    with torch.no_grad():
+        ids = torch.arange(model.config.codebook_size)[:, None].expand(-1, CONTEXT)
+        features = model.decode(ids).numpy()
+    frames = model.config.frames_per_token
+    middle = features[:, frames * (CONTEXT // 2) : frames * (CONTEXT // 2 + 1)]
+    people = middle.reshape(len(middle), frames, extractor.num_persons, -1, extractor.coordinates)
+    return people[:, :, 0]
+
+
+def _describe(entries, motions, extractor):
+    """Says what each code looks like, where the features are in torsos."""
+    from action_llm.motion_narration import describe_moment
+
+    if extractor.scale != "torso":
+        return
+    for entry in entries:
+        entry.description = describe_moment(motions[entry.action_id], extractor.skeleton_layout)
+
+
+def _page(entries, picture: str, sentences: int) -> str:
+    lines = []
+    for entry in entries:
+        classes = "<br>".join(f"{html.escape(name)} ({lift:.1f} ×)" for name, lift in entry.classes)
+        examples = "<br>".join(
+            f"{html.escape(name)}, {start:.1f} to {end:.1f} s" for name, start, end in entry.examples[:2]
+        )
+        lines.append(
+            f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{html.escape(entry.description)}</td>"
+            f"<td>{classes}</td><td>{entry.when:.0%}</td><td>{entry.seconds:.2f} s</td><td>{examples}</td></tr>"
+        )
+    shown = f'<h2>Decoded</h2><img src="{picture}" alt="what the tokens look like">' if picture else ""
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Lexicon of action tokens</title>
+<style>
+ body {{ font: 14px/1.4 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; color: #23262c; }}
+ td, th {{ border-bottom: 1px solid #ddd; padding: 0.3rem 0.8rem 0.3rem 0; text-align: left; vertical-align: top; }}
+ table {{ border-collapse: collapse; }}
+</style>
+<h1>Lexicon of action tokens</h1>
+<p>The {len(entries)} most used, counted in {sentences:,} training sentences. A class is named where a token occurs in more of
+its sentences than in those of all classes, and how many times as often; the place is the mean one in a sentence.</p>
+<table><tr><th>token<th>times<th>what it looks like<th>speaks for<th>place<th>lasts<th>for example</tr>{"".join(lines)}</table>
+{shown}
+</html>
+"""
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser(LexiconArguments, allow_abbrev=False).parse_args_and_config())
