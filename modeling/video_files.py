@@ -18,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
+MIN_SKIP = 12
 # Where a container has no index of its key frames, seconds of decoding that are worth a seek.
 SEEK_SECONDS = 2.0
 
@@ -231,7 +233,8 @@ class VideoFile(_Frames):
         if not self._can_seek or time <= position:
             return False
         if len(keys) > 1:
-            return bool(np.searchsorted(keys, time, "right") > np.searchsorted(keys, position, "right"))
+            reached = keys[max(np.searchsorted(keys, time, "right") - 1, 0)]
+            return reached - position > MIN_SKIP / self.info.fps
         return time - position > SEEK_SECONDS
 
     def _seek(self, time: float, keys: np.ndarray) -> Iterator[tuple[float, av.VideoFrame]]:
