@@ -3,10 +3,10 @@
     python recipes/benchmarks/benchmark_video_decoding.py --folder clips --output video_decoding
     python recipes/benchmarks/benchmark_video_decoding.py --output video_decoding        # made-up videos
 
-Of each video, 64 frames evenly spaced, at 256 x 256: by `VideoFile.frames_at`, which seeks where that is shorter and scales
-only what is kept; and by the plain loop, which decodes every frame, keeps those that are wanted and scales them by the same filter.
-Both give the same pictures. Then whole batches by `VideoFeatureExtractor`, with one and with two decoding threads. The time is
-by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
+Of each video, 64 frames evenly spaced, at 256 x 256: by `VideoFile.frames_at`, which seeks where that is shorter and
+scales only what is kept; and by the plain loop, which decodes every frame, keeps those that are wanted and scales them
+by the same filter. Both give the same pictures. Then whole batches by `VideoFeatureExtractor`, with one and with two
+decoding threads. The time is by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
 """
 
 import json
