@@ -41,6 +41,7 @@ class Explanation:
         is_sure: Whether the probability reaches the threshold.
         evidence: Every token, the one that spoke for the label most first.
         text: In English.
+        description: What the language model says that happens, where it was trained to; it has no part in the decision.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Explanation:
     is_sure: bool
     evidence: list[TokenEvidence]
     text: str
+    description: str = ""
 
 
 @torch.no_grad()
@@ -106,8 +108,40 @@ def explain(
     is_sure = probabilities[best] >= unsure_below
     text = _text(names, probabilities, is_sure, evidence[:num_reasons], _narration(processor, recording))
     return Explanation(
-        names[best], probabilities[best], dict(zip(names, probabilities, strict=True)), is_sure, evidence, text
+        names[best],
+        probabilities[best],
+        dict(zip(names, probabilities, strict=True)),
+        is_sure,
+        evidence,
+        text,
+        describe(model, processor, action_ids) if processor.explains else "",
     )
+
+
+@torch.no_grad()
+def describe(model, processor, action_ids: Sequence[int], max_new_tokens: int = 120) -> str:
+    """
+    What the language model says that happens in a sentence, the likeliest word each time. It can be wrong where the evidence
+    cannot; it is not asked for a class, and no class probability depends on it.
+
+    Args:
+        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): trained on explanations.
+        action_ids (`Sequence[int]`): The sentence.
+        max_new_tokens (`int`): Words of the language model, at most.
+    """
+    prompt, _ = processor.encode_prompt_and_label(processor.prompt(action_ids, to_explain=True))
+    ids = torch.tensor([prompt], device=model.device)
+    tokenizer = processor.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    made = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad,
+    )
+    return tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True).strip()
 
 
 @torch.no_grad()
@@ -261,6 +295,7 @@ __all__ = [
     "TokenEvidence",
     "abstention_threshold",
     "class_log_probabilities",
+    "describe",
     "explain",
     "faithfulness",
 ]

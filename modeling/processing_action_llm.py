@@ -13,6 +13,8 @@ INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the co
 INSTRUCTION_WITH_CLASSES = (
     "Given a sequence of action tokens {tokens}, please predict the corresponding action from {classes}."
 )
+# LVLM-VAR, Eq. 3: a class and an explanation. They are asked for apart, so that no class depends on the text of a reason.
+INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
 PLACEHOLDER = "<act>"
 
 
@@ -38,6 +40,10 @@ class ActionLLMProcessor(ProcessorMixin):
             What it is asked when the class list is part of the prompt; `{classes}` is where the list goes.
         list_classes (`bool`, defaults to `False`):
             Whether the class list is part of the prompt.
+        instruction_to_explain (`str`):
+            What it is asked when it is to describe.
+        explains (`bool`, defaults to `False`):
+            Whether the model was trained to.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class ActionLLMProcessor(ProcessorMixin):
         instruction: str = INSTRUCTION,
         instruction_with_classes: str = INSTRUCTION_WITH_CLASSES,
         list_classes: bool = False,
+        instruction_to_explain: str = INSTRUCTION_TO_EXPLAIN,
+        explains: bool = False,
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
@@ -56,9 +64,12 @@ class ActionLLMProcessor(ProcessorMixin):
         self.instruction = instruction
         self.instruction_with_classes = instruction_with_classes
         self.list_classes = list_classes
+        self.instruction_to_explain = instruction_to_explain
+        self.explains = explains
         for name, template, fields in (
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
+            ("instruction_to_explain", instruction_to_explain, ["{tokens}"]),
         ):
             for field in fields:
                 if template.count(field) != 1:
@@ -78,6 +89,7 @@ class ActionLLMProcessor(ProcessorMixin):
         class_names: Sequence[str] | None = None,
         list_classes: bool | None = None,
         num_latents: int = 1,
+        to_explain: bool = False,
     ) -> str:
         """The text of a prompt.
 
@@ -90,6 +102,8 @@ class ActionLLMProcessor(ProcessorMixin):
                 Overrides the processor's `list_classes`.
             num_latents (`int`, defaults to 1):
                 Number of placeholders: one to be replaced by a whole sentence, or one for each continuous latent.
+            to_explain (`bool`, defaults to `False`):
+                Whether a description is asked for in place of a class.
 
         Raises:
             `ValueError`: on an empty sentence, or on an id that is no token of the codebook.
@@ -103,6 +117,8 @@ class ActionLLMProcessor(ProcessorMixin):
             if wrong := [u for u in ids if not 0 <= u < self.num_action_tokens]:
                 raise ValueError(f"action ids must be 0 to {self.num_action_tokens - 1}, got {wrong[0]}.")
             tokens = "".join(f"<act_{u}>" for u in ids)
+        if to_explain:
+            return self.instruction_to_explain.replace("{tokens}", tokens)
         if self.list_classes if list_classes is None else list_classes:
             classes = ", ".join(self._class_names(class_names))
             # The names last: whatever stands in them is not a place for anything.

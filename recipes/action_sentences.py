@@ -9,12 +9,14 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, lo
 RECORDINGS_PER_SHARD = 1024
 
 
-def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: bool) -> Features:
+def sentence_features(
+    labels: ClassLabel, num_action_tokens: int, with_latents: bool, with_explanations: bool
+) -> Features:
     """Columns of a split.
 
     `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the
     recording as it is and 1, 2, … for augmented ones; token w lasts from `start_times[w]` to `end_times[w]`, seconds;
-    `latents`, flat (W, D), only without discretisation.
+    `latents`, flat (W, D), only without discretisation; `explanation`, what happens in English, only where it was asked for.
     """
     return Features(
         {
@@ -27,6 +29,7 @@ def sentence_features(labels: ClassLabel, num_action_tokens: int, with_latents: 
             "end_times": List(Value("float32")),
         }
         | ({"latents": List(Value("float32"))} if with_latents else {})
+        | ({"explanation": Value("string")} if with_explanations else {})
     )
 
 

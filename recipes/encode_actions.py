@@ -38,6 +38,12 @@ class EncodingArguments:
     latents: bool = field(
         default=False, metadata={"help": "keep the continuous latents too (LLM-AR, Table 5, without discretisation)"}
     )
+    explanations: str | None = field(
+        default=None,
+        metadata={
+            "help": "what sft.py is to learn to say: narrator (skeletons), or a file of JSON lines with sample_id, explanation"
+        },
+    )
     batch_size: int = field(default=64, metadata={"help": "recordings encoded at a time"})
     seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
 
@@ -63,6 +69,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    say = explanations(arguments.explanations)
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
         # Whoever reads the sentences can read the recordings in the same way.
@@ -71,7 +78,9 @@ def main(arguments: EncodingArguments, data: DataArguments):
 
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
-        features = sentence_features(rows.features["label"], model.config.codebook_size, arguments.latents)
+        features = sentence_features(
+            rows.features["label"], model.config.codebook_size, arguments.latents, arguments.explanations is not None
+        )
         encodings = arguments.encodings if split == "train" else 1
         mine = range(state.process_index, count, state.num_processes)
         for index in tqdm(mine, desc=f"encoding {split}", unit="shard", disable=not state.is_main_process):
@@ -80,7 +89,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
                 continue
             start = index * RECORDINGS_PER_SHARD
             shard = rows.select(range(start, min(start + RECORDINGS_PER_SHARD, len(rows))))
-            columns, skipped = encode(model, extractor, shard, encodings, arguments)
+            columns, skipped = encode(model, extractor, shard, encodings, arguments, say)
             write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
             write_shard(path, columns, features)
     state.wait_for_everyone()
@@ -128,7 +137,31 @@ def main(arguments: EncodingArguments, data: DataArguments):
     )
 
 
-def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments) -> tuple[dict, list[dict]]:
+def explanations(source: str | None):
+    """A function of a row that says what happens in it, or None.
+
+    Raises:
+        ValueError: a line of the file is no explanation.
+    """
+    if source is None:
+        return None
+    if source == "narrator":
+        from action_llm.motion_narration import narrate
+
+        return lambda row: narrate(row).text
+    texts = {}
+    for number, line in enumerate(Path(source).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            texts[entry["sample_id"]] = str(entry["explanation"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{source}, line {number}: expected an object with sample_id and explanation, found {line[:60]!r}"
+            ) from error
+    return lambda row: texts.get(row["sample_id"], "")
+
+
+def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments, say=None) -> tuple[dict, list[dict]]:
     """Columns of a shard, and what was skipped with the reason."""
     import torch
     from action_features import collate_features
@@ -139,6 +172,8 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
     columns = {name: [] for name in names}
     if arguments.latents:
         columns["latents"] = []
+    if say is not None:
+        columns["explanation"] = []
     skipped, pending = [], []
 
     @torch.no_grad()
@@ -170,6 +205,8 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
             columns["end_times"].append(ends.numpy())
             if arguments.latents:
                 columns["latents"].append(latents.flatten().numpy())
+            if say is not None:
+                columns["explanation"].append(row["explanation"])
         pending.clear()
 
     for row in rows.with_format("numpy"):
@@ -180,6 +217,11 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments)
             "held_out": bool(row["held_out"]),
         }
         facts = {name: row[name] for name in ("sample_id", "label", "held_out")}
+        try:
+            facts["explanation"] = "" if say is None else say(row)
+        except SkeletonInputError as error:
+            skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
+            continue
         if "features" in row:  # of a video, made before
             if row["version"] < encodings:
                 pending.append((facts, int(row["version"]), collate_features([row])))
@@ -239,6 +281,7 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
         "recordings": recordings_fingerprint(dataset),
         "encodings": arguments.encodings,
         "latents": arguments.latents,
+        "explanations": arguments.explanations if arguments.explanations in (None, "narrator") else "file",
         "seed": arguments.seed,
         "features": stable_seed(extractor.to_json_string()),
         "weights": weights_fingerprint(model),

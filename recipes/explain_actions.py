@@ -125,10 +125,11 @@ def _section(entry: dict, picture: str) -> str:
     right = entry["label"] == entry["true_class"]
     head = f"{entry['sample_id']}: {entry['true_class']}" + ("" if right else f", taken for {entry['label']}")
     shown = f'<img src="{html.escape(picture)}" alt="">' if picture else ""
+    said = f"<p><b>In its own words.</b> {html.escape(entry['description'])}</p>" if entry["description"] else ""
     told = f"<p><b>What the body did.</b> {html.escape(entry['narration'])}</p>" if entry["narration"] else ""
     return (
         f'<section><h2 class="{"" if right else "wrong"}">{html.escape(head)}</h2>{shown}'
-        f"<p><b>Reason.</b> {html.escape(entry['text'])}</p>{told}</section>"
+        f"<p><b>Reason.</b> {html.escape(entry['text'])}</p>{said}{told}</section>"
     )
 
 

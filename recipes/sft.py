@@ -53,6 +53,10 @@ class ActionSFTArguments:
     )
     instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
     list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
+    explanations: bool = field(
+        default=False,
+        metadata={"help": "learn to describe, too: an example more for each sentence with an explanation"},
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate the loss on them"}
     )
@@ -92,6 +96,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
     from action_sentences import load_action_sentences
     from data_arguments import check_model_folder, without_held_out
+    from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from peft import LoraConfig
     from run_cost import report_cost
@@ -133,6 +138,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         class_names=class_names,
         num_action_tokens=action_model.config.codebook_size,
         list_classes=arguments.list_classes,
+        explains=arguments.explanations,
         **instruction,
     )
     llm = load_language_model(
@@ -158,6 +164,10 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     continuous = arguments.injection_layer is not None
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
+    if arguments.explanations:
+        train_dataset = concatenate_datasets(
+            [train_dataset, tokenize_explanations(rows, processor, model.config.text_config)]
+        )
     eval_dataset = None
     if arguments.hold_out:
         held_out = sentences["train"].filter(
@@ -226,6 +236,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "train_action_embeddings": arguments.train_action_embeddings,
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
+            "explanations": arguments.explanations,
             "learning_rate": training.learning_rate,
             "lr_scheduler_type": training.lr_scheduler_type.value,
             "warmup_steps": training.warmup_steps,
@@ -250,6 +261,8 @@ def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
         raise ValueError(
             "continuous latents (injection_layer) cannot be packed: set packing and padding_free to false."
         )
+    if arguments.injection_layer is not None and arguments.explanations:
+        raise ValueError("explanations are learnt from tokens, not from continuous latents (injection_layer).")
     if training.packing and training.max_length is None:
         raise ValueError("packing needs max_length: the length of a packed row.")
 
@@ -318,6 +331,26 @@ def tokenize(rows, processor, text_config, continuous: bool):
     if continuous and "latents" not in rows.features:
         raise ValueError("injection_layer needs sentences with latents: run encode_actions.py with --latents true.")
     return rows.map(tokenize_row, remove_columns=rows.column_names, desc="prompts")
+
+
+def tokenize_explanations(rows, processor, text_config):
+    """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
+    from action_llm.modeling_action_llm import check_context_length
+
+    if "explanation" not in rows.features:
+        raise ValueError("the sentences have no explanations: run encode_actions.py with --explanations.")
+    rows = rows.filter(bool, input_columns="explanation")
+
+    def tokenize_row(row):
+        prompt = processor.prompt(row["action_ids"], to_explain=True)
+        prompt_ids, said_ids = processor.encode_prompt_and_label(prompt, row["explanation"])
+        check_context_length(len(prompt_ids) + len(said_ids), text_config)
+        return {
+            "input_ids": prompt_ids + said_ids,
+            "completion_mask": [0] * len(prompt_ids) + [1] * len(said_ids),
+        }
+
+    return rows.map(tokenize_row, remove_columns=rows.column_names, desc="explanations")
 
 
 @dataclass

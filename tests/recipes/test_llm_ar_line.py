@@ -431,6 +431,34 @@ def test_explanations(line, tmp_path):
         line.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
 
 
+def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
+    """Two examples a sentence; the descriptions of a model that has learnt a few by heart, and errors."""
+    from action_llm.explanations import describe, explain
+
+    sentences = line.encode(tokenizer, tmp_path / "sentences", explanations="narrator")
+    rows = load_action_sentences(sentences)["train"]
+    assert all(text.startswith("The ") for text in rows["explanation"])
+    training = {"max_steps": 3, "learning_rate": 1e-3}
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", training=training, explanations=True)
+    record = json.loads((Path(model) / "record.json").read_text())
+    assert record["examples"] == 2 * len(rows) and record["settings"]["explanations"]
+    loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
+    assert processor.explains
+    found = explain(loaded, processor, action_ids=rows[0]["action_ids"])
+    assert found.description == describe(loaded, processor, rows[0]["action_ids"])
+    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
+    silent = line.encode(tokenizer, tmp_path / "silent")
+    with pytest.raises(ValueError, match="no explanations: run encode_actions"):
+        line.sft(tokenizer, silent, tmp_path / "other", explanations=True)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"sample_id": rows[0]["sample_id"], "explanation": "A hand goes up."}) + "\n")
+    told = load_action_sentences(line.encode(tokenizer, tmp_path / "told", explanations=str(texts)))["train"]
+    assert [text for text in told["explanation"] if text] == ["A hand goes up."]
+    texts.write_text("{}\n")
+    with pytest.raises(ValueError, match=r"texts\.jsonl, line 1: expected an object with sample_id and explanation"):
+        line.encode(tokenizer, tmp_path / "wrong", explanations=str(texts))
+
+
 def test_a_lexicon(line, tokenizer, tmp_path):
     import token_lexicon as recipe
 
