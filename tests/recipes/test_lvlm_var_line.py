@@ -253,3 +253,39 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
         videos, str(tmp_path / "whole" / "model"), tmp_path / "features", tmp_path / "cache", versions=1
     )
     assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]
+
+
+def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):
+    """A tiny LLaVA, whose words mean nothing; each clip once, whatever was cut off."""
+    import describe_videos as recipe
+    from tiny_models import VISION_LANGUAGE, tiny_tokenizer
+    from transformers import AutoModelForImageTextToText, CLIPImageProcessor, LlavaProcessor
+
+    words = tiny_tokenizer()
+    words.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    config = VISION_LANGUAGE["llava"](len(words))
+    config.image_token_index = config.image_token_id = words.convert_tokens_to_ids("<image>")
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "lvlm")
+    size = {"height": 16, "width": 16}
+    pictures = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    LlavaProcessor(
+        pictures, words, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    ).save_pretrained(tmp_path / "lvlm")
+    output = tmp_path / "said.jsonl"
+    arguments = recipe.DescriptionArguments(
+        model=str(tmp_path / "lvlm"), output=str(output), frames=2, max_new_tokens=3, limit=4
+    )
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    assert recipe.main(arguments, data) == 4
+    lines = output.read_text()
+    assert len(lines.splitlines()) == 4 and json.loads(lines.splitlines()[0])["model"] == "lvlm"
+    output.write_text(lines + '{"sample_id": "clip0')
+    arguments.limit = None
+    assert recipe.main(arguments, data) == 6 and output.read_text().startswith(lines)
+    said = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sorted(one["sample_id"] for one in said) == [f"clip{number:02d}" for number in range(10)]
+    assert recipe.main(arguments, data) == 0
+    told = load_action_sentences(encode(tokenizer, features, tmp_path / "told", explanations=str(output)))["train"]
+    assert dict(zip(told["sample_id"], told["explanation"], strict=True)) == {
+        one["sample_id"]: one["explanation"] for one in said
+    }
