@@ -33,6 +33,9 @@ class VSTConfig(PreTrainedConfig):
             Width of the codes: the word embedding width of the language model that is to read them.
         codebook_size (`int`, defaults to 512):
             Number K of semantic action tokens (LVLM-VAR, Table 6).
+        latent_norm (`float`, defaults to 1.0):
+            Norm of every latent: nothing else would keep the contrastive terms, which see directions alone, from letting
+            latents run away from their codes. Losses between latents and codes are means over channels of root mean square 1.
         num_roles (`int`, defaults to 1):
             Parts of the codebook, one for each semantic role. With R > 1 every segment is R tokens, one of each part: the
             features are projected R times. Tokens r K/R to (r + 1) K/R − 1 are those of role r.
@@ -79,6 +82,7 @@ class VSTConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     codebook_dim: int = 5120
     codebook_size: int = 512
+    latent_norm: float | int = 1.0
     num_roles: int = 1
     merge_runs: bool = True
     quantize: bool = True
@@ -135,7 +139,7 @@ class VSTConfig(PreTrainedConfig):
         for name in self.__dataclass_fields__:
             if name.endswith("_weight") and not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        for name in ("contrast_temperature", "codebook_init_norm"):
+        for name in ("contrast_temperature", "codebook_init_norm", "latent_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number, got {getattr(self, name)}.")
 

@@ -247,6 +247,11 @@ class VSTModel(VSTPreTrainedModel):
         return self
 
     @property
+    def scale(self) -> float:
+        """Root mean square of a latent's channels."""
+        return self.config.latent_norm / math.sqrt(self.config.codebook_dim)
+
+    @property
     def codebook(self) -> torch.Tensor:
         """Codes (codebook_size, codebook_dim), float32, as an LLM reads them: those of role 0, of role 1, …"""
         if not self.config.quantize:
@@ -347,7 +352,7 @@ class VSTModel(VSTPreTrainedModel):
         roles = self.config.num_roles
         if action_embeds.shape[1] % roles:
             raise ValueError(f"a segment is {roles} tokens, got {action_embeds.shape[1]}.")
-        states = action_embeds.reshape(len(action_embeds), -1, roles * self.config.codebook_dim)
+        states = action_embeds.reshape(len(action_embeds), -1, roles * self.config.codebook_dim) / self.scale
         mask = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask[:, ::roles]
         return self.standardisation.inverse(self.decoder(states, mask)) * mask[..., None]
 
@@ -387,15 +392,15 @@ class VSTModel(VSTPreTrainedModel):
             terms["action_ids"] = (
                 ids.new_zeros(*mask.shape, config.num_roles).masked_scatter(valid[..., None], ids).flatten(1)
             )
-            terms["embedding_loss"] = F.mse_loss(codes, latents[valid].detach())
-            terms["commitment_loss"] = F.mse_loss(latents[valid], codes.detach())
+            terms["embedding_loss"] = F.mse_loss(codes / self.scale, latents[valid].detach() / self.scale)
+            terms["commitment_loss"] = F.mse_loss(latents[valid] / self.scale, codes.detach() / self.scale)
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
             loss = loss + config.commitment_weight * terms["commitment_loss"]
             # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
             codes = torch.zeros_like(latents).masked_scatter(valid[..., None, None], codes.detach())
             read = latents + (codes - latents).detach()
-        reconstruction = self.decoder(read.flatten(2), mask)
+        reconstruction = self.decoder(read.flatten(2) / self.scale, mask)
         # The features are the target, not what is to move: also where the visual encoder is trained.
         terms["reconstruction_loss"] = F.mse_loss(reconstruction[valid], states.detach()[valid])
         loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
@@ -435,7 +440,8 @@ class VSTModel(VSTPreTrainedModel):
     def _latents(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Standardised features (batch_size, num_segments, feature_size) → latents (batch_size, num_segments, roles, dim)."""
         latents = self.temporal_attention(states.to(self.temporal_attention.input.weight.dtype), mask).float()
-        return latents.view(*mask.shape, self.config.num_roles, -1)
+        latents = latents.view(*mask.shape, self.config.num_roles, -1)
+        return F.rms_norm(latents, latents.shape[-1:]) * self.scale
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (N, roles, dim) → ids (N, roles) among all tokens, codes (N, roles, dim), usage (codebook_size,)."""

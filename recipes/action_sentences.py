@@ -10,7 +10,7 @@ RECORDINGS_PER_SHARD = 1024
 
 
 def sentence_features(
-    labels: ClassLabel, num_action_tokens: int, with_latents: bool, with_explanations: bool
+    labels: ClassLabel, num_action_tokens: int, with_latents: bool, with_explanations: bool = False
 ) -> Features:
     """Columns of a split.
 

@@ -217,6 +217,22 @@ def test_standardisation():
     torch.testing.assert_close(outputs.reconstruction_loss, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", [1.0, 3.0])
+def test_latents_have_a_norm(norm):
+    model = tiny_vst(latent_norm=norm, quantize=False).eval()
+    latents = model.encode(videos()).latents
+    torch.testing.assert_close(latents.norm(dim=-1), torch.full((2, 5), norm), rtol=1e-4, atol=1e-5)
+    quantized = tiny_vst(latent_norm=norm).eval()
+    outputs = quantized(videos())
+    codes = quantized.codebook[outputs.action_ids]
+    with torch.no_grad():
+        made = quantized._latents(quantized.standardisation(quantized.features(videos()).mean(2)), torch.ones(2, 5))[
+            :, :, 0
+        ]
+    expected = ((codes - made) ** 2).mean() * 24 / norm**2
+    torch.testing.assert_close(outputs.embedding_loss, expected)
+
+
 def test_roles():
     model = tiny_vst(num_roles=2, merge_runs=False).eval()
     sentences = model.encode(videos())
