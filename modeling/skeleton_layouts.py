@@ -8,7 +8,7 @@ daily living) and 17 joints (UNIK).
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -320,27 +320,6 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             up=-1,
         ),
         SkeletonLayout(
-            name="lcrnet13-2d",
-            joint_names=_LCRNET13,
-            parents=(2, 3, 4, 5, 10, 11, 8, 9, 10, 11, 12, 12, -1),
-            parts={
-                "trunk": (12,),
-                "left_arm": (7, 9, 11),
-                "right_arm": (6, 8, 10),
-                "left_leg": (1, 3, 5),
-                "right_leg": (0, 2, 4),
-            },
-            left_right=_limb_pairs(_LCRNET13),
-            pelvis=(4, 5),
-            neck=(10, 11),
-            left_hip=5,
-            right_hip=4,
-            left_shoulder=11,
-            right_shoulder=10,
-            dimensions=2,
-            up=-1,
-        ),
-        SkeletonLayout(
             name="lcrnet15",
             joint_names=_LCRNET15,
             parents=(13, 13, 13, 1, 2, 3, 4, 14, 14, 7, 8, 9, 10, 14, -1),
@@ -395,6 +374,9 @@ LAYOUTS: dict[str, SkeletonLayout] = {
         ),
     )
 }
+
+# The same joints in pixels.
+LAYOUTS["lcrnet13-2d"] = replace(LAYOUTS["lcrnet13"], name="lcrnet13-2d", dimensions=2)
 
 
 @lru_cache(maxsize=64)

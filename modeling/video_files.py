@@ -90,7 +90,7 @@ def open_video(
 
 
 class _Frames:
-    """What the three kinds of video have in common. `info` is theirs, and `_frame(index or time)`."""
+    """What the three kinds of video have in common: `info`, and an end."""
 
     info: VideoInfo
 

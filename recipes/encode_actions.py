@@ -281,7 +281,10 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
         "recordings": recordings_fingerprint(dataset),
         "encodings": arguments.encodings,
         "latents": arguments.latents,
-        "explanations": arguments.explanations if arguments.explanations in (None, "narrator") else "file",
+        # Of a file, what it says and not where it lies.
+        "explanations": arguments.explanations
+        if arguments.explanations in (None, "narrator")
+        else stable_seed(Path(arguments.explanations).read_bytes()),
         "seed": arguments.seed,
         "features": stable_seed(extractor.to_json_string()),
         "weights": weights_fingerprint(model),

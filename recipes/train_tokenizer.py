@@ -172,8 +172,8 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     training.output_dir = str(run.checkpoints)
 
     rows = dataset["train"]
-    stage = STAGES[arguments.action_model](arguments, data, rows, *stage_settings)
     train_rows = without_held_out(rows, arguments.hold_out)
+    stage = STAGES[arguments.action_model](arguments, data, train_rows, *stage_settings)
     held_out = rows.filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
     config = stage.model.config
     # In direct feature projection nothing is: all is learnt in stage 2.
