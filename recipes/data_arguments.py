@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# What a data set can hold, and the column that tells.
+KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
+
 
 @dataclass
 class DataArguments:
@@ -15,11 +18,12 @@ class DataArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
     num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
 
-    def load(self, kind: str = "skeletons"):
+    def load(self, *kinds: str):
         """`DatasetDict` with the splits `train` and `test`.
 
         Args:
-            kind (`str`): what the recipe reads: "skeletons", "videos", or "features" of videos (`extract_features.py`).
+            kinds (`str`): what the recipe reads, "skeletons" where nothing is said: those, "videos", or "features" of
+                videos (`extract_features.py`).
 
         Raises:
             `ValueError`: the data set holds something else.
@@ -34,10 +38,10 @@ class DataArguments:
             dataset = load_action_dataset(
                 self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc
             )
-        columns = {"skeletons": "keypoints", "videos": "video", "features": "features"}
-        held = [name for name, column in columns.items() if all(column in r.features for r in dataset.values())]
-        if kind not in held:
-            raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {kind}.")
+        kinds = kinds or ("skeletons",)
+        held = [name for name, column in KINDS.items() if all(column in r.features for r in dataset.values())]
+        if not set(kinds) & set(held):
+            raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {' or '.join(kinds)}.")
         return dataset
 
 

@@ -155,6 +155,45 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     assert ids.tolist() == row["action_ids"]
 
 
+def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
+    """Classifiers of pixels, of features, of latents and of tokens, on the same recordings."""
+    import baselines
+
+    settings = {"encodings": 3, "seeds": 1, "transformer_steps": 30, "resamples": 20}
+    pixels = baselines.main(
+        baselines.BaselineArguments(output_dir=str(tmp_path / "pixels"), **settings),
+        DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
+    )
+    # A square that goes right and one that goes down are easily told by their pixels.
+    assert list(pixels["accuracy"]) == ["kernel_ridge"] and pixels["accuracy"]["kernel_ridge"]["estimate"] == 1
+    sentences = encode(tokenizer, features, tmp_path / "sentences", encodings=2, latents=True)
+    loss = baselines.BaselineArguments(
+        output_dir=str(tmp_path / "loss"),
+        methods=["transformer", "latents", "tokens"],
+        sentences=sentences,
+        **settings,
+    )
+    data = DataArguments(dataset="features", data_dir=features)
+    result = baselines.main(loss, data)
+    assert result["recordings"] == 2 and list(result["accuracy"]) == loss.methods
+    identity = json.loads((tmp_path / "loss" / "identity.json").read_text())
+    assert identity["features"]["versions"] == 3 and identity["encodings"] == 3
+    with pytest.raises(ValueError, match="no method 'graph' for features: there are kernel_ridge, transformer,"):
+        baselines.main(baselines.BaselineArguments(output_dir=str(tmp_path), methods=["graph"]), data)
+
+
+def test_features_as_examples_are_means_of_views_in_versions(features):
+    from example_sequences import read_recordings
+
+    rows = load_features(features)
+    examples = read_recordings("features", rows, features, "test", 2, None)
+    assert examples.train_versions == [0, 1] * 10 and len(examples.evaluation) == 2
+    expected = np.reshape(rows["train"][4]["features"], (6, 2, 16)).mean(axis=1)
+    np.testing.assert_allclose(examples.train[3], expected, rtol=1e-6)
+    held_out = read_recordings("features", rows, features, "held_out", 3, None)
+    assert held_out.sample_ids == ["clip08", "clip09"] and held_out.train_versions == [0, 1, 2] * 8
+
+
 def test_a_run_learns_logs_and_is_resumed_exactly(features, llm, tmp_path):
     training = {"max_steps": 40, "save_steps": 20, "logging_steps": 10}
     whole = train(features, llm, tmp_path / "whole", training=training, kmeans_init=True)
