@@ -93,6 +93,9 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     if dataset["test"].features["label"].names != class_names:
         raise ValueError(f"{data.dataset} is tested on unseen classes, which these classifiers cannot name.")
     split = arguments.split
+    encoder = (data.features_record() or {}).get("backbone_training")
+    if split == "held_out" and encoder is not None and not encoder["hold_out"]:
+        raise ValueError(f"the visual encoder of {data.data_dir} was trained on the held-out recordings.")
     recordings = read_recordings(kind, dataset, data.data_dir, split, arguments.encodings, arguments.sentences)
     correct, columns = {}, {}
     for method in arguments.methods:
@@ -118,7 +121,7 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
         return dataclasses.asdict(bootstrap_interval(np.mean, values, resamples=arguments.resamples))
 
     metrics = {
-        "dataset": data.dataset,
+        "dataset": data.protocol(),
         "split": split,
         "recordings": len(recordings.sample_ids),
         "skipped": recordings.skipped,

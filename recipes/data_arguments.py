@@ -1,5 +1,6 @@
 """Which recordings a recipe reads."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,16 @@ class DataArguments:
         if not set(kinds) & set(held):
             raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {' or '.join(kinds)}.")
         return dataset
+
+    def protocol(self) -> str:
+        """The data set that recordings are of, also where features of them are read."""
+        return self.features_record()["dataset"] if self.dataset == "features" else self.dataset
+
+    def features_record(self) -> dict | None:
+        """What `extract_features.py` says of the features, where those are what is read."""
+        if self.dataset != "features":
+            return None
+        return json.loads(Path(self.data_dir, "record.json").read_text(encoding="utf-8"))
 
 
 def check_model_folder(path: str):

@@ -129,7 +129,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
         stage="encode_actions",
-        dataset=data.dataset,
+        dataset=data.protocol(),
         training_classes=dataset["train"].features["label"].names,
         encodings=arguments.encodings,
         splits=summary,
@@ -277,7 +277,7 @@ def _number_of_recordings(rows) -> int:
 def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model, extractor) -> dict:
     """What decides the content of the shards: shards of another run are not gone on with."""
     return {
-        "dataset": data.dataset,
+        "dataset": data.protocol(),
         "recordings": recordings_fingerprint(dataset),
         "encodings": arguments.encodings,
         "latents": arguments.latents,

@@ -276,13 +276,26 @@ def check_dataset(record: dict, dataset: str):
         raise ValueError(f"the model was trained on {trained_on}, the sentences are of {dataset}.")
 
 
+def stages_of(record: dict) -> dict[str, dict]:
+    """The records of all stages of training; empty where there is none.
+
+    A visual encoder is a stage where it was trained on videos of the data set (`pretrain_backbone.py`).
+    """
+    sentences = record.get("sentences") or {}
+    tokenizer = sentences.get("tokenizer") or {}
+    encoder = (tokenizer.get("features") or {}).get("backbone_training")
+    return ({} if encoder is None else {"visual encoder": encoder}) | {
+        "action model": tokenizer,
+        "language model": record,
+    }
+
+
 def check_held_out(record: dict):
-    """Raises `ValueError` unless both stages left the held-out training subjects out."""
-    stages = {"action model": record.get("sentences", {}).get("tokenizer") or {}, "language model": record}
-    for stage, part in stages.items():
+    """Raises `ValueError` unless all stages left the held-out training subjects out."""
+    for stage, part in stages_of(record).items():
         if not part.get("hold_out"):
             raise ValueError(
-                f"the {stage} was trained on the held-out subjects, or has no record: train both stages with --hold_out true."
+                f"the {stage} was trained on the held-out subjects, or has no record: train all stages with --hold_out true."
             )
 
 
@@ -292,12 +305,8 @@ def check_unseen(record: dict, class_names: list[str]):
     The text of `pretrain_small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
     know the names is the point of LLM-AR, Table 8.
     """
-    stages = {
-        "action model": (record.get("sentences", {}).get("tokenizer") or {}).get("training_classes"),
-        "action sentences": record.get("sentences", {}).get("training_classes"),
-        "language model": record.get("training_classes"),
-    }
-    for stage, trained in stages.items():
+    for stage, part in ({"action sentences": record.get("sentences") or {}} | stages_of(record)).items():
+        trained = part.get("training_classes")
         if trained is None:
             raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
         if seen := sorted(set(class_names) & set(trained)):

@@ -98,14 +98,15 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
     """
     from action_sentences import load_action_sentences
+    from evaluate_classifier import check_held_out
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
         raise ValueError(f"{folder} was written for other classes than those of the data set.")
     if split == "held_out":
         record = json.loads(Path(folder, "record.json").read_text(encoding="utf-8"))
-        if not (record["tokenizer"] or {}).get("hold_out"):
-            raise ValueError(f"the action model of {folder} was not trained with --hold_out true.")
+        # No language model is in it.
+        check_held_out({"hold_out": True, "sentences": record})
     if column not in sentences["train"].column_names:
         raise ValueError(f"{folder} holds no latents: run encode_actions.py with --latents true.")
     examples = Examples()

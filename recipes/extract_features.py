@@ -117,12 +117,14 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    trained = Path(arguments.backbone, "record.json")
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,
         training_classes=dataset["train"].features["label"].names,
         backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
         backbone_revision=arguments.backbone_revision,
+        backbone_training=json.loads(trained.read_text(encoding="utf-8")) if trained.is_file() else None,
         versions=arguments.versions,
         splits=summary,
     )

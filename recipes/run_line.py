@@ -1,16 +1,18 @@
 """
-The whole line of LLM-AR in one command: action model, sentences, language model, evaluation.
+The whole line of LLM-AR or of LVLM-VAR in one command: action model, sentences, language model, evaluation.
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
     --layout kinect20 --fps 30
 python recipes/run_line.py --dataset folder --data_dir my_recordings --output_dir runs/mine
+python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video
 ```
 
-It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other with the settings
-of two YAML files, by default those of UTD-MHAD, a few hundred recordings on two cores. Without `--llm_name_or_path` it
-first makes a small language model. `--hold_out true` evaluates on the recordings that select, and leaves the test alone.
-A run that was stopped goes on where it was.
+It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other, and, with videos,
+`extract_features.py` before them; each with the settings of a YAML file, by default those of UTD-MHAD, a few hundred
+recordings on two cores. Without `--llm_name_or_path` it first makes a small language model, and, with videos, without
+`--backbone` a small visual encoder. `--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run
+that was stopped goes on where it was.
 """
 
 import logging
@@ -22,7 +24,7 @@ from data_arguments import DataArguments
 
 logger = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).parent / "configs" / "llm_ar"
+CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclass
@@ -30,10 +32,14 @@ class LineArguments:
     """Which settings, and which language model."""
 
     output_dir: str = field(metadata={"help": "folder of the run; each stage has one of its own in it"})
-    tokenizer_config: str = field(
-        default=str(CONFIGS / "utd_mhad_tokenizer.yaml"), metadata={"help": "settings of train_tokenizer.py"}
+    tokenizer_config: str | None = field(default=None, metadata={"help": "settings of train_tokenizer.py, a YAML"})
+    sft_config: str | None = field(default=None, metadata={"help": "settings of sft.py, a YAML"})
+    features_config: str | None = field(default=None, metadata={"help": "settings of extract_features.py, a YAML"})
+    backbone_config: str | None = field(default=None, metadata={"help": "settings of pretrain_backbone.py, a YAML"})
+    backbone: str | None = field(
+        default=None,
+        metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
     )
-    sft_config: str = field(default=str(CONFIGS / "utd_mhad_sft.yaml"), metadata={"help": "settings of sft.py"})
     llm_name_or_path: str | None = field(
         default=None, metadata={"help": "language model: repository or folder; by default a small one is made"}
     )
@@ -58,12 +64,48 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
             small_lm.SmallLMArguments(),
             small_lm.SmallLMConfig(output_dir=str(folder / "small_lm"), seed=arguments.seed),
         )
-    settings = [
-        yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        for path in (arguments.tokenizer_config, arguments.sft_config)
-    ]
     common = {"seed": arguments.seed, "hold_out": arguments.hold_out}
-    return run_line(data, llm, folder, *({**part, **common} for part in settings), arguments.encodings)
+    videos = data.dataset.endswith("-video")
+
+    def settings(stage: str) -> dict:
+        path = getattr(arguments, f"{stage}_config")
+        path = path or CONFIGS / ("lvlm_var" if videos else "llm_ar") / f"utd_mhad_{stage}.yaml"
+        return {**yaml.safe_load(Path(path).read_text(encoding="utf-8")), **common}
+
+    if videos:
+        if arguments.backbone is None:
+            train_backbone(data, folder, settings("backbone"))
+        backbone = arguments.backbone or str(folder / "backbone" / "model")
+        data = extract_features(data, backbone, folder, settings("features"))
+    return run_line(data, llm, folder, settings("tokenizer"), settings("sft"), arguments.encodings)
+
+
+def train_backbone(data: DataArguments, folder: Path, settings: dict):
+    """A visual encoder of one's own, in `folder`/backbone; `settings` is what a YAML of `pretrain_backbone.py` holds."""
+    import pretrain_backbone as recipe
+    from trl import TrlParser
+
+    stages = (
+        recipe.BackboneArguments,
+        DataArguments,
+        recipe.VideoArguments,
+        recipe.BackboneTrainingArguments,
+    )
+    derived = {"output_dir": str(folder / "backbone")}
+    recipe.main(*TrlParser(stages).parse_dict({**settings, **_fields(data), **derived}))
+
+
+def extract_features(data: DataArguments, backbone: str, folder: Path, settings: dict) -> DataArguments:
+    """Features of videos, in `folder`/features, as the data of the line; `settings` as in a YAML of `extract_features.py`."""
+    import extract_features as recipe
+    from trl import TrlParser
+
+    # Features are of all videos; who is held out is decided when something is trained on them.
+    settings = {name: value for name, value in settings.items() if name != "hold_out"}
+    derived = {"output_dir": str(folder / "features"), "backbone": backbone}
+    stages = (recipe.FeatureArguments, DataArguments, recipe.VideoArguments)
+    recipe.main(*TrlParser(stages).parse_dict({**settings, **_fields(data), **derived}))
+    return DataArguments(dataset="features", data_dir=derived["output_dir"])
 
 
 def run_line(
@@ -72,7 +114,7 @@ def run_line(
     """The four stages, each in its folder under `folder`.
 
     Args:
-        data: the recordings.
+        data: the recordings: skeletons, or features of videos.
         llm: the language model, a repository or a folder.
         folder: of the run.
         tokenizer_settings, sft_settings: what a YAML of `train_tokenizer.py` and of `sft.py` holds. Their seed and
@@ -92,12 +134,12 @@ def run_line(
     from trl import TrlParser
 
     seed, hold_out = tokenizer_settings.get("seed", 0), tokenizer_settings.get("hold_out", False)
-    own = {"dataset": data.dataset, "data_dir": data.data_dir, "cache_dir": data.cache_dir, "num_proc": data.num_proc}
+    own = _fields(data)
     tokenizer, sentences, model = (str(folder / part) for part in ("tokenizer/model", "sentences", "sft/model"))
     stages = (
         stage1.TokenizerArguments,
         DataArguments,
-        *stage1.STAGES["action_vqvae"].ARGUMENTS,
+        *stage1.STAGES[tokenizer_settings.get("action_model", "action_vqvae")].ARGUMENTS,
         stage1.TokenizerTrainingArguments,
     )
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
@@ -116,6 +158,10 @@ def run_line(
             split="held_out" if hold_out else "test",
         )
     )
+
+
+def _fields(data: DataArguments) -> dict:
+    return {"dataset": data.dataset, "data_dir": data.data_dir, "cache_dir": data.cache_dir, "num_proc": data.num_proc}
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     stage.extractor.save_pretrained(run.model)
     run.write_record(
         stage="train_tokenizer",
-        dataset=data.dataset,
+        dataset=data.protocol(),
+        features=data.features_record(),
         recordings=len(examples),
         training_classes=rows.features["label"].names,
         hold_out=arguments.hold_out,

@@ -293,7 +293,7 @@ def test_wrong_arguments_are_errors(data, tmp_path):
     with pytest.raises(ValueError, match="method tokens reads --sentences"):
         baselines.main(arguments(tmp_path, methods=["tokens"]), data)
     write_sentences(tmp_path / "sentences", data.load(), with_latents=False)
-    with pytest.raises(ValueError, match="was not trained with --hold_out true"):
+    with pytest.raises(ValueError, match="action model was trained on the held-out subjects"):
         held_out = arguments(
             tmp_path / "a", methods=["tokens"], split="held_out", sentences=str(tmp_path / "sentences")
         )

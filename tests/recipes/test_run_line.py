@@ -59,6 +59,68 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     assert run_line.main(arguments, data) == metrics
 
 
+def test_one_command_for_videos(llm, tmp_path):
+    """A visual encoder of one's own first; what held-out videos select by must not have been seen by it."""
+    import baselines
+    import run_line
+    from data_arguments import DataArguments
+    from tiny_videos import tiny_video
+
+    root = tmp_path / "videos"
+    root.mkdir()
+    lines = ["file_name,label,split"]
+    for number in range(8):
+        (root / f"{number}.mp4").write_bytes(tiny_video(6 + number))
+        split = "test" if number > 5 else "validation" if number > 3 else "train"
+        lines.append(f"{number}.mp4,{('short', 'long')[number % 2]},{split}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    common = {"disable_tqdm": True, "use_cpu": True}
+    size = {"num_segments": 3, "frames_per_segment": 2, "height": 32, "width": 32}
+    configs = {
+        "backbone": {"widths": [4, 8], "num_train_epochs": 1, "per_device_train_batch_size": 4} | size | common,
+        "features": {"versions": 2} | size,
+        "tokenizer": {
+            "action_model": "vst",
+            "hidden_size": 8,
+            "num_layers": 1,
+            "num_heads": 2,
+            "intermediate_size": 8,
+            "codebook_size": 8,
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "warmup_steps": 1,
+        }
+        | common,
+        "sft": SFT | {"warmup_steps": 1} | common,
+    }
+    for name, config in configs.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    settings = {f"{name}_config": str(tmp_path / f"{name}.yaml") for name in configs}
+    data = DataArguments(dataset="folder-video", data_dir=str(root), cache_dir=str(tmp_path / "cache"))
+
+    def run(folder, **options):
+        return run_line.main(
+            run_line.LineArguments(
+                output_dir=str(tmp_path / folder), llm_name_or_path=llm, encodings=2, **settings, **options
+            ),
+            data,
+        )
+
+    metrics = run("run", hold_out=True)
+    assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder-video", "held_out", 2)
+    # It goes on from what is there; a visual encoder of all training videos is not one to choose settings by.
+    assert run("run", hold_out=True) == metrics
+    seen = run("seen")
+    assert (seen["dataset"], seen["split"]) == ("folder-video", "test")
+    with pytest.raises(ValueError, match="the visual encoder was trained on the held-out subjects"):
+        run("other", hold_out=True, backbone=str(tmp_path / "seen" / "backbone" / "model"))
+    with pytest.raises(ValueError, match=r"visual encoder of .* was trained on the held-out recordings"):
+        baselines.main(
+            baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), split="held_out"),
+            DataArguments(dataset="features", data_dir=str(tmp_path / "seen" / "features")),
+        )
+
+
 def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
     import run_line
     from data_arguments import DataArguments
