@@ -11,7 +11,8 @@ accelerate launch recipes/encode_actions.py \
 
 With a model of videos, `--dataset features --data_dir` is the folder that `extract_features.py` wrote; its versions of a
 video are what is encoded. A run that was stopped goes on with the shards that are missing. Recordings that cannot be read
-are skipped, counted and listed in `skipped.json`.
+are skipped, counted and listed in `skipped.json`. `tokens.md` (and `.json`, with pictures) says what the sentences are like:
+tokens per recording, codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
 """
 
 import json
@@ -51,8 +52,15 @@ class EncodingArguments:
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
-    from action_sentences import RECORDINGS_PER_SHARD, sentence_features, shard_path, write_shard
+    from action_sentences import (
+        RECORDINGS_PER_SHARD,
+        load_action_sentences,
+        sentence_features,
+        shard_path,
+        write_shard,
+    )
     from run_folder import RunFolder
+    from token_report import write_token_report
     from tqdm.auto import tqdm
     from transformers import AutoFeatureExtractor, AutoModel
 
@@ -135,6 +143,9 @@ def main(arguments: EncodingArguments, data: DataArguments):
         splits=summary,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
+    if model.config.quantize:
+        write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
+        logger.info("What the sentences are like: %s", run.path / "tokens.md")
 
 
 def explanations(source: str | None):

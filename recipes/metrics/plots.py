@@ -1,6 +1,7 @@
 """Pictures of a recogniser's results. Each function draws one figure and writes it to a PNG file, whole or not at all."""
 
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,6 +137,27 @@ def plot_token_usage(
             f"divergence from the law {divergence:.3f} bits"
         )
         axes.text(0.98, 0.97, facts, transform=axes.transAxes, ha="right", va="top", backgroundcolor="white")
+
+
+def plot_sentence_lengths(lengths: Sequence[int], path: str | os.PathLike, title: str = "Tokens per recording"):
+    """How many sentences have how many tokens.
+
+    Args:
+        lengths: of the sentences.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    lengths = np.asarray(lengths)
+    step = max(1, -(-int(lengths.max() + 1 - lengths.min()) // 40))
+    edges = np.arange(lengths.min(), lengths.max() + step + 1, step) - 0.5
+    with _figure(path, (5.6, 3.2)) as figure:
+        axes = figure.subplots()
+        axes.hist(lengths, bins=edges, color=ACCENT, edgecolor="white", linewidth=0.5)
+        axes.axvline(lengths.mean(), color=SECOND, linewidth=1.6, label=f"mean {lengths.mean():.1f}")
+        axes.set(xlabel="tokens", ylabel="recordings")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(title)
+        axes.legend()
 
 
 def plot_action_sentence(

@@ -14,6 +14,7 @@ from metrics.plots import (
     plot_class_accuracy,
     plot_confusion_matrix,
     plot_reliability,
+    plot_sentence_lengths,
     plot_token_usage,
 )
 
@@ -47,6 +48,12 @@ def test_tables_are_drawn(predictions, tmp_path):
 def test_token_usage_is_drawn(counts, tmp_path):
     plot_token_usage(counts, tmp_path / "usage.png")
     assert ink(tmp_path / "usage.png") > 0.01
+
+
+@pytest.mark.parametrize("lengths", [[7], [1, 1, 2, 9], range(3, 900, 5)])
+def test_lengths_of_sentences_are_drawn(lengths, tmp_path):
+    plot_sentence_lengths(lengths, tmp_path / "lengths.png")
+    assert ink(tmp_path / "lengths.png") > 0.01
 
 
 @pytest.mark.parametrize("frames", [1, 40])

@@ -1,0 +1,65 @@
+"""What sentences are like, counted another way; only unaugmented sentences count."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.stats
+from datasets import ClassLabel, Dataset, DatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
+from token_report import describe_sentences, write_token_report
+
+SENTENCES = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=12), min_size=1, max_size=10)
+
+
+def times(sentences):
+    """Token w of sentence n lasts n + 1 tenths of a second."""
+    starts = [np.arange(len(one)) * 0.1 * (n + 1) for n, one in enumerate(sentences)]
+    return starts, [start + 0.1 * (n + 1) for n, start in enumerate(starts)]
+
+
+@given(SENTENCES)
+def test_counted_another_way(sentences):
+    found = describe_sentences([np.array(one) for one in sentences], *times(sentences), codebook_size=9)
+    counts = Counter(code for one in sentences for code in one)
+    lengths = [len(one) for one in sentences]
+    assert found["recordings"] == len(sentences) and found["codes_used"] == len(counts)
+    assert found["tokens_per_recording"] == {
+        "mean": pytest.approx(sum(lengths) / len(lengths)),
+        "median": pytest.approx(float(np.median(lengths))),
+        "least": min(lengths),
+        "most": max(lengths),
+    }
+    assert found["entropy"] == pytest.approx(scipy.stats.entropy(list(counts.values()), base=2), abs=1e-9)
+    assert found["perplexity"] == pytest.approx(2 ** found["entropy"])
+    total = sum(length * 0.1 * (n + 1) for n, length in enumerate(lengths))
+    assert found["seconds_per_token"] == pytest.approx(total / sum(lengths))
+
+
+def test_no_tokens_are_an_error():
+    with pytest.raises(ValueError, match="2 recordings without a single token"):
+        describe_sentences([np.array([], int)] * 2, [np.array([])] * 2, [np.array([])] * 2, 4)
+
+
+def test_augmented_sentences_do_not_count(tmp_path):
+    from action_sentences import sentence_features
+
+    columns = {
+        "sample_id": ["a", "a", "b"],
+        "encoding": [0, 1, 0],
+        "label": [0, 0, 0],
+        "held_out": [False] * 3,
+        "action_ids": [[0, 1], [3, 3, 3, 3], [1]],
+        "start_times": [[0.0, 1.0], [0.0] * 4, [0.0]],
+        "end_times": [[1.0, 2.0], [1.0] * 4, [1.0]],
+    }
+    rows = Dataset.from_dict(columns, features=sentence_features(ClassLabel(names=["wave"]), 4, False))
+    report = write_token_report(tmp_path, DatasetDict(train=rows, test=rows.select([2])), 4)
+    assert report == json.loads((tmp_path / "tokens.json").read_text())
+    assert report["train"]["recordings"] == 2 and report["train"]["codes_used"] == 2
+    assert report["test"]["entropy"] == 0
+    table = (tmp_path / "tokens.md").read_text()
+    assert "| tokens per recording, mean | 1.5 | 1.0 |" in table and "| codes used | 2 of 4 | 1 of 4 |" in table
+    assert {path.name for path in tmp_path.glob("*.png")} == {"token_usage.png", "sentence_lengths.png"}
