@@ -222,7 +222,8 @@ def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: flo
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"
         for frames in batches:
-            stream.height, stream.width = frames.shape[1:3]
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = frames.shape[1:3]
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

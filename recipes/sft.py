@@ -98,7 +98,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from data_arguments import check_model_folder, without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
-    from peft import LoraConfig
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
@@ -179,18 +178,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     cost, log = {}, []
     if arguments.method != "none":
-        peft_config = None
-        if arguments.method in ("lora", "qlora"):
-            also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * continuous
-            peft_config = LoraConfig(
-                r=arguments.lora_r,
-                lora_alpha=arguments.lora_alpha,
-                lora_dropout=arguments.lora_dropout,
-                # In the language model alone: the action model has layers of its own.
-                target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
-                modules_to_save=also or None,
-                task_type="CAUSAL_LM",
-            )
+        peft_config = lora_config(arguments, continuous) if arguments.method in ("lora", "qlora") else None
         if continuous:
             training.dataset_kwargs = {"skip_prepare_dataset": True}
             training.remove_unused_columns = False
@@ -301,6 +289,22 @@ def llm_training(llm_name_or_path: str) -> dict | None:
     """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
     path = Path(llm_name_or_path, "record.json")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def lora_config(arguments: ActionSFTArguments, continuous: bool):
+    """PEFT's configuration of LoRA on an ActionLLM; `continuous` trains the projector of continuous latents with it."""
+    from peft import LoraConfig
+
+    also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * continuous
+    return LoraConfig(
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        # In the language model alone: the action model has layers of its own.
+        target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
+        modules_to_save=also or None,
+        task_type="CAUSAL_LM",
+    )
 
 
 def tokenize(rows, processor, text_config, continuous: bool):

@@ -43,6 +43,16 @@ def test_frames_are_those_that_are_rendered(simulated, videos, tmp_path):
     assert (expected != expected[0, 0, 0]).any(-1).mean() > 0.03
 
 
+def test_a_video_in_batches_is_that_of_all_its_frames(tmp_path):
+    from action_llm_datasets.rendering import write_video
+
+    frames = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
+    write_video(tmp_path / "whole.mp4", [frames], 20)
+    write_video(tmp_path / "batches.mp4", [frames[:4], frames[4:5], frames[5:]], 20)
+    assert (tmp_path / "batches.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert read_video_info(tmp_path / "batches.mp4").num_frames == 9
+
+
 def test_a_second_run_draws_what_is_missing(simulated, videos):
     lost = min(videos.glob("*.mp4"))
     content, others = lost.read_bytes(), {path: path.stat().st_mtime_ns for path in videos.glob("*.mp4")}

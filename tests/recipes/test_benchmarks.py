@@ -1,0 +1,62 @@
+"""The efficiency report measures what it says, with tiny models."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import BACKBONES, llm_configs
+from transformers import AutoModelForCausalLM
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_efficiency(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    # Processes that it starts import it by its name.
+    import benchmark_efficiency
+
+    yield benchmark_efficiency
+    sys.modules.pop("benchmark_efficiency")
+
+
+def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
+    torch.manual_seed(0)
+    config = llm_configs(400)["llama"]
+    config.save_pretrained(tmp_path / "llm")
+    BACKBONES["resnet"]().save_pretrained(tmp_path / "backbone")
+    arguments = benchmark_efficiency.BenchmarkArguments(
+        output=str(tmp_path / "report"),
+        llm=str(tmp_path / "llm"),
+        backbone=str(tmp_path / "backbone"),
+        height=32,
+        width=32,
+        num_segments=2,
+        methods=["lora"],
+        repetitions=1,
+        recordings=3600,
+        micro_batch=2,
+    )
+    result = benchmark_efficiency.main(arguments)
+    assert result == json.loads((tmp_path / "report.json").read_text())
+    found = result["training"]["lora"]
+    adapted = [
+        weight.shape
+        for name, weight in AutoModelForCausalLM.from_config(config).named_parameters()
+        if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "o_proj")
+    ]
+    assert found["trainable_parameters"] == sum(8 * sum(shape) for shape in adapted)
+    hours = found["seconds_per_micro_batch"] / 2 + found["seconds_per_optimizer_step"] / 256
+    assert found["hours_per_epoch"] == pytest.approx(hours) and found["peak_memory_gb"] > found["state_gb"] > 0
+    parts = result["inference"]
+    assert len(parts) == 4 and all(0 < value < 60 for value in parts.values())
+    table = (tmp_path / "report.md").read_text()
+    assert f"({found['trainable_share']:.2%})" in table and "| decoding |" in table
+    # What does not fit is told.
+    result["training"]["full"] = {**found, "fits": False}
+    assert benchmark_efficiency.report(result).count("does not fit") == 3
+    arguments.methods = ["half"]
+    with pytest.raises(ValueError, match="methods: expected lora or full, found 'half'"):
+        benchmark_efficiency.main(arguments)
