@@ -6,10 +6,12 @@ python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences ru
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
 ```
 
-For some recordings, spread over the split, what was recognised, the tokens that spoke for it with their times, what the body
-did then, and what it did in all (the narrator knows no actions): `explanations.jsonl`, and `index.html` with pictures. Over
-many more, faithfulness: how much of the probability goes when the named tokens are deleted, against as many others. The
-probability below which it says that it is not sure is `--unsure_below`, or chosen on the held-out training subjects with
+For some recordings, spread over the split, what was recognised and the tokens that spoke for it with their times; of
+skeletons also what the body did then, and what it did in all (the narrator knows no actions): `explanations.jsonl`, and
+`index.html` with pictures. Over many more, faithfulness: how much of the probability goes when the named tokens are deleted,
+against as many others. Videos: `--dataset utd-mhad-video`.
+
+The probability below which it says that it is not sure is `--unsure_below`, or chosen on the held-out training subjects with
 `--sure_accuracy`, which needs a recogniser that was trained without them (`--hold_out true`).
 """
 
@@ -50,7 +52,6 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_sentences import load_action_sentences
     from data_arguments import check_model_folder
     from evaluate_classifier import check_held_out, read_record, select_split
-    from metrics.plots import plot_action_sentence
     from run_folder import RunFolder
     from tqdm.auto import tqdm
 
@@ -88,30 +89,30 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     )
     logger.info("faithfulness: %s", metrics)
 
-    recordings = data.load()["test" if arguments.split == "test" else "train"].with_format("numpy")
+    recordings = data.load("skeletons", "videos")["test" if arguments.split == "test" else "train"].with_format(
+        "numpy"
+    )
     places = {name: index for index, name in enumerate(recordings["sample_id"])}
     found, sections = [], []
     for index in tqdm(np.linspace(0, len(rows) - 1, arguments.count).round().astype(int).tolist(), desc="explaining"):
         row = rows[index]
         recording = recordings[places[row["sample_id"]]]
-        one = explain(model, processor, recording, unsure_below=threshold, num_reasons=arguments.num_reasons)
-        told = narrate(recording).text if "keypoints" in recording else ""
+        with source(data.data_dir, recording) as video:
+            one = explain(
+                model,
+                processor,
+                recording if video is None else video,
+                unsure_below=threshold,
+                num_reasons=arguments.num_reasons,
+            )
+            title = f"{names[row['label']]} (recognised: {one.label})"
+            picture = f"{row['sample_id']}.png"
+            layout = getattr(processor.feature_extractor, "skeleton_layout", None)
+            draw(recording, video, layout, row, one, run.path / picture, title)
+        told = narrate(recording).text if video is None else ""
         entry = {"sample_id": row["sample_id"], "true_class": names[row["label"]], **asdict(one), "narration": told}
         entry["probabilities"] = dict(sorted(one.probabilities.items(), key=lambda item: -item[1])[:5])
         found.append(entry)
-        picture = ""
-        if told:
-            picture = f"{row['sample_id']}.png"
-            plot_action_sentence(
-                np.reshape(recording["keypoints"], recording["shape"]),
-                processor.feature_extractor.skeleton_layout,
-                float(recording["fps"]),
-                np.asarray(row["action_ids"]),
-                np.asarray(row["start_times"]),
-                np.asarray(row["end_times"]),
-                run.path / picture,
-                title=f"{names[row['label']]} (recognised: {one.label})",
-            )
         sections.append(_section(entry, picture))
     lines = [json.dumps(entry, ensure_ascii=False) for entry in found]
     write_atomically(run.path / "explanations.jsonl", "\n".join(lines) + "\n")
@@ -121,10 +122,46 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     return metrics
 
 
+def source(data_dir: str, recording: dict):
+    """A context: the video of a row, open for reading, or None for one with joints."""
+    from contextlib import nullcontext
+
+    from action_llm_datasets.building import open_source
+
+    return open_source(data_dir, str(recording["video"])) if "video" in recording else nullcontext()
+
+
+def draw(recording: dict, video, layout, row: dict, explanation, path, title: str):
+    """Writes a picture: the recording over its sentence, and what each token did to the decision.
+
+    Args:
+        recording: a row with joints, or `video`, open for reading.
+        layout: of the joints.
+        row: its sentence.
+    """
+    import numpy as np
+    from metrics.plots import plot_action_sentence, plot_video_sentence
+
+    from action_llm.video_files import open_video
+
+    contributions = np.zeros(len(row["action_ids"]))
+    for one in explanation.evidence:
+        contributions[one.place] = one.contribution
+    names = ("action_ids", "start_times", "end_times")
+    sentence = {**{name: np.asarray(row[name]) for name in names}, "contributions": contributions}
+    if video is None:
+        keypoints = np.reshape(recording["keypoints"], recording["shape"])
+        plot_action_sentence(keypoints, layout, float(recording["fps"]), path=path, title=title, **sentence)
+        return
+    video.seek(0)
+    with open_video(video) as frames:
+        plot_video_sentence(frames.frames_at, frames.info.seconds, path=path, title=title, **sentence)
+
+
 def _section(entry: dict, picture: str) -> str:
     right = entry["label"] == entry["true_class"]
     head = f"{entry['sample_id']}: {entry['true_class']}" + ("" if right else f", taken for {entry['label']}")
-    shown = f'<img src="{html.escape(picture)}" alt="">' if picture else ""
+    shown = f'<img src="{html.escape(picture)}" alt="">'
     said = f"<p><b>In its own words.</b> {html.escape(entry['description'])}</p>" if entry["description"] else ""
     told = f"<p><b>What the body did.</b> {html.escape(entry['narration'])}</p>" if entry["narration"] else ""
     return (

@@ -73,7 +73,9 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
     backbone = AutoModel.from_pretrained(arguments.backbone, revision=arguments.backbone_revision or "main")
-    extractor = VideoFeatureExtractor(**video_settings(arguments.backbone, backbone.config, reading))
+    extractor = VideoFeatureExtractor(
+        **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
+    )
     model = VSTModel.from_backbone(backbone, quantize=False, direct=True).eval().to(state.device)
     run = RunFolder(arguments.output_dir)
     if state.is_main_process:
@@ -130,16 +132,18 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     )
 
 
-def video_settings(backbone: str, config, reading) -> dict:
+def video_settings(backbone: str, revision: str | None, config, reading) -> dict:
     """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
-    from transformers import AutoImageProcessor
+    from transformers import BaseImageProcessor
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
     own = {}
     try:
-        processor = AutoImageProcessor.from_pretrained(backbone).to_dict()
-        own = {name: tuple(processor[name]) for name in ("image_mean", "image_std") if name in processor}
-    except (OSError, ValueError):
+        # What it says, not what it does: no code of the repository's is run.
+        processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
+        names = ("image_mean", "image_std", "height", "width")  # the last two are those of pretrain_backbone.py
+        own = {name: processor[name] for name in names if name in processor}
+    except OSError:
         logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     if size is not None:

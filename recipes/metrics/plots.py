@@ -1,7 +1,7 @@
 """Pictures of a recogniser's results. Each function draws one figure and writes it to a PNG file, whole or not at all."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,6 +169,7 @@ def plot_action_sentence(
     end_times: np.ndarray,
     path: str | os.PathLike,
     title: str = "",
+    contributions: np.ndarray | None = None,
 ):
     """A recording over its sentence: the skeleton at some moments, and every token from its start to its end.
 
@@ -180,6 +181,7 @@ def plot_action_sentence(
         start_times, end_times: (W,) seconds.
         path: PNG file to write.
         title: above the figure.
+        contributions: (W,) what each token did to the decision, drawn as bars; `TokenEvidence.contribution`.
     """
     keypoints = np.asarray(keypoints, dtype=float)
     duration = max(len(keypoints) / fps, float(np.max(end_times, initial=0.0)))
@@ -188,13 +190,10 @@ def plot_action_sentence(
     seen = points[present] if present.any() else np.zeros((1, 1, 2))
     low, high = seen[..., 1].min(), seen[..., 1].max()
     height = 1.08 * max(high - low, 1e-6)
-    with _figure(path, (11, 3.6)) as figure:
-        top, bottom = figure.subplots(2, 1, height_ratios=[3.4, 1], sharex=True, gridspec_kw={"hspace": 0.04})
-        top.set_title(title)
-        bottom.set(yticks=[], ylim=(0, 1), xlabel="seconds")
+    with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
         # One scale for both axes, however long the recording is: a metre is as wide as it is high.
-        figure.canvas.draw()
-        box = top.get_window_extent()
+        axes.figure.canvas.draw()
+        box = axes.get_window_extent()
         seconds_per_unit = duration / box.width * box.height / height
         widths = [np.ptp(points[frame, present[frame], :, 0]) for frame in np.flatnonzero(present.any(axis=1))]
         widest = max(np.quantile(widths, 0.9), 0.3 * height) if widths else height
@@ -208,9 +207,64 @@ def plot_action_sentence(
             middle = (across.min() + across.max()) / 2
             for body in bodies:
                 pose = (points[frame, body] - (middle, 0)) * (seconds_per_unit, 1) + (place, 0)
-                _draw_skeleton(top, pose, layout, faint=body > 0)
-        top.set(ylim=(low - 0.04 * height, low + 0.96 * height), xlim=(0, duration))
+                _draw_skeleton(axes, pose, layout, faint=body > 0)
+        axes.set(ylim=(low - 0.04 * height, low + 0.96 * height))
+
+
+def plot_video_sentence(
+    frames_at: Callable[[Sequence[float]], np.ndarray],
+    duration: float,
+    action_ids: np.ndarray,
+    start_times: np.ndarray,
+    end_times: np.ndarray,
+    path: str | os.PathLike,
+    title: str = "",
+    contributions: np.ndarray | None = None,
+):
+    """A video over its sentence: its picture at some moments, and every token from its start to its end.
+
+    Args:
+        frames_at: seconds → uint8 (N, H, W, 3), such as `VideoFile.frames_at`.
+        duration: seconds.
+        action_ids, start_times, end_times, path, title, contributions: see `plot_action_sentence`.
+    """
+    with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
+        axes.figure.canvas.draw()
+        box = axes.get_window_extent()
+        height, width = frames_at([0.0]).shape[1:3]
+        shown = int(np.clip(box.width / (box.height * width / height), 6, 12))
+        span = duration / shown
+        tall = min(1.0, 0.97 * span / duration * box.width / box.height * height / width)
+        wide = tall * width / height * box.height / box.width * duration
+        places = (np.arange(shown) + 0.5) * span
+        for place, frame in zip(places, frames_at(places.tolist()), strict=True):
+            extent = (place - wide / 2, place + wide / 2, 0.5 - tall / 2, 0.5 + tall / 2)
+            axes.imshow(frame, extent=extent, aspect="auto", interpolation="lanczos")
+        axes.set(ylim=(0, 1), xlim=(0, duration))
+
+
+@contextmanager
+def _sentence(path, duration: float, action_ids, start_times, end_times, title: str, contributions):
+    """A figure whose upper part, which is yielded, is the recording, and whose lower part is its sentence."""
+    ratios = [3.4, 1] if contributions is None else [3.4, 0.9, 1]
+    with _figure(path, (11, 3.6 if contributions is None else 4.3)) as figure:
+        top, *others = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, gridspec_kw={"hspace": 0.04})
+        bottom = others[-1]
+        top.set_title(title)
+        top.set(xlim=(0, duration))
+        bottom.set(yticks=[], ylim=(0, 1), xlabel="seconds")
+        yield top
         top.axis("off")
+        if contributions is not None:
+            values = np.asarray(contributions, dtype=float)
+            colours = [ACCENT if value > 0 else SECOND for value in values]
+            widths = np.subtract(end_times, start_times)
+            others[0].bar(start_times, values, width=widths, align="edge", color=colours, edgecolor="white")
+            others[0].axhline(0, color=INK, linewidth=0.6)
+            others[0].set(yticks=[0])
+            others[0].set_ylabel("spoke\nfor it", rotation=0, ha="right", va="center", fontsize=8)
+            others[0].spines[["bottom", "left"]].set_visible(False)
+            others[0].tick_params(axis="x", length=0)
         colours = _token_colours(action_ids)
         for token, start, end in zip(action_ids, start_times, end_times, strict=True):
             red, green, blue = colours[int(token)]

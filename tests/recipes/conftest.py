@@ -109,11 +109,11 @@ class Line:
             )
         )
 
-    def explain(self, model, sentences, folder, **arguments):
+    def explain(self, model, sentences, folder, data=None, **arguments):
         import explain_actions as recipe
 
         settings = {"model": model, "sentences": sentences, "output_dir": str(folder), "count": 3} | arguments
-        return recipe.main(recipe.ExplanationArguments(**settings), self.data())
+        return recipe.main(recipe.ExplanationArguments(**settings), data or self.data())
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,15 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
         outputs = loaded(**processor(videos / f"{row['sample_id']}.mp4"))
     ids = outputs.action_ids[0][outputs.action_attention_mask[0].bool()]
     assert ids.tolist() == row["action_ids"]
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    line.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2)
+    told = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
+    assert [one["sample_id"] for one in told] == rows["test"]["sample_id"] and not told[0]["narration"]
+    assert sorted(one["action_id"] for one in told[0]["evidence"]) == (sorted(ids.tolist()) if len(ids) > 1 else [])
+    page = (tmp_path / "why" / "index.html").read_text()
+    assert (
+        all((tmp_path / "why" / f"{one['sample_id']}.png").is_file() for one in told) and told[0]["text"][:20] in page
+    )
 
 
 def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
@@ -290,10 +299,15 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
         assert torch.equal(whole[name], resumed[name]), name
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     assert record["recordings"] == 8 and 0 <= record["metrics"]["held_out_top_1"] <= 1
-    extracted = extract(
-        videos, str(tmp_path / "whole" / "model"), tmp_path / "features", tmp_path / "cache", versions=1
-    )
+    encoder = str(tmp_path / "whole" / "model")
+    extracted = extract(videos, encoder, tmp_path / "features", tmp_path / "cache", versions=1)
     assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]
+    # Size, mean and deviation are its own unless they are given; it is not asked whether its code may run.
+    import extract_features
+
+    config = AutoModel.from_pretrained(encoder).config
+    own = extract_features.video_settings(encoder, None, config, extract_features.VideoArguments(width=48))
+    assert (own["height"], own["width"], own["image_mean"]) == (32, 48, [0.485, 0.456, 0.406])
 
 
 def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):

@@ -16,6 +16,7 @@ from metrics.plots import (
     plot_reliability,
     plot_sentence_lengths,
     plot_token_usage,
+    plot_video_sentence,
 )
 
 from action_llm.skeleton_layouts import get_layout
@@ -68,6 +69,26 @@ def test_a_recording_with_its_tokens_is_drawn(frames, layout, tmp_path):
     plot_action_sentence(keypoints, layout, 30.0, ids, start, start + 4 / 30, tmp_path / "people.png")
     plot_action_sentence(np.zeros_like(keypoints), layout, 30.0, ids, start, start + 4 / 30, tmp_path / "nobody.png")
     assert ink(tmp_path / "people.png") > ink(tmp_path / "nobody.png") > 0.01
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (7, 7)])
+@pytest.mark.parametrize("duration", [0.05, 3.0, 900.0])
+def test_a_video_with_its_tokens_and_what_they_did_is_drawn(shape, duration, tmp_path):
+    asked = []
+
+    def frames_at(times):
+        asked.extend(times)
+        return np.full((len(times), *shape, 3), 90, np.uint8)
+
+    ends = np.linspace(0, duration, 5)[1:]
+    sentence = (np.array([3, 1, 3, 7]), ends - duration / 4, ends)
+    plot_video_sentence(frames_at, duration, *sentence, tmp_path / "plain.png")
+    plot_video_sentence(
+        frames_at, duration, *sentence, tmp_path / "reasons.png", "title", contributions=np.array([0.5, -1, 0, 2])
+    )
+    assert min(asked) >= 0 and max(asked) <= duration
+    assert ink(tmp_path / "plain.png") > 0.1 and ink(tmp_path / "reasons.png") > 0.1
+    assert imread(tmp_path / "reasons.png").shape[0] > imread(tmp_path / "plain.png").shape[0]
 
 
 def test_equal_results_give_equal_files_and_a_failure_leaves_none(predictions, tmp_path):
