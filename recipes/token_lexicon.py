@@ -4,10 +4,13 @@ The lexicon of an action model: what each token looks like, when it occurs, whic
 ```bash
 python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \
     --output_dir runs/utd_mhad/lexicon
+python recipes/token_lexicon.py --tokenizer runs/video/tokenizer/model --sentences runs/video/sentences \
+    --data_dir UTD-MHAD/Depth --output_dir runs/video/lexicon
 ```
 
 Counted on the training sentences (unaugmented ones). For skeletons, a code is decoded into motion and drawn, and its
-description is measured from that. Writes `lexicon.json` and `index.html`, the most used tokens first.
+description is measured from that; for videos, frames of recordings in which it occurs are shown, out of the middle of its
+time. Writes `lexicon.json` and `index.html`, the most used tokens first.
 """
 
 import html
@@ -16,8 +19,11 @@ import logging
 import sys
 from dataclasses import dataclass, field
 
+from data_arguments import DataArguments
+
 logger = logging.getLogger(__name__)
 
+FRAME_HEIGHT = 72
 CONTEXT = 3  # the same code so often, of which the middle one is looked at
 
 
@@ -28,6 +34,7 @@ class LexiconArguments:
     tokenizer: str = field(metadata={"help": "folder of a trained action model"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with it"})
     output_dir: str = field(metadata={"help": "folder for lexicon.json, index.html and its picture"})
+    data_dir: str | None = field(default=None, metadata={"help": "folder of the videos, to show frames of them"})
     shown: int = field(default=60, metadata={"help": "tokens on the page"})
 
 
@@ -70,9 +77,13 @@ def main(arguments: LexiconArguments) -> list:
         ]
         sheet = contact_sheet(rows_of_picture, extractor.skeleton_layout, columns=4, size=(110, 110))
         write_png(run.path / picture, sheet)
+    elif arguments.data_dir is not None:
+        strips = _frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir))
+        for entry, strip in zip(shown, strips, strict=True):
+            write_png(run.path / f"act_{entry.action_id}.png", strip)
     content = [entry.to_dict() for entry in entries]
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
-    write_atomically(run.path / "index.html", _page(shown, picture, len(rows)))
+    write_atomically(run.path / "index.html", _page(shown, picture, arguments.data_dir is not None, len(rows)))
     used = sum(entry.count > 0 for entry in entries)
     logger.info("%d of %d tokens are used; the lexicon is in %s", used, len(entries), run.path / "index.html")
     return entries
@@ -101,15 +112,36 @@ def _describe(entries, motions, extractor):
         entry.description = describe_moment(motions[entry.action_id], extractor.skeleton_layout)
 
 
-def _page(entries, picture: str, sentences: int) -> str:
+def _frames(entries, data: DataArguments):
+    """For each entry its examples beside each other, uint8 (FRAME_HEIGHT, width, 3)."""
+    import numpy as np
+
+    from action_llm.video_files import open_video
+    from action_llm_datasets.building import open_source
+
+    rows = data.load("videos")["train"]
+    places = dict(zip(rows["sample_id"], rows["video"], strict=True))
+    for entry in entries:
+        strip = []
+        for sample_id, start, end in entry.examples:
+            with open_source(data.data_dir, places[sample_id]) as file, open_video(file) as video:
+                size = (FRAME_HEIGHT, round(FRAME_HEIGHT * video.info.width / video.info.height))
+                strip.append(video.frames_at([(start + end) / 2], size)[0])
+        yield np.concatenate(strip, axis=1)
+
+
+def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
     lines = []
     for entry in entries:
         classes = "<br>".join(f"{html.escape(name)} ({lift:.1f} ×)" for name, lift in entry.classes)
         examples = "<br>".join(
             f"{html.escape(name)}, {start:.1f} to {end:.1f} s" for name, start, end in entry.examples[:2]
         )
+        looks = html.escape(entry.description)
+        if with_frames:
+            looks = f'<img src="act_{entry.action_id}.png" alt="frames in which it occurs">'
         lines.append(
-            f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{html.escape(entry.description)}</td>"
+            f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{looks}</td>"
             f"<td>{classes}</td><td>{entry.when:.0%}</td><td>{entry.seconds:.2f} s</td><td>{examples}</td></tr>"
         )
     shown = f'<h2>Decoded</h2><img src="{picture}" alt="what the tokens look like">' if picture else ""

@@ -166,6 +166,30 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     )
 
 
+def test_the_lexicon_shows_frames(videos, features, tokenizer, tmp_path):
+    import token_lexicon as recipe
+    from matplotlib.image import imread
+
+    from action_llm.video_files import open_video
+
+    sentences = encode(tokenizer, features, tmp_path / "sentences")
+    arguments = recipe.LexiconArguments(
+        tokenizer=tokenizer, sentences=sentences, output_dir=str(tmp_path / "lexicon"), data_dir=str(videos)
+    )
+    entries = [entry for entry in recipe.main(arguments) if entry.count]
+    page = (tmp_path / "lexicon" / "index.html").read_text()
+    assert entries
+    for entry in entries:
+        name = f"act_{entry.action_id}.png"
+        assert name in page
+        strip = imread(tmp_path / "lexicon" / name)
+        assert strip.shape[:2] == (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT * len(entry.examples))
+        sample_id, start, end = entry.examples[-1]
+        with open_video(videos / f"{sample_id}.mp4") as video:
+            expected = video.frames_at([(start + end) / 2], (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT))[0]
+        np.testing.assert_allclose(strip[:, -recipe.FRAME_HEIGHT :, :3] * 255, expected, atol=1)
+
+
 def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
     """Classifiers of pixels, of features, of latents and of tokens, on the same recordings."""
     import baselines
