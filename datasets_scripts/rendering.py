@@ -206,18 +206,19 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     os.replace(unfinished, path)
 
 
-def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: float) -> None:
+def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: float, *, quality: int = 18) -> None:
     """Write frames as mp4 (H.264), whole or not at all.
 
     Args:
         path: of the video.
         batches: uint8 (n, H, W, 3) each, H and W even: the frames in order.
         fps: frames per second.
+        quality: the constant rate factor of x264; higher is smaller and worse.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     # One thread: the same bytes on every machine, and a batch job has a process a core.
-    options = {"preset": "veryfast", "crf": "18", "threads": "1"}
+    options = {"preset": "veryfast", "crf": str(quality), "threads": "1"}
     with av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"

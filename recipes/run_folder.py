@@ -139,7 +139,7 @@ class RunFolder:
         fields.setdefault("seconds", round(time.monotonic() - self._started, 1))
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
-        record = _without_nan(self.read_record() | fields)
+        record = without_nan(self.read_record() | fields)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # The page of a model is made from its record, so the record goes with the model.
         if self.model.is_dir():
@@ -178,12 +178,12 @@ class JsonLinesCallback(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-def _without_nan(value):
+def without_nan(value):
     """JSON has no NaN: what is not a number is null."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

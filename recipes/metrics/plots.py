@@ -305,6 +305,44 @@ def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title:
         axes.text(101, len(rows) - 0.3, "taken most for", fontsize=6.5, style="italic", va="bottom")
 
 
+def plot_ratings(scales: dict[str, dict[str, dict[str, int]]], path: str | os.PathLike, title: str = "Ratings"):
+    """A bar for each system of each scale: the shares of its answers, the lowest at the left, and how many there are.
+
+    Args:
+        scales: title of a scale → name of a system → answer → how often it was given, answers in order.
+        path: PNG file to write.
+        title: above the figure.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    bars = sum(len(systems) for systems in scales.values())
+    with _figure(path, (7.6, 1.0 + 0.5 * len(scales) + 0.34 * bars)) as figure:
+        heights = [1.2 + len(systems) for systems in scales.values()]
+        panels = figure.subplots(len(scales), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        for axes, (scale, systems) in zip(panels, scales.items(), strict=True):
+            axes.set_title(scale, fontsize=9, fontweight="normal")
+            for row, counts in enumerate(systems.values()):
+                total, left = sum(counts.values()), 0.0
+                colours = _rating_colours(np.linspace(0, 1, len(counts)))
+                for (answer, count), colour in zip(counts.items(), colours, strict=True):
+                    share = count / max(total, 1)
+                    axes.barh(row, share, left=left, color=colour, height=0.78, edgecolor="white", linewidth=0.8)
+                    if share > 0.035:
+                        dark = colour[:3] @ (0.299, 0.587, 0.114) < 0.6
+                        axes.text(left + share / 2, row, answer, ha="center", va="center", fontsize=8,
+                                  color="white" if dark else INK)  # fmt: skip
+                    left += share
+                axes.text(1.01, row, f"{total:,}", va="center", fontsize=8)
+            axes.set_yticks(range(len(systems)), list(systems))
+            axes.tick_params(axis="y", length=0)
+            axes.set(xlim=(0, 1), ylim=(len(systems) - 0.5, -0.5))
+            axes.spines[["left", "bottom"]].set_visible(False)
+            axes.tick_params(axis="x", length=0)
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+        panels[-1].set_xlabel("of its ratings, whose number is at the right")
+
+
 @contextmanager
 def _figure(path: str | os.PathLike, size: tuple[float, float]):
     """A figure without a window system, written as a whole when the block ends without an error."""
@@ -329,6 +367,13 @@ def _confusion_colours():
 
     colours = LinearSegmentedColormap.from_list("confusion", ["#f4f6f8", "#9dc0d8", ACCENT, "#173a56"])
     return colours.with_extremes(bad="#ffffff")
+
+
+def _rating_colours(places: np.ndarray) -> np.ndarray:
+    """(n, 4), from the worst answer at 0 to the best at 1."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("ratings", [SECOND, "#eec3ae", "#e4e8ec", "#9dc0d8", ACCENT])(places)
 
 
 def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from action_llm.skeleton_layouts import LAYOUTS
+from action_llm.video_files import read_video_info
 from action_llm_datasets.rendering import (
     BACKGROUND,
     PART_COLORS,
@@ -12,6 +13,7 @@ from action_llm_datasets.rendering import (
     contact_sheet,
     render_frames,
     write_png,
+    write_video,
 )
 from action_llm_datasets.simulate import perform
 
@@ -95,6 +97,16 @@ def test_batches_do_not_change_pictures(person, monkeypatch):
     whole = render_frames(person, size=(60, 60))
     monkeypatch.setattr("action_llm_datasets.rendering._BATCH_PIXELS", 1)
     np.testing.assert_array_equal(render_frames(person, size=(60, 60)), whole)
+
+
+def test_a_video_of_several_batches_is_as_good_as_its_quality(person, tmp_path):
+    frames = render_frames(np.concatenate([person] * 2)[:80], size=(64, 64))
+    write_video(tmp_path / "whole.mp4", [frames], 30)
+    write_video(tmp_path / "parts.mp4", [frames[:70], frames[70:]], 30)
+    assert (tmp_path / "parts.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert read_video_info(tmp_path / "parts.mp4").num_frames == len(frames)
+    write_video(tmp_path / "small.mp4", [frames], 30, quality=34)
+    assert (tmp_path / "small.mp4").stat().st_size < (tmp_path / "whole.mp4").stat().st_size
 
 
 def test_wrong_shapes_are_refused(person):
