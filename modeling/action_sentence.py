@@ -22,6 +22,8 @@ class ActionEncoderOutput(ModelOutput):
             Continuous latents before quantisation, float32, their mean where several became one token; 0 where padded.
         start_times, end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
             Span of each token in seconds from the start of the recording; 0 where padded.
+        run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Equal tokens that became this one; 0 where padded. `None` where runs are not merged.
     """
 
     action_ids: torch.LongTensor | None = None
@@ -30,6 +32,7 @@ class ActionEncoderOutput(ModelOutput):
     latents: torch.FloatTensor | None = None
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
+    run_lengths: torch.LongTensor | None = None
 
 
 def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
@@ -66,6 +69,7 @@ def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
         latents=summed / counts.clamp_min(1)[..., None],
         start_times=first_of_run(sentences.start_times, begins),
         end_times=first_of_run(sentences.end_times, ends),
+        run_lengths=counts.long(),
     )
 
 

@@ -38,6 +38,9 @@ class ActionLLMConfig(PreTrainedConfig):
         injection_layer (`int`, *optional*):
             LLM-AR, Table 5, without discretisation: projected continuous latents replace the hidden states at the
             `<act>` placeholders before this decoder layer (0 is the input embedding). `None` reads discrete words.
+        run_length_ids (`list[list[int]]`, *optional*):
+            Text ids of the numbers 1, 2, …, where the length of a run is written after its token
+            ([`~ActionLLMProcessor.run_length_ids`]). `None` writes tokens alone.
     """
 
     model_type = "action_llm"
@@ -51,6 +54,7 @@ class ActionLLMConfig(PreTrainedConfig):
     num_action_tokens: int = 512
     train_action_embeddings: bool = False
     injection_layer: int | None = None
+    run_length_ids: list[list[int]] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

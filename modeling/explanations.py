@@ -71,7 +71,8 @@ def explain(
 
     Args:
         model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): as trained together.
-        recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` and their `times`.
+        recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` (as
+            [`~ActionLLMProcessor.prompt`] takes them) and their `times`.
         class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
@@ -89,10 +90,12 @@ def explain(
             raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
         mask = outputs.action_attention_mask[0].bool()
         action_ids = outputs.action_ids[0][mask].tolist()
+        if processor.run_lengths:
+            action_ids = list(zip(action_ids, outputs.run_lengths[0][mask].tolist(), strict=True))
         times = list(zip(outputs.start_times[0][mask].tolist(), outputs.end_times[0][mask].tolist(), strict=True))
         log_probabilities = outputs.logits[0].log_softmax(-1)
     else:
-        action_ids = [int(one) for one in action_ids]
+        action_ids = list(action_ids)
         log_probabilities = class_log_probabilities(model, processor, [action_ids], class_names, batch_size)[0]
         times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
     probabilities = log_probabilities.exp().tolist()
@@ -101,7 +104,8 @@ def explain(
     if len(action_ids) > 1:
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
         without = class_log_probabilities(model, processor, shortened, class_names, batch_size)[:, best]
-        for place, (action_id, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
+        for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
+            action_id = int(word[0] if processor.run_lengths else word)
             contribution = float(log_probabilities[best] - without[place])
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
     evidence.sort(key=lambda one: -one.contribution)
@@ -175,7 +179,8 @@ def faithfulness(
     are deleted, against that after as many others, drawn at random, are.
 
     Args:
-        sentences (`Sequence[Sequence[int]]`): Action sentences; those of fewer than `2 * num_tokens` tokens are left out.
+        sentences (`Sequence[Sequence[int]]`): Action sentences, see [`~ActionLLMProcessor.prompt`]; those of fewer than
+            `2 * num_tokens` tokens are left out.
         num_tokens (`int`): Tokens to delete.
         seed (`int`): Of the draw.
 
@@ -187,7 +192,7 @@ def faithfulness(
         ValueError: No sentence is long enough.
     """
     generator = np.random.default_rng(seed)
-    long_enough = [list(map(int, one)) for one in sentences if len(one) >= 2 * num_tokens]
+    long_enough = [list(one) for one in sentences if len(one) >= 2 * num_tokens]
     if not long_enough:
         raise ValueError(f"no sentence of {len(sentences)} has {2 * num_tokens} tokens.")
     whole, shorter, labels = [], [], []

@@ -76,6 +76,8 @@ class ActionClassifierOutput(ModelOutput):
             Where each token begins, in seconds from the start of the recording.
         end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
             Where each token ends, in seconds.
+        run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            Equal tokens that became this one, where the action model merges them.
     """
 
     loss: torch.FloatTensor | None = None
@@ -85,6 +87,7 @@ class ActionClassifierOutput(ModelOutput):
     action_attention_mask: torch.LongTensor | None = None
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
+    run_lengths: torch.LongTensor | None = None
 
 
 def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
@@ -201,6 +204,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         class_names: Sequence[str] | None = None,
         train_action_embeddings: bool = False,
         injection_layer: int | None = None,
+        run_length_ids: list[list[int]] | None = None,
     ):
         """Puts a language model and an action model together.
 
@@ -218,7 +222,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
                 its weights are saved with the rest.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
-            train_action_embeddings, injection_layer:
+            train_action_embeddings, injection_layer, run_length_ids:
                 See [`ActionLLMConfig`].
         """
         if (action_model is None) == (action_table is None):
@@ -234,6 +238,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             num_action_tokens=action_model.config.codebook_size if table is None else len(table),
             train_action_embeddings=train_action_embeddings,
             injection_layer=injection_layer,
+            run_length_ids=run_length_ids,
             id2label=None if class_names is None else dict(enumerate(class_names)),
             label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
         )
@@ -526,12 +531,8 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         if (counts != 1).any():
             raise ValueError(f"each prompt needs one placeholder <act>, found {counts.tolist()}.")
         prompts = []
-        # Latents that stay continuous take a placeholder each.
-        words = torch.full_like(sentence.attention_mask, self.config.placeholder_token_id)
-        if self.action_projector is None:
-            words = sentence.action_ids + self.config.action_token_offset
-        for row, row_mask, ids, mask in zip(input_ids, attention_mask, words, sentence.attention_mask, strict=True):
-            row, ids = row[row_mask.bool()], ids[mask.bool()]
+        for index, (row, row_mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+            row, ids = row[row_mask.bool()], self._words(sentence, index)
             place = int((row == self.config.placeholder_token_id).nonzero())
             prompts.append(torch.cat([row[:place], ids, row[place + 1 :]]))
         length = max(len(prompt) for prompt in prompts)
@@ -542,6 +543,21 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         if self.action_projector is not None:
             written |= {"action_embeds": sentence.latents, "action_embeds_mask": sentence.attention_mask}
         return sentence, written
+
+    def _words(self, sentence, index: int) -> torch.LongTensor:
+        """Ids of the words of one sentence of a batch."""
+        mask = sentence.attention_mask[index].bool()
+        if self.action_projector is not None:  # latents that stay continuous take a placeholder each
+            return torch.full_like(sentence.attention_mask[index][mask], self.config.placeholder_token_id)
+        ids = sentence.action_ids[index][mask] + self.config.action_token_offset
+        numbers = self.config.run_length_ids
+        if numbers is None:
+            return ids
+        lengths = sentence.run_lengths[index][mask].tolist()
+        words = [
+            word for token, length in zip(ids.tolist(), lengths, strict=True) for word in (token, *numbers[length - 1])
+        ]
+        return torch.tensor(words, device=ids.device)
 
 
 class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixin):
@@ -695,6 +711,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             action_attention_mask=None if sentence is None else sentence.attention_mask,
             start_times=None if sentence is None else sentence.start_times,
             end_times=None if sentence is None else sentence.end_times,
+            run_lengths=None if sentence is None else sentence.get("run_lengths"),
         )
 
     @torch.no_grad()

@@ -44,6 +44,9 @@ class ActionLLMProcessor(ProcessorMixin):
             What it is asked when it is to describe.
         explains (`bool`, defaults to `False`):
             Whether the model was trained to.
+        run_lengths (`bool`, defaults to `False`):
+            Whether the length of a run of equal tokens stands after its token, as a number. The words of a sentence are pairs
+            (token, length) then.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class ActionLLMProcessor(ProcessorMixin):
         list_classes: bool = False,
         instruction_to_explain: str = INSTRUCTION_TO_EXPLAIN,
         explains: bool = False,
+        run_lengths: bool = False,
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
@@ -66,6 +70,7 @@ class ActionLLMProcessor(ProcessorMixin):
         self.list_classes = list_classes
         self.instruction_to_explain = instruction_to_explain
         self.explains = explains
+        self.run_lengths = run_lengths
         for name, template, fields in (
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
@@ -85,7 +90,7 @@ class ActionLLMProcessor(ProcessorMixin):
 
     def prompt(
         self,
-        action_ids: Sequence[int] | None = None,
+        action_ids: Sequence[int] | Sequence[tuple[int, int]] | None = None,
         class_names: Sequence[str] | None = None,
         list_classes: bool | None = None,
         num_latents: int = 1,
@@ -94,7 +99,7 @@ class ActionLLMProcessor(ProcessorMixin):
         """The text of a prompt.
 
         Args:
-            action_ids (`Sequence[int]`, *optional*):
+            action_ids (`Sequence[int]`, or of pairs with `run_lengths`, *optional*):
                 The action sentence, tokens 0 to U - 1. Without it, the prompt has placeholders.
             class_names (`Sequence[str]`, *optional*):
                 The list to choose from, when the class list is part of the prompt.
@@ -106,17 +111,15 @@ class ActionLLMProcessor(ProcessorMixin):
                 Whether a description is asked for in place of a class.
 
         Raises:
-            `ValueError`: on an empty sentence, or on an id that is no token of the codebook.
+            `ValueError`: on an empty sentence, an id that is no token of the codebook, or a length where none is read or none
+            where one is.
         """
         if action_ids is None:
             tokens = PLACEHOLDER * num_latents
         else:
-            ids = [int(u) for u in action_ids]
-            if not ids:
+            tokens = "".join(self._word(one) for one in action_ids)
+            if not tokens:
                 raise ValueError("the action sentence is empty.")
-            if wrong := [u for u in ids if not 0 <= u < self.num_action_tokens]:
-                raise ValueError(f"action ids must be 0 to {self.num_action_tokens - 1}, got {wrong[0]}.")
-            tokens = "".join(f"<act_{u}>" for u in ids)
         if to_explain:
             return self.instruction_to_explain.replace("{tokens}", tokens)
         if self.list_classes if list_classes is None else list_classes:
@@ -124,6 +127,41 @@ class ActionLLMProcessor(ProcessorMixin):
             # The names last: whatever stands in them is not a place for anything.
             return self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
         return self.instruction.replace("{tokens}", tokens)
+
+    def _word(self, word) -> str:
+        """The text of a token, or of a token and the length of its run."""
+        has_length = isinstance(word, list | tuple)
+        if has_length != self.run_lengths:
+            expected = "pairs of a token and the length of its run" if self.run_lengths else "tokens without lengths"
+            raise ValueError(f"this model reads {expected}, got {word!r}.")
+        token, length = map(int, word) if has_length else (int(word), 1)
+        if not 0 <= token < self.num_action_tokens:
+            raise ValueError(f"action ids must be 0 to {self.num_action_tokens - 1}, got {token}.")
+        if length < 1:
+            raise ValueError(f"the length of a run must be at least 1, got {length}.")
+        return f"<act_{token}> {length}" if has_length else f"<act_{token}>"
+
+    def run_length_ids(self) -> list[list[int]] | None:
+        """Ids of the numbers 1 to the most segments that a video has, as they stand after a token; without them `None`.
+
+        Raises:
+            `ValueError`: the tokenizer does not write a number alike in the middle of a sentence and at its end.
+        """
+        if not self.run_lengths:
+            return None
+        token = self.action_token_offset
+        found = []
+        for length in range(1, self.feature_extractor.num_segments + 1):
+            inside = self.encode_prompt_and_label(self.prompt([(0, length), (0, 1)]))[0]
+            first, second = (index for index, one in enumerate(inside) if one == token)
+            found.append(inside[first + 1 : second])
+            at_the_end = self.encode_prompt_and_label(self.prompt([(0, length)]))[0]
+            if at_the_end[first + 1 : second] != found[-1] or len(at_the_end) != len(inside) - 1 - len(found[0]):
+                raise ValueError(
+                    f"the tokenizer does not write {length} alike in the middle of a sentence and at its end: "
+                    f"set another instruction than {self.instruction!r}."
+                )
+        return found
 
     def encode_prompt_and_label(self, prompt: str, completion: str | None = None) -> tuple[list[int], list[int]]:
         """Ids of a prompt, and ids of what follows it, as the language model sees them in one text.
@@ -158,7 +196,7 @@ class ActionLLMProcessor(ProcessorMixin):
         """Ids of each class name with its end token, as they follow the prompt."""
         names = self._class_names(class_names)
         # What a name becomes depends on the text before it back to the last action word, not on the sentence.
-        prompt = self.prompt([0], names, list_classes)
+        prompt = self.prompt([(0, 1) if self.run_lengths else 0], names, list_classes)
         return [self.encode_prompt_and_label(prompt, name)[1] for name in names]
 
     def __call__(
@@ -176,7 +214,7 @@ class ActionLLMProcessor(ProcessorMixin):
             recordings (a recording or a list of them, *optional*):
                 Whatever the feature extractor reads: paths, arrays, rows of a dataset.
             action_ids (`Sequence[Sequence[int]]`, *optional*):
-                Action sentences that were encoded before, instead of recordings.
+                Action sentences that were encoded before, instead of recordings; see [`~ActionLLMProcessor.prompt`].
             class_names (`Sequence[str]`, *optional*):
                 Any list of class names, instead of the trained ones.
             list_classes (`bool`, *optional*):

@@ -10,13 +10,18 @@ RECORDINGS_PER_SHARD = 1024
 
 
 def sentence_features(
-    labels: ClassLabel, num_action_tokens: int, with_latents: bool, with_explanations: bool = False
+    labels: ClassLabel,
+    num_action_tokens: int,
+    with_latents: bool,
+    with_explanations: bool = False,
+    with_run_lengths: bool = False,
 ) -> Features:
     """Columns of a split.
 
     `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the
     recording as it is and 1, 2, … for augmented ones; token w lasts from `start_times[w]` to `end_times[w]`, seconds;
-    `latents`, flat (W, D), only without discretisation; `explanation`, what happens in English, only where it was asked for.
+    `latents`, flat (W, D), only without discretisation; `explanation`, what happens in English, only where it was asked for;
+    `run_lengths`, equal tokens that became one, only where the action model merges them.
     """
     return Features(
         {
@@ -30,7 +35,21 @@ def sentence_features(
         }
         | ({"latents": List(Value("float32"))} if with_latents else {})
         | ({"explanation": Value("string")} if with_explanations else {})
+        | ({"run_lengths": List(Value("int32"))} if with_run_lengths else {})
     )
+
+
+def words_of(row: dict, processor) -> list:
+    """The sentence of a row as [`ActionLLMProcessor`] reads it: tokens, or pairs of a token and the length of its run.
+
+    Raises:
+        `ValueError`: lengths are read, and there are none.
+    """
+    if not processor.run_lengths:
+        return row["action_ids"]
+    if "run_lengths" not in row:
+        raise ValueError("run_lengths: the sentences have none, their action model does not merge equal tokens.")
+    return list(zip(row["action_ids"], row["run_lengths"], strict=True))
 
 
 def shard_path(folder: Path, split: str, index: int, count: int) -> Path:

@@ -87,7 +87,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         features = sentence_features(
-            rows.features["label"], model.config.codebook_size, arguments.latents, arguments.explanations is not None
+            rows.features["label"],
+            model.config.codebook_size,
+            arguments.latents,
+            arguments.explanations is not None,
+            merges_runs(model.config),
         )
         encodings = arguments.encodings if split == "train" else 1
         mine = range(state.process_index, count, state.num_processes)
@@ -185,6 +189,8 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
         columns["latents"] = []
     if say is not None:
         columns["explanation"] = []
+    if merges_runs(model.config):
+        columns["run_lengths"] = []
     skipped, pending = [], []
 
     @torch.no_grad()
@@ -205,8 +211,9 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
                     output.start_times[row][mask].cpu(),
                     output.end_times[row][mask].cpu(),
                     output.latents[row][mask].cpu() if arguments.latents else None,
+                    output.run_lengths[row][mask].cpu() if "run_lengths" in columns else None,
                 )
-        for (row, encoding, _), (ids, starts, ends, latents) in zip(pending, encoded, strict=True):
+        for (row, encoding, _), (ids, starts, ends, latents, lengths) in zip(pending, encoded, strict=True):
             columns["sample_id"].append(row["sample_id"])
             columns["encoding"].append(encoding)
             columns["label"].append(row["label"])
@@ -218,6 +225,8 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
                 columns["latents"].append(latents.flatten().numpy())
             if say is not None:
                 columns["explanation"].append(row["explanation"])
+            if lengths is not None:
+                columns["run_lengths"].append(lengths.numpy())
         pending.clear()
 
     for row in rows.with_format("numpy"):
@@ -256,6 +265,11 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
             flush()
     flush()
     return columns, skipped
+
+
+def merges_runs(config) -> bool:
+    """Whether an action model makes one token of equal ones that follow each other."""
+    return config.model_type == "vst" and config.quantize and config.merge_runs
 
 
 def collate(features: list[dict]) -> dict:

@@ -136,6 +136,7 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     """log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes)."""
     import numpy as np
     import torch
+    from action_sentences import words_of
     from tqdm.auto import tqdm
 
     continuous = model.config.injection_layer is not None
@@ -145,7 +146,8 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     for start in tqdm(range(0, len(order), batch_size), desc="scoring", disable=not state.is_main_process):
         chosen = order[start : start + batch_size]
         batch = rows.select(chosen)
-        inputs = processor(action_ids=batch["action_ids"], class_names=class_names, list_classes=list_classes)
+        words = [words_of(row, processor) for row in batch]
+        inputs = processor(action_ids=words, class_names=class_names, list_classes=list_classes)
         if continuous:
             inputs |= latents_of(batch, inputs["input_ids"], model.config)
         with torch.no_grad():

@@ -49,7 +49,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
     import numpy as np
     import torch
-    from action_sentences import load_action_sentences
+    from action_sentences import load_action_sentences, words_of
     from data_arguments import check_model_folder
     from evaluate_classifier import check_held_out, read_record, select_split
     from run_folder import RunFolder
@@ -73,7 +73,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     if arguments.sure_accuracy is not None:
         check_held_out(read_record(arguments.model))
         held_out = select_split(sentences, "held_out")
-        scores = class_log_probabilities(model, processor, held_out["action_ids"])
+        scores = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
         best = scores.max(dim=1)
         right = (best.indices == torch.tensor(held_out["label"])).tolist()
         threshold = abstention_threshold(best.values.exp().tolist(), right, arguments.sure_accuracy)
@@ -83,7 +83,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     metrics = faithfulness(
         model,
         processor,
-        [row["action_ids"] for row in chosen],
+        [words_of(row, processor) for row in chosen],
         num_tokens=arguments.num_reasons,
         seed=arguments.seed,
     )

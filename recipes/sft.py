@@ -57,6 +57,9 @@ class ActionSFTArguments:
         default=False,
         metadata={"help": "learn to describe, too: an example more for each sentence with an explanation"},
     )
+    run_lengths: bool = field(
+        default=False, metadata={"help": "write after each token how many equal ones became it, as a number"}
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate the loss on them"}
     )
@@ -138,6 +141,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         num_action_tokens=action_model.config.codebook_size,
         list_classes=arguments.list_classes,
         explains=arguments.explanations,
+        run_lengths=arguments.run_lengths,
         **instruction,
     )
     llm = load_language_model(
@@ -157,6 +161,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         class_names=class_names,
         train_action_embeddings=arguments.train_action_embeddings,
         injection_layer=arguments.injection_layer,
+        run_length_ids=processor.run_length_ids(),
     )
     model.requires_grad_(arguments.method == "full")
     model._freeze_own_weights()
@@ -225,6 +230,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
             "explanations": arguments.explanations,
+            "run_lengths": arguments.run_lengths,
             "learning_rate": training.learning_rate,
             "lr_scheduler_type": training.lr_scheduler_type.value,
             "warmup_steps": training.warmup_steps,
@@ -309,16 +315,17 @@ def lora_config(arguments: ActionSFTArguments, continuous: bool):
 
 def tokenize(rows, processor, text_config, continuous: bool):
     """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous."""
+    from action_sentences import words_of
+
     from action_llm.modeling_action_llm import check_context_length
 
     names = rows.features["label"].names
 
     def tokenize_row(row):
-        ids = row["action_ids"]
         if continuous:
-            prompt = processor.prompt(None, num_latents=len(ids))
+            prompt = processor.prompt(None, num_latents=len(row["action_ids"]))
         else:
-            prompt = processor.prompt(ids)
+            prompt = processor.prompt(words_of(row, processor))
         prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, names[row["label"]])
         check_context_length(len(prompt_ids) + len(label_ids), text_config)
         if continuous:
@@ -339,6 +346,8 @@ def tokenize(rows, processor, text_config, continuous: bool):
 
 def tokenize_explanations(rows, processor, text_config):
     """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
+    from action_sentences import words_of
+
     from action_llm.modeling_action_llm import check_context_length
 
     if "explanation" not in rows.features:
@@ -346,7 +355,7 @@ def tokenize_explanations(rows, processor, text_config):
     rows = rows.filter(bool, input_columns="explanation")
 
     def tokenize_row(row):
-        prompt = processor.prompt(row["action_ids"], to_explain=True)
+        prompt = processor.prompt(words_of(row, processor), to_explain=True)
         prompt_ids, said_ids = processor.encode_prompt_and_label(prompt, row["explanation"])
         check_context_length(len(prompt_ids) + len(said_ids), text_config)
         return {

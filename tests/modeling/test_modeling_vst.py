@@ -46,6 +46,7 @@ def test_runs_are_those_of_a_loop(data):
         assert merged.action_ids[row, :count].tolist() == [ids[row][run[0]] for run in runs]
         assert merged.start_times[row, :count].tolist() == [run[0] for run in runs]
         assert merged.end_times[row, :count].tolist() == [run[-1] + 1 for run in runs]
+        assert merged.run_lengths[row, :count].tolist() == [len(run) for run in runs]
         for place, run in enumerate(runs):
             torch.testing.assert_close(merged.latents[row, place], given.latents[row, run].mean(0))
             torch.testing.assert_close(merged.action_embeds[row, place], given.action_embeds[row, run[0]])

@@ -10,6 +10,7 @@ from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, WIDTH, tiny_backbone, ti
 from tiny_videos import tiny_video
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm.explanations import explain
 from action_llm.modeling_vst import VSTModel
 
 LOAD_ALONE = """
@@ -27,10 +28,10 @@ print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]]]))
 """
 
 
-def processor():
-    extractor = VideoFeatureExtractor(num_segments=4, frames_per_segment=2, height=32, width=32)
+def processor(num_segments=4, **settings):
+    extractor = VideoFeatureExtractor(num_segments=num_segments, frames_per_segment=2, height=32, width=32)
     return ActionLLMProcessor(
-        extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=NUM_ACTION_TOKENS
+        extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=NUM_ACTION_TOKENS, **settings
     )
 
 
@@ -57,6 +58,57 @@ def test_from_a_file_to_a_class(clip):
         written = model(**read(action_ids=[ids.tolist()]))
     torch.testing.assert_close(written.logits[0], outputs.logits[0], atol=1e-4, rtol=1e-4)
     assert int(model.most_likely_label(**read(clip))) == int(outputs.logits[0].argmax())
+
+
+def test_lengths_of_runs_as_numbers(clip, tmp_path):
+    """What the model writes by itself is what the processor writes of pairs; a token is left out with its number."""
+    read = processor(num_segments=12, run_lengths=True)
+    vst = tiny_vst(codebook_dim=WIDTH)
+    # Every segment gets one of two codes: runs, also longer than nine.
+    with torch.no_grad():
+        vst.quantizers[0].weight[2:] = 1e3
+    model = compose(vst, run_length_ids=read.run_length_ids())
+    assert read.prompt([(3, 2), (0, 11)]) == (
+        "Given a sequence of action tokens <act_3> 2<act_0> 11, please predict the corresponding action."
+    )
+    found = set()
+    for frames in (2, 5, 30):
+        (tmp_path / "other.mp4").write_bytes(tiny_video(frames))
+        with torch.no_grad():
+            outputs = model(**read(tmp_path / "other.mp4"))
+        mask = outputs.action_attention_mask[0].bool()
+        pairs = list(zip(outputs.action_ids[0][mask].tolist(), outputs.run_lengths[0][mask].tolist(), strict=True))
+        assert sum(length for _, length in pairs) == 12
+        found |= {length for _, length in pairs}
+        with torch.no_grad():
+            torch.testing.assert_close(model(**read(action_ids=[pairs])).logits, outputs.logits, atol=1e-4, rtol=1e-4)
+    assert max(found) > 1
+    one = explain(model, read, action_ids=[(3, 2), (0, 11), (5, 1)])
+    assert {(entry.place, entry.action_id) for entry in one.evidence} == {(0, 3), (1, 0), (2, 5)}
+    with torch.no_grad():
+        whole, without = (
+            model(**read(action_ids=[words])).logits[0].log_softmax(-1)
+            for words in ([(3, 2), (0, 11), (5, 1)], [(3, 2), (5, 1)])
+        )
+    contribution = next(entry.contribution for entry in one.evidence if entry.place == 1)
+    assert contribution == pytest.approx(float((whole - without)[int(whole.argmax())]), abs=1e-4)
+    model.save_pretrained(tmp_path / "saved")
+    read.save_pretrained(tmp_path / "saved")
+    again = ActionLLMProcessor.from_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        loaded = ActionLLMForClassification.from_pretrained(tmp_path / "saved")(**again(tmp_path / "other.mp4"))
+    assert torch.equal(loaded.logits, outputs.logits)
+
+
+def test_lengths_where_none_are_read_and_none_where_some_are():
+    plain, with_lengths = processor(), processor(run_lengths=True)
+    assert plain.run_length_ids() is None and len(with_lengths.run_length_ids()) == 4
+    with pytest.raises(ValueError, match=r"reads tokens without lengths, got \(3, 2\)"):
+        plain.prompt([(3, 2)])
+    with pytest.raises(ValueError, match="reads pairs of a token and the length of its run, got 3"):
+        with_lengths.prompt([3])
+    with pytest.raises(ValueError, match="the length of a run must be at least 1, got 0"):
+        with_lengths.prompt([(3, 0)])
 
 
 def test_direct_feature_projection(clip):

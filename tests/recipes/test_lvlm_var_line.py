@@ -321,6 +321,27 @@ def test_toyota_smarthome_as_video(backbone, llm, line, tmp_path):
     assert (result["dataset"], result["compared_by"]) == ("smarthome-cs-video", "mean_per_class")
 
 
+def test_lengths_of_runs_in_sentences(videos, features, tokenizer, line, tmp_path):
+    """LVLM-VAR, section 3.1, "temporal attributes": off by default."""
+    sentences = encode(tokenizer, features, tmp_path / "sentences")
+    rows = load_action_sentences(sentences)["test"]
+    assert [sum(one) for one in rows["run_lengths"]] == [6, 6]
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", run_lengths=True)
+    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    line.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2, num_reasons=1)
+    told = json.loads((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()[0])
+    loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
+    with torch.no_grad():
+        outputs = loaded(**processor(videos / "clip10.mp4"))
+    assert float(outputs.probabilities.max()) == pytest.approx(told["probability"], abs=1e-5)
+    assert outputs.run_lengths.sum() == 6
+    unmerged = train(features, line.llm, tmp_path / "vst", merge_runs=False)
+    other = encode(unmerged, features, tmp_path / "unmerged")
+    with pytest.raises(ValueError, match="run_lengths: the sentences have none"):
+        line.sft(unmerged, other, tmp_path / "not", run_lengths=True)
+
+
 @pytest.mark.parametrize("settings", [{"method": "none"}, {"lora_r": 2}, {"lora_r": 16}])
 def test_ablations_of_stage_two(features, tokenizer, line, tmp_path, settings):
     """LVLM-VAR, Table 2, "w/o LoRA", and the ranks of Table 6."""
