@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .token_lexicon import TokenEntry
+
 
 @dataclass(frozen=True)
 class TokenEvidence:
@@ -64,6 +66,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     unsure_below: float = 0.0,
     num_reasons: int = 3,
+    lexicon: Sequence[TokenEntry] | None = None,
     batch_size: int = 16,
 ) -> Explanation:
     """
@@ -76,6 +79,8 @@ def explain(
         class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
+        lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`): where no joints say what happened
+            during a token, the text names the classes that it occurs in most.
         batch_size (`int`): Sentences scored at a time.
 
     Raises:
@@ -110,7 +115,8 @@ def explain(
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
     evidence.sort(key=lambda one: -one.contribution)
     is_sure = probabilities[best] >= unsure_below
-    text = _text(names, probabilities, is_sure, evidence[:num_reasons], _narration(processor, recording))
+    events = _narration(processor, recording)
+    text = _text(names, probabilities, is_sure, evidence[:num_reasons], events, lexicon)
     return Explanation(
         names[best],
         probabilities[best],
@@ -261,7 +267,12 @@ def _narration(processor, recording) -> list:
 
 
 def _text(
-    names: Sequence[str], probabilities: Sequence[float], is_sure: bool, reasons: Sequence[TokenEvidence], events: list
+    names: Sequence[str],
+    probabilities: Sequence[float],
+    is_sure: bool,
+    reasons: Sequence[TokenEvidence],
+    events: list,
+    lexicon: Sequence[TokenEntry] | None,
 ) -> str:
     order = np.argsort(-np.asarray(probabilities), kind="stable")
     best = order[0]
@@ -285,7 +296,7 @@ def _text(
             groups.append((did, [one]))
     parts = []
     for did, some in groups:
-        words = " and ".join(f"<act_{one.action_id}>" for one in some)
+        words = " and ".join(f"<act_{one.action_id}>{'' if did else _meaning(one, lexicon)}" for one in some)
         when = (
             ""
             if np.isnan(some[0].start)
@@ -293,6 +304,12 @@ def _text(
         )
         parts.append(f"{words}{when}{f', when {did}' if did else ''}")
     return f"{said} What spoke for it most: {'; '.join(parts)}."
+
+
+def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
+    """The classes that a token occurs in most, in brackets, or nothing."""
+    classes = lexicon[token.action_id].classes if lexicon is not None else []
+    return f" (as in {' and '.join(name for name, _ in classes[:2])})" if classes else ""
 
 
 __all__ = [

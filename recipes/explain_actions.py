@@ -9,7 +9,7 @@ python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences ru
 For some recordings, spread over the split, what was recognised and the tokens that spoke for it with their times; of
 skeletons also what the body did then, and what it did in all (the narrator knows no actions): `explanations.jsonl`, and
 `index.html` with pictures. Over many more, faithfulness: how much of the probability goes when the named tokens are deleted,
-against as many others. Videos: `--dataset utd-mhad-video`.
+against as many others. Videos: `--dataset utd-mhad-video`, and `--lexicon` for what their tokens mean.
 
 The probability below which it says that it is not sure is `--unsure_below`, or chosen on the held-out training subjects with
 `--sure_accuracy`, which needs a recogniser that was trained without them (`--hold_out true`).
@@ -20,6 +20,7 @@ import json
 import logging
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from data_arguments import DataArguments
 
@@ -36,6 +37,10 @@ class ExplanationArguments:
     split: str = field(default="test", metadata={"help": "test, held_out or train"})
     count: int = field(default=10, metadata={"help": "recordings that are explained, spread over the split"})
     faithfulness_count: int = field(default=100, metadata={"help": "recordings over which faithfulness is measured"})
+    lexicon: str | None = field(
+        default=None,
+        metadata={"help": "folder that token_lexicon.py wrote: tokens of videos are named with their classes"},
+    )
     num_reasons: int = field(default=3, metadata={"help": "tokens that a reason names"})
     unsure_below: float = field(default=0.0, metadata={"help": "probability below which it is not sure"})
     sure_accuracy: float | None = field(
@@ -58,6 +63,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
     from action_llm.motion_narration import narrate
+    from action_llm.token_lexicon import TokenEntry
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.model)
@@ -89,6 +95,10 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     )
     logger.info("faithfulness: %s", metrics)
 
+    lexicon = None
+    if arguments.lexicon is not None:
+        content = json.loads(Path(arguments.lexicon, "lexicon.json").read_text(encoding="utf-8"))
+        lexicon = [TokenEntry(**entry) for entry in content]
     recordings = data.load("skeletons", "videos")["test" if arguments.split == "test" else "train"].with_format(
         "numpy"
     )
@@ -104,6 +114,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
                 recording if video is None else video,
                 unsure_below=threshold,
                 num_reasons=arguments.num_reasons,
+                lexicon=lexicon,
             )
             title = f"{names[row['label']]} (recognised: {one.label})"
             picture = f"{row['sample_id']}.png"

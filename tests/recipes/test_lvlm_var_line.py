@@ -167,7 +167,7 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     )
 
 
-def test_the_lexicon_shows_frames(videos, features, tokenizer, tmp_path):
+def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, tokenizer, line, tmp_path):
     import token_lexicon as recipe
     from matplotlib.image import imread
 
@@ -189,6 +189,18 @@ def test_the_lexicon_shows_frames(videos, features, tokenizer, tmp_path):
         with open_video(videos / f"{sample_id}.mp4") as video:
             expected = video.frames_at([(start + end) / 2], (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT))[0]
         np.testing.assert_allclose(strip[:, -recipe.FRAME_HEIGHT :, :3] * 255, expected, atol=1)
+    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    settings = {"count": 2, "faithfulness_count": 2, "num_reasons": 1, "lexicon": str(tmp_path / "lexicon")}
+    line.explain(model, sentences, tmp_path / "why", data, **settings)
+    told = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
+    for one in told:
+        named = [token for token in one["evidence"][:1] if token["contribution"] > 0]
+        for token in named:
+            classes = [name for name, _ in recipe.main(arguments)[token["action_id"]].classes[:2]]
+            said = f"<act_{token['action_id']}>" + (f" (as in {' and '.join(classes)})" if classes else " at")
+            assert said in one["text"]
+    assert any(" (as in " in one["text"] for one in told)
 
 
 def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
