@@ -10,7 +10,9 @@ python recipes/rating_sheets.py --study explanations --items ours=runs/mine/expl
 filled in by hand. `key.json` says which item is what: it stays with whoever leads the study, for `rating_report.py`.
 
 - `explanations`: does the label fit, and is the explanation coherent, accurate, helpful? A line of a file is a recording:
-  `sample_id`, `label` and the explanation, which a baseline may lack. What `explain_actions.py` writes serves as it is.
+  `sample_id`, `label` and the explanation, which a baseline may lack. What `explain_actions.py` writes serves as it is; of a
+  baseline the predictions.csv of `evaluate_classifier.py`, or of `baselines.py` with the column as its name
+  (`graph-0=runs/baselines/predictions.csv`).
 - `events`: is the description of what happens coherent and meaningful? Of each line, `sample_id` and the description, an event
   a line of text; beside ours that of the baseline (tokens of features at regular times).
 - `tokens`: do the moments at which a code occurs show the same? Codes are drawn evenly from those that occur in enough
@@ -22,6 +24,7 @@ once the label was judged. Equal arguments give equal files.
 """
 
 import base64
+import csv
 import hashlib
 import json
 import logging
@@ -165,6 +168,27 @@ def named_sources(items: list[str]) -> dict[str, Path]:
     return sources
 
 
+def read_predictions(path: Path, system: str) -> dict[str, dict]:
+    """Sample id → line, of a table of predictions: those of the column named as the system is, or of `prediction`."""
+    entries = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        column = system if system in (table.fieldnames or ()) else "prediction"
+        for name in ("sample_id", column):
+            if name not in (table.fieldnames or ()):
+                raise RatingFileError(
+                    path, 1, "header", ", ".join(table.fieldnames or ()), f"{name!r} among the columns"
+                )
+        for row in table:
+            if row["sample_id"] in entries:
+                found = f"{row['sample_id']!r} again"
+                raise RatingFileError(path, table.line_num, "sample_id", found, "a recording once")
+            if not (row[column] or "").strip():
+                raise RatingFileError(path, table.line_num, column, "nothing", "the name of a class")
+            entries[row["sample_id"]] = {"sample_id": row["sample_id"], "label": row[column]}
+    return entries
+
+
 def read_lines(path: Path, with_label: bool, text: str | None) -> dict[str, dict]:
     """Sample id → line. `RatingFileError` for lines that are none, a recording twice, and fields that are missing."""
     entries = {}
@@ -190,7 +214,10 @@ def text_items(sources: dict[str, Path], arguments: RatingSheetArguments) -> lis
 
     with_label = arguments.study == "explanations"
     lines = {
-        name: read_lines(path, with_label, None if with_label else arguments.text) for name, path in sources.items()
+        name: read_predictions(path, name)
+        if with_label and path.suffix == ".csv"
+        else read_lines(path, with_label, None if with_label else arguments.text)
+        for name, path in sources.items()
     }
     if not any(entry.get(arguments.text) for entries in lines.values() for entry in entries.values()):
         raise ValueError(f"no line of {', '.join(map(str, sources.values()))} has {arguments.text!r}.")

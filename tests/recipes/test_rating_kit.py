@@ -66,6 +66,29 @@ def made(lines, data, tmp_path_factory):
     return folder, explanations(lines, data, folder)
 
 
+@pytest.mark.parametrize("column", ["prediction", "graph-0"])
+def test_a_baseline_is_a_table_of_predictions(lines, data, sample_ids, tmp_path, column):
+    table = "\n".join(
+        [f"sample_id,label,{column}", *(f"{one},{SECRET},theirs {n}" for n, one in enumerate(sample_ids))]
+    )
+    (tmp_path / "predictions.csv").write_text(table + "\n")
+    items = [f"{lines}/{OURS}.jsonl", f"graph-0={tmp_path}/predictions.csv"]
+    key = explanations(lines, data, tmp_path / "study", items=items, raters=1)
+    of_baseline = [item for item in key["items"].values() if item["system"] == "graph-0"]
+    assert {(one["subject"], one["label"]) for one in of_baseline} == {
+        (sample_id, f"theirs {number}") for number, sample_id in enumerate(sample_ids)
+    }
+    assert all(one["asked"] == ["agreement"] for one in of_baseline)
+    for text, message in (
+        ("sample_id,label\na,b\n", r"line 1, header: expected 'prediction' among the columns, found sample_id, label"),
+        (f"sample_id,{column}\na,b\na,c\n", "line 3, sample_id: expected a recording once, found 'a' again"),
+        (f"sample_id,{column}\na,\n", "line 2, .*: expected the name of a class, found nothing"),
+    ):
+        (tmp_path / "predictions.csv").write_text(text)
+        with pytest.raises(RatingFileError, match=message):
+            explanations(lines, data, tmp_path / "bad", items=items)
+
+
 def page(folder, number=1):
     """What the page of a rater knows."""
     text = (folder / "sheets" / f"rater_{number:02d}.html").read_text()
