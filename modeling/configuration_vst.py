@@ -23,7 +23,8 @@ class VSTConfig(PreTrainedConfig):
             Configuration of the visual encoder: any transformers model of pictures (Swin V2; ResNet-50, Table 2) or of
             clips (VideoMAE, V-JEPA 2).
         freeze_backbone (`bool`, defaults to `True`):
-            Whether the visual encoder stays as it is.
+            Whether the visual encoder stays as it is. The recipes of this project read features that were computed once, so
+            they leave it as it is; to tune it, train the model on `pixel_values`.
         feature_size (`int`, defaults to 768):
             Width of the visual encoder's features.
         hidden_size (`int`, defaults to 512), num_layers (`int`, defaults to 2), num_heads (`int`, defaults to 8),

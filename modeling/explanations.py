@@ -75,7 +75,7 @@ def explain(
     Args:
         model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): as trained together.
         recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` (as
-            [`~ActionLLMProcessor.prompt`] takes them) and their `times`.
+            [`~ActionLLMProcessor.prompt`] takes them) and their `times`; a recording beside them is narrated, and not encoded.
         class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
@@ -182,12 +182,12 @@ def faithfulness(
 ) -> dict[str, float]:
     """
     Whether the tokens that explanations name are those that the decision hangs on: the probability of the label after they
-    are deleted, against that after as many others, drawn at random, are.
+    are deleted, against that after as many others, drawn at random, are. Only tokens that spoke for the label are named.
 
     Args:
         sentences (`Sequence[Sequence[int]]`): Action sentences, see [`~ActionLLMProcessor.prompt`]; those of fewer than
-            `2 * num_tokens` tokens are left out.
-        num_tokens (`int`): Tokens to delete.
+            `2 * num_tokens` tokens are left out, and those of which no token spoke for the label.
+        num_tokens (`int`): Tokens that an explanation names, at most.
         seed (`int`): Of the draw.
 
     Returns:
@@ -195,7 +195,7 @@ def faithfulness(
         more the named tokens carry; `sentences`, how many were scored.
 
     Raises:
-        ValueError: No sentence is long enough.
+        ValueError: No sentence is long enough, or explained.
     """
     generator = np.random.default_rng(seed)
     long_enough = [list(one) for one in sentences if len(one) >= 2 * num_tokens]
@@ -204,12 +204,16 @@ def faithfulness(
     whole, shorter, labels = [], [], []
     for sentence in long_enough:
         found = explain(model, processor, action_ids=sentence, class_names=class_names, batch_size=batch_size)
-        named = [one.place for one in found.evidence[:num_tokens]]
-        others = generator.permutation([place for place in range(len(sentence)) if place not in named])[:num_tokens]
+        named = [one.place for one in found.evidence[:num_tokens] if one.contribution > 0]
+        if not named:
+            continue
+        others = generator.permutation([place for place in range(len(sentence)) if place not in named])[: len(named)]
         for deleted in (named, others.tolist()):
             shorter.append([token for place, token in enumerate(sentence) if place not in deleted])
         whole.append(found.probability)
         labels.append(list(found.probabilities).index(found.label))
+    if not labels:
+        raise ValueError(f"in none of {len(long_enough)} sentences a token spoke for the label.")
     scored = class_log_probabilities(model, processor, shorter, class_names, batch_size).exp()
     index = torch.tensor(labels).repeat_interleave(2)[:, None]
     named, others = scored.gather(1, index).view(-1, 2).mean(0).tolist()
@@ -218,7 +222,7 @@ def faithfulness(
         "without_named": named,
         "without_others": others,
         "difference": others - named,
-        "sentences": len(long_enough),
+        "sentences": len(labels),
     }
 
 
@@ -272,7 +276,7 @@ def _text(
     is_sure: bool,
     reasons: Sequence[TokenEvidence],
     events: list,
-    lexicon: Sequence[TokenEntry] | None,
+    lexicon: Sequence[TokenEntry] | None = None,
 ) -> str:
     order = np.argsort(-np.asarray(probabilities), kind="stable")
     best = order[0]

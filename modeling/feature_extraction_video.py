@@ -103,7 +103,8 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             recordings: Each a file or what is open for reading bytes, a folder of pictures whose names end in numbers, or an
                 array of frames (see `open_video`).
             augment: Vary the videos at random for training, by the `augment_` settings: the same for all frames of one.
-            seed: With `augment`. What comes out depends on the video and on this, not on the rest of the batch.
+            seed: With `augment`. What comes out depends on this and on the video (the name of its file, the first picture of
+                an array), not on the rest of the batch.
             return_tensors: "pt" or "np" give padded batches; None gives lists of arrays, not padded.
 
         Returns:
@@ -145,8 +146,10 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             info = video.info
             generator = None
             if seed is not None:
-                mark = f"{info}" if isinstance(recording, np.ndarray) else os.path.basename(video.path)
-                generator = np.random.default_rng([seed, zlib.crc32(mark.encode())])
+                # An array has no name: its first picture stands for it.
+                is_array = isinstance(recording, np.ndarray)
+                mark = recording[:1].tobytes() if is_array else os.path.basename(video.path).encode()
+                generator = np.random.default_rng([seed, zlib.crc32(mark)])
             times, rate = self._times(info.seconds, generator)
             if len(times) > info.num_frames:
                 warnings.warn(
@@ -154,7 +157,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                     f"{len(times) // self.frames_per_segment} segments: frames are repeated",
                     stacklevel=3,
                 )
-            size, crop = self._geometry(info, generator)
+            size, crop = self._geometry(video, generator)
             frames = video.frames_at(times, size)
         frames = self._cut(frames, crop)
         values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
@@ -177,14 +180,15 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             within += self.augment_time * generator.uniform(-0.5, 0.5, parts)
         return (np.arange(parts) + within) * (seconds / parts), count / seconds
 
-    def _geometry(self, info, generator) -> tuple[tuple[int, int], tuple[float, float]]:
+    def _geometry(self, video, generator) -> tuple[tuple[int, int], tuple[float, float]]:
         """The size that pictures are scaled to, and where in what is too much of it the part begins that is kept."""
         zoom = 1.0 if generator is None else np.exp(generator.uniform(0, 1) * np.log1p(self.augment_scale))
         height, width = self.height * zoom, self.width * zoom
         if self.fit != "squash":
-            ratios = (height / info.height, width / info.width)
+            own_height, own_width = video.picture_size()
+            ratios = (height / own_height, width / own_width)
             scale = max(ratios) if self.fit == "crop" else min(ratios)
-            height, width = info.height * scale, info.width * scale
+            height, width = own_height * scale, own_width * scale
         place = (0.5, 0.5) if generator is None else tuple(generator.uniform(0, 1, 2).tolist())
         return (max(1, round(height)), max(1, round(width))), place
 

@@ -74,6 +74,8 @@ def without_eyes(model: PreTrainedModel) -> PreTrainedModel:
     """
     The text decoder and the head of an image-text-to-text model; the weights are not copied, and those of what sees can go.
 
+    So can the projector between the two: action tokens are learnt in the space of the words, not in that of the pictures.
+
     Raises:
         ValueError: the model has no decoder of text with a head.
     """

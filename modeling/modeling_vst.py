@@ -75,7 +75,9 @@ class VisualEncoder(nn.Module):
         if self.config.backbone_config.model_type in CLIP_BACKBONES:
             clips = pixel_values.flatten(0, 1)
             name = "pixel_values_videos" if self.backbone.main_input_name == "pixel_values_videos" else "pixel_values"
-            features, views = self.backbone(**{name: clips}).last_hidden_state.mean(dim=1), 1
+            # V-JEPA 2 would guess what is hidden, too.
+            options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
+            features, views = self.backbone(**{name: clips}, **options).last_hidden_state.mean(dim=1), 1
         else:
             outputs = self.backbone(pixel_values=pixel_values.flatten(0, 2))
             features, views = getattr(outputs, "pooler_output", None), frames
@@ -354,7 +356,7 @@ class VSTModel(VSTPreTrainedModel):
             raise ValueError(f"a segment is {roles} tokens, got {action_embeds.shape[1]}.")
         states = action_embeds.reshape(len(action_embeds), -1, roles * self.config.codebook_dim) / self.scale
         mask = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask[:, ::roles]
-        return self.standardisation.inverse(self.decoder(states, mask)) * mask[..., None]
+        return self.standardisation.inverse(self._reconstruct(states, mask)) * mask[..., None]
 
     def forward(
         self,
@@ -400,7 +402,7 @@ class VSTModel(VSTPreTrainedModel):
             # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
             codes = torch.zeros_like(latents).masked_scatter(valid[..., None, None], codes.detach())
             read = latents + (codes - latents).detach()
-        reconstruction = self.decoder(read.flatten(2) / self.scale, mask)
+        reconstruction = self._reconstruct(read.flatten(2) / self.scale, mask)
         # The features are the target, not what is to move: also where the visual encoder is trained.
         terms["reconstruction_loss"] = F.mse_loss(reconstruction[valid], states.detach()[valid])
         loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
@@ -442,6 +444,10 @@ class VSTModel(VSTPreTrainedModel):
         latents = self.temporal_attention(states.to(self.temporal_attention.input.weight.dtype), mask).float()
         latents = latents.view(*mask.shape, self.config.num_roles, -1)
         return F.rms_norm(latents, latents.shape[-1:]) * self.scale
+
+    def _reconstruct(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Codes of norm root dim (batch_size, num_segments, roles * dim) → standardised features, float32."""
+        return self.decoder(states.to(self.decoder.input.weight.dtype), mask).float()
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (N, roles, dim) → ids (N, roles) among all tokens, codes (N, roles, dim), usage (codebook_size,)."""

@@ -103,6 +103,10 @@ class _Frames:
     def close(self):
         """Nothing is open."""
 
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the pictures, turned upright."""
+        return self.info.height, self.info.width
+
 
 def _scaled(frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
     """uint8 (H, W, 3), turned upright and scaled to `size` (height, width)."""
@@ -129,6 +133,7 @@ class VideoFile(_Frames):
         is_open = hasattr(file, "read")
         self.path = str(getattr(file, "name", "stream") if is_open else os.fspath(file))
         if is_open:
+            file.seek(0)
             is_empty = not file.read(1)
             file.seek(0)
         else:
@@ -172,6 +177,10 @@ class VideoFile(_Frames):
 
     def close(self):
         self._container.close()
+
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the pictures, turned upright, which the first frame says."""
+        return self.frames_at([0.0]).shape[1:3]
 
     def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
         """The pictures that are on screen at some times.

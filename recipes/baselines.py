@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import KINDS, DataArguments, recordings_fingerprint
+from data_arguments import KINDS, DataArguments
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +161,7 @@ def identity(arguments: BaselineArguments, data: DataArguments, dataset) -> dict
         del settings[name]
     if arguments.sentences is not None:
         settings["sentences"] = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
-    if data.dataset == "features":
-        settings["features"] = json.loads(Path(data.data_dir, "identity.json").read_text(encoding="utf-8"))
-    return {**settings, "dataset": data.dataset, "recordings": recordings_fingerprint(dataset)}
+    return {**settings, "dataset": data.dataset, **data.identity(dataset)}
 
 
 def evaluate(method: str, seed: int, examples, num_classes: int, arguments: BaselineArguments):

@@ -49,11 +49,18 @@ class DataArguments:
         """The data set that recordings are of, also where features of them are read."""
         return self.features_record()["dataset"] if self.dataset == "features" else self.dataset
 
-    def features_record(self) -> dict | None:
-        """What `extract_features.py` says of the features, where those are what is read."""
+    def features_record(self, name: str = "record.json") -> dict | None:
+        """What `extract_features.py` says of the features, where those are what is read; None of other data."""
         if self.dataset != "features":
             return None
-        return json.loads(Path(self.data_dir, "record.json").read_text(encoding="utf-8"))
+        return json.loads(Path(self.data_dir, name).read_text(encoding="utf-8"))
+
+    def identity(self, dataset) -> dict:
+        """What tells these recordings, and these features of them, from others; for `RunFolder.check_identity`."""
+        found = {"recordings": recordings_fingerprint(dataset)}
+        if self.dataset == "features":
+            found["features"] = self.features_record("identity.json")
+        return found
 
 
 def check_model_folder(path: str):

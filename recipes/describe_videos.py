@@ -56,7 +56,7 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     names = rows.features["label"].names
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    known = _described(output)
+    known = _described(output, {"model": _name(arguments), "frames": arguments.frames})
     wanted = [row for row in rows if row["sample_id"] not in known][: arguments.limit]
     if not wanted:
         logger.info("all %d clips are described in %s", len(rows), output)
@@ -96,15 +96,28 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     return len(wanted) - skipped
 
 
-def _described(path: Path) -> set[str]:
-    """Sample ids that the file has; a last line that a kill has left half is cut off."""
+def _described(path: Path, made: dict) -> set[str]:
+    """Sample ids that the file has; a last line that a kill has left half is cut off.
+
+    Raises:
+        ValueError: lines that another model has written, or from other pictures.
+    """
     if not path.is_file():
         return set()
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         path.write_bytes(whole)
-    return {json.loads(line)["sample_id"] for line in whole.decode("utf-8").splitlines()}
+    known = set()
+    for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
+        entry = json.loads(line)
+        for name, value in made.items():
+            if entry[name] != value:
+                raise ValueError(
+                    f"{path}, line {number}, {name}: expected {value!r}, found {entry[name]!r}: choose another file."
+                )
+        known.add(entry["sample_id"])
+    return known
 
 
 def _prompt(processor, text: str, pictures: int) -> str:

@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, recordings_fingerprint
+from data_arguments import DataArguments, check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,13 @@ def main(arguments: EncodingArguments, data: DataArguments):
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    check_features(data, model, extractor)
     say = explanations(arguments.explanations)
+    if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
+        raise ValueError(
+            "augment_mirror swaps left and right, of which the narrator speaks: train the action model with augment_mirror 0, "
+            "or set --encodings 1."
+        )
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
         # Whoever reads the sentences can read the recordings in the same way.
@@ -150,6 +156,22 @@ def main(arguments: EncodingArguments, data: DataArguments):
     if model.config.quantize:
         write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
         logger.info("What the sentences are like: %s", run.path / "tokens.md")
+
+
+def check_features(data: DataArguments, model, extractor):
+    """Raises `ValueError` for features that another visual encoder made than the action model's, or that it made otherwise."""
+    made = data.features_record("identity.json")
+    if made is None:
+        return
+    own, settings = json.loads(extractor.to_json_string()), made["extractor"]
+    differ = sorted(name for name in {*own, *settings} - {"auto_map"} if own.get(name) != settings.get(name))
+    if weights_fingerprint(model.visual_encoder.backbone) != made["backbone"]:
+        differ.append("visual encoder")
+    if differ:
+        raise ValueError(
+            f"the features in {data.data_dir} are not those of the action model, which was trained with another "
+            f"{', '.join(differ)}."
+        )
 
 
 def explanations(source: str | None):
@@ -303,7 +325,7 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
     """What decides the content of the shards: shards of another run are not gone on with."""
     return {
         "dataset": data.protocol(),
-        "recordings": recordings_fingerprint(dataset),
+        **data.identity(dataset),
         "encodings": arguments.encodings,
         "latents": arguments.latents,
         # Of a file, what it says and not where it lies.
@@ -311,7 +333,7 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
         if arguments.explanations in (None, "narrator")
         else stable_seed(Path(arguments.explanations).read_bytes()),
         "seed": arguments.seed,
-        "features": stable_seed(extractor.to_json_string()),
+        "extractor": stable_seed(extractor.to_json_string()),
         "weights": weights_fingerprint(model),
     }
 
@@ -320,10 +342,13 @@ def weights_fingerprint(model) -> str:
     """A number that tells the weights of one action model from those of another, on every device."""
     import hashlib
 
+    import torch
+
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        # Of every dtype, those that NumPy does not have as well.
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

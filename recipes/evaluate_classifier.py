@@ -55,11 +55,9 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from accelerate.utils import gather_object
     from action_sentences import load_action_sentences
     from data_arguments import check_model_folder
-    from encode_actions import weights_fingerprint
     from run_folder import RunFolder, describe_hardware
-    from sft import quantization
 
-    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm import ActionLLMProcessor
     from action_llm_datasets.atomic_files import write_atomically
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
@@ -71,7 +69,6 @@ def main(arguments: EvaluationArguments) -> dict | None:
     class_names = rows.features["label"].names
     record = read_record(arguments.model)
     identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
-    check_dataset(record, identity["dataset"])
     if arguments.split == "held_out":
         check_held_out(record)
     if arguments.unseen:
@@ -82,15 +79,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
             f"{arguments.sentences} has {len(class_names)} ({', '.join(class_names[:3])}, …): for classes that it was not "
             "trained on, set --unseen true."
         )
-    options = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
-    # An adapter is evaluated on the language model that it was trained on: in 4 bit, if it was in 4 bit.
-    options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
-    dtype = arguments.dtype or record.get("dtype", "auto")
-    model = ActionLLMForClassification.from_pretrained(arguments.model, dtype=dtype, **options).eval()
-    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
-        raise ValueError(f"{arguments.sentences} was not written by the action model of {arguments.model}.")
-    if not getattr(model, "is_quantized", False):
-        model = model.to(state.device)
+    model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
 
     list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
     if arguments.list_classes is None and not arguments.unseen:
@@ -117,6 +106,38 @@ def main(arguments: EvaluationArguments) -> dict | None:
     )
     logger.info("%s", describe(metrics))
     return metrics
+
+
+def load_recogniser(path: str, identity: dict, device, dtype: str | None = None, attention: str | None = None):
+    """The recogniser that was trained on certain sentences, as it was trained.
+
+    Args:
+        path: folder or repository of an ActionLLM.
+        identity: of the sentences that it is to read.
+        device: where it goes.
+        dtype, attention: other than those of its training.
+
+    Raises:
+        ValueError: the sentences are of another action model or protocol, or a stage of it was trained on another protocol of
+            the data set.
+    """
+    import torch
+    from encode_actions import weights_fingerprint
+    from sft import quantization
+
+    from action_llm import ActionLLMForClassification
+
+    record = read_record(path)
+    check_dataset(record, identity["dataset"])
+    options = {} if attention is None else {"attn_implementation": attention}
+    # An adapter is evaluated on the language model that it was trained on: in 4 bit, if it was in 4 bit.
+    options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
+    model = ActionLLMForClassification.from_pretrained(
+        path, dtype=dtype or record.get("dtype", "auto"), **options
+    ).eval()
+    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
+        raise ValueError(f"the sentences were not written by the action model of {path}.")
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def select_split(sentences, split: str):
@@ -272,10 +293,26 @@ def read_record(model: str) -> dict:
 
 
 def check_dataset(record: dict, dataset: str):
-    """Raises `ValueError` for sentences of another protocol: its test recordings may be the model's training recordings."""
+    """Raises `ValueError` for sentences of another protocol: its test recordings may be the model's training recordings.
+
+    So may they be those of another stage: a visual encoder, or an action model, of another protocol of the same data set.
+    """
+    from action_llm_datasets.load import PROTOCOLS
+
     trained_on = record.get("sentences", {}).get("dataset", dataset)
     if trained_on != dataset:
         raise ValueError(f"the model was trained on {trained_on}, the sentences are of {dataset}.")
+
+    def protocol(name: str) -> str:
+        return name.removesuffix("-with-skeletons")
+
+    for stage, part in stages_of(record).items():
+        other = part.get("dataset", dataset)
+        same_builder = other in PROTOCOLS and dataset in PROTOCOLS and PROTOCOLS[other][0] is PROTOCOLS[dataset][0]
+        if same_builder and protocol(other) != protocol(dataset):
+            raise ValueError(
+                f"the {stage} was trained on {other}: its training recordings may be test recordings of {dataset}."
+            )
 
 
 def stages_of(record: dict) -> dict[str, dict]:

@@ -50,6 +50,8 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
     Raises:
         ValueError: nothing to train on or nothing to evaluate.
     """
+    from action_llm_datasets.building import UNREADABLE
+
     examples = Examples()
     if kind == "skeletons":
         examples.extractor = _skeleton_extractor(dataset["train"], sentences)
@@ -82,7 +84,7 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
                         examples.train.append(sequence)
                         examples.train_labels.append(label)
                         examples.train_versions.append(version)
-            except ValueError as error:
+            except (ValueError, *UNREADABLE) as error:
                 examples.skipped.append({"sample_id": name, "reason": str(error)})
     if not examples.train or not examples.evaluation:
         raise ValueError(

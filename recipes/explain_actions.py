@@ -52,15 +52,14 @@ class ExplanationArguments:
 
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
-    import numpy as np
     import torch
     from action_sentences import load_action_sentences, words_of
     from data_arguments import check_model_folder
-    from evaluate_classifier import check_held_out, read_record, select_split
-    from run_folder import RunFolder
+    from evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
+    from run_folder import RunFolder, without_nan
     from tqdm.auto import tqdm
 
-    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm import ActionLLMProcessor
     from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
     from action_llm.motion_narration import narrate
     from action_llm.token_lexicon import TokenEntry
@@ -69,7 +68,8 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = ActionLLMForClassification.from_pretrained(arguments.model).eval().to(device)
+    identity = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
+    model = load_recogniser(arguments.model, identity, device)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     sentences = load_action_sentences(arguments.sentences)
     rows = select_split(sentences, arguments.split)
@@ -85,15 +85,13 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
         threshold = abstention_threshold(best.values.exp().tolist(), right, arguments.sure_accuracy)
         logger.info("Sure from a probability of %.3f on, chosen on %d held-out recordings", threshold, len(held_out))
 
-    chosen = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, arguments.faithfulness_count).round()]
-    metrics = faithfulness(
-        model,
-        processor,
-        [words_of(row, processor) for row in chosen],
-        num_tokens=arguments.num_reasons,
-        seed=arguments.seed,
-    )
-    logger.info("faithfulness: %s", metrics)
+    words = [words_of(rows[index], processor) for index in spread(len(rows), arguments.faithfulness_count)]
+    metrics = {"sentences": 0, "whole": None, "without_named": None, "without_others": None, "difference": None}
+    try:
+        metrics = faithfulness(model, processor, words, num_tokens=arguments.num_reasons, seed=arguments.seed)
+        logger.info("faithfulness: %s", metrics)
+    except ValueError as error:  # short sentences are no reason not to explain
+        logger.warning("faithfulness was not measured: %s", error)
 
     lexicon = None
     if arguments.lexicon is not None:
@@ -104,14 +102,16 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     )
     places = {name: index for index, name in enumerate(recordings["sample_id"])}
     found, sections = [], []
-    for index in tqdm(np.linspace(0, len(rows) - 1, arguments.count).round().astype(int).tolist(), desc="explaining"):
+    for index in tqdm(spread(len(rows), arguments.count), desc="explaining"):
         row = rows[index]
         recording = recordings[places[row["sample_id"]]]
         with source(data.data_dir, recording) as video:
             one = explain(
                 model,
                 processor,
-                recording if video is None else video,
+                recording if video is None else None,
+                action_ids=words_of(row, processor),
+                times=list(zip(row["start_times"], row["end_times"], strict=True)),
                 unsure_below=threshold,
                 num_reasons=arguments.num_reasons,
                 lexicon=lexicon,
@@ -128,9 +128,16 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     lines = [json.dumps(entry, ensure_ascii=False) for entry in found]
     write_atomically(run.path / "explanations.jsonl", "\n".join(lines) + "\n")
     metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
-    write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_atomically(run.path / "metrics.json", json.dumps(without_nan(metrics), indent=1) + "\n")
     write_atomically(run.path / "index.html", _page(sections, metrics))
     return metrics
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` of the places 0 to `total` − 1, each once, at equal distances."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist()
 
 
 def source(data_dir: str, recording: dict):
@@ -182,11 +189,13 @@ def _section(entry: dict, picture: str) -> str:
 
 
 def _page(sections: list[str], metrics: dict) -> str:
-    measured = (
-        f"Over {metrics['sentences']} recordings, the recognised class has a probability of {metrics['whole']:.0%} on average, "
-        f"{metrics['without_named']:.0%} after the {metrics['num_tokens']} named tokens are deleted, and "
-        f"{metrics['without_others']:.0%} after as many others are."
-    )
+    measured = "Whether the reasons can be believed was not measured: no sentence was long enough."
+    if metrics["sentences"]:
+        measured = (
+            f"Over {metrics['sentences']} recordings, the recognised class has a probability of {metrics['whole']:.0%} on "
+            f"average, {metrics['without_named']:.0%} after the tokens that are named (at most {metrics['num_tokens']}) are "
+            f"deleted, and {metrics['without_others']:.0%} after as many others are."
+        )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>
 <style>

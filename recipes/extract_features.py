@@ -16,6 +16,8 @@ import dataclasses
 import json
 import logging
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,9 @@ def _of_the_backbone(parameter):
         kind = int | None
     elif parameter.name in ("image_mean", "image_std"):
         kind = list[float] | None
+    elif parameter.name == "frames_per_segment":
+        help_text = "by default 2, and as many as it was made for where the backbone reads clips"
+        return parameter.name, int | None, field(default=None, metadata={"help": help_text})
     else:
         return None
     return parameter.name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
@@ -72,12 +77,16 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
-    backbone = AutoModel.from_pretrained(arguments.backbone, revision=arguments.backbone_revision or "main")
+    # Features, and all that is trained on them, are float32, whatever the weights were saved in.
+    backbone = AutoModel.from_pretrained(
+        arguments.backbone, revision=arguments.backbone_revision or "main", dtype=torch.float32
+    )
+    commit = getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
     model = VSTModel.from_backbone(backbone, quantize=False, direct=True).eval().to(state.device)
-    run = RunFolder(arguments.output_dir)
+    run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
     if state.is_main_process:
         identity = {
             "dataset": data.dataset,
@@ -90,6 +99,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         run.check_identity(identity)
         extractor.save_pretrained(run.path)
         backbone.save_pretrained(run.path / "backbone")
+        if trained.is_file():  # whoever takes the encoder from here finds what it was trained on
+            write_atomically(run.path / "backbone" / "record.json", trained.read_text(encoding="utf-8"))
     state.wait_for_everyone()
 
     videos_per_shard, summary, all_skipped = 128, {}, []
@@ -98,14 +109,18 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         columns = feature_columns(rows.features["label"])
         versions = arguments.versions if split == "train" else 1
         mine = range(state.process_index, count, state.num_processes)
-        for index in tqdm(mine, desc=f"features of {split}", unit="shard", disable=not state.is_main_process):
-            path = shard_path(run.path, split, index, count)
-            if path.is_file():
-                continue
-            shard = rows.select(range(index * videos_per_shard, min((index + 1) * videos_per_shard, len(rows))))
-            content, skipped = extract(model, extractor, shard, data.data_dir, versions, arguments)
-            write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
-            write_shard(path, content, columns)
+        missing = [index for index in mine if not shard_path(run.path, split, index, count).is_file()]
+        shards = [
+            rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
+        ]
+        with tqdm(
+            desc=f"features of {split}", unit="video", total=sum(map(len, shards)), disable=not state.is_main_process
+        ) as progress:
+            for index, shard in zip(missing, shards, strict=True):
+                path = shard_path(run.path, split, index, count)
+                content, skipped = extract(model, extractor, shard, data.data_dir, versions, arguments, progress)
+                write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
+                write_shard(path, content, columns)
     state.wait_for_everyone()
     if not state.is_main_process:
         return
@@ -119,13 +134,12 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
-    trained = Path(arguments.backbone, "record.json")
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,
         training_classes=dataset["train"].features["label"].names,
         backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
-        backbone_revision=arguments.backbone_revision,
+        backbone_revision=commit,
         backbone_training=json.loads(trained.read_text(encoding="utf-8")) if trained.is_file() else None,
         versions=arguments.versions,
         splits=summary,
@@ -135,6 +149,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
 def video_settings(backbone: str, revision: str | None, config, reading) -> dict:
     """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
     from transformers import BaseImageProcessor
+
+    from action_llm.configuration_vst import CLIP_BACKBONES
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
     own = {}
@@ -149,18 +165,15 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     if size is not None:
         height, width = size if isinstance(size, list | tuple) else (size, size)
         own |= {"height": height, "width": width}
+    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    if config.model_type in CLIP_BACKBONES and frames is not None:
+        own["frames_per_segment"] = frames
     return own | settings
 
 
-def extract(
-    model, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments
-) -> tuple[dict, list[dict]]:
+def extract(model, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
     """Columns of a shard, and what was skipped with the reason."""
     import torch
-    from encode_actions import stable_seed
-
-    from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
 
     names = ("sample_id", "version", "label", "held_out", "features", "shape", "frame_rate")
     columns = {name: [] for name in names}
@@ -169,34 +182,66 @@ def extract(
     def flush():
         if not pending:
             return
-        pixels = torch.cat([features["pixel_values"] for _, _, features in pending])
+        pixels = torch.cat([inputs["pixel_values"] for _, _, inputs in pending])
         with torch.no_grad():
             made = model.features(pixels.to(model.device)).cpu()
-        for (row, version, features), one in zip(pending, made, strict=True):
+        for (row, version, inputs), one in zip(pending, made, strict=True):
             for name in ("sample_id", "label", "held_out"):
                 columns[name].append(row[name])
             columns["version"].append(version)
             columns["features"].append(one.flatten().numpy())
             columns["shape"].append(list(one.shape))
-            columns["frame_rate"].append(float(features["frame_rate"][0]))
+            columns["frame_rate"].append(float(inputs["frame_rate"][0]))
         pending.clear()
 
-    for row in rows:
-        try:
-            for version in range(versions):
-                seed = stable_seed(arguments.seed, row["sample_id"], version)
-                with open_source(data_dir, row["video"]) as video:
-                    features = extractor(video, augment=version > 0, seed=seed)
-                # Of different numbers of segments no batch is made.
-                if pending and features["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
-                    flush()
-                pending.append((row, version, features))
-        except (VideoFileError, *UNREADABLE) as error:
-            skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
+    def read(row):
+        return read_versions(row, data_dir, extractor, versions, arguments.seed)
+
+    for row, found in ahead(read, rows, extractor.decode_threads):
+        progress.update()
+        if isinstance(found, str):
+            skipped.append({"sample_id": row["sample_id"], "reason": found})
+            continue
+        for version, inputs in enumerate(found):
+            # Of different numbers of segments no batch is made.
+            if pending and inputs["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
+                flush()
+            pending.append((row, version, inputs))
         if len(pending) >= arguments.batch_size:
             flush()
     flush()
     return columns, skipped
+
+
+def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
+    """All versions of a video as the visual encoder sees them, or why there are none."""
+    from encode_actions import stable_seed
+
+    from action_llm.video_files import VideoFileError
+    from action_llm_datasets.building import UNREADABLE, open_source
+
+    found = []
+    try:
+        for version in range(versions):
+            with open_source(data_dir, row["video"]) as video:
+                augmentation = stable_seed(seed, row["sample_id"], version)
+                found.append(extractor(video, augment=version > 0, seed=augmentation))
+    except (VideoFileError, *UNREADABLE) as error:
+        return str(error)
+    return found
+
+
+def ahead(read, rows, threads: int):
+    """Rows with what `read` makes of them, in order; `threads` of them are read while others are waited for."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for row in rows:
+            waiting.append((row, pool.submit(read, row)))
+            if len(waiting) > threads:
+                row, made = waiting.popleft()
+                yield row, made.result()
+        for row, made in waiting:
+            yield row, made.result()
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class VideoRecogniser(nn.Module):
 
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
     import transformers
-    from data_arguments import recordings_fingerprint, without_held_out
+    from data_arguments import without_held_out
     from run_folder import JsonLinesCallback, RunFolder
 
     from action_llm import VideoFeatureExtractor
@@ -142,7 +142,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     run.save_config(arguments, data, reading, training)
     dataset = data.load("videos")
     if training.process_index == 0:
-        run.check_identity({"recordings": recordings_fingerprint(dataset)})
+        run.check_identity(data.identity(dataset))
     if run.finished:
         logger.info("%s is finished", run.path)
         return

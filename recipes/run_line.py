@@ -70,7 +70,12 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     def settings(stage: str) -> dict:
         path = getattr(arguments, f"{stage}_config")
         path = path or CONFIGS / ("lvlm_var" if videos else "llm_ar") / f"utd_mhad_{stage}.yaml"
-        return {**yaml.safe_load(Path(path).read_text(encoding="utf-8")), **common}
+        found = {**yaml.safe_load(Path(path).read_text(encoding="utf-8")), **common}
+        if stage == "features" and arguments.backbone is not None and arguments.features_config is None:
+            # Those are of the small encoder; another one says itself what it wants to see.
+            for name in ("height", "width", "image_mean", "image_std"):
+                del found[name]
+        return found
 
     if videos:
         if arguments.backbone is None:

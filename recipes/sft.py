@@ -52,10 +52,19 @@ class ActionSFTArguments:
         },
     )
     instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
+    instruction_with_classes: str | None = field(
+        default=None, metadata={"help": "the same with the class list in it, with {tokens} and {classes}"}
+    )
+    instruction_to_explain: str | None = field(
+        default=None, metadata={"help": "what a description is asked for by, with {tokens}"}
+    )
     list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
     explanations: bool = field(
         default=False,
-        metadata={"help": "learn to describe, too: an example more for each sentence with an explanation"},
+        metadata={
+            "help": "learn to describe, too: an example more for each sentence with an explanation. The loss is a mean over "
+            "words, and an explanation has many: give it more steps than the classes alone"
+        },
     )
     run_lengths: bool = field(
         default=False, metadata={"help": "write after each token how many equal ones became it, as a number"}
@@ -133,7 +142,12 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
         arguments.injection_layer = llm_config.get_text_config().num_hidden_layers // 2
     check_method(arguments, training)
-    instruction = {} if arguments.instruction is None else {"instruction": arguments.instruction}
+    names = ("instruction", "instruction_with_classes", "instruction_to_explain")
+    instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if "instruction" in instructions and "instruction_with_classes" not in instructions:
+        logger.warning(
+            "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
+        )
     processor = ActionLLMProcessor(
         AutoFeatureExtractor.from_pretrained(arguments.tokenizer),
         text,
@@ -142,7 +156,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         list_classes=arguments.list_classes,
         explains=arguments.explanations,
         run_lengths=arguments.run_lengths,
-        **instruction,
+        **instructions,
     )
     llm = load_language_model(
         arguments.llm_name_or_path,

@@ -77,13 +77,14 @@ def main(arguments: LexiconArguments) -> list:
         ]
         sheet = contact_sheet(rows_of_picture, extractor.skeleton_layout, columns=4, size=(110, 110))
         write_png(run.path / picture, sheet)
-    elif arguments.data_dir is not None:
+    with_frames = model.config.model_type == "vst" and arguments.data_dir is not None
+    if with_frames:
         strips = _frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir))
         for entry, strip in zip(shown, strips, strict=True):
             write_png(run.path / f"act_{entry.action_id}.png", strip)
     content = [entry.to_dict() for entry in entries]
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
-    write_atomically(run.path / "index.html", _page(shown, picture, arguments.data_dir is not None, len(rows)))
+    write_atomically(run.path / "index.html", _page(shown, picture, with_frames, len(rows)))
     used = sum(entry.count > 0 for entry in entries)
     logger.info("%d of %d tokens are used; the lexicon is in %s", used, len(entries), run.path / "index.html")
     return entries
@@ -125,7 +126,8 @@ def _frames(entries, data: DataArguments):
         strip = []
         for sample_id, start, end in entry.examples:
             with open_source(data.data_dir, places[sample_id]) as file, open_video(file) as video:
-                size = (FRAME_HEIGHT, round(FRAME_HEIGHT * video.info.width / video.info.height))
+                height, width = video.picture_size()
+                size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
                 strip.append(video.frames_at([(start + end) / 2], size)[0])
         yield np.concatenate(strip, axis=1)
 

@@ -153,7 +153,7 @@ class TokenizerTrainer(Trainer):
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
-    from data_arguments import recordings_fingerprint, without_held_out
+    from data_arguments import without_held_out
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
 
@@ -165,7 +165,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     run.save_config(arguments, data, *settings)
     dataset = data.load(STAGES[arguments.action_model].READS)
     if training.process_index == 0:
-        run.check_identity({"recordings": recordings_fingerprint(dataset)})
+        run.check_identity(data.identity(dataset))
     if run.finished:
         logger.info("%s is finished", run.path)
         return

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import torch
 from field_arguments import config_arguments
 from torch.utils.data import Dataset
 
@@ -61,7 +62,7 @@ class VideoStage:
 
         from action_llm import VSTModel
 
-        backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"))
+        backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
         settings = dataclasses.asdict(model_arguments)
         if not settings["direct"]:
@@ -79,7 +80,6 @@ class VideoStage:
     @staticmethod
     def collate(examples: list[dict]) -> dict:
         """A batch of examples, padded at the end."""
-        import torch
         from action_features import collate_features
 
         rows = [
@@ -102,7 +102,6 @@ class VideoStage:
             `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
             (mean number a video, runs merged as configured); and what [`usage_statistics`] says of the codebook.
         """
-        import torch
         from action_features import collate_features, first_versions
 
         from action_llm.language_priors import usage_statistics
@@ -137,13 +136,13 @@ class VideoStage:
 
 
 def _statistics(rows):
-    """Mean and standard deviation (feature_size,) over all segments and views, in float64."""
+    """Mean and standard deviation (feature_size,) over all segments, whose feature is the mean of its views, in float64."""
     import numpy as np
     import torch
 
     total, squares, count = 0.0, 0.0, 0
     for row in rows.with_format("numpy"):
-        features = row["features"].reshape(-1, row["shape"][-1]).astype(np.float64)
+        features = row["features"].astype(np.float64).reshape(row["shape"]).mean(axis=1)
         total, squares, count = total + features.sum(0), squares + (features**2).sum(0), count + len(features)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))

@@ -354,7 +354,7 @@ def test_lengths_of_runs_in_sentences(videos, features, tokenizer, line, tmp_pat
         line.sft(unmerged, other, tmp_path / "not", run_lengths=True)
 
 
-@pytest.mark.parametrize("settings", [{"method": "none"}, {"lora_r": 2}, {"lora_r": 16}])
+@pytest.mark.parametrize("settings", [{"method": "none"}, {"lora_r": 16}, {"lora_r": 32}])
 def test_ablations_of_stage_two(features, tokenizer, line, tmp_path, settings):
     """LVLM-VAR, Table 2, "w/o LoRA", and the ranks of Table 6."""
     sentences = encode(tokenizer, features, tmp_path / "sentences")
