@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_videos import picture, tiny_video
+from tiny_videos import picture, rotated, tiny_video
 
 from action_llm.feature_extraction_video import VideoFeatureExtractor
-from action_llm.video_files import VideoFileError
+from action_llm.video_files import VideoFileError, open_video
 
 PLAIN = {"image_mean": (0, 0, 0), "image_std": (1, 1, 1), "height": 32, "width": 48}
 
@@ -100,6 +100,24 @@ def test_fit():
     assert (squashed[7:13] > 0.7).all() and (squashed[:4] < 0.1).all()
     assert (cropped > 0.7).mean() > 0.9
     assert (padded[:, :5] == 0).all() and (padded[7:13, 6:14] > 0.7).all() and (padded[:, 15:] == 0).all()
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_a_turned_video_fits_as_its_upright_pictures_do(fit, tmp_path):
+    (tmp_path / "turned.mp4").write_bytes(rotated(tiny_video(4)))
+    with open_video(tmp_path / "turned.mp4") as video:
+        upright = video.frames_at(np.arange(4) / 30)
+    extractor = VideoFeatureExtractor(2, 2, height=40, width=40, fit=fit, fps=30)
+    found, expected = (extractor(one)["pixel_values"] for one in (tmp_path / "turned.mp4", upright))
+    assert (found - expected).abs().mean() < 0.05
+
+
+def test_two_arrays_are_varied_each_in_its_own_way():
+    first, second = np.full((4, 16, 16, 3), 90, np.uint8), np.full((4, 16, 16, 3), 91, np.uint8)
+    extractor = VideoFeatureExtractor(2, 1, height=16, width=16, augment_scale=0, augment_brightness=0.5)
+    alone = [float(extractor(one, augment=True, seed=3)["pixel_values"].std()) for one in (first, second)]
+    light = [float(extractor(one, augment=True, seed=3)["pixel_values"][0, 0, 0, 0, 0, 0]) for one in (first, second)]
+    assert abs(light[0] - light[1]) > 0.1 and alone[0] == pytest.approx(alone[1], abs=0.3)
 
 
 def test_normalisation():

@@ -86,11 +86,16 @@ def test_consistency_is_that_of_a_loop(lengths, shift, distance):
     assert float(found) == pytest.approx(expected, abs=1e-4)
 
 
-def test_consistency_of_many_is_that_of_a_sample():
-    latents = torch.randn(80, 32, 8)
+def test_consistency_of_many_is_about_that_of_all(monkeypatch):
     torch.manual_seed(0)
-    found = consistency_loss(latents, latents, torch.ones(80, 32), 0, 4, 0.1)
-    assert MAX_ANCHORS < 80 * 32 and torch.isfinite(found)
+    first = torch.randn(80, 32, 8)
+    inputs = (first, first + 0.5 * torch.randn(80, 32, 8), torch.ones(80, 32), 0, 4, 0.1)
+    assert MAX_ANCHORS < 80 * 32
+    found = [consistency_loss(*inputs) for _ in range(3)]
+    monkeypatch.setattr("action_llm.modeling_vst.MAX_ANCHORS", 80 * 32)
+    whole = consistency_loss(*inputs)
+    assert len({float(one) for one in found}) == 3  # of other anchors each time
+    assert all(0 < abs(one - whole) / whole < 0.1 for one in found)
 
 
 def test_alignment_is_cross_entropy_over_the_names_of_the_batch():
@@ -127,6 +132,86 @@ def test_gradients():
     tuned = tiny_vst(freeze_backbone=False).train()
     tuned(videos()).loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in tuned.visual_encoder.parameters())
+
+
+def gradients(term, model=None, **inputs):
+    """Which parts of a model a term of its loss moves, by the first name of their parameters."""
+    model = (model or tiny_vst(dropout=0.0, freeze_backbone=False)).train()
+    model.zero_grad()
+    names = torch.randn(3, 24, requires_grad=True)
+    outputs = model(**(inputs or {"pixel_values": videos()}), labels=torch.tensor([0, 1]), class_embeddings=names)
+    outputs[term].backward()
+    moved = {name.split(".")[0] for name, one in model.named_parameters() if one.grad is not None and one.grad.any()}
+    return moved, names.grad is not None and bool(names.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        # The target of the reconstruction is not moved, though the visual encoder is, through what is reconstructed from.
+        ("reconstruction_loss", {"decoder", "temporal_attention", "visual_encoder"}),
+        ("embedding_loss", {"quantizers"}),
+        ("commitment_loss", {"temporal_attention", "visual_encoder"}),
+        ("consistency_loss", {"temporal_attention", "visual_encoder"}),
+        ("alignment_loss", {"temporal_attention", "visual_encoder"}),
+    ],
+)
+def test_what_each_term_moves(term, expected):
+    moved, moves_names = gradients(term)
+    assert moved == expected and not moves_names
+
+
+def test_features_are_the_target_of_the_reconstruction_and_not_moved_by_it():
+    """Through codes alone: with a decoder that says nothing, no gradient is left for the visual encoder."""
+    model = tiny_vst(dropout=0.0, freeze_backbone=False)
+    with torch.no_grad():
+        model.decoder.output.weight.zero_()
+    assert gradients("reconstruction_loss", model)[0] == {"decoder"}
+
+
+def test_alignment_is_of_tokens_and_passes_straight_through():
+    """What is compared with the names are codes; the gradient goes to the latents as if they had been."""
+    torch.manual_seed(0)
+    model = tiny_vst(dropout=0.0).train()
+    names, labels, made = torch.randn(3, 24), torch.tensor([0, 2]), videos()
+    outputs = model(made, labels=labels, class_embeddings=names)
+    codes = model.codebook[outputs.action_ids]
+    expected = alignment_loss(codes.mean(dim=1), labels, names, model.config.contrast_temperature)
+    torch.testing.assert_close(outputs.alignment_loss, expected)
+    assert (alignment_loss(model.codebook[:2], labels, names, 0.1) - expected).abs() > 1e-3
+
+
+def test_consistency_is_between_the_two_halves_of_a_segments_frames():
+    model = tiny_vst(dropout=0.0).train()
+    features = model.features(videos(frames=4))
+    mask = torch.ones(2, 5, dtype=torch.long)
+    outputs = model(input_features=features)
+    # By the model's own encoder, on features whose segments have one half alone.
+    halves = [
+        model._latents(model.standardisation(features[:, :, part].mean(dim=2)), mask).flatten(2)
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    config = model.config
+    settings = (mask, 0, config.consistency_distance, config.contrast_temperature)
+    torch.testing.assert_close(outputs.consistency_loss, consistency_loss(*halves, *settings))
+    assert (outputs.consistency_loss - consistency_loss(halves[0], halves[0], *settings)).abs() > 1e-3
+
+
+def test_in_bfloat16(tmp_path):
+    """Losses, reconstruction and codes stay float32; the layers run in what they were loaded in."""
+    tiny_vst(dropout=0.0).save_pretrained(tmp_path)
+    model = VSTModel.from_pretrained(tmp_path, dtype=torch.bfloat16).train()
+    outputs = model(videos(), labels=torch.tensor([0, 1]), class_embeddings=torch.randn(3, 24))
+    outputs.loss.backward()
+    assert torch.isfinite(outputs.loss) and outputs.loss.dtype == torch.float32
+    assert model.eval().decode(torch.tensor([[1, 2, 3]])).dtype == torch.float32
+
+
+def test_v_jepa_2_does_not_guess_what_is_hidden():
+    model, called = tiny_vst("vjepa2").eval(), []
+    model.visual_encoder.backbone.predictor.register_forward_hook(lambda *_: called.append(1))
+    model.features(videos(frames=4))
+    assert not called
 
 
 def test_reconstruction_learns_features_apart():

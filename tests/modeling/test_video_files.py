@@ -91,6 +91,21 @@ def test_a_turned_video_is_upright():
         assert abs(next(container.decode(video=0)).rotation) == 90
 
 
+def test_the_size_of_pictures_is_that_of_upright_ones():
+    for data, size in ((tiny_video(), (32, 48)), (rotated(tiny_video()), (48, 32))):
+        with VideoFile(io.BytesIO(data)) as video:
+            assert video.picture_size() == size
+            # Nothing is lost by having looked.
+            assert len(video.frames_at([0.0, 0.1])) == 2
+
+
+def test_an_open_file_is_read_from_its_start():
+    file = io.BytesIO(tiny_video())
+    file.seek(0, io.SEEK_END)
+    with VideoFile(file) as video:
+        assert video.info.num_frames == 6
+
+
 def test_sizes():
     data = tiny_video()
     with VideoFile(io.BytesIO(data)) as video:

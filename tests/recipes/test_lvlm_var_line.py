@@ -242,6 +242,124 @@ def test_features_as_examples_are_means_of_views_in_versions(features):
     assert held_out.sample_ids == ["clip08", "clip09"] and held_out.train_versions == [0, 1, 2] * 8
 
 
+def test_features_of_another_visual_encoder_are_refused(videos, features, tokenizer, llm, tmp_path):
+    """Same recordings, same shapes: only the weights, or the frames that it saw, tell."""
+    torch.manual_seed(1)
+    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(tmp_path / "other")
+    other = extract(videos, str(tmp_path / "other"), tmp_path / "features", tmp_path / "cache")
+    with pytest.raises(
+        ValueError, match="not those of the action model, which was trained with another visual encoder"
+    ):
+        encode(tokenizer, other, tmp_path / "sentences")
+    with pytest.raises(ValueError, match=r"was made with other features: choose another --output_dir"):
+        train(features, llm, tmp_path / "vst")
+        train(other, llm, tmp_path / "vst")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_visual_encoder_that_was_saved_in_half_precision(videos, llm, line, tmp_path, dtype):
+    """Everything after it is float32, from the features to the file that is recognised."""
+    torch.manual_seed(0)
+    AutoModel.from_config(BACKBONES["resnet"]()).to(dtype).save_pretrained(tmp_path / "backbone")
+    features = extract(videos, str(tmp_path / "backbone"), tmp_path / "features", tmp_path / "cache", versions=1)
+    tokenizer = train(features, llm, tmp_path / "vst")
+    assert {one.dtype for one in AutoModel.from_pretrained(tokenizer).parameters()} == {torch.float32}
+    sentences = encode(tokenizer, features, tmp_path / "sentences")
+    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+
+
+def test_videos_are_read_ahead_in_order_and_whole():
+    import threading
+    import time
+
+    from extract_features import ahead
+
+    seen = set()
+
+    def read(row):
+        seen.add(threading.get_ident())
+        time.sleep(0.02 * (5 - row))
+        return -row
+
+    assert list(ahead(read, range(5), 3)) == [(row, -row) for row in range(5)]
+    assert len(seen) > 1 and threading.get_ident() not in seen
+
+
+def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbone, tmp_path, monkeypatch):
+    from action_llm import VideoFeatureExtractor
+
+    made = VideoFeatureExtractor.__call__
+
+    def call(self, recording, *, augment=False, **settings):
+        if augment and recording.name.endswith("clip03.mp4"):
+            raise VideoFileError(recording.name, "a frame that breaks off")
+        return made(self, recording, augment=augment, **settings)
+
+    monkeypatch.setattr(VideoFeatureExtractor, "__call__", call)
+    rows = load_features(extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2))["train"]
+    assert "clip03" not in rows["sample_id"] and rows["version"] == [0, 1] * 9
+
+
+def test_standardisation_is_that_of_segments(features):
+    from video_stage import _statistics
+
+    rows = load_features(features)["train"]
+    segments = np.concatenate([np.reshape(row["features"], row["shape"]).mean(axis=1) for row in rows])
+    mean, deviation = _statistics(rows)
+    np.testing.assert_allclose(mean, segments.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviation, segments.std(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
+    import extract_features as recipe
+
+    def frames(kind, **given):
+        config = BACKBONES[kind]()
+        return recipe.video_settings(str(tmp_path), None, config, recipe.VideoArguments(**given)).get(
+            "frames_per_segment"
+        )
+
+    assert (frames("videomae"), frames("vjepa2"), frames("resnet")) == (4, 4, None)
+    assert frames("videomae", frames_per_segment=8) == 8
+
+
+def test_a_stage_of_another_protocol_may_have_seen_the_test():
+    from evaluate_classifier import check_dataset
+
+    def record(encoder, tokenizer="ntu60-xsub-video"):
+        features = {"backbone_training": {"dataset": encoder}}
+        sentences = {"dataset": "ntu60-xsub-video", "tokenizer": {"dataset": tokenizer, "features": features}}
+        return {"sentences": sentences}
+
+    check_dataset(record("ntu60-xsub-video-with-skeletons"), "ntu60-xsub-video")
+    check_dataset(record("uav-human-csv1-video"), "ntu60-xsub-video")
+    with pytest.raises(
+        ValueError, match="the visual encoder was trained on ntu60-xview-video: its training recordings"
+    ):
+        check_dataset(record("ntu60-xview-video"), "ntu60-xsub-video")
+    with pytest.raises(ValueError, match="the action model was trained on ntu120-xset-video"):
+        check_dataset(record("ntu60-xsub-video", "ntu120-xset-video"), "ntu60-xsub-video")
+    with pytest.raises(
+        ValueError, match="the model was trained on ntu60-xsub-video, the sentences are of ntu60-xview"
+    ):
+        check_dataset(record("ntu60-xsub-video"), "ntu60-xview-video")
+
+
+def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, line, tmp_path):
+    from explain_actions import spread
+
+    assert spread(7, 20) == list(range(7)) and spread(10, 3) == [0, 4, 9] and spread(1, 5) == [0]
+    sentences = encode(tokenizer, features, tmp_path / "sentences")
+    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    # No sentence has so many tokens: it explains all the same.
+    metrics = line.explain(model, sentences, tmp_path / "why", data, count=9, num_reasons=50, sure_accuracy=None)
+    assert metrics["sentences"] == 0 and json.loads((tmp_path / "why" / "metrics.json").read_text())["whole"] is None
+    assert len((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()) == 2
+    assert "was not measured" in (tmp_path / "why" / "index.html").read_text()
+
+
 def test_a_run_learns_logs_and_is_resumed_exactly(features, llm, tmp_path):
     training = {"max_steps": 40, "save_steps": 20, "logging_steps": 10}
     whole = train(features, llm, tmp_path / "whole", training=training, kmeans_init=True)
@@ -501,6 +619,9 @@ def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features
     said = [json.loads(line) for line in output.read_text().splitlines()]
     assert sorted(one["sample_id"] for one in said) == [f"clip{number:02d}" for number in range(10)]
     assert recipe.main(arguments, data) == 0
+    arguments.frames = 3
+    with pytest.raises(ValueError, match=r"said\.jsonl, line 1, frames: expected 3, found 2: choose another file"):
+        recipe.main(arguments, data)
     told = load_action_sentences(encode(tokenizer, features, tmp_path / "told", explanations=str(output)))["train"]
     assert dict(zip(told["sample_id"], told["explanation"], strict=True)) == {
         one["sample_id"]: one["explanation"] for one in said
