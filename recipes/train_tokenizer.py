@@ -19,6 +19,7 @@ import dataclasses
 import logging
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from data_arguments import DataArguments
 from skeleton_stage import SkeletonStage
@@ -203,6 +204,10 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         stage="train_tokenizer",
         dataset=data.protocol(),
         features=data.features_record(),
+        llm=Path(arguments.llm_name_or_path).name
+        if Path(arguments.llm_name_or_path).exists()
+        else arguments.llm_name_or_path,
+        llm_revision=arguments.llm_revision,
         recordings=len(examples),
         training_classes=rows.features["label"].names,
         hold_out=arguments.hold_out,
