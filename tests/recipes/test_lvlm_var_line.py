@@ -518,43 +518,6 @@ def test_configs_have_the_papers_settings():
         assert features["dataset"] in PROTOCOLS and features["dataset"].startswith(name.replace("_", "-"))
 
 
-def test_every_config_is_read_by_its_recipe():
-    """Fields that a recipe does not know are errors, of a file that nobody runs here as well."""
-    import extract_features
-    import pretrain_backbone
-    import sft
-    import train_tokenizer
-    from trl import TrlParser
-    from video_stage import VSTArguments
-
-    parts = {
-        "backbone": (
-            pretrain_backbone.BackboneArguments,
-            DataArguments,
-            pretrain_backbone.VideoArguments,
-            pretrain_backbone.BackboneTrainingArguments,
-        ),
-        "features": (extract_features.FeatureArguments, DataArguments, extract_features.VideoArguments),
-        "tokenizer": (
-            train_tokenizer.TokenizerArguments,
-            DataArguments,
-            VSTArguments,
-            train_tokenizer.TokenizerTrainingArguments,
-        ),
-        "sft": (sft.ActionSFTArguments, sft.ActionSFTConfig),
-    }
-    given = dict.fromkeys(("data_dir", "output_dir", "backbone", "llm_name_or_path"), "given on the command line")
-    given |= {"tokenizer": "so", "sentences": "so", "use_cpu": True}
-    configs = sorted((Path(__file__).resolve().parents[2] / "recipes" / "configs" / "lvlm_var").glob("*.yaml"))
-    assert len(configs) == 11
-    for path in configs:
-        parser = TrlParser(parts[path.stem.split("_")[-1]])
-        known = {action.dest for action in parser._actions}
-        settings = {name: value for name, value in given.items() if name in known} | yaml.safe_load(path.read_text())
-        settings.pop("bf16", None)  # there may be no GPU here
-        parser.parse_dict(settings)
-
-
 def test_a_backbone_of_ones_own(videos, tmp_path):
     import pretrain_backbone as recipe
 
