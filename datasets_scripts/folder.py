@@ -226,6 +226,8 @@ class ActionFolder(SkeletonBuilder):
         for name, row in self._rows.items():
             if name not in there:
                 found = f"there is no {name}"
+                if Path(self.config.data_dir, name).is_dir():
+                    found = f"{name} is a folder, expected a file"
                 if Path(self.config.data_dir, name).is_file():
                     found = f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
                 kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: {found}")

@@ -87,6 +87,11 @@ def explain(
         ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
     """
     names = list(class_names) if class_names is not None else processor.class_names
+    for name, value, least in (("num_reasons", num_reasons, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if isinstance(recording, list | tuple) and len(recording) != 1:
+        raise ValueError(f"one recording is explained at a time, got {len(recording)}.")
     if action_ids is None:
         if recording is None:
             raise ValueError("give either a recording or action_ids.")
@@ -287,7 +292,7 @@ def _text(
         said = f"Not sure: {others}."
     reasons = [one for one in reasons if one.contribution > 0]
     if not reasons:
-        return said
+        return f"{said} No single token spoke for it."
     # Tokens during which the body did the same are named together.
     groups: list[tuple[str, list[TokenEvidence]]] = []
     for one in sorted(reasons, key=lambda one: one.place):

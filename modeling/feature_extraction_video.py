@@ -73,7 +73,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         super().__init__(**kwargs)
         self.num_segments = checked("num_segments", num_segments, int, 1)
         self.frames_per_segment = checked("frames_per_segment", frames_per_segment, int, 1)
-        self.segment_seconds = segment_seconds and checked("segment_seconds", segment_seconds, float, above=0)
+        if segment_seconds is not None:
+            segment_seconds = checked("segment_seconds", segment_seconds, float, above=0)
+        self.segment_seconds = segment_seconds
         self.height = checked("height", height, int, 1)
         self.width = checked("width", width, int, 1)
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
@@ -147,8 +149,8 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             generator = None
             if seed is not None:
                 # An array has no name: its first picture stands for it.
-                is_array = isinstance(recording, np.ndarray)
-                mark = recording[:1].tobytes() if is_array else os.path.basename(video.path).encode()
+                is_array = hasattr(recording, "__array__")
+                mark = np.asarray(recording[:1]).tobytes() if is_array else os.path.basename(video.path).encode()
                 generator = np.random.default_rng([seed, zlib.crc32(mark)])
             times, rate = self._times(info.seconds, generator)
             if len(times) > info.num_frames:

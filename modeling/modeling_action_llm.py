@@ -751,6 +751,22 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             base_kwargs=base_kwargs,
         )[0]
 
+    def explain(self, processor, recording=None, **settings):
+        """Recognises one recording and says why: label, probabilities, and a reason that can be checked.
+
+        Args:
+            processor ([`ActionLLMProcessor`]): the one that the model was trained with.
+            recording: whatever its feature extractor reads; or, encoded before, `action_ids`.
+            **settings: see [`~explanations.explain`].
+
+        Returns:
+            `Explanation` with `label`, `probability`, `probabilities`, `text`, `evidence` and, where the model was trained to
+            describe, `description`.
+        """
+        from .explanations import explain
+
+        return explain(self, processor, recording, **settings)
+
     def _head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return text_logits(self.lm_head(hidden_states), self.config.text_config)
 

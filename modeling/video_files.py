@@ -14,12 +14,15 @@ from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from av.stream import Disposition
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
 MIN_SKIP = 12
+# Numbers of pictures in a folder, for each that is there: more, and they are no numbers of frames.
+MAX_GAP = 1000
 # Where a container has no index of its key frames, seconds of decoding that are worth a seek.
 SEEK_SECONDS = 2.0
 
@@ -82,8 +85,10 @@ def open_video(
         VideoFileError: It is none of these, or cannot be read.
         OSError: It cannot be opened.
     """
-    if isinstance(recording, np.ndarray):
-        return FrameArray(recording, fps, name)
+    if hasattr(recording, "__array__"):  # tensors as well
+        return FrameArray(np.asarray(recording), fps, name)
+    if not (isinstance(recording, str | os.PathLike) or hasattr(recording, "read")):
+        raise VideoFileError(name, type(recording).__name__, "a path, an open file, or an array of frames")
     if isinstance(recording, str | os.PathLike) and os.path.isdir(recording):
         return FrameFolder(recording, fps)
     return VideoFile(recording)
@@ -106,6 +111,12 @@ class _Frames:
     def picture_size(self) -> tuple[int, int]:
         """Height and width of the pictures, turned upright."""
         return self.info.height, self.info.width
+
+
+def _check_times(times: Sequence[float]) -> None:
+    """Raises `ValueError` where no picture is asked for."""
+    if not len(times):
+        raise ValueError("times: expected at least one, got none")
 
 
 def _scaled(frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
@@ -158,22 +169,44 @@ class VideoFile(_Frames):
         self._can_seek, self._has_decoded = True, False
 
     def _read_info(self) -> VideoInfo:
-        if not self._container.streams.video:
-            raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a picture")
-        self._stream = stream = self._container.streams.video[0]
+        # A cover of an album is no video.
+        streams = [one for one in self._container.streams.video if not one.disposition & Disposition.attached_pic]
+        if not streams:
+            raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a video")
+        self._stream = stream = streams[0]
         if stream.codec_context is None:
             raise VideoFileError(self.path, "a codec that FFmpeg does not know")
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         duration = stream.duration and stream.duration * stream.time_base
         duration = duration or (self._container.duration or 0) / av.time_base
         num_frames = stream.frames or round(duration * (rate or 0))
+        if not num_frames and rate and stream.width:
+            num_frames, duration = self._count_packets()
         if not num_frames or not rate or not stream.width:
             raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
         seconds = float(duration or num_frames / rate)
-        if num_frames / rate > 1.25 * seconds + 0.5:
+        # Frames may be repeated where the rate changes; in an AVI it cannot.
+        slack = 0.1 if self._container.format.name == "avi" else 0.5 + 0.25 * seconds
+        if num_frames / rate > seconds + slack:
             found = f"{num_frames} frames of {float(rate):g} a second in {seconds:.1f} s"
             raise VideoFileError(self.path, found, "a video that is whole")
         return VideoInfo(num_frames, float(rate), seconds, stream.width, stream.height)
+
+    def _count_packets(self) -> tuple[int, float | None]:
+        """Frames and seconds of a file whose head says neither, as a recorder leaves it that could not go back there.
+
+        Nothing is decoded. The seconds are `None` where packets have no times.
+        """
+        times, count = [], 0
+        for packet in self._container.demux(self._stream):
+            count += packet.size > 0
+            if packet.size and packet.pts is not None:
+                times.append(packet.pts)
+        self._container.seek(0, stream=self._stream if times else None, backward=True)
+        if len(times) < 2:
+            return count, None
+        span = float((max(times) - min(times)) * self._stream.time_base)
+        return count, span * len(times) / (len(times) - 1)
 
     def close(self):
         self._container.close()
@@ -198,6 +231,7 @@ class VideoFile(_Frames):
         Raises:
             VideoFileError: Not a single frame can be decoded.
         """
+        _check_times(times)
         order = np.argsort(times, kind="stable")
         wanted = np.asarray(times, np.float64)[order] + self._start
         # A time that is a frame's own, but for rounding, is that frame's.
@@ -222,10 +256,12 @@ class VideoFile(_Frames):
             pictures.append(picture)
         if len(pictures) < len(wanted):
             raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
-        if ahead is None and self._problem is not None and wanted[-1] > held[0] + 1.5 / self.info.fps:
+        # A last frame may be on screen for a while; where a file has simply been cut off, FFmpeg says nothing.
+        patience = 1.5 / self.info.fps if self._problem is not None else max(1.0, 0.1 * self.info.seconds)
+        if ahead is None and min(wanted[-1], self._start + self.info.seconds) > held[0] + patience:
             warnings.warn(
                 f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
-                f"({self._problem}); the last frame stands for the rest",
+                f"({self._problem or 'the file ends'}); the last frame stands for the rest",
                 stacklevel=2,
             )
         result = np.empty((len(wanted), *pictures[0].shape), np.uint8)
@@ -302,10 +338,13 @@ class FrameFolder(_Frames):
         self._numbers = np.array(sorted(numbers))
         self._names = [numbers[number] for number in self._numbers.tolist()]
         length = int(self._numbers[-1] - self._numbers[0]) + 1
+        if length > MAX_GAP * len(names):
+            found = f"{len(names)} pictures with numbers from {self._numbers[0]} to {self._numbers[-1]}"
+            raise VideoFileError(self.path, found, "numbers that count frames (and no times)")
         if length > len(names):
-            lacking = sorted(set(range(int(self._numbers[0]), int(self._numbers[-1]))) - set(numbers))
+            lacking = int(self._numbers[np.argmax(np.diff(self._numbers) > 1)]) + 1
             warnings.warn(
-                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {lacking[0]}; "
+                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {lacking}; "
                 "the picture before it stands for it",
                 stacklevel=3,
             )
@@ -317,12 +356,16 @@ class FrameFolder(_Frames):
         path = Path(self.path, self._names[place])
         try:
             with Image.open(path) as image:
-                return av.VideoFrame.from_image(image.convert("RGB"))
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I"):  # 16 bits a pixel, such as depth
+                    upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
+                return av.VideoFrame.from_image(upright.convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
             raise VideoFileError(path, f"{type(error).__name__}: {error}", "a picture") from error
 
     def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
         """See `VideoFile.frames_at`."""
+        _check_times(times)
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int) + self._numbers[0]
         places = np.maximum(np.searchsorted(self._numbers, index, "right") - 1, 0)
         size = size or (self.info.height, self.info.width)
@@ -340,6 +383,12 @@ class FrameArray(_Frames):
     def __init__(self, frames: np.ndarray, fps: float, name: str = "array"):
         self.path = name
         found = f"{frames.dtype} {frames.shape}"
+        if frames.ndim == 2 or (frames.ndim == 3 and 3 in (frames.shape[0], frames.shape[-1])):
+            raise VideoFileError(
+                name,
+                f"one picture {found}",
+                "all frames of a video in one array (grey ones as (T, H, W, 1)); a list is of videos",
+            )
         if frames.ndim == 3:
             frames = frames[..., None]
         if frames.ndim == 4 and frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
@@ -360,6 +409,7 @@ class FrameArray(_Frames):
 
     def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
         """See `VideoFile.frames_at`."""
+        _check_times(times)
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int).clip(0, len(self._frames) - 1)
         chosen, back = np.unique(index, return_inverse=True)
         frames = self._frames[chosen]

@@ -70,8 +70,14 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
 
     Raises:
         `FileNotFoundError`: if the folder holds none, or if it was not finished.
+        `ValueError`: if an older version wrote it.
     """
-    return load_shards(Path(folder), "encode_actions.py")
+    sentences = load_shards(Path(folder), "encode_actions.py")
+    if "start_times" not in next(iter(sentences.values())).features:
+        raise ValueError(
+            f"{folder} was written by an older version of encode_actions.py: encode the recordings again."
+        )
+    return sentences
 
 
 def load_shards(folder: Path, recipe: str) -> DatasetDict:

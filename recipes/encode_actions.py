@@ -78,6 +78,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
     check_features(data, model, extractor)
+    if arguments.explanations == "narrator" and data.features_record() is not None:
+        raise ValueError(
+            "the narrator reads joints, and these are features of videos: give a file (describe_videos.py)."
+        )
     say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
@@ -132,6 +136,8 @@ def main(arguments: EncodingArguments, data: DataArguments):
             "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
             **(usage_statistics(counts) if model.config.quantize and sentences else {}),
         }
+        if arguments.explanations is not None:
+            summary[split]["explained"] = sum(_explained(path) for path in paths)
         logger.info("%s: %s", split, summary[split])
         if sentences == 0:
             raise ValueError(
@@ -350,6 +356,14 @@ def weights_fingerprint(model) -> str:
         # Of every dtype, those that NumPy does not have as well.
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _explained(path: Path) -> int:
+    """Recordings of a shard that have an explanation."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["sample_id", "explanation"]).to_pydict()
+    return len({name for name, said in zip(*table.values(), strict=True) if said})
 
 
 def _read_sentences(path: Path):

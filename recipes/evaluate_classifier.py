@@ -143,6 +143,8 @@ def load_recogniser(path: str, identity: dict, device, dtype: str | None = None,
 def select_split(sentences, split: str):
     """Unaugmented sentences of a split, held-out training subjects being one."""
     if split == "test":
+        if "test" not in sentences:
+            raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
         return sentences["test"]
     rows = sentences["train"]
     wanted = split == "held_out"

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, recordings_fingerprint
+from data_arguments import DataArguments, check_model_folder, recordings_fingerprint
 from field_arguments import extractor_arguments
 
 from action_llm import VideoFeatureExtractor
@@ -74,6 +74,11 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm import VSTModel
     from action_llm_datasets.atomic_files import write_atomically
 
+    check_model_folder(arguments.backbone)
+    if arguments.versions < 1 or arguments.batch_size < 1:
+        raise ValueError(
+            f"versions and batch_size must be at least 1, got {arguments.versions} and {arguments.batch_size}."
+        )
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
@@ -81,6 +86,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     backbone = AutoModel.from_pretrained(
         arguments.backbone, revision=arguments.backbone_revision or "main", dtype=torch.float32
     )
+    if not backbone.main_input_name.startswith("pixel_values"):
+        raise ValueError(f"--backbone {arguments.backbone} is a {backbone.config.model_type}, which sees no pictures.")
     commit = getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)

@@ -15,6 +15,7 @@ recordings on two cores. Without `--llm_name_or_path` it first makes a small lan
 that was stopped goes on where it was.
 """
 
+import dataclasses
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -52,37 +53,81 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    import yaml
+    import pretrain_small_lm as small_lm
 
-    folder, llm = Path(arguments.output_dir), arguments.llm_name_or_path
+    folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, data.dataset.endswith("-video")
+    # Whatever is wrong shows before anything is trained.
+    stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos, "tokenizer", "sft"]
+    settings = {stage: read_settings(arguments, stage, videos) for stage in stages}
+    splits = data.load("videos" if videos else "skeletons")
+    if "test" not in splits and not arguments.hold_out:
+        raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
     if llm is None:
-        import pretrain_small_lm as small_lm
-
         logger.info("A small language model reads about bodies and actions")
         llm = str(folder / "small_lm" / "model")
         small_lm.main(
             small_lm.SmallLMArguments(),
             small_lm.SmallLMConfig(output_dir=str(folder / "small_lm"), seed=arguments.seed),
         )
-    common = {"seed": arguments.seed, "hold_out": arguments.hold_out}
-    videos = data.dataset.endswith("-video")
-
-    def settings(stage: str) -> dict:
-        path = getattr(arguments, f"{stage}_config")
-        path = path or CONFIGS / ("lvlm_var" if videos else "llm_ar") / f"utd_mhad_{stage}.yaml"
-        found = {**yaml.safe_load(Path(path).read_text(encoding="utf-8")), **common}
-        if stage == "features" and arguments.backbone is not None and arguments.features_config is None:
-            # Those are of the small encoder; another one says itself what it wants to see.
-            for name in ("height", "width", "image_mean", "image_std"):
-                del found[name]
-        return found
-
     if videos:
         if arguments.backbone is None:
-            train_backbone(data, folder, settings("backbone"))
+            train_backbone(data, folder, settings["backbone"])
         backbone = arguments.backbone or str(folder / "backbone" / "model")
-        data = extract_features(data, backbone, folder, settings("features"))
-    return run_line(data, llm, folder, settings("tokenizer"), settings("sft"), arguments.encodings)
+        data = extract_features(data, backbone, folder, settings["features"])
+    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], arguments.encodings)
+
+
+def read_settings(arguments: LineArguments, stage: str, videos: bool) -> dict:
+    """Settings of one stage, of its YAML.
+
+    Raises:
+        ValueError: the file is no YAML of settings, or has one that the recipe does not know; names the file.
+    """
+    import yaml
+
+    given = getattr(arguments, f"{stage}_config")
+    path = Path(given or CONFIGS / ("lvlm_var" if videos else "llm_ar") / f"utd_mhad_{stage}.yaml")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected settings of the stage {stage}, found {found!r}")
+    known = {field.name for part in parts_of(stage, found, path) for field in dataclasses.fields(part)}
+    if unknown := sorted(set(found) - known):
+        raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}")
+    if stage == "features" and arguments.backbone is not None and given is None:
+        # Those are of the small encoder; another one says itself what it wants to see.
+        for name in ("height", "width", "image_mean", "image_std"):
+            del found[name]
+    return {**found, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
+
+
+def parts_of(stage: str, settings: dict, path) -> tuple:
+    """The argument classes of the recipe of a stage, in their order."""
+    import extract_features
+    import pretrain_backbone
+    import sft
+    import train_tokenizer
+
+    if stage == "tokenizer":
+        kind = settings.get("action_model", "action_vqvae")
+        if kind not in train_tokenizer.STAGES:
+            raise ValueError(
+                f"{path}: action_model: expected one of {', '.join(train_tokenizer.STAGES)}, found {kind!r}"
+            )
+        own = train_tokenizer.STAGES[kind].ARGUMENTS
+        return (train_tokenizer.TokenizerArguments, DataArguments, *own, train_tokenizer.TokenizerTrainingArguments)
+    return {
+        "backbone": (
+            pretrain_backbone.BackboneArguments,
+            DataArguments,
+            pretrain_backbone.VideoArguments,
+            pretrain_backbone.BackboneTrainingArguments,
+        ),
+        "features": (extract_features.FeatureArguments, DataArguments, extract_features.VideoArguments),
+        "sft": (sft.ActionSFTArguments, sft.ActionSFTConfig),
+    }[stage]
 
 
 def train_backbone(data: DataArguments, folder: Path, settings: dict):
@@ -90,14 +135,9 @@ def train_backbone(data: DataArguments, folder: Path, settings: dict):
     import pretrain_backbone as recipe
     from trl import TrlParser
 
-    stages = (
-        recipe.BackboneArguments,
-        DataArguments,
-        recipe.VideoArguments,
-        recipe.BackboneTrainingArguments,
-    )
     derived = {"output_dir": str(folder / "backbone")}
-    recipe.main(*TrlParser(stages).parse_dict({**settings, **_fields(data), **derived}))
+    parser = TrlParser(parts_of("backbone", settings, "settings"))
+    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
 
 
 def extract_features(data: DataArguments, backbone: str, folder: Path, settings: dict) -> DataArguments:
@@ -105,11 +145,9 @@ def extract_features(data: DataArguments, backbone: str, folder: Path, settings:
     import extract_features as recipe
     from trl import TrlParser
 
-    # Features are of all videos; who is held out is decided when something is trained on them.
-    settings = {name: value for name, value in settings.items() if name != "hold_out"}
     derived = {"output_dir": str(folder / "features"), "backbone": backbone}
-    stages = (recipe.FeatureArguments, DataArguments, recipe.VideoArguments)
-    recipe.main(*TrlParser(stages).parse_dict({**settings, **_fields(data), **derived}))
+    parser = TrlParser(parts_of("features", settings, "settings"))
+    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
     return DataArguments(dataset="features", data_dir=derived["output_dir"])
 
 
@@ -141,14 +179,9 @@ def run_line(
     seed, hold_out = tokenizer_settings.get("seed", 0), tokenizer_settings.get("hold_out", False)
     own = _fields(data)
     tokenizer, sentences, model = (str(folder / part) for part in ("tokenizer/model", "sentences", "sft/model"))
-    stages = (
-        stage1.TokenizerArguments,
-        DataArguments,
-        *stage1.STAGES[tokenizer_settings.get("action_model", "action_vqvae")].ARGUMENTS,
-        stage1.TokenizerTrainingArguments,
-    )
+    parser = TrlParser(parts_of("tokenizer", tokenizer_settings, "settings"))
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
-    stage1.main(*TrlParser(stages).parse_dict({**tokenizer_settings, **own, **derived}))
+    stage1.main(*parser.parse_dict({**tokenizer_settings, **own, **derived}))
     encode.main(
         encode.EncodingArguments(tokenizer=tokenizer, output_dir=sentences, encodings=encodings, seed=seed), data
     )

@@ -23,7 +23,7 @@ from data_arguments import DataArguments
 
 logger = logging.getLogger(__name__)
 
-FRAME_HEIGHT = 72
+FRAME_HEIGHT, GAP = 72, 4
 CONTEXT = 3  # the same code so often, of which the middle one is looked at
 
 
@@ -120,6 +120,10 @@ def _frames(entries, data: DataArguments):
     from action_llm.video_files import open_video
     from action_llm_datasets.building import open_source
 
+    if data.dataset == "features":
+        raise ValueError(
+            "the sentences do not say of which data set they are (an older version wrote them): encode again."
+        )
     rows = data.load("videos")["train"]
     places = dict(zip(rows["sample_id"], rows["video"], strict=True))
     for entry in entries:
@@ -129,7 +133,9 @@ def _frames(entries, data: DataArguments):
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
                 strip.append(video.frames_at([(start + end) / 2], size)[0])
-        yield np.concatenate(strip, axis=1)
+                # They are of different recordings.
+                strip.append(np.full((FRAME_HEIGHT, GAP, 3), 255, np.uint8))
+        yield np.concatenate(strip[:-1], axis=1)
 
 
 def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
@@ -137,7 +143,7 @@ def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
     for entry in entries:
         classes = "<br>".join(f"{html.escape(name)} ({lift:.1f} ×)" for name, lift in entry.classes)
         examples = "<br>".join(
-            f"{html.escape(name)}, {start:.1f} to {end:.1f} s" for name, start, end in entry.examples[:2]
+            f"{html.escape(name)}, {start:.1f} to {end:.1f} s" for name, start, end in entry.examples
         )
         looks = html.escape(entry.description)
         if with_frames:

@@ -64,6 +64,12 @@ def test_one_call_from_a_recording(model, processor):
     assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" in found.text
 
 
+def test_without_a_reason_it_says_so():
+    assert _text(["wave", "fall"], [0.75, 0.25], True, [], []) == (
+        "wave, with a probability of 75%. No single token spoke for it."
+    )
+
+
 def test_the_text_says_what_the_body_did_at_the_time():
     evidence = [
         TokenEvidence(7, 5, 1.0, 1.2, 0.5),

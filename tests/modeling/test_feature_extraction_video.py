@@ -175,6 +175,7 @@ def test_saved_and_loaded(tmp_path):
         ({"num_segment": 3}, r"has no setting .num_segment., it has"),
         ({"num_segments": 0}, "num_segments: expected int at least 1, got 0"),
         ({"segment_seconds": -1}, "segment_seconds: expected float"),
+        ({"segment_seconds": 0}, "segment_seconds: expected float"),
         ({"fit": "stretch"}, "fit: expected one of"),
         ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
         ({"image_std": (1, 0, 1)}, "image_std: expected float"),

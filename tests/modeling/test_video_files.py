@@ -106,6 +106,92 @@ def test_an_open_file_is_read_from_its_start():
         assert video.info.num_frames == 6
 
 
+@pytest.mark.parametrize("container", ["matroska", "webm"])
+def test_a_file_that_was_cut_off_is_told_also_where_ffmpeg_says_nothing(container, tmp_path):
+    data = tiny_video(150, container=container, key_every=10)
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 3])
+    with (
+        VideoFile(tmp_path / "cut.mkv") as video,
+        pytest.warns(UserWarning, match=r"cut\.mkv: decoding stopped at .* s of 5"),
+    ):
+        assert len(video.frames_at([0.1, 4.9])) == 2
+    (tmp_path / "whole.mkv").write_bytes(data)
+    with VideoFile(tmp_path / "whole.mkv") as video, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        video.frames_at([0.1, 4.9, 60.0])
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
+def test_an_avi_that_was_cut_off(share, tmp_path):
+    data = tiny_video(120, container="avi")
+    (tmp_path / "cut.avi").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(VideoFileError, match=r"cut\.avi: expected a video that is whole, found 120 frames of 30"):
+        read_video_info(tmp_path / "cut.avi")
+
+
+def test_a_recording_whose_head_has_no_duration():
+    """As browsers and cameras leave it that write into a stream: frames are counted, and nothing is decoded for it."""
+
+    class OneWay(io.BytesIO):
+        def seekable(self):
+            return False
+
+    file = OneWay()
+    with av.open(file, "w", format="webm", options={"live": "1"}) as out:
+        stream = out.add_stream("libvpx-vp9", rate=20)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for number in range(20):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        out.mux(stream.encode())
+    with VideoFile(io.BytesIO(file.getvalue())) as video:
+        assert video.info.num_frames == 20 and video.info.seconds == pytest.approx(1.0, abs=0.06)
+        frames = video.frames_at([0.0, 0.5, 0.96])
+    assert np.abs(frames[2].astype(int) - picture(19)).mean() < 12 < np.abs(frames[0].astype(int) - picture(19)).mean()
+
+
+def test_one_picture_is_no_video():
+    for wrong in (picture(0), picture(0).transpose(2, 0, 1), picture(0)[..., 0]):
+        with pytest.raises(
+            VideoFileError, match=r"expected all frames of a video in one array .*found one picture uint8"
+        ):
+            open_video(wrong)
+    with pytest.raises(VideoFileError, match="expected a path, an open file, or an array of frames, found dict"):
+        open_video({})
+
+
+def test_tensors_are_arrays():
+    torch = pytest.importorskip("torch")
+    frames = np.stack([picture(number) for number in range(4)])
+    with open_video(torch.from_numpy(frames)) as one, open_video(frames) as other:
+        assert np.array_equal(one.frames_at([0.0, 0.1]), other.frames_at([0.0, 0.1]))
+        with pytest.raises(ValueError, match="times: expected at least one, got none"):
+            one.frames_at([])
+
+
+def test_numbers_that_are_times_are_no_numbers_of_frames(tmp_path):
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"{1_700_000_000_000_000_000 + 33_000_000 * number}.png")
+    with pytest.raises(
+        VideoFileError, match=r"expected numbers that count frames .*, found 3 pictures with numbers from 17"
+    ):
+        open_video(tmp_path)
+
+
+def test_pictures_of_sixteen_bits_and_pictures_that_lie_on_their_side(tmp_path):
+    grey = picture(2)[..., 0]
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep" / "0.png")
+    with open_video(tmp_path / "deep") as folder:
+        np.testing.assert_array_equal(folder.frames_at([0.0])[0, ..., 1], grey)
+    (tmp_path / "turned").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is on the right
+    Image.fromarray(picture(1)).save(tmp_path / "turned" / "0.png", exif=exif)
+    with open_video(tmp_path / "turned") as folder:
+        assert folder.picture_size() == (48, 32)
+        np.testing.assert_array_equal(folder.frames_at([0.0])[0], np.rot90(picture(1), 3))
+
+
 def test_sizes():
     data = tiny_video()
     with VideoFile(io.BytesIO(data)) as video:
@@ -230,7 +316,7 @@ def test_sound_alone_is_no_video():
         frame.rate = 8000
         out.mux(stream.encode(frame))
     file.seek(0)
-    with pytest.raises(VideoFileError, match="1 streams without a picture"):
+    with pytest.raises(VideoFileError, match="1 streams without a video"):
         read_video_info(file)
 
 

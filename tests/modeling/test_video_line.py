@@ -24,7 +24,8 @@ processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     logits = model(**processor(folder + "/clip.mp4")).logits
-print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]]]))
+reason = model.explain(processor, folder + "/clip.mp4")
+print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]], reason.label, reason.text]))
 """
 
 
@@ -138,6 +139,7 @@ def test_loads_as_remote_code_in_a_process_without_the_project(clip, tmp_path):
         env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    name, logits = json.loads(result.stdout.splitlines()[-1])
+    name, logits, label, text = json.loads(result.stdout.splitlines()[-1])
+    assert text.startswith(f"{label}, with a probability of") and label == CLASS_NAMES[int(expected[0].argmax())]
     assert name == "ActionLLMForClassification"
     assert [float.fromhex(x) for x in logits] == expected[0].tolist(), "not equal to the bit"

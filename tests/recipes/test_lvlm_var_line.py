@@ -184,7 +184,8 @@ def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, to
         name = f"act_{entry.action_id}.png"
         assert name in page
         strip = imread(tmp_path / "lexicon" / name)
-        assert strip.shape[:2] == (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT * len(entry.examples))
+        width = (recipe.FRAME_HEIGHT + recipe.GAP) * len(entry.examples) - recipe.GAP
+        assert strip.shape[:2] == (recipe.FRAME_HEIGHT, width)
         sample_id, start, end = entry.examples[-1]
         with open_video(videos / f"{sample_id}.mp4") as video:
             expected = video.frames_at([(start + end) / 2], (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT))[0]
@@ -358,6 +359,33 @@ def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, lin
     assert metrics["sentences"] == 0 and json.loads((tmp_path / "why" / "metrics.json").read_text())["whole"] is None
     assert len((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()) == 2
     assert "was not measured" in (tmp_path / "why" / "index.html").read_text()
+
+
+def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, tokenizer, llm, tmp_path):
+    with pytest.raises(ValueError, match="versions and batch_size must be at least 1, got 0 and 4"):
+        extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=0)
+    with pytest.raises(ValueError, match="is a llama, which sees no pictures"):
+        extract(videos, llm, tmp_path / "features", tmp_path / "cache")
+    with pytest.raises(ValueError, match="there is no folder ./nobody"):
+        extract(videos, "./nobody", tmp_path / "features", tmp_path / "cache")
+    with pytest.raises(ValueError, match="the narrator reads joints, and these are features of videos"):
+        encode(tokenizer, features, tmp_path / "sentences", explanations="narrator")
+    (tmp_path / "one.jsonl").write_text('{"sample_id": "clip01", "explanation": "A square goes down."}\n')
+    folder = encode(tokenizer, features, tmp_path / "sentences", explanations=str(tmp_path / "one.jsonl"), encodings=2)
+    splits = json.loads(Path(folder, "record.json").read_text())["splits"]
+    assert (splits["train"]["explained"], splits["test"]["explained"]) == (1, 0)
+
+
+def test_sentences_of_an_older_version_are_told(tokenizer, features, tmp_path):
+    import pyarrow.parquet as pq
+
+    folder = encode(tokenizer, features, tmp_path / "sentences")
+    for path in Path(folder).rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["start_times", "end_times"]), path)
+    shutil.rmtree(Path(folder, ".cache"))
+    with pytest.raises(ValueError, match=r"was written by an older version of encode_actions\.py"):
+        load_action_sentences(folder)
 
 
 def test_a_run_learns_logs_and_is_resumed_exactly(features, llm, tmp_path):

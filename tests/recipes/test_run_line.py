@@ -121,6 +121,39 @@ def test_one_command_for_videos(llm, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora_rank: 3", r"sft\.yaml: the stage sft has no setting 'lora_rank'"),
+        ("", r"sft\.yaml: expected settings of the stage sft, found None"),
+        ("- 1", r"sft\.yaml: expected settings of the stage sft, found \[1\]"),
+        ("a: [", r"sft\.yaml: expected YAML, found .* line"),
+    ],
+)
+def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text, message):
+    import run_line
+    from data_arguments import DataArguments
+
+    (tmp_path / "sft.yaml").write_text(text)
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), sft_config=str(tmp_path / "sft.yaml"))
+    with pytest.raises(ValueError, match=message):
+        run_line.main(arguments, data)
+    (tmp_path / "tokenizer.yaml").write_text("action_model: vqvae")
+    arguments = run_line.LineArguments(
+        output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml")
+    )
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.yaml: action_model: expected one of action_vqvae, vst, found 'vqvae'"
+    ):
+        run_line.main(arguments, data)
+    rows = (own / "metadata.csv").read_text().replace(",test", ",train")
+    (own / "metadata.csv").write_text(rows)
+    with pytest.raises(ValueError, match="has no test recordings: mark some, or set --hold_out true"):
+        run_line.main(run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm), data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
     import run_line
     from data_arguments import DataArguments
