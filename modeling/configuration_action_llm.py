@@ -38,6 +38,10 @@ class ActionLLMConfig(PreTrainedConfig):
         injection_layer (`int`, *optional*):
             LLM-AR, Table 5, without discretisation: projected continuous latents replace the hidden states at the
             `<act>` placeholders before this decoder layer (0 is the input embedding). `None` reads discrete words.
+        prefix_length (`int`, defaults to 0):
+            Number of prompts in layers, P-Tuning v2 (VT-LVLM-AR, section III.C: 16). 0 has none.
+        prefix_layers (`list[int]`, *optional*):
+            Layers that have them; by default the last 9 of 32, and as large a share of others.
         run_length_ids (`list[list[int]]`, *optional*):
             Text ids of the numbers 1, 2, …, where the length of a run is written after its token
             ([`~ActionLLMProcessor.run_length_ids`]). `None` writes tokens alone.
@@ -54,6 +58,8 @@ class ActionLLMConfig(PreTrainedConfig):
     num_action_tokens: int = 512
     train_action_embeddings: bool = False
     injection_layer: int | None = None
+    prefix_length: int = 0
+    prefix_layers: list[int] | None = None
     run_length_ids: list[list[int]] | None = None
     tie_word_embeddings: bool = False
 
@@ -83,6 +89,13 @@ class ActionLLMConfig(PreTrainedConfig):
             )
         if self.num_action_tokens < 1:
             raise ValueError(f"num_action_tokens must be positive, got {self.num_action_tokens}.")
+
+    def validate_prefix(self):
+        """Prompts are a number, and layers are named only where there are some."""
+        if self.prefix_length < 0:
+            raise ValueError(f"prefix_length must not be negative, got {self.prefix_length}.")
+        if self.prefix_layers is not None and not self.prefix_length:
+            raise ValueError(f"prefix_layers are {self.prefix_layers}, but prefix_length is 0: there are no prompts.")
 
     def validate_injection_layer(self):
         """The layer that takes continuous latents exists."""

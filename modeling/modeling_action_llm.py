@@ -33,6 +33,7 @@ from .label_scoring import LabelTrie, most_likely_label, score_labels
 from .language_models import LOADING_FLAGS, fresh_language_model, load_language_model
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
+from .prefix_tuning import LayerPrefix
 
 # The action models that can make the sentence, by their `model_type`.
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel}
@@ -176,6 +177,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         if isinstance(module, ActionEmbedding):
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
+        elif isinstance(module, LayerPrefix):
+            module.reset_parameters()
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
             if module.bias is not None:
@@ -204,6 +207,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         class_names: Sequence[str] | None = None,
         train_action_embeddings: bool = False,
         injection_layer: int | None = None,
+        prefix_length: int = 0,
+        prefix_layers: Sequence[int] | None = None,
         run_length_ids: list[list[int]] | None = None,
     ):
         """Puts a language model and an action model together.
@@ -222,7 +227,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
                 its weights are saved with the rest.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
-            train_action_embeddings, injection_layer, run_length_ids:
+            train_action_embeddings, injection_layer, prefix_length, prefix_layers, run_length_ids:
                 See [`ActionLLMConfig`].
         """
         if (action_model is None) == (action_table is None):
@@ -238,6 +243,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             num_action_tokens=action_model.config.codebook_size if table is None else len(table),
             train_action_embeddings=train_action_embeddings,
             injection_layer=injection_layer,
+            prefix_length=prefix_length,
+            prefix_layers=None if prefix_layers is None else list(prefix_layers),
             run_length_ids=run_length_ids,
             id2label=None if class_names is None else dict(enumerate(class_names)),
             label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
@@ -432,6 +439,10 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             if config.injection_layer > 0:
                 layer = decoder_layers(self.language_model)[config.injection_layer]
                 layer.register_forward_pre_hook(self._inject, with_kwargs=True)
+        self.prefix = None
+        if config.prefix_length:
+            self.prefix = LayerPrefix(config.text_config, config.prefix_length, config.prefix_layers)
+            self.prefix.attach(self.language_model)
         if action_model is not None:
             action_model.requires_grad_(False)
         self.post_init()

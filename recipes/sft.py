@@ -9,7 +9,8 @@ accelerate launch recipes/sft.py --config recipes/configs/llm_ar/utd_mhad_sft.ya
     --output_dir runs/utd_mhad/sft
 ```
 
-`--method` is `lora`, `qlora` (the language model in 4 bit), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
+`--method` is `lora`, `qlora` (the language model in 4 bit), `prefix` (P-Tuning v2: prompts in some layers, VT-LVLM-AR, section
+III.C), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
 The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
 A run that was stopped goes on from its last checkpoint when it is started again.
 """
@@ -34,7 +35,7 @@ class ActionSFTArguments:
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
     llm_name_or_path: str = field(metadata={"help": "causal language model: a Hub repository or a folder"})
     llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
-    method: Literal["lora", "qlora", "full", "none"] = field(
+    method: Literal["lora", "qlora", "prefix", "full", "none"] = field(
         default="lora", metadata={"help": "what is trained of the language model"}
     )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
@@ -42,6 +43,10 @@ class ActionSFTArguments:
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the input of LoRA"})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the adapted layers"}
+    )
+    prefix_length: int = field(default=16, metadata={"help": "prompts in each layer that has some (method prefix)"})
+    prefix_layers: list[int] | None = field(
+        default=None, metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32"}
     )
     train_action_embeddings: bool = field(default=False, metadata={"help": "train the table of action words too"})
     injection_layer: int | None = field(
@@ -175,10 +180,16 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         class_names=class_names,
         train_action_embeddings=arguments.train_action_embeddings,
         injection_layer=arguments.injection_layer,
+        prefix_length=arguments.prefix_length if arguments.method == "prefix" else 0,
+        prefix_layers=arguments.prefix_layers if arguments.method == "prefix" else None,
         run_length_ids=processor.run_length_ids(),
     )
     model.requires_grad_(arguments.method == "full")
     model._freeze_own_weights()
+    if arguments.method == "prefix":
+        for module in (model.model.prefix, model.model.action_projector):
+            if module is not None:
+                module.requires_grad_(True)
 
     continuous = arguments.injection_layer is not None
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
@@ -240,6 +251,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "lora_alpha": arguments.lora_alpha,
             "lora_dropout": arguments.lora_dropout,
             "lora_target_modules": arguments.lora_target_modules,
+            "prefix_length": arguments.prefix_length,
+            "prefix_layers": arguments.prefix_layers if model.model.prefix is None else model.model.prefix.layers,
             "train_action_embeddings": arguments.train_action_embeddings,
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
