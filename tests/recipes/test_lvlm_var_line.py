@@ -366,7 +366,7 @@ def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, to
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=0)
     with pytest.raises(ValueError, match="is a llama, which sees no pictures"):
         extract(videos, llm, tmp_path / "features", tmp_path / "cache")
-    with pytest.raises(ValueError, match="there is no folder ./nobody"):
+    with pytest.raises(ValueError, match=r"there is no folder \./nobody"):
         extract(videos, "./nobody", tmp_path / "features", tmp_path / "cache")
     with pytest.raises(ValueError, match="the narrator reads joints, and these are features of videos"):
         encode(tokenizer, features, tmp_path / "sentences", explanations="narrator")
