@@ -66,9 +66,13 @@ class ActionSFTArguments:
     list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
     explanations: bool = field(
         default=False,
+        metadata={"help": "learn to describe, too, by examples with an instruction of their own"},
+    )
+    explanation_share: float = field(
+        default=0.1,
         metadata={
-            "help": "learn to describe, too: an example more for each sentence with an explanation. The loss is a mean over "
-            "words, and an explanation has many: give it more steps than the classes alone"
+            "help": "share of the sentences with an explanation that are such an example, too; the loss is a mean over words, "
+            "and an explanation has ten times as many as a class"
         },
     )
     run_lengths: bool = field(
@@ -195,7 +199,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
     if arguments.explanations:
         train_dataset = concatenate_datasets(
-            [train_dataset, tokenize_explanations(rows, processor, model.config.text_config)]
+            [train_dataset, tokenize_explanations(explained(rows, arguments), processor, model.config.text_config)]
         )
     eval_dataset = None
     if arguments.hold_out:
@@ -257,6 +261,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
             "explanations": arguments.explanations,
+            "explanation_share": arguments.explanation_share if arguments.explanations else None,
             "run_lengths": arguments.run_lengths,
             "learning_rate": training.learning_rate,
             "lr_scheduler_type": training.lr_scheduler_type.value,
@@ -371,15 +376,31 @@ def tokenize(rows, processor, text_config, continuous: bool):
     return rows.map(tokenize_row, remove_columns=rows.column_names, desc="prompts")
 
 
+def explained(rows, arguments: ActionSFTArguments):
+    """The rows whose explanations are learnt: a share of those that have one, the same ones in every run."""
+    from encode_actions import stable_seed
+
+    if "explanation" not in rows.features:
+        raise ValueError("the sentences have no explanations: run encode_actions.py with --explanations.")
+    if not 0 < arguments.explanation_share <= 1:
+        raise ValueError(f"explanation_share must be above 0 and at most 1, got {arguments.explanation_share}.")
+    chosen = [
+        index
+        for index, (name, encoding, said) in enumerate(
+            zip(rows["sample_id"], rows["encoding"], rows["explanation"], strict=True)
+        )
+        if said and stable_seed("explained", name, encoding) % 10_000 < 10_000 * arguments.explanation_share
+    ]
+    if not chosen:
+        raise ValueError(f"none of {len(rows)} sentences is explained: set a larger explanation_share.")
+    return rows.select(chosen)
+
+
 def tokenize_explanations(rows, processor, text_config):
     """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
     from action_sentences import words_of
 
     from action_llm.modeling_action_llm import check_context_length
-
-    if "explanation" not in rows.features:
-        raise ValueError("the sentences have no explanations: run encode_actions.py with --explanations.")
-    rows = rows.filter(bool, input_columns="explanation")
 
     def tokenize_row(row):
         prompt = processor.prompt(words_of(row, processor), to_explain=True)

@@ -68,7 +68,7 @@ def test_nothing_is_lost_and_padding_changes_nothing(weights, max_events, paddin
     mask = torch.tensor([[1] * len(weights) + [0] * padding])
     both = pool_events(
         torch.cat([wide, wide]),
-        torch.tensor([[*weights, *[1.0] * padding]] * 2).double(),
+        torch.tensor([[*weights, *[1.0] * padding]] * 2, dtype=torch.float64),
         torch.cat([mask, mask]),
         max_events,
     )
