@@ -134,13 +134,14 @@ class VideoFile(_Frames):
 
     Args:
         file: Its path, or the open file, which must be seekable.
-        threads: Threads that decode; 0 leaves it to FFmpeg.
+        threads: Threads that decode the slices of a frame; 0 leaves their number to FFmpeg. Whole frames are not decoded side
+            by side: after a seek that costs more than it saves.
 
     Raises:
         VideoFileError, OSError: As `read_video_info`.
     """
 
-    def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 1):
+    def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 0):
         is_open = hasattr(file, "read")
         self.path = str(getattr(file, "name", "stream") if is_open else os.fspath(file))
         if is_open:
@@ -163,8 +164,6 @@ class VideoFile(_Frames):
             self.close()
             raise
         self._stream.thread_count = threads
-        if threads != 1:
-            self._stream.thread_type = "AUTO"
         self._start = float((self._stream.start_time or 0) * self._stream.time_base)
         self._can_seek, self._has_decoded = True, False
 
@@ -285,9 +284,9 @@ class VideoFile(_Frames):
     def _seek(self, time: float, keys: np.ndarray) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames from the last key frame at or before `time` on."""
         base = float(self._stream.time_base)
-        earlier = keys[keys <= time][::-1].tolist() if len(keys) > 1 else [time]
-        # The index counts decoding times: the picture of a key frame may come later than that.
-        for target in earlier[:3]:
+        # Asked for the time of the picture, FFmpeg finds the last key frame whose picture is not later. The index counts
+        # decoding times: asked for one of those, it would go a whole group of pictures too far.
+        for target in (time, *keys[keys <= time][::-1][1:3].tolist()):
             try:
                 self._container.seek(int(np.floor(target / base)), stream=self._stream, backward=True)
             except av.error.FFmpegError:
