@@ -50,6 +50,8 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
     Raises:
         ValueError: nothing to train on or nothing to evaluate.
     """
+    from action_llm.feature_extraction_skeleton import SkeletonInputError
+    from action_llm.video_files import VideoFileError
     from action_llm_datasets.building import UNREADABLE
 
     examples = Examples()
@@ -84,7 +86,7 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
                         examples.train.append(sequence)
                         examples.train_labels.append(label)
                         examples.train_versions.append(version)
-            except (ValueError, *UNREADABLE) as error:
+            except (SkeletonInputError, VideoFileError, *UNREADABLE) as error:
                 examples.skipped.append({"sample_id": name, "reason": str(error)})
     if not examples.train or not examples.evaluation:
         raise ValueError(

@@ -53,9 +53,7 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    import pretrain_small_lm as small_lm
-
-    folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, data.dataset.endswith("-video")
+    folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
     # Whatever is wrong shows before anything is trained.
     stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos, "tokenizer", "sft"]
     settings = {stage: read_settings(arguments, stage, videos) for stage in stages}
@@ -63,6 +61,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
     if llm is None:
+        import pretrain_small_lm as small_lm
+
         logger.info("A small language model reads about bodies and actions")
         llm = str(folder / "small_lm" / "model")
         small_lm.main(

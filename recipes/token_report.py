@@ -52,6 +52,7 @@ def describe_sentences(ids: list, starts: list, ends: list, codebook_size: int) 
         ValueError: no tokens at all.
     """
     import torch
+    from run_folder import without_nan
 
     from action_llm.language_priors import usage_statistics
 
@@ -70,10 +71,7 @@ def describe_sentences(ids: list, starts: list, ends: list, codebook_size: int) 
         },
         "seconds_per_token": float(durations.mean(dtype=np.float64)),
         "codebook_size": codebook_size,
-        **{
-            name: value if np.isfinite(value) else None
-            for name, value in usage_statistics(torch.from_numpy(counts)).items()
-        },
+        **without_nan(usage_statistics(torch.from_numpy(counts))),
     }
 
 
