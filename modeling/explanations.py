@@ -271,7 +271,8 @@ def _narration(processor, recording) -> list:
         return []
     if isinstance(recording, list | tuple):
         recording = recording[0]
-    events = narrate(recording, extractor.skeleton_layout).events
+    # As a description: a processor that was loaded from the Hub has classes of its own, beside those of the model.
+    events = narrate(recording, extractor.skeleton_layout.to_dict()).events
     return events[0] if events else []
 
 

@@ -285,7 +285,8 @@ import numpy as np
 recording = np.load(folder + "/recording.npy")
 with torch.no_grad():
     logits = model(**processor(recordings=[recording])).logits
-print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]]]))
+reason = model.explain(processor, recording)
+print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]], reason.label]))
 """
 
 
@@ -310,6 +311,7 @@ def test_loads_as_remote_code_in_a_process_without_the_project(adapter, processo
         env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    name, logits = json.loads(result.stdout.splitlines()[-1])
+    name, logits, label = json.loads(result.stdout.splitlines()[-1])
+    assert label == CLASS_NAMES[int(expected[0].argmax())]
     assert name == "ActionLLMForClassification"
     assert [float.fromhex(x) for x in logits] == expected[0].tolist(), "not equal to the bit"
