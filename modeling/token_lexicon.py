@@ -98,7 +98,9 @@ def build_lexicon(
             if held[label]
         }
         best = sorted(lifts.items(), key=lambda item: (-item[1], item[0]))[:num_classes]
-        entry.classes = [(class_names[label], round(lift, 3)) for label, lift in best if lift > 1]
+        # Rounded first: 1 and the last digit of a float is no more than 1.
+        rounded = [(class_names[label], round(lift, 3)) for label, lift in best]
+        entry.classes = [(name, lift) for name, lift in rounded if lift > 1]
         entry.seconds = float(seconds[entry.action_id] / entry.count)
         entry.when = float(places[entry.action_id] / entry.count)
     return entries

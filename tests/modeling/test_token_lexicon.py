@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from action_llm.token_lexicon import build_lexicon
@@ -22,6 +22,7 @@ def row(number, label, ids, seconds=0.5):
 @given(
     sentences=st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 5), min_size=1, max_size=6)), min_size=1)
 )
+@example(sentences=[(0, [0])] * 5 + [(0, [1])])  # a lift of 1 and a rounding error
 def test_counts_are_those_of_a_loop(sentences):
     rows = [row(number, label, ids) for number, (label, ids) in enumerate(sentences)]
     entries = build_lexicon(rows, ["a", "b", "c"], 6)
