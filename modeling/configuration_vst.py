@@ -8,9 +8,6 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import reject_unknown_fields
 
-# Backbones that read clips, by their `model_type`; all others read pictures.
-CLIP_BACKBONES = ("timesformer", "videomae", "vivit", "vjepa2")
-
 
 @strict
 class VSTConfig(PreTrainedConfig):
@@ -155,4 +152,4 @@ class VSTConfig(PreTrainedConfig):
             raise ValueError("`num_roles` divides a codebook: it needs `quantize=True`.")
 
 
-__all__ = ["CLIP_BACKBONES", "VSTConfig"]
+__all__ = ["VSTConfig"]

@@ -13,7 +13,8 @@ from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import Codebook, EuclideanCodebook, Quantized
-from .configuration_vst import CLIP_BACKBONES, VSTConfig
+from .configuration_vst import VSTConfig
+from .visual_encoder import FeatureStandardisation, VisualEncoder, keep_weights
 
 # Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
 MAX_ANCHORS = 1024
@@ -55,50 +56,6 @@ class VSTOutput(ModelOutput):
     attention_mask: torch.LongTensor | None = None
     usage: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
-
-
-class VisualEncoder(nn.Module):
-    """A transformers model of pictures or clips, and what it makes of a segment.
-
-    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches.
-    """
-
-    def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
-        super().__init__()
-        self.config = config
-        self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(batch_size, num_segments, frames, 3, height, width) → (batch_size, num_segments, views, feature_size)."""
-        batch_size, segments, frames = pixel_values.shape[:3]
-        pixel_values = pixel_values.to(self.backbone.dtype)
-        if self.config.backbone_config.model_type in CLIP_BACKBONES:
-            clips = pixel_values.flatten(0, 1)
-            name = "pixel_values_videos" if self.backbone.main_input_name == "pixel_values_videos" else "pixel_values"
-            # V-JEPA 2 would guess what is hidden, too.
-            options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
-            features, views = self.backbone(**{name: clips}, **options).last_hidden_state.mean(dim=1), 1
-        else:
-            outputs = self.backbone(pixel_values=pixel_values.flatten(0, 2))
-            features, views = getattr(outputs, "pooler_output", None), frames
-            if features is None:
-                features = outputs.last_hidden_state.mean(dim=1)
-        return features.flatten(1).view(batch_size, segments, views, -1).float()
-
-
-class FeatureStandardisation(nn.Module):
-    """Mean and standard deviation of the visual encoder's features over training videos."""
-
-    def __init__(self, config: VSTConfig):
-        super().__init__()
-        self.register_buffer("mean", torch.empty(config.feature_size, dtype=torch.float32))
-        self.register_buffer("deviation", torch.empty(config.feature_size, dtype=torch.float32))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / self.deviation
-
-    def inverse(self, features: torch.Tensor) -> torch.Tensor:
-        return features * self.deviation + self.mean
 
 
 class TemporalSelfAttention(nn.Module):
@@ -190,8 +147,9 @@ class VSTModel(VSTPreTrainedModel):
 
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
-        self.visual_encoder = VisualEncoder(config, backbone)
-        self.standardisation = FeatureStandardisation(config)
+        # The weights of one that is there stay as they are.
+        self.visual_encoder = VisualEncoder(AutoModel.from_config(config.backbone_config) if backbone is None else backbone)
+        self.standardisation = FeatureStandardisation(config.feature_size)
         if not config.direct:
             self.temporal_attention = TemporalSelfAttention(
                 config, config.feature_size, config.num_roles * config.codebook_dim
@@ -211,7 +169,7 @@ class VSTModel(VSTPreTrainedModel):
             )
         self.post_init()
         if backbone is not None:
-            _keep(backbone)
+            keep_weights(backbone)
         self.freeze()
 
     @classmethod
@@ -223,8 +181,7 @@ class VSTModel(VSTPreTrainedModel):
             backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
             **settings: fields of [`VSTConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
         """
-        sizes = getattr(backbone.config, "hidden_sizes", None)
-        feature_size = sizes[-1] if sizes else backbone.config.hidden_size
+        feature_size = VisualEncoder(backbone).feature_size
         settings = {"feature_size": feature_size, **settings, "backbone_config": backbone.config}
         if settings.get("direct"):
             settings.setdefault("codebook_dim", feature_size)
@@ -269,19 +226,12 @@ class VSTModel(VSTPreTrainedModel):
             `torch.Tensor` of shape `(batch_size, num_segments, views, feature_size)`, float32: a feature a frame, or one a
             segment for a visual encoder of clips.
         """
-        if pixel_values.dim() != 6 or pixel_values.shape[3] != 3:
-            raise ValueError(
-                "`pixel_values` must have the shape (batch_size, num_segments, frames, 3, height, width), "
-                f"got {tuple(pixel_values.shape)}."
-            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
             return self.visual_encoder(pixel_values)
 
-    @torch.no_grad()
     def set_feature_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Mean and standard deviation (feature_size,) of features over training videos, with which they are standardised."""
-        self.standardisation.mean.copy_(mean)
-        self.standardisation.deviation.copy_(deviation.clamp_min(1e-3 * deviation.mean().clamp_min(1e-8)))
+        self.standardisation.set(mean, deviation)
 
     def encode(
         self,
@@ -549,12 +499,6 @@ def _interleaved(roles: list[ActionEncoderOutput]) -> ActionEncoderOutput:
             for name, values in joined.items()
         }
     )
-
-
-def _keep(module: nn.Module) -> None:
-    """Tells transformers that weights are there already."""
-    for parameter in (*module.parameters(), *module.buffers()):
-        parameter._is_hf_initialized = True
 
 
 __all__ = ["VSTModel", "VSTOutput", "VSTPreTrainedModel", "alignment_loss", "consistency_loss"]

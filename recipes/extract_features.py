@@ -157,7 +157,7 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
     from transformers import BaseImageProcessor
 
-    from action_llm.configuration_vst import CLIP_BACKBONES
+    from action_llm.visual_encoder import CLIP_BACKBONES
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
     own = {}

@@ -27,7 +27,8 @@ from transformers import ResNetConfig, ResNetModel, TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from action_llm import VSTConfig
-from action_llm.modeling_vst import TemporalSelfAttention, VisualEncoder
+from action_llm.modeling_vst import TemporalSelfAttention
+from action_llm.visual_encoder import VisualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class VideoRecogniser(nn.Module):
         width = config.hidden_sizes[-1]
         sizes = {"hidden_size": width, "num_layers": 2, "num_heads": 4, "intermediate_size": 2 * width}
         vst = VSTConfig(backbone_config=config, feature_size=width, codebook_dim=width, **sizes)
-        self.encoder = VisualEncoder(vst, ResNetModel(config))
+        self.encoder = VisualEncoder(ResNetModel(config))
         self.attention = TemporalSelfAttention(vst, width, width)
         self.head = nn.Linear(width, num_classes)
         self.label_smoothing = label_smoothing
