@@ -6,9 +6,10 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
 from .configuration_vst import VSTConfig
+from .configuration_vtem import VTEMConfig
 
 # The action models that can make the sentence, by their `model_type`.
-ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig}
+ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig, "vtem": VTEMConfig}
 
 
 @strict
@@ -21,7 +22,7 @@ class ActionLLMConfig(PreTrainedConfig):
             Configuration of the causal language model that reads the action sentence.
         action_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the action model that writes the sentence; its `model_type` says which one it is
-            (`"action_vqvae"` or `"vst"`). `None` where only encoded sentences are read.
+            (`"action_vqvae"`, `"vst"` or `"vtem"`). `None` where only encoded sentences are read.
         llm_name_or_path (`str`, *optional*):
             Where the language model lives, when it is referenced instead of stored here. `None` means that its weights
             are in this repository.
@@ -42,6 +43,8 @@ class ActionLLMConfig(PreTrainedConfig):
             Number of prompts in layers, P-Tuning v2 (VT-LVLM-AR, section III.C: 16). 0 has none.
         prefix_layers (`list[int]`, *optional*):
             Layers that have them; by default the last 9 of 32, and as large a share of others.
+        num_soft_prompts (`int`, defaults to 0):
+            Number of soft prompts at the input (VT-LVLM-AR, Eq. 5): trainable words, whose ids follow that of `<act>`.
         run_length_ids (`list[list[int]]`, *optional*):
             Text ids of the numbers 1, 2, …, where the length of a run is written after its token
             ([`~ActionLLMProcessor.run_length_ids`]). `None` writes tokens alone.
@@ -60,6 +63,7 @@ class ActionLLMConfig(PreTrainedConfig):
     injection_layer: int | None = None
     prefix_length: int = 0
     prefix_layers: list[int] | None = None
+    num_soft_prompts: int = 0
     run_length_ids: list[list[int]] | None = None
     tie_word_embeddings: bool = False
 
@@ -92,8 +96,9 @@ class ActionLLMConfig(PreTrainedConfig):
 
     def validate_prefix(self):
         """Prompts are a number, and layers are named only where there are some."""
-        if self.prefix_length < 0:
-            raise ValueError(f"prefix_length must not be negative, got {self.prefix_length}.")
+        for name in ("prefix_length", "num_soft_prompts"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.prefix_layers is not None and not self.prefix_length:
             raise ValueError(f"prefix_layers are {self.prefix_layers}, but prefix_length is 0: there are no prompts.")
 
@@ -104,6 +109,11 @@ class ActionLLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"injection_layer is {self.injection_layer}, but the language model has the layers 0 to {num_layers - 1}."
             )
+
+    @property
+    def reads_visual_features(self) -> bool:
+        """Whether tokens are features that the language model's own, frozen projector makes words of (VT-LVLM-AR)."""
+        return self.action_config is not None and self.action_config.model_type == VTEMConfig.model_type
 
     @property
     def placeholder_token_id(self) -> int:

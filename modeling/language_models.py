@@ -11,6 +11,43 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
 
 
+class VisualProjector(nn.Module):
+    """
+    What makes words of features in the LLaVA family: two linear layers and a GELU.
+
+    Args:
+        feature_size (`int`): width of the vision tower's features.
+        hidden_size (`int`): width of the language model's words.
+    """
+
+    def __init__(self, feature_size: int, hidden_size: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(feature_size, hidden_size)
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "VisualProjector | None":
+        """That of an image-text-to-text model, its weights shared; `None` where it has another kind."""
+        found = next((m for name, m in model.named_modules() if name.endswith("multi_modal_projector")), None)
+        if found is None:
+            return None
+        names = {name: tuple(weight.shape) for name, weight in found.named_parameters()}
+        first = names.get("linear_1.weight")
+        if first is None or getattr(model.config, "projector_hidden_act", None) != "gelu":
+            return None
+        hidden_size, feature_size = first
+        with torch.device("meta"):
+            projector = cls(feature_size, hidden_size)
+        if names != {name: tuple(weight.shape) for name, weight in projector.named_parameters()}:
+            return None
+        projector.linear_1, projector.linear_2 = found.linear_1, found.linear_2
+        return projector
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., feature_size) → (..., hidden_size)."""
+        return self.linear_2(nn.functional.gelu(self.linear_1(features)))
+
+
 class TextDecoder(PreTrainedModel):
     """
     The decoder and the head of an image-text-to-text model: a causal language model for those families that have none of their
@@ -19,6 +56,10 @@ class TextDecoder(PreTrainedModel):
     Args:
         config (`PreTrainedConfig`): of the text decoder.
         model, lm_head (`nn.Module`, *optional*): the parts, where they are there.
+
+    Attributes:
+        projector ([`VisualProjector`], *optional*): what makes words of features in the model that this one is taken from. It
+            is no part of this one.
     """
 
     base_model_prefix = "model"
@@ -28,6 +69,7 @@ class TextDecoder(PreTrainedModel):
         self, config: PreTrainedConfig, model: PreTrainedModel | None = None, lm_head: nn.Module | None = None
     ):
         super().__init__(config)
+        self.__dict__["projector"] = None
         self.model = AutoModel.from_config(config) if model is None else model
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if lm_head is None else lm_head
         if model is None:
@@ -70,11 +112,70 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
     )
 
 
+def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) -> tuple[PreTrainedModel, int]:
+    """
+    Loads the visual encoder of a model of the LLaVA family.
+
+    Args:
+        name_or_path (`str`): repository or folder.
+        revision (`str`, *optional*): commit.
+        **kwargs: of `from_pretrained`: dtype…
+
+    Returns:
+        The encoder, and the hidden state of it that the projector reads.
+
+    Raises:
+        ValueError: the model has no vision tower with one such state.
+    """
+    model = AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+    tower = next((m for name, m in model.named_modules() if name.endswith("vision_tower")), None)
+    layer = getattr(model.config, "vision_feature_layer", None)
+    if tower is None or not isinstance(layer, int):
+        raise ValueError(
+            f"{name_or_path}, a {model.config.model_type}, has no vision tower of which one hidden state is read."
+        )
+    return tower, layer
+
+
+def visual_words(llm: PreTrainedModel, features: torch.Tensor) -> torch.Tensor:
+    """
+    Features of the vision tower as words of the language model (VT-LVLM-AR, section III.B).
+
+    Args:
+        llm (`PreTrainedModel`): as `load_language_model` gives it.
+        features (`torch.Tensor` of shape `(num_features, feature_size)`).
+
+    Returns:
+        `torch.Tensor` of shape `(num_features, hidden_size)`, float32, as the frozen projector makes them.
+
+    Raises:
+        ValueError: the language model is none of the LLaVA family, or its projector reads features of another width.
+    """
+    projector = check_projector(llm, features.shape[-1])
+    weight = projector.linear_1.weight
+    with torch.no_grad():
+        return projector(features.to(weight.device, weight.dtype)).float().to(features.device)
+
+
+def check_projector(llm: PreTrainedModel, feature_size: int) -> VisualProjector:
+    """The projector of a language model; `ValueError` where it has none that reads features of this width."""
+    projector = getattr(llm, "projector", None)
+    if projector is None:
+        raise ValueError(
+            f"visual event tokens become words by the projector of a LLaVA model, and this {llm.config.model_type} has none."
+        )
+    if projector.linear_1.in_features != feature_size:
+        raise ValueError(
+            f"the codebook has vectors of width {feature_size}, but the projector of the language model takes "
+            f"{projector.linear_1.in_features}: train the action model on features of its own vision tower."
+        )
+    return projector
+
+
 def without_eyes(model: PreTrainedModel) -> PreTrainedModel:
     """
-    The text decoder and the head of an image-text-to-text model; the weights are not copied, and those of what sees can go.
-
-    So can the projector between the two: action tokens are learnt in the space of the words, not in that of the pictures.
+    The text decoder and the head of an image-text-to-text model, with its projector beside them where that is LLaVA's; the
+    weights are not copied, and those of what sees can go.
 
     Raises:
         ValueError: the model has no decoder of text with a head.
@@ -87,6 +188,7 @@ def without_eyes(model: PreTrainedModel) -> PreTrainedModel:
     decoder.config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
     text = TextDecoder(decoder.config, decoder, head)
     text.generation_config = model.generation_config
+    text.__dict__["projector"] = VisualProjector.of(model)
     for name in LOADING_FLAGS:
         if hasattr(model, name):
             setattr(text, name, getattr(model, name))
@@ -100,4 +202,14 @@ def without_eyes(model: PreTrainedModel) -> PreTrainedModel:
     return text.eval()
 
 
-__all__ = ["LOADING_FLAGS", "TextDecoder", "fresh_language_model", "load_language_model", "without_eyes"]
+__all__ = [
+    "LOADING_FLAGS",
+    "TextDecoder",
+    "VisualProjector",
+    "check_projector",
+    "fresh_language_model",
+    "load_language_model",
+    "load_vision_tower",
+    "visual_words",
+    "without_eyes",
+]

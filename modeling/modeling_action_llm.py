@@ -30,13 +30,23 @@ from transformers.utils.hub import cached_file
 
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
-from .language_models import LOADING_FLAGS, fresh_language_model, load_language_model
+from .language_models import (
+    LOADING_FLAGS,
+    VisualProjector,
+    check_projector,
+    fresh_language_model,
+    load_language_model,
+    visual_words,
+)
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
+from .modeling_vtem import VTEMModel
 from .prefix_tuning import LayerPrefix
 
 # The action models that can make the sentence, by their `model_type`.
-ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel}
+ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
+# What tells one language model from another of the same family.
+LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 # Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
 # repository for a bare adapter and look for a base model.
@@ -122,17 +132,24 @@ class ActionEmbedding(nn.Module):
     """The language model's words and the action words behind one lookup.
 
     Ids below `offset` are looked up in the language model's own table, id `offset + u` is row u of the action table, and
-    the placeholder `<act>` is zero (its vector comes beside the text).
+    the placeholder `<act>` is zero (its vector comes beside the text). Soft prompts, if any, follow it.
 
     The action table is kept here; the language model is only referred to, so that its table stays its own, whatever
     adapters or quantisation do to it.
     """
 
     def __init__(
-        self, language_model: PreTrainedModel, num_action_tokens: int, width: int, offset: int, trainable: bool
+        self,
+        language_model: PreTrainedModel,
+        num_action_tokens: int,
+        width: int,
+        offset: int,
+        trainable: bool,
+        num_soft_prompts: int = 0,
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_action_tokens, width), requires_grad=trainable)
+        self.soft_prompts = nn.Parameter(torch.empty(num_soft_prompts, width)) if num_soft_prompts else None
         self.offset = offset
         # Past nn.Module's registration: the language model is a child of the base model already.
         self.__dict__["language_model"] = language_model
@@ -141,7 +158,8 @@ class ActionEmbedding(nn.Module):
         # PEFT copies the layers that it trains as a whole; the language model behind this one is not to be copied along.
         language_model = memo.get(id(self.language_model), self.language_model)
         twin = type(self)(language_model, *self.weight.shape, self.offset, self.weight.requires_grad)
-        twin.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=self.weight.requires_grad)
+        for name, weight in self.named_parameters():
+            setattr(twin, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
         return twin
 
     def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
@@ -151,6 +169,8 @@ class ActionEmbedding(nn.Module):
         text = text_table(torch.where(is_text, input_ids, 0))
         # One more row, of zeros, for the placeholder.
         table = F.pad(self.weight, (0, 0, 0, 1))
+        if self.soft_prompts is not None:
+            table = torch.cat([table, self.soft_prompts])
         action = F.embedding(torch.where(is_text, 0, input_ids - self.offset), table.to(text.device)).to(text.dtype)
         # Gemma scales what comes out of its table; a row of the action table is a row like any other.
         if (scale := getattr(text_table, "embed_scale", None)) is not None:
@@ -176,7 +196,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module):
         if isinstance(module, ActionEmbedding):
-            init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
+            for weight in module.parameters():
+                init.normal_(weight, std=getattr(self.config.text_config, "initializer_range", 0.02))
         elif isinstance(module, LayerPrefix):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
@@ -209,6 +230,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         injection_layer: int | None = None,
         prefix_length: int = 0,
         prefix_layers: Sequence[int] | None = None,
+        num_soft_prompts: int = 0,
         run_length_ids: list[list[int]] | None = None,
     ):
         """Puts a language model and an action model together.
@@ -219,7 +241,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             action_token_offset (`int`):
                 Length of its text tokenizer.
             action_model (`PreTrainedModel`, *optional*):
-                The model that writes the sentences. Its codebook becomes the action table.
+                The model that writes the sentences. Its codebook becomes the action table; where codes are visual features
+                (VT-LVLM-AR), what the language model's projector makes of them.
             action_table (`torch.Tensor` of shape `(num_action_tokens, width)`, *optional*):
                 The action table, where there is no action model.
             llm_name_or_path, llm_revision (`str`, *optional*):
@@ -227,13 +250,16 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
                 its weights are saved with the rest.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
-            train_action_embeddings, injection_layer, prefix_length, prefix_layers, run_length_ids:
+            train_action_embeddings, injection_layer, prefix_length, prefix_layers, num_soft_prompts, run_length_ids:
                 See [`ActionLLMConfig`].
         """
         if (action_model is None) == (action_table is None):
             raise ValueError("from_llm needs either an action_model or an action_table, and not both.")
         # A model that reads continuous latents has no words to look up.
         table = action_model.codebook if injection_layer is None and action_model is not None else action_table
+        reads_visual_features = action_model is not None and action_model.config.model_type == "vtem"
+        if reads_visual_features and table is not None:
+            table = visual_words(llm, table)
         config = ActionLLMConfig(
             text_config=llm.config,
             action_config=None if action_model is None else action_model.config,
@@ -245,6 +271,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             injection_layer=injection_layer,
             prefix_length=prefix_length,
             prefix_layers=None if prefix_layers is None else list(prefix_layers),
+            num_soft_prompts=num_soft_prompts,
             run_length_ids=run_length_ids,
             id2label=None if class_names is None else dict(enumerate(class_names)),
             label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
@@ -259,6 +286,14 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         model = cls(config, llm=llm, action_model=action_model)
         if table is not None:
             model.base_model.action_embedding.weight.data = table.detach().float().clone()
+        elif reads_visual_features:
+            projector = check_projector(llm, action_model.config.codebook_dim)
+            model.base_model.action_projector.load_state_dict(projector.state_dict())
+            model._freeze_own_weights()
+        if num_soft_prompts:  # words that mean something are a better start than noise
+            words = llm.get_input_embeddings().weight
+            chosen = torch.randint(min(action_token_offset, len(words)), (num_soft_prompts,), device=words.device)
+            model.base_model.action_embedding.soft_prompts.data = words.detach()[chosen].float().clone()
         model._mirror_loading(llm)
         return model.eval()
 
@@ -301,6 +336,14 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
         llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+        own, found = ({name: getattr(c, name, None) for name in LLM_SIZES} for c in (config.text_config, llm.config))
+        if own != found:
+            different = {name: (own[name], found[name]) for name in LLM_SIZES if own[name] != found[name]}
+            raise ValueError(
+                f"{name_or_path} was trained for another language model than {config.llm_name_or_path}: "
+                + ", ".join(f"{name} {was} there, {now} here" for name, (was, now) in different.items())
+                + "."
+            )
         config.text_config = llm.config
         _mark_initialized(llm)
         model = cls(config, llm=llm)
@@ -388,6 +431,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         base.action_embedding.weight.requires_grad_(self.config.train_action_embeddings)
         if base.action_model is not None:
             base.action_model.requires_grad_(False)
+        if self.config.reads_visual_features and base.action_projector is not None:
+            base.action_projector.requires_grad_(False)
 
     def _mirror_loading(self, llm: PreTrainedModel):
         """Shows how the language model was loaded to those who ask the wrapper."""
@@ -424,6 +469,7 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             width,
             config.action_token_offset,
             config.train_action_embeddings,
+            config.num_soft_prompts,
         )
         if action_model is None and config.action_config is not None:
             action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
@@ -434,7 +480,8 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
                 raise ValueError(
                     "injection_layer needs action_config: the continuous latents come from the action model."
                 )
-            self.action_projector = nn.Linear(config.action_config.codebook_dim, width)
+            projector = VisualProjector if config.reads_visual_features else nn.Linear
+            self.action_projector = projector(config.action_config.codebook_dim, width)
             self._injected = None
             if config.injection_layer > 0:
                 layer = decoder_layers(self.language_model)[config.injection_layer]
@@ -504,7 +551,7 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             raise ValueError(
                 f"the prompts hold {int(places.sum())} placeholders <act>, but {latents.shape[0]} latents were given."
             )
-        vectors = self.action_projector(latents.to(self.action_projector.weight.dtype))
+        vectors = self.action_projector(latents.to(next(self.action_projector.parameters()).dtype))
         return vectors, places.unsqueeze(-1)
 
     def _inject(self, layer, args, kwargs):

@@ -15,6 +15,11 @@ INSTRUCTION_WITH_CLASSES = (
 )
 # LVLM-VAR, Eq. 3: a class and an explanation. They are asked for apart, so that no class depends on the text of a reason.
 INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
+# VT-LVLM-AR, section III.B.
+EVENT_INSTRUCTION = "{tokens} Given the sequence of visual events, what action is being performed?"
+EVENT_INSTRUCTION_WITH_CLASSES = (
+    "{tokens} Given the sequence of visual events, what action is being performed? Choose from {classes}."
+)
 PLACEHOLDER = "<act>"
 
 
@@ -47,6 +52,8 @@ class ActionLLMProcessor(ProcessorMixin):
         run_lengths (`bool`, defaults to `False`):
             Whether the length of a run of equal tokens stands after its token, as a number. The words of a sentence are pairs
             (token, length) then.
+        num_soft_prompts (`int`, defaults to 0):
+            Number of soft prompts, the words `<soft_0>`, `<soft_1>`, … before everything else (VT-LVLM-AR, Eq. 5).
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class ActionLLMProcessor(ProcessorMixin):
         instruction_to_explain: str = INSTRUCTION_TO_EXPLAIN,
         explains: bool = False,
         run_lengths: bool = False,
+        num_soft_prompts: int = 0,
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
@@ -71,6 +79,7 @@ class ActionLLMProcessor(ProcessorMixin):
         self.instruction_to_explain = instruction_to_explain
         self.explains = explains
         self.run_lengths = run_lengths
+        self.num_soft_prompts = num_soft_prompts
         for name, template, fields in (
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
@@ -81,7 +90,7 @@ class ActionLLMProcessor(ProcessorMixin):
                     raise ValueError(f"{name} must contain {field} once, got {template!r}.")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
-        super().__init__(feature_extractor, with_action_words(tokenizer, num_action_tokens), **kwargs)
+        super().__init__(feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs)
 
     @property
     def action_token_offset(self) -> int:
@@ -120,13 +129,14 @@ class ActionLLMProcessor(ProcessorMixin):
             tokens = "".join(self._word(one) for one in action_ids)
             if not tokens:
                 raise ValueError("the action sentence is empty.")
+        soft = "".join(f"<soft_{prompt}>" for prompt in range(self.num_soft_prompts))
         if to_explain:
-            return self.instruction_to_explain.replace("{tokens}", tokens)
+            return soft + self.instruction_to_explain.replace("{tokens}", tokens)
         if self.list_classes if list_classes is None else list_classes:
             classes = ", ".join(self._class_names(class_names))
             # The names last: whatever stands in them is not a place for anything.
-            return self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
-        return self.instruction.replace("{tokens}", tokens)
+            return soft + self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
+        return soft + self.instruction.replace("{tokens}", tokens)
 
     def _word(self, word) -> str:
         """The text of a token, or of a token and the length of its run."""
@@ -286,8 +296,9 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     return names
 
 
-def with_action_words(tokenizer, num_action_tokens: int):
-    """A copy of a text tokenizer with the words `<act_0>` … `<act_{U-1}>` and the placeholder `<act>` behind its own.
+def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int = 0):
+    """A copy of a text tokenizer with the words `<act_0>` … `<act_{U-1}>`, the placeholder `<act>` and the soft prompts
+    `<soft_0>` … behind its own.
 
     A tokenizer that has them already is returned as it is.
 
@@ -295,6 +306,7 @@ def with_action_words(tokenizer, num_action_tokens: int):
         `ValueError`: if the words do not get the ids that follow the text.
     """
     words = [f"<act_{u}>" for u in range(num_action_tokens)] + [PLACEHOLDER]
+    words += [f"<soft_{prompt}>" for prompt in range(num_soft_prompts)]
     known = tokenizer.get_vocab()
     if words[0] not in known:
         tokenizer = copy.deepcopy(tokenizer)
