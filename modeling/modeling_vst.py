@@ -148,7 +148,9 @@ class VSTModel(VSTPreTrainedModel):
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
         # The weights of one that is there stay as they are.
-        self.visual_encoder = VisualEncoder(AutoModel.from_config(config.backbone_config) if backbone is None else backbone)
+        self.visual_encoder = VisualEncoder(
+            AutoModel.from_config(config.backbone_config) if backbone is None else backbone
+        )
         self.standardisation = FeatureStandardisation(config.feature_size)
         if not config.direct:
             self.temporal_attention = TemporalSelfAttention(

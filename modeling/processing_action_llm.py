@@ -15,11 +15,6 @@ INSTRUCTION_WITH_CLASSES = (
 )
 # LVLM-VAR, Eq. 3: a class and an explanation. They are asked for apart, so that no class depends on the text of a reason.
 INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
-# VT-LVLM-AR, section III.B.
-EVENT_INSTRUCTION = "{tokens} Given the sequence of visual events, what action is being performed?"
-EVENT_INSTRUCTION_WITH_CLASSES = (
-    "{tokens} Given the sequence of visual events, what action is being performed? Choose from {classes}."
-)
 PLACEHOLDER = "<act>"
 
 
@@ -90,7 +85,9 @@ class ActionLLMProcessor(ProcessorMixin):
                     raise ValueError(f"{name} must contain {field} once, got {template!r}.")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
-        super().__init__(feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs)
+        super().__init__(
+            feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
+        )
 
     @property
     def action_token_offset(self) -> int:

@@ -143,9 +143,7 @@ class Budget:
         allowed = np.empty_like(weights)
         for cell in range(weights.shape[1]):
             allowed[:, cell] = self.purse
-            self.purse = np.minimum(
-                self.burst, self.purse - np.minimum(weights[:, cell], self.purse) + self.earned
-            )
+            self.purse = np.minimum(self.burst, self.purse - np.minimum(weights[:, cell], self.purse) + self.earned)
         return allowed
 
 

@@ -10,7 +10,7 @@ def feature_columns(labels: ClassLabel) -> Features:
     """Columns of a split.
 
     `version` is 0 for the video as it is and 1, 2, … for augmented ones, which follow it; `features`, flat, has the `shape`
-    (segments, views, feature_size); `frame_rate` is in segments per second.
+    (segments, views, feature_size), or with a grid (cells, views, feature_size); `frame_rate` is in segments per second.
     """
     return Features(
         {

@@ -73,7 +73,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     check_model_folder(arguments.tokenizer)
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
-    dataset = data.load("features" if model.config.model_type == "vst" else "skeletons")
+    dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
@@ -171,8 +171,10 @@ def check_features(data: DataArguments, model, extractor):
         return
     own, settings = json.loads(extractor.to_json_string()), made["extractor"]
     differ = sorted(name for name in {*own, *settings} - {"auto_map"} if own.get(name) != settings.get(name))
-    if weights_fingerprint(model.visual_encoder.backbone) != made["backbone"]:
+    encoder = model.visual_encoder
+    if weights_fingerprint(encoder.backbone) != made["backbone"]:
         differ.append("visual encoder")
+    differ += [name for name in ("grid", "feature_layer") if getattr(encoder, name) != made.get(name)]
     if differ:
         raise ValueError(
             f"the features in {data.data_dir} are not those of the action model, which was trained with another "
@@ -297,7 +299,7 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
 
 def merges_runs(config) -> bool:
     """Whether an action model makes one token of equal ones that follow each other."""
-    return config.model_type == "vst" and config.quantize and config.merge_runs
+    return config.quantize and getattr(config, "merge_runs", False)
 
 
 def collate(features: list[dict]) -> dict:

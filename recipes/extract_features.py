@@ -6,7 +6,8 @@ accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_di
     --backbone microsoft/swinv2-tiny-patch4-window8-256 --output_dir runs/utd_mhad_video/features
 ```
 
-`--backbone` is a repository or a folder of any transformers model of pictures (Swin V2, ResNet) or clips (VideoMAE, V-JEPA 2).
+`--backbone` is a repository or a folder of any transformers model of pictures (Swin V2, ResNet) or clips (VideoMAE, V-JEPA 2),
+or of a model of the LLaVA family, whose own vision tower and layer are taken. `--grid 4` gives every picture 4 × 4 features.
 How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); size, mean and deviation
 are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped goes on with the
 shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`.
@@ -53,6 +54,14 @@ class FeatureArguments:
     backbone: str = field(metadata={"help": "visual encoder: repository or folder"})
     output_dir: str = field(metadata={"help": "folder for the features"})
     backbone_revision: str | None = field(default=None, metadata={"help": "commit of the backbone's repository"})
+    grid: int | None = field(
+        default=None,
+        metadata={"help": "cells along height and width of a picture (VTEM); by default one pooled feature"},
+    )
+    feature_layer: int | None = field(
+        default=None,
+        metadata={"help": "with a grid, the hidden state that is read; by default the LVLM's, or the last"},
+    )
     versions: int = field(
         default=1,
         metadata={"help": "features a training video: the first as it is, the others augmented; test always one"},
@@ -69,9 +78,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder
     from tqdm.auto import tqdm
-    from transformers import AutoModel
 
-    from action_llm import VSTModel
+    from action_llm.visual_encoder import VisualEncoder
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.backbone)
@@ -82,17 +90,14 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
-    # Features, and all that is trained on them, are float32, whatever the weights were saved in.
-    backbone = AutoModel.from_pretrained(
-        arguments.backbone, revision=arguments.backbone_revision or "main", dtype=torch.float32
-    )
+    backbone, layer = load_backbone(arguments)
     if not backbone.main_input_name.startswith("pixel_values"):
         raise ValueError(f"--backbone {arguments.backbone} is a {backbone.config.model_type}, which sees no pictures.")
     commit = getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
-    model = VSTModel.from_backbone(backbone, quantize=False, direct=True).eval().to(state.device)
+    encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
     if state.is_main_process:
         identity = {
@@ -101,6 +106,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
             "versions": arguments.versions,
             "seed": arguments.seed,
             "extractor": json.loads(extractor.to_json_string()),
+            "grid": arguments.grid,
+            "feature_layer": layer,
             "backbone": weights_fingerprint(backbone),
         }
         run.check_identity(identity)
@@ -125,7 +132,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         ) as progress:
             for index, shard in zip(missing, shards, strict=True):
                 path = shard_path(run.path, split, index, count)
-                content, skipped = extract(model, extractor, shard, data.data_dir, versions, arguments, progress)
+                content, skipped = extract(encoder, extractor, shard, data.data_dir, versions, arguments, progress)
                 write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
                 write_shard(path, content, columns)
     state.wait_for_everyone()
@@ -149,8 +156,29 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         backbone_revision=commit,
         backbone_training=json.loads(trained.read_text(encoding="utf-8")) if trained.is_file() else None,
         versions=arguments.versions,
+        grid=arguments.grid,
+        feature_layer=layer,
         splits=summary,
     )
+
+
+def load_backbone(arguments: FeatureArguments):
+    """The visual encoder in float32, as are all features, whatever its weights were saved in; and the layer that is read."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from action_llm.language_models import load_vision_tower
+
+    source = {"revision": arguments.backbone_revision or "main"}
+    if arguments.feature_layer is not None and arguments.grid is None:
+        raise ValueError("--feature_layer is read with a --grid; set --grid 1 for one feature a picture.")
+    config = AutoConfig.from_pretrained(arguments.backbone, **source)
+    if config.get_text_config() is config or not hasattr(config, "vision_config"):
+        return AutoModel.from_pretrained(arguments.backbone, dtype=torch.float32, **source), arguments.feature_layer
+    if arguments.grid is None:
+        raise ValueError(f"{arguments.backbone} sees and reads: set --grid, as its projector reads patches.")
+    tower, layer = load_vision_tower(arguments.backbone, arguments.backbone_revision, dtype=torch.float32)
+    return tower, layer if arguments.feature_layer is None else arguments.feature_layer
 
 
 def video_settings(backbone: str, revision: str | None, config, reading) -> dict:
@@ -178,7 +206,7 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     return own | settings
 
 
-def extract(model, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
+def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
     """Columns of a shard, and what was skipped with the reason."""
     import torch
 
@@ -191,7 +219,7 @@ def extract(model, extractor, rows, data_dir: str, versions: int, arguments: Fea
             return
         pixels = torch.cat([inputs["pixel_values"] for _, _, inputs in pending])
         with torch.no_grad():
-            made = model.features(pixels.to(model.device)).cpu()
+            made = encoder(pixels.to(encoder.backbone.device)).cpu()
         for (row, version, inputs), one in zip(pending, made, strict=True):
             for name in ("sample_id", "label", "held_out"):
                 columns[name].append(row[name])

@@ -10,7 +10,7 @@ accelerate launch recipes/sft.py --config recipes/configs/llm_ar/utd_mhad_sft.ya
 ```
 
 `--method` is `lora`, `qlora` (the language model in 4 bit), `prefix` (P-Tuning v2: prompts in some layers, VT-LVLM-AR, section
-III.C), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
+III.B), `prompt` (the same prompts as words at the input), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
 The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
 A run that was stopped goes on from its last checkpoint when it is started again.
 """
@@ -35,7 +35,7 @@ class ActionSFTArguments:
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
     llm_name_or_path: str = field(metadata={"help": "causal language model: a Hub repository or a folder"})
     llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
-    method: Literal["lora", "qlora", "prefix", "full", "none"] = field(
+    method: Literal["lora", "qlora", "prefix", "prompt", "full", "none"] = field(
         default="lora", metadata={"help": "what is trained of the language model"}
     )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
@@ -44,7 +44,9 @@ class ActionSFTArguments:
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the adapted layers"}
     )
-    prefix_length: int = field(default=16, metadata={"help": "prompts in each layer that has some (method prefix)"})
+    prefix_length: int = field(
+        default=16, metadata={"help": "prompts in each layer that has some (method prefix), or at the input (prompt)"}
+    )
     prefix_layers: list[int] | None = field(
         default=None, metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32"}
     )
@@ -53,7 +55,7 @@ class ActionSFTArguments:
         default=None,
         metadata={
             "help": "LLM-AR, Table 5: continuous latents replace the hidden states before this layer; "
-            "by default the middle one where the action model has no codebook"
+            "by default the middle one where the action model has no codebook, and 0 for visual events"
         },
     )
     instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
@@ -149,7 +151,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
         llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
-        arguments.injection_layer = llm_config.get_text_config().num_hidden_layers // 2
+        depth = llm_config.get_text_config().num_hidden_layers
+        # Visual events are words even without codes: the projector makes them.
+        arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2
     check_method(arguments, training)
     names = ("instruction", "instruction_with_classes", "instruction_to_explain")
     instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -165,6 +169,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         list_classes=arguments.list_classes,
         explains=arguments.explanations,
         run_lengths=arguments.run_lengths,
+        num_soft_prompts=arguments.prefix_length if arguments.method == "prompt" else 0,
         **instructions,
     )
     llm = load_language_model(
@@ -186,14 +191,10 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         injection_layer=arguments.injection_layer,
         prefix_length=arguments.prefix_length if arguments.method == "prefix" else 0,
         prefix_layers=arguments.prefix_layers if arguments.method == "prefix" else None,
+        num_soft_prompts=processor.num_soft_prompts,
         run_length_ids=processor.run_length_ids(),
     )
-    model.requires_grad_(arguments.method == "full")
-    model._freeze_own_weights()
-    if arguments.method == "prefix":
-        for module in (model.model.prefix, model.model.action_projector):
-            if module is not None:
-                module.requires_grad_(True)
+    choose_trained(model, arguments.method)
 
     continuous = arguments.injection_layer is not None
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
@@ -212,7 +213,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     cost, log = {}, []
     if arguments.method != "none":
-        peft_config = lora_config(arguments, continuous) if arguments.method in ("lora", "qlora") else None
+        peft_config = None
+        if arguments.method in ("lora", "qlora"):
+            peft_config = lora_config(arguments, continuous and not model.config.reads_visual_features)
         if continuous:
             training.dataset_kwargs = {"skip_prepare_dataset": True}
             training.remove_unused_columns = False
@@ -279,6 +282,20 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     logger.info("The model is in %s", run.model)
 
 
+def choose_trained(model, method: str):
+    """Lets those weights be trained that a method trains; of LoRA, PEFT will say."""
+    model.requires_grad_(method == "full")
+    base = model.model
+    if method in ("prefix", "prompt"):
+        # Latents of an action model that is no visual encoder have a projection to be learned.
+        for module in (base.prefix, base.action_projector):
+            if module is not None:
+                module.requires_grad_(True)
+    model._freeze_own_weights()
+    if base.action_embedding.soft_prompts is not None:
+        base.action_embedding.soft_prompts.requires_grad_(True)
+
+
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Raises `ValueError` for settings that exclude each other."""
     if arguments.method == "none" and arguments.injection_layer is not None:
@@ -329,11 +346,11 @@ def llm_training(llm_name_or_path: str) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def lora_config(arguments: ActionSFTArguments, continuous: bool):
-    """PEFT's configuration of LoRA on an ActionLLM; `continuous` trains the projector of continuous latents with it."""
+def lora_config(arguments: ActionSFTArguments, with_projector: bool):
+    """PEFT's configuration of LoRA on an ActionLLM; `with_projector` trains that of continuous latents with it."""
     from peft import LoraConfig
 
-    also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * continuous
+    also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * with_projector
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,

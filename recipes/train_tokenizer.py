@@ -1,5 +1,5 @@
 """
-Stage 1: an action model learns to write recordings as sentences (LLM-AR, section 3.1; LVLM-VAR, section 3.1).
+Stage 1: an action model learns to write recordings as sentences (LLM-AR and LVLM-VAR, section 3.1; VT-LVLM-AR, III.A).
 
 ```bash
 accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/utd_mhad_tokenizer.yaml \
@@ -9,10 +9,10 @@ accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/utd
 ```
 
 The language model that will read the sentences gives the width of the codes and the words that they are aligned with. With
-`action_model: action_vqvae`, the default, recordings are skeletons (`skeleton_stage.py`); with `vst`, features of videos
-(`--dataset features --data_dir` the folder that `extract_features.py` wrote; `video_stage.py`). Every field of the model's
-configuration (`--codebook_size 256`) and of the skeletons' feature extractor (`--align_view none`) can be set in the YAML or
-on the command line. A run that was stopped goes on from its last checkpoint when it is started again.
+`action_model: action_vqvae`, the default, recordings are skeletons (`skeleton_stage.py`); with `vst` or `vtem`, features of
+videos (`--dataset features --data_dir` the folder that `extract_features.py` wrote; `video_stage.py`, `event_stage.py`). Every
+field of the model's configuration (`--codebook_size 256`) and of the skeletons' feature extractor (`--align_view none`) can be
+set in the YAML or on the command line. A run that was stopped goes on from its last checkpoint when it is started again.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments
+from event_stage import EventStage
 from skeleton_stage import SkeletonStage
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import SchedulerType
@@ -29,7 +30,7 @@ from video_stage import VideoStage
 
 logger = logging.getLogger(__name__)
 
-STAGES = {"action_vqvae": SkeletonStage, "vst": VideoStage}
+STAGES = {"action_vqvae": SkeletonStage, "vst": VideoStage, "vtem": EventStage}
 
 
 @dataclass

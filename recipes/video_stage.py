@@ -37,9 +37,13 @@ class FeatureExamples(Dataset):
     def __len__(self) -> int:
         return len(self.versions)
 
-    def __getitem__(self, index: int) -> dict:
+    def version_of(self, index: int) -> int:
+        """The row of an example in this epoch."""
         versions = self.versions[int(index)]
-        row = self.rows[versions[(self.epoch + int(index)) % len(versions)]]
+        return versions[(self.epoch + int(index)) % len(versions)]
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[self.version_of(index)]
         return {"input_features": row["features"].reshape(row["shape"]), "labels": row["label"]}
 
 
@@ -68,7 +72,7 @@ class VideoStage:
         if not settings["direct"]:
             settings["codebook_dim"] = word_width(arguments.llm_name_or_path, arguments.llm_revision)
         self.model = VSTModel.from_backbone(backbone, **settings)
-        self.model.set_feature_statistics(*_statistics(rows))
+        self.model.set_feature_statistics(*feature_statistics(rows))
         self._names = None
         if settings["alignment_weight"] > 0 and not settings["direct"]:
             names = rows.features["label"].names
@@ -135,8 +139,8 @@ class VideoStage:
         return metrics
 
 
-def _statistics(rows):
-    """Mean and standard deviation (feature_size,) over all segments, whose feature is the mean of its views, in float64."""
+def feature_statistics(rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (feature_size,) over all segments (or cells), the mean of whose views is taken, in float64."""
     import numpy as np
     import torch
 

@@ -127,7 +127,7 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
             lora_target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
         )
         model.requires_grad_(False)
-        model = get_peft_model(model, lora_config(settings, continuous=False))
+        model = get_peft_model(model, lora_config(settings, with_projector=False))
     else:
         model.requires_grad_(True)
         model._freeze_own_weights()

@@ -1,0 +1,183 @@
+"""Stage 1 of VT-LVLM-AR: features of the cells of videos, computed once (`extract_features.py`), and the Video-to-Event Mapper."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from field_arguments import config_arguments
+from video_stage import FeatureExamples, feature_statistics
+
+from action_llm import VideoFeatureExtractor, VTEMConfig
+
+# Those left out follow from the features.
+VTEMArguments = config_arguments(
+    VTEMConfig,
+    "VTEMArguments",
+    {"backbone_config", "feature_layer", "grid", "feature_size", "codebook_dim", "maps_features"},
+)
+
+
+@dataclass
+class TargetArguments:
+    """What tokens are, where another visual encoder than the language model's sees the videos."""
+
+    target_data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "features of the same videos and versions by the LVLM's own vision tower (extract_features.py), which those "
+            "of --data_dir are mapped to; by default those of --data_dir are its own"
+        },
+    )
+
+
+class TargetExamples(FeatureExamples):
+    """Features with those of the vision tower beside them.
+
+    Args:
+        rows, targets (`datasets.Dataset`): both as `extract_features.py` writes them.
+
+    Raises:
+        ValueError: a video, a version or a cell has no target.
+    """
+
+    def __init__(self, rows, targets):
+        super().__init__(rows)
+        self.targets = targets.with_format("numpy")
+        columns = zip(targets["sample_id"], targets["version"], targets["shape"], strict=True)
+        found = {(name, version): (index, shape[0]) for index, (name, version, shape) in enumerate(columns)}
+        self.places = []
+        for name, version, shape in zip(rows["sample_id"], rows["version"], rows["shape"], strict=True):
+            index, cells = found.get((name, version), (None, None))
+            if cells != shape[0]:
+                raise ValueError(
+                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the vision tower: "
+                    "both features must be made with the same settings of frames, grid, versions and seed."
+                )
+            self.places.append(index)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.targets[self.places[self.version_of(index)]]
+        return {**super().__getitem__(index), "target_features": row["features"].reshape(row["shape"])}
+
+
+class EventStage:
+    """What stage 1 does for long videos.
+
+    Args:
+        arguments (`TokenizerArguments`): of the recipe.
+        data (`DataArguments`): where the features lie; the visual encoder that made them lies beside them.
+        rows (`datasets.Dataset`): the training videos' features, as `extract_features.py` writes them.
+        model_arguments (`VTEMArguments`): settings of the model.
+        target_arguments (`TargetArguments`): the features that tokens are.
+    """
+
+    ARGUMENTS = (VTEMArguments, TargetArguments)
+    READS = "features"
+
+    def __init__(self, arguments, data, rows, model_arguments, target_arguments):
+        from action_features import load_features
+        from transformers import AutoModel
+        from word_embeddings import projector_width
+
+        from action_llm import VTEMModel
+
+        made = data.features_record("identity.json")
+        if made.get("grid") is None:
+            raise ValueError(
+                f"{data.data_dir} holds no features of cells: run extract_features.py with --grid 1 or more."
+            )
+        backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
+        self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
+        self.targets = None
+        if target_arguments.target_data_dir is not None:
+            self.targets = load_features(target_arguments.target_data_dir)["train"]
+        width = int((rows if self.targets is None else self.targets)[0]["shape"][2])
+        taken = projector_width(arguments.llm_name_or_path, arguments.llm_revision)
+        if taken != width:
+            raise ValueError(
+                f"tokens would be features of width {width}, but the projector of {arguments.llm_name_or_path} takes {taken}: "
+                "set --target_data_dir to features of its own vision tower."
+            )
+        self.model = VTEMModel.from_backbone(
+            backbone,
+            **dataclasses.asdict(model_arguments),
+            grid=made["grid"],
+            feature_layer=made["feature_layer"],
+            maps_features=self.targets is not None,
+            codebook_dim=width,
+        )
+        self.model.standardisation.set(*feature_statistics(rows))
+        if self.targets is not None:
+            names = set(rows["sample_id"])
+            seen = [index for index, name in enumerate(self.targets["sample_id"]) if name in names]
+            self.model.target_standardisation.set(*feature_statistics(self.targets.select(seen)))
+        if self.model.config.pooling == "adaptive":
+            self._set_novelty(rows)
+
+    def examples(self, rows, seed: int):
+        return FeatureExamples(rows) if self.targets is None else TargetExamples(rows, self.targets)
+
+    @staticmethod
+    def collate(examples: list[dict]) -> dict:
+        """A batch of examples, padded at the end."""
+        from action_features import collate_features
+
+        def padded(name: str) -> dict:
+            rows = [{"features": one[name], "shape": one[name].shape, "frame_rate": 1.0} for one in examples]
+            return collate_features(rows)
+
+        batch = padded("input_features")
+        del batch["frame_rate"]
+        if "target_features" in examples[0]:
+            batch["target_features"] = padded("target_features")["input_features"]
+        return batch
+
+    def extra_inputs(self, device, collected_usage) -> dict:
+        return {}
+
+    def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
+        """Reconstruction of cells and use of the codebook, on the first version of each video.
+
+        Returns:
+            `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
+            (mean number a video); `cells` (mean number a video); and what [`usage_statistics`] says of the codebook.
+        """
+        from action_features import first_versions
+
+        from action_llm.language_priors import usage_statistics
+
+        training = model.training
+        model.eval()
+        loss = cells = tokens = 0
+        usage = torch.zeros(model.config.codebook_size)
+        examples = self.examples(first_versions(rows), 0)
+        for start in range(0, len(examples), batch_size):
+            batch = self.collate([examples[i] for i in range(start, min(start + batch_size, len(examples)))])
+            with torch.no_grad():
+                outputs = model(**{name: value.to(model.device) for name, value in batch.items()})
+            count = int(batch["feature_attention_mask"].sum())
+            loss, cells = loss + float(outputs.reconstruction_loss) * count, cells + count
+            tokens += int(outputs.attention_mask.sum())
+            if outputs.usage is not None:
+                usage += outputs.usage.cpu()
+        model.train(training)
+        metrics = {
+            "reconstruction_loss": loss / cells,
+            "tokens": tokens / len(examples),
+            "cells": cells / len(examples),
+        }
+        if usage.sum() > 0:
+            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
+        return metrics
+
+    @torch.no_grad()
+    def _set_novelty(self, rows):
+        """Mean and deviation of the logarithm of the novelty over all training cells."""
+        weights, found = self.model.cell_weights, []
+        for row in rows.with_format("torch"):
+            features = row["features"].reshape(tuple(row["shape"])).mean(dim=1)
+            states = self.model.standardisation(features)[None]
+            found.append(weights.log_novelty(states, weights.begin(states))[0].double())
+        found = torch.cat(found)
+        weights.novelty.set(found.mean()[None].float(), found.std(correction=0)[None].float())

@@ -1,0 +1,187 @@
+"""
+A small language model that sees, for where LLaVA cannot be had: a visual encoder and a small language model of one's own, and
+the projector between them.
+
+```bash
+python recipes/pretrain_small_lvlm.py --dataset features --data_dir runs/events/features \\
+    --llm_name_or_path runs/small_lm/model --output_dir runs/events/small_lvlm
+```
+
+It is made as LLaVA is (Liu et al. 2024): features of the frozen vision tower go through two linear layers and a GELU and stand
+before a caption, and projector and language model learn to say the caption. The captions here are the class names of the
+training videos, so this model has seen those videos and nothing else; it stands in for the frozen LVLM of VT-LVLM-AR, of which
+only prompts are trained afterwards (`sft.py --method prefix`). `OUTPUT_DIR/model` is a `LlavaForConditionalGeneration` with
+its tokenizer. A run that was stopped goes on from its last checkpoint.
+"""
+
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from data_arguments import DataArguments, check_model_folder
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+logger = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<image>"
+CAPTION = "The video shows {name}."
+
+
+@dataclass
+class SmallLVLMArguments:
+    """What is joined."""
+
+    llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
+    hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out"})
+
+
+@dataclass
+class SmallLVLMTrainingArguments(TrainingArguments):
+    """`TrainingArguments` for a few hundred videos on two cores."""
+
+    output_dir: str = field(default="runs/small_lvlm", metadata={"help": "folder of the run"})
+    max_steps: int = 600
+    per_device_train_batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: SchedulerType | str = "cosine"
+    warmup_steps: float = 30
+    logging_steps: float = 50
+    save_steps: float = 200
+    save_total_limit: int | None = 1
+    remove_unused_columns: bool = False
+
+
+class CaptionTrainer(Trainer):
+    """`Trainer` of an LVLM whose vision tower has looked already."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        import torch
+
+        seen, text = inputs["input_features"].mean(dim=2), inputs["input_ids"]
+        inner = self.accelerator.unwrap_model(model).model
+        words = torch.cat([inner.multi_modal_projector(seen), inner.get_input_embeddings()(text)], dim=1)
+        mask = torch.cat([inputs["feature_attention_mask"], inputs["attention_mask"]], dim=1)
+        ignored = inputs["feature_attention_mask"].new_full(seen.shape[:2], -100)
+        labels = torch.cat([ignored, text.masked_fill(inputs["attention_mask"] == 0, -100)], dim=1)
+        outputs = model(inputs_embeds=words, attention_mask=mask, labels=labels)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
+    import torch
+    import transformers
+    from data_arguments import without_held_out
+    from run_cost import report_cost
+    from run_folder import JsonLinesCallback, RunFolder
+    from train_tokenizer import StartEpoch
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from video_stage import FeatureExamples
+
+    check_model_folder(arguments.llm_name_or_path)
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, data, training)
+    dataset = data.load("features")
+    if training.process_index == 0:
+        run.check_identity(data.identity(dataset))
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
+    training.output_dir = str(run.checkpoints)
+    rows = without_held_out(dataset["train"], arguments.hold_out)
+    names = rows.features["label"].names
+    tokenizer = AutoTokenizer.from_pretrained(arguments.llm_name_or_path)
+    tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
+    model = join(
+        AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32),
+        data.features_record().get("feature_layer"),
+        tokenizer,
+    )
+    captions = [tokenizer(f" {CAPTION.format(name=name)}")["input_ids"] for name in names]
+    captions = [ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id] for ids in captions]
+    examples = FeatureExamples(rows)
+    trainer = CaptionTrainer(
+        model=model,
+        args=training,
+        train_dataset=examples,
+        data_collator=lambda batch: collate(batch, captions),
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
+    )
+    cost = report_cost(trainer)
+    run.train(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(run.model)
+    tokenizer.save_pretrained(run.model)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    run.write_record(
+        stage="pretrain_small_lvlm",
+        dataset=data.protocol(),
+        features=data.features_record(),
+        llm=Path(arguments.llm_name_or_path).name,
+        recordings=len(examples),
+        training_classes=names,
+        hold_out=arguments.hold_out,
+        seed=training.seed,
+        settings={**asdict(arguments), "llm_name_or_path": Path(arguments.llm_name_or_path).name, "caption": CAPTION},
+        cost=cost,
+        final_loss=losses[-1] if losses else None,
+    )
+    logger.info("The small LVLM is in %s", run.model)
+
+
+def join(tower, llm, feature_layer: int | None, tokenizer):
+    """A LLaVA of a vision tower and a language model that are there, its projector fresh."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    from action_llm.visual_encoder import VisualEncoder
+
+    llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # Where a model calls the width of its features otherwise (ResNet), LLaVA would not find it.
+    tower.config.hidden_size = VisualEncoder(tower).feature_size
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=llm.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        vision_feature_layer=-1 if feature_layer is None else feature_layer,
+        vision_feature_select_strategy="full",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=llm.config.tie_word_embeddings,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.language_model.load_state_dict(llm.base_model.state_dict())
+    model.lm_head.load_state_dict(llm.lm_head.state_dict())
+    model.tie_weights()
+    model.generation_config = llm.generation_config
+    model.model.vision_tower.requires_grad_(False)
+    return model
+
+
+def collate(examples: list[dict], captions: list[list[int]]) -> dict:
+    """Features of videos, padded at the end, and the captions of their classes."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+    from video_stage import VideoStage
+
+    batch = VideoStage.collate(examples)
+    ids = [torch.tensor(captions[label]) for label in batch.pop("labels").tolist()]
+    batch["input_ids"] = pad_sequence(ids, batch_first=True)
+    batch["attention_mask"] = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
+    return batch
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(
+        *TrlParser(
+            (SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments), allow_abbrev=False
+        ).parse_args_and_config()
+    )
