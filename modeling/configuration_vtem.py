@@ -1,4 +1,4 @@
-"""Configuration of the Video-to-Event Mapper, which turns long videos into visual event sentences (VT-LVLM-AR, section III.A)."""
+"""Configuration of the Video-to-Event Mapper, which writes long videos as visual event sentences (VT-LVLM-AR, III.A)."""
 
 from typing import Literal
 

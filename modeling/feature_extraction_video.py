@@ -6,11 +6,13 @@ Frames are chosen by time, not by number, so that a video of another or of a cha
 import os
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import BinaryIO, ClassVar
 
 import numpy as np
+import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .checked_settings import checked, one_of
@@ -142,6 +144,43 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             data["frame_rate"] = np.array(rates, np.float32)
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def stream(self, recording: Video, segments: int = 8) -> Iterator[torch.Tensor]:
+        """Segments of one video of any length, in order; no more of it is held than what is given at a time.
+
+        Every segment lasts `segment_seconds`, which must be set; `num_segments` is no limit here.
+
+        Args:
+            recording: As in a call.
+            segments: How many are given at a time.
+
+        Yields:
+            float32 (up to `segments`, frames, 3, height, width). Where the video ends before its container says, so do these,
+            with a warning.
+
+        Raises:
+            ValueError: `segment_seconds` is None.
+            VideoFileError, OSError: As in a call.
+        """
+        if self.segment_seconds is None:
+            raise ValueError(
+                "a stream is cut into segments of equal duration: set segment_seconds; it is None, which cuts a video into "
+                f"{self.num_segments} segments, however long it is"
+            )
+        with open_video(recording, fps=self.fps) as video:
+            count = max(1, round(video.info.seconds / self.segment_seconds))
+            size, crop = self._geometry(video, None)
+            times = (
+                (segment + (frame + 0.5) / self.frames_per_segment) * self.segment_seconds
+                for segment in range(count)
+                for frame in range(self.frames_per_segment)
+            )
+            pictures = video.pictures_in_order(times, size)
+            while held := list(islice(pictures, segments * self.frames_per_segment)):
+                # A segment that breaks off is filled up with its last frame.
+                held += [held[-1]] * (-len(held) % self.frames_per_segment)
+                values = self._normalised(self._cut(np.stack(held), crop))
+                yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
+
     def _extract(self, recording: Video, place: str, seed: int | None) -> tuple[np.ndarray, float]:
         """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
         with open_video(recording, fps=self.fps, name=place) as video:
@@ -161,15 +200,20 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 )
             size, crop = self._geometry(video, generator)
             frames = video.frames_at(times, size)
-        frames = self._cut(frames, crop)
-        values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
+        frames, light = self._cut(frames, crop), 1.0
         if generator is not None:
-            values *= np.exp(generator.uniform(-1, 1) * np.log1p(self.augment_brightness))
+            light = np.exp(generator.uniform(-1, 1) * np.log1p(self.augment_brightness))
             if generator.random() < self.augment_mirror:
-                values = values[..., ::-1]
-        mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
-        values = (values - mean) / std
+                frames = frames[:, :, ::-1]
+        values = self._normalised(frames, light)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
+
+    def _normalised(self, frames: np.ndarray, light: float = 1.0) -> np.ndarray:
+        """uint8 (N, height, width, 3) → float32 (N, 3, height, width)."""
+        values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
+        values *= np.float32(light)
+        mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
+        return (values - mean) / std
 
     def _times(self, seconds: float, generator: np.random.Generator | None) -> tuple[np.ndarray, float]:
         """Seconds of all frames, segment after segment; segments per second."""

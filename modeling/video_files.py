@@ -7,7 +7,7 @@ asked for and decodes from there; it holds one frame, and the frames that were a
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -111,6 +111,11 @@ class _Frames:
     def picture_size(self) -> tuple[int, int]:
         """Height and width of the pictures, turned upright."""
         return self.info.height, self.info.width
+
+    def pictures_in_order(self, times: Iterable[float], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """See `VideoFile.pictures_in_order`."""
+        for time in times:
+            yield self.frames_at([time], size)[0]
 
 
 def _check_times(times: Sequence[float]) -> None:
@@ -232,41 +237,55 @@ class VideoFile(_Frames):
         """
         _check_times(times)
         order = np.argsort(times, kind="stable")
-        wanted = np.asarray(times, np.float64)[order] + self._start
-        # A time that is a frame's own, but for rounding, is that frame's.
-        wanted += 1e-3 / max(self.info.fps, 1.0)
-        pictures: list[np.ndarray] = []
+        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size))
+        # The last frame stands for what cannot be decoded.
+        pictures += [pictures[-1]] * (len(order) - len(pictures))
+        result = np.empty((len(order), *pictures[0].shape), np.uint8)
+        for place, picture in zip(order.tolist(), pictures, strict=True):
+            result[place] = picture
+        return result
+
+    def pictures_in_order(self, times: Iterable[float], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """The pictures that are on screen at some times, one after the other; nothing is kept.
+
+        Args:
+            times: Seconds from the start, ascending.
+            size: As of `frames_at`.
+
+        Yields:
+            uint8 (height, width, 3). Where the file cannot be decoded any further, there are fewer than times, with a warning.
+
+        Raises:
+            VideoFileError: Not a single frame can be decoded.
+        """
         keys = self._key_times()
         if self._has_decoded:
             self._container.seek(0, stream=self._stream, backward=True)
         self._has_decoded, self._problem = True, None
         frames = self._decode()
         held, ahead, picture = None, next(frames, None), None
-        for time in wanted.tolist():
+        for time in times:
+            # A time that is a frame's own, but for rounding, is that frame's.
+            time += self._start + 1e-3 / max(self.info.fps, 1.0)
             if ahead is not None and self._is_worth_a_seek(time, ahead[0], keys):
                 frames = self._seek(time, keys)
                 held, ahead, picture = None, next(frames, None), None
             while ahead is not None and (held is None or ahead[0] <= time):
                 held, ahead, picture = ahead, next(frames, None), None
             if held is None:
-                break
+                raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
+            # A last frame may be on screen for a while; where a file has simply been cut off, FFmpeg says nothing.
+            patience = 1.5 / self.info.fps if self._problem is not None else max(1.0, 0.1 * self.info.seconds)
+            if ahead is None and min(time, self._start + self.info.seconds) > held[0] + patience:
+                warnings.warn(
+                    f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
+                    f"({self._problem or 'the file ends'})",
+                    stacklevel=2,
+                )
+                return
             if picture is None:
                 picture = _scaled(held[1], size, held[1].rotation)
-            pictures.append(picture)
-        if len(pictures) < len(wanted):
-            raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
-        # A last frame may be on screen for a while; where a file has simply been cut off, FFmpeg says nothing.
-        patience = 1.5 / self.info.fps if self._problem is not None else max(1.0, 0.1 * self.info.seconds)
-        if ahead is None and min(wanted[-1], self._start + self.info.seconds) > held[0] + patience:
-            warnings.warn(
-                f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
-                f"({self._problem or 'the file ends'}); the last frame stands for the rest",
-                stacklevel=2,
-            )
-        result = np.empty((len(wanted), *pictures[0].shape), np.uint8)
-        for place, picture in zip(order.tolist(), pictures, strict=True):
-            result[place] = picture
-        return result
+            yield picture
 
     def _key_times(self) -> np.ndarray:
         """Seconds of the key frames, as far as the container has an index of them."""

@@ -1,4 +1,4 @@
-"""Stage 1 of VT-LVLM-AR: features of the cells of videos, computed once (`extract_features.py`), and the Video-to-Event Mapper."""
+"""Stage 1 of VT-LVLM-AR: features of cells of videos, computed once (`extract_features.py`), and the Video-to-Event Mapper."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ class TargetArguments:
     target_data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "features of the same videos and versions by the LVLM's own vision tower (extract_features.py), which those "
-            "of --data_dir are mapped to; by default those of --data_dir are its own"
+            "help": "features of the same videos and versions by the LVLM's own vision tower (extract_features.py), which "
+            "those of --data_dir are mapped to; by default those of --data_dir are its own"
         },
     )
 
@@ -51,7 +51,7 @@ class TargetExamples(FeatureExamples):
             index, cells = found.get((name, version), (None, None))
             if cells != shape[0]:
                 raise ValueError(
-                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the vision tower: "
+                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the tower: "
                     "both features must be made with the same settings of frames, grid, versions and seed."
                 )
             self.places.append(index)

@@ -140,7 +140,7 @@ class VideoStage:
 
 
 def feature_statistics(rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (feature_size,) over all segments (or cells), the mean of whose views is taken, in float64."""
+    """Mean and standard deviation (feature_size,) over all segments, or cells, the mean of whose views is taken, in float64."""
     import numpy as np
     import torch
 
