@@ -825,6 +825,21 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
         return explain(self, processor, recording, **settings)
 
+    def timeline(self, processor, recording, **settings):
+        """Recognises what happens in a long video, and when, by a window that slides over its visual events.
+
+        Args:
+            processor ([`ActionLLMProcessor`]): the one that the model was trained with.
+            recording: a video of any length, as its feature extractor reads it.
+            **settings: see [`~timelines.timeline`].
+
+        Returns:
+            `Timeline` with class probabilities along the video, `spans()` and the events.
+        """
+        from .timelines import timeline
+
+        return timeline(self, processor, recording, **settings)
+
     def _head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return text_logits(self.lm_head(hidden_states), self.config.text_config)
 
