@@ -9,6 +9,7 @@ Nothing is imported here, so that a program pays only for what it uses:
     render.py         python -m action_llm_datasets.render: recordings of skeletons to videos
     building.py, protocols.py                           what they share, and the splits of NTU RGB+D
     simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
+    simulate_long.py  python -m action_llm_datasets.simulate_long: long videos with true times; tables of times: timelines.py
     rendering.py      frames, videos and contact sheets
     body_text.py      sentences about bodies and actions
 """

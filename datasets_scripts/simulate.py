@@ -14,7 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
@@ -50,6 +50,16 @@ class SimulationFolderError(ValueError):
     """The output folder holds recordings of another simulation."""
 
 
+def habit_of(seed: int, number: int, action: int) -> np.random.Generator:
+    """How the person with this number does this action: for a `Take`, the same in all of them."""
+    return np.random.default_rng([seed, 2, number, action])
+
+
+def on_stage(joints: np.ndarray, heading: float, place: np.ndarray) -> np.ndarray:
+    """Joints (..., 3) of somebody who faces `heading` (radians; positive is to their left) at `place`, in the room."""
+    return joints @ rotation(np.array([heading, 0.0, 0.0])).T + place
+
+
 def perform(seed: int, performer: int, action: int, replication: int) -> list[np.ndarray]:
     """True joints of one performance in the room, one (T, 25, 3) float64 array in metres per person.
 
@@ -58,9 +68,8 @@ def perform(seed: int, performer: int, action: int, replication: int) -> list[np
     """
 
     def take(number: int) -> Take:
-        habit = np.random.default_rng([seed, 2, number, action])
         chance = np.random.default_rng([seed, 3, number, action, replication])
-        return Take(draw_person(seed, number), habit, chance)
+        return Take(draw_person(seed, number), habit_of(seed, number, action), chance)
 
     rng = np.random.default_rng([seed, 5, performer, action, replication])
     # As in NTU, the first time towards one side camera, the second time towards the other.
@@ -76,8 +85,7 @@ def perform(seed: int, performer: int, action: int, replication: int) -> list[np
         ]
         heading = side * np.deg2rad(90) + np.deg2rad(rng.normal(0, 10))
     place = np.array([rng.normal(0, 0.12), 0.0, rng.normal(0, 0.12)])
-    turn = rotation(np.array([heading, 0.0, 0.0]))
-    return [joints @ turn.T + place for joints in people]
+    return [on_stage(joints, heading, place) for joints in people]
 
 
 def setup_of(performer: int) -> int:
@@ -116,6 +124,48 @@ def _check_arguments(performers: int, replications: int, actions: Sequence[int])
         raise ValueError(f"actions must be some of {list(SIMULATED_ACTION_IDS)}; got {unknown or 'none'}")
 
 
+def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix: str) -> dict:
+    """Makes the folder of a simulation, or goes on in it; returns the content of simulation.json, `world` and `extent`.
+
+    Args:
+        folder: for the files.
+        world: what decides the content of a file: the same as long as the folder exists.
+        extent: how much there is: may grow.
+        notice: content of SIMULATED.txt.
+        suffix: of the files that are written.
+
+    Raises:
+        SimulationFolderError: the folder holds files of another world, or some that are not simulated.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record_path = folder / "simulation.json"
+    if record_path.exists():
+        found = json.loads(record_path.read_text())
+        other = {key: found.get(key) for key in world if found.get(key) != world[key]}
+        if other:
+            asked = {key: world[key] for key in other}
+            raise SimulationFolderError(f"{folder} holds another simulation: found {other}, asked for {asked}")
+    elif any(name.lower().endswith(suffix) for name in os.listdir(folder)):
+        raise SimulationFolderError(f"{folder} holds {suffix} files that are not simulated: name another folder")
+    summary = world | extent
+    write_atomically(folder / "SIMULATED.txt", notice)
+    content = json.dumps(summary, indent=2) + "\n"
+    if not record_path.exists() or record_path.read_text() != content:
+        write_atomically(record_path, content)
+    return summary
+
+
+def in_processes(work: Callable, jobs: Sequence, num_proc: int | None) -> Iterator:
+    """`work` of every job, in their order, by as many processes as there are jobs for; None: by every core."""
+    num_proc = min(num_proc or os.cpu_count() or 1, len(jobs) or 1)
+    if num_proc == 1:
+        yield from map(work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_proc, mp_context=context) as pool:
+        yield from pool.map(work, jobs, chunksize=max(1, min(8, len(jobs) // num_proc)))
+
+
 def simulate(
     output: str | os.PathLike,
     *,
@@ -142,34 +192,19 @@ def simulate(
     actions = sorted(set(actions))
     _check_arguments(performers, replications, actions)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    record_path = folder / "simulation.json"
     world = {
         "simulated": True,
         "generator": "action_llm_datasets.simulate",
         "version": SIMULATION_VERSION,
         "seed": seed,
     }
-    if record_path.exists():
-        found = json.loads(record_path.read_text())
-        other = {key: found.get(key) for key in world if found.get(key) != world[key]}
-        if other:
-            asked = {key: world[key] for key in other}
-            raise SimulationFolderError(f"{folder} holds another simulation: found {other}, asked for {asked}")
-    elif any(name.lower().endswith(".skeleton") for name in os.listdir(folder)):
-        raise SimulationFolderError(f"{folder} holds .skeleton files that are not simulated: name another folder")
-    summary = {
-        **world,
+    extent = {
         "performers": performers,
         "replications": replications,
         "actions": actions,
         "recordings": 3 * performers * replications * len(actions),
     }
-    write_atomically(folder / "SIMULATED.txt", _NOTICE)
-    content = json.dumps(summary, indent=2) + "\n"
-    if not record_path.exists() or record_path.read_text() != content:
-        write_atomically(record_path, content)
-
+    summary = open_simulation(folder, world, extent, _NOTICE, ".skeleton")
     there = {entry.name for entry in os.scandir(folder)}
     missing = [
         (performer, action, replication)
@@ -177,16 +212,9 @@ def simulate(
         if not there.issuperset(file_name(performer, action, replication, camera) for camera in (1, 2, 3))
     ]
     work = partial(_record_into, folder, seed)
-    num_proc = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     with tqdm(total=3 * len(missing), desc="Simulating", unit="file", disable=not missing) as bar:
-        if num_proc == 1:
-            for performance in missing:
-                bar.update(work(performance))
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(num_proc, mp_context=context) as pool:
-                for written in pool.map(work, missing, chunksize=max(1, min(8, len(missing) // num_proc))):
-                    bar.update(written)
+        for written in in_processes(work, missing, num_proc):
+            bar.update(written)
     return summary
 
 

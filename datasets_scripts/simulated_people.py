@@ -293,13 +293,15 @@ class Contact:
 class Take:
     """One person in one performance: the clock, and the two sources of variation.
 
-    `habit` is the same whenever this person does this action, `chance` differs in every repetition.
+    `habit` is the same whenever this person does this action, `chance` differs in every repetition. A recording ends after
+    `longest` frames, done or not.
     """
 
-    def __init__(self, person: Person, habit: np.random.Generator, chance: np.random.Generator):
+    def __init__(self, person: Person, habit: np.random.Generator, chance: np.random.Generator, *, longest: int = 128):
         self.person = person
         self.habit = habit
         self.chance = chance
+        self.longest = longest
         self.times = np.zeros(0)
 
     @property
@@ -343,7 +345,7 @@ class Take:
         return keys
 
     def run_until(self, seconds: float) -> None:
-        frames = int(np.clip(round(seconds * FRAME_RATE), 48, 128))
+        frames = int(np.clip(round(seconds * FRAME_RATE), 48, self.longest))
         self.times = np.arange(frames) / FRAME_RATE
 
     def cycles(self, begin: float, count: int, period: float) -> np.ndarray:

@@ -282,3 +282,11 @@ def test_mutual_actions_do_what_they_say(number):
         assert touch < 0.22, "the hand arrives at the other body"
         moved = np.linalg.norm(second[:, Joint.HEAD] - second[0, Joint.HEAD], axis=-1)
         assert moved.max() > 0.06, "and the other body gives way"
+
+
+def test_a_take_ends_when_the_recording_does():
+    take = Take(draw_person(0, 1), np.random.default_rng(0), np.random.default_rng(1))
+    longer = Take(draw_person(0, 1), np.random.default_rng(0), np.random.default_rng(1), longest=300)
+    for each in (take, longer):
+        each.run_until(8.0)
+    assert (len(take.times), len(longer.times)) == (128, 240)
