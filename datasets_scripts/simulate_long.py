@@ -7,7 +7,7 @@
     long/
         P003_V002.mp4, …    the second video of performer 3: drawn skeletons, as one camera sees the true joints
         timeline.csv        file_name,start,end,label: when which action is (`timelines`); the rest is standing still
-        metadata.csv        where a video has one action: the protocol "folder-video" (`folder`) reads the videos
+        metadata.csv        the protocol "folder-video" (`folder`) reads the videos; their class is that of their one action
         skeleton.json       with it: the names of all classes in their order
 
 The people are those of `simulate` with the same seed, and have NTU-60's subject numbers: metadata.csv splits them as
@@ -54,6 +54,8 @@ MOVING = 0.25
 """Metres a second of the fastest joint. A person at ease stays below, the slightest nod does not."""
 BLEND = 12
 """Frames, 0.4 seconds."""
+SEVERAL = "several actions"
+"""The one class of videos that have no class of their own: what happens when is in their timeline."""
 SWAY = 0.003
 """Metres, the standard deviation at one metre above the floor, ahead as aside."""
 
@@ -217,7 +219,7 @@ def simulate_long(
         performers: 1 to 40; they get the subject numbers 1 to `performers`.
         videos: of each performer.
         actions_per_video: how many actions, 1 if `minutes` does not say otherwise. One is by turns, so that classes are
-            balanced, and metadata.csv has it as the label; more are by chance.
+            balanced, and metadata.csv has it as the label; more are by chance, and the label is `SEVERAL`.
         minutes: length of a video instead.
         still: bounds of every still stretch, seconds; before the first action, between two, after the last.
         size: height and width in pixels, an even number.
@@ -250,16 +252,17 @@ def simulate_long(
             timeline[video_name(*job)] = segments
             bar.update()
     write_timeline(folder / TIMELINE, timeline)
-    if actions_per_video == 1:
-        names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS]
-        write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file_name", "label", "split", "person"])
-        for performer, video in jobs:
-            name = video_name(performer, video)
-            writer.writerow([name, timeline[name][0].label, split_of(performer), performer])
-        write_atomically(folder / METADATA, text.getvalue())
+    has_class = actions_per_video == 1
+    names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS] if has_class else [SEVERAL]
+    write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file_name", "label", "split", "person"])
+    for performer, video in jobs:
+        name = video_name(performer, video)
+        label = timeline[name][0].label if has_class else SEVERAL
+        writer.writerow([name, label, split_of(performer), performer])
+    write_atomically(folder / METADATA, text.getvalue())
     return summary
 
 
