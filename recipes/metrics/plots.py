@@ -406,3 +406,51 @@ def _token_colours(action_ids: np.ndarray) -> dict[int, tuple[float, float, floa
             hue = (len(colours) * 0.618034) % 1  # golden ratio: no two of the first ones are alike
             colours[token] = colorsys.hls_to_rgb(hue, 0.62 if len(colours) % 2 else 0.5, 0.45)
     return colours
+
+
+def plot_timeline(timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", rows: int = 12):
+    """Class probabilities along a video, the borders of its events, and, where it is known, what was true.
+
+    Args:
+        timeline: a `Timeline` of `action_llm.timelines`.
+        path: PNG file to write.
+        true: segments with `start`, `end` and `label`.
+        nothing: the class that means that no action is.
+        rows: classes that are shown, at most: those with the highest probabilities, and the true ones before all.
+    """
+    names, chances = timeline.class_names, timeline.probabilities
+    there = {segment.label for segment in true or ()}
+    ranked = sorted(range(len(names)), key=lambda index: (names[index] not in there, -chances[:, index].max()))
+    shown = sorted(ranked[:rows], key=lambda index: (names[index] == nothing, index))
+    end = float(timeline.ends[-1])
+    unit, name = (60, "minutes") if end > 300 else (1, "seconds")
+    with _figure(path, (10, 1.9 + 0.27 * len(shown))) as figure:
+        top, bottom = figure.subplots(2, sharex=True, height_ratios=[len(shown), 1.6])
+        edges = np.append(timeline.starts, end) / unit
+        lines = np.arange(len(shown) + 1) - 0.5
+        image = top.pcolormesh(edges, lines, chances[:, shown].T, cmap=_confusion_colours(), vmin=0, vmax=1, rasterized=True)
+        for segment in true or ():
+            if segment.label in names and names.index(segment.label) in shown:
+                row = shown.index(names.index(segment.label))
+                box = ((segment.start / unit, row - 0.42), (segment.end - segment.start) / unit, 0.84)
+                top.add_patch(_box(*box))
+        top.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
+        top.set_ylim(len(shown) - 0.5, -0.5)
+        top.tick_params(length=0)
+        boxes = "; frames: when they truly were" if true else ""
+        top.set_title(f"What happens when: probability of each class{boxes}")
+        figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01)
+        starts = [event.start / unit for event in timeline.events]
+        bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
+        for segment in true or ():
+            bottom.axvspan(segment.start / unit, segment.end / unit, color=THIRD, alpha=0.25, linewidth=0)
+        bottom.set_yticks([])
+        bottom.set_ylabel("events", fontsize=8)
+        bottom.set_xlim(0, end / unit)
+        bottom.set_xlabel(name)
+
+
+def _box(corner: tuple[float, float], width: float, height: float):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, edgecolor=SECOND, linewidth=1.4)

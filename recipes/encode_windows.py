@@ -1,0 +1,162 @@
+"""
+Long videos → sentences of windows: what stage 2 learns to read where a video holds several actions.
+
+```bash
+python recipes/encode_windows.py --tokenizer runs/long/tokenizer/model --dataset features --data_dir runs/long/features \\
+    --timeline LONG/timeline.csv --output_dir runs/long/windows
+```
+
+The events of every long video are cut into windows that slide over it, and each is a sentence with the action of its time as
+its class; where there is none, `--nothing` is. A window in which it is not clear which action is meant is left out, and
+counted. The folder is what `encode_actions.py` would write of recordings: `sft.py` trains on it, `evaluate_classifier.py`
+evaluates. The record says, too, how near the borders of events are to those of the actions.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_arguments import DataArguments, check_model_folder
+
+logger = logging.getLogger(__name__)
+
+# Seconds within which a border of an event counts as that of an action.
+TOLERANCES = (0.2, 0.5, 1.0)
+
+
+@dataclass
+class WindowArguments:
+    """What reads the videos, and how they are cut."""
+
+    tokenizer: str = field(metadata={"help": "folder of a trained vtem"})
+    timeline: str = field(metadata={"help": "table of what happens when: file_name, start, end, label"})
+    output_dir: str = field(metadata={"help": "folder for the sentences"})
+    seconds: float = field(default=4.0, metadata={"help": "length of a window"})
+    stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
+    nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
+    clear_share: float = field(
+        default=0.5, metadata={"help": "share of the window, or of itself, that an action must have in it to be its class"}
+    )
+    least_share: float = field(
+        default=0.1, metadata={"help": "share of the window that all actions together stay below where nothing happens"}
+    )
+
+
+def main(arguments: WindowArguments, data: DataArguments) -> dict:
+    """Writes the sentences; returns the record."""
+    import torch
+    from action_sentences import RECORDINGS_PER_SHARD, load_action_sentences, sentence_features, shard_path, write_shard
+    from datasets import ClassLabel
+    from encode_actions import check_features, stable_seed, weights_fingerprint
+    from metrics.temporal_segments import border_hits, f1_score
+    from run_folder import RunFolder
+    from token_report import write_token_report
+    from tqdm.auto import tqdm
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.timelines import sliding_windows
+    from action_llm_datasets.timelines import read_timeline
+
+    check_model_folder(arguments.tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
+    if not hasattr(model, "stream") or not model.config.quantize:
+        raise ValueError(f"{arguments.tokenizer} is a {model.config.model_type}: windows are cut of the tokens of a vtem.")
+    dataset = data.load("features")
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    check_features(data, model, extractor)
+    truth = {Path(name).with_suffix("").as_posix(): found for name, found in read_timeline(arguments.timeline).items()}
+    names = {name for rows in dataset.values() for name in rows["sample_id"]}
+    if missing := sorted(set(truth) - names):
+        raise ValueError(f"{arguments.timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")
+    labels = sorted({segment.label for found in truth.values() for segment in found} | {arguments.nothing})
+    run = RunFolder(arguments.output_dir)
+    run.check_identity(
+        {
+            "dataset": data.protocol(),
+            **data.identity(dataset),
+            "timeline": stable_seed(Path(arguments.timeline).read_bytes()),
+            "windows": [arguments.seconds, arguments.stride, arguments.clear_share, arguments.least_share, arguments.nothing],
+            "weights": weights_fingerprint(model),
+        }
+    )
+    extractor.save_pretrained(run.path)
+    columns = sentence_features(ClassLabel(names=labels), model.config.codebook_size, with_latents=False)
+
+    splits = {}
+    for split, rows in dataset.items():
+        made = {name: [] for name in columns}
+        events_found = borders_true = unclear = videos = 0
+        hits = dict.fromkeys(TOLERANCES, 0)
+        for row in tqdm(rows.with_format("torch"), desc=f"windows of {split}", unit="video"):
+            stream = model.stream(float(row["frame_rate"]))
+            segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
+            events = stream.push(input_features=segments) + stream.finish()
+            actions, name = truth.get(row["sample_id"], []), row["sample_id"]
+            for number, window in enumerate(sliding_windows(events, arguments.seconds, arguments.stride)):
+                label = class_of(window, actions, arguments)
+                if label is None:
+                    unclear += 1
+                    continue
+                inside = events[window.first : window.last]
+                made["sample_id"].append(f"{name}@{number * arguments.stride:g}s")
+                made["encoding"].append(int(row["version"]))
+                made["label"].append(labels.index(label))
+                made["held_out"].append(bool(row["held_out"]))
+                made["action_ids"].append([event.action_id for event in inside])
+                made["start_times"].append([event.start - window.start for event in inside])
+                made["end_times"].append([event.end - window.start for event in inside])
+            if row["version"] == 0:
+                found, true = [event.start for event in events[1:]], [at for one in actions for at in one[:2]]
+                for tolerance in TOLERANCES:
+                    hits[tolerance] += border_hits(found, true, tolerance)
+                events_found, borders_true, videos = events_found + len(found), borders_true + len(true), videos + 1
+        count = -(-len(made["label"]) // RECORDINGS_PER_SHARD)
+        for index in range(count):
+            part = slice(index * RECORDINGS_PER_SHARD, (index + 1) * RECORDINGS_PER_SHARD)
+            shard = {name: values[part] for name, values in made.items()}
+            write_shard(shard_path(run.path, split, index, count), shard, columns)
+        splits[split] = {
+            "recordings": videos,
+            "skipped": 0,
+            "sentences": len(made["label"]),
+            "unclear": unclear,
+            "tokens_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
+            "event_borders": {
+                "found": events_found,
+                "true": borders_true,
+                **{f"within_{at:g}_s": f1_score(hits[at], events_found, borders_true)._asdict() for at in TOLERANCES},
+            },
+        }
+        logger.info("%s: %s", split, splits[split])
+    record = Path(arguments.tokenizer) / "record.json"
+    run.write_record(
+        stage="encode_windows",
+        dataset=data.protocol(),
+        training_classes=labels,
+        windows={name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")},
+        splits=splits,
+        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+    )
+    write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
+    return run.read_record()
+
+
+def class_of(window, actions, arguments: WindowArguments) -> str | None:
+    """The class of a window: the action that it shows, `nothing`, or None where that is not clear."""
+    length = window.end - window.start
+    shown = [(max(0.0, min(window.end, one.end) - max(window.start, one.start)), one) for one in actions]
+    if sum(share for share, _ in shown) < arguments.least_share * length:
+        return arguments.nothing
+    clear = [one for share, one in shown if share >= arguments.clear_share * min(length, one.end - one.start)]
+    return clear[0].label if len(clear) == 1 else None
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((WindowArguments, DataArguments), allow_abbrev=False).parse_args_and_config())

@@ -1,0 +1,136 @@
+"""
+When did which action happen: timelines of long videos, with pictures, and their scores where the truth is known.
+
+```bash
+python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V001.mp4 --output_dir runs/long/timelines
+python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V*.mp4 --truth LONG/timeline.csv \\
+    --output_dir runs/long/timelines
+```
+
+Every video is read once, as a stream, and its events by a window that slides over them. For each: `NAME.csv` with what happened
+when, `NAME.json` with the probability of every class at every step and the events, `NAME.png`. With `--truth`, `metrics.json`:
+the share of time that is named rightly, F1 of actions by their overlap (10, 25, 50 %), and of the borders of events. Videos that
+cannot be read are skipped, counted and listed.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+OVERLAPS = (0.1, 0.25, 0.5)
+
+
+@dataclass
+class TimelineArguments:
+    """Which videos, and how they are read."""
+
+    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM with a vtem"})
+    videos: list[str] = field(metadata={"help": "files"})
+    output_dir: str = field(metadata={"help": "folder for the timelines"})
+    truth: str | None = field(default=None, metadata={"help": "table of what happens when: file_name, start, end, label"})
+    nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
+    seconds: float = field(default=4.0, metadata={"help": "length of a window"})
+    stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
+    batch_size: int = field(default=8, metadata={"help": "windows that are read at a time"})
+
+
+def main(arguments: TimelineArguments) -> dict | None:
+    """Writes the timelines; returns the metrics, where the truth is known."""
+    import torch
+    from data_arguments import check_model_folder
+    from encode_windows import TOLERANCES
+    from metrics.plots import plot_timeline
+    from metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
+    from run_folder import RunFolder
+    from tqdm.auto import tqdm
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm.video_files import VideoFileError
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.timelines import Segment, read_timeline, write_timeline
+
+    check_model_folder(arguments.model)
+    run = RunFolder(arguments.output_dir)
+    truth = None if arguments.truth is None else read_timeline(arguments.truth)
+    model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0, "borders": 0, "true_borders": 0}
+    hits, near, skipped, evaluated = dict.fromkeys(OVERLAPS, 0), dict.fromkeys(TOLERANCES, 0), [], 0
+    for path in tqdm(list(map(Path, arguments.videos)), desc="timelines", unit="video"):
+        try:
+            made = model.timeline(
+                processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size
+            )
+        except (VideoFileError, OSError) as error:
+            skipped.append({"file": str(path), "reason": str(error)})
+            continue
+        spans = made.spans()
+        named = [Segment(one.start, one.end, one.label) for one in spans if one.label != arguments.nothing]
+        write_timeline(run.path / f"{path.stem}.csv", {path.name: named})
+        content = {
+            "video": path.name,
+            "spans": [one._asdict() for one in spans],
+            "class_names": made.class_names,
+            "starts": made.starts.tolist(),
+            "probabilities": made.probabilities.round(6).tolist(),
+            "events": [[one.action_id, one.start, one.end] for one in made.events],
+        }
+        write_atomically(run.path / f"{path.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
+        true = None if truth is None else truth.get(path.name)
+        plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing)
+        if true is None:
+            continue
+        evaluated += 1
+        end = float(made.ends[-1])
+        everything = [*true, *(Segment(*gap, arguments.nothing) for gap in gaps(true, end))]
+        counts["seconds"] += end
+        counts["right"] += seconds_named_rightly(spans, everything)
+        counts["found"], counts["true"] = counts["found"] + len(named), counts["true"] + len(true)
+        borders, true_borders = [one.start for one in made.events[1:]], [at for one in true for at in one[:2]]
+        counts["borders"] += len(borders)
+        counts["true_borders"] += len(true_borders)
+        for overlap in OVERLAPS:
+            hits[overlap] += segment_hits(named, true, overlap)
+        for tolerance in TOLERANCES:
+            near[tolerance] += border_hits(borders, true_borders, tolerance)
+    write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
+    if skipped:
+        logger.warning("%d of %d videos were skipped; the first: %s", len(skipped), len(arguments.videos), skipped[0])
+    if len(skipped) == len(arguments.videos):
+        raise ValueError(f"no video could be read; the first is {skipped[0]['file']}: {skipped[0]['reason']}")
+    if not evaluated:
+        return None
+    metrics = {
+        "videos": evaluated,
+        "minutes": counts["seconds"] / 60,
+        "time_named_rightly": counts["right"] / counts["seconds"],
+        "actions_found": counts["found"],
+        "actions_true": counts["true"],
+        **{f"actions_f1_{at:g}": f1_score(hits[at], counts["found"], counts["true"]).f1 for at in OVERLAPS},
+        "events_a_minute": 60 * (counts["borders"] + evaluated) / counts["seconds"],
+        **{
+            f"event_borders_within_{at:g}_s": f1_score(near[at], counts["borders"], counts["true_borders"])._asdict()
+            for at in TOLERANCES
+        },
+    }
+    write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    logger.info("%s", json.dumps(metrics))
+    return metrics
+
+
+def gaps(segments, end: float) -> list[tuple[float, float]]:
+    """Where no segment is, from 0 to `end` seconds."""
+    borders = [0.0, *(at for one in segments for at in one[:2]), end]
+    return [(a, b) for a, b in zip(borders[::2], borders[1::2], strict=True) if b > a]
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((TimelineArguments,), allow_abbrev=False).parse_args_and_config())
