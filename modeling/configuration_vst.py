@@ -7,9 +7,10 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import reject_unknown_fields
+from .configuration_resnet3d import ResNet3DConfig
 
 # Backbones that read clips, by their `model_type`; all others read pictures.
-CLIP_BACKBONES = ("timesformer", "videomae", "vivit", "vjepa2")
+CLIP_BACKBONES = ("resnet3d", "timesformer", "videomae", "vivit", "vjepa2")
 
 
 @strict
@@ -21,7 +22,7 @@ class VSTConfig(PreTrainedConfig):
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a `Swinv2Config`):
             Configuration of the visual encoder: any transformers model of pictures (Swin V2; ResNet-50, Table 2) or of
-            clips (VideoMAE, V-JEPA 2).
+            clips (VideoMAE, V-JEPA 2), or the [`ResNet3DModel`] of this project.
         freeze_backbone (`bool`, defaults to `True`):
             Whether the visual encoder stays as it is. The recipes of this project read features that were computed once, so
             they leave it as it is; to tune it, train the model on `pixel_values`.
@@ -103,6 +104,10 @@ class VSTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)
+        # Where this code comes from a repository, transformers knows of no other model of this project.
+        backbone = self.backbone_config
+        if isinstance(backbone, dict) and backbone.get("model_type") == ResNet3DConfig.model_type:
+            self.backbone_config = ResNet3DConfig(**backbone)
         # The attention of a visual encoder that is there already is its own; the base class would reset it.
         attention = getattr(self.backbone_config, "_attn_implementation", None)
         if attention is not None:

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import Codebook, EuclideanCodebook, Quantized
 from .configuration_vst import CLIP_BACKBONES, VSTConfig
+from .modeling_resnet3d import ResNet3DModel
 
 # Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
 MAX_ANCHORS = 1024
@@ -60,13 +61,18 @@ class VSTOutput(ModelOutput):
 class VisualEncoder(nn.Module):
     """A transformers model of pictures or clips, and what it makes of a segment.
 
-    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches.
+    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches or
+    over the map of a 3-D ResNet.
     """
 
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__()
         self.config = config
-        self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
+        if backbone is None:
+            # By name: where this code comes from a repository, `AutoModel` knows of no other model of this project.
+            own = config.backbone_config.model_type == ResNet3DModel.config_class.model_type
+            backbone = (ResNet3DModel if own else AutoModel.from_config)(config.backbone_config)
+        self.backbone = backbone
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_segments, frames, 3, height, width) → (batch_size, num_segments, views, feature_size)."""
@@ -77,7 +83,10 @@ class VisualEncoder(nn.Module):
             name = "pixel_values_videos" if self.backbone.main_input_name == "pixel_values_videos" else "pixel_values"
             # V-JEPA 2 would guess what is hidden, too.
             options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
-            features, views = self.backbone(**{name: clips}, **options).last_hidden_state.mean(dim=1), 1
+            outputs, views = self.backbone(**{name: clips}, **options), 1
+            features = outputs.last_hidden_state
+            # Of (clips, patches, channels), or of (clips, channels, frames, height, width).
+            features = features.mean(dim=1) if features.dim() == 3 else outputs.pooler_output
         else:
             outputs = self.backbone(pixel_values=pixel_values.flatten(0, 2))
             features, views = getattr(outputs, "pooler_output", None), frames
