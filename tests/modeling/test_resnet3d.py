@@ -246,6 +246,39 @@ def test_loads_as_remote_code_in_a_process_without_the_project(tmp_path):
         torch.testing.assert_close(torch.tensor(found), expected)
 
 
+def test_a_checkpoint_becomes_a_visual_encoder(tmp_path):
+    """By `convert_resnet3d.py`; `extract_features.py` then takes size, frames, mean and deviation from the folder."""
+    import extract_features
+    from convert_resnet3d import KINETICS_MEAN, convert
+
+    model = tiny("(2+1)d")
+    file = tmp_path / "tiny.pth"
+    torch.save({**model.state_dict(), "fc.weight": torch.zeros(5, 8), "fc.bias": torch.zeros(5)}, file)
+    convert(str(file), str(tmp_path / "encoder"), image_std=[0.5, 0.25, 0.125])
+    names = {path.name for path in (tmp_path / "encoder").iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= names
+    loaded = AutoModel.from_pretrained(tmp_path / "encoder")
+    assert torch.equal(loaded(clips()).pooler_output, model(clips()).pooler_output)
+    own = extract_features.video_settings(
+        str(tmp_path / "encoder"), None, loaded.config, extract_features.VideoArguments()
+    )
+    extractor = VideoFeatureExtractor(**own)
+    assert (extractor.height, extractor.width, extractor.frames_per_segment) == (112, 112, 16)
+    assert (extractor.image_mean, extractor.image_std) == (list(KINETICS_MEAN), [0.5, 0.25, 0.125])
+    assert VSTModel.from_backbone(loaded, quantize=False, direct=True).config.feature_size == 8
+
+
+def test_a_file_that_would_run_something_is_not_read(tmp_path):
+    import pickle
+
+    from convert_resnet3d import convert
+
+    torch.save(tiny(), tmp_path / "whole_model.pth")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        convert(str(tmp_path / "whole_model.pth"), str(tmp_path / "encoder"))
+    assert not (tmp_path / "encoder").exists()
+
+
 def write():
     """Names, shapes and numbers of torchvision's own models."""
     import torchvision
