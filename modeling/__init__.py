@@ -7,21 +7,25 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProces
 
 from .configuration_action_llm import ActionLLMConfig
 from .configuration_action_vqvae import ActionVQVAEConfig
+from .configuration_resnet3d import ResNet3DConfig
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig
 from .feature_extraction_skeleton import SkeletonFeatureExtractor
 from .feature_extraction_video import VideoFeatureExtractor
 from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
 from .modeling_action_vqvae import ActionVQVAEModel
+from .modeling_resnet3d import ResNet3DModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .processing_action_llm import ActionLLMProcessor
 
 AutoConfig.register(ActionVQVAEConfig.model_type, ActionVQVAEConfig)
+AutoConfig.register(ResNet3DConfig.model_type, ResNet3DConfig)
 AutoConfig.register(VSTConfig.model_type, VSTConfig)
 AutoConfig.register(VTEMConfig.model_type, VTEMConfig)
 AutoConfig.register(ActionLLMConfig.model_type, ActionLLMConfig)
 AutoModel.register(ActionVQVAEConfig, ActionVQVAEModel)
+AutoModel.register(ResNet3DConfig, ResNet3DModel)
 AutoModel.register(VSTConfig, VSTModel)
 AutoModel.register(VTEMConfig, VTEMModel)
 AutoModel.register(ActionLLMConfig, ActionLLMForClassification)
@@ -32,10 +36,12 @@ AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
 
 # Saving a model puts its code beside its weights, so that it loads where this package is not installed.
 ActionVQVAEConfig.register_for_auto_class()
+ResNet3DConfig.register_for_auto_class()
 VSTConfig.register_for_auto_class()
 VTEMConfig.register_for_auto_class()
 ActionLLMConfig.register_for_auto_class()
 ActionVQVAEModel.register_for_auto_class("AutoModel")
+ResNet3DModel.register_for_auto_class("AutoModel")
 VSTModel.register_for_auto_class("AutoModel")
 VTEMModel.register_for_auto_class("AutoModel")
 ActionLLMForClassification.register_for_auto_class("AutoModel")
@@ -51,6 +57,8 @@ __all__ = [
     "ActionLLMProcessor",
     "ActionVQVAEConfig",
     "ActionVQVAEModel",
+    "ResNet3DConfig",
+    "ResNet3DModel",
     "SkeletonFeatureExtractor",
     "VSTConfig",
     "VSTModel",

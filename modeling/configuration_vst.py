@@ -7,6 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import reject_unknown_fields
+from .configuration_resnet3d import backbone_config_of
 
 
 @strict
@@ -18,7 +19,7 @@ class VSTConfig(PreTrainedConfig):
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a `Swinv2Config`):
             Configuration of the visual encoder: any transformers model of pictures (Swin V2; ResNet-50, Table 2) or of
-            clips (VideoMAE, V-JEPA 2).
+            clips (VideoMAE, V-JEPA 2), or the [`ResNet3DModel`] of this project.
         freeze_backbone (`bool`, defaults to `True`):
             Whether the visual encoder stays as it is. The recipes of this project read features that were computed once, so
             they leave it as it is; to tune it, train the model on `pixel_values`.
@@ -100,6 +101,7 @@ class VSTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)
+        self.backbone_config = backbone_config_of(self.backbone_config)
         # The attention of a visual encoder that is there already is its own; the base class would reset it.
         attention = getattr(self.backbone_config, "_attn_implementation", None)
         if attention is not None:

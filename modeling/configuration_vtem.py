@@ -7,6 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import reject_unknown_fields
+from .configuration_resnet3d import backbone_config_of
 
 # CLIP ViT-L/14 at 336 pixels, the vision tower of LLaVA-1.5.
 LLAVA_VISION_TOWER = {
@@ -106,6 +107,7 @@ class VTEMConfig(PreTrainedConfig):
         reject_unknown_fields(type(self), kwargs)
         if self.backbone_config is None:
             self.backbone_config = dict(LLAVA_VISION_TOWER)
+        self.backbone_config = backbone_config_of(self.backbone_config)
         # The attention of a visual encoder that is there already is its own; the base class would reset it.
         attention = getattr(self.backbone_config, "_attn_implementation", None)
         if attention is not None:

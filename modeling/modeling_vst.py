@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -14,7 +13,7 @@ from transformers.utils import ModelOutput
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import Codebook, EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
-from .visual_encoder import FeatureStandardisation, VisualEncoder, keep_weights
+from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
 # Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
 MAX_ANCHORS = 1024
@@ -148,9 +147,7 @@ class VSTModel(VSTPreTrainedModel):
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
         # The weights of one that is there stay as they are.
-        self.visual_encoder = VisualEncoder(
-            AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-        )
+        self.visual_encoder = VisualEncoder(fresh_backbone(config.backbone_config) if backbone is None else backbone)
         self.standardisation = FeatureStandardisation(config.feature_size)
         if not config.direct:
             self.temporal_attention = TemporalSelfAttention(

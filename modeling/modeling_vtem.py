@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -19,7 +18,7 @@ from .codebook import Codebook, EuclideanCodebook
 from .configuration_vtem import VTEMConfig
 from .modeling_vst import consistency_loss
 from .temporal_pooling import BURST, Budget, Events, EventStream, PooledEvent, pool_events, unpool, within_budget
-from .visual_encoder import FeatureStandardisation, VisualEncoder, keep_weights
+from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
 # Of standardised features: what differs by less is the same.
 LEAST_NOVELTY = 1e-3
@@ -175,7 +174,7 @@ class VTEMModel(VTEMPreTrainedModel):
     def __init__(self, config: VTEMConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
         self.visual_encoder = VisualEncoder(
-            AutoModel.from_config(config.backbone_config) if backbone is None else backbone,
+            fresh_backbone(config.backbone_config) if backbone is None else backbone,
             config.feature_layer,
             config.grid,
         )

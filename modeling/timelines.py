@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class Timeline:
                 self.class_names[best[first]],
                 float(self.probabilities[first:last, best[first]].mean()),
             )
-            for first, last in zip(borders, borders[1:], strict=False)
+            for first, last in pairwise(borders)
         ]
 
 

@@ -3,10 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import AutoModel
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
+from .modeling_resnet3d import ResNet3DModel
+
 # Backbones that read clips, by their `model_type`; all others read pictures.
-CLIP_BACKBONES = ("timesformer", "videomae", "vivit", "vjepa2")
+CLIP_BACKBONES = ("resnet3d", "timesformer", "videomae", "vivit", "vjepa2")
 # Words of a transformer that stand for no patch, at most: a class token and four registers.
 MAX_SPECIAL_TOKENS = 5
 
@@ -14,9 +18,9 @@ MAX_SPECIAL_TOKENS = 5
 class VisualEncoder(nn.Module):
     """A transformers model of pictures or clips, and what it makes of a segment.
 
-    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches. With
-    a `grid`, every picture is grid × grid cells in place of a whole, and a feature is the mean of a cell's patches: cells are
-    ordered in time, then in space.
+    Pictures give a feature each (their pooled output, or the mean over patches); a clip gives one, the mean over patches or
+    over the map of a 3-D ResNet. With a `grid`, every picture (or clip) is grid × grid cells in place of a whole, and a feature
+    is the mean of a cell's patches: cells are ordered in time, then in space.
 
     Args:
         backbone (`PreTrainedModel`): as `AutoModel.from_pretrained` gives it.
@@ -31,10 +35,12 @@ class VisualEncoder(nn.Module):
         super().__init__()
         self.backbone, self.feature_layer, self.grid = backbone, feature_layer, grid
         self.reads_clips = backbone.config.model_type in CLIP_BACKBONES
-        if grid is not None and self.reads_clips and (grid > 1 or feature_layer is not None):
+        kind = backbone.config.model_type
+        has_map = not self.reads_clips or kind == ResNet3DModel.config_class.model_type
+        if (not has_map and (grid or 1) > 1) or (self.reads_clips and feature_layer is not None):
             raise ValueError(
-                f"cells and layers are read from models of pictures, and {backbone.config.model_type} reads clips: "
-                "set `grid` to 1 and leave `feature_layer` out."
+                f"{kind} reads clips, of which no layer but the last is read and, but for resnet3d, no cells: set `grid` to 1 "
+                "and leave `feature_layer` out."
             )
 
     @property
@@ -63,8 +69,10 @@ class VisualEncoder(nn.Module):
             name = "pixel_values_videos" if self.backbone.main_input_name == "pixel_values_videos" else "pixel_values"
             # V-JEPA 2 would guess what is hidden, too.
             options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
-            features = self.backbone(**{name: pixel_values.flatten(0, 1)}, **options).last_hidden_state.mean(dim=1)
-            return features.view(batch_size, segments, 1, -1).float()
+            features = self.backbone(**{name: pixel_values.flatten(0, 1)}, **options).last_hidden_state.float()
+            if features.dim() == 5:  # (clips, channels, frames, height, width)
+                return self._cells(features.mean(dim=2), (batch_size, segments, 1))
+            return features.mean(dim=1).view(batch_size, segments, 1, -1)
         pictures = pixel_values.flatten(0, 2)
         if self.grid is None:
             outputs = self.backbone(pixel_values=pictures)
@@ -72,9 +80,12 @@ class VisualEncoder(nn.Module):
             if features is None:
                 features = outputs.last_hidden_state.mean(dim=1)
             return features.flatten(1).view(batch_size, segments, frames, -1).float()
-        cells = F.adaptive_avg_pool2d(self._maps(pictures), self.grid).flatten(2)
-        cells = cells.view(batch_size, segments, frames, -1, self.grid**2).permute(0, 1, 4, 2, 3)
-        return cells.flatten(1, 2)
+        return self._cells(self._maps(pictures), (batch_size, segments, frames))
+
+    def _cells(self, maps: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tensor:
+        """Maps (batch_size * segments * views, feature_size, …) → (batch_size, segments * cells, views, feature_size)."""
+        cells = F.adaptive_avg_pool2d(maps, self.grid or 1).flatten(2)
+        return cells.view(*sizes, *cells.shape[1:]).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
     def _maps(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, height, width) → features of their patches (N, feature_size, rows, columns), float32."""
@@ -93,6 +104,14 @@ class VisualEncoder(nn.Module):
             return states
         rows, columns = patch_rows_and_columns(states.shape[1], *pictures.shape[-2:])
         return states[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def fresh_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """A visual encoder with weights of no meaning yet."""
+    # By name: where this code comes from a repository, `AutoModel` knows of no other model of this project.
+    if config.model_type == ResNet3DModel.config_class.model_type:
+        return ResNet3DModel(config)
+    return AutoModel.from_config(config)
 
 
 def patch_rows_and_columns(length: int, height: int, width: int) -> tuple[int, int]:
@@ -136,4 +155,11 @@ def keep_weights(module: nn.Module) -> None:
         parameter._is_hf_initialized = True
 
 
-__all__ = ["CLIP_BACKBONES", "FeatureStandardisation", "VisualEncoder", "keep_weights", "patch_rows_and_columns"]
+__all__ = [
+    "CLIP_BACKBONES",
+    "FeatureStandardisation",
+    "VisualEncoder",
+    "fresh_backbone",
+    "keep_weights",
+    "patch_rows_and_columns",
+]

@@ -37,17 +37,25 @@ class WindowArguments:
     stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
     nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
     clear_share: float = field(
-        default=0.5, metadata={"help": "share of the window, or of itself, that an action must have in it to be its class"}
+        default=0.5,
+        metadata={"help": "share of the window, or of itself, that an action must have in it to be its class"},
     )
     least_share: float = field(
-        default=0.1, metadata={"help": "share of the window that all actions together stay below where nothing happens"}
+        default=0.1,
+        metadata={"help": "share of the window that all actions together stay below where nothing happens"},
     )
 
 
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
     import torch
-    from action_sentences import RECORDINGS_PER_SHARD, load_action_sentences, sentence_features, shard_path, write_shard
+    from action_sentences import (
+        RECORDINGS_PER_SHARD,
+        load_action_sentences,
+        sentence_features,
+        shard_path,
+        write_shard,
+    )
     from datasets import ClassLabel
     from encode_actions import check_features, stable_seed, weights_fingerprint
     from metrics.temporal_segments import border_hits, f1_score
@@ -64,7 +72,9 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
-        raise ValueError(f"{arguments.tokenizer} is a {model.config.model_type}: windows are cut of the tokens of a vtem.")
+        raise ValueError(
+            f"{arguments.tokenizer} is a {model.config.model_type}: windows are cut of the tokens of a vtem."
+        )
     dataset = data.load("features")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
     check_features(data, model, extractor)
@@ -79,7 +89,13 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             "dataset": data.protocol(),
             **data.identity(dataset),
             "timeline": stable_seed(Path(arguments.timeline).read_bytes()),
-            "windows": [arguments.seconds, arguments.stride, arguments.clear_share, arguments.least_share, arguments.nothing],
+            "windows": [
+                arguments.seconds,
+                arguments.stride,
+                arguments.clear_share,
+                arguments.least_share,
+                arguments.nothing,
+            ],
             "weights": weights_fingerprint(model),
         }
     )
@@ -137,7 +153,9 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         stage="encode_windows",
         dataset=data.protocol(),
         training_classes=labels,
-        windows={name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")},
+        windows={
+            name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")
+        },
         splits=splits,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )

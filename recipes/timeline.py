@@ -9,8 +9,8 @@ python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V*.mp4
 
 Every video is read once, as a stream, and its events by a window that slides over them. For each: `NAME.csv` with what happened
 when, `NAME.json` with the probability of every class at every step and the events, `NAME.png`. With `--truth`, `metrics.json`:
-the share of time that is named rightly, F1 of actions by their overlap (10, 25, 50 %), and of the borders of events. Videos that
-cannot be read are skipped, counted and listed.
+the share of time that is named rightly, F1 of actions by their overlap (10, 25, 50 %), and of the borders of events. Videos
+that cannot be read are skipped, counted and listed.
 """
 
 import json
@@ -31,7 +31,9 @@ class TimelineArguments:
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM with a vtem"})
     videos: list[str] = field(metadata={"help": "files"})
     output_dir: str = field(metadata={"help": "folder for the timelines"})
-    truth: str | None = field(default=None, metadata={"help": "table of what happens when: file_name, start, end, label"})
+    truth: str | None = field(
+        default=None, metadata={"help": "table of what happens when: file_name, start, end, label"}
+    )
     nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
     seconds: float = field(default=4.0, metadata={"help": "length of a window"})
     stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})

@@ -20,7 +20,13 @@ from transformers import (
     VJEPA2Config,
 )
 
-from action_llm import ActionLLMProcessor, ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
+from action_llm import (
+    ActionLLMProcessor,
+    ActionVQVAEConfig,
+    ActionVQVAEModel,
+    ResNet3DConfig,
+    SkeletonFeatureExtractor,
+)
 from action_llm.modeling_vst import VSTModel
 
 CLASS_NAMES = [
@@ -126,6 +132,7 @@ BACKBONES = {
         image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4
     ),
     "resnet": lambda: ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
+    "resnet3d": lambda: ResNet3DConfig(hidden_sizes=[8, 16], depths=[1, 1], num_frames=4, image_size=32),
     "videomae": lambda: VideoMAEConfig(
         image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32,

@@ -428,7 +428,9 @@ def plot_timeline(timeline, path: str | os.PathLike, true: Sequence | None = Non
         top, bottom = figure.subplots(2, sharex=True, height_ratios=[len(shown), 1.6])
         edges = np.append(timeline.starts, end) / unit
         lines = np.arange(len(shown) + 1) - 0.5
-        image = top.pcolormesh(edges, lines, chances[:, shown].T, cmap=_confusion_colours(), vmin=0, vmax=1, rasterized=True)
+        image = top.pcolormesh(
+            edges, lines, chances[:, shown].T, cmap=_confusion_colours(), vmin=0, vmax=1, rasterized=True
+        )
         for segment in true or ():
             if segment.label in names and names.index(segment.label) in shown:
                 row = shown.index(names.index(segment.label))

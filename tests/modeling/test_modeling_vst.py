@@ -242,7 +242,7 @@ def test_visual_encoders_of_every_kind(kind, tmp_path):
     model = tiny_vst(kind).eval()
     made = videos(frames=4)
     features = model.features(made)
-    views = 1 if kind in ("videomae", "vjepa2") else 4
+    views = 1 if kind in ("resnet3d", "videomae", "vjepa2") else 4
     assert features.shape == (2, 5, views, model.config.feature_size)
     sentences = model.encode(made, frame_rate=torch.tensor([2.0, 4.0]))
     cached = model.encode(input_features=features, frame_rate=torch.tensor([2.0, 4.0]))

@@ -321,7 +321,7 @@ def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
             "frames_per_segment"
         )
 
-    assert (frames("videomae"), frames("vjepa2"), frames("resnet")) == (4, 4, None)
+    assert [frames(kind) for kind in ("videomae", "vjepa2", "resnet3d", "resnet")] == [4, 4, 4, None]
     assert frames("videomae", frames_per_segment=8) == 8
 
 
@@ -427,7 +427,9 @@ def test_ablations_are_one_setting_each(features, llm, line, tmp_path, settings)
 
 
 @pytest.mark.parametrize(
-    ("kind", "frames"), [("swinv2", 1), ("videomae", 4)], ids=["of pictures, one a segment", "of clips"]
+    ("kind", "frames"),
+    [("swinv2", 1), ("videomae", 4), ("resnet3d", 4)],
+    ids=["of pictures, one a segment", "of clips", "of clips, of this project"],
 )
 def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
     """LVLM-VAR, Table 2, "ResNet-50 as the encoder": it is one setting of extract_features.py."""
