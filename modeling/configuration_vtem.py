@@ -43,7 +43,7 @@ class VTEMConfig(PreTrainedConfig):
             it is shown in training, then.
         codebook_size (`int`, defaults to 2048):
             Number K of visual event tokens (Table VI).
-        max_events (`int`, defaults to 256), window (`int`, defaults to 1280):
+        max_events (`int`, defaults to 256), window_cells (`int`, defaults to 1280):
             At most M events (Table V) in every stretch of so many cells.
         pooling (`"adaptive"` or `"uniform"`, defaults to `"adaptive"`):
             Table II: events where the video changes, or M of equal length in a window.
@@ -86,7 +86,7 @@ class VTEMConfig(PreTrainedConfig):
     maps_features: bool = False
     codebook_size: int = 2048
     max_events: int = 256
-    window: int = 1280
+    window_cells: int = 1280
     pooling: Literal["adaptive", "uniform"] = "adaptive"
     quantize: bool = True
     weight_size: int = 128
@@ -116,7 +116,15 @@ class VTEMConfig(PreTrainedConfig):
 
     def validate_sizes(self):
         """Everything that is counted is at least 1."""
-        counted = ("grid", "feature_size", "codebook_dim", "codebook_size", "max_events", "window", "weight_size")
+        counted = (
+            "grid",
+            "feature_size",
+            "codebook_dim",
+            "codebook_size",
+            "max_events",
+            "window_cells",
+            "weight_size",
+        )
         for name in counted:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -129,9 +137,9 @@ class VTEMConfig(PreTrainedConfig):
 
     def validate_events(self):
         """There are fewer events than cells, and codes are features or learn to be."""
-        if self.max_events > self.window:
+        if self.max_events > self.window_cells:
             raise ValueError(
-                f"`max_events` {self.max_events} must not be more than the cells of a `window`, {self.window}."
+                f"`max_events` {self.max_events} must not be more than the cells of `window_cells`, {self.window_cells}."
             )
         if not self.maps_features and self.codebook_dim != self.feature_size:
             raise ValueError(

@@ -116,7 +116,7 @@ class CellWeights(nn.Module):
 
 def events_per_cell(config: VTEMConfig) -> float:
     """The number of events a cell that adaptive pooling aims at: what a window can have, less half of what it may save up."""
-    return (1 - BURST / 2) * config.max_events / config.window
+    return (1 - BURST / 2) * config.max_events / config.window_cells
 
 
 class VTEMPreTrainedModel(PreTrainedModel):
@@ -267,9 +267,9 @@ class VTEMModel(VTEMPreTrainedModel):
         if rate.shape != (len(mask),):
             raise ValueError(f"`frame_rate` must have the shape ({len(mask)},), got {tuple(rate.shape)}.")
         shortest = int(mask.sum(dim=1).min())
-        if shortest < self.config.window / self.config.max_events:
+        if shortest < self.config.window_cells / self.config.max_events:
             warnings.warn(
-                f"a video has {shortest} cells, and an event has {self.config.window / self.config.max_events:g} on average: "
+                f"a video has {shortest} cells, and an event has {self.config.window_cells / self.config.max_events:g} on average: "
                 "there is little to be pooled. Take more segments of it, or a finer grid.",
                 stacklevel=2,
             )
@@ -379,12 +379,14 @@ class VTEMModel(VTEMPreTrainedModel):
         if self.config.pooling == "uniform":
             return pool_events(states, self._uniform(states), mask), None
         weights = self.cell_weights(states, self.cell_weights.begin(states))
-        kept = within_budget(weights, self.config.max_events, self.config.window)
+        kept = within_budget(weights, self.config.max_events, self.config.window_cells)
         return pool_events(states, kept, mask), weights
 
     def _uniform(self, states: torch.Tensor) -> torch.Tensor:
         """Weights (…, num_cells) of events of equal length."""
-        return states.new_full(states.shape[:-1], self.config.max_events / self.config.window, dtype=torch.float64)
+        return states.new_full(
+            states.shape[:-1], self.config.max_events / self.config.window_cells, dtype=torch.float64
+        )
 
     def _latents(self, pooled: torch.Tensor) -> torch.Tensor:
         """Pooled features (…, feature_size) → standardised features of the vision tower (…, codebook_dim), float32."""
@@ -440,7 +442,7 @@ class VisualEventStream:
             raise ValueError(f"`frame_rate` must be a positive number of segments per second, got {frame_rate}.")
         self.model, self.frame_rate = model, frame_rate
         config = model.config
-        self._budget = Budget(config.max_events, config.window)
+        self._budget = Budget(config.max_events, config.window_cells)
         self._events = EventStream(config.feature_size)
         self._before = None
         self._waiting: list[torch.Tensor] = []
