@@ -65,7 +65,7 @@ class VTEMConfig(PreTrainedConfig):
         contrast_temperature (`float`, defaults to 0.1): of it.
         embedding_weight (`float`, defaults to 1.0), commitment_weight (`float`, defaults to 0.25):
             Weights of the mean squared errors between latents and codes, which Eq. 4 lacks.
-        quantity_weight (`float`, defaults to 0.1):
+        quantity_weight (`float`, defaults to 1.0):
             Weight of the squared relative error of the number of events in a batch, against three quarters of M in a window:
             otherwise, more events would always be better.
 
@@ -101,7 +101,7 @@ class VTEMConfig(PreTrainedConfig):
     contrast_temperature: float | int = 0.1
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.25
-    quantity_weight: float | int = 0.1
+    quantity_weight: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)
