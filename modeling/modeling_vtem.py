@@ -22,6 +22,8 @@ from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbon
 
 # Of standardised features: what differs by less is the same.
 LEAST_NOVELTY = 1e-3
+# What a deviation of the logarithm of the novelty adds to the logit of a weight, where training begins.
+SENSITIVITY = 2.0
 # Segments that a stream looks at together.
 STREAM_BLOCK = 8
 
@@ -67,7 +69,7 @@ class CellWeights(nn.Module):
     How much of an event each cell is: the more, the more it differs from the cells before it at the same place of the picture.
 
     Where it begins is the novelty alone, the distance from their mean, which weighs so that three quarters of the allowed
-    events come to pass; a network that sees those cells learns what is to be added.
+    events come to pass (`calibrate`); a network that sees those cells learns what is to be added.
     """
 
     def __init__(self, config: VTEMConfig):
@@ -77,8 +79,8 @@ class CellWeights(nn.Module):
         self.input = nn.Linear(config.feature_size, config.weight_size)
         self.context = nn.Conv1d(config.weight_size, config.weight_size, self.reach, dilation=self.places)
         self.output = nn.Linear(config.weight_size, 1)
-        self.sensitivity = nn.Parameter(torch.ones(()))
-        self.bias = nn.Parameter(torch.zeros(()))
+        self.sensitivity = nn.Parameter(torch.empty(()))
+        self.bias = nn.Parameter(torch.empty(()))
         # Of the logarithm of the novelty, over training videos.
         self.novelty = FeatureStandardisation(1)
 
@@ -109,9 +111,25 @@ class CellWeights(nn.Module):
         """
         seen = self.input(torch.cat([before, states], dim=1).to(self.input.weight.dtype))
         learned = self.output(F.gelu(self.context(seen.transpose(1, 2))).transpose(1, 2))[..., 0].float()
-        novelty = self.novelty(self.log_novelty(states, before)[..., None])[..., 0]
-        usual = math.log(self.rate / (1 - self.rate))
-        return torch.sigmoid(usual + self.bias + self.sensitivity * novelty + learned)
+        return torch.sigmoid(self._of_novelty(self.log_novelty(states, before)) + learned)
+
+    def _of_novelty(self, log_novelty: torch.Tensor) -> torch.Tensor:
+        return self.bias + self.sensitivity * self.novelty(log_novelty[..., None])[..., 0]
+
+    @torch.no_grad()
+    def calibrate(self, log_novelty: torch.Tensor) -> None:
+        """Takes the statistics of the novelty over, and the bias with which it makes as many events as are aimed at.
+
+        Args:
+            log_novelty (`torch.Tensor` of shape `(num_cells,)`): of all cells of the training videos.
+        """
+        found = log_novelty.double()
+        self.novelty.set(found.mean()[None].float(), found.std(correction=0)[None].float())
+        low, high = -50.0, 50.0
+        for _ in range(60):
+            self.bias.fill_((low + high) / 2)
+            too_many = torch.sigmoid(self._of_novelty(log_novelty)).mean() > self.rate
+            low, high = (low, float(self.bias)) if too_many else (float(self.bias), high)
 
 
 def events_per_cell(config: VTEMConfig) -> float:
@@ -146,8 +164,8 @@ class VTEMPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CellWeights):
             init.zeros_(module.output.weight)
             init.zeros_(module.output.bias)
-            init.zeros_(module.bias)
-            init.ones_(module.sensitivity)
+            init.constant_(module.bias, math.log(module.rate / (1 - module.rate)))
+            init.constant_(module.sensitivity, SENSITIVITY)
         elif isinstance(module, nn.Linear | nn.Conv1d):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
@@ -267,10 +285,11 @@ class VTEMModel(VTEMPreTrainedModel):
         if rate.shape != (len(mask),):
             raise ValueError(f"`frame_rate` must have the shape ({len(mask)},), got {tuple(rate.shape)}.")
         shortest = int(mask.sum(dim=1).min())
-        if shortest < self.config.window_cells / self.config.max_events:
+        usual = self.config.window_cells / self.config.max_events
+        if shortest < usual:
             warnings.warn(
-                f"a video has {shortest} cells, and an event has {self.config.window_cells / self.config.max_events:g} on average: "
-                "there is little to be pooled. Take more segments of it, or a finer grid.",
+                f"a video has {shortest} cells, and an event has {usual:g} on average: there is little to be pooled. Take more "
+                "segments of it, or a finer grid.",
                 stacklevel=2,
             )
         events, _ = self._events(self.standardisation(features.mean(dim=2)), mask)

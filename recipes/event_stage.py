@@ -113,7 +113,7 @@ class EventStage:
             seen = [index for index, name in enumerate(self.targets["sample_id"]) if name in names]
             self.model.target_standardisation.set(*feature_statistics(self.targets.select(seen)))
         if self.model.config.pooling == "adaptive":
-            self._set_novelty(rows)
+            self._calibrate(rows)
 
     def examples(self, rows, seed: int):
         return FeatureExamples(rows) if self.targets is None else TargetExamples(rows, self.targets)
@@ -172,12 +172,11 @@ class EventStage:
         return metrics
 
     @torch.no_grad()
-    def _set_novelty(self, rows):
-        """Mean and deviation of the logarithm of the novelty over all training cells."""
+    def _calibrate(self, rows):
+        """Sets the weights of cells by the novelty of all training cells."""
         weights, found = self.model.cell_weights, []
         for row in rows.with_format("torch"):
             features = row["features"].reshape(tuple(row["shape"])).mean(dim=1)
             states = self.model.standardisation(features)[None]
-            found.append(weights.log_novelty(states, weights.begin(states))[0].double())
-        found = torch.cat(found)
-        weights.novelty.set(found.mean()[None].float(), found.std(correction=0)[None].float())
+            found.append(weights.log_novelty(states, weights.begin(states))[0])
+        weights.calibrate(torch.cat(found))

@@ -8,10 +8,10 @@ python recipes/pretrain_small_lvlm.py --dataset features --data_dir runs/events/
 ```
 
 It is made as LLaVA is (Liu et al. 2024): features of the frozen vision tower go through two linear layers and a GELU and stand
-before a caption, and projector and language model learn to say the caption. The captions here are the class names of the
-training videos, so this model has seen those videos and nothing else; it stands in for the frozen LVLM of VT-LVLM-AR, of which
-only prompts are trained afterwards (`sft.py --method prefix`). `OUTPUT_DIR/model` is a `LlavaForConditionalGeneration` with
-its tokenizer. A run that was stopped goes on from its last checkpoint.
+before a question, and projector and language model learn to answer. What is asked, in several ways, is the class of a training
+video, so this model has seen those videos and nothing else; it stands in for the frozen LVLM of VT-LVLM-AR, of which only
+prompts are trained afterwards (`sft.py --method prefix`). `OUTPUT_DIR/model` is a `LlavaForConditionalGeneration` with its
+tokenizer. A run that was stopped goes on from its last checkpoint.
 """
 
 import logging
@@ -22,11 +22,21 @@ from pathlib import Path
 from data_arguments import DataArguments, check_model_folder
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import SchedulerType
+from video_stage import FeatureExamples
 
 logger = logging.getLogger(__name__)
 
 IMAGE_TOKEN = "<image>"
-CAPTION = "The video shows {name}."
+# What is asked of LLaVA afterwards is none of these: prompts are to be learned for something.
+QUESTIONS = (
+    "What is the person doing?",
+    "Which action is shown?",
+    "What happens in the video? Name the action.",
+    "Which of these actions is it: {classes}?",
+    "Name what is done. It is one of {classes}.",
+)
+# Neighbouring features that become one: events are of any length.
+POOLED = (1, 2, 3, 4)
 
 
 @dataclass
@@ -54,19 +64,52 @@ class SmallLVLMTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
 
-class CaptionTrainer(Trainer):
+class QuestionExamples(FeatureExamples):
+    """Features of videos, pooled more or less, with a question and its answer; all depends on seed, epoch and index alone.
+
+    Args:
+        rows (`datasets.Dataset`): as `extract_features.py` writes them.
+        tokenizer: of the language model.
+        seed (`int`): of what is asked.
+    """
+
+    def __init__(self, rows, tokenizer, seed: int):
+        super().__init__(rows)
+        self.names, self.tokenizer, self.seed = rows.features["label"].names, tokenizer, seed
+
+    def __getitem__(self, index: int) -> dict:
+        import random
+
+        import torch
+        from encode_actions import stable_seed
+
+        example = super().__getitem__(index)
+        chance = random.Random(stable_seed(self.seed, self.epoch, int(index)))
+        features = torch.as_tensor(example["input_features"]).mean(dim=1)
+        length = min(chance.choice(POOLED), len(features))
+        features = torch.stack([part.mean(dim=0) for part in features.split(length)])
+        classes = ", ".join(chance.sample(self.names, len(self.names)))
+        question = f" {chance.choice(QUESTIONS).format(classes=classes)}"
+        asked, whole = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (question, f"{question} {self.names[example['labels']]}")
+        )
+        whole = [*whole, self.tokenizer.eos_token_id]
+        labels = [-100] * len(asked) + whole[len(asked) :]
+        return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
+
+
+class VisualInstructionTrainer(Trainer):
     """`Trainer` of an LVLM whose vision tower has looked already."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         import torch
 
-        seen, text = inputs["input_features"].mean(dim=2), inputs["input_ids"]
         inner = self.accelerator.unwrap_model(model).model
-        words = torch.cat([inner.multi_modal_projector(seen), inner.get_input_embeddings()(text)], dim=1)
-        mask = torch.cat([inputs["feature_attention_mask"], inputs["attention_mask"]], dim=1)
-        ignored = inputs["feature_attention_mask"].new_full(seen.shape[:2], -100)
-        labels = torch.cat([ignored, text.masked_fill(inputs["attention_mask"] == 0, -100)], dim=1)
-        outputs = model(inputs_embeds=words, attention_mask=mask, labels=labels)
+        seen = inner.multi_modal_projector(inputs["features"])
+        words = torch.cat([seen, inner.get_input_embeddings()(inputs["input_ids"])], dim=1)
+        labels = torch.nn.functional.pad(inputs["labels"], (seen.shape[1], 0), value=-100)
+        outputs = model(inputs_embeds=words, attention_mask=inputs["attention_mask"], labels=labels)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
 
@@ -78,7 +121,6 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from run_folder import JsonLinesCallback, RunFolder
     from train_tokenizer import StartEpoch
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-    from video_stage import FeatureExamples
 
     check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
@@ -101,14 +143,12 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         data.features_record().get("feature_layer"),
         tokenizer,
     )
-    captions = [tokenizer(f" {CAPTION.format(name=name)}")["input_ids"] for name in names]
-    captions = [ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id] for ids in captions]
-    examples = FeatureExamples(rows)
-    trainer = CaptionTrainer(
+    examples = QuestionExamples(rows, tokenizer, training.seed)
+    trainer = VisualInstructionTrainer(
         model=model,
         args=training,
         train_dataset=examples,
-        data_collator=lambda batch: collate(batch, captions),
+        data_collator=collate,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
     cost = report_cost(trainer)
@@ -128,7 +168,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         training_classes=names,
         hold_out=arguments.hold_out,
         seed=training.seed,
-        settings={**asdict(arguments), "llm_name_or_path": Path(arguments.llm_name_or_path).name, "caption": CAPTION},
+        settings={**asdict(arguments), "llm_name_or_path": Path(arguments.llm_name_or_path).name},
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
@@ -163,17 +203,20 @@ def join(tower, llm, feature_layer: int | None, tokenizer):
     return model
 
 
-def collate(examples: list[dict], captions: list[list[int]]) -> dict:
-    """Features of videos, padded at the end, and the captions of their classes."""
+def collate(examples: list[dict]) -> dict:
+    """Padded at the end: `features`, `input_ids`, `labels`; `attention_mask` is of features and words together."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
-    from video_stage import VideoStage
 
-    batch = VideoStage.collate(examples)
-    ids = [torch.tensor(captions[label]) for label in batch.pop("labels").tolist()]
-    batch["input_ids"] = pad_sequence(ids, batch_first=True)
-    batch["attention_mask"] = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
-    return batch
+    padded = {
+        name: pad_sequence([one[name] for one in examples], batch_first=True, padding_value=value)
+        for name, value in (("features", 0.0), ("input_ids", 0), ("labels", -100))
+    }
+    masks = [
+        pad_sequence([torch.ones(len(one[name]), dtype=torch.long) for one in examples], batch_first=True)
+        for name in ("features", "input_ids")
+    ]
+    return {**padded, "attention_mask": torch.cat(masks, dim=1)}
 
 
 if __name__ == "__main__":

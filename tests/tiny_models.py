@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
     Gemma2Config,
     GPT2Config,
@@ -27,7 +28,9 @@ from action_llm import (
     ResNet3DConfig,
     SkeletonFeatureExtractor,
 )
+from action_llm.language_models import without_eyes
 from action_llm.modeling_vst import VSTModel
+from action_llm.modeling_vtem import VTEMModel
 
 CLASS_NAMES = [
     "drink water",
@@ -157,6 +160,21 @@ def tiny_vst(kind: str = "swinv2", **settings) -> VSTModel:
     backbone = tiny_backbone(kind)
     torch.manual_seed(1)
     return VSTModel.from_backbone(backbone, **{**sizes, **settings})
+
+
+def tiny_vtem(kind: str = "swinv2", **settings) -> VTEMModel:
+    """16 codes that are features of width 16, at most 8 events in 16 cells; the same weights each time."""
+    sizes = {"feature_layer": None, "codebook_size": 16, "max_events": 8, "window_cells": 16, "weight_size": 8}
+    sizes |= {"weight_reach": 3, "kmeans_init": False, "dead_code_threshold": 0.0}
+    backbone = tiny_backbone(kind)
+    torch.manual_seed(1)
+    return VTEMModel.from_backbone(backbone, **{**sizes, **settings}).eval()
+
+
+def tiny_llava():
+    """The text decoder of a LLaVA with a projector from width 16; the same weights each time."""
+    torch.manual_seed(0)
+    return without_eyes(AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)))
 
 
 def _text(vocab_size: int) -> dict:

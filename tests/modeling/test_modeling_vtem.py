@@ -1,0 +1,334 @@
+"""Long videos to visual events: losses beside plain ones, streams that are cut anywhere, rows of the tables, bad input."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_backbone, tiny_vtem
+
+from action_llm import VTEMConfig, VTEMModel
+from action_llm.modeling_vst import consistency_loss
+from action_llm.modeling_vtem import STREAM_BLOCK, events_per_cell
+
+# Tables 2, 5 and 6 of VT-LVLM-AR: what of them is a setting of this model.
+ABLATIONS = {
+    "no quantisation": {"quantize": False},
+    "uniform pooling": {"pooling": "uniform"},
+    "no coherence": {"coherence_weight": 0.0},
+    **{f"M = {events}": {"max_events": events, "window_cells": 5 * events} for events in (64, 128, 256, 512)},
+    **{f"K = {codes}": {"codebook_size": codes} for codes in (512, 1024, 2048, 4096)},
+}
+
+
+def cells(count=24, batch_size=2, seed=0, width=16):
+    """Features that stand still and jump, every few cells; (batch_size, count, 1, width)."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.normal(size=(batch_size, 8, width))
+    order = np.sort(rng.integers(0, 8, (batch_size, count)), axis=1)
+    made = np.take_along_axis(kinds, order[..., None], axis=1) + 0.05 * rng.normal(size=(batch_size, count, width))
+    return torch.from_numpy(made[:, :, None]).float()
+
+
+def pictures(segments=10, seed=0):
+    return torch.randn(segments, 2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+# --------------------------------------------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("row", ABLATIONS)
+def test_each_row_of_the_tables_trains_and_encodes(row):
+    model = tiny_vtem(**ABLATIONS[row]).train()
+    made, mask = cells(), torch.tensor([[1] * 24, [1] * 15 + [0] * 9])
+    outputs = model(input_features=made, feature_attention_mask=mask)
+    outputs.loss.backward()
+    assert torch.isfinite(outputs.loss)
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    expected = {"quantizer"} if model.config.quantize else set()
+    assert trained == expected | ({"cell_weights"} if model.config.pooling == "adaptive" else set())
+    assert (outputs.coherence_loss is None) == (row == "no coherence")
+    found = model.eval().encode(input_features=made, feature_attention_mask=mask)
+    assert (found.action_ids is None) == (row == "no quantisation")
+    assert found.end_times.max(dim=1).values.tolist() == [24.0, 15.0]
+    assert torch.isfinite(found.latents).all()
+
+
+def test_every_term_is_in_the_loss_with_its_weight_and_is_what_it_says():
+    model, made = tiny_vtem(coherence_weight=0.3).train(), cells()
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    outputs = model(input_features=made)
+    weights = {"reconstruction": 1.0, "coherence": 0.3, "embedding": 1.0, "commitment": 0.25, "quantity": 1.0}
+    torch.testing.assert_close(outputs.loss, sum(w * outputs[f"{name}_loss"] for name, w in weights.items()))
+    states = model.standardisation(made[:, :, 0])
+    codes = model.quantizer.weight[outputs.action_ids]
+    events, raw = model._events(states, torch.ones(2, 24))
+    latents, valid = events.features, events.mask.bool()
+    torch.testing.assert_close(outputs.embedding_loss, ((latents - codes)[valid] ** 2).mean())
+    torch.testing.assert_close(outputs.quantity_loss, (raw.sum() / (events_per_cell(model.config) * 48) - 1) ** 2)
+    errors = []
+    for video in range(2):
+        for cell in range(24):
+            first, share = int(events.first[video, cell]), events.share[video, cell]
+            token = share * codes[video, first]
+            if share < 1 - 1e-6:
+                token = token + (1 - share) * codes[video, first + 1]
+            errors.append((token - states[video, cell]).square().mean())
+    torch.testing.assert_close(outputs.reconstruction_loss, torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs.coherence_loss, consistency_loss(codes, codes, events.mask, 1, 4, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("term", "trained"),
+    [
+        ("reconstruction_loss", {"cell_weights"}),
+        ("coherence_loss", {"cell_weights", "quantizer"}),
+        ("embedding_loss", {"quantizer"}),
+        ("commitment_loss", {"cell_weights"}),
+        ("quantity_loss", {"cell_weights"}),
+    ],
+)
+def test_what_each_term_trains(term, trained):
+    model = tiny_vtem().train()
+    model(input_features=cells())[term].backward()
+    assert {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()} == trained
+
+
+def test_another_visual_encoder_learns_the_features_of_the_tower():
+    """Tokens are of the tower's width and space, whatever sees the video."""
+    torch.manual_seed(0)
+    model = VTEMModel.from_backbone(
+        tiny_backbone("resnet"), feature_layer=None, maps_features=True, codebook_dim=12, codebook_size=32, max_events=8,
+        window_cells=16, kmeans_init=True,
+    ).train()  # fmt: skip
+    made = cells(count=32, batch_size=2)
+    targets = 5 + 2 * made @ torch.randn(16, 12)
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    model.target_standardisation.set(targets.mean((0, 1, 2)), targets.std((0, 1, 2)))
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(200):
+        outputs = model(input_features=made, target_features=targets)
+        outputs.loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(outputs.reconstruction_loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    found = model.eval().encode(input_features=made)
+    # In the units of the tower.
+    assert (found.action_embeds[found.attention_mask.bool()].mean() - targets.mean()).abs() < 1.0
+    assert model.codebook.shape == (32, 12)
+    with pytest.raises(ValueError, match=r"must have the cells \(2, 32\) of the visual encoder, got \(2, 31, 1, 12\)"):
+        model(input_features=made, target_features=targets[:, :31])
+    with pytest.raises(ValueError, match=r"must have the cells \(2, 32\) of the visual encoder, got None"):
+        model(input_features=made)
+
+
+def test_events_begin_where_the_video_changes():
+    """Untrained, by novelty alone: still stretches are few events, and the events begin where it changes."""
+    model = tiny_vtem(max_events=16, window_cells=32)
+    made = cells(count=48, batch_size=1, seed=3)
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    weights = model.cell_weights
+    states = model.standardisation(made[:, :, 0])
+    weights.calibrate(weights.log_novelty(states, weights.begin(states))[0])
+    assert weights(states, weights.begin(states)).mean().item() == pytest.approx(0.75 * 16 / 32, abs=1e-3)
+    jumps = 1 + (made[0, 1:, 0] - made[0, :-1, 0]).norm(dim=-1).topk(5).indices
+    found = model.encode(input_features=made)
+    starts = found.start_times[0]
+    assert all((starts - jump).abs().min() <= 1.0 for jump in jumps)
+    uniform = tiny_vtem(max_events=16, window_cells=32, pooling="uniform").encode(input_features=made)
+    assert uniform.end_times[0, :3].tolist() == [2.0, 4.0, 6.0]
+    lengths = found.end_times[0] - starts
+    assert lengths.max() > 3 * lengths.median()
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), pooling=st.sampled_from(["adaptive", "uniform"]), grid=st.sampled_from([1, 2]))
+def test_a_stream_cut_anywhere_gives_the_same_events_to_the_bit(data, pooling, grid):
+    model = tiny_vtem(pooling=pooling, grid=grid)
+    segments = data.draw(st.integers(1, 30))
+    made = cells(segments * grid**2, 1, seed=segments).view(segments, grid**2, 1, 16)
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, segments), max_size=4))), segments]
+    stream = model.stream(2.0)
+    whole = stream.push(input_features=made) + stream.finish()
+    cut = [event for a, b in itertools.pairwise(cuts) for event in stream.push(input_features=made[a:b])]
+    cut += stream.finish()  # the same stream, once more
+    assert [one[:3] for one in whole] == [other[:3] for other in cut]
+    assert all(torch.equal(one.latent, other.latent) for one, other in zip(whole, cut, strict=True))
+    # And those of the video at once.
+    found = model.encode(input_features=made.flatten(0, 1)[None], frame_rate=torch.tensor([2.0]))
+    assert found.attention_mask.sum() == len(whole)
+    for place, event in enumerate(whole):
+        torch.testing.assert_close(event.latent, found.latents[0, place], rtol=1e-4, atol=1e-4)
+        assert event.start == pytest.approx(float(found.start_times[0, place]), abs=1e-4)
+        assert event.end == pytest.approx(float(found.end_times[0, place]), abs=1e-4)
+        # Where two codes are as near, rounding may choose.
+        distances = (model.codebook - event.latent).norm(dim=-1)
+        assert (
+            event.action_id == int(found.action_ids[0, place]) or distances.topk(2, largest=False).values.diff() < 1e-4
+        )
+    if grid > 1:
+        assert all((2 * event.start) % 1 == 0 == (2 * event.end) % 1 for event in whole)
+
+
+def test_a_stream_of_pictures_is_that_of_their_features():
+    model, made = tiny_vtem(grid=2), pictures(20)
+    stream = model.stream(1.0)
+    seen = [event for part in made.split(3) for event in stream.push(part)] + stream.finish()
+    blocks = [model.features(block[None])[0].unflatten(0, (-1, 4)) for block in made.split(STREAM_BLOCK)]
+    read = stream.push(input_features=torch.cat(blocks)) + stream.finish()
+    assert [one[:3] for one in seen] == [other[:3] for other in read]
+    assert len(seen) <= math.ceil(model.config.max_events * (80 / 16 + 1))
+
+
+def test_what_a_stream_holds_does_not_grow():
+    model, part = tiny_vtem(), cells(STREAM_BLOCK * 4, 1).view(-1, 1, 1, 16)
+    stream, sizes = model.stream(1.0), []
+    for _ in range(6):
+        stream.push(input_features=part)
+        sizes.append((len(stream._waiting), stream._before.shape, stream._before.untyped_storage().nbytes()))
+    assert len(set(sizes)) == 1
+
+
+def test_bad_streams():
+    model = tiny_vtem()
+    with pytest.raises(ValueError, match="`frame_rate` must be a positive number of segments per second, got 0"):
+        model.stream(0)
+    stream = model.stream(1.0)
+    with pytest.raises(ValueError, match="either `pixel_values` or `input_features`"):
+        stream.push()
+    with pytest.raises(ValueError, match=r"a segment must be `input_features` \(1, views, 16\).*got \(1, 1, 15\)"):
+        stream.push(input_features=torch.zeros(8, 1, 1, 15))
+
+
+# ------------------------------------------------------------------------------------------------------------- encoding
+
+
+def test_a_video_is_the_same_alone_and_in_a_padded_batch():
+    model, made = tiny_vtem(), cells(20)
+    mask = torch.tensor([[1] * 12 + [0] * 8, [1] * 20])
+    together, alone = (
+        model.encode(input_features=made, feature_attention_mask=mask),
+        model.encode(input_features=made[:1, :12]),
+    )
+    count = alone.action_ids.shape[1]
+    assert together.attention_mask.sum(1).tolist()[0] == count
+    torch.testing.assert_close(together.latents[:1, :count], alone.latents, atol=1e-5, rtol=1e-5)
+    assert not together.latents[0, count:].any() and not together.end_times[0, count:].any()
+
+
+@pytest.mark.parametrize("kind", ["swinv2", "resnet", "resnet3d", "videomae"])
+def test_pictures_and_features_give_the_same_and_are_saved(kind, tmp_path):
+    model = tiny_vtem(kind, grid=1 if kind == "videomae" else 2)
+    made = torch.cat([pictures(6), pictures(6, seed=1)], dim=1)[None].repeat(2, 1, 1, 1, 1, 1)
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    seen = model.encode(made, mask, torch.tensor([2.0, 4.0]))
+    places = model.config.grid**2
+    read = model.encode(None, mask.repeat_interleave(places, 1), torch.tensor([2.0, 4.0]), model.features(made))
+    for name in seen:
+        assert torch.equal(seen[name], read[name]), name
+    assert seen.end_times.max(dim=1).values.tolist() == [3.0, 1.0]
+    assert torch.equal(seen.action_embeds[0, 0], model.codebook[seen.action_ids[0, 0]])
+    model.save_pretrained(tmp_path)
+    loaded = VTEMModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.encode(made, mask).latents, model.encode(made, mask).latents)
+    assert not any(parameter.requires_grad for parameter in loaded.visual_encoder.parameters())
+    assert not any(module.training for module in loaded.train().visual_encoder.modules())
+
+
+def test_statistics_are_saved_and_codes_are_in_the_features_units(tmp_path):
+    model, made = tiny_vtem(), 5 + 3 * cells()
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    found = model.encode(input_features=made)
+    expected = model.quantizer.weight[found.action_ids] * model.standardisation.deviation + model.standardisation.mean
+    torch.testing.assert_close(
+        found.action_embeds * found.attention_mask[..., None], expected * found.attention_mask[..., None]
+    )
+    distances = torch.cdist(model.standardisation(found.latents[0]), model.quantizer.weight).argmin(1)
+    assert distances.tolist() == found.action_ids[0].tolist()
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(VTEMModel.from_pretrained(tmp_path).codebook, model.codebook)
+
+
+def test_in_half_precision_codes_and_statistics_stay_as_they_are(tmp_path):
+    model, made = tiny_vtem(), 5 + 3 * cells()
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    model.save_pretrained(tmp_path)
+    half = VTEMModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.cell_weights.input.weight.dtype == torch.bfloat16 and torch.equal(half.codebook, model.codebook)
+    outputs = half.train()(input_features=made)
+    outputs.loss.backward()
+    assert torch.isfinite(outputs.loss)
+    assert half.eval().encode(input_features=made).latents.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+def test_fewer_frames_than_an_event_has():
+    model = tiny_vtem(max_events=2)
+    with pytest.warns(UserWarning, match="a video has 3 cells, and an event has 8 on average"):
+        found = model.encode(input_features=cells(3, 1))
+    assert found.attention_mask.sum() >= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_events": 17}, "`max_events` 17 must not be more than the cells of `window_cells`, 16"),
+        ({"codebook_dim": 15}, "`codebook_dim` 15 must be the `feature_size` 16"),
+        ({"weight_reach": 1}, "`weight_reach` must be at least 2"),
+        ({"grid": 0}, "`grid` must be at least 1, got 0"),
+        ({"coherence_weight": -1.0}, "`coherence_weight` must not be negative, got -1"),
+        ({"contrast_temperature": 0.0}, "`contrast_temperature` must be a positive number"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(StrictDataclassClassValidationError, match=message):
+        tiny_vtem(**settings)
+
+
+def test_inputs_of_wrong_shapes():
+    model = tiny_vtem()
+    with pytest.raises(
+        ValueError, match=r"`input_features` must have the shape \(batch_size, num_cells, views, 16\), got"
+    ):
+        model.encode(input_features=torch.zeros(2, 5, 16))
+    with pytest.raises(ValueError, match=r"must be of the \(2, 24\) cells, got \(2, 23\)"):
+        model.encode(input_features=cells(), feature_attention_mask=torch.ones(2, 23))
+    with pytest.raises(ValueError, match=r"`frame_rate` must have the shape \(2,\), got \(1,\)"):
+        model.encode(input_features=cells(), frame_rate=torch.ones(1))
+    with pytest.raises(ValueError, match="either `pixel_values` or `input_features`"):
+        model.encode()
+    with pytest.raises(ValueError, match="no codebook"):
+        _ = tiny_vtem(quantize=False).codebook
+    with pytest.raises(ValueError, match="has no field `codebok_size`"):
+        VTEMConfig(codebok_size=4)
+
+
+def test_the_defaults_are_those_of_the_paper_and_of_llava():
+    config = VTEMConfig()
+    assert (config.codebook_size, config.codebook_dim, config.max_events, config.coherence_weight) == (
+        2048,
+        1024,
+        256,
+        0.1,
+    )
+    tower = config.backbone_config
+    assert (tower.model_type, tower.hidden_size, tower.image_size, tower.patch_size) == (
+        "clip_vision_model",
+        1024,
+        336,
+        14,
+    )
+    with torch.device("meta"):
+        model = VTEMModel(config)
+    assert model.codebook.shape == (2048, 1024)
