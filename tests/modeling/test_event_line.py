@@ -1,0 +1,353 @@
+"""VT-LVLM-AR as a whole: visual events become words by the frozen projector, prompts learn, and nothing else moves."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import (
+    CLASS_NAMES,
+    VISION_LANGUAGE,
+    tiny_llava,
+    tiny_llm,
+    tiny_tokenizer,
+    tiny_vtem,
+)
+from tiny_videos import tiny_video
+from transformers import AutoModelForImageTextToText
+
+from action_llm import (
+    ActionLLMForClassification,
+    ActionLLMForConditionalGeneration,
+    ActionLLMProcessor,
+    VideoFeatureExtractor,
+)
+from action_llm.language_models import load_language_model, load_vision_tower, without_eyes
+from action_llm.modeling_vtem import VisualEvent
+from action_llm.timelines import Timeline, sliding_windows, stream_events
+
+INSTRUCTIONS = {
+    "instruction": "{tokens} Given the sequence of visual events, what action is being performed?",
+    "instruction_with_classes": (
+        "{tokens} Given the sequence of visual events, what action is being performed? Choose from {classes}."
+    ),
+}
+
+LOAD_ALONE = """
+import json, sys
+sys.modules["action_llm"] = None  # the package may be installed here: as if it were not
+import torch
+from transformers import AutoModel, AutoProcessor
+folder = sys.argv[1]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+with torch.no_grad():
+    logits = model(**processor(folder + "/clip.mp4")).logits
+timeline = model.timeline(processor, folder + "/clip.mp4", seconds=0.5, stride=0.25)
+print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]], timeline.probabilities.tolist()]))
+"""
+
+
+def processor(**overrides):
+    extractor = VideoFeatureExtractor(8, 1, segment_seconds=0.1, height=32, width=32)
+    options = {"class_names": CLASS_NAMES, "num_action_tokens": 16, **INSTRUCTIONS} | overrides
+    return ActionLLMProcessor(extractor, tiny_tokenizer(), **options)
+
+
+def compose(llm=None, vtem=None, cls=ActionLLMForClassification, **options):
+    torch.manual_seed(3)
+    return cls.from_llm(
+        tiny_llava() if llm is None else llm,
+        action_token_offset=len(tiny_tokenizer()),
+        action_model=tiny_vtem() if vtem is None else vtem,
+        class_names=CLASS_NAMES,
+        **options,
+    )
+
+
+@pytest.fixture
+def clip(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(30))
+    return tmp_path / "clip.mp4"
+
+
+# ---------------------------------------------------------------------------------------------------- words of features
+
+
+def test_events_are_what_the_projector_of_the_lvlm_makes_of_codes():
+    torch.manual_seed(0)
+    whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)).eval()
+    vtem = tiny_vtem()
+    model = compose(without_eyes(whole), vtem)
+    with torch.no_grad():
+        expected = whole.model.multi_modal_projector(vtem.codebook)
+    torch.testing.assert_close(model.model.action_embedding.weight, expected)
+    assert not model.model.action_embedding.weight.requires_grad
+
+
+def test_a_projector_of_another_activation_is_not_taken_for_this_one():
+    config = VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)
+    config.projector_hidden_act = "relu"
+    llm = without_eyes(AutoModelForImageTextToText.from_config(config))
+    with pytest.raises(ValueError, match="this llama has none"):
+        compose(llm)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_from_a_file_to_a_class_with_and_without_codes(quantize, clip):
+    model, read = compose(vtem=tiny_vtem(quantize=quantize), injection_layer=None if quantize else 0), processor()
+    with torch.no_grad():
+        outputs = model(**read([clip, clip]))
+    assert outputs.logits.shape == (2, len(CLASS_NAMES)) and torch.equal(outputs.logits[0], outputs.logits[1])
+    assert outputs.end_times.max() == pytest.approx(1.0, abs=0.15)
+    assert outputs.probabilities.sum(-1).allclose(torch.ones(2))
+    # A class list of any kind at call time; with the list in the prompt, too.
+    for listed in (False, True):
+        other = model(**read(clip, class_names=["jumping", "sitting"], list_classes=listed))
+        assert other.logits.shape == (1, 2)
+    with pytest.raises(ValueError, match="the class list is empty"):
+        read(clip, class_names=[])
+
+
+def test_continuous_events_that_are_codes_are_the_words_of_their_tokens():
+    vtem = tiny_vtem()
+    discrete, continuous = compose(vtem=vtem), compose(vtem=vtem, injection_layer=0)
+    read, ids = processor(), [3, 1, 4, 1]
+    inputs = read(action_ids=[ids])
+    placeholders = inputs["input_ids"].clone()
+    is_action = placeholders >= discrete.config.action_token_offset
+    placeholders[is_action] = discrete.config.placeholder_token_id
+    with torch.no_grad():
+        expected = discrete(**inputs).logits
+        found = continuous(
+            **{**inputs, "input_ids": placeholders}, action_embeds=vtem.codebook[torch.tensor([ids])]
+        ).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not any(p.requires_grad for p in continuous.model.action_projector.parameters())
+
+
+def test_codes_that_no_projector_takes():
+    with pytest.raises(ValueError, match="by the projector of a LLaVA model, and this llama has none"):
+        compose(llm=tiny_llm("llama"))
+    wide = tiny_vtem(maps_features=True, codebook_dim=24)
+    with pytest.raises(ValueError, match="vectors of width 24, but the projector of the language model takes 16"):
+        compose(vtem=wide)
+    with pytest.raises(ValueError, match="vectors of width 24, but the projector of the language model takes 16"):
+        compose(vtem=wide, injection_layer=0)
+
+
+def test_the_vision_tower_of_an_lvlm(tmp_path):
+    torch.manual_seed(0)
+    whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](300))
+    whole.save_pretrained(tmp_path / "llava")
+    tower, layer = load_vision_tower(str(tmp_path / "llava"))
+    assert layer == whole.config.vision_feature_layer == -2
+    for name, value in whole.model.vision_tower.state_dict().items():
+        assert torch.equal(tower.state_dict()[name], value)
+    AutoModelForImageTextToText.from_config(VISION_LANGUAGE["qwen2.5-vl"](300)).save_pretrained(tmp_path / "qwen")
+    with pytest.raises(ValueError, match=r"a qwen2_5_vl, has no vision tower of which one hidden state is read"):
+        load_vision_tower(str(tmp_path / "qwen"))
+
+
+# ------------------------------------------------------------------------------------------------------- what is trained
+
+
+@pytest.mark.parametrize(
+    ("options", "soft"),
+    [({"prefix_length": 4, "prefix_layers": [0, 1]}, 0), ({}, 4)],
+    ids=["prompts in layers", "prompts at the input"],
+)
+@pytest.mark.parametrize("quantize", [True, False])
+def test_prompts_learn_and_the_lvlm_stays_as_it_is_to_the_bit(options, soft, quantize, clip):
+    from sft import choose_trained
+
+    read = processor(num_soft_prompts=soft)
+    model = compose(
+        vtem=tiny_vtem(quantize=quantize),
+        cls=ActionLLMForConditionalGeneration,
+        injection_layer=None if quantize else 0,
+        num_soft_prompts=soft,
+        **options,
+    )
+    choose_trained(model, "prompt" if soft else "prefix")
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == ({"model.action_embedding.soft_prompts"} if soft else {"model.prefix.weight"})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    labels, classifier = torch.tensor([2]), model.as_classifier().train()
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.3, weight_decay=0.0)
+    losses = []
+    for _ in range(30):
+        loss = classifier(**read(clip), labels=labels).loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 5
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name not in trained), name
+
+
+def test_class_scores_with_soft_prompts_are_exact(clip):
+    model, read = compose(num_soft_prompts=3), processor(num_soft_prompts=3)
+    assert read.prompt([5]).startswith("<soft_0><soft_1><soft_2><act_5> Given the sequence of visual events")
+    inputs = read(action_ids=[[1, 2, 3], [7]])
+    with torch.no_grad():
+        outputs = {method: model(**inputs, method=method).logits for method in ("trie", "cache")}
+        for row, sentence in enumerate(([1, 2, 3], [7])):
+            for column, name in enumerate(CLASS_NAMES):
+                prompt, label = read.encode_prompt_and_label(read.prompt(sentence), name)
+                logits = model.as_generator()(torch.tensor([prompt + label])).logits.log_softmax(-1)
+                alone = logits[0, len(prompt) - 1 : -1].gather(-1, torch.tensor(label)[:, None]).sum()
+                for found in outputs.values():
+                    torch.testing.assert_close(found[row, column], alone, rtol=1e-4, atol=1e-4)
+    table = model.model.language_model.get_input_embeddings().weight
+    distances = torch.cdist(model.model.action_embedding.soft_prompts, table)
+    assert distances.min(dim=1).values.max() < 1e-5  # they begin as words
+
+
+# ----------------------------------------------------------------------------------------------------- saved and loaded
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("options", [{"prefix_length": 4}, {"num_soft_prompts": 3}, {"injection_layer": 0}])
+def test_saved_and_loaded_to_the_bit(reference, options, clip, tmp_path):
+    torch.manual_seed(0)
+    whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7))
+    whole.save_pretrained(tmp_path / "llava")
+    llm = load_language_model(str(tmp_path / "llava"))
+    read = processor(num_soft_prompts=options.get("num_soft_prompts", 0))
+    quantize = "injection_layer" not in options
+    home = str(tmp_path / "llava") if reference else None
+    model = compose(llm, tiny_vtem(quantize=quantize), llm_name_or_path=home, **options)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = ActionLLMForClassification.from_pretrained(tmp_path / "saved")
+    own, found = model.state_dict(), loaded.state_dict()
+    assert own.keys() == found.keys() and all(torch.equal(own[name], found[name]) for name in own)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**read(clip)).logits, model(**read(clip)).logits, rtol=1e-6, atol=1e-5)
+    assert not any(p.requires_grad for p in loaded.model.action_model.parameters())
+
+
+def test_an_adapter_for_another_model(tmp_path):
+    for name, layers in (("own", 2), ("other", 3)):
+        config = VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)
+        config.text_config.num_hidden_layers = layers
+        AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / name)
+    llm = load_language_model(str(tmp_path / "own"))
+    model = compose(llm, llm_name_or_path=str(tmp_path / "own"), prefix_length=4, prefix_layers=[0, 1])
+    model.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    config["llm_name_or_path"] = str(tmp_path / "other")
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=r"trained for another language model than .*other: num_hidden_layers 2 there, 3 here"
+    ):
+        ActionLLMForClassification.from_pretrained(tmp_path / "saved")
+
+
+def test_the_folder_loads_without_the_project(clip, tmp_path):
+    folder = tmp_path / "saved"
+    model, read = compose(prefix_length=4), processor()
+    model.save_pretrained(folder)
+    read.save_pretrained(folder)
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    run = subprocess.run([sys.executable, "-c", LOAD_ALONE, str(folder)], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr[-2000:]
+    name, logits, probabilities = json.loads(run.stdout.splitlines()[-1])
+    assert name == "ActionLLMForClassification"
+    with torch.no_grad():
+        assert logits == [float(x).hex() for x in model(**read(clip)).logits[0]]
+    np.testing.assert_allclose(
+        model.timeline(read, clip, seconds=0.5, stride=0.25).probabilities, probabilities, atol=1e-9
+    )
+
+
+def test_a_hundred_and_twenty_names_and_all_events_fit_the_context_of_llava():
+    from action_llm_datasets.protocols import ntu_class_names
+
+    names = ntu_class_names()
+    assert len(names) == 120
+    prompt = processor(class_names=names, list_classes=True).prompt([0] * 512)
+    tokens, letters = prompt.count("<act_0>"), prompt.replace("<act_0>", "")
+    # No tokenizer needs more words than letters, and LLaVA's needs a third of that: it fits even so.
+    assert tokens == 512 and 512 + len(letters) < 4096
+
+
+# ------------------------------------------------------------------------------------------------------------ timelines
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.floats(0.05, 3.0), min_size=1, max_size=30),
+    seconds=st.floats(0.5, 6.0),
+    share=st.floats(0.1, 1.0),
+)
+def test_windows_cover_the_video_and_hold_what_is_in_them(lengths, seconds, share):
+    borders = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    events = [VisualEvent(0, a, b, None) for a, b in itertools.pairwise(borders)]
+    stride = share * seconds
+    windows = list(sliding_windows(events, seconds, stride))
+    assert windows[0].start == 0 and windows[-1].end == pytest.approx(borders[-1])
+    for window, after in itertools.pairwise(windows):
+        assert after.start == pytest.approx(window.start + stride) and after.start <= window.end + 1e-9
+    for window in windows:
+        inside = [i for i, e in enumerate(events) if window.start < (e.start + e.end) / 2 <= window.end]
+        if inside:
+            assert (window.first, window.last) == (inside[0], inside[-1] + 1)
+        else:
+            assert window.last == window.first + 1
+            only = events[window.first]
+            assert only.start - 1e-9 <= (window.start + window.end) / 2 <= only.end + 1e-9
+
+
+def test_a_timeline_is_the_mean_of_its_windows(clip):
+    model, read = compose(), processor()
+    found = model.timeline(read, clip, seconds=0.4, stride=0.2)
+    assert isinstance(found, Timeline) and found.events[-1].end == pytest.approx(1.0)
+    assert found.starts.tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8]) and found.ends[-1] == pytest.approx(1.0)
+    windows = list(sliding_windows(found.events, 0.4, 0.2))
+    rows = [[event.action_id for event in found.events[w.first : w.last]] for w in windows]
+    with torch.no_grad():
+        each = np.concatenate([model(**read(action_ids=[row])).probabilities.double().numpy() for row in rows])
+    expected = [each[0], each[:2].mean(0), each[1:3].mean(0), each[2:4].mean(0), each[3]]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1)
+    spans = found.spans()
+    assert spans[0].start == 0 and spans[-1].end == pytest.approx(1.0)
+    assert all(a.end == b.start and a.label != b.label for a, b in itertools.pairwise(spans))
+    other = model.timeline(read, clip, seconds=0.4, stride=0.2, class_names=["jumping", "sitting"])
+    assert other.probabilities.shape == (5, 2) and other.class_names == ["jumping", "sitting"]
+
+
+def test_spans_are_runs_of_the_most_likely_class():
+    chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
+    found = Timeline(["a", "b"], np.arange(4.0), np.array([1.0, 2.0, 3.0, 3.5]), chances, []).spans()
+    assert [span[:3] for span in found] == [(0.0, 2.0, "a"), (2.0, 3.0, "b"), (3.0, 3.5, "a")]
+    assert [span.probability for span in found] == pytest.approx([0.8, 0.8, 0.6])
+
+
+def test_what_has_no_timeline(clip):
+    model = compose(vtem=tiny_vtem(quantize=False), injection_layer=0)
+    with pytest.raises(ValueError, match="no action model with a codebook"):
+        model.timeline(processor(), clip)
+    with pytest.raises(ValueError, match=r"at most the window of 1.0 s, or it leaves gaps; got 2"):
+        compose().timeline(processor(), clip, seconds=1.0, stride=2.0)
+    whole = processor()
+    whole.feature_extractor.segment_seconds = None
+    with pytest.raises(ValueError, match="set segment_seconds; it is None"):
+        compose().timeline(whole, clip)
+
+
+def test_a_video_that_ends_early_in_a_stream(tmp_path):
+    """The container promises five seconds, the file has been cut off: what there is becomes events, with a warning."""
+    whole = tiny_video(150, container="matroska", key_every=10)
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    read = processor()
+    with pytest.warns(UserWarning, match=r"cut\.mkv: decoding stopped at .* s of"):
+        events = list(stream_events(tiny_vtem(), read.feature_extractor, tmp_path / "cut.mkv"))
+    assert 0 < events[-1].end < 5
