@@ -169,8 +169,8 @@ def class_of(window, actions, arguments: WindowArguments) -> str | None:
     shown = [(max(0.0, min(window.end, one.end) - max(window.start, one.start)), one) for one in actions]
     if sum(share for share, _ in shown) < arguments.least_share * length:
         return arguments.nothing
-    clear = [one for share, one in shown if share >= arguments.clear_share * min(length, one.end - one.start)]
-    return clear[0].label if len(clear) == 1 else None
+    clear = [pair for pair in shown if pair[0] >= arguments.clear_share * min(length, pair[1].end - pair[1].start)]
+    return clear[0][1].label if len(clear) == 1 and clear[0][0] == max(share for share, _ in shown) else None
 
 
 if __name__ == "__main__":

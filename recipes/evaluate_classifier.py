@@ -320,15 +320,16 @@ def check_dataset(record: dict, dataset: str):
 def stages_of(record: dict) -> dict[str, dict]:
     """The records of all stages of training; empty where there is none.
 
-    A visual encoder is a stage where it was trained on videos of the data set (`pretrain_backbone.py`).
+    A visual encoder and an LVLM are stages where they were trained on videos of the data set (`pretrain_backbone.py`,
+    `pretrain_small_lvlm.py`).
     """
     sentences = record.get("sentences") or {}
     tokenizer = sentences.get("tokenizer") or {}
     encoder = (tokenizer.get("features") or {}).get("backbone_training")
-    return ({} if encoder is None else {"visual encoder": encoder}) | {
-        "action model": tokenizer,
-        "language model": record,
-    }
+    stages = {} if encoder is None else {"visual encoder": encoder}
+    if (record.get("llm_training") or {}).get("stage") == "pretrain_small_lvlm":
+        stages["small LVLM"] = record["llm_training"]
+    return stages | {"action model": tokenizer, "language model": record}
 
 
 def check_held_out(record: dict):
@@ -352,7 +353,8 @@ def check_unseen(record: dict, class_names: list[str]):
             raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
         if seen := sorted(set(class_names) & set(trained)):
             raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
-    small_lm = record.get("llm_training")
+    small_lm = record.get("llm_training") or {}
+    small_lm = small_lm.get("llm_training", small_lm)
     if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
         raise ValueError(
             f"not unseen: the text of the small language model names {', '.join(read)} (pretrain_small_lm.py --unseen_of)."

@@ -119,6 +119,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from data_arguments import without_held_out
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
+    from sft import llm_training
     from train_tokenizer import StartEpoch
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
@@ -164,6 +165,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         dataset=data.protocol(),
         features=data.features_record(),
         llm=Path(arguments.llm_name_or_path).name,
+        llm_training=llm_training(arguments.llm_name_or_path),
         recordings=len(examples),
         training_classes=names,
         hold_out=arguments.hold_out,

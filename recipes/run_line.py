@@ -1,18 +1,20 @@
 """
-The whole line of LLM-AR or of LVLM-VAR in one command: action model, sentences, language model, evaluation.
+The whole line of LLM-AR, LVLM-VAR or VT-LVLM-AR in one command: action model, sentences, language model, evaluation.
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
     --layout kinect20 --fps 30
 python recipes/run_line.py --dataset folder --data_dir my_recordings --output_dir runs/mine
 python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video
+python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --line vt_lvlm_ar --output_dir runs/events
 ```
 
 It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other, and, with videos,
 `extract_features.py` before them; each with the settings of a YAML file, by default those of UTD-MHAD, a few hundred
 recordings on two cores. Without `--llm_name_or_path` it first makes a small language model, and, with videos, without
-`--backbone` a small visual encoder. `--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run
-that was stopped goes on where it was.
+`--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
+`--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run that was stopped goes on where it
+was.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from data_arguments import DataArguments
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
+LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
 
 
 @dataclass
@@ -33,10 +36,15 @@ class LineArguments:
     """Which settings, and which language model."""
 
     output_dir: str = field(metadata={"help": "folder of the run; each stage has one of its own in it"})
+    line: str | None = field(
+        default=None,
+        metadata={"help": "llm_ar, of skeletons; lvlm_var, the default of videos; or vt_lvlm_ar, of videos"},
+    )
     tokenizer_config: str | None = field(default=None, metadata={"help": "settings of train_tokenizer.py, a YAML"})
     sft_config: str | None = field(default=None, metadata={"help": "settings of sft.py, a YAML"})
     features_config: str | None = field(default=None, metadata={"help": "settings of extract_features.py, a YAML"})
     backbone_config: str | None = field(default=None, metadata={"help": "settings of pretrain_backbone.py, a YAML"})
+    lvlm_config: str | None = field(default=None, metadata={"help": "settings of pretrain_small_lvlm.py, a YAML"})
     backbone: str | None = field(
         default=None,
         metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
@@ -53,10 +61,20 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
+    from word_embeddings import projector_width
+
     folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
+    line = arguments.line or ("lvlm_var" if videos else "llm_ar")
+    if line not in LINES or videos == (line == "llm_ar"):
+        raise ValueError(
+            f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
+            f"found {line!r}"
+        )
+    sees = llm is not None and projector_width(llm) is not None
     # Whatever is wrong shows before anything is trained.
-    stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos, "tokenizer", "sft"]
-    settings = {stage: read_settings(arguments, stage, videos) for stage in stages}
+    stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
+    stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
+    settings = {stage: read_settings(arguments, stage, line) for stage in stages}
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
@@ -74,10 +92,12 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
             train_backbone(data, folder, settings["backbone"])
         backbone = arguments.backbone or str(folder / "backbone" / "model")
         data = extract_features(data, backbone, folder, settings["features"])
+    if "lvlm" in stages:
+        llm = make_lvlm(data, llm, folder, settings["lvlm"])
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], arguments.encodings)
 
 
-def read_settings(arguments: LineArguments, stage: str, videos: bool) -> dict:
+def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
     """Settings of one stage, of its YAML.
 
     Raises:
@@ -86,7 +106,8 @@ def read_settings(arguments: LineArguments, stage: str, videos: bool) -> dict:
     import yaml
 
     given = getattr(arguments, f"{stage}_config")
-    path = Path(given or CONFIGS / ("lvlm_var" if videos else "llm_ar") / f"utd_mhad_{stage}.yaml")
+    # Both lines of videos have the same visual encoder.
+    path = Path(given or CONFIGS / ("lvlm_var" if stage == "backbone" else line) / f"utd_mhad_{stage}.yaml")
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -107,6 +128,7 @@ def parts_of(stage: str, settings: dict, path) -> tuple:
     """The argument classes of the recipe of a stage, in their order."""
     import extract_features
     import pretrain_backbone
+    import pretrain_small_lvlm
     import sft
     import train_tokenizer
 
@@ -126,6 +148,11 @@ def parts_of(stage: str, settings: dict, path) -> tuple:
             pretrain_backbone.BackboneTrainingArguments,
         ),
         "features": (extract_features.FeatureArguments, DataArguments, extract_features.VideoArguments),
+        "lvlm": (
+            pretrain_small_lvlm.SmallLVLMArguments,
+            DataArguments,
+            pretrain_small_lvlm.SmallLVLMTrainingArguments,
+        ),
         "sft": (sft.ActionSFTArguments, sft.ActionSFTConfig),
     }[stage]
 
@@ -149,6 +176,17 @@ def extract_features(data: DataArguments, backbone: str, folder: Path, settings:
     parser = TrlParser(parts_of("features", settings, "settings"))
     recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
     return DataArguments(dataset="features", data_dir=derived["output_dir"])
+
+
+def make_lvlm(data: DataArguments, llm: str, folder: Path, settings: dict) -> str:
+    """A language model that sees, in `folder`/small_lvlm; `settings` is what a YAML of `pretrain_small_lvlm.py` holds."""
+    import pretrain_small_lvlm as recipe
+    from trl import TrlParser
+
+    derived = {"output_dir": str(folder / "small_lvlm"), "llm_name_or_path": llm}
+    parser = TrlParser(parts_of("lvlm", settings, "settings"))
+    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
+    return str(folder / "small_lvlm" / "model")
 
 
 def run_line(

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny_models import BACKBONES, tiny_tokenizer
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+
+from action_llm_datasets.rendering import write_video
 
 ACTIONS = [22, 23, 27, 58]
 PERFORMERS = 5  # of NTU-60's subjects, 1, 2, 4 and 5 (held out) train and 3 tests
@@ -134,3 +137,28 @@ def sentences(line, tokenizer, tmp_path_factory):
     record = json.loads((Path(folder) / "record.json").read_text())
     assert record["splits"]["test"]["codes_used"] > 4, "sentences of one word would hide mistakes"
     return folder
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """Twelve videos of a light square that goes right or down; two of the ten for training are held out, one is broken."""
+    folder = tmp_path_factory.mktemp("videos")
+    lines = ["file_name,label,split"]
+    for number in range(12):
+        name, label = f"clip{number:02d}.mp4", ("right", "down")[number % 2]
+        frames = np.full((20, 32, 32, 3), 30, np.uint8)
+        for time in range(20):
+            place = (8 + number // 2, time) if label == "right" else (time, 8 + number // 2)
+            frames[time, place[0] : place[0] + 8, place[1] : place[1] + 8] = 220
+        write_video(folder / name, [frames], 20)
+        lines.append(f"{name},{label},{'test' if number >= 10 else 'validation' if number >= 8 else 'train'}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(folder)
+    return str(folder)

@@ -11,52 +11,13 @@ import yaml
 from action_features import load_features
 from action_sentences import load_action_sentences
 from data_arguments import DataArguments
+from tiny_features import extract
 from tiny_models import BACKBONES
 from transformers import AutoFeatureExtractor, AutoModel
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VSTModel, feature_extraction_video
 from action_llm.video_files import VideoFileError
 from action_llm_datasets.load import PROTOCOLS
-from action_llm_datasets.rendering import write_video
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """Twelve videos of a light square that goes right or down; two of the ten for training are held out, one is broken."""
-    folder = tmp_path_factory.mktemp("videos")
-    lines = ["file_name,label,split"]
-    for number in range(12):
-        name, label = f"clip{number:02d}.mp4", ("right", "down")[number % 2]
-        frames = np.full((20, 32, 32, 3), 30, np.uint8)
-        for time in range(20):
-            place = (8 + number // 2, time) if label == "right" else (time, 8 + number // 2)
-            frames[time, place[0] : place[0] + 8, place[1] : place[1] + 8] = 220
-        write_video(folder / name, [frames], 20)
-        lines.append(f"{name},{label},{'test' if number >= 10 else 'validation' if number >= 8 else 'train'}")
-    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(folder)
-    return str(folder)
-
-
-def extract(videos, backbone, folder, cache, **settings):
-    import extract_features as recipe
-
-    reading = recipe.VideoArguments(num_segments=6, frames_per_segment=2, height=32, width=32)
-    recipe.main(
-        recipe.FeatureArguments(
-            backbone=backbone, output_dir=str(folder), **{"versions": 3, "batch_size": 4} | settings
-        ),
-        DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(cache)),
-        reading,
-    )
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +264,11 @@ def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbon
 
 
 def test_standardisation_is_that_of_segments(features):
-    from video_stage import _statistics
+    from video_stage import feature_statistics
 
     rows = load_features(features)["train"]
     segments = np.concatenate([np.reshape(row["features"], row["shape"]).mean(axis=1) for row in rows])
-    mean, deviation = _statistics(rows)
+    mean, deviation = feature_statistics(rows)
     np.testing.assert_allclose(mean, segments.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(deviation, segments.std(axis=0), rtol=1e-4, atol=1e-6)
 

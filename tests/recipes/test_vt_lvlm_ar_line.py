@@ -1,0 +1,460 @@
+"""The long-video line by its recipes, with tiny models: cells, events, a small LVLM, prompts, windows, timelines, tables."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from action_features import load_features
+from action_sentences import load_action_sentences
+from data_arguments import DataArguments
+from tiny_features import extract
+from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
+from transformers import AutoModel, AutoModelForImageTextToText
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel
+from action_llm.language_models import load_language_model
+from action_llm.visual_encoder import VisualEncoder
+
+INSTRUCTIONS = {
+    "instruction": "{tokens} Given the sequence of visual events, what action is being performed?",
+    "instruction_with_classes": "{tokens} Given the visual events, which action is it? Choose from {classes}.",
+}
+SMALL = {"max_steps": 4, "warmup_steps": 1, "logging_steps": 2, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
+
+
+@pytest.fixture(scope="module")
+def features(videos, backbone, tmp_path_factory):
+    folder, cache = tmp_path_factory.mktemp("cells"), tmp_path_factory.mktemp("cache")
+    return extract(videos, backbone, folder, cache, {"num_segments": 10, "frames_per_segment": 1}, grid=1, versions=2)
+
+
+def see(features, llm, folder, **training):
+    """A small LVLM."""
+    import pretrain_small_lvlm as recipe
+
+    recipe.main(
+        recipe.SmallLVLMArguments(llm_name_or_path=llm),
+        DataArguments(dataset="features", data_dir=features),
+        recipe.SmallLVLMTrainingArguments(
+            **{"output_dir": str(folder), "per_device_train_batch_size": 4} | SMALL | training
+        ),
+    )
+    return f"{folder}/model"
+
+
+@pytest.fixture(scope="module")
+def lvlm(features, llm, tmp_path_factory):
+    return see(features, llm, tmp_path_factory.mktemp("lvlm"))
+
+
+def train(features, lvlm, folder, training=None, target_data_dir=None, **model):
+    import train_tokenizer as recipe
+    from event_stage import TargetArguments, VTEMArguments
+
+    sizes = {"codebook_size": 16, "max_events": 5, "window_cells": 10, "weight_size": 8}
+    settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "lr_scheduler_type": "cosine"}
+    recipe.main(
+        recipe.TokenizerArguments(llm_name_or_path=lvlm, action_model="vtem"),
+        DataArguments(dataset="features", data_dir=str(features)),
+        VTEMArguments(**sizes | model),
+        TargetArguments(target_data_dir=target_data_dir),
+        recipe.TokenizerTrainingArguments(**{"output_dir": str(folder)} | SMALL | settings | (training or {})),
+    )
+    return f"{folder}/model"
+
+
+@pytest.fixture(scope="module")
+def vtem(features, lvlm, tmp_path_factory):
+    return train(features, lvlm, tmp_path_factory.mktemp("vtem"))
+
+
+def encode(tokenizer, features, folder, **arguments):
+    import encode_actions as recipe
+
+    recipe.main(
+        recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments),
+        DataArguments(dataset="features", data_dir=str(features)),
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def events(vtem, features, tmp_path_factory):
+    return encode(vtem, features, tmp_path_factory.mktemp("events"), encodings=2)
+
+
+def tune(line, tokenizer, sentences, lvlm, folder, **arguments):
+    options = {"method": "prefix", "prefix_length": 4, "llm_name_or_path": lvlm, "list_classes": True} | INSTRUCTIONS
+    return line.sft(tokenizer, sentences, folder, **options | arguments)
+
+
+# ------------------------------------------------------------------------------------------------------------- features
+
+
+@pytest.mark.parametrize("grid", [1, 2])
+def test_features_of_cells(videos, backbone, tmp_path, grid):
+    reading = {"num_segments": 3, "frames_per_segment": 2}
+    folder = extract(videos, backbone, tmp_path / "cells", tmp_path / "cache", reading, grid=grid, versions=1)
+    row = load_features(folder)["test"][0]
+    assert row["shape"] == [3 * grid**2, 2, 16] and row["frame_rate"] == pytest.approx(3.0)  # segments a second
+    from transformers import AutoFeatureExtractor
+
+    extractor, model = AutoFeatureExtractor.from_pretrained(folder), AutoModel.from_pretrained(backbone).eval()
+    with torch.no_grad():
+        expected = VisualEncoder(model, grid=grid)(extractor(videos / f"{row['sample_id']}.mp4")["pixel_values"])[0]
+    np.testing.assert_allclose(np.reshape(row["features"], row["shape"]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_an_lvlms_own_eyes(videos, line, tmp_path):
+    """The vision tower, the layer and the width that its projector reads, without being told."""
+    torch.manual_seed(0)
+    whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7))
+    whole.save_pretrained(tmp_path / "llava")
+    tiny_tokenizer().save_pretrained(tmp_path / "llava")
+    llava, reading = str(tmp_path / "llava"), {"height": 16, "width": 16, "frames_per_segment": 1}
+    with pytest.raises(ValueError, match="sees and reads: set --grid, as its projector reads patches"):
+        extract(videos, llava, tmp_path / "none", tmp_path / "cache", reading)
+    folder = extract(videos, llava, tmp_path / "cells", tmp_path / "cache", reading, grid=2, versions=1)
+    record = json.loads(Path(folder, "record.json").read_text())
+    assert (record["grid"], record["feature_layer"]) == (2, -2)
+    vtem = train(folder, llava, tmp_path / "vtem")
+    model = VTEMModel.from_pretrained(vtem)
+    assert (model.config.grid, model.config.feature_layer, model.config.codebook_dim) == (2, -2, 16)
+    events = encode(vtem, folder, tmp_path / "events")
+    recogniser = tune(line, vtem, events, llava, tmp_path / "sft")
+    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+
+
+def test_features_of_cells_are_asked_for(videos, backbone, lvlm, tmp_path):
+    folder = extract(videos, backbone, tmp_path / "whole", tmp_path / "cache", versions=1)
+    with pytest.raises(ValueError, match=r"holds no features of cells: run extract_features.py with --grid 1"):
+        train(folder, lvlm, tmp_path / "vtem")
+    with pytest.raises(ValueError, match="--feature_layer is read with a --grid"):
+        extract(videos, backbone, tmp_path / "other", tmp_path / "cache", feature_layer=-2)
+
+
+def test_events_of_other_cells_are_not_encoded(videos, backbone, vtem, tmp_path):
+    reading = {"num_segments": 10, "frames_per_segment": 1}
+    folder = extract(videos, backbone, tmp_path / "fine", tmp_path / "cache", reading, grid=2, versions=1)
+    with pytest.raises(ValueError, match=r"not those of the action model, which was trained with another grid"):
+        encode(vtem, folder, tmp_path / "events")
+
+
+# ------------------------------------------------------------------------------------------------------------- the line
+
+
+def test_the_small_lvlm_is_a_llava(features, lvlm, llm, tmp_path):
+    model = AutoModelForImageTextToText.from_pretrained(lvlm)
+    tower = AutoModel.from_pretrained(Path(features, "backbone")).state_dict()
+    assert all(torch.equal(value, tower[name]) for name, value in model.model.vision_tower.state_dict().items())
+    decoder = load_language_model(lvlm)
+    assert decoder.projector.linear_1.in_features == 16
+    record = json.loads(Path(lvlm).parent.joinpath("record.json").read_text())
+    assert record["stage"] == "pretrain_small_lvlm" and not record["hold_out"]
+    # Stopped and gone on with: the same to the bit.
+    see(features, llm, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4", ignore_errors=True)
+    (tmp_path / "stopped" / "record.json").unlink()
+    one, other = (
+        AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+        for folder in (f"{tmp_path}/whole/model", see(features, llm, tmp_path / "stopped"))
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_from_videos_to_a_probability_for_every_class(line, vtem, events, lvlm, videos, tmp_path):
+    rows = load_action_sentences(events)
+    assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
+    row = rows["test"][0]
+    assert row["start_times"][0] == 0 and row["end_times"][-1] == pytest.approx(1.0)
+    assert row["end_times"][:-1] == pytest.approx(row["start_times"][1:])
+    model = tune(line, vtem, events, lvlm, tmp_path / "sft", training={"learning_rate": 0.05})
+    loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
+    with torch.no_grad():
+        outputs = loaded(**processor(videos / f"{row['sample_id']}.mp4"))
+    assert outputs.action_ids[0].tolist() == row["action_ids"]
+    assert "Choose from" in processor.prompt(row["action_ids"])
+    # The LVLM is what it was, to the bit.
+    own = load_language_model(lvlm).state_dict()
+    for name, value in loaded.as_generator().state_dict().items():
+        twin = name.replace("model.language_model.", "model.", 1)
+        if twin in own and "action" not in name:
+            assert torch.equal(value, own[twin]), name
+    record = json.loads(Path(model, "record.json").read_text())
+    assert record["cost"]["trainable_parameters"] == loaded.model.prefix.weight.numel()
+    assert record["llm_training"]["stage"] == "pretrain_small_lvlm"
+    metrics = line.evaluate(model, events, tmp_path / "evaluation")
+    assert metrics["recordings"] == 2
+    with pytest.raises(ValueError, match="the small LVLM was trained on the held-out subjects"):
+        line.evaluate(model, events, tmp_path / "held", split="held_out")
+
+
+def test_stopped_and_resumed_exactly(features, lvlm, vtem, tmp_path):
+    shutil.copytree(Path(vtem).parent, tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4", ignore_errors=True)
+    (tmp_path / "stopped" / "record.json").unlink()
+    again = train(features, lvlm, tmp_path / "stopped")
+    one, other = (VTEMModel.from_pretrained(folder).state_dict() for folder in (vtem, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Tables II, V and VI: what is another setting of stage 1, of the sentences, or of stage 2.
+ROWS = {
+    "Table II, no quantisation": ({"quantize": False}, {"latents": True}, {}),
+    "Table II, uniform pooling": ({"pooling": "uniform"}, {}, {}),
+    "Table II, no coherence": ({"coherence_weight": 0.0}, {}, {}),
+    "Table II, full fine-tuning": ({}, {}, {"method": "full"}),
+    "Table II, zero-shot": ({}, {}, {"method": "none"}),
+    "prompts at the input": ({}, {}, {"method": "prompt"}),
+    **{f"Table V, M = {m}": ({"max_events": m, "window_cells": 5 * m}, {}, {}) for m in (64, 128, 256, 512)},
+    **{f"Table VI, K = {k}": ({"codebook_size": k}, {}, {}) for k in (512, 1024, 2048, 4096)},
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_row_of_the_tables_runs(row, line, features, lvlm, tmp_path):
+    model, encoding, tuning = ROWS[row]
+    vtem = train(features, lvlm, tmp_path / "vtem", {"max_steps": 1}, **model)
+    events = encode(vtem, features, tmp_path / "events", **encoding)
+    if "quantize" in model:
+        tuning = {"list_classes": False} | tuning
+    recogniser = tune(line, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, **tuning)
+    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+
+
+def test_two_processes(features, lvlm, tmp_path):
+    """K-means, restarts and the coherence of events on two processes; that codebooks stay equal is tested with them."""
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "train_tokenizer.py"
+    config = {
+        "action_model": "vtem", "dataset": "features", "data_dir": str(features), "llm_name_or_path": lvlm,
+        "codebook_size": 16, "max_events": 5, "window_cells": 10, "weight_size": 8, "output_dir": str(tmp_path / "two"),
+        "max_steps": 2, "warmup_steps": 1, "per_device_train_batch_size": 2, "save_steps": 2, "use_cpu": True,
+    }  # fmt: skip
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(recipe)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launch, "--config", str(tmp_path / "two.yaml")]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    record = json.loads((tmp_path / "two" / "record.json").read_text())
+    assert (record["settings"]["batch_size"], record["settings"]["steps"]) == (4, 2)
+    assert all(torch.isfinite(value).all() for value in VTEMModel.from_pretrained(tmp_path / "two/model").parameters())
+
+
+def test_another_extractor_is_mapped_to_the_tower(videos, line, backbone, features, lvlm, tmp_path):
+    """Features of a 3-D ResNet, tokens of the tower's features; versions and cells must be the same."""
+    torch.manual_seed(0)
+    AutoModel.from_config(BACKBONES["resnet3d"]()).save_pretrained(tmp_path / "r3d")
+    reading = {"num_segments": 10, "frames_per_segment": 2}
+    clips = extract(videos, str(tmp_path / "r3d"), tmp_path / "clips", tmp_path / "cache", reading, grid=1, versions=2)
+    vtem = train(clips, lvlm, tmp_path / "vtem", target_data_dir=features)
+    model = VTEMModel.from_pretrained(vtem)
+    assert model.config.maps_features and model.config.backbone_config.model_type == "resnet3d"
+    events = encode(vtem, clips, tmp_path / "events", encodings=2)
+    recogniser = tune(line, vtem, events, lvlm, tmp_path / "sft")
+    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+    reading["num_segments"] = 8
+    other = extract(videos, backbone, tmp_path / "other", tmp_path / "cache", reading, grid=1, versions=2)
+    with pytest.raises(ValueError, match=r"clip00, version 0: 10 cells, and 8 of the tower"):
+        train(clips, lvlm, tmp_path / "wrong", target_data_dir=other)
+
+
+def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp_path):
+    torch.manual_seed(0)
+    config = BACKBONES["resnet"]()
+    config.hidden_sizes = [8, 24]
+    AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
+    folder = extract(videos, str(tmp_path / "wide"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
+    with pytest.raises(
+        ValueError, match=r"features of width 24, but the projector of .* takes 16: set --target_data_dir"
+    ):
+        train(folder, lvlm, tmp_path / "vtem")
+    with pytest.raises(ValueError, match=r"features of width 16, but the projector of .* takes None"):
+        train(features, llm, tmp_path / "blind")
+
+
+def test_prompts_in_layers_that_there_are_not(line, vtem, events, lvlm, tmp_path):
+    with pytest.raises(ValueError, match=r"`prefix_layers` must be different layers of 0 to 1, got \[1, 2\]"):
+        tune(line, vtem, events, lvlm, tmp_path / "sft", prefix_layers=[1, 2])
+
+
+# ------------------------------------------------------------------------------------------- windows and timelines
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Four people, three of whom train, with three actions each between still stretches."""
+    from action_llm_datasets.simulate_long import simulate_long
+
+    folder = tmp_path_factory.mktemp("long")
+    simulate_long(folder, performers=4, videos=1, actions_per_video=3, still=(1.0, 2.0), size=32, num_proc=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def long_features(long, backbone, tmp_path_factory):
+    folder, cache = tmp_path_factory.mktemp("long_cells"), tmp_path_factory.mktemp("cache")
+    reading = {"segment_seconds": 0.2, "num_segments": 1000, "frames_per_segment": 1}
+    return extract(long, backbone, folder, cache, reading, grid=1, versions=1)
+
+
+@pytest.fixture(scope="module")
+def long_vtem(long_features, lvlm, tmp_path_factory):
+    return train(long_features, lvlm, tmp_path_factory.mktemp("long_vtem"))
+
+
+def cut(vtem, features, timeline, folder, **arguments):
+    import encode_windows as recipe
+
+    settings = {"tokenizer": vtem, "timeline": str(timeline), "output_dir": str(folder)} | arguments
+    return recipe.main(recipe.WindowArguments(**settings), DataArguments(dataset="features", data_dir=features))
+
+
+def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
+    line, long, long_features, long_vtem, lvlm, tmp_path
+):
+    import timeline as recipe
+
+    from action_llm_datasets.timelines import read_timeline
+
+    vtem = long_vtem
+    record = cut(vtem, long_features, long / "timeline.csv", tmp_path / "windows", seconds=2.0, stride=0.5)
+    rows, truth = load_action_sentences(tmp_path / "windows"), read_timeline(long / "timeline.csv")
+    names = rows["train"].features["label"].names
+    assert set(names) == {segment.label for found in truth.values() for segment in found} | {"standing still"}
+    for row in [*rows["train"], *rows["test"]]:
+        name, start = row["sample_id"].removesuffix("s").split("@")
+        start, label = float(start), names[row["label"]]
+        shown = {
+            segment.label: (min(start + 2, segment.end) - max(start, segment.start))
+            / min(2, segment.end - segment.start)
+            for segment in truth[f"{name}.mp4"]
+            if min(start + 2, segment.end) > max(start, segment.start)
+        }
+        assert (shown[label] > 0.45) if label != "standing still" else sum(shown.values()) < 0.3
+        assert all(a <= b for a, b in pairwise(row["start_times"]))
+    for split in ("train", "test"):
+        found = record["splits"][split]
+        assert found["sentences"] == len(rows[split]) and found["event_borders"]["true"] == 6 * found["recordings"]
+    model = tune(line, vtem, str(tmp_path / "windows"), lvlm, tmp_path / "sft", list_classes=False)
+    assert line.evaluate(model, str(tmp_path / "windows"), tmp_path / "evaluation")["recordings"] == len(rows["test"])
+
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    videos = [str(path) for path in sorted(long.glob("*.mp4"))[:2]] + [str(tmp_path / "broken.mp4")]
+    settings = {"model": model, "videos": videos, "truth": str(long / "timeline.csv"), "seconds": 2.0, "stride": 0.5}
+    metrics = recipe.main(recipe.TimelineArguments(output_dir=str(tmp_path / "timelines"), **settings))
+    assert metrics["videos"] == 2 and metrics["actions_true"] == 6 and 0 <= metrics["time_named_rightly"] <= 1
+    skipped = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
+    assert [Path(one["file"]).name for one in skipped] == ["broken.mp4"]
+    name = Path(videos[0]).stem
+    content = json.loads((tmp_path / "timelines" / f"{name}.json").read_text())
+    assert content["spans"][0]["start"] == 0 and content["class_names"] == names
+    with open(tmp_path / "timelines" / f"{name}.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["file_name", "start", "end", "label"]
+    assert (tmp_path / "timelines" / f"{name}.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match=r"no video could be read; the first is .*broken"):
+        recipe.main(
+            recipe.TimelineArguments(**settings | {"videos": videos[2:], "output_dir": str(tmp_path / "none")})
+        )
+
+
+def test_a_timeline_of_other_videos(long_vtem, long_features, tmp_path):
+    (tmp_path / "other.csv").write_text("file_name,start,end,label\nelsewhere.mp4,1,2,jumping\n")
+    with pytest.raises(ValueError, match=r"other\.csv: elsewhere is none of the 4 videos in"):
+        cut(long_vtem, long_features, tmp_path / "other.csv", tmp_path / "windows")
+
+
+@pytest.mark.parametrize(
+    ("window", "label"),
+    [
+        ((0.0, 2.0), "nothing"),
+        ((1.9, 3.9), None),  # a little of an action
+        ((2.0, 6.0), "jumping"),
+        ((4.0, 8.0), "jumping"),
+        ((5.5, 9.5), None),  # most of the one, all of the other
+        ((8.4, 9.4), "bowing"),
+        ((0.0, 12.0), None),
+    ],
+)
+def test_the_class_of_a_window(window, label):
+    import encode_windows as recipe
+
+    from action_llm.timelines import Window
+    from action_llm_datasets.timelines import Segment
+
+    arguments = recipe.WindowArguments(tokenizer="", timeline="", output_dir="", nothing="nothing")
+    actions = [Segment(3.0, 7.0, "jumping"), Segment(8.0, 9.0, "bowing")]
+    assert recipe.class_of(Window(*window, 0, 1), actions, arguments) == label
+
+
+# ------------------------------------------------------------------------------------------------------- one command
+
+
+def test_one_command(videos, llm, tmp_path):
+    import run_line
+
+    size = {"num_segments": 6, "frames_per_segment": 1, "height": 32, "width": 32}
+    short = {"max_steps": 2, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
+    configs = {
+        "backbone": {"widths": [4, 8], "num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True} | size,
+        "features": {"versions": 2, "grid": 1} | size,
+        "lvlm": short,
+        "tokenizer": {"action_model": "vtem", "codebook_size": 8, "max_events": 3, "window_cells": 6} | short,
+        "sft": {"method": "prefix", "prefix_length": 2, "gradient_accumulation_steps": 1} | INSTRUCTIONS | short,
+    }
+    for name, config in configs.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    settings = {f"{name}_config": str(tmp_path / f"{name}.yaml") for name in configs}
+    data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
+    metrics = run_line.main(
+        run_line.LineArguments(
+            output_dir=str(tmp_path / "run"),
+            line="vt_lvlm_ar",
+            llm_name_or_path=llm,
+            encodings=2,
+            hold_out=True,
+            **settings,
+        ),
+        data,
+    )
+    assert (metrics["split"], metrics["recordings"]) == ("held_out", 2)
+    with pytest.raises(
+        ValueError, match=r"--line: expected lvlm_var or vt_lvlm_ar, which read videos, found 'llm_ar'"
+    ):
+        run_line.main(
+            run_line.LineArguments(output_dir=str(tmp_path / "no"), line="llm_ar", llm_name_or_path=llm), data
+        )
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes/configs/vt_lvlm_ar").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_settings_are_known_to_their_recipes(path):
+    import run_line
+
+    stage = path.stem.rsplit("_", 1)[-1]
+    found = yaml.safe_load(path.read_text())
+    import dataclasses
+
+    known = {field.name for part in run_line.parts_of(stage, found, path) for field in dataclasses.fields(part)}
+    assert set(found) <= known
+
+
+def test_the_papers_settings():
+    folder = Path("recipes/configs/vt_lvlm_ar")
+    sft, tokenizer = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("sft", "tokenizer"))
+    batch = sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]
+    assert (batch, sft["max_steps"] * sft["gradient_accumulation_steps"], sft["learning_rate"]) == (128, 50_000, 2e-3)
+    assert sft["prefix_length"] == 16 and sft["method"] == "prefix"
+    assert (tokenizer["max_steps"], tokenizer["per_device_train_batch_size"]) == (200_000, 128)
+    assert (tokenizer["learning_rate"], tokenizer["codebook_size"], tokenizer["max_events"]) == (1e-4, 2048, 256)
