@@ -1,14 +1,16 @@
-"""Memory and time of the video line on this machine: LoRA beside full tuning, and a video from its file to its class.
+"""Memory and time of the lines of videos on this machine: LoRA or prompts beside full tuning, and a video from file to class.
 
     python recipes/benchmarks/benchmark_efficiency.py --llm llava-1.5-13b --output efficiency_llava_13b
+    python recipes/benchmarks/benchmark_efficiency.py --config recipes/configs/vt_lvlm_ar/efficiency.yaml --output efficiency_7b
     python recipes/benchmarks/benchmark_efficiency.py --llm runs/small_lm/model --backbone runs/video/backbone/model \\
         --height 60 --width 80 --output efficiency_small
 
-LVLM-VAR, Table 4. The weights are random: memory and time do not depend on what they say. `--llm` and `--backbone` are sizes
-that are known here by name, or a repository or folder of which the configuration is read. Training is that of `sft.py`:
-micro-batches of prompts with an action sentence, LoRA r 8 on q, k, v and o; each method runs in a process of its own, so that
-its peak of memory is its own. A method that does not fit says so, with what its weights, gradients and AdamW's two moments
-alone would take. Writes `OUTPUT.json` and `OUTPUT.md`.
+LVLM-VAR, Table 4; VT-LVLM-AR, Table IV (the second command). The weights are random: memory and time do not depend on what
+they say. `--llm` and `--backbone` are sizes that are known here by name, or a repository or folder of which the configuration
+is read. Training is that of `sft.py`: micro-batches of prompts with an action sentence, LoRA r 8 on q, k, v and o, or 16
+prompts in the last layers; each method runs in a process of its own, so that its peak of memory is its own. A method that does
+not fit says so, with what its weights, gradients and AdamW's two moments alone would take. Writes `OUTPUT.json` and
+`OUTPUT.md`.
 """
 
 import json
@@ -24,6 +26,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 GIGABYTE = 2**30
+METHODS = {"lora": "LoRA", "prefix": "prompts in layers", "full": "all weights"}
 
 
 @dataclass
@@ -34,11 +37,18 @@ class BenchmarkArguments:
     llm: str = field(
         default="llava-1.5-13b", metadata={"help": "llava-1.5-13b, llava-1.5-7b, or repository or folder"}
     )
-    backbone: str = field(default="swinv2-base", metadata={"help": "swinv2-base, or repository or folder"})
+    action_model: str = field(
+        default="vst", metadata={"help": "vst, or vtem, whose tokens a projector makes words of"}
+    )
+    backbone: str = field(
+        default="swinv2-base", metadata={"help": "swinv2-base, llava-1.5-tower, or repository or folder"}
+    )
     height: int = field(default=256, metadata={"help": "of the pictures that the visual encoder sees"})
     width: int = field(default=256, metadata={"help": "of the pictures that the visual encoder sees"})
-    num_segments: int = field(default=32, metadata={"help": "segments of a video, of two frames each"})
-    methods: list[str] = field(default_factory=lambda: ["lora", "full"], metadata={"help": "lora, full"})
+    num_segments: int = field(default=32, metadata={"help": "segments of a video"})
+    frames_per_segment: int = field(default=2, metadata={"help": "frames of a segment"})
+    grid: int = field(default=1, metadata={"help": "cells along height and width of a picture (vtem)"})
+    methods: list[str] = field(default_factory=lambda: ["lora", "full"], metadata={"help": "lora, prefix, full"})
     micro_batch: int = field(default=4, metadata={"help": "sentences at a time in training"})
     batch: int = field(default=256, metadata={"help": "sentences between two steps of the optimiser"})
     activation_checkpointing: bool = field(default=True, metadata={"help": "in training"})
@@ -64,8 +74,12 @@ def llm_config(name: str):
 
 def backbone_config(name: str):
     """Configuration of a visual encoder."""
-    from transformers import AutoConfig, Swinv2Config
+    from transformers import AutoConfig, CLIPVisionConfig, Swinv2Config
 
+    from action_llm.configuration_vtem import LLAVA_VISION_TOWER
+
+    if name == "llava-1.5-tower":
+        return CLIPVisionConfig(**LLAVA_VISION_TOWER)
     if name == "swinv2-base":
         return Swinv2Config(
             image_size=256, window_size=8, embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]
@@ -73,13 +87,14 @@ def backbone_config(name: str):
     return AutoConfig.from_pretrained(name)
 
 
-def build(arguments: BenchmarkArguments):
+def build(arguments: BenchmarkArguments, **settings):
     """An `ActionLLMForConditionalGeneration` with random weights on the device: bfloat16 on a GPU, else float32."""
     import torch
     from transformers import AutoModel
 
-    from action_llm import ActionLLMForConditionalGeneration, VSTModel
-    from action_llm.language_models import fresh_language_model
+    from action_llm import ActionLLMForConditionalGeneration, VSTModel, VTEMModel
+    from action_llm.language_models import VisualProjector, fresh_language_model
+    from action_llm.visual_encoder import VisualEncoder
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     default = torch.get_default_dtype()
@@ -88,11 +103,26 @@ def build(arguments: BenchmarkArguments):
         with device:
             llm = fresh_language_model(llm_config(arguments.llm))
             backbone = AutoModel.from_config(backbone_config(arguments.backbone))
+            width = llm.config.get_text_config().hidden_size
+            if arguments.action_model == "vtem":
+                llm.__dict__["projector"] = VisualProjector(VisualEncoder(backbone).feature_size, width)
     finally:
         torch.set_default_dtype(default)
-    vst = VSTModel.from_backbone(backbone, codebook_dim=llm.config.get_text_config().hidden_size).to(device)
-    offset = llm.get_input_embeddings().weight.shape[0]
-    return ActionLLMForConditionalGeneration.from_llm(llm, action_token_offset=offset, action_model=vst).to(device)
+    if arguments.action_model == "vtem":
+        cells = arguments.num_segments * arguments.grid**2
+        events = min(arguments.sentence_length, cells)
+        layer = -2 if arguments.backbone == "llava-1.5-tower" else None
+        options = {"grid": arguments.grid, "feature_layer": layer, "max_events": events, "window_cells": cells}
+        action_model = VTEMModel.from_backbone(backbone, **options)
+    else:
+        action_model = VSTModel.from_backbone(backbone, codebook_dim=width)
+    model = ActionLLMForConditionalGeneration.from_llm(
+        llm,
+        action_token_offset=llm.get_input_embeddings().weight.shape[0],
+        action_model=action_model.to(device),
+        **settings,
+    )
+    return model.to(device)
 
 
 def prompts(arguments: BenchmarkArguments, model, count: int):
@@ -109,10 +139,10 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
     """Parameters, memory and time of one way of training."""
     import torch
     from peft import get_peft_model
-    from sft import ActionSFTArguments, lora_config
+    from sft import ActionSFTArguments, choose_trained, lora_config
 
     torch.manual_seed(0)
-    model = build(arguments)
+    model = build(arguments, **({"prefix_length": 16} if method == "prefix" else {}))
     # What writes the sentences is no part of stage 2.
     model.model.action_model = None
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -129,8 +159,7 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
         model.requires_grad_(False)
         model = get_peft_model(model, lora_config(settings, with_projector=False))
     else:
-        model.requires_grad_(True)
-        model._freeze_own_weights()
+        choose_trained(model, method)
     if arguments.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -206,7 +235,9 @@ def inference(arguments: BenchmarkArguments) -> dict:
     torch.manual_seed(0)
     generator = build(arguments).eval()
     model, cuda = generator.as_classifier().eval(), torch.cuda.is_available()
-    extractor = VideoFeatureExtractor(arguments.num_segments, 2, height=arguments.height, width=arguments.width)
+    extractor = VideoFeatureExtractor(
+        arguments.num_segments, arguments.frames_per_segment, height=arguments.height, width=arguments.width
+    )
     names = class_name_tokens()[:60]
     # Numbered anew, so that they fit into a small vocabulary, too: what counts is what names share, and how long they are.
     numbers = {token: number for number, token in enumerate(sorted({token for name in names for token in name}))}
@@ -249,8 +280,8 @@ def main(arguments: BenchmarkArguments) -> dict:
     context = multiprocessing.get_context("spawn")
     result = {"arguments": asdict(arguments), "training": {}}
     for method in arguments.methods:
-        if method not in ("lora", "full"):
-            raise ValueError(f"methods: expected lora or full, found {method!r}.")
+        if method not in METHODS:
+            raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found {method!r}.")
         with context.Pool(1) as pool:
             result["training"][method] = pool.apply(training, (arguments, method))
     with context.Pool(1) as pool:
@@ -263,7 +294,7 @@ def main(arguments: BenchmarkArguments) -> dict:
 
 
 def report(result: dict) -> str:
-    """Markdown with the rows of LVLM-VAR's Table 4."""
+    """Markdown with the rows of LVLM-VAR's Table 4 and of VT-LVLM-AR's Table IV."""
     arguments, found = result["arguments"], result["training"]
     columns = list(found)
 
@@ -281,7 +312,7 @@ def report(result: dict) -> str:
         f"{arguments['micro_batch']}, steps of {arguments['batch']}, an epoch of {arguments['recordings']:,} recordings, "
         f"{arguments['sentence_length']} action tokens a sentence.",
         "",
-        f"| training | {' | '.join({'lora': 'LoRA', 'full': 'all weights'}[method] for method in columns)} |",
+        f"| training | {' | '.join(METHODS[method] for method in columns)} |",
         "|---|" + "---:|" * len(columns),
         "| trained parameters | "
         + " | ".join(

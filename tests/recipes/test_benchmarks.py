@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import BACKBONES, llm_configs
+from tiny_models import BACKBONES, llm_configs, tiny_vtem
 from transformers import AutoModelForCausalLM
+
+from action_llm import VideoFeatureExtractor
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
 
@@ -20,6 +22,19 @@ def benchmark_efficiency(monkeypatch):
 
     yield benchmark_efficiency
     sys.modules.pop("benchmark_efficiency")
+
+
+def test_efficiency_of_prompts_and_events(benchmark_efficiency, tmp_path):
+    llm_configs(400)["llama"].save_pretrained(tmp_path / "llm")
+    BACKBONES["resnet"]().save_pretrained(tmp_path / "backbone")
+    settings = {"llm": str(tmp_path / "llm"), "backbone": str(tmp_path / "backbone"), "height": 32, "width": 32}
+    arguments = benchmark_efficiency.BenchmarkArguments(
+        output=str(tmp_path / "report"), action_model="vtem", num_segments=3, frames_per_segment=1, grid=2, methods=["prefix"],
+        sentence_length=6, repetitions=1, micro_batch=2, **settings,
+    )  # fmt: skip
+    found = benchmark_efficiency.main(arguments)["training"]["prefix"]
+    assert found["trainable_parameters"] == 16 * 2 * 32  # one of three layers
+    assert "| prompts in layers |" in (tmp_path / "report.md").read_text()
 
 
 def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
@@ -58,5 +73,30 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
     result["training"]["full"] = {**found, "fits": False}
     assert benchmark_efficiency.report(result).count("does not fit") == 3
     arguments.methods = ["half"]
-    with pytest.raises(ValueError, match="methods: expected lora or full, found 'half'"):
+    with pytest.raises(ValueError, match="methods: expected some of lora, prefix, full, found 'half'"):
         benchmark_efficiency.main(arguments)
+
+
+def test_a_stream_is_measured(monkeypatch, tmp_path):
+    """Memory after every minute, and the same events at once."""
+    pytest.importorskip("psutil", reason="measures the memory of processes")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import benchmark_stream
+
+    from action_llm_datasets.simulate_long import simulate_long
+
+    simulate_long(tmp_path / "long", performers=1, videos=1, minutes=1.2, size=32, num_proc=1)
+    tiny_vtem("resnet").save_pretrained(tmp_path / "vtem")
+    extractor = VideoFeatureExtractor(16, 1, segment_seconds=0.5, height=32, width=32)
+    extractor.save_pretrained(tmp_path / "vtem")
+    arguments = benchmark_stream.BenchmarkArguments(
+        video=str(tmp_path / "long" / "P001_V001.mp4"),
+        tokenizer=str(tmp_path / "vtem"),
+        output=str(tmp_path / "stream"),
+    )
+    found = benchmark_stream.main(arguments)
+    assert found["stream"]["segments"] == found["at_once"]["segments"] == 144
+    assert found["stream"]["events"] == found["at_once"]["events"] > 10
+    assert len(found["stream"]["minutes"]) == 1 and found["stream"]["peak_mb"] >= found["stream"]["before_mb"] > 0
+    assert "after 1 minute |" in (tmp_path / "stream.md").read_text()
+    sys.modules.pop("benchmark_stream")

@@ -1,0 +1,145 @@
+"""Memory and speed of a long video as a stream, beside the same video read at once.
+
+    python -m action_llm_datasets.simulate_long --output hour --performers 1 --videos 1 --minutes 60
+    python recipes/benchmarks/benchmark_stream.py --video hour/P001_V001.mp4 --tokenizer runs/long/tokenizer/model \\
+        --output stream
+
+Frames in, events out (VT-LVLM-AR, section III.A), by the mapper of `--tokenizer` and its feature extractor. The memory of the
+process is looked at after every minute of video; what it is after one, after ten and at the end is the answer to whether it
+grows. Reading at once, the alternative, holds every frame; it is tried on the first `--at_once` minutes, in a process of its
+own. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil.
+"""
+
+import json
+import multiprocessing
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+MEGABYTE = 2**20
+
+
+@dataclass
+class BenchmarkArguments:
+    """What is read, and by what."""
+
+    video: str = field(metadata={"help": "a long video"})
+    tokenizer: str = field(metadata={"help": "folder of a vtem with its preprocessor_config.json"})
+    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
+    at_once: float = field(default=10.0, metadata={"help": "minutes of it that are read at once, for comparison"})
+
+
+def streamed(video: str, tokenizer: str) -> dict:
+    """Memory after every minute of video, seconds, events."""
+    import psutil
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    import action_llm  # noqa: F401  (makes its classes known)
+
+    model, extractor = AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    minutes, events, segments = [], 0, 0
+    started = time.perf_counter()
+    stream = model.stream(1 / extractor.segment_seconds)
+    for part in extractor.stream(video):
+        events += len(stream.push(part))
+        segments += len(part)
+        if segments * extractor.segment_seconds >= 60 * (len(minutes) + 1):
+            seconds = time.perf_counter() - started
+            minutes.append({"memory_mb": process.memory_info().rss / MEGABYTE, "seconds": seconds})
+    events += len(stream.finish())
+    return {
+        "before_mb": before / MEGABYTE,
+        "minutes": minutes,
+        "segments": segments,
+        "events": events,
+        "seconds": time.perf_counter() - started,
+        "peak_mb": max([one["memory_mb"] for one in minutes], default=process.memory_info().rss / MEGABYTE),
+    }
+
+
+def at_once(video: str, tokenizer: str, minutes: float) -> dict:
+    """Memory and seconds of one call over the first minutes."""
+    import resource
+
+    import torch
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    import action_llm  # noqa: F401
+    from action_llm.video_files import open_video
+
+    model, extractor = AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    count = round(60 * minutes / extractor.segment_seconds)
+    started = time.perf_counter()
+    with open_video(video) as file:
+        per_segment = extractor.frames_per_segment
+        times = [(i + 0.5) / per_segment * extractor.segment_seconds for i in range(count * per_segment)]
+        frames = file.frames_at(times, (extractor.height, extractor.width))
+    values = torch.from_numpy(extractor._normalised(frames))
+    with torch.no_grad(), warnings.catch_warnings():
+        found = model.encode(values.view(1, count, per_segment, *values.shape[1:]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "segments": count,
+        "events": int(found.attention_mask.sum()),
+        "seconds": time.perf_counter() - started,
+        "peak_mb": peak / MEGABYTE,
+    }
+
+
+def main(arguments: BenchmarkArguments) -> dict:
+    from run_folder import describe_hardware
+
+    from action_llm.video_files import read_video_info
+    from action_llm_datasets.atomic_files import write_atomically
+
+    info, context = read_video_info(arguments.video), multiprocessing.get_context("spawn")
+    result = {"video": info._asdict(), "hardware": describe_hardware()}
+    with context.Pool(1) as pool:
+        result["stream"] = pool.apply(streamed, (arguments.video, arguments.tokenizer))
+    with context.Pool(1) as pool:
+        minutes = min(arguments.at_once, info.seconds / 60)
+        result["at_once"] = {"minutes": minutes} | pool.apply(at_once, (arguments.video, arguments.tokenizer, minutes))
+    write_atomically(Path(f"{arguments.output}.json"), json.dumps(result, indent=1) + "\n")
+    write_atomically(Path(f"{arguments.output}.md"), report(result))
+    return result
+
+
+def report(result: dict) -> str:
+    """Markdown."""
+    info, stream, whole = result["video"], result["stream"], result["at_once"]
+    minutes = stream["minutes"]
+    rows = [("before the video", stream["before_mb"])]
+    rows += [
+        (f"after {n} minute{'s' * (n > 1)}", minutes[n - 1]["memory_mb"]) for n in (1, 10, 30, 60) if n <= len(minutes)
+    ]
+    rows += [("at its peak", stream["peak_mb"])]
+    frames, seconds = info["num_frames"], stream["seconds"]
+    each, each_at_once = seconds / stream["segments"], whole["seconds"] / whole["segments"]
+    lines = [
+        f"# A stream of {info['seconds'] / 60:.0f} minutes",
+        "",
+        f"{frames:,} frames of {info['width']} × {info['height']} on {result['hardware']}.",
+        "",
+        "| memory of the process | MB |",
+        "|---|---:|",
+        *(f"| {name} | {value:,.0f} |" for name, value in rows),
+        "",
+        f"{seconds:.0f} seconds: {frames / seconds:,.0f} frames of the file a second, {1 / each:,.0f} segments a second through "
+        f"the visual encoder, {info['seconds'] / seconds:.0f} × real time; {stream['events']:,} events.",
+        "",
+        f"The first {whole['minutes']:g} minutes at once: {whole['peak_mb']:,.0f} MB at the peak, and "
+        f"{each_at_once / each:.2f} × the stream's time for each of its {whole['segments']:,} segments.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    main(*TrlParser(BenchmarkArguments, allow_abbrev=False).parse_args_and_config())
