@@ -130,8 +130,8 @@ def report(result: dict) -> str:
         "|---|---:|",
         *(f"| {name} | {value:,.0f} |" for name, value in rows),
         "",
-        f"{seconds:.0f} seconds: {frames / seconds:,.0f} frames of the file a second, {1 / each:,.0f} segments a second through "
-        f"the visual encoder, {info['seconds'] / seconds:.0f} × real time; {stream['events']:,} events.",
+        f"{seconds:.0f} seconds: {frames / seconds:,.0f} frames of the file a second, {1 / each:,.0f} segments a second "
+        f"through the visual encoder, {info['seconds'] / seconds:.0f} × real time; {stream['events']:,} events.",
         "",
         f"The first {whole['minutes']:g} minutes at once: {whole['peak_mb']:,.0f} MB at the peak, and "
         f"{each_at_once / each:.2f} × the stream's time for each of its {whole['segments']:,} segments.",
