@@ -17,7 +17,7 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 
 from .checked_settings import checked, one_of
 from .recording_files import read_recording
-from .skeleton_bodies import Cleaning, fill_gaps, select_actors, valid_joints
+from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
@@ -366,8 +366,12 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
-            if not np.isfinite(keypoints[present]).all():
-                raise SkeletonInputError(name, "only NaN, infinite or zero joints", "joints that are numbers")
+            if not (np.abs(keypoints[present]) < NOWHERE).all():
+                raise SkeletonInputError(
+                    name,
+                    f"only NaN, infinite or zero joints, or none nearer than {NOWHERE:g}",
+                    "joints that are numbers",
+                )
             raise SkeletonInputError(name, f"no body in any of {len(keypoints)} frames", "at least one body")
         if keypoints.shape[2] != skeleton.num_joints:
             # A derived joint is measured where all those that it is derived from are.
