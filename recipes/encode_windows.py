@@ -163,6 +163,12 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     return run.read_record()
 
 
+def video_of_window(sample_id: str) -> tuple[str, float]:
+    """The `sample_id` of the video that a window is of, and the second in it at which the window begins."""
+    name, _, start = sample_id.removesuffix("s").rpartition("@")
+    return name, float(start)
+
+
 def class_of(window, actions, arguments: WindowArguments) -> str | None:
     """The class of a window: the action that it shows, `nothing`, or None where that is not clear."""
     length = window.end - window.start

@@ -77,7 +77,7 @@ def main(arguments: LexiconArguments) -> list:
         ]
         sheet = contact_sheet(rows_of_picture, extractor.skeleton_layout, columns=4, size=(110, 110))
         write_png(run.path / picture, sheet)
-    with_frames = model.config.model_type == "vst" and arguments.data_dir is not None
+    with_frames = model.main_input_name == "pixel_values" and arguments.data_dir is not None
     if with_frames:
         strips = _frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir))
         for entry, strip in zip(shown, strips, strict=True):
@@ -116,6 +116,7 @@ def _describe(entries, motions, extractor):
 def _frames(entries, data: DataArguments):
     """For each entry its examples beside each other, uint8 (FRAME_HEIGHT, width, 3)."""
     import numpy as np
+    from encode_windows import video_of_window
 
     from action_llm.video_files import open_video
     from action_llm_datasets.building import open_source
@@ -129,10 +130,12 @@ def _frames(entries, data: DataArguments):
     for entry in entries:
         strip = []
         for sample_id, start, end in entry.examples:
-            with open_source(data.data_dir, places[sample_id]) as file, open_video(file) as video:
+            # A window of a long video begins later than the video.
+            name, offset = (sample_id, 0.0) if sample_id in places else video_of_window(sample_id)
+            with open_source(data.data_dir, places[name]) as file, open_video(file) as video:
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
-                strip.append(video.frames_at([(start + end) / 2], size)[0])
+                strip.append(video.frames_at([offset + (start + end) / 2], size)[0])
                 # They are of different recordings.
                 strip.append(np.full((FRAME_HEIGHT, GAP, 3), 255, np.uint8))
         yield np.concatenate(strip[:-1], axis=1)

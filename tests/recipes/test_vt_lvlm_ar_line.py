@@ -16,6 +16,7 @@ import yaml
 from action_features import load_features
 from action_sentences import load_action_sentences
 from data_arguments import DataArguments
+from encode_windows import video_of_window
 from tiny_features import extract
 from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
 from transformers import AutoModel, AutoModelForImageTextToText
@@ -335,8 +336,8 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     names = rows["train"].features["label"].names
     assert set(names) == {segment.label for found in truth.values() for segment in found} | {"standing still"}
     for row in [*rows["train"], *rows["test"]]:
-        name, start = row["sample_id"].removesuffix("s").split("@")
-        start, label = float(start), names[row["label"]]
+        name, start = video_of_window(row["sample_id"])
+        label = names[row["label"]]
         shown = {
             segment.label: (min(start + 2, segment.end) - max(start, segment.start))
             / min(2, segment.end - segment.start)
@@ -348,6 +349,11 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     for split in ("train", "test"):
         found = record["splits"][split]
         assert found["sentences"] == len(rows[split]) and found["event_borders"]["true"] == 6 * found["recordings"]
+    import token_lexicon
+
+    arguments = {"tokenizer": vtem, "sentences": str(tmp_path / "windows"), "data_dir": str(long)}
+    token_lexicon.main(token_lexicon.LexiconArguments(output_dir=str(tmp_path / "lexicon"), **arguments))
+    assert list((tmp_path / "lexicon").glob("act_*.png"))
     model = tune(line, vtem, str(tmp_path / "windows"), lvlm, tmp_path / "sft", list_classes=False)
     assert line.evaluate(model, str(tmp_path / "windows"), tmp_path / "evaluation")["recordings"] == len(rows["test"])
 
