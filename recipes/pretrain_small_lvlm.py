@@ -17,12 +17,13 @@ tokenizer. A run that was stopped goes on from its last checkpoint.
 import logging
 import sys
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import SchedulerType
-from video_stage import FeatureExamples
+from video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ QUESTIONS = (
     "Which of these actions is it: {classes}?",
     "Name what is done. It is one of {classes}.",
 )
-# Neighbouring features that become one: events are of any length.
-POOLED = (1, 2, 3, 4)
+# Features are drawn together to a quarter of their number at least: events are of any length.
+MOST_DRAWN_TOGETHER = 4
+# Against a small model knowing its few videos by heart: noise on features, as a share of their deviation, and dropout of words.
+NOISE, DROPOUT = 0.5, 0.1
 
 
 @dataclass
@@ -65,7 +68,7 @@ class SmallLVLMTrainingArguments(TrainingArguments):
 
 
 class QuestionExamples(FeatureExamples):
-    """Features of videos, pooled more or less, with a question and its answer; all depends on seed, epoch and index alone.
+    """Features of videos, drawn together at random places, with a question and its answer, by seed, epoch and index alone.
 
     Args:
         rows (`datasets.Dataset`): as `extract_features.py` writes them.
@@ -86,8 +89,9 @@ class QuestionExamples(FeatureExamples):
         example = super().__getitem__(index)
         chance = random.Random(stable_seed(self.seed, self.epoch, int(index)))
         features = torch.as_tensor(example["input_features"]).mean(dim=1)
-        length = min(chance.choice(POOLED), len(features))
-        features = torch.stack([part.mean(dim=0) for part in features.split(length)])
+        count = chance.randint(max(1, len(features) // MOST_DRAWN_TOGETHER), len(features))
+        borders = [0, *sorted(chance.sample(range(1, len(features)), count - 1)), len(features)]
+        features = torch.stack([features[start:end].mean(dim=0) for start, end in pairwise(borders)])
         classes = ", ".join(chance.sample(self.names, len(self.names)))
         question = f" {chance.choice(QUESTIONS).format(classes=classes)}"
         asked, whole = (
@@ -105,9 +109,12 @@ class VisualInstructionTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         import torch
 
-        inner = self.accelerator.unwrap_model(model).model
-        seen = inner.multi_modal_projector(inputs["features"])
+        inner, features = self.accelerator.unwrap_model(model).model, inputs["features"]
+        there = inputs["attention_mask"][:, : features.shape[1]].bool()
+        features = features + NOISE * features[there].std(dim=0) * torch.randn_like(features)
+        seen = inner.multi_modal_projector(features)
         words = torch.cat([seen, inner.get_input_embeddings()(inputs["input_ids"])], dim=1)
+        words = torch.nn.functional.dropout(words, DROPOUT)
         labels = torch.nn.functional.pad(inputs["labels"], (seen.shape[1], 0), value=-100)
         outputs = model(inputs_embeds=words, attention_mask=inputs["attention_mask"], labels=labels)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
@@ -143,6 +150,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32),
         data.features_record().get("feature_layer"),
         tokenizer,
+        *feature_statistics(rows),
     )
     examples = QuestionExamples(rows, tokenizer, training.seed)
     trainer = VisualInstructionTrainer(
@@ -177,8 +185,16 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     logger.info("The small LVLM is in %s", run.model)
 
 
-def join(tower, llm, feature_layer: int | None, tokenizer):
-    """A LLaVA of a vision tower and a language model that are there, its projector fresh."""
+def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
+    """A LLaVA of a vision tower and a language model that are there, its projector fresh.
+
+    Args:
+        tower, llm, tokenizer: the parts; the tokenizer has the image token.
+        feature_layer: hidden state of the tower that is read; None is the last.
+        mean, deviation: of its features (feature_size,). The projector begins as one of standardised features: those of most
+            encoders differ less than they have in common.
+    """
+    import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     from action_llm.visual_encoder import VisualEncoder
@@ -202,6 +218,13 @@ def join(tower, llm, feature_layer: int | None, tokenizer):
     model.tie_weights()
     model.generation_config = llm.generation_config
     model.model.vision_tower.requires_grad_(False)
+    projector = model.model.multi_modal_projector
+    with torch.no_grad():
+        for layer in (projector.linear_1, projector.linear_2):
+            torch.nn.init.xavier_uniform_(layer.weight)
+            layer.bias.zero_()
+        projector.linear_1.weight /= deviation.clamp_min(1e-3 * deviation.mean())
+        projector.linear_1.bias -= projector.linear_1.weight @ mean
     return model
 
 
