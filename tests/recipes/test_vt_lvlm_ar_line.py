@@ -1,6 +1,7 @@
 """The long-video line by its recipes, with tiny models: cells, events, a small LVLM, prompts, windows, timelines, tables."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel
 from action_llm.language_models import load_language_model
 from action_llm.visual_encoder import VisualEncoder
 
+CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "vt_lvlm_ar"
 INSTRUCTIONS = {
     "instruction": "{tokens} Given the sequence of visual events, what action is being performed?",
     "instruction_with_classes": "{tokens} Given the visual events, which action is it? Choose from {classes}.",
@@ -444,21 +446,23 @@ def test_one_command(videos, llm, tmp_path):
         )
 
 
-@pytest.mark.parametrize("path", sorted(Path("recipes/configs/vt_lvlm_ar").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_settings_are_known_to_their_recipes(path):
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_settings_are_known_to_their_recipes(path, monkeypatch):
     import run_line
 
-    stage = path.stem.rsplit("_", 1)[-1]
-    found = yaml.safe_load(path.read_text())
-    import dataclasses
+    stage, found = path.stem.rsplit("_", 1)[-1], yaml.safe_load(path.read_text())
+    if stage == "efficiency":
+        monkeypatch.syspath_prepend(str(CONFIGS.parents[1] / "benchmarks"))
+        import benchmark_efficiency
 
-    known = {field.name for part in run_line.parts_of(stage, found, path) for field in dataclasses.fields(part)}
-    assert set(found) <= known
+        parts = [benchmark_efficiency.BenchmarkArguments]
+    else:
+        parts = run_line.parts_of(stage, found, path)
+    assert set(found) <= {field.name for part in parts for field in dataclasses.fields(part)}
 
 
 def test_the_papers_settings():
-    folder = Path("recipes/configs/vt_lvlm_ar")
-    sft, tokenizer = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("sft", "tokenizer"))
+    sft, tokenizer = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("sft", "tokenizer"))
     batch = sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]
     assert (batch, sft["max_steps"] * sft["gradient_accumulation_steps"], sft["learning_rate"]) == (128, 50_000, 2e-3)
     assert sft["prefix_length"] == 16 and sft["method"] == "prefix"
