@@ -111,14 +111,18 @@ class Codebook(nn.Module):
         """
         if self.training and self.kmeans_init and not self.initialized:
             self.initialize_from(latents)
-        # A snapshot: below, the codes may be moved in place while autograd still needs the ones that were used.
+        found = self.lookup(latents)
+        if self.training and (self.train_by_ema or self.dead_code_threshold > 0):
+            self._follow(latents.detach(), found.ids)
+        return found
+
+    def lookup(self, latents: torch.Tensor) -> Quantized:
+        """As a call, which in training moves codes; this never does."""
+        # A snapshot: the codes may be moved in place while autograd still needs the ones that were used.
         codes = self.weight.clone()
         distances = self.pairwise_distance(latents, codes)
         ids = self.nearest(distances, latents, codes)
-        embeds = codes[ids]
-        if self.training and (self.train_by_ema or self.dead_code_threshold > 0):
-            self._follow(latents.detach(), ids)
-        return Quantized(ids, embeds, distances)
+        return Quantized(ids, codes[ids], distances)
 
     @torch.no_grad()
     def initialize_from(self, latents: torch.Tensor) -> None:

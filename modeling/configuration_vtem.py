@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_action_vqvae import reject_unknown_fields
 from .configuration_resnet3d import backbone_config_of
+from .temporal_pooling import LEAST_WEIGHT
 
 # CLIP ViT-L/14 at 336 pixels, the vision tower of LLaVA-1.5.
 LLAVA_VISION_TOWER = {
@@ -44,9 +45,10 @@ class VTEMConfig(PreTrainedConfig):
         codebook_size (`int`, defaults to 2048):
             Number K of visual event tokens (Table VI).
         max_events (`int`, defaults to 256), window_cells (`int`, defaults to 1280):
-            At most M events (Table V) in every stretch of so many cells.
+            At most M events (Table V) begin in every stretch of so many cells.
         pooling (`"adaptive"` or `"uniform"`, defaults to `"adaptive"`):
-            Table II: events where the video changes, or M of equal length in a window.
+            Table II: events where the video changes, or of equal length, as many as the others are on average: three
+            quarters of M in a window.
         quantize (`bool`, defaults to `True`):
             Table II: `False` gives pooled features without codes.
         weight_size (`int`, defaults to 128), weight_reach (`int`, defaults to 5):
@@ -140,6 +142,11 @@ class VTEMConfig(PreTrainedConfig):
         if self.max_events > self.window_cells:
             raise ValueError(
                 f"`max_events` {self.max_events} must not be more than the cells of `window_cells`, {self.window_cells}."
+            )
+        if self.max_events / self.window_cells < 10 * LEAST_WEIGHT:
+            raise ValueError(
+                f"`max_events` {self.max_events} in `window_cells` {self.window_cells} are less than one in "
+                f"{1 / (10 * LEAST_WEIGHT):g} cells."
             )
         if not self.maps_features and self.codebook_dim != self.feature_size:
             raise ValueError(

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,16 @@ from .checked_settings import checked, one_of
 from .video_files import open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray
+
+
+class _Variation(NamedTuple):
+    """How one recording is varied: magnified, which part is taken then, how bright it is, mirrored; of when its frames are."""
+
+    zoom: float = 1.0
+    place: tuple[float, float] = (0.5, 0.5)
+    light: float = 1.0
+    mirror: bool = False
+    jitter: np.random.Generator | None = None
 
 
 class VideoFeatureExtractor(FeatureExtractionMixin):
@@ -144,7 +154,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             data["frame_rate"] = np.array(rates, np.float32)
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def stream(self, recording: Video, segments: int = 8) -> Iterator[torch.Tensor]:
+    def stream(
+        self, recording: Video, segments: int = 8, *, augment: bool = False, seed: int | None = None
+    ) -> Iterator[torch.Tensor]:
         """Segments of one video of any length, in order; no more of it is held than what is given at a time.
 
         Every segment lasts `segment_seconds`, which must be set; `num_segments` is no limit here.
@@ -152,6 +164,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         Args:
             recording: As in a call.
             segments: How many are given at a time.
+            augment, seed: As in a call.
 
         Yields:
             float32 (up to `segments`, frames, 3, height, width). Where the video ends before its container says, so do these,
@@ -166,77 +179,91 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 "a stream is cut into segments of equal duration: set segment_seconds; it is None, which cuts a video into "
                 f"{self.num_segments} segments, however long it is"
             )
+        if augment and seed is None:
+            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
         with open_video(recording, fps=self.fps) as video:
-            count = max(1, round(video.info.seconds / self.segment_seconds))
-            size, crop = self._geometry(video, None)
-            times = (
-                (segment + (frame + 0.5) / self.frames_per_segment) * self.segment_seconds
-                for segment in range(count)
-                for frame in range(self.frames_per_segment)
-            )
-            pictures = video.pictures_in_order(times, size)
+            variation = self._variation(recording, video.path, seed if augment else None)
+            size, count = self._size(video, variation), max(1, round(video.info.seconds / self.segment_seconds))
+
+            def times() -> Iterator[float]:
+                for part in range(count * self.frames_per_segment):
+                    within = 0.5
+                    if variation.jitter is not None:
+                        within += self.augment_time * variation.jitter.uniform(-0.5, 0.5)
+                    yield (part + within) * self.segment_seconds / self.frames_per_segment
+
+            pictures = video.pictures_in_order(times(), size)
             while held := list(islice(pictures, segments * self.frames_per_segment)):
                 # A segment that breaks off is filled up with its last frame.
                 held += [held[-1]] * (-len(held) % self.frames_per_segment)
-                values = self._normalised(self._cut(np.stack(held), crop))
+                values = self._normalised(np.stack(held), variation)
                 yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
 
     def _extract(self, recording: Video, place: str, seed: int | None) -> tuple[np.ndarray, float]:
         """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
         with open_video(recording, fps=self.fps, name=place) as video:
-            info = video.info
-            generator = None
-            if seed is not None:
-                # An array has no name: its first picture stands for it.
-                is_array = hasattr(recording, "__array__")
-                mark = np.asarray(recording[:1]).tobytes() if is_array else os.path.basename(video.path).encode()
-                generator = np.random.default_rng([seed, zlib.crc32(mark)])
-            times, rate = self._times(info.seconds, generator)
+            info, variation = video.info, self._variation(recording, video.path, seed)
+            times, rate = self._times(info.seconds, variation.jitter)
             if len(times) > info.num_frames:
                 warnings.warn(
                     f"{video.path}: {info.num_frames} frames for {len(times)} places in "
                     f"{len(times) // self.frames_per_segment} segments: frames are repeated",
                     stacklevel=3,
                 )
-            size, crop = self._geometry(video, generator)
-            frames = video.frames_at(times, size)
-        frames, light = self._cut(frames, crop), 1.0
-        if generator is not None:
-            light = np.exp(generator.uniform(-1, 1) * np.log1p(self.augment_brightness))
-            if generator.random() < self.augment_mirror:
-                frames = frames[:, :, ::-1]
-        values = self._normalised(frames, light)
+            frames = video.frames_at(times, self._size(video, variation))
+        values = self._normalised(frames, variation)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
 
-    def _normalised(self, frames: np.ndarray, light: float = 1.0) -> np.ndarray:
-        """uint8 (N, height, width, 3) → float32 (N, 3, height, width)."""
+    def _variation(self, recording: Video, path: str, seed: int | None) -> "_Variation":
+        """How a recording is varied; without a seed not at all. What is seen of it does not depend on the number of frames."""
+        if seed is None:
+            return _Variation()
+        # An array has no name: its first picture stands for it.
+        is_array = hasattr(recording, "__array__")
+        mark = np.asarray(recording[:1]).tobytes() if is_array else os.path.basename(path).encode()
+        generator = np.random.default_rng([seed, zlib.crc32(mark)])
+        return _Variation(
+            float(np.exp(generator.uniform(0, 1) * np.log1p(self.augment_scale))),
+            tuple(generator.uniform(0, 1, 2).tolist()),
+            float(np.exp(generator.uniform(-1, 1) * np.log1p(self.augment_brightness))),
+            bool(generator.random() < self.augment_mirror),
+            generator,
+        )
+
+    def _normalised(self, frames: np.ndarray, variation: "_Variation") -> np.ndarray:
+        """uint8 (N, h, w, 3), scaled as `_size` says → float32 (N, 3, height, width)."""
+        frames = self._cut(frames, variation.place)
+        if variation.mirror:
+            frames = frames[:, :, ::-1]
         values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
-        values *= np.float32(light)
+        values *= np.float32(variation.light)
         mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
         return (values - mean) / std
 
-    def _times(self, seconds: float, generator: np.random.Generator | None) -> tuple[np.ndarray, float]:
+    def _times(self, seconds: float, jitter: np.random.Generator | None) -> tuple[np.ndarray, float]:
         """Seconds of all frames, segment after segment; segments per second."""
         count = self.num_segments
         if self.segment_seconds is not None:
-            count = min(count, max(1, round(seconds / self.segment_seconds)))
+            wanted = max(1, round(seconds / self.segment_seconds))
+            # As a stream cuts it, where it is one segment at least and not too many.
+            if wanted <= count and seconds >= self.segment_seconds:
+                seconds = wanted * self.segment_seconds
+            count = min(count, wanted)
         parts = count * self.frames_per_segment
         within = np.full(parts, 0.5)
-        if generator is not None:
-            within += self.augment_time * generator.uniform(-0.5, 0.5, parts)
+        if jitter is not None:
+            within += self.augment_time * jitter.uniform(-0.5, 0.5, parts)
         return (np.arange(parts) + within) * (seconds / parts), count / seconds
 
-    def _geometry(self, video, generator) -> tuple[tuple[int, int], tuple[float, float]]:
-        """The size that pictures are scaled to, and where in what is too much of it the part begins that is kept."""
-        zoom = 1.0 if generator is None else np.exp(generator.uniform(0, 1) * np.log1p(self.augment_scale))
-        height, width = self.height * zoom, self.width * zoom
+    def _size(self, video, variation: "_Variation") -> tuple[int, int]:
+        """Height and width that pictures are scaled to, before what is too much is cut off."""
+        height, width = self.height * variation.zoom, self.width * variation.zoom
         if self.fit != "squash":
             own_height, own_width = video.picture_size()
             ratios = (height / own_height, width / own_width)
             scale = max(ratios) if self.fit == "crop" else min(ratios)
             height, width = own_height * scale, own_width * scale
-        place = (0.5, 0.5) if generator is None else tuple(generator.uniform(0, 1, 2).tolist())
-        return (max(1, round(height)), max(1, round(width))), place
+        return max(1, round(height)), max(1, round(width))
 
     def _cut(self, frames: np.ndarray, place: tuple[float, float]) -> np.ndarray:
         """(N, h, w, 3) → (N, height, width, 3): what is too much is cut off, what is too little is black."""

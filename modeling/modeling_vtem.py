@@ -133,7 +133,7 @@ class CellWeights(nn.Module):
 
 
 def events_per_cell(config: VTEMConfig) -> float:
-    """The number of events a cell that adaptive pooling aims at: what a window can have, less half of what it may save up."""
+    """The number of events a cell that pooling aims at: what a window can have, less half of what it may save up."""
     return (1 - BURST / 2) * config.max_events / config.window_cells
 
 
@@ -285,10 +285,9 @@ class VTEMModel(VTEMPreTrainedModel):
         if rate.shape != (len(mask),):
             raise ValueError(f"`frame_rate` must have the shape ({len(mask)},), got {tuple(rate.shape)}.")
         shortest = int(mask.sum(dim=1).min())
-        usual = self.config.window_cells / self.config.max_events
-        if shortest < usual:
+        if shortest < min(self.config.max_events, self.config.window_cells):
             warnings.warn(
-                f"a video has {shortest} cells, and an event has {usual:g} on average: there is little to be pooled. Take more "
+                f"a video has {shortest} cells, fewer than the {self.config.max_events} events that it may have: take more "
                 "segments of it, or a finer grid.",
                 stacklevel=2,
             )
@@ -299,7 +298,7 @@ class VTEMModel(VTEMPreTrainedModel):
         raw = self._targets.inverse(latents) * valid
         if not self.config.quantize:
             return ActionEncoderOutput(None, events.mask, raw, raw, starts, ends)
-        ids, codes, _ = self._quantize(latents.flatten(0, 1))
+        ids, codes = self._nearest(latents.flatten(0, 1))
         embeds = self._targets.inverse(codes).view_as(latents) * valid
         return ActionEncoderOutput(ids.view_as(events.mask) * events.mask, events.mask, embeds, raw, starts, ends)
 
@@ -347,7 +346,9 @@ class VTEMModel(VTEMPreTrainedModel):
             terms["quantity_loss"] = ((weights * mask).sum() / expected - 1).square()
             loss = loss + config.quantity_weight * terms["quantity_loss"]
         if config.quantize:
-            ids, codes, terms["usage"] = self._quantize(latents[valid])
+            with torch.autocast(device_type=latents.device.type, enabled=False):
+                ids, codes, _ = self.quantizer(latents[valid])
+            terms["usage"] = torch.bincount(ids, minlength=config.codebook_size).float()
             terms["action_ids"] = ids.new_zeros(mask.shape[0], valid.shape[1]).masked_scatter(valid, ids)
             terms["embedding_loss"] = F.mse_loss(codes, latents[valid].detach())
             terms["commitment_loss"] = F.mse_loss(latents[valid], codes.detach())
@@ -402,10 +403,8 @@ class VTEMModel(VTEMPreTrainedModel):
         return pool_events(states, kept, mask), weights
 
     def _uniform(self, states: torch.Tensor) -> torch.Tensor:
-        """Weights (…, num_cells) of events of equal length."""
-        return states.new_full(
-            states.shape[:-1], self.config.max_events / self.config.window_cells, dtype=torch.float64
-        )
+        """Weights (…, num_cells) of events of equal length, as many as adaptive pooling aims at."""
+        return states.new_full(states.shape[:-1], events_per_cell(self.config), dtype=torch.float64)
 
     def _latents(self, pooled: torch.Tensor) -> torch.Tensor:
         """Pooled features (…, feature_size) → standardised features of the vision tower (…, codebook_dim), float32."""
@@ -413,12 +412,11 @@ class VTEMModel(VTEMPreTrainedModel):
             pooled = self.feature_map(pooled.to(self.feature_map.weight.dtype))
         return pooled.float()
 
-    def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents (N, dim) → ids (N,), codes (N, dim), usage (codebook_size,)."""
+    def _nearest(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (N, dim) → ids (N,), codes (N, dim); nothing is learned."""
         with torch.autocast(device_type=latents.device.type, enabled=False):
-            quantized = self.quantizer(latents.contiguous())
-        usage = torch.bincount(quantized.ids, minlength=self.config.codebook_size).float()
-        return quantized.ids, quantized.embeds, usage
+            found = self.quantizer.lookup(latents.contiguous())
+        return found.ids, found.embeds
 
     def _times(self, starts, ends, rate) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells → seconds, float32. The cells of one picture are at the same time."""
@@ -435,13 +433,13 @@ class VisualEvent(NamedTuple):
     Attributes:
         action_id: its token, 0 to `codebook_size` − 1; `None` without a codebook.
         start, end: seconds from the start of the video.
-        latent: float32 (codebook_dim,), the pooled feature before quantisation.
+        latent: float32 (codebook_dim,), the pooled feature before quantisation; `None` where it was not kept.
     """
 
     action_id: int | None
     start: float
     end: float
-    latent: torch.Tensor
+    latent: torch.Tensor | None
 
 
 class VisualEventStream:
@@ -522,7 +520,7 @@ class VisualEventStream:
         model = self.model
         pooled = torch.from_numpy(event.feature).to(model.device, torch.float32)[None]
         latents = model._latents(pooled)
-        token = int(model._quantize(latents)[0]) if model.config.quantize else None
+        token = int(model._nearest(latents)[0]) if model.config.quantize else None
         span = (torch.tensor(at, dtype=torch.float64) for at in (event.start, event.end))
         start, end = model._times(*span, self.frame_rate)
         return VisualEvent(token, float(start), float(end), model._targets.inverse(latents)[0].cpu())

@@ -315,7 +315,8 @@ def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int =
         if known.get(word) != index:
             raise ValueError(
                 f"the tokenizer gives the action word {word} the id {known.get(word)}, expected {index}: it was made for "
-                f"another number of action tokens than {num_action_tokens}, or its text ids have holes."
+                f"another number of action tokens than {num_action_tokens} or of soft prompts than {num_soft_prompts}, or its "
+                "text ids have holes."
             )
     return tokenizer
 

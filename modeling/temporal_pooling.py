@@ -2,8 +2,8 @@
 
 Every cell has a weight between 0 and 1. The weights are summed along the video, and an event ends each time the sum passes a
 whole number (continuous integrate-and-fire, Dong and Xu 2020): heavy cells make short events, light ones are drawn together. A
-cell on a border belongs to both events, by shares. A budget keeps every stretch of `window` cells, wherever it begins, to at
-most `max_events` events. Nothing looks ahead, so a stream gives the events that the whole video gives.
+cell on a border belongs to both events, by shares. By a budget, at most `max_events` events begin in every stretch of `window`
+cells, wherever that begins. Nothing looks ahead, so a stream gives the events that the whole video gives.
 """
 
 from collections.abc import Iterator

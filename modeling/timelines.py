@@ -30,7 +30,7 @@ class Timeline:
         class_names: the classes.
         starts, ends: float64 (num_steps,), seconds; every step ends where the next one begins.
         probabilities: float64 (num_steps, num_classes), the mean over the windows that a step is in; rows sum to 1.
-        events: the visual events of the video, in order.
+        events: the visual events of the video, in order, without their latents.
     """
 
     class_names: list[str]
@@ -141,7 +141,10 @@ def timeline(
     action_model = model.base_model.action_model
     if action_model is None or not action_model.config.quantize:
         raise ValueError("a timeline is read from tokens: this model has no action model with a codebook.")
-    events = list(stream_events(action_model, processor.feature_extractor, recording))
+    # Of an hour, thousands: what is not read of them is not kept.
+    events = [
+        event._replace(latent=None) for event in stream_events(action_model, processor.feature_extractor, recording)
+    ]
     windows = list(sliding_windows(events, seconds, stride))
     sentences = [tuple(event.action_id for event in events[w.first : w.last]) for w in windows]
     # Where nothing happens, windows are alike.

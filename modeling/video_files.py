@@ -112,7 +112,9 @@ class _Frames:
         """Height and width of the pictures, turned upright."""
         return self.info.height, self.info.width
 
-    def pictures_in_order(self, times: Iterable[float], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def pictures_in_order(
+        self, times: Iterable[float], size: tuple[int, int] | None = None, patience: float = 1.0
+    ) -> Iterator[np.ndarray]:
         """See `VideoFile.pictures_in_order`."""
         for time in times:
             yield self.frames_at([time], size)[0]
@@ -237,7 +239,9 @@ class VideoFile(_Frames):
         """
         _check_times(times)
         order = np.argsort(times, kind="stable")
-        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size))
+        # A last frame may be on screen for a while.
+        patience = max(1.0, 0.1 * self.info.seconds)
+        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, patience))
         # The last frame stands for what cannot be decoded.
         pictures += [pictures[-1]] * (len(order) - len(pictures))
         result = np.empty((len(order), *pictures[0].shape), np.uint8)
@@ -245,12 +249,15 @@ class VideoFile(_Frames):
             result[place] = picture
         return result
 
-    def pictures_in_order(self, times: Iterable[float], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def pictures_in_order(
+        self, times: Iterable[float], size: tuple[int, int] | None = None, patience: float = 1.0
+    ) -> Iterator[np.ndarray]:
         """The pictures that are on screen at some times, one after the other; nothing is kept.
 
         Args:
             times: Seconds from the start, ascending.
             size: As of `frames_at`.
+            patience: Seconds that the last frame stays on screen, at most. A file that was cut off may say nothing of it.
 
         Yields:
             uint8 (height, width, 3). Where the file cannot be decoded any further, there are fewer than times, with a warning.
@@ -274,9 +281,8 @@ class VideoFile(_Frames):
                 held, ahead, picture = ahead, next(frames, None), None
             if held is None:
                 raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
-            # A last frame may be on screen for a while; where a file has simply been cut off, FFmpeg says nothing.
-            patience = 1.5 / self.info.fps if self._problem is not None else max(1.0, 0.1 * self.info.seconds)
-            if ahead is None and min(time, self._start + self.info.seconds) > held[0] + patience:
+            stays = patience if self._problem is None else 1.5 / self.info.fps
+            if ahead is None and min(time, self._start + self.info.seconds) > held[0] + stays:
                 warnings.warn(
                     f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
                     f"({self._problem or 'the file ends'})",

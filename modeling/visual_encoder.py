@@ -102,7 +102,8 @@ class VisualEncoder(nn.Module):
         states = states.float()
         if states.dim() == 4:
             return states
-        rows, columns = patch_rows_and_columns(states.shape[1], *pictures.shape[-2:])
+        patch = getattr(self.backbone.config, "patch_size", None)
+        rows, columns = patch_rows_and_columns(states.shape[1], *pictures.shape[-2:], patch)
         return states[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
 
 
@@ -114,13 +115,22 @@ def fresh_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config)
 
 
-def patch_rows_and_columns(length: int, height: int, width: int) -> tuple[int, int]:
+def patch_rows_and_columns(length: int, height: int, width: int, patch_size: int | None = None) -> tuple[int, int]:
     """
     Rows and columns of the patches of a picture, of which there are `length`, behind a class token and registers, if any.
+
+    Args:
+        length (`int`): patches and special tokens.
+        height, width (`int`): of the picture, pixels.
+        patch_size (`int`, *optional*): of the first layer; hierarchical encoders have larger ones at their end.
 
     Raises:
         ValueError: no number of rows has the proportions of the picture.
     """
+    if isinstance(patch_size, int):
+        rows, columns = height // patch_size, width // patch_size
+        if 0 <= length - rows * columns <= MAX_SPECIAL_TOKENS:
+            return rows, columns
     for special in range(MAX_SPECIAL_TOKENS + 1):
         rows = round(((length - special) * height / width) ** 0.5)
         if rows and (length - special) % rows == 0 and (length - special) // rows * height == rows * width:

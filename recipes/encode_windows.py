@@ -9,7 +9,8 @@ python recipes/encode_windows.py --tokenizer runs/long/tokenizer/model --dataset
 The events of every long video are cut into windows that slide over it, and each is a sentence with the action of its time as
 its class; where there is none, `--nothing` is. A window in which it is not clear which action is meant is left out, and
 counted. The folder is what `encode_actions.py` would write of recordings: `sft.py` trains on it, `evaluate_classifier.py`
-evaluates. The record says, too, how near the borders of events are to those of the actions.
+evaluates, on the windows that are clear. A video that is in no row of the table is one in which nothing happens. The record
+says, too, how near the borders of events are to those of the actions.
 """
 
 import json
@@ -80,8 +81,12 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     check_features(data, model, extractor)
     truth = {Path(name).with_suffix("").as_posix(): found for name, found in read_timeline(arguments.timeline).items()}
     names = {name for rows in dataset.values() for name in rows["sample_id"]}
-    if missing := sorted(set(truth) - names):
+    skipped = json.loads(Path(data.data_dir, "skipped.json").read_text(encoding="utf-8"))
+    unreadable = {entry["sample_id"] for entry in skipped}
+    if missing := sorted(set(truth) - names - unreadable):
         raise ValueError(f"{arguments.timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")
+    if left_out := sorted(set(truth) & unreadable):
+        logger.warning("%d videos of %s could not be read, such as %s", len(left_out), arguments.timeline, left_out[0])
     labels = sorted({segment.label for found in truth.values() for segment in found} | {arguments.nothing})
     run = RunFolder(arguments.output_dir)
     run.check_identity(
@@ -137,7 +142,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             write_shard(shard_path(run.path, split, index, count), shard, columns)
         splits[split] = {
             "recordings": videos,
-            "skipped": 0,
+            "skipped": sum(entry["split"] == split for entry in skipped),
             "sentences": len(made["label"]),
             "unclear": unclear,
             "tokens_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),

@@ -325,10 +325,19 @@ def stages_of(record: dict) -> dict[str, dict]:
     """
     sentences = record.get("sentences") or {}
     tokenizer = sentences.get("tokenizer") or {}
-    encoder = (tokenizer.get("features") or {}).get("backbone_training")
-    stages = {} if encoder is None else {"visual encoder": encoder}
-    if (record.get("llm_training") or {}).get("stage") == "pretrain_small_lvlm":
-        stages["small LVLM"] = record["llm_training"]
+    stages = {}
+
+    def add_encoder(name: str, features: dict | None):
+        trained = (features or {}).get("backbone_training")
+        if trained is not None:
+            stages[name] = trained
+
+    add_encoder("visual encoder", tokenizer.get("features"))
+    add_encoder("vision tower", tokenizer.get("target_features"))
+    lvlm = record.get("llm_training") or {}
+    if lvlm.get("stage") == "pretrain_small_lvlm":
+        add_encoder("vision tower of the small LVLM", lvlm.get("features"))
+        stages["small LVLM"] = lvlm
     return stages | {"action model": tokenizer, "language model": record}
 
 

@@ -51,14 +51,78 @@ class TargetExamples(FeatureExamples):
             index, cells = found.get((name, version), (None, None))
             if cells != shape[0]:
                 raise ValueError(
-                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the tower: "
-                    "both features must be made with the same settings of frames, grid, versions and seed."
+                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the tower."
                 )
             self.places.append(index)
 
     def __getitem__(self, index: int) -> dict:
         row = self.targets[self.places[self.version_of(index)]]
         return {**super().__getitem__(index), "target_features": row["features"].reshape(row["shape"])}
+
+
+# What must be the same of two features of the same videos, so that their cells and their versions are the same pictures.
+SAME = ("dataset", "recordings", "versions", "seed", "grid")
+SAME_OF_EXTRACTOR = (
+    "num_segments",
+    "segment_seconds",
+    "fit",
+    "fps",
+    "augment_scale",
+    "augment_brightness",
+    "augment_mirror",
+)
+# What tells one visual encoder from another, without its weights.
+TOWER = ("model_type", "hidden_size", "hidden_sizes", "num_hidden_layers", "depths", "patch_size", "image_size")
+
+
+def check_same_videos(made: dict, tower) -> None:
+    """Raises `ValueError` where features of the vision tower are not of the same cells and versions.
+
+    Args:
+        made: identity of the features that are to be mapped.
+        tower (`DataArguments`): of those that they are mapped to.
+    """
+    other = tower.features_record("identity.json")
+    differ = [name for name in SAME if made.get(name) != other.get(name)]
+    differ += [name for name in SAME_OF_EXTRACTOR if made["extractor"].get(name) != other["extractor"].get(name)]
+    if differ:
+        raise ValueError(
+            f"the features in {tower.data_dir} are not of the same cells and versions of videos: they were made with another "
+            f"{', '.join(differ)}."
+        )
+
+
+def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
+    """Raises `ValueError` where tokens would not be what the projector of the language model reads.
+
+    Args:
+        data (`DataArguments`): of the features that tokens are.
+        llm_name_or_path, llm_revision: the language model.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(llm_name_or_path, revision=llm_revision or "main")
+    layer = getattr(config, "vision_feature_layer", None)
+    if not isinstance(layer, int):
+        raise ValueError(
+            f"{llm_name_or_path}, a {config.model_type}, has no projector of visual features: tokens of a vtem are read by a "
+            "model of the LLaVA family, or by a small one of pretrain_small_lvlm.py."
+        )
+    made, own = AutoConfig.from_pretrained(Path(data.data_dir, "backbone")), config.vision_config
+    differ = [name for name in TOWER if getattr(made, name, None) != getattr(own, name, None)]
+    read = data.features_record("identity.json")["feature_layer"]
+    # The last state has two names.
+    if (-1 if read is None else read) != layer:
+        differ.append(f"feature_layer ({read} here, {layer} there)")
+    # LLaVA asks for a width that some encoders call otherwise.
+    if getattr(made, "hidden_size", None) is None and "hidden_size" in differ:
+        differ.remove("hidden_size")
+    if differ:
+        raise ValueError(
+            f"the features in {data.data_dir} are not those that the projector of {llm_name_or_path} reads: they are of "
+            f"another {', '.join(differ)}. Set --target_data_dir to features of its own vision tower (extract_features.py "
+            f"--backbone {llm_name_or_path})."
+        )
 
 
 class EventStage:
@@ -78,7 +142,6 @@ class EventStage:
     def __init__(self, arguments, data, rows, model_arguments, target_arguments):
         from action_features import load_features
         from transformers import AutoModel
-        from word_embeddings import projector_width
 
         from action_llm import VTEMModel
 
@@ -89,16 +152,13 @@ class EventStage:
             )
         backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
-        self.targets = None
+        self.targets, tokens_of = None, data
         if target_arguments.target_data_dir is not None:
-            self.targets = load_features(target_arguments.target_data_dir)["train"]
+            tokens_of = dataclasses.replace(data, data_dir=target_arguments.target_data_dir)
+            check_same_videos(made, tokens_of)
+            self.targets = load_features(tokens_of.data_dir)["train"]
+        check_tower(tokens_of, arguments.llm_name_or_path, arguments.llm_revision)
         width = int((rows if self.targets is None else self.targets)[0]["shape"][2])
-        taken = projector_width(arguments.llm_name_or_path, arguments.llm_revision)
-        if taken != width:
-            raise ValueError(
-                f"tokens would be features of width {width}, but the projector of {arguments.llm_name_or_path} takes {taken}: "
-                "set --target_data_dir to features of its own vision tower."
-            )
         self.model = VTEMModel.from_backbone(
             backbone,
             **dataclasses.asdict(model_arguments),

@@ -214,6 +214,14 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
     columns = {name: [] for name in names}
     skipped, pending = [], []
 
+    def add(row, version: int, one, frame_rate: float):
+        for name in ("sample_id", "label", "held_out"):
+            columns[name].append(row[name])
+        columns["version"].append(version)
+        columns["features"].append(one.flatten().numpy())
+        columns["shape"].append(list(one.shape))
+        columns["frame_rate"].append(frame_rate)
+
     def flush():
         if not pending:
             return
@@ -221,13 +229,19 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
         with torch.no_grad():
             made = encoder(pixels.to(encoder.backbone.device)).cpu()
         for (row, version, inputs), one in zip(pending, made, strict=True):
-            for name in ("sample_id", "label", "held_out"):
-                columns[name].append(row[name])
-            columns["version"].append(version)
-            columns["features"].append(one.flatten().numpy())
-            columns["shape"].append(list(one.shape))
-            columns["frame_rate"].append(float(inputs["frame_rate"][0]))
+            add(row, version, one, float(inputs["frame_rate"][0]))
         pending.clear()
+
+    if extractor.segment_seconds is not None:
+        for row in rows:
+            progress.update()
+            found = stream_versions(encoder, row, data_dir, extractor, versions, arguments.seed)
+            if isinstance(found, str):
+                skipped.append({"sample_id": row["sample_id"], "reason": found})
+                continue
+            for version, one in enumerate(found):
+                add(row, version, one, 1 / extractor.segment_seconds)
+        return columns, skipped
 
     def read(row):
         return read_versions(row, data_dir, extractor, versions, arguments.seed)
@@ -246,6 +260,29 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
             flush()
     flush()
     return columns, skipped
+
+
+def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
+    """Features of all versions of a video of any length, of which only some segments are held; or why there are none."""
+    import torch
+    from encode_actions import stable_seed
+
+    from action_llm.video_files import VideoFileError
+    from action_llm_datasets.building import UNREADABLE, open_source
+
+    found = []
+    try:
+        for version in range(versions):
+            with open_source(data_dir, row["video"]) as video, torch.no_grad():
+                augmentation = stable_seed(seed, row["sample_id"], version)
+                parts = [
+                    encoder(part[None].to(encoder.backbone.device))[0].cpu()
+                    for part in extractor.stream(video, augment=version > 0, seed=augmentation)
+                ]
+            found.append(torch.cat(parts))
+    except (VideoFileError, *UNREADABLE) as error:
+        return str(error)
+    return found
 
 
 def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:

@@ -160,6 +160,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         data_collator=collate,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
+    # The loss is a mean over a micro-batch: Trainer is to divide by their number.
+    trainer.model_accepts_loss_kwargs = False
     cost = report_cost(trainer)
     run.train(trainer)
     if not trainer.is_world_process_zero():

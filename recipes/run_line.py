@@ -61,8 +61,6 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    from word_embeddings import projector_width
-
     folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
     line = arguments.line or ("lvlm_var" if videos else "llm_ar")
     if line not in LINES or videos == (line == "llm_ar"):
@@ -70,7 +68,11 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
             f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
             f"found {line!r}"
         )
-    sees = llm is not None and projector_width(llm) is not None
+    sees = llm is not None and sees_by_itself(llm)
+    if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
+        arguments = dataclasses.replace(
+            arguments, backbone=llm
+        )  # its projector reads nothing but its own vision tower
     # Whatever is wrong shows before anything is trained.
     stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
     stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
@@ -95,6 +97,13 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], arguments.encodings)
+
+
+def sees_by_itself(llm: str) -> bool:
+    """Whether a language model is one of the LLaVA family."""
+    from transformers import AutoConfig
+
+    return isinstance(getattr(AutoConfig.from_pretrained(llm), "vision_feature_layer", None), int)
 
 
 def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:

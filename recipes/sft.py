@@ -325,6 +325,8 @@ def quantization(method: str) -> dict:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        # The projector is copied: it makes the words of visual events.
+        llm_int8_skip_modules=["lm_head", "multi_modal_projector"],
     )
     return {"quantization_config": config}
 

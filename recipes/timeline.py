@@ -53,17 +53,22 @@ def main(arguments: TimelineArguments) -> dict | None:
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.timelines import Segment, read_timeline, write_timeline
+    from action_llm_datasets.timelines import Segment, write_timeline
 
     check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
-    truth = None if arguments.truth is None else read_timeline(arguments.truth)
+    paths = list(map(Path, arguments.videos))
+    if len({path.stem for path in paths}) < len(paths):
+        raise ValueError(
+            "two videos have the same name, and their timelines would be the same files: run it for each folder."
+        )
+    truth = None if arguments.truth is None else known(arguments.truth, paths)
     model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0, "borders": 0, "true_borders": 0}
     hits, near, skipped, evaluated = dict.fromkeys(OVERLAPS, 0), dict.fromkeys(TOLERANCES, 0), [], 0
-    for path in tqdm(list(map(Path, arguments.videos)), desc="timelines", unit="video"):
+    for path in tqdm(paths, desc="timelines", unit="video"):
         try:
             made = model.timeline(
                 processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size
@@ -83,7 +88,7 @@ def main(arguments: TimelineArguments) -> dict | None:
             "events": [[one.action_id, one.start, one.end] for one in made.events],
         }
         write_atomically(run.path / f"{path.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
-        true = None if truth is None else truth.get(path.name)
+        true = None if truth is None else truth[path]
         plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing)
         if true is None:
             continue
@@ -123,6 +128,26 @@ def main(arguments: TimelineArguments) -> dict | None:
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     logger.info("%s", json.dumps(metrics))
     return metrics
+
+
+def known(table: str, paths: list[Path]) -> dict[Path, list]:
+    """What truly happens in each video: what the table says of the file, relative to its own folder or by its name; nothing
+    where it says nothing.
+
+    Raises:
+        ValueError: it says nothing of any of them.
+    """
+    from action_llm_datasets.timelines import read_timeline
+
+    rows, root = read_timeline(table), Path(table).resolve().parent
+    found = {}
+    for path in paths:
+        inside = path.resolve().is_relative_to(root)
+        name = path.resolve().relative_to(root).as_posix() if inside else path.name
+        found[path] = rows.get(name, rows.get(path.name, []))
+    if not any(found.values()):
+        raise ValueError(f"{table} says nothing of {paths[0].name}, nor of any other of {len(paths)} videos.")
+    return found
 
 
 def gaps(segments, end: float) -> list[tuple[float, float]]:

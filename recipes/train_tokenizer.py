@@ -166,8 +166,14 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, *settings)
     dataset = data.load(STAGES[arguments.action_model].READS)
+    # Features of a vision tower that others are mapped to.
+    target = getattr(stage_settings[-1], "target_data_dir", None)
+    target = None if target is None else dataclasses.replace(data, data_dir=target)
     if training.process_index == 0:
-        run.check_identity(data.identity(dataset))
+        identity = data.identity(dataset)
+        run.check_identity(
+            identity if target is None else identity | {"target": target.features_record("identity.json")}
+        )
     if run.finished:
         logger.info("%s is finished", run.path)
         return
@@ -205,6 +211,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         stage="train_tokenizer",
         dataset=data.protocol(),
         features=data.features_record(),
+        target_features=None if target is None else target.features_record(),
         llm=Path(arguments.llm_name_or_path).name
         if Path(arguments.llm_name_or_path).exists()
         else arguments.llm_name_or_path,

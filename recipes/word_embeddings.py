@@ -70,13 +70,6 @@ def word_width(name_or_path: str, revision: str | None = None) -> int:
     return AutoConfig.from_pretrained(name_or_path, revision=revision or "main").get_text_config().hidden_size
 
 
-def projector_width(name_or_path: str, revision: str | None = None) -> int | None:
-    """Width of the features that the projector of a model of the LLaVA family takes; `None` where a model sees nothing."""
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision or "main")
-    layer = getattr(config, "vision_feature_layer", None)
-    return config.vision_config.hidden_size if isinstance(layer, int) else None
-
-
 def _table_key(keys, name_or_path: str) -> str:
     found = [key for key in keys if key.endswith(TABLE_NAMES) and "vision" not in key]
     if len(found) != 1:

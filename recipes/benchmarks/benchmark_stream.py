@@ -7,7 +7,7 @@
 Frames in, events out (VT-LVLM-AR, section III.A), by the mapper of `--tokenizer` and its feature extractor. The memory of the
 process is looked at after every minute of video; what it is after one, after ten and at the end is the answer to whether it
 grows. Reading at once, the alternative, holds every frame; it is tried on the first `--at_once` minutes, in a process of its
-own. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil.
+own. All on the CPU. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,14 +34,22 @@ class BenchmarkArguments:
     at_once: float = field(default=10.0, metadata={"help": "minutes of it that are read at once, for comparison"})
 
 
-def streamed(video: str, tokenizer: str) -> dict:
-    """Memory after every minute of video, seconds, events."""
-    import psutil
+def load(tokenizer: str):
+    """The mapper and its feature extractor, on the CPU."""
     from transformers import AutoFeatureExtractor, AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
 
-    model, extractor = AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    return AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+
+
+def streamed(video: str, tokenizer: str) -> dict:
+    """Memory after every minute of video, seconds, events."""
+    import resource
+
+    import psutil
+
+    model, extractor = load(tokenizer)
     process = psutil.Process()
     before = process.memory_info().rss
     minutes, events, segments = [], 0, 0
@@ -59,7 +68,7 @@ def streamed(video: str, tokenizer: str) -> dict:
         "segments": segments,
         "events": events,
         "seconds": time.perf_counter() - started,
-        "peak_mb": max([one["memory_mb"] for one in minutes], default=process.memory_info().rss / MEGABYTE),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE,
     }
 
 
@@ -68,21 +77,13 @@ def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     import resource
 
     import torch
-    from transformers import AutoFeatureExtractor, AutoModel
 
-    import action_llm  # noqa: F401
-    from action_llm.video_files import open_video
-
-    model, extractor = AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    model, extractor = load(tokenizer)
     count = round(60 * minutes / extractor.segment_seconds)
     started = time.perf_counter()
-    with open_video(video) as file:
-        per_segment = extractor.frames_per_segment
-        times = [(i + 0.5) / per_segment * extractor.segment_seconds for i in range(count * per_segment)]
-        frames = file.frames_at(times, (extractor.height, extractor.width))
-    values = torch.from_numpy(extractor._normalised(frames))
+    values = torch.cat(list(islice(extractor.stream(video, segments=count), 1)))
     with torch.no_grad(), warnings.catch_warnings():
-        found = model.encode(values.view(1, count, per_segment, *values.shape[1:]))
+        found = model.encode(values[None])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "segments": count,

@@ -205,13 +205,16 @@ def test_a_folder_of_something_else_is_left_alone(simulated, tmp_path):
         simulate_long(tmp_path / "skeletons", **ARGUMENTS)
 
 
-def test_videos_of_several_actions_have_a_timeline_and_no_label(tmp_path):
+def test_videos_of_several_actions_have_a_timeline_and_no_class(tmp_path):
     arguments = ARGUMENTS | {"performers": 1, "videos": 1, "size": 32}
     simulate_long(tmp_path / "many", actions_per_video=3, **arguments)
     simulate_long(tmp_path / "minutes", minutes=0.3, **arguments)
     for name in ("many", "minutes"):
         there = {path.name for path in (tmp_path / name).iterdir()}
-        assert there == {"P001_V001.mp4", "timeline.csv", "SIMULATED.txt", "simulation.json"}
+        tables = {"timeline.csv", "metadata.csv", "skeleton.json"}
+        assert there == {"P001_V001.mp4", "SIMULATED.txt", "simulation.json"} | tables
+        with open(tmp_path / name / "metadata.csv", newline="") as file:
+            assert [row["label"] for row in csv.DictReader(file)] == ["several actions"]
     assert len(read_timeline(tmp_path / "many" / "timeline.csv")["P001_V001.mp4"]) == 3
     assert read_video_info(tmp_path / "minutes" / "P001_V001.mp4").seconds == pytest.approx(18)
 

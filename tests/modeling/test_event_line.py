@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -343,11 +344,15 @@ def test_what_has_no_timeline(clip):
         compose().timeline(whole, clip)
 
 
-def test_a_video_that_ends_early_in_a_stream(tmp_path):
-    """The container promises five seconds, the file has been cut off: what there is becomes events, with a warning."""
-    whole = tiny_video(150, container="matroska", key_every=10)
-    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    read = processor()
-    with pytest.warns(UserWarning, match=r"cut\.mkv: decoding stopped at .* s of"):
-        events = list(stream_events(tiny_vtem(), read.feature_extractor, tmp_path / "cut.mkv"))
-    assert 0 < events[-1].end < 5
+@pytest.mark.parametrize("share", [0.5, 0.75, 0.85])
+def test_a_video_that_ends_early_in_a_stream(share, tmp_path):
+    """The container promises forty seconds, the file has been cut off: what there is becomes events, with a warning."""
+    whole = tiny_video(1200, container="matroska", key_every=10)
+    (tmp_path / "cut.mkv").write_bytes(whole[: int(share * len(whole))])
+    with av.open(tmp_path / "cut.mkv") as file:
+        last = max(frame.time for frame in file.decode(video=0))
+    assert last < 38
+    with pytest.warns(UserWarning, match=r"cut\.mkv: decoding stopped at .* s of 40"):
+        events = list(stream_events(tiny_vtem(), processor().feature_extractor, tmp_path / "cut.mkv"))
+    # The last frame stays there for a second, and no longer.
+    assert last < events[-1].end < last + 1.2

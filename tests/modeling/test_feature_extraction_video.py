@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_videos import picture, rotated, tiny_video
 
@@ -196,3 +197,30 @@ def test_bad_videos_are_named(tmp_path):
         VideoFeatureExtractor()([numbered(40), numbered(256).astype(np.float32)[:, :4, :4]])
     with pytest.raises(ValueError, match="at least one"):
         VideoFeatureExtractor()([])
+
+
+def test_what_is_varied_does_not_depend_on_the_number_of_frames():
+    """Features of two encoders, one of pictures and one of clips, are of the same part in the same light."""
+    frames = np.random.default_rng(0).integers(0, 255, (1, 40, 60, 3), dtype=np.uint8).repeat(30, axis=0)
+    settings = {"num_segments": 5, "height": 16, "width": 16, "augment_mirror": 0.5}
+    for seed in range(6):
+        few, many = (
+            VideoFeatureExtractor(frames_per_segment=count, **settings)(frames, augment=True, seed=seed)[
+                "pixel_values"
+            ]
+            for count in (1, 4)
+        )
+        torch.testing.assert_close(few[0, :, :1].expand(-1, 4, -1, -1, -1), many[0])
+
+
+def test_a_stream_is_what_a_call_makes_of_a_video(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(40))
+    extractor = VideoFeatureExtractor(50, 2, segment_seconds=0.15, height=16, width=24, fit="crop")
+    for augment in (False, True):
+        whole = extractor(tmp_path / "clip.mp4", augment=augment, seed=3)
+        parts = list(extractor.stream(tmp_path / "clip.mp4", segments=4, augment=augment, seed=3))
+        assert [len(part) for part in parts] == [4, 4, 1] and parts[0].shape[1:] == (2, 3, 16, 24)
+        assert torch.equal(torch.cat(parts), whole["pixel_values"][0])
+        assert whole["frame_rate"][0] == pytest.approx(1 / 0.15)
+    with pytest.raises(ValueError, match="needs a seed"):
+        next(extractor.stream(tmp_path / "clip.mp4", augment=True))

@@ -115,6 +115,12 @@ def test_no_stretch_of_a_window_has_more_events_than_the_budget(weights, max_eve
     cells = torch.tensor([weights, weights[::-1]], dtype=torch.float64)
     kept = within_budget(cells, max_events, window)
     assert (kept <= cells).all()
+    events = pool_events(torch.zeros(2, len(weights), 1), kept, torch.ones(cells.shape))
+    for video in range(2):
+        starts = events.starts[video][events.mask[video].bool()]
+        for start in range(len(weights)):
+            inside = ((starts >= start) & (starts < start + window)).sum()
+            assert inside <= max_events + (start == 0)  # the first one begins by itself
     for start in range(len(weights)):
         assert (kept[:, start : start + window].sum(dim=1) <= max_events + 1e-9).all()
     # Cut anywhere, it is the same; and what fits the budget is not cut.

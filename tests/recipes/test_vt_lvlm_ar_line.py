@@ -270,8 +270,10 @@ def test_another_extractor_is_mapped_to_the_tower(videos, line, backbone, featur
     assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
     reading["num_segments"] = 8
     other = extract(videos, backbone, tmp_path / "other", tmp_path / "cache", reading, grid=1, versions=2)
-    with pytest.raises(ValueError, match=r"clip00, version 0: 10 cells, and 8 of the tower"):
+    with pytest.raises(ValueError, match=r"not of the same cells and versions of videos: .* another num_segments"):
         train(clips, lvlm, tmp_path / "wrong", target_data_dir=other)
+    record = json.loads((tmp_path / "vtem" / "record.json").read_text())
+    assert record["target_features"]["grid"] == 1
 
 
 def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp_path):
@@ -281,11 +283,41 @@ def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp
     AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
     folder = extract(videos, str(tmp_path / "wide"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
     with pytest.raises(
-        ValueError, match=r"features of width 24, but the projector of .* takes 16: set --target_data_dir"
+        ValueError, match=r"another hidden_sizes\. Set --target_data_dir to features of its own vision tower"
     ):
         train(folder, lvlm, tmp_path / "vtem")
-    with pytest.raises(ValueError, match=r"features of width 16, but the projector of .* takes None"):
+    with pytest.raises(ValueError, match=r"a llama, has no projector of visual features"):
         train(features, llm, tmp_path / "blind")
+
+
+def test_what_else_is_not_what_the_projector_reads(videos, features, lvlm, tmp_path):
+    """An encoder of the same width, or another layer of the same one."""
+    torch.manual_seed(0)
+    AutoModel.from_config(BACKBONES["swinv2"]()).save_pretrained(tmp_path / "swin")
+    folder = extract(videos, str(tmp_path / "swin"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
+    with pytest.raises(ValueError, match=r"they are of another model_type, "):
+        train(folder, lvlm, tmp_path / "vtem")
+    shutil.copytree(features, tmp_path / "layer")
+    identity = json.loads((tmp_path / "layer" / "identity.json").read_text())
+    (tmp_path / "layer" / "identity.json").write_text(json.dumps(identity | {"feature_layer": 0}))
+    with pytest.raises(ValueError, match=r"another feature_layer \(0 here, -1 there\)"):
+        train(tmp_path / "layer", lvlm, tmp_path / "other")
+
+
+def test_a_tower_that_has_seen_the_held_out_people_is_told():
+    from evaluate_classifier import check_held_out
+
+    seen, unseen = {"stage": "pretrain_backbone", "hold_out": False}, {"stage": "pretrain_backbone", "hold_out": True}
+    lvlm = {"stage": "pretrain_small_lvlm", "hold_out": True}
+    for name, tokenizer, llm in (
+        ("vision tower", {"target_features": {"backbone_training": seen}}, lvlm),
+        ("vision tower of the small LVLM", {}, lvlm | {"features": {"backbone_training": seen}}),
+    ):
+        tokenizer = {"hold_out": True, "features": {"backbone_training": unseen}} | tokenizer
+        record = {"hold_out": True, "sentences": {"tokenizer": tokenizer}, "llm_training": llm}
+        with pytest.raises(ValueError, match=f"the {name} was trained on the held-out subjects"):
+            check_held_out(record)
+    check_held_out({"hold_out": True, "sentences": {"tokenizer": {"hold_out": True}}, "llm_training": lvlm})
 
 
 def test_prompts_in_layers_that_there_are_not(line, vtem, events, lvlm, tmp_path):
@@ -372,10 +404,13 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     with open(tmp_path / "timelines" / f"{name}.csv", newline="") as file:
         assert next(csv.reader(file)) == ["file_name", "start", "end", "label"]
     assert (tmp_path / "timelines" / f"{name}.png").stat().st_size > 5000
+    other = {**settings, "output_dir": str(tmp_path / "none")}
     with pytest.raises(ValueError, match=r"no video could be read; the first is .*broken"):
-        recipe.main(
-            recipe.TimelineArguments(**settings | {"videos": videos[2:], "output_dir": str(tmp_path / "none")})
-        )
+        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:], "truth": None}))
+    with pytest.raises(ValueError, match=r"timeline\.csv says nothing of broken\.mp4, nor of any other of 1"):
+        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:]}))
+    with pytest.raises(ValueError, match="two videos have the same name"):
+        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[:1] * 2}))
 
 
 def test_a_timeline_of_other_videos(long_vtem, long_features, tmp_path):
@@ -444,6 +479,16 @@ def test_one_command(videos, llm, tmp_path):
         run_line.main(
             run_line.LineArguments(output_dir=str(tmp_path / "no"), line="llm_ar", llm_name_or_path=llm), data
         )
+
+
+def test_every_stage_of_every_line_has_settings():
+    """Those that `run_line.py` takes where none are given."""
+    import run_line
+
+    for line in run_line.LINES:
+        stages = {"llm_ar": [], "lvlm_var": ["backbone", "features"], "vt_lvlm_ar": ["backbone", "features", "lvlm"]}
+        for stage in [*stages[line], "tokenizer", "sft"]:
+            assert run_line.read_settings(run_line.LineArguments(output_dir="run"), stage, line)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
