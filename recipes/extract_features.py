@@ -277,7 +277,7 @@ def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int,
                 augmentation = stable_seed(seed, row["sample_id"], version)
                 parts = [
                     encoder(part[None].to(encoder.backbone.device))[0].cpu()
-                    for part in extractor.stream(video, augment=version > 0, seed=augmentation)
+                    for part in one_ahead(extractor.stream(video, augment=version > 0, seed=augmentation))
                 ]
             found.append(torch.cat(parts))
     except (VideoFileError, *UNREADABLE) as error:
@@ -301,6 +301,15 @@ def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int)
     except (VideoFileError, *UNREADABLE) as error:
         return str(error)
     return found
+
+
+def one_ahead(parts):
+    """What an iterator gives; while it is used, the next one is made."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, parts, None)
+        while (part := waiting.result()) is not None:
+            waiting = pool.submit(next, parts, None)
+            yield part
 
 
 def ahead(read, rows, threads: int):

@@ -248,6 +248,20 @@ def test_videos_are_read_ahead_in_order_and_whole():
     assert len(seen) > 1 and threading.get_ident() not in seen
 
 
+def test_parts_of_a_video_come_in_order_and_problems_come_through():
+    from extract_features import one_ahead
+
+    def parts():
+        yield from (torch.tensor([number]) for number in range(3))
+        raise VideoFileError("clip.mp4", "no more")
+
+    found = []
+    with pytest.raises(VideoFileError, match="no more"):
+        for part in one_ahead(parts()):
+            found.append(int(part))
+    assert found == [0, 1, 2] and list(one_ahead(iter([]))) == []
+
+
 def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbone, tmp_path, monkeypatch):
     from action_llm import VideoFeatureExtractor
 
