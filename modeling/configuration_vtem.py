@@ -143,7 +143,7 @@ class VTEMConfig(PreTrainedConfig):
             raise ValueError(
                 f"`max_events` {self.max_events} must not be more than the cells of `window_cells`, {self.window_cells}."
             )
-        if self.max_events / self.window_cells < 10 * LEAST_WEIGHT:
+        if 0 < self.max_events / self.window_cells < 10 * LEAST_WEIGHT:
             raise ValueError(
                 f"`max_events` {self.max_events} in `window_cells` {self.window_cells} are less than one in "
                 f"{1 / (10 * LEAST_WEIGHT):g} cells."

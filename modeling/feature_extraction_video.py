@@ -210,6 +210,12 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                     f"{len(times) // self.frames_per_segment} segments: frames are repeated",
                     stacklevel=3,
                 )
+            if self.segment_seconds is not None and rate * self.segment_seconds < 0.99:
+                warnings.warn(
+                    f"{video.path}: {info.seconds:.0f} s are more than {self.num_segments} segments of "
+                    f"{self.segment_seconds:g} s, so they last {1 / rate:.2g} s: read it as a stream, or set num_segments",
+                    stacklevel=3,
+                )
             frames = video.frames_at(times, self._size(video, variation))
         values = self._normalised(frames, variation)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate

@@ -180,6 +180,8 @@ class VSTModel(VSTPreTrainedModel):
             backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
             **settings: fields of [`VSTConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
         """
+        # Where it lies on this machine is nobody else's business.
+        backbone.config._name_or_path = ""
         feature_size = VisualEncoder(backbone).feature_size
         settings = {"feature_size": feature_size, **settings, "backbone_config": backbone.config}
         if settings.get("direct"):

@@ -24,6 +24,8 @@ from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbon
 LEAST_NOVELTY = 1e-3
 # What a deviation of the logarithm of the novelty adds to the logit of a weight, where training begins.
 SENSITIVITY = 2.0
+# What a network may add to that logit, at most: where nothing changes, nothing that it has never seen makes events.
+MOST_LEARNED = 2.0
 # Segments that a stream looks at together.
 STREAM_BLOCK = 8
 
@@ -111,6 +113,7 @@ class CellWeights(nn.Module):
         """
         seen = self.input(torch.cat([before, states], dim=1).to(self.input.weight.dtype))
         learned = self.output(F.gelu(self.context(seen.transpose(1, 2))).transpose(1, 2))[..., 0].float()
+        learned = MOST_LEARNED * torch.tanh(learned / MOST_LEARNED)
         return torch.sigmoid(self._of_novelty(self.log_novelty(states, before)) + learned)
 
     def _of_novelty(self, log_novelty: torch.Tensor) -> torch.Tensor:
@@ -225,6 +228,8 @@ class VTEMModel(VTEMPreTrainedModel):
             backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
             **settings: fields of [`VTEMConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
         """
+        # Where it lies on this machine is nobody else's business.
+        backbone.config._name_or_path = ""
         settings = {"feature_size": VisualEncoder(backbone).feature_size, **settings}
         if not settings.get("maps_features"):
             settings.setdefault("codebook_dim", settings["feature_size"])
@@ -463,6 +468,7 @@ class VisualEventStream:
         self._events = EventStream(config.feature_size)
         self._before = None
         self._waiting: list[torch.Tensor] = []
+        self._pushed, self._shape = 0, None
 
     def push(
         self, pixel_values: torch.Tensor | None = None, input_features: torch.Tensor | None = None
@@ -478,7 +484,9 @@ class VisualEventStream:
         """
         if (pixel_values is None) == (input_features is None):
             raise ValueError("give either `pixel_values` or `input_features`.")
-        self._waiting.extend(pixel_values if input_features is None else input_features)
+        segments = self._checked(pixel_values if input_features is None else input_features)
+        self._waiting.extend(segments)
+        self._pushed += len(segments)
         events = []
         while len(self._waiting) >= STREAM_BLOCK:
             block, self._waiting = self._waiting[:STREAM_BLOCK], self._waiting[STREAM_BLOCK:]
@@ -492,18 +500,30 @@ class VisualEventStream:
         self.__init__(self.model, self.frame_rate)
         return events
 
+    def _checked(self, segments: torch.Tensor) -> torch.Tensor:
+        """What is pushed; `ValueError` for what is none, before anything of it is taken."""
+        config = self.model.config
+        segments = torch.as_tensor(segments)
+        shape = tuple(segments.shape[1:])
+        is_pixels = len(shape) == 4 and shape[1] == 3
+        is_features = len(shape) == 3 and (shape[0], shape[2]) == (config.grid**2, config.feature_size)
+        if not (is_pixels or is_features):
+            raise ValueError(
+                f"a segment must be `input_features` ({config.grid**2}, views, {config.feature_size}) or `pixel_values` "
+                f"(frames, 3, height, width), got {shape}."
+            )
+        if self._shape not in (None, shape):
+            raise ValueError(f"segment {self._pushed} has the shape {shape}, and those before it {self._shape}.")
+        bad = ~segments.flatten(1).isfinite().all(dim=1)
+        if bad.any():
+            raise ValueError(f"segment {self._pushed + int(bad.nonzero()[0])} holds what is no number.")
+        self._shape = shape
+        return segments
+
     @torch.no_grad()
     def _read(self, block: list[torch.Tensor]) -> list[VisualEvent]:
         model, segments = self.model, torch.stack(block).to(self.model.device)
-        if segments.dim() == 5:
-            features = model.features(segments[None])[0]
-        elif segments.shape[1:2] == (model.config.grid**2,) and segments.shape[-1] == model.config.feature_size:
-            features = segments.flatten(0, 1).float()
-        else:
-            raise ValueError(
-                f"a segment must be `input_features` ({model.config.grid**2}, views, {model.config.feature_size}) or "
-                f"`pixel_values` (frames, 3, height, width), got {tuple(block[0].shape)}."
-            )
+        features = model.features(segments[None])[0] if segments.dim() == 5 else segments.flatten(0, 1).float()
         states = model.standardisation(features.mean(dim=1))[None]
         if model.config.pooling == "uniform":
             weights = model._uniform(states).double().cpu().numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .modeling_vtem import VisualEvent
+from .processing_action_llm import check_class_names
 
 
 class Span(NamedTuple):
@@ -82,6 +83,14 @@ def stream_events(action_model, feature_extractor, recording) -> Iterator[Visual
     yield from stream.finish()
 
 
+def check_window(seconds: float, stride: float) -> None:
+    """Raises `ValueError` for a window that does not slide over all of a video."""
+    if not 0 < stride <= seconds:
+        raise ValueError(
+            f"the stride must be above 0 and at most the window of {seconds} s, or it leaves gaps; got {stride}."
+        )
+
+
 def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float) -> Iterator[Window]:
     """
     Windows over the events of a video. An event is in a window if its middle is; where none is, the one that is going on.
@@ -94,10 +103,7 @@ def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float
     Raises:
         ValueError: lengths that are not positive, a stride that leaves gaps, no event.
     """
-    if not 0 < stride <= seconds:
-        raise ValueError(
-            f"the stride must be above 0 and at most the window of {seconds} s, or it leaves gaps; got {stride}."
-        )
+    check_window(seconds, stride)
     if not events:
         raise ValueError("there are no events.")
     duration = events[-1].end
@@ -141,6 +147,11 @@ def timeline(
     action_model = model.base_model.action_model
     if action_model is None or not action_model.config.quantize:
         raise ValueError("a timeline is read from tokens: this model has no action model with a codebook.")
+    # Whatever is wrong shows before a long video is read.
+    check_window(seconds, stride)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    names = processor.class_names if class_names is None else check_class_names(class_names)
     # Of an hour, thousands: what is not read of them is not kept.
     events = [
         event._replace(latent=None) for event in stream_events(action_model, processor.feature_extractor, recording)
@@ -155,7 +166,6 @@ def timeline(
         inputs = processor(action_ids=chosen, class_names=class_names)
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
         found |= zip(chosen, model(**inputs).probabilities.double().cpu().numpy(), strict=True)
-    names = processor.class_names if class_names is None else list(class_names)
     steps = max(1, int(np.ceil(events[-1].end / stride - 1e-9)))
     totals, counts = np.zeros((steps, len(names))), np.zeros(steps)
     for window, sentence in zip(windows, sentences, strict=True):
@@ -167,4 +177,4 @@ def timeline(
     return Timeline(names, starts, ends, totals / counts[:, None], events)
 
 
-__all__ = ["Span", "Timeline", "Window", "sliding_windows", "stream_events", "timeline"]
+__all__ = ["Span", "Timeline", "Window", "check_window", "sliding_windows", "stream_events", "timeline"]

@@ -39,15 +39,27 @@ def convert(
 
     Raises:
         OSError: the file cannot be read.
-        pickle.UnpicklingError: it is no file of weights alone.
-        ValueError: its weights are of another model; the message names one.
+        ValueError: it is no file of weights alone, or of another model; the message names one.
     """
     import torch
 
     from action_llm import ResNet3DModel, VideoFeatureExtractor
 
     # The one place of this project that reads a pickle, of tensors alone: `weights_only` runs nothing that a file says.
-    state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a pickle reader makes of a file that is none, or of one that would run something
+        found = type(error).__name__
+        raise ValueError(f"{checkpoint}: expected a file of weights alone, found something else ({found})") from error
+    if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        found = list(state_dict)[:3] if isinstance(state_dict, dict) else type(state_dict).__name__
+        raise ValueError(
+            f"{checkpoint}: expected weights by their names, as torchvision publishes them; found {found}"
+        )
     model = ResNet3DModel.from_torchvision(state_dict)
     size = model.config.image_size
     extractor = VideoFeatureExtractor(

@@ -67,9 +67,9 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.timelines import sliding_windows
-    from action_llm_datasets.timelines import read_timeline
 
     check_model_folder(arguments.tokenizer)
+    check_settings(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
@@ -79,7 +79,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     dataset = data.load("features")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
     check_features(data, model, extractor)
-    truth = {Path(name).with_suffix("").as_posix(): found for name, found in read_timeline(arguments.timeline).items()}
+    truth = by_video(arguments.timeline)
     names = {name for rows in dataset.values() for name in rows["sample_id"]}
     skipped = json.loads(Path(data.data_dir, "skipped.json").read_text(encoding="utf-8"))
     unreadable = {entry["sample_id"] for entry in skipped}
@@ -135,6 +135,10 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
                 for tolerance in TOLERANCES:
                     hits[tolerance] += border_hits(found, true, tolerance)
                 events_found, borders_true, videos = events_found + len(found), borders_true + len(true), videos + 1
+        if not made["label"]:
+            raise ValueError(
+                f"none of {unclear} windows of {split} is clear: set shorter --seconds, or another --clear_share."
+            )
         count = -(-len(made["label"]) // RECORDINGS_PER_SHARD)
         for index in range(count):
             part = slice(index * RECORDINGS_PER_SHARD, (index + 1) * RECORDINGS_PER_SHARD)
@@ -166,6 +170,38 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
     return run.read_record()
+
+
+def check_settings(arguments: WindowArguments) -> None:
+    """Raises `ValueError` for what makes no windows."""
+    from action_llm.timelines import check_window
+
+    check_window(arguments.seconds, arguments.stride)
+    for name in ("clear_share", "least_share"):
+        if not 0 < getattr(arguments, name) <= 1:
+            raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(arguments, name)}.")
+    if not arguments.nothing.strip():
+        raise ValueError("nothing must be a name: the class of windows in which no action is.")
+
+
+def by_video(table: str) -> dict[str, list]:
+    """What happens in each video of a table, by its name without the suffix.
+
+    Raises:
+        ValueError: the table has no action, or two files of the same name.
+    """
+    from action_llm_datasets.timelines import read_timeline
+
+    rows = read_timeline(table)
+    if not rows:
+        raise ValueError(f"{table} holds no action.")
+    found = {}
+    for name, actions in rows.items():
+        video = Path(name).with_suffix("").as_posix()
+        if video in found:
+            raise ValueError(f"{table}: two files are called {video}.")
+        found[video] = actions
+    return found
 
 
 def video_of_window(sample_id: str) -> tuple[str, float]:

@@ -101,6 +101,10 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
         "numpy"
     )
     places = {name: index for index, name in enumerate(recordings["sample_id"])}
+    if missing := set(rows["sample_id"]) - set(places):
+        raise ValueError(
+            f"{min(missing)} is no recording of {data.data_dir}: explained are whole recordings; of windows, timeline.py tells."
+        )
     found, sections = [], []
     for index in tqdm(spread(len(rows), arguments.count), desc="explaining"):
         row = rows[index]

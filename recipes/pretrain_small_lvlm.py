@@ -204,6 +204,8 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
     llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     # Where a model calls the width of its features otherwise (ResNet), LLaVA would not find it.
     tower.config.hidden_size = VisualEncoder(tower).feature_size
+    # Where the parts lie on this machine is nobody else's business.
+    tower.config._name_or_path = llm.config._name_or_path = ""
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,

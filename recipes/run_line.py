@@ -77,6 +77,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
     stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
+    check_line(line, settings)
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
@@ -97,6 +98,24 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], arguments.encodings)
+
+
+def check_line(line: str, settings: dict) -> None:
+    """Raises `ValueError` for settings that are those of another line, or that a model does not take."""
+    from action_llm import VTEMConfig
+
+    expected = {"llm_ar": "action_vqvae", "lvlm_var": "vst", "vt_lvlm_ar": "vtem"}[line]
+    found = settings["tokenizer"].get("action_model", "action_vqvae")
+    if found != expected:
+        raise ValueError(f"the line {line} has the action model {expected}, the settings of the tokenizer {found!r}.")
+    if line == "vt_lvlm_ar":
+        if settings["features"].get("grid") is None:
+            raise ValueError(
+                "the line vt_lvlm_ar reads cells: set grid in the settings of the features, to 1 or more."
+            )
+        VTEMConfig(
+            **{name: value for name, value in settings["tokenizer"].items() if name in VTEMConfig.__annotations__}
+        )
 
 
 def sees_by_itself(llm: str) -> bool:

@@ -298,6 +298,8 @@ def choose_trained(model, method: str):
 
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Raises `ValueError` for settings that exclude each other."""
+    if arguments.method in ("prefix", "prompt") and arguments.prefix_length < 1:
+        raise ValueError(f"prefix_length must be at least 1, got {arguments.prefix_length}.")
     if arguments.method == "none" and arguments.injection_layer is not None:
         raise ValueError("method none trains nothing, but injection_layer needs a trained projection.")
     if arguments.injection_layer is not None and (training.packing or training.padding_free):

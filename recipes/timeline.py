@@ -44,7 +44,9 @@ def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
     import torch
     from data_arguments import check_model_folder
+    from encode_actions import stable_seed, weights_fingerprint
     from encode_windows import TOLERANCES
+    from evaluate_classifier import read_record
     from metrics.plots import plot_timeline
     from metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
     from run_folder import RunFolder
@@ -66,6 +68,24 @@ def main(arguments: TimelineArguments) -> dict | None:
     model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    if arguments.nothing and arguments.nothing not in processor.class_names:
+        raise ValueError(
+            f"--nothing {arguments.nothing!r} is no class of the model, which are {', '.join(processor.class_names)}; "
+            "--nothing '' where none of them means that no action is."
+        )
+    labels = {segment.label for found in (truth or {}).values() for segment in found}
+    if unknown := sorted(labels - set(processor.class_names)):
+        logger.warning("%s: the model has no class %s, and cannot find it", arguments.truth, ", ".join(unknown))
+    settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
+    run.check_identity(
+        settings
+        | {
+            "videos": sorted(path.name for path in paths),
+            "truth": None if truth is None else stable_seed(Path(arguments.truth).read_bytes()),
+            "action_model": weights_fingerprint(model.base_model.action_model),
+            "model": stable_seed(json.dumps(read_record(arguments.model), sort_keys=True)),
+        }
+    )
     counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0, "borders": 0, "true_borders": 0}
     hits, near, skipped, evaluated = dict.fromkeys(OVERLAPS, 0), dict.fromkeys(TOLERANCES, 0), [], 0
     for path in tqdm(paths, desc="timelines", unit="video"):
@@ -76,7 +96,7 @@ def main(arguments: TimelineArguments) -> dict | None:
         except (VideoFileError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
             continue
-        spans = made.spans()
+        spans = [one._replace(start=round(one.start, 3), end=round(one.end, 3)) for one in made.spans()]
         named = [Segment(one.start, one.end, one.label) for one in spans if one.label != arguments.nothing]
         write_timeline(run.path / f"{path.stem}.csv", {path.name: named})
         content = {
@@ -85,11 +105,11 @@ def main(arguments: TimelineArguments) -> dict | None:
             "class_names": made.class_names,
             "starts": made.starts.tolist(),
             "probabilities": made.probabilities.round(6).tolist(),
-            "events": [[one.action_id, one.start, one.end] for one in made.events],
+            "events": [[one.action_id, round(one.start, 3), round(one.end, 3)] for one in made.events],
         }
         write_atomically(run.path / f"{path.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
         true = None if truth is None else truth[path]
-        plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing)
+        plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing, path.name)
         if true is None:
             continue
         evaluated += 1
@@ -110,6 +130,13 @@ def main(arguments: TimelineArguments) -> dict | None:
         logger.warning("%d of %d videos were skipped; the first: %s", len(skipped), len(arguments.videos), skipped[0])
     if len(skipped) == len(arguments.videos):
         raise ValueError(f"no video could be read; the first is {skipped[0]['file']}: {skipped[0]['reason']}")
+    run.write_record(
+        stage="timeline",
+        settings=settings,
+        model=read_record(arguments.model),
+        videos=len(paths),
+        skipped=len(skipped),
+    )
     if not evaluated:
         return None
     metrics = {
@@ -137,14 +164,14 @@ def known(table: str, paths: list[Path]) -> dict[Path, list]:
     Raises:
         ValueError: it says nothing of any of them.
     """
-    from action_llm_datasets.timelines import read_timeline
+    from encode_windows import by_video
 
-    rows, root = read_timeline(table), Path(table).resolve().parent
+    rows, root = by_video(table), Path(table).resolve().parent
     found = {}
     for path in paths:
         inside = path.resolve().is_relative_to(root)
-        name = path.resolve().relative_to(root).as_posix() if inside else path.name
-        found[path] = rows.get(name, rows.get(path.name, []))
+        name = path.resolve().relative_to(root) if inside else Path(path.name)
+        found[path] = rows.get(name.with_suffix("").as_posix(), rows.get(path.stem, []))
     if not any(found.values()):
         raise ValueError(f"{table} says nothing of {paths[0].name}, nor of any other of {len(paths)} videos.")
     return found

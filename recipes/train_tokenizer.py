@@ -155,13 +155,14 @@ class TokenizerTrainer(Trainer):
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
-    from data_arguments import without_held_out
+    from data_arguments import check_model_folder, without_held_out
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
 
     *stage_settings, training = settings
     if training.tf32:
         raise ValueError("tf32 must be off: distances between latents and codes need all digits of float32.")
+    check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, *settings)

@@ -408,7 +408,9 @@ def _token_colours(action_ids: np.ndarray) -> dict[int, tuple[float, float, floa
     return colours
 
 
-def plot_timeline(timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", rows: int = 12):
+def plot_timeline(
+    timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", title: str = "", rows: int = 12
+):
     """Class probabilities along a video, the borders of its events, and, where it is known, what was true.
 
     Args:
@@ -416,6 +418,7 @@ def plot_timeline(timeline, path: str | os.PathLike, true: Sequence | None = Non
         path: PNG file to write.
         true: segments with `start`, `end` and `label`.
         nothing: the class that means that no action is.
+        title: of the video.
         rows: classes that are shown, at most: those with the highest probabilities, and the true ones before all.
     """
     names, chances = timeline.class_names, timeline.probabilities
@@ -436,18 +439,22 @@ def plot_timeline(timeline, path: str | os.PathLike, true: Sequence | None = Non
                 row = shown.index(names.index(segment.label))
                 box = ((segment.start / unit, row - 0.42), (segment.end - segment.start) / unit, 0.84)
                 top.add_patch(_box(*box))
+        best = chances.argmax(axis=1)
+        for row, index in enumerate(shown):
+            for step in np.flatnonzero(best == index):
+                top.plot(edges[step : step + 2], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
         top.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
         top.set_ylim(len(shown) - 0.5, -0.5)
         top.tick_params(length=0)
-        boxes = "; frames: when they truly were" if true else ""
-        top.set_title(f"What happens when: probability of each class{boxes}")
+        boxes = "; boxes: when they truly were" if true else ""
+        top.set_title(f"{title or 'What happens when'}: probability of each class; lines: the most likely one{boxes}")
         figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01)
         starts = [event.start / unit for event in timeline.events]
         bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
         for segment in true or ():
             bottom.axvspan(segment.start / unit, segment.end / unit, color=THIRD, alpha=0.25, linewidth=0)
         bottom.set_yticks([])
-        bottom.set_ylabel("events", fontsize=8)
+        bottom.set_ylabel("borders\nof events", fontsize=8)
         bottom.set_xlim(0, end / unit)
         bottom.set_xlabel(name)
 

@@ -332,6 +332,17 @@ def test_spans_are_runs_of_the_most_likely_class():
     assert [span.probability for span in found] == pytest.approx([0.8, 0.8, 0.6])
 
 
+def test_settings_of_a_timeline_are_checked_before_the_video_is_read():
+    model, read = compose(), processor()
+    for wrong, message in (
+        ({"stride": 0}, "or it leaves gaps; got 0"),
+        ({"class_names": []}, "the class list is empty"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.timeline(read, "there is no such file", **wrong)
+
+
 def test_what_has_no_timeline(clip):
     model = compose(vtem=tiny_vtem(quantize=False), injection_layer=0)
     with pytest.raises(ValueError, match="no action model with a codebook"):

@@ -224,3 +224,13 @@ def test_a_stream_is_what_a_call_makes_of_a_video(tmp_path):
         assert whole["frame_rate"][0] == pytest.approx(1 / 0.15)
     with pytest.raises(ValueError, match="needs a seed"):
         next(extractor.stream(tmp_path / "clip.mp4", augment=True))
+
+
+def test_a_video_that_is_too_long_for_its_segments_is_told(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(60))
+    extractor = VideoFeatureExtractor(4, 1, segment_seconds=0.2, height=16, width=16)
+    with pytest.warns(UserWarning, match=r"clip\.mp4: 2 s are more than 4 segments of 0\.2 s, so they last 0\.5 s"):
+        assert extractor(tmp_path / "clip.mp4")["pixel_values"].shape[1] == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VideoFeatureExtractor(10, 1, segment_seconds=0.2, height=16, width=16)(tmp_path / "clip.mp4")

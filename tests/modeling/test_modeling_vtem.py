@@ -244,6 +244,19 @@ def test_a_stream_of_pictures_is_that_of_their_features():
     assert len(seen) <= math.ceil(model.config.max_events * (80 / 16 + 1))
 
 
+def test_a_picture_that_does_not_change_is_few_events_whatever_was_learned():
+    model = tiny_vtem(max_events=16, window_cells=32)
+    weights, made = model.cell_weights, cells(400)
+    model.standardisation.set(made.mean((0, 1, 2)), made.std((0, 1, 2)))
+    states = model.standardisation(made[:, :, 0])
+    weights.sensitivity.data.fill_(SENSITIVITY)
+    weights.calibrate(weights.log_novelty(states, weights.begin(states)).flatten())
+    weights.output.bias.data.fill_(100.0)
+    still = model.encode(input_features=torch.full((1, 64, 1, 16), 7.0))
+    moving = model.encode(input_features=made[:1, :64])
+    assert still.action_ids.shape[1] < 0.2 * moving.action_ids.shape[1]
+
+
 def test_what_a_stream_holds_does_not_grow():
     model, part = tiny_vtem(), cells(STREAM_BLOCK * 4, 1).view(-1, 1, 1, 16)
     stream, sizes = model.stream(1.0), []
@@ -261,7 +274,18 @@ def test_bad_streams():
     with pytest.raises(ValueError, match="either `pixel_values` or `input_features`"):
         stream.push()
     with pytest.raises(ValueError, match=r"a segment must be `input_features` \(1, views, 16\).*got \(1, 1, 15\)"):
-        stream.push(input_features=torch.zeros(8, 1, 1, 15))
+        stream.push(input_features=torch.zeros(1, 1, 1, 15))
+    stream.push(pictures(3))
+    with pytest.raises(
+        ValueError, match=r"segment 3 has the shape \(2, 3, 16, 32\), and those before it \(2, 3, 32, 32\)"
+    ):
+        stream.push(pictures(2)[:, :, :, :16])
+    lost = pictures(4)
+    lost[2, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="segment 5 holds what is no number"):
+        stream.push(lost)
+    # Nothing of what was refused was taken.
+    assert len(stream._waiting) == 3 and stream.push(pictures(3).numpy()) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- encoding

@@ -269,14 +269,31 @@ def test_a_checkpoint_becomes_a_visual_encoder(tmp_path):
 
 
 def test_a_file_that_would_run_something_is_not_read(tmp_path):
-    import pickle
 
     from convert_resnet3d import convert
 
     torch.save(tiny(), tmp_path / "whole_model.pth")
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(ValueError, match="expected a file of weights alone, found something else"):
         convert(str(tmp_path / "whole_model.pth"), str(tmp_path / "encoder"))
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], r"expected weights by their names, as torchvision publishes them; found list"),
+        ({"state_dict": {"stem.0.weight": torch.zeros(1)}}, r"found \['state_dict'\]"),
+    ],
+)
+def test_a_file_of_something_else(content, message, tmp_path):
+    from convert_resnet3d import convert
+
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=message):
+        convert(str(tmp_path / "other.pth"), str(tmp_path / "encoder"))
+    (tmp_path / "noise.pth").write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=r"noise\.pth: expected a file of weights alone"):
+        convert(str(tmp_path / "noise.pth"), str(tmp_path / "encoder"))
 
 
 def write():

@@ -144,7 +144,7 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
         output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml")
     )
     with pytest.raises(
-        ValueError, match=r"tokenizer\.yaml: action_model: expected one of action_vqvae, vst, found 'vqvae'"
+        ValueError, match=r"tokenizer\.yaml: action_model: expected one of action_vqvae, vst, vtem, found 'vqvae'"
     ):
         run_line.main(arguments, data)
     rows = (own / "metadata.csv").read_text().replace(",test", ",train")

@@ -320,6 +320,18 @@ def test_a_tower_that_has_seen_the_held_out_people_is_told():
     check_held_out({"hold_out": True, "sentences": {"tokenizer": {"hold_out": True}}, "llm_training": lvlm})
 
 
+def test_no_prompts(line, vtem, events, lvlm, tmp_path):
+    for method in ("prefix", "prompt"):
+        with pytest.raises(ValueError, match="prefix_length must be at least 1, got 0"):
+            tune(line, vtem, events, lvlm, tmp_path / method, method=method, prefix_length=0)
+
+
+def test_nothing_says_where_it_was_made(vtem, lvlm, features, llm):
+    for folder in (vtem, lvlm):
+        said = Path(folder, "config.json").read_text()
+        assert str(features) not in said and llm not in said
+
+
 def test_prompts_in_layers_that_there_are_not(line, vtem, events, lvlm, tmp_path):
     with pytest.raises(ValueError, match=r"`prefix_layers` must be different layers of 0 to 1, got \[1, 2\]"):
         tune(line, vtem, events, lvlm, tmp_path / "sft", prefix_layers=[1, 2])
@@ -409,6 +421,21 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
         recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:], "truth": None}))
     with pytest.raises(ValueError, match=r"timeline\.csv says nothing of broken\.mp4, nor of any other of 1"):
         recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:]}))
+    with pytest.raises(ValueError, match=r"--nothing 'standig still' is no class of the model, which are"):
+        recipe.main(recipe.TimelineArguments(**other | {"nothing": "standig still"}))
+    with pytest.raises(ValueError, match=r"was made with other .*videos"):
+        recipe.main(
+            recipe.TimelineArguments(**settings | {"videos": videos[:1], "output_dir": str(tmp_path / "timelines")})
+        )
+    import explain_actions
+
+    with pytest.raises(ValueError, match=r"of windows, timeline\.py tells"):
+        explain_actions.main(
+            explain_actions.ExplanationArguments(
+                model=model, sentences=str(tmp_path / "windows"), output_dir=str(tmp_path / "explained"), count=1
+            ),
+            DataArguments(dataset="folder-video", data_dir=str(long)),
+        )
     with pytest.raises(ValueError, match="two videos have the same name"):
         recipe.main(recipe.TimelineArguments(**other | {"videos": videos[:1] * 2}))
 
@@ -417,6 +444,30 @@ def test_a_timeline_of_other_videos(long_vtem, long_features, tmp_path):
     (tmp_path / "other.csv").write_text("file_name,start,end,label\nelsewhere.mp4,1,2,jumping\n")
     with pytest.raises(ValueError, match=r"other\.csv: elsewhere is none of the 4 videos in"):
         cut(long_vtem, long_features, tmp_path / "other.csv", tmp_path / "windows")
+
+
+def test_windows_that_are_none(long_vtem, long_features, long, tmp_path):
+    def cut_with(folder="windows", timeline=long / "timeline.csv", **arguments):
+        return cut(long_vtem, long_features, timeline, tmp_path / folder, **arguments)
+
+    for wrong, message in (
+        ({"seconds": 1.0, "stride": 2.0}, "or it leaves gaps"),
+        ({"clear_share": 5.0}, "clear_share must be above 0 and at most 1, got 5"),
+        ({"nothing": " "}, "nothing must be a name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cut_with(**wrong)
+    assert not (tmp_path / "windows").exists()  # and it can be used
+    with pytest.raises(ValueError, match=r"none of 3 windows of train is clear: set shorter --seconds"):
+        cut_with("long", seconds=100.0)
+    assert not (tmp_path / "long" / "record.json").exists()
+    header = "file_name,start,end,label\n"
+    (tmp_path / "empty.csv").write_text(header)
+    with pytest.raises(ValueError, match=r"empty\.csv holds no action"):
+        cut_with("empty", tmp_path / "empty.csv")
+    (tmp_path / "twice.csv").write_text(header + "P001_V001.mp4,1,2,a\nP001_V001.mkv,3,4,b\n")
+    with pytest.raises(ValueError, match=r"twice\.csv: two files are called P001_V001"):
+        cut_with("twice", tmp_path / "twice.csv")
 
 
 @pytest.mark.parametrize(
