@@ -532,9 +532,11 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
     assert (tmp_path / "one" / "predictions.csv").read_text() == (tmp_path / "two" / "predictions.csv").read_text()
 
 
-def test_configs_name_fields_that_exist():
+def test_configs_name_fields_that_exist(monkeypatch):
     """Every YAML is read by the recipe that its header names."""
     import yaml
+
+    monkeypatch.syspath_prepend(str(RECIPES / "benchmarks"))
 
     known = {
         "train_tokenizer": [
@@ -545,13 +547,15 @@ def test_configs_name_fields_that_exist():
         "pretrain_backbone": ["BackboneArguments", "VideoArguments", "BackboneTrainingArguments"],
         "sft": ["ActionSFTArguments", "ActionSFTConfig"],
         "pretrain_small_lm": ["SmallLMArguments", "SmallLMConfig"],
+        "pretrain_small_lvlm": ["SmallLVLMArguments", "SmallLVLMTrainingArguments"],
+        "benchmark_efficiency": ["BenchmarkArguments"],
         "encode_actions": ["EncodingArguments"],
     }
     paths = sorted((RECIPES / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:
         text = path.read_text()
-        recipe = re.search(r"recipes/(\w+)\.py", text).group(1)
+        recipe = re.search(r"recipes/(?:benchmarks/)?(\w+)\.py", text).group(1)
         module = __import__(recipe)
         parts = [getattr(module, part) for part in known[recipe]]
         if recipe == "train_tokenizer":
