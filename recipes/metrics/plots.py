@@ -446,8 +446,10 @@ def plot_timeline(
         top.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
         top.set_ylim(len(shown) - 0.5, -0.5)
         top.tick_params(length=0)
-        boxes = "; boxes: when they truly were" if true else ""
-        top.set_title(f"{title or 'What happens when'}: probability of each class; lines: the most likely one{boxes}")
+        top.set_title(title or "What happens when")
+        boxes = "; boxes, green: when actions truly were" if true else ""
+        note = f"blue: probability; lines: the most likely class{boxes}"
+        top.text(1, 1.02, note, transform=top.transAxes, ha="right", va="bottom", fontsize=8)
         figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01)
         starts = [event.start / unit for event in timeline.events]
         bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
