@@ -112,6 +112,12 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
     )
 
 
+def projected_layer(config: PreTrainedConfig) -> int | None:
+    """The hidden state of its vision tower that a model of the LLaVA family projects; `None` of other models."""
+    layer = getattr(config, "vision_feature_layer", None)
+    return layer if isinstance(layer, int) else None
+
+
 def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) -> tuple[PreTrainedModel, int]:
     """
     Loads the visual encoder of a model of the LLaVA family.
@@ -129,8 +135,8 @@ def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) 
     """
     model = AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
     tower = next((m for name, m in model.named_modules() if name.endswith("vision_tower")), None)
-    layer = getattr(model.config, "vision_feature_layer", None)
-    if tower is None or not isinstance(layer, int):
+    layer = projected_layer(model.config)
+    if tower is None or layer is None:
         raise ValueError(
             f"{name_or_path}, a {model.config.model_type}, has no vision tower of which one hidden state is read."
         )
@@ -210,6 +216,7 @@ __all__ = [
     "fresh_language_model",
     "load_language_model",
     "load_vision_tower",
+    "projected_layer",
     "visual_words",
     "without_eyes",
 ]

@@ -11,8 +11,9 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
-from .codebook import Codebook, EuclideanCodebook, Quantized
+from .codebook import EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
+from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
 # Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
@@ -92,39 +93,27 @@ def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
     return torch.cat([(place * rate).sin(), (place * rate).cos()], dim=1)[:, :width].to(hidden_states.dtype)
 
 
-class VSTPreTrainedModel(PreTrainedModel):
+class VSTPreTrainedModel(VideoActionModel):
     config_class = VSTConfig
     base_model_prefix = "vst"
-    main_input_name = "pixel_values"
-    input_modalities = ("video",)
     _keep_in_fp32_modules_strict = ["quantizers", "standardisation"]
-    # It is the visual encoder's attention that is chosen; the temporal one is PyTorch's own.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+
+    @property
+    def code_deviation(self) -> float:
+        """Of the channels of a code, where training begins."""
+        return self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim)
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, Codebook):
-            init.normal_(module.weight, std=self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim))
-            if hasattr(module, "average_usage"):
-                init.constant_(module.average_usage, 1 / len(module.weight))
-            if hasattr(module, "initialized"):
-                init.zeros_(module.initialized)
-        elif isinstance(module, FeatureStandardisation):
-            init.zeros_(module.mean)
-            init.ones_(module.deviation)
-        elif isinstance(module, nn.MultiheadAttention):
+        if isinstance(module, nn.MultiheadAttention):
             init.xavier_uniform_(module.in_proj_weight)
             init.zeros_(module.in_proj_bias)
             init.zeros_(module.out_proj.bias)
-        elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
 
 class VSTModel(VSTPreTrainedModel):
@@ -141,8 +130,6 @@ class VSTModel(VSTPreTrainedModel):
     Raises:
         ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
     """
-
-    accepts_loss_kwargs = False
 
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
@@ -188,24 +175,6 @@ class VSTModel(VSTPreTrainedModel):
             settings.setdefault("codebook_dim", feature_size)
         return cls(VSTConfig(**settings), backbone=backbone)
 
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
-        return loaded
-
-    def freeze(self) -> None:
-        """`requires_grad` is not saved: what is frozen by config is frozen again after loading."""
-        self.visual_encoder.requires_grad_(not self.config.freeze_backbone)
-        if self.config.freeze_backbone:
-            self.visual_encoder.eval()
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        if self.config.freeze_backbone:
-            self.visual_encoder.eval()
-        return self
-
     @property
     def scale(self) -> float:
         """Root mean square of a latent's channels."""
@@ -217,22 +186,6 @@ class VSTModel(VSTPreTrainedModel):
         if not self.config.quantize:
             raise ValueError("this model has no codebook: it was made with `quantize=False`")
         return torch.cat([quantizer.weight for quantizer in self.quantizers])
-
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_segments, frames, 3, height, width)`).
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, num_segments, views, feature_size)`, float32: a feature a frame, or one a
-            segment for a visual encoder of clips.
-        """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
-            return self.visual_encoder(pixel_values)
-
-    def set_feature_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Mean and standard deviation (feature_size,) of features over training videos, with which they are standardised."""
-        self.standardisation.set(mean, deviation)
 
     def encode(
         self,

@@ -14,10 +14,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import Codebook, EuclideanCodebook
+from .codebook import EuclideanCodebook
 from .configuration_vtem import VTEMConfig
 from .modeling_vst import consistency_loss
 from .temporal_pooling import BURST, Budget, Events, EventStream, PooledEvent, pool_events, unpool, within_budget
+from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
 # Of standardised features: what differs by less is the same.
@@ -140,38 +141,21 @@ def events_per_cell(config: VTEMConfig) -> float:
     return (1 - BURST / 2) * config.max_events / config.window_cells
 
 
-class VTEMPreTrainedModel(PreTrainedModel):
+class VTEMPreTrainedModel(VideoActionModel):
     config_class = VTEMConfig
     base_model_prefix = "vtem"
-    main_input_name = "pixel_values"
-    input_modalities = ("video",)
     _keep_in_fp32_modules_strict = ["quantizer", "standardisation", "target_standardisation", "novelty"]
-    # It is the visual encoder's attention that is chosen; there is no other.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    # That of standardised features.
+    code_deviation = 1.0
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, Codebook):
-            # Standardised features have deviations of 1.
-            init.normal_(module.weight)
-            if hasattr(module, "average_usage"):
-                init.constant_(module.average_usage, 1 / len(module.weight))
-            if hasattr(module, "initialized"):
-                init.zeros_(module.initialized)
-        elif isinstance(module, FeatureStandardisation):
-            init.zeros_(module.mean)
-            init.ones_(module.deviation)
-        elif isinstance(module, CellWeights):
+        super()._init_weights(module)
+        if isinstance(module, CellWeights):
             init.zeros_(module.output.weight)
             init.zeros_(module.output.bias)
             init.constant_(module.bias, math.log(module.rate / (1 - module.rate)))
             init.constant_(module.sensitivity, SENSITIVITY)
-        elif isinstance(module, nn.Linear | nn.Conv1d):
-            init.xavier_uniform_(module.weight)
-            init.zeros_(module.bias)
 
 
 class VTEMModel(VTEMPreTrainedModel):
@@ -189,8 +173,6 @@ class VTEMModel(VTEMPreTrainedModel):
     Raises:
         ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
     """
-
-    accepts_loss_kwargs = False
 
     def __init__(self, config: VTEMConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
@@ -235,21 +217,6 @@ class VTEMModel(VTEMPreTrainedModel):
             settings.setdefault("codebook_dim", settings["feature_size"])
         return cls(VTEMConfig(**{**settings, "backbone_config": backbone.config}), backbone=backbone)
 
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
-        return loaded
-
-    def freeze(self) -> None:
-        """`requires_grad` is not saved: the visual encoder is frozen again after loading."""
-        self.visual_encoder.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        self.visual_encoder.eval()
-        return self
-
     @property
     def codebook(self) -> torch.Tensor:
         """Codes (codebook_size, codebook_dim), float32, as features of the vision tower."""
@@ -261,11 +228,6 @@ class VTEMModel(VTEMPreTrainedModel):
     def _targets(self) -> FeatureStandardisation:
         """Statistics of the features that tokens are."""
         return self.target_standardisation if self.config.maps_features else self.standardisation
-
-    @torch.no_grad()
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """See [`VisualEncoder`]: (batch_size, num_cells, views, feature_size), float32."""
-        return self.visual_encoder(pixel_values)
 
     def encode(
         self,

@@ -101,9 +101,11 @@ def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
     """
     from transformers import AutoConfig
 
+    from action_llm.language_models import projected_layer
+
     config = AutoConfig.from_pretrained(llm_name_or_path, revision=llm_revision or "main")
-    layer = getattr(config, "vision_feature_layer", None)
-    if not isinstance(layer, int):
+    layer = projected_layer(config)
+    if layer is None:
         raise ValueError(
             f"{llm_name_or_path}, a {config.model_type}, has no projector of visual features: tokens of a vtem are read by a "
             "model of the LLaVA family, or by a small one of pretrain_small_lvlm.py."

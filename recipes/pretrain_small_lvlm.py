@@ -199,7 +199,7 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    from action_llm.visual_encoder import VisualEncoder
+    from action_llm.visual_encoder import FeatureStandardisation, VisualEncoder
 
     llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     # Where a model calls the width of its features otherwise (ResNet), LLaVA would not find it.
@@ -227,8 +227,10 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
         for layer in (projector.linear_1, projector.linear_2):
             torch.nn.init.xavier_uniform_(layer.weight)
             layer.bias.zero_()
-        projector.linear_1.weight /= deviation.clamp_min(1e-3 * deviation.mean())
-        projector.linear_1.bias -= projector.linear_1.weight @ mean
+        statistics = FeatureStandardisation(len(mean))
+        statistics.set(mean, deviation)
+        projector.linear_1.weight /= statistics.deviation
+        projector.linear_1.bias -= projector.linear_1.weight @ statistics.mean
     return model
 
 

@@ -61,6 +61,10 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
+    from transformers import AutoConfig
+
+    from action_llm.language_models import projected_layer
+
     folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
     line = arguments.line or ("lvlm_var" if videos else "llm_ar")
     if line not in LINES or videos == (line == "llm_ar"):
@@ -68,7 +72,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
             f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
             f"found {line!r}"
         )
-    sees = llm is not None and sees_by_itself(llm)
+    # A language model of the LLaVA family.
+    sees = llm is not None and projected_layer(AutoConfig.from_pretrained(llm)) is not None
     if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
         arguments = dataclasses.replace(
             arguments, backbone=llm
@@ -116,13 +121,6 @@ def check_line(line: str, settings: dict) -> None:
         VTEMConfig(
             **{name: value for name, value in settings["tokenizer"].items() if name in VTEMConfig.__annotations__}
         )
-
-
-def sees_by_itself(llm: str) -> bool:
-    """Whether a language model is one of the LLaVA family."""
-    from transformers import AutoConfig
-
-    return isinstance(getattr(AutoConfig.from_pretrained(llm), "vision_feature_layer", None), int)
 
 
 def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:

@@ -72,7 +72,7 @@ class VideoStage:
         if not settings["direct"]:
             settings["codebook_dim"] = word_width(arguments.llm_name_or_path, arguments.llm_revision)
         self.model = VSTModel.from_backbone(backbone, **settings)
-        self.model.set_feature_statistics(*feature_statistics(rows))
+        self.model.standardisation.set(*feature_statistics(rows))
         self._names = None
         if settings["alignment_weight"] > 0 and not settings["direct"]:
             names = rows.features["label"].names

@@ -294,7 +294,7 @@ def test_standardisation():
     features = 5 + 3 * torch.randn(2, 5, 2, model.config.feature_size)
     mean, deviation = features.mean((0, 1, 2)), features.std((0, 1, 2))
     before = model.encode(input_features=(features - mean) / deviation).latents
-    model.set_feature_statistics(mean, deviation)
+    model.standardisation.set(mean, deviation)
     torch.testing.assert_close(model.encode(input_features=features).latents, before, atol=1e-5, rtol=1e-5)
     outputs = model(input_features=features)
     expected = F.mse_loss(
@@ -361,7 +361,7 @@ def test_without_codes_and_without_anything():
 def test_saved_and_loaded_as_a_whole(tmp_path):
     model = tiny_vst(codebook_training="ema", kmeans_init=True, dead_code_threshold=0.1).train()
     model(videos())
-    model.set_feature_statistics(torch.full((16,), 2.0), torch.full((16,), 3.0))
+    model.standardisation.set(torch.full((16,), 2.0), torch.full((16,), 3.0))
     model.save_pretrained(tmp_path)
     loaded = VSTModel.from_pretrained(tmp_path)
     for field in VSTConfig.__annotations__:

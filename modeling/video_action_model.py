@@ -1,0 +1,70 @@
+"""What action models of videos share: a visual encoder that may stay as it is, and statistics of its features."""
+
+import torch
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+
+from .codebook import Codebook
+from .visual_encoder import FeatureStandardisation
+
+
+class VideoActionModel(PreTrainedModel):
+    """
+    Base of [`VSTModel`] and [`VTEMModel`]. A subclass has `visual_encoder`, a [`VisualEncoder`], and says with what deviation
+    codes begin, `code_deviation`.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    accepts_loss_kwargs = False
+    # It is the visual encoder's attention that is chosen.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, Codebook):
+            init.normal_(module.weight, std=self.code_deviation)
+            if hasattr(module, "average_usage"):
+                init.constant_(module.average_usage, 1 / len(module.weight))
+            if hasattr(module, "initialized"):
+                init.zeros_(module.initialized)
+        elif isinstance(module, FeatureStandardisation):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
+        elif isinstance(module, torch.nn.Linear | torch.nn.Conv1d):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
+        return loaded
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the visual encoder stays as it is."""
+        return getattr(self.config, "freeze_backbone", True)
+
+    def freeze(self) -> None:
+        """`requires_grad` is not saved: what is frozen is frozen again after loading."""
+        self.visual_encoder.requires_grad_(not self.is_frozen)
+        if self.is_frozen:
+            self.visual_encoder.eval()
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.is_frozen:
+            self.visual_encoder.eval()
+        return self
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the visual encoder makes of videos, float32: see [`VisualEncoder`]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            return self.visual_encoder(pixel_values)
+
+
+__all__ = ["VideoActionModel"]
