@@ -23,9 +23,6 @@ from data_arguments import DataArguments, check_model_folder
 
 logger = logging.getLogger(__name__)
 
-# Seconds within which a border of an event counts as that of an action.
-TOLERANCES = (0.2, 0.5, 1.0)
-
 
 @dataclass
 class WindowArguments:
@@ -59,7 +56,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     )
     from datasets import ClassLabel
     from encode_actions import check_features, stable_seed, weights_fingerprint
-    from metrics.temporal_segments import border_hits, f1_score
+    from metrics.temporal_segments import BorderCounts
     from run_folder import RunFolder
     from token_report import write_token_report
     from tqdm.auto import tqdm
@@ -73,9 +70,8 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
-        raise ValueError(
-            f"{arguments.tokenizer} is a {model.config.model_type}: windows are cut of the tokens of a vtem."
-        )
+        found = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
+        raise ValueError(f"{arguments.tokenizer} is a {found}: windows are cut of the tokens of a vtem.")
     dataset = data.load("features")
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
     check_features(data, model, extractor)
@@ -110,8 +106,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     splits = {}
     for split, rows in dataset.items():
         made = {name: [] for name in columns}
-        events_found = borders_true = unclear = videos = 0
-        hits = dict.fromkeys(TOLERANCES, 0)
+        unclear, borders = 0, BorderCounts()
         for row in tqdm(rows.with_format("torch"), desc=f"windows of {split}", unit="video"):
             stream = model.stream(float(row["frame_rate"]))
             segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
@@ -131,10 +126,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
                 made["start_times"].append([event.start - window.start for event in inside])
                 made["end_times"].append([event.end - window.start for event in inside])
             if row["version"] == 0:
-                found, true = [event.start for event in events[1:]], [at for one in actions for at in one[:2]]
-                for tolerance in TOLERANCES:
-                    hits[tolerance] += border_hits(found, true, tolerance)
-                events_found, borders_true, videos = events_found + len(found), borders_true + len(true), videos + 1
+                borders.add(events, actions)
         if not made["label"]:
             raise ValueError(
                 f"none of {unclear} windows of {split} is clear: set shorter --seconds, or another --clear_share."
@@ -145,16 +137,12 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             shard = {name: values[part] for name, values in made.items()}
             write_shard(shard_path(run.path, split, index, count), shard, columns)
         splits[split] = {
-            "recordings": videos,
+            "recordings": borders.videos,
             "skipped": sum(entry["split"] == split for entry in skipped),
             "sentences": len(made["label"]),
             "unclear": unclear,
             "tokens_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
-            "event_borders": {
-                "found": events_found,
-                "true": borders_true,
-                **{f"within_{at:g}_s": f1_score(hits[at], events_found, borders_true)._asdict() for at in TOLERANCES},
-            },
+            "event_borders": borders.scores(),
         }
         logger.info("%s: %s", split, splits[split])
     record = Path(arguments.tokenizer) / "record.json"

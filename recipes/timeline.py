@@ -45,10 +45,9 @@ def main(arguments: TimelineArguments) -> dict | None:
     import torch
     from data_arguments import check_model_folder
     from encode_actions import stable_seed, weights_fingerprint
-    from encode_windows import TOLERANCES
     from evaluate_classifier import read_record
     from metrics.plots import plot_timeline
-    from metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
+    from metrics.temporal_segments import BorderCounts, f1_score, seconds_named_rightly, segment_hits
     from run_folder import RunFolder
     from tqdm.auto import tqdm
 
@@ -86,8 +85,8 @@ def main(arguments: TimelineArguments) -> dict | None:
             "model": stable_seed(json.dumps(read_record(arguments.model), sort_keys=True)),
         }
     )
-    counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0, "borders": 0, "true_borders": 0}
-    hits, near, skipped, evaluated = dict.fromkeys(OVERLAPS, 0), dict.fromkeys(TOLERANCES, 0), [], 0
+    counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0}
+    hits, borders, skipped = dict.fromkeys(OVERLAPS, 0), BorderCounts(), []
     for path in tqdm(paths, desc="timelines", unit="video"):
         try:
             made = model.timeline(
@@ -112,19 +111,14 @@ def main(arguments: TimelineArguments) -> dict | None:
         plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing, path.name)
         if true is None:
             continue
-        evaluated += 1
+        borders.add(made.events, true)
         end = float(made.ends[-1])
         everything = [*true, *(Segment(*gap, arguments.nothing) for gap in gaps(true, end))]
         counts["seconds"] += end
         counts["right"] += seconds_named_rightly(spans, everything)
         counts["found"], counts["true"] = counts["found"] + len(named), counts["true"] + len(true)
-        borders, true_borders = [one.start for one in made.events[1:]], [at for one in true for at in one[:2]]
-        counts["borders"] += len(borders)
-        counts["true_borders"] += len(true_borders)
         for overlap in OVERLAPS:
             hits[overlap] += segment_hits(named, true, overlap)
-        for tolerance in TOLERANCES:
-            near[tolerance] += border_hits(borders, true_borders, tolerance)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
         logger.warning("%d of %d videos were skipped; the first: %s", len(skipped), len(arguments.videos), skipped[0])
@@ -137,20 +131,17 @@ def main(arguments: TimelineArguments) -> dict | None:
         videos=len(paths),
         skipped=len(skipped),
     )
-    if not evaluated:
+    if not borders.videos:
         return None
     metrics = {
-        "videos": evaluated,
+        "videos": borders.videos,
         "minutes": counts["seconds"] / 60,
         "time_named_rightly": counts["right"] / counts["seconds"],
         "actions_found": counts["found"],
         "actions_true": counts["true"],
         **{f"actions_f1_{at:g}": f1_score(hits[at], counts["found"], counts["true"]).f1 for at in OVERLAPS},
-        "events_a_minute": 60 * (counts["borders"] + evaluated) / counts["seconds"],
-        **{
-            f"event_borders_within_{at:g}_s": f1_score(near[at], counts["borders"], counts["true_borders"])._asdict()
-            for at in TOLERANCES
-        },
+        "events_a_minute": 60 * (borders.found + borders.videos) / counts["seconds"],
+        "event_borders": borders.scores(),
     }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     logger.info("%s", json.dumps(metrics))

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# Seconds within which a border of an event counts as that of an action.
+TOLERANCES = (0.2, 0.5, 1.0)
+
 
 class Score(NamedTuple):
     """Precision, recall and their harmonic mean; 0 where there is nothing to divide by."""
@@ -62,3 +65,25 @@ def seconds_named_rightly(found: Sequence, true: Sequence) -> float:
         for other in true
         if one.label == other.label
     )
+
+
+class BorderCounts:
+    """How near the borders of events are to those of actions, over videos."""
+
+    def __init__(self):
+        self.videos = self.found = self.true = 0
+        self._hits = dict.fromkeys(TOLERANCES, 0)
+
+    def add(self, events: Sequence, actions: Sequence) -> None:
+        """One video: its events, of which the first begins with it, and its actions, each with `start` and `end`."""
+        found, true = [one.start for one in events[1:]], [at for one in actions for at in (one.start, one.end)]
+        self.videos, self.found, self.true = self.videos + 1, self.found + len(found), self.true + len(true)
+        for tolerance in TOLERANCES:
+            self._hits[tolerance] += border_hits(found, true, tolerance)
+
+    def scores(self) -> dict:
+        """Numbers of borders, and a [`Score`] for each tolerance."""
+        scores = {
+            f"within_{at:g}_s": f1_score(hits, self.found, self.true)._asdict() for at, hits in self._hits.items()
+        }
+        return {"found": self.found, "true": self.true, **scores}
