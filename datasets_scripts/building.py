@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
 REPORT_NAME = "preparation.json"
+# What a simulator writes into the folder of its recordings.
+SIMULATION_RECORD = "simulation.json"
+SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _SHOWN = 5  # names in a log line; the report has all
@@ -321,6 +324,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         raise NotImplementedError
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether nobody was recorded: a simulator wrote the folder, and says so in it."""
+        return Path(self.config.data_dir, SIMULATION_RECORD).exists()
+
+    @property
     def may_be_published(self) -> bool:
         """Whether the terms let anybody pass the recordings on."""
         return False
@@ -337,7 +345,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         self._check_settings()
-        return datasets.DatasetInfo(features=self._features(), citation=self.CITATION, license=self.LICENSE)
+        said = f"{SIMULATED if self.is_simulated else self.TITLE + '.'} {self.protocol_rule()}".strip()
+        homepage, citation = ("", "") if self.is_simulated else (self.HOMEPAGE, self.CITATION)
+        return datasets.DatasetInfo(
+            description=said, features=self._features(), homepage=homepage, citation=citation, license=self.terms
+        )
 
     def _check_settings(self) -> None:
         _ = self.config.cleaning  # names a threshold that cannot be

@@ -21,11 +21,10 @@ from typing import BinaryIO
 
 from action_llm.skeleton_files import JOINT_EXTRAS, SkeletonRecording, read_skeleton
 
-from .building import DataFolderError, SkeletonBuilder, SkeletonConfig
+from .building import SIMULATION_RECORD, DataFolderError, SkeletonBuilder, SkeletonConfig
 from .protocols import NTU_PROTOCOLS, NotInProtocolError, NTUProtocol, Placement, parse_ntu_name, ranges
 
 _HERE = Path(__file__).parent
-_SIMULATION_RECORD = "simulation.json"
 
 
 @dataclass
@@ -71,7 +70,7 @@ class NTUSkeletons(SkeletonBuilder):
     @cached_property
     def protocol(self) -> NTUProtocol:
         protocol = NTU_PROTOCOLS[self.config.protocol]
-        record = Path(self.config.data_dir, _SIMULATION_RECORD)
+        record = Path(self.config.data_dir, SIMULATION_RECORD)
         if protocol.dataset != "simulated":
             if record.exists():
                 raise DataFolderError(
@@ -81,7 +80,7 @@ class NTUSkeletons(SkeletonBuilder):
             return protocol
         if not record.exists():
             raise DataFolderError(
-                f"{self.config.data_dir!r} has no {_SIMULATION_RECORD}: it was not written by "
+                f"{self.config.data_dir!r} has no {SIMULATION_RECORD}: it was not written by "
                 f"action_llm_datasets.simulate, which {self.config.name} is for"
             )
         try:
@@ -114,7 +113,7 @@ class NTUSkeletons(SkeletonBuilder):
 
     def facts(self, data_dir: Path) -> list[Path]:
         names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")
-        record = data_dir / _SIMULATION_RECORD
+        record = data_dir / SIMULATION_RECORD
         return [*(_HERE / name for name in names), *([record] if record.exists() else [])]
 
     def split_names(self) -> tuple[str, ...]:

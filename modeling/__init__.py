@@ -1,9 +1,17 @@
 """ActionLLM: recordings of people become sentences of action tokens, and a language model says what they do.
 
-Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoFeatureExtractor` and `AutoProcessor`.
+Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoFeatureExtractor`, `AutoProcessor` and
+`pipeline`.
 """
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_action_llm import ActionLLMConfig
 from .configuration_action_vqvae import ActionVQVAEConfig
@@ -17,6 +25,7 @@ from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_resnet3d import ResNet3DModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
+from .pipeline_action_recognition import ActionRecognitionPipeline
 from .processing_action_llm import ActionLLMProcessor
 
 AutoConfig.register(ActionVQVAEConfig.model_type, ActionVQVAEConfig)
@@ -29,10 +38,14 @@ AutoModel.register(ResNet3DConfig, ResNet3DModel)
 AutoModel.register(VSTConfig, VSTModel)
 AutoModel.register(VTEMConfig, VTEMModel)
 AutoModel.register(ActionLLMConfig, ActionLLMForClassification)
+AutoModelForVideoClassification.register(ActionLLMConfig, ActionLLMForClassification)
 AutoFeatureExtractor.register(ActionVQVAEConfig, SkeletonFeatureExtractor)
 AutoFeatureExtractor.register(VSTConfig, VideoFeatureExtractor)
 AutoFeatureExtractor.register(VTEMConfig, VideoFeatureExtractor)
 AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "action-recognition", pipeline_class=ActionRecognitionPipeline, pt_model=AutoModel, type="multimodal"
+)
 
 # Saving a model puts its code beside its weights, so that it loads where this package is not installed.
 ActionVQVAEConfig.register_for_auto_class()
@@ -55,6 +68,7 @@ __all__ = [
     "ActionLLMForConditionalGeneration",
     "ActionLLMModel",
     "ActionLLMProcessor",
+    "ActionRecognitionPipeline",
     "ActionVQVAEConfig",
     "ActionVQVAEModel",
     "ResNet3DConfig",

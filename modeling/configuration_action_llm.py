@@ -111,6 +111,11 @@ class ActionLLMConfig(PreTrainedConfig):
             )
 
     @property
+    def reads_videos(self) -> bool:
+        """Whether recordings are videos, and not skeletons."""
+        return self.action_config is not None and self.action_config.model_type != ActionVQVAEConfig.model_type
+
+    @property
     def reads_visual_features(self) -> bool:
         """Whether tokens are features that the language model's own, frozen projector makes words of (VT-LVLM-AR)."""
         return self.action_config is not None and self.action_config.model_type == VTEMConfig.model_type

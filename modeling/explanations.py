@@ -64,6 +64,7 @@ def explain(
     action_ids: Sequence[int] | None = None,
     times: Sequence[tuple[float, float]] | None = None,
     class_names: Sequence[str] | None = None,
+    list_classes: bool | None = None,
     unsure_below: float = 0.0,
     num_reasons: int = 3,
     lexicon: Sequence[TokenEntry] | None = None,
@@ -77,6 +78,7 @@ def explain(
         recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` (as
             [`~ActionLLMProcessor.prompt`] takes them) and their `times`; a recording beside them is narrated, and not encoded.
         class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
+        list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
         lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`): where no joints say what happened
@@ -87,6 +89,7 @@ def explain(
         ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
     """
     names = list(class_names) if class_names is not None else processor.class_names
+    scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     for name, value, least in (("num_reasons", num_reasons, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
@@ -95,7 +98,7 @@ def explain(
     if action_ids is None:
         if recording is None:
             raise ValueError("give either a recording or action_ids.")
-        outputs = model(**_on(model, processor(recording, class_names=class_names)))
+        outputs = model(**_on(model, processor(recording, class_names=class_names, list_classes=list_classes)))
         if outputs.action_ids is None:
             raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
         mask = outputs.action_attention_mask[0].bool()
@@ -106,14 +109,14 @@ def explain(
         log_probabilities = outputs.logits[0].log_softmax(-1)
     else:
         action_ids = list(action_ids)
-        log_probabilities = class_log_probabilities(model, processor, [action_ids], class_names, batch_size)[0]
+        log_probabilities = class_log_probabilities(model, processor, [action_ids], **scored)[0]
         times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
     probabilities = log_probabilities.exp().tolist()
     best = int(log_probabilities.argmax())
     evidence = []
     if len(action_ids) > 1:
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
-        without = class_log_probabilities(model, processor, shortened, class_names, batch_size)[:, best]
+        without = class_log_probabilities(model, processor, shortened, **scored)[:, best]
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
             action_id = int(word[0] if processor.run_lengths else word)
             contribution = float(log_probabilities[best] - without[place])
@@ -165,12 +168,15 @@ def class_log_probabilities(
     processor,
     sentences: Sequence[Sequence[int]],
     class_names: Sequence[str] | None = None,
+    list_classes: bool | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
     """log P(class | sentence), normalised over the class list: (num_sentences, num_classes), float32, on the CPU."""
     rows = []
     for start in range(0, len(sentences), batch_size):
-        inputs = processor(action_ids=sentences[start : start + batch_size], class_names=class_names)
+        inputs = processor(
+            action_ids=sentences[start : start + batch_size], class_names=class_names, list_classes=list_classes
+        )
         rows.append(model(**_on(model, inputs)).logits.log_softmax(-1).cpu())
     return torch.cat(rows)
 
@@ -219,7 +225,7 @@ def faithfulness(
         labels.append(list(found.probabilities).index(found.label))
     if not labels:
         raise ValueError(f"in none of {len(long_enough)} sentences a token spoke for the label.")
-    scored = class_log_probabilities(model, processor, shorter, class_names, batch_size).exp()
+    scored = class_log_probabilities(model, processor, shorter, class_names, batch_size=batch_size).exp()
     index = torch.tensor(labels).repeat_interleave(2)[:, None]
     named, others = scored.gather(1, index).view(-1, 2).mean(0).tolist()
     return {

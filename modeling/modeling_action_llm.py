@@ -22,6 +22,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
@@ -51,6 +52,9 @@ LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_he
 # Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
 # repository for a bare adapter and look for a base model.
 ADAPTER_FOLDER = "adapter"
+
+# What `pipeline("action-recognition")` is made of, as a repository's config says it.
+PIPELINE = {"impl": "pipeline_action_recognition.ActionRecognitionPipeline", "pt": ["AutoModel"], "type": "multimodal"}
 
 # Arguments of `from_pretrained` that say how the language model is loaded.
 LLM_LOADING_ARGUMENTS = (
@@ -377,8 +381,19 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             own = {key: value for key, value in own.items() if not self._is_llm_key(key)}
         # The conversions that transformers remembers from loading an adapter are not undone: nothing here needs them.
         kwargs["save_original_format"] = False
+        # Where the code goes along: `AutoModel` is named by the base class, the others here.
+        with_code = self._auto_class is not None
+        if with_code:
+            self.config.custom_pipelines = {"action-recognition": dict(PIPELINE)}
+            if self.config.reads_videos:
+                others = {"AutoModelForVideoClassification": "modeling_action_llm.ActionLLMForClassification"}
+                self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **others}
         with self._plain():
             super().save_pretrained(save_directory, *args, state_dict=own, **kwargs)
+        if with_code and kwargs.get("is_main_process", True):
+            from .pipeline_action_recognition import ActionRecognitionPipeline
+
+            custom_object_save(ActionRecognitionPipeline, save_directory)
         if getattr(self, "_hf_peft_config_loaded", False) and kwargs.get("is_main_process", True):
             self._save_adapter(Path(save_directory) / ADAPTER_FOLDER, state_dict)
 

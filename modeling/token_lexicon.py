@@ -1,5 +1,7 @@
 """A lexicon of action tokens: for every code, how often and how long it is, which classes it speaks for, where to see it."""
 
+import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,6 +39,19 @@ class TokenEntry:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def read_lexicon(path: str | os.PathLike) -> list[TokenEntry]:
+    """A lexicon as `lexicon.json` holds it, an entry for each code.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [TokenEntry(**entry) for entry in json.load(file)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)}: expected a list of entries of a lexicon, found {error}") from error
 
 
 def build_lexicon(
@@ -106,4 +121,4 @@ def build_lexicon(
     return entries
 
 
-__all__ = ["TokenEntry", "build_lexicon"]
+__all__ = ["TokenEntry", "build_lexicon", "read_lexicon"]

@@ -55,6 +55,16 @@ class DataArguments:
             return None
         return json.loads(Path(self.data_dir, name).read_text(encoding="utf-8"))
 
+    def about(self, dataset) -> dict:
+        """What a page says of these recordings: what they are and who is in which split, their terms, whom to cite."""
+        from action_llm_datasets.building import SIMULATED
+
+        if self.dataset == "features":
+            return self.features_record().get("data", {})
+        info = dataset["train"].info
+        said = {name: getattr(info, name) for name in ("description", "license", "citation", "homepage")}
+        return said | {"simulated": info.description.startswith(SIMULATED)}
+
     def identity(self, dataset) -> dict:
         """What tells these recordings, and these features of them, from others; for `RunFolder.check_identity`."""
         found = {"recordings": recordings_fingerprint(dataset)}

@@ -154,6 +154,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     run.write_record(
         stage="encode_actions",
         dataset=data.protocol(),
+        data=data.about(dataset),
         training_classes=dataset["train"].features["label"].names,
         encodings=arguments.encodings,
         splits=summary,

@@ -149,6 +149,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     run.write_record(
         stage="encode_windows",
         dataset=data.protocol(),
+        data=data.about(dataset),
         training_classes=labels,
         windows={
             name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")

@@ -151,6 +151,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,
+        data=data.about(dataset),
         training_classes=dataset["train"].features["label"].names,
         backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
         backbone_revision=commit,

@@ -183,6 +183,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     run.write_record(
         stage="pretrain_backbone",
         dataset=data.dataset,
+        data=data.about(dataset),
         recordings=len(rows),
         training_classes=names,
         hold_out=arguments.hold_out,

@@ -27,6 +27,8 @@ from pathlib import Path
 
 logger = logging.getLogger("quickstart")
 
+# A name to fill in: what the page of the folder for the Hub calls it.
+REPOSITORY = "me/llm-ar-simulated"
 LINES = {"cross-subject": "simulated-xsub", "cross-view": "simulated-xview"}
 
 
@@ -94,15 +96,13 @@ def main(arguments: QuickstartArguments):
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
     logger.info("4. Pictures and the folder for the Hub")
-    model = folder / "model"
-    shutil.copytree(folder / "cross-subject" / "sft" / "model", model, dirs_exist_ok=True)
+    model = make_repository(folder)
     draw(folder, recordings)
     summary = {
         "data": "simulated recordings",
         "seconds": round(time.monotonic() - started),
         **{name: results[name] for name in LINES},
     }
-    (model / "README.md").write_text(page(summary), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     logger.info("\nAccuracy on simulated recordings, after %.0f s:", time.monotonic() - started)
     for name in LINES:
@@ -128,46 +128,6 @@ processor = AutoProcessor.from_pretrained("%s", trust_remote_code=True)
 outputs = model(**processor("%s"))
 print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
 """
-
-
-def page(summary: dict) -> str:
-    """The front page of the folder for the Hub."""
-    rows = [
-        f"| {name} | {100 * summary[name]['top_1']['estimate']:.1f} | {100 * summary[name]['top_1']['low']:.1f}–"
-        f"{100 * summary[name]['top_1']['high']:.1f} | {summary[name]['recordings']} |"
-        for name in LINES
-    ]
-    return "\n".join(
-        [
-            "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: video-classification",
-            "tags:\n- action-recognition\n- skeleton\n- simulated\n---\n",
-            "# A demonstration: LLM-AR on simulated recordings\n",
-            "Skeletons become sentences of action tokens, and a language model that reads them names the action. It was",
-            "trained on **simulated** recordings alone, knows these actions and nothing else, and is no recogniser of people:",
-            f"{', '.join(ntu_names())}.\n",
-            "| protocol (simulated recordings) | top-1, % | 95 % interval | recordings |\n|---|---:|---|---:|",
-            *rows,
-            "\nThe weights are those of the cross-subject protocol.\n",
-            "```python",
-            "from transformers import AutoModel, AutoProcessor\n",
-            'model = AutoModel.from_pretrained("REPOSITORY", trust_remote_code=True)',
-            'processor = AutoProcessor.from_pretrained("REPOSITORY", trust_remote_code=True)',
-            'outputs = model(**processor("recording.skeleton"))',
-            "print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))",
-            "```\n",
-            "![Confusion](pictures/cross-subject-confusion.png)\n",
-            "![Use of the tokens](pictures/token_usage.png)\n",
-            "`record.json` says how it was made. After Qu, Cai, Liu: *LLMs are Good Action Recognizers*, CVPR 2024.",
-            "",
-        ]
-    )
-
-
-def ntu_names() -> list[str]:
-    """Names of the actions that are simulated here."""
-    from action_llm_datasets.protocols import ntu_class_names
-
-    return [ntu_class_names()[action - 1] for action in ACTIONS]
 
 
 def quiet():
@@ -273,6 +233,25 @@ LORA_TRAINING = {
 }
 
 
+def make_repository(folder: Path) -> Path:
+    """What `push.py` would push, as a folder: the recogniser of the cross-subject protocol."""
+    import token_lexicon
+    from push import repository_files
+
+    from action_llm_datasets.atomic_files import write_atomically
+
+    line, model = folder / "cross-subject", folder / "model"
+    token_lexicon.main(
+        token_lexicon.LexiconArguments(
+            str(line / "tokenizer" / "model"), str(line / "sentences"), str(line / "lexicon")
+        )
+    )
+    files, _ = repository_files(line, REPOSITORY)
+    for name, content in files.items():
+        write_atomically(model / name, content)
+    return model
+
+
 def draw(folder: Path, recordings: Path):
     """Use of the tokens against Zipf's law, and some recordings over their sentences."""
     import numpy as np
@@ -307,8 +286,6 @@ def draw(folder: Path, recordings: Path):
     for name in LINES:
         for picture in ("confusion", "calibration", "per_class"):
             shutil.copy(folder / name / "evaluation" / f"{picture}.png", pictures / f"{name}-{picture}.png")
-    # The front of the folder for the Hub shows how it does.
-    shutil.copytree(pictures, folder / "model" / "pictures", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

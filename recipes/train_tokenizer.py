@@ -211,6 +211,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     run.write_record(
         stage="train_tokenizer",
         dataset=data.protocol(),
+        data=data.about(dataset),
         features=data.features_record(),
         target_features=None if target is None else target.features_record(),
         llm=Path(arguments.llm_name_or_path).name

@@ -1,0 +1,260 @@
+"""`pipeline("action-recognition", model=REPO, trust_remote_code=True)`: recordings in; labels, scores and reasons out."""
+
+import io
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers.pipelines.base import Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils.hub import cached_file
+
+from .recording_files import read_recording
+from .token_lexicon import read_lexicon
+
+# The longest that a server may be silent.
+URL_SECONDS = 30
+# What `pipeline` hands on although it is about loading.
+_LOADING = ("local_files_only", "code_revision")
+
+
+class ActionRecognitionPipeline(Pipeline):
+    """
+    Recognises actions in recordings of skeletons or videos, whichever the model reads.
+
+    ```python
+    recognise = pipeline("action-recognition", model="me/llm-ar", trust_remote_code=True)
+    recognise("clip.skeleton", explain=True, return_tokens=True)
+    ```
+
+    A recording is a path, a URL (`http`, `https`), an array, or a row of a data set. One gives a list of at most `top_k` dicts,
+    the likeliest class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which
+    reads as it goes.
+
+    Each dict has `label` and `score`, the probability of the class, exact and normalised over the class list. The first one
+    has what was asked for besides:
+
+    - `reason` (`explain=True`): in English, which tokens moved the decision and what happened then; see
+      [`~explanations.explain`]. `description`, too, of models that were trained to describe.
+    - `tokens` (`return_tokens=True`): the action sentence, a dict each: `token`, its `id`, `start` and `end` in seconds.
+
+    Args:
+        top_k (`int`, defaults to 5):
+            How many classes.
+        candidate_labels (`Sequence[str]`, *optional*):
+            The classes to choose from, in place of the trained ones. Where the model was not trained on one of them, the list
+            is written into the prompt (LLM-AR, Table 8).
+        explain, return_tokens (`bool`, defaults to `False`):
+            What is asked for besides.
+        unsure_below (`float`, defaults to 0):
+            Below this probability the reason says that it is not sure.
+        on_error (`"raise"` or `"return"`, defaults to `"raise"`):
+            What becomes of a recording that cannot be read: an exception; or `[{"error": why}]`, and the rest goes on.
+        batch_size (`int`, defaults to 1):
+            Recordings that are read at a time, of whatever lengths.
+        num_workers (`int`, defaults to 0):
+            Processes that read files.
+    """
+
+    _load_processor = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lexicon = None
+        # What a repository says of its tokens; a model that was not loaded has none.
+        config = self.model.config
+        if config.name_or_path:
+            path = cached_file(
+                config.name_or_path,
+                "lexicon.json",
+                revision=getattr(config, "_commit_hash", None),
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            self.lexicon = None if path is None else read_lexicon(path)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """Saves the model, its code and the processor; `pipeline` loads the folder."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+    def _sanitize_parameters(
+        self,
+        top_k: int | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        explain: bool | None = None,
+        return_tokens: bool | None = None,
+        unsure_below: float | None = None,
+        on_error: str | None = None,
+        **unknown,
+    ):
+        unknown = sorted(set(unknown) - set(_LOADING))
+        if unknown:
+            raise TypeError(
+                f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
+                "unsure_below, on_error, batch_size and num_workers."
+            )
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        if on_error not in (None, "raise", "return"):
+            raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
+        read = {"candidate_labels": candidate_labels, "on_error": on_error}
+        decide = {
+            "candidate_labels": candidate_labels,
+            "explain": explain,
+            "return_tokens": return_tokens,
+            "unsure_below": unsure_below,
+        }
+        tell = {"top_k": top_k}
+        return tuple(
+            {name: value for name, value in part.items() if value is not None} for part in (read, decide, tell)
+        )
+
+    def __call__(self, inputs, **settings):
+        """Recordings → labels; see the class."""
+        if isinstance(inputs, list | tuple) and not inputs:
+            return []
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif hasattr(inputs, "column_names"):  # of the library datasets
+            inputs = (row for row in inputs)
+        return super().__call__(inputs, **settings)
+
+    def get_iterator(
+        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[list[dict]]:
+        """Results of many recordings, in order."""
+        kind = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
+        read = kind(inputs, self.preprocess, preprocess_params)
+        for batch in DataLoader(read, batch_size, num_workers=num_workers, collate_fn=list):
+            for found in self.forward(batch, **forward_params)["found"]:
+                yield self.postprocess({"found": [found]}, **postprocess_params)
+
+    def preprocess(
+        self, recording: Any, candidate_labels: Sequence[str] | None = None, on_error: str = "raise"
+    ) -> dict[str, Any]:
+        """What the model reads of one recording; or, where it cannot be read and that is no reason to stop, why."""
+        try:
+            recording = self._fetched(recording)
+            inputs = self.processor(
+                recording, class_names=candidate_labels, list_classes=self._lists(candidate_labels)
+            )
+        except (ValueError, OSError) as error:
+            if on_error == "raise":
+                raise
+            return {"error": str(error)}
+        return {"inputs": dict(inputs), "recording": recording}
+
+    def _fetched(self, recording: Any) -> Any:
+        """What lies behind a URL; everything else as it is.
+
+        Raises:
+            OSError: nothing can be had from there.
+        """
+        if not (isinstance(recording, str) and recording.startswith(("http://", "https://"))):
+            return recording
+        try:
+            with urllib.request.urlopen(recording, timeout=URL_SECONDS) as answer:
+                content = io.BytesIO(answer.read())
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise OSError(f"{recording} cannot be fetched: {getattr(error, 'reason', error)}") from error
+        content.name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(recording).path))
+        extractor = self.processor.feature_extractor
+        if not hasattr(extractor, "skeleton_layout"):
+            return content
+        # Read once: its joints are narrated as well.
+        return read_recording(content, layout=extractor.skeleton_layout.to_dict(), fps=extractor.fps or 30.0)
+
+    def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
+        """Whether the class list is part of the prompt: where the model was not trained on all of it."""
+        trained = self.processor.class_names or ()
+        return None if candidate_labels is None or set(candidate_labels) <= set(trained) else True
+
+    def _forward(
+        self,
+        batch: dict | list[dict],
+        candidate_labels: Sequence[str] | None = None,
+        explain: bool = False,
+        return_tokens: bool = False,
+        unsure_below: float = 0.0,
+    ) -> dict[str, list[dict]]:
+        """Decisions about what `preprocess` made of recordings, in order, as `found`."""
+        batch = batch if isinstance(batch, list) else [batch]
+        found = [dict(item) for item in batch]
+        read = [item for item in found if "inputs" in item]
+        if not read:
+            return {"found": found}
+        outputs = self.model(**_collated([item.pop("inputs") for item in read]))
+        names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
+        for index, item in enumerate(read):
+            recording = item.pop("recording")
+            item["probabilities"] = dict(zip(names, outputs.probabilities[index].tolist(), strict=True))
+            if not (explain or return_tokens):
+                continue
+            sentence = _sentence(outputs, index)
+            if return_tokens:
+                item["tokens"] = [
+                    {"token": f"<act_{token}>", "id": token, "start": round(start, 3), "end": round(end, 3)}
+                    for token, start, end, _ in sentence
+                ]
+            if explain:
+                reason = self.model.explain(
+                    self.processor,
+                    recording if hasattr(self.processor.feature_extractor, "skeleton_layout") else None,
+                    action_ids=[
+                        (token, length) if self.processor.run_lengths else token for token, _, _, length in sentence
+                    ],
+                    times=[(start, end) for _, start, end, _ in sentence],
+                    class_names=candidate_labels,
+                    list_classes=self._lists(candidate_labels),
+                    unsure_below=unsure_below,
+                    lexicon=self.lexicon,
+                )
+                item["reason"] = reason.text
+                if reason.description:
+                    item["description"] = reason.description
+        return {"found": found}
+
+    def postprocess(self, outputs: dict[str, list[dict]], top_k: int = 5) -> list[dict]:
+        """One decision as the list of its likeliest classes."""
+        (found,) = outputs["found"]
+        if "error" in found:
+            return [found]
+        probabilities = found.pop("probabilities")
+        best = sorted(probabilities, key=probabilities.get, reverse=True)[:top_k]
+        labels = [{"label": name, "score": probabilities[name]} for name in best]
+        labels[0] |= found
+        return labels
+
+
+def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
+    """Tokens of one recording: id, start, end, length of its run."""
+    if outputs.action_ids is None:
+        raise ValueError("this model reads continuous latents: it has no tokens to show or to leave out.")
+    mask = outputs.action_attention_mask[index].bool()
+    lengths = outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_ids)
+    columns = (outputs.action_ids, outputs.start_times, outputs.end_times, lengths)
+    return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
+
+
+def _collated(inputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Inputs of single recordings as those of a batch. Prompts and class names are the same; features are filled up with 0."""
+    batch = {}
+    for name, first in inputs[0].items():
+        rows = [one[name] for one in inputs]
+        if name == "label_ids":
+            batch[name] = first
+        elif first.ndim > 1 and len({row.shape[1] for row in rows}) > 1:
+            batch[name] = torch.nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
+        else:
+            batch[name] = torch.cat(rows)
+    return batch
+
+
+__all__ = ["ActionRecognitionPipeline"]

@@ -1,0 +1,336 @@
+"""The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
+
+import json
+from pathlib import Path
+
+import yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "model_page.md"
+
+# Line, paper and what the model does, by the `model_type` of the action model.
+LINES = {
+    "action_vqvae": (
+        "LLM-AR",
+        "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024.",
+        "skeletons become sentences of action tokens (a VQ-VAE with a hyperbolic codebook)",
+    ),
+    "vst": (
+        "LVLM-VAR",
+        "J. Peng, Z. Qiu, B. Jin, S. Siripong: Leveraging Vision-Language Large Models for Interpretable Video Action "
+        "Recognition with Semantic Tokenization.",
+        "videos become sentences of semantic action tokens (a visual encoder, temporal attention, a codebook)",
+    ),
+    "vtem": (
+        "VT-LVLM-AR",
+        "K. Li, S. He, Z. Xu: VT-LVLM-AR: A Video-Temporal Large Vision-Language Model Adapter for Fine-Grained Action "
+        "Recognition in Long-Term Videos.",
+        "videos become sentences of visual events (adaptive pooling, codes that are features of the vision tower)",
+    ),
+}
+METRICS = {"top_1": "Top-1 accuracy", "mean_per_class": "Mean per-class accuracy"}
+PICTURES = {"confusion.png": "Confusion", "calibration.png": "Calibration", "per_class.png": "Accuracy of each class"}
+STAGES = {
+    "pretrain_backbone": "visual encoder",
+    "extract_features": "features",
+    "train_tokenizer": "action model",
+    "encode_actions": "sentences",
+    "encode_windows": "windows",
+    "small_lm": "small language model",
+    "pretrain_small_lvlm": "small LVLM",
+    "sft": "language model",
+}
+
+_USE_CLASSIFIER = """```python
+from transformers import pipeline
+
+recognise = pipeline("action-recognition", model="{repository}", trust_remote_code=True)
+for answer in recognise("{example}", top_k=3, explain=True, return_tokens=True):
+    print(f"{{answer['score']:.1%}}  {{answer['label']}}  {{answer.get('reason', '')}}")
+```
+
+`candidate_labels=[…]` chooses from any list of names; `batch_size` reads many recordings at a time. The parts alone:
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True)
+outputs = model(**processor("{example}"))
+print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
+```"""
+_USE_ACTION_MODEL = """```python
+from transformers import AutoFeatureExtractor, AutoModel
+
+action_model = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
+feature_extractor = AutoFeatureExtractor.from_pretrained("{repository}", trust_remote_code=True)
+tokens = action_model.encode(**feature_extractor("{example}"))
+print(tokens.action_ids[0].tolist(), tokens.start_times[0].tolist())
+```"""
+
+
+class PageError(ValueError):
+    """There is nothing from which a page could be written truly; the message says what is missing."""
+
+
+def read_run(model: Path) -> dict:
+    """The record beside a model.
+
+    Raises:
+        PageError: there is none, or it is not of a model that has a page.
+    """
+    path = model / "record.json"
+    if not path.is_file():
+        raise PageError(
+            f"{model} has no record.json: a page is written from the record of a finished run, and from nothing else."
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PageError(f"{path}: expected JSON, found {error}") from error
+    if record.get("stage") not in ("sft", "train_tokenizer"):
+        raise PageError(
+            f"{path}: stage is {record.get('stage')!r}; a page has a model of the stage sft or train_tokenizer."
+        )
+    return record
+
+
+def model_page(model: Path, repository: str, evaluations: list[dict], pictures: list[str] = ()) -> str:
+    """The README.md of a repository.
+
+    Args:
+        model: folder of the model, with its record.
+        repository: its name on the Hub.
+        evaluations: records that `evaluate_classifier.py` wrote: the first of this model, the others of other seeds.
+        pictures: names of files in the repository's `pictures`.
+
+    Raises:
+        PageError: there is no record; an evaluation is of another kind of run.
+    """
+    record = read_run(model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    is_classifier = record["stage"] == "sft"
+    action = config.get("action_config") if is_classifier else config
+    line, paper, tokens = LINES[action["model_type"]]
+    stages = stages_of_run(record)
+    sentences = record.get("sentences") or {}
+    dataset = sentences.get("dataset") or record["dataset"]
+    data = next((part["data"] for part in stages if part.get("data")), {})
+    simulated = bool(data.get("simulated")) or dataset.startswith("simulated")
+    reads_videos = action["model_type"] != "action_vqvae"
+    what = f"{tokens[0].upper()}{tokens[1:]}"
+    if is_classifier:
+        llm = config.get("llm_name_or_path") or record["llm"]
+        what += f", and a language model that reads them ({llm}) says which action it was, how sure it is, and why."
+    else:
+        what += ". A language model reads them; this repository is the first half."
+    rows = [_row(one) for one in evaluations]
+    tags = ["action-recognition", "video" if reads_videos else "skeleton", line.lower()] + ["simulated"] * simulated
+    card = ModelCardData(
+        language="en",
+        # Weights learnt from simulated people are free; of others, their terms decide.
+        license="apache-2.0" if simulated else "other",
+        library_name="transformers",
+        pipeline_tag="video-classification" if is_classifier else None,
+        tags=tags,
+        base_model=config.get("llm_name_or_path"),
+        model_name=repository.split("/")[-1],
+        eval_results=_model_index(evaluations, dataset, simulated) or None,
+    )
+    page = ModelCard.from_template(
+        card,
+        template_path=str(TEMPLATE),
+        title=f"{line}{'' if is_classifier else ': action model'} on {dataset}" + " (simulated)" * simulated,
+        kind=config["model_type"],
+        what=what,
+        classes=list((config.get("id2label") or {}).values()),
+        usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
+            repository=repository, example="clip.mp4" if reads_videos else "recording.skeleton"
+        ),
+        data=data,
+        dataset=dataset,
+        simulated=simulated,
+        splits=_splits(sentences) if is_classifier else {"train": {"recordings": record["recordings"], "skipped": 0}},
+        hold_out=record.get("hold_out"),
+        metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")] if evaluations else "",
+        evaluations=rows,
+        spread=_spread(evaluations),
+        seed=record.get("seed"),
+        pictures={name: PICTURES[name] for name in PICTURES if name in pictures},
+        token_metrics=_token_metrics(record),
+        made=_made(record, is_classifier),
+        stages=[
+            {
+                "name": STAGES[part["stage"]],
+                "hardware": part.get("hardware", "not recorded"),
+                "time": _time(part.get("seconds")),
+            }
+            for part in stages
+        ],
+        settings=_listed(record),
+        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
+        paper=f"{line}: {paper}",
+    )
+    return page.content.rstrip() + "\n"
+
+
+def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
+    """`.eval_results/*.yaml`: what the Hub shows and compares.
+
+    Args:
+        evaluations: as in `model_page`.
+        benchmark: name of the data set on the Hub.
+    """
+    metrics = evaluations[0]["metrics"]
+    compared_by = metrics.get("compared_by", "top_1")
+    values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
+    notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
+    if len(values) > 1:
+        notes += f"; mean of {len(values)} seeds, {min(values):.1f} to {max(values):.1f}"
+    entry = EvalResultEntry(benchmark, compared_by, round(sum(values) / len(values), 2), notes=notes)
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+
+
+def stages_of_run(record: dict) -> list[dict]:
+    """The records of all stages that went before, and the run's own, in the order in which they were run."""
+    found = []
+
+    def add(part: dict | None):
+        if not part or part.get("stage") not in STAGES:
+            return
+        for before in ("backbone_training", "features", "target_features", "llm_training", "tokenizer", "sentences"):
+            add(part.get(before))
+        if part not in found:
+            found.append(part)
+
+    add(record)
+    return found
+
+
+def same_line(one: dict, other: dict) -> bool:
+    """Whether two runs are the same but for what chance makes of them."""
+    return _without_chance(one) == _without_chance(other)
+
+
+_CHANCE = {
+    "seed",
+    "seconds",
+    "cost",
+    "final_loss",
+    "metrics",
+    "hardware",
+    "libraries",
+    "splits",
+    "held_out_perplexity",
+    "samples",
+}
+
+
+def _without_chance(part):
+    if isinstance(part, dict):
+        return {name: _without_chance(value) for name, value in part.items() if name not in _CHANCE}
+    return part
+
+
+def _row(evaluation: dict) -> dict:
+    metrics = evaluation["metrics"]
+    return {
+        "seed": evaluation["model"].get("seed", "?"),
+        "split": metrics["split"] + " (unseen classes)" * bool(metrics.get("unseen")),
+        "recordings": f"{metrics['recordings']:,}",
+        "top_1": f"{100 * metrics['top_1']['estimate']:.1f}",
+        "interval": f"{100 * metrics['top_1']['low']:.1f}–{100 * metrics['top_1']['high']:.1f}",
+        "mean_per_class": f"{100 * metrics['mean_per_class']['estimate']:.1f}",
+        "calibration": f"{100 * metrics['calibration_error']:.1f}",
+    }
+
+
+def _spread(evaluations: list[dict]) -> str:
+    if len(evaluations) < 2:
+        return ""
+    compared_by = evaluations[0]["metrics"].get("compared_by", "top_1")
+    values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
+    return f"{METRICS[compared_by].lower()} {sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+
+
+def _model_index(evaluations: list[dict], dataset: str, simulated: bool) -> list[EvalResult]:
+    results = []
+    for one in evaluations[:1]:
+        for name, label in METRICS.items():
+            results.append(
+                EvalResult(
+                    task_type="video-classification",
+                    task_name="Action recognition",
+                    dataset_type=dataset,
+                    dataset_name=dataset + " (simulated)" * simulated,
+                    dataset_split=one["metrics"]["split"],
+                    metric_type="accuracy",
+                    metric_name=label + " (%)",
+                    metric_value=round(100 * one["metrics"][name]["estimate"], 2),
+                )
+            )
+    return results
+
+
+def _splits(sentences: dict) -> dict:
+    return {
+        split: {"recordings": one["recordings"], "skipped": one.get("skipped", 0)}
+        for split, one in (sentences.get("splits") or {}).items()
+    }
+
+
+def _token_metrics(record: dict) -> str:
+    metrics = record.get("metrics") or {}
+    if not metrics:
+        return "Not measured."
+    rows = [f"| {name.removeprefix('codebook/').replace('_', ' ')} | {value:.4g} |" for name, value in metrics.items()]
+    return "\n".join([f"On {record.get('evaluated_on', 'training recordings')}:", "", "| | |", "|---|---:|", *rows])
+
+
+def _made(record: dict, is_classifier: bool) -> str:
+    if not is_classifier:
+        return f"Trained on {record['recordings']:,} recordings, seed {record.get('seed')}."
+    method = {
+        "lora": "LoRA on the frozen language model",
+        "qlora": "LoRA on the frozen language model in 4 bit",
+        "full": "all weights of the language model",
+        "prefix": "P-Tuning v2: prompts in layers of the frozen language model",
+        "prompt": "soft prompts at the input of the frozen language model",
+        "none": "nothing: the language model reads tokens that it has never seen",
+    }[record["method"]]
+    cost = record.get("cost") or {}
+    said = f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {record.get('seed')}"
+    if cost:
+        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters"
+        said += f", {cost['peak_memory_gb']:.2f} GB at the peak"
+    return said + "."
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not recorded"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _listed(record: dict) -> str:
+    """Settings, without those of methods that were not used."""
+    unused = {"lora": ("prefix_",), "qlora": ("prefix_",), "prefix": ("lora_",), "prompt": ("lora_",)}
+    unused = unused.get(record.get("method"), () if record["stage"] != "sft" else ("lora_", "prefix_"))
+    shown = {
+        name: value
+        for name, value in record.get("settings", {}).items()
+        if value is not None and value != [] and not name.startswith(tuple(unused))
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "defaults"

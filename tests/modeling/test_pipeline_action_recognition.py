@@ -1,0 +1,190 @@
+"""The pipeline: every kind of input, batches, other classes, reasons, tokens, and what goes wrong."""
+
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llava, tiny_llm, tiny_processor, tiny_tokenizer, tiny_vtem
+from tiny_videos import tiny_video
+from transformers import pipeline
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm.skeleton_files import SkeletonFileError
+
+
+def recording(frames: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return (generator.normal(size=(frames, 25, 3)).cumsum(0) * 0.1 + generator.normal(size=(25, 3))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    processor = tiny_processor()
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(),
+        class_names=CLASS_NAMES,
+    )
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def recognise(parts):
+    model, processor = parts
+    return pipeline("action-recognition", model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def see():
+    extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
+    processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
+    model = ActionLLMForClassification.from_llm(
+        tiny_llava(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_vtem(),
+        class_names=CLASS_NAMES,
+    )
+    return pipeline("action-recognition", model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def server(tmp_path):
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *a: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_scores_are_the_probabilities_of_the_model(parts, recognise):
+    model, processor = parts
+    with torch.no_grad():
+        expected = model(**processor(recording(30))).probabilities[0].tolist()
+    found = recognise(recording(30), top_k=len(CLASS_NAMES))
+    assert {one["label"]: one["score"] for one in found} == dict(zip(CLASS_NAMES, expected, strict=True))
+    assert [one["score"] for one in found] == sorted(expected, reverse=True)
+    assert recognise(recording(30), top_k=2) == found[:2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_lists_tuples_generators_and_data_sets_give_what_single_recordings_give(recognise, batch_size):
+    recordings = [recording(frames, frames) for frames in (40, 9, 23, 31)]
+    alone = [recognise(one) for one in recordings]
+    for many in (recordings, tuple(recordings), (one for one in recordings)):
+        found = list(recognise(many, batch_size=batch_size))
+        assert [[a["label"] for a in one] for one in found] == [[a["label"] for a in one] for one in alone]
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose([a["score"] for a in one], [a["score"] for a in other], atol=1e-5)
+    rows = datasets.Dataset.from_list(
+        [
+            {"keypoints": one.ravel(), "shape": [len(one), 1, 25, 3], "layout": "kinect25", "fps": 30.0}
+            for one in recordings
+        ]
+    )
+    assert [one[0]["label"] for one in recognise(rows)] == [one[0]["label"] for one in alone]
+    assert recognise([]) == []
+
+
+def test_a_generator_is_read_as_it_goes(recognise):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield recording(12)
+
+    results = recognise(endless())
+    assert next(iter(results))[0]["label"] in CLASS_NAMES and len(taken) <= 2
+
+
+def test_the_reason_and_the_tokens_are_those_of_the_model(parts, recognise):
+    model, processor = parts
+    found = recognise(recording(40), explain=True, return_tokens=True, unsure_below=1.0)
+    expected = model.explain(processor, recording(40), unsure_below=1.0)
+    assert found[0]["reason"] == expected.text and expected.text.startswith("Not sure")
+    with torch.no_grad():
+        outputs = model(**processor(recording(40)))
+    assert [one["id"] for one in found[0]["tokens"]] == outputs.action_ids[0].tolist()
+    assert found[0]["tokens"][0]["token"] == f"<act_{found[0]['tokens'][0]['id']}>"
+    np.testing.assert_allclose([one["end"] for one in found[0]["tokens"]], outputs.end_times[0], atol=1e-3)
+    assert set(found[1]) == {"label", "score"}, "they are of the recording, and stand once"
+
+
+def test_other_classes_are_written_into_the_prompt_and_known_ones_are_not(parts, recognise):
+    model, processor = parts
+    new = ["falling", CLASS_NAMES[0]]
+    with torch.no_grad():
+        listed = model(**processor(recording(20), class_names=new, list_classes=True)).probabilities[0].tolist()
+        some = (
+            model(**processor(recording(20), class_names=CLASS_NAMES[:2], list_classes=False))
+            .probabilities[0]
+            .tolist()
+        )
+    found = recognise(recording(20), candidate_labels=new, explain=True)
+    assert {one["label"]: one["score"] for one in found} == dict(zip(new, listed, strict=True))
+    assert found[0]["label"] in found[0]["reason"]
+    found = recognise(recording(20), candidate_labels=CLASS_NAMES[:2])
+    assert {one["label"]: one["score"] for one in found} == dict(zip(CLASS_NAMES[:2], some, strict=True))
+
+
+def test_files_urls_and_videos(see, server, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    here = see(str(tmp_path / "clip.mp4"), explain=True, return_tokens=True)
+    assert see(Path(tmp_path / "clip.mp4"))[0]["label"] == here[0]["label"]
+    assert see(f"{server}/clip.mp4", explain=True, return_tokens=True) == here
+    assert see(np.zeros((24, 40, 40, 3), np.uint8))[0]["label"] in CLASS_NAMES
+    with pytest.raises(
+        OSError, match=r"none\.mp4 cannot be fetched: .*404|none\.mp4 cannot be fetched: File not found"
+    ):
+        see(f"{server}/none.mp4")
+
+
+def test_a_skeleton_by_url_is_narrated_too(recognise, server, tmp_path):
+    np.save(tmp_path / "walk.npy", recording(40))
+    here = recognise(str(tmp_path / "walk.npy"), explain=True)
+    assert recognise(f"{server}/walk.npy", explain=True) == here
+
+
+def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
+    (tmp_path / "broken.skeleton").write_text("no number\n")
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    broken = str(tmp_path / "broken.skeleton")
+    with pytest.raises(SkeletonFileError, match=r"broken\.skeleton"):
+        recognise([recording(20), broken])
+    found = recognise([recording(20), broken, recording(20)], on_error="return", batch_size=3)
+    assert "broken.skeleton" in found[1][0]["error"] and found[0] == found[2] and set(found[1][0]) == {"error"}
+    # The wrong kind of recording for a model.
+    with pytest.raises(ValueError, match=r"clip\.mp4.*one of \.skeleton"):
+        recognise(str(tmp_path / "clip.mp4"))
+    with pytest.raises(ValueError, match=r"broken\.skeleton: expected .*video"):
+        see(broken)
+
+
+def test_settings_that_cannot_be_are_named(recognise):
+    with pytest.raises(TypeError, match="no setting 'top'; it has top_k"):
+        recognise(recording(9), top=1)
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        recognise(recording(9), top_k=0)
+    with pytest.raises(ValueError, match="'raise' or 'return'"):
+        recognise(recording(9), on_error="ignore")
+    with pytest.raises(ValueError, match="the class list is empty"):
+        recognise(recording(9), candidate_labels=[])
+
+
+def test_latents_have_no_tokens_to_show(parts):
+    processor = tiny_processor()
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(), action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(quantize=False), class_names=CLASS_NAMES, injection_layer=1,
+    )  # fmt: skip
+    read = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+    assert read(recording(20))[0]["label"] in CLASS_NAMES
+    with pytest.raises(ValueError, match="continuous latents"):
+        read(recording(20), return_tokens=True)
