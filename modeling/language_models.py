@@ -1,6 +1,13 @@
 """Language models for reading: causal ones as they are, and the text side of models that see, without their eyes."""
 
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.configuration_utils import PreTrainedConfig
@@ -112,6 +119,26 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
     )
 
 
+def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
+    """Why a repository could not be loaded, and what to do, in a sentence; the library's own words where that is not known."""
+    causes = []
+    while error is not None:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    if any(isinstance(one, GatedRepoError) for one in causes):
+        return (
+            f"{name_or_path} is gated: accept its terms at https://huggingface.co/{name_or_path}, and then log in with "
+            "`hf auth login`, or set HF_TOKEN."
+        )
+    if any(isinstance(one, RevisionNotFoundError) for one in causes):
+        return f"{name_or_path} has no commit {revision} any more: pass another, or ask who pushed the model."
+    if any(isinstance(one, RepositoryNotFoundError) for one in causes):
+        return f"there is no repository {name_or_path}, or it is private: log in with `hf auth login`, or set HF_TOKEN."
+    if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in causes):
+        return f"the Hub cannot be reached, and {name_or_path} is not in the cache."
+    return str(causes[0])
+
+
 def projected_layer(config: PreTrainedConfig) -> int | None:
     """The hidden state of its vision tower that a model of the LLaVA family projects; `None` of other models."""
     layer = getattr(config, "vision_feature_layer", None)
@@ -218,5 +245,6 @@ __all__ = [
     "load_vision_tower",
     "projected_layer",
     "visual_words",
+    "why_not_loaded",
     "without_eyes",
 ]

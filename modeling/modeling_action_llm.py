@@ -38,6 +38,7 @@ from .language_models import (
     fresh_language_model,
     load_language_model,
     visual_words,
+    why_not_loaded,
 )
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
@@ -330,6 +331,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             **hub,
         )
         if adapter is not None:
+            # From the Hub, files come one by one.
+            cached_file(pretrained_model_name_or_path, "adapter_model.safetensors", subfolder=folder, **hub)
             model.load_adapter(os.fspath(Path(adapter).parent))
         return loaded
 
@@ -339,7 +342,11 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         config = copy.deepcopy(config)
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
-        llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+        try:
+            llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+        except OSError as error:
+            reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
+            raise OSError(f"{name_or_path} reads with a language model that cannot be loaded: {reason}") from error
         own, found = ({name: getattr(c, name, None) for name in LLM_SIZES} for c in (config.text_config, llm.config))
         if own != found:
             different = {name: (own[name], found[name]) for name in LLM_SIZES if own[name] != found[name]}
