@@ -121,6 +121,8 @@ def repository_files(
         PushError: a file is no part of a model, or says where it was made; or there is no model.
         PageError: there is no record to write a page from.
     """
+    import action_llm
+
     run = Path(run)
     model = find_model(run)
     record = read_run(model)
@@ -130,7 +132,9 @@ def repository_files(
         files = _model_files(_with_llm(model, Path(whole)) if with_llm else model)
     code = {}
     if code_repo is not None:
-        code = {path: content for path, content in files.items() if path.endswith(".py")}
+        # All of it, for whatever model is pushed next.
+        folder = Path(action_llm.__file__).parent
+        code = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"}
         files = {path: _with_code_of(code_repo, path, content) for path, content in files.items() if path not in code}
     pictures = {name: found[0] / name for name in PICTURES if found and (found[0] / name).is_file()}
     files |= {f"pictures/{name}": path.read_bytes() for name, path in pictures.items()}

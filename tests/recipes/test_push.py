@@ -1,0 +1,243 @@
+"""A run goes to the Hub, and comes back: pages, results, refusals, and the whole life of a model over HTTP."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import model_page
+import push
+import pytest
+import yaml
+from hub_server import USER, HubServer
+from huggingface_hub import ModelCard, parse_eval_result_entries
+
+RECIPES = Path(push.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def run(line, tokenizer, sentences, tmp_path_factory):
+    """Folder of a finished line: sft, evaluation, lexicon."""
+    import token_lexicon
+
+    folder = tmp_path_factory.mktemp("line")
+    model = line.sft(tokenizer, sentences, folder / "sft")
+    line.evaluate(model, sentences, folder / "evaluation")
+    token_lexicon.main(token_lexicon.LexiconArguments(tokenizer, sentences, str(folder / "lexicon")))
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, cwd=None) -> str:
+    """Output of a recipe, or of a script in a process in which the project is not there."""
+    command = [str(RECIPES / arguments[0]), *map(str, arguments[1:])] if script is None else ["-c", script, *arguments]
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=hub.environment(home) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == expected, done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.S)
+
+
+def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run, hub, tmp_path, recordings):
+    listed = launch(hub, tmp_path, "push.py", run, "tester/dry", "--dry_run")
+    assert ("model", "tester/dry") not in hub.repositories and "nothing was pushed" in listed
+    launch(hub, tmp_path, "push.py", run, "tester/model")
+    repository = hub.repositories["model", "tester/model"]
+    assert repository.private and repository.titles[1:] == ["Model, page and results"]
+    files = hub.files("tester/model")
+    sizes = {path: int(size.replace(",", "")) for size, path in re.findall(r"^ *([\d,]+)  (\S+)$", listed, re.M)}
+    del files[".gitattributes"]
+    assert sizes.keys() == files.keys() and sizes["model.safetensors"] == len(files["model.safetensors"])
+    assert {
+        "adapter/adapter_model.safetensors",
+        "lexicon.json",
+        "record.json",
+        "processor_config.json",
+    } <= files.keys()
+    assert {"pipeline_action_recognition.py", "feature_extraction_skeleton.py"} <= files.keys()
+
+    card = ModelCard(files["README.md"].decode())
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    top_1 = round(100 * metrics["top_1"]["estimate"], 2)
+    assert card.data.eval_results[0].metric_value == top_1 and "simulated" in card.data.tags
+    assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "video-classification"
+    for said in (
+        "> **Simulated data.**",
+        f"| {top_1:.1f} |",
+        "performers",
+        "One seed:",
+        "## Limits",
+        "CVPR 2024",
+        "LoRA",
+    ):
+        assert said in card.content, said
+    assert all(f"pictures/{name}" in files for name in re.findall(r"\(pictures/([^)]+)\)", card.content))
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/simulated-xsub.yaml"]))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("tester/simulated-xsub", "top_1", top_1)
+    assert "S001" not in files["lexicon.json"].decode(), "names of recordings stay here"
+
+    # The code on the page, as it stands there, where the project is not.
+    shutil.copy(next(recordings.glob("*.skeleton")), tmp_path / "recording.skeleton")
+    for code in blocks(card.content):
+        said = launch(
+            hub, tmp_path / "reader", script="import sys; sys.modules['action_llm'] = None\n" + code, cwd=tmp_path
+        )
+        assert "hand waving" in said or any(name in said for name in ("cheer up", "hugging", "kicking"))
+
+    # Another push of the same run leaves nothing behind that it does not have.
+    hub.repositories["model", "tester/model"].commit(hub.files("tester/model") | {"old.safetensors": b"x"})
+    launch(hub, tmp_path, "push.py", run, "tester/model")
+    assert "old.safetensors" not in hub.files("tester/model")
+
+
+def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer):
+    for model, name in ((run, "tester/weights"), (Path(tokenizer).parent, "tester/tokens")):
+        launch(hub, tmp_path, "push.py", model, name, "--code_repo", "tester/code")
+        assert not [path for path in hub.files(name) if path.endswith(".py")]
+    assert (
+        "tester/code--modeling_action_llm.ActionLLMForClassification"
+        in hub.files("tester/weights")["config.json"].decode()
+    )
+    assert {"modeling_action_llm.py", "modeling_action_vqvae.py"} <= hub.files("tester/code").keys()
+    page = ModelCard(hub.files("tester/tokens")["README.md"].decode())
+    assert "LLM-AR: action model on simulated-xsub" in page.content and "codes used" in page.content
+    script = """
+import sys
+sys.modules["action_llm"] = None
+from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, pipeline
+AutoModel.from_pretrained("tester/tokens", trust_remote_code=True)
+AutoFeatureExtractor.from_pretrained("tester/tokens", trust_remote_code=True)
+AutoProcessor.from_pretrained("tester/weights", trust_remote_code=True)
+print(type(pipeline("action-recognition", model="tester/weights", trust_remote_code=True, device="cpu")).__name__)
+"""
+    assert "ActionRecognitionPipeline" in launch(hub, tmp_path, script=script)
+
+
+def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_path):
+    record = json.loads((copy / "evaluation" / "record.json").read_text())
+    other = json.loads(json.dumps(record))
+    other["model"]["seed"], other["metrics"]["top_1"]["estimate"] = 7, 1.0
+    folder = tmp_path / "seed7"
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps(other))
+    both = [str(folder), str(copy / "evaluation")]
+    files, _ = push.repository_files(copy, "me/x", evaluations=both)
+    page = files["README.md"].decode()
+    own = 100 * record["metrics"]["top_1"]["estimate"]
+    assert f"Over 2 seeds: top-1 accuracy {(own + 100) / 2:.1f} ({own:.1f}–100.0)" in page
+    assert page.index(f"| {own:.1f} |") < page.index("| 100.0 |"), "that of these weights comes first"
+    assert f"mean of 2 seeds, {own:.1f} to 100.0" in files[".eval_results/simulated-xsub.yaml"].decode()
+
+    with pytest.raises(push.PushError, match="none of the evaluations is of the model"):
+        push.repository_files(copy, "me/x", evaluations=[str(folder)])
+    other["model"]["settings"]["lora_r"] = 64
+    (folder / "record.json").write_text(json.dumps(other))
+    with pytest.raises(push.PushError, match="evaluates a model of another line, or with other settings"):
+        push.repository_files(copy, "me/x", evaluations=both)
+
+
+def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
+    model = copy / "sft" / "model"
+    for name in ("S001C001P001R001A023.skeleton", "notes.txt", "clips/one.mp4", "weights.bin", "rows.json"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("{}")
+        with pytest.raises(push.PushError, match=re.escape(name) + " is no part of a model"):
+            push.repository_files(copy, "me/x")
+        (model / name).unlink()
+    config = json.loads((model / "generation_config.json").read_text())
+    for said, message in (
+        (os.path.expanduser("~/secret"), "names a folder of this machine"),
+        ("hf_" + "a" * 30, "access token"),
+    ):
+        (model / "generation_config.json").write_text(json.dumps(config | {"note": said}))
+        with pytest.raises(push.PushError, match=message):
+            push.repository_files(copy, "me/x")
+    (model / "generation_config.json").write_text(json.dumps(config))
+    (model / "record.json").unlink()
+    with pytest.raises(SystemExit):
+        push.main([str(copy), "me/x", "--dry_run"])
+    assert "has no record.json: a page is written from the record of a finished run" in capsys.readouterr().err
+    with pytest.raises(model_page.PageError, match=r"stage is 'encode_actions'"):
+        (model / "record.json").write_text('{"stage": "encode_actions"}')
+        push.repository_files(copy, "me/x")
+    for arguments, message in (
+        ([tmp_path / "no", "me/x"], "there is no folder"),
+        ([tmp_path, "me/x"], "holds no model"),
+        ([copy, "x"], "OWNER/NAME"),
+    ):
+        with pytest.raises(SystemExit):
+            push.main(list(map(str, arguments)))
+        assert message in capsys.readouterr().err
+
+
+def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
+    launch(hub, tmp_path, "push.py", run, "tester/public", "--public")
+    assert not hub.repositories["model", "tester/public"].private
+    said = launch(hub, tmp_path, "push.py", run, "tester/public", expected=2)
+    assert "tester/public is public: make it private, name another, or say --public." in said
+    nobody = launch(hub, tmp_path / "nobody", "push.py", run, "tester/x", "--dry_run")
+    assert "nothing was pushed" in nobody, "to look needs no login"
+
+
+def test_a_whole_life(hub, tmp_path, monkeypatch):
+    """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
+    import quickstart
+
+    monkeypatch.setattr(quickstart, "ACTIONS", (6, 50))
+    monkeypatch.setattr(quickstart, "PASSAGES", 60)
+    monkeypatch.setattr(quickstart, "ENCODINGS", 2)
+    for name, settings in (
+        ("TOKENIZER", {"hidden_width": 8, "codebook_size": 16}),
+        ("TOKENIZER_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 4, "lr_drop_step": 2}),
+        ("LORA", {"lora_r": 2}),
+        ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
+    ):
+        monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})
+    folder = tmp_path / "quickstart"
+    summary = quickstart.main(quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1))
+    launch(hub, tmp_path / "home", "push.py", folder, f"{USER}/life")
+    assert {"lexicon.json", ".eval_results/simulated-xsub.yaml"} <= hub.files(f"{USER}/life").keys()
+    recording = real_recording() or next((folder / "simulated_recordings").glob("*.skeleton"))
+    script = """
+import sys
+sys.modules["action_llm"] = None
+from transformers import AutoModel, AutoProcessor
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+outputs = model(**processor(sys.argv[2]))
+reason = model.explain(processor, sys.argv[2])
+print(model.config.id2label[int(outputs.logits.argmax())] == reason.label, reason.text)
+"""
+    said = launch(hub, tmp_path / "fresh", f"{USER}/life", str(recording), script=script)
+    assert "True " in said and "with a probability of" in said
+    launch(
+        hub, tmp_path / "fresh", "evaluate_classifier.py", "--model", f"{USER}/life",
+        "--sentences", folder / "cross-subject" / "sentences", "--output_dir", tmp_path / "again",
+    )  # fmt: skip
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert again["top_1"] == summary["cross-subject"]["top_1"]
+    assert again["negative_log_likelihood"] == summary["cross-subject"]["negative_log_likelihood"]
+
+
+def real_recording() -> Path | None:
+    """A real `.skeleton` file, where there is one."""
+    data = Path(os.environ.get("ACTION_LLM_TEST_DATA", RECIPES.parents[1] / "shared" / "data"))
+    return next(iter(sorted(data.rglob("S0*.skeleton"))), None) if data.is_dir() else None
