@@ -1,0 +1,204 @@
+"""
+A recogniser as a plain causal language model, which serving engines load with no code of this project.
+
+```bash
+python recipes/export.py --model runs/ntu60/sft/model --output_dir runs/ntu60/served
+```
+
+The adapter is merged, the vocabulary grows by the action words, the head has a matrix of its own, and a chat template makes the
+prompt of a sentence: `[{"role": "user", "content": "<act_3><act_17>"}]`. Logits of text are those of the recogniser. Action
+words are never the answer: they are in `suppress_tokens` of the generation config, and their rows of the head are zero. What
+becomes a sentence of a recording is said by the action model, which stays where it is.
+
+Prompts in layers (P-Tuning v2) and continuous latents have no place in a plain model: that is an error.
+"""
+
+import copy
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ExportArguments:
+    """Which recogniser, and where to."""
+
+    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    output_dir: str = field(metadata={"help": "folder for the plain model and its tokenizer"})
+    dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
+
+
+class ExportError(ValueError):
+    """The recogniser is more than a plain causal language model can be; the message says by what."""
+
+
+def main(arguments: ExportArguments):
+    """Writes the plain model; returns it."""
+    from data_arguments import check_model_folder
+    from evaluate_classifier import read_record
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm_datasets.atomic_files import write_atomically
+
+    check_model_folder(arguments.model)
+    record = read_record(arguments.model)
+    model = ActionLLMForClassification.from_pretrained(
+        arguments.model, dtype=arguments.dtype or record.get("dtype", "auto")
+    )
+    processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    plain = to_causal_lm(model, len(processor.tokenizer))
+    plain.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    tokenizer = processor.tokenizer
+    tokenizer.chat_template = chat_template(processor)
+    folder = Path(arguments.output_dir)
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_atomically(folder / "README.md", page(record, processor, plain))
+    logger.info("A plain %s of %d words is in %s", plain.config.model_type, plain.config.vocab_size, folder)
+    return plain
+
+
+def to_causal_lm(model, vocab_size: int):
+    """
+    The language model of a recogniser with the action words in its own table.
+
+    Args:
+        model ([`ActionLLMForClassification`]): its LoRA is merged, in place.
+        vocab_size (`int`): length of the processor's tokenizer: text, action words, placeholder, soft prompts.
+
+    Raises:
+        ExportError: it has prompts in layers, reads latents, is quantised, has an adapter other than LoRA, or a language model
+            without a class of its own.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = model.config
+    text_config = copy.deepcopy(config.text_config)
+    if config.prefix_length:
+        raise ExportError(
+            f"this model has {config.prefix_length} prompts in its layers (P-Tuning v2): keys and values that no plain "
+            "model has a place for. Train with --method lora or prompt to export it."
+        )
+    if config.injection_layer is not None:
+        raise ExportError("this model reads continuous latents (injection_layer): a plain model reads words alone.")
+    if getattr(model, "is_quantized", False):
+        raise ExportError("a quantised language model is not merged into: load it unquantised to export it.")
+    if type(text_config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ExportError(
+            f"the text side of this model, {text_config.model_type}, has no causal language model of its own."
+        )
+    merge_adapter(model)
+    base, offset = model.base_model, config.action_token_offset
+    text_table, head = base.language_model.get_input_embeddings().weight, model.lm_head
+    rows = max(vocab_size, len(text_table))
+    with torch.no_grad():
+        # Not through the lookup: a family that scales its table scales these rows, too, when it reads them.
+        embedding = base.action_embedding
+        parts = [embedding.weight, embedding.weight.new_zeros(1, embedding.weight.shape[1])]
+        words = torch.cat(parts + ([] if embedding.soft_prompts is None else [embedding.soft_prompts]))
+        table = text_table.new_zeros(rows, text_table.shape[1])
+        table[:offset], table[offset : offset + len(words)] = text_table[:offset], words.to(text_table.dtype)
+        text_head = head.weight.new_zeros(rows, head.weight.shape[1])
+        text_head[:offset] = head.weight[:offset]
+    text_config.vocab_size, text_config.tie_word_embeddings = rows, False
+    text_config.dtype = text_table.dtype
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(text_config)
+    names = {module: name for name, module in plain.named_modules()}
+    inner = plain.base_model_prefix
+    state = {f"{inner}.{name}": value for name, value in base.language_model.state_dict().items()}
+    state[f"{names[plain.get_input_embeddings()]}.weight"] = table
+    state[f"{names[plain.get_output_embeddings()]}.weight"] = text_head
+    if getattr(head, "bias", None) is not None:
+        bias = head.bias.new_full((rows,), torch.finfo(head.bias.dtype).min)
+        bias[:offset] = head.bias.detach()[:offset]
+        state[f"{names[plain.get_output_embeddings()]}.bias"] = bias
+    plain.load_state_dict(state, strict=True, assign=True)
+    plain.generation_config = copy.deepcopy(model.generation_config)
+    plain.generation_config.suppress_tokens = list(range(offset, rows))
+    return plain
+
+
+def merge_adapter(model) -> None:
+    """Adds what LoRA learned to the weights of the language model, and takes the adapter away.
+
+    Raises:
+        ExportError: the adapter is no LoRA.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            setattr(model.get_submodule(parent), last, module.get_base_layer())
+        elif isinstance(module, BaseTunerLayer):
+            raise ExportError(
+                f"the adapter at {name} is a {type(module).__name__}, which is not merged: only LoRA is."
+            )
+        elif isinstance(module, ModulesToSaveWrapper):
+            setattr(model.get_submodule(parent), last, module.modules_to_save[module.active_adapters[0]])
+
+
+def chat_template(processor) -> str:
+    """Jinja that makes the prompt of a sentence, and the answer after it."""
+    before, after = processor.prompt([(0, 1) if processor.run_lengths else 0]).split(
+        "<act_0>" + " 1" * processor.run_lengths
+    )
+    ids = processor.encode_prompt_and_label(processor.prompt([(0, 1) if processor.run_lengths else 0]))[0]
+    begins = "{{ bos_token }}" if ids[0] == processor.tokenizer.bos_token_id else ""
+    return (
+        "{% for message in messages %}"
+        f"{{% if message['role'] == 'user' %}}{begins}{{{{ {json.dumps(before)} + message['content'] + {json.dumps(after)} }}}}"
+        "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}{% endif %}"
+        "{% endfor %}"
+    )
+
+
+def page(record: dict, processor, plain) -> str:
+    """The front page of the folder."""
+    sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
+    dataset = (record.get("sentences") or {}).get("dataset", "recordings that its record does not name")
+    first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- action-recognition
+---
+
+# An action recogniser as a plain language model
+
+Exported from a recogniser that was trained on `{dataset}`: adapter merged, action words in the vocabulary. It reads a sentence
+of action tokens and says which action it was. The classes: {", ".join(processor.class_names)}.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+messages = [{{"role": "user", "content": "{sentence}"}}]
+inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+answer = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+
+Ids {first} to {last} are action words. `generate` never writes them (`suppress_tokens`); an engine that does not read the
+generation config needs them as banned words. What it writes greedily is one class name, or none: the exact probability of every
+class is given by the recogniser that this was exported from, which also makes sentences of recordings.
+"""
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((ExportArguments,), allow_abbrev=False).parse_args_and_config())
