@@ -88,6 +88,8 @@ class ActionVQVAEConfig(PreTrainedConfig):
             Train the scale, from `latent_scale` on. It is moved by what depends on distances: the Zipf and context losses.
         quantize (`bool`, defaults to `True`):
             `False`: no codebook, the decoder reads the latents (LLM-AR, Table 5).
+        decodes (`bool`, defaults to `True`):
+            `False`: encoder and codebook alone. They are all that a recogniser needs, and at LLaMA-13B's width half of it.
         codebook_training (`"gradient"` or `"ema"`, defaults to `"gradient"`):
             Codes follow their latents by the embedding loss (LLM-AR, Eq. 11), or by moving averages, in which case the
             embedding loss is reported but not trained on.
@@ -142,6 +144,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
     latent_scale: float | int = 1.0
     learn_latent_scale: bool = False
     quantize: bool = True
+    decodes: bool = True
     codebook_training: Literal["gradient", "ema"] = "gradient"
     kmeans_init: bool = False
     ema_decay: float | int = 0.99

@@ -133,7 +133,9 @@ def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) ->
     if any(isinstance(one, RevisionNotFoundError) for one in causes):
         return f"{name_or_path} has no commit {revision} any more: pass another, or ask who pushed the model."
     if any(isinstance(one, RepositoryNotFoundError) for one in causes):
-        return f"there is no repository {name_or_path}, or it is private: log in with `hf auth login`, or set HF_TOKEN."
+        return (
+            f"there is no repository {name_or_path}, or it is private: log in with `hf auth login`, or set HF_TOKEN."
+        )
     if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in causes):
         return f"the Hub cannot be reached, and {name_or_path} is not in the cache."
     return str(causes[0])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -216,11 +217,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
     # `forward` returns means, so Trainer itself must divide by the number of accumulation steps.
     accepts_loss_kwargs = False
+    # Of a model that decodes, one that does not takes the rest.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\."]
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
-        self.decoder = ActionVQVAEDecoder(config)
+        self.decoder = ActionVQVAEDecoder(config) if config.decodes else None
         self.latent_scale = LatentScale(config)
         if config.quantize:
             settings = {
@@ -422,6 +425,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
     def _decode(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
         """Features (batch_size, num_frames, num_channels), 0 where padded, of unscaled hidden states."""
+        if self.decoder is None:
+            raise ValueError("this action model has no decoder (`decodes=False`): load the one that it was made from.")
         masks = [None] * (self.config.num_downsamplings + 1)
         if token_mask is not None:
             masks[0] = token_mask[:, None].to(self.dtype)

@@ -348,13 +348,18 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
 
 
 def weights_fingerprint(model) -> str:
-    """A number that tells the weights of one action model from those of another, on every device."""
+    """A number that tells the weights of one action model from those of another, on every device.
+
+    A decoder has no part in it: it writes no sentence, and a recogniser has none.
+    """
     import hashlib
 
     import torch
 
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
+        if name.startswith("decoder."):
+            continue
         digest.update(name.encode())
         # Of every dtype, those that NumPy does not have as well.
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -146,7 +146,10 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
     text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
-    action_model = AutoModel.from_pretrained(arguments.tokenizer)
+    config = AutoConfig.from_pretrained(arguments.tokenizer)
+    if hasattr(config, "decodes"):
+        config.decodes = False
+    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config)
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
@@ -471,6 +474,11 @@ def save_trained(trainer, folder: Path):
         prefix = "base_model.model."
         state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
         classifier = model.get_base_model().as_classifier()
+        # Trained in float32, what it adds to weights of 16 bits has as many where it is used. Checkpoints keep all.
+        if classifier.dtype.itemsize == 2:
+            state_dict = {
+                key: value.to(classifier.dtype) if ".lora_" in key else value for key, value in state_dict.items()
+            }
         classifier.peft_config = model.peft_config
         classifier._hf_peft_config_loaded = True
     else:

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import HubServer
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig
+
+import action_llm
+from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionVQVAEConfig
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -180,6 +186,30 @@ def test_a_repository_holds_no_pickle_no_path_no_token_and_not_the_referenced_ll
     whole = len(hub.files("tester/skeletons")["model.safetensors"])
     assert len(files["model.safetensors"]) < whole - len(hub.files("tester/base")["model.safetensors"]) + 4096
     assert json.loads(files["config.json"])["llm_name_or_path"] == "tester/base"
+
+
+def test_at_the_sizes_of_the_paper_a_repository_without_its_llm_is_below_200_megabytes():
+    """LLaMA-13B, 512 words as wide as its own, LoRA of rank 64 on q and v (LLM-AR, section 4.2), on the meta device."""
+    llama = LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40)
+    config = ActionLLMConfig(
+        text_config=llama,
+        action_config=ActionVQVAEConfig(codebook_dim=5120, decodes=False),
+        llm_name_or_path="llama",
+        action_token_offset=32000,
+    )
+    with torch.device("meta"):
+        model = ActionLLMForClassification(config)
+        model = get_peft_model(model, LoraConfig(r=64, target_modules=r".*language_model.*\.(q_proj|v_proj)"))
+    assert sum(p.numel() for name, p in model.named_parameters() if "language_model" in name) > 13e9 - 32000 * 5120
+    own, lora = 0, 0
+    for name, value in model.get_base_model().state_dict().items():
+        if ".lora_" in name:
+            lora += 2 * value.numel()  # saved as the language model is, in 16 bits
+        elif not model.get_base_model()._is_llm_key(name):
+            own += value.nbytes
+    assert round(lora / 1e6) == 105
+    code = sum(path.stat().st_size for path in Path(action_llm.__file__).parent.glob("*.py"))
+    assert own + lora + code < 200e6, f"{own / 1e6:.0f} + {lora / 1e6:.0f} MB"
 
 
 def test_what_goes_wrong_is_told_clearly(hub, home, pushed):

@@ -18,7 +18,7 @@ from tiny_models import (
     tiny_processor,
     tiny_tokenizer,
 )
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionLLMForConditionalGeneration
 from action_llm.modeling_action_llm import check_context_length, decoder_layers
@@ -315,3 +315,23 @@ def test_loads_as_remote_code_in_a_process_without_the_project(adapter, processo
     assert label == CLASS_NAMES[int(expected[0].argmax())]
     assert name == "ActionLLMForClassification"
     assert [float.fromhex(x) for x in logits] == expected[0].tolist(), "not equal to the bit"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("referenced", [False, True])
+def test_the_language_model_is_loaded_in_few_bits_where_the_library_is(bits, referenced, processor, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    llm = tiny_llm("llama-gqa-tied")
+    llm.save_pretrained(tmp_path / "llm")
+    model = compose(llm=llm, llm_name_or_path=str(tmp_path / "llm") if referenced else None)
+    model.save_pretrained(tmp_path / "model")
+    few = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    loaded = ActionLLMForClassification.from_pretrained(tmp_path / "model", quantization_config=few)
+    kinds = {type(m).__name__ for n, m in loaded.named_modules() if n.endswith("q_proj")}
+    assert kinds == {"Linear8bitLt" if bits == 8 else "Linear4bit"} and loaded.is_quantized
+    own = [p.dtype for n, p in loaded.named_parameters() if "action_model" in n or "action_embedding" in n]
+    assert set(own) == {torch.float32}, "only the language model is in few bits"
+    inputs = processor(recordings=recordings(1))
+    with torch.no_grad():
+        few, whole = loaded(**inputs).probabilities, model(**inputs).probabilities
+    assert few.argmax() == whole.argmax() and (few - whole).abs().max() < 0.2

@@ -630,6 +630,20 @@ def test_stored_checkpoint_gives_the_stored_outputs():
         )
 
 
+def test_without_its_decoder_it_writes_the_same_and_reads_nothing_back(tmp_path):
+    whole = tiny_model()
+    whole.save_pretrained(tmp_path)
+    config = tiny_config(decodes=False)
+    half = ActionVQVAEModel.from_pretrained(tmp_path, config=config)
+    assert not [name for name, _ in half.named_parameters() if name.startswith("decoder")]
+    with torch.no_grad():
+        sentence = half.encode(waves(2, 16))
+        assert torch.equal(sentence.action_ids, whole.encode(waves(2, 16)).action_ids)
+    for use in (lambda: half.decode(sentence.action_ids), lambda: half(waves(2, 16))):
+        with pytest.raises(ValueError, match="no decoder"):
+            use()
+
+
 # --- real recordings
 
 
