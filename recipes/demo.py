@@ -1,0 +1,267 @@
+"""
+A page to try a recogniser: drop a recording, see what it saw, what it decided, and why.
+
+```bash
+python recipes/demo.py --model runs/quickstart/model --examples runs/quickstart/simulated_recordings/S003C001P003R001A0*.skeleton
+python recipes/demo.py --model me/llm-ar-simulated --examples walk.skeleton --push_to_space me/llm-ar-demo
+```
+
+Skeletons move, and can be turned; of videos, frames are shown, whatever their format. Tokens lie under the recording in time, and
+a click on one shows its entry in the lexicon. `--push_to_space` makes a Space of it, private unless `--public`; examples go along
+only if they are simulated.
+
+Needs the extra `demo`: `pip install -e '.[demo]'`. A Space is this file, the player, and the package `action_llm`.
+"""
+
+import base64
+import html
+import io
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).resolve().parent
+PLAYER = HERE / "demo_player.html"
+MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
+PLAYER_HEIGHT = 560
+VIDEOS = [".mp4", ".avi", ".mkv", ".webm", ".mov"]
+
+
+@dataclass
+class DemoArguments:
+    """Which recogniser, and where the page is."""
+
+    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    examples: list[str] = field(default_factory=list, metadata={"help": "recordings to pick from"})
+    port: int = field(default=7860, metadata={"help": "port on this machine"})
+    push_to_space: str | None = field(default=None, metadata={"help": "Space to make, in place of a page here"})
+    public: bool = field(default=False, metadata={"help": "a public Space"})
+
+
+def main(arguments: DemoArguments):
+    for path in arguments.examples:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"--examples: there is no file {path}.")
+    if arguments.push_to_space is not None:
+        address = push_space(arguments.model, arguments.examples, arguments.push_to_space, public=arguments.public)
+        logger.info("The Space is at %s", address)
+        return
+    build(arguments.model, arguments.examples).launch(server_port=arguments.port)
+
+
+def build(model: str, examples: list[str] = ()):
+    """The page, as `gradio.Blocks`.
+
+    Args:
+        model: folder or repository of a recogniser.
+        examples: paths of recordings to pick from.
+    """
+    import gradio as gr
+    from transformers import pipeline
+
+    import action_llm  # noqa: F401  (makes its classes known: no code of the repository is run)
+    from action_llm.recording_files import RECORDING_SUFFIXES
+
+    recognise = pipeline("action-recognition", model=model)
+    extractor = recognise.processor.feature_extractor
+    reads_skeletons = hasattr(extractor, "skeleton_layout")
+    names = recognise.processor.class_names
+
+    def answer(path: str | None, others: str):
+        if path is None:
+            raise gr.Error("Drop a recording, or pick an example.")
+        labels = [line.strip() for line in (others or "").splitlines() if line.strip()] or None
+        try:
+            found = recognise(
+                path, top_k=len(labels or names), candidate_labels=labels, explain=True, return_tokens=True
+            )
+            shown = player(path, extractor, found[0]["tokens"], recognise.lexicon)
+        except (ValueError, OSError) as error:
+            # What is wrong with a file is said; where it lies on the server is not.
+            raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
+        scores = {one["label"]: one["score"] for one in found}
+        reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
+        return shown, scores, html.escape(reason)
+
+    with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# Which action is it?\nA recording becomes a sentence of action tokens, and a language model reads it. "
+            f"This one knows {len(names)} classes and nothing else."
+        )
+        with gr.Row():
+            with gr.Column(scale=2):
+                recording = gr.File(
+                    label="A recording of a skeleton" if reads_skeletons else "A video",
+                    file_types=list(RECORDING_SUFFIXES) if reads_skeletons else VIDEOS,
+                    type="filepath",
+                    elem_id="recording",
+                )
+                others = gr.Textbox(
+                    label="Other classes to choose from, one a line",
+                    lines=3,
+                    placeholder="\n".join(names[:3]),
+                    elem_id="others",
+                )
+                button = gr.Button("Which action is it?", variant="primary", elem_id="ask")
+                if examples:
+                    gr.Examples([[path] for path in examples], [recording], label="Examples", elem_id="examples")
+                scores = gr.Label(label="Probabilities", num_top_classes=5, elem_id="scores")
+            with gr.Column(scale=3):
+                shown = gr.HTML(elem_id="player")
+                reason = gr.Markdown(label="Why", elem_id="reason")
+        gr.on(
+            [button.click, recording.change, others.submit],
+            lambda path, labels: answer(path, labels) if path else (None, None, None),
+            [recording, others],
+            [shown, scores, reason],
+            api_name="recognise",
+        )
+    return page
+
+
+def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
+    """A recording with its sentence, as a frame of a page.
+
+    Args:
+        path: the recording.
+        extractor: the feature extractor that read it.
+        tokens: as the pipeline returns them.
+        lexicon: entries of all tokens, or `None`.
+    """
+    data = bodies(path, extractor) if hasattr(extractor, "skeleton_layout") else pictures(path)
+    used = {token["id"] for token in tokens}
+    entries = {} if lexicon is None else {token: lexicon[token].to_dict() for token in used}
+    data |= {"tokens": tokens, "lexicon": entries}
+    # A name must not end the element that it stands in.
+    text = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+    page = PLAYER.read_text(encoding="utf-8").replace("/*DATA*/", text)
+    return (
+        f'<iframe title="recording and tokens" sandbox="allow-scripts" srcdoc="{html.escape(page, quote=True)}" '
+        f'style="width: 100%; height: {PLAYER_HEIGHT}px; border: 0"></iframe>'
+    )
+
+
+def bodies(path: str, extractor) -> dict:
+    """Joints of all bodies, at most `MAX_FRAMES` frames of them, with what draws them."""
+    from action_llm.recording_files import read_recording
+    from action_llm.skeleton_layouts import get_layout
+
+    recording = read_recording(path, layout=extractor.skeleton_layout, fps=extractor.fps or 30.0)
+    layout = get_layout(recording.layout)
+    chosen = (
+        np.linspace(0, len(recording.keypoints) - 1, min(len(recording.keypoints), MAX_FRAMES)).round().astype(int)
+    )
+    joints = np.zeros((len(chosen), *recording.keypoints.shape[1:3], 3))
+    joints[..., : recording.keypoints.shape[3]] = recording.keypoints[chosen]
+    there = recording.present[chosen] & np.isfinite(joints).all((-1, -2)) & joints.any((-1, -2))
+    if not there.any():
+        raise ValueError(f"{os.path.basename(path)}: no frame shows a whole body.")
+    frames = [
+        [np.round(body, 3).tolist() if seen else None for body, seen in zip(frame, present, strict=True)]
+        for frame, present in zip(joints, there, strict=True)
+    ]
+    # What a single frame that went astray says is not where people are.
+    low, high = np.percentile(joints[there].reshape(-1, 3), (0.5, 99.5), axis=0)
+    return {
+        "seconds": len(recording.keypoints) / recording.fps,
+        "frames": frames,
+        "bones": [[child, parent] for child, parent in enumerate(layout.parents) if parent >= 0],
+        "up": layout.up,
+        "low": low.tolist(),
+        "high": high.tolist(),
+    }
+
+
+def pictures(path: str) -> dict:
+    """At most `MAX_PICTURES` frames of a video as JPEG, evenly spread."""
+    from PIL import Image
+
+    from action_llm.video_files import open_video
+
+    with open_video(path) as video:
+        seconds = video.info.seconds
+        count = max(1, min(MAX_PICTURES, round(10 * seconds), video.info.num_frames))
+        height, width = video.picture_size()
+        size = (min(PICTURE_HEIGHT, height), max(1, round(width * min(PICTURE_HEIGHT, height) / height)))
+        frames = video.frames_at((np.arange(count) + 0.5) * (seconds / count), size)
+    sources = []
+    for frame in frames:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "JPEG", quality=80)
+        sources.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
+    return {"seconds": seconds, "pictures": sources}
+
+
+APP = """from demo import build
+
+build({model!r}, {examples!r}).launch()
+"""
+SPACE = """---
+title: Action recognition
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+models:
+- {model}
+---
+
+Drop a recording and see what the recogniser `{model}` saw, what it decided, and why.{simulated}
+"""
+
+
+def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
+    """What a Space holds: path in it → content.
+
+    Raises:
+        ValueError: the model is a folder of this machine, or an example is not simulated.
+    """
+    from importlib.metadata import requires, version
+
+    import action_llm
+    from action_llm_datasets.building import SIMULATION_RECORD
+
+    if Path(model).exists() or model.count("/") != 1:
+        raise ValueError(f"--model {model}: a Space needs a model that is on the Hub (push.py).")
+    for path in examples:
+        if not Path(path).with_name(SIMULATION_RECORD).is_file():
+            raise ValueError(f"{path} is not known to be simulated: recordings of people are not pushed.")
+    needed = ("torch", "transformers", "peft", "huggingface_hub", "safetensors", "av", "numpy", "pillow", "pyarrow")
+    lines = [one for one in requires("action-llm") if ";" not in one and one.startswith(needed)]
+    files = {
+        "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
+        "demo.py": Path(__file__).read_bytes(),
+        PLAYER.name: PLAYER.read_bytes(),
+        "requirements.txt": ("\n".join(sorted(lines)) + "\n").encode(),
+        "README.md": SPACE.format(
+            model=model, gradio=version("gradio"), simulated=" The examples are simulated." if examples else ""
+        ).encode(),
+    }
+    for path in sorted(Path(action_llm.__file__).parent.glob("*.py")):
+        files[f"action_llm/{path.name}"] = path.read_bytes()
+    return files | {f"examples/{Path(path).name}": Path(path).read_bytes() for path in examples}
+
+
+def push_space(model: str, examples: list[str], space: str, *, public: bool) -> str:
+    """Makes the Space hold these files, in one commit; returns its address."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = space_files(model, examples)
+    api = HfApi()
+    address = api.create_repo(space, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True)
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    api.create_commit(space, operations, commit_message=f"A page to try {model}", repo_type="space")
+    return str(address)
+
+
+if __name__ == "__main__":
+    from trl import TrlParser
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(*TrlParser((DemoArguments,), allow_abbrev=False).parse_args_and_config())
