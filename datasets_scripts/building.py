@@ -276,7 +276,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         readers = (skeleton_bodies, skeleton_files, skeleton_layouts)
         code = dict.fromkeys([*(module.__file__ for module in readers), *map(inspect.getfile, classes)])
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
-        kwargs.setdefault("hash", fingerprint(self.source_files(data_dir, kwargs.get("skeletons", "")), read_with))
+        if "hash" not in kwargs:
+            kwargs["hash"] = fingerprint(self.source_files(data_dir, kwargs.get("skeletons", "")), read_with)
         super().__init__(data_dir=os.fspath(data_dir), **kwargs)
 
     # -------------------------------------------------------------------------- what a data set has to say

@@ -2,13 +2,14 @@
 A page to try a recogniser: drop a recording, see what it saw, what it decided, and why.
 
 ```bash
-python recipes/demo.py --model runs/quickstart/model --examples runs/quickstart/simulated_recordings/S003C001P003R001A0*.skeleton
+python recipes/demo.py --model runs/quickstart/model \\
+    --examples runs/quickstart/simulated_recordings/S003C001P003R001A0*.skeleton
 python recipes/demo.py --model me/llm-ar-simulated --examples walk.skeleton --push_to_space me/llm-ar-demo
 ```
 
-Skeletons move, and can be turned; of videos, frames are shown, whatever their format. Tokens lie under the recording in time, and
-a click on one shows its entry in the lexicon. `--push_to_space` makes a Space of it, private unless `--public`; examples go along
-only if they are simulated.
+Skeletons move, and can be turned; of videos, frames are shown, whatever their format. Tokens lie under the recording in time,
+and a click on one shows its entry in the lexicon. `--push_to_space` makes a Space of it, private unless `--public`; examples go
+along only if they are simulated.
 
 Needs the extra `demo`: `pip install -e '.[demo]'`. A Space is this file, the player, and the package `action_llm`.
 """
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 PLAYER = HERE / "demo_player.html"
 MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
-PLAYER_HEIGHT = 560
+PLAYER_HEIGHT = 540
 VIDEOS = [".mp4", ".avi", ".mkv", ".webm", ".mov"]
 
 
@@ -66,10 +67,15 @@ def build(model: str, examples: list[str] = ()):
     import gradio as gr
     from transformers import pipeline
 
-    import action_llm  # noqa: F401  (makes its classes known: no code of the repository is run)
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.recording_files import RECORDING_SUFFIXES
 
-    recognise = pipeline("action-recognition", model=model)
+    # By the package's own classes: no code of the repository is run.
+    recognise = pipeline(
+        "action-recognition",
+        model=ActionLLMForClassification.from_pretrained(model),
+        processor=ActionLLMProcessor.from_pretrained(model),
+    )
     extractor = recognise.processor.feature_extractor
     reads_skeletons = hasattr(extractor, "skeleton_layout")
     names = recognise.processor.class_names
@@ -88,7 +94,7 @@ def build(model: str, examples: list[str] = ()):
             raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
         scores = {one["label"]: one["score"] for one in found}
         reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
-        return shown, scores, html.escape(reason)
+        return shown, scores, f"**Why.** {html.escape(reason)}"
 
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
@@ -140,7 +146,7 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
     entries = {} if lexicon is None else {token: lexicon[token].to_dict() for token in used}
     data |= {"tokens": tokens, "lexicon": entries}
     # A name must not end the element that it stands in.
-    text = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     page = PLAYER.read_text(encoding="utf-8").replace("/*DATA*/", text)
     return (
         f'<iframe title="recording and tokens" sandbox="allow-scripts" srcdoc="{html.escape(page, quote=True)}" '

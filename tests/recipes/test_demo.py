@@ -1,0 +1,198 @@
+"""The page to try a recogniser: in a real browser, by its interface, and as a Space."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import demo
+import numpy as np
+import pytest
+from hub_server import HubServer
+from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llava, tiny_llm, tiny_processor, tiny_tokenizer, tiny_vtem
+from tiny_videos import tiny_video
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm.token_lexicon import TokenEntry
+
+gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
+
+
+@pytest.fixture(scope="module")
+def reads_skeletons(tmp_path_factory):
+    """Folder of a recogniser of skeletons with a lexicon."""
+    folder = tmp_path_factory.mktemp("skeletons")
+    processor = tiny_processor()
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(),
+        class_names=CLASS_NAMES,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    entries = [
+        TokenEntry(code, code, 0.5, [(CLASS_NAMES[0], 2.5)], description=f"looks like {code}") for code in range(16)
+    ]
+    (folder / "lexicon.json").write_text(json.dumps([entry.to_dict() for entry in entries]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reads_videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
+    processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
+    model = ActionLLMForClassification.from_llm(
+        tiny_llava(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_vtem(),
+        class_names=CLASS_NAMES,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def walk(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = generator.normal(size=(45, 25, 3)).cumsum(0) * 0.05 + generator.normal(size=(25, 3))
+    np.save(tmp_path / "walk.npy", frames.astype(np.float32))
+    return tmp_path / "walk.npy"
+
+
+def data_of(shown: str) -> dict:
+    import html
+
+    page = html.unescape(re.search(r'srcdoc="(.*?)"', shown, re.S)[1])
+    return json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])
+
+
+def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skeletons, walk):
+    page = demo.build(str(reads_skeletons))
+    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    shown, scores, reason = answer(str(walk), "")
+    data = data_of(shown)
+    assert data["seconds"] == 1.5 and len(data["frames"]) == 45 and len(data["bones"]) == 24
+    joints = np.load(walk)
+    np.testing.assert_allclose(data["frames"][7][0], joints[7], atol=1e-3)
+    assert (
+        data["tokens"][-1]["end"] == pytest.approx(1.6, abs=0.11)
+        and data["lexicon"][str(data["tokens"][0]["id"])]["description"]
+    )
+    assert sum(scores.values()) == pytest.approx(1) and reason.startswith("**Why.**")
+    assert set(answer(str(walk), "falling\n waving \n")[1]) == {"falling", "waving"}
+    assert answer(None, "") == (None, None, None)
+
+
+def test_what_cannot_be_read_is_told_without_a_path(reads_skeletons, tmp_path):
+    page = demo.build(str(reads_skeletons))
+    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    (tmp_path / "broken.skeleton").write_text("two\n")
+    with pytest.raises(gradio.Error, match=r"broken\.skeleton") as error:
+        answer(str(tmp_path / "broken.skeleton"), "")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_frames_of_videos_of_any_format_are_pictures(tmp_path):
+    for container, name in (("mp4", "clip.mp4"), ("avi", "clip.avi"), ("webm", "clip.webm")):
+        (tmp_path / name).write_bytes(tiny_video(30, container=container))
+        data = demo.pictures(str(tmp_path / name))
+        assert data["seconds"] == pytest.approx(1, abs=0.05) and len(data["pictures"]) == 10
+        assert all(one.startswith("data:image/jpeg;base64,") for one in data["pictures"])
+
+
+def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(30))
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for model, recording in ((reads_skeletons, walk), (reads_videos, tmp_path / "clip.mp4")):
+            page = demo.build(str(model), [str(recording)])
+            _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
+            tab, wrong = browser.new_page(), []
+            tab.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            tab.goto(url)
+            tab.get_by_role("button", name=recording.name).click()
+            tab.wait_for_selector("#player iframe", timeout=60_000)
+            frame = next(one for one in tab.frames if one is not tab.main_frame)
+            frame.wait_for_selector("#sentence button")
+            first = frame.evaluate("document.getElementById('stage').toDataURL()")
+            frame.evaluate("now = 0.7; running = false")
+            tab.wait_for_timeout(300)
+            later = frame.evaluate("document.getElementById('stage').toDataURL()")
+            assert first != later and len(later) > 1000, "nothing moves"
+            frame.click("#sentence button:first-child")
+            said = frame.inner_text("#entry")
+            assert "<act_" in said and ("looks like" in said if model is reads_skeletons else "no lexicon" in said)
+            assert "with a probability of" in tab.inner_text("#reason") or "Not sure" in tab.inner_text("#reason")
+            assert any(name in tab.inner_text("#scores") for name in CLASS_NAMES)
+            assert not wrong
+            tab.close()
+            page.close()
+        browser.close()
+
+
+def test_a_space_answers_with_its_own_files_alone(reads_skeletons, walk, tmp_path):
+    simulated = tmp_path / "simulated"
+    simulated.mkdir()
+    shutil.copy(walk, simulated / "walk.npy")
+    (simulated / "simulation.json").write_text("{}")
+    with HubServer() as hub:
+        hub.add("tester/model", reads_skeletons)
+        environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, demo.__file__, "--model", "tester/model", "--examples", str(simulated / "walk.npy"),
+             "--push_to_space", "tester/space"],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        repository = hub.repositories["space", "tester/space"]
+        assert repository.private and len(repository.commits) == 2
+        files = hub.files("tester/space", "space")
+        assert {"app.py", "demo.py", "requirements.txt", "action_llm/__init__.py", "examples/walk.npy"} <= files.keys()
+        assert b"sdk: gradio" in files["README.md"] and b"transformers" in files["requirements.txt"]
+        space = tmp_path / "space"
+        for path, content in files.items():
+            (space / path).parent.mkdir(parents=True, exist_ok=True)
+            (space / path).write_bytes(content)
+        script = """
+import sys
+sys.path.insert(0, ".")
+import demo, gradio
+def launch(page):
+    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    print(sorted(answer("examples/walk.npy", "")[1])[0], sys.modules["action_llm"].__file__)
+gradio.Blocks.launch = launch
+exec(open("app.py").read())
+"""
+        ran = subprocess.run(
+            [sys.executable, "-c", script], cwd=space, env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        assert "drink water" in ran.stdout and str(space) in ran.stdout, ran.stdout
+
+
+def test_recordings_of_people_and_models_of_this_machine_make_no_space(reads_skeletons, walk):
+    with pytest.raises(ValueError, match=r"walk\.npy is not known to be simulated"):
+        demo.space_files("me/model", [str(walk)])
+    with pytest.raises(ValueError, match="needs a model that is on the Hub"):
+        demo.space_files(str(reads_skeletons), [])
+    with pytest.raises(FileNotFoundError, match="no file nowhere"):
+        demo.main(demo.DemoArguments(str(reads_skeletons), examples=["nowhere"]))
+
+
+def test_the_player_cannot_be_broken_by_a_name(reads_skeletons, walk):
+    tokens = [{"token": "<act_1>", "id": 1, "start": 0.0, "end": 1.0}]
+    bad = [TokenEntry(code, 1, 1.0, [("</script><script>alert(1)</script>", 2.0)]) for code in range(2)]
+    extractor = tiny_processor().feature_extractor
+    shown = demo.player(str(walk), extractor, tokens, bad)
+    assert data_of(shown)["lexicon"]["1"]["classes"][0][0].startswith("</script>")
+    assert shown.count("&lt;script") == 2, "of the data, none"
+    assert Path(demo.PLAYER).read_text().count("<script") == 2
