@@ -24,9 +24,9 @@ PAGES = {
     "ntu_rgbd.md": (
         "NTU RGB+D 60 and 120",
         ("ntu60-", "ntu120-"),
-        """Indoor recordings of 60 and 120 actions, 26 of them of two people, by three Kinect v2 at a time: skeletons of 25 joints in
-metres at 30 frames a second, and colour videos of 1920 × 1080. To be asked for at the home page; `--data_dir` is the folder of
-the `.skeleton` files (or `_rgb.avi`), unpacked in any way or still in their archives.
+        """Indoor recordings of 60 and 120 actions, 26 of them of two people, by three Kinect v2 at a time: skeletons of
+25 joints in metres at 30 frames a second, and colour videos of 1920 × 1080. To be asked for at the home page;
+`--data_dir` is the folder of the `.skeleton` files (or `_rgb.avi`), unpacked in any way or still in their archives.
 
 What to look out for:
 
@@ -40,8 +40,9 @@ What to look out for:
     "utd_mhad.md": (
         "UTD-MHAD",
         ("utd-mhad",),
-        """27 actions of eight people before one Kinect v1, four times each: 861 recordings, skeletons of 20 joints in metres, depth and
-colour videos. Free to download; small enough for two cores. `--data_dir` is the folder of the `.mat` files, or of the videos.
+        """27 actions of eight people before one Kinect v1, four times each: 861 recordings, skeletons of 20 joints in
+metres, depth and colour videos. Free to download; small enough for two cores. `--data_dir` is the folder of the `.mat`
+files, or of the videos.
 
 What to look out for:
 
@@ -53,9 +54,10 @@ What to look out for:
     "toyota_smarthome.md": (
         "Toyota Smarthome (trimmed)",
         ("smarthome-",),
-        """31 activities of daily living of 18 people between 60 and 80 in one flat, seven cameras, nobody told what to do: 16,115 clips of
-640 × 480, and skeletons of 13 joints that were estimated from them, in two dimensions and in three. To be asked for at the home
-page; `--data_dir` is the folder of the `.json` files (or `.mp4`), of one version of the skeletons.
+        """31 activities of daily living of 18 people between 60 and 80 in one flat, seven cameras, nobody told what to
+do: 16,115 clips of 640 × 480, and skeletons of 13 joints that were estimated from them, in two dimensions and in three.
+To be asked for at the home page; `--data_dir` is the folder of the `.json` files (or `.mp4`), of one version of the
+skeletons.
 
 What to look out for:
 
@@ -69,8 +71,9 @@ What to look out for:
     "uav_human.md": (
         "UAV-Human",
         ("uav-human-",),
-        """155 actions of 119 people, filmed from a drone: colour videos, and skeletons of 17 joints in pixels (COCO's), which were
-estimated from them. To be asked for at the home page; `--data_dir` is the folder of the `.txt` files (or of the videos).
+        """155 actions of 119 people, filmed from a drone: colour videos, and skeletons of 17 joints in pixels (COCO's),
+which were estimated from them. To be asked for at the home page; `--data_dir` is the folder of the `.txt` files (or of
+the videos).
 
 What to look out for:
 
@@ -84,9 +87,9 @@ What to look out for:
     "simulated.md": (
         "Simulated recordings",
         ("simulated-",),
-        """**Simulated: nobody was recorded.** A kinematic simulator moves bodies of different proportions and habits through actions that
-have NTU's names, before three cameras, with the errors of a sensor, and writes NTU's file format. It is for trying the software
-offline, and for tests; what a model scores on it says nothing about people.
+        """**Simulated: nobody was recorded.** A kinematic simulator moves bodies of different proportions and habits
+through actions that have NTU's names, before three cameras, with the errors of a sensor, and writes NTU's file format.
+It is for trying the software offline, and for tests; what a model scores on it says nothing about people.
 
 ```bash
 python -m action_llm_datasets.simulate --output simulated
@@ -104,8 +107,9 @@ What to look out for:
     "folder.md": (
         "Recordings of your own",
         ("folder",),
-        """A folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json` that says which joints there are:
-`.skeleton`, `.npy`, `.npz`, rows of numbers, or videos. Both files are written from file names that follow a pattern:
+        """A folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json` that says
+which joints there are: `.skeleton`, `.npy`, `.npz`, rows of numbers, or videos. Both files are written from file names
+that follow a pattern:
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
