@@ -115,7 +115,7 @@ def main(arguments: QuickstartArguments):
             results[name]["classes"],
         )
     example = next(path for path in sorted(recordings.glob("*.skeleton")) if "P003" in path.name)
-    logger.info(FIVE_LINES, model, model, example)
+    logger.info(FIVE_LINES, model, model, example, model, example, folder)
     return summary
 
 
@@ -127,6 +127,11 @@ model = AutoModel.from_pretrained("%s", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("%s", trust_remote_code=True)
 outputs = model(**processor("%s"))
 print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
+
+To look at what it does (pip install -e ".[demo]"), and to push it:
+
+python recipes/demo.py --model %s --examples %s
+python recipes/push.py %s me/llm-ar-simulated --dry_run
 """
 
 
