@@ -346,7 +346,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         self._check_settings()
-        said = f"{SIMULATED if self.is_simulated else self.TITLE + '.'} {self.protocol_rule()}".strip()
+        said, rule = SIMULATED if self.is_simulated else f"{self.TITLE}.", self.protocol_rule()
+        said += f" Who is in which split: {rule}" if rule else ""
         homepage, citation = ("", "") if self.is_simulated else (self.HOMEPAGE, self.CITATION)
         return datasets.DatasetInfo(
             description=said, features=self._features(), homepage=homepage, citation=citation, license=self.terms

@@ -99,7 +99,7 @@ def build(model: str, examples: list[str] = ()):
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
             "# Which action is it?\nA recording becomes a sentence of action tokens, and a language model reads it. "
-            f"This one knows {len(names)} classes and nothing else."
+            f"This one knows {len(names)} classes and nothing else. {said_of(model)}"
         )
         with gr.Row():
             with gr.Column(scale=2):
@@ -130,6 +130,19 @@ def build(model: str, examples: list[str] = ()):
             api_name="recognise",
         )
     return page
+
+
+def said_of(model: str) -> str:
+    """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return ""
+    dataset = (json.loads(Path(path).read_text(encoding="utf-8")).get("sentences") or {}).get("dataset", "")
+    if dataset.startswith("simulated"):
+        return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
+    return f"It was trained on `{dataset}`." if dataset else ""
 
 
 def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
