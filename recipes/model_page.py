@@ -189,11 +189,11 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     """
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
-    values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
-    if len(values) > 1:
-        notes += f"; mean of {len(values)} seeds, {min(values):.1f} to {max(values):.1f}"
-    entry = EvalResultEntry(benchmark, compared_by, round(sum(values) / len(values), 2), notes=notes)
+    if len(evaluations) > 1:
+        notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
+    # What these weights score; what other seeds do is said beside it.
+    entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
 
 

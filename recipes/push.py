@@ -49,6 +49,7 @@ MODEL_FILES = (
 )
 # What is written anew for every push.
 WRITTEN = ("README.md", "lexicon.json", "pictures/*", ".eval_results/*")
+VOCABULARIES = ("tokenizer.json", "vocab.json")
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 
 
@@ -221,8 +222,20 @@ def _check_says_nothing(path: str, content: bytes):
     if found := TOKEN.search(text):
         raise PushError(f"{path} holds an access token ({found[0][:6]}…): take it out, and revoke it.")
     for folder in {os.path.expanduser("~"), os.getcwd(), tempfile.gettempdir()}:
-        if len(folder) > 1 and re.search(rf"{re.escape(folder)}(/|\\|\b)", text):
+        if len(folder) > 1 and re.search(rf"{re.escape(folder)}(/|\\\\|\b)", text):
             raise PushError(f"{path} names a folder of this machine ({folder}): it was made with a path in it.")
+    # Words of a tokenizer may look like paths.
+    for value in _texts(json.loads(text)) if path.endswith(".json") and not path.endswith(VOCABULARIES) else ():
+        if os.path.isabs(value) and os.path.exists(value):
+            raise PushError(f"{path} names a place on this machine ({value}): it was made with a path in it.")
+
+
+def _texts(part):
+    """Every text in what a JSON file holds."""
+    if isinstance(part, str):
+        yield part
+    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _texts(one)
 
 
 def push(files: dict[str, bytes], repository: str, *, public: bool, title: str) -> str:

@@ -144,7 +144,10 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
     own = 100 * record["metrics"]["top_1"]["estimate"]
     assert f"Over 2 seeds: top-1 accuracy {(own + 100) / 2:.1f} ({own:.1f}–100.0)" in page
     assert page.index(f"| {own:.1f} |") < page.index("| 100.0 |"), "that of these weights comes first"
-    assert f"mean of 2 seeds, {own:.1f} to 100.0" in files[".eval_results/simulated-xsub.yaml"].decode()
+    assert (
+        f"over 2 seeds: top-1 accuracy {(own + 100) / 2:.1f} ({own:.1f}–100.0)"
+        in files[".eval_results/simulated-xsub.yaml"].decode()
+    )
 
     with pytest.raises(push.PushError, match="none of the evaluations is of the model"):
         push.repository_files(copy, "me/x", evaluations=[str(folder)])
@@ -165,6 +168,7 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
     config = json.loads((model / "generation_config.json").read_text())
     for said, message in (
         (os.path.expanduser("~/secret"), "names a folder of this machine"),
+        ("/usr/bin", "names a place on this machine"),
         ("hf_" + "a" * 30, "access token"),
     ):
         (model / "generation_config.json").write_text(json.dumps(config | {"note": said}))
