@@ -194,7 +194,7 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
     # What these weights score; what other seeds do is said beside it.
     entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
-    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
 
 
 def stages_of_run(record: dict) -> list[dict]:
