@@ -14,10 +14,9 @@ from pathlib import Path
 from .atomic_files import write_atomically
 from .building import SIMULATION_RECORD, SkeletonBuilder
 from .load import PROTOCOLS
+from .prepare import METRICS
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS
-
-METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 # File, title, how the names of its protocols begin, what is to be said, and a protocol to show how it is loaded.
 PAGES = {

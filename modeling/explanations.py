@@ -81,8 +81,8 @@ def explain(
         list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
-        lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`): where no joints say what happened
-            during a token, the text names the classes that it occurs in most.
+        lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`), by default that of the model's
+            repository: where no joints say what happened during a token, the text names the classes that it occurs in most.
         batch_size (`int`): Sentences scored at a time.
 
     Raises:
@@ -123,6 +123,7 @@ def explain(
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
     evidence.sort(key=lambda one: -one.contribution)
     is_sure = probabilities[best] >= unsure_below
+    lexicon = model.lexicon if lexicon is None else lexicon
     events = _narration(processor, recording)
     text = _text(names, probabilities, is_sure, evidence[:num_reasons], events, lexicon)
     return Explanation(

@@ -9,6 +9,7 @@ Three classes share one set of weights:
 """
 
 import copy
+import json
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .prefix_tuning import LayerPrefix
+from .token_lexicon import read_lexicon
 
 # The action models that can make the sentence, by their `model_type`.
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
@@ -53,6 +55,8 @@ LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_he
 # Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
 # repository for a bare adapter and look for a base model.
 ADAPTER_FOLDER = "adapter"
+
+LEXICON = "lexicon.json"
 
 # What `pipeline("action-recognition")` is made of, as a repository's config says it.
 PIPELINE = {"impl": "pipeline_action_recognition.ActionRecognitionPipeline", "pt": ["AutoModel"], "type": "multimodal"}
@@ -191,6 +195,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    # What is known of each token (`token_lexicon.TokenEntry`), where the repository says it.
+    lexicon: list | None = None
     _skip_keys_device_placement = ["past_key_values"]
     # The distances of the hyperbolic codebook need float32 whatever the language model runs in.
     _keep_in_fp32_modules_strict = ["action_model"]
@@ -322,6 +328,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         else:
             loaded = model = cls._from_referenced_llm(pretrained_model_name_or_path, config, hub, kwargs)
         model._freeze_own_weights()
+        known = cached_file(pretrained_model_name_or_path, LEXICON, _raise_exceptions_for_missing_entries=False, **hub)
+        model.lexicon = None if known is None else read_lexicon(known)
         folder = os.path.join(hub.pop("subfolder", ""), ADAPTER_FOLDER)
         adapter = cached_file(
             pretrained_model_name_or_path,
@@ -401,6 +409,9 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             from .pipeline_action_recognition import ActionRecognitionPipeline
 
             custom_object_save(ActionRecognitionPipeline, save_directory)
+        if self.lexicon is not None and kwargs.get("is_main_process", True):
+            entries = [entry.to_dict() for entry in self.lexicon]
+            Path(save_directory, LEXICON).write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
         if getattr(self, "_hf_peft_config_loaded", False) and kwargs.get("is_main_process", True):
             self._save_adapter(Path(save_directory) / ADAPTER_FOLDER, state_dict)
 

@@ -1,5 +1,6 @@
 """`pipeline("action-recognition", model=REPO, trust_remote_code=True)`: recordings in; labels, scores and reasons out."""
 
+import http.client
 import io
 import os
 import urllib.error
@@ -9,16 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
-from transformers.utils.hub import cached_file
 
 from .recording_files import read_recording
-from .token_lexicon import read_lexicon
 
 # The longest that a server may be silent.
 URL_SECONDS = 30
+_NOT_SAID = "not said"
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")
 
@@ -44,8 +44,8 @@ class ActionRecognitionPipeline(Pipeline):
     - `tokens` (`return_tokens=True`): the action sentence, a dict each: `token`, its `id`, `start` and `end` in seconds.
 
     Args:
-        top_k (`int`, defaults to 5):
-            How many classes.
+        top_k (`int` or `None`, defaults to 5):
+            How many classes; `None`: all of them.
         candidate_labels (`Sequence[str]`, *optional*):
             The classes to choose from, in place of the trained ones. Where the model was not trained on one of them, the list
             is written into the prompt (LLM-AR, Table 8).
@@ -64,21 +64,6 @@ class ActionRecognitionPipeline(Pipeline):
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = False
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.lexicon = None
-        # What a repository says of its tokens; a model that was not loaded has none.
-        config = self.model.config
-        if config.name_or_path:
-            path = cached_file(
-                config.name_or_path,
-                "lexicon.json",
-                revision=getattr(config, "_commit_hash", None),
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-            self.lexicon = None if path is None else read_lexicon(path)
-
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Saves the model, its code and the processor; `pipeline` loads the folder."""
         self.model.save_pretrained(save_directory, **kwargs)
@@ -86,7 +71,7 @@ class ActionRecognitionPipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
-        top_k: int | None = None,
+        top_k: int | str | None = _NOT_SAID,
         candidate_labels: Sequence[str] | None = None,
         explain: bool | None = None,
         return_tokens: bool | None = None,
@@ -100,7 +85,7 @@ class ActionRecognitionPipeline(Pipeline):
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
                 "unsure_below, on_error, batch_size and num_workers."
             )
-        if top_k is not None and top_k < 1:
+        if isinstance(top_k, int) and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
@@ -110,11 +95,11 @@ class ActionRecognitionPipeline(Pipeline):
             "explain": explain,
             "return_tokens": return_tokens,
             "unsure_below": unsure_below,
+            "on_error": on_error,
         }
-        tell = {"top_k": top_k}
-        return tuple(
-            {name: value for name, value in part.items() if value is not None} for part in (read, decide, tell)
-        )
+        tell = {} if top_k == _NOT_SAID else {"top_k": top_k}
+        read, decide = ({name: value for name, value in part.items() if value is not None} for part in (read, decide))
+        return read, decide, tell
 
     def __call__(self, inputs, **settings):
         """Recordings → labels; see the class."""
@@ -123,15 +108,17 @@ class ActionRecognitionPipeline(Pipeline):
         if isinstance(inputs, tuple):
             inputs = list(inputs)
         elif hasattr(inputs, "column_names"):  # of the library datasets
-            inputs = (row for row in inputs)
+            inputs = _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
         return super().__call__(inputs, **settings)
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator[list[dict]]:
         """Results of many recordings, in order."""
-        kind = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
-        read = kind(inputs, self.preprocess, preprocess_params)
+        if hasattr(inputs, "__len__"):
+            read = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:  # several processes would each go through all of it
+            read, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         for batch in DataLoader(read, batch_size, num_workers=num_workers, collate_fn=list):
             for found in self.forward(batch, **forward_params)["found"]:
                 yield self.postprocess({"found": [found]}, **postprocess_params)
@@ -145,7 +132,7 @@ class ActionRecognitionPipeline(Pipeline):
             inputs = self.processor(
                 recording, class_names=candidate_labels, list_classes=self._lists(candidate_labels)
             )
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
@@ -162,7 +149,7 @@ class ActionRecognitionPipeline(Pipeline):
         try:
             with urllib.request.urlopen(recording, timeout=URL_SECONDS) as answer:
                 content = io.BytesIO(answer.read())
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise OSError(f"{recording} cannot be fetched: {getattr(error, 'reason', error)}") from error
         content.name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(recording).path))
         extractor = self.processor.feature_extractor
@@ -176,20 +163,31 @@ class ActionRecognitionPipeline(Pipeline):
         trained = self.processor.class_names or ()
         return None if candidate_labels is None or set(candidate_labels) <= set(trained) else True
 
-    def _forward(
+    def _forward(self, batch: dict | list[dict], on_error: str = "raise", **asked) -> dict[str, list[dict]]:
+        """Decisions about what `preprocess` made of recordings, in order, as `found`."""
+        batch = batch if isinstance(batch, list) else [batch]
+        try:
+            return {"found": self._decide(batch, **asked)}
+        except ValueError as error:  # a sentence that is too long for the language model
+            if on_error == "raise":
+                raise
+            if len(batch) == 1:
+                return {"found": [{"error": str(error)}]}
+        return {"found": [self._forward([item], on_error, **asked)["found"][0] for item in batch]}
+
+    def _decide(
         self,
-        batch: dict | list[dict],
+        batch: list[dict],
         candidate_labels: Sequence[str] | None = None,
         explain: bool = False,
         return_tokens: bool = False,
         unsure_below: float = 0.0,
-    ) -> dict[str, list[dict]]:
-        """Decisions about what `preprocess` made of recordings, in order, as `found`."""
-        batch = batch if isinstance(batch, list) else [batch]
+    ) -> list[dict]:
+        """A decision for each of what was read, and what was asked for besides."""
         found = [dict(item) for item in batch]
         read = [item for item in found if "inputs" in item]
         if not read:
-            return {"found": found}
+            return found
         outputs = self.model(**_collated([item.pop("inputs") for item in read]))
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
         for index, item in enumerate(read):
@@ -214,14 +212,13 @@ class ActionRecognitionPipeline(Pipeline):
                     class_names=candidate_labels,
                     list_classes=self._lists(candidate_labels),
                     unsure_below=unsure_below,
-                    lexicon=self.lexicon,
                 )
                 item["reason"] = reason.text
                 if reason.description:
                     item["description"] = reason.description
-        return {"found": found}
+        return found
 
-    def postprocess(self, outputs: dict[str, list[dict]], top_k: int = 5) -> list[dict]:
+    def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:
         """One decision as the list of its likeliest classes."""
         (found,) = outputs["found"]
         if "error" in found:
@@ -231,6 +228,19 @@ class ActionRecognitionPipeline(Pipeline):
         labels = [{"label": name, "score": probabilities[name]} for name in best]
         labels[0] |= found
         return labels
+
+
+class _Rows(Dataset):
+    """Rows of a data set of the library datasets, for `pipeline`, which knows those of torch."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int):
+        return self.rows[index]
 
 
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:

@@ -51,8 +51,15 @@ def main(arguments: DemoArguments):
         if not Path(path).is_file():
             raise FileNotFoundError(f"--examples: there is no file {path}.")
     if arguments.push_to_space is not None:
-        address = push_space(arguments.model, arguments.examples, arguments.push_to_space, public=arguments.public)
-        logger.info("The Space is at %s", address)
+        from push import push
+
+        files = space_files(arguments.model, arguments.examples)
+        title = f"A page to try {arguments.model}"
+        logger.info(
+            "%s\nThe Space reads %s as anybody would: while that is private, give the Space a secret HF_TOKEN.",
+            push(files, arguments.push_to_space, public=arguments.public, title=title, kind="space", replace=False),
+            arguments.model,
+        )
         return
     build(arguments.model, arguments.examples).launch(server_port=arguments.port)
 
@@ -79,6 +86,10 @@ def build(model: str, examples: list[str] = ()):
     extractor = recognise.processor.feature_extractor
     reads_skeletons = hasattr(extractor, "skeleton_layout")
     names = recognise.processor.class_names
+    if recognise.model.config.injection_layer is not None:
+        raise ValueError(
+            f"{model} reads continuous latents: it has no tokens to show, and no reason that can be checked."
+        )
 
     def answer(path: str | None, others: str):
         if path is None:
@@ -88,7 +99,7 @@ def build(model: str, examples: list[str] = ()):
             found = recognise(
                 path, top_k=len(labels or names), candidate_labels=labels, explain=True, return_tokens=True
             )
-            shown = player(path, extractor, found[0]["tokens"], recognise.lexicon)
+            shown = player(path, extractor, found[0]["tokens"], recognise.model.lexicon)
         except (ValueError, OSError) as error:
             # What is wrong with a file is said; where it lies on the server is not.
             raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
@@ -179,15 +190,16 @@ def bodies(path: str, extractor) -> dict:
     )
     joints = np.zeros((len(chosen), *recording.keypoints.shape[1:3], 3))
     joints[..., : recording.keypoints.shape[3]] = recording.keypoints[chosen]
-    there = recording.present[chosen] & np.isfinite(joints).all((-1, -2)) & joints.any((-1, -2))
-    if not there.any():
-        raise ValueError(f"{os.path.basename(path)}: no frame shows a whole body.")
+    seen = np.isfinite(joints).all(-1) & (joints != 0).any(-1) & recording.present[chosen][..., None]
     frames = [
-        [np.round(body, 3).tolist() if seen else None for body, seen in zip(frame, present, strict=True)]
-        for frame, present in zip(joints, there, strict=True)
+        [
+            [np.round(joint, 3).tolist() if sure else None for joint, sure in zip(*body, strict=True)]
+            for body in zip(*frame, strict=True)
+        ]
+        for frame in zip(joints, seen, strict=True)
     ]
-    # What a single frame that went astray says is not where people are.
-    low, high = np.percentile(joints[there].reshape(-1, 3), (0.5, 99.5), axis=0)
+    # What a single frame that went astray says is not where people are. What can be recognised has a joint.
+    low, high = np.percentile(joints[seen], (0.5, 99.5), axis=0)
     return {
         "seconds": len(recording.keypoints) / recording.fps,
         "frames": frames,
@@ -227,6 +239,7 @@ title: Action recognition
 sdk: gradio
 sdk_version: {gradio}
 app_file: app.py
+python_version: "3.11"
 models:
 - {model}
 ---
@@ -241,7 +254,9 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     Raises:
         ValueError: the model is a folder of this machine, or an example is not simulated.
     """
-    from importlib.metadata import requires, version
+    from importlib.metadata import version
+
+    from model_page import requirements
 
     import action_llm
     from action_llm_datasets.building import SIMULATION_RECORD
@@ -251,13 +266,11 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     for path in examples:
         if not Path(path).with_name(SIMULATION_RECORD).is_file():
             raise ValueError(f"{path} is not known to be simulated: recordings of people are not pushed.")
-    needed = ("torch", "transformers", "peft", "huggingface_hub", "safetensors", "av", "numpy", "pillow", "pyarrow")
-    lines = [one for one in requires("action-llm") if ";" not in one and one.startswith(needed)]
     files = {
         "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
         "demo.py": Path(__file__).read_bytes(),
         PLAYER.name: PLAYER.read_bytes(),
-        "requirements.txt": ("\n".join(sorted(lines)) + "\n").encode(),
+        "requirements.txt": ("\n".join(requirements("pillow")) + "\n").encode(),
         "README.md": SPACE.format(
             model=model, gradio=version("gradio"), simulated=" The examples are simulated." if examples else ""
         ).encode(),
@@ -265,18 +278,6 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     for path in sorted(Path(action_llm.__file__).parent.glob("*.py")):
         files[f"action_llm/{path.name}"] = path.read_bytes()
     return files | {f"examples/{Path(path).name}": Path(path).read_bytes() for path in examples}
-
-
-def push_space(model: str, examples: list[str], space: str, *, public: bool) -> str:
-    """Makes the Space hold these files, in one commit; returns its address."""
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    files = space_files(model, examples)
-    api = HfApi()
-    address = api.create_repo(space, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True)
-    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-    api.create_commit(space, operations, commit_message=f"A page to try {model}", repo_type="space")
-    return str(address)
 
 
 if __name__ == "__main__":

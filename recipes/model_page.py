@@ -1,6 +1,7 @@
 """The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
 
 import json
+from importlib.metadata import requires
 from pathlib import Path
 
 import yaml
@@ -12,29 +13,24 @@ from huggingface_hub import (
     eval_result_entries_to_yaml,
 )
 
+from action_llm_datasets.prepare import METRICS
+
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "model_page.md"
 
-# Line, paper and what the model does, by the `model_type` of the action model.
+# Line and paper, by the `model_type` of the action model.
 LINES = {
-    "action_vqvae": (
-        "LLM-AR",
-        "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024.",
-        "skeletons become sentences of action tokens (a VQ-VAE with a hyperbolic codebook)",
-    ),
+    "action_vqvae": ("LLM-AR", "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024."),
     "vst": (
         "LVLM-VAR",
         "J. Peng, Z. Qiu, B. Jin, S. Siripong: Leveraging Vision-Language Large Models for Interpretable Video Action "
         "Recognition with Semantic Tokenization.",
-        "videos become sentences of semantic action tokens (a visual encoder, temporal attention, a codebook)",
     ),
     "vtem": (
         "VT-LVLM-AR",
         "K. Li, S. He, Z. Xu: VT-LVLM-AR: A Video-Temporal Large Vision-Language Model Adapter for Fine-Grained Action "
         "Recognition in Long-Term Videos.",
-        "videos become sentences of visual events (adaptive pooling, codes that are features of the vision tower)",
     ),
 }
-METRICS = {"top_1": "Top-1 accuracy", "mean_per_class": "Mean per-class accuracy"}
 PICTURES = {"confusion.png": "Confusion", "calibration.png": "Calibration", "per_class.png": "Accuracy of each class"}
 STAGES = {
     "pretrain_backbone": "visual encoder",
@@ -47,11 +43,15 @@ STAGES = {
     "sft": "language model",
 }
 
-_USE_CLASSIFIER = """```python
+_USE_CLASSIFIER = """```bash
+pip install {needs}
+```
+
+```python
 from transformers import pipeline
 
 recognise = pipeline("action-recognition", model="{repository}", trust_remote_code=True)
-for answer in recognise("{example}", top_k=3, explain=True, return_tokens=True):
+for answer in recognise("{example}", top_k=3{asked}):
     print(f"{{answer['score']:.1%}}  {{answer['label']}}  {{answer.get('reason', '')}}")
 ```
 
@@ -65,13 +65,17 @@ processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True
 outputs = model(**processor("{example}"))
 print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
 ```"""
-_USE_ACTION_MODEL = """```python
+_USE_ACTION_MODEL = """```bash
+pip install {needs}
+```
+
+```python
 from transformers import AutoFeatureExtractor, AutoModel
 
 action_model = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
 feature_extractor = AutoFeatureExtractor.from_pretrained("{repository}", trust_remote_code=True)
-tokens = action_model.encode(**feature_extractor("{example}"))
-print(tokens.action_ids[0].tolist(), tokens.start_times[0].tolist())
+sentence = action_model.encode(**feature_extractor("{example}"))
+print(sentence.{shown}, sentence.start_times[0].tolist())
 ```"""
 
 
@@ -117,31 +121,37 @@ def model_page(model: Path, repository: str, evaluations: list[dict], pictures: 
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     is_classifier = record["stage"] == "sft"
     action = config.get("action_config") if is_classifier else config
-    line, paper, tokens = LINES[action["model_type"]]
+    line, paper = LINES[action["model_type"]]
     stages = stages_of_run(record)
     sentences = record.get("sentences") or {}
     dataset = sentences.get("dataset") or record["dataset"]
-    data = next((part["data"] for part in stages if part.get("data")), {})
-    simulated = bool(data.get("simulated")) or dataset.startswith("simulated")
+    # Of what it was trained on last; a visual encoder may have seen other recordings before.
+    data = next((part["data"] for part in reversed(stages) if part.get("dataset") == dataset and part.get("data")), {})
+    others = {part["dataset"]: part["data"] for part in stages if part.get("data") and part["dataset"] != dataset}
+    simulated = dataset.startswith("simulated") or bool(data.get("simulated"))
+    # Weights that were learnt from simulated recordings alone are free; others have the terms of what they were learnt from.
+    is_free = simulated and all(one.get("simulated") for one in others.values())
+    is_free = is_free and (not is_classifier or bool(record.get("llm_training")))
     reads_videos = action["model_type"] != "action_vqvae"
-    what = f"{tokens[0].upper()}{tokens[1:]}"
+    has_tokens = action.get("quantize", True)
+    what = _what(action)
     if is_classifier:
         llm = config.get("llm_name_or_path") or record["llm"]
-        what += f", and a language model that reads them ({llm}) says which action it was, how sure it is, and why."
+        what += f" A language model reads them and says which action it was, how sure it is, and why. Language model: {llm}."
     else:
-        what += ". A language model reads them; this repository is the first half."
+        what += " A language model reads them; this repository is the first half."
+    unit = "windows" if sentences.get("stage") == "encode_windows" else "recordings"
     rows = [_row(one) for one in evaluations]
     tags = ["action-recognition", "video" if reads_videos else "skeleton", line.lower()] + ["simulated"] * simulated
     card = ModelCardData(
         language="en",
-        # Weights learnt from simulated people are free; of others, their terms decide.
-        license="apache-2.0" if simulated else "other",
+        license="apache-2.0" if is_free else "other",
         library_name="transformers",
-        pipeline_tag="video-classification" if is_classifier else None,
+        pipeline_tag="video-classification" if is_classifier and reads_videos else None,
         tags=tags,
         base_model=config.get("llm_name_or_path"),
         model_name=repository.split("/")[-1],
-        eval_results=_model_index(evaluations, dataset, simulated) or None,
+        eval_results=_model_index(evaluations, dataset, simulated, reads_videos) or None,
     )
     page = ModelCard.from_template(
         card,
@@ -151,14 +161,21 @@ def model_page(model: Path, repository: str, evaluations: list[dict], pictures: 
         what=what,
         classes=list((config.get("id2label") or {}).values()),
         usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
-            repository=repository, example="clip.mp4" if reads_videos else "recording.skeleton"
+            repository=repository,
+            example="clip.mp4" if reads_videos else "recording.skeleton",
+            needs=" ".join(f"'{one}'" for one in requirements()),
+            asked=", explain=True, return_tokens=True" if has_tokens else "",
+            shown="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
+        has_tokens=has_tokens,
+        unit=unit,
         data=data,
+        others=others,
         dataset=dataset,
         simulated=simulated,
         splits=_splits(sentences) if is_classifier else {"train": {"recordings": record["recordings"], "skipped": 0}},
         hold_out=record.get("hold_out"),
-        metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")] if evaluations else "",
+        metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")].capitalize() if evaluations else "",
         evaluations=rows,
         spread=_spread(evaluations),
         seed=record.get("seed"),
@@ -190,11 +207,45 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
+    notes += ", classes that were not trained" * bool(metrics.get("unseen"))
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
     # What these weights score; what other seeds do is said beside it.
     entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def requirements(*more: str) -> list[str]:
+    """What a repository's code needs, within the bounds that were tested, and `more` of what this project needs."""
+    names = (
+        "av",
+        "huggingface_hub",
+        "numpy",
+        "peft",
+        "pyarrow",
+        "safetensors",
+        "scipy",
+        "torch",
+        "transformers",
+        *more,
+    )
+    return sorted(one for one in requires("action-llm") if ";" not in one and one.startswith(names))
+
+
+def _what(action: dict) -> str:
+    """What an action model does, by its configuration."""
+    if action["model_type"] == "action_vqvae":
+        if not action.get("quantize", True):
+            return "Skeletons become sequences of continuous latents (the encoder of a VQ-VAE that has no codebook)."
+        kind = "hyperbolic" if action.get("geometry", "poincare") == "poincare" else "Euclidean"
+        return f"Skeletons become sentences of action tokens (a VQ-VAE with a {kind} codebook of {action['codebook_size']})."
+    quantize = action.get("quantize", True)
+    into = f"a codebook of {action['codebook_size']}" if quantize else "no codebook: latents stay continuous"
+    if action["model_type"] == "vst":
+        seen = "a visual encoder alone" if action.get("direct") else "a visual encoder, attention over time"
+        return f"Videos become sentences of semantic action tokens ({seen}, {into})."
+    pooling = action.get("pooling", "adaptive")
+    return f"Videos become sentences of visual events ({pooling} pooling, features of the vision tower, {into})."
 
 
 def stages_of_run(record: dict) -> list[dict]:
@@ -256,21 +307,21 @@ def _spread(evaluations: list[dict]) -> str:
         return ""
     compared_by = evaluations[0]["metrics"].get("compared_by", "top_1")
     values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
-    return f"{METRICS[compared_by].lower()} {sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+    return f"{METRICS[compared_by]} {sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
 
-def _model_index(evaluations: list[dict], dataset: str, simulated: bool) -> list[EvalResult]:
+def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_videos: bool) -> list[EvalResult]:
     results = []
     for one in evaluations[:1]:
         for name, label in METRICS.items():
             results.append(
                 EvalResult(
-                    task_type="video-classification",
+                    task_type="video-classification" if reads_videos else "other",
                     task_name="Action recognition",
                     dataset_type=dataset,
                     dataset_name=dataset + " (simulated)" * simulated,
                     dataset_split=one["metrics"]["split"],
-                    metric_type="accuracy",
+                    metric_type="accuracy" if name == "top_1" else "balanced_accuracy",
                     metric_name=label + " (%)",
                     metric_value=round(100 * one["metrics"][name]["estimate"], 2),
                 )
@@ -289,7 +340,10 @@ def _token_metrics(record: dict) -> str:
     metrics = record.get("metrics") or {}
     if not metrics:
         return "Not measured."
-    rows = [f"| {name.removeprefix('codebook/').replace('_', ' ')} | {value:.4g} |" for name, value in metrics.items()]
+    rows = [
+        f"| {name.removeprefix('codebook/').replace('_', ' ')} | {'not measured' if value is None else f'{value:.4g}'} |"
+        for name, value in metrics.items()
+    ]
     return "\n".join([f"On {record.get('evaluated_on', 'training recordings')}:", "", "| | |", "|---|---:|", *rows])
 
 

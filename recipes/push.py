@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from model_page import PICTURES, PageError, evaluation_yaml, model_page, read_run, same_line
 
-# What a model is made of. Everything else stays here.
+# What a model is made of, beside its code. Everything else stays here.
 MODEL_FILES = (
-    "*.py",
-    "*.safetensors",
-    "*.safetensors.index.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
     "*config.json",
     "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
@@ -48,9 +48,11 @@ MODEL_FILES = (
     "record.json",
 )
 # What is written anew for every push.
-WRITTEN = ("README.md", "lexicon.json", "pictures/*", ".eval_results/*")
-VOCABULARIES = ("tokenizer.json", "vocab.json")
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
+WRITTEN = ("README.md", "lexicon.json", *(f"pictures/{name}" for name in PICTURES), ".eval_results/*")
+# Words of a tokenizer may look like paths.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
+PLACE = re.compile(r"(?:/[\w.-]+/|~/|[A-Za-z]:[\\/])")
 
 
 class PushError(ValueError):
@@ -90,7 +92,21 @@ def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[P
     own = [folder for folder in folders if _evaluated(folder) == record]
     if folders and not own:
         raise PushError(f"none of the evaluations is of the model in {run}: {', '.join(map(str, folders))}.")
-    return own[:1] + [folder for folder in folders if folder not in own[:1]]
+    kinds = {json.dumps(_asked(folder)) for folder in folders}
+    if len(kinds) > 1:
+        raise PushError(f"the evaluations are not of the same recordings: {' and '.join(sorted(kinds))}.")
+    seeds = [_evaluated(folder).get("seed") for folder in folders]
+    if len(set(seeds)) < len(seeds):
+        raise PushError(
+            f"the evaluations are not each of another seed, but of the seeds {', '.join(map(str, seeds))}."
+        )
+    return own + [folder for folder in folders if folder not in own]
+
+
+def _asked(folder: Path) -> dict:
+    """What an evaluation was of."""
+    metrics = json.loads((folder / "record.json").read_text(encoding="utf-8"))["metrics"]
+    return {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
 
 
 def _evaluated(folder: Path) -> dict:
@@ -122,8 +138,10 @@ def repository_files(
         PushError: a file is no part of a model, or says where it was made; or there is no model.
         PageError: there is no record to write a page from.
     """
-    import action_llm
-
+    if code_repo == repository:
+        raise PushError(
+            f"--code_repo {code_repo}: the code already goes with the model; a repository of its own has another name."
+        )
     run = Path(run)
     model = find_model(run)
     record = read_run(model)
@@ -134,8 +152,7 @@ def repository_files(
     code = {}
     if code_repo is not None:
         # All of it, for whatever model is pushed next.
-        folder = Path(action_llm.__file__).parent
-        code = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"}
+        code = _code()
         files = {path: _with_code_of(code_repo, path, content) for path, content in files.items() if path not in code}
     pictures = {name: found[0] / name for name in PICTURES if found and (found[0] / name).is_file()}
     files |= {f"pictures/{name}": path.read_bytes() for name, path in pictures.items()}
@@ -144,7 +161,7 @@ def repository_files(
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break
     files["README.md"] = model_page(model, repository, records, list(pictures)).encode()
-    if records:
+    if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]
         name = benchmark or f"{repository.partition('/')[0]}/{dataset}"
         files[f".eval_results/{dataset}.yaml"] = evaluation_yaml(records, name).encode()
@@ -153,18 +170,31 @@ def repository_files(
     return dict(sorted(files.items())), code
 
 
+def _is(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path in a repository is one of these; `*` stays within a folder."""
+    return any(fnmatch(name, one) and name.count("/") == one.count("/") for one in patterns)
+
+
+def _code() -> dict[str, bytes]:
+    """The code that models are loaded with, as it is now."""
+    import action_llm
+
+    folder = Path(action_llm.__file__).parent
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"}
+
+
 def _model_files(model: Path) -> dict[str, bytes]:
     """The files of a model, read.
 
     Raises:
         PushError: one of them is none of a model's.
     """
-    files = {}
+    files, code = {}, _code()
     for path in sorted(model.rglob("*")):
         name = path.relative_to(model).as_posix()
-        if not path.is_file() or "__pycache__" in name or any(fnmatch(name, one) for one in WRITTEN):
+        if not path.is_file() or "__pycache__" in name or _is(name, WRITTEN):
             continue
-        if not any(fnmatch(name, one) and name.count("/") == one.count("/") for one in MODEL_FILES):
+        if not (_is(name, MODEL_FILES) or name in code):
             raise PushError(f"{path} is no part of a model: nothing else goes to the Hub. Take it out of {model}.")
         files[name] = path.read_bytes()
     return files
@@ -216,18 +246,21 @@ def _without_names(path: Path) -> bytes:
 
 def _check_says_nothing(path: str, content: bytes):
     """Raises `PushError` for what would tell about the machine, or let somebody in."""
-    if not path.endswith((".json", ".md", ".yaml", ".jinja")):
+    if path.endswith((".safetensors", ".png", ".model")):
         return
+    from huggingface_hub import get_token
+
     text = content.decode("utf-8")
-    if found := TOKEN.search(text):
-        raise PushError(f"{path} holds an access token ({found[0][:6]}…): take it out, and revoke it.")
-    for folder in {os.path.expanduser("~"), os.getcwd(), tempfile.gettempdir()}:
-        if len(folder) > 1 and re.search(rf"{re.escape(folder)}(/|\\\\|\b)", text):
+    if TOKEN.search(text) or (get_token() or "\0") in text:
+        raise PushError(f"{path} holds an access token: take it out, and revoke it.")
+    if path.endswith((*VOCABULARIES, ".py")):
+        return
+    for folder in (os.path.expanduser("~"), os.getcwd()):
+        if len(folder) > 1 and folder + "/" in text:
             raise PushError(f"{path} names a folder of this machine ({folder}): it was made with a path in it.")
-    # Words of a tokenizer may look like paths.
-    for value in _texts(json.loads(text)) if path.endswith(".json") and not path.endswith(VOCABULARIES) else ():
-        if os.path.isabs(value) and os.path.exists(value):
-            raise PushError(f"{path} names a place on this machine ({value}): it was made with a path in it.")
+    for value in _texts(json.loads(text)) if path.endswith(".json") else ():
+        if PLACE.match(value):
+            raise PushError(f"{path} names a place on the machine that made it ({value}).")
 
 
 def _texts(part):
@@ -238,28 +271,49 @@ def _texts(part):
         yield from _texts(one)
 
 
-def push(files: dict[str, bytes], repository: str, *, public: bool, title: str) -> str:
-    """Makes the repository hold these files, in one commit; returns the commit's address.
+def push(
+    files: dict[str, bytes], repository: str, *, public: bool, title: str, kind: str = "model", replace: bool = True
+) -> str:
+    """Makes a repository hold these files, in one commit; returns the commit's address.
+
+    Args:
+        files: path in the repository → content.
+        repository: its name; it is made where there is none.
+        public: whether it is to be public.
+        title: of the commit.
+        kind: `model` or `space`.
+        replace: whether what an earlier push left there, and this one has not, goes. What is not of such a push stays.
 
     Raises:
-        PushError: the repository is public, and `public` was not said.
+        PushError: the repository is public and `public` was not said, or it is private and it was; or nobody is logged in.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    api.create_repo(repository, private=not public, exist_ok=True)
-    if not public and not api.repo_info(repository).private:
-        raise PushError(f"{repository} is public: make it private, name another, or say --public.")
-    # What an earlier push left and this one has not would be loaded along.
-    ours = (*MODEL_FILES, *WRITTEN)
-    gone = [
-        name
-        for name in api.list_repo_files(repository)
-        if name not in files and any(fnmatch(name, one) for one in ours)
-    ]
+    try:
+        api.create_repo(
+            repository,
+            repo_type=kind,
+            private=not public,
+            exist_ok=True,
+            space_sdk="gradio" if kind == "space" else None,
+        )
+    except HfHubHTTPError as error:
+        if error.response.status_code != 401:
+            raise
+        raise PushError(f"{repository} cannot be made: log in with `hf auth login`, or set HF_TOKEN.") from error
+    if public == api.repo_info(repository, repo_type=kind).private:
+        is_now, said = ("private", "without --public") if public else ("public", "with --public")
+        raise PushError(f"{repository} is {is_now}: change that on the Hub, name another, or push {said}.")
+    ours, there = (
+        (*MODEL_FILES, *WRITTEN, *_code()),
+        api.list_repo_files(repository, repo_type=kind) if replace else [],
+    )
+    gone = [name for name in there if name not in files and _is(name, ours)]
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     operations += [CommitOperationDelete(name) for name in gone]
-    return str(api.create_commit(repository, operations, commit_message=title).commit_url)
+    return str(api.create_commit(repository, operations, repo_type=kind, commit_message=title).commit_url)
 
 
 def listing(files: dict[str, bytes], repository: str) -> str:
@@ -300,7 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("nothing was pushed (--dry_run)")
             return
         if code:
-            print(push(code, given.code_repo, public=given.public, title="Code of ActionLLM"))
+            print(push(code, given.code_repo, public=given.public, title="Code of ActionLLM", replace=False))
         print(push(files, given.repository, public=given.public, title="Model, page and results"))
     except (PushError, PageError, OSError) as error:
         parser.error(str(error))
