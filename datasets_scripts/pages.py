@@ -2,7 +2,7 @@
 
     python -m action_llm_datasets.pages model_cards/datasets
 
-Protocols, counts, terms and citations are those that the builders work with, so a page cannot say something else. The page of
+The tables, terms and citations are those that the builders work with; what is said above them is written here. The page of
 a prepared copy, with what was left out of it, is written by `prepare`.
 """
 
@@ -135,15 +135,15 @@ def data_set_page(name: str) -> str:
             actions = sorted({*SINGLE_ACTIONS, *MUTUAL_ACTIONS})
             Path(folder, SIMULATION_RECORD).write_text(json.dumps({"actions": actions}), encoding="utf-8")
         for protocol in (one for one in names if one not in videos):
-            for builder in _builders(protocol, folder) if name != "folder.md" else ():
-                first = first or builder
-                rows.append(_row(builder, name == "simulated.md"))
+            builders = _builders(protocol, folder) if name != "folder.md" else []
+            first = first or next(iter(builders), None)
+            rows += [_row(protocol, builders, name == "simulated.md")] if builders else []
     terms = "Those of whoever made the recordings." if first is None else first.terms
     lines = [f"# {title}", "", said, "", "## Loading", "", "```python"]
     lines += ["from action_llm_datasets.load import load_action_dataset", ""]
-    lines += [f'splits = load_action_dataset("{shown}", "FOLDER")', "row = splits['train'][0]", "```", ""]
+    lines += [f'splits = load_action_dataset("{shown}", "FOLDER")', 'row = splits["train"][0]', "```", ""]
     if videos:
-        lines += [f"Videos: `{shown}-video`. Any other protocol of videos has the same ending.", ""]
+        lines += [f"Videos: `{shown}-video`. Other protocols of videos end alike.", ""]
     lines += [f"As Parquet, private on the Hub: `python -m action_llm_datasets.prepare {shown} …`.", ""]
     if rows:
         metric = METRICS[first.METRIC]
@@ -161,12 +161,16 @@ def _builders(protocol: str, folder: str) -> list[SkeletonBuilder]:
     return [builder(config_name=config, data_dir=folder, cache_dir=folder, hash="page") for config in configs]
 
 
-def _row(builder: SkeletonBuilder, simulated: bool) -> str:
-    counts = {} if simulated else builder.published_counts()
+def _row(protocol: str, builders: list[SkeletonBuilder], simulated: bool) -> str:
+    """A protocol in the table; the seen and the unseen classes of one together."""
+    counts, classes = {}, []
+    for builder in builders:
+        counts |= {} if simulated else builder.published_counts()
+        part = getattr(builder.config, "part", "all")
+        classes.append(f"{len(builder.class_names())}{'' if part == 'all' else f' {part}'}")
     counted = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     counted = counted or ("as simulated" if simulated else "not published")
-    classes = f"up to {len(builder.class_names())}" if simulated else len(builder.class_names())
-    return f"| `{builder.config.name}` | {classes} | {counted} | {builder.protocol_rule()} |"
+    return f"| `{protocol}` | {'up to ' * simulated}{', '.join(classes)} | {counted} | {builders[0].protocol_rule()} |"
 
 
 def main() -> None:

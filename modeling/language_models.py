@@ -1,6 +1,7 @@
 """Language models for reading: causal ones as they are, and the text side of models that see, without their eyes."""
 
 import torch
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -127,7 +128,7 @@ def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) ->
         error = error.__cause__ or error.__context__
     if any(isinstance(one, GatedRepoError) for one in causes):
         return (
-            f"{name_or_path} is gated: accept its terms at https://huggingface.co/{name_or_path}, and then log in with "
+            f"{name_or_path} is gated: accept its terms at {ENDPOINT}/{name_or_path}, and then log in with "
             "`hf auth login`, or set HF_TOKEN."
         )
     if any(isinstance(one, RevisionNotFoundError) for one in causes):

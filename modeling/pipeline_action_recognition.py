@@ -13,12 +13,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils import logging
 
-from .recording_files import read_recording
+from .recording_files import RECORDING_SUFFIXES, read_recording
+
+logger = logging.get_logger(__name__)
 
 # The longest that a server may be silent.
 URL_SECONDS = 30
 _NOT_SAID = "not said"
+VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")
 
@@ -85,8 +89,9 @@ class ActionRecognitionPipeline(Pipeline):
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
                 "unsure_below, on_error, batch_size and num_workers."
             )
-        if isinstance(top_k, int) and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
+            raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {top_k!r}.")
+        candidate_labels = None if candidate_labels is None else list(candidate_labels)
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
         read = {"candidate_labels": candidate_labels, "on_error": on_error}
@@ -128,15 +133,31 @@ class ActionRecognitionPipeline(Pipeline):
     ) -> dict[str, Any]:
         """What the model reads of one recording; or, where it cannot be read and that is no reason to stop, why."""
         try:
+            self._check_kind(recording)
             recording = self._fetched(recording)
             inputs = self.processor(
                 recording, class_names=candidate_labels, list_classes=self._lists(candidate_labels)
             )
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
         return {"inputs": dict(inputs), "recording": recording}
+
+    def _check_kind(self, recording: Any) -> None:
+        """Raises `ValueError` for several recordings in one's place, and for a file of a kind that this model does not read."""
+        if isinstance(recording, list | tuple):
+            raise ValueError(f"expected a recording, found a {type(recording).__name__} of {len(recording)}.")
+        if not isinstance(recording, str | os.PathLike):
+            return
+        name = os.fspath(recording).lower()
+        reads_skeletons = hasattr(self.processor.feature_extractor, "skeleton_layout")
+        if reads_skeletons and name.endswith(VIDEO_SUFFIXES):
+            raise ValueError(
+                f"{recording} is a video, and this model reads skeletons ({', '.join(RECORDING_SUFFIXES)})."
+            )
+        if not reads_skeletons and name.endswith(RECORDING_SUFFIXES):
+            raise ValueError(f"{recording} is a recording of skeletons, and this model reads videos.")
 
     def _fetched(self, recording: Any) -> Any:
         """What lies behind a URL; everything else as it is.
@@ -144,7 +165,7 @@ class ActionRecognitionPipeline(Pipeline):
         Raises:
             OSError: nothing can be had from there.
         """
-        if not (isinstance(recording, str) and recording.startswith(("http://", "https://"))):
+        if not (isinstance(recording, str) and recording.lower().startswith(("http://", "https://"))):
             return recording
         try:
             with urllib.request.urlopen(recording, timeout=URL_SECONDS) as answer:
@@ -161,7 +182,13 @@ class ActionRecognitionPipeline(Pipeline):
     def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
         """Whether the class list is part of the prompt: where the model was not trained on all of it."""
         trained = self.processor.class_names or ()
-        return None if candidate_labels is None or set(candidate_labels) <= set(trained) else True
+        new = [] if candidate_labels is None else [name for name in candidate_labels if name not in trained]
+        if new:
+            logger.warning_once(
+                f"the model was not trained on {', '.join(map(repr, new[:3]))}{', …' * (len(new) > 3)}: how sure it is of "
+                "names that are new to it says little."
+            )
+        return True if new else None
 
     def _forward(self, batch: dict | list[dict], on_error: str = "raise", **asked) -> dict[str, list[dict]]:
         """Decisions about what `preprocess` made of recordings, in order, as `found`."""

@@ -49,7 +49,10 @@ def read_lexicon(path: str | os.PathLike) -> list[TokenEntry]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return [TokenEntry(**entry) for entry in json.load(file)]
+            entries = json.load(file)
+            if not isinstance(entries, list):
+                raise TypeError(f"a {type(entries).__name__}")
+            return [TokenEntry(**entry) for entry in entries]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)}: expected a list of entries of a lexicon, found {error}") from error
 

@@ -133,12 +133,11 @@ def build(model: str, examples: list[str] = ()):
             with gr.Column(scale=3):
                 shown = gr.HTML(elem_id="player")
                 reason = gr.Markdown(label="Why", elem_id="reason")
-        gr.on(
-            [button.click, recording.change, others.submit],
-            lambda path, labels: answer(path, labels) if path else (None, None, None),
-            [recording, others],
-            [shown, scores, reason],
-            api_name="recognise",
+        asked = {"inputs": [recording, others], "outputs": [shown, scores, reason]}
+        gr.on([button.click, others.submit], answer, **asked, api_name="recognise")
+        # A file that is taken away leaves nothing behind.
+        recording.change(
+            lambda path, labels: answer(path, labels) if path else (None, None, None), **asked, api_name=False
         )
     return page
 

@@ -350,7 +350,7 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
 def weights_fingerprint(model) -> str:
     """A number that tells the weights of one action model from those of another, on every device.
 
-    A decoder has no part in it: it writes no sentence, and a recogniser has none.
+    A decoder has no part in it: it writes no sentence, and recognisers of skeletons have none.
     """
     import hashlib
 

@@ -40,11 +40,17 @@ def main(arguments: ExportArguments):
     """Writes the plain model; returns it."""
     from data_arguments import check_model_folder
     from evaluate_classifier import read_record
+    from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.model)
+    kind = AutoConfig.from_pretrained(arguments.model).model_type
+    if kind != ActionLLMForClassification.config_class.model_type:
+        raise ExportError(
+            f"{arguments.model} is a {kind}: what is exported is the recogniser that reads its tokens (sft.py)."
+        )
     record = read_record(arguments.model)
     model = ActionLLMForClassification.from_pretrained(
         arguments.model, dtype=arguments.dtype or record.get("dtype", "auto")
@@ -54,6 +60,9 @@ def main(arguments: ExportArguments):
     plain.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     tokenizer = processor.tokenizer
     tokenizer.chat_template = chat_template(processor)
+    # What a processor left there names code that does not go along.
+    for name in ("auto_map", "processor_class", "is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
     folder = Path(arguments.output_dir)
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -155,10 +164,16 @@ def chat_template(processor) -> str:
     )
     ids = processor.encode_prompt_and_label(processor.prompt([(0, 1) if processor.run_lengths else 0]))[0]
     begins = "{{ bos_token }}" if ids[0] == processor.tokenizer.bos_token_id else ""
+    # Clients send a text, or a list of parts.
+    content = (
+        "{% set content = message['content'] if message['content'] is string else "
+        "message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join %}"
+    )
     return (
         "{% for message in messages %}"
-        f"{{% if message['role'] == 'user' %}}{begins}{{{{ {json.dumps(before)} + message['content'] + {json.dumps(after)} }}}}"
-        "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}{% endif %}"
+        f"{content}{{% if message['role'] == 'user' %}}{begins}{{{{ {json.dumps(before)} + content + {json.dumps(after)} }}}}"
+        "{% elif message['role'] == 'assistant' %}{{ ' ' + content + eos_token }}"
+        "{% else %}{{ raise_exception('this model reads sentences of action tokens alone') }}{% endif %}"
         "{% endfor %}"
     )
 
@@ -167,18 +182,21 @@ def page(record: dict, processor, plain) -> str:
     """The front page of the folder."""
     sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
     dataset = (record.get("sentences") or {}).get("dataset", "recordings that its record does not name")
+    simulated = dataset.startswith("simulated")
+    kind = "**simulated** recordings, " if simulated else ""
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
     return f"""---
+license: other
 library_name: transformers
 pipeline_tag: text-generation
 tags:
-- action-recognition
+- action-recognition{chr(10) + "- simulated" if simulated else ""}
 ---
 
 # An action recogniser as a plain language model
 
-Exported from a recogniser that was trained on `{dataset}`: adapter merged, action words in the vocabulary. It reads a sentence
-of action tokens and says which action it was. The classes: {", ".join(processor.class_names)}.
+Exported from a recogniser that was trained on {kind}`{dataset}`: adapter merged, action words in the vocabulary. It reads a
+sentence of action tokens and says which action it was. The classes: {", ".join(processor.class_names)}.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -193,7 +211,8 @@ print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 
 Ids {first} to {last} are action words. `generate` never writes them (`suppress_tokens`); an engine that does not read the
 generation config needs them as banned words. What it writes greedily is one class name, or none: the exact probability of every
-class is given by the recogniser that this was exported from, which also makes sentences of recordings.
+class is given by the recogniser that this was exported from, which also makes sentences of recordings. The terms of its
+language model ({record.get("llm", "not recorded")}) and of the recordings hold for these weights.
 """
 
 
@@ -201,4 +220,7 @@ if __name__ == "__main__":
     from trl import TrlParser
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((ExportArguments,), allow_abbrev=False).parse_args_and_config())
+    try:
+        main(*TrlParser((ExportArguments,), allow_abbrev=False).parse_args_and_config())
+    except ExportError as error:
+        raise SystemExit(f"error: {error}") from None

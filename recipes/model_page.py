@@ -13,6 +13,8 @@ from huggingface_hub import (
     eval_result_entries_to_yaml,
 )
 
+from action_llm.recording_files import RECORDING_SUFFIXES
+from action_llm.skeleton_layouts import get_layout
 from action_llm_datasets.prepare import METRICS
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "model_page.md"
@@ -105,7 +107,9 @@ def read_run(model: Path) -> dict:
     return record
 
 
-def model_page(model: Path, repository: str, evaluations: list[dict], pictures: list[str] = ()) -> str:
+def model_page(
+    model: Path, repository: str, evaluations: list[dict], pictures: list[str] = (), code_repo: str | None = None
+) -> str:
     """The README.md of a repository.
 
     Args:
@@ -113,6 +117,7 @@ def model_page(model: Path, repository: str, evaluations: list[dict], pictures: 
         repository: its name on the Hub.
         evaluations: records that `evaluate_classifier.py` wrote: the first of this model, the others of other seeds.
         pictures: names of files in the repository's `pictures`.
+        code_repo: repository of the code, where that is another.
 
     Raises:
         PageError: there is no record; an evaluation is of another kind of run.
@@ -162,12 +167,14 @@ def model_page(model: Path, repository: str, evaluations: list[dict], pictures: 
         classes=list((config.get("id2label") or {}).values()),
         usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
             repository=repository,
-            example="clip.mp4" if reads_videos else "recording.skeleton",
+            example=_example(model, reads_videos),
             needs=" ".join(f"'{one}'" for one in requirements()),
             asked=", explain=True, return_tokens=True" if has_tokens else "",
             shown="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
         has_tokens=has_tokens,
+        code_repo=code_repo,
+        reads=_reads(model, reads_videos),
         unit=unit,
         data=data,
         others=others,
@@ -207,12 +214,45 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
+    notes += ", simulated recordings" * metrics["dataset"].startswith("simulated")
     notes += ", classes that were not trained" * bool(metrics.get("unseen"))
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
     # What these weights score; what other seeds do is said beside it.
     entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _extractor(model: Path) -> dict:
+    path = model / "preprocessor_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _example(model: Path, reads_videos: bool) -> str:
+    """A name of a file as the model reads them."""
+    if reads_videos:
+        return "clip.mp4"
+    return "recording.skeleton" if _extractor(model).get("layout", "kinect25") == "kinect25" else "recording.npy"
+
+
+def _reads(model: Path, reads_videos: bool) -> str:
+    """What kind of recordings a model reads, in sentences."""
+    settings = _extractor(model)
+    if reads_videos:
+        kinds = "Files (`.mp4`, `.avi`, `.mkv`, `.webm`), folders of numbered pictures, or arrays (frames, height, width, 3)"
+        seconds = settings.get("segment_seconds")
+        parts = (
+            f"a picture is read for every {seconds:g} s"
+            if seconds
+            else f"{settings.get('num_segments')} segments are read"
+        )
+        return f"{kinds}; {parts}."
+    layout = get_layout(settings.get("layout", "kinect25"))
+    joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions (`{layout.name}`)"
+    fps = settings.get("fps")
+    rate = f", resampled to {fps:g} frames a second" if fps else ""
+    kinds = ", ".join(f"`{one}`" for one in RECORDING_SUFFIXES)
+    return f"Skeletons of {joints}{rate}: {kinds}, or arrays (frames, people, joints, coordinates)."
 
 
 def requirements(*more: str) -> list[str]:

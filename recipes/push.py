@@ -27,7 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from model_page import PICTURES, PageError, evaluation_yaml, model_page, read_run, same_line
+from huggingface_hub.utils import validate_repo_id
+from model_page import PICTURES, evaluation_yaml, model_page, read_run, same_line
 
 # What a model is made of, beside its code. Everything else stays here.
 MODEL_FILES = (
@@ -80,7 +81,8 @@ def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[P
         PushError: one that is named is none, or of another line; or none is of this model.
     """
     if named is None:
-        around = [run / "evaluation", run.parent / "evaluation", *sorted(run.glob("*/evaluation"))]
+        beside = [folder / "evaluation" for folder in (run, *list(run.resolve().parents)[:2])]
+        around = [*beside, *sorted(run.glob("*/evaluation"))]
         found = {path.resolve(): path for path in around if (path / "record.json").is_file()}
         return [path for path in found.values() if _evaluated(path) == record][:1]
     folders = list(map(Path, named))
@@ -145,6 +147,12 @@ def repository_files(
     run = Path(run)
     model = find_model(run)
     record = read_run(model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if record["stage"] == "sft" and not config.get("custom_pipelines"):
+        raise PushError(
+            f"{model} was saved by an older version, without the pipeline. Save it again: ActionLLMForClassification."
+            "from_pretrained(FOLDER).save_pretrained(FOLDER), and its processor alike."
+        )
     found = find_evaluations(run, record, evaluations)
     records = [json.loads((folder / "record.json").read_text(encoding="utf-8")) for folder in found]
     with tempfile.TemporaryDirectory() as whole:
@@ -160,7 +168,7 @@ def repository_files(
         if (folder / "lexicon.json").is_file():
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break
-    files["README.md"] = model_page(model, repository, records, list(pictures)).encode()
+    files["README.md"] = model_page(model, repository, records, list(pictures), code_repo).encode()
     if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]
         name = benchmark or f"{repository.partition('/')[0]}/{dataset}"
@@ -337,8 +345,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--with_llm", action="store_true", help="the weights of the language model as well")
     given = parser.parse_args(arguments)
     try:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
-            raise PushError(f"repository: expected OWNER/NAME, found {given.repository!r}.")
+        for name in filter(None, (given.repository, given.code_repo, given.benchmark)):
+            if name.count("/") != 1:
+                raise PushError(f"expected OWNER/NAME, found {name!r}.")
+            validate_repo_id(name)
         files, code = repository_files(
             given.run,
             given.repository,
@@ -356,7 +366,7 @@ def main(arguments: list[str] | None = None) -> None:
         if code:
             print(push(code, given.code_repo, public=given.public, title="Code of ActionLLM", replace=False))
         print(push(files, given.repository, public=given.public, title="Model, page and results"))
-    except (PushError, PageError, OSError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

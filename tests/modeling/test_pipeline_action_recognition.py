@@ -15,6 +15,7 @@ from transformers import pipeline
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
 from action_llm.skeleton_files import SkeletonFileError
+from action_llm.token_lexicon import TokenEntry
 
 
 def recording(frames: int, seed: int = 0) -> np.ndarray:
@@ -92,6 +93,47 @@ def test_lists_tuples_generators_and_data_sets_give_what_single_recordings_give(
     assert recognise([]) == []
 
 
+@pytest.mark.parametrize("many", ["list", "generator", "data set"])
+def test_processes_that_read_give_each_recording_once(recognise, many):
+    recordings = [recording(frames, frames) for frames in (40, 9, 23)]
+    alone = [recognise(one)[0]["label"] for one in recordings]
+    rows = [
+        {"keypoints": one.ravel(), "shape": [len(one), 1, 25, 3], "layout": "kinect25", "fps": 30.0}
+        for one in recordings
+    ]
+    given = {
+        "list": recordings,
+        "generator": (one for one in recordings),
+        "data set": datasets.Dataset.from_list(rows),
+    }[many]
+    assert [one[0]["label"] for one in recognise(given, num_workers=2, batch_size=2)] == alone
+
+
+def test_what_is_too_long_for_the_language_model_does_not_end_a_batch(recognise):
+    found = recognise([recording(30), recording(1600), recording(30)], batch_size=3, on_error="return", top_k=None)
+    assert "context of 256" in found[1][0]["error"] and found[0] == found[2] and len(found[0]) == len(CLASS_NAMES)
+    with pytest.raises(ValueError, match="context of 256"):
+        recognise(recording(1600))
+    for wrong, message in (([recording(9)], "a list of 1"), (5, "int"), (None, "recordings")):
+        assert message in recognise([recording(9), wrong], on_error="return")[1][0]["error"], message
+
+
+def test_the_lexicon_goes_where_the_model_goes(parts, tmp_path):
+    model, processor = parts
+    entries = [TokenEntry(code, 1, 0.5, [(CLASS_NAMES[0], 2.5)]) for code in range(16)]
+    model.lexicon = entries
+    try:
+        pipeline("action-recognition", model=model, processor=processor, device="cpu").save_pretrained(tmp_path)
+    finally:
+        model.lexicon = None
+    assert ActionLLMForClassification.from_pretrained(tmp_path).lexicon == [
+        TokenEntry(code, 1, 0.5, [[CLASS_NAMES[0], 2.5]]) for code in range(16)
+    ]
+    (tmp_path / "lexicon.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"lexicon\.json: expected a list of entries"):
+        ActionLLMForClassification.from_pretrained(tmp_path)
+
+
 def test_a_generator_is_read_as_it_goes(recognise):
     taken = []
 
@@ -161,16 +203,16 @@ def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
     found = recognise([recording(20), broken, recording(20)], on_error="return", batch_size=3)
     assert "broken.skeleton" in found[1][0]["error"] and found[0] == found[2] and set(found[1][0]) == {"error"}
     # The wrong kind of recording for a model.
-    with pytest.raises(ValueError, match=r"clip\.mp4.*one of \.skeleton"):
+    with pytest.raises(ValueError, match=r"clip\.mp4 is a video, and this model reads skeletons"):
         recognise(str(tmp_path / "clip.mp4"))
-    with pytest.raises(ValueError, match=r"broken\.skeleton: expected .*video"):
+    with pytest.raises(ValueError, match=r"broken\.skeleton is a recording of skeletons, and this model reads videos"):
         see(broken)
 
 
 def test_settings_that_cannot_be_are_named(recognise):
     with pytest.raises(TypeError, match="no setting 'top'; it has top_k"):
         recognise(recording(9), top=1)
-    with pytest.raises(ValueError, match="top_k must be at least 1"):
+    with pytest.raises(ValueError, match="top_k must be a whole number of at least 1"):
         recognise(recording(9), top_k=0)
     with pytest.raises(ValueError, match="'raise' or 'return'"):
         recognise(recording(9), on_error="ignore")

@@ -12,7 +12,7 @@ import model_page
 import push
 import pytest
 import yaml
-from hub_server import USER, HubServer
+from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 RECIPES = Path(push.__file__).parent
@@ -49,6 +49,7 @@ def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, 
         env=hub.environment(home) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=cwd,
     )  # fmt: skip
     assert done.returncode == expected, done.stderr[-4000:]
+    assert TOKEN not in done.stdout + done.stderr, "who may write is nobody else's business"
     return done.stdout + done.stderr
 
 
@@ -78,7 +79,7 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     top_1 = round(100 * metrics["top_1"]["estimate"], 2)
     assert card.data.eval_results[0].metric_value == top_1 and "simulated" in card.data.tags
-    assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "video-classification"
+    assert card.data.license == "other" and card.data.pipeline_tag is None, "the language model has terms of its own"
     for said in (
         "> **Simulated data.**",
         f"| {top_1:.1f} |",
@@ -102,10 +103,12 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
         )
         assert "hand waving" in said or any(name in said for name in ("cheer up", "hugging", "kicking"))
 
-    # Another push of the same run leaves nothing behind that it does not have.
-    hub.repositories["model", "tester/model"].commit(hub.files("tester/model") | {"old.safetensors": b"x"})
+    # Another push of the same run leaves nothing behind of an earlier one that it has not, and takes nothing else away.
+    own = {"model-00001-of-00002.safetensors": b"x", "merges.txt": b"x"}
+    others = {"onnx/model.safetensors": b"x", "scripts/train.py": b"x", "pictures/mine/a.png": b"x", "notes.md": b"x"}
+    hub.repositories["model", "tester/model"].commit(hub.files("tester/model") | own | others)
     launch(hub, tmp_path, "push.py", run, "tester/model")
-    assert "old.safetensors" not in hub.files("tester/model")
+    assert not own.keys() & hub.files("tester/model").keys() and others.keys() <= hub.files("tester/model").keys()
 
 
 def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer):
@@ -117,6 +120,13 @@ def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer
         in hub.files("tester/weights")["config.json"].decode()
     )
     assert {"modeling_action_llm.py", "modeling_action_vqvae.py"} <= hub.files("tester/code").keys()
+    hub.repositories["model", "tester/code"].commit(
+        hub.files("tester/code") | {"README.md": b"mine", "config.json": b"{}"}
+    )
+    launch(hub, tmp_path, "push.py", run, "tester/weights", "--code_repo", "tester/code")
+    assert hub.files("tester/code")["README.md"] == b"mine" and "config.json" in hub.files("tester/code")
+    assert "another name" in launch(hub, tmp_path, "push.py", run, "tester/x", "--code_repo", "tester/x", expected=2)
+    assert "The code is in `tester/code`" in hub.files("tester/weights")["README.md"].decode()
     page = ModelCard(hub.files("tester/tokens")["README.md"].decode())
     assert "LLM-AR: action model on simulated-xsub" in page.content and "codes used" in page.content
     script = """
@@ -151,6 +161,15 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
 
     with pytest.raises(push.PushError, match="none of the evaluations is of the model"):
         push.repository_files(copy, "me/x", evaluations=[str(folder)])
+    for change, message in (
+        ({"split": "held_out"}, "not of the same recordings"),
+        ({"unseen": True}, "not of the same recordings"),
+    ):
+        (folder / "record.json").write_text(json.dumps(other | {"metrics": other["metrics"] | change}))
+        with pytest.raises(push.PushError, match=message):
+            push.repository_files(copy, "me/x", evaluations=both)
+    with pytest.raises(push.PushError, match="not each of another seed"):
+        push.repository_files(copy, "me/x", evaluations=[str(copy / "evaluation"), str(run / "evaluation")])
     other["model"]["settings"]["lora_r"] = 64
     (folder / "record.json").write_text(json.dumps(other))
     with pytest.raises(push.PushError, match="evaluates a model of another line, or with other settings"):
@@ -159,7 +178,15 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
 
 def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
     model = copy / "sft" / "model"
-    for name in ("S001C001P001R001A023.skeleton", "notes.txt", "clips/one.mp4", "weights.bin", "rows.json"):
+    for name in (
+        "S001C001P001R001A023.skeleton",
+        "notes.txt",
+        "clips/one.mp4",
+        "weights.bin",
+        "rows.json",
+        "data.py",
+        "people.safetensors",
+    ):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text("{}")
         with pytest.raises(push.PushError, match=re.escape(name) + " is no part of a model"):
@@ -168,7 +195,7 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
     config = json.loads((model / "generation_config.json").read_text())
     for said, message in (
         (os.path.expanduser("~/secret"), "names a folder of this machine"),
-        ("/usr/bin", "names a place on this machine"),
+        ("/usr/bin", "names a place on the machine"),
         ("hf_" + "a" * 30, "access token"),
     ):
         (model / "generation_config.json").write_text(json.dumps(config | {"note": said}))
@@ -196,7 +223,7 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     launch(hub, tmp_path, "push.py", run, "tester/public", "--public")
     assert not hub.repositories["model", "tester/public"].private
     said = launch(hub, tmp_path, "push.py", run, "tester/public", expected=2)
-    assert "tester/public is public: make it private, name another, or say --public." in said
+    assert "tester/public is public: change that on the Hub, name another, or push with --public." in said
     nobody = launch(hub, tmp_path / "nobody", "push.py", run, "tester/x", "--dry_run")
     assert "nothing was pushed" in nobody, "to look needs no login"
 
@@ -245,3 +272,37 @@ def real_recording() -> Path | None:
     """A real `.skeleton` file, where there is one."""
     data = Path(os.environ.get("ACTION_LLM_TEST_DATA", RECIPES.parents[1] / "shared" / "data"))
     return next(iter(sorted(data.rglob("S0*.skeleton"))), None) if data.is_dir() else None
+
+
+def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
+    model = copy / "sft" / "model"
+    record, config = json.loads((model / "record.json").read_text()), json.loads((model / "config.json").read_text())
+    record |= {"hold_out": True, "llm_training": {"stage": "small_lm", "seconds": 1.0}}
+    record["sentences"] |= {"dataset": "utd-mhad", "stage": "encode_windows"}
+    record["sentences"]["data"] = {
+        "description": "UTD-MHAD.",
+        "license": "Free for research.",
+        "citation": "C. Chen",
+        "simulated": False,
+    }
+    config["action_config"] |= {"geometry": "euclidean"}
+    (model / "record.json").write_text(json.dumps(record))
+    (model / "config.json").write_text(json.dumps(config))
+    page = model_page.model_page(model, "me/x", [{"model": record, "metrics": metrics_of(copy)}], [])
+    card = ModelCard(page)
+    assert "a Euclidean codebook" in page and "hyperbolic" not in page and "UTD-MHAD." in page and "C. Chen" in page
+    assert "(simulated)" not in page and card.data.license == "other" and "less those of the held-out subjects" in page
+    assert "A stage before was trained on `simulated-xsub`" in page and "over windows. They overlap" in page
+    # Nothing known of the recordings; latents in place of tokens.
+    del record["sentences"]["data"], record["sentences"]["tokenizer"]["data"]
+    record["sentences"]["dataset"] = record["sentences"]["tokenizer"]["dataset"] = "simulated-xsub"
+    config["action_config"] |= {"quantize": False}
+    (model / "record.json").write_text(json.dumps(record))
+    (model / "config.json").write_text(json.dumps(config))
+    page = model_page.model_page(model, "me/x", [], [])
+    assert "do not say which recordings" in page and "> **Simulated data.**" in page and "explain=True" not in page
+    assert "No evaluation was pushed with it." in page and "no codebook" in page
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "evaluation" / "record.json").read_text())["metrics"]
