@@ -11,7 +11,6 @@ from transformers import (
     AutoModelForVideoClassification,
     AutoProcessor,
 )
-from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_action_llm import ActionLLMConfig
 from .configuration_action_vqvae import ActionVQVAEConfig
@@ -43,24 +42,6 @@ AutoFeatureExtractor.register(ActionVQVAEConfig, SkeletonFeatureExtractor)
 AutoFeatureExtractor.register(VSTConfig, VideoFeatureExtractor)
 AutoFeatureExtractor.register(VTEMConfig, VideoFeatureExtractor)
 AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
-PIPELINE_REGISTRY.register_pipeline(
-    "action-recognition", pipeline_class=ActionRecognitionPipeline, pt_model=AutoModel, type="multimodal"
-)
-
-# Saving a model puts its code beside its weights, so that it loads where this package is not installed.
-ActionVQVAEConfig.register_for_auto_class()
-ResNet3DConfig.register_for_auto_class()
-VSTConfig.register_for_auto_class()
-VTEMConfig.register_for_auto_class()
-ActionLLMConfig.register_for_auto_class()
-ActionVQVAEModel.register_for_auto_class("AutoModel")
-ResNet3DModel.register_for_auto_class("AutoModel")
-VSTModel.register_for_auto_class("AutoModel")
-VTEMModel.register_for_auto_class("AutoModel")
-ActionLLMForClassification.register_for_auto_class("AutoModel")
-SkeletonFeatureExtractor.register_for_auto_class()
-VideoFeatureExtractor.register_for_auto_class()
-ActionLLMProcessor.register_for_auto_class()
 
 __all__ = [
     "ActionLLMConfig",

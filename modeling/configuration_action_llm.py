@@ -1,5 +1,7 @@
 """Configuration of ActionLLM: a language model that reads sentences of action tokens."""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -51,6 +53,7 @@ class ActionLLMConfig(PreTrainedConfig):
     """
 
     model_type = "action_llm"
+    _auto_class: ClassVar[str] = "AutoConfig"
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
 
     text_config: dict | PreTrainedConfig | None = None

@@ -2,7 +2,7 @@
 
 import difflib
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
@@ -127,6 +127,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
     """
 
     model_type = "action_vqvae"
+    _auto_class: ClassVar[str] = "AutoConfig"
 
     layout: str = "kinect25"
     num_persons: int = 2

@@ -1,6 +1,6 @@
 """Configuration of 3-D ResNets, which read clips (VT-LVLM-AR, section III.A)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
@@ -35,6 +35,7 @@ class ResNet3DConfig(PreTrainedConfig):
     """
 
     model_type = "resnet3d"
+    _auto_class: ClassVar[str] = "AutoConfig"
 
     convolution: Literal["3d", "(2+1)d", "mixed"] = "3d"
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)

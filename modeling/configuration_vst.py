@@ -1,6 +1,6 @@
 """Configuration of the Video-to-Semantic-Tokens module, which turns videos into action sentences (LVLM-VAR, section 3.1)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -69,6 +69,7 @@ class VSTConfig(PreTrainedConfig):
     """
 
     model_type = "vst"
+    _auto_class: ClassVar[str] = "AutoConfig"
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="swinv2")}
 
     backbone_config: dict | PreTrainedConfig | None = None

@@ -1,6 +1,6 @@
 """Configuration of the Video-to-Event Mapper, which writes long videos as visual event sentences (VT-LVLM-AR, III.A)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -78,6 +78,7 @@ class VTEMConfig(PreTrainedConfig):
     """
 
     model_type = "vtem"
+    _auto_class: ClassVar[str] = "AutoConfig"
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model")}
 
     backbone_config: dict | PreTrainedConfig | None = None

@@ -57,6 +57,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         ValueError: An argument is unknown or has a value that it cannot have; the message names it.
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoFeatureExtractor"
+
     model_input_names: ClassVar[list[str]] = ["pixel_values", "feature_attention_mask", "frame_rate"]
 
     def __init__(

@@ -44,6 +44,7 @@ from .language_models import (
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
+from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
 from .token_lexicon import read_lexicon
 
@@ -406,8 +407,6 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         with self._plain():
             super().save_pretrained(save_directory, *args, state_dict=own, **kwargs)
         if with_code and kwargs.get("is_main_process", True):
-            from .pipeline_action_recognition import ActionRecognitionPipeline
-
             custom_object_save(ActionRecognitionPipeline, save_directory)
         if self.lexicon is not None and kwargs.get("is_main_process", True):
             entries = [entry.to_dict() for entry in self.lexicon]
@@ -740,6 +739,9 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
     It has the weights of [`ActionLLMForConditionalGeneration`], under the same names, and `generate` of it.
     """
+
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoModel"
 
     def forward(
         self,

@@ -215,6 +215,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         ValueError: by `encode`, `decode` and `forward`, for inputs of a wrong shape; the message names the argument.
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoModel"
+
     # `forward` returns means, so Trainer itself must divide by the number of accumulation steps.
     accepts_loss_kwargs = False
     # Of a model that decodes, one that does not takes the rest.

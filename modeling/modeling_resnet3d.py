@@ -101,6 +101,9 @@ class ResNet3DModel(ResNet3DPreTrainedModel):
         config ([`ResNet3DConfig`]): the configuration.
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoModel"
+
     def __init__(self, config: ResNet3DConfig):
         super().__init__(config)
         width = config.hidden_sizes[0]

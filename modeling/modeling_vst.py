@@ -131,6 +131,9 @@ class VSTModel(VSTPreTrainedModel):
         ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoModel"
+
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
         # The weights of one that is there stay as they are.

@@ -174,6 +174,9 @@ class VTEMModel(VTEMPreTrainedModel):
         ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoModel"
+
     def __init__(self, config: VTEMConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
         self.visual_encoder = VisualEncoder(

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
@@ -292,6 +294,13 @@ def _collated(inputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         else:
             batch[name] = torch.cat(rows)
     return batch
+
+
+# A model that is there already is given to `pipeline` by this, also where its code came from a repository.
+if "action-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline(
+        "action-recognition", pipeline_class=ActionRecognitionPipeline, pt_model=AutoModel, type="multimodal"
+    )
 
 
 __all__ = ["ActionRecognitionPipeline"]

@@ -51,6 +51,9 @@ class ActionLLMProcessor(ProcessorMixin):
             Number of soft prompts, the words `<soft_0>`, `<soft_1>`, … before everything else (VT-LVLM-AR, Eq. 5).
     """
 
+    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    _auto_class = "AutoProcessor"
+
     def __init__(
         self,
         feature_extractor,

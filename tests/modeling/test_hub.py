@@ -100,8 +100,15 @@ with torch.no_grad():
         assert AutoTokenizer.from_pretrained("tester/" + name, **remote).convert_tokens_to_ids("<act_1>") > 0
         recognise = pipeline("action-recognition", model="tester/" + name, device="cpu", **remote)
         found = recognise(recordings[recording], top_k=1, return_tokens=True, explain=True)
+        loaded = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+        assert loaded(recordings[recording], top_k=1)[0]["label"] == found[0]["label"]
         assert found[0]["label"] == model.config.id2label[int(model(**processor(recordings[recording])).logits.argmax())]
     if not revision:
+        # What is part of a recogniser goes its own way, with its code.
+        model.model.action_model.save_pretrained(sys.argv[1] + "/part")
+        part = AutoModel.from_pretrained(sys.argv[1] + "/part", trust_remote_code=True)
+        features = processor.feature_extractor(recordings[recording])
+        assert torch.equal(part.encode(**features).action_ids, model.model.action_model.encode(**features).action_ids)
         classifier = AutoModelForVideoClassification.from_pretrained("tester/videos", **remote)
         assert type(classifier).__name__ == "ActionLLMForClassification"
         recognise.save_pretrained(sys.argv[1] + "/saved")
