@@ -15,6 +15,8 @@ import yaml
 from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from action_llm import ActionLLMForClassification
+
 RECIPES = Path(push.__file__).parent
 
 
@@ -217,6 +219,36 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
         with pytest.raises(SystemExit):
             push.main(list(map(str, arguments)))
         assert message in capsys.readouterr().err
+
+
+def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_can_be_pushed(run, hub, tmp_path, line):
+    here = tmp_path / "run"
+    shutil.copytree(run / "sft" / "model", here / "model")
+    # As if it had been trained on a language model that has a home of its own.
+    model = ActionLLMForClassification.from_pretrained(here / "model")
+    model.config.llm_name_or_path = "tester/llm"
+    model.save_pretrained(here / "model")
+    hub.add("tester/llm", line.llm)
+    sizes = {}
+    for name, more in (("tester/without", []), ("tester/with", ["--with_llm"])):
+        launch(hub, tmp_path / "home", "push.py", here, name, *more)
+        sizes[name] = len(hub.files(name)["model.safetensors"])
+    llm = len(hub.files("tester/llm")["model.safetensors"])
+    assert sizes["tester/with"] - sizes["tester/without"] > 0.9 * llm
+    assert json.loads(hub.files("tester/with")["config.json"])["llm_name_or_path"] is None
+    assert "base_model: tester/llm" in hub.files("tester/without")["README.md"].decode()
+    script = """
+import sys
+sys.modules["action_llm"] = None
+import numpy as np
+from transformers import pipeline
+walk = np.random.default_rng(0).normal(size=(30, 25, 3))
+found = [pipeline("action-recognition", model=name, trust_remote_code=True, device="cpu") for name in sys.argv[1:]]
+found[0].push_to_hub("tester/again")
+found.append(pipeline("action-recognition", model="tester/again", trust_remote_code=True, device="cpu"))
+print([one(walk)[0] == found[0](walk)[0] for one in found])
+"""
+    assert "[True, True, True]" in launch(hub, tmp_path / "home", "tester/without", "tester/with", script=script)
 
 
 def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):

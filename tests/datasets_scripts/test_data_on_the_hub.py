@@ -1,0 +1,55 @@
+"""A prepared data set goes to the Hub over HTTP, and is read from there without this project, streamed as well."""
+
+import subprocess
+import sys
+
+import pytest
+from hub_server import HubServer
+
+READ = """
+import sys
+sys.modules["action_llm_datasets"] = None  # the package may be installed here: as if it were not
+from datasets import load_dataset
+rows = load_dataset("tester/simulated")
+first = next(iter(load_dataset("tester/simulated", split="test", streaming=True)))
+same = first["keypoints"] == rows["test"][0]["keypoints"]
+print(rows["train"].num_rows, rows["test"].num_rows, first["sample_id"], same, rows["test"].features["label"].names)
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+def run(hub, home, *arguments: str, expected: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], env=hub.environment(home), capture_output=True, text=True, cwd=home
+    )
+    assert done.returncode == expected, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_a_prepared_data_set_is_pushed_and_read_plain_and_streamed(hub, tmp_path):
+    simulated = ["--performers", "3", "--replications", "1", "--actions", "6", "50"]
+    run(hub, tmp_path, "-m", "action_llm_datasets.simulate", "--output", "sim", *simulated)
+    prepare = [
+        "-m",
+        "action_llm_datasets.prepare",
+        "simulated-xsub",
+        "--source",
+        "sim",
+        "--output",
+        "prepared",
+        "--num_proc",
+        "1",
+    ]
+    run(hub, tmp_path, *prepare, "--push_to_hub", "tester/simulated")
+    repository = hub.repositories["dataset", "tester/simulated"]
+    assert repository.private and len(repository.commits) == 2
+    files = hub.files("tester/simulated", "dataset")
+    assert {"README.md", "preparation.json", "simulated-xsub/train-00000-of-00001.parquet"} <= files.keys()
+    assert not [path for path in files if path.startswith(".preparation")]
+    said = run(hub, tmp_path, "-c", READ)
+    assert "12 6 S003C001P003R001A006 True ['pickup', 'punching/slapping other person']" in said
