@@ -149,8 +149,9 @@ def said_of(model: str) -> str:
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return ""
-    dataset = (json.loads(Path(path).read_text(encoding="utf-8")).get("sentences") or {}).get("dataset", "")
-    if dataset.startswith("simulated"):
+    sentences = json.loads(Path(path).read_text(encoding="utf-8")).get("sentences") or {}
+    dataset = sentences.get("dataset", "")
+    if dataset.startswith("simulated") or (sentences.get("data") or {}).get("simulated"):
         return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
     return f"It was trained on `{dataset}`." if dataset else ""
 

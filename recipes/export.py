@@ -181,8 +181,10 @@ def chat_template(processor) -> str:
 def page(record: dict, processor, plain) -> str:
     """The front page of the folder."""
     sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
+    from model_page import is_simulated
+
     dataset = (record.get("sentences") or {}).get("dataset", "recordings that its record does not name")
-    simulated = dataset.startswith("simulated")
+    simulated = is_simulated(record)
     kind = "**simulated** recordings, " if simulated else ""
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
     return f"""---

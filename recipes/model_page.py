@@ -133,7 +133,7 @@ def model_page(
     # Of what it was trained on last; a visual encoder may have seen other recordings before.
     data = next((part["data"] for part in reversed(stages) if part.get("dataset") == dataset and part.get("data")), {})
     others = {part["dataset"]: part["data"] for part in stages if part.get("data") and part["dataset"] != dataset}
-    simulated = dataset.startswith("simulated") or bool(data.get("simulated"))
+    simulated = is_simulated(record)
     # Weights that were learnt from simulated recordings alone are free; others have the terms of what they were learnt from.
     is_free = simulated and all(one.get("simulated") for one in others.values())
     is_free = is_free and (not is_classifier or bool(record.get("llm_training")))
@@ -214,7 +214,7 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
-    notes += ", simulated recordings" * metrics["dataset"].startswith("simulated")
+    notes += ", simulated recordings" * is_simulated(evaluations[0]["model"])
     notes += ", classes that were not trained" * bool(metrics.get("unseen"))
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
@@ -302,6 +302,12 @@ def stages_of_run(record: dict) -> list[dict]:
 
     add(record)
     return found
+
+
+def is_simulated(record: dict) -> bool:
+    """Whether the recordings that a run was trained on last were simulated: its protocol says so, or their folder did."""
+    sentences = record.get("sentences") or record
+    return sentences.get("dataset", "").startswith("simulated") or bool((sentences.get("data") or {}).get("simulated"))
 
 
 def same_line(one: dict, other: dict) -> bool:
