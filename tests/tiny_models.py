@@ -22,11 +22,13 @@ from transformers import (
 )
 
 from action_llm import (
+    ActionLLMForClassification,
     ActionLLMProcessor,
     ActionVQVAEConfig,
     ActionVQVAEModel,
     ResNet3DConfig,
     SkeletonFeatureExtractor,
+    VideoFeatureExtractor,
 )
 from action_llm.language_models import without_eyes
 from action_llm.modeling_vst import VSTModel
@@ -178,6 +180,20 @@ def tiny_llava():
     """The text decoder of a LLaVA with a projector from width 16; the same weights each time."""
     torch.manual_seed(0)
     return without_eyes(AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)))
+
+
+def tiny_recogniser(reads: str):
+    """A classifier of `"skeletons"` or `"videos"` with its processor; the same weights each time."""
+    if reads == "skeletons":
+        llm, action_model, processor = tiny_llm(), tiny_action_model(), tiny_processor()
+    else:
+        extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
+        processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
+        llm, action_model = tiny_llava(), tiny_vtem()
+    model = ActionLLMForClassification.from_llm(
+        llm, action_token_offset=processor.action_token_offset, action_model=action_model, class_names=CLASS_NAMES
+    )
+    return model, processor
 
 
 def _text(vocab_size: int) -> dict:

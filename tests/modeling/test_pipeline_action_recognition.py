@@ -9,11 +9,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llava, tiny_llm, tiny_processor, tiny_tokenizer, tiny_vtem
+from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
 from transformers import pipeline
 
-from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm import ActionLLMForClassification
 from action_llm.skeleton_files import SkeletonFileError
 from action_llm.token_lexicon import TokenEntry
 
@@ -25,14 +25,7 @@ def recording(frames: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def parts():
-    processor = tiny_processor()
-    model = ActionLLMForClassification.from_llm(
-        tiny_llm(),
-        action_token_offset=processor.action_token_offset,
-        action_model=tiny_action_model(),
-        class_names=CLASS_NAMES,
-    )
-    return model, processor
+    return tiny_recogniser("skeletons")
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +36,7 @@ def recognise(parts):
 
 @pytest.fixture(scope="module")
 def see():
-    extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
-    processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
-    model = ActionLLMForClassification.from_llm(
-        tiny_llava(),
-        action_token_offset=processor.action_token_offset,
-        action_model=tiny_vtem(),
-        class_names=CLASS_NAMES,
-    )
+    model, processor = tiny_recogniser("videos")
     return pipeline("action-recognition", model=model, processor=processor, device="cpu")
 
 

@@ -11,28 +11,25 @@ import demo
 import numpy as np
 import pytest
 from hub_server import HubServer
-from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llava, tiny_llm, tiny_processor, tiny_tokenizer, tiny_vtem
+from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
 
-from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
 from action_llm.token_lexicon import TokenEntry
 
 gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 
 
+def saved(reads: str, folder: Path) -> Path:
+    model, processor = tiny_recogniser(reads)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def reads_skeletons(tmp_path_factory):
     """Folder of a recogniser of skeletons with a lexicon."""
-    folder = tmp_path_factory.mktemp("skeletons")
-    processor = tiny_processor()
-    model = ActionLLMForClassification.from_llm(
-        tiny_llm(),
-        action_token_offset=processor.action_token_offset,
-        action_model=tiny_action_model(),
-        class_names=CLASS_NAMES,
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    folder = saved("skeletons", tmp_path_factory.mktemp("skeletons"))
     entries = [
         TokenEntry(code, code, 0.5, [(CLASS_NAMES[0], 2.5)], description=f"looks like {code}") for code in range(16)
     ]
@@ -42,18 +39,7 @@ def reads_skeletons(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reads_videos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("videos")
-    extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
-    processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
-    model = ActionLLMForClassification.from_llm(
-        tiny_llava(),
-        action_token_offset=processor.action_token_offset,
-        action_model=tiny_vtem(),
-        class_names=CLASS_NAMES,
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return saved("videos", tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture

@@ -260,20 +260,10 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     assert "nothing was pushed" in nobody, "to look needs no login"
 
 
-def test_a_whole_life(hub, tmp_path, monkeypatch):
+def test_a_whole_life(hub, tmp_path, tiny_quickstart):
     """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
     import quickstart
 
-    monkeypatch.setattr(quickstart, "ACTIONS", (6, 50))
-    monkeypatch.setattr(quickstart, "PASSAGES", 60)
-    monkeypatch.setattr(quickstart, "ENCODINGS", 2)
-    for name, settings in (
-        ("TOKENIZER", {"hidden_width": 8, "codebook_size": 16}),
-        ("TOKENIZER_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 4, "lr_drop_step": 2}),
-        ("LORA", {"lora_r": 2}),
-        ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
-    ):
-        monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})
     folder = tmp_path / "quickstart"
     summary = quickstart.main(quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1))
     launch(hub, tmp_path / "home", "push.py", folder, f"{USER}/life")

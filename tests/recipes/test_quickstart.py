@@ -18,26 +18,12 @@ def test_the_actions_are_sixteen_and_four_or_more_are_of_two_people():
     assert len(MUTUAL_ACTIONS.keys() & set(quickstart.ACTIONS)) >= 4
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setattr(quickstart, "ACTIONS", (6, 50))
-    monkeypatch.setattr(quickstart, "PASSAGES", 60)
-    monkeypatch.setattr(quickstart, "ENCODINGS", 2)
-    for name, settings in (
-        ("TOKENIZER", {"hidden_width": 8, "codebook_size": 16}),
-        ("TOKENIZER_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 4, "lr_drop_step": 2}),
-        ("LORA", {"lora_r": 2}),
-        ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
-    ):
-        monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})
-
-
 def test_two_people_are_too_few_to_test_on(tmp_path):
     with pytest.raises(ValueError, match="performers: three are the fewest"):
         quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
 
 
-def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny, tmp_path):
+def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny_quickstart, tmp_path):
     from transformers import AutoModel, AutoProcessor
 
     arguments = quickstart.QuickstartArguments(output_dir=str(tmp_path / "run"), performers=3, processes=1)
