@@ -129,7 +129,7 @@ def data_set_page(name: str) -> str:
     title, prefixes, said, shown = PAGES[name]
     names = [one for one in PROTOCOLS if one.startswith(prefixes)]
     videos = [one for one in names if "-video" in one]
-    rows, first = [], None
+    rows, rules, first = [], [], None
     with tempfile.TemporaryDirectory() as folder:
         if name == "simulated.md":
             actions = sorted({*SINGLE_ACTIONS, *MUTUAL_ACTIONS})
@@ -137,7 +137,9 @@ def data_set_page(name: str) -> str:
         for protocol in (one for one in names if one not in videos):
             builders = _builders(protocol, folder) if name != "folder.md" else []
             first = first or next(iter(builders), None)
-            rows += [_row(protocol, builders, name == "simulated.md")] if builders else []
+            if builders:
+                rows.append(_row(protocol, builders, name == "simulated.md"))
+                rules.append(f"- `{protocol}`: {builders[0].protocol_rule()}")
     terms = "Those of whoever made the recordings." if first is None else first.terms
     lines = [f"# {title}", "", said, "", "## Loading", "", "```python"]
     lines += ["from action_llm_datasets.load import load_action_dataset", ""]
@@ -148,7 +150,8 @@ def data_set_page(name: str) -> str:
     if rows:
         metric = METRICS[first.METRIC]
         lines += ["## Protocols", "", f"Recognisers are compared by {metric}.", ""]
-        lines += ["| protocol | classes | recordings | who is in which split |", "|---|---:|---|---|", *rows, ""]
+        lines += ["| protocol | classes | recordings |", "|---|---:|---|", *rows, ""]
+        lines += ["<details><summary>Who is in which split</summary>", "", *rules, "", "</details>", ""]
     lines += ["## Terms", "", terms]
     if first is not None and name != "simulated.md":
         lines += ["", f"Home page: {first.HOMEPAGE}", "", "## Citation", "", first.CITATION]
@@ -170,7 +173,7 @@ def _row(protocol: str, builders: list[SkeletonBuilder], simulated: bool) -> str
         classes.append(f"{len(builder.class_names())}{'' if part == 'all' else f' {part}'}")
     counted = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     counted = counted or ("as simulated" if simulated else "not published")
-    return f"| `{protocol}` | {'up to ' * simulated}{', '.join(classes)} | {counted} | {builders[0].protocol_rule()} |"
+    return f"| `{protocol}` | {'up to ' * simulated}{', '.join(classes)} | {counted} |"
 
 
 def main() -> None:

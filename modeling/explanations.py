@@ -54,6 +54,9 @@ class Explanation:
     text: str
     description: str = ""
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @torch.no_grad()
 def explain(
@@ -301,26 +304,25 @@ def _text(
     reasons = [one for one in reasons if one.contribution > 0]
     if not reasons:
         return f"{said} No single token spoke for it."
-    # Tokens during which the body did the same are named together.
-    groups: list[tuple[str, list[TokenEvidence]]] = []
+    # Tokens during which the body did the same, and equal tokens, are named together.
+    groups: dict[str | int, tuple[str, list[TokenEvidence]]] = {}
     for one in sorted(reasons, key=lambda one: one.place):
         half = (one.end - one.start) / 2
         meanwhile = [event for event in events if min(event.end, one.end) - max(event.start, one.start) >= half]
         did = " and ".join(f"the {event.part} {event.said}" for event in meanwhile[:2]).replace("the both", "both")
-        if groups and did and groups[-1][0] == did:
-            groups[-1][1].append(one)
-        else:
-            groups.append((did, [one]))
+        groups.setdefault(did or one.action_id, (did, []))[1].append(one)
     parts = []
-    for did, some in groups:
-        words = " and ".join(f"<act_{one.action_id}>{'' if did else _meaning(one, lexicon)}" for one in some)
-        when = (
-            ""
-            if np.isnan(some[0].start)
-            else f" at {' and '.join(f'{one.start:.1f} to {one.end:.1f}' for one in some)} s"
-        )
-        parts.append(f"{words}{when}{f', when {did}' if did else ''}")
+    for did, some in groups.values():
+        tokens = {one.action_id: f"<act_{one.action_id}>{'' if did else _meaning(one, lexicon)}" for one in some}
+        times = [f"{one.start:.1f} to {one.end:.1f}" for one in some]
+        when = "" if np.isnan(some[0].start) else f" at {_listed(times)} s"
+        parts.append(f"{_listed(list(tokens.values()))}{when}{f', when {did}' if did else ''}")
     return f"{said} What spoke for it most: {'; '.join(parts)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    """One; one and another; one, another and a third."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:

@@ -2,6 +2,7 @@
 
 import http.client
 import io
+import mimetypes
 import os
 import urllib.error
 import urllib.parse
@@ -172,9 +173,9 @@ class ActionRecognitionPipeline(Pipeline):
         try:
             with urllib.request.urlopen(recording, timeout=URL_SECONDS) as answer:
                 content = io.BytesIO(answer.read())
+                content.name = _name_of(answer)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise OSError(f"{recording} cannot be fetched: {getattr(error, 'reason', error)}") from error
-        content.name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(recording).path))
         extractor = self.processor.feature_extractor
         if not hasattr(extractor, "skeleton_layout"):
             return content
@@ -280,6 +281,15 @@ def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
     lengths = outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_ids)
     columns = (outputs.action_ids, outputs.start_times, outputs.end_times, lengths)
     return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
+
+
+def _name_of(answer) -> str:
+    """The name of a file that a server sends: that of its address, or, where that tells no kind, what the server says."""
+    name = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(answer.url).path))
+    if name.lower().endswith((*RECORDING_SUFFIXES, *VIDEO_SUFFIXES)):
+        return name
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return answer.headers.get_filename() or name + (mimetypes.guess_extension(kind) or "")
 
 
 def _collated(inputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

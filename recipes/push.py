@@ -164,7 +164,8 @@ def repository_files(
         files = {path: _with_code_of(code_repo, path, content) for path, content in files.items() if path not in code}
     pictures = {name: found[0] / name for name in PICTURES if found and (found[0] / name).is_file()}
     files |= {f"pictures/{name}": path.read_bytes() for name, path in pictures.items()}
-    for folder in (model, run / "lexicon", run.parent / "lexicon"):
+    # The model's own names classes; the one that token_lexicon.py wrote also says what a token looks like.
+    for folder in (run / "lexicon", run.parent / "lexicon", model):
         if (folder / "lexicon.json").is_file():
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break

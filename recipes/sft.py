@@ -128,6 +128,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     from action_llm import ActionLLMForConditionalGeneration, ActionLLMProcessor
     from action_llm.language_models import load_language_model
+    from action_llm.token_lexicon import build_lexicon
 
     check_model_folder(arguments.tokenizer)
     check_model_folder(arguments.llm_name_or_path)
@@ -198,6 +199,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         run_length_ids=processor.run_length_ids(),
     )
     choose_trained(model, arguments.method)
+    if action_model.config.quantize:  # reasons name the classes of a token
+        known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
+        model.lexicon = build_lexicon(known, class_names, action_model.config.codebook_size, num_examples=0)
 
     continuous = arguments.injection_layer is not None
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)

@@ -128,7 +128,8 @@ class HubServer:
         if repository is None or (repository.private and not known):
             raise Refusal(404 if known else 401, "RepoNotFound", "Repository not found")
         if content and repository.gated and not known:
-            raise Refusal(401, "GatedRepo", f"Access to model {name} is restricted. You must have access to it.")
+            asked = 403 if "Authorization" in headers else 401
+            raise Refusal(asked, "GatedRepo", f"Access to model {name} is restricted. You must have access to it.")
         return repository
 
     @staticmethod

@@ -11,6 +11,7 @@ from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_
 from action_llm import ActionLLMForClassification
 from action_llm.explanations import TokenEvidence, _text, abstention_threshold, explain, faithfulness
 from action_llm.motion_narration import MotionEvent
+from action_llm.token_lexicon import TokenEntry
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ def test_one_call_from_a_recording(model, processor):
     ].tolist()
     times = {one.place: (one.start, one.end) for one in found.evidence}
     assert times[1] == pytest.approx((4 / 30, 8 / 30))
+    assert str(found) == found.text
     assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" in found.text
 
 
@@ -84,6 +86,15 @@ def test_the_text_says_what_the_body_did_at_the_time():
     same = [TokenEvidence(0, 5, 1.2, 1.4, 0.5), TokenEvidence(1, 9, 1.4, 1.6, 0.2)]
     assert _text(["wave"], [1.0], True, same, events).endswith(
         "most: <act_5> and <act_9> at 1.2 to 1.4 and 1.4 to 1.6 s, when both hands meet twice."
+    )
+
+
+def test_equal_tokens_are_named_once():
+    lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
+    evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5), (6, 5))]
+    assert _text(["wave"], [1.0], True, evidence, [], lexicon).endswith(
+        "most: <act_5> (as in wave and clap) at 0.0 to 1.0, 4.0 to 5.0 and 6.0 to 7.0 s; "
+        "<act_7> (as in wave and clap) at 3.0 to 4.0 s."
     )
 
 

@@ -16,6 +16,7 @@ from transformers import LlamaConfig
 
 import action_llm
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionVQVAEConfig
+from action_llm.token_lexicon import TokenEntry
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -132,6 +133,23 @@ print(json.dumps(said))
 """
 
 
+# Who is logged in nowhere says who he is by an argument.
+TOKEN_ALONE = """
+import json, sys
+sys.modules["action_llm"] = None
+import numpy as np
+from transformers import AutoModel, AutoProcessor, pipeline
+
+folder, name, token = sys.argv[1:]
+walk = np.load(folder + "/recordings.npz")["walk"]
+model = AutoModel.from_pretrained(name, trust_remote_code=True, token=token)
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True, token=token)
+piped = pipeline("action-recognition", model=name, trust_remote_code=True, token=token, device="cpu")
+logits = [float(x).hex() for x in model(**processor(walk)).logits[0]]
+print(json.dumps([logits, len(model.lexicon), piped(walk)[0]["label"] in processor.class_names]))
+"""
+
+
 def run(script: str, environment: dict, *arguments):
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -234,11 +252,13 @@ def test_what_goes_wrong_is_told_clearly(hub, home, pushed):
     try:
         names = ["tester/nothing", "tester/referenced", "tester/gone"]
         nothing, gated, gone = run(FAIL, hub.environment(home / "refused", token=None), *names)
+        (not_let_in,) = run(FAIL, hub.environment(home / "other", token="hf_somebody_else"), "tester/referenced")
         (old,) = run(FAIL, hub.environment(home / "old"), "tester/old")
     finally:
         base.gated = False
     assert "tester/nothing is not a local folder and is not a valid model identifier" in nothing
     assert f"tester/base is gated: accept its terms at {hub.url}/tester/base" in gated
+    assert not_let_in == gated
     assert "hf auth login" in gated and "there is no repository tester/nobody" in gone
     assert f"tester/base has no commit {'a' * 40} any more" in old
     unreachable = hub.environment(home / "unreachable") | {"HF_ENDPOINT": "http://127.0.0.1:9"}
@@ -252,6 +272,19 @@ def test_what_goes_wrong_is_told_clearly(hub, home, pushed):
     half = hub.environment(home / "half") | {"HF_HUB_OFFLINE": "1"}
     (missing,) = run(FAIL, half, "tester/gone")
     assert "the Hub cannot be reached, and tester/nobody is not in the cache" in missing
+
+
+def test_a_token_that_is_passed_opens_the_model_its_language_model_adapter_and_lexicon(hub, home, pushed):
+    lexicon = json.dumps([TokenEntry(code).to_dict() for code in range(16)]).encode()
+    hub.repositories["model", "tester/closed"] = closed = type(hub.repositories["model", "tester/base"])(private=True)
+    closed.commit(hub.files("tester/referenced") | {"lexicon.json": lexicon})
+    base = hub.repositories["model", "tester/base"]
+    base.private = True
+    try:
+        found = run(TOKEN_ALONE, hub.environment(home / "alone", token=None), home, "tester/closed", TOKEN)
+    finally:
+        base.private = False
+    assert found == [pushed["referenced"], 16, True]
 
 
 def test_no_code_is_run_unless_it_is_trusted_and_importing_asks_nobody(hub, home, pushed):

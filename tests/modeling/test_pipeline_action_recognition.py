@@ -2,7 +2,8 @@
 
 import functools
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
@@ -40,14 +41,18 @@ def see():
     return pipeline("action-recognition", model=model, processor=processor, device="cpu")
 
 
-@pytest.fixture
-def server(tmp_path):
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    handler.log_message = lambda *a: None
+@contextmanager
+def serving(handler):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with serving(functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)) as url:
+        yield url
 
 
 def test_scores_are_the_probabilities_of_the_model(parts, recognise):
@@ -178,6 +183,31 @@ def test_a_skeleton_by_url_is_narrated_too(recognise, server, tmp_path):
     np.save(tmp_path / "walk.npy", recording(40))
     here = recognise(str(tmp_path / "walk.npy"), explain=True)
     assert recognise(f"{server}/walk.npy", explain=True) == here
+
+
+def test_a_url_without_a_suffix_is_what_the_server_says(recognise, tmp_path):
+    np.save(tmp_path / "walk.npy", recording(40))
+    content = (tmp_path / "walk.npy").read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            if self.path == "/named":
+                self.send_header("Content-Disposition", 'attachment; filename="walk.npy"')
+            elif self.path == "/typed":
+                self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    with serving(Handler) as url:
+        assert recognise(f"{url}/named") == recognise(str(tmp_path / "walk.npy"))
+        with pytest.raises(SkeletonFileError, match=r"typed\.json"):  # taken for JSON, which it is not
+            recognise(f"{url}/typed")
+        with pytest.raises(SkeletonFileError, match="a name that ends in ''"):
+            recognise(f"{url}/unnamed")
 
 
 def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):

@@ -482,6 +482,12 @@ def test_a_lexicon(line, tokenizer, tmp_path):
     best = max(entries, key=lambda entry: entry.count)
     assert f"&lt;act_{best.action_id}&gt;" in page and (tmp_path / "lexicon" / "tokens.png").is_file()
     assert json.loads((tmp_path / "lexicon" / "lexicon.json").read_text())[3]["action_id"] == 3
+    # The trained recogniser knows the classes of its tokens, and nothing of recordings.
+    model = ActionLLMForClassification.from_pretrained(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
+    assert [(own.count, [*map(tuple, own.classes)]) for own in model.lexicon] == [
+        (one.count, one.classes) for one in entries
+    ]
+    assert not any(own.examples for own in model.lexicon)
 
 
 def test_tf32_is_refused(line, tmp_path):

@@ -96,6 +96,7 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/simulated-xsub.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("tester/simulated-xsub", "top_1", top_1)
     assert "S001" not in files["lexicon.json"].decode(), "names of recordings stay here"
+    assert json.loads(files["lexicon.json"])[0]["description"], "the lexicon of the run says more than the model's own"
 
     # The code on the page, as it stands there, where the project is not.
     shutil.copy(next(recordings.glob("*.skeleton")), tmp_path / "recording.skeleton")
