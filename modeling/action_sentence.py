@@ -1,7 +1,8 @@
-"""Action sentences: what every action model writes, and runs of equal tokens in them."""
+"""Action sentences: what every action model writes, words of several tokens, and runs of equal tokens."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers.utils import ModelOutput
 
@@ -13,11 +14,13 @@ class ActionEncoderOutput(ModelOutput):
 
     Args:
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Token of each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook.
+            Token of each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook. Of an action model
+            with R codebooks, `(batch_size, num_tokens, R)`: the R tokens of each word, token u of codebook r as
+            `r * codebook_size + u`.
         attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
             1 for a token, 0 for padding.
         action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
-            The codebook rows of the tokens, float32; without a codebook the latents. 0 where padded.
+            The codebook rows of the tokens, or their sums, float32; without a codebook the latents. 0 where padded.
         latents (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
             Continuous latents before quantisation, float32, their mean where several became one token; 0 where padded.
         start_times, end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
@@ -33,6 +36,74 @@ class ActionEncoderOutput(ModelOutput):
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
     run_lengths: torch.LongTensor | None = None
+
+
+def first_tokens(action_ids) -> np.ndarray:
+    """The token of each place (W,), of words of several tokens (W, R) the first one, which says most."""
+    action_ids = np.asarray(action_ids)
+    return action_ids[:, 0] if action_ids.ndim == 2 else action_ids
+
+
+class WordIds:
+    """
+    Ids of words of several tokens: what a language model reads in one place is the sum of R codes.
+
+    In text, and in `action_ids`, a word is its R tokens, one of each codebook in order, `<act_3><act_260><act_700>`. In
+    `input_ids` it is one number, `first` and those R tokens as digits of base U. Sentences stay plain sequences of ids, which
+    can be padded, packed and cut, and are no longer for it.
+
+    Args:
+        offset (`int`): id of `<act_0>`.
+        first (`int`): id of the word of the first token of every codebook; all larger ids are words, too.
+        codes_per_word (`int`): R.
+        num_action_tokens (`int`): tokens of all codebooks, R times U.
+
+    Raises:
+        ValueError: codebooks that are not alike, or more words than there are numbers.
+    """
+
+    def __init__(self, offset: int, first: int, codes_per_word: int, num_action_tokens: int):
+        if codes_per_word < 1 or num_action_tokens % codes_per_word:
+            raise ValueError(
+                f"num_action_tokens must be a multiple of codes_per_word, got {num_action_tokens} and {codes_per_word}."
+            )
+        self.offset, self.first = offset, first
+        self.codes_per_word, self.codebook_size = codes_per_word, num_action_tokens // codes_per_word
+        if first + self.codebook_size**codes_per_word >= 2**63:
+            raise ValueError(
+                f"{codes_per_word} codebooks of {self.codebook_size} tokens make more words than 64 bits can number."
+            )
+
+    def of_tokens(self, action_ids: torch.Tensor) -> torch.Tensor:
+        """Ids (…) of words whose tokens are `action_ids` (…, codes_per_word)."""
+        ids = torch.zeros_like(action_ids[..., 0])
+        for place in range(self.codes_per_word):
+            ids = ids * self.codebook_size + action_ids[..., place] - place * self.codebook_size
+        return ids + self.first
+
+    def tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Tokens (…, codes_per_word) of words with the `ids` (…)."""
+        rest, tokens = ids - self.first, []
+        for place in reversed(range(self.codes_per_word)):
+            tokens.append(rest % self.codebook_size + place * self.codebook_size)
+            rest = rest // self.codebook_size
+        return torch.stack(tokens[::-1], dim=-1)
+
+    def fold(self, ids: list[int]) -> list[int]:
+        """Ids of a text, with one id for each word in place of those of its tokens. Tokens that make no word stay alone."""
+        folded, place = [], 0
+        while place < len(ids):
+            found = [divmod(one - self.offset, self.codebook_size) for one in ids[place : place + self.codes_per_word]]
+            if [codebook for codebook, _ in found] != list(range(self.codes_per_word)):
+                folded.append(ids[place])
+                place += 1
+                continue
+            word = 0
+            for _, code in found:
+                word = word * self.codebook_size + code
+            folded.append(self.first + word)
+            place += self.codes_per_word
+        return folded
 
 
 def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
@@ -73,4 +144,4 @@ def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
     )
 
 
-__all__ = ["ActionEncoderOutput", "merge_runs"]
+__all__ = ["ActionEncoderOutput", "WordIds", "first_tokens", "merge_runs"]

@@ -9,6 +9,7 @@ Since log₀(exp₀(v)) = v, the chosen token returns from the ball as its own r
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .collectives import from_first_rank, sum_over_ranks
@@ -197,6 +198,24 @@ class Codebook(nn.Module):
             self.average_usage.masked_fill_(dead, uniform)
 
 
+class Word(NamedTuple):
+    """
+    What several codebooks make of N latents, each of the rest that those before it left.
+
+    Args:
+        ids (`torch.LongTensor` of shape `(num_latents, num_codebooks)`): a code of each codebook.
+        embeds (`torch.Tensor` of shape `(num_latents, dim)`): their sum, differentiable in the codes.
+        distances (`torch.Tensor` of shape `(num_latents, codebook_size)`): to the codes of the first codebook.
+        embedding_loss (`torch.Tensor` scalar): mean squared difference between each rest and its code, differentiable in the
+            codes alone, summed over codebooks.
+    """
+
+    ids: torch.Tensor
+    embeds: torch.Tensor
+    distances: torch.Tensor
+    embedding_loss: torch.Tensor
+
+
 class PoincareCodebook(Codebook):
     """Nearest by geodesic distance in the Poincaré ball of curvature −c (LLM-AR, Eq. 9); codes are tangent vectors."""
 
@@ -221,4 +240,35 @@ class EuclideanCodebook(Codebook):
         return torch.linalg.vector_norm(latents - codes, dim=-1)
 
 
-__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized"]
+class ResidualQuantizer(nn.ModuleList):
+    """R codebooks, each for what those before it left over; with one, a codebook like any other."""
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """All codes (num_codebooks * codebook_size, dim), codebook after codebook: code u of codebook r is row r U + u."""
+        return self[0].weight if len(self) == 1 else torch.cat([codebook.weight for codebook in self])
+
+    def forward(self, latents: torch.Tensor) -> Word:
+        """Words of `latents` (num_latents, dim), valid ones, float32; in training, codebooks are moved."""
+        rest, ids, embeds, loss, first = latents, [], 0, 0, None
+        for codebook in self:
+            found = codebook(rest)
+            first = found if first is None else first
+            loss = loss + F.mse_loss(found.embeds, rest.detach())
+            ids.append(found.ids)
+            embeds = embeds + found.embeds
+            rest = rest.detach() - found.embeds.detach()
+        return Word(torch.stack(ids, dim=1), embeds, first.distances, loss)
+
+    @torch.no_grad()
+    def nearest(self, latents: torch.Tensor) -> torch.Tensor:
+        """Codes (num_latents, num_codebooks) of `latents` (num_latents, dim), each from 0 to U − 1; nothing is moved."""
+        rest, ids = latents, []
+        for codebook in self:
+            found = codebook.lookup(rest)
+            ids.append(found.ids)
+            rest = rest - found.embeds
+        return torch.stack(ids, dim=1)
+
+
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "ResidualQuantizer", "Word"]

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .action_sentence import WordIds
 from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig
@@ -36,6 +37,9 @@ class ActionLLMConfig(PreTrainedConfig):
         num_action_tokens (`int`, defaults to 512):
             Number U of action words (LLM-AR, section 4.2). Word `<act_u>` has the id `action_token_offset + u`; the
             placeholder `<act>` has the id `action_token_offset + num_action_tokens`.
+        codes_per_word (`int`, defaults to 1):
+            Number R of action words whose sum stands in one place of a sentence, one of each codebook
+            ([`~action_sentence.WordIds`]). 1 in all three papers.
         train_action_embeddings (`bool`, defaults to `False`):
             Whether the table of action words is trained with the language model. Frozen, row u is the codebook's.
         injection_layer (`int`, *optional*):
@@ -62,6 +66,7 @@ class ActionLLMConfig(PreTrainedConfig):
     llm_revision: str | None = None
     action_token_offset: int = 32000
     num_action_tokens: int = 512
+    codes_per_word: int = 1
     train_action_embeddings: bool = False
     injection_layer: int | None = None
     prefix_length: int = 0
@@ -96,6 +101,7 @@ class ActionLLMConfig(PreTrainedConfig):
             )
         if self.num_action_tokens < 1:
             raise ValueError(f"num_action_tokens must be positive, got {self.num_action_tokens}.")
+        _ = self.word_ids
 
     def validate_prefix(self):
         """Prompts are a number, and layers are named only where there are some."""
@@ -122,6 +128,14 @@ class ActionLLMConfig(PreTrainedConfig):
     def reads_visual_features(self) -> bool:
         """Whether tokens are features that the language model's own, frozen projector makes words of (VT-LVLM-AR)."""
         return self.action_config is not None and self.action_config.model_type == VTEMConfig.model_type
+
+    @property
+    def word_ids(self) -> WordIds | None:
+        """How a word of several tokens is one id; `None` where a word is a token."""
+        if self.codes_per_word == 1:
+            return None
+        first = self.placeholder_token_id + 1 + self.num_soft_prompts
+        return WordIds(self.action_token_offset, first, self.codes_per_word, self.num_action_tokens)
 
     @property
     def placeholder_token_id(self) -> int:

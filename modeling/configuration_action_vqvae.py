@@ -1,7 +1,7 @@
 """Configuration of the action-based VQ-VAE, which turns skeletons into action sentences (LLM-AR, section 3.1)."""
 
 import difflib
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -52,6 +52,10 @@ def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str
         raise ValueError(f"{config_class.__name__} has no field {', '.join(unknown)}.")
 
 
+# What an encoder can read of a skeleton.
+STREAMS = ("joints", "bones", "motion")
+
+
 @strict
 class ActionVQVAEConfig(PreTrainedConfig):
     r"""
@@ -75,6 +79,15 @@ class ActionVQVAEConfig(PreTrainedConfig):
             Width d_u of latents and codes: the word embedding width of the LLM that is to read them.
         codebook_size (`int`, defaults to 512):
             Number U of tokens; even, because tokens u and u + U/2 are a pair (LLM-AR, Eq. 5).
+        num_codebooks (`int`, defaults to 1):
+            Number R of codes in a word. Each codebook after the first one, of as many codes, writes down what those before
+            it left over, and the word is their sum; LLM-AR has one. Token u of codebook r has the id `r * codebook_size + u`.
+            The language priors (LLM-AR, Eq. 7) are about the first codebook.
+        streams (`list[str]`, defaults to `["joints"]`):
+            What the encoder reads, after each other: `"joints"`; `"bones"`, each joint seen from the one before it in
+            `joint_parents`; `"motion"`, its way in a fifth of a second at the speed of the last frame. LLM-AR: joints.
+        joint_parents (`list[int]`, *optional*):
+            For `"bones"`: of each joint the one before it on the way to the root, and of the root itself.
         geometry (`"poincare"` or `"euclidean"`, defaults to `"poincare"`):
             Distance that says which token is nearest (LLM-AR, Eq. 9; Table 6).
         curvature (`float`, defaults to 1.0):
@@ -140,6 +153,9 @@ class ActionVQVAEConfig(PreTrainedConfig):
     dilation_growth: int = 3
     codebook_dim: int = 5120
     codebook_size: int = 512
+    num_codebooks: int = 1
+    streams: list[str] = field(default_factory=lambda: ["joints"])
+    joint_parents: list[int] | None = None
     geometry: Literal["poincare", "euclidean"] = "poincare"
     curvature: float | int = 1.0
     latent_scale: float | int = 1.0
@@ -181,6 +197,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
             "num_residual_blocks",
             "dilation_growth",
             "codebook_dim",
+            "num_codebooks",
             "mmd_num_kernels",
             "mmd_num_words",
         ):
@@ -189,6 +206,23 @@ class ActionVQVAEConfig(PreTrainedConfig):
         if self.codebook_size < 2 or self.codebook_size % 2:
             raise ValueError(
                 f"`codebook_size` must be an even number, because tokens are paired, got {self.codebook_size}."
+            )
+
+    def validate_streams(self):
+        """The encoder reads something that can be made of joints."""
+        unknown = [name for name in self.streams if name not in STREAMS]
+        if unknown or not self.streams or len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"`streams` must be some of {', '.join(STREAMS)}, each once, got {self.streams}.")
+        if "bones" not in self.streams:
+            return
+        parents = self.joint_parents
+        if (
+            parents is None
+            or len(parents) != self.num_joints
+            or not all(0 <= one < self.num_joints for one in parents)
+        ):
+            raise ValueError(
+                f"`joint_parents` must name a joint for each of {self.num_joints}, because `streams` has bones, got {parents}."
             )
 
     def validate_positive_numbers(self):
@@ -225,6 +259,11 @@ class ActionVQVAEConfig(PreTrainedConfig):
     def num_channels(self) -> int:
         """Channels of a frame."""
         return self.num_persons * self.num_joints * self.num_coordinates
+
+    @property
+    def num_action_tokens(self) -> int:
+        """Tokens of all codebooks."""
+        return self.num_codebooks * self.codebook_size
 
     @property
     def frames_per_token(self) -> int:

@@ -70,6 +70,7 @@ class VSTConfig(PreTrainedConfig):
 
     model_type = "vst"
     _auto_class: ClassVar[str] = "AutoConfig"
+    num_codebooks: ClassVar[int] = 1
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="swinv2")}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -153,6 +154,11 @@ class VSTConfig(PreTrainedConfig):
             )
         if self.num_roles > 1 and not self.quantize:
             raise ValueError("`num_roles` divides a codebook: it needs `quantize=True`.")
+
+    @property
+    def num_action_tokens(self) -> int:
+        """Tokens of all codebooks, of which there is one."""
+        return self.codebook_size
 
 
 __all__ = ["VSTConfig"]

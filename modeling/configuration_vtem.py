@@ -79,6 +79,7 @@ class VTEMConfig(PreTrainedConfig):
 
     model_type = "vtem"
     _auto_class: ClassVar[str] = "AutoConfig"
+    num_codebooks: ClassVar[int] = 1
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model")}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -165,6 +166,11 @@ class VTEMConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if not 0 < self.contrast_temperature < float("inf"):
             raise ValueError(f"`contrast_temperature` must be a positive number, got {self.contrast_temperature}.")
+
+    @property
+    def num_action_tokens(self) -> int:
+        """Tokens of all codebooks, of which there is one."""
+        return self.codebook_size
 
 
 __all__ = ["VTEMConfig"]

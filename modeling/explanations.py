@@ -20,7 +20,7 @@ class TokenEvidence:
 
     Attributes:
         place: Its place in the sentence.
-        action_id: The token.
+        action_id: The token; of a word of several, the first one, which says most. The whole word is left out.
         start, end: Seconds from the start of the recording.
         contribution: log P(label | whole sentence) − log P(label | sentence without it), natural logarithm, probabilities
             normalised over the class list. Positive where it spoke for the label.
@@ -121,7 +121,7 @@ def explain(
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
         without = class_log_probabilities(model, processor, shortened, **scored)[:, best]
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
-            action_id = int(word[0] if processor.run_lengths else word)
+            action_id = int(word[0] if isinstance(word, Sequence | np.ndarray) else word)
             contribution = float(log_probabilities[best] - without[place])
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
     evidence.sort(key=lambda one: -one.contribution)

@@ -196,6 +196,25 @@ def usage_statistics(counts: torch.Tensor, alpha: float = 1.0, beta: float = 2.7
     }
 
 
+def word_statistics(counts: torch.Tensor, num_codebooks: int) -> dict[str, float]:
+    """
+    How codebooks are used together.
+
+    Args:
+        counts (`torch.Tensor` of shape `(num_codebooks * codebook_size,)`): how often each token was chosen.
+        num_codebooks (`int`): tokens of a word.
+
+    Returns:
+        What [`usage_statistics`] says of the first codebook, but `codes_used` of all; and `bits_per_word`, the sum of their
+        entropies: what a word can tell at most.
+    """
+    each = [usage_statistics(one) for one in counts.view(num_codebooks, -1)]
+    return each[0] | {
+        "codes_used": sum(one["codes_used"] for one in each),
+        "bits_per_word": sum(one["entropy"] for one in each),
+    }
+
+
 __all__ = [
     "gumbel_usage",
     "zipf_law",
@@ -205,4 +224,5 @@ __all__ = [
     "context_loss",
     "maximum_mean_discrepancy",
     "usage_statistics",
+    "word_statistics",
 ]

@@ -30,6 +30,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 from transformers.utils.hub import cached_file
 
+from .action_sentence import WordIds
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
 from .language_models import (
@@ -90,7 +91,8 @@ class ActionClassifierOutput(ModelOutput):
         probabilities (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
             The same, normalised over the class list: each row sums to 1.
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            The action sentence, when recordings were given. 0 at padded positions.
+            The action sentence, when recordings were given; of an action model with several codebooks, `(batch_size,
+            num_tokens, num_codebooks)`. 0 at padded positions.
         action_attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
             1 where `action_ids` holds a token.
         start_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
@@ -142,7 +144,8 @@ class ActionEmbedding(nn.Module):
     """The language model's words and the action words behind one lookup.
 
     Ids below `offset` are looked up in the language model's own table, id `offset + u` is row u of the action table, and
-    the placeholder `<act>` is zero (its vector comes beside the text). Soft prompts, if any, follow it.
+    the placeholder `<act>` is zero (its vector comes beside the text). Soft prompts, if any, follow it, and words of several
+    tokens follow those: the sum of their rows.
 
     The action table is kept here; the language model is only referred to, so that its table stays its own, whatever
     adapters or quantisation do to it.
@@ -156,18 +159,22 @@ class ActionEmbedding(nn.Module):
         offset: int,
         trainable: bool,
         num_soft_prompts: int = 0,
+        word_ids: WordIds | None = None,
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_action_tokens, width), requires_grad=trainable)
         self.soft_prompts = nn.Parameter(torch.empty(num_soft_prompts, width)) if num_soft_prompts else None
         self.offset = offset
+        self.word_ids = word_ids
         # Past nn.Module's registration: the language model is a child of the base model already.
         self.__dict__["language_model"] = language_model
 
     def __deepcopy__(self, memo):
         # PEFT copies the layers that it trains as a whole; the language model behind this one is not to be copied along.
         language_model = memo.get(id(self.language_model), self.language_model)
-        twin = type(self)(language_model, *self.weight.shape, self.offset, self.weight.requires_grad)
+        twin = type(self)(
+            language_model, *self.weight.shape, self.offset, self.weight.requires_grad, word_ids=self.word_ids
+        )
         for name, weight in self.named_parameters():
             setattr(twin, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
         return twin
@@ -181,7 +188,14 @@ class ActionEmbedding(nn.Module):
         table = F.pad(self.weight, (0, 0, 0, 1))
         if self.soft_prompts is not None:
             table = torch.cat([table, self.soft_prompts])
-        action = F.embedding(torch.where(is_text, 0, input_ids - self.offset), table.to(text.device)).to(text.dtype)
+        table, rows = table.to(text.device), input_ids - self.offset
+        if self.word_ids is None:
+            action = F.embedding(torch.where(is_text, 0, rows), table).to(text.dtype)
+        else:
+            is_word = input_ids >= self.word_ids.first
+            action = F.embedding(torch.where(is_text | is_word, 0, rows), table)
+            words = F.embedding(self.word_ids.tokens(input_ids[is_word]), table).sum(dim=1)
+            action = action.masked_scatter(is_word[..., None], words).to(text.dtype)
         # Gemma scales what comes out of its table; a row of the action table is a row like any other.
         if (scale := getattr(text_table, "embed_scale", None)) is not None:
             action = action * scale.to(action.dtype)
@@ -278,7 +292,10 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             llm_name_or_path=llm_name_or_path,
             llm_revision=llm_revision,
             action_token_offset=action_token_offset,
-            num_action_tokens=action_model.config.codebook_size if table is None else len(table),
+            num_action_tokens=action_model.config.num_action_tokens if table is None else len(table),
+            codes_per_word=1
+            if action_model is None or injection_layer is not None
+            else action_model.config.num_codebooks,
             train_action_embeddings=train_action_embeddings,
             injection_layer=injection_layer,
             prefix_length=prefix_length,
@@ -502,6 +519,7 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             config.action_token_offset,
             config.train_action_embeddings,
             config.num_soft_prompts,
+            config.word_ids,
         )
         if action_model is None and config.action_config is not None:
             action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
@@ -639,7 +657,10 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         mask = sentence.attention_mask[index].bool()
         if self.action_projector is not None:  # latents that stay continuous take a placeholder each
             return torch.full_like(sentence.attention_mask[index][mask], self.config.placeholder_token_id)
-        ids = sentence.action_ids[index][mask] + self.config.action_token_offset
+        ids = sentence.action_ids[index][mask]
+        if self.config.word_ids is not None:
+            return self.config.word_ids.of_tokens(ids)
+        ids = ids + self.config.action_token_offset
         numbers = self.config.run_length_ids
         if numbers is None:
             return ids

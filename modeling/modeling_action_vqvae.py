@@ -12,12 +12,15 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import Codebook, EuclideanCodebook, PoincareCodebook
+from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, ResidualQuantizer
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
 
 logger = logging.get_logger(__name__)
+
+# Differences of frames are as large as joints when they are ways of so long.
+MOTION_SECONDS = 0.2
 
 
 @dataclass
@@ -35,7 +38,8 @@ class ActionVQVAEOutput(ModelOutput):
         velocity_loss (`torch.FloatTensor` scalar, *optional*):
             The same between differences of neighbouring valid frames.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
-            Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11).
+            Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11); of several codebooks, the sum
+            of what each has to say, and the difference to the sum of codes.
         zipf_loss (`torch.FloatTensor` scalar, *optional*):
             JS divergence, base 2, between sorted usage and Zipf's law (LLM-AR, Eq. 4).
         context_loss (`torch.FloatTensor` scalar, *optional*):
@@ -43,11 +47,11 @@ class ActionVQVAEOutput(ModelOutput):
         mmd_loss (`torch.FloatTensor` scalar, *optional*):
             Squared MMD between codes and LLM words (LLM-AR, Eq. 7).
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Nearest tokens; 0 where padded.
+            Nearest tokens, with several codebooks `(batch_size, num_tokens, num_codebooks)`; 0 where padded.
         attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
             1 for a token, 0 for padding.
         usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            How often each token is the nearest one, in this call on this process.
+            How often each token of the first codebook is the nearest one, in this call on this process.
         collected_usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
             The usage that `zipf_loss` saw: `previous_usage` plus the (in training: sampled) usage of this call, in
             training summed over ranks. It is the `previous_usage` of the optimiser step's next micro-batch.
@@ -119,13 +123,41 @@ def downsample_mask(mask: torch.Tensor) -> torch.Tensor:
     return even[..., 0::2] * even[..., 1::2]
 
 
+class SkeletonStreams(nn.Module):
+    """Joints (batch_size, num_channels, num_frames) to what `config.streams` names (batch_size, streams * num_channels, …)."""
+
+    def __init__(self, config: ActionVQVAEConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, joints: torch.Tensor) -> torch.Tensor:
+        if self.config.streams == ["joints"]:
+            return joints
+        made = {"joints": lambda: joints, "bones": lambda: self._bones(joints), "motion": lambda: self._motion(joints)}
+        return torch.cat([made[name]() for name in self.config.streams], dim=1)
+
+    def _people(self, joints: torch.Tensor) -> torch.Tensor:
+        return joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
+
+    def _bones(self, joints: torch.Tensor) -> torch.Tensor:
+        people = self._people(joints)
+        return (people - people[:, :, self.config.joint_parents]).flatten(1, 3)
+
+    def _motion(self, joints: torch.Tensor) -> torch.Tensor:
+        people = self._people(joints)
+        there = (people != 0).flatten(2, 3).any(dim=2)[:, :, None, None]  # who comes or goes has not moved
+        steps = people.diff(dim=-1) * (there[..., 1:] & there[..., :-1])
+        return F.pad(steps * (self.config.fps * MOTION_SECONDS), (1, 0)).flatten(1, 3)
+
+
 class ActionVQVAEEncoder(nn.Module):
     """Features (batch_size, num_channels, num_frames) to latents (batch_size, codebook_dim, num_tokens)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
         width = config.hidden_width
-        self.input_conv = MaskedConv1d(config.num_channels, width, kernel_size=3, padding=1)
+        self.streams = SkeletonStreams(config)
+        self.input_conv = MaskedConv1d(len(config.streams) * config.num_channels, width, kernel_size=3, padding=1)
         self.down_convs = nn.ModuleList(
             MaskedConv1d(width, width, kernel_size=4, stride=2, padding=1) for _ in range(config.num_downsamplings)
         )
@@ -134,7 +166,7 @@ class ActionVQVAEEncoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
         """`masks`: of the frames, and after each downsampling."""
-        hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
+        hidden_states = F.relu(self.input_conv(self.streams(hidden_states), masks[0]))
         for level, (down_conv, stack) in enumerate(zip(self.down_convs, self.stacks, strict=True)):
             hidden_states = down_conv(hidden_states, masks[level])
             hidden_states = stack(hidden_states, masks[level + 1])
@@ -238,19 +270,22 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 "kmeans_init": config.kmeans_init,
             }
             if config.geometry == "poincare":
-                self.quantizer = PoincareCodebook(**settings, curvature=config.curvature)
+                codebooks = [
+                    PoincareCodebook(**settings, curvature=config.curvature) for _ in range(config.num_codebooks)
+                ]
             else:
-                self.quantizer = EuclideanCodebook(**settings)
+                codebooks = [EuclideanCodebook(**settings) for _ in range(config.num_codebooks)]
+            self.quantizer = ResidualQuantizer(codebooks)
         # Latents of the first optimiser step so far; None once it has been compared with what Zipf's law needs.
         self._first_step_latents: int | None = 0
         self.post_init()
 
     @property
     def codebook(self) -> torch.Tensor:
-        """Codes (codebook_size, codebook_dim), float32: tangent coordinates at 0, as `decode` and an LLM read them."""
+        """Codes (num_action_tokens, codebook_dim), float32: tangent coordinates at 0, as `decode` and an LLM read them."""
         if not self.config.quantize:
             raise ValueError("this model has no codebook: it was made with `quantize=False`")
-        return self.quantizer.weight
+        return self.quantizer.codes
 
     def encode(
         self,
@@ -276,10 +311,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # One latent of padding in, one token of padding out: their latents are 0.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                distances = self.quantizer.pairwise_distance(flat, self.codebook)
-                action_ids = self.quantizer.nearest(distances, flat, self.codebook).view(token_mask.shape)
-            action_ids = action_ids * token_mask
-            action_embeds = F.embedding(action_ids, self.codebook) * token_mask[..., None]
+                codes = self.quantizer.nearest(flat).unflatten(0, token_mask.shape)
+            action_ids = self._token_ids(codes, token_mask)
+            action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
         start_times, end_times = self._token_times(token_mask, frame_rate)
         return ActionEncoderOutput(
             action_ids=action_ids,
@@ -301,7 +335,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
         Args:
             action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-                Tokens, 0 to `codebook_size` − 1.
+                Tokens, 0 to `codebook_size` − 1; with several codebooks, `(batch_size, num_tokens, num_codebooks)`, one of
+                each.
             action_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, codebook_dim)`, *optional*):
                 Codes, or latents, instead of ids.
             attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
@@ -313,12 +348,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         if (action_ids is None) == (action_embeds is None):
             raise ValueError("`decode` needs either `action_ids` or `action_embeds`.")
         if action_ids is not None:
-            if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() < self.config.codebook_size:
+            last = self.config.num_action_tokens - 1
+            if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() <= last:
                 raise ValueError(
-                    f"`action_ids` must lie between 0 and {self.config.codebook_size - 1}, "
+                    f"`action_ids` must lie between 0 and {last}, "
                     f"found {action_ids.min().item()} to {action_ids.max().item()}."
                 )
-            action_embeds = F.embedding(action_ids, self.codebook)
+            action_embeds = self._word_embeds(action_ids)
         return self._decode(action_embeds / self.latent_scale(), attention_mask)
 
     def forward(
@@ -357,7 +393,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
                 scale = self.latent_scale()
                 quantized = self.quantizer(valid_states * scale)
-                loss = self._usage_losses(terms, quantized.distances, quantized.ids, valid, previous_usage)
+                loss = self._usage_losses(terms, quantized.distances, quantized.ids[:, 0], valid, previous_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
                 elif self.training and config.human_weight * config.mmd_weight > 0:
@@ -365,10 +401,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                         "`mmd_weight` is not 0, but `forward` gets no `word_embeddings`: the codes are trained without "
                         "the MMD to an LLM's words."
                     )
-            terms["action_ids"] = torch.zeros_like(token_mask).masked_scatter(valid, quantized.ids)
+            ids = quantized.ids.new_zeros(*valid.shape, config.num_codebooks)
+            ids[valid] = quantized.ids
+            terms["action_ids"] = self._token_ids(ids, token_mask)
             # Eq. 11 in the encoder's units, where the mean over channels has its meaning.
-            codes = quantized.embeds / (scale.detach() if config.learn_latent_scale else scale)
-            terms["embedding_loss"] = F.mse_loss(codes, valid_states.detach())
+            scale = scale.detach() if config.learn_latent_scale else scale
+            codes = quantized.embeds / scale
+            terms["embedding_loss"] = quantized.embedding_loss / scale**2
             terms["commitment_loss"] = F.mse_loss(valid_states, codes.detach())
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
@@ -395,6 +434,17 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             reconstruction=reconstruction,
             **terms,
         )
+
+    def _token_ids(self, codes: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """Ids (batch_size, num_tokens) or (…, num_codebooks) of codes (…, num_codebooks) of each codebook; 0 where padded."""
+        firsts = torch.arange(self.config.num_codebooks, device=codes.device) * self.config.codebook_size
+        ids = (codes + firsts) * token_mask[..., None]
+        return ids if self.config.num_codebooks > 1 else ids.squeeze(-1)
+
+    def _word_embeds(self, action_ids: torch.Tensor) -> torch.Tensor:
+        """Words (batch_size, num_tokens, codebook_dim): the sums of their codes."""
+        embeds = F.embedding(action_ids, self.codebook)
+        return embeds.sum(dim=2) if self.config.num_codebooks > 1 else embeds
 
     def _encode(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
@@ -502,7 +552,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             chosen = torch.randperm(len(word_embeddings), device=word_embeddings.device)[: config.mmd_num_words]
             word_embeddings = word_embeddings[chosen]
         weight = config.human_weight * config.mmd_weight
-        codes = self.codebook if weight > 0 else self.codebook.detach()
+        codes = self.quantizer[0].weight if weight > 0 else self.quantizer[0].weight.detach()
         terms["mmd_loss"] = maximum_mean_discrepancy(
             codes, word_embeddings, config.mmd_num_kernels, config.mmd_kernel_factor
         )

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel
@@ -48,7 +49,8 @@ class ActionRecognitionPipeline(Pipeline):
 
     - `reason` (`explain=True`): in English, which tokens moved the decision and what happened then; see
       [`~explanations.explain`]. `description`, too, of models that were trained to describe.
-    - `tokens` (`return_tokens=True`): the action sentence, a dict each: `token`, its `id`, `start` and `end` in seconds.
+    - `tokens` (`return_tokens=True`): the action sentence, a dict each: `token`, its `id` (of a word of several tokens, that
+      of the first), `start` and `end` in seconds.
 
     Args:
         top_k (`int` or `None`, defaults to 5):
@@ -228,15 +230,20 @@ class ActionRecognitionPipeline(Pipeline):
             sentence = _sentence(outputs, index)
             if return_tokens:
                 item["tokens"] = [
-                    {"token": f"<act_{token}>", "id": token, "start": round(start, 3), "end": round(end, 3)}
-                    for token, start, end, _ in sentence
+                    {
+                        "token": "".join(f"<act_{one}>" for one in np.atleast_1d(word)),
+                        "id": int(np.atleast_1d(word)[0]),
+                        "start": round(start, 3),
+                        "end": round(end, 3),
+                    }
+                    for word, start, end, _ in sentence
                 ]
             if explain:
                 reason = self.model.explain(
                     self.processor,
                     recording if hasattr(self.processor.feature_extractor, "skeleton_layout") else None,
                     action_ids=[
-                        (token, length) if self.processor.run_lengths else token for token, _, _, length in sentence
+                        (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
                     ],
                     times=[(start, end) for _, start, end, _ in sentence],
                     class_names=candidate_labels,
@@ -274,11 +281,13 @@ class _Rows(Dataset):
 
 
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
-    """Tokens of one recording: id, start, end, length of its run."""
+    """Words of one recording: token (of several, a list), start, end, length of its run."""
     if outputs.action_ids is None:
         raise ValueError("this model reads continuous latents: it has no tokens to show or to leave out.")
     mask = outputs.action_attention_mask[index].bool()
-    lengths = outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_ids)
+    lengths = (
+        outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_attention_mask)
+    )
     columns = (outputs.action_ids, outputs.start_times, outputs.end_times, lengths)
     return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
 

@@ -1,12 +1,14 @@
 """From recordings or action ids to what ActionLLM reads: prompts, class names and features."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
+
+from .action_sentence import WordIds
 
 # LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
 INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the corresponding action."
@@ -33,7 +35,9 @@ class ActionLLMProcessor(ProcessorMixin):
         class_names (`Sequence[str]`, *optional*):
             Names of the trained classes, in the order of their labels: the list that is scored unless another is given.
         num_action_tokens (`int`, defaults to 512):
-            Number U of action words.
+            Number of action tokens, of all codebooks.
+        codes_per_word (`int`, defaults to 1):
+            Number of codebooks. With several, a word is a token of each ([`~action_sentence.WordIds`]).
         instruction (`str`):
             What the model is asked; `{tokens}` is where the sentence goes.
         instruction_with_classes (`str`):
@@ -60,6 +64,7 @@ class ActionLLMProcessor(ProcessorMixin):
         tokenizer,
         class_names: Sequence[str] | None = None,
         num_action_tokens: int = 512,
+        codes_per_word: int = 1,
         instruction: str = INSTRUCTION,
         instruction_with_classes: str = INSTRUCTION_WITH_CLASSES,
         list_classes: bool = False,
@@ -71,6 +76,7 @@ class ActionLLMProcessor(ProcessorMixin):
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
         self.num_action_tokens = num_action_tokens
+        self.codes_per_word = codes_per_word
         self.instruction = instruction
         self.instruction_with_classes = instruction_with_classes
         self.list_classes = list_classes
@@ -86,20 +92,31 @@ class ActionLLMProcessor(ProcessorMixin):
             for field in fields:
                 if template.count(field) != 1:
                     raise ValueError(f"{name} must contain {field} once, got {template!r}.")
+        if codes_per_word > 1 and run_lengths:
+            raise ValueError("run_lengths are written after a token, not after a word of several.")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
         super().__init__(
             feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
         )
+        _ = self.word_ids
 
     @property
     def action_token_offset(self) -> int:
         """Id of `<act_0>`: the length of the text tokenizer."""
         return self.tokenizer.convert_tokens_to_ids("<act_0>")
 
+    @property
+    def word_ids(self) -> WordIds | None:
+        """How a word of several tokens is one id; `None` where a word is a token."""
+        if self.codes_per_word == 1:
+            return None
+        first = self.action_token_offset + self.num_action_tokens + 1 + self.num_soft_prompts
+        return WordIds(self.action_token_offset, first, self.codes_per_word, self.num_action_tokens)
+
     def prompt(
         self,
-        action_ids: Sequence[int] | Sequence[tuple[int, int]] | None = None,
+        action_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
         class_names: Sequence[str] | None = None,
         list_classes: bool | None = None,
         num_latents: int = 1,
@@ -108,7 +125,7 @@ class ActionLLMProcessor(ProcessorMixin):
         """The text of a prompt.
 
         Args:
-            action_ids (`Sequence[int]`, or of pairs with `run_lengths`, *optional*):
+            action_ids (`Sequence[int]`, or of pairs with `run_lengths`, or of words of several tokens, *optional*):
                 The action sentence, tokens 0 to U - 1. Without it, the prompt has placeholders.
             class_names (`Sequence[str]`, *optional*):
                 The list to choose from, when the class list is part of the prompt.
@@ -139,7 +156,15 @@ class ActionLLMProcessor(ProcessorMixin):
         return soft + self.instruction.replace("{tokens}", tokens)
 
     def _word(self, word) -> str:
-        """The text of a token, or of a token and the length of its run."""
+        """The text of a token, of a token and the length of its run, or of a word of several tokens."""
+        if self.codes_per_word > 1:
+            size = self.num_action_tokens // self.codes_per_word
+            tokens = [int(one) for one in word] if isinstance(word, Iterable) else [int(word)]
+            if [token // size for token in tokens] != list(range(self.codes_per_word)):
+                raise ValueError(
+                    f"a word is {self.codes_per_word} tokens, one of each codebook of {size} in their order, got {tokens}."
+                )
+            return "".join(f"<act_{token}>" for token in tokens)
         has_length = isinstance(word, list | tuple)
         if has_length != self.run_lengths:
             expected = "pairs of a token and the length of its run" if self.run_lengths else "tokens without lengths"
@@ -185,14 +210,14 @@ class ActionLLMProcessor(ProcessorMixin):
         Returns:
             ids of the prompt; ids of the completion with its end token (empty without a completion).
         """
-        prompt_ids = self.tokenizer(prompt)["input_ids"]
+        prompt_ids = self._ids(prompt)
         eos = self.tokenizer.eos_token_id
         # Some tokenizers close every text by themselves. The text is not over here.
         if prompt_ids[-1] == eos:
             prompt_ids = prompt_ids[:-1]
         if completion is None:
             return prompt_ids, []
-        text_ids = self.tokenizer(f"{prompt} {completion}")["input_ids"]
+        text_ids = self._ids(f"{prompt} {completion}")
         if text_ids[-1] == eos:
             text_ids = text_ids[:-1]
         if text_ids[: len(prompt_ids)] != prompt_ids:
@@ -202,11 +227,19 @@ class ActionLLMProcessor(ProcessorMixin):
             )
         return prompt_ids, [*text_ids[len(prompt_ids) :], eos]
 
+    def _ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text)["input_ids"]
+        return ids if self.word_ids is None else self.word_ids.fold(ids)
+
     def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
         """Ids of each class name with its end token, as they follow the prompt."""
         names = self._class_names(class_names)
         # What a name becomes depends on the text before it back to the last action word, not on the sentence.
-        prompt = self.prompt([(0, 1) if self.run_lengths else 0], names, list_classes)
+        if self.codes_per_word > 1:
+            word = range(0, self.num_action_tokens, self.num_action_tokens // self.codes_per_word)
+        else:
+            word = (0, 1) if self.run_lengths else 0
+        prompt = self.prompt([word], names, list_classes)
         return [self.encode_prompt_and_label(prompt, name)[1] for name in names]
 
     def __call__(

@@ -60,16 +60,16 @@ def read_lexicon(path: str | os.PathLike) -> list[TokenEntry]:
 def build_lexicon(
     rows: Iterable[dict],
     class_names: Sequence[str],
-    codebook_size: int,
+    num_action_tokens: int,
     *,
     num_classes: int = 3,
     num_examples: int = 4,
 ) -> list[TokenEntry]:
     """
     Args:
-        rows: Sentences: `sample_id`, `label`, `action_ids`, `start_times`, `end_times`.
+        rows: Sentences: `sample_id`, `label`, `action_ids` (tokens, or words of several), `start_times`, `end_times`.
         class_names: Names in label order.
-        codebook_size: Number of codes K.
+        num_action_tokens: Number of codes K, of all codebooks.
         num_classes, num_examples: How many of each an entry names, at most. Examples are of different recordings, the first
             ones in order.
 
@@ -79,31 +79,33 @@ def build_lexicon(
     Raises:
         ValueError: A token that is none, or times that are not as many as tokens.
     """
-    entries = [TokenEntry(code) for code in range(codebook_size)]
-    seconds, places = np.zeros(codebook_size), np.zeros(codebook_size)
+    entries = [TokenEntry(code) for code in range(num_action_tokens)]
+    seconds, places = np.zeros(num_action_tokens), np.zeros(num_action_tokens)
     holders: dict[int, Counter] = defaultdict(Counter)  # code → class → sentences that hold it
     sentences = Counter()
     for row in rows:
-        ids = [int(one) for one in row["action_ids"]]
+        words = np.asarray(row["action_ids"], dtype=int)
+        words = words.reshape(len(words), -1)
         starts, ends = list(row["start_times"]), list(row["end_times"])
-        if not len(ids) == len(starts) == len(ends):
-            raise ValueError(f"{row['sample_id']}: {len(ids)} tokens, {len(starts)} starts, {len(ends)} ends.")
-        if ids and not 0 <= min(ids) <= max(ids) < codebook_size:
+        if not len(words) == len(starts) == len(ends):
+            raise ValueError(f"{row['sample_id']}: {len(words)} tokens, {len(starts)} starts, {len(ends)} ends.")
+        if words.size and not 0 <= words.min() <= words.max() < num_action_tokens:
             raise ValueError(
-                f"{row['sample_id']}: tokens {min(ids)} to {max(ids)}, expected 0 to {codebook_size - 1}."
+                f"{row['sample_id']}: tokens {words.min()} to {words.max()}, expected 0 to {num_action_tokens - 1}."
             )
         sentences[int(row["label"])] += 1
-        for code in set(ids):
+        for code in np.unique(words).tolist():
             holders[code][int(row["label"])] += 1
         seen = set()
-        for place, (code, start, end) in enumerate(zip(ids, starts, ends, strict=True)):
-            entry = entries[code]
-            entry.count += 1
-            seconds[code] += end - start
-            places[code] += place / max(len(ids) - 1, 1)
-            if code not in seen and len(entry.examples) < num_examples:
-                entry.examples.append((str(row["sample_id"]), float(start), float(end)))
-            seen.add(code)
+        for place, (word, start, end) in enumerate(zip(words.tolist(), starts, ends, strict=True)):
+            for code in word:
+                entry = entries[code]
+                entry.count += 1
+                seconds[code] += end - start
+                places[code] += place / max(len(words) - 1, 1)
+                if code not in seen and len(entry.examples) < num_examples:
+                    entry.examples.append((str(row["sample_id"]), float(start), float(end)))
+                seen.add(code)
     total = sentences.total()
     for entry in entries:
         if not entry.count:

@@ -15,21 +15,24 @@ def sentence_features(
     with_latents: bool,
     with_explanations: bool = False,
     with_run_lengths: bool = False,
+    codes_per_word: int = 1,
 ) -> Features:
     """Columns of a split.
 
-    `action_ids` is the sentence (zeros in its length, where the action model has no codebook); `encoding` is 0 for the
+    `action_ids` is the sentence (zeros in its length, where the action model has no codebook), with several `codes_per_word`
+    a list of tokens for each word; `encoding` is 0 for the
     recording as it is and 1, 2, … for augmented ones; token w lasts from `start_times[w]` to `end_times[w]`, seconds;
     `latents`, flat (W, D), only without discretisation; `explanation`, what happens in English, only where it was asked for;
     `run_lengths`, equal tokens that became one, only where the action model merges them.
     """
+    token = Value("int16" if num_action_tokens <= 2**15 else "int32")
     return Features(
         {
             "sample_id": Value("string"),
             "encoding": Value("int32"),
             "label": labels,
             "held_out": Value("bool"),
-            "action_ids": List(Value("int16" if num_action_tokens <= 2**15 else "int32")),
+            "action_ids": List(token if codes_per_word == 1 else List(token, length=codes_per_word)),
             "start_times": List(Value("float32")),
             "end_times": List(Value("float32")),
         }
@@ -40,7 +43,8 @@ def sentence_features(
 
 
 def words_of(row: dict, processor) -> list:
-    """The sentence of a row as [`ActionLLMProcessor`] reads it: tokens, or pairs of a token and the length of its run.
+    """The sentence of a row as [`ActionLLMProcessor`] reads it: tokens, words of several, or pairs of a token and the length
+    of its run.
 
     Raises:
         `ValueError`: lengths are read, and there are none.

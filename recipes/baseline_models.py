@@ -104,8 +104,11 @@ class SequenceTransformer(nn.Module):
         self.classify = nn.Linear(hidden_size, num_classes)
 
     def forward(self, sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """float (B, W, D) or int (B, W), and bool (B, W), False where padded → logits (B, classes)."""
+        """Float (B, W, D), int (B, W), or (B, W, R) for words of several tokens; bool (B, W), False where padded → logits
+        (B, classes)."""
         hidden = self.embed(sequences)
+        if hidden.ndim == 4:  # a word is the sum of its tokens
+            hidden = hidden.sum(dim=2)
         hidden = self.dropout(hidden + _positions(hidden.shape[1], hidden.shape[2]).to(hidden))
         hidden = self.encoder(hidden, src_key_padding_mask=~mask)
         weights = mask.to(hidden)[..., None]

@@ -65,7 +65,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from transformers import AutoFeatureExtractor, AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
-    from action_llm.language_priors import usage_statistics
+    from action_llm.language_priors import word_statistics
     from action_llm_datasets.atomic_files import write_atomically
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
@@ -98,10 +98,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         features = sentence_features(
             rows.features["label"],
-            model.config.codebook_size,
+            model.config.num_action_tokens,
             arguments.latents,
             arguments.explanations is not None,
             merges_runs(model.config),
+            model.config.num_codebooks if model.config.quantize else 1,
         )
         encodings = arguments.encodings if split == "train" else 1
         mine = range(state.process_index, count, state.num_processes)
@@ -124,17 +125,17 @@ def main(arguments: EncodingArguments, data: DataArguments):
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
         skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
         all_skipped += [{"split": split, **entry} for entry in skipped]
-        counts, sentences = torch.zeros(model.config.codebook_size, dtype=torch.long), 0
+        counts, sentences = torch.zeros(model.config.num_action_tokens, dtype=torch.long), 0
         for path in paths:
-            for ids in _read_sentences(path):
-                counts += torch.bincount(torch.tensor(ids), minlength=len(counts))
-                sentences += 1
+            tokens, number = _read_sentences(path)
+            counts += torch.bincount(torch.from_numpy(tokens), minlength=len(counts))
+            sentences += number
         summary[split] = {
             "recordings": _number_of_recordings(rows),
             "skipped": len(skipped),
             "sentences": sentences,
             "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
-            **(usage_statistics(counts) if model.config.quantize and sentences else {}),
+            **(word_statistics(counts, model.config.num_codebooks) if model.config.quantize and sentences else {}),
         }
         if arguments.explanations is not None:
             summary[split]["explained"] = sum(_explained(path) for path in paths)
@@ -161,7 +162,9 @@ def main(arguments: EncodingArguments, data: DataArguments):
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
     if model.config.quantize:
-        write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
+        write_token_report(
+            run.path, load_action_sentences(run.path), model.config.num_action_tokens, model.config.num_codebooks
+        )
         logger.info("What the sentences are like: %s", run.path / "tokens.md")
 
 
@@ -375,9 +378,15 @@ def _explained(path: Path) -> int:
 
 
 def _read_sentences(path: Path):
+    """All tokens of a shard, int64 (N,), and how many sentences it has."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, columns=["action_ids"])["action_ids"].to_numpy(zero_copy_only=False)
+    column = pq.read_table(path, columns=["action_ids"])["action_ids"].combine_chunks()
+    tokens = column.flatten()
+    while pa.types.is_nested(tokens.type):  # words of several tokens
+        tokens = tokens.flatten()
+    return tokens.to_numpy(zero_copy_only=False).astype("int64"), len(column)
 
 
 if __name__ == "__main__":

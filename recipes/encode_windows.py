@@ -101,7 +101,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         }
     )
     extractor.save_pretrained(run.path)
-    columns = sentence_features(ClassLabel(names=labels), model.config.codebook_size, with_latents=False)
+    columns = sentence_features(ClassLabel(names=labels), model.config.num_action_tokens, with_latents=False)
 
     splits = {}
     for split, rows in dataset.items():
@@ -157,7 +157,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         splits=splits,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
-    write_token_report(run.path, load_action_sentences(run.path), model.config.codebook_size)
+    write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
     return run.read_record()
 
 

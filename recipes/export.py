@@ -80,8 +80,8 @@ def to_causal_lm(model, vocab_size: int):
         vocab_size (`int`): length of the processor's tokenizer: text, action words, placeholder, soft prompts.
 
     Raises:
-        ExportError: it has prompts in layers, reads latents, is quantised, has an adapter other than LoRA, or a language model
-            without a class of its own.
+        ExportError: it has prompts in layers, reads latents, is quantised, has an adapter other than LoRA, a language model
+            without a class of its own, or words of several tokens.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -89,6 +89,11 @@ def to_causal_lm(model, vocab_size: int):
 
     config = model.config
     text_config = copy.deepcopy(config.text_config)
+    if config.codes_per_word > 1:
+        raise ExportError(
+            f"a word of this model is the sum of {config.codes_per_word} tokens in one place, and a plain language model looks "
+            "up one token in each."
+        )
     if config.prefix_length:
         raise ExportError(
             f"this model has {config.prefix_length} prompts in its layers (P-Tuning v2): keys and values that no plain "

@@ -9,7 +9,7 @@ def config_arguments(config_class, name: str, without: Collection[str]) -> type:
     """A dataclass `name` of those fields that a configuration class has beyond those of transformers."""
     inherited = {field.name for field in dataclasses.fields(config_class.__mro__[1])}
     fields = [
-        argument(field.name, field.type, field.default)
+        argument(field.name, field.type, _default(field))
         for field in dataclasses.fields(config_class)
         if field.name not in inherited and field.name not in without
     ]
@@ -32,15 +32,19 @@ def extractor_arguments(extractor_class, name: str, special) -> type:
     return made
 
 
+def _default(field: dataclasses.Field):
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def argument(name: str, annotation, default):
     """A field of a dataclass that the command line can read."""
     # The command line has no numbers that are either whole or not.
     if annotation in (float | int, "float | int"):
         annotation, default = float, float(default)
-    if isinstance(default, tuple):
+    if isinstance(default, tuple | list):
         return (
             name,
-            list[float],
+            list[float] if isinstance(default, tuple) else annotation,
             dataclasses.field(default_factory=lambda: list(default), metadata={"help": f"default {list(default)}"}),
         )
     return name, annotation, dataclasses.field(default=default, metadata={"help": f"default {default!r}"})

@@ -247,13 +247,16 @@ def token_items(sources: dict[str, Path], count: int, tokens: MomentArguments, s
     from action_sentences import load_action_sentences
     from evaluate_classifier import select_split
 
+    from action_llm.action_sentence import first_tokens
+
     if tokens.moments < 2 or tokens.context < 0 or tokens.controls < 0:
         raise ValueError("moments must be at least 2, context and controls at least 0.")
     generator, items = np.random.default_rng(seed), []
     for name, folder in sources.items():
         places: dict[int, dict[str, list[Moment]]] = {}
         for row in select_split(load_action_sentences(folder), tokens.split):
-            for code, start, end in zip(row["action_ids"], row["start_times"], row["end_times"], strict=True):
+            codes = first_tokens(row["action_ids"]).tolist()
+            for code, start, end in zip(codes, row["start_times"], row["end_times"], strict=True):
                 moment = Moment(row["sample_id"], round(start, 4), round(end, 4))
                 places.setdefault(code, {}).setdefault(row["sample_id"], []).append(moment)
         codes = sorted(code for code, found in places.items() if len(found) >= tokens.moments)

@@ -169,7 +169,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         AutoFeatureExtractor.from_pretrained(arguments.tokenizer),
         text,
         class_names=class_names,
-        num_action_tokens=action_model.config.codebook_size,
+        num_action_tokens=action_model.config.num_action_tokens,
+        codes_per_word=action_model.config.num_codebooks if arguments.injection_layer is None else 1,
         list_classes=arguments.list_classes,
         explains=arguments.explanations,
         run_lengths=arguments.run_lengths,
@@ -201,7 +202,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     choose_trained(model, arguments.method)
     if action_model.config.quantize:  # reasons name the classes of a token
         known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
-        model.lexicon = build_lexicon(known, class_names, action_model.config.codebook_size, num_examples=0)
+        model.lexicon = build_lexicon(known, class_names, action_model.config.num_action_tokens, num_examples=0)
 
     continuous = arguments.injection_layer is not None
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous)

@@ -24,7 +24,7 @@ def _skeleton_argument(parameter):
 ActionVQVAEArguments = config_arguments(
     ActionVQVAEConfig,
     "ActionVQVAEArguments",
-    {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim"},
+    {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim", "joint_parents", "decodes"},
 )
 SkeletonArguments = extractor_arguments(SkeletonFeatureExtractor, "SkeletonArguments", _skeleton_argument)
 
@@ -58,7 +58,12 @@ class SkeletonStage:
             settings["scale"] = float(settings["scale"])
         self.window, self.augment = arguments.window, arguments.augment
         self.extractor = extractor = SkeletonFeatureExtractor(**settings)
+        parents = None
+        if "bones" in model_arguments.streams:
+            # The root is its own.
+            parents = [joint if one < 0 else one for joint, one in enumerate(extractor.skeleton_layout.parents)]
         config = ActionVQVAEConfig(
+            joint_parents=parents,
             layout=extractor.skeleton_layout.name,
             num_persons=extractor.num_persons,
             num_joints=extractor.skeleton_layout.num_joints,

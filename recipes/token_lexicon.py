@@ -61,8 +61,9 @@ def main(arguments: LexiconArguments) -> list:
     rows = load_action_sentences(arguments.sentences)["train"]
     rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
     names = rows.features["label"].names
-    entries = build_lexicon(rows, names, model.config.codebook_size)
-    shown = sorted(entries, key=lambda entry: -entry.count)[: arguments.shown]
+    entries = build_lexicon(rows, names, model.config.num_action_tokens)
+    # What tokens of further codebooks look like depends on those before them in a word.
+    shown = sorted(entries[: model.config.codebook_size], key=lambda entry: -entry.count)[: arguments.shown]
     shown = [entry for entry in shown if entry.count]
     picture = ""
     if model.config.model_type == "action_vqvae":
@@ -91,12 +92,12 @@ def main(arguments: LexiconArguments) -> list:
 
 
 def _decode(model, extractor):
-    """The motion of each code, one person: (codes, frames, joints, coordinates), in the features' units."""
+    """The motion of each code of the first codebook, one person: (codes, frames, joints, coordinates), as the features."""
     import torch
 
     with torch.no_grad():
-        ids = torch.arange(model.config.codebook_size)[:, None].expand(-1, CONTEXT)
-        features = model.decode(ids).numpy()
+        codes = model.codebook[: model.config.codebook_size, None].expand(-1, CONTEXT, -1)
+        features = model.decode(action_embeds=codes).numpy()
     frames = model.config.frames_per_token
     middle = features[:, frames * (CONTEXT // 2) : frames * (CONTEXT // 2 + 1)]
     people = middle.reshape(len(middle), frames, extractor.num_persons, -1, extractor.coordinates)
@@ -109,8 +110,8 @@ def _describe(entries, motions, extractor):
 
     if extractor.scale != "torso":
         return
-    for entry in entries:
-        entry.description = describe_moment(motions[entry.action_id], extractor.skeleton_layout)
+    for entry, motion in zip(entries, motions, strict=False):
+        entry.description = describe_moment(motion, extractor.skeleton_layout)
 
 
 def _frames(entries, data: DataArguments):

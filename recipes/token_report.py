@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 
-def write_token_report(folder: Path, sentences, codebook_size: int) -> dict:
+def write_token_report(folder: Path, sentences, num_action_tokens: int, codes_per_word: int = 1) -> dict:
     """Writes tokens.json, tokens.md and, of the training split, token_usage.png and sentence_lengths.png.
 
     Args:
         folder: where they go.
         sentences: splits as `load_action_sentences` gives them; of each recording the unaugmented sentence counts.
-        codebook_size: number of codes K.
+        num_action_tokens: number of codes, of all codebooks.
+        codes_per_word: number of codebooks.
 
     Returns:
         What tokens.json holds: for each split, what [`describe_sentences`] says.
@@ -26,9 +27,9 @@ def write_token_report(folder: Path, sentences, codebook_size: int) -> dict:
         rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
         columns = rows.select_columns(["action_ids", "start_times", "end_times"]).with_format("numpy")[:]
         ids, starts, ends = (list(columns[name]) for name in ("action_ids", "start_times", "end_times"))
-        report[split] = describe_sentences(ids, starts, ends, codebook_size)
+        report[split] = describe_sentences(ids, starts, ends, num_action_tokens, codes_per_word)
         if split == "train":
-            counts = np.bincount(np.concatenate(ids), minlength=codebook_size)
+            counts = np.bincount(np.concatenate(ids).ravel(), minlength=num_action_tokens)
             plot_token_usage(counts, folder / "token_usage.png")
             plot_sentence_lengths([len(one) for one in ids], folder / "sentence_lengths.png")
     write_atomically(folder / "tokens.json", json.dumps(report, indent=2) + "\n")
@@ -36,17 +37,19 @@ def write_token_report(folder: Path, sentences, codebook_size: int) -> dict:
     return report
 
 
-def describe_sentences(ids: list, starts: list, ends: list, codebook_size: int) -> dict:
+def describe_sentences(ids: list, starts: list, ends: list, num_action_tokens: int, codes_per_word: int = 1) -> dict:
     """Properties of some sentences.
 
     Args:
-        ids: of the tokens, one array (W,) a recording.
+        ids: of the tokens, one array (W,) a recording; of words of several tokens, (W, codes_per_word).
         starts, ends: their times in seconds, alike.
-        codebook_size: number of codes K.
+        num_action_tokens: number of codes, of all codebooks.
+        codes_per_word: number of codebooks.
 
     Returns:
-        `recordings`; `tokens_per_recording` (`mean`, `median`, `least`, `most`); `seconds_per_token`, the mean;
-        `codebook_size`; and what `usage_statistics` says, entropy in bits; None for what too few tokens leave open.
+        `recordings`; `words_per_recording` (`mean`, `median`, `least`, `most`) and `seconds_per_word`, the mean;
+        `codes_per_word`; `num_action_tokens`; `bits_per_recording`, what its words can tell at most; and what
+        `word_statistics` says, entropy in bits. None for what too few tokens leave open.
 
     Raises:
         ValueError: no tokens at all.
@@ -54,24 +57,27 @@ def describe_sentences(ids: list, starts: list, ends: list, codebook_size: int) 
     import torch
     from run_folder import without_nan
 
-    from action_llm.language_priors import usage_statistics
+    from action_llm.language_priors import word_statistics
 
     lengths = np.array([len(one) for one in ids])
     if not lengths.sum():
         raise ValueError(f"{len(ids)} recordings without a single token.")
-    counts = np.bincount(np.concatenate(ids), minlength=codebook_size)
+    counts = np.bincount(np.concatenate(ids).ravel(), minlength=num_action_tokens)
+    statistics = word_statistics(torch.from_numpy(counts), codes_per_word)
     durations = np.concatenate(ends) - np.concatenate(starts)
     return {
         "recordings": len(ids),
-        "tokens_per_recording": {
+        "words_per_recording": {
             "mean": float(lengths.mean()),
             "median": float(np.median(lengths)),
             "least": int(lengths.min()),
             "most": int(lengths.max()),
         },
-        "seconds_per_token": float(durations.mean(dtype=np.float64)),
-        "codebook_size": codebook_size,
-        **without_nan(usage_statistics(torch.from_numpy(counts))),
+        "seconds_per_word": float(durations.mean(dtype=np.float64)),
+        "codes_per_word": codes_per_word,
+        "num_action_tokens": num_action_tokens,
+        "bits_per_recording": float(lengths.mean()) * statistics["bits_per_word"],
+        **without_nan(statistics),
     }
 
 
@@ -79,12 +85,15 @@ def _table(report: dict) -> str:
     """Markdown: a property a row, a split a column."""
     rows = {
         "recordings": lambda one: f"{one['recordings']:,}",
-        "tokens per recording, mean": lambda one: f"{one['tokens_per_recording']['mean']:.1f}",
-        "tokens per recording, least to most": lambda one: (
-            f"{one['tokens_per_recording']['least']} to {one['tokens_per_recording']['most']}"
+        "words per recording, mean": lambda one: f"{one['words_per_recording']['mean']:.1f}",
+        "words per recording, least to most": lambda one: (
+            f"{one['words_per_recording']['least']} to {one['words_per_recording']['most']}"
         ),
-        "seconds per token, mean": lambda one: f"{one['seconds_per_token']:.2f}",
-        "codes used": lambda one: f"{one['codes_used']:.0f} of {one['codebook_size']}",
+        "seconds per word, mean": lambda one: f"{one['seconds_per_word']:.2f}",
+        "tokens per word": lambda one: f"{one['codes_per_word']}",
+        "codes used": lambda one: f"{one['codes_used']:.0f} of {one['num_action_tokens']}",
+        "bits per word, at most": lambda one: f"{one['bits_per_word']:.2f}",
+        "bits per recording, at most": lambda one: f"{one['bits_per_recording']:.0f}",
         "entropy, bits": lambda one: f"{one['entropy']:.2f}",
         "entropy, share of the most there can be": lambda one: f"{one['normalized_entropy']:.1%}",
         "perplexity": lambda one: f"{one['perplexity']:.0f}",

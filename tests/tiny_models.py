@@ -182,10 +182,11 @@ def tiny_llava():
     return without_eyes(AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)))
 
 
-def tiny_recogniser(reads: str):
+def tiny_recogniser(reads: str, num_codebooks: int = 1):
     """A classifier of `"skeletons"` or `"videos"` with its processor; the same weights each time."""
     if reads == "skeletons":
-        llm, action_model, processor = tiny_llm(), tiny_action_model(), tiny_processor()
+        llm, action_model = tiny_llm(), tiny_action_model(num_codebooks=num_codebooks)
+        processor = tiny_processor(num_action_tokens=num_codebooks * NUM_ACTION_TOKENS, codes_per_word=num_codebooks)
     else:
         extractor = VideoFeatureExtractor(num_segments=8, frames_per_segment=1, height=32, width=32)
         processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)

@@ -177,7 +177,7 @@ def plot_action_sentence(
         keypoints: (T, P, J, 3) as recorded; people who are absent are zeros.
         layout: its joints and bones.
         fps: frames per second of `keypoints`.
-        action_ids: (W,) tokens; equal tokens have equal colours.
+        action_ids: (W,) tokens, or (W, R) words, of which the first token is shown; equal tokens have equal colours.
         start_times, end_times: (W,) seconds.
         path: PNG file to write.
         title: above the figure.
@@ -246,6 +246,9 @@ def plot_video_sentence(
 @contextmanager
 def _sentence(path, duration: float, action_ids, start_times, end_times, title: str, contributions):
     """A figure whose upper part, which is yielded, is the recording, and whose lower part is its sentence."""
+    from action_llm.action_sentence import first_tokens
+
+    action_ids = first_tokens(action_ids)
     ratios = [3.4, 1] if contributions is None else [3.4, 0.9, 1]
     with _figure(path, (11, 3.6 if contributions is None else 4.3)) as figure:
         top, *others = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, gridspec_kw={"hspace": 0.04})

@@ -22,11 +22,11 @@ def times(sentences):
 
 @given(SENTENCES)
 def test_counted_another_way(sentences):
-    found = describe_sentences([np.array(one) for one in sentences], *times(sentences), codebook_size=9)
+    found = describe_sentences([np.array(one) for one in sentences], *times(sentences), num_action_tokens=9)
     counts = Counter(code for one in sentences for code in one)
     lengths = [len(one) for one in sentences]
     assert found["recordings"] == len(sentences) and found["codes_used"] == len(counts)
-    assert found["tokens_per_recording"] == {
+    assert found["words_per_recording"] == {
         "mean": pytest.approx(sum(lengths) / len(lengths)),
         "median": pytest.approx(float(np.median(lengths))),
         "least": min(lengths),
@@ -35,7 +35,21 @@ def test_counted_another_way(sentences):
     assert found["entropy"] == pytest.approx(scipy.stats.entropy(list(counts.values()), base=2), abs=1e-9)
     assert found["perplexity"] == pytest.approx(2 ** found["entropy"])
     total = sum(length * 0.1 * (n + 1) for n, length in enumerate(lengths))
-    assert found["seconds_per_token"] == pytest.approx(total / sum(lengths))
+    assert found["seconds_per_word"] == pytest.approx(total / sum(lengths))
+
+
+@given(SENTENCES)
+def test_words_of_two_tokens_are_counted_by_codebook(sentences):
+    words = [np.stack([one, 9 + np.array(one) // 3], axis=1) for one in map(np.array, sentences)]
+    found = describe_sentences(words, *times(sentences), num_action_tokens=18, codes_per_word=2)
+    bits = [
+        scipy.stats.entropy(list(Counter(code // part for one in sentences for code in one).values()), base=2)
+        for part in (1, 3)
+    ]
+    assert found["entropy"] == pytest.approx(bits[0], abs=1e-9)
+    assert found["bits_per_word"] == pytest.approx(sum(bits), abs=1e-9)
+    assert found["bits_per_recording"] == pytest.approx(sum(bits) * np.mean([len(one) for one in sentences]), abs=1e-9)
+    assert found["codes_used"] == len({code for one in words for code in one.ravel().tolist()})
 
 
 def test_no_tokens_are_an_error():
@@ -61,5 +75,5 @@ def test_augmented_sentences_do_not_count(tmp_path):
     assert report["train"]["recordings"] == 2 and report["train"]["codes_used"] == 2
     assert report["test"]["entropy"] == 0
     table = (tmp_path / "tokens.md").read_text()
-    assert "| tokens per recording, mean | 1.5 | 1.0 |" in table and "| codes used | 2 of 4 | 1 of 4 |" in table
+    assert "| words per recording, mean | 1.5 | 1.0 |" in table and "| codes used | 2 of 4 | 1 of 4 |" in table
     assert {path.name for path in tmp_path.glob("*.png")} == {"token_usage.png", "sentence_lengths.png"}
