@@ -270,7 +270,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
                 The model that writes the sentences. Its codebook becomes the action table; where codes are visual features
                 (VT-LVLM-AR), what the language model's projector makes of them.
             action_table (`torch.Tensor` of shape `(num_action_tokens, width)`, *optional*):
-                The action table, where there is no action model.
+                The action table, where there is no action model, or where it is another than its codebook.
             llm_name_or_path, llm_revision (`str`, *optional*):
                 Repository and commit of the language model. When given, it is referenced by them on saving; when not,
                 its weights are saved with the rest.
@@ -279,13 +279,13 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             train_action_embeddings, injection_layer, prefix_length, prefix_layers, num_soft_prompts, run_length_ids:
                 See [`ActionLLMConfig`].
         """
-        if (action_model is None) == (action_table is None):
-            raise ValueError("from_llm needs either an action_model or an action_table, and not both.")
-        # A model that reads continuous latents has no words to look up.
-        table = action_model.codebook if injection_layer is None and action_model is not None else action_table
+        if action_model is None and action_table is None:
+            raise ValueError("from_llm needs an action_model or an action_table.")
         reads_visual_features = action_model is not None and action_model.config.model_type == "vtem"
-        if reads_visual_features and table is not None:
-            table = visual_words(llm, table)
+        table = action_table
+        # A model that reads continuous latents has no words to look up.
+        if table is None and injection_layer is None:
+            table = visual_words(llm, action_model.codebook) if reads_visual_features else action_model.codebook
         config = ActionLLMConfig(
             text_config=llm.config,
             action_config=None if action_model is None else action_model.config,

@@ -51,6 +51,13 @@ class ActionSFTArguments:
         default=None, metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32"}
     )
     train_action_embeddings: bool = field(default=False, metadata={"help": "train the table of action words too"})
+    standardize_words: bool = field(
+        default=False,
+        metadata={
+            "help": "move and scale each channel of the action words so that those of the training sentences have the mean and "
+            "the spread of the language model's words; by default they are the codes as they are (LLM-AR)"
+        },
+    )
     injection_layer: int | None = field(
         default=None,
         metadata={
@@ -189,6 +196,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm,
         action_token_offset=processor.action_token_offset,
         action_model=action_model,
+        action_table=standardized_words(action_model, rows, llm) if arguments.standardize_words else None,
         llm_name_or_path=home,
         llm_revision=commit,
         class_names=class_names,
@@ -269,6 +277,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "prefix_length": arguments.prefix_length,
             "prefix_layers": arguments.prefix_layers if model.model.prefix is None else model.model.prefix.layers,
             "train_action_embeddings": arguments.train_action_embeddings,
+            "standardize_words": arguments.standardize_words,
             "injection_layer": arguments.injection_layer,
             "list_classes": arguments.list_classes,
             "explanations": arguments.explanations,
@@ -316,6 +325,8 @@ def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
         )
     if arguments.injection_layer is not None and arguments.explanations:
         raise ValueError("explanations are learnt from tokens, not from continuous latents (injection_layer).")
+    if arguments.injection_layer is not None and arguments.standardize_words:
+        raise ValueError("standardize_words is about words, and continuous latents (injection_layer) are none.")
     if training.packing and training.max_length is None:
         raise ValueError("packing needs max_length: the length of a packed row.")
 
@@ -339,6 +350,26 @@ def quantization(method: str) -> dict:
         llm_int8_skip_modules=["lm_head", "multi_modal_projector"],
     )
     return {"quantization_config": config}
+
+
+def standardized_words(action_model, rows, llm):
+    """
+    The codes in the coordinates of a language model's words: of each channel, the action words of `rows` have the mean and the
+    standard deviation that the rows of the word table have. A word of several tokens is the sum of their rows, here too.
+
+    Returns:
+        `torch.Tensor` of shape `(num_action_tokens, width)`, float32.
+    """
+    import torch
+
+    codes = action_model.codebook.detach()
+    ids = torch.tensor([word for sentence in rows["action_ids"] for word in sentence])
+    spoken = codes[ids] if ids.ndim == 1 else codes[ids].sum(dim=1)
+    table = llm.get_input_embeddings().weight.detach().float()
+    scale = table.std(dim=0) / spoken.std(dim=0).clamp_min(1e-6)
+    words = codes * scale
+    words[: action_model.config.codebook_size] += table.mean(dim=0) - spoken.mean(dim=0) * scale
+    return words
 
 
 def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
