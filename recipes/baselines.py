@@ -90,7 +90,9 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     run.check_identity(identity(arguments, data, dataset))
 
     class_names = dataset["train"].features["label"].names
-    if dataset["test"].features["label"].names != class_names:
+    if "test" not in dataset and arguments.split == "test":
+        raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --split held_out.")
+    if "test" in dataset and dataset["test"].features["label"].names != class_names:
         raise ValueError(f"{data.dataset} is tested on unseen classes, which these classifiers cannot name.")
     split = arguments.split
     encoder = (data.features_record() or {}).get("backbone_training")

@@ -257,7 +257,7 @@ def test_bad_input(processor):
         compose(action_table=torch.zeros(NUM_ACTION_TOKENS, WIDTH))(**processor(recordings=recordings(1)))
     with pytest.raises(ValueError, match="width 16, but the words of the language model have width 32"):
         compose(action_table=torch.zeros(4, 16))
-    with pytest.raises(ValueError, match="either an action_model or an action_table"):
+    with pytest.raises(ValueError, match="needs an action_model or an action_table"):
         compose(action_model=None)
     with pytest.raises(NotImplementedError, match="table of their own"):
         model.resize_token_embeddings(10)

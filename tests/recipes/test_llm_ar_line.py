@@ -115,6 +115,25 @@ def test_words_of_several_tokens(line, tmp_path):
     assert "tokens" in found["accuracy"]
 
 
+@pytest.mark.parametrize("num_codebooks", [1, 2])
+def test_standardized_words_have_the_moments_of_the_language_models_words(line, num_codebooks, tmp_path):
+    own = line.train_tokenizer(tmp_path / "tokenizer", num_codebooks=num_codebooks)
+    sentences = line.encode(own, tmp_path / "sentences")
+    model = line.sft(own, sentences, tmp_path / "sft", standardize_words=True, hold_out=True)
+    table = load_file(f"{model}/model.safetensors")["model.action_embedding.weight"].double().numpy()
+    words = load_file(f"{line.llm}/model.safetensors")["model.embed_tokens.weight"].double().numpy()
+    rows = [row for row in load_action_sentences(sentences)["train"] if not row["held_out"]]
+    spoken = np.array(
+        [table[word] if num_codebooks == 1 else table[word].sum(0) for row in rows for word in row["action_ids"]]
+    )
+    np.testing.assert_allclose(spoken.mean(0), words.mean(0), atol=1e-4)
+    np.testing.assert_allclose(spoken.std(0, ddof=1), words.std(0, ddof=1), rtol=1e-2)
+    line.evaluate(model, sentences, tmp_path / "evaluation")
+    continuous = {"injection_layer": 1, "standardize_words": True}
+    with pytest.raises(ValueError, match="standardize_words is about words"):
+        line.sft(own, sentences, tmp_path / "none", **continuous)
+
+
 def test_classifier_reads_a_file(line, tokenizer, sentences, tmp_path):
     """The same recording, as a file and as its stored sentence, gets the same probabilities."""
     folder = line.sft(tokenizer, sentences, tmp_path)
