@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 
 RECORDINGS_PER_SHARD = 1024
+CODEBOOK = "codebook.safetensors"
 
 
 def sentence_features(
@@ -67,6 +68,29 @@ def write_shard(path: Path, columns: dict, features: Features):
     partial = path.with_name(f".{path.name}.partial")
     Dataset.from_dict(columns, features=features).to_parquet(str(partial))
     os.replace(partial, path)
+
+
+def write_codebook(folder: Path, codes):
+    """Writes the vectors of all tokens (num_action_tokens, dim), whole or not at all."""
+    from safetensors.torch import save_file
+
+    partial = folder / f".{CODEBOOK}.partial"
+    save_file({"codes": codes.detach().cpu().contiguous()}, partial)
+    os.replace(partial, folder / CODEBOOK)
+
+
+def read_codebook(folder: str | os.PathLike):
+    """The vectors of all tokens, float32 (num_action_tokens, dim), as an array.
+
+    Raises:
+        `FileNotFoundError`: the action model has no codebook, or an older version wrote the sentences.
+    """
+    from safetensors.numpy import load_file
+
+    path = Path(folder, CODEBOOK)
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no codebook ({CODEBOOK}): run encode_actions.py again.")
+    return load_file(path)["codes"]
 
 
 def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:

@@ -16,11 +16,12 @@ python recipes/baselines.py --dataset features --data_dir runs/video/features --
 | graph | joints, bones and motion: a small ST-GCN | | |
 | transformer | joints, four frames at a time | | features, a segment at a time |
 | latents | the same transformer on the continuous latents (`encode_actions.py --latents true`) | | as for skeletons |
-| tokens | the same transformer on the tokens | | as for skeletons |
+| codes | the same transformer on the vectors of the tokens, of a word of several their sum | | as for skeletons |
+| tokens | the same transformer on the tokens, whose vectors it learns itself | | as for skeletons |
 
-The last three say where a recogniser loses: from joints or features to latents, from latents to tokens, and, with its own
-accuracy beside them, from tokens to the language model. `--split held_out` evaluates on the held-out training subjects, for
-choosing settings; `test` is opened once per run. A run that was stopped goes on with what is missing.
+The last four say where a recogniser loses: from joints or features to latents, from latents to codes, and, with its own
+accuracy beside them, from codes to the language model, which reads them too. `--split held_out` evaluates on the held-out
+training subjects, for choosing settings; `test` is opened once per run. A run that was stopped goes on with what is missing.
 """
 
 import dataclasses
@@ -37,12 +38,12 @@ logger = logging.getLogger(__name__)
 
 # What each kind of data set can be read by, and, by default, is.
 METHODS = {
-    "skeletons": ("kernel_ridge", "graph", "transformer", "latents", "tokens"),
+    "skeletons": ("kernel_ridge", "graph", "transformer", "latents", "codes", "tokens"),
     "videos": ("kernel_ridge",),
-    "features": ("kernel_ridge", "transformer", "latents", "tokens"),
+    "features": ("kernel_ridge", "transformer", "latents", "codes", "tokens"),
 }
 # Those that read sentences, and the column of them.
-COLUMNS = {"latents": "latents", "tokens": "action_ids"}
+COLUMNS = {"latents": "latents", "codes": "codes", "tokens": "action_ids"}
 # The kernel matrix is dense: this many recordings make one of about a gigabyte.
 MOST_FOR_KERNEL_RIDGE = 12_000
 
@@ -57,7 +58,7 @@ class BaselineArguments:
         metadata={"help": f"some of {', '.join(METHODS['skeletons'])}; by default all that need no sentences"},
     )
     sentences: str | None = field(
-        default=None, metadata={"help": "folder that encode_actions.py wrote, for latents and tokens"}
+        default=None, metadata={"help": "folder that encode_actions.py wrote, for latents, codes and tokens"}
     )
     split: Literal["test", "held_out"] = field(
         default="test", metadata={"help": "test; held_out (held-out training subjects, which then are not trained on)"}

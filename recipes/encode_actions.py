@@ -57,6 +57,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         load_action_sentences,
         sentence_features,
         shard_path,
+        write_codebook,
         write_shard,
     )
     from run_folder import RunFolder
@@ -92,6 +93,8 @@ def main(arguments: EncodingArguments, data: DataArguments):
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
         # Whoever reads the sentences can read the recordings in the same way.
         extractor.save_pretrained(run.path)
+        if model.config.quantize:
+            write_codebook(run.path, model.codebook)
     state.wait_for_everyone()
 
     for split, rows in dataset.items():

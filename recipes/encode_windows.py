@@ -52,6 +52,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         load_action_sentences,
         sentence_features,
         shard_path,
+        write_codebook,
         write_shard,
     )
     from datasets import ClassLabel
@@ -101,6 +102,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         }
     )
     extractor.save_pretrained(run.path)
+    write_codebook(run.path, model.codebook)
     columns = sentence_features(ClassLabel(names=labels), model.config.num_action_tokens, with_latents=False)
 
     splits = {}

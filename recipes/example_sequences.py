@@ -96,12 +96,13 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
 
 
 def read_sentences(folder: str, column: str, class_names: list[str], split: str, wanted: set[str]) -> Examples:
-    """Sequences of an action model: `latents` (W, D) or `action_ids` (W,); exactly the recordings `wanted` are evaluated.
+    """Sequences of an action model: `latents` (W, D), `codes` (W, D), or `action_ids` (W,), of words of several tokens (W, R);
+    exactly the recordings `wanted` are evaluated.
 
     Raises:
         ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
     """
-    from action_sentences import load_action_sentences
+    from action_sentences import load_action_sentences, read_codebook
     from evaluate_classifier import check_held_out
 
     sentences = load_action_sentences(folder)
@@ -111,12 +112,15 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         record = json.loads(Path(folder, "record.json").read_text(encoding="utf-8"))
         # No language model is in it.
         check_held_out({"hold_out": True, "sentences": record})
-    if column not in sentences["train"].column_names:
+    codebook = read_codebook(folder) if column == "codes" else None
+    if codebook is None and column not in sentences["train"].column_names:
         raise ValueError(f"{folder} holds no latents: run encode_actions.py with --latents true.")
     examples = Examples()
     for part, rows in sentences.items():
         for row in rows.with_format("numpy"):
-            sequence = np.asarray(row[column])
+            sequence = np.asarray(row["action_ids" if column == "codes" else column])
+            if column == "codes":
+                sequence = codebook[sequence].reshape(len(sequence), -1, codebook.shape[1]).sum(axis=1)
             if column == "latents":
                 sequence = sequence.reshape(len(row["action_ids"]), -1)
             if str(row["sample_id"]) in wanted:

@@ -278,7 +278,13 @@ def _what(action: dict) -> str:
         if not action.get("quantize", True):
             return "Skeletons become sequences of continuous latents (the encoder of a VQ-VAE that has no codebook)."
         kind = "hyperbolic" if action.get("geometry", "poincare") == "poincare" else "Euclidean"
-        return f"Skeletons become sentences of action tokens (a VQ-VAE with a {kind} codebook of {action['codebook_size']})."
+        several, size = action.get("num_codebooks", 1), action["codebook_size"]
+        if several > 1:
+            return (
+                f"Skeletons become sentences of words of {several} action tokens (a VQ-VAE with {several} {kind} codebooks of "
+                f"{size}, each for what those before it left over)."
+            )
+        return f"Skeletons become sentences of action tokens (a VQ-VAE with a {kind} codebook of {size})."
     quantize = action.get("quantize", True)
     into = f"a codebook of {action['codebook_size']}" if quantize else "no codebook: latents stay continuous"
     if action["model_type"] == "vst":

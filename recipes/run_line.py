@@ -10,8 +10,8 @@ python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --
 ```
 
 It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other, and, with videos,
-`extract_features.py` before them; each with the settings of a YAML file, by default those of UTD-MHAD, a few hundred
-recordings on two cores. Without `--llm_name_or_path` it first makes a small language model, and, with videos, without
+`extract_features.py` before them; each with the settings of a YAML file, by default those for a few hundred recordings on
+two cores. Without `--llm_name_or_path` it first makes a small language model, and, with videos, without
 `--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
 `--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run that was stopped goes on where it
 was.
@@ -52,7 +52,12 @@ class LineArguments:
     llm_name_or_path: str | None = field(
         default=None, metadata={"help": "language model: repository or folder; by default a small one is made"}
     )
-    encodings: int = field(default=8, metadata={"help": "sentences a training recording (encode_actions.py)"})
+    encodings: int | None = field(
+        default=None,
+        metadata={
+            "help": "sentences a training recording (encode_actions.py); by default 24 of skeletons, 8 of videos"
+        },
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training recordings out, and evaluate on them"}
     )
@@ -102,7 +107,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         data = extract_features(data, backbone, folder, settings["features"])
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], arguments.encodings)
+    encodings = arguments.encodings or (8 if videos else 24)
+    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings)
 
 
 def check_line(line: str, settings: dict) -> None:
@@ -133,7 +139,8 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
 
     given = getattr(arguments, f"{stage}_config")
     # Both lines of videos have the same visual encoder.
-    path = Path(given or CONFIGS / ("lvlm_var" if stage == "backbone" else line) / f"utd_mhad_{stage}.yaml")
+    name = f"small_{stage}.yaml" if line == "llm_ar" else f"utd_mhad_{stage}.yaml"
+    path = Path(given or CONFIGS / ("lvlm_var" if stage == "backbone" else line) / name)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

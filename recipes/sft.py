@@ -2,7 +2,7 @@
 Stage 2: a language model learns to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
 
 ```bash
-accelerate launch recipes/sft.py --config recipes/configs/llm_ar/utd_mhad_sft.yaml \
+accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml \
     --tokenizer runs/utd_mhad/tokenizer/model \
     --sentences runs/utd_mhad/sentences \
     --llm_name_or_path runs/small_lm/model \

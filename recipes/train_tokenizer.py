@@ -2,7 +2,7 @@
 Stage 1: an action model learns to write recordings as sentences (LLM-AR and LVLM-VAR, section 3.1; VT-LVLM-AR, III.A).
 
 ```bash
-accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/utd_mhad_tokenizer.yaml \
+accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/small_tokenizer.yaml \
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \
     --llm_name_or_path runs/small_lm/model \
     --output_dir runs/utd_mhad/tokenizer

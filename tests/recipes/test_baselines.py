@@ -4,11 +4,12 @@ import csv
 import json
 
 import baselines
+import example_sequences
 import numpy as np
 import pytest
 import sklearn.kernel_ridge
 import torch
-from action_sentences import sentence_features, shard_path, write_shard
+from action_sentences import sentence_features, shard_path, write_codebook, write_shard
 from baseline_models import (
     KernelRidge,
     SequenceTransformer,
@@ -230,6 +231,7 @@ def write_sentences(folder, dataset, with_latents):
     record = {"splits": {"train": {}, "test": {}}, "tokenizer": {"hold_out": False}}
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "identity.json").write_text(json.dumps({"weights": "made up"}))
+    write_codebook(folder, torch.arange(32.0).view(16, 2))
     SkeletonFeatureExtractor("kinect20", num_persons=1).save_pretrained(folder)
 
 
@@ -252,15 +254,38 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
         "graph": 2,
         "transformer": 2,
         "latents": 2,
+        "codes": 2,
         "tokens": 2,
     }
-    assert len(metrics["paired_difference"]) == 10
+    assert len(metrics["paired_difference"]) == 15
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["sample_id"] for row in table] == [f"s2-{index}" for index in range(1, 8)]
     assert all(row["kernel_ridge-0"] == row["label"] for row in table)
     hits = np.mean([row["tokens-1"] == row["label"] for row in table])
     assert hits == pytest.approx(metrics["accuracy"]["tokens"]["seeds"][1])
+
+
+def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
+    write_sentences(tmp_path, data.load(), with_latents=False)
+    wanted = set(data.load()["test"]["sample_id"])
+    found = example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", wanted)
+    for label, codes in zip(found.evaluation_labels, found.evaluation, strict=True):
+        ids = np.arange(5) * (1 + label) % 16
+        np.testing.assert_array_equal(codes, np.stack([2.0 * ids, 2.0 * ids + 1], axis=1))
+    # Words of two tokens.
+    words = [[0, 9], [3, 15]]
+    columns = {"sample_id": ["a"], "encoding": [0], "label": [0], "held_out": [False], "action_ids": [words]}
+    times = {"start_times": [[0.0, 1.0]], "end_times": [[1.0, 2.0]]}
+    features = sentence_features(data.load()["train"].features["label"], 16, False, codes_per_word=2)
+    for split in ("train", "test"):
+        shard_path(tmp_path, split, 0, 1).unlink()
+        write_shard(shard_path(tmp_path, split, 0, 1), columns | times, features)
+    found = example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
+    assert found.evaluation[0].tolist() == [[18, 20], [36, 38]]
+    (tmp_path / "codebook.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="holds no codebook"):
+        example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch):
