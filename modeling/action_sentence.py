@@ -50,7 +50,7 @@ class WordIds:
 
     In text, and in `action_ids`, a word is its R tokens, one of each codebook in order, `<act_3><act_260><act_700>`. In
     `input_ids` it is one number, `first` and those R tokens as digits of base U. Sentences stay plain sequences of ids, which
-    can be padded, packed and cut, and are no longer for it.
+    can be padded, packed and cut, and are no longer for it. No tokenizer knows these numbers: `tokens` reads them.
 
     Args:
         offset (`int`): id of `<act_0>`.

@@ -6,10 +6,10 @@ straight (`EuclideanCodebook`) or geodesic in the Poincaré ball into which exp�
 Since log₀(exp₀(v)) = v, the chosen token returns from the ball as its own row (LLM-AR, Eq. 8 to 10).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .collectives import from_first_rank, sum_over_ranks
@@ -198,24 +198,6 @@ class Codebook(nn.Module):
             self.average_usage.masked_fill_(dead, uniform)
 
 
-class Word(NamedTuple):
-    """
-    What several codebooks make of N latents, each of the rest that those before it left.
-
-    Args:
-        ids (`torch.LongTensor` of shape `(num_latents, num_codebooks)`): a code of each codebook.
-        embeds (`torch.Tensor` of shape `(num_latents, dim)`): their sum, differentiable in the codes.
-        distances (`torch.Tensor` of shape `(num_latents, codebook_size)`): to the codes of the first codebook.
-        embedding_loss (`torch.Tensor` scalar): mean squared difference between each rest and its code, differentiable in the
-            codes alone, summed over codebooks.
-    """
-
-    ids: torch.Tensor
-    embeds: torch.Tensor
-    distances: torch.Tensor
-    embedding_loss: torch.Tensor
-
-
 class PoincareCodebook(Codebook):
     """Nearest by geodesic distance in the Poincaré ball of curvature −c (LLM-AR, Eq. 9); codes are tangent vectors."""
 
@@ -240,35 +222,28 @@ class EuclideanCodebook(Codebook):
         return torch.linalg.vector_norm(latents - codes, dim=-1)
 
 
-class ResidualQuantizer(nn.ModuleList):
-    """R codebooks, each for what those before it left over; with one, a codebook like any other."""
+def quantize_rests(codebooks: Iterable[Codebook], latents: torch.Tensor) -> tuple[list[Quantized], list[torch.Tensor]]:
+    """
+    Words of several codes: each codebook quantises what those before it left over. In training, codebooks are moved, and one
+    that starts at k-means centres does so a step after the one before it: what that leaves of the latents that it has just
+    been fitted to is too little.
 
-    @property
-    def codes(self) -> torch.Tensor:
-        """All codes (num_codebooks * codebook_size, dim), codebook after codebook: code u of codebook r is row r U + u."""
-        return self[0].weight if len(self) == 1 else torch.cat([codebook.weight for codebook in self])
+    Args:
+        codebooks (`Iterable[Codebook]`): in their order.
+        latents (`torch.Tensor` of shape `(num_latents, dim)`): valid latents only, float32.
 
-    def forward(self, latents: torch.Tensor) -> Word:
-        """Words of `latents` (num_latents, dim), valid ones, float32; in training, codebooks are moved."""
-        rest, ids, embeds, loss, first = latents, [], 0, 0, None
-        for codebook in self:
-            found = codebook(rest)
-            first = found if first is None else first
-            loss = loss + F.mse_loss(found.embeds, rest.detach())
-            ids.append(found.ids)
-            embeds = embeds + found.embeds
-            rest = rest.detach() - found.embeds.detach()
-        return Word(torch.stack(ids, dim=1), embeds, first.distances, loss)
-
-    @torch.no_grad()
-    def nearest(self, latents: torch.Tensor) -> torch.Tensor:
-        """Codes (num_latents, num_codebooks) of `latents` (num_latents, dim), each from 0 to U − 1; nothing is moved."""
-        rest, ids = latents, []
-        for codebook in self:
-            found = codebook.lookup(rest)
-            ids.append(found.ids)
-            rest = rest - found.embeds
-        return torch.stack(ids, dim=1)
+    Returns:
+        What each codebook makes of its rest, and the rests (num_latents, dim); those after the first, which is `latents`, have
+        no gradient.
+    """
+    found, rests, rest, has_started = [], [], latents, False
+    for codebook in codebooks:
+        starts = codebook.training and codebook.kmeans_init and not codebook.initialized
+        found.append(codebook.lookup(rest) if has_started else codebook(rest))
+        has_started = has_started or starts
+        rests.append(rest)
+        rest = rest.detach() - found[-1].embeds.detach()
+    return found, rests
 
 
-__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "ResidualQuantizer", "Word"]
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "quantize_rests"]

@@ -35,7 +35,7 @@ class ActionLLMConfig(PreTrainedConfig):
             Id of the word `<act_0>`. It is the length of the text tokenizer, not the number of rows of the language
             model's embedding table, which may be padded.
         num_action_tokens (`int`, defaults to 512):
-            Number U of action words (LLM-AR, section 4.2). Word `<act_u>` has the id `action_token_offset + u`; the
+            Number of action words, of all codebooks (LLM-AR: U). Word `<act_u>` has the id `action_token_offset + u`; the
             placeholder `<act>` has the id `action_token_offset + num_action_tokens`.
         codes_per_word (`int`, defaults to 1):
             Number R of action words whose sum stands in one place of a sentence, one of each codebook
@@ -102,6 +102,8 @@ class ActionLLMConfig(PreTrainedConfig):
         if self.num_action_tokens < 1:
             raise ValueError(f"num_action_tokens must be positive, got {self.num_action_tokens}.")
         _ = self.word_ids
+        if self.codes_per_word > 1 and self.run_length_ids is not None:
+            raise ValueError("run_length_ids are written after a token, not after a word of several.")
 
     def validate_prefix(self):
         """Prompts are a number, and layers are named only where there are some."""

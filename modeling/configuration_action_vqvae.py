@@ -207,6 +207,12 @@ class ActionVQVAEConfig(PreTrainedConfig):
             raise ValueError(
                 f"`codebook_size` must be an even number, because tokens are paired, got {self.codebook_size}."
             )
+        # In a language model's input, a word is one number.
+        if self.codebook_size**self.num_codebooks >= 2**62:
+            raise ValueError(
+                f"`num_codebooks` {self.num_codebooks} of `codebook_size` {self.codebook_size} make more words than can be "
+                "numbered."
+            )
 
     def validate_streams(self):
         """The encoder reads something that can be made of joints."""

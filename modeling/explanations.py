@@ -20,10 +20,11 @@ class TokenEvidence:
 
     Attributes:
         place: Its place in the sentence.
-        action_id: The token; of a word of several, the first one, which says most. The whole word is left out.
+        action_id: The token; of a word of several tokens, the first one. What is left out is the whole word.
         start, end: Seconds from the start of the recording.
         contribution: log P(label | whole sentence) − log P(label | sentence without it), natural logarithm, probabilities
             normalised over the class list. Positive where it spoke for the label.
+        further: The other tokens of its word.
     """
 
     place: int
@@ -31,6 +32,12 @@ class TokenEvidence:
     start: float
     end: float
     contribution: float
+    further: tuple[int, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """As it stands in the text that the language model reads."""
+        return "".join(f"<act_{token}>" for token in (self.action_id, *self.further))
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,10 @@ def explain(
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
         without = class_log_probabilities(model, processor, shortened, **scored)[:, best]
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
-            action_id = int(word[0] if isinstance(word, Sequence | np.ndarray) else word)
+            action_id, *further = (int(one) for one in np.atleast_1d(word))
             contribution = float(log_probabilities[best] - without[place])
-            evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution))
+            further = () if processor.run_lengths else tuple(further)
+            evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution, further))
     evidence.sort(key=lambda one: -one.contribution)
     is_sure = probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
@@ -305,15 +313,15 @@ def _text(
     if not reasons:
         return f"{said} No single token spoke for it."
     # Tokens during which the body did the same, and equal tokens, are named together.
-    groups: dict[str | int, tuple[str, list[TokenEvidence]]] = {}
+    groups: dict[str, tuple[str, list[TokenEvidence]]] = {}
     for one in sorted(reasons, key=lambda one: one.place):
         half = (one.end - one.start) / 2
         meanwhile = [event for event in events if min(event.end, one.end) - max(event.start, one.start) >= half]
         did = " and ".join(f"the {event.part} {event.said}" for event in meanwhile[:2]).replace("the both", "both")
-        groups.setdefault(did or one.action_id, (did, []))[1].append(one)
+        groups.setdefault(did or one.word, (did, []))[1].append(one)
     parts = []
     for did, some in groups.values():
-        tokens = {one.action_id: f"<act_{one.action_id}>{'' if did else _meaning(one, lexicon)}" for one in some}
+        tokens = {one.word: f"{one.word}{'' if did else _meaning(one, lexicon)}" for one in some}
         times = [f"{one.start:.1f} to {one.end:.1f}" for one in some]
         when = "" if np.isnan(some[0].start) else f" at {_listed(times)} s"
         parts.append(f"{_listed(list(tokens.values()))}{when}{f', when {did}' if did else ''}")
@@ -326,7 +334,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
-    """The classes that a token occurs in most, in brackets, or nothing."""
+    """The classes that a token, the first one of its word, occurs in most, in brackets, or nothing."""
     classes = lexicon[token.action_id].classes if lexicon is not None else []
     return f" (as in {' and '.join(name for name, _ in classes[:2])})" if classes else ""
 

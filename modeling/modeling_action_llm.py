@@ -194,8 +194,8 @@ class ActionEmbedding(nn.Module):
         else:
             is_word = input_ids >= self.word_ids.first
             action = F.embedding(torch.where(is_text | is_word, 0, rows), table)
-            words = F.embedding(self.word_ids.tokens(input_ids[is_word]), table).sum(dim=1)
-            action = action.masked_scatter(is_word[..., None], words).to(text.dtype)
+            tokens = self.word_ids.tokens(torch.where(is_word, input_ids, self.word_ids.first))
+            action = torch.where(is_word[..., None], F.embedding(tokens, table).sum(dim=-2), action).to(text.dtype)
         # Gemma scales what comes out of its table; a row of the action table is a row like any other.
         if (scale := getattr(text_table, "embed_scale", None)) is not None:
             action = action * scale.to(action.dtype)
@@ -281,6 +281,11 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         """
         if action_model is None and action_table is None:
             raise ValueError("from_llm needs an action_model or an action_table.")
+        if None not in (action_model, action_table) and len(action_table) != action_model.config.num_action_tokens:
+            raise ValueError(
+                f"the action table has {len(action_table)} rows, and the action model "
+                f"{action_model.config.num_action_tokens} tokens."
+            )
         reads_visual_features = action_model is not None and action_model.config.model_type == "vtem"
         table = action_table
         # A model that reads continuous latents has no words to look up.

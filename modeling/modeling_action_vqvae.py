@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, ResidualQuantizer
+from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, quantize_rests
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
@@ -166,7 +166,9 @@ class ActionVQVAEEncoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
         """`masks`: of the frames, and after each downsampling."""
-        hidden_states = F.relu(self.input_conv(self.streams(hidden_states), masks[0]))
+        # Differences are taken in float32, whatever the convolutions compute in.
+        hidden_states = self.streams(hidden_states).to(self.input_conv.weight.dtype)
+        hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
         for level, (down_conv, stack) in enumerate(zip(self.down_convs, self.stacks, strict=True)):
             hidden_states = down_conv(hidden_states, masks[level])
             hidden_states = stack(hidden_states, masks[level + 1])
@@ -221,7 +223,7 @@ class ActionVQVAEPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = ("time",)
     # Distances in the Poincaré ball grow with the exponential of the norm: half precision has no digits for them.
-    _keep_in_fp32_modules_strict = ["quantizer", "latent_scale"]
+    _keep_in_fp32_modules_strict = ["quantizer", "refinements", "latent_scale"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -230,7 +232,10 @@ class ActionVQVAEPreTrainedModel(PreTrainedModel):
             bound = 1 / math.sqrt(module.in_channels * module.kernel_size[0])
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, Codebook):
-            init.normal_(module.weight, std=self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim))
+            # One that waits for its turn to start at k-means centres adds nothing until then.
+            waits = module.kmeans_init and module is not self.quantizer
+            norm = 0.0 if waits else self.config.codebook_init_norm
+            init.normal_(module.weight, std=norm / math.sqrt(self.config.codebook_dim))
             if hasattr(module, "average_usage"):
                 init.constant_(module.average_usage, 1 / self.config.codebook_size)
             if hasattr(module, "initialized"):
@@ -275,7 +280,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 ]
             else:
                 codebooks = [EuclideanCodebook(**settings) for _ in range(config.num_codebooks)]
-            self.quantizer = ResidualQuantizer(codebooks)
+            self.quantizer = codebooks[0]
+            self.refinements = nn.ModuleList(codebooks[1:])
         # Latents of the first optimiser step so far; None once it has been compared with what Zipf's law needs.
         self._first_step_latents: int | None = 0
         self.post_init()
@@ -285,7 +291,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         """Codes (num_action_tokens, codebook_dim), float32: tangent coordinates at 0, as `decode` and an LLM read them."""
         if not self.config.quantize:
             raise ValueError("this model has no codebook: it was made with `quantize=False`")
-        return self.quantizer.codes
+        if not self.refinements:
+            return self.quantizer.weight
+        return torch.cat([codebook.weight for codebook in (self.quantizer, *self.refinements)])
 
     def encode(
         self,
@@ -311,7 +319,12 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # One latent of padding in, one token of padding out: their latents are 0.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                codes = self.quantizer.nearest(flat).unflatten(0, token_mask.shape)
+                codes, rest = [], flat
+                for codebook in (self.quantizer, *self.refinements):
+                    found = codebook.lookup(rest)
+                    codes.append(found.ids)
+                    rest = rest - found.embeds
+                codes = torch.stack(codes, dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
         start_times, end_times = self._token_times(token_mask, frame_rate)
@@ -348,6 +361,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         if (action_ids is None) == (action_embeds is None):
             raise ValueError("`decode` needs either `action_ids` or `action_embeds`.")
         if action_ids is not None:
+            self._check_words(action_ids)
             last = self.config.num_action_tokens - 1
             if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() <= last:
                 raise ValueError(
@@ -392,8 +406,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 raise ValueError("`feature_attention_mask` leaves no valid token in the batch.")
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
                 scale = self.latent_scale()
-                quantized = self.quantizer(valid_states * scale)
-                loss = self._usage_losses(terms, quantized.distances, quantized.ids[:, 0], valid, previous_usage)
+                quantized, rests = quantize_rests((self.quantizer, *self.refinements), valid_states * scale)
+                loss = self._usage_losses(terms, quantized[0].distances, quantized[0].ids, valid, previous_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
                 elif self.training and config.human_weight * config.mmd_weight > 0:
@@ -401,13 +415,17 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                         "`mmd_weight` is not 0, but `forward` gets no `word_embeddings`: the codes are trained without "
                         "the MMD to an LLM's words."
                     )
-            ids = quantized.ids.new_zeros(*valid.shape, config.num_codebooks)
-            ids[valid] = quantized.ids
+            ids = torch.zeros(*valid.shape, config.num_codebooks, dtype=torch.long, device=valid.device)
+            ids[valid] = torch.stack([found.ids for found in quantized], dim=-1)
             terms["action_ids"] = self._token_ids(ids, token_mask)
             # Eq. 11 in the encoder's units, where the mean over channels has its meaning.
             scale = scale.detach() if config.learn_latent_scale else scale
-            codes = quantized.embeds / scale
-            terms["embedding_loss"] = quantized.embedding_loss / scale**2
+            codes = [found.embeds / scale for found in quantized]
+            rests = [valid_states, *(rest / scale for rest in rests[1:])]
+            terms["embedding_loss"] = sum(
+                F.mse_loss(code, rest.detach()) for code, rest in zip(codes, rests, strict=True)
+            )
+            codes = sum(codes)
             terms["commitment_loss"] = F.mse_loss(valid_states, codes.detach())
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
@@ -435,6 +453,21 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             **terms,
         )
 
+    def _check_words(self, action_ids: torch.Tensor) -> None:
+        """Raises `ValueError` for ids that are not one of each codebook. Padding is zeros."""
+        number = self.config.num_codebooks
+        if number == 1:
+            return
+        shape = tuple(action_ids.shape)
+        if len(shape) != 3 or shape[2] != number:
+            raise ValueError(f"`action_ids` must have the shape (batch_size, num_tokens, {number}), got {shape}.")
+        of_words = action_ids[action_ids.any(dim=-1)] // self.config.codebook_size
+        if (of_words != torch.arange(number, device=of_words.device)).any():
+            raise ValueError(
+                f"a word in `action_ids` must be a token of each of {number} codebooks of {self.config.codebook_size}, in "
+                "their order."
+            )
+
     def _token_ids(self, codes: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Ids (batch_size, num_tokens) or (…, num_codebooks) of codes (…, num_codebooks) of each codebook; 0 where padded."""
         firsts = torch.arange(self.config.num_codebooks, device=codes.device) * self.config.codebook_size
@@ -444,7 +477,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
     def _word_embeds(self, action_ids: torch.Tensor) -> torch.Tensor:
         """Words (batch_size, num_tokens, codebook_dim): the sums of their codes."""
         embeds = F.embedding(action_ids, self.codebook)
-        return embeds.sum(dim=2) if self.config.num_codebooks > 1 else embeds
+        return embeds.sum(dim=2) if self.refinements else embeds
 
     def _encode(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
@@ -470,7 +503,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             masks[0] = feature_attention_mask[:, None].to(self.dtype)
             for level in range(self.config.num_downsamplings):
                 masks[level + 1] = downsample_mask(masks[level])
-        hidden_states = self.encoder(input_features.transpose(1, 2).to(self.dtype), masks).float().transpose(1, 2)
+        hidden_states = self.encoder(input_features.transpose(1, 2).float(), masks).float().transpose(1, 2)
         if masks[-1] is None:
             return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
         token_mask = masks[-1].squeeze(1).long()
@@ -552,7 +585,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             chosen = torch.randperm(len(word_embeddings), device=word_embeddings.device)[: config.mmd_num_words]
             word_embeddings = word_embeddings[chosen]
         weight = config.human_weight * config.mmd_weight
-        codes = self.quantizer[0].weight if weight > 0 else self.quantizer[0].weight.detach()
+        codes = self.quantizer.weight if weight > 0 else self.quantizer.weight.detach()
         terms["mmd_loss"] = maximum_mean_discrepancy(
             codes, word_embeddings, config.mmd_num_kernels, config.mmd_kernel_factor
         )

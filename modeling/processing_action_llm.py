@@ -228,8 +228,13 @@ class ActionLLMProcessor(ProcessorMixin):
         return prompt_ids, [*text_ids[len(prompt_ids) :], eos]
 
     def _ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text)["input_ids"]
-        return ids if self.word_ids is None else self.word_ids.fold(ids)
+        ids, words = self.tokenizer(text)["input_ids"], self.word_ids
+        if words is None:
+            return ids
+        ids = words.fold(ids)
+        if any(words.offset <= one < words.offset + self.num_action_tokens for one in ids):
+            raise ValueError(f"the tokenizer does not write the tokens of a word after each other: {text[:80]!r}.")
+        return ids
 
     def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
         """Ids of each class name with its end token, as they follow the prompt."""

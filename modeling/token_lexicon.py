@@ -85,7 +85,7 @@ def build_lexicon(
     sentences = Counter()
     for row in rows:
         words = np.asarray(row["action_ids"], dtype=int)
-        words = words.reshape(len(words), -1)
+        words = words[:, None] if words.ndim == 1 else words
         starts, ends = list(row["start_times"]), list(row["end_times"])
         if not len(words) == len(starts) == len(ends):
             raise ValueError(f"{row['sample_id']}: {len(words)} tokens, {len(starts)} starts, {len(ends)} ends.")

@@ -89,7 +89,9 @@ def read_codebook(folder: str | os.PathLike):
 
     path = Path(folder, CODEBOOK)
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no codebook ({CODEBOOK}): run encode_actions.py again.")
+        raise FileNotFoundError(
+            f"{folder} holds no codebook ({CODEBOOK}): an older version wrote it, or a model without codes."
+        )
     return load_file(path)["codes"]
 
 

@@ -169,7 +169,8 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     for start in tqdm(range(0, len(order), batch_size), desc="scoring", disable=not state.is_main_process):
         chosen = order[start : start + batch_size]
         batch = rows.select(chosen)
-        words = [words_of(row, processor) for row in batch]
+        # Latents take a place each, whatever their tokens are.
+        words = [[0] * len(row["action_ids"]) if continuous else words_of(row, processor) for row in batch]
         inputs = processor(action_ids=words, class_names=class_names, list_classes=list_classes)
         if continuous:
             inputs |= latents_of(batch, inputs["input_ids"], model.config)

@@ -120,7 +120,8 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         for row in rows.with_format("numpy"):
             sequence = np.asarray(row["action_ids" if column == "codes" else column])
             if column == "codes":
-                sequence = codebook[sequence].reshape(len(sequence), -1, codebook.shape[1]).sum(axis=1)
+                sequence = codebook[sequence]
+                sequence = sequence.sum(axis=1) if sequence.ndim == 3 else sequence
             if column == "latents":
                 sequence = sequence.reshape(len(row["action_ids"]), -1)
             if str(row["sample_id"]) in wanted:

@@ -107,7 +107,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         data = extract_features(data, backbone, folder, settings["features"])
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    encodings = arguments.encodings or (8 if videos else 24)
+    encodings = (8 if videos else 24) if arguments.encodings is None else arguments.encodings
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings)
 
 

@@ -26,6 +26,8 @@ from trl import SFTConfig
 
 logger = logging.getLogger(__name__)
 
+WORDS_AT_A_TIME = 4096
+
 
 @dataclass
 class ActionSFTArguments:
@@ -359,17 +361,33 @@ def standardized_words(action_model, rows, llm):
 
     Returns:
         `torch.Tensor` of shape `(num_action_tokens, width)`, float32.
+
+    Raises:
+        ValueError: the action words are made by the language model's own projector.
     """
+    import numpy as np
     import torch
 
+    if action_model.config.model_type == "vtem":
+        raise ValueError("standardize_words: visual events become words by the language model's own projector.")
     codes = action_model.codebook.detach()
-    ids = torch.tensor([word for sentence in rows["action_ids"] for word in sentence])
-    spoken = codes[ids] if ids.ndim == 1 else codes[ids].sum(dim=1)
-    table = llm.get_input_embeddings().weight.detach().float()
-    scale = table.std(dim=0) / spoken.std(dim=0).clamp_min(1e-6)
-    words = codes * scale
-    words[: action_model.config.codebook_size] += table.mean(dim=0) - spoken.mean(dim=0) * scale
-    return words
+    sentences = [np.asarray(sentence) for sentence in rows["action_ids"]]
+    words, counts = np.unique(np.concatenate(sentences), axis=0, return_counts=True)
+    words, share = torch.from_numpy(words).long(), torch.from_numpy(counts / counts.sum()).to(codes.device)[:, None]
+    mean = torch.zeros(codes.shape[1], dtype=torch.float64, device=codes.device)
+    square = torch.zeros_like(mean)
+    for chosen in torch.arange(len(words)).split(WORDS_AT_A_TIME):
+        spoken = codes[words[chosen]].double()
+        spoken = spoken.sum(dim=1) if spoken.ndim == 3 else spoken
+        mean += (share[chosen] * spoken).sum(dim=0)
+        square += (share[chosen] * spoken.square()).sum(dim=0)
+    deviation = (square - mean.square()).clamp_min(0).sqrt()
+    table = llm.get_input_embeddings().weight.detach().double().to(codes.device)
+    # A channel in which words do not differ keeps its scale.
+    scale = torch.where(deviation > 1e-4 * codes.std(), table.std(dim=0, correction=0) / deviation, 1.0)
+    moved = codes.double() * scale
+    moved[: action_model.config.codebook_size] += table.mean(dim=0) - mean * scale
+    return moved.float()
 
 
 def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:

@@ -58,6 +58,11 @@ class SkeletonStage:
             settings["scale"] = float(settings["scale"])
         self.window, self.augment = arguments.window, arguments.augment
         self.extractor = extractor = SkeletonFeatureExtractor(**settings)
+        if "motion" in model_arguments.streams and (extractor.length or extractor.max_frames or not extractor.fps):
+            raise ValueError(
+                "streams: motion is a way in a fifth of a second, which needs frames of one rate: set fps, and neither length "
+                "nor max_frames."
+            )
         parents = None
         if "bones" in model_arguments.streams:
             # The root is its own.

@@ -110,7 +110,7 @@ def _describe(entries, motions, extractor):
 
     if extractor.scale != "torso":
         return
-    for entry, motion in zip(entries, motions, strict=False):
+    for entry, motion in zip(entries[: len(motions)], motions, strict=True):
         entry.description = describe_moment(motion, extractor.skeleton_layout)
 
 
