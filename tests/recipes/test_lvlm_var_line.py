@@ -104,7 +104,7 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     rows = load_action_sentences(sentences)
     assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
     told = json.loads(Path(sentences, "tokens.json").read_text())
-    assert told["train"]["recordings"] == 10 and told["train"]["codebook_size"] == 16
+    assert told["train"]["recordings"] == 10 and told["train"]["num_action_tokens"] == 16
     row = rows["test"][0]
     assert row["start_times"][0] == 0 and row["end_times"][-1] == pytest.approx(1.0)
     assert row["end_times"][:-1] == pytest.approx(row["start_times"][1:])
