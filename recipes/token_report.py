@@ -101,4 +101,6 @@ def _table(report: dict) -> str:
     }
     lines = [f"| | {' | '.join(report)} |", "|---|" + "---:|" * len(report)]
     lines += [f"| {name} | {' | '.join(say(one) for one in report.values())} |" for name, say in rows.items()]
+    if any(one["codes_per_word"] > 1 for one in report.values()):
+        lines += ["", "Entropy, perplexity and divergence are those of the first tokens of words."]
     return "\n".join(lines) + "\n"
