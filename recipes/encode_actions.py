@@ -97,6 +97,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
             write_codebook(run.path, model.codebook)
     state.wait_for_everyone()
 
+    codes_per_word = model.config.num_codebooks if model.config.quantize else 1
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         features = sentence_features(
@@ -105,7 +106,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
             arguments.latents,
             arguments.explanations is not None,
             merges_runs(model.config),
-            model.config.num_codebooks if model.config.quantize else 1,
+            codes_per_word,
         )
         encodings = arguments.encodings if split == "train" else 1
         mine = range(state.process_index, count, state.num_processes)
@@ -137,7 +138,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
             "recordings": _number_of_recordings(rows),
             "skipped": len(skipped),
             "sentences": sentences,
-            "tokens_per_sentence": round(counts.sum().item() / max(sentences, 1), 2),
+            "words_per_sentence": round(counts.sum().item() / max(sentences * codes_per_word, 1), 2),
             **(word_statistics(counts, model.config.num_codebooks) if model.config.quantize and sentences else {}),
         }
         if arguments.explanations is not None:

@@ -143,7 +143,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             "skipped": sum(entry["split"] == split for entry in skipped),
             "sentences": len(made["label"]),
             "unclear": unclear,
-            "tokens_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
+            "words_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
             "event_borders": borders.scores(),
         }
         logger.info("%s: %s", split, splits[split])

@@ -92,6 +92,8 @@ def test_words_of_several_tokens(line, tmp_path):
     sentences = line.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
     assert all(np.shape(ids)[1] == 3 for ids in rows["action_ids"])
+    record = json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]
+    assert record["words_per_sentence"] == pytest.approx(np.mean([len(ids) for ids in rows["action_ids"]]), abs=0.01)
     table = (Path(sentences) / "tokens.md").read_text()
     assert "| tokens per word | 3 | 3 |" in table and "of 48" in table
     model = line.sft(own, sentences, tmp_path / "sft", training={"packing": True, "max_length": 256})
