@@ -222,15 +222,18 @@ class EuclideanCodebook(Codebook):
         return torch.linalg.vector_norm(latents - codes, dim=-1)
 
 
-def quantize_rests(codebooks: Iterable[Codebook], latents: torch.Tensor) -> tuple[list[Quantized], list[torch.Tensor]]:
+def quantize_rests(
+    codebooks: Iterable[Codebook], latents: torch.Tensor, moves: bool = True
+) -> tuple[list[Quantized], list[torch.Tensor]]:
     """
-    Words of several codes: each codebook quantises what those before it left over. In training, codebooks are moved, and one
+    Words of several codes: each codebook quantises what those before it left over. In training, codebooks move, and one
     that starts at k-means centres does so a step after the one before it: what that leaves of the latents that it has just
     been fitted to is too little.
 
     Args:
         codebooks (`Iterable[Codebook]`): in their order.
-        latents (`torch.Tensor` of shape `(num_latents, dim)`): valid latents only, float32.
+        latents (`torch.Tensor` of shape `(num_latents, dim)`): float32, and, where codebooks move, valid ones only.
+        moves (`bool`, defaults to `True`): whether codebooks in training move.
 
     Returns:
         What each codebook makes of its rest, and the rests (num_latents, dim); those after the first, which is `latents`, have
@@ -239,7 +242,7 @@ def quantize_rests(codebooks: Iterable[Codebook], latents: torch.Tensor) -> tupl
     found, rests, rest, has_started = [], [], latents, False
     for codebook in codebooks:
         starts = codebook.training and codebook.kmeans_init and not codebook.initialized
-        found.append(codebook.lookup(rest) if has_started else codebook(rest))
+        found.append(codebook(rest) if moves and not has_started else codebook.lookup(rest))
         has_started = has_started or starts
         rests.append(rest)
         rest = rest.detach() - found[-1].embeds.detach()

@@ -319,12 +319,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # One latent of padding in, one token of padding out: their latents are 0.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                codes, rest = [], flat
-                for codebook in (self.quantizer, *self.refinements):
-                    found = codebook.lookup(rest)
-                    codes.append(found.ids)
-                    rest = rest - found.embeds
-                codes = torch.stack(codes, dim=-1).unflatten(0, token_mask.shape)
+                found, _ = quantize_rests((self.quantizer, *self.refinements), flat, moves=False)
+                codes = torch.stack([one.ids for one in found], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
         start_times, end_times = self._token_times(token_mask, frame_rate)

@@ -72,11 +72,11 @@ def write_shard(path: Path, columns: dict, features: Features):
 
 def write_codebook(folder: Path, codes):
     """Writes the vectors of all tokens (num_action_tokens, dim), whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    partial = folder / f".{CODEBOOK}.partial"
-    save_file({"codes": codes.detach().cpu().contiguous()}, partial)
-    os.replace(partial, folder / CODEBOOK)
+    from action_llm_datasets.atomic_files import write_atomically
+
+    write_atomically(folder / CODEBOOK, save({"codes": codes.detach().cpu().contiguous()}))
 
 
 def read_codebook(folder: str | os.PathLike):

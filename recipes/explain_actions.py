@@ -62,7 +62,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm import ActionLLMProcessor
     from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
     from action_llm.motion_narration import narrate
-    from action_llm.token_lexicon import TokenEntry
+    from action_llm.token_lexicon import read_lexicon
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.model)
@@ -95,8 +95,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     lexicon = None
     if arguments.lexicon is not None:
-        content = json.loads(Path(arguments.lexicon, "lexicon.json").read_text(encoding="utf-8"))
-        lexicon = [TokenEntry(**entry) for entry in content]
+        lexicon = read_lexicon(Path(arguments.lexicon, "lexicon.json"))
     recordings = data.load("skeletons", "videos")["test" if arguments.split == "test" else "train"].with_format(
         "numpy"
     )
