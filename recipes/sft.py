@@ -40,6 +40,17 @@ class ActionSFTArguments:
     method: Literal["lora", "qlora", "prefix", "prompt", "full", "none"] = field(
         default="lora", metadata={"help": "what is trained of the language model"}
     )
+    objective: Literal["words", "classes"] = field(
+        default="words",
+        metadata={
+            "help": "what is learnt: the words of the class name, one after another (LLM-AR, Eq. 13), or the class among all, "
+            "by the exact posterior over the class list; this reads every class name with every sentence"
+        },
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={"help": "share of the probability that is spread over the class list (objective classes)"},
+    )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of LoRA, divided by its rank"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the input of LoRA"})
@@ -125,13 +136,16 @@ class ActionSFTConfig(SFTConfig):
 
 
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
+    import torch
     import transformers
     from action_sentences import load_action_sentences
+    from class_loss import ClassCollator, ClassTrainer
     from data_arguments import check_model_folder, without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
     from trl import SFTTrainer
 
@@ -215,7 +229,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         model.lexicon = build_lexicon(known, class_names, action_model.config.num_action_tokens, num_examples=0)
 
     continuous = arguments.injection_layer is not None
-    train_dataset = tokenize(rows, processor, model.config.text_config, continuous)
+    of_classes = arguments.objective == "classes"
+    train_dataset = tokenize(rows, processor, model.config.text_config, continuous, of_classes)
     if arguments.explanations:
         train_dataset = concatenate_datasets(
             [train_dataset, tokenize_explanations(explained(rows, arguments), processor, model.config.text_config)]
@@ -225,7 +240,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         held_out = sentences["train"].filter(
             lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"]
         )
-        eval_dataset = tokenize(held_out, processor, model.config.text_config, continuous)
+        eval_dataset = tokenize(held_out, processor, model.config.text_config, continuous, of_classes)
     elif training.eval_strategy != "no":
         raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
 
@@ -234,20 +249,34 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         peft_config = None
         if arguments.method in ("lora", "qlora"):
             peft_config = lora_config(arguments, continuous and not model.config.reads_visual_features)
-        if continuous:
+        if continuous or of_classes:
             training.dataset_kwargs = {"skip_prepare_dataset": True}
             training.remove_unused_columns = False
-        pad_token_id = text.pad_token_id if text.pad_token_id is not None else text.eos_token_id
-        trainer = SFTTrainer(
-            model=model,
-            args=training,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processor.tokenizer,
-            data_collator=LatentsCollator(pad_token_id, action_model.config.codebook_dim) if continuous else None,
-            peft_config=peft_config,
-            callbacks=[JsonLinesCallback(run.metrics)],
+        padding = (
+            text.pad_token_id if text.pad_token_id is not None else text.eos_token_id,
+            action_model.config.codebook_dim,
         )
+        common = {
+            "args": training,
+            "train_dataset": train_dataset,
+            "eval_dataset": eval_dataset,
+            "processing_class": processor.tokenizer,
+            "peft_config": peft_config,
+            "callbacks": [JsonLinesCallback(run.metrics)],
+        }
+        if of_classes:
+            names = [torch.tensor(name) for name in processor.label_ids()]
+            label_ids = pad_sequence(names, batch_first=True, padding_value=-100)
+            trainer = ClassTrainer(
+                model.as_classifier(),
+                label_ids=label_ids,
+                label_smoothing=arguments.label_smoothing,
+                data_collator=ClassCollator(*padding),
+                **common,
+            )
+        else:
+            collator = LatentsCollator(*padding) if continuous else None
+            trainer = SFTTrainer(model, data_collator=collator, **common)
         cost = report_cost(trainer)
         run.train(trainer)
         log = trainer.state.log_history
@@ -272,6 +301,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings={
+            "objective": arguments.objective,
+            "label_smoothing": arguments.label_smoothing,
             "lora_r": arguments.lora_r,
             "lora_alpha": arguments.lora_alpha,
             "lora_dropout": arguments.lora_dropout,
@@ -329,6 +360,17 @@ def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
         raise ValueError("explanations are learnt from tokens, not from continuous latents (injection_layer).")
     if arguments.injection_layer is not None and arguments.standardize_words:
         raise ValueError("standardize_words is about words, and continuous latents (injection_layer) are none.")
+    if arguments.objective == "classes":
+        if training.packing or training.padding_free:
+            raise ValueError(
+                "objective classes reads all class names after a prompt: set packing and padding_free to false."
+            )
+        if arguments.explanations:
+            raise ValueError("objective classes is about classes, and explanations are learnt by their words.")
+        if not 0 <= arguments.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {arguments.label_smoothing}.")
+    elif arguments.label_smoothing:
+        raise ValueError("label_smoothing is over the class list: set objective to classes.")
     if training.packing and training.max_length is None:
         raise ValueError("packing needs max_length: the length of a packed row.")
 
@@ -419,12 +461,14 @@ def lora_config(arguments: ActionSFTArguments, with_projector: bool):
         # In the language model alone: the action model has layers of its own.
         target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
         modules_to_save=also or None,
-        task_type="CAUSAL_LM",
+        # Of a causal LM, PEFT would pass on what a classifier has no use for.
+        task_type="CAUSAL_LM" if arguments.objective == "words" else None,
     )
 
 
-def tokenize(rows, processor, text_config, continuous: bool):
-    """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous."""
+def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = False):
+    """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous; with
+    `of_classes` the prompt alone, and the index of the class as `labels`."""
     from action_sentences import words_of
 
     from action_llm.modeling_action_llm import check_context_length
@@ -438,6 +482,9 @@ def tokenize(rows, processor, text_config, continuous: bool):
             prompt = processor.prompt(words_of(row, processor))
         prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, names[row["label"]])
         check_context_length(len(prompt_ids) + len(label_ids), text_config)
+        if of_classes:
+            latents = {"latents": row["latents"]} if continuous else {}
+            return {"input_ids": prompt_ids, "labels": row["label"], **latents}
         if continuous:
             return {
                 "input_ids": prompt_ids + label_ids,
@@ -501,20 +548,17 @@ class LatentsCollator:
 
     def __call__(self, examples: list[dict]) -> dict:
         import torch
+        from class_loss import pad_latents
         from torch.nn.utils.rnn import pad_sequence
 
         ids = [torch.as_tensor(e["input_ids"]) for e in examples]
-        latents = [torch.as_tensor(e["latents"]).view(-1, self.width) for e in examples]
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             "labels": pad_sequence(
                 [torch.as_tensor(e["labels"]) for e in examples], batch_first=True, padding_value=-100
             ),
-            "action_embeds": pad_sequence(latents, batch_first=True),
-            "action_embeds_mask": pad_sequence(
-                [torch.ones(len(x), dtype=torch.long) for x in latents], batch_first=True
-            ),
+            **pad_latents([e["latents"] for e in examples], self.width),
         }
 
 

@@ -1,0 +1,97 @@
+"""Stage 2 by the class among all: its loss is that of the posterior, whatever the words of the class names are."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from action_sentences import load_action_sentences
+from class_loss import ClassCollator
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentences, tmp_path):
+    """With a rate of next to nothing, the loss of an epoch in one step is that of the model as it is."""
+    rows = load_action_sentences(sentences)["train"]
+    training = {"learning_rate": 1e-12, "max_steps": 1, "per_device_train_batch_size": len(rows)}
+    folder = line.sft(
+        tokenizer,
+        sentences,
+        tmp_path / "sft",
+        training,
+        objective="classes",
+        label_smoothing=0.2,
+        lora_dropout=0.0,
+    )
+    model = ActionLLMForClassification.from_pretrained(folder)
+    processor = ActionLLMProcessor.from_pretrained(folder)
+    expected = []
+    for row in rows:  # each alone, by the reference, without padding
+        with torch.no_grad():
+            scores = model(**processor(action_ids=[row["action_ids"]]), method="cache").logits[0].double().numpy()
+        log_posterior = scores - np.log(np.exp(scores).sum())
+        expected.append(-0.8 * log_posterior[row["label"]] - 0.2 * log_posterior.mean())
+    assert losses(tmp_path / "sft")[0] == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "prefix", "prompt"])
+def test_it_trains_what_a_method_trains(line, tokenizer, sentences, method, tmp_path):
+    settings = {"prefix_length": 2, "prefix_layers": [0]} if method in ("prefix", "prompt") else {}
+    training = {"max_steps": 30, "learning_rate": 1e-2}
+    folder = line.sft(tokenizer, sentences, tmp_path, training, method=method, objective="classes", **settings)
+    found = losses(tmp_path)
+    assert found[-1] < found[0]
+    reloaded = ActionLLMForClassification.from_pretrained(folder)
+    processor = ActionLLMProcessor.from_pretrained(folder)
+    row = load_action_sentences(sentences)["train"][0]
+    with torch.no_grad():
+        probabilities = reloaded(**processor(action_ids=[row["action_ids"]])).probabilities
+    assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_continuous_latents(line, tmp_path):
+    own = line.train_tokenizer(tmp_path / "tokenizer", quantize=False)
+    sentences = line.encode(own, tmp_path / "sentences", latents=True)
+    model = line.sft(own, sentences, tmp_path / "sft", objective="classes")
+    line.evaluate(model, sentences, tmp_path / "evaluation")
+
+
+def test_held_out_recordings_have_this_loss_too(line, tokenizer, sentences, tmp_path):
+    training = {"eval_strategy": "steps", "eval_steps": 1}
+    line.sft(tokenizer, sentences, tmp_path, training, objective="classes", hold_out=True)
+    rows = [json.loads(one) for one in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row for row in rows if "eval_loss" in row]
+
+
+def test_padding_is_before_the_prompt():
+    batch = ClassCollator(pad_token_id=9, width=2)(
+        [
+            {"input_ids": [1, 2, 3], "labels": 1, "latents": [[0.5, 1]]},
+            {"input_ids": [4], "labels": 0, "latents": [[1, 2], [3, 4]]},
+        ]
+    )
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [9, 9, 4]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["action_embeds"].shape == (2, 2, 2)
+    assert batch["action_embeds_mask"].tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"objective": "classes", "training": {"packing": True, "max_length": 64}}, "packing"),
+        ({"objective": "classes", "explanations": True}, "explanations"),
+        ({"objective": "classes", "label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": 0.1}, "label_smoothing is over the class list"),
+    ],
+)
+def test_settings_that_exclude_each_other(line, tokenizer, sentences, settings, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        line.sft(tokenizer, sentences, tmp_path, **settings)
