@@ -99,12 +99,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         augment_tilt: Degrees. Turned about a random horizontal axis by up to so much (not 2-D layouts).
         augment_scale: The size is multiplied by a factor between 1 / (1 + this) and 1 + this.
         augment_bones: The same for each bone on its own, the same on both sides of the body: other proportions.
-        augment_stretch: The same for each axis on its own.
-        augment_shear: To each coordinate is added a share of the other ones, up to so much either way.
-        augment_amplitude: What differs from the mean pose is multiplied by a factor between 1 / (1 + this) and 1 + this: the
-            same movement, larger or smaller.
+        augment_speed: The same for the tempo. No effect with `length`.
         augment_trim: Below 0.5: up to this share of the recording is left out at each end.
-        augment_speed: A factor of the tempo, between 1 / (1 + this) and 1 + this. No effect with `length`.
         augment_warp: Between 0 and 1: the tempo drifts within the recording by up to this share.
         augment_noise: Standard deviation of noise on each joint in each frame, in units of the features.
         augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
@@ -140,11 +136,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         augment_tilt: float = 5.0,
         augment_scale: float = 0.1,
         augment_bones: float = 0.1,
-        augment_stretch: float = 0.0,
-        augment_shear: float = 0.0,
-        augment_amplitude: float = 0.0,
-        augment_trim: float = 0.0,
         augment_speed: float = 0.2,
+        augment_trim: float = 0.0,
         augment_warp: float = 0.2,
         augment_noise: float = 0.01,
         augment_mirror: float = 0.0,
@@ -188,11 +181,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0)
         self.augment_scale = checked("augment_scale", augment_scale, float, 0)
         self.augment_bones = checked("augment_bones", augment_bones, float, 0)
-        self.augment_stretch = checked("augment_stretch", augment_stretch, float, 0)
-        self.augment_shear = checked("augment_shear", augment_shear, float, 0)
-        self.augment_amplitude = checked("augment_amplitude", augment_amplitude, float, 0)
-        self.augment_trim = checked("augment_trim", augment_trim, float, 0, below=0.5)
         self.augment_speed = checked("augment_speed", augment_speed, float, 0)
+        self.augment_trim = checked("augment_trim", augment_trim, float, 0, below=0.5)
         self.augment_warp = checked("augment_warp", augment_warp, float, 0, below=1)
         self.augment_noise = checked("augment_noise", augment_noise, float, 0)
         self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
@@ -495,9 +485,6 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
     def _augment(self, tracks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(T, S, J, 3) in units of the features -> the same person in another body, place and light."""
         skeleton = self.skeleton_layout
-        if self.augment_amplitude:
-            pose = tracks.mean(axis=0)
-            tracks = pose + _factors(generator, self.augment_amplitude) * (tracks - pose)
         mirror = list(skeleton.mirror)
         factors = _factors(generator, self.augment_bones, skeleton.num_joints)[np.minimum(mirror, range(len(mirror)))]
         tracks = _bone_matrix(skeleton.parents, factors) @ tracks
@@ -509,10 +496,6 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         else:
             rotation = _rotation(tilt, (np.cos(direction), 0, np.sin(direction))) @ _rotation(turn, (0, 1, 0))
         tracks = tracks @ (rotation.T * _factors(generator, self.augment_scale))
-        if self.augment_shear or self.augment_stretch:
-            shares = generator.uniform(-self.augment_shear, self.augment_shear, (3, 3))
-            np.fill_diagonal(shares, _factors(generator, self.augment_stretch, 3))
-            tracks = tracks @ shares.T
         if generator.random() < self.augment_mirror:
             tracks = tracks[:, :, mirror] * np.array([-1, 1, 1])
         return tracks + self.augment_noise * generator.standard_normal(tracks.shape, np.float32)
