@@ -50,7 +50,11 @@ class LineArguments:
         metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
     )
     llm_name_or_path: str | None = field(
-        default=None, metadata={"help": "language model: repository or folder; by default a small one is made"}
+        default=None,
+        metadata={
+            "help": "language model: repository or folder, of which LoRA is trained unless sft_config says otherwise; by "
+            "default a small one is made"
+        },
     )
     encodings: int | None = field(
         default=None,
@@ -87,6 +91,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
     stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
+    if llm is not None and arguments.sft_config is None and settings["sft"]["method"] == "full":
+        settings["sft"]["method"] = "lora"  # all weights are for the small language model that is made here
     check_line(line, settings)
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:

@@ -136,16 +136,15 @@ class ActionSFTConfig(SFTConfig):
 
 
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
-    import torch
     import transformers
-    from action_sentences import load_action_sentences
-    from class_loss import ClassCollator, ClassTrainer
+    from action_sentences import load_action_sentences, words_of
+    from class_loss import ClassTrainer
+    from collators import ClassCollator, LatentsCollator
     from data_arguments import check_model_folder, without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from torch.nn.utils.rnn import pad_sequence
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
     from trl import SFTTrainer
 
@@ -265,11 +264,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "callbacks": [JsonLinesCallback(run.metrics)],
         }
         if of_classes:
-            names = [torch.tensor(name) for name in processor.label_ids()]
-            label_ids = pad_sequence(names, batch_first=True, padding_value=-100)
             trainer = ClassTrainer(
                 model.as_classifier(),
-                label_ids=label_ids,
+                label_ids=processor(action_ids=[words_of(rows[0], processor)])["label_ids"],
                 label_smoothing=arguments.label_smoothing,
                 data_collator=ClassCollator(*padding),
                 **common,
@@ -537,29 +534,6 @@ def tokenize_explanations(rows, processor, text_config):
         }
 
     return rows.map(tokenize_row, remove_columns=rows.column_names, desc="explanations")
-
-
-@dataclass
-class LatentsCollator:
-    """Pads prompts on the right, and their latents into (batch_size, num_latents, width) with a mask."""
-
-    pad_token_id: int
-    width: int
-
-    def __call__(self, examples: list[dict]) -> dict:
-        import torch
-        from class_loss import pad_latents
-        from torch.nn.utils.rnn import pad_sequence
-
-        ids = [torch.as_tensor(e["input_ids"]) for e in examples]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence(
-                [torch.as_tensor(e["labels"]) for e in examples], batch_first=True, padding_value=-100
-            ),
-            **pad_latents([e["latents"] for e in examples], self.width),
-        }
 
 
 def save_trained(trainer, folder: Path):
