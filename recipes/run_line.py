@@ -91,8 +91,6 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
     stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
-    if llm is not None and arguments.sft_config is None and settings["sft"]["method"] == "full":
-        settings["sft"]["method"] = "lora"  # all weights are for the small language model that is made here
     check_line(line, settings)
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
@@ -160,6 +158,8 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
         # Those are of the small encoder; another one says itself what it wants to see.
         for name in ("height", "width", "image_mean", "image_std"):
             del found[name]
+    if stage == "sft" and arguments.llm_name_or_path is not None and given is None and found["method"] == "full":
+        found["method"] = "lora"  # all weights are for the small language model that is made here
     return {**found, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
 
 

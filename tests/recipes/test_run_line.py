@@ -154,6 +154,18 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     assert not (tmp_path / "run").exists()
 
 
+def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
+    from run_line import LineArguments, read_settings
+
+    (tmp_path / "sft.yaml").write_text("method: full")
+    own = {"llm_name_or_path": "somebody/large"}
+    methods = [
+        read_settings(LineArguments(output_dir="", **given), "sft", "llm_ar")["method"]
+        for given in ({}, own, own | {"sft_config": str(tmp_path / "sft.yaml")})
+    ]
+    assert methods == ["full", "lora", "full"]
+
+
 def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
     import run_line
     from data_arguments import DataArguments
