@@ -45,11 +45,16 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         height, width: Of the pictures, pixels.
         fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
             much, "pad" fills up with black.
-        image_mean, image_std: Of red, green and blue between 0 and 1; what is subtracted, and divided by then.
+        channels: What a picture's three channels are. "color" is red, green and blue of its frame. "time" is the brightness
+            (Rec. 601) of three frames, the middles of the thirds of its part of a segment, so that an encoder of pictures sees
+            what moves (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020).
+            Depth and infrared videos lose nothing by it: their colors are alike.
+        image_mean, image_std: Of the three channels between 0 and 1; what is subtracted, and divided by then.
         fps: Frames per second of folders of pictures and of arrays.
         decode_threads: Videos that are decoded at the same time.
         augment_scale: With `augment=True`, a part of the picture is taken, down to 1 / (1 + this) of its height and width.
         augment_time: Frames are taken anywhere in their part of a segment in place of its middle; 1 is anywhere, 0 the middle.
+            The three of "time" keep their distance, each in its third.
         augment_brightness: Light is multiplied by a factor between 1 / (1 + this) and 1 + this.
         augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
 
@@ -70,6 +75,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         height: int = 256,
         width: int = 256,
         fit: str = "squash",
+        channels: str = "color",
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
         fps: float = 30.0,
@@ -94,6 +100,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self.height = checked("height", height, int, 1)
         self.width = checked("width", width, int, 1)
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
+        self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             if not isinstance(values, list | tuple) or len(values) != 3:
                 raise ValueError(f"{name}: expected three numbers, got {values!r}")
@@ -190,15 +197,13 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
 
             def times() -> Iterator[float]:
                 for part in range(count * self.frames_per_segment):
-                    within = 0.5
-                    if variation.jitter is not None:
-                        within += self.augment_time * variation.jitter.uniform(-0.5, 0.5)
-                    yield (part + within) * self.segment_seconds / self.frames_per_segment
+                    moments = part + self._moments(1, variation.jitter)[0]
+                    yield from (moments * self.segment_seconds / self.frames_per_segment).tolist()
 
-            pictures = video.pictures_in_order(times(), size)
-            while held := list(islice(pictures, segments * self.frames_per_segment)):
+            pictures, frames_of_one = video.pictures_in_order(times(), size), self.frames_per_segment * self._shots
+            while held := list(islice(pictures, segments * frames_of_one)):
                 # A segment that breaks off is filled up with its last frame.
-                held += [held[-1]] * (-len(held) % self.frames_per_segment)
+                held += [held[-1]] * (-len(held) % frames_of_one)
                 values = self._normalised(np.stack(held), variation)
                 yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
 
@@ -210,7 +215,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             if len(times) > info.num_frames:
                 warnings.warn(
                     f"{video.path}: {info.num_frames} frames for {len(times)} places in "
-                    f"{len(times) // self.frames_per_segment} segments: frames are repeated",
+                    f"{len(times) // (self.frames_per_segment * self._shots)} segments: frames are repeated",
                     stacklevel=3,
                 )
             if self.segment_seconds is not None and rate * self.segment_seconds < 0.99:
@@ -240,17 +245,21 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         )
 
     def _normalised(self, frames: np.ndarray, variation: "_Variation") -> np.ndarray:
-        """uint8 (N, h, w, 3), scaled as `_size` says → float32 (N, 3, height, width)."""
+        """uint8 (N · shots, h, w, 3), scaled as `_size` says → float32 (N, 3, height, width)."""
         frames = self._cut(frames, variation.place)
         if variation.mirror:
             frames = frames[:, :, ::-1]
-        values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
+        if self.channels == "time":
+            gray = frames @ np.array([0.299, 0.587, 0.114], np.float32)
+            values = gray.reshape(-1, self._shots, *gray.shape[1:]) / 255
+        else:
+            values = np.moveaxis(frames, -1, 1).astype(np.float32) / 255
         values *= np.float32(variation.light)
         mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
         return (values - mean) / std
 
     def _times(self, seconds: float, jitter: np.random.Generator | None) -> tuple[np.ndarray, float]:
-        """Seconds of all frames, segment after segment; segments per second."""
+        """Seconds of all frames, picture after picture; segments per second."""
         count = self.num_segments
         if self.segment_seconds is not None:
             wanted = max(1, round(seconds / self.segment_seconds))
@@ -259,10 +268,20 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 seconds = wanted * self.segment_seconds
             count = min(count, wanted)
         parts = count * self.frames_per_segment
+        moments = np.arange(parts)[:, None] + self._moments(parts, jitter)
+        return moments.ravel() * (seconds / parts), count / seconds
+
+    @property
+    def _shots(self) -> int:
+        """Frames that a picture is made of."""
+        return 3 if self.channels == "time" else 1
+
+    def _moments(self, parts: int, jitter: np.random.Generator | None) -> np.ndarray:
+        """When the frames of a picture are (parts, shots), from 0 to 1 in its part of a segment."""
         within = np.full(parts, 0.5)
         if jitter is not None:
             within += self.augment_time * jitter.uniform(-0.5, 0.5, parts)
-        return (np.arange(parts) + within) * (seconds / parts), count / seconds
+        return (np.arange(self._shots) + within[:, None]) / self._shots
 
     def _size(self, video, variation: "_Variation") -> tuple[int, int]:
         """Height and width that pictures are scaled to, before what is too much is cut off."""

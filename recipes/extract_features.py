@@ -36,6 +36,8 @@ def _of_the_backbone(parameter):
         kind = int | None
     elif parameter.name in ("image_mean", "image_std"):
         kind = list[float] | None
+    elif parameter.name == "channels":
+        kind = str | None
     elif parameter.name == "frames_per_segment":
         help_text = "by default 2, and as many as it was made for where the backbone reads clips"
         return parameter.name, int | None, field(default=None, metadata={"help": help_text})
@@ -193,7 +195,8 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     try:
         # What it says, not what it does: no code of the repository's is run.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
-        names = ("image_mean", "image_std", "height", "width")  # the last two are those of pretrain_backbone.py
+        # The last three are those of pretrain_backbone.py.
+        names = ("image_mean", "image_std", "height", "width", "channels")
         own = {name: processor[name] for name in names if name in processor}
     except OSError:
         logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)

@@ -142,9 +142,8 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
     import yaml
 
     given = getattr(arguments, f"{stage}_config")
-    # Both lines of videos have the same visual encoder.
     name = f"small_{stage}.yaml" if line == "llm_ar" else f"utd_mhad_{stage}.yaml"
-    path = Path(given or CONFIGS / ("lvlm_var" if stage == "backbone" else line) / name)
+    path = Path(given or CONFIGS / line / name)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -154,10 +153,6 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
     known = {field.name for part in parts_of(stage, found, path) for field in dataclasses.fields(part)}
     if unknown := sorted(set(found) - known):
         raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}")
-    if stage == "features" and arguments.backbone is not None and given is None:
-        # Those are of the small encoder; another one says itself what it wants to see.
-        for name in ("height", "width", "image_mean", "image_std"):
-            del found[name]
     if stage == "sft" and arguments.llm_name_or_path is not None and given is None and found["method"] == "full":
         found["method"] = "lora"  # all weights are for the small language model that is made here
     return {**found, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})

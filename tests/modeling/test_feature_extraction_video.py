@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -127,6 +128,32 @@ def test_normalisation():
     np.testing.assert_allclose(value, [(0.4 - 0.1) / 0.5, 0.2, 0.05], rtol=1e-6)
 
 
+def test_time_as_channels():
+    """A picture's channels are the frames in the middles of its thirds, and keep their distance when they move."""
+    extractor = VideoFeatureExtractor(num_segments=2, frames_per_segment=2, channels="time", augment_scale=0, **PLAIN)
+    frames = numbered(120)
+
+    def shown(**settings):
+        return np.rint(extractor(frames, **settings)["pixel_values"][0, ..., 0, 0].numpy() * 255).astype(int)
+
+    assert shown().tolist() == [[[5, 15, 25], [35, 45, 55]], [[65, 75, 85], [95, 105, 115]]]
+    extractor.augment_brightness = 0
+    moved = np.stack([shown(augment=True, seed=seed).reshape(4, 3) for seed in range(20)])
+    assert np.isin(np.diff(moved, axis=2), [10]).all() and len(np.unique(moved[:, 0, 0])) > 4
+    assert (moved // 10 == np.arange(12).reshape(4, 3)).all()
+
+
+def test_brightness_is_that_of_rec_601():
+    frames = np.zeros((3, 4, 4, 3), np.uint8)
+    frames[0, ..., 0], frames[1, ..., 1], frames[2, ..., 2] = 255, 255, 255
+    settings = {**PLAIN, "height": 4, "width": 4}
+    extractor = VideoFeatureExtractor(num_segments=1, frames_per_segment=1, channels="time", **settings)
+    with Image.new("RGB", (3, 1)) as picture_of_all:
+        picture_of_all.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+        expected = np.asarray(picture_of_all.convert("L"))[0] / 255
+    np.testing.assert_allclose(extractor(frames)["pixel_values"][0, 0, 0, :, 0, 0], expected, atol=1 / 255)
+
+
 def test_augmentation_depends_on_video_and_seed_only(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(tiny_video(30))
@@ -177,6 +204,7 @@ def test_saved_and_loaded(tmp_path):
         ({"num_segments": 0}, "num_segments: expected int at least 1, got 0"),
         ({"segment_seconds": -1}, "segment_seconds: expected float"),
         ({"segment_seconds": 0}, "segment_seconds: expected float"),
+        ({"channels": "gray"}, "channels: expected one of"),
         ({"fit": "stretch"}, "fit: expected one of"),
         ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
         ({"image_std": (1, 0, 1)}, "image_std: expected float"),
@@ -215,8 +243,9 @@ def test_what_is_varied_does_not_depend_on_the_number_of_frames():
 
 def test_a_stream_is_what_a_call_makes_of_a_video(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(tiny_video(40))
-    extractor = VideoFeatureExtractor(50, 2, segment_seconds=0.15, height=16, width=24, fit="crop")
-    for augment in (False, True):
+    settings = {"segment_seconds": 0.15, "height": 16, "width": 24, "fit": "crop"}
+    for augment, channels in product((False, True), ("color", "time")):
+        extractor = VideoFeatureExtractor(50, 2, channels=channels, **settings)
         whole = extractor(tmp_path / "clip.mp4", augment=augment, seed=3)
         parts = list(extractor.stream(tmp_path / "clip.mp4", segments=4, augment=augment, seed=3))
         assert [len(part) for part in parts] == [4, 4, 1] and parts[0].shape[1:] == (2, 3, 16, 24)
