@@ -164,26 +164,6 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             data["frame_rate"] = np.array(rates, np.float32)
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def decode(self, recording: Video) -> np.ndarray:
-        """All frames of one video, `fps` a second, as large as the largest variation needs.
-
-        A call makes of them what it makes of the video, up to rounding, and decodes nothing: for reading the same videos again
-        and again, where memory holds them.
-
-        Args:
-            recording: As in a call.
-
-        Returns:
-            uint8 (frames, height, width, 3); sides are those of the settings, times 1 + `augment_scale`, and with a `fit` other
-            than "squash" those that keep the proportions.
-
-        Raises:
-            VideoFileError, OSError: As in a call.
-        """
-        with open_video(recording, fps=self.fps) as video:
-            count = max(1, round(video.info.seconds * self.fps))
-            return video.frames_at((np.arange(count) + 0.5) / self.fps, self._size(video, 1 + self.augment_scale))
-
     def stream(
         self, recording: Video, segments: int = 8, *, augment: bool = False, seed: int | None = None
     ) -> Iterator[torch.Tensor]:
@@ -213,7 +193,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
         with open_video(recording, fps=self.fps) as video:
             variation = self._variation(recording, video.path, seed if augment else None)
-            size, count = self._size(video, variation.zoom), max(1, round(video.info.seconds / self.segment_seconds))
+            size, count = self._size(video, variation), max(1, round(video.info.seconds / self.segment_seconds))
 
             def times() -> Iterator[float]:
                 for part in range(count * self.frames_per_segment):
@@ -244,7 +224,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                     f"{self.segment_seconds:g} s, so they last {1 / rate:.2g} s: read it as a stream, or set num_segments",
                     stacklevel=3,
                 )
-            frames = video.frames_at(times, self._size(video, variation.zoom))
+            frames = video.frames_at(times, self._size(video, variation))
         values = self._normalised(frames, variation)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
 
@@ -303,9 +283,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             within += self.augment_time * jitter.uniform(-0.5, 0.5, parts)
         return (np.arange(self._shots) + within[:, None]) / self._shots
 
-    def _size(self, video, zoom: float) -> tuple[int, int]:
+    def _size(self, video, variation: "_Variation") -> tuple[int, int]:
         """Height and width that pictures are scaled to, before what is too much is cut off."""
-        height, width = self.height * zoom, self.width * zoom
+        height, width = self.height * variation.zoom, self.width * variation.zoom
         if self.fit != "squash":
             own_height, own_width = video.picture_size()
             ratios = (height / own_height, width / own_width)

@@ -42,10 +42,6 @@ class BackboneArguments:
     )
     blocks: int = field(default=1, metadata={"help": "residual blocks of each stage"})
     label_smoothing: float = field(default=0.1, metadata={"help": "of the cross-entropy"})
-    decode_once: bool = field(
-        default=True,
-        metadata={"help": "keep the decoded videos in memory, small as they are read: 37 MB for a minute of 60 x 80"},
-    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
     )
@@ -76,12 +72,10 @@ class VideoExamples(Dataset):
         data_dir (`str`): their folder.
         extractor (`VideoFeatureExtractor`): reads them.
         seed (`int`): of the augmentation.
-        decode_once (`bool`): keep them in memory.
     """
 
-    def __init__(self, rows, data_dir: str, extractor, seed: int, decode_once: bool):
+    def __init__(self, rows, data_dir: str, extractor, seed: int):
         self.rows, self.data_dir, self.extractor, self.seed = rows, data_dir, extractor, seed
-        self.decoded = {} if decode_once else None
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
@@ -93,20 +87,17 @@ class VideoExamples(Dataset):
     def __getitem__(self, index: int) -> dict:
         from encode_actions import stable_seed
 
-        from action_llm_datasets.building import open_source
-
-        index = int(index)
-        row = self.rows[index]
-        seed = stable_seed(self.seed, self.epoch, index)
-        if self.decoded is None:
-            with open_source(self.data_dir, row["video"]) as video:
-                inputs = self.extractor(video, augment=True, seed=seed)
-        else:
-            if index not in self.decoded:
-                with open_source(self.data_dir, row["video"]) as video:
-                    self.decoded[index] = self.extractor.decode(video)
-            inputs = self.extractor(self.decoded[index], augment=True, seed=seed)
+        row = self.rows[int(index)]
+        inputs = read_video(row, self.data_dir, self.extractor, stable_seed(self.seed, self.epoch, int(index)))
         return {"pixel_values": inputs["pixel_values"][0], "labels": row["label"]}
+
+
+def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
+    """A video as a model reads it; with a seed, varied."""
+    from action_llm_datasets.building import open_source
+
+    with open_source(data_dir, row["video"]) as video:
+        return extractor(video, augment=seed is not None, seed=seed)
 
 
 class VideoRecogniser(nn.Module):
@@ -146,7 +137,6 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     from run_folder import JsonLinesCallback, RunFolder
 
     from action_llm import VideoFeatureExtractor
-    from action_llm_datasets.building import open_source
 
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
@@ -167,7 +157,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         layer_type="basic",
     )
     names = rows.features["label"].names
-    examples = VideoExamples(rows, data.data_dir, extractor, training.seed, arguments.decode_once)
+    examples = VideoExamples(rows, data.data_dir, extractor, training.seed)
     trainer = transformers.Trainer(
         model=VideoRecogniser(config, len(names), arguments.label_smoothing),
         args=training,
@@ -183,8 +173,8 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         held_out = [row for row in dataset["train"] if row["held_out"]]
         right = 0
         for row in held_out:
-            with torch.no_grad(), open_source(data.data_dir, row["video"]) as video:
-                pixel_values = extractor(video)["pixel_values"]
+            with torch.no_grad():
+                pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
                 right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
         metrics["held_out_top_1"] = right / len(held_out)
         logger.info("On %d held-out recordings: %s", len(held_out), json.dumps(metrics))

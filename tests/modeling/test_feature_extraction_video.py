@@ -190,17 +190,6 @@ def test_each_augmentation():
     assert zoomed.shape == plain.shape and 0.02 < np.abs(zoomed - plain).mean() < 0.4
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_what_is_decoded_once_is_read_as_the_video_is(fit, tmp_path):
-    (tmp_path / "clip.mp4").write_bytes(tiny_video(30, fps=15))
-    extractor = VideoFeatureExtractor(4, 2, height=20, width=24, fit=fit, fps=30, augment_scale=0.5)
-    frames = extractor.decode(tmp_path / "clip.mp4")
-    assert len(frames) == 60 and frames.dtype == np.uint8 and frames.shape[1] >= 30 - 6 * (fit == "pad")
-    found, expected = (extractor(one) for one in (frames, tmp_path / "clip.mp4"))
-    assert found["frame_rate"].item() == pytest.approx(expected["frame_rate"].item())
-    assert (found["pixel_values"] - expected["pixel_values"]).abs().mean() < 0.05
-
-
 def test_saved_and_loaded(tmp_path):
     extractor = VideoFeatureExtractor(num_segments=7, segment_seconds=0.25, fit="pad", image_mean=(0.5, 0.5, 0.5))
     extractor.save_pretrained(tmp_path)

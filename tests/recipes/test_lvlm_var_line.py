@@ -523,16 +523,15 @@ def test_configs_have_the_papers_settings():
         assert features["dataset"] in PROTOCOLS and features["dataset"].startswith(name.replace("_", "-"))
 
 
-@pytest.mark.parametrize("decode_once", [True, False])
-def test_a_backbone_of_ones_own(videos, tmp_path, decode_once):
+def test_a_backbone_of_ones_own(videos, tmp_path):
     import pretrain_backbone as recipe
 
     def train(folder, **settings):
         training = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
         recipe.main(
-            recipe.BackboneArguments(widths=[8, 8], hold_out=True, decode_once=decode_once),
+            recipe.BackboneArguments(widths=[8, 8], hold_out=True),
             DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
-            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32, channels="time"),
+            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32),
             recipe.BackboneTrainingArguments(output_dir=str(folder), **training | settings),
         )
         return folder / "model"
@@ -550,13 +549,12 @@ def test_a_backbone_of_ones_own(videos, tmp_path, decode_once):
     encoder = str(tmp_path / "whole" / "model")
     extracted = extract(videos, encoder, tmp_path / "features", tmp_path / "cache", versions=1)
     assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]
-    # Size, channels, mean and deviation are its own unless they are given; it is not asked whether its code may run.
+    # Size, mean and deviation are its own unless they are given; it is not asked whether its code may run.
     import extract_features
 
     config = AutoModel.from_pretrained(encoder).config
     own = extract_features.video_settings(encoder, None, config, extract_features.VideoArguments(width=48))
     assert (own["height"], own["width"], own["image_mean"]) == (32, 48, [0.485, 0.456, 0.406])
-    assert own["channels"] == "time"
 
 
 def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):
