@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
@@ -95,9 +96,13 @@ def open_video(
 
 
 class _Frames:
-    """What the three kinds of video have in common: `info`, and an end."""
+    """What the three kinds of video have in common: `info`, how a frame is scaled, and an end."""
 
     info: VideoInfo
+
+    def __init__(self):
+        # One for all frames: preparing to scale to a size takes ten times as long as scaling a small picture to it.
+        self._reformatter = VideoReformatter()
 
     def __enter__(self):
         return self
@@ -119,21 +124,20 @@ class _Frames:
         for time in times:
             yield self.frames_at([time], size)[0]
 
+    def _scaled(self, frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
+        """uint8 (H, W, 3), turned upright and scaled to `size` (height, width)."""
+        quarter_turns = round(rotation / 90) % 4
+        if size is not None and quarter_turns % 2:
+            size = size[::-1]
+        height, width = size or (frame.height, frame.width)
+        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
+        return np.ascontiguousarray(np.rot90(scaled, quarter_turns)) if quarter_turns else scaled
+
 
 def _check_times(times: Sequence[float]) -> None:
     """Raises `ValueError` where no picture is asked for."""
     if not len(times):
         raise ValueError("times: expected at least one, got none")
-
-
-def _scaled(frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
-    """uint8 (H, W, 3), turned upright and scaled to `size` (height, width)."""
-    quarter_turns = round(rotation / 90) % 4
-    if size is not None and quarter_turns % 2:
-        size = size[::-1]
-    height, width = size or (frame.height, frame.width)
-    image = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 class VideoFile(_Frames):
@@ -149,6 +153,7 @@ class VideoFile(_Frames):
     """
 
     def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 0):
+        super().__init__()
         is_open = hasattr(file, "read")
         self.path = str(getattr(file, "name", "stream") if is_open else os.fspath(file))
         if is_open:
@@ -290,7 +295,7 @@ class VideoFile(_Frames):
                 )
                 return
             if picture is None:
-                picture = _scaled(held[1], size, held[1].rotation)
+                picture = self._scaled(held[1], size, held[1].rotation)
             yield picture
 
     def _key_times(self) -> np.ndarray:
@@ -345,6 +350,7 @@ class FrameFolder(_Frames):
     """
 
     def __init__(self, folder: str | os.PathLike, fps: float):
+        super().__init__()
         self.path = os.fspath(folder)
         names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and name[0] != "."]
         if not names:
@@ -393,7 +399,7 @@ class FrameFolder(_Frames):
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int) + self._numbers[0]
         places = np.maximum(np.searchsorted(self._numbers, index, "right") - 1, 0)
         size = size or (self.info.height, self.info.width)
-        pictures = {place: _scaled(self._open(place), size) for place in sorted(set(places.tolist()))}
+        pictures = {place: self._scaled(self._open(place), size) for place in sorted(set(places.tolist()))}
         return np.stack([pictures[place] for place in places.tolist()])
 
 
@@ -405,6 +411,7 @@ class FrameArray(_Frames):
     """
 
     def __init__(self, frames: np.ndarray, fps: float, name: str = "array"):
+        super().__init__()
         self.path = name
         found = f"{frames.dtype} {frames.shape}"
         if frames.ndim == 2 or (frames.ndim == 3 and 3 in (frames.shape[0], frames.shape[-1])):
@@ -441,7 +448,8 @@ class FrameArray(_Frames):
             frames = np.rint(frames * self._scale).astype(np.uint8)
         frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
         pictures = [
-            _scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size) for frame in frames
+            self._scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size)
+            for frame in frames
         ]
         return np.stack(pictures)[back]
 
