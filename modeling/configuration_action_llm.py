@@ -54,6 +54,10 @@ class ActionLLMConfig(PreTrainedConfig):
         run_length_ids (`list[list[int]]`, *optional*):
             Text ids of the numbers 1, 2, …, where the length of a run is written after its token
             ([`~ActionLLMProcessor.run_length_ids`]). `None` writes tokens alone.
+        restrict_names (`bool`, defaults to `False`):
+            What the probability of a class is. Of its name among all texts, and normalised over the class list then
+            (VT-LVLM-AR, Eq. 6); or, if `True`, that with which decoding that is restricted to the class list writes the name:
+            each token is chosen among those that continue some name.
     """
 
     model_type = "action_llm"
@@ -73,6 +77,7 @@ class ActionLLMConfig(PreTrainedConfig):
     prefix_layers: list[int] | None = None
     num_soft_prompts: int = 0
     run_length_ids: list[list[int]] | None = None
+    restrict_names: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

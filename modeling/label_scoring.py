@@ -12,6 +12,9 @@ The probability of a class is the product of the token probabilities of its name
 
 [`most_likely_label`] finds the arg-max alone, without a score for every class.
 
+A trie that is [`~LabelTrie.restricted`] asks for another probability: that with which decoding writes the name when it may
+choose, at each token, only among those that continue some name. Where one token is left, nothing is asked of the model.
+
 All of it is agnostic of the model. `base` is called as text backbones are, with `input_ids`, `attention_mask`,
 `position_ids`, `past_key_values` and `use_cache`, and returns `last_hidden_state` (and `past_key_values`). `head` maps
 hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
@@ -69,12 +72,15 @@ class LabelTrie:
         node_paths (`torch.LongTensor` of shape `(N + 1, D)`), label_paths (`torch.LongTensor` of shape `(C, D)`):
             Edges from the prompt to a node, and to the end of a label, filled up with E.
         label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
+        is_restricted (`bool`): whether tokens are chosen among the edges of their node alone ([`restricted`]).
 
     Raises:
         TypeError: a token id that is not an integer.
         ValueError: no labels; a label without tokens or with a negative id; two equal labels; a label that is the
             beginning of another.
     """
+
+    is_restricted = False
 
     def __init__(self, label_ids: Sequence[Sequence[int]]):
         self.labels = tuple(tuple(label) for label in label_ids)
@@ -150,6 +156,25 @@ class LabelTrie:
         for ancestors in self.node_ancestors[queries].unbind(-1):
             seen |= ancestors[:, :, None] == keys[:, None]
         return seen
+
+    def restricted(self) -> "LabelTrie":
+        """The trie of decoding that is restricted to these labels.
+
+        The probability of an edge is that among the edges of its node, so that those of all labels add up to 1. Labels end
+        where no other goes along with them any more: what follows is certain, and is not read.
+        """
+        choices = torch.bincount(self.edge_parents) > 1  # of each node, whether it has several edges
+        # By whether there is a choice at each token of a label; behind its end there is none.
+        parents = torch.cat([self.edge_parents, torch.zeros(1, dtype=torch.long)])[self.label_paths]
+        is_choice = choices[parents] & (self.label_paths < len(self.edge_tokens))
+        trie = LabelTrie(
+            [
+                label[: 1 + max(row.nonzero().flatten().tolist(), default=0)]
+                for label, row in zip(self.labels, is_choice, strict=True)
+            ]
+        )
+        trie.is_restricted = True
+        return trie
 
     def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
         """Cuts the labels into tries of at most `max_nodes` nodes (a single label that has more is a trie of its own).
@@ -229,7 +254,8 @@ def score_labels(
 ) -> torch.Tensor:
     """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalising over the classes).
 
-    Gradients flow into the model where they are enabled.
+    Of labels that are restricted, exp of it adds up to 1: there is nothing left to normalise. Gradients flow into the model
+    where they are enabled.
 
     Args:
         base, head: the language model; see the top of this file.
@@ -263,22 +289,24 @@ def score_labels(
             )
         batch, slots = input_ids.shape
         pieces = labels.split(max(tokens_per_pass // batch - slots, slots))
-        scores = [
+        depth = labels.label_paths.shape[1]
+        log_probs = [
             _score_in_one_pass(base, head, text_config, input_ids, attention_mask, lengths, trie, base_kwargs)
             for _, trie in pieces
         ]
+        log_probs = [torch.nn.functional.pad(piece, (0, depth - piece.shape[2])) for piece in log_probs]
         order = torch.tensor([index for indices, _ in pieces for index in indices])
-        return torch.cat(scores, dim=1)[:, order.argsort()]
+        return _label_scores(torch.cat(log_probs, dim=1)[:, order.argsort()], labels)
     if method == "cache":
-        scores = []
+        log_probs = []
         for clip, mask in enumerate(attention_mask.bool()):
             of_clip = {
                 name: value[clip : clip + 1] if isinstance(value, torch.Tensor) else value
                 for name, value in base_kwargs.items()
             }
             prompt = input_ids[clip : clip + 1, mask]
-            scores.append(_score_after_prompt(base, head, text_config, prompt, labels, of_clip, tokens_per_pass))
-        return torch.stack(scores)
+            log_probs.append(_score_after_prompt(base, head, text_config, prompt, labels, of_clip, tokens_per_pass))
+        return _label_scores(torch.stack(log_probs), labels)
     raise ValueError(f"method is {method!r}: expected 'auto', 'trie' or 'cache'")
 
 
@@ -343,6 +371,8 @@ def most_likely_label(
         log_probs = _token_log_probs(
             head, text_config, hidden[clips.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
         ).cpu()
+        if labels.is_restricted:
+            log_probs = _among_siblings(log_probs, rows)
         edge_log_probs = edge_log_probs.to(log_probs.dtype)
         edge_log_probs[clips[rows], edges] = log_probs
 
@@ -392,7 +422,7 @@ def _score_in_one_pass(
     labels: LabelTrie,
     base_kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    """Scores (B, C) from one pass over [prompt | nodes]."""
+    """Log-probabilities (B, C, D) of the tokens of the labels, 0 behind their ends, from one pass over [prompt | nodes]."""
     (batch, slots), device = input_ids.shape, input_ids.device
     nodes = torch.arange(1, labels.num_nodes + 1)
     positions = torch.cat(
@@ -413,7 +443,7 @@ def _score_in_one_pass(
     rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
     tokens = labels.edge_tokens.expand(batch, -1)
     edge_log_probs = _token_log_probs(head, text_config, hidden.flatten(0, 1), rows.flatten(), tokens.flatten())
-    return _sum_along(edge_log_probs.view(batch, -1), labels.label_paths)
+    return torch.nn.functional.pad(edge_log_probs.view(batch, -1), (0, 1))[:, labels.label_paths.to(device)]
 
 
 def _score_after_prompt(
@@ -425,13 +455,18 @@ def _score_after_prompt(
     base_kwargs: dict[str, Any],
     tokens_per_pass: int,
 ) -> torch.Tensor:
-    """Scores (C,) of one clip by the reference. `prompt` (1, P) has no padding: all that is asked is causality."""
+    """Log-probabilities (C, D) of the tokens of the labels, 0 behind their ends, of one clip by the reference.
+
+    `prompt` (1, P) has no padding: all that is asked is causality.
+    """
     length, device = prompt.shape[1], prompt.device
     output = base(input_ids=prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **base_kwargs)
     cache = getattr(output, "past_key_values", None)
     first_tokens = torch.tensor([label[0] for label in labels.labels])
     rows = torch.zeros_like(first_tokens)
-    scores = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
+    first = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
+    # Label and place of each of the log-probabilities.
+    places, found = [torch.stack([torch.arange(len(first)), rows])], [first]
     # Labels of one token are done. Shortest first, so that little of a pass is padding.
     remaining = sorted(
         (index for index, label in enumerate(labels.labels) if len(label) > 1), key=lambda i: len(labels.labels[i])
@@ -459,10 +494,12 @@ def _score_after_prompt(
                 input_ids=torch.cat([prompts, suffix], dim=1), attention_mask=mask, use_cache=False, **repeated
             ).last_hidden_state[:, length:]
         hidden = hidden[is_token.bool()]
-        log_probs = _token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets))
-        owners = torch.tensor(chunk).repeat_interleave(torch.tensor([len(tokens) for tokens in targets]))
-        scores = scores.index_add(0, owners.to(scores.device), log_probs)
-    return scores
+        found.append(_token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets)))
+        clips, columns = is_token.cpu().nonzero(as_tuple=True)
+        places.append(torch.stack([torch.tensor(chunk)[clips], columns + 1]))
+    labels_of, columns = torch.cat(places, dim=1).to(device)
+    scores = first.new_zeros(labels.label_paths.shape)
+    return scores.index_put((labels_of, columns), torch.cat(found))
 
 
 def _token_log_probs(
@@ -498,6 +535,34 @@ def _token_log_probs(
             checkpoint(of_block, *block, use_reentrant=False) if torch.is_grad_enabled() else of_block(*block)
         )
     return torch.cat(blocks)
+
+
+def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
+    """Scores (B, C) from the log-probabilities (B, C, D) of the labels' tokens among all tokens."""
+    paths, num_edges = labels.label_paths, len(labels.edge_tokens)
+    if labels.is_restricted:
+        # Each edge from any of the labels that go along it.
+        of_edges = torch.zeros(num_edges + 1, dtype=torch.long).scatter_(
+            0, paths.flatten(), torch.arange(paths.numel())
+        )
+        edges = log_probs.flatten(1)[:, of_edges[:num_edges].to(log_probs.device)]
+        return _sum_along(_among_siblings(edges, labels.edge_parents), paths)
+    total, *steps = log_probs.unbind(-1)
+    for step in steps:
+        total = total + step
+    return total
+
+
+def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch.Tensor:
+    """Log-probabilities (..., E) of edges → those among the edges of the same parent (E,)."""
+    parents = parents.to(log_probs.device)
+    count = int(parents.max()) + 1
+    largest = log_probs.detach().new_full((*log_probs.shape[:-1], count), -torch.inf)
+    index = parents.expand(log_probs.shape)
+    largest = largest.scatter_reduce(-1, index, log_probs.detach(), "amax").gather(-1, index)
+    # The largest is one of those that are added up: no rounding lifts any above 0.
+    total = log_probs.new_zeros((*log_probs.shape[:-1], count)).scatter_add(-1, index, (log_probs - largest).exp())
+    return log_probs - largest - total.log().gather(-1, index)
 
 
 def _sum_along(edge_log_probs: torch.Tensor, paths: torch.LongTensor) -> torch.Tensor:

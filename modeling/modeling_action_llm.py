@@ -258,6 +258,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         prefix_layers: Sequence[int] | None = None,
         num_soft_prompts: int = 0,
         run_length_ids: list[list[int]] | None = None,
+        restrict_names: bool = False,
     ):
         """Puts a language model and an action model together.
 
@@ -276,7 +277,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
                 its weights are saved with the rest.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
-            train_action_embeddings, injection_layer, prefix_length, prefix_layers, num_soft_prompts, run_length_ids:
+            train_action_embeddings, injection_layer, prefix_length, prefix_layers, num_soft_prompts, run_length_ids,
+            restrict_names:
                 See [`ActionLLMConfig`].
         """
         if action_model is None and action_table is None:
@@ -307,6 +309,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
             prefix_layers=None if prefix_layers is None else list(prefix_layers),
             num_soft_prompts=num_soft_prompts,
             run_length_ids=run_length_ids,
+            restrict_names=restrict_names,
             id2label=None if class_names is None else dict(enumerate(class_names)),
             label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
         )
@@ -910,6 +913,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         if label_ids is None:
             raise ValueError("label_ids are needed: the ids of the class names, which the processor gives.")
         names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
+        if self.config.restrict_names:
+            names = names.restricted()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         sentence, prompts = None, {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -51,11 +51,22 @@ class ActionSFTArguments:
         default=0.0,
         metadata={"help": "share of the probability that is spread over the class list (objective classes)"},
     )
+    restrict_names: bool = field(
+        default=False,
+        metadata={
+            "help": "a class is as probable as decoding that may write nothing but class names writes its name, token by "
+            "token; by default, as its name is among all texts, normalised over the class list (VT-LVLM-AR, Eq. 6)"
+        },
+    )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of LoRA, divided by its rank"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the input of LoRA"})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the adapted layers"}
+    )
+    hidden_dropout: float = field(
+        default=0.0,
+        metadata={"help": "dropout on the vectors of words and on what each layer adds to them, for few recordings"},
     )
     prefix_length: int = field(
         default=16, metadata={"help": "prompts in each layer that has some (method prefix), or at the input (prompt)"}
@@ -143,6 +154,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from data_arguments import check_model_folder, without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
+    from hidden_dropout import add_hidden_dropout
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
@@ -221,8 +233,11 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         prefix_layers=arguments.prefix_layers if arguments.method == "prefix" else None,
         num_soft_prompts=processor.num_soft_prompts,
         run_length_ids=processor.run_length_ids(),
+        restrict_names=arguments.restrict_names,
     )
     choose_trained(model, arguments.method)
+    if arguments.hidden_dropout:
+        add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
     if action_model.config.quantize:  # reasons name the classes of a token
         known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
         model.lexicon = build_lexicon(known, class_names, action_model.config.num_action_tokens, num_examples=0)
@@ -300,10 +315,12 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         settings={
             "objective": arguments.objective,
             "label_smoothing": arguments.label_smoothing,
+            "restrict_names": arguments.restrict_names,
             "lora_r": arguments.lora_r,
             "lora_alpha": arguments.lora_alpha,
             "lora_dropout": arguments.lora_dropout,
             "lora_target_modules": arguments.lora_target_modules,
+            "hidden_dropout": arguments.hidden_dropout,
             "prefix_length": arguments.prefix_length,
             "prefix_layers": arguments.prefix_layers if model.model.prefix is None else model.model.prefix.layers,
             "train_action_embeddings": arguments.train_action_embeddings,
@@ -345,6 +362,8 @@ def choose_trained(model, method: str):
 
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Raises `ValueError` for settings that exclude each other."""
+    if not 0 <= arguments.hidden_dropout < 1:
+        raise ValueError(f"hidden_dropout must be at least 0 and below 1, got {arguments.hidden_dropout}.")
     if arguments.method in ("prefix", "prompt") and arguments.prefix_length < 1:
         raise ValueError(f"prefix_length must be at least 1, got {arguments.prefix_length}.")
     if arguments.method == "none" and arguments.injection_layer is not None:

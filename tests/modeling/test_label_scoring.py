@@ -139,22 +139,31 @@ def random_labels(count, seed=0, alphabet=range(2, 6), longest=5):
     return [list(label) for label in labels]
 
 
-def scores_alone(logits_of, prompts, labels):
-    """The definition: sum of log P(token | prompt and tokens before), one sequence at a time."""
+def scores_alone(logits_of, prompts, labels, restricted=False):
+    """The definition: sum of log P(token | prompt and tokens before), one sequence at a time; restricted, P is among the
+    tokens that continue a label."""
     rows = []
     for prompt in prompts:
         row = []
         for label in labels:
             sequence = torch.tensor([prompt + label[:-1]])
-            log_probs = logits_of(sequence)[0, len(prompt) - 1 :].log_softmax(-1)
+            logits = logits_of(sequence)[0, len(prompt) - 1 :]
+            if restricted:
+                for place, one in enumerate(logits):
+                    going_on = {other[place] for other in labels if other[:place] == label[:place]}
+                    logits = logits.clone()
+                    logits[place, [token for token in range(len(one)) if token not in going_on]] = -torch.inf
+            log_probs = logits.log_softmax(-1)
             row.append(log_probs.gather(1, torch.tensor(label)[:, None]).sum())
         rows.append(torch.stack(row))
     return torch.stack(rows)
 
 
-def assert_exact(base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), **kwargs):
+def assert_exact(
+    base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), restricted=False, **kwargs
+):
     """Both ways equal `expected`, and the early stop finds its arg-max."""
-    trie = LabelTrie(labels)
+    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
     inputs = (base, head, base.config, *left_padded(prompts), trie)
     for method in methods:
         scores = score_labels(*inputs, method, **kwargs)
@@ -276,8 +285,33 @@ def float64_models():
 def test_any_labels_and_prompts(float64_models, family, labels, prompts):
     base, head = float64_models[family]
     with torch.no_grad():
-        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels)
-        assert_exact(base, head, prompts, labels, expected, 1e-10)
+        for restricted in (False, True):
+            expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, restricted)
+            assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted)
+            # In pieces of few nodes, whose siblings lie in others.
+            assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted, tokens_per_pass=3)
+
+
+@given(prefix_codes())
+def test_restricted_labels_end_where_no_other_goes_along(labels):
+    trie = LabelTrie(labels).restricted()
+    for label, cut in zip(labels, trie.labels, strict=True):
+        others = [other for other in labels if other != label]
+        alone = [n for n in range(1, len(label) + 1) if all(tuple(other[:n]) != tuple(label[:n]) for other in others)]
+        assert cut == tuple(label[: alone[0]])
+    assert trie.is_restricted and trie.num_nodes <= LabelTrie(labels).num_nodes
+
+
+@pytest.mark.parametrize("method", ["trie", "cache"])
+def test_restricted_probabilities_add_up_to_one(method):
+    _, base, head = causal_lm("llama")
+    labels = LabelTrie(random_labels(9)).restricted()
+    scores = score_labels(base, head, base.config, *left_padded(random_prompts(4, 7)), labels, method)
+    torch.testing.assert_close(scores.exp().sum(-1), torch.ones(2))
+    only = LabelTrie([[3, 4, 1]]).restricted()
+    assert only.labels == ((3,),)
+    alone = score_labels(base, head, base.config, *left_padded(random_prompts(4, 7)), only, method)
+    assert alone.tolist() == [[0.0], [0.0]]
 
 
 @pytest.mark.parametrize("model_type", sorted(TRIE_MODEL_TYPES))
@@ -451,12 +485,13 @@ def test_masks_leave_no_row_empty():
 
 @pytest.mark.parametrize("method", ["trie", "cache"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradients_equal_those_of_each_label_alone(method, checkpointing, monkeypatch):
+@pytest.mark.parametrize("restricted", [False, True])
+def test_gradients_equal_those_of_each_label_alone(method, checkpointing, restricted, monkeypatch):
     model, base, head = causal_lm("llama-gqa-tied")
     in_float64(model, monkeypatch)
     prompts, labels = random_prompts(6, 3), random_labels(7)
     weights = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (scores_alone(lambda ids: model(ids).logits, prompts, labels) * weights).sum().backward()
+    (scores_alone(lambda ids: model(ids).logits, prompts, labels, restricted) * weights).sum().backward()
     expected = [parameter.grad.clone() for parameter in base.parameters()]
     model.zero_grad()
     if checkpointing:
@@ -464,7 +499,8 @@ def test_gradients_equal_those_of_each_label_alone(method, checkpointing, monkey
         model.train()  # without dropout in its config
     calls = []
     model.lm_head.register_forward_pre_hook(lambda *_: calls.append(None))
-    scores = score_labels(base, head, base.config, *left_padded(prompts), LabelTrie(labels), method)
+    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
+    scores = score_labels(base, head, base.config, *left_padded(prompts), trie, method)
     forward_calls = len(calls)
     (scores * weights).sum().backward()
     assert len(calls) == 2 * forward_calls  # logits are not kept, but made again
@@ -590,14 +626,20 @@ def test_most_likely_label_breaks_ties_like_argmax():
 
 
 @settings(max_examples=25, deadline=None)
-@given(labels=prefix_codes(), seed=st.integers(0, 1000), sharpness=st.sampled_from([0.0, 0.1, 1.0, 20.0]))
-def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness):
+@given(
+    labels=prefix_codes(),
+    seed=st.integers(0, 1000),
+    sharpness=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
+    restricted=st.booleans(),
+)
+def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness, restricted):
     base, head = float64_models["gpt2"]
+    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
 
     def sharpened(hidden):
         return sharpness * head(hidden)
 
-    inputs = (base, sharpened, base.config, *left_padded(random_prompts(5, 3, 8, seed=seed)), LabelTrie(labels))
+    inputs = (base, sharpened, base.config, *left_padded(random_prompts(5, 3, 8, seed=seed)), trie)
     with torch.no_grad():
         scores = score_labels(*inputs, "trie")
     for nodes_per_step in (1, 3):

@@ -1,0 +1,44 @@
+"""Dropout around the layers of a language model: in training alone, as often as asked, and its mean is what was there."""
+
+import pytest
+import torch
+from hidden_dropout import add_hidden_dropout
+from tiny_models import llm_configs, tiny_llm
+
+from action_llm.modeling_action_llm import decoder_layers
+
+
+@pytest.mark.parametrize("family", list(llm_configs(320)))
+def test_in_training_alone(family):
+    base = tiny_llm(family).base_model
+    words = torch.randn(2, 5, base.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    expected = base(inputs_embeds=words).last_hidden_state
+    add_hidden_dropout(base, 0.3)
+    torch.testing.assert_close(base(inputs_embeds=words).last_hidden_state, expected, rtol=0, atol=0)
+    base.train()
+    assert not torch.allclose(base(inputs_embeds=words).last_hidden_state, expected, atol=1e-2)
+
+
+def test_what_it_leaves_out():
+    base = tiny_llm().base_model
+    read = {}
+    layer = decoder_layers(base)[0]
+    layer.register_forward_hook(lambda module, args, output: read.update(words=args[0], made=output))
+    words = torch.ones(40, 6, base.config.hidden_size)
+    add_hidden_dropout(base, 0.25)
+    layer.register_forward_hook(lambda module, args, output: read.update(left=output))
+    base.train()(inputs_embeds=words)
+    # A word's number is left out, or larger by what is left out of the others.
+    assert read["words"].unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert (read["words"] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    added, left = read["made"] - read["words"], read["left"] - read["words"]
+    is_out = left.abs() < 1e-6
+    assert is_out.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    torch.testing.assert_close(left[~is_out], added[~is_out] / 0.75, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_with_it(line, tokenizer, sentences, tmp_path):
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", hidden_dropout=0.2)
+    line.evaluate(model, sentences, tmp_path / "evaluation")
+    with pytest.raises(ValueError, match="hidden_dropout must be"):
+        line.sft(tokenizer, sentences, tmp_path / "other", hidden_dropout=1.0)
