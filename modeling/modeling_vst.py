@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
+from .temporal_attention import TemporalSelfAttention, initialize_attention
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
@@ -58,41 +58,6 @@ class VSTOutput(ModelOutput):
     reconstruction: torch.FloatTensor | None = None
 
 
-class TemporalSelfAttention(nn.Module):
-    """Segments attend to each other: (batch_size, num_segments, width in) → (batch_size, num_segments, width out)."""
-
-    def __init__(self, config: VSTConfig, width_in: int, width_out: int):
-        super().__init__()
-        self.input = nn.Linear(width_in, config.hidden_size)
-        layer = nn.TransformerEncoderLayer(
-            config.hidden_size,
-            config.num_heads,
-            config.intermediate_size,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, width_out)
-
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.input(hidden_states)
-        hidden_states = hidden_states + _positions(hidden_states)
-        hidden_states = self.layers(hidden_states, src_key_padding_mask=~mask.bool())
-        return self.output(self.norm(hidden_states))
-
-
-def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
-    """Sines and cosines (num_segments, width) of the place; made anew, so that loading cannot lose them."""
-    length, width = hidden_states.shape[1:]
-    half = -(-width // 2)
-    place = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(half, device=hidden_states.device) * (-math.log(10000.0) / half))
-    return torch.cat([(place * rate).sin(), (place * rate).cos()], dim=1)[:, :width].to(hidden_states.dtype)
-
-
 class VSTPreTrainedModel(VideoActionModel):
     config_class = VSTConfig
     base_model_prefix = "vst"
@@ -105,14 +70,7 @@ class VSTPreTrainedModel(VideoActionModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, nn.MultiheadAttention):
-            init.xavier_uniform_(module.in_proj_weight)
-            init.zeros_(module.in_proj_bias)
-            init.zeros_(module.out_proj.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        else:
+        if not initialize_attention(module):
             super()._init_weights(module)
 
 
@@ -140,10 +98,13 @@ class VSTModel(VSTPreTrainedModel):
         self.visual_encoder = VisualEncoder(fresh_backbone(config.backbone_config) if backbone is None else backbone)
         self.standardisation = FeatureStandardisation(config.feature_size)
         if not config.direct:
-            self.temporal_attention = TemporalSelfAttention(
-                config, config.feature_size, config.num_roles * config.codebook_dim
-            )
-            self.decoder = TemporalSelfAttention(config, config.num_roles * config.codebook_dim, config.feature_size)
+            sizes = {
+                name: getattr(config, name)
+                for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "dropout")
+            }
+            width = config.num_roles * config.codebook_dim
+            self.temporal_attention = TemporalSelfAttention(config.feature_size, width, **sizes)
+            self.decoder = TemporalSelfAttention(width, config.feature_size, **sizes)
         if config.quantize:
             self.quantizers = nn.ModuleList(
                 EuclideanCodebook(

@@ -26,8 +26,7 @@ from train_tokenizer import StartEpoch
 from transformers import ResNetConfig, ResNetModel, TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
-from action_llm import VSTConfig
-from action_llm.modeling_vst import TemporalSelfAttention
+from action_llm.temporal_attention import TemporalSelfAttention
 from action_llm.visual_encoder import VisualEncoder
 
 logger = logging.getLogger(__name__)
@@ -114,10 +113,10 @@ class VideoRecogniser(nn.Module):
     def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float):
         super().__init__()
         width = config.hidden_sizes[-1]
-        sizes = {"hidden_size": width, "num_layers": 2, "num_heads": 4, "intermediate_size": 2 * width}
-        vst = VSTConfig(backbone_config=config, feature_size=width, codebook_dim=width, **sizes)
         self.encoder = VisualEncoder(ResNetModel(config))
-        self.attention = TemporalSelfAttention(vst, width, width)
+        self.attention = TemporalSelfAttention(
+            width, width, hidden_size=width, num_layers=2, num_heads=4, intermediate_size=2 * width, dropout=0.1
+        )
         self.head = nn.Linear(width, num_classes)
         self.label_smoothing = label_smoothing
 

@@ -1,0 +1,70 @@
+"""Self-attention over time: segments of a video, or words of a recording, attend to each other."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+
+class TemporalSelfAttention(nn.Module):
+    """
+    A transformer encoder over time, between two linear layers.
+
+    Args:
+        width_in, width_out (`int`): of what it reads and gives.
+        hidden_size, num_layers, num_heads, intermediate_size (`int`), dropout (`float`): of the transformer.
+    """
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        intermediate_size: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.input = nn.Linear(width_in, hidden_size)
+        layer = nn.TransformerEncoderLayer(
+            hidden_size, num_heads, intermediate_size, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.output = nn.Linear(hidden_size, width_out)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch_size, length, width_in) and its mask (batch_size, length), 0 where padded → (…, width_out)."""
+        hidden_states = self.input(hidden_states)
+        hidden_states = hidden_states + _positions(hidden_states)
+        hidden_states = self.layers(hidden_states, src_key_padding_mask=~mask.bool())
+        return self.output(self.norm(hidden_states))
+
+
+def initialize_attention(module: nn.Module) -> bool:
+    """Fresh weights of the parts that transformers' `_init_weights` does not know; whether it is one of them."""
+    if isinstance(module, nn.MultiheadAttention):
+        init.xavier_uniform_(module.in_proj_weight)
+        init.zeros_(module.in_proj_bias)
+        init.zeros_(module.out_proj.bias)
+    elif isinstance(module, nn.LayerNorm):
+        init.ones_(module.weight)
+        init.zeros_(module.bias)
+    else:
+        return False
+    return True
+
+
+def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines (length, width) of the place; made anew, so that loading cannot lose them."""
+    length, width = hidden_states.shape[1:]
+    half = -(-width // 2)
+    place = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(half, device=hidden_states.device) * (-math.log(10000.0) / half))
+    return torch.cat([(place * rate).sin(), (place * rate).cos()], dim=1)[:, :width].to(hidden_states.dtype)
+
+
+__all__ = ["TemporalSelfAttention", "initialize_attention"]
