@@ -120,11 +120,6 @@ class ActionVQVAEConfig(PreTrainedConfig):
             ω1 of LLM-AR, Eq. 12.
         velocity_weight (`float`, defaults to 0.0):
             Weight of the smooth-L1 loss between frame-to-frame differences; not in LLM-AR.
-        class_weight (`float`, defaults to 0.0):
-            Weight of the cross-entropy of the class that a small reader of the words finds, so that they keep what tells
-            actions apart; not in LLM-AR. The reader is of training alone.
-        num_classes (`int`, *optional*):
-            Classes of the training recordings, where `class_weight` is not 0.
         human_weight (`float`, defaults to 0.2):
             ω2 of LLM-AR, Eq. 12, for the next three together.
         zipf_weight, context_weight, mmd_weight (`float`, default to 1.0):
@@ -176,8 +171,6 @@ class ActionVQVAEConfig(PreTrainedConfig):
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.02
     velocity_weight: float | int = 0.0
-    class_weight: float | int = 0.0
-    num_classes: int | None = None
     human_weight: float | int = 0.2
     zipf_weight: float | int = 1.0
     context_weight: float | int = 1.0
@@ -219,13 +212,6 @@ class ActionVQVAEConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_codebooks` {self.num_codebooks} of `codebook_size` {self.codebook_size} make more words than can be "
                 "numbered."
-            )
-
-    def validate_classes(self):
-        """A reader of classes knows how many there are."""
-        if self.class_weight and (self.num_classes is None or self.num_classes < 1):
-            raise ValueError(
-                f"`class_weight` is {self.class_weight}: `num_classes` must be set, got {self.num_classes}."
             )
 
     def validate_streams(self):

@@ -547,10 +547,7 @@ def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
         )
         edges = log_probs.flatten(1)[:, of_edges[:num_edges].to(log_probs.device)]
         return _sum_along(_among_siblings(edges, labels.edge_parents), paths)
-    total, *steps = log_probs.unbind(-1)
-    for step in steps:
-        total = total + step
-    return total
+    return _add_up(log_probs)
 
 
 def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch.Tensor:
@@ -566,12 +563,14 @@ def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch
 
 
 def _sum_along(edge_log_probs: torch.Tensor, paths: torch.LongTensor) -> torch.Tensor:
-    """Sums (B, R) of edge_log_probs (B, E) along paths (R, D).
-
-    Added up from the prompt outwards, one by one, so that no path has a higher sum than its beginning.
-    """
+    """Sums (B, R) of edge_log_probs (B, E) along paths (R, D)."""
     padded = torch.nn.functional.pad(edge_log_probs, (0, 1))
-    total, *steps = padded[:, paths.to(padded.device)].unbind(-1)
+    return _add_up(padded[:, paths.to(padded.device)])
+
+
+def _add_up(log_probs: torch.Tensor) -> torch.Tensor:
+    """Sums (B, R) of (B, R, D): from the prompt outwards, one by one, so that no path has a higher sum than its beginning."""
+    total, *steps = log_probs.unbind(-1)
     for step in steps:
         total = total + step
     return total

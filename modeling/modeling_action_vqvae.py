@@ -16,14 +16,11 @@ from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, quantize_re
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
-from .temporal_attention import TemporalSelfAttention, initialize_attention
 
 logger = logging.get_logger(__name__)
 
 # Differences of frames are as large as joints when they are ways of so long.
 MOTION_SECONDS = 0.2
-# Of the reader's classes: what it is sure of pulls no more.
-CLASS_SMOOTHING = 0.1
 
 
 @dataclass
@@ -40,8 +37,6 @@ class ActionVQVAEOutput(ModelOutput):
             Smooth-L1, mean over channels and valid frames (LLM-AR, Eq. 11).
         velocity_loss (`torch.FloatTensor` scalar, *optional*):
             The same between differences of neighbouring valid frames.
-        class_loss (`torch.FloatTensor` scalar, *optional*):
-            Cross-entropy of the class that the reader finds. Only with `class_weight` and `labels`.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
             Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11); of several codebooks, the sum
             of what each has to say, and the difference to the sum of codes.
@@ -67,7 +62,6 @@ class ActionVQVAEOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     velocity_loss: torch.FloatTensor | None = None
-    class_loss: torch.FloatTensor | None = None
     embedding_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     zipf_loss: torch.FloatTensor | None = None
@@ -206,30 +200,6 @@ class ActionVQVAEDecoder(nn.Module):
         return self.output_conv(hidden_states, masks[-1])
 
 
-class ActionClassReader(nn.Module):
-    """Tells classes by the words of a recording: what it can tell, a language model can. Of training alone."""
-
-    def __init__(self, config: ActionVQVAEConfig):
-        super().__init__()
-        width = config.hidden_width
-        self.norm = nn.LayerNorm(config.codebook_dim)
-        self.attention = TemporalSelfAttention(
-            config.codebook_dim,
-            config.num_classes,
-            hidden_size=width,
-            num_layers=1,
-            num_heads=math.gcd(4, width),
-            intermediate_size=4 * width,
-            dropout=0.2,
-        )
-
-    def forward(self, words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch_size, num_tokens, codebook_dim) and its mask → logits (batch_size, num_classes)."""
-        mask = mask.to(words)
-        found = self.attention(self.norm(words), mask) * mask[..., None]
-        return found.sum(dim=1) / mask.sum(dim=1, keepdim=True)
-
-
 class LatentScale(nn.Module):
     """
     The number that takes the encoder's output to tangent coordinates. A module of its own, after encoder and decoder: the
@@ -270,11 +240,8 @@ class ActionVQVAEPreTrainedModel(PreTrainedModel):
                 init.constant_(module.average_usage, 1 / self.config.codebook_size)
             if hasattr(module, "initialized"):
                 init.zeros_(module.initialized)
-        elif isinstance(module, LatentScale):
-            if self.config.learn_latent_scale:
-                init.constant_(module.log_scale, math.log(self.config.latent_scale))
-        elif not initialize_attention(module):
-            super()._init_weights(module)
+        elif isinstance(module, LatentScale) and self.config.learn_latent_scale:
+            init.constant_(module.log_scale, math.log(self.config.latent_scale))
 
 
 class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
@@ -291,13 +258,12 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
     # `forward` returns means, so Trainer itself must divide by the number of accumulation steps.
     accepts_loss_kwargs = False
     # Of a model that decodes, one that does not takes the rest.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\.", r"^class_reader\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\."]
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
         self.decoder = ActionVQVAEDecoder(config) if config.decodes else None
-        self.class_reader = ActionClassReader(config) if config.decodes and config.class_weight else None
         self.latent_scale = LatentScale(config)
         if config.quantize:
             settings = {
@@ -407,7 +373,6 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         feature_attention_mask: torch.Tensor | None = None,
         word_embeddings: torch.Tensor | None = None,
         previous_usage: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
     ) -> ActionVQVAEOutput:
         """
         Reconstruction and every loss of LLM-AR, Eq. 12.
@@ -425,8 +390,6 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 Word embeddings of the LLM, all or a sample of them, for the MMD.
             previous_usage (`torch.Tensor` of shape `(codebook_size,)`, *optional*):
                 `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first one.
-            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Classes, for the reader where there is one.
         """
         config = self.config
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
@@ -466,14 +429,6 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
             codes = torch.zeros_like(hidden_states).masked_scatter(valid[..., None], codes.detach())
             hidden_states = hidden_states + (codes - hidden_states).detach()
-
-        if self.class_reader is not None:
-            if labels is not None:
-                logits = self.class_reader(hidden_states, token_mask).float()
-                terms["class_loss"] = F.cross_entropy(logits, labels, label_smoothing=CLASS_SMOOTHING)
-                loss = loss + config.class_weight * terms["class_loss"]
-            elif self.training:
-                raise ValueError(f"`class_weight` is {config.class_weight}, but `forward` gets no `labels`.")
 
         decoder_mask = None if feature_attention_mask is None else token_mask
         reconstruction = self._decode(hidden_states, decoder_mask).float()

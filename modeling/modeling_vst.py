@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
-from .temporal_attention import TemporalSelfAttention, initialize_attention
+from .temporal_attention import TemporalSelfAttention
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
@@ -70,7 +71,14 @@ class VSTPreTrainedModel(VideoActionModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if not initialize_attention(module):
+        if isinstance(module, nn.MultiheadAttention):
+            init.xavier_uniform_(module.in_proj_weight)
+            init.zeros_(module.in_proj_bias)
+            init.zeros_(module.out_proj.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        else:
             super()._init_weights(module)
 
 

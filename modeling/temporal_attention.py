@@ -1,10 +1,9 @@
-"""Self-attention over time: segments of a video, or words of a recording, attend to each other."""
+"""Self-attention over time: segments of a video attend to each other (LVLM-VAR, section 3.1)."""
 
 import math
 
 import torch
 from torch import nn
-from transformers import initialization as init
 
 
 class TemporalSelfAttention(nn.Module):
@@ -44,20 +43,6 @@ class TemporalSelfAttention(nn.Module):
         return self.output(self.norm(hidden_states))
 
 
-def initialize_attention(module: nn.Module) -> bool:
-    """Fresh weights of the parts that transformers' `_init_weights` does not know; whether it is one of them."""
-    if isinstance(module, nn.MultiheadAttention):
-        init.xavier_uniform_(module.in_proj_weight)
-        init.zeros_(module.in_proj_bias)
-        init.zeros_(module.out_proj.bias)
-    elif isinstance(module, nn.LayerNorm):
-        init.ones_(module.weight)
-        init.zeros_(module.bias)
-    else:
-        return False
-    return True
-
-
 def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
     """Sines and cosines (length, width) of the place; made anew, so that loading cannot lose them."""
     length, width = hidden_states.shape[1:]
@@ -67,4 +52,4 @@ def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
     return torch.cat([(place * rate).sin(), (place * rate).cos()], dim=1)[:, :width].to(hidden_states.dtype)
 
 
-__all__ = ["TemporalSelfAttention", "initialize_attention"]
+__all__ = ["TemporalSelfAttention"]

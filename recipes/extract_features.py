@@ -39,7 +39,7 @@ def _of_the_backbone(parameter):
     elif parameter.name == "channels":
         kind = str | None
     elif parameter.name == "frames_per_segment":
-        help_text = "by default 2, and as many as it was made for where the backbone reads clips"
+        help_text = "by default as many as the backbone was made for, where it says so, or 2"
         return parameter.name, int | None, field(default=None, metadata={"help": help_text})
     else:
         return None
@@ -195,8 +195,8 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     try:
         # What it says, not what it does: no code of the repository's is run.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
-        # The last three are those of pretrain_backbone.py.
-        names = ("image_mean", "image_std", "height", "width", "channels")
+        # The last four are those of pretrain_backbone.py.
+        names = ("image_mean", "image_std", "height", "width", "channels", "frames_per_segment")
         own = {name: processor[name] for name in names if name in processor}
     except OSError:
         logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)

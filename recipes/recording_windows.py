@@ -19,9 +19,9 @@ class RecordingWindows(Dataset):
     """
 
     def __init__(self, rows, extractor, length: int, seed: int, augment: bool):
-        self.rows = rows.select_columns(
-            ["keypoints", "shape", "layout", "fps", "cleaned", "sample_id", "label"]
-        ).with_format("numpy")
+        self.rows = rows.select_columns(["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"]).with_format(
+            "numpy"
+        )
         self.extractor = extractor
         self.length = length
         self.seed = seed
@@ -38,8 +38,6 @@ class RecordingWindows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         seed = stable_seed(self.seed, self.epoch, int(index))
-        row = self.rows[int(index)]
-        features = self.extractor(row, augment=self.augment, seed=seed, return_tensors="np")
+        features = self.extractor(self.rows[int(index)], augment=self.augment, seed=seed, return_tensors="np")
         window = self.extractor.crop(features, self.length, seed)
-        inputs = {name: window[name][0] for name in ("input_features", "feature_attention_mask")}
-        return {**inputs, "labels": int(row["label"])}
+        return {name: window[name][0] for name in ("input_features", "feature_attention_mask")}

@@ -24,17 +24,7 @@ def _skeleton_argument(parameter):
 ActionVQVAEArguments = config_arguments(
     ActionVQVAEConfig,
     "ActionVQVAEArguments",
-    {
-        "layout",
-        "num_persons",
-        "num_joints",
-        "num_coordinates",
-        "fps",
-        "codebook_dim",
-        "joint_parents",
-        "decodes",
-        "num_classes",
-    },
+    {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim", "joint_parents", "decodes"},
 )
 SkeletonArguments = extractor_arguments(SkeletonFeatureExtractor, "SkeletonArguments", _skeleton_argument)
 
@@ -84,7 +74,6 @@ class SkeletonStage:
             num_joints=extractor.skeleton_layout.num_joints,
             num_coordinates=extractor.coordinates,
             fps=extractor.fps or 30.0,
-            num_classes=len(rows.features["label"].names) if model_arguments.class_weight else None,
             codebook_dim=word_width(arguments.llm_name_or_path, arguments.llm_revision),
             **dataclasses.asdict(model_arguments),
         )

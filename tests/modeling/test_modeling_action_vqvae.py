@@ -25,7 +25,6 @@ from action_llm.modeling_action_vqvae import ActionVQVAEModel
 
 STORED = Path(__file__).parent / "stored" / "action_vqvae"
 CHANNELS = 12
-READS_CLASSES = {"class_weight": 1.0, "num_classes": 3}
 
 
 def tiny_config(**changes):
@@ -83,7 +82,6 @@ def test_config_rejects_unknown_fields():
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("class_weight", -1.0),
         ("codebook_size", 15),
         ("codebook_size", 0),
         ("num_joints", 0),
@@ -365,58 +363,6 @@ def test_continuous_latents_have_no_codebook():
     torch.testing.assert_close(decoded, output.reconstruction)
 
 
-# --- the reader of classes
-
-
-def test_words_learn_classes_of_which_joints_say_next_to_nothing():
-    """Two classes that differ in a little of one channel: reconstruction alone has better things to write down."""
-    labels = torch.arange(32) % 2
-    batch = waves(32, 32)
-    batch[:, :, 0] = 0.02 * (2 * labels[:, None] - 1)
-
-    def told_apart(weight):
-        model = tiny_model(class_weight=weight, num_classes=2, human_weight=0.0, codebook_training="ema")
-        train(model, 150, batch=batch, labels=labels)
-        words = model.eval()(batch).action_ids
-        counts = F.one_hot(words, 16).sum(dim=1).float()
-        return (counts[labels == 0].mean(0) - counts[labels == 1].mean(0)).abs().sum()
-
-    assert told_apart(3.0) > 2 * told_apart(0.0)
-
-
-def test_class_loss_is_a_cross_entropy_over_the_words_alone():
-    model = tiny_model(class_weight=0.5, num_classes=3).eval()
-    features, mask = batch_of([32, 20])
-    labels = torch.tensor([2, 0])
-    output = model(features, mask, labels=labels)
-    without = model(features, mask)
-    assert without.class_loss is None
-    torch.testing.assert_close(output.loss, without.loss + 0.5 * output.class_loss)
-    # Each alone, by hand: what the reader says of each word, their mean, and a tenth of the target spread over classes.
-    expected = []
-    for one, length, label in zip(features, (32, 20), labels, strict=True):
-        hidden, _ = model._encode(one[None, :length], None)
-        words = model.quantizer(hidden[0] * model.latent_scale()).embeds[None] / model.latent_scale()
-        reader = model.class_reader
-        log_probs = reader.attention(reader.norm(words), torch.ones(words.shape[:2])).mean(1).log_softmax(-1)[0]
-        expected.append(-0.9 * log_probs[label] - 0.1 * log_probs.mean())
-    torch.testing.assert_close(output.class_loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
-
-
-def test_a_reader_of_classes_is_of_training_alone(tmp_path):
-    model = tiny_model(**READS_CLASSES)
-    with pytest.raises(ValueError, match=r"`class_weight` is 1\.0, but `forward` gets no `labels`"):
-        model.train()(waves(2, 16))
-    with pytest.raises(StrictDataclassClassValidationError, match="num_classes"):
-        tiny_config(class_weight=1.0)
-    model.eval().save_pretrained(tmp_path)
-    config = ActionVQVAEConfig.from_pretrained(tmp_path, decodes=False)
-    lean = ActionVQVAEModel.from_pretrained(tmp_path, config=config)
-    assert lean.class_reader is None and lean.decoder is None
-    batch = waves(2, 16)
-    assert torch.equal(lean.encode(batch).action_ids, model.encode(batch).action_ids)
-
-
 def test_geometries_choose_different_tokens():
     poincare, euclidean = tiny_model(latent_scale=30.0), tiny_model(latent_scale=30.0, geometry="euclidean")
     euclidean.load_state_dict(poincare.state_dict())
@@ -569,17 +515,11 @@ def test_trainer_accumulates_to_the_same_gradient(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"codebook_training": "ema", "kmeans_init": True},
-        {"quantize": False},
-        {"learn_latent_scale": True},
-        READS_CLASSES,
-    ],
+    [{}, {"codebook_training": "ema", "kmeans_init": True}, {"quantize": False}, {"learn_latent_scale": True}],
 )
 def test_saving_and_loading_is_exact(tmp_path, changes):
     model = tiny_model(**changes)
-    train(model, 3, labels=torch.arange(32) % 3)
+    train(model, 3)
     model.save_pretrained(tmp_path)
     loaded = ActionVQVAEModel.from_pretrained(tmp_path)
     assert loaded.config.to_diff_dict() == model.config.to_diff_dict()

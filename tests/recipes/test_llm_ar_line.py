@@ -276,7 +276,7 @@ def checkpoint_tensors(folder):
 
 def test_stage_1_resumes_exactly(line, tmp_path):
     """Stopped after two of four steps and started again: bit-equal weights and the same log."""
-    settings = {"quantize": True, "kmeans_init": True, "dead_code_threshold": 0.1, "class_weight": 1.0}
+    settings = {"quantize": True, "kmeans_init": True, "dead_code_threshold": 0.1}
     training = {"gradient_accumulation_steps": 2}
     whole = line.train_tokenizer(tmp_path / "whole", training=training, **settings)
     folder = tmp_path / "stopped"
@@ -284,7 +284,7 @@ def test_stage_1_resumes_exactly(line, tmp_path):
     kill(folder, "checkpoint-4")
     resumed = line.train_tokenizer(folder, training=training, **settings)
     assert_equal_weights(whole, resumed)
-    kept = ("step", "loss", "zipf_loss", "class_loss", "codebook/perplexity")
+    kept = ("step", "loss", "zipf_loss", "codebook/perplexity")
     logs = [[{k: e[k] for k in kept if k in e} for e in metrics_of(f)] for f in (tmp_path / "whole", folder)]
     assert logs[0] == logs[1]
 

@@ -531,7 +531,7 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
         recipe.main(
             recipe.BackboneArguments(widths=[8, 8], hold_out=True),
             DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
-            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32),
+            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32, channels="time"),
             recipe.BackboneTrainingArguments(output_dir=str(folder), **training | settings),
         )
         return folder / "model"
@@ -549,12 +549,13 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     encoder = str(tmp_path / "whole" / "model")
     extracted = extract(videos, encoder, tmp_path / "features", tmp_path / "cache", versions=1)
     assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]
-    # Size, mean and deviation are its own unless they are given; it is not asked whether its code may run.
+    # Size, channels, frames, mean and deviation are its own unless they are given; it is not asked whether its code may run.
     import extract_features
 
     config = AutoModel.from_pretrained(encoder).config
     own = extract_features.video_settings(encoder, None, config, extract_features.VideoArguments(width=48))
     assert (own["height"], own["width"], own["image_mean"]) == (32, 48, [0.485, 0.456, 0.406])
+    assert (own["channels"], own["frames_per_segment"]) == ("time", 1)
 
 
 def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):
