@@ -85,7 +85,8 @@ class ActionVQVAEConfig(PreTrainedConfig):
             The language priors (LLM-AR, Eq. 7) are about the first codebook.
         streams (`list[str]`, defaults to `["joints"]`):
             What the encoder reads, after each other: `"joints"`; `"bones"`, each joint seen from the one before it in
-            `joint_parents`; `"motion"`, its way in a fifth of a second at the speed of the last frame. LLM-AR: joints.
+            `joint_parents`; `"motion"`, its way since the last frame, times the frames of a fifth of a second at `fps`.
+            LLM-AR: joints.
         joint_parents (`list[int]`, *optional*):
             For `"bones"`: of each joint the one before it on the way to the root, and of the root itself.
         geometry (`"poincare"` or `"euclidean"`, defaults to `"poincare"`):

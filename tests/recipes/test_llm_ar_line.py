@@ -82,16 +82,22 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
 
 
 def test_words_of_several_tokens(line, tmp_path):
-    """Residual codebooks, all streams: through the whole line, its report, lexicon, and reasons."""
+    """Residual codebooks, all streams, one length: through the whole line, its report, lexicon, and reasons."""
     import baselines
     import token_lexicon
 
     own = line.train_tokenizer(
-        tmp_path / "tokenizer", num_codebooks=3, codebook_training="ema", streams=["joints", "bones", "motion"]
+        tmp_path / "tokenizer",
+        skeleton={"length": 32},
+        num_codebooks=3,
+        codebook_training="ema",
+        streams=["joints", "bones", "motion"],
     )
     sentences = line.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
-    assert all(np.shape(ids)[1] == 3 for ids in rows["action_ids"])
+    assert all(np.shape(ids) == (8, 3) for ids in rows["action_ids"])
+    # A word is an eighth of a recording, which is as long as it was.
+    assert len({round(times[-1], 3) for times in rows["end_times"]}) > 1
     record = json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]
     assert record["words_per_sentence"] == pytest.approx(np.mean([len(ids) for ids in rows["action_ids"]]), abs=0.01)
     table = (Path(sentences) / "tokens.md").read_text()
@@ -115,6 +121,12 @@ def test_words_of_several_tokens(line, tmp_path):
     settings = {"methods": ["tokens"], "sentences": sentences, "seeds": 1, "transformer_steps": 2}
     found = baselines.main(baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), line.data())
     assert "tokens" in found["accuracy"]
+
+
+@pytest.mark.parametrize("skeleton", [{"max_frames": 32}, {"fps": None}])
+def test_motion_needs_frames_that_are_comparable(line, skeleton, tmp_path):
+    with pytest.raises(ValueError, match="set length, or fps and no max_frames"):
+        line.train_tokenizer(tmp_path / "tokenizer", skeleton=skeleton, streams=["joints", "motion"])
 
 
 @pytest.mark.parametrize("num_codebooks", [1, 2])
