@@ -34,7 +34,10 @@ class EncodingArguments:
     output_dir: str = field(metadata={"help": "folder for the sentences"})
     encodings: int = field(
         default=1,
-        metadata={"help": "sentences a training recording: the first as it is, the others augmented; test always one"},
+        metadata={"help": "sentences a training recording: the first as it is, the others augmented"},
+    )
+    test_encodings: int = field(
+        default=1, metadata={"help": "the same of a test recording, for evaluate_classifier.py --encodings"}
     )
     latents: bool = field(
         default=False, metadata={"help": "keep the continuous latents too (LLM-AR, Table 5, without discretisation)"}
@@ -108,7 +111,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
             merges_runs(model.config),
             codes_per_word,
         )
-        encodings = arguments.encodings if split == "train" else 1
+        encodings = arguments.encodings if split == "train" else arguments.test_encodings
         mine = range(state.process_index, count, state.num_processes)
         for index in tqdm(mine, desc=f"encoding {split}", unit="shard", disable=not state.is_main_process):
             path = shard_path(run.path, split, index, count)
@@ -162,6 +165,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         data=data.about(dataset),
         training_classes=dataset["train"].features["label"].names,
         encodings=arguments.encodings,
+        test_encodings=arguments.test_encodings,
         splits=summary,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
@@ -343,6 +347,8 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
         "dataset": data.protocol(),
         **data.identity(dataset),
         "encodings": arguments.encodings,
+        # Sentences of before were of one.
+        **({"test_encodings": arguments.test_encodings} if arguments.test_encodings != 1 else {}),
         "latents": arguments.latents,
         # Of a file, what it says and not where it lies.
         "explanations": arguments.explanations

@@ -39,6 +39,13 @@ class EvaluationArguments:
         metadata={"help": "test; held_out (held-out training subjects); train (the other training subjects)"},
     )
     unseen: bool = field(default=False, metadata={"help": "the classes were left out of every stage of training"})
+    encodings: int = field(
+        default=1,
+        metadata={
+            "help": "sentences of each recording, the first as it is and the others augmented, whose class probabilities are "
+            "averaged (encode_actions.py --test_encodings)"
+        },
+    )
     list_classes: bool | None = field(
         default=None, metadata={"help": "class list in the prompt; as trained by default"}
     )
@@ -65,7 +72,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
-    rows = select_split(load_action_sentences(arguments.sentences), arguments.split)
+    rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)
     class_names = rows.features["label"].names
     record = read_record(arguments.model)
     identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
@@ -92,10 +99,13 @@ def main(arguments: EvaluationArguments) -> dict | None:
     log_probabilities = np.empty((len(rows), len(class_names)))
     for indices, part in gathered:
         log_probabilities[indices] = part
+    log_probabilities, kept = average_encodings(log_probabilities, rows["sample_id"], arguments.encodings)
+    rows = rows.select(kept)
     labels = np.array(rows["label"])
     metrics = summarise(log_probabilities, labels, class_names, arguments.resamples)
     metrics |= {
         "split": arguments.split,
+        "encodings": arguments.encodings,
         "unseen": arguments.unseen,
         "dataset": identity["dataset"],
         "compared_by": compared_by(identity["dataset"]),
@@ -140,19 +150,51 @@ def load_recogniser(path: str, identity: dict, device, dtype: str | None = None,
     return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
-def select_split(sentences, split: str):
-    """Unaugmented sentences of a split, held-out training subjects being one."""
-    if split == "test":
-        if "test" not in sentences:
-            raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
-        return sentences["test"]
-    rows = sentences["train"]
+def select_split(sentences, split: str, encodings: int = 1):
+    """Sentences of a split, held-out training subjects being one; of each recording the first `encodings`, the first of which
+    is the unaugmented one."""
+    if split == "test" and "test" not in sentences:
+        raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
+    rows = sentences["test" if split == "test" else "train"]
     wanted = split == "held_out"
     pairs = zip(rows["held_out"], rows["encoding"], strict=True)
-    rows = rows.select([i for i, (held, encoding) in enumerate(pairs) if held == wanted and encoding == 0])
+    rows = rows.select(
+        [i for i, (held, encoding) in enumerate(pairs) if encoding < encodings and (split == "test" or held == wanted)]
+    )
     if len(rows) == 0:
         raise ValueError(f"the training split has no recordings for {split!r}.")
     return rows
+
+
+def average_encodings(log_probabilities, sample_ids, encodings: int):
+    """
+    Class probabilities of recordings: the mean of those of its sentences.
+
+    Args:
+        log_probabilities: float64 (number of sentences, number of classes), each normalised over the classes.
+        sample_ids: of each sentence, the recording that it is of.
+        encodings: how many each recording must have.
+
+    Returns:
+        The logarithm of the means (number of recordings, number of classes), in the order of first sentences, and which
+        sentences those are.
+
+    Raises:
+        ValueError: a recording has fewer sentences.
+    """
+    import numpy as np
+
+    names, first, place = np.unique(np.asarray(sample_ids), return_index=True, return_inverse=True)
+    counts = np.bincount(place)
+    if len(wrong := np.flatnonzero(counts != encodings)):
+        raise ValueError(
+            f"--encodings {encodings}: {names[wrong[0]]} has {counts[wrong[0]]} sentences; run encode_actions.py with "
+            f"--encodings (training recordings) or --test_encodings {encodings}."
+        )
+    total = np.full((len(names), log_probabilities.shape[1]), -np.inf)
+    np.logaddexp.at(total, place, log_probabilities)
+    order = first.argsort()
+    return (total - np.log(encodings))[order], first[order]
 
 
 def score(model, processor, rows, class_names, list_classes, batch_size: int, state):
@@ -284,6 +326,8 @@ def describe(results: dict) -> str:
     for name in sorted(scores, key=lambda name: name != results["compared_by"]):
         estimate, low, high = (100 * results[name][key] for key in ("estimate", "low", "high"))
         parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
+    if results.get("encodings", 1) > 1:
+        parts.insert(1, f"{results['encodings']} sentences each")
     return "; ".join([*parts, f"calibration error {100 * results['calibration_error']:.1f} %"])
 
 

@@ -1,8 +1,8 @@
 """Dropout inside a language model that has none of its own, for training all of it on a few hundred recordings.
 
 A transformer that learns from little has dropout on what its layers add to the residual stream (Vaswani et al. 2017, section
-5.4). Language models of today leave it out: they do not read a text twice. Here it is put around the layers of any of them
-while it is trained; nothing of it is saved.
+5.4), on the weights of its attention and on the inner numbers of its MLP. Language models of today leave it out: they do not
+read a text twice. Here it is put into any of them while it is trained; nothing of it is saved.
 """
 
 import torch.nn.functional as F
@@ -12,7 +12,11 @@ from action_llm.modeling_action_llm import decoder_layers
 
 def add_hidden_dropout(language_model, share: float) -> None:
     """
-    Dropout on the vectors of all words, and on what each decoder layer adds to its hidden states; in training alone.
+    Dropout on the vectors of all words, on what each decoder layer adds to its hidden states, and within the layer on the
+    weights of attention and on what the MLP's last projection reads; in training alone.
+
+    The last two need the names that the families of today share, `attention_dropout` and `down_proj`; those of older ones go
+    without.
 
     Args:
         language_model (`PreTrainedModel`): without a head; it is called with `inputs_embeds`.
@@ -32,6 +36,14 @@ def add_hidden_dropout(language_model, share: float) -> None:
         after = before + F.dropout(after - before, share)
         return (after, *output[1:]) if isinstance(output, tuple) else after
 
+    def on_inner(module, args):
+        return (F.dropout(args[0], share, module.training), *args[1:])
+
     language_model.register_forward_pre_hook(on_words, with_kwargs=True)
     for layer in decoder_layers(language_model):
+        for name, module in layer.named_modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = share
+            elif name.endswith(".down_proj"):
+                module.register_forward_pre_hook(on_inner)
         layer.register_forward_hook(on_layer, with_kwargs=True)

@@ -66,7 +66,7 @@ class ActionSFTArguments:
     )
     hidden_dropout: float = field(
         default=0.0,
-        metadata={"help": "dropout on the vectors of words and on what each layer adds to them, for few recordings"},
+        metadata={"help": "dropout on the vectors of words, in each layer and on what it adds, for few recordings"},
     )
     prefix_length: int = field(
         default=16, metadata={"help": "prompts in each layer that has some (method prefix), or at the input (prompt)"}

@@ -37,6 +37,18 @@ def test_what_it_leaves_out():
     torch.testing.assert_close(left[~is_out], added[~is_out] / 0.75, rtol=1e-4, atol=1e-4)
 
 
+def test_within_a_layer():
+    base = tiny_llm().base_model
+    layer, read = decoder_layers(base)[0], {}
+    words = torch.randn(40, 6, base.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(inner=args[0]))
+    add_hidden_dropout(base, 0.25)
+    layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(left=args[0]))
+    base.train()(inputs_embeds=words)
+    assert (read["left"] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert layer.self_attn.attention_dropout == 0.25 and base.config.attention_dropout == 0
+
+
 def test_a_run_with_it(line, tokenizer, sentences, tmp_path):
     model = line.sft(tokenizer, sentences, tmp_path / "sft", hidden_dropout=0.2)
     line.evaluate(model, sentences, tmp_path / "evaluation")

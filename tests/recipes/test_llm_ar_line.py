@@ -641,6 +641,53 @@ def test_configs_name_fields_that_exist(monkeypatch):
         assert set(yaml.safe_load(text)) <= fields, path
 
 
+def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, tokenizer, tmp_path):
+    """Of test and of held-out recordings; one alone is what it was."""
+    import evaluate_classifier as recipe
+
+    once = line.encode(tokenizer, tmp_path / "once", encodings=2)
+    several = line.encode(tokenizer, tmp_path / "several", encodings=2, test_encodings=3)
+    test = load_action_sentences(several)["test"]
+    alone = test.filter(lambda encoding: encoding == 0, input_columns="encoding")
+    assert len(test) == 3 * len(alone) and alone[:] == load_action_sentences(once)["test"][:]
+    assert len({str(ids) for ids in test["action_ids"]}) > len(alone)
+    model = line.sft(tokenizer, several, tmp_path / "sft", hold_out=False)
+    one = line.evaluate(model, several, tmp_path / "one")
+    mean = line.evaluate(model, several, tmp_path / "mean", encodings=3)
+    assert one["recordings"] == mean["recordings"] == len(alone) and (one["encodings"], mean["encodings"]) == (1, 3)
+    assert "3 sentences each" in recipe.describe(mean) and "sentences each" not in recipe.describe(one)
+    processor, recogniser = ActionLLMProcessor.from_pretrained(model), ActionLLMForClassification.from_pretrained(model)
+    with open(tmp_path / "mean" / "predictions.csv") as file:
+        found = {row["sample_id"]: float(row["probability"]) for row in csv.DictReader(file)}
+    assert list(found) == alone["sample_id"]
+    name = alone[1]["sample_id"]
+    with torch.no_grad():
+        probabilities = [
+            recogniser(**processor(action_ids=[row["action_ids"]])).probabilities[0].double()
+            for row in test
+            if row["sample_id"] == name
+        ]
+    assert found[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
+    with pytest.raises(ValueError, match="has 3 sentences; run encode_actions.py"):
+        line.evaluate(model, several, tmp_path / "more", encodings=4)
+
+
+@pytest.mark.parametrize("encodings", [1, 2, 5])
+def test_average_encodings_is_the_naive_mean(encodings):
+    from evaluate_classifier import average_encodings
+
+    generator = np.random.default_rng(0)
+    names = generator.permutation(np.repeat([f"r{index}" for index in range(7)], encodings))
+    scores = generator.normal(size=(len(names), 4), scale=200)
+    scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    means, kept = average_encodings(scores, list(names), encodings)
+    assert list(names[kept]) == list(dict.fromkeys(names))
+    naive = np.stack([np.exp(scores[names == name]).mean(axis=0) for name in names[kept]])
+    np.testing.assert_allclose(np.exp(means), naive, rtol=1e-12, atol=1e-300)
+    if encodings == 1:
+        np.testing.assert_array_equal(means, scores)
+
+
 def test_configs_have_the_papers_settings():
     """LLM-AR, section 4.2."""
     import yaml
