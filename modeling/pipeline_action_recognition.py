@@ -60,6 +60,9 @@ class ActionRecognitionPipeline(Pipeline):
             is written into the prompt (LLM-AR, Table 8).
         explain, return_tokens (`bool`, defaults to `False`):
             What is asked for besides.
+        versions (`int`, defaults to 1):
+            Times that a recording is read: as it is, and varied by the `augment_` settings of the model's feature extractor.
+            The probabilities are the means. Not together with `explain`, which is about one sentence.
         unsure_below (`float`, defaults to 0):
             Below this probability the reason says that it is not sure.
         on_error (`"raise"` or `"return"`, defaults to `"raise"`):
@@ -85,6 +88,7 @@ class ActionRecognitionPipeline(Pipeline):
         explain: bool | None = None,
         return_tokens: bool | None = None,
         unsure_below: float | None = None,
+        versions: int | None = None,
         on_error: str | None = None,
         **unknown,
     ):
@@ -92,14 +96,16 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
-                "unsure_below, on_error, batch_size and num_workers."
+                "unsure_below, versions, on_error, batch_size and num_workers."
             )
         if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {top_k!r}.")
+        if versions is not None and not (isinstance(versions, int) and versions >= 1):
+            raise ValueError(f"versions must be a whole number of at least 1, got {versions!r}.")
         candidate_labels = None if candidate_labels is None else list(candidate_labels)
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
-        read = {"candidate_labels": candidate_labels, "on_error": on_error}
+        read = {"candidate_labels": candidate_labels, "versions": versions, "on_error": on_error}
         decide = {
             "candidate_labels": candidate_labels,
             "explain": explain,
@@ -134,20 +140,26 @@ class ActionRecognitionPipeline(Pipeline):
                 yield self.postprocess({"found": [found]}, **postprocess_params)
 
     def preprocess(
-        self, recording: Any, candidate_labels: Sequence[str] | None = None, on_error: str = "raise"
+        self,
+        recording: Any,
+        candidate_labels: Sequence[str] | None = None,
+        versions: int = 1,
+        on_error: str = "raise",
     ) -> dict[str, Any]:
-        """What the model reads of one recording; or, where it cannot be read and that is no reason to stop, why."""
+        """What the model reads of a recording's versions; or, where it cannot be read and that is no reason to stop, why."""
         try:
             self._check_kind(recording)
             recording = self._fetched(recording)
-            inputs = self.processor(
-                recording, class_names=candidate_labels, list_classes=self._lists(candidate_labels)
-            )
+            names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
+            inputs = [
+                dict(self.processor(recording, augment=version > 0, seed=version, **names))
+                for version in range(versions)
+            ]
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
-        return {"inputs": dict(inputs), "recording": recording}
+        return {"inputs": inputs, "recording": recording}
 
     def _check_kind(self, recording: Any) -> None:
         """Raises `ValueError` for several recordings in one's place, and for a file of a kind that this model does not read."""
@@ -220,11 +232,16 @@ class ActionRecognitionPipeline(Pipeline):
         read = [item for item in found if "inputs" in item]
         if not read:
             return found
-        outputs = self.model(**_collated([item.pop("inputs") for item in read]))
+        counts = [len(item["inputs"]) for item in read]
+        if explain and max(counts) > 1:
+            raise ValueError(f"a reason is about one sentence: with explain, versions must be 1, got {max(counts)}.")
+        outputs = self.model(**_collated([version for item in read for version in item.pop("inputs")]))
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
-        for index, item in enumerate(read):
+        means = [of_versions.mean(dim=0).tolist() for of_versions in outputs.probabilities.split(counts)]
+        firsts = [sum(counts[:place]) for place in range(len(counts))]
+        for index, mean, item in zip(firsts, means, read, strict=True):
             recording = item.pop("recording")
-            item["probabilities"] = dict(zip(names, outputs.probabilities[index].tolist(), strict=True))
+            item["probabilities"] = dict(zip(names, mean, strict=True))
             if not (explain or return_tokens):
                 continue
             sentence = _sentence(outputs, index)

@@ -62,6 +62,13 @@ class LineArguments:
             "help": "sentences a training recording (encode_actions.py); by default 24 of skeletons, 8 of videos"
         },
     )
+    test_encodings: int | None = field(
+        default=None,
+        metadata={
+            "help": "sentences a recording that is evaluated, whose class probabilities are averaged; by default as many of "
+            "skeletons, and 1 of videos"
+        },
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training recordings out, and evaluate on them"}
     )
@@ -112,7 +119,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
     encodings = (8 if videos else 24) if arguments.encodings is None else arguments.encodings
-    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings)
+    test_encodings = (1 if videos else encodings) if arguments.test_encodings is None else arguments.test_encodings
+    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings)
 
 
 def check_line(line: str, settings: dict) -> None:
@@ -224,7 +232,13 @@ def make_lvlm(data: DataArguments, llm: str, folder: Path, settings: dict) -> st
 
 
 def run_line(
-    data: DataArguments, llm: str, folder: Path, tokenizer_settings: dict, sft_settings: dict, encodings: int
+    data: DataArguments,
+    llm: str,
+    folder: Path,
+    tokenizer_settings: dict,
+    sft_settings: dict,
+    encodings: int,
+    test_encodings: int = 1,
 ) -> dict:
     """The four stages, each in its folder under `folder`.
 
@@ -235,6 +249,7 @@ def run_line(
         tokenizer_settings, sft_settings: what a YAML of `train_tokenizer.py` and of `sft.py` holds. Their seed and
             hold_out are those of the other stages too.
         encodings: sentences a training recording.
+        test_encodings: sentences a recording that is evaluated, whose class probabilities are averaged.
 
     Returns:
         The metrics of the evaluation.
@@ -254,8 +269,15 @@ def run_line(
     parser = TrlParser(parts_of("tokenizer", tokenizer_settings, "settings"))
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
     stage1.main(*parser.parse_dict({**tokenizer_settings, **own, **derived}))
+    if hold_out and test_encodings > encodings:
+        raise ValueError(
+            f"test_encodings is {test_encodings}, but held-out training recordings get {encodings} sentences (encodings)."
+        )
     encode.main(
-        encode.EncodingArguments(tokenizer=tokenizer, output_dir=sentences, encodings=encodings, seed=seed), data
+        encode.EncodingArguments(
+            tokenizer=tokenizer, output_dir=sentences, encodings=encodings, test_encodings=test_encodings, seed=seed
+        ),
+        data,
     )
     derived = {"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": llm}
     parser = TrlParser((sft.ActionSFTArguments, sft.ActionSFTConfig))
@@ -266,6 +288,7 @@ def run_line(
             sentences=sentences,
             output_dir=str(folder / "evaluation"),
             split="held_out" if hold_out else "test",
+            encodings=test_encodings,
         )
     )
 

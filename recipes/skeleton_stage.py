@@ -58,7 +58,11 @@ class SkeletonStage:
             settings["scale"] = float(settings["scale"])
         self.window, self.augment = arguments.window, arguments.augment
         self.extractor = extractor = SkeletonFeatureExtractor(**settings)
-        if "motion" in model_arguments.streams and not extractor.length and (extractor.max_frames or not extractor.fps):
+        if (
+            "motion" in model_arguments.streams
+            and not extractor.length
+            and (extractor.max_frames or not extractor.fps)
+        ):
             raise ValueError(
                 "streams: motion is a way in so many frames, which needs frames of one rate or recordings of one length: set "
                 "length, or fps and no max_frames."

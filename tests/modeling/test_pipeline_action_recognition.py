@@ -65,6 +65,33 @@ def test_scores_are_the_probabilities_of_the_model(parts, recognise):
     assert recognise(recording(30), top_k=2) == found[:2]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_versions_of_a_recording_have_the_mean_of_their_probabilities(parts, recognise, batch_size):
+    model, processor = parts
+    recordings = [recording(90, seed) for seed in (1, 3)]
+    with torch.no_grad():
+        expected = [
+            torch.cat([model(**processor(one, augment=seed > 0, seed=seed)).probabilities for seed in range(3)])
+            for one in recordings
+        ]
+    assert all(one.std(dim=0).max() > 1e-4 for one in expected)
+    everything = {"top_k": None, "return_tokens": True, "batch_size": batch_size}
+    found, alone = (recognise(recordings, versions=versions, **everything) for versions in (3, 1))
+    for one, of_one, probabilities in zip(found, alone, expected, strict=True):
+        means = dict(zip(CLASS_NAMES, probabilities.mean(0).tolist(), strict=True))
+        assert {each["label"]: each["score"] for each in one} == pytest.approx(means, abs=1e-6)
+        assert one[0]["tokens"] == of_one[0]["tokens"]  # of the recording as it is
+    with pytest.raises(ValueError, match="with explain, versions must be 1, got 3"):
+        recognise(recordings[0], versions=3, explain=True)
+    with pytest.raises(ValueError, match="versions must be a whole number of at least 1, got 0"):
+        recognise(recordings[0], versions=0)
+
+
+def test_versions_of_a_video_by_url(see, server, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    assert see(f"{server}/clip.mp4", versions=2) == see(str(tmp_path / "clip.mp4"), versions=2)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_lists_tuples_generators_and_data_sets_give_what_single_recordings_give(recognise, batch_size):
     recordings = [recording(frames, frames) for frames in (40, 9, 23, 31)]

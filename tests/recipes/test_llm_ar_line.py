@@ -656,7 +656,10 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
     mean = line.evaluate(model, several, tmp_path / "mean", encodings=3)
     assert one["recordings"] == mean["recordings"] == len(alone) and (one["encodings"], mean["encodings"]) == (1, 3)
     assert "3 sentences each" in recipe.describe(mean) and "sentences each" not in recipe.describe(one)
-    processor, recogniser = ActionLLMProcessor.from_pretrained(model), ActionLLMForClassification.from_pretrained(model)
+    processor, recogniser = (
+        ActionLLMProcessor.from_pretrained(model),
+        ActionLLMForClassification.from_pretrained(model),
+    )
     with open(tmp_path / "mean" / "predictions.csv") as file:
         found = {row["sample_id"]: float(row["probability"]) for row in csv.DictReader(file)}
     assert list(found) == alone["sample_id"]
@@ -668,7 +671,7 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
             if row["sample_id"] == name
         ]
     assert found[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
-    with pytest.raises(ValueError, match="has 3 sentences; run encode_actions.py"):
+    with pytest.raises(ValueError, match=r"has 3 sentences; run encode_actions\.py"):
         line.evaluate(model, several, tmp_path / "more", encodings=4)
 
 

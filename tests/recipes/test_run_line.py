@@ -48,6 +48,7 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     metrics = run_line.main(arguments, data)
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder", "test", 2)
+    assert metrics["encodings"] == 2  # sentences of one recording
     folder = tmp_path / "run" / "sft" / "model"
     assert json.loads((folder / "record.json").read_text())["seed"] == 3
     # The recogniser reads a file of that kind by its path, wherever it is loaded.
