@@ -62,7 +62,8 @@ class ActionRecognitionPipeline(Pipeline):
             What is asked for besides.
         versions (`int`, defaults to 1):
             Times that a recording is read: as it is, and varied by the `augment_` settings of the model's feature extractor.
-            The probabilities are the means. Not together with `explain`, which is about one sentence.
+            The probabilities are the means, and all versions are read at a time; `tokens` are of the recording as it is. Not
+            together with `explain`, which is about one sentence.
         unsure_below (`float`, defaults to 0):
             Below this probability the reason says that it is not sure.
         on_error (`"raise"` or `"return"`, defaults to `"raise"`):
@@ -234,7 +235,8 @@ class ActionRecognitionPipeline(Pipeline):
             return found
         counts = [len(item["inputs"]) for item in read]
         if explain and max(counts) > 1:
-            raise ValueError(f"a reason is about one sentence: with explain, versions must be 1, got {max(counts)}.")
+            # No fault of a recording, which `on_error` would be about.
+            raise TypeError(f"a reason is about one sentence: with explain, versions must be 1, got {max(counts)}.")
         outputs = self.model(**_collated([version for item in read for version in item.pop("inputs")]))
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
         means = [of_versions.mean(dim=0).tolist() for of_versions in outputs.probabilities.split(counts)]

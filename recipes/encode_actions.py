@@ -100,6 +100,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
             write_codebook(run.path, model.codebook)
     state.wait_for_everyone()
 
+    if arguments.test_encodings > 1 and "version" in dataset["train"].features:
+        raise ValueError(
+            f"test_encodings is {arguments.test_encodings}, but features of test videos are those of one version of each."
+        )
     codes_per_word = model.config.num_codebooks if model.config.quantize else 1
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)

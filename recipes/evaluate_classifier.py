@@ -20,6 +20,7 @@ import io
 import json
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -99,7 +100,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     log_probabilities = np.empty((len(rows), len(class_names)))
     for indices, part in gathered:
         log_probabilities[indices] = part
-    log_probabilities, kept = average_encodings(log_probabilities, rows["sample_id"], arguments.encodings)
+    log_probabilities, kept = average_encodings(log_probabilities, rows["sample_id"])
     rows = rows.select(kept)
     labels = np.array(rows["label"])
     metrics = summarise(log_probabilities, labels, class_names, arguments.resamples)
@@ -152,7 +153,13 @@ def load_recogniser(path: str, identity: dict, device, dtype: str | None = None,
 
 def select_split(sentences, split: str, encodings: int = 1):
     """Sentences of a split, held-out training subjects being one; of each recording the first `encodings`, the first of which
-    is the unaugmented one."""
+    is the unaugmented one.
+
+    Raises:
+        ValueError: there are no such recordings, or one has fewer sentences.
+    """
+    if encodings < 1:
+        raise ValueError(f"encodings must be at least 1, got {encodings}.")
     if split == "test" and "test" not in sentences:
         raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
     rows = sentences["test" if split == "test" else "train"]
@@ -163,38 +170,34 @@ def select_split(sentences, split: str, encodings: int = 1):
     )
     if len(rows) == 0:
         raise ValueError(f"the training split has no recordings for {split!r}.")
+    for name, count in Counter(rows["sample_id"]).items():
+        if count != encodings:
+            raise ValueError(
+                f"--encodings {encodings}: {name} has {count} sentences; run encode_actions.py with "
+                f"{'--test_encodings' if split == 'test' else '--encodings'} {encodings}."
+            )
     return rows
 
 
-def average_encodings(log_probabilities, sample_ids, encodings: int):
+def average_encodings(log_probabilities, sample_ids):
     """
     Class probabilities of recordings: the mean of those of its sentences.
 
     Args:
         log_probabilities: float64 (number of sentences, number of classes), each normalised over the classes.
         sample_ids: of each sentence, the recording that it is of.
-        encodings: how many each recording must have.
 
     Returns:
         The logarithm of the means (number of recordings, number of classes), in the order of first sentences, and which
         sentences those are.
-
-    Raises:
-        ValueError: a recording has fewer sentences.
     """
     import numpy as np
 
     names, first, place = np.unique(np.asarray(sample_ids), return_index=True, return_inverse=True)
-    counts = np.bincount(place)
-    if len(wrong := np.flatnonzero(counts != encodings)):
-        raise ValueError(
-            f"--encodings {encodings}: {names[wrong[0]]} has {counts[wrong[0]]} sentences; run encode_actions.py with "
-            f"--encodings (training recordings) or --test_encodings {encodings}."
-        )
     total = np.full((len(names), log_probabilities.shape[1]), -np.inf)
     np.logaddexp.at(total, place, log_probabilities)
     order = first.argsort()
-    return (total - np.log(encodings))[order], first[order]
+    return (total - np.log(np.bincount(place))[:, None])[order], first[order]
 
 
 def score(model, processor, rows, class_names, list_classes, batch_size: int, state):

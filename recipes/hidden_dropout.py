@@ -15,8 +15,9 @@ def add_hidden_dropout(language_model, share: float) -> None:
     Dropout on the vectors of all words, on what each decoder layer adds to its hidden states, and within the layer on the
     weights of attention and on what the MLP's last projection reads; in training alone.
 
-    The last two need the names that the families of today share, `attention_dropout` and `down_proj`; those of older ones go
-    without.
+    The last two need the names that most families of today share, `attention_dropout` and `down_proj`: older ones, and those
+    with experts, go without one or both. An adapter that is put on `down_proj` afterwards reads what was there: LoRA has a
+    dropout of its own.
 
     Args:
         language_model (`PreTrainedModel`): without a head; it is called with `inputs_embeds`.
@@ -42,7 +43,7 @@ def add_hidden_dropout(language_model, share: float) -> None:
     language_model.register_forward_pre_hook(on_words, with_kwargs=True)
     for layer in decoder_layers(language_model):
         for name, module in layer.named_modules():
-            if hasattr(module, "attention_dropout"):
+            if isinstance(getattr(module, "attention_dropout", None), float | int):
                 module.attention_dropout = share
             elif name.endswith(".down_proj"):
                 module.register_forward_pre_hook(on_inner)

@@ -102,6 +102,14 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
+    encodings = (8 if videos else 24) if arguments.encodings is None else arguments.encodings
+    test_encodings = (1 if videos else encodings) if arguments.test_encodings is None else arguments.test_encodings
+    most = encodings if arguments.hold_out else 1 if videos else test_encodings
+    if test_encodings > most:
+        raise ValueError(
+            f"--test_encodings {test_encodings}: {'held-out' if arguments.hold_out else 'test'} {data.dataset} recordings have "
+            f"{most} sentences each."
+        )
     if llm is None:
         import pretrain_small_lm as small_lm
 
@@ -118,8 +126,6 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         data = extract_features(data, backbone, folder, settings["features"])
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    encodings = (8 if videos else 24) if arguments.encodings is None else arguments.encodings
-    test_encodings = (1 if videos else encodings) if arguments.test_encodings is None else arguments.test_encodings
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings)
 
 
@@ -269,13 +275,14 @@ def run_line(
     parser = TrlParser(parts_of("tokenizer", tokenizer_settings, "settings"))
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
     stage1.main(*parser.parse_dict({**tokenizer_settings, **own, **derived}))
-    if hold_out and test_encodings > encodings:
-        raise ValueError(
-            f"test_encodings is {test_encodings}, but held-out training recordings get {encodings} sentences (encodings)."
-        )
     encode.main(
         encode.EncodingArguments(
-            tokenizer=tokenizer, output_dir=sentences, encodings=encodings, test_encodings=test_encodings, seed=seed
+            tokenizer=tokenizer,
+            output_dir=sentences,
+            encodings=encodings,
+            # Of videos that are held out, the versions that training videos have.
+            test_encodings=1 if hold_out else test_encodings,
+            seed=seed,
         ),
         data,
     )

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hidden_dropout import add_hidden_dropout
 from tiny_models import llm_configs, tiny_llm
+from transformers import BloomConfig, BloomModel
 
 from action_llm.modeling_action_llm import decoder_layers
 
@@ -37,16 +39,32 @@ def test_what_it_leaves_out():
     torch.testing.assert_close(left[~is_out], added[~is_out] / 0.75, rtol=1e-4, atol=1e-4)
 
 
-def test_within_a_layer():
+def test_within_a_layer(monkeypatch):
     base = tiny_llm().base_model
     layer, read = decoder_layers(base)[0], {}
     words = torch.randn(40, 6, base.config.hidden_size, generator=torch.Generator().manual_seed(0))
     layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(inner=args[0]))
     add_hidden_dropout(base, 0.25)
     layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(left=args[0]))
+    attend, of_attention = F.scaled_dot_product_attention, []
+
+    def attending(*args, dropout_p=0.0, **kwargs):
+        of_attention.append(dropout_p)
+        return attend(*args, dropout_p=dropout_p, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attending)
+    base.train()(inputs_embeds=words)
+    assert of_attention and set(of_attention) == {0.25}
+    base.eval()(inputs_embeds=words)
+    assert of_attention[-1] == 0 and base.config.attention_dropout == 0
     base.train()(inputs_embeds=words)
     assert (read["left"] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
-    assert layer.self_attn.attention_dropout == 0.25 and base.config.attention_dropout == 0
+
+
+def test_a_family_with_a_module_of_that_name_goes_without():
+    base = BloomModel(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2))
+    add_hidden_dropout(base, 0.2)
+    base.train()(inputs_embeds=torch.randn(1, 3, 16))
 
 
 def test_a_run_with_it(line, tokenizer, sentences, tmp_path):

@@ -642,7 +642,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
 
 
 def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, tokenizer, tmp_path):
-    """Of test and of held-out recordings; one alone is what it was."""
+    """One alone is what it was."""
     import evaluate_classifier as recipe
 
     once = line.encode(tokenizer, tmp_path / "once", encodings=2)
@@ -671,8 +671,22 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
             if row["sample_id"] == name
         ]
     assert found[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
-    with pytest.raises(ValueError, match=r"has 3 sentences; run encode_actions\.py"):
+    with pytest.raises(ValueError, match=r"has 3 sentences; run encode_actions\.py with --test_encodings 4"):
         line.evaluate(model, several, tmp_path / "more", encodings=4)
+    # Of each split its own recordings.
+    every = load_action_sentences(several)
+    for split, wanted in (("held_out", True), ("train", False)):
+        chosen = recipe.select_split(every, split, 2)
+        assert set(chosen["held_out"]) == {wanted} and set(chosen["encoding"]) == {0, 1}
+        assert set(chosen["sample_id"]) == {
+            name
+            for name, held in zip(every["train"]["sample_id"], every["train"]["held_out"], strict=True)
+            if held == wanted
+        }
+        with pytest.raises(ValueError, match=r"has 2 sentences; run encode_actions\.py with --encodings 3"):
+            recipe.select_split(every, split, 3)
+    with pytest.raises(ValueError, match="encodings must be at least 1, got 0"):
+        recipe.select_split(every, "test", 0)
 
 
 @pytest.mark.parametrize("encodings", [1, 2, 5])
@@ -683,7 +697,7 @@ def test_average_encodings_is_the_naive_mean(encodings):
     names = generator.permutation(np.repeat([f"r{index}" for index in range(7)], encodings))
     scores = generator.normal(size=(len(names), 4), scale=200)
     scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
-    means, kept = average_encodings(scores, list(names), encodings)
+    means, kept = average_encodings(scores, list(names))
     assert list(names[kept]) == list(dict.fromkeys(names))
     naive = np.stack([np.exp(scores[names == name]).mean(axis=0) for name in names[kept]])
     np.testing.assert_allclose(np.exp(means), naive, rtol=1e-12, atol=1e-300)

@@ -1,5 +1,6 @@
 """One command from a folder of people's own files to a recogniser."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -49,6 +50,12 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     metrics = run_line.main(arguments, data)
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder", "test", 2)
     assert metrics["encodings"] == 2  # sentences of one recording
+    # What cannot be shows before anything is trained.
+    with pytest.raises(ValueError, match="held-out folder recordings have 2 sentences each"):
+        run_line.main(
+            dataclasses.replace(arguments, output_dir=str(tmp_path / "no"), hold_out=True, test_encodings=3), data
+        )
+    assert not (tmp_path / "no").exists()
     folder = tmp_path / "run" / "sft" / "model"
     assert json.loads((folder / "record.json").read_text())["seed"] == 3
     # The recogniser reads a file of that kind by its path, wherever it is loaded.
