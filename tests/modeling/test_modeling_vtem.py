@@ -152,9 +152,10 @@ def test_what_each_term_trains(term, trained):
 def test_another_visual_encoder_learns_the_features_of_the_tower():
     """Tokens are of the tower's width and space, whatever sees the video."""
     torch.manual_seed(0)
+    # As many events as cells, so that what is left of the loss is what the features miss.
     model = VTEMModel.from_backbone(
-        tiny_backbone("resnet"), feature_layer=None, maps_features=True, codebook_dim=12, codebook_size=32, max_events=8,
-        window_cells=16, kmeans_init=True,
+        tiny_backbone("resnet"), feature_layer=None, maps_features=True, codebook_dim=12, codebook_size=32, max_events=32,
+        window_cells=32, kmeans_init=True,
     ).train()  # fmt: skip
     made = cells(count=32, batch_size=2)
     targets = 5 + 2 * made @ torch.randn(16, 12)
@@ -168,7 +169,8 @@ def test_another_visual_encoder_learns_the_features_of_the_tower():
         optimiser.step()
         optimiser.zero_grad()
         losses.append(outputs.reconstruction_loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    # Targets have a variance of one: whoever knows but their mean has a loss of one.
+    assert losses[0] > 1 and sum(losses[-20:]) / 20 < 0.5
     found = model.eval().encode(input_features=made)
     # In the units of the tower.
     assert (found.action_embeds[found.attention_mask.bool()].mean() - targets.mean()).abs() < 1.0
