@@ -86,6 +86,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         raise ValueError(
             "the narrator reads joints, and these are features of videos: give a file (describe_videos.py)."
         )
+    check_versions(data, arguments.encodings, arguments.test_encodings)
     say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
@@ -100,10 +101,6 @@ def main(arguments: EncodingArguments, data: DataArguments):
             write_codebook(run.path, model.codebook)
     state.wait_for_everyone()
 
-    if arguments.test_encodings > 1 and "version" in dataset["train"].features:
-        raise ValueError(
-            f"test_encodings is {arguments.test_encodings}, but features of test videos are those of one version of each."
-        )
     codes_per_word = model.config.num_codebooks if model.config.quantize else 1
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
@@ -311,6 +308,17 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
             flush()
     flush()
     return columns, skipped
+
+
+def check_versions(data: DataArguments, encodings: int, test_encodings: int):
+    """Raises `ValueError` where features of fewer versions of a video were made than there are to be sentences."""
+    made = data.features_record("identity.json")
+    for name, asked in (("versions", encodings), ("test_versions", test_encodings)):
+        if made is not None and asked > made.get(name, 1):
+            raise ValueError(
+                f"{asked} sentences a {'test' if name == 'test_versions' else 'training'} video need as many versions of it: "
+                f"{data.data_dir} holds {made.get(name, 1)}; run extract_features.py with --{name} {asked}."
+            )
 
 
 def merges_runs(config) -> bool:

@@ -329,7 +329,7 @@ def describe(results: dict) -> str:
     for name in sorted(scores, key=lambda name: name != results["compared_by"]):
         estimate, low, high = (100 * results[name][key] for key in ("estimate", "low", "high"))
         parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
-    if results.get("encodings", 1) > 1:
+    if results["encodings"] > 1:
         parts.insert(1, f"{results['encodings']} sentences each")
     return "; ".join([*parts, f"calibration error {100 * results['calibration_error']:.1f} %"])
 

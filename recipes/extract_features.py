@@ -65,8 +65,10 @@ class FeatureArguments:
         metadata={"help": "with a grid, the hidden state that is read; by default the LVLM's, or the last"},
     )
     versions: int = field(
-        default=1,
-        metadata={"help": "features a training video: the first as it is, the others augmented; test always one"},
+        default=1, metadata={"help": "features a training video: the first as it is, the others augmented"}
+    )
+    test_versions: int = field(
+        default=1, metadata={"help": "the same of a test video, for evaluate_classifier.py --encodings"}
     )
     batch_size: int = field(default=8, metadata={"help": "videos at a time"})
     seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
@@ -85,10 +87,9 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.backbone)
-    if arguments.versions < 1 or arguments.batch_size < 1:
-        raise ValueError(
-            f"versions and batch_size must be at least 1, got {arguments.versions} and {arguments.batch_size}."
-        )
+    for name in ("versions", "test_versions", "batch_size"):
+        if (value := getattr(arguments, name)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
@@ -106,6 +107,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
             "dataset": data.dataset,
             "recordings": recordings_fingerprint(dataset),
             "versions": arguments.versions,
+            # Features of before were of one.
+            **({"test_versions": arguments.test_versions} if arguments.test_versions != 1 else {}),
             "seed": arguments.seed,
             "extractor": json.loads(extractor.to_json_string()),
             "grid": arguments.grid,
@@ -123,7 +126,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     for split, rows in dataset.items():
         count = -(-len(rows) // videos_per_shard)
         columns = feature_columns(rows.features["label"])
-        versions = arguments.versions if split == "train" else 1
+        versions = arguments.versions if split == "train" else arguments.test_versions
         mine = range(state.process_index, count, state.num_processes)
         missing = [index for index in mine if not shard_path(run.path, split, index, count).is_file()]
         shards = [
@@ -159,6 +162,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         backbone_revision=commit,
         backbone_training=json.loads(trained.read_text(encoding="utf-8")) if trained.is_file() else None,
         versions=arguments.versions,
+        test_versions=arguments.test_versions,
         grid=arguments.grid,
         feature_layer=layer,
         splits=summary,

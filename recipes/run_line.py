@@ -59,14 +59,15 @@ class LineArguments:
     encodings: int | None = field(
         default=None,
         metadata={
-            "help": "sentences a training recording (encode_actions.py); by default 24 of skeletons, 8 of videos"
+            "help": "sentences a training recording (encode_actions.py); by default 24 of skeletons, and of videos as many as "
+            "there are versions of their features"
         },
     )
     test_encodings: int | None = field(
         default=None,
         metadata={
             "help": "sentences a recording that is evaluated, whose class probabilities are averaged; by default as many of "
-            "skeletons, and 1 of videos"
+            "skeletons, and of videos as many as there are versions of the features of test videos"
         },
     )
     hold_out: bool = field(
@@ -102,14 +103,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
-    encodings = (8 if videos else 24) if arguments.encodings is None else arguments.encodings
-    test_encodings = (1 if videos else encodings) if arguments.test_encodings is None else arguments.test_encodings
-    most = encodings if arguments.hold_out else 1 if videos else test_encodings
-    if test_encodings > most:
-        raise ValueError(
-            f"--test_encodings {test_encodings}: {'held-out' if arguments.hold_out else 'test'} {data.dataset} recordings have "
-            f"{most} sentences each."
-        )
+    encodings, test_encodings = count_sentences(arguments, settings.get("features"))
     if llm is None:
         import pretrain_small_lm as small_lm
 
@@ -127,6 +121,34 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
     return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings)
+
+
+def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[int, int]:
+    """Sentences of a training recording, and of one that is evaluated.
+
+    Args:
+        arguments: of the line.
+        features: settings of `extract_features.py`, which says how many versions of a video there are; None of skeletons.
+
+    Raises:
+        ValueError: more than there can be.
+    """
+    encodings, test_encodings = arguments.encodings, arguments.test_encodings
+    if features is None:
+        encodings = 24 if encodings is None else encodings
+        test_encodings = there = encodings if test_encodings is None else test_encodings
+    else:
+        versions, there = features.get("versions", 1), features.get("test_versions", 1)
+        encodings = versions if encodings is None else encodings
+        test_encodings = there if test_encodings is None else test_encodings
+        if encodings > versions:
+            raise ValueError(f"--encodings {encodings}: features are of {versions} versions of a training video.")
+    if arguments.hold_out:
+        there = encodings  # they are training recordings
+    if test_encodings > there:
+        kind = "held-out" if arguments.hold_out else "test"
+        raise ValueError(f"--test_encodings {test_encodings}: {kind} recordings have {there} sentences each.")
+    return encodings, test_encodings
 
 
 def check_line(line: str, settings: dict) -> None:
@@ -280,7 +302,6 @@ def run_line(
             tokenizer=tokenizer,
             output_dir=sentences,
             encodings=encodings,
-            # Of videos that are held out, the versions that training videos have.
             test_encodings=1 if hold_out else test_encodings,
             seed=seed,
         ),

@@ -43,7 +43,6 @@ def test_within_a_layer(monkeypatch):
     base = tiny_llm().base_model
     layer, read = decoder_layers(base)[0], {}
     words = torch.randn(40, 6, base.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(inner=args[0]))
     add_hidden_dropout(base, 0.25)
     layer.mlp.down_proj.register_forward_hook(lambda module, args, output: read.update(left=args[0]))
     attend, of_attention = F.scaled_dot_product_attention, []

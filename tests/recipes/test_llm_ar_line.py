@@ -727,7 +727,7 @@ def test_the_metric_of_the_data_set_comes_first():
     import evaluate_classifier as recipe
 
     assert (recipe.compared_by("smarthome-cv1"), recipe.compared_by("ntu60-xsub")) == ("mean_per_class", "top_1")
-    results = {"recordings": 3, "classes": 2, "calibration_error": 0.1}
+    results = {"recordings": 3, "encodings": 1, "classes": 2, "calibration_error": 0.1}
     for name in ("top_1", "mean_per_class"):
         results[name] = {"estimate": 0.5, "low": 0.4, "high": 0.6}
     first = recipe.describe(results | {"compared_by": "mean_per_class"}).split("; ")[1]

@@ -99,6 +99,23 @@ def test_a_stopped_run_goes_on_and_broken_videos_are_listed(videos, backbone, tm
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2)
 
 
+def test_sentences_of_several_versions_of_a_test_video(videos, backbone, features, tokenizer, llm, line, tmp_path):
+    """The first is what one alone is; a recording is scored once."""
+    several = extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2, test_versions=3)
+    test, alone = load_features(several)["test"], load_features(features)["test"]
+    assert test["version"] == [0, 1, 2] * 2 and test["features"][0] == alone["features"][0]
+    assert len({str(values) for values in test["features"]}) == 6
+    with pytest.raises(ValueError, match=r"4 sentences a test video need .* holds 3; run .* --test_versions 4"):
+        encode(tokenizer, several, tmp_path / "sentences", test_encodings=4)
+    with pytest.raises(ValueError, match=r"3 sentences a training video need .* holds 2; run .* --versions 3"):
+        encode(tokenizer, several, tmp_path / "sentences", encodings=3)
+    own = train(several, llm, tmp_path / "vst", kmeans_init=True)
+    sentences = encode(own, several, tmp_path / "sentences", encodings=2, test_encodings=3)
+    model = line.sft(own, sentences, tmp_path / "sft")
+    mean = line.evaluate(model, sentences, tmp_path / "mean", encodings=3)
+    assert (mean["recordings"], mean["encodings"]) == (2, 3)
+
+
 def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     sentences = encode(tokenizer, features, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)
@@ -337,7 +354,7 @@ def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, lin
 
 
 def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, tokenizer, llm, tmp_path):
-    with pytest.raises(ValueError, match="versions and batch_size must be at least 1, got 0 and 4"):
+    with pytest.raises(ValueError, match="versions must be at least 1, got 0"):
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=0)
     with pytest.raises(ValueError, match="is a llama, which sees no pictures"):
         extract(videos, llm, tmp_path / "features", tmp_path / "cache")

@@ -51,7 +51,7 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder", "test", 2)
     assert metrics["encodings"] == 2  # sentences of one recording
     # What cannot be shows before anything is trained.
-    with pytest.raises(ValueError, match="held-out folder recordings have 2 sentences each"):
+    with pytest.raises(ValueError, match="held-out recordings have 2 sentences each"):
         run_line.main(
             dataclasses.replace(arguments, output_dir=str(tmp_path / "no"), hold_out=True, test_encodings=3), data
         )
@@ -86,7 +86,7 @@ def test_one_command_for_videos(llm, tmp_path):
     size = {"num_segments": 3, "frames_per_segment": 2, "height": 32, "width": 32}
     configs = {
         "backbone": {"widths": [4, 8], "num_train_epochs": 1, "per_device_train_batch_size": 4} | size | common,
-        "features": {"versions": 2} | size,
+        "features": {"versions": 2, "test_versions": 2} | size,
         "tokenizer": {
             "action_model": "vst",
             "hidden_size": 8,
@@ -108,18 +108,22 @@ def test_one_command_for_videos(llm, tmp_path):
 
     def run(folder, **options):
         return run_line.main(
-            run_line.LineArguments(
-                output_dir=str(tmp_path / folder), llm_name_or_path=llm, encodings=2, **settings, **options
-            ),
+            run_line.LineArguments(output_dir=str(tmp_path / folder), llm_name_or_path=llm, **settings, **options),
             data,
         )
 
     metrics = run("run", hold_out=True)
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder-video", "held_out", 2)
+    assert metrics["encodings"] == 2  # the versions of their features
+    with pytest.raises(ValueError, match="--encodings 3: features are of 2 versions of a training video"):
+        run("no", encodings=3)
+    with pytest.raises(ValueError, match="--test_encodings 3: test recordings have 2 sentences each"):
+        run("no", test_encodings=3)
+    assert not (tmp_path / "no").exists()
     # It goes on from what is there; a visual encoder of all training videos is not one to choose settings by.
     assert run("run", hold_out=True) == metrics
     seen = run("seen")
-    assert (seen["dataset"], seen["split"]) == ("folder-video", "test")
+    assert (seen["dataset"], seen["split"], seen["encodings"]) == ("folder-video", "test", 2)
     with pytest.raises(ValueError, match="the visual encoder was trained on the held-out subjects"):
         run("other", hold_out=True, backbone=str(tmp_path / "seen" / "backbone" / "model"))
     with pytest.raises(ValueError, match=r"visual encoder of .* was trained on the held-out recordings"):
