@@ -20,6 +20,34 @@ from .video_files import open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray
 
+# Black is looked for in pictures of so many rows and columns; its colors are no brighter, of 255: compression leaves some.
+PROBE, BLACK = 128, 32
+# What is left around a part, of its own height and width; and the least that it is, of the picture's.
+MARGIN, LEAST_PART = 0.05, 0.25
+
+
+class _Part(NamedTuple):
+    """A part of pictures: from where to where it goes, in shares of their height and of their width."""
+
+    rows: tuple[float, float]
+    columns: tuple[float, float]
+
+    def whole(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the pictures of which this part has a size."""
+        return tuple(max(1, round(length / (high - low))) for length, (low, high) in zip(size, self, strict=True))
+
+    def of(self, frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(N, h, w, 3), of which this part has a size → (N, *size, 3)."""
+        starts = (
+            min(round(low * whole), whole - length)
+            for (low, _), whole, length in zip(self, frames.shape[1:3], size, strict=True)
+        )
+        top, left = starts
+        return frames[:, top : top + size[0], left : left + size[1]]
+
+
+WHOLE = _Part((0.0, 1.0), (0.0, 1.0))
+
 
 class _Variation(NamedTuple):
     """How one recording is varied: magnified, which part is taken then, how bright it is, mirrored; of when its frames are."""
@@ -45,6 +73,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         height, width: Of the pictures, pixels.
         fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
             much, "pad" fills up with black.
+        trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
+            drawn videos and letterboxed ones, in which a body is small. A part is never less than a quarter of the height
+            and of the width. The frames are those of a video that is not varied, so all versions of it have one part.
         channels: What a picture's three channels are. "color" is red, green and blue of its frame. "time" is the brightness
             (Rec. 601) of three frames, the middles of the thirds of its part of a segment, so that an encoder of pictures sees
             what moves (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020).
@@ -75,6 +106,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         height: int = 256,
         width: int = 256,
         fit: str = "squash",
+        trim_black: bool = False,
         channels: str = "color",
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -100,6 +132,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self.height = checked("height", height, int, 1)
         self.width = checked("width", width, int, 1)
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
+        self.trim_black = one_of("trim_black", trim_black, (False, True))
         self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             if not isinstance(values, list | tuple) or len(values) != 3:
@@ -181,7 +214,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             with a warning.
 
         Raises:
-            ValueError: `segment_seconds` is None.
+            ValueError: `segment_seconds` is None, or `trim_black` is set.
             VideoFileError, OSError: As in a call.
         """
         if self.segment_seconds is None:
@@ -189,11 +222,15 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 "a stream is cut into segments of equal duration: set segment_seconds; it is None, which cuts a video into "
                 f"{self.num_segments} segments, however long it is"
             )
+        if self.trim_black:
+            raise ValueError(
+                "trim_black needs the whole video before its first segment, which a stream has not: set it to False"
+            )
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
         with open_video(recording, fps=self.fps) as video:
             variation = self._variation(recording, video.path, seed if augment else None)
-            size, count = self._size(video, variation), max(1, round(video.info.seconds / self.segment_seconds))
+            size, count = self._size(video, variation, WHOLE), max(1, round(video.info.seconds / self.segment_seconds))
 
             def times() -> Iterator[float]:
                 for part in range(count * self.frames_per_segment):
@@ -224,7 +261,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                     f"{self.segment_seconds:g} s, so they last {1 / rate:.2g} s: read it as a stream, or set num_segments",
                     stacklevel=3,
                 )
-            frames = video.frames_at(times, self._size(video, variation))
+            part = self._not_black(video) if self.trim_black else WHOLE
+            size = self._size(video, variation, part)
+            frames = part.of(video.frames_at(times, part.whole(size)), size)
         values = self._normalised(frames, variation)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
 
@@ -283,11 +322,26 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             within += self.augment_time * jitter.uniform(-0.5, 0.5, parts)
         return (np.arange(self._shots) + within[:, None]) / self._shots
 
-    def _size(self, video, variation: "_Variation") -> tuple[int, int]:
-        """Height and width that pictures are scaled to, before what is too much is cut off."""
+    def _not_black(self, video) -> "_Part":
+        """The part of the pictures outside of which they are black, with a margin; all of them where they are black."""
+        times, _ = self._times(video.info.seconds, None)
+        bright = video.frames_at(times, (PROBE, PROBE)).max(axis=(0, 3)) > BLACK
+        spans = []
+        for axis in (1, 0):
+            (places,) = np.nonzero(bright.any(axis=axis))
+            low, high = (places[0] / PROBE, (places[-1] + 1) / PROBE) if len(places) else (0.0, 1.0)
+            length = min(max((1 + 2 * MARGIN) * (high - low), LEAST_PART), 1.0)
+            start = min(max((low + high - length) / 2, 0.0), 1.0 - length)
+            spans.append((start, start + length))
+        return _Part(*spans)
+
+    def _size(self, video, variation: "_Variation", part: "_Part") -> tuple[int, int]:
+        """Height and width that this part of the pictures is scaled to, before what is too much is cut off."""
         height, width = self.height * variation.zoom, self.width * variation.zoom
         if self.fit != "squash":
-            own_height, own_width = video.picture_size()
+            own_height, own_width = (
+                length * (high - low) for length, (low, high) in zip(video.picture_size(), part, strict=True)
+            )
             ratios = (height / own_height, width / own_width)
             scale = max(ratios) if self.fit == "crop" else min(ratios)
             height, width = own_height * scale, own_width * scale

@@ -66,6 +66,7 @@ SAME_OF_EXTRACTOR = (
     "num_segments",
     "segment_seconds",
     "fit",
+    "trim_black",
     "fps",
     "augment_scale",
     "augment_brightness",

@@ -8,9 +8,9 @@ accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_di
 
 `--backbone` is a repository or a folder of any transformers model of pictures (Swin V2, ResNet) or clips (VideoMAE, V-JEPA 2),
 or of a model of the LLaVA family, whose own vision tower and layer are taken. `--grid 4` gives every picture 4 × 4 features.
-How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); size, mean and deviation
-are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped goes on with the
-shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`.
+How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); what a picture is, its size,
+mean and deviation, are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped
+goes on with the shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`.
 """
 
 import dataclasses
@@ -36,8 +36,10 @@ def _of_the_backbone(parameter):
         kind = int | None
     elif parameter.name in ("image_mean", "image_std"):
         kind = list[float] | None
-    elif parameter.name == "channels":
+    elif parameter.name in ("fit", "channels"):
         kind = str | None
+    elif parameter.name == "trim_black":
+        kind = bool | None
     elif parameter.name == "frames_per_segment":
         help_text = "by default as many as the backbone was made for, where it says so, or 2"
         return parameter.name, int | None, field(default=None, metadata={"help": help_text})
@@ -199,8 +201,8 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     try:
         # What it says, not what it does: no code of the repository's is run.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
-        # The last four are those of pretrain_backbone.py.
-        names = ("image_mean", "image_std", "height", "width", "channels", "frames_per_segment")
+        # The last six are those of pretrain_backbone.py.
+        names = ("image_mean", "image_std", "height", "width", "fit", "trim_black", "channels", "frames_per_segment")
         own = {name: processor[name] for name in names if name in processor}
     except OSError:
         logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)

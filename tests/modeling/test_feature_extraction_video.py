@@ -104,6 +104,54 @@ def test_fit():
     assert (padded[:, :5] == 0).all() and (padded[7:13, 6:14] > 0.7).all() and (padded[:, 15:] == 0).all()
 
 
+@pytest.mark.parametrize(("top", "left", "tall", "wide"), [(40, 60, 60, 80), (0, 0, 64, 64), (90, 110, 70, 90)])
+def test_black_around_is_trimmed(top, left, tall, wide):
+    """What is read is what is left when it is cut off."""
+    y, x = np.mgrid[:tall, :wide] / 100
+    inner = np.stack([120 + 60 * np.sin(5 * y + 3 * x + number) for number in range(6)]).astype(np.uint8)
+    inner = np.repeat(inner[..., None], 3, -1)
+    framed = np.zeros((6, 160, 200, 3), np.uint8)
+    framed[:, top : top + tall, left : left + wide] = inner
+    framed[:, 5, 5] = 30  # not quite black
+    settings = {**PLAIN, "height": 40, "width": 40, "num_segments": 3, "frames_per_segment": 1, "trim_black": True}
+    found = VideoFeatureExtractor(**settings)(framed)["pixel_values"]
+    # The twentieth that is left around, which goes to the other side where there is none.
+    bounds = []
+    for start, length, whole in ((top, tall, 160), (left, wide, 200)):
+        low = max(0, start - length / 20)
+        bounds.append(slice(round(min(low, whole - 1.1 * length)), round(min(low + 1.1 * length, whole))))
+    expected = VideoFeatureExtractor(**settings | {"trim_black": False})(framed[:, *bounds])["pixel_values"]
+    assert (found - expected).abs().mean() < 0.03 < (expected[0, 0] - expected[0, 2]).abs().mean()
+
+
+def test_what_is_trimmed(tmp_path):
+    """One part for all versions; all of a black video; a quarter at least; proportions are those of the part."""
+    settings = {**PLAIN, "height": 64, "width": 64, "num_segments": 2, "frames_per_segment": 1, "trim_black": True}
+    black = np.zeros((4, 60, 80, 3), np.uint8)
+    assert not VideoFeatureExtractor(**settings)(black)["pixel_values"].any()
+    dot = black.copy()
+    dot[:, 30:32, 40:42] = 255
+    lit = (VideoFeatureExtractor(**settings)(dot)["pixel_values"][0, 0, 0, 0] > 0.5).nonzero()
+    # 2 of 60 / 4 rows of 64, 2 of 80 / 4 columns
+    assert (lit.max(0).values - lit.min(0).values + 1).tolist() == pytest.approx([64 * 2 / 15, 64 * 2 / 20], abs=2)
+    tall = black.copy()
+    tall[:, 5:55, 30:50] = 200
+    padded = VideoFeatureExtractor(**settings, fit="pad")(tall)["pixel_values"][0, 0, 0, 0] > 0.5
+    rows, columns = padded.any(1).sum().item(), padded.any(0).sum().item()
+    assert rows / columns == pytest.approx(50 / 20, rel=0.1) and rows == pytest.approx(64 / 1.1, abs=2)
+    moving = black.copy()
+    for number in range(4):
+        moving[number, 20:40, 10 * number : 10 * number + 20] = 200
+    still = VideoFeatureExtractor(**settings, augment_scale=0, augment_time=0, augment_brightness=0)
+    torch.testing.assert_close(
+        still(moving, augment=True, seed=1)["pixel_values"], still(moving)["pixel_values"], rtol=0, atol=0
+    )
+    with pytest.raises(ValueError, match="trim_black needs the whole video"):
+        next(VideoFeatureExtractor(**settings, segment_seconds=0.1).stream(moving))
+    still.save_pretrained(tmp_path)
+    assert VideoFeatureExtractor.from_pretrained(tmp_path).trim_black is True
+
+
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_a_turned_video_fits_as_its_upright_pictures_do(fit, tmp_path):
     (tmp_path / "turned.mp4").write_bytes(rotated(tiny_video(4)))
@@ -206,6 +254,7 @@ def test_saved_and_loaded(tmp_path):
         ({"segment_seconds": 0}, "segment_seconds: expected float"),
         ({"channels": "gray"}, "channels: expected one of"),
         ({"fit": "stretch"}, "fit: expected one of"),
+        ({"trim_black": "yes"}, "trim_black: expected one of"),
         ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
         ({"image_std": (1, 0, 1)}, "image_std: expected float"),
         ({"augment_mirror": 2}, "augment_mirror: expected float"),
