@@ -41,6 +41,12 @@ class BackboneArguments:
     )
     blocks: int = field(default=1, metadata={"help": "residual blocks of each stage"})
     label_smoothing: float = field(default=0.1, metadata={"help": "of the cross-entropy"})
+    mixup: float = field(
+        default=0.0,
+        metadata={
+            "help": "videos of a batch are blended by shares of a beta distribution with this parameter; 0: not"
+        },
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
     )
@@ -106,11 +112,13 @@ class VideoRecogniser(nn.Module):
         config (`ResNetConfig`): of the encoder.
         num_classes (`int`): classes.
         label_smoothing (`float`): of the loss.
+        mixup (`float`): α of the shares by which videos, and their losses, are blended in training (Zhang et al., "mixup:
+            Beyond Empirical Risk Minimization", 2018); 0 blends none.
     """
 
     accepts_loss_kwargs = False
 
-    def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float):
+    def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float, mixup: float = 0.0):
         super().__init__()
         width = config.hidden_sizes[-1]
         self.encoder = VisualEncoder(ResNetModel(config))
@@ -118,16 +126,25 @@ class VideoRecogniser(nn.Module):
             width, width, hidden_size=width, num_layers=2, num_heads=4, intermediate_size=2 * width, dropout=0.1
         )
         self.head = nn.Linear(width, num_classes)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.mixup = label_smoothing, mixup
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
         """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss`."""
+        blends = self.training and self.mixup > 0 and labels is not None
+        if blends:
+            share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+            order = torch.randperm(len(labels))
+            pixel_values = share * pixel_values + (1 - share) * pixel_values[order]
         features = self.encoder(pixel_values).mean(dim=2)
         states = self.attention(features, torch.ones(features.shape[:2], device=features.device))
         logits = self.head(states.mean(dim=1))
         if labels is None:
             return {"logits": logits}
-        return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), "logits": logits}
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if blends:
+            other = F.cross_entropy(logits, labels[order], label_smoothing=self.label_smoothing)
+            loss = share * loss + (1 - share) * other
+        return {"loss": loss, "logits": logits}
 
 
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
@@ -137,6 +154,8 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
     from action_llm import VideoFeatureExtractor
 
+    if arguments.mixup < 0:
+        raise ValueError(f"mixup must be at least 0, got {arguments.mixup}.")
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, reading, training)
@@ -158,7 +177,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     names = rows.features["label"].names
     examples = VideoExamples(rows, data.data_dir, extractor, training.seed)
     trainer = transformers.Trainer(
-        model=VideoRecogniser(config, len(names), arguments.label_smoothing),
+        model=VideoRecogniser(config, len(names), arguments.label_smoothing, arguments.mixup),
         args=training,
         train_dataset=examples,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],

@@ -546,9 +546,9 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     def train(folder, **settings):
         training = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
         recipe.main(
-            recipe.BackboneArguments(widths=[8, 8], hold_out=True),
+            recipe.BackboneArguments(widths=[8, 8], hold_out=True, mixup=0.4),
             DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
-            recipe.VideoArguments(num_segments=6, frames_per_segment=1, height=32, width=32, channels="time"),
+            recipe.VideoArguments(6, 1, height=32, width=32, channels="time", fit="pad", trim_black=True),
             recipe.BackboneTrainingArguments(output_dir=str(folder), **training | settings),
         )
         return folder / "model"
@@ -573,6 +573,33 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     own = extract_features.video_settings(encoder, None, config, extract_features.VideoArguments(width=48))
     assert (own["height"], own["width"], own["image_mean"]) == (32, 48, [0.485, 0.456, 0.406])
     assert (own["channels"], own["frames_per_segment"]) == ("time", 1)
+    assert (own["fit"], own["trim_black"]) == ("pad", True)
+
+
+def test_mixup_blends_videos_and_their_losses():
+    from pretrain_backbone import VideoRecogniser
+    from transformers import ResNetConfig
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
+    torch.manual_seed(0)
+    model, seen = VideoRecogniser(config, 3, label_smoothing=0.0, mixup=1.0), []
+    model.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    labels, videos = torch.tensor([0, 2]), torch.zeros(2, 3, 1, 3, 16, 16)
+    videos[1] = 1
+    blended = 0
+    for _ in range(8):
+        found = model.train()(videos, labels)
+        first, second = seen[-1][:, 0, 0, 0, 0, 0].tolist()
+        assert (seen[-1][0] == first).all() and first + second == pytest.approx(1)
+        # A video that met itself is as it was.
+        share = second
+        blended += 0.01 < share < 0.99
+        each = torch.nn.functional.cross_entropy(found["logits"], labels, reduction="none")
+        other = torch.nn.functional.cross_entropy(found["logits"], labels.flip(0), reduction="none")
+        torch.testing.assert_close(found["loss"], (share * each + (1 - share) * other).mean())
+    assert blended
+    model.eval()(videos, labels)
+    assert torch.equal(seen[-1], videos)
 
 
 def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):
