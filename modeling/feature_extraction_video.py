@@ -21,7 +21,7 @@ from .video_files import open_video
 Video = str | os.PathLike | BinaryIO | np.ndarray
 
 # Black is looked for in pictures of so many rows and columns; its colors are no brighter, of 255: compression leaves some.
-PROBE, BLACK = 128, 32
+PROBE, BLACK = 64, 32
 # What is left around a part, of its own height and width; and the least that it is, of the picture's.
 MARGIN, LEAST_PART = 0.05, 0.25
 
@@ -325,7 +325,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
     def _not_black(self, video) -> "_Part":
         """The part of the pictures outside of which they are black, with a margin; all of them where they are black."""
         times, _ = self._times(video.info.seconds, None)
-        bright = video.frames_at(times, (PROBE, PROBE)).max(axis=(0, 3)) > BLACK
+        bright = video.frames_at(times, (PROBE, PROBE)).max(axis=0).max(axis=-1) > BLACK
         spans = []
         for axis in (1, 0):
             (places,) = np.nonzero(bright.any(axis=axis))
