@@ -178,7 +178,7 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
     import yaml
 
     given = getattr(arguments, f"{stage}_config")
-    name = f"small_{stage}.yaml" if line == "llm_ar" else f"utd_mhad_{stage}.yaml"
+    name = f"utd_mhad_{stage}.yaml" if line == "vt_lvlm_ar" else f"small_{stage}.yaml"
     path = Path(given or CONFIGS / line / name)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
