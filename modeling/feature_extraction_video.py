@@ -20,9 +20,9 @@ from .video_files import open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray
 
-# Black is looked for in pictures of so many rows and columns; its colors are no brighter, of 255: compression leaves some.
-PROBE, BLACK = 64, 32
-# What is left around a part, of its own height and width; and the least that it is, of the picture's.
+# Black is looked for in pictures of at most so many rows and columns. Compressed, it is as bright as this, of 255, at most.
+PROBE, BLACK = 256, 32
+# Added on each side, as a share of the part's own length; and the smallest part, as a share of the picture's.
 MARGIN, LEAST_PART = 0.05, 0.25
 
 
@@ -36,14 +36,11 @@ class _Part(NamedTuple):
         """Height and width of the pictures of which this part has a size."""
         return tuple(max(1, round(length / (high - low))) for length, (low, high) in zip(size, self, strict=True))
 
-    def of(self, frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(N, h, w, 3), of which this part has a size → (N, *size, 3)."""
-        starts = (
-            min(round(low * whole), whole - length)
-            for (low, _), whole, length in zip(self, frames.shape[1:3], size, strict=True)
-        )
-        top, left = starts
-        return frames[:, top : top + size[0], left : left + size[1]]
+    def slices(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Its rows and columns in pictures of which it has a size."""
+        lengths = zip(self, self.whole(size), size, strict=True)
+        starts = [min(round(low * whole), whole - length) for (low, _), whole, length in lengths]
+        return tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))
 
 
 WHOLE = _Part((0.0, 1.0), (0.0, 1.0))
@@ -74,8 +71,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
             much, "pad" fills up with black.
         trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
-            drawn videos and letterboxed ones, in which a body is small. A part is never less than a quarter of the height
-            and of the width. The frames are those of a video that is not varied, so all versions of it have one part.
+            drawn videos and letterboxed ones, in which a body is small. Black is what is not brighter than 32 of 255, so a body
+            in millimetres of 16 bits is black too. A part is never less than a quarter of the height and of the width. The
+            frames are those of a video that is not varied, so all versions of it have one part.
         channels: What a picture's three channels are. "color" is red, green and blue of its frame. "time" is the brightness
             (Rec. 601) of three frames, the middles of the thirds of its part of a segment, so that an encoder of pictures sees
             what moves (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020).
@@ -132,7 +130,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self.height = checked("height", height, int, 1)
         self.width = checked("width", width, int, 1)
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
-        self.trim_black = one_of("trim_black", trim_black, (False, True))
+        if not isinstance(trim_black, bool):
+            raise ValueError(f"trim_black: expected True or False, got {trim_black!r}")
+        self.trim_black = trim_black
         self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             if not isinstance(values, list | tuple) or len(values) != 3:
@@ -263,7 +263,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 )
             part = self._not_black(video) if self.trim_black else WHOLE
             size = self._size(video, variation, part)
-            frames = part.of(video.frames_at(times, part.whole(size)), size)
+            frames = video.frames_at(times, part.whole(size), part.slices(size))
         values = self._normalised(frames, variation)
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
 
@@ -325,11 +325,12 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
     def _not_black(self, video) -> "_Part":
         """The part of the pictures outside of which they are black, with a margin; all of them where they are black."""
         times, _ = self._times(video.info.seconds, None)
-        bright = video.frames_at(times, (PROBE, PROBE)).max(axis=0).max(axis=-1) > BLACK
+        size = tuple(min(length, PROBE) for length in video.picture_size())
+        bright = video.frames_at(times, size).max(axis=0).max(axis=-1) > BLACK
         spans = []
-        for axis in (1, 0):
+        for axis, count in zip((1, 0), size, strict=True):
             (places,) = np.nonzero(bright.any(axis=axis))
-            low, high = (places[0] / PROBE, (places[-1] + 1) / PROBE) if len(places) else (0.0, 1.0)
+            low, high = (places[0] / count, (places[-1] + 1) / count) if len(places) else (0.0, 1.0)
             length = min(max((1 + 2 * MARGIN) * (high - low), LEAST_PART), 1.0)
             start = min(max((low + high - length) / 2, 0.0), 1.0 - length)
             spans.append((start, start + length))

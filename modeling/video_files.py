@@ -28,6 +28,10 @@ MAX_GAP = 1000
 SEEK_SECONDS = 2.0
 
 
+# Rows and columns of a picture.
+Part = tuple[slice, slice]
+
+
 class VideoFileError(ValueError):
     """A recording is no video that can be read.
 
@@ -118,20 +122,28 @@ class _Frames:
         return self.info.height, self.info.width
 
     def pictures_in_order(
-        self, times: Iterable[float], size: tuple[int, int] | None = None, patience: float = 1.0
+        self,
+        times: Iterable[float],
+        size: tuple[int, int] | None = None,
+        part: Part | None = None,
+        patience: float = 1.0,
     ) -> Iterator[np.ndarray]:
         """See `VideoFile.pictures_in_order`."""
         for time in times:
-            yield self.frames_at([time], size)[0]
+            yield self.frames_at([time], size, part)[0]
 
-    def _scaled(self, frame: av.VideoFrame, size: tuple[int, int] | None, rotation: int = 0) -> np.ndarray:
-        """uint8 (H, W, 3), turned upright and scaled to `size` (height, width)."""
+    def _scaled(
+        self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None, rotation: int = 0
+    ) -> np.ndarray:
+        """uint8 (H, W, 3), turned upright and scaled to `size` (height, width); of that a part."""
         quarter_turns = round(rotation / 90) % 4
         if size is not None and quarter_turns % 2:
             size = size[::-1]
         height, width = size or (frame.height, frame.width)
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
-        return np.ascontiguousarray(np.rot90(scaled, quarter_turns)) if quarter_turns else scaled
+        upright = np.rot90(scaled, quarter_turns)
+        # A copy of what is asked for, so that the rest is not kept.
+        return np.ascontiguousarray(upright if part is None else upright[part])
 
 
 def _check_times(times: Sequence[float]) -> None:
@@ -226,7 +238,9 @@ class VideoFile(_Frames):
         """Height and width of the pictures, turned upright, which the first frame says."""
         return self.frames_at([0.0]).shape[1:3]
 
-    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+    def frames_at(
+        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
+    ) -> np.ndarray:
         """The pictures that are on screen at some times.
 
         Before the first frame that is the first, behind the last the last. Where the file cannot be decoded any further,
@@ -235,6 +249,7 @@ class VideoFile(_Frames):
         Args:
             times: Seconds from the start, in any order.
             size: Height and width of the pictures; as they were recorded by default.
+            part: Which rows and columns of pictures of that size are given; all by default.
 
         Returns:
             uint8 (len(times), height, width, 3), RGB, turned upright.
@@ -246,7 +261,7 @@ class VideoFile(_Frames):
         order = np.argsort(times, kind="stable")
         # A last frame may be on screen for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
-        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, patience))
+        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience))
         # The last frame stands for what cannot be decoded.
         pictures += [pictures[-1]] * (len(order) - len(pictures))
         result = np.empty((len(order), *pictures[0].shape), np.uint8)
@@ -255,13 +270,17 @@ class VideoFile(_Frames):
         return result
 
     def pictures_in_order(
-        self, times: Iterable[float], size: tuple[int, int] | None = None, patience: float = 1.0
+        self,
+        times: Iterable[float],
+        size: tuple[int, int] | None = None,
+        part: Part | None = None,
+        patience: float = 1.0,
     ) -> Iterator[np.ndarray]:
         """The pictures that are on screen at some times, one after the other; nothing is kept.
 
         Args:
             times: Seconds from the start, ascending.
-            size: As of `frames_at`.
+            size, part: As of `frames_at`.
             patience: Seconds that the last frame stays on screen, at most. A file that was cut off may say nothing of it.
 
         Yields:
@@ -295,7 +314,7 @@ class VideoFile(_Frames):
                 )
                 return
             if picture is None:
-                picture = self._scaled(held[1], size, held[1].rotation)
+                picture = self._scaled(held[1], size, part, held[1].rotation)
             yield picture
 
     def _key_times(self) -> np.ndarray:
@@ -393,13 +412,15 @@ class FrameFolder(_Frames):
         except (UnidentifiedImageError, OSError) as error:
             raise VideoFileError(path, f"{type(error).__name__}: {error}", "a picture") from error
 
-    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+    def frames_at(
+        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
+    ) -> np.ndarray:
         """See `VideoFile.frames_at`."""
         _check_times(times)
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int) + self._numbers[0]
         places = np.maximum(np.searchsorted(self._numbers, index, "right") - 1, 0)
         size = size or (self.info.height, self.info.width)
-        pictures = {place: self._scaled(self._open(place), size) for place in sorted(set(places.tolist()))}
+        pictures = {place: self._scaled(self._open(place), size, part) for place in sorted(set(places.tolist()))}
         return np.stack([pictures[place] for place in places.tolist()])
 
 
@@ -438,7 +459,9 @@ class FrameArray(_Frames):
         self._frames, self._fps = frames, fps
         self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
 
-    def frames_at(self, times: Sequence[float], size: tuple[int, int] | None = None) -> np.ndarray:
+    def frames_at(
+        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
+    ) -> np.ndarray:
         """See `VideoFile.frames_at`."""
         _check_times(times)
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int).clip(0, len(self._frames) - 1)
@@ -448,7 +471,7 @@ class FrameArray(_Frames):
             frames = np.rint(frames * self._scale).astype(np.uint8)
         frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
         pictures = [
-            self._scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size)
+            self._scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size, part)
             for frame in frames
         ]
         return np.stack(pictures)[back]

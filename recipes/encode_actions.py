@@ -86,7 +86,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         raise ValueError(
             "the narrator reads joints, and these are features of videos: give a file (describe_videos.py)."
         )
-    check_versions(data, arguments.encodings, arguments.test_encodings)
+    check_versions(data, dataset, arguments)
     say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
@@ -179,10 +179,13 @@ def main(arguments: EncodingArguments, data: DataArguments):
 
 def check_features(data: DataArguments, model, extractor):
     """Raises `ValueError` for features that another visual encoder made than the action model's, or that it made otherwise."""
+    from action_llm import VideoFeatureExtractor
+
     made = data.features_record("identity.json")
     if made is None:
         return
-    own, settings = json.loads(extractor.to_json_string()), made["extractor"]
+    # What is not in it had its default when it was written.
+    own, settings = (one.to_dict() for one in (extractor, VideoFeatureExtractor.from_dict(made["extractor"])))
     differ = sorted(name for name in {*own, *settings} - {"auto_map"} if own.get(name) != settings.get(name))
     encoder = model.visual_encoder
     if weights_fingerprint(encoder.backbone) != made["backbone"]:
@@ -310,14 +313,18 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
     return columns, skipped
 
 
-def check_versions(data: DataArguments, encodings: int, test_encodings: int):
+def check_versions(data: DataArguments, dataset, arguments: EncodingArguments):
     """Raises `ValueError` where features of fewer versions of a video were made than there are to be sentences."""
     made = data.features_record("identity.json")
-    for name, asked in (("versions", encodings), ("test_versions", test_encodings)):
-        if made is not None and asked > made.get(name, 1):
+    if made is None:
+        return
+    for split in dataset:
+        training = split == "train"
+        name, asked = ("versions", arguments.encodings) if training else ("test_versions", arguments.test_encodings)
+        if asked > made.get(name, 1):
             raise ValueError(
-                f"{asked} sentences a {'test' if name == 'test_versions' else 'training'} video need as many versions of it: "
-                f"{data.data_dir} holds {made.get(name, 1)}; run extract_features.py with --{name} {asked}."
+                f"{asked} sentences a {'training' if training else 'test'} video need as many versions of it: {data.data_dir} "
+                f"holds {made.get(name, 1)}; run extract_features.py with --{name} {asked}, into another folder."
             )
 
 

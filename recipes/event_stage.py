@@ -85,7 +85,9 @@ def check_same_videos(made: dict, tower) -> None:
     """
     other = tower.features_record("identity.json")
     differ = [name for name in SAME if made.get(name) != other.get(name)]
-    differ += [name for name in SAME_OF_EXTRACTOR if made["extractor"].get(name) != other["extractor"].get(name)]
+    # What is not in it had its default when it was written.
+    own, others = (VideoFeatureExtractor.from_dict(one["extractor"]).to_dict() for one in (made, other))
+    differ += [name for name in SAME_OF_EXTRACTOR if own[name] != others[name]]
     if differ:
         raise ValueError(
             f"the features in {tower.data_dir} are not of the same cells and versions of videos: they were made with another "

@@ -44,7 +44,7 @@ class BackboneArguments:
     mixup: float = field(
         default=0.0,
         metadata={
-            "help": "videos of a batch are blended by shares of a beta distribution with this parameter; 0: not"
+            "help": "α of the beta distribution of the share by which videos of a batch are blended; 0 blends none"
         },
     )
     hold_out: bool = field(
@@ -112,8 +112,8 @@ class VideoRecogniser(nn.Module):
         config (`ResNetConfig`): of the encoder.
         num_classes (`int`): classes.
         label_smoothing (`float`): of the loss.
-        mixup (`float`): α of the shares by which videos, and their losses, are blended in training (Zhang et al., "mixup:
-            Beyond Empirical Risk Minimization", 2018); 0 blends none.
+        mixup (`float`): α of the share by which the videos of a batch, and their losses, are blended in training, each with
+            another one (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 blends none.
     """
 
     accepts_loss_kwargs = False
@@ -154,7 +154,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
     from action_llm import VideoFeatureExtractor
 
-    if arguments.mixup < 0:
+    if not 0 <= arguments.mixup < float("inf"):
         raise ValueError(f"mixup must be at least 0, got {arguments.mixup}.")
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)

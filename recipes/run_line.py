@@ -67,7 +67,7 @@ class LineArguments:
         default=None,
         metadata={
             "help": "sentences a recording that is evaluated, whose class probabilities are averaged; by default as many of "
-            "skeletons, and of videos as many as there are versions of the features of test videos"
+            "skeletons and of held-out videos, and of test videos as many as there are versions of their features"
         },
     )
     hold_out: bool = field(
@@ -133,21 +133,16 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
     Raises:
         ValueError: more than there can be.
     """
-    encodings, test_encodings = arguments.encodings, arguments.test_encodings
-    if features is None:
-        encodings = 24 if encodings is None else encodings
-        test_encodings = there = encodings if test_encodings is None else test_encodings
-    else:
-        versions, there = features.get("versions", 1), features.get("test_versions", 1)
-        encodings = versions if encodings is None else encodings
-        test_encodings = there if test_encodings is None else test_encodings
-        if encodings > versions:
-            raise ValueError(f"--encodings {encodings}: features are of {versions} versions of a training video.")
-    if arguments.hold_out:
-        there = encodings  # they are training recordings
-    if test_encodings > there:
+    versions = None if features is None else features.get("versions", 1)
+    encodings = (versions or 24) if arguments.encodings is None else arguments.encodings
+    if versions is not None and encodings > versions:
+        raise ValueError(f"--encodings {encodings}: features are of {versions} versions of a training video.")
+    # Held-out recordings are training recordings. Of the test as many sentences can be made as one likes, but of features.
+    most = encodings if arguments.hold_out else None if features is None else features.get("test_versions", 1)
+    test_encodings = (most or encodings) if arguments.test_encodings is None else arguments.test_encodings
+    if most is not None and test_encodings > most:
         kind = "held-out" if arguments.hold_out else "test"
-        raise ValueError(f"--test_encodings {test_encodings}: {kind} recordings have {there} sentences each.")
+        raise ValueError(f"--test_encodings {test_encodings}: {kind} recordings have {most} sentences each.")
     return encodings, test_encodings
 
 

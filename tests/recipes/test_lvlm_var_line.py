@@ -105,7 +105,7 @@ def test_sentences_of_several_versions_of_a_test_video(videos, backbone, feature
     test, alone = load_features(several)["test"], load_features(features)["test"]
     assert test["version"] == [0, 1, 2] * 2 and test["features"][0] == alone["features"][0]
     assert len({str(values) for values in test["features"]}) == 6
-    with pytest.raises(ValueError, match=r"4 sentences a test video need .* holds 3; run .* --test_versions 4"):
+    with pytest.raises(ValueError, match=r"4 sentences a test video need .* holds 3; run .* --test_versions 4, into"):
         encode(tokenizer, several, tmp_path / "sentences", test_encodings=4)
     with pytest.raises(ValueError, match=r"3 sentences a training video need .* holds 2; run .* --versions 3"):
         encode(tokenizer, several, tmp_path / "sentences", encodings=3)
@@ -356,6 +356,9 @@ def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, lin
 def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, tokenizer, llm, tmp_path):
     with pytest.raises(ValueError, match="versions must be at least 1, got 0"):
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=0)
+    with pytest.raises(ValueError, match=r"read as they come, .*: set --trim_black false"):
+        extract(videos, backbone, tmp_path / "dense", tmp_path / "cache", {"segment_seconds": 0.5, "trim_black": True})
+    assert not (tmp_path / "dense" / "identity.json").exists()
     with pytest.raises(ValueError, match="is a llama, which sees no pictures"):
         extract(videos, llm, tmp_path / "features", tmp_path / "cache")
     with pytest.raises(ValueError, match=r"there is no folder \./nobody"):
@@ -366,6 +369,18 @@ def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, to
     folder = encode(tokenizer, features, tmp_path / "sentences", explanations=str(tmp_path / "one.jsonl"), encodings=2)
     splits = json.loads(Path(folder, "record.json").read_text())["splits"]
     assert (splits["train"]["explained"], splits["test"]["explained"]) == (1, 0)
+
+
+def test_features_of_before_a_setting_was_there_are_those_of_its_default(tokenizer, features, tmp_path):
+    old = shutil.copytree(features, tmp_path / "old")
+    identity = json.loads((old / "identity.json").read_text())
+    assert identity["extractor"].pop("trim_black") is False
+    (old / "identity.json").write_text(json.dumps(identity))
+    assert load_action_sentences(encode(tokenizer, str(old), tmp_path / "sentences"))["test"]
+    identity["extractor"]["fit"] = "pad"
+    (old / "identity.json").write_text(json.dumps(identity))
+    with pytest.raises(ValueError, match="which was trained with another fit"):
+        encode(tokenizer, str(old), tmp_path / "other")
 
 
 def test_sentences_of_an_older_version_are_told(tokenizer, features, tmp_path):
@@ -561,6 +576,8 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     resumed = AutoModel.from_pretrained(train(tmp_path / "stopped")).state_dict()
     for name in whole:
         assert torch.equal(whole[name], resumed[name]), name
+    with pytest.raises(ValueError, match="mixup must be at least 0, got nan"):
+        recipe.main(recipe.BackboneArguments(mixup=float("nan")), None, None, None)
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     assert record["recordings"] == 8 and 0 <= record["metrics"]["held_out_top_1"] <= 1
     encoder = str(tmp_path / "whole" / "model")

@@ -166,6 +166,27 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "features", "expected"),
+    [
+        ({}, None, (24, 24)),
+        ({"encodings": 4}, None, (4, 4)),
+        ({"encodings": 4, "test_encodings": 9}, None, (4, 9)),
+        ({"encodings": 4, "hold_out": True}, None, (4, 4)),
+        ({}, {}, (1, 1)),
+        ({}, {"versions": 3}, (3, 1)),
+        ({}, {"versions": 3, "test_versions": 5}, (3, 5)),
+        ({"hold_out": True}, {"versions": 3, "test_versions": 5}, (3, 3)),
+        ({"hold_out": True, "encodings": 2}, {"versions": 8, "test_versions": 8}, (2, 2)),
+        ({"test_encodings": 1, "encodings": 2}, {"versions": 8, "test_versions": 8}, (2, 1)),
+    ],
+)
+def test_how_many_sentences_there_are(given, features, expected):
+    from run_line import LineArguments, count_sentences
+
+    assert count_sentences(LineArguments(output_dir="", **given), features) == expected
+
+
 def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
     from run_line import LineArguments, read_settings
 
