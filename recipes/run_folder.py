@@ -1,5 +1,6 @@
 """One run, one folder: resolved config, metrics as JSON lines, checkpoints, and the record that pages are made from."""
 
+import atexit
 import dataclasses
 import importlib.metadata
 import json
@@ -11,6 +12,7 @@ import re
 import time
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import TrainerCallback, TrainerState
 
@@ -37,6 +39,13 @@ HARMLESS = {
 }
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")
+
+
+@atexit.register
+def leave_process_group():
+    """Ends the group of processes of a launch: a process that ends Python with its threads running may abort there."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class RunFolder:
