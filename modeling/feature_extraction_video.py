@@ -73,7 +73,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
             drawn videos and letterboxed ones, in which a body is small. Black is what is not brighter than 32 of 255, so a body
             in millimetres of 16 bits is black too. A part is never less than a quarter of the height and of the width. The
-            frames are those of a video that is not varied, so all versions of it have one part.
+            frames are those of a video that is not varied, so all versions of it have one part. Not with `segment_seconds`.
         channels: What a picture's three channels are. "color" is red, green and blue of its frame. "time" is the brightness
             (Rec. 601) of three frames, the middles of the thirds of its part of a segment, so that an encoder of pictures sees
             what moves (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020).
@@ -132,6 +132,11 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
         if not isinstance(trim_black, bool):
             raise ValueError(f"trim_black: expected True or False, got {trim_black!r}")
+        if trim_black and segment_seconds is not None:
+            raise ValueError(
+                "trim_black needs the whole video before its first segment, segment_seconds may read it as a stream: "
+                "set trim_black to False, or segment_seconds to None"
+            )
         self.trim_black = trim_black
         self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
@@ -214,17 +219,13 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             with a warning.
 
         Raises:
-            ValueError: `segment_seconds` is None, or `trim_black` is set.
+            ValueError: `segment_seconds` is None.
             VideoFileError, OSError: As in a call.
         """
         if self.segment_seconds is None:
             raise ValueError(
                 "a stream is cut into segments of equal duration: set segment_seconds; it is None, which cuts a video into "
                 f"{self.num_segments} segments, however long it is"
-            )
-        if self.trim_black:
-            raise ValueError(
-                "trim_black needs the whole video before its first segment, which a stream has not: set it to False"
             )
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
@@ -327,6 +328,10 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         times, _ = self._times(video.info.seconds, None)
         size = tuple(min(length, PROBE) for length in video.picture_size())
         bright = video.frames_at(times, size).max(axis=0).max(axis=-1) > BLACK
+        if not bright.any():
+            warnings.warn(
+                f"{video.path}: black in all frames that are read, so there is nothing to see in it", stacklevel=4
+            )
         spans = []
         for axis, count in zip((1, 0), size, strict=True):
             (places,) = np.nonzero(bright.any(axis=axis))

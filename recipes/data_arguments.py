@@ -95,8 +95,17 @@ def recordings_fingerprint(dataset) -> str:
 
 
 def without_held_out(train, hold_out: bool):
-    """The training split; with `hold_out`, without the recordings of the held-out training subjects."""
+    """The training split; with `hold_out`, without the recordings of the held-out training subjects.
+
+    Raises:
+        ValueError: with `hold_out`, there are none that could be left out, or none that would be left.
+    """
     if not hold_out:
         return train
     kept = [index for index, held in enumerate(train["held_out"]) if not held]
+    if not 0 < len(kept) < len(train):
+        raise ValueError(
+            f"--hold_out true: of {len(train)} training recordings {len(train) - len(kept)} are held out. There must be some, "
+            "and others: in a folder, --validation marks them."
+        )
     return train.select(kept)

@@ -72,6 +72,9 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from action_llm.language_priors import word_statistics
     from action_llm_datasets.atomic_files import write_atomically
 
+    for name in ("encodings", "test_encodings", "batch_size"):
+        if (value := getattr(arguments, name)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     check_model_folder(arguments.tokenizer)

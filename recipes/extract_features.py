@@ -102,11 +102,6 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
-    if extractor.segment_seconds is not None and extractor.trim_black:
-        raise ValueError(
-            "segments of equal duration (--segment_seconds) are read as they come, before it is known what is black: set "
-            "--trim_black false, with a backbone that was trained so."
-        )
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
     if state.is_main_process:

@@ -185,6 +185,7 @@ def model_page(
         metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")].capitalize() if evaluations else "",
         evaluations=rows,
         spread=_spread(evaluations),
+        versions=evaluations[0]["metrics"].get("encodings", 1) if evaluations else 1,
         seed=record.get("seed"),
         pictures={name: PICTURES[name] for name in PICTURES if name in pictures},
         token_metrics=_token_metrics(record),
@@ -215,7 +216,7 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
     notes += ", simulated recordings" * is_simulated(evaluations[0]["model"])
-    notes += ", classes that were not trained" * bool(metrics.get("unseen"))
+    notes += ", classes that were not trained" * bool(metrics.get("unseen")) + _averaged(metrics)
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
     # What these weights score; what other seeds do is said beside it.
@@ -345,13 +346,19 @@ def _row(evaluation: dict) -> dict:
     metrics = evaluation["metrics"]
     return {
         "seed": evaluation["model"].get("seed", "?"),
-        "split": metrics["split"] + " (unseen classes)" * bool(metrics.get("unseen")),
+        "split": metrics["split"] + " (unseen classes)" * bool(metrics.get("unseen")) + _averaged(metrics),
         "recordings": f"{metrics['recordings']:,}",
         "top_1": f"{100 * metrics['top_1']['estimate']:.1f}",
         "interval": f"{100 * metrics['top_1']['low']:.1f}–{100 * metrics['top_1']['high']:.1f}",
         "mean_per_class": f"{100 * metrics['mean_per_class']['estimate']:.1f}",
         "calibration": f"{100 * metrics['calibration_error']:.1f}",
     }
+
+
+def _averaged(metrics: dict) -> str:
+    """What is added to a number that is of the mean of several versions of each recording."""
+    versions = metrics.get("encodings", 1)  # of records of before there was one
+    return f", {versions} versions averaged" if versions > 1 else ""
 
 
 def _spread(evaluations: list[dict]) -> str:
@@ -374,7 +381,7 @@ def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_v
                     dataset_name=dataset + " (simulated)" * simulated,
                     dataset_split=one["metrics"]["split"],
                     metric_type="accuracy" if name == "top_1" else "balanced_accuracy",
-                    metric_name=label + " (%)",
+                    metric_name=label + " (%)" + _averaged(one["metrics"]),
                     metric_value=round(100 * one["metrics"][name]["estimate"], 2),
                 )
             )

@@ -96,7 +96,9 @@ def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[P
         raise PushError(f"none of the evaluations is of the model in {run}: {', '.join(map(str, folders))}.")
     kinds = {json.dumps(_asked(folder)) for folder in folders}
     if len(kinds) > 1:
-        raise PushError(f"the evaluations are not of the same recordings: {' and '.join(sorted(kinds))}.")
+        raise PushError(
+            f"the evaluations are not of the same recordings, or of other versions of them: {' and '.join(sorted(kinds))}."
+        )
     seeds = [_evaluated(folder).get("seed") for folder in folders]
     if len(set(seeds)) < len(seeds):
         raise PushError(
@@ -108,7 +110,8 @@ def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[P
 def _asked(folder: Path) -> dict:
     """What an evaluation was of."""
     metrics = json.loads((folder / "record.json").read_text(encoding="utf-8"))["metrics"]
-    return {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
+    asked = {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
+    return asked | {"encodings": metrics.get("encodings", 1)}  # records of before say nothing of it
 
 
 def _evaluated(folder: Path) -> dict:

@@ -78,6 +78,7 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
+    from data_arguments import without_held_out
     from transformers import AutoConfig
 
     from action_llm.language_models import projected_layer
@@ -102,7 +103,10 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     check_line(line, settings)
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
-        raise ValueError(f"{data.data_dir} has no test recordings: mark some, or set --hold_out true.")
+        raise ValueError(
+            f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
+        )
+    without_held_out(splits["train"], arguments.hold_out)
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
     if llm is None:
         import pretrain_small_lm as small_lm
@@ -131,8 +135,11 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
         features: settings of `extract_features.py`, which says how many versions of a video there are; None of skeletons.
 
     Raises:
-        ValueError: more than there can be.
+        ValueError: none, or more than there can be.
     """
+    for name in ("encodings", "test_encodings"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
     versions = None if features is None else features.get("versions", 1)
     encodings = (versions or 24) if arguments.encodings is None else arguments.encodings
     if versions is not None and encodings > versions:

@@ -127,7 +127,8 @@ def test_what_is_trimmed(tmp_path):
     """All of a black video is left; a quarter at least; proportions are those of the part."""
     settings = {**PLAIN, "height": 64, "width": 64, "num_segments": 2, "frames_per_segment": 1, "trim_black": True}
     black = np.zeros((4, 60, 80, 3), np.uint8)
-    assert not VideoFeatureExtractor(**settings)(black)["pixel_values"].any()
+    with pytest.warns(UserWarning, match="recording 0: black in all frames that are read"):
+        assert not VideoFeatureExtractor(**settings)(black)["pixel_values"].any()
     dot = black.copy()
     dot[:, 30:32, 40:42] = 255
     lit = (VideoFeatureExtractor(**settings)(dot)["pixel_values"][0, 0, 0, 0] > 0.5).nonzero()
@@ -138,8 +139,8 @@ def test_what_is_trimmed(tmp_path):
     padded = VideoFeatureExtractor(**settings, fit="pad")(tall)["pixel_values"][0, 0, 0, 0] > 0.5
     rows, columns = padded.any(1).sum().item(), padded.any(0).sum().item()
     assert rows / columns == pytest.approx(50 / 20, rel=0.1) and rows == pytest.approx(64 / 1.1, abs=2)
-    with pytest.raises(ValueError, match="trim_black needs the whole video"):
-        next(VideoFeatureExtractor(**settings, segment_seconds=0.1).stream(tall))
+    with pytest.raises(ValueError, match=r"trim_black needs the whole video .*: set trim_black to False"):
+        VideoFeatureExtractor(**settings, segment_seconds=0.1)
     VideoFeatureExtractor(**settings).save_pretrained(tmp_path)
     assert VideoFeatureExtractor.from_pretrained(tmp_path).trim_black is True
 

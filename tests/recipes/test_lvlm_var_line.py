@@ -356,7 +356,7 @@ def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, lin
 def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, tokenizer, llm, tmp_path):
     with pytest.raises(ValueError, match="versions must be at least 1, got 0"):
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=0)
-    with pytest.raises(ValueError, match=r"read as they come, .*: set --trim_black false"):
+    with pytest.raises(ValueError, match=r"trim_black needs the whole video .*: set trim_black to False"):
         extract(videos, backbone, tmp_path / "dense", tmp_path / "cache", {"segment_seconds": 0.5, "trim_black": True})
     assert not (tmp_path / "dense" / "identity.json").exists()
     with pytest.raises(ValueError, match="is a llama, which sees no pictures"):

@@ -162,6 +162,19 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
         in files[".eval_results/simulated-xsub.yaml"].decode()
     )
 
+    for one, path in ((record, copy / "evaluation"), (other, folder)):
+        averaged = one | {"metrics": one["metrics"] | {"encodings": 24}}
+        (path / "record.json").write_text(json.dumps(averaged))
+    files, _ = push.repository_files(copy, "me/x", evaluations=both)
+    assert (
+        files["README.md"].decode().count(", 24 versions averaged |") == 2
+        and "versions=24" in files["README.md"].decode()
+    )
+    assert "24 versions averaged" in files[".eval_results/simulated-xsub.yaml"].decode()
+    (copy / "evaluation" / "record.json").write_text(json.dumps(record))
+    with pytest.raises(push.PushError, match="not of the same recordings, or of other versions"):
+        push.repository_files(copy, "me/x", evaluations=both)
+    (folder / "record.json").write_text(json.dumps(other))
     with pytest.raises(push.PushError, match="none of the evaluations is of the model"):
         push.repository_files(copy, "me/x", evaluations=[str(folder)])
     for change, message in (

@@ -161,8 +161,13 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
         run_line.main(arguments, data)
     rows = (own / "metadata.csv").read_text().replace(",test", ",train")
     (own / "metadata.csv").write_text(rows)
-    with pytest.raises(ValueError, match="has no test recordings: mark some, or set --hold_out true"):
+    with pytest.raises(ValueError, match="has no test recordings: mark some, or evaluate on held-out ones"):
         run_line.main(run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm), data)
+    rows = [line.replace(",validation", ",train") for line in rows.splitlines()]
+    (own / "metadata.csv").write_text("\n".join(rows) + "\n")
+    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, hold_out=True)
+    with pytest.raises(ValueError, match=r"--hold_out true: of \d+ training recordings 0 are held out"):
+        run_line.main(arguments, data)
     assert not (tmp_path / "run").exists()
 
 
@@ -185,6 +190,9 @@ def test_how_many_sentences_there_are(given, features, expected):
     from run_line import LineArguments, count_sentences
 
     assert count_sentences(LineArguments(output_dir="", **given), features) == expected
+    for name in ("encodings", "test_encodings"):
+        with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
+            count_sentences(LineArguments(output_dir="", **given | {name: 0}), features)
 
 
 def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
