@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, without_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    from data_arguments import without_held_out
     from transformers import AutoConfig
 
     from action_llm.language_models import projected_layer
@@ -106,7 +105,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         raise ValueError(
             f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
         )
-    without_held_out(splits["train"], arguments.hold_out)
+    without_held_out(splits["train"], arguments.hold_out)  # raises where there are none
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
     if llm is None:
         import pretrain_small_lm as small_lm
@@ -140,12 +139,15 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
     for name in ("encodings", "test_encodings"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
-    versions = None if features is None else features.get("versions", 1)
-    encodings = (versions or 24) if arguments.encodings is None else arguments.encodings
-    if versions is not None and encodings > versions:
+    # Of skeletons as many can be made as one likes.
+    versions, test_versions = 24, None
+    if features is not None:
+        versions, test_versions = features.get("versions", 1), features.get("test_versions", 1)
+    encodings = versions if arguments.encodings is None else arguments.encodings
+    if features is not None and encodings > versions:
         raise ValueError(f"--encodings {encodings}: features are of {versions} versions of a training video.")
-    # Held-out recordings are training recordings. Of the test as many sentences can be made as one likes, but of features.
-    most = encodings if arguments.hold_out else None if features is None else features.get("test_versions", 1)
+    # Held-out recordings are training recordings.
+    most = encodings if arguments.hold_out else test_versions
     test_encodings = (most or encodings) if arguments.test_encodings is None else arguments.test_encodings
     if most is not None and test_encodings > most:
         kind = "held-out" if arguments.hold_out else "test"
@@ -304,7 +306,7 @@ def run_line(
             tokenizer=tokenizer,
             output_dir=sentences,
             encodings=encodings,
-            test_encodings=1 if hold_out else test_encodings,
+            test_encodings=1 if hold_out else test_encodings,  # held-out recordings have `encodings`
             seed=seed,
         ),
         data,
