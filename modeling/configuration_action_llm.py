@@ -4,9 +4,10 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.configuration_utils import PreTrainedConfig
 
 from .action_sentence import WordIds
+from .compatibility import CompositeConfig, SubConfigSpec
 from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig
@@ -16,7 +17,7 @@ ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig, "vtem": V
 
 
 @strict
-class ActionLLMConfig(PreTrainedConfig):
+class ActionLLMConfig(CompositeConfig):
     r"""
     Configuration of [`ActionLLMForClassification`] and [`ActionLLMForConditionalGeneration`].
 

@@ -4,14 +4,15 @@ from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.configuration_utils import PreTrainedConfig
 
+from .compatibility import CompositeConfig, SubConfigSpec
 from .configuration_action_vqvae import reject_unknown_fields
 from .configuration_resnet3d import backbone_config_of
 
 
 @strict
-class VSTConfig(PreTrainedConfig):
+class VSTConfig(CompositeConfig):
     r"""
     Configuration of [`VSTModel`]. The defaults are those of LVLM-VAR (section 4.1) and, where it is silent, of this project,
     for Swin Transformer V2 and LLaVA-13B.

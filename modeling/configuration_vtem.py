@@ -4,8 +4,9 @@ from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.configuration_utils import PreTrainedConfig
 
+from .compatibility import CompositeConfig, SubConfigSpec
 from .configuration_action_vqvae import reject_unknown_fields
 from .configuration_resnet3d import backbone_config_of
 from .temporal_pooling import LEAST_WEIGHT
@@ -23,7 +24,7 @@ LLAVA_VISION_TOWER = {
 
 
 @strict
-class VTEMConfig(PreTrainedConfig):
+class VTEMConfig(CompositeConfig):
     r"""
     Configuration of [`VTEMModel`]. The defaults are those of VT-LVLM-AR (section IV.A) and, where it is silent, of this
     project, for LLaVA-1.5's own vision tower: nothing else is what its frozen projector reads.

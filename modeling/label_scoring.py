@@ -16,7 +16,7 @@ A trie that is [`~LabelTrie.restricted`] asks for another probability: that with
 choose, at each token, only among those that continue some name. Where one token is left, nothing is asked of the model.
 
 All of it is agnostic of the model. `base` is called as text backbones are, with `input_ids`, `attention_mask`,
-`position_ids`, `past_key_values` and `use_cache`, and returns `last_hidden_state` (and `past_key_values`). `head` maps
+`position_ids`, `use_cache` and the cache of keys and values, and returns `last_hidden_state` (and that cache). `head` maps
 hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
 """
 
@@ -30,6 +30,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask, sdpa_mask
+
+from .compatibility import CACHE
 
 # Families whose backbones take a prepared additive mask (one per kind of layer where they have `layer_types`) and place
 # every token by `position_ids` alone. Each is tested against scoring every label alone; others use the reference.
@@ -350,8 +352,8 @@ def most_likely_label(
         input_ids=input_ids,
         attention_mask=attention_mask,
         position_ids=key_positions,
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
         **(base_kwargs or {}),
     ).last_hidden_state[:, -1:]
     # The search runs on the host. An edge without a score counts 0, the upper bound of a log-probability.
@@ -405,8 +407,8 @@ def most_likely_label(
                 base, text_config, torch.cat([sees_prompt, sees_slot], dim=2), positions, key_positions
             ),
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         ).last_hidden_state
     log_probs = label_bounds.gather(1, leaders)[:, 0]
     return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
@@ -461,7 +463,7 @@ def _score_after_prompt(
     """
     length, device = prompt.shape[1], prompt.device
     output = base(input_ids=prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **base_kwargs)
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, CACHE, None)
     first_tokens = torch.tensor([label[0] for label in labels.labels])
     rows = torch.zeros_like(first_tokens)
     first = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
@@ -482,7 +484,7 @@ def _score_after_prompt(
         mask = torch.cat([torch.ones_like(prompts), is_token], dim=1)
         if _holds_prompt(cache, length):
             hidden = base(
-                input_ids=suffix, attention_mask=mask, past_key_values=_repeat(cache, count), use_cache=True
+                input_ids=suffix, attention_mask=mask, use_cache=True, **{CACHE: _repeat(cache, count)}
             ).last_hidden_state
         else:
             # Padding on the right comes after all that counts, for recurrent layers too.

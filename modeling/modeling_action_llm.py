@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -31,6 +30,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 from transformers.utils.hub import cached_file
 
 from .action_sentence import WordIds
+from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
+from .compatibility import CACHE
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
 from .language_models import (
@@ -53,10 +54,6 @@ from .token_lexicon import read_lexicon
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
 # What tells one language model from another of the same family.
 LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-
-# Where the adapter of the language model lies in a repository. Not in its root: there, `AutoModel` would take the
-# repository for a bare adapter and look for a base model.
-ADAPTER_FOLDER = "adapter"
 
 LEXICON = "lexicon.json"
 
@@ -212,7 +209,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # What is known of each token (`token_lexicon.TokenEntry`), where the repository says it.
     lexicon: list | None = None
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE]
     # The distances of the hyperbolic codebook need float32 whatever the language model runs in.
     _keep_in_fp32_modules_strict = ["action_model"]
     _supports_flash_attn = True
@@ -367,7 +364,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         if adapter is not None:
             # From the Hub, files come one by one.
             cached_file(pretrained_model_name_or_path, "adapter_model.safetensors", subfolder=folder, **hub)
-            model.load_adapter(os.fspath(Path(adapter).parent))
+            load_adapter(model, Path(adapter).parent)
         return loaded
 
     @classmethod
@@ -436,20 +433,8 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         if self.lexicon is not None and kwargs.get("is_main_process", True):
             entries = [entry.to_dict() for entry in self.lexicon]
             Path(save_directory, LEXICON).write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
-        if getattr(self, "_hf_peft_config_loaded", False) and kwargs.get("is_main_process", True):
-            self._save_adapter(Path(save_directory) / ADAPTER_FOLDER, state_dict)
-
-    def _save_adapter(self, folder: Path, state_dict: dict):
-        """The active adapter in PEFT's format."""
-        folder.mkdir(parents=True, exist_ok=True)
-        name = self.active_adapters()[0]
-        peft_config = copy.copy(self.peft_config[name])
-        peft_config.base_model_name_or_path = self.config.llm_name_or_path
-        peft_config.inference_mode = True
-        peft_config.save_pretrained(folder)
-        weights = self.get_adapter_state_dict(name, state_dict=state_dict)
-        weights = {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()}
-        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        if has_adapter(self) and kwargs.get("is_main_process", True):
+            save_adapter(self, Path(save_directory, ADAPTER_FOLDER), state_dict, self.config.llm_name_or_path)
 
     @contextmanager
     def _plain(self):
@@ -560,7 +545,6 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | dict | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
@@ -574,6 +558,9 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
                 Continuous latents, one for each placeholder `<act>`, in order (LLM-AR, Table 5).
             action_embeds_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
                 1 where `action_embeds` holds a latent.
+            **kwargs:
+                All other arguments of the language model's backbone: its cache of keys and values (`cache`, or
+                `past_key_values` before transformers 5.24), `use_cache`, `output_hidden_states`…
         """
         if inputs_embeds is None:
             inputs_embeds = self.action_embedding(input_ids)
@@ -595,7 +582,6 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
 
@@ -711,7 +697,6 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
@@ -732,7 +717,6 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             action_embeds=action_embeds,
             action_embeds_mask=action_embeds_mask,
@@ -746,7 +730,7 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

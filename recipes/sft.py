@@ -570,8 +570,6 @@ def save_trained(trainer, folder: Path):
             state_dict = {
                 key: value.to(classifier.dtype) if ".lora_" in key else value for key, value in state_dict.items()
             }
-        classifier.peft_config = model.peft_config
-        classifier._hf_peft_config_loaded = True
     else:
         classifier = model.as_classifier()
     classifier.save_pretrained(folder, state_dict=state_dict)

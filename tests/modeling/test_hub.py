@@ -63,7 +63,6 @@ with torch.no_grad():
             torch.manual_seed(0)
             targets = r".*language_model.*(q_proj|v_proj)"
             adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules=targets))
-            model.peft_config, model._hf_peft_config_loaded = adapted.peft_config, True
         model.push_to_hub("tester/" + name)
         processor.push_to_hub("tester/" + name)
         said[name] = [float(x).hex() for x in model(**processor(recording)).logits[0]]

@@ -118,7 +118,6 @@ def test_save_and_load_with_adapter(family, reference, processor, tmp_path):
     with torch.no_grad():
         expected_adapted = adapted(**inputs).logits
     assert not torch.equal(expected_adapted, expected)
-    adapted.peft_config, adapted._hf_peft_config_loaded = peft_model.peft_config, True
     adapted.save_pretrained(tmp_path / "adapted")
     again = ActionLLMForClassification.from_pretrained(tmp_path / "adapted")
     with torch.no_grad():
@@ -172,7 +171,6 @@ def test_trained_action_words_travel_with_the_adapter(processor, tmp_path):
     classifier = peft_model.get_base_model().as_classifier()
     inputs = processor(action_ids=[[1, 2, 3]])
     expected = classifier(**inputs).logits
-    classifier.peft_config, classifier._hf_peft_config_loaded = peft_model.peft_config, True
     classifier.save_pretrained(tmp_path)
     loaded = ActionLLMForClassification.from_pretrained(tmp_path)
     assert torch.equal(loaded(**inputs).logits, expected)
@@ -295,8 +293,7 @@ def test_loads_as_remote_code_in_a_process_without_the_project(adapter, processo
     folder = tmp_path / "repository"
     model = compose("llama-gqa-tied")
     if adapter:
-        peft_model = get_peft_model(model, LoraConfig(**LORA))
-        model.peft_config, model._hf_peft_config_loaded = peft_model.peft_config, True
+        get_peft_model(model, LoraConfig(**LORA))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     recording = recordings(1)[0]

@@ -7,6 +7,7 @@ import torch
 from peft import PrefixTuningConfig, get_peft_model
 from tiny_models import llm_configs, tiny_llm
 
+from action_llm.compatibility import CACHE
 from action_llm.prefix_tuning import LayerPrefix, attention_layers, default_layers
 
 FAMILIES = ["llama", "llama-gqa-tied", "qwen3", "gemma2"]
@@ -85,7 +86,7 @@ def test_left_padding_caches_and_packing_change_nothing(family, kind):
     found = llm(input_ids=padded, attention_mask=mask, position_ids=positions).logits[:, 4:]
     torch.testing.assert_close(found, alone, atol=2e-5, rtol=1e-4)
     first = llm(input_ids=ids[:, :4], use_cache=True)
-    then = llm(input_ids=ids[:, 4:], past_key_values=first.past_key_values).logits
+    then = llm(input_ids=ids[:, 4:], **{CACHE: first[CACHE]}).logits
     torch.testing.assert_close(torch.cat([first.logits, then], dim=1), alone, atol=2e-5, rtol=1e-4)
     packed = llm(
         input_ids=torch.cat([ids, other], dim=1),

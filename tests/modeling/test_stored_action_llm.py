@@ -66,8 +66,7 @@ def write():
         class_names=CLASS_NAMES,
     )
     adapter = LoraConfig(r=2, target_modules=r".*language_model\..*\.(q_proj|v_proj)", init_lora_weights=False)
-    peft_model = get_peft_model(model, adapter)
-    model.peft_config, model._hf_peft_config_loaded = peft_model.peft_config, True
+    get_peft_model(model, adapter)
     shutil.rmtree(STORED, ignore_errors=True)
     model.save_pretrained(STORED)
     processor.save_pretrained(STORED)

@@ -41,8 +41,7 @@ def compose(llm, **settings):
 def with_lora(model):
     torch.manual_seed(0)
     targets = r".*language_model\..*\.(q_proj|v_proj|c_attn)"
-    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=targets))
-    model.peft_config, model._hf_peft_config_loaded = adapted.peft_config, True
+    get_peft_model(model, LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=targets))
     return model
 
 

@@ -1,0 +1,46 @@
+"""The few names that transformers changed between the releases this code runs with.
+
+before 5.20   a composite configuration says `sub_configs` and converts them itself; since then, `sub_configs_defaults`
+before 5.24   models take and return their keys and values as `past_key_values`; since then, as `cache`
+"""
+
+from dataclasses import fields
+
+from transformers import AutoConfig, configuration_utils
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+# What the keys and values that a model has computed are called, in its arguments and in its outputs.
+CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+
+if hasattr(configuration_utils, "SubConfigSpec"):
+    SubConfigSpec = configuration_utils.SubConfigSpec
+    CompositeConfig = PreTrainedConfig
+else:
+
+    class SubConfigSpec:
+        """A configuration within a configuration, and the `model_type` of one that does not name its own."""
+
+        def __init__(self, config_class: type, model_type: str):
+            self.config_class, self.model_type = config_class, model_type
+
+        def build(self, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+            if isinstance(value, PreTrainedConfig):
+                return value
+            value = dict(value or {})
+            return AutoConfig.for_model(value.pop("model_type", self.model_type), **value)
+
+    class CompositeConfig(PreTrainedConfig):
+        """A configuration that makes configurations of the dictionaries that `sub_configs_defaults` names."""
+
+        def __init_subclass__(cls, *args, **kwargs):
+            super().__init_subclass__(*args, **kwargs)
+            cls.sub_configs = {name: spec.config_class for name, spec in cls.sub_configs_defaults.items()}
+
+        def __post_init__(self, **kwargs):
+            for name, spec in self.sub_configs_defaults.items():
+                setattr(self, name, spec.build(getattr(self, name)))
+            super().__post_init__(**kwargs)
+
+
+__all__ = ["CACHE", "CompositeConfig", "SubConfigSpec"]
