@@ -1,47 +1,129 @@
 """ActionLLM: recordings of people become sentences of action tokens, and a language model says what they do.
 
-Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoFeatureExtractor`, `AutoProcessor` and
-`pipeline`.
+Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoModelForVideoClassification`,
+`AutoFeatureExtractor`, `AutoProcessor` and `pipeline`. Only the configurations are imported with it; everything else is when it
+is used.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForVideoClassification,
-    AutoProcessor,
-)
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig
 
 from .configuration_action_llm import ActionLLMConfig
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .configuration_resnet3d import ResNet3DConfig
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig
-from .feature_extraction_skeleton import SkeletonFeatureExtractor
-from .feature_extraction_video import VideoFeatureExtractor
-from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
-from .modeling_action_vqvae import ActionVQVAEModel
-from .modeling_resnet3d import ResNet3DModel
-from .modeling_vst import VSTModel
-from .modeling_vtem import VTEMModel
-from .pipeline_action_recognition import ActionRecognitionPipeline
-from .processing_action_llm import ActionLLMProcessor
+from .versions import __version__
 
-AutoConfig.register(ActionVQVAEConfig.model_type, ActionVQVAEConfig)
-AutoConfig.register(ResNet3DConfig.model_type, ResNet3DConfig)
-AutoConfig.register(VSTConfig.model_type, VSTConfig)
-AutoConfig.register(VTEMConfig.model_type, VTEMConfig)
-AutoConfig.register(ActionLLMConfig.model_type, ActionLLMConfig)
-AutoModel.register(ActionVQVAEConfig, ActionVQVAEModel)
-AutoModel.register(ResNet3DConfig, ResNet3DModel)
-AutoModel.register(VSTConfig, VSTModel)
-AutoModel.register(VTEMConfig, VTEMModel)
-AutoModel.register(ActionLLMConfig, ActionLLMForClassification)
-AutoModelForVideoClassification.register(ActionLLMConfig, ActionLLMForClassification)
-AutoFeatureExtractor.register(ActionVQVAEConfig, SkeletonFeatureExtractor)
-AutoFeatureExtractor.register(VSTConfig, VideoFeatureExtractor)
-AutoFeatureExtractor.register(VTEMConfig, VideoFeatureExtractor)
-AutoProcessor.register(ActionLLMConfig, ActionLLMProcessor)
+if TYPE_CHECKING:
+    from .feature_extraction_skeleton import SkeletonFeatureExtractor
+    from .feature_extraction_video import VideoFeatureExtractor
+    from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
+    from .modeling_action_vqvae import ActionVQVAEModel
+    from .modeling_resnet3d import ResNet3DModel
+    from .modeling_vst import VSTModel
+    from .modeling_vtem import VTEMModel
+    from .pipeline_action_recognition import ActionRecognitionPipeline
+    from .processing_action_llm import ActionLLMProcessor
+
+# Public class → its module, imported when the class is used.
+_MODULES = {
+    "ActionLLMForClassification": "modeling_action_llm",
+    "ActionLLMForConditionalGeneration": "modeling_action_llm",
+    "ActionLLMModel": "modeling_action_llm",
+    "ActionLLMProcessor": "processing_action_llm",
+    "ActionRecognitionPipeline": "pipeline_action_recognition",
+    "ActionVQVAEModel": "modeling_action_vqvae",
+    "ResNet3DModel": "modeling_resnet3d",
+    "SkeletonFeatureExtractor": "feature_extraction_skeleton",
+    "VSTModel": "modeling_vst",
+    "VTEMModel": "modeling_vtem",
+    "VideoFeatureExtractor": "feature_extraction_video",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+class _Deferred(type):
+    """Stands for a class of this package in the auto classes' tables, and imports it when it is used."""
+
+    def __getattr__(cls, name: str):
+        return getattr(getattr(sys.modules[__name__], cls.__name__), name)
+
+    def __call__(cls, *args, **kwargs):
+        return getattr(sys.modules[__name__], cls.__name__)(*args, **kwargs)
+
+
+def _deferred(name: str, config_class: type) -> type:
+    return _Deferred(name, (), {"config_class": config_class})
+
+
+def _register_models(auto):
+    for config in (ActionVQVAEConfig, ResNet3DConfig, VSTConfig, VTEMConfig):
+        auto.AutoModel.register(config, _deferred(config.__name__.replace("Config", "Model"), config))
+    for auto_class in (auto.AutoModel, auto.AutoModelForVideoClassification):
+        auto_class.register(ActionLLMConfig, _deferred("ActionLLMForClassification", ActionLLMConfig))
+
+
+def _register_feature_extractors(auto):
+    auto.AutoFeatureExtractor.register(ActionVQVAEConfig, _deferred("SkeletonFeatureExtractor", ActionVQVAEConfig))
+    for config in (VSTConfig, VTEMConfig):
+        auto.AutoFeatureExtractor.register(config, _deferred("VideoFeatureExtractor", config))
+
+
+def _register_processor(auto):
+    auto.AutoProcessor.register(ActionLLMConfig, _deferred("ActionLLMProcessor", ActionLLMConfig))
+
+
+def _register_pipeline(pipelines):
+    # The module registers its task itself, since repositories carry a copy of it.
+    importlib.import_module(".pipeline_action_recognition", __name__)
+
+
+class _AfterImport(MetaPathFinder):
+    """Registers our classes with modules of transformers, which take seconds to import, once somebody imports them."""
+
+    ACTIONS = {
+        "transformers.models.auto.modeling_auto": _register_models,
+        "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
+        "transformers.models.auto.processing_auto": _register_processor,
+        "transformers.pipelines": _register_pipeline,
+    }
+
+    def find_spec(self, fullname, path=None, target=None):
+        action = self.ACTIONS.get(fullname)
+        if action is None or (spec := PathFinder.find_spec(fullname, path, target)) is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            action(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+for _config in (ActionVQVAEConfig, ResNet3DConfig, VSTConfig, VTEMConfig, ActionLLMConfig):
+    AutoConfig.register(_config.model_type, _config)
+sys.meta_path.insert(0, _AfterImport())
+for _name, _register in _AfterImport.ACTIONS.items():
+    if _name in sys.modules:
+        _register(sys.modules[_name])
 
 __all__ = [
     "ActionLLMConfig",
@@ -60,4 +142,5 @@ __all__ = [
     "VTEMConfig",
     "VTEMModel",
     "VideoFeatureExtractor",
+    "__version__",
 ]

@@ -7,8 +7,20 @@ before 5.24   models take and return their keys and values as `past_key_values`;
 from dataclasses import fields
 
 from transformers import AutoConfig, configuration_utils
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import logging
+
+from .versions import untested_versions
+
+logger = logging.get_logger(__name__)
+
+for _sentence in untested_versions():
+    logger.warning_once(_sentence)
+
+try:
+    from transformers.configuration_utils import PreTrainedConfig
+except ImportError as error:
+    raise ImportError(" ".join(untested_versions()) or str(error)) from error
 
 # What the keys and values that a model has computed are called, in its arguments and in its outputs.
 CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
@@ -43,4 +55,4 @@ else:
             super().__post_init__(**kwargs)
 
 
-__all__ = ["CACHE", "CompositeConfig", "SubConfigSpec"]
+__all__ = ["CACHE", "CompositeConfig", "PreTrainedConfig", "SubConfigSpec"]

@@ -4,10 +4,9 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
 from .action_sentence import WordIds
-from .compatibility import CompositeConfig, SubConfigSpec
+from .compatibility import CompositeConfig, PreTrainedConfig, SubConfigSpec
 from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig

@@ -5,7 +5,8 @@ from dataclasses import field, fields
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
+
+from .compatibility import PreTrainedConfig
 
 # What transformers itself passes to a configuration, or writes into config.json beside the fields, in saving, training
 # and registering; everything else that is no field is a mistake of the caller.

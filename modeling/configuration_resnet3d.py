@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
 
+from .compatibility import PreTrainedConfig
 from .configuration_action_vqvae import reject_unknown_fields
 
 

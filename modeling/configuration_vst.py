@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
-from .compatibility import CompositeConfig, SubConfigSpec
+from .compatibility import CompositeConfig, PreTrainedConfig, SubConfigSpec
 from .configuration_action_vqvae import reject_unknown_fields
 from .configuration_resnet3d import backbone_config_of
 

@@ -256,7 +256,7 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     """
     from importlib.metadata import version
 
-    from model_page import requirements
+    from model_page import locked_requirements
 
     import action_llm
     from action_llm_datasets.building import SIMULATION_RECORD
@@ -270,7 +270,7 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
         "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
         "demo.py": Path(__file__).read_bytes(),
         PLAYER.name: PLAYER.read_bytes(),
-        "requirements.txt": ("\n".join(requirements("pillow")) + "\n").encode(),
+        "requirements.txt": locked_requirements().encode(),
         "README.md": SPACE.format(
             model=model, gradio=version("gradio"), simulated=" The examples are simulated." if examples else ""
         ).encode(),

@@ -1,6 +1,7 @@
 """The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
 
 import json
+import re
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from huggingface_hub import (
 
 from action_llm.recording_files import RECORDING_SUFFIXES
 from action_llm.skeleton_layouts import get_layout
+from action_llm.versions import __version__
 from action_llm_datasets.prepare import METRICS
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "model_page.md"
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = ROOT / "model_cards" / "model_page.md"
+LOCK = ROOT / "constraints.txt"
 
 # Line and paper, by the `model_type` of the action model.
 LINES = {
@@ -49,6 +53,8 @@ _USE_CLASSIFIER = """```bash
 pip install {needs}
 ```
 
+These ranges were tested. `requirements.txt` in this repository has the exact versions: `pip install -r requirements.txt`.
+
 ```python
 from transformers import pipeline
 
@@ -70,6 +76,8 @@ print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabi
 _USE_ACTION_MODEL = """```bash
 pip install {needs}
 ```
+
+These ranges were tested. `requirements.txt` in this repository has the exact versions: `pip install -r requirements.txt`.
 
 ```python
 from transformers import AutoFeatureExtractor, AutoModel
@@ -199,6 +207,7 @@ def model_page(
             for part in stages
         ],
         settings=_listed(record),
+        version=record.get("version"),
         libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
         paper=f"{line}: {paper}",
     )
@@ -256,21 +265,34 @@ def _reads(model: Path, reads_videos: bool) -> str:
     return f"Skeletons of {joints}{rate}: {kinds}, or arrays (frames, people, joints, coordinates)."
 
 
-def requirements(*more: str) -> list[str]:
-    """What a repository's code needs, within the bounds that were tested, and `more` of what this project needs."""
-    names = (
-        "av",
-        "huggingface_hub",
-        "numpy",
-        "peft",
-        "pyarrow",
-        "safetensors",
-        "scipy",
-        "torch",
-        "transformers",
-        *more,
-    )
-    return sorted(one for one in requires("action-llm") if ";" not in one and one.startswith(names))
+# What the code of a repository imports, by itself or through transformers.
+NEEDED = (
+    "accelerate",
+    "av",
+    "huggingface_hub",
+    "numpy",
+    "peft",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "torch",
+    "transformers",
+)
+
+
+def requirements() -> list[str]:
+    """What a repository's code needs, in the ranges that were tested."""
+    found = {re.match(r"[\w-]+", line).group(): line for line in requires("action-llm") if ";" not in line}
+    return [found[name] for name in NEEDED]
+
+
+def locked_requirements() -> str:
+    """The same in the exact versions that the tests ran with: a `requirements.txt`."""
+    lines = LOCK.read_text(encoding="utf-8").splitlines()
+    pins = {line.split("==")[0].lower(): line for line in lines if "==" in line and not line.startswith("#")}
+    lines = [f"# The versions that ActionLLM {__version__} was tested with.", *(pins[name] for name in NEEDED)]
+    return "\n".join(lines) + "\n"
 
 
 def _what(action: dict) -> str:
@@ -333,6 +355,7 @@ _CHANCE = {
     "splits",
     "held_out_perplexity",
     "samples",
+    "version",
 }
 
 

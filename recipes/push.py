@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from huggingface_hub.utils import validate_repo_id
-from model_page import PICTURES, evaluation_yaml, model_page, read_run, same_line
+from model_page import PICTURES, evaluation_yaml, locked_requirements, model_page, read_run, same_line
 
 # What a model is made of, beside its code. Everything else stays here.
 MODEL_FILES = (
@@ -49,7 +49,13 @@ MODEL_FILES = (
     "record.json",
 )
 # What is written anew for every push.
-WRITTEN = ("README.md", "lexicon.json", *(f"pictures/{name}" for name in PICTURES), ".eval_results/*")
+WRITTEN = (
+    "README.md",
+    "requirements.txt",
+    "lexicon.json",
+    *(f"pictures/{name}" for name in PICTURES),
+    ".eval_results/*",
+)
 # Words of a tokenizer may look like paths.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
@@ -172,6 +178,7 @@ def repository_files(
         if (folder / "lexicon.json").is_file():
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break
+    files["requirements.txt"] = locked_requirements().encode()
     files["README.md"] = model_page(model, repository, records, list(pictures), code_repo).encode()
     if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]

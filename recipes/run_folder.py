@@ -16,6 +16,7 @@ import torch
 import yaml
 from transformers import TrainerCallback, TrainerState
 
+from action_llm.versions import __version__
 from action_llm_datasets.atomic_files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,9 @@ class RunFolder:
         trainer.train(resume_from_checkpoint=checkpoint)
 
     def write_record(self, **fields):
-        """Adds fields to record.json, here and beside the model: libraries, kind of machine and time are filled in."""
+        """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in."""
         fields.setdefault("seconds", round(time.monotonic() - self._started, 1))
+        fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
         record = without_nan(self.read_record() | fields)

@@ -1,0 +1,32 @@
+"""This release, and the releases of other libraries that its tests passed with."""
+
+import importlib.metadata
+
+from packaging.specifiers import SpecifierSet
+
+__version__ = "0.2.0"
+
+# The ranges of setup.cfg, for those libraries whose changes have broken this code before.
+TESTED = {
+    "transformers": ">=5.16.1,<5.25",
+    "torch": ">=2.13,<2.15",
+    "peft": ">=0.21,<0.22",
+}
+
+
+def untested_versions() -> list[str]:
+    """A sentence for each installed library that is outside the range that was tested."""
+    sentences = []
+    for name, tested in TESTED.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not SpecifierSet(tested).contains(version, prereleases=True):
+            sentences.append(
+                f"{name} {version} is installed, and ActionLLM {__version__} was tested with {name}{tested}."
+            )
+    return sentences
+
+
+__all__ = ["TESTED", "__version__", "untested_versions"]
