@@ -233,11 +233,11 @@ def supports_label_trie(text_config: PreTrainedConfig, attn_implementation: str 
         return False
     layer_types = getattr(text_config, "layer_types", None) or ()
     rope = getattr(text_config, "rope_parameters", None) or {}
-    # One set of parameters, or one for each kind of layer.
-    ropes = rope.values() if any(isinstance(value, dict) for value in rope.values()) else (rope,)
+    # One set of parameters, or one for each kind of layer; some releases write `rope_type` beside the latter, too.
+    ropes = [parameters for parameters in rope.values() if isinstance(parameters, dict)] or [rope]
     return (
         set(layer_types) <= {"full_attention", "sliding_attention"}
-        and all((parameters or {}).get("rope_type", "default") in STATIC_ROPE_TYPES for parameters in ropes)
+        and all(parameters.get("rope_type", "default") in STATIC_ROPE_TYPES for parameters in ropes)
         and getattr(text_config, "is_causal", True)
         and not getattr(text_config, "use_bidirectional_attention", None)
     )

@@ -29,6 +29,9 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+# In some releases it compiles functions at import, which must not meet the softmax that `in_float64` puts in place.
+from transformers.models.gpt_bigcode import modeling_gpt_bigcode  # noqa: F401
+
 from action_llm import label_scoring
 from action_llm.label_scoring import (
     TRIE_MODEL_TYPES,
