@@ -14,11 +14,11 @@ what a language model finds likely, not what was measured.
 import json
 import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,4 @@ def _name(arguments: DescriptionArguments) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((DescriptionArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, DescriptionArguments, DataArguments)

@@ -2,10 +2,10 @@
 Recordings → action sentences: every recording is encoded once, before the language model is trained.
 
 ```bash
-accelerate launch recipes/encode_actions.py \
-    --tokenizer runs/utd_mhad/tokenizer/model \
-    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \
-    --encodings 8 \
+accelerate launch recipes/encode_actions.py \\
+    --tokenizer runs/utd_mhad/tokenizer/model \\
+    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \\
+    --encodings 8 \\
     --output_dir runs/utd_mhad/sentences
 ```
 
@@ -17,11 +17,11 @@ tokens per recording, codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -422,7 +422,4 @@ def _read_sentences(path: Path):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EncodingArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, EncodingArguments, DataArguments)

@@ -15,11 +15,11 @@ says, too, how near the borders of events are to those of the actions.
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,4 @@ def class_of(window, actions, arguments: WindowArguments) -> str | None:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((WindowArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, WindowArguments, DataArguments)

@@ -2,9 +2,9 @@
 Accuracy of a recogniser: top-1, top-5, mean per class, confusion, calibration, a table of classes, bootstrap intervals.
 
 ```bash
-accelerate launch recipes/evaluate_classifier.py \
-    --model runs/utd_mhad/sft/model \
-    --sentences runs/utd_mhad/sentences \
+accelerate launch recipes/evaluate_classifier.py \\
+    --model runs/utd_mhad/sft/model \\
+    --sentences runs/utd_mhad/sentences \\
     --output_dir runs/utd_mhad/evaluation
 ```
 
@@ -19,11 +19,12 @@ import dataclasses
 import io
 import json
 import logging
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -425,7 +426,4 @@ def _exp(values):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EvaluationArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, EvaluationArguments)

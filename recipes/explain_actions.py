@@ -2,7 +2,7 @@
 Reasons for a recogniser's decisions, and whether they can be believed.
 
 ```bash
-python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \
+python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
 ```
 
@@ -18,11 +18,11 @@ The probability below which it says that it is not sure is `--unsure_below`, or 
 import html
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,4 @@ def _page(sections: list[str], metrics: dict) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((ExplanationArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, ExplanationArguments, DataArguments)

@@ -15,7 +15,7 @@ from huggingface_hub import (
 
 from action_llm.recording_files import RECORDING_SUFFIXES
 from action_llm.skeleton_layouts import get_layout
-from action_llm_datasets.prepare import METRICS
+from action_llm_datasets.names import METRICS
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "model_page.md"
 

@@ -13,21 +13,11 @@ videos of one data set and nothing else. A run that was stopped goes on from its
 
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 
-import torch
-import torch.nn.functional as F
 from data_arguments import DataArguments
 from extract_features import VideoArguments
-from torch import nn
-from torch.utils.data import Dataset
-from train_tokenizer import StartEpoch
-from transformers import ResNetConfig, ResNetModel, TrainingArguments
-from transformers.trainer_utils import SchedulerType
-
-from action_llm.temporal_attention import TemporalSelfAttention
-from action_llm.visual_encoder import VisualEncoder
+from launching import LazyArguments, launch
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +43,7 @@ class BackboneArguments:
 
 
 @dataclass
-class BackboneTrainingArguments(TrainingArguments):
+class BackboneTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
@@ -61,7 +51,7 @@ class BackboneTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    lr_scheduler_type: SchedulerType | str = "cosine"
+    lr_scheduler_type: str = "cosine"
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of all steps"})
     logging_steps: float = 27
     save_strategy: str = "epoch"
@@ -69,7 +59,7 @@ class BackboneTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
 
-class VideoExamples(Dataset):
+class VideoExamples:
     """Training videos, varied anew in every epoch; what an example is depends on seed, epoch and index alone.
 
     Args:
@@ -105,52 +95,14 @@ def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> 
         return extractor(video, augment=seed is not None, seed=seed)
 
 
-class VideoRecogniser(nn.Module):
-    """Visual encoder, temporal self-attention over segments, and a linear layer on their mean.
-
-    Args:
-        config (`ResNetConfig`): of the encoder.
-        num_classes (`int`): classes.
-        label_smoothing (`float`): of the loss.
-        mixup (`float`): α of the share by which the videos of a batch, and their losses, are blended in training, each with
-            another one (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 blends none.
-    """
-
-    accepts_loss_kwargs = False
-
-    def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float, mixup: float = 0.0):
-        super().__init__()
-        width = config.hidden_sizes[-1]
-        self.encoder = VisualEncoder(ResNetModel(config))
-        self.attention = TemporalSelfAttention(
-            width, width, hidden_size=width, num_layers=2, num_heads=4, intermediate_size=2 * width, dropout=0.1
-        )
-        self.head = nn.Linear(width, num_classes)
-        self.label_smoothing, self.mixup = label_smoothing, mixup
-
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
-        """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss`."""
-        blends = self.training and self.mixup > 0 and labels is not None
-        if blends:
-            share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-            order = torch.randperm(len(labels))
-            pixel_values = share * pixel_values + (1 - share) * pixel_values[order]
-        features = self.encoder(pixel_values).mean(dim=2)
-        states = self.attention(features, torch.ones(features.shape[:2], device=features.device))
-        logits = self.head(states.mean(dim=1))
-        if labels is None:
-            return {"logits": logits}
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if blends:
-            other = F.cross_entropy(logits, labels[order], label_smoothing=self.label_smoothing)
-            loss = share * loss + (1 - share) * other
-        return {"loss": loss, "logits": logits}
-
-
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
+    import torch
     import transformers
     from data_arguments import without_held_out
     from run_folder import JsonLinesCallback, RunFolder
+    from tokenizer_trainer import StartEpoch
+    from transformers import ResNetConfig
+    from video_recogniser import VideoRecogniser
 
     from action_llm import VideoFeatureExtractor
 
@@ -213,10 +165,4 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = TrlParser(
-        (BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments), allow_abbrev=False
-    )
-    main(*parser.parse_args_and_config())
+    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments)

@@ -15,7 +15,7 @@ It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its
 import logging
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
+from launching import LazyArguments, launch
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class SmallLMArguments:
 
 
 @dataclass
-class SmallLMConfig(TrainingArguments):
+class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
@@ -279,9 +279,4 @@ def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60)
 
 
 if __name__ == "__main__":
-    import logging
-
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(*TrlParser((SmallLMArguments, SmallLMConfig)).parse_args_and_config())
+    launch(main, SmallLMArguments, SmallLMConfig)

@@ -25,6 +25,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launching import launch
+
 logger = logging.getLogger("quickstart")
 
 # A name to fill in: what the page of the folder for the Hub calls it.
@@ -294,7 +296,4 @@ def draw(folder: Path, recordings: Path):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((QuickstartArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, QuickstartArguments)

@@ -2,7 +2,7 @@
 Blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (the consistency score); VT-LVLM-AR, Table III.
 
 ```bash
-python recipes/rating_sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \
+python recipes/rating_sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/mine/rating
 ```
 
@@ -28,12 +28,12 @@ import csv
 import hashlib
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from data_arguments import DataArguments
+from launching import launch
 from rating_studies import SKELETONS, STUDIES, RatingFileError
 
 logger = logging.getLogger(__name__)
@@ -429,8 +429,4 @@ class Recordings:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = TrlParser((RatingSheetArguments, MomentArguments, DataArguments), allow_abbrev=False)
-    main(*parser.parse_args_and_config())
+    launch(main, RatingSheetArguments, MomentArguments, DataArguments)

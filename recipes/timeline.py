@@ -15,9 +15,10 @@ that cannot be read are skipped, counted and listed.
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,4 @@ def gaps(segments, end: float) -> list[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((TimelineArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, TimelineArguments)
