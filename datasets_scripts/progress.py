@@ -7,8 +7,10 @@ When a stage ends it says so in one line, with its time. All of it is logged, so
 
 import logging
 import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar
 
@@ -18,10 +20,19 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 20
 
 
+# What libraries warn of that is in the code of other libraries.
+OF_OTHERS = (
+    # trl 1.16 and peft 0.21 ask models of transformers 5.23 by the former name.
+    "`is_gradient_checkpointing` is deprecated and will be removed in v6",
+)
+
+
 def set_up_output():
     """Log lines go to standard output, from the first process of a launch alone; libraries draw no bars in a log."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", handlers=[_Handler()])
+    for message in OF_OTHERS:
+        warnings.filterwarnings("ignore", re.escape(message))
     if first and sys.stderr.isatty():
         os.environ.setdefault("TQDM_LEAVE", "")  # bars go when they are full
     else:
@@ -30,10 +41,19 @@ def set_up_output():
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to standard output above the bar, where there is one."""
+    """Writes to standard output above the bar, where there is one. What was said, as by every stage that reads the same
+    recordings, is not said again."""
 
     def __init__(self):
         super().__init__(sys.stdout)
+        self._said = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message and message in self._said:
+            return False
+        self._said.add(message)
+        return super().filter(record)
 
     def emit(self, record: logging.LogRecord):
         if "tqdm" not in sys.modules:
@@ -95,12 +115,15 @@ class Progress:
             left,
         )
 
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error):
-        if self._bar is not None:
-            self._bar.close()
+        self.close()
 
 
 def progress(items: Collection, what: str, unit: str) -> Iterator:

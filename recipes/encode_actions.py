@@ -65,12 +65,12 @@ def main(arguments: EncodingArguments, data: DataArguments):
     )
     from run_folder import RunFolder
     from token_report import write_token_report
-    from tqdm.auto import tqdm
     from transformers import AutoFeatureExtractor, AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.language_priors import word_statistics
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
 
     for name in ("encodings", "test_encodings", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -117,7 +117,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         )
         encodings = arguments.encodings if split == "train" else arguments.test_encodings
         mine = range(state.process_index, count, state.num_processes)
-        for index in tqdm(mine, desc=f"encoding {split}", unit="shard", disable=not state.is_main_process):
+        for index in progress(mine, f"sentences of {split}", "shard"):
             path = shard_path(run.path, split, index, count)
             if path.is_file():
                 continue
@@ -150,7 +150,6 @@ def main(arguments: EncodingArguments, data: DataArguments):
         }
         if arguments.explanations is not None:
             summary[split]["explained"] = sum(_explained(path) for path in paths)
-        logger.info("%s: %s", split, summary[split])
         if sentences == 0:
             raise ValueError(
                 f"every recording of {split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
@@ -173,11 +172,13 @@ def main(arguments: EncodingArguments, data: DataArguments):
         splits=summary,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
+    counts = (f"{one['sentences']:,} of {one['recordings']:,} {split} recordings" for split, one in summary.items())
+    run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")
     if model.config.quantize:
         write_token_report(
             run.path, load_action_sentences(run.path), model.config.num_action_tokens, model.config.num_codebooks
         )
-        logger.info("What the sentences are like: %s", run.path / "tokens.md")
+        logger.info("  what they are like: %s", run.path / "tokens.md")
 
 
 def check_features(data: DataArguments, model, extractor):

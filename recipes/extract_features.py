@@ -83,11 +83,11 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_sentences import shard_path, write_shard
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder
-    from tqdm.auto import tqdm
 
     from action_llm import VideoFeatureExtractor
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import Progress
 
     check_model_folder(arguments.backbone)
     for name in ("versions", "test_versions", "batch_size"):
@@ -135,9 +135,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         shards = [
             rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
         ]
-        with tqdm(
-            desc=f"features of {split}", unit="video", total=sum(map(len, shards)), disable=not state.is_main_process
-        ) as progress:
+        with Progress(f"features of {split}", sum(map(len, shards)), "video") as progress:
             for index, shard in zip(missing, shards, strict=True):
                 path = shard_path(run.path, split, index, count)
                 content, skipped = extract(encoder, extractor, shard, data.data_dir, versions, arguments, progress)
@@ -152,7 +150,6 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         summary[split] = {"videos": len(rows), "skipped": len(skipped)}
-        logger.info("%s: %s", split, summary[split])
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
@@ -170,6 +167,9 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         feature_layer=layer,
         splits=summary,
     )
+    counts = (f"{one['videos'] - one['skipped']} videos of {split}" for split, one in summary.items())
+    run.log_finished("Features of videos", *counts, *([f"{len(all_skipped)} skipped"] if all_skipped else []))
+    logger.info("  in %s", run.path)
 
 
 def load_backbone(arguments: FeatureArguments):

@@ -11,7 +11,6 @@ learn to tell the classes of the training videos. What is kept is the ResNet, a 
 videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint.
 """
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field
 
@@ -117,7 +116,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
     extractor = VideoFeatureExtractor(**{name: value for name, value in asdict(reading).items() if value is not None})
     rows = without_held_out(dataset["train"], arguments.hold_out)
     config = ResNetConfig(
@@ -134,7 +133,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         train_dataset=examples,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    run.train(trainer)
+    run.train(trainer, "visual encoder")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
@@ -147,7 +146,6 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
                 pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
                 right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
         metrics["held_out_top_1"] = right / len(held_out)
-        logger.info("On %d held-out recordings: %s", len(held_out), json.dumps(metrics))
     model.encoder.backbone.save_pretrained(run.model)
     extractor.save_pretrained(run.model)
     run.write_record(
@@ -161,7 +159,13 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         seed=training.seed,
         settings=asdict(arguments),
     )
-    logger.info("The visual encoder is in %s", run.model)
+    right = metrics.get("held_out_top_1")
+    run.log_finished(
+        "Visual encoder",
+        f"{len(rows)} videos",
+        *([] if right is None else [f"top-1 {right:.1%} of {len(held_out)} held-out ones"]),
+    )
+    logger.info("  in %s", run.model)
 
 
 if __name__ == "__main__":

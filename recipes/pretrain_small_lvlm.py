@@ -120,7 +120,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
     rows = without_held_out(dataset["train"], arguments.hold_out)
     names = rows.features["label"].names
     tokenizer = AutoTokenizer.from_pretrained(arguments.llm_name_or_path)
@@ -142,8 +142,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     )
     # The loss is a mean over a micro-batch: Trainer is to divide by their number.
     trainer.model_accepts_loss_kwargs = False
-    cost = report_cost(trainer)
-    run.train(trainer)
+    cost = report_cost(trainer, "small LVLM")
+    run.train(trainer, "small LVLM")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -164,7 +164,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    logger.info("The small LVLM is in %s", run.model)
+    run.log_finished("Small LVLM", *(f"loss {loss:.3g}" for loss in losses[-1:]))
+    logger.info("  in %s", run.model)
 
 
 def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):

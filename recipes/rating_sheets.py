@@ -99,9 +99,9 @@ class Item:
 def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArguments) -> dict:
     """Writes the sheets; returns the key."""
     import numpy as np
-    from tqdm.auto import tqdm
 
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
 
     if arguments.raters < 1 or arguments.count < 1:
         raise ValueError(f"raters and count must be at least 1; got {arguments.raters} and {arguments.count}.")
@@ -138,7 +138,7 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
         study = replace(study, instruction=f"{study.instruction} {SKELETONS}")
     clips = {
         clip_names[moment]: base64.b64encode(recordings.clip(moment, arguments.size, tokens.context)).decode()
-        for moment in tqdm(moments, desc="drawing", unit="clip")
+        for moment in progress(moments, "drawing", "clip")
     }
     template = Path(__file__).with_name("rating_page.html").read_text(encoding="utf-8")
     for number, rater in enumerate(raters, start=1):

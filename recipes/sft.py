@@ -175,7 +175,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
@@ -288,8 +288,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         else:
             collator = LatentsCollator(*padding) if continuous else None
             trainer = SFTTrainer(model, data_collator=collator, **common)
-        cost = report_cost(trainer)
-        run.train(trainer)
+        cost = report_cost(trainer, "language model")
+        run.train(trainer, "language model")
         log = trainer.state.log_history
         save_trained(trainer, run.model)
         is_main_process = trainer.is_world_process_zero()
@@ -342,7 +342,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    logger.info("The model is in %s", run.model)
+    run.log_finished("Language model", *(f"loss {loss:.3g}" for loss in losses[-1:]), *["not trained"] * (arguments.method == "none"))
+    logger.info("  in %s", run.model)
 
 
 def choose_trained(model, method: str):

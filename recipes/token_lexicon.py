@@ -87,7 +87,8 @@ def main(arguments: LexiconArguments) -> list:
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
     write_atomically(run.path / "index.html", _page(shown, picture, with_frames, len(rows)))
     used = sum(entry.count > 0 for entry in entries)
-    logger.info("%d of %d tokens are used; the lexicon is in %s", used, len(entries), run.path / "index.html")
+    run.log_finished("Lexicon", f"{used} of {len(entries)} tokens are used")
+    logger.info("  in %s", run.path / "index.html")
     return entries
 
 

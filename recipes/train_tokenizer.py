@@ -104,7 +104,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
 
     rows = dataset["train"]
     train_rows = without_held_out(rows, arguments.hold_out)
@@ -123,11 +123,11 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         stage=stage,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    cost = report_cost(trainer) if is_trained else {}
+    cost = report_cost(trainer, "action model") if is_trained else {}
     # The noise of Eq. 3 is drawn on every process: another one each.
     transformers.set_seed(training.seed + 1_000_003 * training.process_index)
     if is_trained:
-        run.train(trainer)
+        run.train(trainer, "action model")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
@@ -160,8 +160,14 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         },
         cost=cost,
     )
-    logger.info("On %s: %s", run.read_record()["evaluated_on"], metrics)
-    logger.info("The action model is in %s", run.model)
+    used = metrics.get("codebook/codes_used")
+    run.log_finished(
+        "Action model",
+        *([f"reconstruction loss {metrics['reconstruction_loss']:.3g}"] if "reconstruction_loss" in metrics else []),
+        f"{metrics['tokens']:.1f} tokens a recording",
+        *([] if used is None else [f"{used:.0f} of {config.codebook_size * config.num_codebooks} codes used"]),
+    )
+    logger.info("  in %s", run.model)
 
 
 if __name__ == "__main__":
