@@ -173,6 +173,8 @@ def _start_process(so_far: dict):
     set_up_output()
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("action_llm_datasets.progress").setLevel(logging.INFO)
+    # It warns that batches are too small for Zipf's law, which is why the settings below let it weigh little.
+    logging.getLogger("action_llm.modeling_action_vqvae").setLevel(logging.ERROR)
     _so_far.update(so_far)
 
 

@@ -342,7 +342,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    run.log_finished("Language model", *(f"loss {loss:.3g}" for loss in losses[-1:]), *["not trained"] * (arguments.method == "none"))
+    facts = [f"loss {losses[-1]:.3g}"] if losses else []
+    run.log_finished("Language model", *(["not trained"] if arguments.method == "none" else facts))
     logger.info("  in %s", run.model)
 
 
