@@ -141,7 +141,7 @@ def finished(stage: str, seconds: float, *facts: str):
 
 def duration(seconds: float) -> str:
     """`95 s`, `12 min` or `3.4 h`."""
-    if seconds < 120:
+    if seconds < 600:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"

@@ -81,26 +81,33 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     if lazy:
         parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
         parser.epilog = f"The options of {' and '.join(one._base for one in lazy)} can be set, too: see --help_all."
-    given = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
-    given -= {"config", "help", "help_all"}
+    named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
+    named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for one in classes for field in dataclasses.fields(one)}
-    for where, names in (("", given), (f"{path}: ", config)):
+    for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known):
             near = did_you_mean(name, known) if where else did_you_mean(f"--{name}", [f"--{one}" for one in known])
             parser.error(f"{where or '--'}{name}: no such option{near}")
-    if "--help_all" in command_line or not own.issuperset({*given, *config}):
-        classes = [one.whole() if one in lazy else one for one in classes]
     for one in classes:
         add_options(parser, one, config)
+    if "--help_all" not in command_line:
+        # What is light is made first: what is wrong with it shows before a base is imported.
+        values = vars(parser.parse_known_args(command_line)[0])
+        made = {one: make(parser, one, values) for one in classes if one not in lazy}
+    if "--help_all" in command_line or not own.issuperset({*named, *config}):
+        for one in lazy:
+            add_options(parser, one.whole(), config, without=own)
     values = vars(parser.parse_args(command_line))
-    made = {}
-    # First those that are light: what is wrong with them shows at once.
-    for one in sorted(classes, key=lambda one: issubclass(one, LazyArguments)):
-        try:
-            made[one] = one(**{field.name: values[field.name] for field in dataclasses.fields(one) if field.init})
-        except ValueError as error:
-            parser.error(str(error))
-    return tuple(made[one] for one in classes)
+    return tuple(made[one] if one in made else make(parser, one, values) for one in classes)
+
+
+def make(parser: "Parser", arguments: type, values: dict):
+    """An instance of an argument class; ends the program where that raises `ValueError`."""
+    of_it = option_names([arguments])
+    try:
+        return arguments(**{name: value for name, value in values.items() if name in of_it})
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def from_settings(classes: Collection[type], settings: dict) -> tuple:
@@ -113,8 +120,7 @@ def from_settings(classes: Collection[type], settings: dict) -> tuple:
     for name in settings:
         if name not in known:
             raise ValueError(f"{name}: no such option{did_you_mean(name, known)}")
-    classes = [one.whole() if issubclass(one, LazyArguments) else one for one in classes]
-    names = [{field.name for field in dataclasses.fields(one)} for one in classes]
+    names = [option_names([one]) for one in classes]
     return tuple(
         one(**{name: value for name, value in settings.items() if name in of_one})
         for one, of_one in zip(classes, names, strict=True)
@@ -170,12 +176,14 @@ def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | No
     return config, path
 
 
-def add_options(parser: Parser, arguments: type, config: dict):
-    """Adds an option for each field of a dataclass; `config` has defaults that go before those of the fields."""
-    group = parser.add_argument_group(arguments.__doc__.strip().partition("\n")[0].rstrip("."))
+def add_options(parser: Parser, arguments: type, config: dict, without: Collection[str] = ()):
+    """Adds an option for each field of a dataclass, `without` those of some names; `config` has defaults that go before
+    those of the fields."""
+    title = arguments.__doc__.strip().partition("\n")[0].rstrip(".")
+    group = parser.add_argument_group(f"Inherited: {arguments._base}" if without else title)
     hints = typing.get_type_hints(arguments)
     for field in dataclasses.fields(arguments):
-        if not field.init:
+        if not field.init or field.name in without:
             continue
         reading, text = _reading(hints[field.name]), field.metadata.get("help", "")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -18,7 +18,9 @@ LAUNCHED = [
     for path in sorted([*RECIPES.glob("*.py"), *RECIPES.glob("benchmarks/*.py")])
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
-COMMANDS = [f"action_llm_datasets.{name}" for name in "folder pages prepare render simulate simulate_long".split()]
+COMMANDS = [
+    f"action_llm_datasets.{name}" for name in ("folder", "pages", "prepare", "render", "simulate", "simulate_long")
+]
 HEAVY = ("torch", "trl", "transformers.training_args")
 
 # Runs command lines after each other in one process; of each, what it wrote, its options, and what heavy it has imported.
@@ -125,7 +127,8 @@ def test_a_wrong_command_line_is_told_in_one_line(line, said, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("kind: z", "kind: expected one of x, y, got 'z'"), ("- a", "expected options and their values")]
+    ("text", "said"),
+    [("kind: z", "kind: expected one of x, y, got 'z'"), ("- a", "expected options and their values")],
 )
 def test_a_wrong_file_is_told(text, said, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
