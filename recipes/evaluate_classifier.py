@@ -120,7 +120,8 @@ def main(arguments: EvaluationArguments) -> dict | None:
         stage="evaluate_classifier", metrics=metrics, model=record, hardware=describe_hardware(), split=arguments.split
     )
     first = metrics["compared_by"]
-    run.log_finished("Evaluation", f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %")
+    right = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
+    run.log_finished("Evaluation", f"{right} of {len(labels)} recordings")
     logger.info("\n%s\n\n  in %s", table({arguments.split: metrics}), run.path)
     return metrics
 

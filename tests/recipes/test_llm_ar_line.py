@@ -608,6 +608,7 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
 def test_configs_name_fields_that_exist(monkeypatch):
     """Every YAML is read by the recipe that its header names."""
     import yaml
+    from launching import option_names
 
     monkeypatch.syspath_prepend(str(RECIPES / "benchmarks"))
 
@@ -633,7 +634,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
         parts = [getattr(module, part) for part in known[recipe]]
         if recipe == "train_tokenizer":
             parts += module.STAGES[yaml.safe_load(text).get("action_model", "action_vqvae")].ARGUMENTS
-        fields = {name for part in parts for name in part.__dataclass_fields__}
+        fields = option_names(parts)
         if recipe != "sft":
             from data_arguments import DataArguments
 
