@@ -4,10 +4,11 @@ Nothing is imported here, so that a program pays only for what it uses:
 
     load.py           load_action_dataset: any protocol from a folder of raw files
     ntu.py, utd_mhad.py, smarthome.py, uav_human.py     the builders of skeletons; of videos: videos.py
-    folder.py         recordings of one's own; python -m action_llm_datasets.folder
+    folder_builder.py recordings of one's own; their tables: folder.py, python -m action_llm_datasets.folder
     prepare.py        python -m action_llm_datasets.prepare: raw recordings to Parquet with a page
     render.py         python -m action_llm_datasets.render: recordings of skeletons to videos
     building.py, protocols.py                           what they share, and the splits of NTU RGB+D
+    names.py, progress.py                               names of protocols and files; what a command says while it runs
     simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
     simulate_long.py  python -m action_llm_datasets.simulate_long: long videos with true times; tables of times: timelines.py
     rendering.py      frames, videos and contact sheets

@@ -42,14 +42,12 @@ from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleani
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 
 from .atomic_files import write_atomically
+from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
-REPORT_NAME = "preparation.json"
-# What a simulator writes into the folder of its recordings.
-SIMULATION_RECORD = "simulation.json"
 SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)

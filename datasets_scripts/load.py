@@ -5,7 +5,8 @@ import os
 import datasets
 
 from .building import SkeletonBuilder
-from .folder import ActionFolder
+from .folder_builder import ActionFolder
+from .names import check_protocol
 from .ntu import NTUSkeletons
 from .smarthome import Smarthome
 from .uav_human import UAVHuman
@@ -55,8 +56,7 @@ def load_action_dataset(
         ValueError: there is no such protocol, or a field has no such value.
         DataFolderError: the folder holds nothing of the data set; says what it holds.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    check_protocol(name)
     builder_class, configs = PROTOCOLS[name]
     splits = datasets.DatasetDict()
     for config in configs:

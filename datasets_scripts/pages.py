@@ -10,13 +10,15 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
-from .building import SIMULATION_RECORD, SkeletonBuilder
-from .load import PROTOCOLS
-from .prepare import METRICS
+from .names import METRICS, SIMULATION_RECORD, protocol_names
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS
+
+if TYPE_CHECKING:
+    from .building import SkeletonBuilder
 
 # File, title, how the names of its protocols begin, what is to be said, and a protocol to show how it is loaded.
 PAGES = {
@@ -127,7 +129,7 @@ What to look out for:
 def data_set_page(name: str) -> str:
     """The text of a page in `PAGES`."""
     title, prefixes, said, shown = PAGES[name]
-    names = [one for one in PROTOCOLS if one.startswith(prefixes)]
+    names = [one for one in protocol_names() if one.startswith(prefixes)]
     videos = [one for one in names if "-video" in one]
     rows, rules, first = [], [], None
     with tempfile.TemporaryDirectory() as folder:
@@ -158,13 +160,15 @@ def data_set_page(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _builders(protocol: str, folder: str) -> list[SkeletonBuilder]:
+def _builders(protocol: str, folder: str) -> "list[SkeletonBuilder]":
+    from .load import PROTOCOLS
+
     builder, configs = PROTOCOLS[protocol]
     # With a hash of its own, a builder does not look for recordings.
     return [builder(config_name=config, data_dir=folder, cache_dir=folder, hash="page") for config in configs]
 
 
-def _row(protocol: str, builders: list[SkeletonBuilder], simulated: bool) -> str:
+def _row(protocol: str, builders: "list[SkeletonBuilder]", simulated: bool) -> str:
     """A protocol in the table; the seen and the unseen classes of one together."""
     counts, classes = {}, []
     for builder in builders:

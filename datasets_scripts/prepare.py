@@ -22,26 +22,27 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from action_llm.skeleton_bodies import NOWHERE
 from action_llm.video_files import VideoFile
 
 from .atomic_files import write_atomically
-from .building import REPORT_NAME, ROWS_PER_TABLE, UNREADABLE, DataFolderError, SkeletonBuilder, Tally, open_source
-from .load import PROTOCOLS
+from .names import METRICS, REPORT_NAME, check_protocol, protocol_names
+from .progress import Progress, set_up_output
 from .rendering import SheetRow, contact_sheet, titled, write_png
+
+if TYPE_CHECKING:
+    from .building import SkeletonBuilder
 
 FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
 _READ_KEYPOINTS = """keypoints = rows.with_format("numpy")[0]["keypoints"]
 keypoints = keypoints.reshape(rows[0]["shape"])  # (frames, people, joints, 3)"""
-METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 
 class PreparationError(ValueError):
@@ -85,8 +86,10 @@ def prepare(
         DataFolderError: the source holds nothing of the data set, or nothing of it can be used.
         PreparationError: the output holds what was made of other files, by other code or with other settings.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    from .building import DataFolderError
+    from .load import PROTOCOLS
+
+    check_protocol(name)
     output = Path(output)
     builder_class, configs = PROTOCOLS[name]
     cache = os.fspath(output / PROGRESS / "cache")
@@ -106,7 +109,7 @@ def prepare(
     return accounts
 
 
-def _check_identity(output: Path, name: str, builders: list[SkeletonBuilder], files_per_shard: int) -> None:
+def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", files_per_shard: int) -> None:
     """A folder holds one data set, made of the same files with the same settings; what a killed run left half goes."""
     path = output / PROGRESS / "identity.json"
     settings = {
@@ -140,8 +143,10 @@ def _check_identity(output: Path, name: str, builders: list[SkeletonBuilder], fi
     write_atomically(path, json.dumps(wanted) + "\n")
 
 
-def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None, files_per_shard: int) -> dict:
+def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | None, files_per_shard: int) -> dict:
     """Writes the shards of one config that are missing; returns its account."""
+    from .building import Tally
+
     paths, skipped = builder.assign()
     shards: dict[str, list[_Shard]] = {}
     for split, listed in paths.items():
@@ -159,7 +164,7 @@ def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None
     done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
     processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     total = done + sum(len(shard.paths) for shard in missing)
-    with tqdm(total=total, initial=done, desc=builder.config.name, unit="file", disable=not missing) as bar:
+    with Progress(builder.config.name, total, "file", done) as bar:
         if processes == 1:
             for shard in missing:
                 _write_shard(builder, shard)
@@ -173,10 +178,10 @@ def _prepare_config(builder: SkeletonBuilder, output: Path, num_proc: int | None
     return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
 
 
-_builder: SkeletonBuilder | None = None
+_builder: "SkeletonBuilder | None" = None
 
 
-def _start(builder: SkeletonBuilder) -> None:
+def _start(builder: "SkeletonBuilder") -> None:
     global _builder
     _builder = builder
 
@@ -197,8 +202,10 @@ def _is_done(shard: _Shard) -> bool:
     return True
 
 
-def _write_shard(builder: SkeletonBuilder, shard: _Shard) -> None:
+def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
     """One Parquet file, and before it the account of it; both whole or not at all."""
+    from .building import ROWS_PER_TABLE, Tally
+
     shard.parquet.parent.mkdir(parents=True, exist_ok=True)
     unfinished = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}")
     tally, recordings = Tally(shard.split), []
@@ -234,7 +241,7 @@ def _measure(row: dict) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------ the page to look at
 
 
-def _write_report(output: Path, builders: list[SkeletonBuilder], accounts: dict[str, dict]) -> None:
+def _write_report(output: Path, builders: "list[SkeletonBuilder]", accounts: dict[str, dict]) -> None:
     """`report.html`, and beside it a picture of each recording that stands out and of as many usual ones."""
     sections = []
     for builder in builders:
@@ -373,7 +380,9 @@ def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[_Chosen
     }
 
 
-def _draw_skeletons(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen]) -> np.ndarray:
+def _draw_skeletons(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray:
+    from .building import ROWS_PER_TABLE
+
     rows, layout = [], ""
     for one in chosen:
         file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
@@ -384,8 +393,10 @@ def _draw_skeletons(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen
     return contact_sheet(rows, layout, columns=8)
 
 
-def _draw_videos(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen]) -> np.ndarray | None:
+def _draw_videos(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray | None:
     """Eight pictures of each; None where none of them can be decoded."""
+    from .building import ROWS_PER_TABLE, UNREADABLE, open_source
+
     strips = []
     for one in chosen:
         file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
@@ -407,7 +418,7 @@ def _draw_videos(builder: SkeletonBuilder, output: Path, chosen: list[_Chosen]) 
 # ---------------------------------------------------------------------------------------------------- the data set page
 
 
-def dataset_card(name: str, builders: list[SkeletonBuilder], accounts: dict[str, dict]) -> str:
+def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[str, dict]) -> str:
     """The page of the data set: what `load_dataset` needs to know, terms, protocol, counts, and what was left out."""
     first = builders[0]
     simulated = name.startswith("simulated")
@@ -549,14 +560,17 @@ def push(folder: str | os.PathLike, repository: str, *, public: bool = False) ->
 def _protocol(name: str, protocol: str | None) -> str:
     """`ntu60` and `xview` → `ntu60-xview`; a full name stays as it is."""
     full = name if protocol is None else f"{name}-{protocol}"
-    if full not in PROTOCOLS:
-        of_name = [known for known in PROTOCOLS if known.startswith(f"{name}-")]
-        raise ValueError(f"there is no protocol {full!r}; there are {', '.join(of_name or PROTOCOLS)}")
+    of_name = [known for known in protocol_names() if known.startswith(f"{name}-")]
+    if of_name and full not in protocol_names():
+        raise ValueError(f"there is no protocol {full!r}; there are {', '.join(of_name)}")
+    check_protocol(full)
     return full
 
 
 def _settings(name: str, arguments: list[str]) -> dict:
     """`["clean=true"]` → `{"clean": True}`, checked against the fields of the config."""
+    from .load import PROTOCOLS
+
     config = PROTOCOLS[name][0].BUILDER_CONFIGS[0]
     known = {
         field.name: getattr(config, field.name)
@@ -586,7 +600,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m action_llm_datasets.prepare", description="Raw recordings → Parquet with a page."
     )
-    parser.add_argument("name", help=f"data set, or data set and protocol: {', '.join(PROTOCOLS)}")
+    parser.add_argument("name", help=f"data set, or data set and protocol: {', '.join(protocol_names())}")
     parser.add_argument("--source", required=True, help="folder of the raw files")
     parser.add_argument("--protocol", help="protocol, where NAME is the data set alone")
     parser.add_argument("--output", help="folder to write into; default: prepared/NAME")
@@ -599,6 +613,7 @@ def main() -> None:
         'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD)',
     )  # fmt: skip
     arguments = parser.parse_args()
+    set_up_output()
     try:
         name = _protocol(arguments.name, arguments.protocol)
         output = Path(arguments.output or Path("prepared", name))

@@ -18,16 +18,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from .atomic_files import write_atomically
-from .building import SkeletonBuilder
-from .folder import METADATA, SKELETON
-from .load import PROTOCOLS
+from .names import METADATA, SKELETON, protocol_names
+from .progress import Progress, set_up_output
 from .protocols import NotInProtocolError
 from .rendering import render_batches, write_video
+
+if TYPE_CHECKING:
+    from .building import SkeletonBuilder
 
 RECORD = "rendering.json"
 _GOES_WITH = ("simulation.json", "SIMULATED.txt", SKELETON)
@@ -61,6 +63,8 @@ def render(
         DataFolderError: the source holds nothing of the data set.
         RenderFolderError: the output holds videos of another size, angle or source.
     """
+    from .load import PROTOCOLS
+
     if name not in PROTOCOLS or "video" in name:
         skeletons = [known for known in PROTOCOLS if "video" not in known]
         raise ValueError(f"there is no protocol {name!r} of skeletons; there are {', '.join(skeletons)}")
@@ -102,7 +106,7 @@ def render(
         there += len(listed) - len(missing)
         work = partial(_draw_into, folder, size, yaw)
         processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
-        with tqdm(total=len(missing), desc=builder.config.name, unit="video", disable=not missing) as bar:
+        with Progress(builder.config.name, len(missing), "video") as bar:
             if processes == 1:
                 problems = list(_counted((work(builder, path) for path in missing), bar))
             else:
@@ -133,13 +137,13 @@ def _with_video_names(table: Path) -> str:
     return text.getvalue()
 
 
-def _counted(results: Iterable, bar: tqdm) -> Iterator:
+def _counted(results: Iterable, bar: Progress) -> Iterator:
     for result in results:
         bar.update()
         yield result
 
 
-def _draw_into(folder: Path, size: int, yaw: float, builder: SkeletonBuilder, path: str) -> dict | None:
+def _draw_into(folder: Path, size: int, yaw: float, builder: "SkeletonBuilder", path: str) -> dict | None:
     """Writes the video of one recording; what is wrong with it, if it has none."""
     try:
         row = builder.row(path)
@@ -152,10 +156,10 @@ def _draw_into(folder: Path, size: int, yaw: float, builder: SkeletonBuilder, pa
     return None
 
 
-_builder: SkeletonBuilder | None = None
+_builder: "SkeletonBuilder | None" = None
 
 
-def _start(builder: SkeletonBuilder) -> None:
+def _start(builder: "SkeletonBuilder") -> None:
     global _builder
     _builder = builder
 
@@ -168,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m action_llm_datasets.render", description="Recordings of skeletons → videos."
     )
-    skeletons = [known for known in PROTOCOLS if "video" not in known]
+    skeletons = [known for known in protocol_names() if "video" not in known]
     parser.add_argument("name", help=f"protocol: {', '.join(skeletons)}")
     parser.add_argument("--source", required=True, help="folder of the recordings")
     parser.add_argument("--output", required=True, help="folder for the videos")
@@ -176,6 +180,7 @@ def main() -> None:
     parser.add_argument("--yaw", type=float, default=0.0, help="degrees about the vertical")
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
     arguments = parser.parse_args()
+    set_up_output()
     try:
         summary = render(**vars(arguments))
     except (ValueError, OSError) as error:

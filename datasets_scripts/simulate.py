@@ -21,9 +21,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .atomic_files import write_atomically
+from .progress import Progress, set_up_output
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS, facing
 from .simulated_people import Take, draw_person, rotation
@@ -212,7 +212,7 @@ def simulate(
         if not there.issuperset(file_name(performer, action, replication, camera) for camera in (1, 2, 3))
     ]
     work = partial(_record_into, folder, seed)
-    with tqdm(total=3 * len(missing), desc="Simulating", unit="file", disable=not missing) as bar:
+    with Progress("simulating", 3 * len(missing), "file") as bar:
         for written in in_processes(work, missing, num_proc):
             bar.update(written)
     return summary
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_proc", type=int, default=None, help="processes; default: every core")
     arguments = parser.parse_args()
+    set_up_output()
     try:
         summary = simulate(**vars(arguments))
     except ValueError as error:

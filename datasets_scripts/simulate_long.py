@@ -30,14 +30,13 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice, product
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .atomic_files import write_atomically
-from .folder import METADATA, SKELETON
+from .names import METADATA, SKELETON
+from .progress import Progress, set_up_output
 from .protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
 from .rendering import render_batches, write_video
 from .simulate import MAX_PERFORMERS, habit_of, in_processes, on_stage, open_simulation, setup_of
@@ -171,8 +170,7 @@ def _draw_into(folder: Path, size: int, seed: int, settings: dict, job: tuple[in
     joints, segments = perform_long(seed, *job, **settings)
     name = video_name(*job)
     if not (folder / name).exists():
-        inner = tqdm(total=len(joints), desc=name, unit="frame", leave=False, disable=parent_process() is not None)
-        with inner as bar:
+        with Progress(name, len(joints), "frame") as bar:
 
             def batches() -> Iterator[np.ndarray]:
                 for frames in render_batches(joints, size=(size, size)):
@@ -246,7 +244,7 @@ def simulate_long(
     summary = open_simulation(folder, world, {"performers": performers, "videos": videos}, _NOTICE, ".mp4")
     jobs = list(product(range(1, performers + 1), range(1, videos + 1)))
     timeline = {}
-    with tqdm(total=len(jobs), desc="Simulating", unit="video") as bar:
+    with Progress("simulating", len(jobs), "video") as bar:
         drawn = in_processes(partial(_draw_into, folder, size, seed, settings), jobs, num_proc)
         for job, segments in zip(jobs, drawn, strict=True):
             timeline[video_name(*job)] = segments
@@ -282,6 +280,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
     arguments = parser.parse_args()
+    set_up_output()
     try:
         summary = simulate_long(**vars(arguments))
     except (ValueError, OSError) as error:

@@ -16,7 +16,6 @@ from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 FRAME_RATE = 30.0
 LEFT, RIGHT = 0, 1
@@ -214,6 +213,8 @@ def spline(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def drift(rng: np.random.Generator, frames: int, channels: int, cutoff: float) -> np.ndarray:
     """Slow random motion, (frames, channels), unit variance, no content above about `cutoff` Hz."""
+    from scipy.ndimage import gaussian_filter1d
+
     sigma = FRAME_RATE / (2 * np.pi * cutoff)
     noise = rng.standard_normal((frames, channels))
     return gaussian_filter1d(noise, sigma, axis=0, mode="reflect") * np.sqrt(2 * np.sqrt(np.pi) * sigma)
@@ -522,6 +523,8 @@ class Motion:
 
     def _pelvis_position(self, upright, pelvis) -> np.ndarray:
         """The pelvis follows the feet, and comes down where a planted leg would be too short."""
+        from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+
         person = self.person
         between = gaussian_filter1d(self.toe[..., [0, 2]].mean(axis=1), 3.5, axis=0, mode="nearest")
         position = np.zeros((len(self.times), 3))

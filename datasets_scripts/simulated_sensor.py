@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from scipy.signal import lfilter
 
 from .simulated_people import Joint
 
@@ -116,6 +115,8 @@ def _occluders(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> np.ndarray:
     """First-order low-pass noise over axis 0, unit variance."""
+    from scipy.signal import lfilter
+
     white = rng.standard_normal(shape)
     white[0] /= np.sqrt(1 - memory**2)
     return lfilter([np.sqrt(1 - memory**2)], [1.0, -memory], white, axis=0)
@@ -123,6 +124,8 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], memory: floa
 
 def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) -> list[Track]:
     """What one sensor reports of people's true joints, each (T, 25, 3) in the room: noisy, guessed, with gaps."""
+    from scipy.signal import lfilter
+
     frames = len(people[0])
     seen = [camera.view(joints) for joints in people]
     balls = [_occluders(joints) for joints in seen]

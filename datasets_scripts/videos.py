@@ -30,7 +30,7 @@ from action_llm import video_files
 from action_llm.video_files import VIDEO_SUFFIXES, VideoFileError, read_video_info
 
 from .building import UNREADABLE, DataFolderError, SourceFile, find_files, open_source
-from .folder import ActionFolder
+from .folder_builder import ActionFolder
 from .ntu import NTUSkeletons
 from .protocols import NotInProtocolError
 from .smarthome import Smarthome

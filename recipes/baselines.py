@@ -3,10 +3,10 @@ Small classifiers on the recordings and the features that the recogniser reads, 
 
 ```bash
 python recipes/baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/baselines
-python recipes/baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/loss \
+python recipes/baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/loss \\
     --methods transformer latents tokens --sentences runs/utd_mhad/sentences
 python recipes/baselines.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/pixels
-python recipes/baselines.py --dataset features --data_dir runs/video/features --output_dir runs/video/loss \
+python recipes/baselines.py --dataset features --data_dir runs/video/features --output_dir runs/video/loss \\
     --methods transformer latents tokens --sentences runs/video/sentences
 ```
 
@@ -27,12 +27,12 @@ training subjects, for choosing settings; `test` is opened once per run. A run t
 import dataclasses
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from data_arguments import KINDS, DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,4 @@ def write_predictions(path: Path, examples, class_names: list[str], columns: dic
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((BaselineArguments, DataArguments)).parse_args_and_config())
+    launch(main, BaselineArguments, DataArguments)

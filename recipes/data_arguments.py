@@ -19,6 +19,12 @@ class DataArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
     num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
 
+    def __post_init__(self):
+        from action_llm_datasets.names import check_protocol
+
+        if self.dataset != "features":
+            check_protocol(self.dataset)
+
     def load(self, *kinds: str):
         """`DatasetDict` with the splits `train` and `test`.
 

@@ -20,7 +20,6 @@ import io
 import json
 import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -281,7 +280,6 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
+    from launching import launch  # a Space has no launching.py beside this file
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((DemoArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, DemoArguments)

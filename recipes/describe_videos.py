@@ -14,11 +14,11 @@ what a language model finds likely, not what was measured.
 import json
 import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     import numpy as np
     import torch
     from PIL import Image
-    from tqdm.auto import tqdm
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from action_llm.video_files import VideoFile, VideoFileError
     from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm_datasets.progress import progress
 
     rows = data.load("videos")["train"]
     names = rows.features["label"].names
@@ -69,7 +69,7 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     skipped = 0
     with open(output, "a", encoding="utf-8") as file:
-        for row in tqdm(wanted, desc="describing", unit="clip"):
+        for row in progress(wanted, "describing", "clip"):
             try:
                 with open_source(data.data_dir, row["video"]) as opened, VideoFile(opened) as video:
                     times = (np.arange(arguments.frames) + 0.5) * video.info.seconds / arguments.frames
@@ -135,7 +135,4 @@ def _name(arguments: DescriptionArguments) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((DescriptionArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, DescriptionArguments, DataArguments)

@@ -2,10 +2,10 @@
 Recordings → action sentences: every recording is encoded once, before the language model is trained.
 
 ```bash
-accelerate launch recipes/encode_actions.py \
-    --tokenizer runs/utd_mhad/tokenizer/model \
-    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \
-    --encodings 8 \
+accelerate launch recipes/encode_actions.py \\
+    --tokenizer runs/utd_mhad/tokenizer/model \\
+    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \\
+    --encodings 8 \\
     --output_dir runs/utd_mhad/sentences
 ```
 
@@ -17,11 +17,11 @@ tokens per recording, codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ def main(arguments: EncodingArguments, data: DataArguments):
     )
     from run_folder import RunFolder
     from token_report import write_token_report
-    from tqdm.auto import tqdm
     from transformers import AutoFeatureExtractor, AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.language_priors import word_statistics
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
 
     for name in ("encodings", "test_encodings", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -117,7 +117,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         )
         encodings = arguments.encodings if split == "train" else arguments.test_encodings
         mine = range(state.process_index, count, state.num_processes)
-        for index in tqdm(mine, desc=f"encoding {split}", unit="shard", disable=not state.is_main_process):
+        for index in progress(mine, f"sentences of {split}", "shard"):
             path = shard_path(run.path, split, index, count)
             if path.is_file():
                 continue
@@ -150,7 +150,6 @@ def main(arguments: EncodingArguments, data: DataArguments):
         }
         if arguments.explanations is not None:
             summary[split]["explained"] = sum(_explained(path) for path in paths)
-        logger.info("%s: %s", split, summary[split])
         if sentences == 0:
             raise ValueError(
                 f"every recording of {split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
@@ -173,11 +172,13 @@ def main(arguments: EncodingArguments, data: DataArguments):
         splits=summary,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
+    counts = (f"{one['sentences']:,} of {one['recordings']:,} {split} recordings" for split, one in summary.items())
+    run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")
     if model.config.quantize:
         write_token_report(
             run.path, load_action_sentences(run.path), model.config.num_action_tokens, model.config.num_codebooks
         )
-        logger.info("What the sentences are like: %s", run.path / "tokens.md")
+        logger.info("  what they are like: %s", run.path / "tokens.md")
 
 
 def check_features(data: DataArguments, model, extractor):
@@ -422,7 +423,4 @@ def _read_sentences(path: Path):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EncodingArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, EncodingArguments, DataArguments)

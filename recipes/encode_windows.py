@@ -15,11 +15,11 @@ says, too, how near the borders of events are to those of the actions.
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     from metrics.temporal_segments import BorderCounts
     from run_folder import RunFolder
     from token_report import write_token_report
-    from tqdm.auto import tqdm
     from transformers import AutoFeatureExtractor, AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.timelines import sliding_windows
+    from action_llm_datasets.progress import progress
 
     check_model_folder(arguments.tokenizer)
     check_settings(arguments)
@@ -109,7 +109,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     for split, rows in dataset.items():
         made = {name: [] for name in columns}
         unclear, borders = 0, BorderCounts()
-        for row in tqdm(rows.with_format("torch"), desc=f"windows of {split}", unit="video"):
+        for row in progress(rows.with_format("torch"), f"windows of {split}", "video"):
             stream = model.stream(float(row["frame_rate"]))
             segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
             events = stream.push(input_features=segments) + stream.finish()
@@ -146,7 +146,6 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             "words_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
             "event_borders": borders.scores(),
         }
-        logger.info("%s: %s", split, splits[split])
     record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
         stage="encode_windows",
@@ -160,6 +159,10 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
+    run.log_finished(
+        "Windows", *(f"{one['sentences']} of {split} ({one['unclear']} unclear)" for split, one in splits.items())
+    )
+    logger.info("  in %s", run.path)
     return run.read_record()
 
 
@@ -212,7 +215,4 @@ def class_of(window, actions, arguments: WindowArguments) -> str | None:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((WindowArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, WindowArguments, DataArguments)

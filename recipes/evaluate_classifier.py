@@ -2,9 +2,9 @@
 Accuracy of a recogniser: top-1, top-5, mean per class, confusion, calibration, a table of classes, bootstrap intervals.
 
 ```bash
-accelerate launch recipes/evaluate_classifier.py \
-    --model runs/utd_mhad/sft/model \
-    --sentences runs/utd_mhad/sentences \
+accelerate launch recipes/evaluate_classifier.py \\
+    --model runs/utd_mhad/sft/model \\
+    --sentences runs/utd_mhad/sentences \\
     --output_dir runs/utd_mhad/evaluation
 ```
 
@@ -19,13 +19,17 @@ import dataclasses
 import io
 import json
 import logging
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from launching import launch
+
 logger = logging.getLogger(__name__)
+
+# Of scores in a table.
+LABELS = {"top_1": "top-1", "mean_per_class": "mean per class"}
 
 
 @dataclass
@@ -115,7 +119,10 @@ def main(arguments: EvaluationArguments) -> dict | None:
     run.write_record(
         stage="evaluate_classifier", metrics=metrics, model=record, hardware=describe_hardware(), split=arguments.split
     )
-    logger.info("%s", describe(metrics))
+    first = metrics["compared_by"]
+    right = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
+    run.log_finished("Evaluation", f"{right} of {len(labels)} recordings")
+    logger.info("\n%s\n\n  in %s", table({arguments.split: metrics}), run.path)
     return metrics
 
 
@@ -205,13 +212,14 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     import numpy as np
     import torch
     from action_sentences import words_of
-    from tqdm.auto import tqdm
+
+    from action_llm_datasets.progress import progress
 
     continuous = model.config.injection_layer is not None
     scores = np.empty((len(rows), len(class_names)))
     # Sentences of one length together: less padding. The longest first: what does not fit shows at once.
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["action_ids"]))
-    for start in tqdm(range(0, len(order), batch_size), desc="scoring", disable=not state.is_main_process):
+    for start in progress(range(0, len(order), batch_size), "scoring", "batch"):
         chosen = order[start : start + batch_size]
         batch = rows.select(chosen)
         # Latents take a place each, whatever their tokens are.
@@ -322,16 +330,27 @@ def compared_by(dataset: str) -> str:
     return PROTOCOLS[dataset][0].METRIC if dataset in PROTOCOLS else "top_1"
 
 
-def describe(results: dict) -> str:
-    """One line for a person; what recognisers are compared by on this data set comes first."""
-    parts = [f"{results['recordings']} recordings, {results['classes']} classes"]
-    scores = [name for name, value in results.items() if isinstance(value, dict)]
-    for name in sorted(scores, key=lambda name: name != results["compared_by"]):
-        estimate, low, high = (100 * results[name][key] for key in ("estimate", "low", "high"))
-        parts.append(f"{name} {estimate:.1f} % [{low:.1f}, {high:.1f}]")
-    if results["encodings"] > 1:
-        parts.insert(1, f"{results['encodings']} sentences each")
-    return "; ".join([*parts, f"calibration error {100 * results['calibration_error']:.1f} %"])
+def table(results: dict[str, dict]) -> str:
+    """The metrics of evaluations as a table for a person; what recognisers are compared by on a data set comes first.
+
+    Args:
+        results: of each name that a row has, the metrics that [`main`] returned.
+    """
+    (first,) = {metrics["compared_by"] for metrics in results.values()}
+    several = any(metrics["encodings"] > 1 for metrics in results.values())
+    scores = [first, *(name for name, value in next(iter(results.values())).items() if isinstance(value, dict))]
+    scores = list(dict.fromkeys(scores))
+    heads = ["", "recordings", "classes", *["sentences each"] * several, LABELS.get(first, first), "95 % interval"]
+    rows = [[*heads, *(LABELS.get(name, name.replace("_", "-")) for name in scores[1:]), "calibration error"]]
+    for row, metrics in results.items():
+        estimates = [f"{100 * metrics[name]['estimate']:.1f} %" for name in scores]
+        interval = f"{100 * metrics[first]['low']:.1f}–{100 * metrics[first]['high']:.1f}"
+        counts = [metrics["recordings"], metrics["classes"], *[metrics["encodings"]] * several]
+        error = f"{100 * metrics['calibration_error']:.1f} %"
+        rows.append([row, *map(str, counts), estimates[0], interval, *estimates[1:], error])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def read_record(model: str) -> dict:
@@ -425,7 +444,4 @@ def _exp(values):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((EvaluationArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, EvaluationArguments)

@@ -4,15 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from field_arguments import config_arguments
 from video_stage import FeatureExamples, feature_statistics
 
-from action_llm import VideoFeatureExtractor, VTEMConfig
-
 # Those left out follow from the features.
 VTEMArguments = config_arguments(
-    VTEMConfig,
+    "action_llm.configuration_vtem",
+    "VTEMConfig",
     "VTEMArguments",
     {"backbone_config", "feature_layer", "grid", "feature_size", "codebook_dim", "maps_features"},
 )
@@ -83,6 +81,8 @@ def check_same_videos(made: dict, tower) -> None:
         made: identity of the features that are to be mapped.
         tower (`DataArguments`): of those that they are mapped to.
     """
+    from action_llm import VideoFeatureExtractor
+
     other = tower.features_record("identity.json")
     differ = [name for name in SAME if made.get(name) != other.get(name)]
     # What is not in it had its default when it was written.
@@ -145,10 +145,11 @@ class EventStage:
     READS = "features"
 
     def __init__(self, arguments, data, rows, model_arguments, target_arguments):
+        import torch
         from action_features import load_features
         from transformers import AutoModel
 
-        from action_llm import VTEMModel
+        from action_llm import VideoFeatureExtractor, VTEMModel
 
         made = data.features_record("identity.json")
         if made.get("grid") is None:
@@ -208,6 +209,7 @@ class EventStage:
             `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
             (mean number a video); `cells` (mean number a video); and what [`usage_statistics`] says of the codebook.
         """
+        import torch
         from action_features import first_versions
 
         from action_llm.language_priors import usage_statistics
@@ -236,12 +238,14 @@ class EventStage:
             metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
         return metrics
 
-    @torch.no_grad()
     def _calibrate(self, rows):
         """Sets the weights of cells by the novelty of all training cells."""
+        import torch
+
         weights, found = self.model.cell_weights, []
-        for row in rows.with_format("torch"):
-            features = row["features"].reshape(tuple(row["shape"])).mean(dim=1)
-            states = self.model.standardisation(features)[None]
-            found.append(weights.log_novelty(states, weights.begin(states))[0])
+        with torch.no_grad():
+            for row in rows.with_format("torch"):
+                features = row["features"].reshape(tuple(row["shape"])).mean(dim=1)
+                states = self.model.standardisation(features)[None]
+                found.append(weights.log_novelty(states, weights.begin(states))[0])
         weights.calibrate(torch.cat(found))

@@ -2,7 +2,7 @@
 Reasons for a recogniser's decisions, and whether they can be believed.
 
 ```bash
-python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \
+python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
 ```
 
@@ -18,11 +18,11 @@ The probability below which it says that it is not sure is `--unsure_below`, or 
 import html
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from data_arguments import check_model_folder
     from evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
     from run_folder import RunFolder, without_nan
-    from tqdm.auto import tqdm
 
     from action_llm import ActionLLMProcessor
     from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
     from action_llm.motion_narration import narrate
     from action_llm.token_lexicon import read_lexicon
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
 
     check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
@@ -89,7 +89,6 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     metrics = {"sentences": 0, "whole": None, "without_named": None, "without_others": None, "difference": None}
     try:
         metrics = faithfulness(model, processor, words, num_tokens=arguments.num_reasons, seed=arguments.seed)
-        logger.info("faithfulness: %s", metrics)
     except ValueError as error:  # short sentences are no reason not to explain
         logger.warning("faithfulness was not measured: %s", error)
 
@@ -105,7 +104,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
             f"{min(missing)} is no recording of {data.data_dir}: explained are whole recordings; of windows, timeline.py tells."
         )
     found, sections = [], []
-    for index in tqdm(spread(len(rows), arguments.count), desc="explaining"):
+    for index in progress(spread(len(rows), arguments.count), "explaining", "recording"):
         row = rows[index]
         recording = recordings[places[row["sample_id"]]]
         with source(data.data_dir, recording) as video:
@@ -133,6 +132,8 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
     write_atomically(run.path / "metrics.json", json.dumps(without_nan(metrics), indent=1) + "\n")
     write_atomically(run.path / "index.html", _page(sections, metrics))
+    run.log_finished("Explanations", f"{len(found)} of {len(rows)} recordings of {arguments.split}")
+    logger.info("  in %s", run.path / "index.html")
     return metrics
 
 
@@ -213,7 +214,4 @@ def _page(sections: list[str], metrics: dict) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((ExplanationArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, ExplanationArguments, DataArguments)

@@ -16,9 +16,10 @@ Prompts in layers (P-Tuning v2) and continuous latents have no place in a plain 
 import copy
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -224,10 +225,7 @@ language model ({record.get("llm", "not recorded")}) and of the recordings hold 
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        main(*TrlParser((ExportArguments,), allow_abbrev=False).parse_args_and_config())
+        launch(main, ExportArguments)
     except ExportError as error:
         raise SystemExit(f"error: {error}") from None

@@ -16,7 +16,6 @@ goes on with the shards that are missing. Videos that cannot be read are skipped
 import dataclasses
 import json
 import logging
-import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,31 +23,32 @@ from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder, recordings_fingerprint
 from field_arguments import extractor_arguments
-
-from action_llm import VideoFeatureExtractor
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
 
-def _of_the_backbone(parameter):
+def _of_the_backbone(name: str):
     """What the backbone decides unless it is given."""
-    if parameter.name in ("height", "width"):
+    if name in ("height", "width"):
         kind = int | None
-    elif parameter.name in ("image_mean", "image_std"):
+    elif name in ("image_mean", "image_std"):
         kind = list[float] | None
-    elif parameter.name in ("fit", "channels"):
+    elif name in ("fit", "channels"):
         kind = str | None
-    elif parameter.name == "trim_black":
+    elif name == "trim_black":
         kind = bool | None
-    elif parameter.name == "frames_per_segment":
+    elif name == "frames_per_segment":
         help_text = "by default as many as the backbone was made for, where it says so, or 2"
-        return parameter.name, int | None, field(default=None, metadata={"help": help_text})
+        return name, int | None, field(default=None, metadata={"help": help_text})
     else:
         return None
-    return parameter.name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
+    return name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
 
 
-VideoArguments = extractor_arguments(VideoFeatureExtractor, "VideoArguments", _of_the_backbone)
+VideoArguments = extractor_arguments(
+    "action_llm.feature_extraction_video", "VideoFeatureExtractor", "VideoArguments", _of_the_backbone
+)
 
 
 @dataclass
@@ -83,10 +83,11 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_sentences import shard_path, write_shard
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder
-    from tqdm.auto import tqdm
 
+    from action_llm import VideoFeatureExtractor
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import Progress
 
     check_model_folder(arguments.backbone)
     for name in ("versions", "test_versions", "batch_size"):
@@ -134,9 +135,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         shards = [
             rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
         ]
-        with tqdm(
-            desc=f"features of {split}", unit="video", total=sum(map(len, shards)), disable=not state.is_main_process
-        ) as progress:
+        with Progress(f"features of {split}", sum(map(len, shards)), "video") as progress:
             for index, shard in zip(missing, shards, strict=True):
                 path = shard_path(run.path, split, index, count)
                 content, skipped = extract(encoder, extractor, shard, data.data_dir, versions, arguments, progress)
@@ -151,7 +150,6 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         summary[split] = {"videos": len(rows), "skipped": len(skipped)}
-        logger.info("%s: %s", split, summary[split])
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
@@ -169,6 +167,9 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         feature_layer=layer,
         splits=summary,
     )
+    counts = (f"{one['videos'] - one['skipped']} videos of {split}" for split, one in summary.items())
+    run.log_finished("Features of videos", *counts, *([f"{len(all_skipped)} skipped"] if all_skipped else []))
+    logger.info("  in %s", run.path)
 
 
 def load_backbone(arguments: FeatureArguments):
@@ -336,7 +337,4 @@ def ahead(read, rows, threads: int):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((FeatureArguments, DataArguments, VideoArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, FeatureArguments, DataArguments, VideoArguments)

@@ -14,10 +14,8 @@ from huggingface_hub import (
     eval_result_entries_to_yaml,
 )
 
-from action_llm.recording_files import RECORDING_SUFFIXES
-from action_llm.skeleton_layouts import get_layout
 from action_llm.versions import __version__
-from action_llm_datasets.prepare import METRICS
+from action_llm_datasets.names import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "model_cards" / "model_page.md"
@@ -247,6 +245,9 @@ def _example(model: Path, reads_videos: bool) -> str:
 
 def _reads(model: Path, reads_videos: bool) -> str:
     """What kind of recordings a model reads, in sentences."""
+    from action_llm.recording_files import RECORDING_SUFFIXES
+    from action_llm.skeleton_layouts import get_layout
+
     settings = _extractor(model)
     if reads_videos:
         kinds = "Files (`.mp4`, `.avi`, `.mkv`, `.webm`), folders of numbered pictures, or arrays (frames, height, width, 3)"

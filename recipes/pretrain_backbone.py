@@ -11,23 +11,12 @@ learn to tell the classes of the training videos. What is kept is the ResNet, a 
 videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint.
 """
 
-import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 
-import torch
-import torch.nn.functional as F
 from data_arguments import DataArguments
 from extract_features import VideoArguments
-from torch import nn
-from torch.utils.data import Dataset
-from train_tokenizer import StartEpoch
-from transformers import ResNetConfig, ResNetModel, TrainingArguments
-from transformers.trainer_utils import SchedulerType
-
-from action_llm.temporal_attention import TemporalSelfAttention
-from action_llm.visual_encoder import VisualEncoder
+from launching import LazyArguments, launch
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +42,7 @@ class BackboneArguments:
 
 
 @dataclass
-class BackboneTrainingArguments(TrainingArguments):
+class BackboneTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
@@ -61,7 +50,7 @@ class BackboneTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    lr_scheduler_type: SchedulerType | str = "cosine"
+    lr_scheduler_type: str = "cosine"
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of all steps"})
     logging_steps: float = 27
     save_strategy: str = "epoch"
@@ -69,7 +58,7 @@ class BackboneTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
 
-class VideoExamples(Dataset):
+class VideoExamples:
     """Training videos, varied anew in every epoch; what an example is depends on seed, epoch and index alone.
 
     Args:
@@ -105,52 +94,14 @@ def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> 
         return extractor(video, augment=seed is not None, seed=seed)
 
 
-class VideoRecogniser(nn.Module):
-    """Visual encoder, temporal self-attention over segments, and a linear layer on their mean.
-
-    Args:
-        config (`ResNetConfig`): of the encoder.
-        num_classes (`int`): classes.
-        label_smoothing (`float`): of the loss.
-        mixup (`float`): α of the share by which the videos of a batch, and their losses, are blended in training, each with
-            another one (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 blends none.
-    """
-
-    accepts_loss_kwargs = False
-
-    def __init__(self, config: ResNetConfig, num_classes: int, label_smoothing: float, mixup: float = 0.0):
-        super().__init__()
-        width = config.hidden_sizes[-1]
-        self.encoder = VisualEncoder(ResNetModel(config))
-        self.attention = TemporalSelfAttention(
-            width, width, hidden_size=width, num_layers=2, num_heads=4, intermediate_size=2 * width, dropout=0.1
-        )
-        self.head = nn.Linear(width, num_classes)
-        self.label_smoothing, self.mixup = label_smoothing, mixup
-
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
-        """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss`."""
-        blends = self.training and self.mixup > 0 and labels is not None
-        if blends:
-            share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-            order = torch.randperm(len(labels))
-            pixel_values = share * pixel_values + (1 - share) * pixel_values[order]
-        features = self.encoder(pixel_values).mean(dim=2)
-        states = self.attention(features, torch.ones(features.shape[:2], device=features.device))
-        logits = self.head(states.mean(dim=1))
-        if labels is None:
-            return {"logits": logits}
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if blends:
-            other = F.cross_entropy(logits, labels[order], label_smoothing=self.label_smoothing)
-            loss = share * loss + (1 - share) * other
-        return {"loss": loss, "logits": logits}
-
-
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
+    import torch
     import transformers
     from data_arguments import without_held_out
     from run_folder import JsonLinesCallback, RunFolder
+    from tokenizer_trainer import StartEpoch
+    from transformers import ResNetConfig
+    from video_recogniser import VideoRecogniser
 
     from action_llm import VideoFeatureExtractor
 
@@ -165,7 +116,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
     extractor = VideoFeatureExtractor(**{name: value for name, value in asdict(reading).items() if value is not None})
     rows = without_held_out(dataset["train"], arguments.hold_out)
     config = ResNetConfig(
@@ -182,7 +133,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         train_dataset=examples,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    run.train(trainer)
+    run.train(trainer, "visual encoder")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
@@ -195,7 +146,6 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
                 pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
                 right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
         metrics["held_out_top_1"] = right / len(held_out)
-        logger.info("On %d held-out recordings: %s", len(held_out), json.dumps(metrics))
     model.encoder.backbone.save_pretrained(run.model)
     extractor.save_pretrained(run.model)
     run.write_record(
@@ -209,14 +159,14 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         seed=training.seed,
         settings=asdict(arguments),
     )
-    logger.info("The visual encoder is in %s", run.model)
+    right = metrics.get("held_out_top_1")
+    run.log_finished(
+        "Visual encoder",
+        f"{len(rows)} videos",
+        *([] if right is None else [f"top-1 {right:.1%} of {len(held_out)} held-out ones"]),
+    )
+    logger.info("  in %s", run.model)
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = TrlParser(
-        (BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments), allow_abbrev=False
-    )
-    main(*parser.parse_args_and_config())
+    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments)

@@ -15,7 +15,7 @@ It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its
 import logging
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
+from launching import LazyArguments, launch
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class SmallLMArguments:
 
 
 @dataclass
-class SmallLMConfig(TrainingArguments):
+class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
@@ -78,7 +78,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     run.save_config(arguments, training)
     if run.finished:
         return run.read_record()
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
 
     left_out = unseen_classes(arguments.unseen_of)
     text = without_names(passages(arguments.passages, seed=arguments.text_seed), left_out)
@@ -111,8 +111,8 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         optimizers=(Muon(model, lr=training.learning_rate, weight_decay=training.weight_decay), None),
         callbacks=[JsonLinesCallback(run.metrics)],
     )
-    cost = report_cost(trainer)
-    run.train(trainer)
+    cost = report_cost(trainer, "small language model")
+    run.train(trainer, "small language model")
     if not trainer.is_world_process_zero():
         return {}
     # Not trainer.save_model: it would leave a pickle of its arguments beside the weights.
@@ -135,10 +135,9 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         "samples": write_samples(model, tokenizer, training.seed),
     }
     run.write_record(**result, seed=training.seed, cost=cost)
-    logger.info("Perplexity on held-out text: %(model).2f (bigram %(bigram).2f, unigram %(unigram).2f)",
-                result["held_out_perplexity"])  # fmt: skip
-    for sample in result["samples"]:
-        logger.info("It writes: %s", sample)
+    perplexity = "perplexity {model:.2f} on held-out text (bigrams {bigram:.2f})"
+    run.log_finished("Small language model", perplexity.format(**result["held_out_perplexity"]))
+    logger.info("  in %s", run.model)
     return result
 
 
@@ -279,9 +278,4 @@ def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60)
 
 
 if __name__ == "__main__":
-    import logging
-
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(*TrlParser((SmallLMArguments, SmallLMConfig)).parse_args_and_config())
+    launch(main, SmallLMArguments, SmallLMConfig)

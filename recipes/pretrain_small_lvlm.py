@@ -15,14 +15,12 @@ tokenizer. A run that was stopped goes on from its last checkpoint.
 """
 
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from launching import LazyArguments, launch
 from video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
@@ -38,8 +36,6 @@ QUESTIONS = (
 )
 # Features are drawn together to a quarter of their number at least: events are of any length.
 MOST_DRAWN_TOGETHER = 4
-# Against a small model knowing its few videos by heart: noise on features, as a share of their deviation, and dropout of words.
-NOISE, DROPOUT = 0.5, 0.1
 
 
 @dataclass
@@ -51,7 +47,7 @@ class SmallLVLMArguments:
 
 
 @dataclass
-class SmallLVLMTrainingArguments(TrainingArguments):
+class SmallLVLMTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/small_lvlm", metadata={"help": "folder of the run"})
@@ -59,7 +55,7 @@ class SmallLVLMTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    lr_scheduler_type: SchedulerType | str = "cosine"
+    lr_scheduler_type: str = "cosine"
     warmup_steps: float = 30
     logging_steps: float = 50
     save_steps: float = 200
@@ -103,23 +99,6 @@ class QuestionExamples(FeatureExamples):
         return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
 
 
-class VisualInstructionTrainer(Trainer):
-    """`Trainer` of an LVLM whose vision tower has looked already."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        import torch
-
-        inner, features = self.accelerator.unwrap_model(model).model, inputs["features"]
-        there = inputs["attention_mask"][:, : features.shape[1]].bool()
-        features = features + NOISE * features[there].std(dim=0) * torch.randn_like(features)
-        seen = inner.multi_modal_projector(features)
-        words = torch.cat([seen, inner.get_input_embeddings()(inputs["input_ids"])], dim=1)
-        words = torch.nn.functional.dropout(words, DROPOUT)
-        labels = torch.nn.functional.pad(inputs["labels"], (seen.shape[1], 0), value=-100)
-        outputs = model(inputs_embeds=words, attention_mask=inputs["attention_mask"], labels=labels)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-
 def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
     import torch
     import transformers
@@ -127,8 +106,9 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
     from sft import llm_training
-    from train_tokenizer import StartEpoch
+    from tokenizer_trainer import StartEpoch
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from visual_instruction_trainer import VisualInstructionTrainer
 
     check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
@@ -140,7 +120,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
     rows = without_held_out(dataset["train"], arguments.hold_out)
     names = rows.features["label"].names
     tokenizer = AutoTokenizer.from_pretrained(arguments.llm_name_or_path)
@@ -162,8 +142,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     )
     # The loss is a mean over a micro-batch: Trainer is to divide by their number.
     trainer.model_accepts_loss_kwargs = False
-    cost = report_cost(trainer)
-    run.train(trainer)
+    cost = report_cost(trainer, "small LVLM")
+    run.train(trainer, "small LVLM")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -184,7 +164,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    logger.info("The small LVLM is in %s", run.model)
+    run.log_finished("Small LVLM", *(f"loss {loss:.3g}" for loss in losses[-1:]))
+    logger.info("  in %s", run.model)
 
 
 def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
@@ -251,11 +232,4 @@ def collate(examples: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(
-        *TrlParser(
-            (SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments), allow_abbrev=False
-        ).parse_args_and_config()
-    )
+    launch(main, SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments)

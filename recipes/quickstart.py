@@ -15,6 +15,7 @@ does on people.
 where it was.
 """
 
+import ctypes
 import json
 import logging
 import multiprocessing
@@ -22,14 +23,18 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from launching import launch
 
 logger = logging.getLogger("quickstart")
 
 # A name to fill in: what the page of the folder for the Hub calls it.
 REPOSITORY = "me/llm-ar-simulated"
 LINES = {"cross-subject": "simulated-xsub", "cross-view": "simulated-xview"}
+CLEAR_LINE = "\r\x1b[K"
 
 
 @dataclass
@@ -64,56 +69,33 @@ def main(arguments: QuickstartArguments):
             "seed": arguments.seed,
         }
     )
-    recordings = folder / "simulated_recordings"
-    quiet()
-    logger.info("1. Simulating recordings: NTU's file format and names, nobody was recorded")
+    from evaluate_classifier import table
+
+    from action_llm_datasets.progress import duration, finished
     from action_llm_datasets.simulate import simulate
 
-    simulate(
-        recordings,
-        performers=arguments.performers,
-        replications=arguments.replications,
-        actions=ACTIONS,
-        seed=arguments.seed,
-    )
+    recordings = folder / "simulated_recordings"
+    counts = {"performers": arguments.performers, "replications": arguments.replications}
+    simulated = simulate(recordings, **counts, actions=ACTIONS, seed=arguments.seed)["recordings"]
+    finished("Simulation", time.monotonic() - started, f"{simulated} recordings; nobody was recorded")
 
     llm = arguments.llm
     if llm is None:
-        logger.info("2. A small language model reads about bodies and actions")
         llm = str(folder / "small_lm" / "model")
         make_small_lm(folder / "small_lm", arguments.seed)
     prepare(recordings, folder)
 
-    logger.info("3. Action tokens and LoRA, cross-subject and cross-view")
     work = [(name, protocol, str(folder), str(recordings), llm, arguments.seed) for name, protocol in LINES.items()]
-    if arguments.processes > 1:
-        # Models this small train fastest on one core each.
-        with multiprocessing.get_context("spawn").Pool(min(arguments.processes, len(work)), _start_process) as pool:
-            results = dict(pool.imap_unordered(run_protocol, work))
-    else:
-        results = dict(map(run_protocol, work))
+    results = side_by_side(work, arguments.processes) if arguments.processes > 1 else dict(map(run_protocol, work))
 
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.info("4. Pictures and the folder for the Hub")
+    finishing = time.monotonic()
     model = make_repository(folder)
     draw(folder, recordings)
-    summary = {
-        "data": "simulated recordings",
-        "seconds": round(time.monotonic() - started),
-        **{name: results[name] for name in LINES},
-    }
+    finished("Pictures and page", time.monotonic() - finishing)
+    results = {name: results[name] for name in LINES}
+    summary = {"data": "simulated recordings", "seconds": round(time.monotonic() - started), **results}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    logger.info("\nAccuracy on simulated recordings, after %.0f s:", time.monotonic() - started)
-    for name in LINES:
-        top1 = results[name]["top_1"]
-        logger.info(
-            "  %-13s %.1f %%  [%.1f, %.1f]  (%d recordings of %d classes)",
-            name,
-            *(100 * top1[key] for key in ("estimate", "low", "high")),
-            results[name]["recordings"],
-            results[name]["classes"],
-        )
+    logger.info("\nOn simulated recordings, after %s:\n\n%s", duration(summary["seconds"]), table(results))
     example = next(path for path in sorted(recordings.glob("*.skeleton")) if "P003" in path.name)
     logger.info(FIVE_LINES, model, model, example, model, example, folder)
     return summary
@@ -135,19 +117,6 @@ python recipes/push.py %s me/llm-ar-simulated --dry_run
 """
 
 
-def quiet():
-    """Warnings of libraries about each other are not what somebody wants to read here."""
-    import warnings
-
-    import transformers
-    from datasets.utils.logging import disable_progress_bar
-
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bar()
-
-
 def make_small_lm(folder: Path, seed: int):
     import pretrain_small_lm as small_lm
 
@@ -160,29 +129,76 @@ def make_small_lm(folder: Path, seed: int):
 def prepare(recordings: Path, folder: Path):
     """Reads the recordings once, before the lines share them."""
     from action_llm_datasets.load import load_action_dataset
+    from action_llm_datasets.progress import finished
 
+    started = time.monotonic()
     for protocol in LINES.values():
         load_action_dataset(protocol, recordings, cache_dir=folder / "prepared", num_proc=os.cpu_count())
+    finished("Data sets", time.monotonic() - started, " and ".join(LINES.values()))
 
 
-def _start_process():
+def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
+    """`run_protocol` of each, in processes of one core, on which models this small train fastest; metrics by name.
+
+    Lines say which stage of which protocol is done; below them, a terminal shows how far each protocol is.
+    """
+    context = multiprocessing.get_context("spawn")
+    so_far = {name: context.RawArray(ctypes.c_char, 80) for name, *_ in work}
+    for text in so_far.values():
+        text.value = b"starting"
+    logger.info("\n%s side by side:", " and ".join(so_far))
+    with ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,)) as pool:
+        results = [pool.submit(run_protocol, one) for one in work]
+        while wait(results, timeout=1).not_done:
+            if sys.stderr.isatty():
+                shown = "   ".join(f"{name}: {text.value.decode()}" for name, text in so_far.items())
+                width = shutil.get_terminal_size().columns - 3
+                print(f"{CLEAR_LINE}  {shown[:width]}", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+        logger.info("")
+        return dict(one.result() for one in results)
+
+
+_so_far = {}
+
+
+def _start_process(so_far: dict):
+    """Of a process of `side_by_side`: one core; lines say that a stage is done, and what is wrong."""
     import torch
 
+    from action_llm_datasets.progress import set_up_output
+
     torch.set_num_threads(1)
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    set_up_output()
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("action_llm_datasets.progress").setLevel(logging.INFO)
+    # It warns that batches are too small for Zipf's law, which is why the settings below let it weigh little.
+    logging.getLogger("action_llm.modeling_action_vqvae").setLevel(logging.ERROR)
+    _so_far.update(so_far)
 
 
 def run_protocol(work: tuple) -> tuple[str, dict]:
     """Stage 1, sentences, stage 2 and evaluation of one protocol; returns its name and its metrics."""
     name, protocol, folder, recordings, llm, seed = work
-    quiet()
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter(f"   [{name}] %(message)s"))
     from data_arguments import DataArguments
     from run_line import run_line
 
+    from action_llm_datasets.progress import Progress
+
+    if name in _so_far:
+        clear = CLEAR_LINE if sys.stderr.isatty() else ""
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(f"{clear}  {name:<16}%(message)s"))
+
+        def show(text: str):
+            _so_far[name].value = text.encode()
+
+        Progress.listener = show
+    else:
+        logger.info("\n%s:", name)
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
-    common = {"seed": seed, "disable_tqdm": True, "use_cpu": True}
+    common = {"seed": seed, "use_cpu": True}
     tokenizer = {**SKELETON, **TOKENIZER, **TOKENIZER_TRAINING, **common}
     metrics = run_line(data, llm, Path(folder) / name, tokenizer, {**LORA, **LORA_TRAINING, **common}, ENCODINGS)
     return name, metrics
@@ -294,7 +310,4 @@ def draw(folder: Path, recordings: Path):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((QuickstartArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, QuickstartArguments)

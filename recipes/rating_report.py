@@ -20,11 +20,11 @@ Reads the sheets of `rating_sheets.py` that have come back, filled in on their p
 import csv
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from launching import launch
 from metrics.action_classification.classification_scores import Interval
 from rating_studies import STUDIES, YES_NO, RatingFileError
 
@@ -324,7 +324,4 @@ def _numbers(found: dict, factor: float, form: str) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser(RatingReportArguments, allow_abbrev=False).parse_args_and_config())
+    launch(main, RatingReportArguments)

@@ -2,7 +2,7 @@
 Blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (the consistency score); VT-LVLM-AR, Table III.
 
 ```bash
-python recipes/rating_sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \
+python recipes/rating_sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/mine/rating
 ```
 
@@ -28,12 +28,12 @@ import csv
 import hashlib
 import json
 import logging
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from data_arguments import DataArguments
+from launching import launch
 from rating_studies import SKELETONS, STUDIES, RatingFileError
 
 logger = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class Item:
 def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArguments) -> dict:
     """Writes the sheets; returns the key."""
     import numpy as np
-    from tqdm.auto import tqdm
 
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
 
     if arguments.raters < 1 or arguments.count < 1:
         raise ValueError(f"raters and count must be at least 1; got {arguments.raters} and {arguments.count}.")
@@ -138,7 +138,7 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
         study = replace(study, instruction=f"{study.instruction} {SKELETONS}")
     clips = {
         clip_names[moment]: base64.b64encode(recordings.clip(moment, arguments.size, tokens.context)).decode()
-        for moment in tqdm(moments, desc="drawing", unit="clip")
+        for moment in progress(moments, "drawing", "clip")
     }
     template = Path(__file__).with_name("rating_page.html").read_text(encoding="utf-8")
     for number, rater in enumerate(raters, start=1):
@@ -429,8 +429,4 @@ class Recordings:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = TrlParser((RatingSheetArguments, MomentArguments, DataArguments), allow_abbrev=False)
-    main(*parser.parse_args_and_config())
+    launch(main, RatingSheetArguments, MomentArguments, DataArguments)

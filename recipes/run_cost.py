@@ -7,6 +7,8 @@ import time
 
 import torch
 
+from action_llm_datasets.progress import duration
+
 logger = logging.getLogger(__name__)
 
 # Attributes of TRL's trainers and of `TokenizerTrainer`, and of `ActionVQVAEModel`.
@@ -14,7 +16,7 @@ GATHERED = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_u
 COUNTED = ("_first_step_latents",)
 
 
-def report_cost(trainer) -> dict:
+def report_cost(trainer, what: str) -> dict:
     """Runs one micro-batch forward and backward, forgets it, and logs what the whole run will take.
 
     Random states are put back and gradients dropped, so that the run is the same with and without the report. With
@@ -22,6 +24,7 @@ def report_cost(trainer) -> dict:
 
     Args:
         trainer (`transformers.Trainer`): ready to train.
+        what: is trained, as the log names it.
 
     Returns:
         `dict` with `parameters`, `trainable_parameters`, `state_gb` (weights, gradients and AdamW's two moments of what
@@ -45,19 +48,19 @@ def report_cost(trainer) -> dict:
             steps = int(args.num_train_epochs * per_epoch)
         cost["hours"] = round(steps * cost["seconds_per_step"] / 3600, 4)
         logger.info(
-            "This run: %d optimiser steps of %.2f s, about %s in all; %.2f GB at its peak "
-            "(%.2f GB of it weights, gradients and optimiser); %s of %s parameters are trained.",
+            "  %s: %d steps of %.2f s, about %s; %.2f GB of memory at most; %s of %s parameters are trained",
+            what,
             steps,
             cost["seconds_per_step"],
-            _duration(steps * cost["seconds_per_step"]),
+            duration(steps * cost["seconds_per_step"]),
             cost["peak_memory_gb"],
-            cost["state_gb"],
             f"{cost['trainable_parameters']:,}",
             f"{cost['parameters']:,}",
         )
     else:
         logger.info(
-            "This run: %.2f GB of weights, gradients and optimiser in all; %s of %s parameters are trained.",
+            "  %s: %.2f GB of weights, gradients and optimiser in all; %s of %s parameters are trained",
+            what,
             cost["state_gb"],
             f"{cost['trainable_parameters']:,}",
             f"{cost['parameters']:,}",
@@ -119,11 +122,3 @@ def _moved_by_forward(model):
     for name, module in model.named_modules():
         if isinstance(module, Codebook):
             yield f"{name}.weight", module.weight
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from action_llm.versions import __version__
 from action_llm_datasets.atomic_files import write_atomically
+from action_llm_datasets.progress import Progress, finished
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,21 @@ class RunFolder:
         ]
         return str(max(steps)[1]) if steps else None
 
-    def train(self, trainer):
-        """Trains from the start or from the last checkpoint; only loads it, when it is that of the last step."""
+    def configure(self, training):
+        """Sets what follows from the folder and the machine: where checkpoints go; memory is pinned only for a GPU."""
+        training.output_dir = str(self.checkpoints)
+        training.dataloader_pin_memory &= torch.cuda.is_available()
+
+    def train(self, trainer, what: str):
+        """Trains from the start or from the last checkpoint; only loads it, when it is that of the last step.
+
+        Args:
+            trainer (`transformers.Trainer`): ready to train.
+            what: is trained, as progress names it.
+        """
+        for printer in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(printer)
+        trainer.add_callback(TrainingProgress(what))
         checkpoint = self.last_checkpoint()
         if checkpoint is not None:
             state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
@@ -156,6 +170,10 @@ class RunFolder:
         if self.model.is_dir():
             write_atomically(self.model / "record.json", text)
         write_atomically(self.path / "record.json", text)
+
+    def log_finished(self, stage: str, *facts: str):
+        """Says that the stage is done, in how much time, and the facts of it that a person asks for."""
+        finished(stage, time.monotonic() - self._started, *facts)
 
     def read_record(self) -> dict:
         """The record so far; empty before the first write."""
@@ -187,6 +205,26 @@ class JsonLinesCallback(TrainerCallback):
         if state.is_world_process_zero and logs:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class TrainingProgress(TrainerCallback):
+    """Bar or lines of `Progress`, in place of the numbers that `Trainer` prints: metrics.jsonl has them."""
+
+    def __init__(self, what: str):
+        self.what, self.note = what, ""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.progress = Progress(self.what, state.max_steps, done=state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.note = f"loss {logs['loss']:.3g}"
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.progress.update(state.global_step - self.progress.done, self.note)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.progress.close()
 
 
 def without_nan(value):

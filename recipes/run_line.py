@@ -19,11 +19,13 @@ was.
 
 import dataclasses
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, without_held_out
+from launching import from_settings, launch, option_names
+
+from action_llm_datasets.names import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +192,9 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
         raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected settings of the stage {stage}, found {found!r}")
-    known = {field.name for part in parts_of(stage, found, path) for field in dataclasses.fields(part)}
+    known = option_names(parts_of(stage, found, path))
     if unknown := sorted(set(found) - known):
-        raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}")
+        raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
     if stage == "sft" and arguments.llm_name_or_path is not None and given is None and found["method"] == "full":
         found["method"] = "lora"  # all weights are for the small language model that is made here
     return {**found, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
@@ -234,32 +236,26 @@ def parts_of(stage: str, settings: dict, path) -> tuple:
 def train_backbone(data: DataArguments, folder: Path, settings: dict):
     """A visual encoder of one's own, in `folder`/backbone; `settings` is what a YAML of `pretrain_backbone.py` holds."""
     import pretrain_backbone as recipe
-    from trl import TrlParser
 
     derived = {"output_dir": str(folder / "backbone")}
-    parser = TrlParser(parts_of("backbone", settings, "settings"))
-    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
+    recipe.main(*from_settings(parts_of("backbone", settings, "settings"), {**settings, **_fields(data), **derived}))
 
 
 def extract_features(data: DataArguments, backbone: str, folder: Path, settings: dict) -> DataArguments:
     """Features of videos, in `folder`/features, as the data of the line; `settings` as in a YAML of `extract_features.py`."""
     import extract_features as recipe
-    from trl import TrlParser
 
     derived = {"output_dir": str(folder / "features"), "backbone": backbone}
-    parser = TrlParser(parts_of("features", settings, "settings"))
-    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
+    recipe.main(*from_settings(parts_of("features", settings, "settings"), {**settings, **_fields(data), **derived}))
     return DataArguments(dataset="features", data_dir=derived["output_dir"])
 
 
 def make_lvlm(data: DataArguments, llm: str, folder: Path, settings: dict) -> str:
     """A language model that sees, in `folder`/small_lvlm; `settings` is what a YAML of `pretrain_small_lvlm.py` holds."""
     import pretrain_small_lvlm as recipe
-    from trl import TrlParser
 
     derived = {"output_dir": str(folder / "small_lvlm"), "llm_name_or_path": llm}
-    parser = TrlParser(parts_of("lvlm", settings, "settings"))
-    recipe.main(*parser.parse_dict({**settings, **_fields(data), **derived}))
+    recipe.main(*from_settings(parts_of("lvlm", settings, "settings"), {**settings, **_fields(data), **derived}))
     return str(folder / "small_lvlm" / "model")
 
 
@@ -293,14 +289,13 @@ def run_line(
     import evaluate_classifier as evaluation
     import sft
     import train_tokenizer as stage1
-    from trl import TrlParser
 
     seed, hold_out = tokenizer_settings.get("seed", 0), tokenizer_settings.get("hold_out", False)
     own = _fields(data)
     tokenizer, sentences, model = (str(folder / part) for part in ("tokenizer/model", "sentences", "sft/model"))
-    parser = TrlParser(parts_of("tokenizer", tokenizer_settings, "settings"))
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
-    stage1.main(*parser.parse_dict({**tokenizer_settings, **own, **derived}))
+    parts = parts_of("tokenizer", tokenizer_settings, "settings")
+    stage1.main(*from_settings(parts, {**tokenizer_settings, **own, **derived}))
     encode.main(
         encode.EncodingArguments(
             tokenizer=tokenizer,
@@ -312,8 +307,8 @@ def run_line(
         data,
     )
     derived = {"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": llm}
-    parser = TrlParser((sft.ActionSFTArguments, sft.ActionSFTConfig))
-    sft.main(*parser.parse_dict({**sft_settings, **derived, "output_dir": str(folder / "sft")}))
+    parts = (sft.ActionSFTArguments, sft.ActionSFTConfig)
+    sft.main(*from_settings(parts, {**sft_settings, **derived, "output_dir": str(folder / "sft")}))
     return evaluation.main(
         evaluation.EvaluationArguments(
             model=model,
@@ -330,7 +325,4 @@ def _fields(data: DataArguments) -> dict:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((LineArguments, DataArguments), allow_abbrev=False).parse_args_and_config())
+    launch(main, LineArguments, DataArguments)

@@ -2,10 +2,10 @@
 Stage 2: a language model learns to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
 
 ```bash
-accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml \
-    --tokenizer runs/utd_mhad/tokenizer/model \
-    --sentences runs/utd_mhad/sentences \
-    --llm_name_or_path runs/small_lm/model \
+accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml \\
+    --tokenizer runs/utd_mhad/tokenizer/model \\
+    --sentences runs/utd_mhad/sentences \\
+    --llm_name_or_path runs/small_lm/model \\
     --output_dir runs/utd_mhad/sft
 ```
 
@@ -17,12 +17,11 @@ A run that was stopped goes on from its last checkpoint when it is started again
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trl import SFTConfig
+from launching import LazyArguments, launch
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class ActionSFTArguments:
 
 
 @dataclass
-class ActionSFTConfig(SFTConfig):
+class ActionSFTConfig(LazyArguments, base="trl.SFTConfig"):
     """`SFTConfig` with LLM-AR's settings (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
 
     output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
@@ -176,7 +175,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
@@ -289,8 +288,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         else:
             collator = LatentsCollator(*padding) if continuous else None
             trainer = SFTTrainer(model, data_collator=collator, **common)
-        cost = report_cost(trainer)
-        run.train(trainer)
+        cost = report_cost(trainer, "language model")
+        run.train(trainer, "language model")
         log = trainer.state.log_history
         save_trained(trainer, run.model)
         is_main_process = trainer.is_world_process_zero()
@@ -343,7 +342,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )
-    logger.info("The model is in %s", run.model)
+    facts = [f"loss {losses[-1]:.3g}"] if losses else []
+    run.log_finished("Language model", *(["not trained"] if arguments.method == "none" else facts))
+    logger.info("  in %s", run.model)
 
 
 def choose_trained(model, method: str):
@@ -576,7 +577,4 @@ def save_trained(trainer, folder: Path):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((ActionSFTArguments, ActionSFTConfig), allow_abbrev=False).parse_args_and_config())
+    launch(main, ActionSFTArguments, ActionSFTConfig)

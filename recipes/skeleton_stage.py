@@ -5,28 +5,28 @@ import logging
 
 from field_arguments import argument, config_arguments, extractor_arguments
 
-from action_llm import ActionVQVAEConfig, SkeletonFeatureExtractor
-
 logger = logging.getLogger(__name__)
 
 
-def _skeleton_argument(parameter):
-    if parameter.name in ("layout", "num_persons"):
-        kind = str if parameter.name == "layout" else int
+def _skeleton_argument(name: str):
+    if name in ("layout", "num_persons"):
         help_text = {"help": "by default that of the recordings"}
-        return parameter.name, kind | None, dataclasses.field(default=None, metadata=help_text)
-    if parameter.name == "scale":
-        return argument("scale", str, parameter.default)
+        return name, (str if name == "layout" else int) | None, dataclasses.field(default=None, metadata=help_text)
+    if name == "scale":
+        return argument("scale", str, "torso")
     return None
 
 
 # Those left out follow from the feature extractor and the language model.
 ActionVQVAEArguments = config_arguments(
-    ActionVQVAEConfig,
+    "action_llm.configuration_action_vqvae",
+    "ActionVQVAEConfig",
     "ActionVQVAEArguments",
     {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim", "joint_parents", "decodes"},
 )
-SkeletonArguments = extractor_arguments(SkeletonFeatureExtractor, "SkeletonArguments", _skeleton_argument)
+SkeletonArguments = extractor_arguments(
+    "action_llm.feature_extraction_skeleton", "SkeletonFeatureExtractor", "SkeletonArguments", _skeleton_argument
+)
 
 
 class SkeletonStage:
@@ -46,7 +46,7 @@ class SkeletonStage:
     def __init__(self, arguments, data, rows, model_arguments, reading):
         from word_embeddings import load_word_embeddings, word_width
 
-        from action_llm import ActionVQVAEModel
+        from action_llm import ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
 
         settings = dataclasses.asdict(reading)
         if settings["layout"] is None:

@@ -15,9 +15,10 @@ that cannot be read are skipped, counted and listed.
 
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +50,11 @@ def main(arguments: TimelineArguments) -> dict | None:
     from metrics.plots import plot_timeline
     from metrics.temporal_segments import BorderCounts, f1_score, seconds_named_rightly, segment_hits
     from run_folder import RunFolder
-    from tqdm.auto import tqdm
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
 
     check_model_folder(arguments.model)
@@ -87,7 +88,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     )
     counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0}
     hits, borders, skipped = dict.fromkeys(OVERLAPS, 0), BorderCounts(), []
-    for path in tqdm(paths, desc="timelines", unit="video"):
+    for path in progress(paths, "timelines", "video"):
         try:
             made = model.timeline(
                 processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size
@@ -144,7 +145,12 @@ def main(arguments: TimelineArguments) -> dict | None:
         "event_borders": borders.scores(),
     }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    logger.info("%s", json.dumps(metrics))
+    run.log_finished(
+        "Timelines",
+        f"{metrics['time_named_rightly']:.1%} of the time is named rightly",
+        f"{metrics['actions_found']} actions found, {metrics['actions_true']} there",
+    )
+    logger.info("  in %s", run.path)
     return metrics
 
 
@@ -175,7 +181,4 @@ def gaps(segments, end: float) -> list[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser((TimelineArguments,), allow_abbrev=False).parse_args_and_config())
+    launch(main, TimelineArguments)

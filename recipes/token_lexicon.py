@@ -2,9 +2,9 @@
 The lexicon of an action model: what each token looks like, when it occurs, which classes it speaks for.
 
 ```bash
-python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \
+python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \\
     --output_dir runs/utd_mhad/lexicon
-python recipes/token_lexicon.py --tokenizer runs/video/tokenizer/model --sentences runs/video/sentences \
+python recipes/token_lexicon.py --tokenizer runs/video/tokenizer/model --sentences runs/video/sentences \\
     --data_dir UTD-MHAD/Depth --output_dir runs/video/lexicon
 ```
 
@@ -16,10 +16,10 @@ time. Writes `lexicon.json` and `index.html`, the most used tokens first.
 import html
 import json
 import logging
-import sys
 from dataclasses import dataclass, field
 
 from data_arguments import DataArguments
+from launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ def main(arguments: LexiconArguments) -> list:
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
     write_atomically(run.path / "index.html", _page(shown, picture, with_frames, len(rows)))
     used = sum(entry.count > 0 for entry in entries)
-    logger.info("%d of %d tokens are used; the lexicon is in %s", used, len(entries), run.path / "index.html")
+    run.log_finished("Lexicon", f"{used} of {len(entries)} tokens are used")
+    logger.info("  in %s", run.path / "index.html")
     return entries
 
 
@@ -174,7 +175,4 @@ its sentences than in those of all classes, and how many times as often; the pla
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(*TrlParser(LexiconArguments, allow_abbrev=False).parse_args_and_config())
+    launch(main, LexiconArguments)

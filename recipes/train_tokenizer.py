@@ -2,9 +2,9 @@
 Stage 1: an action model learns to write recordings as sentences (LLM-AR and LVLM-VAR, section 3.1; VT-LVLM-AR, III.A).
 
 ```bash
-accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/small_tokenizer.yaml \
-    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \
-    --llm_name_or_path runs/small_lm/model \
+accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/small_tokenizer.yaml \\
+    --dataset utd-mhad --data_dir UTD-MHAD/Skeleton \\
+    --llm_name_or_path runs/small_lm/model \\
     --output_dir runs/utd_mhad/tokenizer
 ```
 
@@ -17,15 +17,14 @@ set in the YAML or on the command line. A run that was stopped goes on from its 
 
 import dataclasses
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from data_arguments import DataArguments
 from event_stage import EventStage
+from launching import LazyArguments, given, launch
 from skeleton_stage import SkeletonStage
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import SchedulerType
 from video_stage import VideoStage
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,9 @@ class TokenizerArguments:
         metadata={"help": "the language model that will read the sentences: repository or folder"}
     )
     llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
-    action_model: str = field(default="action_vqvae", metadata={"help": f"what is trained: {', '.join(STAGES)}"})
+    action_model: Literal["action_vqvae", "vst", "vtem"] = field(
+        default="action_vqvae", metadata={"help": "what is trained; each has options of its own"}
+    )
     window: int = field(default=64, metadata={"help": "frames of a training window of skeletons"})
     augment: bool = field(
         default=True, metadata={"help": "vary the skeletons (the feature extractor's augment_ settings)"}
@@ -52,7 +53,7 @@ class TokenizerArguments:
 
 
 @dataclass
-class TokenizerTrainingArguments(TrainingArguments):
+class TokenizerTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` with LLM-AR's settings (section 4.2) and, where it is silent, those of its VQ-VAE's family."""
 
     output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder of the run"})
@@ -62,7 +63,7 @@ class TokenizerTrainingArguments(TrainingArguments):
     adam_beta2: float = 0.99
     weight_decay: float = 0.0
     warmup_steps: float = 1000
-    lr_scheduler_type: SchedulerType | str = field(
+    lr_scheduler_type: str = field(
         default="constant",
         metadata={"help": "constant: warm-up, then one drop (below); any other is transformers' own"},
     )
@@ -76,88 +77,13 @@ class TokenizerTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["input_features"])
 
 
-class StartEpoch(TrainerCallback):
-    """Tells the windows which epoch it is, also of a run that was resumed in the middle of one."""
-
-    def __init__(self, windows):
-        self.windows = windows
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        # A whole number of epochs is a sum of fractions.
-        self.windows.start_epoch(int((state.epoch or 0) + 1e-6))
-
-
-class TokenizerTrainer(Trainer):
-    """`Trainer` that logs every loss by name and the use of the codebook, and hands usage on between micro-batches."""
-
-    def __init__(self, *args, stage, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.stage = stage
-        self._collected_usage = None
-        self._terms, self._usage = {}, None
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs, **self.stage.extra_inputs(self.args.device, self._collected_usage))
-        if model.training:
-            last = self.accelerator.sync_gradients
-            self._collected_usage = None if last else outputs.get("collected_usage")
-            self._remember(outputs)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
-        from torch.optim.lr_scheduler import LambdaLR
-
-        args = self.args
-        if args.lr_scheduler_type != SchedulerType.CONSTANT:
-            return super().create_scheduler(num_training_steps, optimizer)
-        warmup = args.get_warmup_steps(num_training_steps)
-
-        def factor(step: int) -> float:
-            dropped = args.lr_drop_step is not None and step >= args.lr_drop_step
-            return min(1.0, (step + 1) / max(warmup, 1)) * (args.lr_drop_factor if dropped else 1.0)
-
-        if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
-        return self.lr_scheduler
-
-    def log(self, logs: dict[str, float], start_time: float | None = None):
-        if "loss" in logs and self._terms:
-            from action_llm.language_priors import usage_statistics
-
-            logs |= {name: float(total / count) for name, (total, count) in self._terms.items()}
-            if self._usage is not None:
-                usage = self.accelerator.reduce(self._usage, reduction="sum")
-                logs |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
-            self._terms, self._usage = {}, None
-        super().log(logs, start_time)
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Whole recordings, without augmentation."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        model = self.accelerator.unwrap_model(self.model)
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in self.stage.evaluate(model, rows, self.args.eval_batch_size).items()
-        }
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _remember(self, outputs):
-        for name, value in outputs.items():
-            if name.endswith("_loss"):
-                total, count = self._terms.get(name, (0.0, 0))
-                self._terms[name] = (total + value.detach(), count + 1)
-        if outputs.usage is not None:
-            self._usage = outputs.usage.detach() + (0 if self._usage is None else self._usage)
-
-
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
     from data_arguments import check_model_folder, without_held_out
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
+    from tokenizer_trainer import StartEpoch, TokenizerTrainer
 
     *stage_settings, training = settings
     if training.tf32:
@@ -178,7 +104,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     if run.finished:
         logger.info("%s is finished", run.path)
         return
-    training.output_dir = str(run.checkpoints)
+    run.configure(training)
 
     rows = dataset["train"]
     train_rows = without_held_out(rows, arguments.hold_out)
@@ -197,11 +123,11 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         stage=stage,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    cost = report_cost(trainer) if is_trained else {}
+    cost = report_cost(trainer, "action model") if is_trained else {}
     # The noise of Eq. 3 is drawn on every process: another one each.
     transformers.set_seed(training.seed + 1_000_003 * training.process_index)
     if is_trained:
-        run.train(trainer)
+        run.train(trainer, "action model")
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
@@ -234,17 +160,16 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         },
         cost=cost,
     )
-    logger.info("On %s: %s", run.read_record()["evaluated_on"], metrics)
-    logger.info("The action model is in %s", run.model)
+    used = metrics.get("codebook/codes_used")
+    run.log_finished(
+        "Action model",
+        *([f"reconstruction loss {metrics['reconstruction_loss']:.3g}"] if "reconstruction_loss" in metrics else []),
+        f"{metrics['tokens']:.1f} tokens a recording",
+        *([] if used is None else [f"{used:.0f} of {config.codebook_size * config.num_codebooks} codes used"]),
+    )
+    logger.info("  in %s", run.model)
 
 
 if __name__ == "__main__":
-    from field_arguments import chosen
-    from trl import TrlParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    stage = STAGES[chosen("action_model", sys.argv[1:], STAGES, "action_vqvae")]
-    parser = TrlParser(
-        (TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments), allow_abbrev=False
-    )
-    main(*parser.parse_args_and_config())
+    stage = STAGES.get(given("action_model", "action_vqvae"), SkeletonStage)
+    launch(main, TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments)

@@ -3,19 +3,18 @@
 import dataclasses
 from pathlib import Path
 
-import torch
 from field_arguments import config_arguments
-from torch.utils.data import Dataset
-
-from action_llm import VideoFeatureExtractor, VSTConfig
 
 # Those left out follow from the visual encoder and the language model.
 VSTArguments = config_arguments(
-    VSTConfig, "VSTArguments", {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim"}
+    "action_llm.configuration_vst",
+    "VSTConfig",
+    "VSTArguments",
+    {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim"},
 )
 
 
-class FeatureExamples(Dataset):
+class FeatureExamples:
     """One version of each video an epoch, in the order in which `extract_features.py` made them.
 
     Args:
@@ -61,10 +60,11 @@ class VideoStage:
     READS = "features"
 
     def __init__(self, arguments, data, rows, model_arguments):
+        import torch
         from transformers import AutoModel
         from word_embeddings import class_name_embeddings, word_width
 
-        from action_llm import VSTModel
+        from action_llm import VideoFeatureExtractor, VSTModel
 
         backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
@@ -84,6 +84,7 @@ class VideoStage:
     @staticmethod
     def collate(examples: list[dict]) -> dict:
         """A batch of examples, padded at the end."""
+        import torch
         from action_features import collate_features
 
         rows = [
@@ -106,6 +107,7 @@ class VideoStage:
             `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
             (mean number a video, runs merged as configured); and what [`usage_statistics`] says of the codebook.
         """
+        import torch
         from action_features import collate_features, first_versions
 
         from action_llm.language_priors import usage_statistics
@@ -139,7 +141,7 @@ class VideoStage:
         return metrics
 
 
-def feature_statistics(rows) -> tuple[torch.Tensor, torch.Tensor]:
+def feature_statistics(rows) -> tuple:
     """Mean and standard deviation (feature_size,) over all segments, or cells, the mean of whose views is taken, in float64."""
     import numpy as np
     import torch

@@ -335,6 +335,6 @@ def report(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
+    from launching import launch
 
-    main(*TrlParser(BenchmarkArguments, allow_abbrev=False).parse_args_and_config())
+    launch(main, BenchmarkArguments)

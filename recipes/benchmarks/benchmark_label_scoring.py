@@ -267,9 +267,8 @@ def processor_name() -> str:
 if __name__ == "__main__":
     import sys
 
-    from trl import TrlParser
+    # The recipes lie one folder up.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from launching import launch
 
-    # `run_folder` lies one folder up, beside the recipes.
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    (parsed,) = TrlParser(BenchmarkArguments).parse_args_and_config()
-    main(parsed)
+    launch(main, BenchmarkArguments)

@@ -124,7 +124,8 @@ def main(arguments: BenchmarkArguments):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
+    # The recipes lie one folder up.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from launching import launch
 
-    (arguments,) = TrlParser(BenchmarkArguments).parse_args_and_config()
-    main(arguments)
+    launch(main, BenchmarkArguments)

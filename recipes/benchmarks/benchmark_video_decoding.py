@@ -139,7 +139,10 @@ def main(arguments: BenchmarkArguments):
 
 
 if __name__ == "__main__":
-    from trl import TrlParser
+    import sys
 
-    (arguments,) = TrlParser(BenchmarkArguments).parse_args_and_config()
-    main(arguments)
+    # The recipes lie one folder up.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from launching import launch
+
+    launch(main, BenchmarkArguments)

@@ -213,7 +213,7 @@ def data(monkeypatch):
         train=Dataset.from_dict(train, features=features), test=Dataset.from_dict(test, features=features)
     )
     monkeypatch.setattr(DataArguments, "load", lambda self, *kinds: made)
-    return DataArguments("made-up", "nowhere")
+    return DataArguments("utd-mhad", "nowhere")
 
 
 def write_sentences(folder, dataset, with_latents):

@@ -406,7 +406,7 @@ def test_a_folder_is_not_gone_on_with_under_other_settings(line, tmp_path):
 def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
     settings = {"codebook_training": "ema", "kmeans_init": False, "dead_code_threshold": 0.5}
     with_report = line.train_tokenizer(tmp_path / "with", **settings)
-    monkeypatch.setattr("run_cost.report_cost", lambda trainer: {})
+    monkeypatch.setattr("run_cost.report_cost", lambda trainer, what: {})
     assert_equal_weights(with_report, line.train_tokenizer(tmp_path / "without", **settings))
 
 
@@ -608,6 +608,7 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
 def test_configs_name_fields_that_exist(monkeypatch):
     """Every YAML is read by the recipe that its header names."""
     import yaml
+    from launching import option_names
 
     monkeypatch.syspath_prepend(str(RECIPES / "benchmarks"))
 
@@ -633,7 +634,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
         parts = [getattr(module, part) for part in known[recipe]]
         if recipe == "train_tokenizer":
             parts += module.STAGES[yaml.safe_load(text).get("action_model", "action_vqvae")].ARGUMENTS
-        fields = {name for part in parts for name in part.__dataclass_fields__}
+        fields = option_names(parts)
         if recipe != "sft":
             from data_arguments import DataArguments
 
@@ -655,7 +656,7 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
     one = line.evaluate(model, several, tmp_path / "one")
     mean = line.evaluate(model, several, tmp_path / "mean", encodings=3)
     assert one["recordings"] == mean["recordings"] == len(alone) and (one["encodings"], mean["encodings"]) == (1, 3)
-    assert "3 sentences each" in recipe.describe(mean) and "sentences each" not in recipe.describe(one)
+    assert "sentences each" in recipe.table({"": mean}) and "sentences each" not in recipe.table({"": one})
     processor, recogniser = (
         ActionLLMProcessor.from_pretrained(model),
         ActionLLMForClassification.from_pretrained(model),
@@ -730,5 +731,6 @@ def test_the_metric_of_the_data_set_comes_first():
     results = {"recordings": 3, "encodings": 1, "classes": 2, "calibration_error": 0.1}
     for name in ("top_1", "mean_per_class"):
         results[name] = {"estimate": 0.5, "low": 0.4, "high": 0.6}
-    first = recipe.describe(results | {"compared_by": "mean_per_class"}).split("; ")[1]
-    assert first == "mean_per_class 50.0 % [40.0, 60.0]"
+    heads, row = recipe.table({"test": results | {"compared_by": "mean_per_class"}}).splitlines()
+    assert re.split(r"\s{2,}", heads.strip())[2:5] == ["mean per class", "95 % interval", "top-1"]
+    assert re.split(r"\s{2,}", row.strip())[3:5] == ["50.0 %", "40.0–60.0"]

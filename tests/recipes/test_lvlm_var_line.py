@@ -594,8 +594,8 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
 
 
 def test_mixup_blends_videos_and_their_losses():
-    from pretrain_backbone import VideoRecogniser
     from transformers import ResNetConfig
+    from video_recogniser import VideoRecogniser
 
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
     torch.manual_seed(0)

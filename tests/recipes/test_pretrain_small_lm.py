@@ -115,11 +115,11 @@ def test_passages_with_the_names_of_unseen_classes_are_left_out():
 
 
 def test_arguments_come_from_a_file_under_the_command_line(tmp_path):
-    from trl import TrlParser
+    from launching import parse
 
     (tmp_path / "small.yaml").write_text("passages: 77\nlearning_rate: 0.5\nhidden_size: 64\n")
     command = ["--config", str(tmp_path / "small.yaml"), "--hidden_size", "32", "--output_dir", str(tmp_path)]
-    arguments, training = TrlParser((SmallLMArguments, SmallLMConfig)).parse_args_and_config(command)
+    arguments, training = parse((SmallLMArguments, SmallLMConfig), command)
     assert (arguments.passages, arguments.hidden_size, training.learning_rate) == (77, 32, 0.5)
     assert dataclasses.replace(arguments, passages=8000, hidden_size=192) == SmallLMArguments()
 

@@ -1,0 +1,254 @@
+"""Builder of people's own recordings: a folder of files, and a table that says what is in them.
+
+    my_recordings/
+        metadata.csv        file_name,label,split[,anything else]
+        skeleton.json       {"layout": "kinect20", "fps": 30}
+        a.npy, more/b.npz   …
+
+`metadata.csv` is as `imagefolder` of `datasets` has it: a row a recording, `file_name` relative to the folder. `split` is
+`train`, `test`, or `validation` for training recordings that select settings. A column `sample_id` names the recordings
+(otherwise their file names do); all other columns are kept. `skeleton.json` says what all files have in common: the joint
+layout, by its name or described (below); frames per second; if labels are to be in an order of their own, `class_names`;
+and, for the page, the `license`. Without it, files are `.skeleton` files of Kinect 2. Which files are read: `read_recording`.
+
+    builder = ActionFolder(config_name="folder", data_dir="my_recordings")
+
+A layout of one's own: `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
+[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, joints by their numbers; pelvis, neck, hips and shoulders are found by
+name, or given.
+
+Videos are listed in the same way; their config is `folder-video` (`videos`), and of skeleton.json they need `class_names` only.
+
+`python -m action_llm_datasets.folder my_recordings …` (`folder.py`) writes both files from names that follow a pattern.
+"""
+
+import csv
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import datasets
+
+from action_llm import array_files, recording_files, skeleton_layouts
+from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
+from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
+from action_llm.skeleton_layouts import LAYOUTS, get_layout
+
+from .building import DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
+from .names import METADATA, SKELETON
+from .protocols import NotInProtocolError, Placement
+
+_SPLITS = {
+    "train": ("train", False),
+    "training": ("train", False),
+    "test": ("test", False),
+    "testing": ("test", False),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "held_out"), ("train", True)),
+}
+
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+class _Row(NamedTuple):
+    """A line of metadata.csv; `problem` says why it cannot be used."""
+
+    line: int
+    sample_id: str
+    label: str
+    split: str
+    extras: dict[str, str]
+    problem: tuple[str, str] | None
+
+
+class ActionFolder(SkeletonBuilder):
+    """Recordings with a metadata.csv; columns in `building`, plus those of the table."""
+
+    BUILDER_CONFIG_CLASS = SkeletonConfig
+    BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
+    UNPACKED_BY_NAME = False
+    SUFFIX = tuple(suffix for suffix in RECORDING_SUFFIXES if suffix != ".json")
+    FIELDS = ()
+    TITLE = "Recordings in a folder"
+    HOMEPAGE = CITATION = LICENSE = ""
+
+    def facts(self, data_dir: Path) -> list[Path]:
+        code = [Path(module.__file__) for module in (array_files, recording_files, skeleton_layouts)]
+        return [*code, *(path for name in (METADATA, SKELETON) if (path := data_dir / name).is_file())]
+
+    @cached_property
+    def _common(self) -> dict:
+        """skeleton.json, checked: `layout` as `get_layout` reads it, `fps`, `class_names` or None."""
+        path = Path(self.config.data_dir, SKELETON)
+        common = {"layout": "kinect25", "fps": 30.0, "class_names": None, "license": ""}
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise DataFolderError(f"{path}: expected JSON: {error}") from error
+            unknown = sorted(set(found) - set(common)) if isinstance(found, dict) else [type(found).__name__]
+            if unknown:
+                raise DataFolderError(f"{path}: found {unknown[0]!r}, expected an object with {', '.join(common)}")
+            common |= found
+        try:
+            skeleton = get_layout(common["layout"])
+        except (ValueError, AttributeError, TypeError) as error:
+            raise DataFolderError(f"{path}: layout: {error}") from error
+        fps, names = common["fps"], common["class_names"]
+        if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
+            raise DataFolderError(f"{path}: fps: expected a positive number, found {fps!r}")
+        if names is not None and not (
+            isinstance(names, list) and names and all(isinstance(n, str) and n.strip() for n in names)
+            and len(set(names)) == len(names)
+        ):  # fmt: skip
+            raise DataFolderError(f"{path}: class_names: expected distinct names, found {names!r}")
+        # A layout that has no name here goes with each recording.
+        known = LAYOUTS.get(skeleton.name) == skeleton
+        layout = skeleton.name if known else json.dumps(skeleton.to_dict(), separators=(",", ":"))
+        return {"layout": layout, "fps": float(fps), "class_names": names, "license": str(common["license"])}
+
+    @cached_property
+    def _rows(self) -> dict[str, _Row]:
+        """File name in metadata.csv → its row."""
+        path = Path(self.config.data_dir, METADATA)
+        if not path.is_file():
+            raise DataFolderError(
+                f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split); "
+                "python -m action_llm_datasets.folder writes one from names that follow a pattern"
+            )
+        rows: dict[str, _Row] = {}
+        try:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                columns = reader.fieldnames or []
+                missing = [name for name in ("file_name", "label", "split") if name not in columns]
+                own = {*self.recording_features(), "cleaning", "held_out"}
+                taken = [name for name in columns if name in own or columns.count(name) > 1]
+                if missing or taken:
+                    problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
+                    raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
+                for entry in reader:
+                    self._add_row(rows, reader.line_num, entry)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataFolderError(f"{path}: expected a CSV table in UTF-8: {error}") from error
+        if not rows:
+            raise DataFolderError(f"{path} has no row")
+        return rows
+
+    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict) -> None:
+        surplus = entry.pop(None, None)
+        values = {name: (value or "").strip() for name, value in entry.items()}
+        name, label, split = (values.pop(column) for column in ("file_name", "label", "split"))
+        name = Path(name).as_posix() if name else f"(line {line})"
+        sample_id = values.pop("sample_id", "") or str(Path(name).with_suffix(""))
+        problem, place = None, f"{METADATA}, line {line}"
+        if surplus:
+            problem = ("metadata", f"{place}: {len(surplus)} values more than columns")
+        elif not label:
+            problem = ("label", f"{place}: {name} has no label")
+        elif split.lower() not in _SPLITS:
+            problem = ("split", f"{place}: found the split {split!r}, expected train, test or validation")
+        if name in rows:
+            problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
+            name = f"{name} (line {line})"
+        rows[name] = _Row(line, sample_id, label, split.lower(), values, problem)
+
+    def class_names(self) -> list[str]:
+        found = {row.label for row in self._rows.values() if row.problem is None}
+        if self._common["class_names"] is not None:
+            return self._common["class_names"]
+        if not found:
+            raise DataFolderError(f"{Path(self.config.data_dir, METADATA)} has no row with a label and a split")
+        # Labels that are numbers in the order of numbers.
+        return sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
+
+    def split_names(self) -> tuple[str, ...]:
+        return ("train", "test")
+
+    def key(self, file: SourceFile) -> str:
+        return file.path
+
+    def place(self, name: str) -> tuple[str, Placement, dict]:
+        row = self._rows.get(name)
+        if row is None:
+            raise NotInProtocolError("not in the table", f"{name} has no row in {METADATA}")
+        if row.problem is not None:
+            raise NotInProtocolError(*row.problem)
+        if row.label not in self._labels:
+            raise NotInProtocolError(
+                "label", f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}"
+            )
+        split, held_out = _SPLITS[row.split]
+        extras = {name: convert(row.extras[name]) for name, (convert, _) in self._extras.items()}
+        return row.sample_id, Placement(split, self._labels[row.label], held_out), extras
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.class_names())}
+
+    @cached_property
+    def _extras(self) -> dict[str, tuple[type, str]]:
+        """Other columns of the table → what they are: whole numbers, numbers, or text."""
+        rows = [row for row in self._rows.values() if row.problem is None]
+        names = rows[0].extras if rows else {}
+        kinds = {}
+        for name in names:
+            values = [row.extras[name] for row in rows]
+            # Only what comes out as it went in: 007 is a name.
+            whole = all(
+                value.lstrip("-").isdecimal() and value.isascii() and str(int(value)) == value for value in values
+            )
+            if whole and all(abs(int(value)) < 2**63 for value in values):
+                kinds[name] = (int, "int64")
+            elif all(
+                _NUMBER.fullmatch(value) and len(value) <= 16 for value in values
+            ):  # digits that a float can hold
+                kinds[name] = (float, "float64")
+            else:
+                kinds[name] = (str, "string")
+        return kinds
+
+    def _features(self) -> datasets.Features:
+        extras = {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
+        return datasets.Features({**super()._features(), **extras})
+
+    def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
+        paths, skipped = super().assign()
+        there = {path for listed in paths.values() for path in listed} | {entry["file"] for entry in skipped}
+        for name, row in self._rows.items():
+            if name not in there:
+                found = f"there is no {name}"
+                if Path(self.config.data_dir, name).is_dir():
+                    found = f"{name} is a folder, expected a file"
+                if Path(self.config.data_dir, name).is_file():
+                    found = f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
+                kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: {found}")
+                skipped.append({"file": name, "kind": kind, "reason": reason})
+        return paths, skipped
+
+    def read(self, file: BinaryIO) -> SkeletonRecording:
+        recording = read_recording(file, layout=self._common["layout"], fps=self._common["fps"])
+        skeleton = get_layout(self._common["layout"])
+        if recording.layout != skeleton.name:  # UTD-MHAD's files have a layout of their own
+            raise SkeletonFileError(
+                recording.source, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}"
+            )
+        recording.layout = self._common["layout"]
+        return recording
+
+    def published_counts(self) -> dict[str, int]:
+        return {}
+
+    def protocol_rule(self) -> str:
+        return ""
+
+    @property
+    def terms(self) -> str:
+        return self._common["license"]
+
+    @property
+    def may_be_published(self) -> bool:
+        """Whoever made the recordings decides."""
+        return True

@@ -1,0 +1,46 @@
+"""Names of protocols, files and metrics, without the builders: a wrong one is told before anything heavy is imported."""
+
+import difflib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from .protocols import NTU_PROTOCOLS
+
+REPORT_NAME = "preparation.json"
+# What a simulator writes into the folder of its recordings.
+SIMULATION_RECORD = "simulation.json"
+# Of a folder of recordings of one's own.
+METADATA, SKELETON = "metadata.csv", "skeleton.json"
+METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
+
+
+@cache
+def protocol_names() -> tuple[str, ...]:
+    """What `load_action_dataset` loads, in the order of `load.PROTOCOLS`."""
+    here = Path(__file__).parent
+    smarthome, uav_human = (
+        json.loads((here / f"{name}.json").read_text(encoding="utf-8"))["protocols"]
+        for name in ("smarthome", "uav_human")
+    )
+    others = ["utd-mhad", *smarthome, *uav_human, "folder"]
+    videos = []
+    for name in NTU_PROTOCOLS:
+        videos.append(f"{name}-video")
+        if not name.startswith("simulated"):  # of which every video has a skeleton
+            videos.append(f"{name}-video-with-skeletons")
+    return (*NTU_PROTOCOLS, *others, *videos, *(f"{name}-video" for name in others))
+
+
+def check_protocol(name: str) -> None:
+    """Raises `ValueError` for a name that is no protocol's, with the nearest that is."""
+    if name not in protocol_names():
+        listed = f"; there are {', '.join(protocol_names())}"
+        raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, protocol_names()) or listed}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean …?"` with the nearest of the known names; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

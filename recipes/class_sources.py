@@ -1,0 +1,99 @@
+"""What a class declares, read from its source: a command line needs names and defaults, and transformers takes seconds."""
+
+import ast
+import importlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+
+def class_fields(module: str, name: str) -> dict[str, ast.AnnAssign]:
+    """The fields that a dataclass declares itself, by name.
+
+    Args:
+        module, name: of the class, or a module that imports it: "trl", "SFTConfig".
+
+    Raises:
+        LookupError: no source says where the class is.
+    """
+    _, declaration = _find(module, name)
+    return {
+        statement.target.id: statement
+        for statement in declaration.body
+        if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation)
+    }
+
+
+def inherited_fields(module: str, name: str) -> set[str]:
+    """The names of the fields of a dataclass and of its base classes."""
+    home, declaration = _find(module, name)
+    names = set(class_fields(module, name))
+    return names.union(*(inherited_fields(home, base.id) for base in declaration.bases if isinstance(base, ast.Name)))
+
+
+def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
+    """Annotation and default of the parameters of `__init__`, all of which must have both."""
+    _, declaration = _find(module, name)
+    (init,) = (one for one in declaration.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    parameters = init.args.args[1:]
+    return {one.arg: (one.annotation, default) for one, default in zip(parameters, init.args.defaults, strict=True)}
+
+
+def evaluate(module: str, name: str, expression: ast.expr):
+    """The value of an annotation or a default in a class's source, which may name what the source imports: something of
+    Python's own, or a field of another dataclass (`Cleaning.max_gap`), which is its default."""
+    home, _ = _find(module, name)
+    imports = _imports(home)
+    if isinstance(expression, ast.Attribute):
+        other = imports[expression.value.id]
+        return evaluate(*other, class_fields(*other)[expression.attr].value)
+    wanted = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+    namespace = {
+        local: getattr(importlib.import_module(source), original)
+        for local, (source, original) in imports.items()
+        if local in wanted
+    }
+    return eval(compile(ast.Expression(expression), home, "eval"), namespace)
+
+
+def _file(module: str) -> Path:
+    root, *parts = module.split(".")
+    # Of a package alone, this does not run it.
+    spec = importlib.util.find_spec(root)
+    if spec is None or spec.origin is None:
+        raise LookupError(f"there is no source of {root}")
+    path = Path(spec.origin).parent.joinpath(*parts) if parts else Path(spec.origin)
+    return path if path.is_file() else path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _parsed(module: str) -> ast.Module:
+    try:
+        return ast.parse(_file(module).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LookupError(f"there is no source of {module}") from error
+
+
+@cache
+def _imports(module: str) -> dict[str, tuple[str, str]]:
+    """Local name → module and name there, of all that a module imports by `from … import`, also for type checkers alone."""
+    package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+    return {
+        alias.asname or alias.name: (
+            importlib.util.resolve_name("." * node.level + (node.module or ""), package),
+            alias.name,
+        )
+        for node in ast.walk(_parsed(module))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _find(module: str, name: str) -> tuple[str, ast.ClassDef]:
+    """The module that a class is in, and its declaration."""
+    for statement in _parsed(module).body:
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            return module, statement
+    if name not in _imports(module):
+        raise LookupError(f"{module} has no class {name}")
+    return _find(*_imports(module)[name])

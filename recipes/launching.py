@@ -1,0 +1,233 @@
+"""
+The command line of a recipe: argument dataclasses become options.
+
+A recipe ends with `launch(main, SomeArguments, DataArguments)`. An option has the value of the command line, else that of the
+YAML file that `--config` names, else the default of its dataclass. Nothing heavy is imported before all of them are known to
+be right, so `--help` and errors come at once.
+"""
+
+import argparse
+import dataclasses
+import enum
+import importlib
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection
+from functools import cache
+
+from class_sources import inherited_fields
+
+from action_llm_datasets.names import did_you_mean
+from action_llm_datasets.progress import set_up_output
+
+
+class LazyArguments:
+    """Fields over those of a class that is slow to import, which is imported when the first instance is made.
+
+    ```python
+    @dataclass
+    class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
+        learning_rate: float = 1.2e-2
+
+    SmallLMConfig(max_steps=10)  # is a `TrainingArguments`, too
+    ```
+    """
+
+    def __init_subclass__(cls, base: str | None = None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if base is not None:
+            cls._base = base
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls.whole())
+
+    @classmethod
+    @cache
+    def whole(cls) -> type:
+        """The dataclass with the fields of its base, too; its instances are what the constructor returns."""
+        module, _, name = cls._base.rpartition(".")
+        base = getattr(importlib.import_module(module), name)
+        if issubclass(cls, base):
+            return cls
+        # `Trainer` pickles its arguments, by the name of their class.
+        names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Whole", "__doc__": cls.__doc__}
+        cls.Whole = dataclasses.dataclass(type(cls.__name__, (cls, base), names))
+        return cls.Whole
+
+    @classmethod
+    def inherited(cls) -> set[str]:
+        """The names of the fields of the base."""
+        module, _, name = cls._base.rpartition(".")
+        try:
+            return inherited_fields(module, name)
+        except LookupError:  # another version of the library, in which no source says where the class is
+            return {field.name for field in dataclasses.fields(cls.whole())}
+
+
+def launch(main: Callable, *classes: type):
+    """Calls `main` with an instance of each argument class, as the command line says; what it returns."""
+    arguments = parse(classes, sys.argv[1:], main.__globals__["__doc__"])
+    set_up_output()
+    return main(*arguments)
+
+
+def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:
+    """An instance of each argument class. Where the command line is wrong, the program ends with an error that says why."""
+    parser = Parser(description)
+    config, path = read_config(parser, command_line)
+    lazy = [one for one in classes if issubclass(one, LazyArguments)]
+    if lazy:
+        parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
+        parser.epilog = f"The options of {' and '.join(one._base for one in lazy)} can be set, too: see --help_all."
+    named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
+    named -= {"config", "help", "help_all"}
+    known, own = option_names(classes), {field.name for one in classes for field in dataclasses.fields(one)}
+    for where, names in (("", named), (f"{path}: ", config)):
+        for name in sorted(set(names) - known):
+            near = did_you_mean(name, known) if where else did_you_mean(f"--{name}", [f"--{one}" for one in known])
+            parser.error(f"{where or '--'}{name}: no such option{near}")
+    for one in classes:
+        add_options(parser, one, config)
+    if "--help_all" not in command_line:
+        # What is light is made first: what is wrong with it shows before a base is imported.
+        values = vars(parser.parse_known_args(command_line)[0])
+        made = {one: make(parser, one, values) for one in classes if one not in lazy}
+    if "--help_all" in command_line or not own.issuperset({*named, *config}):
+        for one in lazy:
+            add_options(parser, one.whole(), config, without=own)
+    values = vars(parser.parse_args(command_line))
+    return tuple(made[one] if one in made else make(parser, one, values) for one in classes)
+
+
+def make(parser: "Parser", arguments: type, values: dict):
+    """An instance of an argument class; ends the program where that raises `ValueError`."""
+    of_it = option_names([arguments])
+    try:
+        return arguments(**{name: value for name, value in values.items() if name in of_it})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def from_settings(classes: Collection[type], settings: dict) -> tuple:
+    """An instance of each argument class, by the names of fields.
+
+    Raises:
+        ValueError: a name that is no field's.
+    """
+    known = option_names(classes)
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"{name}: no such option{did_you_mean(name, known)}")
+    names = [option_names([one]) for one in classes]
+    return tuple(
+        one(**{name: value for name, value in settings.items() if name in of_one})
+        for one, of_one in zip(classes, names, strict=True)
+    )
+
+
+def option_names(classes: Collection[type]) -> set[str]:
+    """The names of the fields of argument classes, with those that they inherit."""
+    names = {field.name for one in classes for field in dataclasses.fields(one)}
+    return names.union(*(one.inherited() for one in classes if issubclass(one, LazyArguments)))
+
+
+def given(name: str, default: str) -> str:
+    """The value of an option that decides which other options there are."""
+    parser = Parser()
+    config, _ = read_config(parser, sys.argv[1:])
+    parser.add_argument(f"--{name}", default=config.get(name, default))
+    return getattr(parser.parse_known_args([word for word in sys.argv[1:] if word not in ("-h", "--help")])[0], name)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line."""
+
+    def __init__(self, description: str | None = None):
+        super().__init__(
+            description=description,
+            usage="%(prog)s [--config FILE] [options]",
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=40),
+            allow_abbrev=False,
+        )
+        self.add_argument("--config", metavar="FILE", help="YAML of values for options; the command line goes first")
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | None]:
+    """What the YAML file that `--config` names says, and its path; nothing and None without `--config`."""
+    import yaml
+
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config")
+    path = reader.parse_known_args(command_line)[0].config
+    if path is None:
+        return {}, None
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = yaml.safe_load(file)
+    except (OSError, yaml.YAMLError) as error:
+        parser.error(f"--config: {' '.join(str(error).split())}")
+    if not isinstance(config, dict):
+        parser.error(f"--config: expected options and their values in {path}, got {config!r}")
+    return config, path
+
+
+def add_options(parser: Parser, arguments: type, config: dict, without: Collection[str] = ()):
+    """Adds an option for each field of a dataclass, `without` those of some names; `config` has defaults that go before
+    those of the fields."""
+    title = arguments.__doc__.strip().partition("\n")[0].rstrip(".")
+    group = parser.add_argument_group(f"Inherited: {arguments._base}" if without else title)
+    hints = typing.get_type_hints(arguments)
+    for field in dataclasses.fields(arguments):
+        if not field.init or field.name in without:
+            continue
+        reading, text = _reading(hints[field.name]), field.metadata.get("help", "")
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        required = default is dataclasses.MISSING and field.name not in config
+        if default not in (dataclasses.MISSING, None, []) and "default" not in text:
+            text += f" (default {_written(default)})" if text else f"default {_written(default)}"
+        default = None if default is dataclasses.MISSING else default
+        value = config.get(field.name, default)
+        if "choices" in reading and value not in (default, *reading["choices"]):
+            parser.error(f"{field.name}: expected one of {', '.join(map(str, reading['choices']))}, got {value!r}")
+        group.add_argument(
+            f"--{field.name}", default=value, required=required, help=text.replace("%", "%%"), **reading
+        )
+
+
+def _reading(hint) -> dict:
+    """How argparse reads a value of a type."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = [kind for kind in kinds if kind is not types.NoneType]
+    if str in kinds:  # whatever else it may be, the dataclass reads it from a text
+        return {"metavar": "TEXT"}
+    kind, inner = kinds[0], typing.get_args(kinds[0])
+    if kind is bool:
+        return {"type": _truth, "nargs": "?", "const": True, "metavar": "true|false"}
+    if typing.get_origin(kind) is list:
+        return {**_reading(inner[0]), "nargs": "+"}
+    if typing.get_origin(kind) is typing.Literal:
+        return {"choices": inner, "type": lambda text: {str(one): one for one in inner}.get(text, text)}
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return {"choices": [one.value for one in kind]}
+    if dict in (kind, typing.get_origin(kind)):
+        return {"type": json.loads, "metavar": "JSON"}
+    return {"type": kind, "metavar": {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")}
+
+
+def _written(value) -> str:
+    """A value as the command line reads it."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_written, value))
+    return str(value).lower() if isinstance(value, bool) else str(getattr(value, "value", value))
+
+
+def _truth(text: str) -> bool:
+    values = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return values[text.lower()]

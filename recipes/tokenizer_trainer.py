@@ -1,0 +1,80 @@
+"""The trainer of stage 1."""
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import SchedulerType
+
+
+class StartEpoch(TrainerCallback):
+    """Tells the windows which epoch it is, also of a run that was resumed in the middle of one."""
+
+    def __init__(self, windows):
+        self.windows = windows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # A whole number of epochs is a sum of fractions.
+        self.windows.start_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class TokenizerTrainer(Trainer):
+    """`Trainer` that logs every loss by name and the use of the codebook, and hands usage on between micro-batches."""
+
+    def __init__(self, *args, stage, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stage = stage
+        self._collected_usage = None
+        self._terms, self._usage = {}, None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs, **self.stage.extra_inputs(self.args.device, self._collected_usage))
+        if model.training:
+            last = self.accelerator.sync_gradients
+            self._collected_usage = None if last else outputs.get("collected_usage")
+            self._remember(outputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        from torch.optim.lr_scheduler import LambdaLR
+
+        args = self.args
+        if args.lr_scheduler_type != SchedulerType.CONSTANT:
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = args.get_warmup_steps(num_training_steps)
+
+        def factor(step: int) -> float:
+            dropped = args.lr_drop_step is not None and step >= args.lr_drop_step
+            return min(1.0, (step + 1) / max(warmup, 1)) * (args.lr_drop_factor if dropped else 1.0)
+
+        if self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None):
+        if "loss" in logs and self._terms:
+            from action_llm.language_priors import usage_statistics
+
+            logs |= {name: float(total / count) for name, (total, count) in self._terms.items()}
+            if self._usage is not None:
+                usage = self.accelerator.reduce(self._usage, reduction="sum")
+                logs |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
+            self._terms, self._usage = {}, None
+        super().log(logs, start_time)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Whole recordings, without augmentation."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        model = self.accelerator.unwrap_model(self.model)
+        metrics = {
+            f"{metric_key_prefix}_{name}": value
+            for name, value in self.stage.evaluate(model, rows, self.args.eval_batch_size).items()
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _remember(self, outputs):
+        for name, value in outputs.items():
+            if name.endswith("_loss"):
+                total, count = self._terms.get(name, (0.0, 0))
+                self._terms[name] = (total + value.detach(), count + 1)
+        if outputs.usage is not None:
+            self._usage = outputs.usage.detach() + (0 if self._usage is None else self._usage)
