@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,3 +25,10 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings: ACTION_LLM_TEST_DATA names no folder ({folder})")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_there_is_not_searched_for_garbage():
+    """Every `Trainer` collects garbage, and searches all that torch and transformers imported: half a second each time."""
+    gc.collect()
+    gc.freeze()
