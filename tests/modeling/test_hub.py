@@ -4,12 +4,11 @@ What is pulled is pulled by processes in which the project is not there.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_python import python
 from hub_server import TOKEN, HubServer
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
@@ -150,12 +149,7 @@ print(json.dumps([logits, len(model.lexicon), piped(walk)[0]["label"] in process
 
 
 def run(script: str, environment: dict, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", script, *arguments, env=environment | {"PYTHONPATH": str(TESTS)})
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

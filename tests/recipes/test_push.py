@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import model_page
 import push
 import pytest
 import yaml
+from fresh_python import python
 from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
@@ -45,11 +44,8 @@ def hub():
 
 def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, cwd=None) -> str:
     """Output of a recipe, or of a script in a process in which the project is not there."""
-    command = [str(RECIPES / arguments[0]), *map(str, arguments[1:])] if script is None else ["-c", script, *arguments]
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=hub.environment(home) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=cwd,
-    )  # fmt: skip
+    command = [RECIPES / arguments[0], *arguments[1:]] if script is None else ["-c", script, *arguments]
+    done = python(*command, env=hub.environment(home), cwd=cwd)
     assert done.returncode == expected, done.stderr[-4000:]
     assert TOKEN not in done.stdout + done.stderr, "who may write is nobody else's business"
     return done.stdout + done.stderr
