@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tiny_quickstart
 import torch
 from hypothesis import settings
 
@@ -32,3 +33,9 @@ def what_is_there_is_not_searched_for_garbage():
     """Every `Trainer` collects garbage, and searches all that torch and transformers imported: half a second each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def quickstart_run(tmp_path_factory) -> tiny_quickstart.QuickstartRun:
+    """A tiny quickstart in `runs/quickstart` of a folder that is empty otherwise; not to be changed."""
+    return tiny_quickstart.run(tmp_path_factory.mktemp("reader") / "runs" / "quickstart")

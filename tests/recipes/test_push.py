@@ -270,12 +270,9 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     assert "nothing was pushed" in nobody, "to look needs no login"
 
 
-def test_a_whole_life(hub, tmp_path, tiny_quickstart):
+def test_a_whole_life(hub, tmp_path, quickstart_run):
     """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
-    import quickstart
-
-    folder = tmp_path / "quickstart"
-    summary = quickstart.main(quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1))
+    summary, folder = quickstart_run.summary, quickstart_run.folder
     launch(hub, tmp_path / "home", "push.py", folder, f"{USER}/life")
     assert {"lexicon.json", ".eval_results/simulated-xsub.yaml"} <= hub.files(f"{USER}/life").keys()
     recording = real_recording() or next((folder / "simulated_recordings").glob("*.skeleton"))
