@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import one_thread  # noqa: F401
 import pytest
 import tiny_quickstart
 import torch
@@ -11,7 +12,6 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Tests share the cores by processes (-n), and models this small are slower on several threads.
 torch.set_num_threads(1)
 
 # No test is about time.

@@ -160,6 +160,7 @@ def test_the_map_names_modules_that_exist(room):
 
 
 @pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.slow
 def test_the_five_lines_answer(number, quickstart_run, tmp_path):
     """As somebody pastes them who has run the quickstart, in the folder in which it was run."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -15,6 +15,9 @@ print(rows["train"].num_rows, rows["test"].num_rows, first["sample_id"], same, r
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def hub():
     with HubServer() as server:

@@ -196,6 +196,7 @@ def test_values_that_no_name_has(tmp_path):
     assert write_metadata(tmp_path, pattern, {"subject": {"02"}}, {}) == {"train": 1, "test": 1}
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table_from_names(tmp_path):
     for name in ("wave_p1_x", "wave_p2_y", "fall_p1_x", "fall_p3_z", "readme"):
         np.save(tmp_path / f"{name}.npy", person(5, "kinect20", seed=0))

@@ -154,6 +154,9 @@ def run(script: str, environment: dict, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def hub():
     with HubServer() as server:

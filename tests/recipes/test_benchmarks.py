@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from action_llm import VideoFeatureExtractor
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
 
 

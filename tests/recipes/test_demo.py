@@ -125,6 +125,7 @@ def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk,
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_space_answers_with_its_own_files_alone(reads_skeletons, walk, tmp_path):
     simulated = tmp_path / "simulated"
     simulated.mkdir()

@@ -24,6 +24,7 @@ def test_two_people_are_too_few_to_test_on(tmp_path):
         quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
 
 
+@pytest.mark.slow
 def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
     from transformers import AutoModel, AutoProcessor
 
@@ -59,6 +60,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
     assert set(model.config.id2label.values()) == {"pickup", "punching/slapping other person"}
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was(quickstart_run, monkeypatch):
     tiny_quickstart.shrink(monkeypatch)
     lines = [quickstart_run.folder / name for name in quickstart.LINES]

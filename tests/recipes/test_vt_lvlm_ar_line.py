@@ -234,6 +234,7 @@ def test_each_row_of_the_tables_runs(row, line, features, lvlm, tmp_path):
     assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes(features, lvlm, tmp_path):
     """K-means, restarts and the coherence of events on two processes; that codebooks stay equal is tested with them."""
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "train_tokenizer.py"
