@@ -1,13 +1,23 @@
-"""The front page, and the pages behind it: what they name is there."""
+"""The front page, and the pages behind it: what they name is there, what they run runs."""
 
+import argparse
+import importlib
 import re
+import runpy
+import subprocess
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
+from fresh_python import python
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "model_cards").glob("*.md"), *(ROOT / "model_cards" / "results").glob("*.md")]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "model_cards").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.name != "model_page.md"]
+LAUNCHERS = ("python", "python3", ".venv/bin/python", "accelerate")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -24,14 +34,140 @@ def test_links_pictures_recipes_and_settings_exist(page):
         assert list((ROOT / "recipes" / "configs").glob(config)), config
 
 
-def test_every_recipe_is_named_in_the_map():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rooms = text[text.index("## Rooms") :]
-    for recipe in ROOT.glob("recipes/*.py"):
-        if "__main__" in recipe.read_text(encoding="utf-8"):
-            assert recipe.stem in rooms, recipe.stem
+LAUNCHED = r"(?:python|accelerate launch) (?:recipes/\w|-m action_llm_datasets)"
 
 
-def test_the_five_lines_are_python():
-    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S):
-        compile(code, "README.md", "exec")
+def commands(page: Path, folder: Path) -> list[list[str]]:
+    """The Python commands of a page, as a shell expands its variables and loops. `…` stands for words that are left out."""
+    text = page.read_text(encoding="utf-8")
+    scripts = re.findall(r"```bash\n(.*?)```", text, re.S)
+    scripts += re.findall(r"(?<!`)`((?:python|accelerate launch) [^`]+)`", text)
+    assert len(re.findall(LAUNCHED, text)) == sum(len(re.findall(LAUNCHED, script)) for script in scripts)
+    # A command says its words, one a line, and an empty line; nothing else is found, so nothing is run.
+    said = "".join(f"{name}() {{ printf '%s\\n' {name} \"$@\" ''; }}\n" for name in LAUNCHERS)
+    found = []
+    for script in scripts:
+        shell = ["/bin/bash", "-c", said + script]
+        done = subprocess.run(shell, capture_output=True, text=True, cwd=folder, env={"PATH": "/nowhere"})
+        assert "syntax error" not in done.stderr, done.stderr
+        here = [command.split("\n") for command in done.stdout.split("\n\n") if command]
+        assert len(here) >= len(re.findall(LAUNCHED, script)), script
+        found += here
+    return found
+
+
+class Asked(BaseException):
+    """Ends a program where it would read its command line; holds the parser."""
+
+
+@cache
+def parser_of(program: str, deciding: tuple[str, ...]) -> tuple[argparse.ArgumentParser, dict[str, str]]:
+    """The parser of a recipe or module, and its required options: field → option.
+
+    Args:
+        deciding: the words of a command line that decide which arguments there are.
+    """
+    read = argparse.ArgumentParser.parse_known_args
+
+    def ask(parser, *arguments, **more):
+        # One without help looks for `deciding` alone.
+        if parser.add_help:
+            raise Asked(parser)
+        return read(parser, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", ask)
+        patch.setattr("sys.argv", [program, *deciding])
+        with pytest.raises(Asked) as asked:
+            if program.endswith(".py"):
+                patch.syspath_prepend(str((ROOT / program).parent))
+                runpy.run_path(str(ROOT / program), run_name="__main__")
+            else:
+                importlib.import_module(program).main()
+    (parser,) = asked.value.args
+    required = [action for action in parser._actions if action.required and action.option_strings]
+    for action in required:
+        # A YAML may give it.
+        action.required = False
+    return parser, {action.dest: action.option_strings[0] for action in required}
+
+
+def check(command: list[str]) -> None:
+    """Reads a command as its program would; an option that is not there, a value that is none, is an error."""
+    words = [word for word in command[1:] if word != "launch"]
+    program, *words = words[1:] if words[0] == "-m" else words
+    if program in ("venv", "pytest"):
+        return
+    deciding, config = [], {}
+    for name in ("--config", "--action_model"):
+        if name in words:
+            deciding += words[words.index(name) :][:2]
+    if "--config" in words:
+        place = words.index("--config")
+        config = yaml.safe_load((ROOT / words[place + 1]).read_text())
+        del words[place : place + 2]
+    parser, required = parser_of(program, tuple(deciding))
+    options = [word for word in words if re.match(r"--[a-z]", word)]
+    unknown = [option for option in options if option.partition("=")[0] not in parser._option_string_actions]
+    assert not unknown, f"{program} has no {unknown}"
+    missing = [option for name, option in required.items() if option not in options and name not in config]
+    assert "…" in command or not missing, f"{program} needs {missing}"
+    assert set(parser.parse_known_args(words)[1]) <= {"…"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_those_of_the_recipes(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    for command in commands(page, tmp_path):
+        check(command)
+
+
+def rooms() -> dict[str, str]:
+    """The map: folder → what it says of it."""
+    text = re.search(r"## Rooms\n+```\n(.*?)```", README, re.S)[1]
+    entries = re.split(r"^(\w+)/", text, flags=re.M)[1:]
+    return dict(zip(entries[::2], entries[1::2], strict=True))
+
+
+def test_the_map_names_each_recipe_and_nothing_else():
+    entry, _, folders = rooms()["recipes"].partition("\n    configs/")
+    _, _, names = entry.partition("what a person launches:")
+    # "a, b for the Hub; c": a name, and perhaps what it is for.
+    named = {item.split()[0] for item in re.split("[,;]", names)} - {"for", "and"}
+    launched = {
+        recipe.stem for recipe in ROOT.glob("recipes/*.py") if '__name__ == "__main__"' in recipe.read_text("utf-8")
+    }
+    assert launched <= named, launched - named
+    for name in named:
+        assert (ROOT / "recipes" / f"{name}.py").is_file(), name
+    for folder in folders.split():
+        assert (ROOT / "recipes" / folder).is_dir(), folder
+
+
+@pytest.mark.parametrize("room", ["modeling", "datasets_scripts"])
+def test_the_map_names_modules_that_exist(room):
+    """In the left column: names, patterns, and `…` for what the name before it begins with."""
+    modules = {path.stem for path in (ROOT / room).glob("*.py")}
+    lines = rooms()[room].splitlines()[1:]
+    named = [name for line in lines for name in re.split(r"\s{2,}", line.strip())[0].split(", ")]
+    assert len(named) > len(lines)
+    for name in named:
+        assert any(fnmatch(module, name.replace("…", "*")) for module in modules), name
+    launched = {
+        path.stem for path in (ROOT / room).glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")
+    }
+    assert launched <= set(named), launched - set(named)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.slow
+def test_the_five_lines_answer(number, quickstart_run, tmp_path):
+    """As somebody pastes them who has run the quickstart, in the folder in which it was run."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    offline = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = python("-c", blocks[number], cwd=quickstart_run.folder.parents[1], env=offline)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = re.match(r"(pickup|punching/slapping other person) (0\.\d+|1\.0)( |\n)", done.stdout)
+    assert said and 0.5 <= float(said[2]) <= 1, done.stdout
+    assert number == 1 or f"{said[1]}, with a probability of" in done.stdout or "Not sure" in done.stdout

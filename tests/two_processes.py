@@ -1,22 +1,57 @@
-"""Runs a function on two ranks of a process group, in fresh processes."""
+"""Runs a function, or a recipe, on two ranks of a process group, in fresh processes."""
 
+import importlib.util
+import os
+import socket
+import sys
 import tempfile
 from pathlib import Path
 
-import torch
+from fresh_python import python, start
+
+ON_TWO_RANKS = "import sys, two_processes; two_processes._fork_ranks(*sys.argv[1:])"
 
 
 def on_two_ranks(function):
-    """Calls `function()`, which must be importable, on two CPU ranks; raises what it raises.
+    """Calls `function()`, a function of a module, on two CPU ranks; raises what it raises.
 
-    The processes are spawned: a forked copy of a test process that has computed anything may wait for threads that it
-    does not have.
+    The module is imported once, by a process that has computed nothing and forks: a forked copy of a test's process may
+    wait for threads that it does not have.
     """
+    file = sys.modules[function.__module__].__file__
+    tests = os.pathsep.join(path for path in sys.path if path)
+    done = python("-c", ON_TWO_RANKS, file, function.__name__, env={**os.environ, "PYTHONPATH": tests})
+    if done.returncode:
+        raise AssertionError(done.stderr)
+
+
+def recipe_on_two_ranks(recipe: str | os.PathLike, *arguments, timeout: float = 300) -> tuple[str, str]:
+    """Launches a recipe as `torch.distributed.run --nproc_per_node=2` does; returns what the ranks said and complained."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+    ranks = [start(recipe, *arguments, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    statuses = [rank.wait(timeout) for rank in ranks]
+    said, complained = ("".join(texts) for texts in zip(*(rank.said() for rank in ranks), strict=True))
+    assert statuses == [0, 0], complained[-4000:]
+    return said, complained
+
+
+def _fork_ranks(file: str, name: str):
+    import torch
+
+    spec = importlib.util.spec_from_file_location("tested", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, args=(function, str(Path(folder) / "rendezvous")), nprocs=2)
+        arguments = (getattr(module, name), str(Path(folder) / "rendezvous"))
+        torch.multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="fork")
 
 
 def _rank(rank, function, rendezvous):
+    import torch
     from torch import distributed
 
     torch.set_num_threads(1)

@@ -1,9 +1,7 @@
 """A prepared data set goes to the Hub over HTTP, and is read from there without this project, streamed as well."""
 
-import subprocess
-import sys
-
 import pytest
+from fresh_python import python
 from hub_server import HubServer
 
 READ = """
@@ -17,6 +15,9 @@ print(rows["train"].num_rows, rows["test"].num_rows, first["sample_id"], same, r
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def hub():
     with HubServer() as server:
@@ -24,15 +25,13 @@ def hub():
 
 
 def run(hub, home, *arguments: str, expected: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], env=hub.environment(home), capture_output=True, text=True, cwd=home
-    )
+    done = python(*arguments, env=hub.environment(home), cwd=home)
     assert done.returncode == expected, done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
 def test_a_prepared_data_set_is_pushed_and_read_plain_and_streamed(hub, tmp_path):
-    simulated = ["--performers", "3", "--replications", "1", "--actions", "6", "50"]
+    simulated = ["--performers", "3", "--replications", "1", "--actions", "6", "50", "--num_proc", "1"]
     run(hub, tmp_path, "-m", "action_llm_datasets.simulate", "--output", "sim", *simulated)
     prepare = [
         "-m",

@@ -1,12 +1,11 @@
 """People's own recordings: a folder and a table become a data set; whatever is wrong with either is named with its line."""
 
 import json
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
+from fresh_python import python
 from skeleton_people import person, skeleton_text
 
 from action_llm import SkeletonFeatureExtractor
@@ -197,22 +196,23 @@ def test_values_that_no_name_has(tmp_path):
     assert write_metadata(tmp_path, pattern, {"subject": {"02"}}, {}) == {"train": 1, "test": 1}
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table_from_names(tmp_path):
     for name in ("wave_p1_x", "wave_p2_y", "fall_p1_x", "fall_p3_z", "readme"):
         np.save(tmp_path / f"{name}.npy", person(5, "kinect20", seed=0))
-    command = [sys.executable, "-m", "action_llm_datasets.folder", str(tmp_path)]
+    command = ["-m", "action_llm_datasets.folder", tmp_path]
     command += ["--pattern", r"(?P<label>[a-z]+)_p(?P<person>\d)_.*\.npy", "--test", "person=2"]
     command += ["--validation", "person=3", "--layout", "kinect20", "--fps", "15"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "2 train" in done.stdout and "1 left out" in done.stdout
+    done = python(*command)
+    assert done.returncode == 0 and "2 train" in done.stdout and "1 left out" in done.stdout
     splits = load(tmp_path, tmp_path)
     assert splits["test"]["person"] == [2] and set(splits["train"]["person"]) == {1, 3}
     assert [row["sample_id"] for row in splits["train"] if row["held_out"]] == ["fall_p3_z"]
-    failed = subprocess.run(command, capture_output=True, text=True)
+    failed = python(*command)
     assert (
         failed.returncode == 2 and "has a metadata.csv and a skeleton.json already: say --overwrite" in failed.stderr
     )
-    failed = subprocess.run([*command, "--overwrite", "--test", "subject=2"], capture_output=True, text=True)
+    failed = python(*command, "--overwrite", "--test", "subject=2")
     assert failed.returncode == 2 and "has no group (?P<subject>…)" in failed.stderr
 
 

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import types
 
 import datasets
 import numpy as np
 import pytest
+from fresh_python import python, start
 from skeleton_people import person, skeleton_text
 from tiny_videos import tiny_video
 
@@ -327,8 +326,8 @@ def test_repositories_are_private_unless_the_terms_and_the_user_say_otherwise(si
 
 def command(simulated, output):
     return [
-        sys.executable, "-m", "action_llm_datasets.prepare", "simulated", "--protocol", "xsub", "--source", str(simulated),
-        "--output", str(output), "--num_proc", "2",
+        "-m", "action_llm_datasets.prepare", "simulated", "--protocol", "xsub", "--source", str(simulated),
+        "--output", str(output), "--num_proc", "1",
     ]  # fmt: skip
 
 
@@ -345,13 +344,14 @@ def test_a_killed_run_goes_on(simulated, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(code)
     for wanted in (2, 6):
-        process = subprocess.Popen([sys.executable, str(script), str(simulated), str(killed)], start_new_session=True)
+        process = start(script, simulated, killed)
         deadline = time.monotonic() + 120
         while len(list(killed.rglob("*.parquet"))) < wanted and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    subprocess.run([sys.executable, str(script), str(simulated), str(killed)], check=True, timeout=120)
+    done = python(script, simulated, killed, timeout=120)
+    assert done.returncode == 0, done.stderr
     names = sorted(path.relative_to(whole) for path in whole.rglob("*.parquet"))
     assert names == sorted(path.relative_to(killed) for path in killed.rglob("[!.]*.parquet"))
     assert all((whole / name).read_bytes() == (killed / name).read_bytes() for name in names)
@@ -360,11 +360,11 @@ def test_a_killed_run_goes_on(simulated, tmp_path):
 
 @pytest.mark.slow
 def test_the_command(simulated, tmp_path):
-    done = subprocess.run(command(simulated, tmp_path / "out"), capture_output=True, text=True)
+    done = python(*command(simulated, tmp_path / "out"))
     assert done.returncode == 0 and "36 train, 9 test" in done.stdout and "left out: nothing" in done.stdout
-    failed = subprocess.run(command(tmp_path, tmp_path / "other"), capture_output=True, text=True)
+    failed = python(*command(tmp_path, tmp_path / "other"))
     assert failed.returncode == 2 and "Traceback" not in failed.stderr and "holds no .skeleton file" in failed.stderr
     wrong = command(simulated, tmp_path / "other")
     wrong[wrong.index("xsub")] = "xview2"
-    failed = subprocess.run(wrong, capture_output=True, text=True)
+    failed = python(*wrong)
     assert "there is no protocol 'simulated-xview2'; there are simulated-xsub, simulated-unseen" in failed.stderr

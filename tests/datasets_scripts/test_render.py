@@ -1,12 +1,11 @@
 """Recordings of skeletons as videos: what is drawn, what goes with it, and what happens twice."""
 
 import json
-import subprocess
-import sys
 
 import av
 import numpy as np
 import pytest
+from fresh_python import python
 from skeleton_people import person
 
 from action_llm.video_files import read_video_info
@@ -124,12 +123,8 @@ def test_wrong_arguments(simulated, tmp_path):
 
 @pytest.mark.slow
 def test_the_command(simulated, tmp_path):
-    command = [sys.executable, "-m", "action_llm_datasets.render", "simulated-xsub", "--size", "32", "--output"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "out"), "--source", str(simulated)], capture_output=True, text=True
-    )
+    command = ["-m", "action_llm_datasets.render", "simulated-xsub", "--size", "32", "--output"]
+    done = python(*command, tmp_path / "out", "--source", simulated)
     assert done.returncode == 0 and "45 videos in" in done.stdout, done.stderr
-    failed = subprocess.run(
-        [*command, str(tmp_path / "other"), "--source", str(tmp_path / "none")], capture_output=True, text=True
-    )
+    failed = python(*command, tmp_path / "other", "--source", tmp_path / "none")
     assert failed.returncode == 2 and "Traceback" not in failed.stderr and "is not a folder" in failed.stderr

@@ -166,6 +166,7 @@ def test_frames_show_the_person_at_one_scale(folder):
     assert max(change[:start].max(), change[-10:].max()) < 0.5 * change.max()
 
 
+@pytest.mark.slow
 def test_same_arguments_same_bytes_whatever_the_processes(folder, tmp_path):
     simulate_long(tmp_path, **ARGUMENTS | {"num_proc": 2})
     names = sorted(path.name for path in folder.iterdir())

@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import av
 import numpy as np
 import pytest
 import torch
+from fresh_python import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import (
@@ -257,7 +256,7 @@ def test_the_folder_loads_without_the_project(clip, tmp_path):
     model.save_pretrained(folder)
     read.save_pretrained(folder)
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
-    run = subprocess.run([sys.executable, "-c", LOAD_ALONE, str(folder)], capture_output=True, text=True, cwd=tmp_path)
+    run = python("-c", LOAD_ALONE, folder, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     name, logits, probabilities = json.loads(run.stdout.splitlines()[-1])
     assert name == "ActionLLMForClassification"

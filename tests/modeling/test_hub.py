@@ -4,12 +4,11 @@ What is pulled is pulled by processes in which the project is not there.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_python import python, start
 from hub_server import TOKEN, HubServer
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
@@ -150,14 +149,12 @@ print(json.dumps([logits, len(model.lexicon), piped(walk)[0]["label"] in process
 
 
 def run(script: str, environment: dict, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", script, *arguments, env=environment | {"PYTHONPATH": str(TESTS)})
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +242,10 @@ def test_what_goes_wrong_is_told_clearly(hub, home, pushed):
         hub.repositories["model", name] = type(base)()
         hub.repositories["model", name].commit(files | {"config.json": json.dumps(config).encode()})
 
+    # The client tries again and again, and waits for longer each time.
+    unreachable = hub.environment(home / "unreachable") | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    unreached = start("-c", FAIL, "tester/skeletons", env=unreachable)
+
     elsewhere("tester/gone", llm_name_or_path="tester/nobody")
     elsewhere("tester/old", llm_revision="a" * 40)
     base.gated = True
@@ -260,9 +261,8 @@ def test_what_goes_wrong_is_told_clearly(hub, home, pushed):
     assert not_let_in == gated
     assert "hf auth login" in gated and "there is no repository tester/nobody" in gone
     assert f"tester/base has no commit {'a' * 40} any more" in old
-    unreachable = hub.environment(home / "unreachable") | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    (unreached,) = run(FAIL, unreachable, "tester/skeletons")
-    assert "couldn't connect to 'http://127.0.0.1:9'" in unreached
+    assert unreached.wait() == 0
+    assert "couldn't connect to 'http://127.0.0.1:9'" in json.loads(unreached.said()[0].splitlines()[-1])[0]
     # The repository is in the cache, and its language model is not.
     for folder in (home / "old").rglob("models--tester--base"):
         assert not list(folder.rglob("*.safetensors"))

@@ -1,11 +1,10 @@
 import copy
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from fresh_python import python
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from peft import LoraConfig, get_peft_model
 from tiny_models import (
@@ -300,13 +299,8 @@ def test_loads_as_remote_code_in_a_process_without_the_project(adapter, processo
     np.save(folder / "recording.npy", recording)
     with torch.no_grad():
         expected = model(**processor(recordings=[recording])).logits
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD_ALONE, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )
+    alone = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    result = python("-c", LOAD_ALONE, folder, cwd=tmp_path, env=alone)
     assert result.returncode == 0, result.stderr[-3000:]
     name, logits, label = json.loads(result.stdout.splitlines()[-1])
     assert label == CLASS_NAMES[int(expected[0].argmax())]

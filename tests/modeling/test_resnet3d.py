@@ -6,12 +6,11 @@ made for a CUDA build of PyTorch, and does not load beside the CPU build that th
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_python import python
 from tiny_models import tiny_backbone, tiny_vst
 from torch import nn
 from transformers import AutoConfig, AutoModel
@@ -231,13 +230,8 @@ def test_loads_as_remote_code_in_a_process_without_the_project(tmp_path):
     folders = [tmp_path / "alone", tmp_path / "inside"]
     tiny_backbone("resnet3d").save_pretrained(folders[0])
     tiny_vst("resnet3d").save_pretrained(folders[1])
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD_ALONE, *map(str, folders)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )
+    alone = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    result = python("-c", LOAD_ALONE, *folders, cwd=tmp_path, env=alone)
     assert result.returncode == 0, result.stderr[-3000:]
     made = torch.linspace(-1, 1, 2 * 4 * 3 * 32 * 32).view(2, 4, 3, 32, 32)
     with torch.no_grad():

@@ -1,11 +1,10 @@
 """A language model that reads videos: one call from a file to a class, and a folder that loads without the project."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from fresh_python import python
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, WIDTH, tiny_backbone, tiny_llm, tiny_tokenizer, tiny_vst
 from tiny_videos import tiny_video
 
@@ -131,13 +130,8 @@ def test_loads_as_remote_code_in_a_process_without_the_project(clip, tmp_path):
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
     with torch.no_grad():
         expected = model(**read(clip)).logits
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD_ALONE, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )
+    alone = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    result = python("-c", LOAD_ALONE, folder, cwd=tmp_path, env=alone)
     assert result.returncode == 0, result.stderr[-3000:]
     name, logits, label, text = json.loads(result.stdout.splitlines()[-1])
     assert text.startswith(f"{label}, with a probability of") and label == CLASS_NAMES[int(expected[0].argmax())]

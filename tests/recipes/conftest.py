@@ -162,20 +162,3 @@ def backbone(tmp_path_factory):
     torch.manual_seed(0)
     AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture
-def tiny_quickstart(monkeypatch):
-    """The quickstart with as little of everything as it can have."""
-    import quickstart
-
-    monkeypatch.setattr(quickstart, "ACTIONS", (6, 50))
-    monkeypatch.setattr(quickstart, "PASSAGES", 60)
-    monkeypatch.setattr(quickstart, "ENCODINGS", 2)
-    for name, settings in (
-        ("TOKENIZER", {"hidden_width": 8, "codebook_size": 16}),
-        ("TOKENIZER_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 4, "lr_drop_step": 2}),
-        ("LORA", {"lora_r": 2}),
-        ("LORA_TRAINING", {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1}),
-    ):
-        monkeypatch.setattr(quickstart, name, {**getattr(quickstart, name), **settings})

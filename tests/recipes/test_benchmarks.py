@@ -1,6 +1,7 @@
 """The efficiency report measures what it says, with tiny models."""
 
 import json
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -11,7 +12,19 @@ from transformers import AutoModelForCausalLM
 
 from action_llm import VideoFeatureExtractor
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def quick_processes(monkeypatch):
+    """A benchmark measures each part in a process of its own: here they fork from one that has imported the models' code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers", "action_llm"])
+    wanted = []
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: wanted.append(method) or context)
+    yield
+    assert set(wanted) == {"spawn"}
 
 
 @pytest.fixture

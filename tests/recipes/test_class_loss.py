@@ -60,7 +60,9 @@ def test_continuous_latents(line, tmp_path):
     own = line.train_tokenizer(tmp_path / "tokenizer", quantize=False)
     sentences = line.encode(own, tmp_path / "sentences", latents=True)
     model = line.sft(own, sentences, tmp_path / "sft", objective="classes")
-    line.evaluate(model, sentences, tmp_path / "evaluation")
+    metrics = line.evaluate(model, sentences, tmp_path / "evaluation")
+    assert (metrics["recordings"], metrics["classes"]) == (12, 4)
+    assert len(losses(tmp_path / "sft")) == 3 and np.isfinite(losses(tmp_path / "sft")).all()
 
 
 def test_held_out_recordings_have_this_loss_too(line, tokenizer, sentences, tmp_path):

@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import demo
 import numpy as np
 import pytest
+from fresh_python import python
 from hub_server import HubServer
 from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
@@ -126,6 +125,7 @@ def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk,
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_space_answers_with_its_own_files_alone(reads_skeletons, walk, tmp_path):
     simulated = tmp_path / "simulated"
     simulated.mkdir()
@@ -133,11 +133,10 @@ def test_a_space_answers_with_its_own_files_alone(reads_skeletons, walk, tmp_pat
     (simulated / "simulation.json").write_text("{}")
     with HubServer() as hub:
         hub.add("tester/model", reads_skeletons)
-        environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, demo.__file__, "--model", "tester/model", "--examples", str(simulated / "walk.npy"),
-             "--push_to_space", "tester/space"],
-            env=environment, capture_output=True, text=True,
+        environment = hub.environment(tmp_path / "home")
+        done = python(
+            demo.__file__, "--model", "tester/model", "--examples", simulated / "walk.npy", "--push_to_space", "tester/space",
+            env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         repository = hub.repositories["space", "tester/space"]
@@ -159,9 +158,7 @@ def launch(page):
 gradio.Blocks.launch = launch
 exec(open("app.py").read())
 """
-        ran = subprocess.run(
-            [sys.executable, "-c", script], cwd=space, env=environment, capture_output=True, text=True
-        )
+        ran = python("-c", script, cwd=space, env=environment)
         assert ran.returncode == 0, ran.stderr[-2000:]
         assert "drink water" in ran.stdout and str(space) in ran.stdout, ran.stdout
 

@@ -1,12 +1,11 @@
 """A recogniser as a plain causal language model: the same on text, no code of ours, action words never written."""
 
 import json
-import subprocess
-import sys
 
 import export
 import pytest
 import torch
+from fresh_python import python
 from peft import LoraConfig, get_peft_model
 from tiny_models import (
     CLASS_NAMES,
@@ -92,8 +91,7 @@ ids = torch.tensor([json.loads(sys.argv[3])])
 made = model.generate(ids, max_new_tokens=12, do_sample=True, num_return_sequences=8, attention_mask=torch.ones_like(ids))
 print(int(made[:, ids.shape[1]:].max()))
 """
-    arguments = [str(tmp_path / "plain"), str(processor.action_token_offset), json.dumps(prompt)]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    done = python("-c", script, tmp_path / "plain", processor.action_token_offset, json.dumps(prompt))
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) < processor.action_token_offset
     assert not list((tmp_path / "plain").glob("*.py"))

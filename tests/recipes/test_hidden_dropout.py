@@ -63,7 +63,11 @@ def test_within_a_layer(monkeypatch):
 def test_a_family_with_a_module_of_that_name_goes_without():
     base = BloomModel(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2))
     add_hidden_dropout(base, 0.2)
-    base.train()(inputs_embeds=torch.randn(1, 3, 16))
+    words = torch.randn(1, 3, 16)
+    one, other = (base.train()(inputs_embeds=words).last_hidden_state for _ in range(2))
+    assert not torch.equal(one, other)
+    one, other = (base.eval()(inputs_embeds=words).last_hidden_state for _ in range(2))
+    assert torch.equal(one, other)
 
 
 def test_a_run_with_it(line, tokenizer, sentences, tmp_path):

@@ -81,6 +81,7 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
     assert str(tmp_path) not in published and line.llm not in published, "a path of this machine would be published"
 
 
+@pytest.mark.slow
 def test_words_of_several_tokens(line, tmp_path):
     """Residual codebooks, all streams, one length: through the whole line, its report, lexicon, and reasons."""
     import baselines
@@ -324,9 +325,11 @@ def test_the_folder_of_a_run_is_not_its_model(line, tokenizer, tmp_path):
 
 def test_nothing_of_the_machine_is_published(line, tokenizer, sentences, tmp_path):
     model = Path(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
-    for path in model.rglob("*.json"):
-        if path.name not in ("tokenizer.json", "tokenizer_config.json"):
-            assert str(Path(tokenizer).parent) not in path.read_text() and "/tmp" not in path.read_text(), path
+    paths = [path for path in model.rglob("*.json") if path.name not in ("tokenizer.json", "tokenizer_config.json")]
+    assert {"config.json", "record.json", "processor_config.json"} <= {path.name for path in paths}
+    for path in paths:
+        for place in (str(Path(tokenizer).parent), line.llm, sentences, str(tmp_path), "/tmp"):
+            assert place not in path.read_text(), path
 
 
 def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
@@ -710,12 +713,16 @@ def test_configs_have_the_papers_settings():
     """LLM-AR, section 4.2."""
     import yaml
 
-    for path in sorted((RECIPES / "configs" / "llm_ar").glob("ntu*_tokenizer.yaml")):
+    tokenizers, tunings = (
+        list((RECIPES / "configs" / "llm_ar").glob(f"ntu*_{name}*.yaml")) for name in ("tokenizer", "sft")
+    )
+    assert tokenizers and tunings
+    for path in tokenizers:
         config = yaml.safe_load(path.read_text())
         assert (config["max_steps"], config["per_device_train_batch_size"]) == (300_000, 256)
         assert (config["codebook_size"], config["curvature"], config["learning_rate"]) == (512, 1.0, 2e-4)
         assert (config["commitment_weight"], config["human_weight"]) == (0.02, 0.2)
-    for path in sorted((RECIPES / "configs" / "llm_ar").glob("ntu*_sft*.yaml")):
+    for path in tunings:
         config = yaml.safe_load(path.read_text())
         # 75,000 micro-batches of 4 are as many samples as these steps.
         processes = 1 if "qlora" in path.name else 4

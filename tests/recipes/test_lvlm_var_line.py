@@ -457,6 +457,7 @@ def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
     assert len(rows["train"]) == 10
 
 
+@pytest.mark.slow
 def test_toyota_smarthome_as_video(backbone, llm, line, tmp_path):
     """LVLM-VAR, section 4.1: skeletons are drawn, and the drawings go the way of every video. These are made up."""
     import extract_features as recipe

@@ -1,15 +1,13 @@
 """P-Tuning v2 by the recipe: trained, stopped and resumed, on one process and on two; the language model stays as it is."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from two_processes import recipe_on_two_ranks
 
 from action_llm import ActionLLMForClassification
 
@@ -79,21 +77,10 @@ def test_two_processes_train_as_one(line, tokenizer, sentences, llm, tmp_path):
     alone = line.sft(
         tokenizer, sentences, tmp_path / "one", training=common | {"per_device_train_batch_size": 4}, **settings
     )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(RECIPES / "sft.py"),
-    ]
     options = common | settings | {"per_device_train_batch_size": 2, "warmup_steps": 1, "logging_steps": 1}
     options |= {"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": llm, "use_cpu": True}
     options |= {"output_dir": tmp_path / "two", "disable_tqdm": True, "lora_r": 4}
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-4000:]
+    given = [part for name, value in options.items() for part in (f"--{name}", value)]
+    recipe_on_two_ranks(RECIPES / "sft.py", *given)
     one, other = weights(alone), weights(tmp_path / "two" / "model")
     torch.testing.assert_close(one["model.prefix.weight"], other["model.prefix.weight"], rtol=0.02, atol=2e-3)

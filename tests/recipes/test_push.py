@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import model_page
 import push
 import pytest
 import yaml
+from fresh_python import python
 from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
@@ -45,11 +44,8 @@ def hub():
 
 def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, cwd=None) -> str:
     """Output of a recipe, or of a script in a process in which the project is not there."""
-    command = [str(RECIPES / arguments[0]), *map(str, arguments[1:])] if script is None else ["-c", script, *arguments]
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=hub.environment(home) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=cwd,
-    )  # fmt: skip
+    command = [RECIPES / arguments[0], *arguments[1:]] if script is None else ["-c", script, *arguments]
+    done = python(*command, env=hub.environment(home), cwd=cwd)
     assert done.returncode == expected, done.stderr[-4000:]
     assert TOKEN not in done.stdout + done.stderr, "who may write is nobody else's business"
     return done.stdout + done.stderr
@@ -59,6 +55,7 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page, re.S)
 
 
+@pytest.mark.slow
 def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run, hub, tmp_path, recordings):
     listed = launch(hub, tmp_path, "push.py", run, "tester/dry", "--dry_run")
     assert ("model", "tester/dry") not in hub.repositories and "nothing was pushed" in listed
@@ -114,6 +111,7 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
     assert not own.keys() & hub.files("tester/model").keys() and others.keys() <= hub.files("tester/model").keys()
 
 
+@pytest.mark.slow
 def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer):
     for model, name in ((run, "tester/weights"), (Path(tokenizer).parent, "tester/tokens")):
         launch(hub, tmp_path, "push.py", model, name, "--code_repo", "tester/code")
@@ -235,6 +233,7 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_can_be_pushed(run, hub, tmp_path, line):
     here = tmp_path / "run"
     shutil.copytree(run / "sft" / "model", here / "model")
@@ -265,6 +264,7 @@ print([one(walk)[0] == found[0](walk)[0] for one in found])
     assert "[True, True, True]" in launch(hub, tmp_path / "home", "tester/without", "tester/with", script=script)
 
 
+@pytest.mark.slow
 def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     launch(hub, tmp_path, "push.py", run, "tester/public", "--public")
     assert not hub.repositories["model", "tester/public"].private
@@ -274,12 +274,10 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     assert "nothing was pushed" in nobody, "to look needs no login"
 
 
-def test_a_whole_life(hub, tmp_path, tiny_quickstart):
+@pytest.mark.slow
+def test_a_whole_life(hub, tmp_path, quickstart_run):
     """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
-    import quickstart
-
-    folder = tmp_path / "quickstart"
-    summary = quickstart.main(quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1))
+    summary, folder = quickstart_run.summary, quickstart_run.folder
     launch(hub, tmp_path / "home", "push.py", folder, f"{USER}/life")
     assert {"lexicon.json", ".eval_results/simulated-xsub.yaml"} <= hub.files(f"{USER}/life").keys()
     recording = real_recording() or next((folder / "simulated_recordings").glob("*.skeleton"))

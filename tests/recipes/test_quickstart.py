@@ -6,6 +6,7 @@ import re
 
 import pytest
 import quickstart
+import tiny_quickstart
 import torch
 
 from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
@@ -23,21 +24,21 @@ def test_two_people_are_too_few_to_test_on(tmp_path):
         quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
 
 
-def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny_quickstart, tmp_path):
+@pytest.mark.slow
+def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
     from transformers import AutoModel, AutoProcessor
 
-    arguments = quickstart.QuickstartArguments(output_dir=str(tmp_path / "run"), performers=3, processes=1)
-    summary = quickstart.main(arguments)
+    summary, run = quickstart_run.summary, quickstart_run.folder
     assert summary["data"] == "simulated recordings"
     # Subject 3 is on the test side of NTU-60; camera 1 of all three people.
     assert summary["cross-subject"]["recordings"] == 6 and summary["cross-view"]["recordings"] == 6
     for name in quickstart.LINES:
         assert 0 <= summary[name]["top_1"]["estimate"] <= 1
-        assert (tmp_path / "run" / "pictures" / f"{name}-confusion.png").stat().st_size > 1000
-    assert (tmp_path / "run" / "pictures" / "token_usage.png").is_file()
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["cross-view"] == summary["cross-view"]
+        assert (run / "pictures" / f"{name}-confusion.png").stat().st_size > 1000
+    assert (run / "pictures" / "token_usage.png").is_file()
+    assert json.loads((run / "summary.json").read_text())["cross-view"] == summary["cross-view"]
 
-    folder = tmp_path / "run" / "model"
+    folder = run / "model"
     page = (folder / "README.md").read_text()
     assert (
         "**Simulated data.**" in page
@@ -51,14 +52,21 @@ def test_it_runs_goes_on_where_it_was_and_leaves_a_folder_that_answers(tiny_quic
     )
     assert (folder / "lexicon.json").is_file() and (folder / ".eval_results" / "simulated-xsub.yaml").is_file()
     assert all((folder / picture).is_file() for picture in re.findall(r"\((pictures/[^)]+)\)", page))
-    recording = tmp_path / "run" / "simulated_recordings" / "S003C001P003R001A050.skeleton"
+    recording = run / "simulated_recordings" / "S003C001P003R001A050.skeleton"
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     with torch.no_grad():
         outputs = model(**processor(recording))
     torch.testing.assert_close(outputs.probabilities.sum(), torch.tensor(1.0))
     assert set(model.config.id2label.values()) == {"pickup", "punching/slapping other person"}
 
-    again = quickstart.main(arguments)
-    assert again["cross-subject"] == summary["cross-subject"]
+
+@pytest.mark.slow
+def test_it_goes_on_where_it_was(quickstart_run, monkeypatch):
+    tiny_quickstart.shrink(monkeypatch)
+    lines = [quickstart_run.folder / name for name in quickstart.LINES]
+    trained = {path: path.stat().st_mtime_ns for line in lines for path in line.rglob("model/*.safetensors")}
+    again = quickstart.main(quickstart_run.arguments)
+    assert again["cross-subject"] == quickstart_run.summary["cross-subject"]
+    assert trained and trained == {path: path.stat().st_mtime_ns for path in trained}
     with pytest.raises(ValueError, match="other performers: choose another --output_dir"):
-        quickstart.main(dataclasses.replace(arguments, performers=4))
+        quickstart.main(dataclasses.replace(quickstart_run.arguments, performers=4))

@@ -67,6 +67,7 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     assert run_line.main(arguments, data) == metrics
 
 
+@pytest.mark.slow
 def test_one_command_for_videos(llm, tmp_path):
     """A visual encoder of one's own first; what held-out videos select by must not have been seen by it."""
     import baselines

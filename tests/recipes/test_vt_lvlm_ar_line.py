@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from encode_windows import video_of_window
 from tiny_features import extract
 from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
 from transformers import AutoModel, AutoModelForImageTextToText
+from two_processes import recipe_on_two_ranks
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel
 from action_llm.language_models import load_language_model
@@ -236,6 +234,7 @@ def test_each_row_of_the_tables_runs(row, line, features, lvlm, tmp_path):
     assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes(features, lvlm, tmp_path):
     """K-means, restarts and the coherence of events on two processes; that codebooks stay equal is tested with them."""
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "train_tokenizer.py"
@@ -245,11 +244,7 @@ def test_two_processes(features, lvlm, tmp_path):
         "max_steps": 2, "warmup_steps": 1, "per_device_train_batch_size": 2, "save_steps": 2, "use_cpu": True,
     }  # fmt: skip
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(recipe)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*launch, "--config", str(tmp_path / "two.yaml")]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
+    recipe_on_two_ranks(recipe, "--config", tmp_path / "two.yaml")
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     assert (record["settings"]["batch_size"], record["settings"]["steps"]) == (4, 2)
     assert all(torch.isfinite(value).all() for value in VTEMModel.from_pretrained(tmp_path / "two/model").parameters())
