@@ -1,8 +1,7 @@
 """ActionLLM: recordings of people become sentences of action tokens, and a language model says what they do.
 
 Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoModelForVideoClassification`,
-`AutoFeatureExtractor`, `AutoProcessor` and `pipeline`. Only the configurations are imported with it; everything else is when it
-is used.
+`AutoFeatureExtractor`, `AutoProcessor` and `pipeline`. Nothing else happens then: modules are imported when they are used.
 """
 
 import importlib
@@ -11,16 +10,12 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig
-
-from .configuration_action_llm import ActionLLMConfig
-from .configuration_action_vqvae import ActionVQVAEConfig
-from .configuration_resnet3d import ResNet3DConfig
-from .configuration_vst import VSTConfig
-from .configuration_vtem import VTEMConfig
-from .versions import __version__
-
 if TYPE_CHECKING:
+    from .configuration_action_llm import ActionLLMConfig
+    from .configuration_action_vqvae import ActionVQVAEConfig
+    from .configuration_resnet3d import ResNet3DConfig
+    from .configuration_vst import VSTConfig
+    from .configuration_vtem import VTEMConfig
     from .feature_extraction_skeleton import SkeletonFeatureExtractor
     from .feature_extraction_video import VideoFeatureExtractor
     from .modeling_action_llm import ActionLLMForClassification, ActionLLMForConditionalGeneration, ActionLLMModel
@@ -30,20 +25,40 @@ if TYPE_CHECKING:
     from .modeling_vtem import VTEMModel
     from .pipeline_action_recognition import ActionRecognitionPipeline
     from .processing_action_llm import ActionLLMProcessor
+    from .versions import __version__
 
-# Public class → its module, imported when the class is used.
+# Public name → its module, imported when the name is used.
 _MODULES = {
+    "ActionLLMConfig": "configuration_action_llm",
     "ActionLLMForClassification": "modeling_action_llm",
     "ActionLLMForConditionalGeneration": "modeling_action_llm",
     "ActionLLMModel": "modeling_action_llm",
     "ActionLLMProcessor": "processing_action_llm",
     "ActionRecognitionPipeline": "pipeline_action_recognition",
+    "ActionVQVAEConfig": "configuration_action_vqvae",
     "ActionVQVAEModel": "modeling_action_vqvae",
+    "ResNet3DConfig": "configuration_resnet3d",
     "ResNet3DModel": "modeling_resnet3d",
     "SkeletonFeatureExtractor": "feature_extraction_skeleton",
+    "VSTConfig": "configuration_vst",
     "VSTModel": "modeling_vst",
+    "VTEMConfig": "configuration_vtem",
     "VTEMModel": "modeling_vtem",
     "VideoFeatureExtractor": "feature_extraction_video",
+    "__version__": "versions",
+}
+# Configuration → the classes that the auto classes find by it.
+_MODELS = {
+    "ActionVQVAEConfig": "ActionVQVAEModel",
+    "ResNet3DConfig": "ResNet3DModel",
+    "VSTConfig": "VSTModel",
+    "VTEMConfig": "VTEMModel",
+    "ActionLLMConfig": "ActionLLMForClassification",
+}
+_FEATURE_EXTRACTORS = {
+    "ActionVQVAEConfig": "SkeletonFeatureExtractor",
+    "VSTConfig": "VideoFeatureExtractor",
+    "VTEMConfig": "VideoFeatureExtractor",
 }
 
 
@@ -62,31 +77,37 @@ class _Deferred(type):
     """Stands for a class of this package in the auto classes' tables, and imports it when it is used."""
 
     def __getattr__(cls, name: str):
-        return getattr(getattr(sys.modules[__name__], cls.__name__), name)
+        return getattr(_public(cls.__name__), name)
 
     def __call__(cls, *args, **kwargs):
-        return getattr(sys.modules[__name__], cls.__name__)(*args, **kwargs)
+        return _public(cls.__name__)(*args, **kwargs)
 
 
-def _deferred(name: str, config_class: type) -> type:
-    return _Deferred(name, (), {"config_class": config_class})
+def _public(name: str) -> type:
+    return getattr(sys.modules[__name__], name)
+
+
+def _register_configurations(auto):
+    for config in map(_public, _MODELS):
+        auto.AutoConfig.register(config.model_type, config)
 
 
 def _register_models(auto):
-    for config in (ActionVQVAEConfig, ResNet3DConfig, VSTConfig, VTEMConfig):
-        auto.AutoModel.register(config, _deferred(config.__name__.replace("Config", "Model"), config))
-    for auto_class in (auto.AutoModel, auto.AutoModelForVideoClassification):
-        auto_class.register(ActionLLMConfig, _deferred("ActionLLMForClassification", ActionLLMConfig))
+    _register(auto.AutoModel, _MODELS)
+    _register(auto.AutoModelForVideoClassification, {"ActionLLMConfig": "ActionLLMForClassification"})
 
 
 def _register_feature_extractors(auto):
-    auto.AutoFeatureExtractor.register(ActionVQVAEConfig, _deferred("SkeletonFeatureExtractor", ActionVQVAEConfig))
-    for config in (VSTConfig, VTEMConfig):
-        auto.AutoFeatureExtractor.register(config, _deferred("VideoFeatureExtractor", config))
+    _register(auto.AutoFeatureExtractor, _FEATURE_EXTRACTORS)
 
 
 def _register_processor(auto):
-    auto.AutoProcessor.register(ActionLLMConfig, _deferred("ActionLLMProcessor", ActionLLMConfig))
+    _register(auto.AutoProcessor, {"ActionLLMConfig": "ActionLLMProcessor"})
+
+
+def _register(auto_class, names: dict[str, str]):
+    for config, name in names.items():
+        auto_class.register(_public(config), _Deferred(name, (), {"config_class": _public(config)}))
 
 
 def _register_pipeline(pipelines):
@@ -98,6 +119,7 @@ class _AfterImport(MetaPathFinder):
     """Registers our classes with modules of transformers, which take seconds to import, once somebody imports them."""
 
     ACTIONS = {
+        "transformers.models.auto.configuration_auto": _register_configurations,
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
         "transformers.models.auto.processing_auto": _register_processor,
@@ -118,12 +140,10 @@ class _AfterImport(MetaPathFinder):
         return spec
 
 
-for _config in (ActionVQVAEConfig, ResNet3DConfig, VSTConfig, VTEMConfig, ActionLLMConfig):
-    AutoConfig.register(_config.model_type, _config)
 sys.meta_path.insert(0, _AfterImport())
-for _name, _register in _AfterImport.ACTIONS.items():
+for _name, _action in _AfterImport.ACTIONS.items():
     if _name in sys.modules:
-        _register(sys.modules[_name])
+        _action(sys.modules[_name])
 
 __all__ = [
     "ActionLLMConfig",

@@ -14,7 +14,7 @@ from huggingface_hub import (
     eval_result_entries_to_yaml,
 )
 
-from action_llm.versions import __version__
+from action_llm import __version__
 from action_llm_datasets.names import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
-from action_llm.versions import __version__
+from action_llm import __version__
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.progress import Progress, finished
 

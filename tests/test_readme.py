@@ -1,6 +1,7 @@
 """The front page, and the pages behind it: what they name is there, what they run runs."""
 
 import argparse
+import dataclasses
 import importlib
 import re
 import runpy
@@ -9,6 +10,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+import launching
 import pytest
 import yaml
 from fresh_python import python
@@ -39,7 +41,8 @@ LAUNCHED = r"(?:python|accelerate launch) (?:recipes/\w|-m action_llm_datasets)"
 
 def commands(page: Path, folder: Path) -> list[list[str]]:
     """The Python commands of a page, as a shell expands its variables and loops. `…` stands for words that are left out."""
-    text = page.read_text(encoding="utf-8")
+    # What a program printed may name commands too; it is marked as text.
+    text = re.sub(r"```text\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     scripts = re.findall(r"```bash\n(.*?)```", text, re.S)
     scripts += re.findall(r"(?<!`)`((?:python|accelerate launch) [^`]+)`", text)
     assert len(re.findall(LAUNCHED, text)) == sum(len(re.findall(LAUNCHED, script)) for script in scripts)
@@ -57,34 +60,41 @@ def commands(page: Path, folder: Path) -> list[list[str]]:
 
 
 class Asked(BaseException):
-    """Ends a program where it would read its command line; holds the parser."""
+    """Ends a program where it would read its command line; holds the argument classes, or the parser."""
 
 
 @cache
 def parser_of(program: str, deciding: tuple[str, ...]) -> tuple[argparse.ArgumentParser, dict[str, str]]:
-    """The parser of a recipe or module, and its required options: field → option.
+    """The parser of a recipe or module, with its inherited options, and its required options: field → option.
 
     Args:
         deciding: the words of a command line that decide which arguments there are.
     """
-    read = argparse.ArgumentParser.parse_known_args
 
-    def ask(parser, *arguments, **more):
-        # One without help looks for `deciding` alone.
-        if parser.add_help:
-            raise Asked(parser)
-        return read(parser, *arguments, **more)
+    def ask(_, *asked, **more):
+        raise Asked(asked)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", ask)
         patch.setattr("sys.argv", [program, *deciding])
+        patch.setattr(launching, "launch", ask)
+        if not program.endswith(".py") or "launch(" not in (ROOT / program).read_text(encoding="utf-8"):
+            patch.setattr(argparse.ArgumentParser, "parse_known_args", lambda parser, *_, **more: ask(None, parser))
         with pytest.raises(Asked) as asked:
             if program.endswith(".py"):
                 patch.syspath_prepend(str((ROOT / program).parent))
                 runpy.run_path(str(ROOT / program), run_name="__main__")
             else:
                 importlib.import_module(program).main()
-    (parser,) = asked.value.args
+    (found,) = asked.value.args
+    if isinstance(found[0], argparse.ArgumentParser):
+        (parser,) = found
+    else:
+        parser = launching.Parser()
+        own = {field.name for one in found for field in dataclasses.fields(one)}
+        for one in found:
+            launching.add_options(parser, one, {})
+            if issubclass(one, launching.LazyArguments):
+                launching.add_options(parser, one.whole(), {}, without=own)
     required = [action for action in parser._actions if action.required and action.option_strings]
     for action in required:
         # A YAML may give it.
@@ -103,12 +113,11 @@ def check(command: list[str]) -> None:
         if name in words:
             deciding += words[words.index(name) :][:2]
     if "--config" in words:
-        place = words.index("--config")
-        config = yaml.safe_load((ROOT / words[place + 1]).read_text())
-        del words[place : place + 2]
+        config = yaml.safe_load((ROOT / words[words.index("--config") + 1]).read_text())
     parser, required = parser_of(program, tuple(deciding))
     options = [word for word in words if re.match(r"--[a-z]", word)]
     unknown = [option for option in options if option.partition("=")[0] not in parser._option_string_actions]
+    unknown += [name for name in config if f"--{name}" not in parser._option_string_actions]
     assert not unknown, f"{program} has no {unknown}"
     missing = [option for name, option in required.items() if option not in options and name not in config]
     assert "…" in command or not missing, f"{program} needs {missing}"
