@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,10 @@ from .modeling_vtem import VTEMModel
 from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
 from .token_lexicon import read_lexicon
+
+if TYPE_CHECKING:
+    from .explanations import Explanation
+    from .timelines import Timeline
 
 # The action models that can make the sentence, by their `model_type`.
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
@@ -256,7 +261,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         num_soft_prompts: int = 0,
         run_length_ids: list[list[int]] | None = None,
         restrict_names: bool = False,
-    ):
+    ) -> Self:
         """Puts a language model and an action model together.
 
         Args:
@@ -332,7 +337,7 @@ class ActionLLMPreTrainedModel(PreTrainedModel):
         return model.eval()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs) -> Self:
         """Loads a repository: language model (from where it is referenced, or from here), action model, action table and
         adapter.
 
@@ -857,7 +862,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             base_kwargs=base_kwargs,
         )[0]
 
-    def explain(self, processor, recording=None, **settings):
+    def explain(self, processor, recording=None, **settings) -> "Explanation":
         """Recognises one recording and says why: label, probabilities, and a reason that can be checked.
 
         Args:
@@ -873,7 +878,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
         return explain(self, processor, recording, **settings)
 
-    def timeline(self, processor, recording, **settings):
+    def timeline(self, processor, recording, **settings) -> "Timeline":
         """Recognises what happens in a long video, and when, by a window that slides over its visual events.
 
         Args:
