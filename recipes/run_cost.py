@@ -2,7 +2,7 @@
 
 import copy
 import logging
-import resource
+import sys
 import time
 
 import torch
@@ -105,13 +105,25 @@ def _measure(trainer) -> dict:
         model.train(training)
     for owner, name, value in gathered:
         setattr(owner, name, value)
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
     # AdamW's moments are made at the first step, after this measurement.
     peak += 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "seconds_per_step": round(seconds * trainer.args.gradient_accumulation_steps, 4),
         "peak_memory_gb": round(peak / 2**30, 3),
     }
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _moved_by_forward(model):

@@ -15,7 +15,6 @@ not fit says so, with what its weights, gradients and AdamW's two moments alone 
 
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -183,6 +182,7 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
 
 def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
     import torch
+    from run_cost import peak_memory
 
     cuda = torch.cuda.is_available()
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
@@ -212,7 +212,7 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
     for _ in range(arguments.repetitions):
         micro_batch()
         steps.append(timed(step))
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
     seconds = arguments.recordings * (micro / arguments.micro_batch + median(steps) / arguments.batch)
     return {
         "fits": True,

@@ -45,9 +45,8 @@ def load(tokenizer: str):
 
 def streamed(video: str, tokenizer: str) -> dict:
     """Memory after every minute of video, seconds, events."""
-    import resource
-
     import psutil
+    from run_cost import peak_memory
 
     model, extractor = load(tokenizer)
     process = psutil.Process()
@@ -68,15 +67,14 @@ def streamed(video: str, tokenizer: str) -> dict:
         "segments": segments,
         "events": events,
         "seconds": time.perf_counter() - started,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE,
+        "peak_mb": peak_memory() / MEGABYTE,
     }
 
 
 def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     """Memory and seconds of one call over the first minutes."""
-    import resource
-
     import torch
+    from run_cost import peak_memory
 
     model, extractor = load(tokenizer)
     count = round(60 * minutes / extractor.segment_seconds)
@@ -84,7 +82,7 @@ def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     values = torch.cat(list(islice(extractor.stream(video, segments=count), 1)))
     with torch.no_grad(), warnings.catch_warnings():
         found = model.encode(values[None])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     return {
         "segments": count,
         "events": int(found.attention_mask.sum()),
