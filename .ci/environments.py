@@ -14,8 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "constraints.txt"
 PROJECT = "action-llm"
 
-# What `lowest` and `newest` run: the models, and LLM-AR from recordings to an evaluation.
-TESTS = ("tests/modeling", "tests/recipes/test_llm_ar_line.py")
+# What `lowest` and `newest` run: the models, LLM-AR from recordings to an evaluation, and what else uses a library by itself.
+TESTS = (
+    "tests/modeling",
+    "tests/recipes/test_llm_ar_line.py",
+    "tests/recipes/test_launching.py",
+    "tests/recipes/test_classification_scores.py",
+    "tests/recipes/test_demo.py",
+    "tests/recipes/test_benchmarks.py",
+)
 
 
 def requirements(*extras: str) -> dict[str, str]:
@@ -48,12 +55,19 @@ def environment(*install: str, python: str = sys.executable):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# What torch brings on machines with a GPU.
+CUDA = ("nvidia-", "cuda-", "triton")
+
+
 def versions(interpreter: Path) -> dict[str, str]:
     """Name → version of everything in an environment but the project; local versions (`2.13.0+cpu`) without their label."""
     freeze = [interpreter, "-m", "pip", "list", "--format=freeze", "--exclude", PROJECT]
     lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.split()
     pairs = (line.split("==") for line in lines)
-    return {name: version.split("+")[0] for name, version in pairs if name not in ("pip", "setuptools", "wheel")}
+    left_out = ("pip", "setuptools", "wheel")
+    return {
+        name: version.split("+")[0] for name, version in pairs if name not in left_out and not name.startswith(CUDA)
+    }
 
 
 def run(*command, **kwargs) -> subprocess.CompletedProcess:

@@ -46,15 +46,17 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike) -> None:
     config = PeftConfig.from_pretrained(os.fspath(folder))
     config.inference_mode = True
     inject_adapter_in_model(config, model, ADAPTER_NAME)
-    weights = load_file(Path(folder, ADAPTER_WEIGHTS))
-    weights = {key.removeprefix(PEFT_PREFIX): value for key, value in weights.items()}
-    loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
+    path = Path(folder, ADAPTER_WEIGHTS)
+    weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
+    try:
+        loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
+    except RuntimeError as error:  # a weight of another shape
+        raise ValueError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
     expected = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
     missing = sorted(expected.keys() - weights.keys())
     if missing or loaded.unexpected_keys:
         raise ValueError(
-            f"{Path(folder, ADAPTER_WEIGHTS)} does not fit the model: missing {missing[:5]}, "
-            f"unexpected {loaded.unexpected_keys[:5]}."
+            f"{path} does not fit the model: missing {missing[:5]}, unexpected {loaded.unexpected_keys[:5]}."
         )
     # What transformers' own methods (`disable_adapters`…) look at.
     model._hf_peft_config_loaded = True

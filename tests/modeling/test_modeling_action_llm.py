@@ -17,7 +17,7 @@ from tiny_models import (
     tiny_processor,
     tiny_tokenizer,
 )
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionLLMForConditionalGeneration
 from action_llm.modeling_action_llm import check_context_length, decoder_layers
@@ -312,9 +312,14 @@ def test_loads_as_remote_code_in_a_process_without_the_project(adapter, processo
 @pytest.mark.parametrize("referenced", [False, True])
 def test_the_language_model_is_loaded_in_few_bits_where_the_library_is(bits, referenced, processor, tmp_path):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    llm = tiny_llm("llama-gqa-tied")
+    # bitsandbytes packs blocks of 64 weights of a row, on processors with AVX-512 without a remainder.
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16}
+    config = LlamaConfig(**llm_configs(len(tiny_tokenizer()) + 7)["llama-gqa-tied"].to_dict() | sizes)
+    torch.manual_seed(0)
+    llm = AutoModelForCausalLM.from_config(config).eval()
     llm.save_pretrained(tmp_path / "llm")
-    model = compose(llm=llm, llm_name_or_path=str(tmp_path / "llm") if referenced else None)
+    home = str(tmp_path / "llm") if referenced else None
+    model = compose(llm=llm, llm_name_or_path=home, action_model=tiny_action_model(codebook_dim=64))
     model.save_pretrained(tmp_path / "model")
     few = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
     loaded = ActionLLMForClassification.from_pretrained(tmp_path / "model", quantization_config=few)
