@@ -588,12 +588,20 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
 
     def log_report(self) -> None:
-        """Says how many recordings there are, how many are published, and what was skipped and why."""
+        """Says how many recordings there are, how many are published, and what was skipped and why; once in a process, in
+        which every stage of a run may load them."""
+        if self.cache_dir in _LOGGED:
+            return
+        _LOGGED.add(self.cache_dir)
         report = self.report
         counted = ", ".join(f"{count:,} {name}" for name, count in report["recordings"].items())
         published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
         logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
         _log_skipped(self.config.name, report["files"])
+
+
+# Folders of prepared data whose report was logged.
+_LOGGED: set[str] = set()
 
 
 def _log_skipped(config: str, skipped: list[dict]) -> None:

@@ -164,7 +164,7 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
     done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
     processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     total = done + sum(len(shard.paths) for shard in missing)
-    with Progress(builder.config.name, total, "file", done) as bar:
+    with Progress(builder.config.name, total, "files", done) as bar:
         if processes == 1:
             for shard in missing:
                 _write_shard(builder, shard)

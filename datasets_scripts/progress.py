@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 20
 
 
-# What libraries warn of that is in the code of other libraries.
+# Warnings that a library raises about another library's code.
 OF_OTHERS = (
     # trl 1.16 and peft 0.21 ask models of transformers 5.23 by the former name.
     "`is_gradient_checkpointing` is deprecated and will be removed in v6",
@@ -41,19 +41,10 @@ def set_up_output():
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to standard output above the bar, where there is one. What was said, as by every stage that reads the same
-    recordings, is not said again."""
+    """Writes to standard output, above the bar where there is one."""
 
     def __init__(self):
         super().__init__(sys.stdout)
-        self._said = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if message and message in self._said:
-            return False
-        self._said.add(message)
-        return super().filter(record)
 
     def emit(self, record: logging.LogRecord):
         if "tqdm" not in sys.modules:
@@ -71,21 +62,21 @@ class Progress:
     Args:
         what: the work, as "scoring".
         total: number of its parts.
-        unit: what a part is called.
+        unit: what parts are called, as "files".
         done: parts that were there before.
     """
 
     listener: ClassVar[Callable[[str], None] | None] = None
-    """Hears how far the work is in place of bar and lines, where it is the work of another process that is shown."""
+    """Called with the text of the progress instead of drawing a bar; used when another process shows it."""
 
-    def __init__(self, what: str, total: int, unit: str = "step", done: int = 0):
+    def __init__(self, what: str, total: int, unit: str = "steps", done: int = 0):
         self.what, self.total, self.unit, self.done, self._before = what, total, unit, done, done
         self._started = self._said = time.monotonic()
         self._quarter, self._bar = 4 * done // max(total, 1), None
         if self.listener is None and logger.isEnabledFor(logging.INFO) and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=what, total=total, unit=unit, initial=done, leave=False)
+            self._bar = tqdm(desc=what, total=total, unit=f" {unit}", initial=done, leave=False)
 
     def update(self, parts: int = 1, note: str = ""):
         """Some parts are done; `note` is what else there is to say, as "loss 0.53"."""
@@ -106,7 +97,7 @@ class Progress:
         self._quarter, self._said = quarter, now
         left = duration((now - self._started) * (self.total - self.done) / (self.done - self._before))
         logger.info(
-            "  %s: %d of %d %ss%s, %s left",
+            "  %s: %d of %d %s%s, %s left",
             self.what,
             self.done,
             self.total,

@@ -106,7 +106,7 @@ def render(
         there += len(listed) - len(missing)
         work = partial(_draw_into, folder, size, yaw)
         processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
-        with Progress(builder.config.name, len(missing), "video") as bar:
+        with Progress(builder.config.name, len(missing), "videos") as bar:
             if processes == 1:
                 problems = list(_counted((work(builder, path) for path in missing), bar))
             else:

@@ -140,7 +140,7 @@ def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix
     folder.mkdir(parents=True, exist_ok=True)
     record_path = folder / "simulation.json"
     if record_path.exists():
-        found = json.loads(record_path.read_text())
+        found = json.loads(record_path.read_text(encoding="utf-8"))
         other = {key: found.get(key) for key in world if found.get(key) != world[key]}
         if other:
             asked = {key: world[key] for key in other}
@@ -150,7 +150,7 @@ def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix
     summary = world | extent
     write_atomically(folder / "SIMULATED.txt", notice)
     content = json.dumps(summary, indent=2) + "\n"
-    if not record_path.exists() or record_path.read_text() != content:
+    if not record_path.exists() or record_path.read_text(encoding="utf-8") != content:
         write_atomically(record_path, content)
     return summary
 
@@ -212,7 +212,7 @@ def simulate(
         if not there.issuperset(file_name(performer, action, replication, camera) for camera in (1, 2, 3))
     ]
     work = partial(_record_into, folder, seed)
-    with Progress("simulating", 3 * len(missing), "file") as bar:
+    with Progress("simulating", 3 * len(missing), "files") as bar:
         for written in in_processes(work, missing, num_proc):
             bar.update(written)
     return summary

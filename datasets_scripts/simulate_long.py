@@ -170,7 +170,7 @@ def _draw_into(folder: Path, size: int, seed: int, settings: dict, job: tuple[in
     joints, segments = perform_long(seed, *job, **settings)
     name = video_name(*job)
     if not (folder / name).exists():
-        with Progress(name, len(joints), "frame") as bar:
+        with Progress(name, len(joints), "frames") as bar:
 
             def batches() -> Iterator[np.ndarray]:
                 for frames in render_batches(joints, size=(size, size)):
@@ -244,7 +244,7 @@ def simulate_long(
     summary = open_simulation(folder, world, {"performers": performers, "videos": videos}, _NOTICE, ".mp4")
     jobs = list(product(range(1, performers + 1), range(1, videos + 1)))
     timeline = {}
-    with Progress("simulating", len(jobs), "video") as bar:
+    with Progress("simulating", len(jobs), "videos") as bar:
         drawn = in_processes(partial(_draw_into, folder, size, seed, settings), jobs, num_proc)
         for job, segments in zip(jobs, drawn, strict=True):
             timeline[video_name(*job)] = segments

@@ -6,9 +6,12 @@ Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `Au
 
 import importlib
 import sys
+import warnings
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
+
+from .versions import check_major_version
 
 if TYPE_CHECKING:
     from .configuration_action_llm import ActionLLMConfig
@@ -47,7 +50,14 @@ _MODULES = {
     "VideoFeatureExtractor": "feature_extraction_video",
     "__version__": "versions",
 }
-# Configuration → the classes that the auto classes find by it.
+# What the auto classes find: configurations by `model_type`, the others by configuration.
+_CONFIGURATIONS = {
+    "action_llm": "ActionLLMConfig",
+    "action_vqvae": "ActionVQVAEConfig",
+    "resnet3d": "ResNet3DConfig",
+    "vst": "VSTConfig",
+    "vtem": "VTEMConfig",
+}
 _MODELS = {
     "ActionVQVAEConfig": "ActionVQVAEModel",
     "ResNet3DConfig": "ResNet3DModel",
@@ -82,14 +92,20 @@ class _Deferred(type):
     def __call__(cls, *args, **kwargs):
         return _public(cls.__name__)(*args, **kwargs)
 
+    def __instancecheck__(cls, instance) -> bool:
+        return isinstance(instance, _public(cls.__name__))
+
+    def __subclasscheck__(cls, subclass) -> bool:
+        return issubclass(subclass, _public(cls.__name__))
+
 
 def _public(name: str) -> type:
     return getattr(sys.modules[__name__], name)
 
 
 def _register_configurations(auto):
-    for config in map(_public, _MODELS):
-        auto.AutoConfig.register(config.model_type, config)
+    for model_type, name in _CONFIGURATIONS.items():
+        auto.AutoConfig.register(model_type, _Deferred(name, (), {"model_type": model_type}), exist_ok=True)
 
 
 def _register_models(auto):
@@ -107,7 +123,7 @@ def _register_processor(auto):
 
 def _register(auto_class, names: dict[str, str]):
     for config, name in names.items():
-        auto_class.register(_public(config), _Deferred(name, (), {"config_class": _public(config)}))
+        auto_class.register(_public(config), _Deferred(name, (), {"config_class": _public(config)}), exist_ok=True)
 
 
 def _register_pipeline(pipelines):
@@ -134,12 +150,16 @@ class _AfterImport(MetaPathFinder):
 
         def exec_module(module):
             execute(module)
-            action(module)
+            try:
+                action(module)
+            except ImportError as error:  # transformers is of use without us
+                warnings.warn(f"{fullname} does not know the classes of ActionLLM: {error}", stacklevel=2)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
+check_major_version()
 sys.meta_path.insert(0, _AfterImport())
 for _name, _action in _AfterImport.ACTIONS.items():
     if _name in sys.modules:

@@ -10,17 +10,15 @@ from transformers import AutoConfig, configuration_utils
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import logging
 
-from .versions import untested_versions
+from .versions import check_major_version, untested_versions
+
+check_major_version()
+from transformers.configuration_utils import PreTrainedConfig  # noqa: E402  (transformers 4 has it under another name)
 
 logger = logging.get_logger(__name__)
 
 for _sentence in untested_versions():
     logger.warning_once(_sentence)
-
-try:
-    from transformers.configuration_utils import PreTrainedConfig
-except ImportError as error:
-    raise ImportError(" ".join(untested_versions()) or str(error)) from error
 
 # What the keys and values that a model has computed are called, in its arguments and in its outputs.
 CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
@@ -31,7 +29,7 @@ if hasattr(configuration_utils, "SubConfigSpec"):
 else:
 
     class SubConfigSpec:
-        """A configuration within a configuration, and the `model_type` of one that does not name its own."""
+        """A configuration within a configuration, by `AutoConfig`, and the `model_type` of one that does not name its own."""
 
         def __init__(self, config_class: type, model_type: str):
             self.config_class, self.model_type = config_class, model_type

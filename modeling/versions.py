@@ -29,4 +29,10 @@ def untested_versions() -> list[str]:
     return sentences
 
 
-__all__ = ["TESTED", "__version__", "untested_versions"]
+def check_major_version():
+    """Raises `ImportError` with transformers 4, in which most of what this code builds on has other names."""
+    if importlib.metadata.version("transformers").startswith("4."):
+        raise ImportError(untested_versions()[0])
+
+
+__all__ = ["TESTED", "__version__", "check_major_version", "untested_versions"]

@@ -28,7 +28,11 @@ def inherited_fields(module: str, name: str) -> set[str]:
     """The names of the fields of a dataclass and of its base classes."""
     home, declaration = _find(module, name)
     names = set(class_fields(module, name))
-    return names.union(*(inherited_fields(home, base.id) for base in declaration.bases if isinstance(base, ast.Name)))
+    for base in declaration.bases:
+        if not isinstance(base, ast.Name):
+            raise LookupError(f"the base {ast.unparse(base)} of {name} is not a plain name")
+        names |= inherited_fields(home, base.id)
+    return names
 
 
 def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.expr]]:

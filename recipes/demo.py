@@ -70,7 +70,10 @@ def build(model: str, examples: list[str] = ()):
         model: folder or repository of a recogniser.
         examples: paths of recordings to pick from.
     """
-    import gradio as gr
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise SystemExit("demo.py needs gradio: pip install -e '.[demo]'") from error
     from transformers import pipeline
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor

@@ -69,7 +69,7 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     skipped = 0
     with open(output, "a", encoding="utf-8") as file:
-        for row in progress(wanted, "describing", "clip"):
+        for row in progress(wanted, "describing", "clips"):
             try:
                 with open_source(data.data_dir, row["video"]) as opened, VideoFile(opened) as video:
                     times = (np.arange(arguments.frames) + 0.5) * video.info.seconds / arguments.frames

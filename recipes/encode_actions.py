@@ -117,7 +117,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         )
         encodings = arguments.encodings if split == "train" else arguments.test_encodings
         mine = range(state.process_index, count, state.num_processes)
-        for index in progress(mine, f"sentences of {split}", "shard"):
+        for index in progress(mine, f"sentences of {split}", "shards"):
             path = shard_path(run.path, split, index, count)
             if path.is_file():
                 continue
@@ -134,7 +134,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
+        skipped = [
+            entry
+            for path in paths
+            for entry in json.loads(path.with_suffix(".skipped.json").read_text(encoding="utf-8"))
+        ]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         counts, sentences = torch.zeros(model.config.num_action_tokens, dtype=torch.long), 0
         for path in paths:
@@ -172,7 +176,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         splits=summary,
         tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     )
-    counts = (f"{one['sentences']:,} of {one['recordings']:,} {split} recordings" for split, one in summary.items())
+    counts = (f"{one['sentences']:,} from {one['recordings']:,} {split} recordings" for split, one in summary.items())
     run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")
     if model.config.quantize:
         write_token_report(

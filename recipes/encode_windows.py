@@ -109,7 +109,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     for split, rows in dataset.items():
         made = {name: [] for name in columns}
         unclear, borders = 0, BorderCounts()
-        for row in progress(rows.with_format("torch"), f"windows of {split}", "video"):
+        for row in progress(rows.with_format("torch"), f"windows of {split}", "videos"):
             stream = model.stream(float(row["frame_rate"]))
             segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
             events = stream.push(input_features=segments) + stream.finish()

@@ -219,7 +219,7 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     scores = np.empty((len(rows), len(class_names)))
     # Sentences of one length together: less padding. The longest first: what does not fit shows at once.
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["action_ids"]))
-    for start in progress(range(0, len(order), batch_size), "scoring", "batch"):
+    for start in progress(range(0, len(order), batch_size), "scoring", "batches"):
         chosen = order[start : start + batch_size]
         batch = rows.select(chosen)
         # Latents take a place each, whatever their tokens are.

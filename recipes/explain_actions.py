@@ -104,7 +104,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
             f"{min(missing)} is no recording of {data.data_dir}: explained are whole recordings; of windows, timeline.py tells."
         )
     found, sections = [], []
-    for index in progress(spread(len(rows), arguments.count), "explaining", "recording"):
+    for index in progress(spread(len(rows), arguments.count), "explaining", "recordings"):
         row = rows[index]
         recording = recordings[places[row["sample_id"]]]
         with source(data.data_dir, recording) as video:

@@ -135,7 +135,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         shards = [
             rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
         ]
-        with Progress(f"features of {split}", sum(map(len, shards)), "video") as progress:
+        with Progress(f"features of {split}", sum(map(len, shards)), "videos") as progress:
             for index, shard in zip(missing, shards, strict=True):
                 path = shard_path(run.path, split, index, count)
                 content, skipped = extract(encoder, extractor, shard, data.data_dir, versions, arguments, progress)
@@ -147,7 +147,11 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     for split, rows in dataset.items():
         count = -(-len(rows) // videos_per_shard)
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [entry for path in paths for entry in json.loads(path.with_suffix(".skipped.json").read_text())]
+        skipped = [
+            entry
+            for path in paths
+            for entry in json.loads(path.with_suffix(".skipped.json").read_text(encoding="utf-8"))
+        ]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         summary[split] = {"videos": len(rows), "skipped": len(skipped)}
         if len(skipped) == len(rows):

@@ -24,7 +24,7 @@ from action_llm_datasets.progress import set_up_output
 
 
 class LazyArguments:
-    """Fields over those of a class that is slow to import, which is imported when the first instance is made.
+    """Base of argument classes that extend a dataclass which is slow to import; it is imported when the first instance is made.
 
     ```python
     @dataclass
@@ -67,10 +67,10 @@ class LazyArguments:
 
 
 def launch(main: Callable, *classes: type):
-    """Calls `main` with an instance of each argument class, as the command line says; what it returns."""
-    arguments = parse(classes, sys.argv[1:], main.__globals__["__doc__"])
+    """Parses the command line, calls `main` with an instance of each argument class, and returns its result."""
+    # First: the libraries that arguments may import read these settings as they are imported.
     set_up_output()
-    return main(*arguments)
+    return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
 
 
 def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:
@@ -85,8 +85,10 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for one in classes for field in dataclasses.fields(one)}
     for where, names in (("", named), (f"{path}: ", config)):
-        for name in sorted(set(names) - known):
-            near = did_you_mean(name, known) if where else did_you_mean(f"--{name}", [f"--{one}" for one in known])
+        for name in sorted(set(names) - known, key=str):
+            near = (
+                did_you_mean(str(name), known) if where else did_you_mean(f"--{name}", [f"--{one}" for one in known])
+            )
             parser.error(f"{where or '--'}{name}: no such option{near}")
     for one in classes:
         add_options(parser, one, config)
@@ -169,8 +171,9 @@ def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | No
     try:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         parser.error(f"--config: {' '.join(str(error).split())}")
+    config = {} if config is None else config
     if not isinstance(config, dict):
         parser.error(f"--config: expected options and their values in {path}, got {config!r}")
     return config, path
@@ -191,12 +194,30 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
         if default not in (dataclasses.MISSING, None, []) and "default" not in text:
             text += f" (default {_written(default)})" if text else f"default {_written(default)}"
         default = None if default is dataclasses.MISSING else default
-        value = config.get(field.name, default)
-        if "choices" in reading and value not in (default, *reading["choices"]):
-            parser.error(f"{field.name}: expected one of {', '.join(map(str, reading['choices']))}, got {value!r}")
+        if field.name in config:
+            default = _from_yaml(parser, field.name, config[field.name], reading)
         group.add_argument(
-            f"--{field.name}", default=value, required=required, help=text.replace("%", "%%"), **reading
+            f"--{field.name}", default=default, required=required, help=text.replace("%", "%%"), **reading
         )
+
+
+def _from_yaml(parser: Parser, name: str, value, reading: dict):
+    """The value of a YAML file, checked as that of the command line would be."""
+    if value is None or isinstance(value, dict):
+        return value
+    is_list = reading.get("nargs") == "+"
+    if isinstance(value, list) != is_list:
+        parser.error(f"{name}: expected {'a list' if is_list else 'a single value'}, got {value!r}")
+    items, values = value if is_list else [value], []
+    read = reading.get("type", str)
+    for item in items:
+        try:
+            values.append(read(_written(item)))
+        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+            parser.error(f"{name}: expected {reading.get('metavar', 'another value').lower()}, got {item!r} ({error})")
+        if "choices" in reading and values[-1] not in reading["choices"]:
+            parser.error(f"{name}: expected one of {', '.join(map(str, reading['choices']))}, got {item!r}")
+    return values if is_list else values[0]
 
 
 def _reading(hint) -> dict:

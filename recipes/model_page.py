@@ -1,7 +1,6 @@
 """The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
 
 import json
-import re
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from huggingface_hub import (
     ModelCardData,
     eval_result_entries_to_yaml,
 )
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from action_llm import __version__
 from action_llm_datasets.names import METRICS
@@ -51,7 +52,8 @@ _USE_CLASSIFIER = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository has the exact versions: `pip install -r requirements.txt`.
+These ranges were tested. `requirements.txt` in this repository pins the versions that the tests ran with:
+`pip install -r requirements.txt`.
 
 ```python
 from transformers import pipeline
@@ -75,7 +77,8 @@ _USE_ACTION_MODEL = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository has the exact versions: `pip install -r requirements.txt`.
+These ranges were tested. `requirements.txt` in this repository pins the versions that the tests ran with:
+`pip install -r requirements.txt`.
 
 ```python
 from transformers import AutoFeatureExtractor, AutoModel
@@ -270,7 +273,7 @@ def _reads(model: Path, reads_videos: bool) -> str:
 NEEDED = (
     "accelerate",
     "av",
-    "huggingface_hub",
+    "huggingface-hub",
     "numpy",
     "peft",
     "pillow",
@@ -284,16 +287,31 @@ NEEDED = (
 
 def requirements() -> list[str]:
     """What a repository's code needs, in the ranges that were tested."""
-    found = {re.match(r"[\w-]+", line).group(): line for line in requires("action-llm") if ";" not in line}
-    return [found[name] for name in NEEDED]
+    found = [requirement for name, requirement in _required_by("action-llm") if name in NEEDED]
+    return [one.name + ",".join(sorted(map(str, one.specifier), reverse=True)) for one in found]
 
 
 def locked_requirements() -> str:
-    """The same in the exact versions that the tests ran with: a `requirements.txt`."""
+    """The same and what it requires, in the exact versions that the tests ran with: a `requirements.txt`."""
     lines = LOCK.read_text(encoding="utf-8").splitlines()
-    pins = {line.split("==")[0].lower(): line for line in lines if "==" in line and not line.startswith("#")}
-    lines = [f"# The versions that ActionLLM {__version__} was tested with.", *(pins[name] for name in NEEDED)]
-    return "\n".join(lines) + "\n"
+    pins = {canonicalize_name(line.partition("==")[0]): line for line in lines if not line.startswith("#")}
+    wanted, pinned = list(NEEDED), set()
+    while wanted:
+        name = wanted.pop()
+        # Beyond the lock there are CUDA packages, whose versions torch names.
+        if name in pins and pins[name] not in pinned:
+            pinned.add(pins[name])
+            wanted += [name for name, _ in _required_by(name)]
+    header = f"# The versions that ActionLLM {__version__} was tested with, direct and indirect."
+    return "\n".join([header, *sorted(pinned, key=str.lower)]) + "\n"
+
+
+def _required_by(name: str) -> list[tuple[str, Requirement]]:
+    """Name and requirement of each thing that an installed package requires here, without extras."""
+    found = map(Requirement, requires(name) or ())
+    return sorted(
+        (canonicalize_name(one.name), one) for one in found if one.marker is None or one.marker.evaluate({"extra": ""})
+    )
 
 
 def _what(action: dict) -> str:

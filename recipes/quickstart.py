@@ -149,7 +149,13 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
     logger.info("\n%s side by side:", " and ".join(so_far))
     with ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,)) as pool:
         results = [pool.submit(run_protocol, one) for one in work]
+        told = set()
         while wait(results, timeout=1).not_done:
+            # What one protocol ends with is said at once; the other is let finish, so that nothing is done twice.
+            for (name, *_), result in zip(work, results, strict=True):
+                if name not in told and result.done() and result.exception() is not None:
+                    told.add(name)
+                    logger.error("  %-15s %s", name, result.exception())
             if sys.stderr.isatty():
                 shown = "   ".join(f"{name}: {text.value.decode()}" for name, text in so_far.items())
                 width = shutil.get_terminal_size().columns - 3

@@ -138,7 +138,7 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
         study = replace(study, instruction=f"{study.instruction} {SKELETONS}")
     clips = {
         clip_names[moment]: base64.b64encode(recordings.clip(moment, arguments.size, tokens.context)).decode()
-        for moment in progress(moments, "drawing", "clip")
+        for moment in progress(moments, "drawing", "clips")
     }
     template = Path(__file__).with_name("rating_page.html").read_text(encoding="utf-8")
     for number, rater in enumerate(raters, start=1):

@@ -88,7 +88,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     )
     counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0}
     hits, borders, skipped = dict.fromkeys(OVERLAPS, 0), BorderCounts(), []
-    for path in progress(paths, "timelines", "video"):
+    for path in progress(paths, "timelines", "videos"):
         try:
             made = model.timeline(
                 processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size

@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import subprocess
 import sys
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from fresh_python import python
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import action_llm
 from action_llm import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,7 @@ ENDS_AT_A_MINOR = ("transformers", "peft", "trl", "datasets", "huggingface_hub",
 
 
 def requirements(*extras: str) -> list[Requirement]:
+    """Those of setup.cfg, which an editable install may know in an earlier state."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     texts = [config["options"]["install_requires"]]
@@ -61,6 +64,7 @@ def test_the_lock_has_everything_and_names_no_machine():
             if one.marker is None or any(one.marker.evaluate(environment) for environment in environments):
                 wanted.add((canonicalize_name(one.name), frozenset(one.extras)))
     cuda = ("nvidia", "cuda", "triton")
+    assert not [name for name in PINS if name.startswith(cuda)]
     missing = {name for name, _ in seen if name not in PINS and not name.startswith(cuda)} - {"setuptools"}
     assert not missing
 
@@ -82,6 +86,18 @@ def test_versions_that_were_not_tested_are_told(monkeypatch):
     )
 
 
+def test_transformers_4_is_told_at_import(tmp_path):
+    """The sentence alone, from the package and from a copy of one of its files."""
+    (tmp_path / "transformers-4.57.6.dist-info").mkdir()
+    (tmp_path / "transformers-4.57.6.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 4.57.6\n")
+    done = python("-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import action_llm")
+    assert done.returncode == 1
+    assert re.search(
+        r"\nImportError: transformers 4\.57\.6 is installed, and ActionLLM .* was tested with .*\.$",
+        done.stderr.strip(),
+    )
+
+
 def test_citation_and_changelog_have_this_version():
     assert f"version: {versions.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"## {versions.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
@@ -97,12 +113,12 @@ print(json.dumps([alone, sorted(n for n in before if n.startswith("action_llm.")
 """
 
 
-def test_importing_imports_nothing_and_the_auto_classes_import_configurations():
-    alone, ours, heavy = json.loads(python("-c", IMPORT).stdout.splitlines()[-1])
-    assert alone == ["action_llm"] or "torch" in alone  # a process that was forked has torch already
-    assert not [name for name in alone if name.startswith(("action_llm.", "transformers"))]
-    assert {name for name in ours if "modeling" in name or "processing" in name or "extraction" in name} == set()
-    assert "action_llm.configuration_action_llm" in ours and not heavy
+def test_importing_imports_nothing():
+    """In a Python of its own: one that was forked would have torch already."""
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    alone, ours, heavy = json.loads(done.stdout.splitlines()[-1])
+    assert alone == ["action_llm", "action_llm.versions"]
+    assert ours == ["action_llm.versions"] and not heavy
 
 
 KNOWN = """
@@ -115,6 +131,7 @@ from transformers import (
     AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification, AutoProcessor, pipeline,
 )
 parts = [auto.from_pretrained(folder) for auto in (AutoConfig, AutoModel, AutoFeatureExtractor, AutoProcessor)]
+assert isinstance(parts[1], AutoModel._model_mapping[type(parts[0])])
 parts.append(AutoModelForVideoClassification.from_config(parts[0]))
 parts.append(pipeline("action-recognition", model=folder))
 fresh = [AutoModel.from_config(AutoConfig.for_model(kind, **settings)) for kind, settings in (
@@ -144,9 +161,35 @@ def test_the_auto_classes_know_ours(first):
     ]
 
 
-def test_public_names_are_there_and_others_are_not():
-    import action_llm
+# The modules that import transformers in other orders than the rest; each case is a process.
+IMPORTED_FIRST = ("compatibility", "configuration_vtem", "label_scoring", "language_models", "visual_encoder")
 
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(f"import action_llm.{module}" for module in IMPORTED_FIRST),
+        *(f"from action_llm import {name}" for name in ("ActionLLMConfig", "ResNet3DConfig", "ActionLLMProcessor")),
+        "from action_llm import *",
+        "import action_llm, importlib; importlib.reload(action_llm)",
+        "import action_llm, inspect; inspect.getmembers(action_llm)",
+    ],
+)
+def test_anything_can_be_imported_first(first):
+    done = python("-c", f"{first}\n{FIRST}")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+FIRST = """
+from transformers import AutoConfig, AutoModel
+config = AutoConfig.for_model("action_vqvae", hidden_width=8, codebook_size=4, codebook_dim=8)
+model = AutoModel.from_config(config)
+import action_llm
+assert type(config) is action_llm.ActionVQVAEConfig and type(model) is action_llm.ActionVQVAEModel
+"""
+
+
+def test_public_names_are_there_and_others_are_not():
     for name in action_llm.__all__:
         assert getattr(action_llm, name) is not None and name in dir(action_llm)
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):

@@ -258,7 +258,7 @@ def main(arguments: BenchmarkArguments):
 def processor_name() -> str:
     """Model of the processor, as the system calls it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

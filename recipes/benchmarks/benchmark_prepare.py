@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -42,22 +41,24 @@ def run(folder: Path, prepared: Path, processes: int, kill_at: int | None = None
 
     start, memory = time.perf_counter(), []
     with subprocess.Popen(
-        command(folder, prepared, processes), start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        command(folder, prepared, processes), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:  # fmt: skip
         while process.poll() is None:
             done = len(list(prepared.glob("*/*.parquet")))
             if kill_at is not None and done >= kill_at:
-                os.killpg(process.pid, signal.SIGKILL)
+                for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    child.kill()
                 break
             try:
                 tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-                held = sum(one.memory_full_info().pss for one in tree) / 2**20
+                infos = [child.memory_full_info() for child in tree]
+                # Shared memory counts once, where the system tells.
+                held = sum(getattr(info, "pss", info.uss) for info in infos) / 2**20
                 memory.append({"second": round(time.perf_counter() - start, 1), "shards": done, "megabytes": held})
             except psutil.NoSuchProcess:
                 pass
             time.sleep(0.5)
-    if process.returncode not in ((-signal.SIGKILL,) if kill_at is not None else (0,)):
+    if (process.returncode == 0) == (kill_at is not None):
         raise SystemExit(f"prepare ended with {process.returncode}")
     return {"processes": processes, "seconds": time.perf_counter() - start, "memory": memory}
 
@@ -118,8 +119,8 @@ def main(arguments: BenchmarkArguments):
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine, "files": files, "runs": runs, "killed": killed, "left": left, "resumed": resumed}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    output.with_suffix(".md").write_text(text + "\n")
+    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -179,12 +179,14 @@ def write_files(folder, count=9):
                     lines += [f"{first_id + body} 0 1 1 1 1 0 0.02764709 -0.05745083 2", str(JOINTS[suffix])]
                     numbers = generator.normal(size=(JOINTS[suffix], 7)) * ([1] * 3 + [500] * 4)
                     lines += [" ".join(f"{value:.7g}" for value in joint) + " 0 0 0 0 2" for joint in numbers]
-            (folder / f"made_up_{index}{suffix}").write_text("\n".join(lines) + "\n")
+            (folder / f"made_up_{index}{suffix}").write_text("\n".join(lines) + "\n", encoding="utf-8")
         frames = [
             [{"cumscore": 9.5, "pose2d": one[:26].tolist(), "pose3d": (one[26:] / 300).tolist()}] if one[0] else []
             for one in generator.uniform(0, 600, (4 * num_frames, 65)) * (generator.random((4 * num_frames, 1)) > 0.1)
         ]
-        (folder / f"made_up_{index}.json").write_text(json.dumps({"K": 1.0, "njts": 13, "frames": frames}))
+        (folder / f"made_up_{index}.json").write_text(
+            json.dumps({"K": 1.0, "njts": 13, "frames": frames}), encoding="utf-8"
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- measurement
@@ -268,8 +270,8 @@ def main(arguments: BenchmarkArguments):
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine, "kind": kind, "repetitions": arguments.repetitions, "formats": found}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    output.with_suffix(".md").write_text(text + "\n")
+    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

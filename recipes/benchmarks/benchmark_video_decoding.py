@@ -133,8 +133,8 @@ def main(arguments: BenchmarkArguments):
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine, "videos": results, "frames_a_second_by_threads": batches}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    output.with_suffix(".md").write_text(text + "\n")
+    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
