@@ -98,6 +98,17 @@ def test_transformers_4_is_told_at_import(tmp_path):
     )
 
 
+def test_the_table_of_releases_has_every_row_and_names_no_failure():
+    """As `.ci/matrix` wrote it: rows of the script, numbers and no errors."""
+    rows = re.findall(r'^    "([\w.]+)": \(', (ROOT / ".ci" / "matrix").read_text("utf-8"), re.M)
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    table = page.partition("<!-- matrix -->")[2].partition("<!-- end of matrix -->")[0]
+    written = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.strip().splitlines()[2:]]
+    assert [cells[0] for cells in written] == rows and len(rows) >= 6
+    for cells in written:
+        assert max(map(float, cells[3:7])) <= 1e-5 and cells[7] == "yes" and cells[-1].endswith(" passed"), cells
+
+
 def test_citation_and_changelog_have_this_version():
     assert f"version: {versions.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"## {versions.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
