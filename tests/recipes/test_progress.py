@@ -16,12 +16,12 @@ def said(caplog):
 
 def test_long_work_has_a_line_at_each_quarter(said, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0)
-    assert list(progress(range(8), "reading", "file")) == list(range(8))
+    assert list(progress(range(8), "reading", "files")) == list(range(8))
     assert [line.split(",")[0] for line in said()] == [f"  reading: {done} of 8 files" for done in (2, 4, 6)]
 
 
 def test_short_work_has_none(said):
-    list(progress(range(8), "reading", "file"))
+    list(progress(range(8), "reading", "files"))
     assert said() == []
 
 
