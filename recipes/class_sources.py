@@ -38,9 +38,9 @@ def inherited_fields(module: str, name: str) -> set[str]:
 def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
     """Annotation and default of the parameters of `__init__`, all of which must have both."""
     _, declaration = _find(module, name)
-    (init,) = (one for one in declaration.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    (init,) = (node for node in declaration.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     parameters = init.args.args[1:]
-    return {one.arg: (one.annotation, default) for one, default in zip(parameters, init.args.defaults, strict=True)}
+    return {node.arg: (node.annotation, default) for node, default in zip(parameters, init.args.defaults, strict=True)}
 
 
 def evaluate(module: str, name: str, expression: ast.expr):

@@ -77,30 +77,32 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     """An instance of each argument class. Where the command line is wrong, the program ends with an error that says why."""
     parser = Parser(description)
     config, path = read_config(parser, command_line)
-    lazy = [one for one in classes if issubclass(one, LazyArguments)]
+    lazy = [cls for cls in classes if issubclass(cls, LazyArguments)]
     if lazy:
         parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
-        parser.epilog = f"The options of {' and '.join(one._base for one in lazy)} can be set, too: see --help_all."
+        parser.epilog = f"The options of {' and '.join(cls._base for cls in lazy)} can be set, too: see --help_all."
     named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
     named -= {"config", "help", "help_all"}
-    known, own = option_names(classes), {field.name for one in classes for field in dataclasses.fields(one)}
+    known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
     for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known, key=str):
             near = (
-                did_you_mean(str(name), known) if where else did_you_mean(f"--{name}", [f"--{one}" for one in known])
+                did_you_mean(str(name), known)
+                if where
+                else did_you_mean(f"--{name}", [f"--{option}" for option in known])
             )
             parser.error(f"{where or '--'}{name}: no such option{near}")
-    for one in classes:
-        add_options(parser, one, config)
+    for cls in classes:
+        add_options(parser, cls, config)
     if "--help_all" not in command_line:
         # What is light is made first: what is wrong with it shows before a base is imported.
         values = vars(parser.parse_known_args(command_line)[0])
-        made = {one: make(parser, one, values) for one in classes if one not in lazy}
+        made = {cls: make(parser, cls, values) for cls in classes if cls not in lazy}
     if "--help_all" in command_line or not own.issuperset({*named, *config}):
-        for one in lazy:
-            add_options(parser, one.whole(), config, without=own)
+        for cls in lazy:
+            add_options(parser, cls.whole(), config, without=own)
     values = vars(parser.parse_args(command_line))
-    return tuple(made[one] if one in made else make(parser, one, values) for one in classes)
+    return tuple(made[cls] if cls in made else make(parser, cls, values) for cls in classes)
 
 
 def make(parser: "Parser", arguments: type, values: dict):
@@ -122,17 +124,17 @@ def from_settings(classes: Collection[type], settings: dict) -> tuple:
     for name in settings:
         if name not in known:
             raise ValueError(f"{name}: no such option{did_you_mean(name, known)}")
-    names = [option_names([one]) for one in classes]
+    names = [option_names([cls]) for cls in classes]
     return tuple(
-        one(**{name: value for name, value in settings.items() if name in of_one})
-        for one, of_one in zip(classes, names, strict=True)
+        cls(**{name: value for name, value in settings.items() if name in names_of_it})
+        for cls, names_of_it in zip(classes, names, strict=True)
     )
 
 
 def option_names(classes: Collection[type]) -> set[str]:
     """The names of the fields of argument classes, with those that they inherit."""
-    names = {field.name for one in classes for field in dataclasses.fields(one)}
-    return names.union(*(one.inherited() for one in classes if issubclass(one, LazyArguments)))
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    return names.union(*(cls.inherited() for cls in classes if issubclass(cls, LazyArguments)))
 
 
 def given(name: str, default: str) -> str:
@@ -232,9 +234,9 @@ def _reading(hint) -> dict:
     if typing.get_origin(kind) is list:
         return {**_reading(inner[0]), "nargs": "+"}
     if typing.get_origin(kind) is typing.Literal:
-        return {"choices": inner, "type": lambda text: {str(one): one for one in inner}.get(text, text)}
+        return {"choices": inner, "type": lambda text: {str(choice): choice for choice in inner}.get(text, text)}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"choices": [one.value for one in kind]}
+        return {"choices": [member.value for member in kind]}
     if dict in (kind, typing.get_origin(kind)):
         return {"type": json.loads, "metavar": "JSON"}
     return {"type": kind, "metavar": {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")}
