@@ -1,4 +1,4 @@
-"""Adapters of the language model: loaded, saved and asked for through PEFT's own functions.
+"""Loads and saves adapters of the language model through PEFT's own functions.
 
 transformers has a mixin for this, which checks for a PEFT release in every call: transformers 5.24.0 asks for one that was
 never published. PEFT's functions read and write the same files, in the format that `PeftModel` reads.
