@@ -8,42 +8,81 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .skeleton_files import MAX_BODIES, SkeletonFileError, SkeletonRecording, read_content
-from .skeleton_layouts import SkeletonLayout, get_layout
+from .skeleton_bodies import follow_people, valid_joints
+from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content
+from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
+# Detectors give joints that they did not find a score near 0; OpenPose does not draw those below this.
+MIN_SCORE = 0.05
+# Scores and visibility flags (0, 1 or 2 in COCO) lie in this range; maxima of heat maps leave 0 to 1 a little.
+SCORES = (-0.1, 2.0)
+# Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
+JOINT_NUMBERS = 12
 
 
 def read_joint_array(
-    file: str | os.PathLike | BinaryIO, *, layout: str | Mapping[str, Any] | SkeletonLayout, fps: float = 30.0
+    file: str | os.PathLike | BinaryIO, *, layout: str | Mapping[str, Any] | SkeletonLayout, fps: float | None = None
 ) -> SkeletonRecording:
     """Reads a recording of T frames, P people and J joints from a file of numbers.
 
-    `.npy`: one array (T, J, C) or (T, P, J, C) of C = 2 or 3 coordinates. `.npz`: such an array under the name
-    `keypoints`, or as the only one; a number `fps` beside it is taken. `.txt`: a joint a row, "x y z" or "x y", whatever
-    follows on the row is left out, the J joints of a frame after each other, one person.
-
-    NaN is kept: a joint that was not seen. A person all of whose joints are 0 or NaN is absent from that frame.
+    `.npy`: one array (T, J, C) or (T, P, J, C), see `recording_from_array`. `.npz`: such an array under the name
+    `keypoints`, or as the only one; a number `fps` beside it is taken. `.txt`: rows of numbers between spaces or commas,
+    each either a frame (all joints of one person, or of several people after each other; a frame number may stand before
+    them) or a joint ("x y z" or "x y", the J joints of a frame after each other, one person; the numbers of the frame and
+    of the joint may stand before them, and whatever follows on the row is left out).
 
     Args:
         file: Its path, or the open file.
         layout: The joint layout, by its name or its description.
-        fps: Frames per second, where the file does not say it.
+        fps: Frames per second, where the file does not say it. None is 30, and `fps_is_assumed`.
 
     Returns:
         The recording; bodies have the ids 0, 1, … in the order of the array.
 
     Raises:
-        SkeletonFileError: No array, several of them, a wrong shape, no numbers, or pickled objects, which are not read.
+        SkeletonFileError: No array, several of them, a wrong shape, no numbers, rows that are neither frames nor joints, or
+            pickled objects, which are not read.
         OSError: The file cannot be read.
     """
     skeleton = get_layout(layout)
     path, data = read_content(file)
     if path.suffix.lower() == ".txt":
-        keypoints = _read_rows(path, data, skeleton.num_joints)
+        keypoints = _read_rows(path, data, skeleton)
     else:
         keypoints, fps = _read_numpy(path, data, fps)
-    shape = keypoints.shape
+    recording = recording_from_array(keypoints, layout=skeleton, fps=fps, source=str(path))
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        recording.keypoints = recording.keypoints.astype(np.float32)
+    return recording
+
+
+def recording_from_array(
+    keypoints: np.ndarray,
+    *,
+    layout: str | Mapping[str, Any] | SkeletonLayout,
+    fps: float | None = None,
+    source: str = "array",
+) -> SkeletonRecording:
+    """A recording of joints in an array.
+
+    NaN is kept: a joint that was not seen. A person all of whose joints are 0, -1 or NaN is absent from that frame. Of a
+    2-D layout, a third number is a score, and joints whose score is below 0.05 were not seen; where it is 0 everywhere, it
+    is no score. People are followed by distance where they change their place in the array, and copies of a person are
+    left out (`skeleton_bodies.follow_people`).
+
+    Args:
+        keypoints: (T, J, C) or (T, P, J, C) of C = 2 (2-D layouts) or 3 numbers; floating point keeps its precision.
+        layout: The joint layout, by its name or its description.
+        fps: Frames per second. None is 30, and `fps_is_assumed`.
+        source: What errors call it.
+
+    Raises:
+        SkeletonFileError: Another shape, no numbers, more people than frames, or a third number of a 2-D layout that is no
+            score.
+    """
+    skeleton = get_layout(layout)
+    shape, name = keypoints.shape, Path(source).name
     if keypoints.ndim == 3:
         keypoints = keypoints[:, None]
     if (
@@ -54,23 +93,67 @@ def read_joint_array(
         or not len(keypoints)
     ):
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
-        raise SkeletonFileError(path, None, f"{keypoints.dtype} {shape}", f"{expected}, layout {skeleton.name}")
-    rate = np.asarray(fps)
+        found = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
+        raise SkeletonFileError(source, None, found, f"{expected}, layout {skeleton.name}")
+    rate = np.asarray(30.0 if fps is None else fps)
     if rate.shape or rate.dtype.kind not in "fiu" or not (np.isfinite(rate) and rate > 0):
-        raise SkeletonFileError(path, None, f"fps {fps!r}", "a positive number of frames per second")
-    if keypoints.shape[1] > max(8, min(len(keypoints), MAX_BODIES)):  # people first, as MMAction has them
-        expected = "(frames, people, joints, coordinates)"
-        raise SkeletonFileError(path, None, f"{keypoints.shape[1]} people in {len(keypoints)} frames", expected)
-    recorded = np.zeros((*keypoints.shape[:3], 3), np.float32)
-    with np.errstate(over="ignore"):
-        recorded[..., : keypoints.shape[3]] = keypoints
-    present = (np.nan_to_num(recorded) != 0).any((2, 3))
+        raise SkeletonFileError(source, None, f"fps {fps!r}", "a positive number of frames per second")
+    if keypoints.shape[1] > len(keypoints):  # people first, as PYSKL and MMAction2 have them
+        found = f"{keypoints.shape[1]} people in {len(keypoints)} frames; if people come first, transpose the first two axes"
+        raise SkeletonFileError(source, None, found, "(frames, people, joints, coordinates)")
+    dtype = keypoints.dtype if keypoints.dtype.kind == "f" else np.float32
+    recorded = np.zeros((*keypoints.shape[:3], 3), dtype)
+    recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
+    if keypoints.shape[3] > skeleton.dimensions:
+        recorded[..., :2][_was_not_found(source, keypoints[..., 2], skeleton)] = np.nan
+    valid = valid_joints(recorded, np.ones(recorded.shape[:2], bool))
+    people, changes, copies = follow_people(recorded, valid)
+    symptoms = {kind: count for kind, count in (("slots", changes), ("duplicates", copies)) if count}
+    if fps is None:
+        symptoms["rate"] = float(rate)
+    if changes or copies:
+        recorded = recorded[np.arange(len(people))[:, None], people]
+        valid = valid[np.arange(len(people))[:, None], people]
+    present = valid.any(-1) & (people >= 0)
     recorded[~present] = 0
     ids = np.arange(recorded.shape[1], dtype=np.int64)
-    return SkeletonRecording(recorded, present, ids, skeleton.name, float(fps), path.name)
+    return SkeletonRecording(
+        recorded, present, ids, skeleton.name, float(rate), name, fps_is_assumed=fps is None, symptoms=symptoms
+    )
 
 
-def _read_numpy(path: Path, data: bytes, fps: float) -> tuple[np.ndarray, Any]:
+def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
+    """What an array of another shape probably is, for an error."""
+    joints = skeleton.num_joints
+    if len(shape) == 4 and shape[0] in (2, 3) and shape[2] == joints:
+        return " (coordinates first, as ST-GCN has them: transpose to (frames, people, joints, coordinates))"
+    if len(shape) == 2 and shape[1] in (2 * joints, 3 * joints):
+        return f" (a frame a row: reshape to ({shape[0]}, {joints}, {shape[1] // joints}))"
+    fitting = [layout.name for layout in LAYOUTS.values() if layout.num_joints in shape[1:] and layout.source is None]
+    return f" (that many joints have {', '.join(fitting)})" if fitting and joints not in shape else ""
+
+
+def _was_not_found(source: str, scores: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
+    """bool (T, P, J): joints whose score says that they were not found."""
+    finite = scores[np.isfinite(scores)]
+    if not finite.any():
+        return np.zeros(scores.shape, bool)
+    low, high = float(finite.min()), float(finite.max())
+    if not SCORES[0] <= low <= high <= SCORES[1]:
+        others = [
+            other.name
+            for other in LAYOUTS.values()
+            if other.num_joints == skeleton.num_joints and other.dimensions == 3
+        ]
+        expected = (
+            f"a score between 0 and 1 as the third number of a joint of {skeleton.name}, which has two dimensions"
+        )
+        hint = f"; three dimensions and {skeleton.num_joints} joints have {', '.join(others)}" if others else ""
+        raise SkeletonFileError(source, None, f"numbers from {low:g} to {high:g}{hint}", expected)
+    return ~(scores >= MIN_SCORE)
+
+
+def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:
     """The array of a `.npy` or `.npz` file, and the frames per second."""
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
@@ -81,6 +164,11 @@ def _read_numpy(path: Path, data: bytes, fps: float) -> tuple[np.ndarray, Any]:
             raise ValueError("a member that is no array")
     except Exception as error:  # damaged files make NumPy raise nearly anything
         found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if "allow_pickle" in found:
+            found += (
+                " (a pickled object, which is not read because unpickling can run code: where you trust it, load it with "
+                "numpy.load(…, allow_pickle=True) and save its joints as an array (frames, people, joints, coordinates))"
+            )
         raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
     fps = arrays.pop("fps", fps)
     if "keypoints" not in arrays and len(arrays) != 1:
@@ -88,26 +176,84 @@ def _read_numpy(path: Path, data: bytes, fps: float) -> tuple[np.ndarray, Any]:
     return arrays.get("keypoints", next(iter(arrays.values()))), fps
 
 
-def _read_rows(path: Path, data: bytes, num_joints: int) -> np.ndarray:
-    """(T, J, 3) of the first three numbers of each row, or (T, J, 2) where rows have two."""
-    rows = []
+def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
+    """(T, P, J, C) of rows that are frames, or (T, J, C) of rows that are joints."""
+    rows, lines = [], []
     for number, line in enumerate(data.splitlines(), start=1):
         tokens = line.replace(b",", b" ").split()
         if not tokens:
             continue
+        numbers = _leading_numbers(tokens)
+        # What stands behind the coordinates of a joint may be anything.
+        if len(numbers) == len(tokens) or (len(tokens) <= JOINT_NUMBERS and len(numbers) >= 2):
+            rows.append(numbers)
+            lines.append(number)
+        elif rows or numbers:  # names of columns may stand before the first row
+            shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
+            raise SkeletonFileError(path, number, shown, "the coordinates of a joint")
+    joints = skeleton.num_joints
+    if len(rows) > 1 and len(rows[0]) == 2 < len(rows[1]) and rows[0] == [(len(rows) - 1) / joints, joints]:
+        del rows[0], lines[0]  # the numbers of frames and of joints
+    first = len(rows[0]) if rows else 0
+    is_frame = first > JOINT_NUMBERS
+    for row, number in zip(rows, lines, strict=True):
+        if (len(row) != first if is_frame else min(len(row), 3) != min(first, 3)) or len(row) < 2:
+            expected = f"the {first} numbers of a frame" if is_frame else "the 2 or 3 coordinates of a joint"
+            raise SkeletonFileError(path, number, f"{len(row)} numbers", f"{expected}, as in the first row")
+    table = np.array([row[: min(map(len, rows))] for row in rows])
+    if is_frame:
+        return _frames_of_rows(path, table, skeleton)
+    if not rows or len(table) % joints:
+        raise SkeletonFileError(path, None, f"{len(rows)} rows", f"{joints} rows a frame")
+    table = _without_indices(table, joints)
+    return table[:, :3].reshape(-1, joints, min(table.shape[1], 3))
+
+
+def _leading_numbers(tokens: list[bytes]) -> list[float]:
+    """The numbers at the start of a row, as far as they are numbers."""
+    numbers = []
+    for token in tokens:
         try:
-            if b"_" in b"".join(tokens[:3]):  # Python's own spelling of digits, which nobody else writes
-                raise ValueError
-            rows.append([float(token) for token in tokens[:3]])
+            if b"_" in token:  # Python's own spelling of digits, which nobody else writes
+                break
+            numbers.append(float(token))
         except ValueError:
-            found = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
-            raise SkeletonFileError(path, number, found, "the coordinates of a joint") from None
-        if len(rows[-1]) != len(rows[0]) or len(rows[-1]) < 2:
-            found = f"{len(tokens)} numbers"
-            raise SkeletonFileError(path, number, found, "the 2 or 3 coordinates of a joint, as in the first row")
-    if not rows or len(rows) % num_joints:
-        raise SkeletonFileError(path, None, f"{len(rows)} rows", f"{num_joints} rows a frame")
-    return np.array(rows).reshape(-1, num_joints, len(rows[0]))
+            break
+    return numbers
 
 
-__all__ = ["ARRAY_SUFFIXES", "read_joint_array"]
+def _frames_of_rows(path: Path, table: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
+    """(T, P, J, C) of rows that hold a frame each, people after each other."""
+    joints, width = skeleton.num_joints, table.shape[1]
+    sizes = (3,) if skeleton.dimensions == 3 else (2, 3)
+    for before in (0, 1):
+        size = next((size for size in sizes if width > before and (width - before) % (joints * size) == 0), None)
+        if size is not None and (not before or _counts(table[:, 0])):
+            return table[:, before:].reshape(len(table), -1, joints, size)
+    expected = f"{joints} joints of {sizes[-1]} numbers in a row, with or without a frame number before them"
+    raise SkeletonFileError(path, None, f"rows of {width} numbers", f"{expected}, or a joint a row")
+
+
+def _without_indices(table: np.ndarray, joints: int) -> np.ndarray:
+    """Rows of joints without the numbers of the frame and of the joint that stand before the coordinates."""
+    if table.shape[1] < 3:
+        return table
+    columns = table[:, :2].T.reshape(2, -1, joints)
+    is_joint = [
+        bool((column - column[:, :1] == np.arange(joints)).all() and np.isin(column[0, 0], (0, 1)))
+        for column in columns
+    ]
+    is_frame = bool((columns[0] == columns[0][:, :1]).all() and _counts(columns[0][:, 0]) and len(columns[0]) > 1)
+    if is_joint[0]:
+        return table[:, 1:]
+    if is_frame and is_joint[1]:
+        return table[:, 2:]
+    return table[:, 1:] if is_frame else table
+
+
+def _counts(numbers: np.ndarray) -> bool:
+    """Whether numbers are whole and grow by 1."""
+    return bool((numbers == np.rint(numbers)).all() and (np.diff(numbers) == 1).all())
+
+
+__all__ = ["ARRAY_SUFFIXES", "read_joint_array", "recording_from_array"]

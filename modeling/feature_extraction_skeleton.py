@@ -7,21 +7,23 @@ import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
+from .array_files import recording_from_array
 from .checked_settings import checked, one_of
-from .recording_files import read_recording
+from .recording_files import read_recording, turned_upright
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
-from .skeleton_files import SkeletonRecording
+from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
+from .skeleton_plausibility import find_symptoms, judge
 
-Recording = str | os.PathLike | SkeletonRecording | Mapping[str, Any] | np.ndarray
+Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
 # The view is measured over this long from the start of a recording, before the action has turned the body.
 VIEW_SECONDS = 0.5
@@ -29,6 +31,9 @@ VIEW_SECONDS = 0.5
 MIN_ACROSS = 0.1
 # A torso below this share of the body's extent is no torso, and the recording keeps its scale.
 MIN_TORSO = 1e-3
+# Length of the trunk, from the hips to the shoulders, by the width of the shoulders and by the length of a thigh (Drillis and
+# Contini, "Body segment parameters", 1966: 0.288, 0.259 and 0.245 of the height).
+TORSO_OF_SHOULDERS, TORSO_OF_THIGH = 0.288 / 0.259, 0.288 / 0.245
 
 
 class SkeletonInputError(ValueError):
@@ -67,9 +72,9 @@ class SkeletonTransform:
 class SkeletonFeatureExtractor(FeatureExtractionMixin):
     """Turns recordings of skeletons into normalised sequences.
 
-    In this order: bodies are assigned to people (`skeleton_bodies.py`), lost joints and frames are interpolated, the
-    recording is moved, turned and scaled, all people by the same amounts, which are measured on the first person, and
-    resampled in time by linear interpolation.
+    In this order: frames before the first body and after the last are cut off, bodies are assigned to people
+    (`skeleton_bodies.py`), lost joints and frames are interpolated, the recording is moved, turned and scaled, all people by
+    the same amounts, which are measured on the first person, and resampled in time by linear interpolation.
 
     Args:
         layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` (or its JSON) for one of your own.
@@ -77,6 +82,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         num_persons: How many people the features have room for. Who is not there is zeros.
         coordinates: 3, or 2 for x and y only. None is the number that the layout has.
         fps: Frames per second of the features. None keeps the recorded rate.
+        recorded_fps: Frames per second of recordings that do not say it (arrays, `.npy`, rows of text), unless the call does:
+            the rate of those that the model was trained on. None is `fps`, or 30.
+        recorded_up: The axis that points up in files and arrays, see `read_recording`; None is that of the layout.
         length: If given, every recording is resampled as a whole to this many frames instead.
         max_frames: If given, longer recordings are resampled as a whole to this many frames.
         frame_multiple: The last frame is repeated until the number of frames is a multiple of this (those repeated
@@ -112,7 +120,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
     # Saving puts the code beside the weights, so that they load where this package is not installed.
     _auto_class = "AutoFeatureExtractor"
 
-    model_input_names: ClassVar[list[str]] = ["input_features", "feature_attention_mask", "frame_rate"]
+    model_input_names: ClassVar[list[str]] = ["input_features", "feature_attention_mask", "frame_rate", "start_time"]
 
     def __init__(
         self,
@@ -120,6 +128,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         num_persons: int = 2,
         coordinates: int | None = None,
         fps: float | None = 30.0,
+        recorded_fps: float | None = None,
+        recorded_up: str | None = None,
         length: int | None = None,
         max_frames: int | None = None,
         frame_multiple: int = 4,
@@ -156,6 +166,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"coordinates: {skeleton.name} has {skeleton.dimensions}, got {coordinates!r}")
         self.coordinates = coordinates
         self.fps = None if fps is None else checked("fps", fps, float, above=0)
+        self.recorded_fps = None if recorded_fps is None else checked("recorded_fps", recorded_fps, float, above=0)
+        turned_upright(np.zeros(3), recorded_up, skeleton)  # names an axis that there is not
+        self.recorded_up = recorded_up
         self.length = None if length is None else checked("length", length, int, 1)
         self.max_frames = None if max_frames is None else checked("max_frames", max_frames, int, 1)
         self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1)
@@ -208,6 +221,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         self,
         recordings: Recording | Sequence[Recording],
         *,
+        fps: float | None = None,
         augment: bool = False,
         seed: int | None = None,
         return_transform: bool = False,
@@ -216,10 +230,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """Makes features of one recording or of several.
 
         Args:
-            recordings: Each a path (see `read_recording`; of this extractor's layout and, where the file does not say it,
-                fps), a `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or
-                an array (T, J, C) or (T, P, J, C) of this extractor's layout and fps (30 when that is None). Zeros in
-                a row or array are bodies that are absent.
+            recordings: Each a path or an open file (see `read_recording`) of this extractor's layout, a `SkeletonRecording`, a
+                dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C) or (T, P, J, C) of
+                this extractor's layout (see `recording_from_array`). Zeros in a row or array are bodies that are absent.
+            fps: Frames per second of the recordings, whatever they say themselves. None is what they say, and where they
+                say nothing, `recorded_fps`.
             augment: Vary the recordings at random for training, by the `augment_` settings.
             seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
             return_transform: Add `transforms`, one `SkeletonTransform` per recording.
@@ -227,9 +242,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             `input_features` float32 (B, T, persons * joints * coordinates), in this order, zeros where padded;
-            `feature_attention_mask` int64 (B, T); `frame_rate` float32 (B,), frames per second: token w of an encoder
-            that reduces time by 4 spans the seconds 4 w / frame_rate to 4 (w + 1) / frame_rate of the recording (of
-            the one played at another speed, when `augment_speed` changed it).
+            `feature_attention_mask` int64 (B, T); `frame_rate` float32 (B,), frames per second; `start_time` float32 (B,),
+            the seconds before the first body, which were cut off. Token w of an encoder that reduces time by 4 spans the
+            seconds start_time + 4 w / frame_rate to start_time + 4 (w + 1) / frame_rate of the recording (of the one played
+            at another speed, when `augment_speed` changed it).
 
         Raises:
             SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape.
@@ -237,20 +253,27 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
-        if isinstance(recordings, str | os.PathLike | SkeletonRecording | Mapping) or hasattr(recordings, "ndim"):
+        is_one = isinstance(recordings, str | os.PathLike | SkeletonRecording | Mapping)
+        if is_one or hasattr(recordings, "ndim") or hasattr(recordings, "read"):
             recordings = [recordings]
-        features, rates, transforms = [], [], []
+        features, rates, starts, transforms = [], [], [], []
         if not len(recordings):
             raise ValueError("recordings: expected at least one, got none")
         for index, recording in enumerate(recordings):
-            one = self._extract(self._resolve(recording, f"recording {index}"), seed if augment else None)
-            for values, value in zip((features, rates, transforms), one, strict=True):
+            recorded = self._resolve(self.read(recording, fps=fps, name=f"recording {index}"), f"recording {index}")
+            extracted = self._extract(recorded, seed if augment else None)
+            for values, value in zip((features, rates, starts, transforms), extracted, strict=True):
                 values.append(value)
         masks = [np.ones(len(frames), np.int64) for frames in features]
         if return_tensors is not None:
             features, masks = self._pad(features), self._pad(masks)
-            rates = np.array(rates, np.float32)
-        data = {"input_features": features, "feature_attention_mask": masks, "frame_rate": rates}
+            rates, starts = np.array(rates, np.float32), np.array(starts, np.float32)
+        data = {
+            "input_features": features,
+            "feature_attention_mask": masks,
+            "frame_rate": rates,
+            "start_time": starts,
+        }
         if return_transform:
             data["transforms"] = transforms
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["transforms"])
@@ -314,17 +337,79 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         keypoints = (keypoints * transform.scale) @ transform.rotation + transform.center[:, None, None]
         return np.where(transform.present[..., None, None], keypoints, 0).astype(np.float32)
 
-    def _resolve(self, recording: Recording, place: str) -> tuple[np.ndarray, np.ndarray, float, str, bool]:
-        """Any kind of recording -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name, and
+    def read(
+        self, recording: Recording, *, fps: float | None = None, name: str = "array"
+    ) -> "SkeletonRecording | Mapping[str, Any]":
+        """A recording as this extractor reads it, so that it can be looked at (`doubts`) and not be read twice.
+
+        Args:
+            recording: As in a call.
+            fps: As in a call.
+            name: What errors call an array.
+
+        Returns:
+            A `SkeletonRecording`; a dataset row stays one.
+
+        Raises:
+            SkeletonInputError, SkeletonFileError: As in a call.
+        """
+        skeleton = self.skeleton_layout
+        if isinstance(recording, Mapping):
+            return recording if fps is None else {**recording, "fps": fps}
+        if isinstance(recording, SkeletonRecording):
+            return recording if fps is None else replace(recording, fps=float(fps), fps_is_assumed=False)
+        if isinstance(recording, str | os.PathLike) or hasattr(recording, "read"):
+            recording = read_recording(recording, layout=skeleton, fps=fps, up=self.recorded_up)
+            if fps is not None:
+                recording.fps = float(fps)
+        else:
+            keypoints, layout = np.asarray(recording), skeleton
+            source = skeleton.source and get_layout(skeleton.source)
+            if source and keypoints.ndim >= 3 and keypoints.shape[-2] == source.num_joints:  # an array does not say
+                layout = source
+            try:
+                recording = recording_from_array(keypoints, layout=layout, fps=fps, source=name)
+            except SkeletonFileError as error:
+                raise SkeletonInputError(name, error.found, error.expected) from error
+            recording.keypoints = turned_upright(recording.keypoints, self.recorded_up, layout)
+        if recording.fps_is_assumed:
+            usual, recording.fps = recording.fps, self.recorded_fps or self.fps or 30.0
+            # A sensor's files have its rate; other files and arrays could have any.
+            if "rate" in recording.symptoms or recording.fps != usual:
+                recording.symptoms = {**recording.symptoms, "rate": recording.fps}
+        return recording
+
+    def doubts(self, recording: Recording, *, fps: float | None = None, name: str = "recording") -> list[str]:
+        """What looks wrong in a recording, and what had to be assumed of it, in sentences; empty for most.
+
+        Args:
+            recording, fps, name: As of `read`.
+
+        Raises:
+            SkeletonInputError, SkeletonFileError: As in a call.
+        """
+        recorded = self.read(recording, fps=fps, name=name)
+        keypoints, present, _, name, _ = self._resolve(recorded, name)
+        layout = get_layout(recorded["layout"] if isinstance(recorded, Mapping) else recorded.layout)
+        if (
+            layout.num_joints != keypoints.shape[2]
+        ):  # of a layout of one's own, the recording has no more than the name
+            layout = self.skeleton_layout
+        noticed = {} if isinstance(recorded, Mapping) else recorded.symptoms
+        symptoms = {**noticed, **find_symptoms(keypoints, valid_joints(keypoints, present), layout)}
+        return [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
+
+    def _resolve(
+        self, recording: "SkeletonRecording | Mapping[str, Any]", place: str
+    ) -> tuple[np.ndarray, np.ndarray, float, str, bool]:
+        """What `read` gives -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name, and
         whether bodies are people already."""
         skeleton = self.skeleton_layout
         cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
-        if isinstance(recording, str | os.PathLike):
-            recording = read_recording(recording, layout=skeleton, fps=self.fps or 30.0)
         if isinstance(recording, SkeletonRecording):
             keypoints, present, name = recording.keypoints, recording.present, recording.source
             layout, fps = recording.layout, recording.fps
-        elif isinstance(recording, Mapping):
+        else:
             missing = [key for key in ("keypoints", "shape", "layout", "fps") if key not in recording]
             name = str(recording.get("sample_id", place))
             if missing:
@@ -334,18 +419,10 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
                 raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
             keypoints, present = keypoints.reshape(shape), None
             layout, fps = recording["layout"], float(recording["fps"])
-        else:
-            keypoints, present, name = np.asarray(recording), None, place
-            if keypoints.ndim == 3:
-                keypoints = keypoints[:, None]
-            layout, fps = None, self.fps or 30.0
 
         if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
             found = f"{keypoints.dtype} {keypoints.shape}"
             raise SkeletonInputError(name, found, "numbers (T, J, C) or (T, P, J, C)")
-        if layout is None:  # an array does not say
-            from_source = skeleton.source and keypoints.shape[2] == get_layout(skeleton.source).num_joints
-            layout = skeleton.source if from_source else skeleton.name
         layout = get_layout(layout).name if layout.lstrip().startswith("{") else layout
         if layout not in (skeleton.name, skeleton.source):
             raise SkeletonInputError(name, f"the layout {layout}", f"the layout {skeleton.name}")
@@ -366,19 +443,18 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
 
     def _extract(
         self, recording: tuple[np.ndarray, np.ndarray, float, str, bool], seed: int | None
-    ) -> tuple[np.ndarray, float, SkeletonTransform]:
-        """Features float32 (T, C), frames per second, transform."""
+    ) -> tuple[np.ndarray, float, float, SkeletonTransform]:
+        """Features float32 (T, C), frames per second, seconds that were cut off at the start, transform."""
         keypoints, present, recorded_fps, name, cleaned = recording
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
-            if not (np.abs(keypoints[present]) < NOWHERE).all():
-                raise SkeletonInputError(
-                    name,
-                    f"only NaN, infinite or zero joints, or none nearer than {NOWHERE:g}",
-                    "joints that are numbers",
-                )
-            raise SkeletonInputError(name, f"no body in any of {len(keypoints)} frames", "at least one body")
+            found = f"no body in any of {len(keypoints)} frames: every joint is 0, -1, NaN or beyond {NOWHERE:g}"
+            raise SkeletonInputError(name, found, "at least one body")
+        # Padding, and the time before somebody comes in, are no part of an action.
+        seen = valid.any((1, 2)).nonzero()[0]
+        keypoints, valid = keypoints[seen[0] : seen[-1] + 1], valid[seen[0] : seen[-1] + 1]
+        start = float(seen[0]) / recorded_fps
         if keypoints.shape[2] != skeleton.num_joints:
             # A derived joint is measured where all those that it is derived from are.
             keypoints = skeleton.derive(np.where(valid[..., None], keypoints, np.nan))
@@ -392,7 +468,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         else:
             actors, _ = select_actors(keypoints, valid, self.cleaning)
         frame = np.arange(len(actors))[:, None]
-        tracks = fill_gaps(keypoints[frame, actors], valid[frame, actors] & (actors >= 0)[..., None])
+        measured = valid[frame, actors] & (actors >= 0)[..., None]
+        tracks = fill_gaps(keypoints[frame, actors], measured)
+        _estimate_anchors(tracks, measured.any(0), skeleton)
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
@@ -412,7 +490,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         features[:, : tracks.shape[1]] = tracks[..., : self.coordinates]
         everybody = np.zeros(features.shape[:2], bool)
         everybody[:, : present.shape[1]] = present
-        return features.reshape(len(tracks), -1), rate, SkeletonTransform(center, rotation, scale, everybody)
+        return features.reshape(len(tracks), -1), rate, start, SkeletonTransform(center, rotation, scale, everybody)
 
     def _presence(self, seen: np.ndarray, fps: float) -> np.ndarray:
         """bool (T, S): the first person always, others while they are seen and through short gaps."""
@@ -507,6 +585,46 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
         return batch
+
+
+def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> None:
+    """Puts a pelvis that was never measured below the neck, and a neck above the pelvis, by the proportions of a body.
+
+    Without it a recording of the upper body would be centred on, and scaled by, a point in the middle of the chest.
+
+    Args:
+        tracks: (T, S, J, C), changed in place.
+        measured: bool (S, J), the joints that were measured at least once.
+        skeleton: The layout.
+    """
+    names = skeleton.joint_names
+    vertical = np.zeros(tracks.shape[-1])
+    vertical[1] = skeleton.up
+    for person, there in enumerate(measured):
+        joints = tracks[:, person]
+        has_pelvis, has_neck = there[list(skeleton.pelvis)].any(), there[list(skeleton.neck)].any()
+        shoulders = [skeleton.left_shoulder, skeleton.right_shoulder]
+        thighs = [
+            (names.index(f"{side}_hip"), names.index(f"{side}_knee"))
+            for side in ("left", "right")
+            if f"{side}_knee" in names
+        ]
+        thighs = [pair for pair in thighs if there[list(pair)].all()]
+        if not has_pelvis and has_neck and there[shoulders].all():
+            # Seen from the side shoulders are narrow: the widest frames count.
+            width = np.percentile(np.linalg.norm(joints[:, shoulders[0]] - joints[:, shoulders[1]], axis=-1), 90)
+            hips = sorted({*skeleton.pelvis, skeleton.left_hip, skeleton.right_hip} - set(there.nonzero()[0]))
+            joints[:, hips] = (
+                joints[:, list(skeleton.neck)].mean(1, keepdims=True) - TORSO_OF_SHOULDERS * width * vertical
+            )
+        elif not has_neck and has_pelvis and thighs:
+            length = np.percentile(
+                [np.linalg.norm(joints[:, hip] - joints[:, knee], axis=-1) for hip, knee in thighs], 90
+            )
+            top = sorted({*skeleton.neck, *shoulders} - set(there.nonzero()[0]))
+            joints[:, top] = (
+                joints[:, list(skeleton.pelvis)].mean(1, keepdims=True) + TORSO_OF_THIGH * length * vertical
+            )
 
 
 def _settings() -> list[str]:

@@ -769,6 +769,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         input_features: torch.FloatTensor | None = None,
         feature_attention_mask: torch.LongTensor | None = None,
         frame_rate: torch.FloatTensor | None = None,
+        start_time: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
@@ -784,9 +785,10 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             label_ids (`torch.LongTensor` of shape `(num_classes, label_length)`):
                 Ids of each class name and its end token, as they follow the prompt; -100 where there is none.
             input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`, *optional*):
-                Recordings, as [`SkeletonFeatureExtractor`] gives them, with `feature_attention_mask` and `frame_rate`.
+                Recordings, as [`SkeletonFeatureExtractor`] gives them, with `feature_attention_mask`, `frame_rate` and
+                `start_time`.
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_segments, frames, 3, height, width)`, *optional*):
-                Videos, as [`VideoFeatureExtractor`] gives them, with the same two.
+                Videos, as [`VideoFeatureExtractor`] gives them, with the first two of those.
             action_embeds, action_embeds_mask:
                 See [`ActionLLMModel`].
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
@@ -802,6 +804,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             input_features=input_features,
             feature_attention_mask=feature_attention_mask,
             frame_rate=frame_rate,
+            start_time=start_time,
             pixel_values=pixel_values,
         )
         logits = score_labels(
@@ -834,6 +837,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         input_features: torch.FloatTensor | None = None,
         feature_attention_mask: torch.LongTensor | None = None,
         frame_rate: torch.FloatTensor | None = None,
+        start_time: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
@@ -850,6 +854,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             input_features=input_features,
             feature_attention_mask=feature_attention_mask,
             frame_rate=frame_rate,
+            start_time=start_time,
             pixel_values=pixel_values,
         )
         return most_likely_label(

@@ -300,6 +300,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         input_features: torch.Tensor,
         feature_attention_mask: torch.Tensor | None = None,
         frame_rate: torch.Tensor | None = None,
+        start_time: torch.Tensor | None = None,
     ) -> ActionEncoderOutput:
         """
         Turns features into action sentences.
@@ -311,6 +312,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 1 for valid frames, 0 for padding. A token is valid when all its frames are.
             frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Frames per second of each sample, for the times; `config.fps` by default.
+            start_time (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                When the first frame of each sample is, seconds; 0 by default.
         """
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
         latents = hidden_states * self.latent_scale()
@@ -323,7 +326,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 codes = torch.stack([one.ids for one in found], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
-        start_times, end_times = self._token_times(token_mask, frame_rate)
+        start_times, end_times = self._token_times(token_mask, frame_rate, start_time)
         return ActionEncoderOutput(
             action_ids=action_ids,
             attention_mask=token_mask,
@@ -520,17 +523,21 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         return features.transpose(1, 2)
 
     def _token_times(
-        self, token_mask: torch.Tensor, frame_rate: torch.Tensor | None
+        self, token_mask: torch.Tensor, frame_rate: torch.Tensor | None, start_time: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Start and end (batch_size, num_tokens) in seconds."""
         batch_size, num_tokens = token_mask.shape
         if frame_rate is None:
             frame_rate = torch.full((batch_size,), float(self.config.fps), device=token_mask.device)
-        if frame_rate.shape != (batch_size,):
-            raise ValueError(f"`frame_rate` must have the shape ({batch_size},), got {tuple(frame_rate.shape)}.")
+        if start_time is None:
+            start_time = torch.zeros(batch_size)
+        for name, values in (("frame_rate", frame_rate), ("start_time", start_time)):
+            if values.shape != (batch_size,):
+                raise ValueError(f"`{name}` must have the shape ({batch_size},), got {tuple(values.shape)}.")
+        start = start_time.to(token_mask.device, torch.float32)[:, None]
         duration = self.config.frames_per_token / frame_rate.to(token_mask.device, torch.float32)[:, None]
         position = torch.arange(num_tokens, device=token_mask.device, dtype=torch.float32)
-        return position * duration * token_mask, (position + 1) * duration * token_mask
+        return (start + position * duration) * token_mask, (start + (position + 1) * duration) * token_mask
 
     def _usage_losses(
         self,

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from .array_files import ARRAY_SUFFIXES, read_joint_array
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
@@ -25,7 +27,8 @@ def read_recording(
     file: str | os.PathLike | BinaryIO,
     *,
     layout: str | Mapping[str, Any] | SkeletonLayout = "kinect25",
-    fps: float = 30.0,
+    fps: float | None = None,
+    up: str | None = None,
 ) -> SkeletonRecording:
     """Reads a recording by the end of its name: `.skeleton` (as `.txt` too, as UAV-Human has it), UTD-MHAD's `.mat`, Toyota
     Smarthome's `.json`, `.npy`, `.npz`, or `.txt` with a joint a row.
@@ -33,7 +36,9 @@ def read_recording(
     Args:
         file: Its path, or the open file.
         layout: The joint layout, by its name or its description. Of a derived layout, recordings of its source are read.
-        fps: Frames per second, where neither the file nor its data set says it.
+        fps: Frames per second, where neither the file nor its data set says it. None is 30, and `fps_is_assumed`.
+        up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
+            is turned (`turned_upright`).
 
     Raises:
         SkeletonFileError: The file is not what its format says, or has a name that says nothing of its kind.
@@ -43,14 +48,54 @@ def read_recording(
     path, data = read_content(file)
     content, suffix = _Content(str(path), data), path.suffix.lower()
     if suffix == ".mat":
-        return read_utd_mhad(content)
-    if suffix == ".json":
-        return read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
-    if suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
-        return read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
-    if suffix in ARRAY_SUFFIXES:
-        return read_joint_array(content, layout=skeleton, fps=fps)
-    raise SkeletonFileError(path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}")
+        recording = read_utd_mhad(content)
+    elif suffix == ".json":
+        recording = read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
+    elif suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
+        recording = read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
+    elif suffix in ARRAY_SUFFIXES:
+        recording = read_joint_array(content, layout=skeleton, fps=fps)
+    else:
+        raise SkeletonFileError(
+            path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}"
+        )
+    recording.keypoints = turned_upright(recording.keypoints, up, get_layout(layout))
+    return recording
+
+
+# Turns to y up, as rows of a rotation matrix: axis and sign that each new coordinate is taken from.
+_TURNS = {
+    "y": ((0, 1), (1, 1), (2, 1)),
+    "-y": ((0, 1), (1, -1), (2, -1)),
+    "z": ((0, 1), (2, 1), (1, -1)),
+    "-z": ((0, 1), (2, -1), (1, 1)),
+    "x": ((1, -1), (0, 1), (2, 1)),
+    "-x": ((1, 1), (0, -1), (2, 1)),
+}
+
+
+def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout) -> np.ndarray:
+    """Joints in the axes of their layout: of a 3-D layout turned, of a 2-D one with y reversed where it grows the other way.
+
+    Args:
+        keypoints: (..., 3).
+        up: The axis that points up in them, see `read_recording`; None changes nothing.
+        layout: The layout, which says whether y is to grow upwards.
+
+    Raises:
+        ValueError: There is no such axis.
+    """
+    vertical = "y" if layout.up > 0 else "-y"
+    if up is None or up == vertical:
+        return keypoints
+    if up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
+        axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
+        raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {up!r}")
+    if layout.dimensions == 2:
+        return keypoints * np.array([1, -1, 1], keypoints.dtype)
+    for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):
+        keypoints = np.stack([sign * keypoints[..., axis] for axis, sign in turn], axis=-1)
+    return keypoints
 
 
 def _starts_with_a_count(data: bytes) -> bool:
@@ -58,4 +103,4 @@ def _starts_with_a_count(data: bytes) -> bool:
     return len(data[: data.find(b"\n")].replace(b",", b" ").split()) == 1
 
 
-__all__ = ["RECORDING_SUFFIXES", "read_recording"]
+__all__ = ["RECORDING_SUFFIXES", "read_recording", "turned_upright"]

@@ -24,8 +24,9 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Which joints were measured.
 
     A joint is lost where a coordinate is not finite or so large that it is no place (`NOWHERE`), and where all its
-    coordinates are exactly 0, which is how sensors and detectors write "nothing here"; a joint that is 0 whenever its
-    body is there is kept: the recording is centred on it.
+    coordinates are exactly 0, or exactly -1 (z may be 0), which is how sensors and detectors write "nothing here". A joint
+    that is 0 whenever its body is there is what the recording is centred on, and kept, if it is the only one and the body
+    lies around it; otherwise it was never seen.
 
     Args:
         keypoints: (T, P, J, C).
@@ -38,11 +39,21 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     if keypoints.shape[-1] == 3:
         size += np.abs(keypoints[..., 2])
     valid = (size < NOWHERE) & present[..., None]  # False for NaN too
+    # Three coordinates of -1, or two of them and a 0: nothing else of that size is looked at.
+    suspect = (size == 3) | (size == 2)
+    if suspect.any():
+        places = keypoints[suspect]
+        valid[suspect] &= ~((places[:, :2] == -1).all(-1) & np.isin(places[:, 2:], (-1, 0)).all(-1))
     if valid.all() and size.all():
         return valid
     nonzero = valid & (size != 0)
-    always_zero = ~nonzero.any(0)
-    return nonzero | (valid & always_zero & nonzero.any(-1, keepdims=True))
+    always_zero = valid.any(0) & ~nonzero.any(0)
+    for body in (always_zero.sum(-1) == 1).nonzero()[0]:
+        around = keypoints[:, body][nonzero[:, body]]
+        if len(around) and ((around.min(0) <= 0) & (around.max(0) >= 0)).all():
+            joint = always_zero[body].nonzero()[0]
+            nonzero[:, body, joint] = valid[:, body, joint] & nonzero[:, body].any(-1, keepdims=True)
+    return nonzero
 
 
 def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
@@ -54,6 +65,98 @@ def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
     # The mean as a product: several times faster than reducing an axis next to one of length 3.
     points = points - np.full(len(points), 1 / len(points)) @ points
     return float((points * points).sum() / len(points))
+
+
+# Slots of an array are exchanged where a person would otherwise step further than this, in sizes of the body.
+LONGEST_STEP = 0.5
+# The same person twice: joints as near as this, in sizes of the body, in such a share of the frames.
+SAME_PLACE, SAME_SHARE = 0.05, 0.8
+
+
+def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Who is who in an array whose slots are detections, without an identity from frame to frame.
+
+    People keep their slot as long as they make no step that is too long for a body; where they do, detections are given
+    to the nearest person of the frames before, the nearest pair first. A detection that lies where another one does in
+    nearly all frames is left out.
+
+    Args:
+        keypoints: (T, P, J, C), finite where valid.
+        valid: bool (T, P, J).
+
+    Returns:
+        int64 (T, P), the slot of each person in each frame, -1 where they are not there; the number of frames in which
+        people change slots; and the number of detections that were left out.
+    """
+    slots = np.where(valid.any(-1), np.arange(valid.shape[1]), -1)
+    if valid.shape[1] < 2 or not valid.any():
+        return slots, 0, 0
+    joints = np.where(valid[..., None], keypoints, 0).astype(np.float64)
+    bodies = valid.any((0, 2)).nonzero()[0]
+    size = float(np.median([_size(joints[:, body], valid[:, body]) for body in bodies]))
+    left_out = _leave_out_copies(joints, valid, slots, size)
+    changes = 0
+    if _has_long_steps(joints, valid, slots, LONGEST_STEP * size):
+        changes = _reassign(joints, valid, slots, LONGEST_STEP * size)
+    return slots, changes, left_out
+
+
+def _distance(one: np.ndarray, there: np.ndarray, other: np.ndarray, other_there: np.ndarray) -> np.ndarray:
+    """Mean distance of the joints that both have, infinite where there are none; (..., J, C), bool (..., J) → (...)."""
+    both = there & other_there
+    total = np.where(both, np.linalg.norm(one - other, axis=-1), 0).sum(-1)
+    return np.where(both.any(-1), total / np.maximum(both.sum(-1), 1), np.inf)
+
+
+def _leave_out_copies(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, size: float) -> int:
+    """Takes those detections out of `slots` (T, P) that lie where an earlier one does; returns their number."""
+    count = 0
+    for slot in range(1, valid.shape[1]):
+        for earlier in range(slot):
+            both = (slots[:, slot] >= 0) & (slots[:, earlier] >= 0)
+            near = both & (
+                _distance(joints[:, slot], valid[:, slot], joints[:, earlier], valid[:, earlier]) < SAME_PLACE * size
+            )
+            if both.any() and near.sum() >= SAME_SHARE * both.sum():
+                slots[near, slot] = -1
+                count += int(near.sum())
+    return count
+
+
+def _has_long_steps(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> bool:
+    there = valid & (slots >= 0)[..., None]
+    steps = _distance(joints[1:], there[1:], joints[:-1], there[:-1])
+    return bool((np.isfinite(steps) & (steps > longest)).any())
+
+
+def _reassign(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> int:
+    """Gives detections to the people whom they are nearest to, in `slots` (T, P); returns in how many frames any changes."""
+    people = np.arange(slots.shape[1])
+    last, last_there = np.zeros_like(joints[0]), np.zeros_like(valid[0])
+    order, changes = people.copy(), 0  # slot of each person in the frame before
+    for frame in range(len(slots)):
+        there = valid[frame] & (slots[frame] >= 0)[:, None]
+        steps = _distance(last[:, None], last_there[:, None], joints[frame][None], there[None])  # (people, slots)
+        kept = steps[people, order]
+        if (np.isfinite(kept) & (kept > longest)).any():
+            nearest, free_people, free_slots = order.copy(), set(people.tolist()), set(people.tolist())
+            for pair in np.argsort(steps, axis=None, kind="stable"):
+                person, slot = divmod(int(pair), len(people))
+                if person in free_people and slot in free_slots and np.isfinite(steps[person, slot]):
+                    nearest[person] = slot
+                    free_people.remove(person)
+                    free_slots.remove(slot)
+            for person, slot in zip(sorted(free_people), sorted(free_slots), strict=True):
+                nearest[person] = slot
+            new = steps[people, nearest]
+            finite = np.isfinite(kept) & np.isfinite(new)
+            if kept[finite].sum() - new[finite].sum() > longest:
+                changes += 1
+                order = nearest
+        slots[frame] = np.where(there.any(-1)[order], order, -1)
+        seen = there[order].any(-1)
+        last[seen], last_there[seen] = joints[frame][order][seen], there[order][seen]
+    return changes
 
 
 @dataclass(frozen=True)
@@ -269,6 +372,7 @@ __all__ = [
     "count_cleaning",
     "describe_cleaning",
     "fill_gaps",
+    "follow_people",
     "select_actors",
     "valid_joints",
 ]

@@ -18,7 +18,7 @@ import io
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,6 +75,8 @@ class SkeletonRecording:
         tracking_state: int8 (T, P, J), 0 not tracked, 1 inferred, 2 tracked; None when it was not asked for.
         depth_pixels, color_pixels: float32 (T, P, J, 2), where the joint is in the depth and in the colour picture; None
             when they were not asked for.
+        fps_is_assumed: Whether neither the file nor the caller said `fps`, which is the usual rate of such files then.
+        symptoms: What the reader noticed, by kind, in the words of `skeleton_plausibility`.
     """
 
     keypoints: np.ndarray
@@ -86,6 +88,8 @@ class SkeletonRecording:
     tracking_state: np.ndarray | None = None
     depth_pixels: np.ndarray | None = None
     color_pixels: np.ndarray | None = None
+    fps_is_assumed: bool = False
+    symptoms: dict[str, Any] = field(default_factory=dict)
 
 
 def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
@@ -99,7 +103,7 @@ def read_skeleton(
     file: str | os.PathLike | BinaryIO,
     *,
     layout: str | Mapping[str, Any] | SkeletonLayout = "kinect25",
-    fps: float = 30.0,
+    fps: float | None = None,
     keep: Collection[str] = (),
 ) -> SkeletonRecording:
     """Reads a `.skeleton` file, or one of UAV-Human's `.txt` files with `layout="coco17"`.
@@ -110,7 +114,7 @@ def read_skeleton(
     Args:
         file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
         layout: Joint layout, by its name or its description; every body must have its number of joints.
-        fps: Frames per second; the file does not say it.
+        fps: Frames per second, which the file does not say; the sensor's 30 by default.
         keep: What else to read of each joint, of `JOINT_EXTRAS`.
 
     Raises:
@@ -145,7 +149,14 @@ def read_skeleton(
         with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(token)) is
             arrays[name][frame, slot] = values
     return SkeletonRecording(
-        arrays.pop("keypoints"), present, distinct[by_appearance], layout, float(fps), path.name, **arrays
+        arrays.pop("keypoints"),
+        present,
+        distinct[by_appearance],
+        layout,
+        30.0 if fps is None else float(fps),
+        path.name,
+        fps_is_assumed=fps is None,
+        **arrays,
     )
 
 

@@ -1,9 +1,9 @@
 """Joint layouts: what each row of a skeleton is called, what it hangs on, which part of the body it belongs to.
 
-Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`), the joint order of
-UTD-MHAD (`kinect20`) and of MSR Action3D (`msr20`: the same joints in another order), COCO keypoints as in UAV-Human
-(`coco17`), LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints (2s-AGCN for
-daily living) and 17 joints (UNIK).
+Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`); the 20 joints of the first
+Kinect in three orders, that of its SDK as in Northwestern-UCLA (`kinect20-sdk`), that of UTD-MHAD (`kinect20`) and that of
+MSR Action3D (`msr20`); COCO keypoints as in UAV-Human (`coco17`); OpenPose BODY_25 (`openpose25`); LCR-Net as in Toyota
+Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints (2s-AGCN for daily living) and 17 joints (UNIK).
 """
 
 import json
@@ -195,6 +195,9 @@ _KINECT20 = (
     "right_hip", "right_knee", "right_ankle", "right_foot",
 )  # fmt: skip
 
+# The trunk from the hips up, where UTD-MHAD has it from the head down.
+_KINECT20_SDK = (*_KINECT20[3::-1], *_KINECT20[4:])
+
 _MSR20 = (
     "left_shoulder", "right_shoulder", "shoulder_center", "spine", "left_hip", "right_hip", "hip_center",
     "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
@@ -205,6 +208,14 @@ _COCO17 = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
     "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+
+_OPENPOSE25 = (
+    "nose", "neck",
+    "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+    "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
 )  # fmt: skip
 
 _LCRNET13 = (
@@ -259,6 +270,25 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_shoulder=8,
         ),
         SkeletonLayout(
+            name="kinect20-sdk",
+            joint_names=_KINECT20_SDK,
+            parents=(-1, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
+            parts={
+                "trunk": (0, 1, 2, 3),
+                "left_arm": (4, 5, 6, 7),
+                "right_arm": (8, 9, 10, 11),
+                "left_leg": (12, 13, 14, 15),
+                "right_leg": (16, 17, 18, 19),
+            },
+            left_right=_limb_pairs(_KINECT20_SDK),
+            pelvis=(0,),
+            neck=(2,),
+            left_hip=12,
+            right_hip=16,
+            left_shoulder=4,
+            right_shoulder=8,
+        ),
+        SkeletonLayout(
             name="msr20",
             joint_names=_MSR20,
             parents=(2, 2, 3, 6, 6, 6, -1, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2),
@@ -296,6 +326,27 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_hip=12,
             left_shoulder=5,
             right_shoulder=6,
+            dimensions=2,
+            up=-1,
+        ),
+        SkeletonLayout(
+            name="openpose25",
+            joint_names=_OPENPOSE25,
+            parents=(1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
+            parts={
+                "trunk": (0, 1, 8, 15, 16, 17, 18),
+                "left_arm": (5, 6, 7),
+                "right_arm": (2, 3, 4),
+                "left_leg": (12, 13, 14, 19, 20, 21),
+                "right_leg": (9, 10, 11, 22, 23, 24),
+            },
+            left_right=_limb_pairs(_OPENPOSE25),
+            pelvis=(8,),
+            neck=(1,),
+            left_hip=12,
+            right_hip=9,
+            left_shoulder=5,
+            right_shoulder=2,
             dimensions=2,
             up=-1,
         ),

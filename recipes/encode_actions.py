@@ -350,11 +350,13 @@ def collate(features: list[dict]) -> dict:
     def pad(tensor):
         return torch.nn.functional.pad(tensor, [0, 0] * (tensor.dim() - 2) + [0, longest - tensor.shape[1]])
 
-    return {
-        "input_features": torch.cat([pad(item["input_features"]) for item in features]),
-        "feature_attention_mask": torch.cat([pad(item["feature_attention_mask"]) for item in features]),
-        "frame_rate": torch.cat([item["frame_rate"] for item in features]),
+    batch = {
+        name: torch.cat([pad(item[name]) for item in features])
+        for name in ("input_features", "feature_attention_mask")
     }
+    # Of skeletons also when their first frame is.
+    of_recordings = [name for name in ("frame_rate", "start_time") if name in features[0]]
+    return batch | {name: torch.cat([item[name] for item in features]) for name in of_recordings}
 
 
 def stable_seed(*parts) -> int:

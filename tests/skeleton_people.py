@@ -23,7 +23,7 @@ NO_AUGMENTATION = {
 
 
 def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 3.0), activity=0.1):
-    """float32 (T, J, 3): somebody facing the sensor, turned by `yaw` degrees, whose joints swing smoothly."""
+    """float32 (T, J, 3), z = 0 of 2-D layouts: somebody facing the sensor, turned by `yaw` degrees, with swinging joints."""
     layout, generator = LAYOUTS[layout], np.random.default_rng(seed)
     pose = np.zeros((layout.num_joints, 3))
     for joint, name in enumerate(layout.joint_names):
@@ -34,6 +34,7 @@ def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 
     swing = np.sin(2 * np.pi * generator.uniform(0.3, 1, pose.shape) * time + generator.uniform(0, 6, pose.shape))
     motion = pose + activity * generator.uniform(0.2, 1, pose.shape) * swing
     motion = motion @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T + place
+    motion[..., layout.dimensions :] = 0
     return motion.astype(np.float32)
 
 

@@ -171,8 +171,8 @@ def test_people_before_frames(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((2, 60, 20, 3)))
     with pytest.raises(SkeletonFileError, match="60 people in 2 frames"):
         read_joint_array(tmp_path / "a.npy", layout="kinect20")
-    np.save(tmp_path / "a.npy", np.ones((2, 3, 20, 3)))
-    assert read_joint_array(tmp_path / "a.npy", layout="kinect20").keypoints.shape == (2, 3, 20, 3)
+    np.save(tmp_path / "a.npy", np.ones((3, 3, 20, 3)))
+    assert read_joint_array(tmp_path / "a.npy", layout="kinect20").keypoints.shape == (3, 3, 20, 3)
 
 
 def test_members_that_are_no_arrays(tmp_path):

@@ -1,0 +1,350 @@
+"""Is a skeleton what its layout says? Cheap checks of the anatomy, the axes and the numbers of recordings.
+
+A recording of the right shape can still be wrong: joints in another order, z pointing up, pixels where metres are
+expected. `find_symptoms` looks at one recording, `judge` at those of a folder (or at one alone) and says in sentences
+what looks wrong, in how many recordings, and what it probably is. Thresholds were set on UTD-MHAD, MSR Action3D,
+Northwestern-UCLA and NTU RGB+D, where the right layout gives no doubt.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .skeleton_layouts import LAYOUTS, SkeletonLayout
+
+# Frames of a recording whose anatomy is looked at.
+FRAMES = 8
+# Another layout is the right one if its bones are this much shorter in total, or a little shorter and its head is up.
+SHORTER, A_LITTLE_SHORTER = 0.85, 0.95
+# The bones of a body are at most this many times as long as the shortest tree between its joints (1.1 to 1.9 measured).
+LONGEST_TREE = 2.2
+# Cosine of the angle between the trunk and an axis that it is said to follow.
+ALONG_AXIS = 0.7
+# Largest extent of a body in metres.
+METRES = (0.3, 3.0)
+# Bones of the left and right side differ by at most this factor (natural logarithm).
+UNEQUAL_SIDES = 0.3
+# A step between two frames, in body sizes, that nobody makes.
+JUMP = 0.5
+# Knees and feet behind the body's plane by this share of its trunk, on average.
+BACKWARDS = 0.02
+# From this share of the recordings on, a symptom is the folder's and not that of somebody who lies down or turns round.
+MOST, MANY = 0.8, 10
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What looks wrong in some recordings.
+
+    Attributes:
+        kind: One of few words to count by.
+        reason: A sentence: what was seen, in how many recordings, what it probably is and what to do.
+        files: Names of the recordings.
+        stops: Whether it cannot be right, so that training on the recordings makes no sense.
+    """
+
+    kind: str
+    reason: str
+    files: tuple[str, ...]
+    stops: bool = False
+
+
+def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
+    """What is odd about one recording; empty for most.
+
+    Args:
+        keypoints: (T, P, J, 3), recorded units, z = 0 where the layout is 2-D.
+        valid: bool (T, P, J), the joints that were measured (`valid_joints`).
+        layout: The layout that the recording is said to have.
+
+    Returns:
+        By kind, in a form that JSON holds: `order` (the layout that fits better, "" if none does), `up` (the axis that points
+        up), `units` ("score", "flat", or the largest extent of the body), `sides` (ratio of left to right bones), `mirrored`
+        (True), `unseen` and `still` (names of joints), `empty` (frames without a body at the start and at the end), `jumps`
+        (number).
+    """
+    symptoms: dict[str, Any] = {}
+    seen = valid.any((1, 2)).nonzero()[0]
+    if not len(seen):
+        return symptoms
+    if len(seen) and (seen[0] > 0 or seen[-1] < len(valid) - 1):
+        symptoms["empty"] = [int(seen[0]), int(len(valid) - 1 - seen[-1])]
+    body = int(valid.sum((0, 2)).argmax())
+    joints, there = keypoints[:, body, :, : layout.dimensions], valid[:, body]
+    unseen = ~there.any(0)
+    if unseen.any():
+        symptoms["unseen"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
+    still = _still_joints(joints, there)
+    if len(still):
+        symptoms["still"] = [layout.joint_names[joint] for joint in still]
+    fullest = np.argsort(-there.sum(1), kind="stable")[: max(FRAMES, int((there.sum(1) == there.sum(1).max()).sum()))]
+    fullest = np.sort(fullest)
+    picked = fullest[np.linspace(0, len(fullest) - 1, min(FRAMES, len(fullest))).astype(int)]
+    frames = np.where(there[picked][..., None], joints[picked], np.nan).astype(np.float64)
+    size = float(np.nanmedian((np.nanmax(frames, axis=1) - np.nanmin(frames, axis=1)).max(-1)))
+    if not size > 0:
+        return symptoms
+    if layout.dimensions == 3:
+        symptoms |= _odd_units(frames, size)
+    jumps = _count_jumps(joints, there, size)
+    if jumps:
+        symptoms["jumps"] = jumps
+    if "units" in symptoms and symptoms["units"] in ("score", "flat"):
+        frames = frames[..., :2]
+    if not unseen.any():
+        symptoms |= _odd_anatomy(frames, layout)
+    return symptoms
+
+
+def _still_joints(joints: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Joints that stay exactly where they are while others move; (T, J, C), bool (T, J) → indices."""
+    often = there.sum(0) >= 10
+    span = np.where(there[..., None], joints, -np.inf).max(0) - np.where(there[..., None], joints, np.inf).min(0)
+    still = often & (span == 0).all(-1)
+    # One that stays at the origin is what the recording is centred on.
+    centre = still & (np.where(there[..., None], joints, 0) == 0).all((0, 2))
+    return (still & ~centre).nonzero()[0] if not still[often].all() else np.array([], int)
+
+
+def _odd_units(frames: np.ndarray, size: float) -> dict[str, Any]:
+    """Pixels, scores and other units in what should be metres; (F, J, 3)."""
+    depth = frames[..., 2][np.isfinite(frames[..., 2])]
+    across = float(np.nanmax(frames[..., :2]) - np.nanmin(frames[..., :2]))
+    if across > 20 and depth.min() >= 0 and depth.max() <= 1 and depth.max() > 0:
+        return {"units": "score"}
+    if not depth.any():
+        return {"units": "flat"}
+    return {} if METRES[0] <= size <= METRES[1] else {"units": float(f"{size:.3g}")}
+
+
+def _count_jumps(joints: np.ndarray, there: np.ndarray, size: float) -> int:
+    """Steps from a frame to the next that are longer than `JUMP` body sizes; (T, J, C), bool (T, J)."""
+    both = there[1:] & there[:-1]
+    steps = np.linalg.norm(np.where(both[..., None], np.diff(joints, axis=0), 0), axis=-1).sum(1)
+    return int((steps > JUMP * size * np.maximum(both.sum(1), 1)).sum())
+
+
+def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
+    """Joint order, vertical axis, sides, and facing; (F, J, C) with NaN where a joint is lost."""
+    symptoms: dict[str, Any] = {}
+    distances = np.nanmedian(np.linalg.norm(frames[:, :, None] - frames[:, None], axis=-1), axis=0)
+    if not np.isfinite(distances).all():
+        return symptoms
+    length, trunk = _tree_length(distances, layout), _trunk(frames, layout)
+    best, best_length = layout, length
+    for other in LAYOUTS.values():
+        if other.num_joints != layout.num_joints or other.parents == layout.parents:
+            continue
+        other_length = _tree_length(distances, other)
+        is_up = _is_up(_trunk(frames, other), other) and not _is_up(trunk, layout)
+        if other_length < best_length and other_length < (A_LITTLE_SHORTER if is_up else SHORTER) * length:
+            best, best_length = other, other_length
+    if best is not layout:
+        return {"order": best.name}
+    if length > LONGEST_TREE * _shortest_tree(distances):
+        return {"order": ""}
+    axis = int(np.abs(trunk).argmax())
+    if not _is_up(trunk, layout) and abs(trunk[axis]) > ALONG_AXIS:
+        symptoms["up"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]
+    if layout.dimensions == frames.shape[-1] == 3:
+        sides = [
+            abs(float(np.log(distances[child, parent] / distances[layout.mirror[child], layout.mirror[parent]])))
+            for child, parent in layout.bones
+            if layout.mirror[child] > child
+            and min(distances[child, parent], distances[layout.mirror[child], layout.mirror[parent]]) > 0
+        ]
+        if sides and np.median(sides) > UNEQUAL_SIDES:
+            symptoms["sides"] = float(f"{np.exp(np.median(sides)):.3g}")
+        if _bends_backwards(frames, layout):
+            symptoms["mirrored"] = True
+    return symptoms
+
+
+def _tree_length(distances: np.ndarray, layout: SkeletonLayout) -> float:
+    """All bones of a layout together, with joints this far apart (J, J)."""
+    child, parent = np.array(layout.bones).T
+    return float(distances[child, parent].sum())
+
+
+def _shortest_tree(distances: np.ndarray) -> float:
+    """Length of the minimum spanning tree (Prim); (J, J)."""
+    reached, nearest, length = np.zeros(len(distances), bool), distances[0].copy(), 0.0
+    reached[0] = True
+    for _ in range(len(distances) - 1):
+        joint = int(np.where(reached, np.inf, nearest).argmin())
+        length += float(nearest[joint])
+        reached[joint] = True
+        nearest = np.minimum(nearest, distances[joint])
+    return length
+
+
+def _trunk(frames: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
+    """Mean direction from the pelvis to the head, or to the neck without one; (F, J, C) → (C,), at most of length 1."""
+    names = layout.joint_names
+    top = next(((names.index(name),) for name in ("head", "nose") if name in names), layout.neck)
+    trunk = frames[:, list(top)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
+    length = np.linalg.norm(trunk, axis=-1, keepdims=True)
+    directions = trunk / np.where(length > 0, length, 1)
+    return (
+        np.nan_to_num(np.nanmean(directions, axis=0)) if np.isfinite(directions).any() else np.zeros(frames.shape[-1])
+    )
+
+
+def _is_up(trunk: np.ndarray, layout: SkeletonLayout) -> bool:
+    return float(trunk[1]) * layout.up > 1 - ALONG_AXIS
+
+
+def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
+    """Whether knees and feet point behind the body, as they do where left and right are swapped or an axis is mirrored."""
+    names = layout.joint_names
+    pairs = [(f"{side}_{part}") for side in ("left", "right") for part in ("hip", "knee", "ankle")]
+    if not set(pairs) <= set(names):
+        return False
+    joint = {name: frames[:, index] for index, name in enumerate(names)}
+    across = frames[:, layout.right_hip] - frames[:, layout.left_hip]
+    across = across + frames[:, layout.right_shoulder] - frames[:, layout.left_shoulder]
+    up = frames[:, list(layout.neck)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
+    # With x to the right of the person's back, y up and z away from the sensor, a person looks along -(across x up).
+    back = np.cross(across, up)
+    norm = np.linalg.norm(back, axis=-1, keepdims=True)
+    back = back / np.where(norm > 0, norm, 1)
+    offsets = []
+    for side in ("left", "right"):
+        middle = (joint[f"{side}_hip"] + joint[f"{side}_ankle"]) / 2
+        offsets.append(((joint[f"{side}_knee"] - middle) * back).sum(-1))
+        if f"{side}_foot" in names:
+            offsets.append(((joint[f"{side}_foot"] - joint[f"{side}_ankle"]) * back).sum(-1))
+    return bool(np.nanmean(offsets) > BACKWARDS * np.nanmedian(np.linalg.norm(up, axis=-1)))
+
+
+def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: SkeletonLayout) -> list[Doubt]:
+    """What the symptoms of recordings say together.
+
+    Args:
+        symptoms: Of each recording that has any, by its name: what `find_symptoms` and the reader say.
+        total: Number of recordings, with those that have none.
+        layout: Their layout.
+
+    Returns:
+        Doubts, those that stop first.
+    """
+    doubts = []
+    for kind, (sentence, stops, least_share, least_total) in _KINDS.items():
+        by_value: dict[Any, list[str]] = {}
+        for name, of_recording in symptoms.items():
+            if kind in of_recording:
+                value = of_recording[kind]
+                # Numbers and lists differ from recording to recording.
+                by_value.setdefault(value if isinstance(value, str | bool) else "", []).append(name)
+        for value, files in by_value.items():
+            share = len(files) / max(total, 1)
+            if share < least_share or total < least_total:
+                continue
+            examples = [symptoms[name][kind] for name in files]
+            reason = sentence(value, examples, layout) + (
+                f" ({len(files):,} of {total:,} recordings)" if total > 1 else ""
+            )
+            stop = stops and share > 0.5 and (kind != "units" or value == "score")
+            doubts.append(Doubt(kind, reason, tuple(files), stop))
+    return sorted(doubts, key=lambda doubt: not doubt.stops)
+
+
+def _order(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    if value:
+        return f"the joints look like those of the layout {value}, not of {layout.name}: set the layout to {value}"
+    return (
+        f"the joints do not fit the layout {layout.name}: its bones would connect joints that lie far apart; check the order "
+        "of the joints, or describe the layout yourself"
+    )
+
+
+def _up(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    lying = "" if value[-1] == "y" else " (or everybody lies down)"
+    expected = "y" if layout.up > 0 else "-y"
+    return f'{value} points up{lying}, {expected} is expected: set "up": "{value}" in skeleton.json'
+
+
+def _units(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    if value == "score":
+        flat = [
+            other.name for other in LAYOUTS.values() if other.num_joints == layout.num_joints and other.dimensions == 2
+        ]
+        return (
+            f"x and y look like pixels and the third number like a score, {layout.name} is in metres: set a 2-D layout"
+            + (f", such as {' or '.join(flat)}" if flat else "")
+        )
+    if value == "flat":
+        return f"z is 0 everywhere: {layout.name} has three dimensions; a 2-D recording needs a 2-D layout"
+    size = float(np.median(examples))
+    guess = " (millimetres or pixels?)" if size > 100 else ""
+    expected = f"{METRES[0]} to {METRES[1]} m are expected"
+    return f"a body is {size:.3g} units large, {expected}{guess}; `scale: torso` undoes that, other settings do not"
+
+
+def _sides(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"bones of the left and right side differ by a factor of {np.median(examples):.2g}: check the order of the joints"
+
+
+def _mirrored(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return "knees and feet point backwards: left and right are swapped, or an axis is mirrored"
+
+
+def _joints(sentence: str):
+    def say(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+        names = sorted({name for example in examples for name in example}, key=layout.joint_names.index)
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        return f"{sentence}: {', '.join(names[:6])}{more}"
+
+    return say
+
+
+def _empty(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    head, tail = (sum(example[place] for example in examples) for place in (0, 1))
+    where = [f"{count:,} at the {place}" for count, place in ((head, "start"), (tail, "end")) if count]
+    return f"frames without a body are cut off, {' and '.join(where)}"
+
+
+def _jumps(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"bodies jump by more than half their size from a frame to the next, {sum(examples):,} times"
+
+
+def _slots(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"people change places in the array, {sum(examples):,} times: they were followed by distance"
+
+
+def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"the same person stands in the array twice, {sum(examples):,} times: the copies were left out"
+
+
+def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: give fps"
+
+
+class _Kind(NamedTuple):
+    """How a symptom is told: its sentence, whether it cannot be right, and in which share of how many recordings it counts."""
+
+    sentence: Callable[[str, Sequence, SkeletonLayout], str]
+    stops: bool = False
+    least_share: float = 0.0
+    least_total: int = 1
+
+
+_KINDS = {
+    "order": _Kind(_order, stops=True),
+    "up": _Kind(_up, stops=True, least_share=MOST),
+    "units": _Kind(_units, stops=True),
+    "sides": _Kind(_sides),
+    "mirrored": _Kind(_mirrored, least_share=MOST, least_total=MANY),
+    "unseen": _Kind(_joints("joints that were never seen")),
+    "still": _Kind(_joints("joints that never move")),
+    "empty": _Kind(_empty),
+    "jumps": _Kind(_jumps),
+    "slots": _Kind(_slots),
+    "duplicates": _Kind(_duplicates),
+    "rate": _Kind(_rate),
+}
+
+
+__all__ = ["Doubt", "find_symptoms", "judge"]
