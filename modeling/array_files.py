@@ -15,8 +15,8 @@ from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
 # Detectors give joints that they did not find a score near 0; OpenPose does not draw those below this.
 MIN_SCORE = 0.05
-# Scores and visibility flags (0, 1 or 2 in COCO) lie in this range; maxima of heat maps leave 0 to 1 a little.
-SCORES = (-0.1, 2.0)
+# Scores, visibility flags (0, 1 or 2 in COCO) and the -1 of joints that were not found lie in this range.
+SCORES = (-1.0, 2.0)
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 

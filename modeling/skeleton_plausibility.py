@@ -95,6 +95,8 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
         frames = frames[..., :2]
     if not unseen.any():
         symptoms |= _odd_anatomy(frames, layout)
+    if symptoms.get("units") == "score":
+        symptoms.pop("up", None)  # y grows downwards in pictures
     return symptoms
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections import Counter
 
 from field_arguments import argument, config_arguments, extractor_arguments
 
@@ -9,9 +10,10 @@ logger = logging.getLogger(__name__)
 
 
 def _skeleton_argument(name: str):
-    if name in ("layout", "num_persons"):
+    of_recordings = {"layout": str, "num_persons": int, "recorded_fps": float, "recorded_up": str}
+    if name in of_recordings:
         help_text = {"help": "by default that of the recordings"}
-        return name, (str if name == "layout" else int) | None, dataclasses.field(default=None, metadata=help_text)
+        return name, of_recordings[name] | None, dataclasses.field(default=None, metadata=help_text)
     if name == "scale":
         return argument("scale", str, "torso")
     return None
@@ -53,6 +55,11 @@ class SkeletonStage:
             settings["layout"] = rows[0]["layout"]
         if settings["num_persons"] is None:  # actions of more than two people are not in these data sets
             settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
+        # New recordings that do not say their rate or their axes are taken to be like those of the training.
+        if settings["recorded_fps"] is None:
+            settings["recorded_fps"] = Counter(rows["fps"]).most_common(1)[0][0]
+        if settings["recorded_up"] is None and "up" in rows.features:
+            settings["recorded_up"] = rows[0]["up"] or None
         # A torso length or a number of metres.
         if settings["scale"] not in ("torso", "none"):
             settings["scale"] = float(settings["scale"])

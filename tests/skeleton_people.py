@@ -15,7 +15,7 @@ PLACES = {
     "elbow": (1.15, 0.28), "wrist": (0.95, 0.3), "hand": (0.88, 0.31), "tip": (0.83, 0.32), "thumb": (0.86, 0.27),
     "head": (1.65, 0), "nose": (1.6, 0), "eye": (1.63, 0.03), "ear": (1.6, 0.07), "neck": (1.5, 0), "chest": (1.2, 0),
     "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
-    "shoulder_center": (1.42, 0), "hip_center": (0.95, 0),
+    "shoulder_center": (1.42, 0), "hip_center": (0.95, 0), "toe": (0.02, 0.16), "heel": (0.05, 0.12),
 }  # fmt: skip
 NO_AUGMENTATION = {
     f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise", "mirror")
