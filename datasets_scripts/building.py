@@ -14,7 +14,8 @@ A row holds a recording as it was recorded (nothing is resampled, padded or norm
 
 A file that cannot be used is skipped; `preparation.json` beside the prepared data counts what was skipped, and lists
 every name with its reason. It lists as well in which recordings there is more than one plain person (`Cleaning`): bodies too
-short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people.
+short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people. And it
+lists what is doubtful about the whole (`doubts`).
 """
 
 import hashlib
@@ -25,7 +26,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -42,6 +43,7 @@ from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleani
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 
 from .atomic_files import write_atomically
+from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_numbers
 from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
@@ -221,10 +223,19 @@ class Tally:
         labels: Label → number of recordings.
         skipped: Files that could not be used: `file`, `kind`, `reason`.
         cleaned: Recordings with something to clean: `sample_id`, and as `describe_cleaning`.
+        used: Files that became rows, as `UsedFile`.
     """
 
-    def __init__(self, split: str, labels: dict | None = None, skipped: Iterable = (), cleaned: Iterable = ()):
+    def __init__(
+        self,
+        split: str,
+        labels: dict | None = None,
+        skipped: Iterable = (),
+        cleaned: Iterable = (),
+        used: Iterable = (),
+    ):
         self.split, self.skipped, self.cleaned = split, list(skipped), list(cleaned)
+        self.used = [UsedFile(*file) for file in used]
         self.labels = Counter({int(label): count for label, count in (labels or {}).items()})
 
     def rows(self, builder: "SkeletonBuilder", paths: Iterable[str]) -> Iterator[dict]:
@@ -236,6 +247,8 @@ class Tally:
                 self.skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
                 continue
             self.labels[row["label"]] += 1
+            part = "held_out" if row["held_out"] else self.split
+            self.used.append(UsedFile(path, part, row["label"], row["content"]))
             if row.get("cleaning"):
                 self.cleaned.append({"sample_id": row["sample_id"], **row["cleaning"]})
             yield row
@@ -295,6 +308,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """Every file that rows are made of."""
         return find_files(data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
 
+    def listed(self) -> list[SourceFile]:
+        """The files that `assign` places."""
+        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+
+    def absent(self, there: Collection[str]) -> list[dict]:
+        """What a table lists beyond the paths that are there, each with `file`, `kind` and `reason`."""
+        return []
+
     def key(self, file: SourceFile) -> str:
         """What `place` is asked about."""
         return file.stem
@@ -335,6 +356,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def published_counts(self) -> dict[str, int]:
         """Recordings per split as published, for the report; empty where there are none."""
         raise NotImplementedError
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        """Field of `place` → its values in the published data set, to say of which the folder has no file."""
+        return {}
 
     def published_class_counts(self) -> dict[str, dict[str, int]]:
         """Split, or "all" for all splits together → class → recordings as published; empty where there are none."""
@@ -383,9 +408,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """
         paths: dict[str, list[str]] = {name: [] for name in self.split_names()}
         first: dict[str, str] = {}
-        skipped = []
+        files = self.listed()
+        skipped = self.absent({file.path for file in files})
         elsewhere = 0
-        for file in find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME):
+        for file in files:
             try:
                 if file.problem:
                     raise NotInProtocolError("unreadable", file.problem)
@@ -437,7 +463,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             _log_skipped(self.config.name, tally.skipped)
 
     def row(self, path: str) -> dict:
-        """Reads one file of `assign`: the columns, and under "cleaning" what `describe_cleaning` says.
+        """Reads one file of `assign`: the columns, under "cleaning" what `describe_cleaning` says, under "content" a digest
+        of what the file holds.
 
         Raises:
             NotInProtocolError: the file cannot be used; says why.
@@ -451,7 +478,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return self.skeleton_features()
 
     def recording_columns(self, path: str) -> dict:
-        """Their values, and "cleaning". Raises `NotInProtocolError` for a recording that cannot be used."""
+        """Their values, "cleaning" and "content". Raises `NotInProtocolError` for a recording that cannot be used."""
         return self.skeleton_columns(self.config.data_dir, path)
 
     def skeleton_features(self) -> dict:
@@ -470,7 +497,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         }
 
     def skeleton_columns(self, folder: str | os.PathLike, path: str) -> dict:
-        """Their values, of a file in `folder`, and "cleaning"."""
+        """Their values, of a file in `folder`, "cleaning" and "content"."""
         try:
             with open_source(folder, path) as opened:
                 recording = self.read(opened)
@@ -485,6 +512,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         if not valid.any():
             frames = len(recording.present)
             raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")
+        content = hashlib.blake2b(repr(recording.keypoints.shape).encode(), digest_size=12)
+        content.update(np.ascontiguousarray(recording.keypoints))
         actors, fates = select_actors(recording.keypoints, valid, self.config.cleaning)
         arrays = {name: getattr(recording, name) for name in ("keypoints", *self.config.keep)}
         body_ids = recording.body_ids
@@ -503,6 +532,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "fps": recording.fps,
             "cleaned": self.config.clean,
             "cleaning": describe_cleaning(actors, fates, recording.body_ids, valid.any(-1)),
+            "content": content.hexdigest(),
         }
 
     def table(self, rows: list[dict]) -> pa.Table:
@@ -542,10 +572,12 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
         Returns:
             `recordings` of each split, and of each of its `classes`; `published` numbers of both; `skipped`, how many for which
-            reason, and `files`, which; `cleaning`, the convention, whether it was applied, and what it does to which
-            recordings.
+            reason, and `files`, which; `doubts` (see there); `cleaning`, the convention, whether it was applied, and what it
+            does to which recordings.
         """
         names, labels = self.class_names(), {split: Counter() for split in self.split_names()}
+        unread = [entry for tally in tallies for entry in tally.skipped]
+        used = sorted(file for tally in tallies for file in tally.used)
         skipped, cleaned = list(skipped), []
         for tally in tallies:
             labels[tally.split].update(tally.labels)
@@ -561,6 +593,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "published_classes": self.published_class_counts(),
             "skipped": dict(Counter(entry["kind"] for entry in skipped)),
             "files": sorted(skipped, key=lambda entry: entry["file"]),
+            "doubts": [
+                *doubts_of_labels(used, names),
+                *doubts_of_contents(used, names),
+                *self._doubts_of_numbers([file.file for file in used] + [entry["file"] for entry in unread]),
+            ],
             "cleaning": {
                 "applied": self.config.clean,
                 "convention": asdict(self.config.cleaning),
@@ -568,6 +605,13 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 "recordings": sorted(cleaned, key=lambda entry: entry["sample_id"]),
             },
         }
+
+    def _doubts_of_numbers(self, paths: list[str]) -> list[dict]:
+        """What the published data set has beyond the files that are there."""
+        expected = self.published_fields()
+        fields = [self.place(self.key(SourceFile(path, 0, 0)))[2] for path in paths] if expected else []
+        present = {name: {values[name] for values in fields} for name in expected}
+        return doubts_of_numbers(len(paths), sum(self.published_counts().values()), present, expected)
 
     def _drop_empty_splits(self, report: dict) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
@@ -588,8 +632,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
 
     def log_report(self) -> None:
-        """Says how many recordings there are, how many are published, and what was skipped and why; once in a process, in
-        which every stage of a run may load them."""
+        """Says how many recordings there are, how many are published, and what was skipped and why, and what is doubtful;
+        once in a process, in which every stage of a run may load them."""
         if self.cache_dir in _LOGGED:
             return
         _LOGGED.add(self.cache_dir)
@@ -598,6 +642,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
         logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
         _log_skipped(self.config.name, report["files"])
+        for line in doubt_lines(report["doubts"]):
+            logger.warning("%s: %s", self.config.name, line)
 
 
 # Folders of prepared data whose report was logged.

@@ -2,6 +2,9 @@
 
     python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
         --layout kinect20 --fps 30
+
+A pattern with a "/" is one of paths, for folders that say something: '(?P<label>[^/]+)/.*' for a folder a class,
+'(?P<split>[^/]+)/(?P<label>[^/]+)/.*' for such folders below `train` and `test`.
 """
 
 import argparse
@@ -14,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from .atomic_files import write_atomically
-from .names import METADATA, SKELETON
+from .names import METADATA, SKELETON, parse_arguments
 
 
 def write_metadata(
@@ -25,8 +28,9 @@ def write_metadata(
 
     Args:
         folder: of the recordings, nested in any way.
-        pattern: regular expression of a whole file name, with the named group `label`, and groups for whatever else becomes
-            a column; a group `sample_id` names the recording.
+        pattern: regular expression of a whole file name, or where it holds a "/" of the path below the folder, with the named
+            group `label`, and groups for whatever else becomes a column; a group `sample_id` names the recording, a group
+            `split` is its split.
         test, validation: of a group, the values whose recordings are for the test, or for selecting.
         class_names: where labels are numbers from 1, the names in their order.
 
@@ -51,13 +55,16 @@ def write_metadata(
             raise ValueError(f"pattern {pattern!r} has no group (?P<{group}>…); it has {list(compiled.groupindex)}")
     counts, lines, examples = Counter(), [], []
     for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
-        match = compiled.fullmatch(file.path.rsplit("/", 1)[-1])
+        if file.path == SKELETON:
+            continue
+        match = compiled.fullmatch(file.path if "/" in pattern else file.path.rsplit("/", 1)[-1])
         if match is None or not match["label"]:
             counts["left out"] += 1
             examples.append(file.path)
             continue
         values = match.groupdict(default="")
         split = "test" if _any_of(values, test) else "validation" if _any_of(values, validation) else "train"
+        split = values.pop("split", split)
         counts[split] += 1
         label = values.pop("label")
         if class_names is not None:
@@ -71,7 +78,8 @@ def write_metadata(
             there = sorted({line[group] for line in lines})
             raise ValueError(f"{group} {unmet[0]!r} is in no file name; there are {', '.join(map(repr, there[:20]))}")
     if not lines:
-        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; there is {examples[0]}")
+        there = f"there is {examples[0]}" if examples else "there are none"
+        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; {there}")
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
@@ -113,9 +121,11 @@ def main() -> None:
     parser.add_argument(
         "--layout", default="kinect25", help="joint layout: its name, or a JSON file that describes it"
     )
-    parser.add_argument("--fps", type=float, default=30.0, help="frames per second")
+    parser.add_argument(
+        "--fps", type=float, help="frames per second; default: what the data set of the files says, or 30"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the tables that are there")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     from action_llm.skeleton_layouts import get_layout
 
     try:
@@ -124,7 +134,7 @@ def main() -> None:
             raise ValueError(
                 f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
             )
-        if not 0 < arguments.fps < float("inf"):
+        if arguments.fps is not None and not 0 < arguments.fps < float("inf"):
             raise ValueError(f"--fps: expected a positive number, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
@@ -137,7 +147,8 @@ def main() -> None:
         counts = write_metadata(
             arguments.folder, arguments.pattern, _choices(arguments.test), _choices(arguments.validation), names
         )
-        common = {"layout": layout, "fps": arguments.fps} | ({} if names is None else {"class_names": names})
+        given = {"layout": layout, "fps": arguments.fps, "class_names": names}
+        common = {name: value for name, value in given.items() if value is not None}
         write_atomically(Path(arguments.folder, SKELETON), json.dumps(common, indent=1) + "\n")
     except (ValueError, OSError) as error:
         parser.error(str(error))

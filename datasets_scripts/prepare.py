@@ -32,7 +32,8 @@ from action_llm.skeleton_bodies import NOWHERE
 from action_llm.video_files import VideoFile
 
 from .atomic_files import write_atomically
-from .names import METRICS, REPORT_NAME, check_protocol, protocol_names
+from .doubts import doubt_lines
+from .names import METRICS, REPORT_NAME, check_protocol, did_you_mean, parse_arguments, protocol_names
 from .progress import Progress, set_up_output
 from .rendering import SheetRow, contact_sheet, titled, write_png
 
@@ -246,7 +247,9 @@ def _write_report(output: Path, builders: "list[SkeletonBuilder]", accounts: dic
     sections = []
     for builder in builders:
         config, account = builder.config.name, accounts[builder.config.name]
-        tables = [table(account) for table in (_counts_table, _classes_table, _skipped_table, _cleaning_table)]
+        tables = [
+            table(account) for table in (_counts_table, _doubts_list, _classes_table, _skipped_table, _cleaning_table)
+        ]
         sections.append(f"<h2>{html.escape(config)}</h2>{''.join(tables)}")
         for title, chosen in _chosen(output, config).items():
             picture = f"report-{config}-{title.split()[0].lower()}.png"
@@ -283,9 +286,14 @@ def _counts_table(account: dict) -> str:
     return f"<table><tr><th>split<th>recordings<th>published<th>difference</tr>{''.join(lines)}</table>"
 
 
+def _doubts_list(account: dict) -> str:
+    lines = [f'<li class="off">{html.escape(line)}</li>' for line in doubt_lines(account["doubts"])]
+    return f"<h3>To check</h3><ul>{''.join(lines)}</ul>" if lines else ""
+
+
 def _skipped_table(account: dict, shown: int = 20) -> str:
     if not account["files"]:
-        return "<p>Nothing was left out.</p>"
+        return f"<p>Left out: {_nothing(account)}.</p>"
     lines = []
     for kind, count in sorted(account["skipped"].items(), key=lambda item: -item[1]):
         reasons = [entry["reason"] for entry in account["files"] if entry["kind"] == kind]
@@ -293,6 +301,12 @@ def _skipped_table(account: dict, shown: int = 20) -> str:
         text = "<br>".join(map(html.escape, reasons[:shown]))
         lines.append(f'<tr><td>{html.escape(kind)}</td><td class="n">{count:,}</td><td>{text}{more}</td></tr>')
     return f"<table><tr><th>left out<th>files<th>which and why</tr>{''.join(lines)}</table>"
+
+
+def _nothing(account: dict) -> str:
+    """How to say that no file was left out: where files are missing, that is not to sound as if all were there."""
+    missing = any(doubt["kind"] == "missing" for doubt in account["doubts"])
+    return "none of the files that are there" if missing else "nothing"
 
 
 def _classes_table(account: dict) -> str:
@@ -434,10 +448,11 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
             published = account["published"].get(split)
             counts.append(f"| {config} | {split} | {count:,} | {'' if published is None else f'{published:,}'} |")
     left_out = [
-        f"- {config}: {count:,} ({kind})"
+        f"- {config}: "
+        + (", ".join(f"{count:,} ({kind})" for kind, count in account["skipped"].items()) or _nothing(account))
         for config, account in accounts.items()
-        for kind, count in account["skipped"].items()
     ]
+    doubts = [f"- {config}: {line}" for config, account in accounts.items() for line in doubt_lines(account["doubts"])]
     classes = [(one.config.name, len(one.info.features["label"].names)) for one in builders]
     classes = ", ".join(f"{count}" + f" ({config})" * (len(builders) > 1) for config, count in classes)
     config, split = next(
@@ -487,9 +502,10 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
         f"Classes: {classes}. Recognisers are compared by {METRICS[first.METRIC]}.",
         "`held_out` marks the training recordings that are for choosing settings.",
         "",
+        *(["## To check", "", *doubts, ""] if doubts else []),
         "## Left out",
         "",
-        *(left_out or ["Nothing."]),
+        *left_out,
         "",
         f"`{REPORT_NAME}` lists every name with its reason; `report.html` shows recordings that stand out beside usual ones.",
         "",
@@ -562,7 +578,8 @@ def _protocol(name: str, protocol: str | None) -> str:
     full = name if protocol is None else f"{name}-{protocol}"
     of_name = [known for known in protocol_names() if known.startswith(f"{name}-")]
     if of_name and full not in protocol_names():
-        raise ValueError(f"there is no protocol {full!r}; there are {', '.join(of_name)}")
+        near = did_you_mean(full, of_name) if protocol else ""
+        raise ValueError(f"there is no protocol {full!r}{near or f'; there are {', '.join(of_name)}'}")
     check_protocol(full)
     return full
 
@@ -581,7 +598,7 @@ def _settings(name: str, arguments: list[str]) -> dict:
     for argument in arguments:
         field, equals, text = argument.partition("=")
         if field not in known or not equals:
-            raise ValueError(f"--set: {name} has {', '.join(known)}; found {argument!r}")
+            raise ValueError(f"--set: {name} has {', '.join(known)}; found {argument!r}{did_you_mean(field, known)}")
         default = known[field]
         try:
             value = json.loads(text)
@@ -612,7 +629,7 @@ def main() -> None:
         help="fields of the config, as clean=true (rows hold people in place of all bodies), min_body_frames=20, "
         'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD)',
     )  # fmt: skip
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         name = _protocol(arguments.name, arguments.protocol)
@@ -624,8 +641,12 @@ def main() -> None:
         for config, account in accounts.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in account["recordings"].items())
             published = ", ".join(f"{count:,} {split}" for split, count in account["published"].items())
-            left_out = ", ".join(f"{count:,} {kind}" for kind, count in account["skipped"].items()) or "nothing"
+            left_out = ", ".join(f"{count:,} {kind}" for kind, count in account["skipped"].items()) or _nothing(
+                account
+            )
             print(f"{config}: {counts}{f' (published: {published})' if published else ''}; left out: {left_out}")
+            for line in doubt_lines(account["doubts"]):
+                print(f"{config}: {line}")
         print(f"in {output}; look at {output / 'report.html'}")
         if arguments.push_to_hub:
             print(push(output, arguments.push_to_hub, public=arguments.public))

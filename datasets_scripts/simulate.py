@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .atomic_files import write_atomically
+from .names import parse_arguments
 from .progress import Progress, set_up_output
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS, facing
@@ -226,7 +227,7 @@ def main() -> None:
     parser.add_argument("--actions", type=int, nargs="+", default=SIMULATED_ACTION_IDS, metavar="ID", help="NTU ids")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_proc", type=int, default=None, help="processes; default: every core")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         summary = simulate(**vars(arguments))

@@ -1,8 +1,10 @@
 """One way to read any recording of skeletons: the kind of file says which reader."""
 
 import io
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
@@ -45,12 +47,37 @@ def read_recording(
     if suffix == ".mat":
         return read_utd_mhad(content)
     if suffix == ".json":
-        return read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
+        try:
+            return read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
+        except SkeletonFileError:
+            refuse_foreign_json(path, data)
+            raise
     if suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
         return read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
     if suffix in ARRAY_SUFFIXES:
         return read_joint_array(content, layout=skeleton, fps=fps)
     raise SkeletonFileError(path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}")
+
+
+def refuse_foreign_json(path: Path, data: bytes):
+    """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with what to make of it; returns for any other."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    first = content[0] if isinstance(content, list) and content else None
+    if isinstance(content, dict) and "people" in content:
+        found, layout = "JSON of OpenPose (people)", "openpose25"
+    elif isinstance(content, dict) and "annotations" in content:
+        found, layout = "JSON of COCO (annotations)", "coco17"
+    elif isinstance(first, dict) and {"image_id", "keypoints"} <= first.keys():
+        found, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
+    else:
+        return
+    expected = (
+        f"JSON of Toyota Smarthome, or a .npy array (frames, people, joints, coordinates) made of it, layout {layout}"
+    )
+    raise SkeletonFileError(path, None, f"{found}, which this release does not read", expected)
 
 
 def _starts_with_a_count(data: bytes) -> bool:
