@@ -578,8 +578,9 @@ def _protocol(name: str, protocol: str | None) -> str:
     full = name if protocol is None else f"{name}-{protocol}"
     of_name = [known for known in protocol_names() if known.startswith(f"{name}-")]
     if of_name and full not in protocol_names():
+        listed = f"; there are {', '.join(of_name)}"
         near = did_you_mean(full, of_name) if protocol else ""
-        raise ValueError(f"there is no protocol {full!r}{near or f'; there are {', '.join(of_name)}'}")
+        raise ValueError(f"there is no protocol {full!r}{near or listed}")
     check_protocol(full)
     return full
 

@@ -220,7 +220,7 @@ def simulate(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m action_llm_datasets.simulate", description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder for the .skeleton files")
     parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")
     parser.add_argument("--replications", type=int, default=2)
