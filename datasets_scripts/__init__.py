@@ -8,6 +8,7 @@ Nothing is imported here, so that a program pays only for what it uses:
     prepare.py        python -m action_llm_datasets.prepare: raw recordings to Parquet with a page
     render.py         python -m action_llm_datasets.render: recordings of skeletons to videos
     building.py, protocols.py                           what they share, and the splits of NTU RGB+D
+    doubts.py         what is doubtful about a data set although its files can be read
     names.py, progress.py                               names of protocols and files; what a command says while it runs
     simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
     simulate_long.py  python -m action_llm_datasets.simulate_long: long videos with true times; tables of times: timelines.py

@@ -14,7 +14,8 @@ A row holds a recording as it was recorded (nothing is resampled, padded or norm
 
 A file that cannot be used is skipped; `preparation.json` beside the prepared data counts what was skipped, and lists
 every name with its reason. It lists as well in which recordings there is more than one plain person (`Cleaning`): bodies too
-short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people.
+short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people. And it
+lists what is doubtful about the whole (`doubts`).
 """
 
 import hashlib
@@ -25,7 +26,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -37,17 +38,22 @@ import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
 
-from action_llm import skeleton_bodies, skeleton_files, skeleton_layouts
+from action_llm import skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility
 from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
+from action_llm.skeleton_layouts import get_layout
+from action_llm.skeleton_plausibility import Doubt, find_symptoms, judge
 
 from .atomic_files import write_atomically
+from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_numbers
 from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
+# Recordings that are looked at before all are read.
+SAMPLE = 40
 SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -193,6 +199,8 @@ class SkeletonConfig(datasets.BuilderConfig):
         clean: Rows hold people in place of bodies: `Cleaning` with the thresholds below. Gaps stay as they are, zeros.
         num_persons, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: As of `Cleaning`.
         keep: Further columns of the joints, of the builder's `JOINT_EXTRAS`.
+        accept_doubts: Read recordings as they are also where that cannot be right: joints in the order of another layout,
+            another axis that points up, pixels in place of metres.
         skeletons, modality: Of builders of videos, the folder of the skeletons that go with them, and which camera (`videos`).
     """
 
@@ -204,6 +212,7 @@ class SkeletonConfig(datasets.BuilderConfig):
     max_flat_share: float = Cleaning.max_flat_share
     max_join_distance: float = Cleaning.max_join_distance
     keep: tuple[str, ...] = ()
+    accept_doubts: bool = False
     skeletons: str = ""
     modality: str = ""
 
@@ -221,10 +230,24 @@ class Tally:
         labels: Label → number of recordings.
         skipped: Files that could not be used: `file`, `kind`, `reason`.
         cleaned: Recordings with something to clean: `sample_id`, and as `describe_cleaning`.
+        used: Files that became rows, as `UsedFile`.
+        symptoms: File → what is odd about its skeleton, where anything is.
+        layout: Joint layout of the recordings; empty of videos.
     """
 
-    def __init__(self, split: str, labels: dict | None = None, skipped: Iterable = (), cleaned: Iterable = ()):
+    def __init__(
+        self,
+        split: str,
+        labels: dict | None = None,
+        skipped: Iterable = (),
+        cleaned: Iterable = (),
+        used: Iterable = (),
+        symptoms: dict | None = None,
+        layout: str = "",
+    ):
         self.split, self.skipped, self.cleaned = split, list(skipped), list(cleaned)
+        self.used = [UsedFile(*file) for file in used]
+        self.symptoms, self.layout = dict(symptoms or {}), layout
         self.labels = Counter({int(label): count for label, count in (labels or {}).items()})
 
     def rows(self, builder: "SkeletonBuilder", paths: Iterable[str]) -> Iterator[dict]:
@@ -236,9 +259,18 @@ class Tally:
                 self.skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
                 continue
             self.labels[row["label"]] += 1
+            part = "held_out" if row["held_out"] else self.split
+            self.used.append(UsedFile(path, part, row["label"], row["content"]))
+            self.layout = row.get("layout", "")
+            if row.get("symptoms"):
+                self.symptoms[path] = row["symptoms"]
             if row.get("cleaning"):
                 self.cleaned.append({"sample_id": row["sample_id"], **row["cleaning"]})
             yield row
+
+    def doubts(self) -> list[Doubt]:
+        """What looks wrong in the joints of these recordings."""
+        return judge(self.symptoms, len(self.used), get_layout(self.layout)) if self.symptoms else []
 
     def to_json(self) -> str:
         """In one line; `Tally(**json.loads(line))` reads it."""
@@ -271,7 +303,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
         project = __package__.partition(".")[0]
         classes = [one for one in type(self).__mro__ if one.__module__.partition(".")[0] == project]
-        readers = (skeleton_bodies, skeleton_files, skeleton_layouts)
+        readers = (skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility)
         code = dict.fromkeys([*(module.__file__ for module in readers), *map(inspect.getfile, classes)])
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
         if "hash" not in kwargs:
@@ -294,6 +326,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
         """Every file that rows are made of."""
         return find_files(data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+
+    def listed(self) -> list[SourceFile]:
+        """The files that `assign` places."""
+        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+
+    def absent(self, there: Collection[str]) -> list[dict]:
+        """What a table lists beyond the paths that are there, each with `file`, `kind` and `reason`."""
+        return []
 
     def key(self, file: SourceFile) -> str:
         """What `place` is asked about."""
@@ -335,6 +375,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def published_counts(self) -> dict[str, int]:
         """Recordings per split as published, for the report; empty where there are none."""
         raise NotImplementedError
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        """Field of `place` → its values in the published data set, to say of which the folder has no file."""
+        return {}
 
     def published_class_counts(self) -> dict[str, dict[str, int]]:
         """Split, or "all" for all splits together → class → recordings as published; empty where there are none."""
@@ -383,9 +427,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """
         paths: dict[str, list[str]] = {name: [] for name in self.split_names()}
         first: dict[str, str] = {}
-        skipped = []
+        files = self.listed()
+        skipped = self.absent({file.path for file in files})
         elsewhere = 0
-        for file in find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME):
+        for file in files:
             try:
                 if file.problem:
                     raise NotInProtocolError("unreadable", file.problem)
@@ -412,6 +457,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         paths, self._skipped = self.assign()
+        self.check_sample(paths)
         if dl_manager.is_streaming:
             _log_skipped(self.config.name, self._skipped)
         report_into = None if dl_manager.is_streaming else self._output_dir
@@ -437,7 +483,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             _log_skipped(self.config.name, tally.skipped)
 
     def row(self, path: str) -> dict:
-        """Reads one file of `assign`: the columns, and under "cleaning" what `describe_cleaning` says.
+        """Reads one file of `assign`: the columns, under "cleaning" what `describe_cleaning` says, under "content" a digest
+        of what the file holds, of skeletons under "symptoms" what is odd about it (`skeleton_plausibility`).
 
         Raises:
             NotInProtocolError: the file cannot be used; says why.
@@ -451,7 +498,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return self.skeleton_features()
 
     def recording_columns(self, path: str) -> dict:
-        """Their values, and "cleaning". Raises `NotInProtocolError` for a recording that cannot be used."""
+        """Their values, "cleaning" and "content". Raises `NotInProtocolError` for a recording that cannot be used."""
         return self.skeleton_columns(self.config.data_dir, path)
 
     def skeleton_features(self) -> dict:
@@ -470,7 +517,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         }
 
     def skeleton_columns(self, folder: str | os.PathLike, path: str) -> dict:
-        """Their values, of a file in `folder`, and "cleaning"."""
+        """Their values, of a file in `folder`, "cleaning", "content" and "symptoms"."""
         try:
             with open_source(folder, path) as opened:
                 recording = self.read(opened)
@@ -485,6 +532,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         if not valid.any():
             frames = len(recording.present)
             raise NotInProtocolError("no body", f"{path}: no body in any of {frames} frames")
+        content = hashlib.blake2b(repr(recording.keypoints.shape).encode(), digest_size=12)
+        content.update(np.ascontiguousarray(recording.keypoints))
         actors, fates = select_actors(recording.keypoints, valid, self.config.cleaning)
         arrays = {name: getattr(recording, name) for name in ("keypoints", *self.config.keep)}
         body_ids = recording.body_ids
@@ -503,6 +552,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "fps": recording.fps,
             "cleaned": self.config.clean,
             "cleaning": describe_cleaning(actors, fates, recording.body_ids, valid.any(-1)),
+            "content": content.hexdigest(),
+            "symptoms": recording.symptoms | find_symptoms(recording.keypoints, valid, get_layout(recording.layout)),
         }
 
     def table(self, rows: list[dict]) -> pa.Table:
@@ -542,10 +593,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
         Returns:
             `recordings` of each split, and of each of its `classes`; `published` numbers of both; `skipped`, how many for which
-            reason, and `files`, which; `cleaning`, the convention, whether it was applied, and what it does to which
-            recordings.
+            reason, and `files`, which; `doubts` (see there); `cleaning`, the convention, whether it was applied, and what it
+            does to which recordings.
         """
         names, labels = self.class_names(), {split: Counter() for split in self.split_names()}
+        unread = [entry for tally in tallies for entry in tally.skipped]
+        used = sorted(file for tally in tallies for file in tally.used)
+        symptoms = {file: odd for tally in tallies for file, odd in tally.symptoms.items()}
+        joined = Tally("all", used=used, symptoms=symptoms, layout=max((one.layout for one in tallies), default=""))
         skipped, cleaned = list(skipped), []
         for tally in tallies:
             labels[tally.split].update(tally.labels)
@@ -561,6 +616,12 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "published_classes": self.published_class_counts(),
             "skipped": dict(Counter(entry["kind"] for entry in skipped)),
             "files": sorted(skipped, key=lambda entry: entry["file"]),
+            "doubts": [
+                *doubts_of_labels(used, names),
+                *doubts_of_contents(used, names),
+                *({"kind": one.kind, "reason": one.reason, "files": sorted(one.files)} for one in joined.doubts()),
+                *self._doubts_of_numbers([file.file for file in used] + [entry["file"] for entry in unread]),
+            ],
             "cleaning": {
                 "applied": self.config.clean,
                 "convention": asdict(self.config.cleaning),
@@ -568,6 +629,36 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 "recordings": sorted(cleaned, key=lambda entry: entry["sample_id"]),
             },
         }
+
+    def check_sample(self, paths: dict[str, list[str]]) -> None:
+        """Looks at some recordings before all are read.
+
+        Args:
+            paths: As from `assign`.
+
+        Raises:
+            DataFolderError: What they hold cannot be right, and `accept_doubts` is not set.
+        """
+        if self.config.accept_doubts or "keypoints" not in self.info.features:
+            return
+        every = [path for listed in paths.values() for path in listed]
+        step = max(1, len(every) // SAMPLE)
+        tally = Tally("sample")
+        for _ in tally.rows(self, every[::step]):
+            pass
+        for doubt in tally.doubts():
+            if doubt.stops:
+                raise DataFolderError(
+                    f"{self.config.data_dir!r}: {doubt.reason}, for example {doubt.files[0]}. With accept_doubts it is read as "
+                    "it is"
+                )
+
+    def _doubts_of_numbers(self, paths: list[str]) -> list[dict]:
+        """What the published data set has beyond the files that are there."""
+        expected = self.published_fields()
+        fields = [self.place(self.key(SourceFile(path, 0, 0)))[2] for path in paths] if expected else []
+        present = {name: {values[name] for values in fields} for name in expected}
+        return doubts_of_numbers(len(paths), sum(self.published_counts().values()), present, expected)
 
     def _drop_empty_splits(self, report: dict) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
@@ -588,8 +679,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
 
     def log_report(self) -> None:
-        """Says how many recordings there are, how many are published, and what was skipped and why; once in a process, in
-        which every stage of a run may load them."""
+        """Says how many recordings there are, how many are published, and what was skipped and why, and what is doubtful;
+        once in a process, in which every stage of a run may load them."""
         if self.cache_dir in _LOGGED:
             return
         _LOGGED.add(self.cache_dir)
@@ -598,6 +689,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
         logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
         _log_skipped(self.config.name, report["files"])
+        for line in doubt_lines(report["doubts"]):
+            logger.warning("%s: %s", self.config.name, line)
 
 
 # Folders of prepared data whose report was logged.

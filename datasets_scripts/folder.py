@@ -2,6 +2,9 @@
 
     python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
         --layout kinect20 --fps 30
+
+A pattern with a "/" is one of paths, for folders that say something: '(?P<label>[^/]+)/.*' for a folder a class,
+'(?P<split>[^/]+)/(?P<label>[^/]+)/.*' for such folders below `train` and `test`.
 """
 
 import argparse
@@ -10,11 +13,16 @@ import io
 import json
 import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
-from .names import METADATA, SKELETON
+from .names import METADATA, SKELETON, parse_arguments
+
+if TYPE_CHECKING:
+    from action_llm.skeleton_plausibility import Doubt
 
 
 def write_metadata(
@@ -25,8 +33,9 @@ def write_metadata(
 
     Args:
         folder: of the recordings, nested in any way.
-        pattern: regular expression of a whole file name, with the named group `label`, and groups for whatever else becomes
-            a column; a group `sample_id` names the recording.
+        pattern: regular expression of a whole file name, or where it holds a "/" of the path below the folder, with the named
+            group `label`, and groups for whatever else becomes a column; a group `sample_id` names the recording, a group
+            `split` is its split.
         test, validation: of a group, the values whose recordings are for the test, or for selecting.
         class_names: where labels are numbers from 1, the names in their order.
 
@@ -51,13 +60,16 @@ def write_metadata(
             raise ValueError(f"pattern {pattern!r} has no group (?P<{group}>…); it has {list(compiled.groupindex)}")
     counts, lines, examples = Counter(), [], []
     for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
-        match = compiled.fullmatch(file.path.rsplit("/", 1)[-1])
+        if file.path == SKELETON:
+            continue
+        match = compiled.fullmatch(file.path if "/" in pattern else file.path.rsplit("/", 1)[-1])
         if match is None or not match["label"]:
             counts["left out"] += 1
             examples.append(file.path)
             continue
         values = match.groupdict(default="")
         split = "test" if _any_of(values, test) else "validation" if _any_of(values, validation) else "train"
+        split = values.pop("split", split)
         counts[split] += 1
         label = values.pop("label")
         if class_names is not None:
@@ -71,13 +83,51 @@ def write_metadata(
             there = sorted({line[group] for line in lines})
             raise ValueError(f"{group} {unmet[0]!r} is in no file name; there are {', '.join(map(repr, there[:20]))}")
     if not lines:
-        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; there is {examples[0]}")
+        there = f"there is {examples[0]}" if examples else "there are none"
+        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; {there}")
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     write_atomically(Path(folder, METADATA), text.getvalue())
     return dict(counts)
+
+
+def doubts_of_recordings(
+    folder: str | os.PathLike, layout: str | dict, fps: float | None = None, up: str | None = None
+) -> "list[Doubt]":
+    """What looks wrong in the joints of some of a folder's skeletons (`skeleton_plausibility`).
+
+    Args:
+        folder: of the recordings.
+        layout, fps, up: as in skeleton.json.
+    """
+    from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
+    from action_llm.skeleton_bodies import valid_joints
+    from action_llm.skeleton_layouts import get_layout
+    from action_llm.skeleton_plausibility import find_symptoms, judge
+
+    from .building import SAMPLE, UNREADABLE, DataFolderError, find_files, open_source
+
+    try:
+        files = [file for file in find_files(folder, RECORDING_SUFFIXES) if file.path != SKELETON]
+    except DataFolderError:  # of videos alone
+        return []
+    skeleton, symptoms, count = get_layout(layout), {}, 0
+    for file in files[:: max(1, len(files) // SAMPLE)]:
+        try:
+            with open_source(folder, file.path) as opened:
+                recording = read_recording(opened, layout=layout, fps=fps, up=up)
+        except (ValueError, *UNREADABLE):
+            continue  # skipped and listed where the data set is built
+        if recording.keypoints.shape[2] != skeleton.num_joints:  # of a derived layout, the source
+            skeleton = get_layout(recording.layout)
+        count += 1
+        valid = valid_joints(recording.keypoints, recording.present)
+        odd = recording.symptoms | find_symptoms(recording.keypoints, valid, skeleton)
+        if odd:
+            symptoms[file.path] = odd
+    return judge(symptoms, count, skeleton)
 
 
 def _any_of(values: dict[str, str], chosen: dict[str, set[str]]) -> bool:
@@ -113,9 +163,17 @@ def main() -> None:
     parser.add_argument(
         "--layout", default="kinect25", help="joint layout: its name, or a JSON file that describes it"
     )
-    parser.add_argument("--fps", type=float, default=30.0, help="frames per second")
+    parser.add_argument(
+        "--fps", type=float, help="frames per second; default: what the data set of the files says, or 30"
+    )
+    parser.add_argument(
+        "--up", choices=("y", "-y", "z", "-z", "x", "-x"), help="axis that points up; default: that of the layout"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the tables that are there")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--accept_doubts", action="store_true", help="write the tables also where the joints cannot be right"
+    )
+    arguments = parse_arguments(parser)
     from action_llm.skeleton_layouts import get_layout
 
     try:
@@ -124,7 +182,7 @@ def main() -> None:
             raise ValueError(
                 f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
             )
-        if not 0 < arguments.fps < float("inf"):
+        if arguments.fps is not None and not 0 < arguments.fps < float("inf"):
             raise ValueError(f"--fps: expected a positive number, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
@@ -134,10 +192,16 @@ def main() -> None:
         if layout.endswith(".json"):
             layout = json.loads(Path(layout).read_text(encoding="utf-8"))
         get_layout(layout)
+        given = {"layout": layout, "fps": arguments.fps, "up": arguments.up, "class_names": names}
+        common = {name: value for name, value in given.items() if value is not None}
+        doubts = doubts_of_recordings(arguments.folder, layout, arguments.fps, arguments.up)
+        for doubt in doubts:
+            print(f"{doubt.kind}: {doubt.reason}, for example {doubt.files[0]}", file=sys.stderr)
+        if any(doubt.stops for doubt in doubts) and not arguments.accept_doubts:
+            raise ValueError("this cannot be right, so nothing is written; --accept_doubts writes it all the same")
         counts = write_metadata(
             arguments.folder, arguments.pattern, _choices(arguments.test), _choices(arguments.validation), names
         )
-        common = {"layout": layout, "fps": arguments.fps} | ({} if names is None else {"class_names": names})
         write_atomically(Path(arguments.folder, SKELETON), json.dumps(common, indent=1) + "\n")
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -7,15 +7,17 @@
 
 `metadata.csv` is as `imagefolder` of `datasets` has it: a row a recording, `file_name` relative to the folder. `split` is
 `train`, `test`, or `validation` for training recordings that select settings. A column `sample_id` names the recordings
-(otherwise their file names do); all other columns are kept. `skeleton.json` says what all files have in common: the joint
-layout, by its name or described (below); frames per second; if labels are to be in an order of their own, `class_names`;
-and, for the page, the `license`. Without it, files are `.skeleton` files of Kinect 2. Which files are read: `read_recording`.
+(otherwise their file names do), a column `fps` gives their frames per second, whatever the files say; all other columns are
+kept. `skeleton.json` says what all files have in common: the joint layout, by its name or described (below); `fps` of the files
+that do not say it; `up`, the axis that points up where it is not that of the layout ("z", "-y"); if labels are to be in an
+order of their own, `class_names`; and, for the page, the `license`. Without it, files are `.skeleton` files of Kinect 2. Which
+files are read: `read_recording`.
 
     builder = ActionFolder(config_name="folder", data_dir="my_recordings")
 
 A layout of one's own: `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
-[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, joints by their numbers; pelvis, neck, hips and shoulders are found by
-name, or given.
+[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, joints by their numbers or names; pelvis, neck, hips and shoulders are
+found by name, or given.
 
 Videos are listed in the same way; their config is `folder-video` (`videos`), and of skeleton.json they need `class_names` only.
 
@@ -24,19 +26,24 @@ Videos are listed in the same way; their config is `folder-video` (`videos`), an
 
 import csv
 import json
+import os
 import re
+import shlex
+import unicodedata
+from collections.abc import Collection, Iterable
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import datasets
+import numpy as np
 
 from action_llm import array_files, recording_files, skeleton_layouts
-from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
+from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
-from .building import DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
+from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
 from .names import METADATA, SKELETON
 from .protocols import NotInProtocolError, Placement
 
@@ -49,6 +56,10 @@ _SPLITS = {
 }
 
 
+# What tokenizers read as a token of its own: <act_3>, </s>, <|im_end|>, [INST].
+_SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+# Joiners that scripts such as Persian need within words.
+_JOINERS = "\u200c\u200d"
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -59,8 +70,35 @@ class _Row(NamedTuple):
     sample_id: str
     label: str
     split: str
+    fps: str
     extras: dict[str, str]
     problem: tuple[str, str] | None
+
+
+def _fault_of_label(label: str) -> str:
+    """What a class name must not hold, since it goes into prompts; empty where there is nothing."""
+    for character in label:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS:
+            return f"the label {label!r} holds the control character {character!a}; expected plain text"
+    if token := _SPECIAL_TOKEN.search(label):
+        return (
+            f"the label {label!r} holds {token[0]}, which tokenizers may read as a special token; expected plain text"
+        )
+    return ""
+
+
+def _class_folders(paths: Iterable[str]) -> tuple[str, list[str]]:
+    """The pattern of files that lie as class/file or split/class/file, and the classes; none where they lie otherwise."""
+    folders = [PurePosixPath(path).parts[:-1] for path in paths]
+    depths = {len(parts) for parts in folders}
+    classes = sorted({parts[-1] for parts in folders}) if depths in ({1}, {2}) else []
+    if len(classes) < 2 or any(part.lower().endswith(".zip") for parts in folders for part in parts):
+        return "", []
+    if depths == {1}:
+        return "(?P<label>[^/]+)/.*", classes
+    if {parts[0].lower() for parts in folders} <= set(_SPLITS):
+        return "(?P<split>[^/]+)/(?P<label>[^/]+)/.*", classes
+    return "", []
 
 
 class ActionFolder(SkeletonBuilder):
@@ -69,7 +107,7 @@ class ActionFolder(SkeletonBuilder):
     BUILDER_CONFIG_CLASS = SkeletonConfig
     BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
     UNPACKED_BY_NAME = False
-    SUFFIX = tuple(suffix for suffix in RECORDING_SUFFIXES if suffix != ".json")
+    SUFFIX = RECORDING_SUFFIXES
     FIELDS = ()
     TITLE = "Recordings in a folder"
     HOMEPAGE = CITATION = LICENSE = ""
@@ -80,22 +118,29 @@ class ActionFolder(SkeletonBuilder):
 
     @cached_property
     def _common(self) -> dict:
-        """skeleton.json, checked: `layout` as `get_layout` reads it, `fps`, `class_names` or None."""
+        """skeleton.json, checked: `layout` for `get_layout`, `fps`, whether it `says_fps`; `up` and `class_names`, or None."""
         path = Path(self.config.data_dir, SKELETON)
-        common = {"layout": "kinect25", "fps": 30.0, "class_names": None, "license": ""}
+        common = {"layout": "kinect25", "fps": 30.0, "up": None, "class_names": None, "license": ""}
+        given = {}
         if path.is_file():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
+                given = json.loads(path.read_text(encoding="utf-8-sig"))
             except ValueError as error:
                 raise DataFolderError(f"{path}: expected JSON: {error}") from error
-            unknown = sorted(set(found) - set(common)) if isinstance(found, dict) else [type(found).__name__]
+            unknown = sorted(set(given) - set(common)) if isinstance(given, dict) else [type(given).__name__]
             if unknown:
                 raise DataFolderError(f"{path}: found {unknown[0]!r}, expected an object with {', '.join(common)}")
-            common |= found
+            common |= given
+        if not isinstance(common["layout"], str | dict):
+            raise DataFolderError(f"{path}: layout: expected a name or a description, found {common['layout']!r}")
         try:
             skeleton = get_layout(common["layout"])
-        except (ValueError, AttributeError, TypeError) as error:
+        except ValueError as error:
             raise DataFolderError(f"{path}: layout: {error}") from error
+        try:
+            turned_upright(np.zeros(3), common["up"], skeleton)
+        except ValueError as error:
+            raise DataFolderError(f"{path}: {error}") from error
         fps, names = common["fps"], common["class_names"]
         if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
             raise DataFolderError(f"{path}: fps: expected a positive number, found {fps!r}")
@@ -104,20 +149,21 @@ class ActionFolder(SkeletonBuilder):
             and len(set(names)) == len(names)
         ):  # fmt: skip
             raise DataFolderError(f"{path}: class_names: expected distinct names, found {names!r}")
+        for place, name in enumerate(names or (), start=1):
+            if fault := _fault_of_label(name):
+                raise DataFolderError(f"{path}: class_names, entry {place}: {fault}")
         # A layout that has no name here goes with each recording.
         known = LAYOUTS.get(skeleton.name) == skeleton
         layout = skeleton.name if known else json.dumps(skeleton.to_dict(), separators=(",", ":"))
-        return {"layout": layout, "fps": float(fps), "class_names": names, "license": str(common["license"])}
+        common |= {"layout": layout, "fps": float(fps), "license": str(common["license"])}
+        return common | {"says_fps": "fps" in given}
 
     @cached_property
     def _rows(self) -> dict[str, _Row]:
         """File name in metadata.csv → its row."""
         path = Path(self.config.data_dir, METADATA)
         if not path.is_file():
-            raise DataFolderError(
-                f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split); "
-                "python -m action_llm_datasets.folder writes one from names that follow a pattern"
-            )
+            raise DataFolderError(self._without_table())
         rows: dict[str, _Row] = {}
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
@@ -125,6 +171,7 @@ class ActionFolder(SkeletonBuilder):
                 columns = reader.fieldnames or []
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
                 own = {*self.recording_features(), "cleaning", "held_out"}
+                own.discard("fps")
                 taken = [name for name in columns if name in own or columns.count(name) > 1]
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
@@ -141,7 +188,11 @@ class ActionFolder(SkeletonBuilder):
         surplus = entry.pop(None, None)
         values = {name: (value or "").strip() for name, value in entry.items()}
         name, label, split = (values.pop(column) for column in ("file_name", "label", "split"))
+        if "\\" in name and not os.path.exists(Path(self.config.data_dir, name)):  # as Windows writes paths
+            name = name.replace("\\", "/")
         name = Path(name).as_posix() if name else f"(line {line})"
+        # Videos have a rate of their own, and keep the column as they keep others.
+        fps = values.pop("fps", "") if "fps" in self.recording_features() else values.get("fps", "")
         sample_id = values.pop("sample_id", "") or str(Path(name).with_suffix(""))
         problem, place = None, f"{METADATA}, line {line}"
         if surplus:
@@ -150,10 +201,28 @@ class ActionFolder(SkeletonBuilder):
             problem = ("label", f"{place}: {name} has no label")
         elif split.lower() not in _SPLITS:
             problem = ("split", f"{place}: found the split {split!r}, expected train, test or validation")
+        elif fault := _fault_of_label(label):
+            problem = ("label", f"{place}: {fault}")
         if name in rows:
             problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
             name = f"{name} (line {line})"
-        rows[name] = _Row(line, sample_id, label, split.lower(), values, problem)
+        rows[name] = _Row(line, sample_id, label, split.lower(), fps, values, problem)
+
+    def _without_table(self) -> str:
+        """Why there is no data set, and which command makes one of it."""
+        files = find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+        pattern, classes = _class_folders([file.path for file in files])
+        command = f"python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)}"
+        text = f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split)"
+        if not classes:
+            return f"{text}; {command} --pattern … writes one from names that follow a pattern"
+        text += f", but folders that look like classes ({', '.join(classes[:5])}{', …' * (len(classes) > 5)}); "
+        text += f"{command} --pattern {shlex.quote(pattern)} takes them as labels"
+        if "<split>" not in pattern:
+            text += (
+                "; another group of the pattern with --test says what is tested, as (?P<person>…) and --test person=3"
+            )
+        return text
 
     def class_names(self) -> list[str]:
         found = {row.label for row in self._rows.values() if row.problem is None}
@@ -214,22 +283,74 @@ class ActionFolder(SkeletonBuilder):
         extras = {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
         return datasets.Features({**super()._features(), **extras})
 
-    def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
-        paths, skipped = super().assign()
-        there = {path for listed in paths.values() for path in listed} | {entry["file"] for entry in skipped}
+    def listed(self) -> list[SourceFile]:
+        # What lies in a folder that has a row belongs to that row.
+        folders = {name for name in self._rows if os.path.isdir(Path(self.config.data_dir, name))}
+        return [
+            file
+            for file in super().listed()
+            if file.path in self._rows
+            or not (file.path == SKELETON or folders.intersection(map(str, PurePosixPath(file.path).parents)))
+        ]
+
+    def absent(self, there: Collection[str]) -> list[dict]:
+        skipped = []
         for name, row in self._rows.items():
             if name not in there:
-                found = f"there is no {name}"
-                if Path(self.config.data_dir, name).is_dir():
-                    found = f"{name} is a folder, expected a file"
-                if Path(self.config.data_dir, name).is_file():
-                    found = f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
-                kind, reason = row.problem or ("missing file", f"{METADATA}, line {row.line}: {found}")
-                skipped.append({"file": name, "kind": kind, "reason": reason})
-        return paths, skipped
+                problem = row.problem or ("missing file", f"{METADATA}, line {row.line}: {self._why_absent(name)}")
+                skipped.append({"file": name, "kind": problem[0], "reason": problem[1]})
+        return skipped
+
+    def _why_absent(self, name: str) -> str:
+        path = Path(self.config.data_dir, name)
+        if path.is_file():
+            return f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
+        if not path.is_dir():
+            return f"there is no {name}"
+        first = min(path.glob("*.json"), default=None)
+        try:
+            if first is not None:
+                refuse_foreign_json(first, first.read_bytes())
+        except SkeletonFileError as error:
+            return f"{name} is a folder of files such as {first.name}: found {error.found}, expected {error.expected}"
+        except UNREADABLE:
+            pass
+        return f"{name} is a folder, expected a file"
+
+    def recording_columns(self, path: str) -> dict:
+        columns = super().recording_columns(path)
+        fps = self.frame_rate(path, 0.0)
+        if fps:
+            columns |= {"fps": fps, "symptoms": {**columns["symptoms"]}}
+            columns["symptoms"].pop("frame rate", None)
+        return columns | ({"up": self._common["up"]} if self._common["up"] else {})
+
+    def skeleton_features(self) -> dict:
+        # The model reads new files as it read these.
+        return super().skeleton_features() | ({"up": datasets.Value("string")} if self._common["up"] else {})
+
+    def frame_rate(self, path: str, otherwise: float) -> float:
+        """Frames per second of a recording, as the column `fps` has it.
+
+        Raises:
+            NotInProtocolError: the column holds something else.
+        """
+        row = self._rows[path]
+        fps = float(row.fps) if _NUMBER.fullmatch(row.fps) else 0.0
+        if row.fps and not 0 < fps < float("inf"):
+            reason = f"{METADATA}, line {row.line}: fps: expected a positive number, found {row.fps!r}"
+            raise NotInProtocolError("fps", reason)
+        return fps or otherwise
 
     def read(self, file: BinaryIO) -> SkeletonRecording:
-        recording = read_recording(file, layout=self._common["layout"], fps=self._common["fps"])
+        recording = read_recording(
+            file,
+            layout=self._common["layout"],
+            fps=self._common["fps"] if self._common["says_fps"] else None,
+            up=self._common["up"],
+        )
+        if self._common["says_fps"] and recording.source.lower().endswith((".json", ".mat")):
+            recording.fps = self._common["fps"]  # their files do not say it, only their data sets do
         skeleton = get_layout(self._common["layout"])
         if recording.layout != skeleton.name:  # UTD-MHAD's files have a layout of their own
             raise SkeletonFileError(

@@ -1,7 +1,9 @@
 """Names of protocols, files and metrics, without the builders: a wrong one is told before anything heavy is imported."""
 
+import argparse
 import difflib
 import json
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -38,6 +40,16 @@ def check_protocol(name: str) -> None:
     if name not in protocol_names():
         listed = f"; there are {', '.join(protocol_names())}"
         raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, protocol_names()) or listed}")
+
+
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of a command; an option that it does not have is refused first, with the nearest that it has."""
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    for argument in sys.argv[1:]:
+        option = argument.partition("=")[0]
+        if len(option) > 2 and option.startswith("--") and not any(name.startswith(option) for name in known):
+            parser.error(f"there is no option {option}{did_you_mean(option, known)}")
+    return parser.parse_args()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ The data set itself cannot be downloaded without an agreement (https://rose1.ntu
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,13 @@ class NTUSkeletons(SkeletonBuilder):
         totals = {action: 948 if action <= 60 else 960 for action in protocol.train_actions}
         names = zip(self.class_names(), protocol.train_actions, strict=True)
         return {"all": {name: totals[action] - missing.get(action, 0) for name, action in names}}
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        protocol = self.protocol
+        fields = {field: protocol.numbers(field) for field in ("setup", "camera", "performer")}
+        if self.config.part != "all" and protocol.split_by is not None:
+            fields[protocol.split_by] = protocol.train if self.config.part == "seen" else protocol.test
+        return fields
 
     def published_counts(self) -> dict[str, int]:
         counts = self.protocol.counts.get("clean" if self.config.skip_missing else "full", {})

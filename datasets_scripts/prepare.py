@@ -28,11 +28,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from action_llm.skeleton_bodies import NOWHERE
+from action_llm.skeleton_bodies import NOWHERE, valid_joints
+from action_llm.skeleton_layouts import get_layout
+from action_llm.skeleton_plausibility import find_symptoms
 from action_llm.video_files import VideoFile
 
 from .atomic_files import write_atomically
-from .names import METRICS, REPORT_NAME, check_protocol, protocol_names
+from .doubts import doubt_lines
+from .names import METRICS, REPORT_NAME, check_protocol, did_you_mean, parse_arguments, protocol_names
 from .progress import Progress, set_up_output
 from .rendering import SheetRow, contact_sheet, titled, write_png
 
@@ -113,7 +116,9 @@ def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", 
     """A folder holds one data set, made of the same files with the same settings; what a killed run left half goes."""
     path = output / PROGRESS / "identity.json"
     settings = {
-        key: value for key, value in vars(builders[0].config).items() if key not in ("name", "data_dir", "part")
+        key: value
+        for key, value in vars(builders[0].config).items()
+        if key not in ("name", "data_dir", "part", "accept_doubts")
     }
     wanted = {
         "name": name,
@@ -148,6 +153,7 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
     from .building import Tally
 
     paths, skipped = builder.assign()
+    builder.check_sample(paths)
     shards: dict[str, list[_Shard]] = {}
     for split, listed in paths.items():
         count = -(-len(listed) // files_per_shard)
@@ -246,9 +252,19 @@ def _write_report(output: Path, builders: "list[SkeletonBuilder]", accounts: dic
     sections = []
     for builder in builders:
         config, account = builder.config.name, accounts[builder.config.name]
-        tables = [table(account) for table in (_counts_table, _classes_table, _skipped_table, _cleaning_table)]
+        tables = [
+            table(account) for table in (_counts_table, _doubts_list, _classes_table, _skipped_table, _cleaning_table)
+        ]
         sections.append(f"<h2>{html.escape(config)}</h2>{''.join(tables)}")
-        for title, chosen in _chosen(output, config).items():
+        chosen_recordings = _chosen(output, config)
+        if chosen_recordings and "keypoints" in builder.info.features:
+            some = [one for chosen in reversed(chosen_recordings.values()) for one in chosen][:2]
+            write_png(output / f"report-{config}-joints.png", _draw_joints(builder, output, some))
+            sections.append(
+                "<h3>How the joints are read</h3><p>In the right layout heads are up, left limbs are warm, right ones cold, "
+                f'and limbs hang where they belong.</p><img src="report-{html.escape(config)}-joints.png" alt="Skeletons">'
+            )
+        for title, chosen in chosen_recordings.items():
             picture = f"report-{config}-{title.split()[0].lower()}.png"
             drawn = _draw_videos if "video" in builder.info.features else _draw_skeletons
             sheet = drawn(builder, output, chosen)
@@ -283,9 +299,14 @@ def _counts_table(account: dict) -> str:
     return f"<table><tr><th>split<th>recordings<th>published<th>difference</tr>{''.join(lines)}</table>"
 
 
+def _doubts_list(account: dict) -> str:
+    lines = [f'<li class="off">{html.escape(line)}</li>' for line in doubt_lines(account["doubts"])]
+    return f"<h3>To check</h3><ul>{''.join(lines)}</ul>" if lines else ""
+
+
 def _skipped_table(account: dict, shown: int = 20) -> str:
     if not account["files"]:
-        return "<p>Nothing was left out.</p>"
+        return f"<p>Left out: {_nothing(account)}.</p>"
     lines = []
     for kind, count in sorted(account["skipped"].items(), key=lambda item: -item[1]):
         reasons = [entry["reason"] for entry in account["files"] if entry["kind"] == kind]
@@ -293,6 +314,12 @@ def _skipped_table(account: dict, shown: int = 20) -> str:
         text = "<br>".join(map(html.escape, reasons[:shown]))
         lines.append(f'<tr><td>{html.escape(kind)}</td><td class="n">{count:,}</td><td>{text}{more}</td></tr>')
     return f"<table><tr><th>left out<th>files<th>which and why</tr>{''.join(lines)}</table>"
+
+
+def _nothing(account: dict) -> str:
+    """How to say that no file was left out: where files are missing, that is not to sound as if all were there."""
+    missing = any(doubt["kind"] == "missing" for doubt in account["doubts"])
+    return "none of the files that are there" if missing else "nothing"
 
 
 def _classes_table(account: dict) -> str:
@@ -380,17 +407,38 @@ def _chosen(output: Path, config: str, count: int = 6) -> dict[str, list[_Chosen
     }
 
 
-def _draw_skeletons(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray:
+def _recorded(builder: "SkeletonBuilder", output: Path, recording: _Chosen) -> tuple[np.ndarray, str]:
+    """Joints (T, P, J, 3) and layout of a recording that was written."""
     from .building import ROWS_PER_TABLE
 
-    rows, layout = [], ""
-    for one in chosen:
-        file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
-        group, place = divmod(one.index, ROWS_PER_TABLE)
-        row = file.read_row_group(group, ["keypoints", "shape", "layout"]).slice(place, 1).to_pylist()[0]
-        layout = row["layout"]
-        rows.append(SheetRow(np.reshape(np.array(row["keypoints"], np.float32), row["shape"]), one.title))
-    return contact_sheet(rows, layout, columns=8)
+    file = pq.ParquetFile(output / builder.config.name / f"{recording.shard}.parquet")
+    group, place = divmod(recording.index, ROWS_PER_TABLE)
+    row = file.read_row_group(group, ["keypoints", "shape", "layout"]).slice(place, 1).to_pylist()[0]
+    return np.reshape(np.array(row["keypoints"], np.float32), row["shape"]), row["layout"]
+
+
+def _draw_skeletons(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray:
+    recorded = [_recorded(builder, output, recording) for recording in chosen]
+    rows = [SheetRow(joints, recording.title) for (joints, _), recording in zip(recorded, chosen, strict=True)]
+    return contact_sheet(rows, recorded[0][1], columns=8)
+
+
+def _draw_joints(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray:
+    """Recordings large, from the front and from the side, in their layout and in one that fits better."""
+    sheets = []
+    for recording in chosen:
+        joints, name = _recorded(builder, output, recording)
+        layout = get_layout(name)
+        symptoms = find_symptoms(joints, valid_joints(joints, np.ones(joints.shape[:2], bool)), layout)
+        better = symptoms.get("joint order")
+        for shown in [layout] + ([get_layout(better)] if better else []):
+            title = f"{recording.measures['sample_id']} as {shown.name}"
+            title += ", which fits better" if shown is not layout else ""
+            for view, yaw in (("", 0), (", from the side", 90))[: shown.dimensions - 1]:
+                sheets.append(
+                    contact_sheet([SheetRow(joints, title + view)], shown, columns=5, size=(240, 240), yaw=yaw)
+                )
+    return np.concatenate(sheets)
 
 
 def _draw_videos(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray | None:
@@ -434,10 +482,11 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
             published = account["published"].get(split)
             counts.append(f"| {config} | {split} | {count:,} | {'' if published is None else f'{published:,}'} |")
     left_out = [
-        f"- {config}: {count:,} ({kind})"
+        f"- {config}: "
+        + (", ".join(f"{count:,} ({kind})" for kind, count in account["skipped"].items()) or _nothing(account))
         for config, account in accounts.items()
-        for kind, count in account["skipped"].items()
     ]
+    doubts = [f"- {config}: {line}" for config, account in accounts.items() for line in doubt_lines(account["doubts"])]
     classes = [(one.config.name, len(one.info.features["label"].names)) for one in builders]
     classes = ", ".join(f"{count}" + f" ({config})" * (len(builders) > 1) for config, count in classes)
     config, split = next(
@@ -487,9 +536,10 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
         f"Classes: {classes}. Recognisers are compared by {METRICS[first.METRIC]}.",
         "`held_out` marks the training recordings that are for choosing settings.",
         "",
+        *(["## To check", "", *doubts, ""] if doubts else []),
         "## Left out",
         "",
-        *(left_out or ["Nothing."]),
+        *left_out,
         "",
         f"`{REPORT_NAME}` lists every name with its reason; `report.html` shows recordings that stand out beside usual ones.",
         "",
@@ -562,7 +612,9 @@ def _protocol(name: str, protocol: str | None) -> str:
     full = name if protocol is None else f"{name}-{protocol}"
     of_name = [known for known in protocol_names() if known.startswith(f"{name}-")]
     if of_name and full not in protocol_names():
-        raise ValueError(f"there is no protocol {full!r}; there are {', '.join(of_name)}")
+        listed = f"; there are {', '.join(of_name)}"
+        near = did_you_mean(full, of_name) if protocol else ""
+        raise ValueError(f"there is no protocol {full!r}{near or listed}")
     check_protocol(full)
     return full
 
@@ -581,7 +633,7 @@ def _settings(name: str, arguments: list[str]) -> dict:
     for argument in arguments:
         field, equals, text = argument.partition("=")
         if field not in known or not equals:
-            raise ValueError(f"--set: {name} has {', '.join(known)}; found {argument!r}")
+            raise ValueError(f"--set: {name} has {', '.join(known)}; found {argument!r}{did_you_mean(field, known)}")
         default = known[field]
         try:
             value = json.loads(text)
@@ -612,7 +664,7 @@ def main() -> None:
         help="fields of the config, as clean=true (rows hold people in place of all bodies), min_body_frames=20, "
         'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD)',
     )  # fmt: skip
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         name = _protocol(arguments.name, arguments.protocol)
@@ -624,8 +676,12 @@ def main() -> None:
         for config, account in accounts.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in account["recordings"].items())
             published = ", ".join(f"{count:,} {split}" for split, count in account["published"].items())
-            left_out = ", ".join(f"{count:,} {kind}" for kind, count in account["skipped"].items()) or "nothing"
+            left_out = ", ".join(f"{count:,} {kind}" for kind, count in account["skipped"].items()) or _nothing(
+                account
+            )
             print(f"{config}: {counts}{f' (published: {published})' if published else ''}; left out: {left_out}")
+            for line in doubt_lines(account["doubts"]):
+                print(f"{config}: {line}")
         print(f"in {output}; look at {output / 'report.html'}")
         if arguments.push_to_hub:
             print(push(output, arguments.push_to_hub, public=arguments.public))

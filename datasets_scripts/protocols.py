@@ -126,6 +126,10 @@ class NTUProtocol:
         seen = "seen" if test_label is None else "unseen"
         raise NotInProtocolError("unused", f"{self.name} has no use for {seen} classes of {self.split_by} {value}")
 
+    def numbers(self, field: str) -> range:
+        """The numbers of a field in the data set: 1 to the number of its setups, cameras, performers or actions."""
+        return range(1, _facts()["datasets"][self.dataset][f"{field}s"] + 1)
+
     def _check_in_dataset(self, name: NTUName) -> None:
         title, limits = self._limits
         for field, letter, limit in limits:

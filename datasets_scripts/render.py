@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .atomic_files import write_atomically
-from .names import METADATA, SKELETON, protocol_names
+from .names import METADATA, SKELETON, did_you_mean, parse_arguments, protocol_names
 from .progress import Progress, set_up_output
 from .protocols import NotInProtocolError
 from .rendering import render_batches, write_video
@@ -63,11 +63,12 @@ def render(
         DataFolderError: the source holds nothing of the data set.
         RenderFolderError: the output holds videos of another size, angle or source.
     """
+    skeletons = [known for known in protocol_names() if "video" not in known]
+    if name not in skeletons:
+        near = did_you_mean(name, skeletons) or f"; there are {', '.join(skeletons)}"
+        raise ValueError(f"there is no protocol {name!r} of skeletons{near}")
     from .load import PROTOCOLS
 
-    if name not in PROTOCOLS or "video" in name:
-        skeletons = [known for known in PROTOCOLS if "video" not in known]
-        raise ValueError(f"there is no protocol {name!r} of skeletons; there are {', '.join(skeletons)}")
     if size < 16 or size % 2:
         raise ValueError(f"size must be an even number, 16 or more; got {size}")
     builder_class, configs = PROTOCOLS[name]
@@ -179,7 +180,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels")
     parser.add_argument("--yaw", type=float, default=0.0, help="degrees about the vertical")
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         summary = render(**vars(arguments))

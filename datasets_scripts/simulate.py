@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .atomic_files import write_atomically
+from .names import parse_arguments
 from .progress import Progress, set_up_output
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS, facing
@@ -219,14 +220,14 @@ def simulate(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m action_llm_datasets.simulate", description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder for the .skeleton files")
     parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")
     parser.add_argument("--replications", type=int, default=2)
     parser.add_argument("--actions", type=int, nargs="+", default=SIMULATED_ACTION_IDS, metavar="ID", help="NTU ids")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_proc", type=int, default=None, help="processes; default: every core")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         summary = simulate(**vars(arguments))

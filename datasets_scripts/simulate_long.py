@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from .atomic_files import write_atomically
-from .names import METADATA, SKELETON
+from .names import METADATA, SKELETON, parse_arguments
 from .progress import Progress, set_up_output
 from .protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
 from .rendering import render_batches, write_video
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="height and width in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(parser)
     set_up_output()
     try:
         summary = simulate_long(**vars(arguments))

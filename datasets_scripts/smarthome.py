@@ -18,6 +18,7 @@ The clips cannot be downloaded without an agreement (https://project.inria.fr/to
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -188,6 +189,12 @@ class Smarthome(SkeletonBuilder):
         clips = {entry["name"]: entry["clips"].get(self.protocol, {}) for entry in smarthome_facts()["classes"]}
         names = self.class_names()
         return {split: {name: clips[name][split] for name in names} for split in self.split_names()}
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        facts = smarthome_facts()
+        rule = facts["protocols"][self.protocol]
+        used = [value for split in self.split_names() for value in rule[split]]
+        return {field: facts[f"{field}s"] for field in ("subject", "camera")} | {rule["split_by"]: used}
 
     def published_counts(self) -> dict[str, int]:
         counts = smarthome_facts()["protocols"][self.protocol]["counts"]

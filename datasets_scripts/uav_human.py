@@ -12,6 +12,7 @@ skeletons' `.txt` files or of their archive.
 
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -124,6 +125,9 @@ class UAVHuman(SkeletonBuilder):
             f"persons {ranges(rule['train'])} train, the other {uav_human_facts()['persons'] - len(rule['train'])} test; "
             f"`held_out` are the recordings of persons {ranges(rule['held_out_persons'])}."
         )
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        return {"person": range(uav_human_facts()["persons"])}
 
     def published_counts(self) -> dict[str, int]:
         return uav_human_facts()["protocols"][self.protocol]["counts"]

@@ -9,6 +9,7 @@ checkpoints and settings; `held_out_subject=` takes another, to rotate.
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,6 +89,9 @@ class UTDMHAD(SkeletonBuilder):
         test = sorted(set(range(1, utd_mhad_facts()["subjects"] + 1)) - set(train))
         held_out = self.config.held_out_subject
         return f"subjects {ranges(train)} train, {ranges(test)} test; `held_out` are the recordings of subject {held_out}."
+
+    def published_fields(self) -> dict[str, Iterable[int]]:
+        return {"subject": range(1, utd_mhad_facts()["subjects"] + 1)}
 
     def published_counts(self) -> dict[str, int]:
         return utd_mhad_facts()["counts"]

@@ -18,11 +18,13 @@ NTU RGB+D has every config twice: `…-video` is all recordings, `…-video-with
 skeletons, so that the counts are those of skeleton papers. Simulated recordings have videos once they are drawn (`render`).
 """
 
+import hashlib
 import os
 import re
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 
@@ -38,6 +40,7 @@ from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
 
 LENGTH_TOLERANCE = 0.5
+DIGEST_BYTES = 1 << 16
 # What stands behind the name of a recording: which camera of the sensor.
 _TAG = re.compile(r"_(rgb|color|depth|ir)$", re.IGNORECASE)
 
@@ -64,7 +67,7 @@ class _Videos:
         return _TAG.sub("", super().key(file))
 
     def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
-        tags = {file.path: tag[1].lower() for file in self._videos() if (tag := _TAG.search(file.stem))}
+        tags = {file.path: tag[1].lower() for file in self.listed() if (tag := _TAG.search(file.stem))}
         wanted = self.config.modality or self.MODALITY
         found = sorted(set(tags.values()))
         if not wanted and len(found) > 1:
@@ -73,9 +76,6 @@ class _Videos:
             )
         self._others = {path: tag for path, tag in tags.items() if tag != (wanted or tag)}
         return super().assign()
-
-    def _videos(self) -> list[SourceFile]:
-        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
 
     def check(self, file: SourceFile) -> None:
         if file.path in self._others:
@@ -103,13 +103,14 @@ class _Videos:
         try:
             with open_source(self.config.data_dir, path) as file:
                 info = read_video_info(file)
+                content = _digest(file)
         except VideoFileError as error:
             raise NotInProtocolError(
                 "unreadable", f"{path}: found {error.found}, expected {error.expected}"
             ) from error
         except UNREADABLE as error:
             raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-        columns = {"video": path, **info._asdict(), "video_fps": info.fps}
+        columns = {"video": path, **info._asdict(), "video_fps": info.fps, "content": content}
         if not self.config.skeletons:
             return columns
         sample_id, _, _ = self.place(self.key(SourceFile(path, 0, 0)))
@@ -126,6 +127,16 @@ class _Videos:
                 f"{seconds:.2f} s of skeleton ({skeleton['shape'][0]} frames)"
             )  # fmt: skip
         return columns | skeleton
+
+
+def _digest(file: BinaryIO) -> str:
+    """Of the size and both ends of a file, in which two compressed videos differ; to read whole files would take hours."""
+    size = file.seek(0, os.SEEK_END)
+    content = hashlib.blake2b(str(size).encode(), digest_size=12)
+    for start in (0, max(0, size - DIGEST_BYTES)):
+        file.seek(start)
+        content.update(file.read(DIGEST_BYTES))
+    return content.hexdigest()
 
 
 class NTUVideos(_Videos, NTUSkeletons):

@@ -108,9 +108,9 @@ def recording_from_array(
         recorded[..., :2][_was_not_found(source, keypoints[..., 2], skeleton)] = np.nan
     valid = valid_joints(recorded, np.ones(recorded.shape[:2], bool))
     people, changes, copies = follow_people(recorded, valid)
-    symptoms = {kind: count for kind, count in (("slots", changes), ("duplicates", copies)) if count}
+    symptoms = {kind: count for kind, count in (("changed places", changes), ("same person twice", copies)) if count}
     if fps is None:
-        symptoms["rate"] = float(rate)
+        symptoms["frame rate"] = float(rate)
     if changes or copies:
         recorded = recorded[np.arange(len(people))[:, None], people]
         valid = valid[np.arange(len(people))[:, None], people]

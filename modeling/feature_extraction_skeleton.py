@@ -375,8 +375,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         if recording.fps_is_assumed:
             usual, recording.fps = recording.fps, self.recorded_fps or self.fps or 30.0
             # A sensor's files have its rate; other files and arrays could have any.
-            if "rate" in recording.symptoms or recording.fps != usual:
-                recording.symptoms = {**recording.symptoms, "rate": recording.fps}
+            if "frame rate" in recording.symptoms or recording.fps != usual:
+                recording.symptoms = {**recording.symptoms, "frame rate": recording.fps}
         return recording
 
     def doubts(self, recording: Recording, *, fps: float | None = None, name: str = "recording") -> list[str]:

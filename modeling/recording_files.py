@@ -1,8 +1,10 @@
 """One way to read any recording of skeletons: the kind of file says which reader."""
 
 import io
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -50,7 +52,11 @@ def read_recording(
     if suffix == ".mat":
         recording = read_utd_mhad(content)
     elif suffix == ".json":
-        recording = read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
+        try:
+            recording = read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
+        except SkeletonFileError:
+            refuse_foreign_json(path, data)
+            raise
     elif suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
         recording = read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
     elif suffix in ARRAY_SUFFIXES:
@@ -88,7 +94,7 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     vertical = "y" if layout.up > 0 else "-y"
     if up is None or up == vertical:
         return keypoints
-    if up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
+    if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
         axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
         raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {up!r}")
     if layout.dimensions == 2:
@@ -96,6 +102,27 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):
         keypoints = np.stack([sign * keypoints[..., axis] for axis, sign in turn], axis=-1)
     return keypoints
+
+
+def refuse_foreign_json(path: Path, data: bytes):
+    """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with what to make of it; returns for any other."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    first = content[0] if isinstance(content, list) and content else None
+    if isinstance(content, dict) and "people" in content:
+        found, layout = "JSON of OpenPose (people)", "openpose25"
+    elif isinstance(content, dict) and "annotations" in content:
+        found, layout = "JSON of COCO (annotations)", "coco17"
+    elif isinstance(first, dict) and {"image_id", "keypoints"} <= first.keys():
+        found, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
+    else:
+        return
+    expected = (
+        f"JSON of Toyota Smarthome, or a .npy array (frames, people, joints, coordinates) made of it, layout {layout}"
+    )
+    raise SkeletonFileError(path, None, f"{found}, which this release does not read", expected)
 
 
 def _starts_with_a_count(data: bytes) -> bool:

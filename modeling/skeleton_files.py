@@ -14,6 +14,7 @@ and bodies are counted 000, 001.
 Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
 """
 
+import codecs
 import io
 import math
 import os
@@ -129,6 +130,7 @@ def read_skeleton(
     skeleton = get_layout(layout)
     num_joints, layout = skeleton.num_joints, skeleton.name
     path, data = read_content(file)
+    data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors put it before the number of frames
     bodies = _scan_columns(data, num_joints, keep)
     if bodies is None:
         bodies = _read_lines(path, data, num_joints, layout, keep)

@@ -7,9 +7,10 @@ Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints (2s-AGC
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ class SkeletonLayout:
         if self.derivation is not None and (len(self.derivation) != self.num_joints or not all(self.derivation)):
             self._refuse("derivation", f"must name source joints for each of {self.num_joints}", self.derivation)
 
-    def _refuse(self, name: str, rule: str, found: Any):
-        raise ValueError(f"skeleton layout {self.name!r}: {name} {rule}, got {found!r}")
+    def _refuse(self, field: str, rule: str, value: Any):
+        _refuse(self.name, field, rule, value)
 
     @property
     def num_joints(self) -> int:
@@ -128,34 +129,114 @@ class SkeletonLayout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SkeletonLayout":
-        """Inverse of `to_dict`. Pelvis, neck, hips and shoulders are found by the names of the joints where they are not given.
+        """Inverse of `to_dict`. Joints may be given by their names in place of their numbers, a single joint without a list
+        around it; pelvis, neck, hips and shoulders are found by the names of the joints where they are not given.
 
         Raises:
             ValueError: A field is missing or unknown, or has a value that it cannot have.
         """
-
-        def frozen(value):
-            if isinstance(value, Mapping):
-                return {key: frozen(entry) for key, entry in value.items()}
-            return tuple(frozen(entry) for entry in value) if isinstance(value, list | tuple) else value
-
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if not isinstance(values, Mapping):
+            raise ValueError(f"skeleton layout: expected an object with {', '.join(_READERS)}, got {values!r}")
+        layout = values.get("name")
+        unknown = [name for name in values if name not in _READERS]
         if unknown:
-            raise ValueError(
-                f"skeleton layout: unknown field {unknown[0]!r}, known are {list(cls.__dataclass_fields__)}"
-            )
-        values = dict(values)
-        if isinstance(values.get("joint_names"), list | tuple):
-            values = _anchors(values["joint_names"]) | values
-        try:
-            return cls(**{key: frozen(value) for key, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"skeleton layout {values.get('name')!r}: {error}") from error
+            raise ValueError(f"skeleton layout {layout!r}: unknown field {unknown[0]!r}, known are {list(_READERS)}")
+        fields, joint_names = {}, ()
+        for name in sorted(values, key=list(_READERS).index):  # joint_names before the fields that use them
+            try:
+                fields[name] = _READERS[name](values[name], joint_names)
+            except ValueError as error:
+                _refuse(layout, name, str(error), values[name])
+            joint_names = fields.get("joint_names", ())
+        fields = _anchors(joint_names) | fields
+        optional = ("dimensions", "up", "source", "derivation")
+        missing = [repr(name) for name in _READERS if name not in fields and name not in optional]
+        if missing:
+            raise ValueError(f"skeleton layout {layout!r}: missing {', '.join(missing)}")
+        return cls(**fields)
+
+
+def _refuse(layout: Any, field: str, rule: str, value: Any):
+    raise ValueError(f"skeleton layout {layout!r}: {field} {rule}, got {value!r}")
+
+
+def _read_text(value: Any, joint_names: Sequence[str]) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be text")
+    return value
+
+
+def _read_list(value: Any) -> list:
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list")
+    return list(value)
+
+
+def _read_number(value: Any, joint_names: Sequence[str]) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def _read_joint(value: Any, joint_names: Sequence[str]) -> int:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str) and value in joint_names:
+        return joint_names.index(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    raise ValueError("must give a joint by its number or by its name in joint_names")
+
+
+def _read_joints(value: Any, joint_names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(_read_joint(joint, joint_names) for joint in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _read_parents(value: Any, joint_names: Sequence[str]) -> tuple[int, ...]:
+    return _read_joints(_read_list(value), joint_names)
+
+
+def _read_parts(value: Any, joint_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    if not isinstance(value, Mapping) or not all(isinstance(part, str) for part in value):
+        raise ValueError("must be an object of lists of joints")
+    return {part: _read_joints(joints, joint_names) for part, joints in value.items()}
+
+
+def _read_pairs(value: Any, joint_names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    pairs = tuple(_read_joints(pair, joint_names) for pair in _read_list(value))
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("must be pairs of distinct joints")
+    return pairs
+
+
+def _read_derivation(value: Any, joint_names: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
+    """Joints of another layout, whose names are not known here."""
+    return None if value is None else tuple(_read_joints(joints, ()) for joints in _read_list(value))
+
+
+# Field of a layout, in order → what reads it from JSON, given the names of the joints; `ValueError` says what it must be.
+_READERS: dict[str, Callable[[Any, Sequence[str]], Any]] = {
+    "name": _read_text,
+    "joint_names": lambda value, _: tuple(_read_text(name, ()) for name in _read_list(value)),
+    "parents": _read_parents,
+    "parts": _read_parts,
+    "left_right": _read_pairs,
+    "pelvis": _read_joints,
+    "neck": _read_joints,
+    "left_hip": _read_joint,
+    "right_hip": _read_joint,
+    "left_shoulder": _read_joint,
+    "right_shoulder": _read_joint,
+    "dimensions": _read_number,
+    "up": _read_number,
+    "source": lambda value, names: None if value is None else _read_text(value, names),
+    "derivation": _read_derivation,
+}
 
 
 def _anchors(names: Sequence[str]) -> dict[str, Any]:
     """Those of pelvis, neck, hips and shoulders that joint names tell; a pelvis is between hips, a neck between shoulders."""
-    words = [str(name).lower() for name in names]
+    words = [name.lower() for name in names]
 
     def find(*together: str) -> int | None:
         return next((joint for joint, word in enumerate(words) if all(part in word for part in together)), None)

@@ -60,25 +60,25 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
         layout: The layout that the recording is said to have.
 
     Returns:
-        By kind, in a form that JSON holds: `order` (the layout that fits better, "" if none does), `up` (the axis that points
-        up), `units` ("score", "flat", or the largest extent of the body), `sides` (ratio of left to right bones), `mirrored`
-        (True), `unseen` and `still` (names of joints), `empty` (frames without a body at the start and at the end), `jumps`
-        (number).
+        By kind, in a form that JSON holds: `joint order` (the layout that fits better, "" if none does), `up axis` (the axis
+        that points up), `units` ("score", "flat", or the largest extent of the body), `sides` (ratio of left to right bones),
+        `mirrored` (True), `lost joints` and `still joints` (their names), `empty frames` (how many without a body at the start
+        and at the end), `jumps` (how many).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
     if not len(seen):
         return symptoms
     if len(seen) and (seen[0] > 0 or seen[-1] < len(valid) - 1):
-        symptoms["empty"] = [int(seen[0]), int(len(valid) - 1 - seen[-1])]
+        symptoms["empty frames"] = [int(seen[0]), int(len(valid) - 1 - seen[-1])]
     body = int(valid.sum((0, 2)).argmax())
     joints, there = keypoints[:, body, :, : layout.dimensions], valid[:, body]
     unseen = ~there.any(0)
     if unseen.any():
-        symptoms["unseen"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
+        symptoms["lost joints"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
     still = _still_joints(joints, there)
     if len(still):
-        symptoms["still"] = [layout.joint_names[joint] for joint in still]
+        symptoms["still joints"] = [layout.joint_names[joint] for joint in still]
     fullest = np.argsort(-there.sum(1), kind="stable")[: max(FRAMES, int((there.sum(1) == there.sum(1).max()).sum()))]
     fullest = np.sort(fullest)
     picked = fullest[np.linspace(0, len(fullest) - 1, min(FRAMES, len(fullest))).astype(int)]
@@ -96,7 +96,7 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
     if not unseen.any():
         symptoms |= _odd_anatomy(frames, layout)
     if symptoms.get("units") == "score":
-        symptoms.pop("up", None)  # y grows downwards in pictures
+        symptoms.pop("up axis", None)  # y grows downwards in pictures
     return symptoms
 
 
@@ -144,12 +144,12 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
         if other_length < best_length and other_length < (A_LITTLE_SHORTER if is_up else SHORTER) * length:
             best, best_length = other, other_length
     if best is not layout:
-        return {"order": best.name}
+        return {"joint order": best.name}
     if length > LONGEST_TREE * _shortest_tree(distances):
-        return {"order": ""}
+        return {"joint order": ""}
     axis = int(np.abs(trunk).argmax())
     if not _is_up(trunk, layout) and abs(trunk[axis]) > ALONG_AXIS:
-        symptoms["up"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]
+        symptoms["up axis"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]
     if layout.dimensions == frames.shape[-1] == 3:
         sides = [
             abs(float(np.log(distances[child, parent] / distances[layout.mirror[child], layout.mirror[parent]])))
@@ -321,7 +321,7 @@ def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: give fps"
+    return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: say it as fps"
 
 
 class _Kind(NamedTuple):
@@ -334,18 +334,18 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "order": _Kind(_order, stops=True),
-    "up": _Kind(_up, stops=True, least_share=MOST),
+    "joint order": _Kind(_order, stops=True),
+    "up axis": _Kind(_up, stops=True, least_share=MOST),
     "units": _Kind(_units, stops=True),
     "sides": _Kind(_sides),
     "mirrored": _Kind(_mirrored, least_share=MOST, least_total=MANY),
-    "unseen": _Kind(_joints("joints that were never seen")),
-    "still": _Kind(_joints("joints that never move")),
-    "empty": _Kind(_empty),
+    "lost joints": _Kind(_joints("joints that were never seen")),
+    "still joints": _Kind(_joints("joints that never move")),
+    "empty frames": _Kind(_empty),
     "jumps": _Kind(_jumps),
-    "slots": _Kind(_slots),
-    "duplicates": _Kind(_duplicates),
-    "rate": _Kind(_rate),
+    "changed places": _Kind(_slots),
+    "same person twice": _Kind(_duplicates),
+    "frame rate": _Kind(_rate),
 }
 
 

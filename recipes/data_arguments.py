@@ -18,6 +18,9 @@ class DataArguments:
     data_dir: str = field(metadata={"help": "folder of the recordings as they were downloaded (or simulated)"})
     cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
     num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
+    accept_doubts: bool = field(
+        default=False, metadata={"help": "go on where recordings cannot be right (joint order, axes, units)"}
+    )
 
     def __post_init__(self):
         from action_llm_datasets.names import check_protocol
@@ -42,8 +45,9 @@ class DataArguments:
         if self.dataset == "features":
             dataset = load_features(self.data_dir)
         else:
+            accepted = {"accept_doubts": True} if self.accept_doubts else {}
             dataset = load_action_dataset(
-                self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc
+                self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted
             )
         kinds = kinds or ("skeletons",)
         held = [name for name, column in KINDS.items() if all(column in r.features for r in dataset.values())]

@@ -321,7 +321,7 @@ def run_line(
 
 
 def _fields(data: DataArguments) -> dict:
-    return {"dataset": data.dataset, "data_dir": data.data_dir, "cache_dir": data.cache_dir, "num_proc": data.num_proc}
+    return dataclasses.asdict(data)
 
 
 if __name__ == "__main__":

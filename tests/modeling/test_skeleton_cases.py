@@ -305,8 +305,8 @@ def test_people_who_change_slots_are_followed():
     made = recording_from_array(swapped, layout="coco17")
     first = 1 if places[0] else 0
     np.testing.assert_array_equal(made.keypoints, tracked[:, [first, 1 - first]])
-    assert made.symptoms["slots"] > 5
-    assert "slots" not in recording_from_array(tracked, layout="coco17").symptoms
+    assert made.symptoms["changed places"] > 5
+    assert "changed places" not in recording_from_array(tracked, layout="coco17").symptoms
 
 
 def test_people_who_are_tracked_keep_their_slots_when_they_cross_and_come_back():
@@ -324,7 +324,7 @@ def test_a_person_who_was_detected_three_times_is_one():
     thrice = np.stack([body, body + np.array([2, 0, 0]), body + np.array([0, 1, 0])], 1)
     made = recording_from_array(thrice, layout="coco17")
     np.testing.assert_array_equal(made.keypoints[:, 0], body)
-    assert made.present.sum(0).tolist() == [40, 0, 0] and made.symptoms["duplicates"] == 80
+    assert made.present.sum(0).tolist() == [40, 0, 0] and made.symptoms["same person twice"] == 80
     assert frames_of(plain(layout="coco17"), thrice).any((2, 3)).sum(0).tolist() == [40, 0]
 
 
@@ -344,7 +344,11 @@ def test_people_of_the_cases(cases):
     folder = cases / "s06_person_order"
     swapped, tracked = (read_joint_array(folder / f"{name}.npy", layout="coco17") for name in ("swapped", "tracked"))
     steps = np.abs(np.diff(swapped.keypoints, axis=0)).max(), np.abs(np.diff(tracked.keypoints, axis=0)).max()
-    assert steps[0] == pytest.approx(steps[1]) and swapped.symptoms["slots"] > 0 and "slots" not in tracked.symptoms
+    assert (
+        steps[0] == pytest.approx(steps[1])
+        and swapped.symptoms["changed places"] > 0
+        and "changed places" not in tracked.symptoms
+    )
 
 
 @pytest.mark.parametrize(

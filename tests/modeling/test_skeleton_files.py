@@ -106,6 +106,10 @@ FRAMES = [[body()], [], [body(), body(7, start=300.5)], [body(7, start=0.25)]]
         lambda text: text.replace("\n", "\r\n").rstrip(),
         lambda text: text + "\n\n \n",
         lambda text: text.replace("\n", "\r\n") + "\r\n\r\n",
+        lambda text: (
+            "\ufeff" + text
+        ),  # a byte order mark before a plain file, and before one that is read line by line
+        lambda text: "\ufeff" + text.replace(" ", "  "),
     ],
 )
 def test_blanks_and_line_ends_do_not_matter(tmp_path, change):

@@ -133,6 +133,69 @@ def test_contradictions_are_refused_by_name(name, value):
         SkeletonLayout.from_dict(LAYOUTS["coco17"].to_dict() | {name: value})
 
 
+def test_joints_by_number_name_or_list():
+    coco17 = LAYOUTS["coco17"]
+    names, values = coco17.joint_names, coco17.to_dict()
+    named = {
+        "parents": [-1 if parent == -1 else names[parent] for parent in coco17.parents],
+        "parts": {part: [names[joint] for joint in joints] for part, joints in coco17.parts.items()},
+        "left_right": [[names[left], right] for left, right in coco17.left_right],
+        "pelvis": ["left_hip", "right_hip"],
+        "left_hip": "left_hip",
+        "right_hip": ["right_hip"],
+        "left_shoulder": [5],
+    }
+    assert SkeletonLayout.from_dict(values | named) == coco17
+    for pelvis in (2, [2], "right_eye", ["right_eye"]):
+        assert SkeletonLayout.from_dict(values | {"pelvis": pelvis, "neck": pelvis}).pelvis == (2,)
+    with pytest.raises(ValueError, match=r"'coco17': pelvis must give a joint by its number or by its name .* 'hip'"):
+        SkeletonLayout.from_dict(values | {"pelvis": "hip"})
+    with pytest.raises(ValueError, match="'coco17': left_hip must give a joint"):
+        SkeletonLayout.from_dict(values | {"left_hip": [11, 12]})
+
+
+WRONG = (
+    None,
+    True,
+    -7,
+    10**30,
+    1.0,
+    "",
+    "x",
+    [],
+    [None],
+    [True],
+    [1.5],
+    ["x"],
+    [[]],
+    [[0, 0]],
+    {},
+    {"a": None},
+    {1: [0]},
+)
+# Another name, no pairs, and a source of which nothing is known here.
+POSSIBLE = (("name", "x"), ("left_right", []), ("source", "x"))
+
+
+@pytest.mark.parametrize("field", LAYOUTS["lcrnet17"].to_dict())
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_a_field_of_a_wrong_type_is_named(field, value):
+    values = LAYOUTS["lcrnet17"].to_dict() | {field: value}
+    if (field, value) in POSSIBLE:
+        assert SkeletonLayout.from_dict(values)
+        return
+    # A source without a derivation is refused under the second's name; one joint is too few for the parents.
+    named = {"source": "(source|derivation)", "joint_names": "(joint_names|parents)"}.get(field, field)
+    with pytest.raises(ValueError, match=rf"^skeleton layout .*: {named} "):
+        SkeletonLayout.from_dict(values)
+
+
+def test_what_is_no_description():
+    for value in (5, None, ["kinect25"], "kinect25"):
+        with pytest.raises(ValueError, match="expected an object with name, joint_names"):
+            SkeletonLayout.from_dict(value)
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("layout", ["kinect25", "kinect20"])
 def test_bones_of_real_bodies(real_data, layout):

@@ -50,7 +50,7 @@ def test_joints_in_another_order_are_refused_with_the_right_one(right, wrong):
     if LAYOUTS[wrong].dimensions > LAYOUTS[right].dimensions:
         recordings = [np.dstack([body[..., :2], np.full(body.shape[:2], 0.8)]) for body in recordings]
     doubts = doubts_of(recordings, wrong)
-    assert doubts[0].stops and doubts[0].kind == "order" and len(doubts[0].files) == 6
+    assert doubts[0].stops and doubts[0].kind == "joint order" and len(doubts[0].files) == 6
     assert (
         f"those of the layout {right}, not of {wrong}: set the layout to {right} (6 of 6 recordings)"
         in doubts[0].reason
@@ -84,7 +84,7 @@ def test_another_axis_that_points_up_is_named_and_turned(up, layout):
     assert np.allclose(np.linalg.det(turn), 1)  # a rotation: nobody is mirrored
     lying = [body @ np.linalg.inv(turn) for body in upright]
     (doubt,) = doubts_of(lying, layout)
-    assert doubt.kind == "up" and doubt.stops and f'set "up": "{up}" in skeleton.json' in doubt.reason
+    assert doubt.kind == "up axis" and doubt.stops and f'set "up": "{up}" in skeleton.json' in doubt.reason
     for body, before in zip(lying, upright, strict=True):
         np.testing.assert_allclose(turned_upright(body, up, skeleton), before, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_another_axis_that_points_up_is_named_and_turned(up, layout):
 def test_two_dimensions_turn_by_reversing_y():
     upright = bodies("coco17")
     (doubt,) = doubts_of([body * [1, -1, 1] for body in upright], "coco17")
-    assert doubt.kind == "up" and 'set "up": "y"' in doubt.reason
+    assert doubt.kind == "up axis" and 'set "up": "y"' in doubt.reason
     np.testing.assert_array_equal(turned_upright(upright[0] * [1, -1, 1], "y", LAYOUTS["coco17"]), upright[0])
     with pytest.raises(ValueError, match=r"up: expected one of y, -y \(layout coco17\), got 'z'"):
         turned_upright(upright[0], "z", LAYOUTS["coco17"])
@@ -131,9 +131,9 @@ def test_joints_that_are_lost_or_stand_still():
     recordings[0][:, [15, 19]] = 0
     recordings[1][:, 21] = recordings[1][0, 21]
     doubts = {doubt.kind: doubt for doubt in doubts_of(recordings, "kinect25")}
-    assert doubts["unseen"].reason == "joints that were never seen: left_foot, right_foot (1 of 6 recordings)"
-    assert doubts["still"].reason == "joints that never move: left_hand_tip (1 of 6 recordings)"
-    assert doubts["unseen"].files == ("0",) and doubts["still"].files == ("1",)
+    assert doubts["lost joints"].reason == "joints that were never seen: left_foot, right_foot (1 of 6 recordings)"
+    assert doubts["still joints"].reason == "joints that never move: left_hand_tip (1 of 6 recordings)"
+    assert doubts["lost joints"].files == ("0",) and doubts["still joints"].files == ("1",)
     assert not any(doubt.stops for doubt in doubts.values())
 
 
@@ -143,7 +143,8 @@ def test_empty_frames_and_jumps():
     recordings[1][10:] += [2, 0, 0]
     doubts = {doubt.kind: doubt.reason for doubt in doubts_of(recordings, "kinect25")}
     assert (
-        doubts["empty"] == "frames without a body are cut off, 3 at the start and 280 at the end (1 of 6 recordings)"
+        doubts["empty frames"]
+        == "frames without a body are cut off, 3 at the start and 280 at the end (1 of 6 recordings)"
     )
     assert doubts["jumps"].startswith("bodies jump by more than half their size from a frame to the next, 1 time")
 

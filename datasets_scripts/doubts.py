@@ -1,0 +1,123 @@
+"""What is doubtful about a data set although its files can be read.
+
+Classes that differ only in case, spaces or Unicode form; classes that are tested but never trained; the same recording in two
+files; recordings of a published data set that are not in the folder. A doubt is `{"kind", "reason", "files"}`: a few words to
+count by, what was found, and the files in question. `SkeletonBuilder.account` lists the doubts of a data set; the log, the
+report, the page and `prepare` show them as `doubt_lines` writes them.
+"""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from .names import REPORT_NAME
+from .protocols import ranges
+
+_SHOWN = 5  # doubts of a kind, and files of a doubt; the report has all
+
+
+class UsedFile(NamedTuple):
+    """A file that became a row: its path, its part (its split, or "held_out"), its label, and a digest of what it holds."""
+
+    file: str
+    part: str
+    label: int
+    content: str
+
+
+def doubt_lines(doubts: Iterable[dict]) -> list[str]:
+    """A line for each kind of doubt, with the first of its doubts and of their files."""
+    lines = []
+    for kind, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
+        texts = []
+        for doubt in alike:
+            files = ", ".join(doubt["files"][:_SHOWN]) + _more(doubt["files"])
+            texts.append(doubt["reason"] + (f" ({files})" if files else ""))
+        lines.append(f"{kind}: {'; '.join(texts[:_SHOWN])}{_more(texts)}")
+    return lines
+
+
+def _more(entries: Sequence) -> str:
+    return f" … and {len(entries) - _SHOWN:,} more, listed in {REPORT_NAME}" if len(entries) > _SHOWN else ""
+
+
+def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> list[dict]:
+    """Class names that are equal but for case, spaces or Unicode form; classes without a training recording."""
+    files, parts, spellings = defaultdict(list), defaultdict(Counter), defaultdict(list)
+    for file in used:
+        files[file.label].append(file.file)
+        parts[file.label][file.part] += 1
+    for label, name in enumerate(class_names):
+        if label in files:
+            spellings[_without_form(name)].append(label)
+    doubts = []
+    for labels in spellings.values():
+        if len(labels) > 1:
+            names = [class_names[label] for label in labels]
+            form, shown = _difference(names)
+            counted = ", ".join(f"{shown(class_names[label])} ({len(files[label]):,})" for label in labels)
+            most = max(labels, key=lambda label: len(files[label]))
+            reason = f"{len(labels)} classes differ only in {form}: {counted}"
+            rarer = [file for label in labels if label != most for file in files[label]]
+            doubts.append({"kind": "class names", "reason": reason, "files": sorted(rarer)})
+    if any(counts["train"] for counts in parts.values()):  # otherwise unseen classes are what is tested
+        for label, counts in sorted(parts.items()):
+            if not counts["train"]:
+                tested = ", ".join(f"{part}: {count:,}" for part, count in sorted(counts.items(), reverse=True))
+                reason = f"{class_names[label]!r} has no training recording ({tested})"
+                doubts.append({"kind": "untrained class", "reason": reason, "files": sorted(files[label])})
+    return doubts
+
+
+def _without_form(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
+    """What names that are equal `_without_form` differ in, and how to write them so that it can be seen."""
+    if len({unicodedata.normalize("NFC", name) for name in names}) == 1:
+        return "Unicode form", ascii
+    if len({" ".join(name.split()) for name in names}) == 1:
+        return "spaces", repr
+    if len({name.casefold() for name in names}) == 1:
+        return "case", repr
+    return "case, spaces or Unicode form", ascii
+
+
+def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> list[dict]:
+    """Files that hold the same recording."""
+    same = defaultdict(list)
+    for file in used:
+        same[file.content].append(file)
+    doubts = []
+    for files in same.values():
+        if len(files) > 1:
+            parts = sorted({file.part for file in files}, reverse=True)  # train, test, held_out
+            labels = sorted({file.label for file in files})
+            where = f"in {' and '.join(parts)}" if len(parts) > 1 else f"{len(files)} times in {parts[0]}"
+            reason = f"the same recording is {where}"
+            if len(labels) > 1:
+                reason += f", as {' and '.join(repr(class_names[label]) for label in labels)}"
+            kind = "same recording in two splits" if len(parts) > 1 else "same recording twice"
+            doubts.append({"kind": kind, "reason": reason, "files": sorted(file.file for file in files)})
+    return sorted(doubts, key=lambda doubt: doubt["files"])
+
+
+def doubts_of_numbers(there: int, published: int, present: dict[str, Collection[int]], expected: dict) -> list[dict]:
+    """Recordings of a published data set that are not in the folder.
+
+    Args:
+        there: number of files of this data set, whether they can be read or not.
+        published: how many there should be.
+        present, expected: field of the file names → its values in the folder, and in the published data set.
+    """
+    if there >= published:
+        return []
+    reason = f"{published - there:,} of {published:,} published recordings are not in the folder"
+    lacking = {field: set(values) - set(present[field]) for field, values in expected.items()}
+    lacking = [f"{field}s {ranges(values)}" for field, values in lacking.items() if values]
+    if lacking:
+        reason += f"; no file of {', '.join(lacking)}"
+    return [{"kind": "missing", "reason": reason, "files": []}]
