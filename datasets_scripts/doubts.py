@@ -117,7 +117,7 @@ def doubts_of_numbers(there: int, published: int, present: dict[str, Collection[
         return []
     reason = f"{published - there:,} of {published:,} published recordings are not in the folder"
     lacking = {field: set(values) - set(present[field]) for field, values in expected.items()}
-    lacking = [f"{field}s {ranges(values)}" for field, values in lacking.items() if values]
+    lacking = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
     if lacking:
         reason += f"; no file of {', '.join(lacking)}"
     return [{"kind": "missing", "reason": reason, "files": []}]

@@ -1,15 +1,18 @@
 """People's own recordings: a folder and a table become a data set; whatever is wrong with either is named with its line."""
 
 import json
+import re
+import shlex
 import zipfile
 
 import numpy as np
 import pytest
 from fresh_python import python
-from skeleton_people import person, skeleton_text
+from skeleton_people import person, skeleton_text, smarthome_text
 
 from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS
+from action_llm.smarthome_files import read_smarthome
 from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.folder import write_metadata
 from action_llm_datasets.load import load_action_dataset
@@ -128,11 +131,14 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
     ("header", "skeleton", "message"),
     [
         ("file,label,split\n", None, r"metadata\.csv, line 1: no column 'file_name'; found file, label, split"),
-        ("file_name,label,split,fps\n", None, r"line 1: a column 'fps' that has another use"),
+        ("file_name,label,split,shape\n", None, r"line 1: a column 'shape' that has another use"),
         (HEADER, "{", r"skeleton\.json: expected JSON"),
         (HEADER, "[]", r"skeleton\.json: found 'list', expected an object"),
         (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, class_names"),
         (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
+        (HEADER, '{"layout": 5}', r"skeleton\.json: layout: expected a name or a description, found 5"),
+        (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
+        (HEADER, '{"class_names": ["wave", "</s>"]}', r"skeleton\.json: class_names, entry 2: .* holds </s>"),
         (HEADER, '{"fps": 0}', r"fps: expected a positive number, found 0"),
         (HEADER, '{"class_names": ["a", "a"]}', r"class_names: expected distinct names"),
     ],
@@ -143,6 +149,157 @@ def test_a_folder_that_is_wrong_says_what_was_found(folder, tmp_path, header, sk
         (root / "skeleton.json").write_text(skeleton)
     with pytest.raises(DataFolderError, match=message):
         load(root, tmp_path)
+
+
+def test_a_rate_for_each_recording(folder, tmp_path):
+    """The column goes before what a file says; an empty cell leaves that, and then the rate of the folder."""
+    header = "file_name,label,split,fps,note\n"
+    rows = ["a.npy,wave,train,20,x", "more/b.npz,fall,train,29.97,x", "c.txt,wave,test,,x", "d.npy,fall,train,fast,x"]
+    for number, wrong in enumerate(("0", "-25", "nan", "inf", "1e999", "1_0", "25 fps")):
+        np.save(tmp_path / "mine" / f"{number}.npy", folder.bodies[0])
+        rows.append(f"{number}.npy,wave,train,{wrong},x")
+    splits = load(folder(*rows, header=header), tmp_path)
+    rates = {row["sample_id"]: row["fps"] for split in splits.values() for row in split}
+    assert rates == {"a": 20, "more/b": pytest.approx(29.97), "c": 25}
+    assert splits["train"].column_names.count("fps") == 1 and splits["train"]["note"] == ["x", "x"]
+    skipped = report(tmp_path)
+    assert skipped["d.npy"]["kind"] == "fps" and len(skipped) == 8
+    assert skipped["d.npy"]["reason"] == "metadata.csv, line 5: fps: expected a positive number, found 'fast'"
+
+
+def test_an_empty_rate_leaves_that_of_the_file(folder, tmp_path):
+    splits = load(folder("more/b.npz,fall,train,", header="file_name,label,split,fps\n"), tmp_path)
+    assert splits["train"]["fps"] == [15]
+
+
+def test_paths_as_windows_writes_them(folder, tmp_path):
+    root = folder("more\\b.npz,fall,train,1,x", "back\\slash.npy,wave,train,1,x", "a.npy,wave,test,1,x")
+    np.save(root / "back\\slash.npy", folder.bodies[0])  # a name that other systems allow
+    splits = load(root, tmp_path)
+    assert splits["train"]["sample_id"] == ["back\\slash", "more/b"]
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ('"wa\nve"', r"holds the control character '\n'"),
+        ("wa\tve", r"holds the control character '\t'"),
+        ("wa\x1bve", r"holds the control character '\x1b'"),
+        ("wave\u202e", r"holds the control character '\u202e'"),
+        ("wave<act_3>", "holds <act_3>, which tokenizers may read as a special token"),
+        ("</s>", "holds </s>"),
+        ("<|im_end|> wave", "holds <|im_end|>"),
+        ("[INST] wave", "holds [INST]"),
+    ],
+)
+def test_class_names_that_must_not_go_into_prompts(folder, tmp_path, label, fault):
+    splits = load(folder("a.npy,wave,train,1,x", f"d.npy,{label},train,1,x"), tmp_path)
+    assert splits["train"].features["label"].names == ["wave"]
+    entry = report(tmp_path)["d.npy"]
+    lines = 1 + label.count("\n")  # a quoted line end is part of the row
+    assert entry["kind"] == "label" and entry["reason"].startswith(f"metadata.csv, line {2 + lines}: the label ")
+    assert fault in entry["reason"]
+
+
+def test_class_names_that_may(folder, tmp_path):
+    names = ["a < b > c", "می\u200cرود", "put on (a shoe)", "wave [left]", "手を振る"]
+    root = folder(*(f"{number}.npy,{name},train,1,x" for number, name in enumerate(names)))
+    for number in range(len(names)):
+        np.save(root / f"{number}.npy", folder.bodies[0])
+    assert load(root, tmp_path)["train"].features["label"].names == sorted(names)
+
+
+@pytest.mark.parametrize("layout", ["lcrnet13", "lcrnet13-2d"])
+def test_json_of_toyota_smarthome(folder, tmp_path, layout):
+    """skeleton.json is no recording; a rate that it gives goes before what was found of the data set."""
+    root = folder("clip.json,drink,train,1,x", "gone.json,drink,test,1,x")
+    (root / "skeleton.json").write_text(json.dumps({"layout": layout}))
+    (root / "clip.json").write_bytes(smarthome_text((1, 1, 1)))
+    row = load(root, tmp_path)["train"][0]
+    expected = read_smarthome(root / "clip.json", pose="pose2d" if layout.endswith("2d") else "pose3d")
+    assert np.array_equal(np.reshape(row["keypoints"], row["shape"]), expected.keypoints)
+    assert (row["layout"], row["fps"]) == (layout, 20)
+    assert "skeleton.json" not in report(tmp_path)
+    (root / "skeleton.json").write_text(json.dumps({"layout": layout, "fps": 25}))
+    assert load(root, tmp_path)["train"]["fps"] == [25]
+
+
+FOREIGN = {
+    "OpenPose (people)": ({"version": 1.3, "people": [{"pose_keypoints_2d": [0] * 75}]}, "openpose25"),
+    "COCO (annotations)": ({"images": [], "annotations": [], "categories": []}, "coco17"),
+    "AlphaPose (a list of image_id and keypoints)": ([{"image_id": "0.jpg", "keypoints": [0] * 51}], "coco17"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_json_that_is_not_read_is_refused_by_its_name(folder, tmp_path, name):
+    root = folder(*ROWS, "clip.json,wave,train,1,x", "frames,wave,train,1,x")
+    (root / "frames").mkdir()
+    content, layout = FOREIGN[name]
+    for path in ("clip.json", "frames/clip_000_keypoints.json", "frames/clip_001_keypoints.json"):
+        (root / path).write_text(json.dumps(content))
+    load(root, tmp_path)
+    skipped = report(tmp_path)
+    said = (
+        f"found JSON of {name}, which this release does not read, expected JSON of Toyota Smarthome, or a .npy array "
+        f"(frames, people, joints, coordinates) made of it, layout {layout}"
+    )
+    assert skipped.pop("clip.json")["reason"] == f"clip.json: {said}"
+    place = "metadata.csv, line 7: frames is a folder of files such as clip_000_keypoints.json"
+    assert skipped.pop("frames")["reason"] == f"{place}: {said}"
+    assert not skipped  # the frames of a folder that has a row are not strangers
+
+
+def test_a_folder_for_each_class_names_the_command(tmp_path):
+    """The command of the error, as it stands there, makes a data set of it."""
+    root = tmp_path / "my recordings"
+    for name in ("wave/p1_1", "sit/p1_1", "sit/p2_1"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f"{name}.npy", person(5 + len(name), "kinect25"))
+    with pytest.raises(
+        DataFolderError, match=r"has no metadata\.csv .* folders that look like classes \(sit, wave\)"
+    ) as error:
+        load(root, tmp_path)
+    command = re.search(r"python (-m action_llm_datasets\.folder .*) takes them as labels", str(error.value))[1]
+    done = python(*shlex.split(command), cwd=tmp_path)
+    assert done.returncode == 0 and "3 train" in done.stdout, done.stderr
+    assert load(root, tmp_path)["train"].features["label"].names == ["sit", "wave"]
+    pattern = r"(?P<label>[^/]+)/(?P<person>[^_]+)_.*"
+    assert write_metadata(root, pattern, {"person": {"p2"}}, {}) == {"train": 2, "test": 1}
+
+
+def test_folders_for_splits_and_classes(tmp_path):
+    for name in ("train/wave/a", "train/sit/b", "test/sit/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", person(5, "kinect25", seed=len(name)))
+    with pytest.raises(
+        DataFolderError, match=r"--pattern '\(\?P<split>\[\^/\]\+\)/\(\?P<label>\[\^/\]\+\)/\.\*' takes"
+    ):
+        load(tmp_path, tmp_path)
+    counts = write_metadata(tmp_path, "(?P<split>[^/]+)/(?P<label>[^/]+)/.*", {}, {})
+    assert counts == {"train": 2, "test": 1}
+    assert list(load(tmp_path, tmp_path)["test"]["sample_id"]) == ["test/sit/c"]
+
+
+@pytest.mark.real_data
+def test_cases_that_people_bring(real_data, tmp_path):
+    def rows(case, name="folder"):
+        splits = load_action_dataset(name, real_data / "cases" / case, cache_dir=tmp_path / case)
+        return {row["sample_id"]: row for split in splits.values() for row in split}
+
+    with pytest.raises(DataFolderError, match=r"line 2: clip1 is a folder .*OpenPose \(people\).*layout openpose25"):
+        rows("d01_openpose_folder_as_rows")
+    assert set(rows("d02_windows_csv")) == {"sub/a", "sub/b"}
+    with pytest.raises(DataFolderError, match=r"line 1: no column 'file_name'; found file_name;label;split"):
+        rows("d03_semicolon")
+    with pytest.raises(DataFolderError, match=r"metadata\.csv: expected a CSV table in UTF-8"):
+        rows("d04_cp1252")
+    assert {name: row["fps"] for name, row in rows("d07_fps_column").items()} == {"a": 20, "b": 30}
+    assert len(rows("d09_macosx_zip", "ntu60-xsub")) == 2
+    skipped = json.loads(next((tmp_path / "d09_macosx_zip").rglob("preparation.json")).read_text())["files"]
+    assert skipped == []
+    with pytest.raises(DataFolderError, match=r"folders that look like classes \(sit, wave\)"):
+        rows("d12_class_folders")
 
 
 def test_a_folder_without_a_table_names_the_command(folder, tmp_path):

@@ -367,4 +367,4 @@ def test_the_command(simulated, tmp_path):
     wrong = command(simulated, tmp_path / "other")
     wrong[wrong.index("xsub")] = "xview2"
     failed = python(*wrong)
-    assert "there is no protocol 'simulated-xview2'; there are simulated-xsub, simulated-unseen" in failed.stderr
+    assert "there is no protocol 'simulated-xview2'; did you mean simulated-xview?" in failed.stderr

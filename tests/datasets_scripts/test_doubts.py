@@ -1,0 +1,195 @@
+"""What is doubtful about a data set: said where it is, not said where it is not, and shown wherever the account is shown."""
+
+import json
+import logging
+import unicodedata
+
+import numpy as np
+import pytest
+from fresh_python import python
+from skeleton_people import person
+from tiny_videos import tiny_video
+
+from action_llm_datasets.building import Tally
+from action_llm_datasets.doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_numbers
+from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.ntu import NTUSkeletons
+from action_llm_datasets.prepare import prepare
+from action_llm_datasets.utd_mhad import UTDMHAD
+
+
+def used(*files):
+    """(file, part, label, content) with a content of its own where none is given."""
+    return [UsedFile(*file, *[file[0]][: 4 - len(file)]) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("names", "difference"),
+    [
+        (("Wave", "wave"), "case: 'Wave' (1), 'wave' (2)"),
+        (("STRASSE", "straße"), "case: 'STRASSE' (1), 'straße' (2)"),
+        (("sit down", "sit  down"), "spaces: 'sit down' (1), 'sit  down' (2)"),
+        (("sit down", "sit\u00a0down"), "spaces: "),
+        (("bücken", unicodedata.normalize("NFD", "bücken")), r"Unicode form: 'b\xfccken' (1), 'bu\u0308cken' (2)"),
+        (("Bücken", unicodedata.normalize("NFD", "bücken")), "case, spaces or Unicode form: "),
+    ],
+)
+def test_class_names_that_are_alike(names, difference):
+    files = used(("a", "train", 0), ("b", "train", 1), ("c", "train", 1), ("d", "train", 2))
+    (doubt,) = doubts_of_labels(files, [*names, "fall"])
+    assert doubt["kind"] == "class names" and doubt["files"] == ["a"]  # those of the rarer spelling
+    assert doubt["reason"].startswith(f"2 classes differ only in {difference}")
+
+
+def test_class_names_that_are_not_alike():
+    files = used(*((str(label), "train", label) for label in range(4)))
+    assert doubts_of_labels(files, ["wave", "waves", "wave 2", "Wave"][:3]) == []
+    # A name of which there is no recording is in nobody's way.
+    assert doubts_of_labels(files[:3], ["wave", "waves", "wave 2", "Wave"]) == []
+
+
+def test_classes_that_are_tested_but_not_trained():
+    files = used(("a", "train", 0), ("b", "test", 1), ("c", "held_out", 1), ("d", "test", 0), ("e", "train", 2))
+    (doubt,) = doubts_of_labels(files, ["wave", "sit", "only trained"])
+    assert doubt["files"] == ["b", "c"]
+    assert doubt["reason"] == "'sit' has no training recording (test: 1, held_out: 1)"
+    # Unseen classes, and a folder of test recordings, have no training recordings at all.
+    assert doubts_of_labels(files[1:2], ["wave", "sit", "only trained"]) == []
+
+
+def test_the_same_recording():
+    files = used(
+        ("a", "train", 0, "x"), ("b", "test", 0, "x"), ("c", "train", 0, "y"), ("d", "train", 1, "y"), ("e", "test", 1),
+        ("f", "held_out", 1, "z"), ("g", "train", 1, "z"),
+    )  # fmt: skip
+    assert doubts_of_contents(files, ["wave", "fall"]) == [
+        {
+            "kind": "same recording in two splits",
+            "reason": "the same recording is in train and test",
+            "files": ["a", "b"],
+        },
+        {
+            "kind": "same recording twice",
+            "reason": "the same recording is 2 times in train, as 'wave' and 'fall'",
+            "files": ["c", "d"],
+        },
+        {
+            "kind": "same recording in two splits",
+            "reason": "the same recording is in train and held_out",
+            "files": ["f", "g"],
+        },
+    ]
+
+
+def test_lines_are_short_and_complete():
+    doubts = [{"kind": "odd", "reason": f"reason {number}", "files": list("abcdefg")} for number in range(7)]
+    (line,) = doubt_lines(doubts)
+    assert line.startswith("odd: reason 0 (a, b, c, d, e … and 2 more, listed in preparation.json); reason 1 (")
+    assert line.endswith(" … and 2 more, listed in preparation.json") and "reason 5" not in line
+    assert doubt_lines([{"kind": "b", "reason": "x", "files": []}, {"kind": "a", "reason": "y", "files": []}]) == [
+        "a: y",
+        "b: x",
+    ]
+
+
+def test_what_is_missing_of_a_published_data_set():
+    (doubt,) = doubts_of_numbers(69, 56578, {"setup": {1, 18}}, {"setup": range(1, 18)})
+    assert doubt["reason"] == "56,509 of 56,578 published recordings are not in the folder; no file of setups 2–17"
+    assert doubts_of_numbers(56578, 56578, {}, {}) == doubts_of_numbers(5, 0, {}, {}) == []
+
+
+def test_a_few_files_of_ntu(tmp_path, simulated, caplog):
+    """Nothing is skipped, and all but four recordings are missing: the report, the page, the log and the command say it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    names = {"S001C001P001R001A010": "S001C001P001R001A010", "S001C002P001R001A010": "S001C002P001R001A010"}
+    for name, of in (names | {"S001C001P003R001A010": "S003C001P003R001A010"}).items():
+        (source / f"{name}.skeleton").write_bytes((simulated / f"{of}.skeleton").read_bytes())
+    (source / "S001C001P002R001A023.skeleton").write_text("broken")  # it is there, though it cannot be read
+    account = prepare("ntu60-xsub", source, tmp_path / "out", num_proc=1)["ntu60-xsub"]
+    (doubt,) = account["doubts"]
+    expected = "56,574 of 56,578 published recordings are not in the folder; no file of setups 2–17, camera 3, performers 4–40"
+    assert doubt == {"kind": "missing", "reason": expected, "files": []}
+    line = f"missing: {expected}"
+    assert json.loads((tmp_path / "out" / "preparation.json").read_text())["ntu60-xsub"]["doubts"] == [doubt]
+    assert f'<li class="off">{line}</li>' in (tmp_path / "out" / "report.html").read_text()
+    assert f"## To check\n\n- ntu60-xsub: {line}\n" in (tmp_path / "out" / "README.md").read_text()
+    with caplog.at_level(logging.INFO):
+        load_action_dataset("ntu60-xsub", source, cache_dir=tmp_path / "cache")
+    assert f"ntu60-xsub: {line}" in caplog.messages
+
+
+@pytest.mark.slow
+def test_the_command_does_not_say_that_nothing_is_missing(tmp_path, simulated):
+    source = tmp_path / "source"
+    source.mkdir()
+    name = "S001C001P001R001A010.skeleton"
+    (source / name).write_bytes((simulated / name).read_bytes())
+    command = ["-m", "action_llm_datasets.prepare", "ntu60-xsub", "--source", source, "--output", tmp_path / "out"]
+    done = python(*command, "--num_proc", "1")
+    assert "ntu60-xsub: missing: 56,577 of 56,578" in done.stdout and "left out: nothing" not in done.stdout
+    assert "left out: none of the files that are there" in done.stdout
+
+
+def test_unseen_classes_are_not_accused(simulated, tmp_path):
+    accounts = prepare("simulated-unseen", simulated, tmp_path / "out", num_proc=1)
+    assert [account["doubts"] for account in accounts.values()] == [[], []]
+    assert (
+        "To check" not in (tmp_path / "out" / "report.html").read_text() + (tmp_path / "out" / "README.md").read_text()
+    )
+
+
+def test_what_a_part_of_a_protocol_lacks(simulated, tmp_path):
+    """Of unseen classes only the test's performers are expected, of seen ones only those who train."""
+    name = "S001C001P001R001A010.skeleton"
+    (tmp_path / name).write_bytes((simulated / name).read_bytes())
+    expected = {}
+    for part in ("seen", "unseen"):
+        builder = NTUSkeletons(config_name=f"ntu60-zero-shot-55-5-{part}", data_dir=tmp_path)
+        expected[part] = set(builder.published_fields()["performer"])
+    assert expected["seen"] == set(builder.protocol.train) and expected["unseen"] == set(builder.protocol.test)
+
+
+def test_the_same_bytes_as_videos(tmp_path):
+    rows = ["file_name,label,split"]
+    for name, split, frames in (("a", "train", 6), ("b", "test", 6), ("c", "train", 7), ("d", "test", 8)):
+        (tmp_path / f"{name}.mp4").write_bytes(tiny_video(frames))
+        rows.append(f"{name}.mp4,wave,{split}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (doubt,) = prepare("folder-video", tmp_path, tmp_path / "out", num_proc=1)["folder-video"]["doubts"]
+    assert (doubt["kind"], doubt["files"]) == ("same recording in two splits", ["a.mp4", "b.mp4"])
+
+
+def test_the_same_joints_in_two_kinds_of_files(tmp_path):
+    body = person(9, "kinect20")
+    np.save(tmp_path / "a.npy", body)
+    np.savez(tmp_path / "b.npz", keypoints=body)
+    np.save(tmp_path / "c.npy", np.nextafter(body, 1))
+    rows = ["a.npy,wave,train", "b.npz,wave,test", "c.npy,wave,test"]
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\n" + "\n".join(rows))
+    (tmp_path / "skeleton.json").write_text('{"layout": "kinect20"}')
+    (doubt,) = prepare("folder", tmp_path, tmp_path / "out", num_proc=1)["folder"]["doubts"]
+    assert doubt["files"] == ["a.npy", "b.npz"]
+
+
+def test_a_tally_goes_through_json():
+    tally = Tally("train", used=used(("a", "train", 0, "x")))
+    assert Tally(**json.loads(tally.to_json())).used == tally.used
+
+
+@pytest.mark.real_data
+def test_real_data_sets(real_data, tmp_path):
+    """UTD-MHAD is complete, each recording is there once; and the cases."""
+    builder = UTDMHAD(config_name="utd-mhad", data_dir=real_data / "utd_mhad", cache_dir=str(tmp_path))
+    builder.download_and_prepare()
+    assert builder.report["doubts"] == []
+    cases = {"d05_label_case_unicode": ["class names", "class names", "untrained class", "untrained class"]}
+    cases |= {
+        "d06_test_only_class": ["untrained class"],
+        "d08_same_recording_both_splits": ["same recording in two splits"],
+    }
+    for case, kinds in cases.items():
+        load_action_dataset("folder", real_data / "cases" / case, cache_dir=tmp_path / case)
+        report = json.loads(next((tmp_path / case).rglob("preparation.json")).read_text())
+        assert [doubt["kind"] for doubt in report["doubts"]] == kinds
+    assert report["doubts"][0]["files"] == ["a.npy", "b.npy"]

@@ -1,0 +1,35 @@
+"""A name or an option that does not exist is told at once, with the nearest that does."""
+
+import pytest
+from fresh_python import python
+
+COMMANDS = {
+    "prepare ntu60-xsbu --source x": "there is no protocol 'ntu60-xsbu'; did you mean ntu60-xsub?",
+    "prepare ntu60 --protocol xveiw --source x": "there is no protocol 'ntu60-xveiw'; did you mean ntu60-xview?",
+    "prepare ntu60 --protocl xview --source x": "there is no option --protocl; did you mean --protocol?",
+    "prepare ntu60-xsub --sorce=x": "there is no option --sorce; did you mean --source?",
+    "render smarthome-sc --source x --output y": "no protocol 'smarthome-sc' of skeletons; did you mean smarthome-cs?",
+    "folder x --patern y": "there is no option --patern; did you mean --pattern?",
+    "simulate --actoins 3": "there is no option --actoins; did you mean --actions?",
+    "simulate_long --outptu x": "there is no option --outptu; did you mean --output?",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_nearest_name_is_suggested(command, tmp_path):
+    module, *arguments = command.split()
+    code = (
+        f"import runpy, sys; sys.argv = ['x', *{arguments!r}]\n"
+        f"try: runpy.run_module('action_llm_datasets.{module}', run_name='__main__')\n"
+        "finally: print([name for name in ('datasets', 'transformers') if name in sys.modules])"
+    )
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 2 and COMMANDS[command] in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout.strip() == "[]"  # before anything heavy is imported
+
+
+def test_abbreviations_and_values_stay_what_they_are(tmp_path):
+    done = python("-m", "action_llm_datasets.folder", tmp_path, "--patt", "--", cwd=tmp_path)
+    assert "there is no option" not in done.stderr
+    done = python("-m", "action_llm_datasets.folder", tmp_path / "none", "--patt", "(?P<label>.*)", cwd=tmp_path)
+    assert "is not a folder" in done.stderr
