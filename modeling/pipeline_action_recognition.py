@@ -149,7 +149,7 @@ class ActionRecognitionPipeline(Pipeline):
                 f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
                 "compare the scores with it."
             )
-        check_versions_differ(self.processor.feature_extractor, settings.get("versions") or 1, "versions")
+        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions") or 1, "versions")
         asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
         if asked and self.model.config.injection_layer is not None:
             raise ValueError(

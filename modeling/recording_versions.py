@@ -1,6 +1,7 @@
 """Versions of a recording: as it is, and varied by the `augment_` settings of a feature extractor, the same ones everywhere."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -20,18 +21,18 @@ def version_arguments(sample_id: str, version: int, seed: int = 0) -> dict[str, 
     return {"augment": version > 0, "seed": stable_seed(seed, sample_id, version)}
 
 
-def check_versions_differ(extractor, versions: int, setting: str) -> None:
+def check_versions_differ(reading: Mapping[str, Any], versions: int, setting: str) -> None:
     """Raises `ValueError` for several versions that would all be the same.
 
     Args:
-        extractor: The feature extractor that makes them.
+        reading: Settings of the feature extractor that makes them.
         versions: How many.
         setting: What asks for them, as the error names it.
     """
-    names = [name for name in extractor.to_dict() if name.startswith("augment_")]
-    if getattr(extractor, "length", None):  # recordings of one length have no tempo of their own
+    names = [name for name in reading if name.startswith("augment_")]
+    if reading.get("length"):  # recordings of one length have no tempo of their own
         names.remove("augment_speed")
-    if versions > 1 and not any(getattr(extractor, name) for name in names):
+    if versions > 1 and not any(reading[name] for name in names):
         raise ValueError(
             f"{setting} {versions}: expected versions that differ, but {', '.join(names)} of the feature extractor are all 0. "
             f"Set {setting} to 1, or one of these above 0 where the feature extractor is made."

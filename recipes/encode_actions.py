@@ -94,7 +94,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         )
     check_versions(data, dataset, arguments)
     for name in ("encodings", "test_encodings"):
-        check_versions_differ(extractor, getattr(arguments, name), f"--{name}")
+        check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(

@@ -53,6 +53,12 @@ def only_names(_, ids):
 """
 
 
+CONSTRAINED = """The recogniser scores names by constrained decoding: each
+step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model may write
+anything; an engine needs the names, each with a space before it, as the choices of its structured outputs. What it writes
+greedily is then a class name, though not always the likeliest"""
+
+
 class ExportError(ValueError):
     """The recogniser is more than a plain causal language model can be; the message says by what."""
 
@@ -93,8 +99,8 @@ def main(arguments: ExportArguments):
     write_atomically(folder / "README.md", page(record, processor, plain, restrict_names))
     if restrict_names:
         logger.warning(
-            "This recogniser scores names by constrained decoding (restrict_names), which a plain model does not do by itself: %s "
-            "says how",
+            "This recogniser scores names by constrained decoding (restrict_names), which a plain model does not do by itself: "
+            "%s says how",
             folder / "README.md",
         )
     logger.info("A plain %s of %d words is in %s", plain.config.model_type, plain.config.vocab_size, folder)
@@ -235,12 +241,7 @@ def page(record: dict, processor, plain, restrict_names: bool) -> str:
         restriction = RESTRICTION.format(names=json.dumps(processor.class_names, ensure_ascii=False))
         restricted = ", prefix_allowed_tokens_fn=only_names"
         length = max(length, *map(len, processor.label_ids()))
-        writes = (
-            "The recogniser scores names by constrained decoding:\n"
-            "each step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model\n"
-            "may write anything; an engine needs the names, each with a space before it, as the choices of its structured outputs.\n"
-            "What it writes greedily is then a class name, though not always the likeliest"
-        )
+        writes = CONSTRAINED
     return f"""---
 license: other
 library_name: transformers

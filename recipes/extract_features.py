@@ -105,7 +105,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
     for name in ("versions", "test_versions"):
-        check_versions_differ(extractor, getattr(arguments, name), f"--{name}")
+        check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
     if state.is_main_process:
