@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from transformers.utils import ModelOutput
 
+# Share of the recordings that training ends with which are no further from their tokens than `familiar_distance` says.
+FAMILIAR_SHARE = 0.99
+
 
 @dataclass
 class ActionEncoderOutput(ModelOutput):
@@ -36,6 +39,19 @@ class ActionEncoderOutput(ModelOutput):
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
     run_lengths: torch.LongTensor | None = None
+
+
+def token_distance(sentences: ActionEncoderOutput) -> torch.Tensor | None:
+    """How far recordings are from their tokens, float32 (batch_size,): the mean over a recording's tokens of ‖latent − code‖ /
+    ‖latent‖, what quantisation leaves out. `None` without a codebook.
+
+    Recordings that are unlike those of training have latents where there are no codes.
+    """
+    if sentences.action_ids is None:
+        return None
+    left_out = torch.linalg.vector_norm(sentences.latents - sentences.action_embeds, dim=-1)  # 0 where padded
+    lengths = torch.linalg.vector_norm(sentences.latents, dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return (left_out / lengths).sum(dim=1) / sentences.attention_mask.sum(dim=1).clamp_min(1)
 
 
 def first_tokens(action_ids) -> np.ndarray:
@@ -144,4 +160,4 @@ def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
     )
 
 
-__all__ = ["ActionEncoderOutput", "WordIds", "first_tokens", "merge_runs"]
+__all__ = ["FAMILIAR_SHARE", "ActionEncoderOutput", "WordIds", "first_tokens", "merge_runs", "token_distance"]

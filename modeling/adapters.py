@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .saved_weights import share_weights
+
 try:
     from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -93,6 +95,7 @@ def save_adapter(
     weights = get_peft_model_state_dict(model, state_dict=state_dict, adapter_name=name)
     weights = {PEFT_PREFIX + key: value.contiguous() for key, value in weights.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    share_weights(folder)
 
 
 def active_adapter(model: nn.Module) -> str:

@@ -134,6 +134,9 @@ class ActionVQVAEConfig(PreTrainedConfig):
             RBF kernels of the MMD, and the ratio of their bandwidths.
         mmd_num_words (`int`, defaults to 512):
             Rows of the LLM's embedding table that are drawn for each step's MMD.
+        familiar_distance (`float`, *optional*):
+            [`~action_sentence.token_distance`] that 99 % of the recordings of the evaluation that ends training stay below; an
+            answer about one that is further away carries a warning. `None`: there are no warnings.
 
     Raises:
         huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
@@ -183,6 +186,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
     mmd_num_kernels: int = 5
     mmd_kernel_factor: float | int = 2.0
     mmd_num_words: int = 512
+    familiar_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)

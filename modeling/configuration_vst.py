@@ -61,6 +61,8 @@ class VSTConfig(CompositeConfig):
             class names in the batch.
         contrast_temperature (`float`, defaults to 0.1):
             Of both.
+        familiar_distance (`float`, *optional*):
+            As of [`ActionVQVAEConfig`].
 
     Raises:
         huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
@@ -100,6 +102,7 @@ class VSTConfig(CompositeConfig):
     consistency_distance: int = 4
     alignment_weight: float | int = 0.1
     contrast_temperature: float | int = 0.1
+    familiar_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)

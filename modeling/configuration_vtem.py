@@ -70,6 +70,8 @@ class VTEMConfig(CompositeConfig):
         quantity_weight (`float`, defaults to 1.0):
             Weight of the squared relative error of the number of events in a batch, against three quarters of M in a window:
             otherwise, more events would always be better.
+        familiar_distance (`float`, *optional*):
+            As of [`ActionVQVAEConfig`].
 
     Raises:
         huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
@@ -106,6 +108,7 @@ class VTEMConfig(CompositeConfig):
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.25
     quantity_weight: float | int = 1.0
+    familiar_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
         reject_unknown_fields(type(self), kwargs)

@@ -76,6 +76,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     list_classes: bool | None = None,
     unsure_below: float = 0.0,
+    probabilities: Sequence[float] | None = None,
     num_reasons: int = 3,
     lexicon: Sequence[TokenEntry] | None = None,
     batch_size: int = 16,
@@ -90,6 +91,8 @@ def explain(
         class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
         list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
+        probabilities (`Sequence[float]`, *optional*): Of every class, where the decision was made by more than this sentence,
+            such as their means over versions of the recording; the reason is about the likeliest. By default this sentence's.
         num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
         lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`), by default that of the model's
             repository: where no joints say what happened during a token, the text names the classes that it occurs in most.
@@ -99,6 +102,8 @@ def explain(
         ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
     """
     names = list(class_names) if class_names is not None else processor.class_names
+    if model.config.injection_layer is not None:
+        raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
     scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     for name, value, least in (("num_reasons", num_reasons, 0), ("batch_size", batch_size, 1)):
         if value < least:
@@ -109,8 +114,6 @@ def explain(
         if recording is None:
             raise ValueError("give either a recording or action_ids.")
         outputs = model(**_on(model, processor(recording, class_names=class_names, list_classes=list_classes)))
-        if outputs.action_ids is None:
-            raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
         mask = outputs.action_attention_mask[0].bool()
         action_ids = outputs.action_ids[0][mask].tolist()
         if processor.run_lengths:
@@ -121,8 +124,8 @@ def explain(
         action_ids = list(action_ids)
         log_probabilities = class_log_probabilities(model, processor, [action_ids], **scored)[0]
         times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
-    probabilities = log_probabilities.exp().tolist()
-    best = int(log_probabilities.argmax())
+    probabilities = log_probabilities.exp().tolist() if probabilities is None else list(probabilities)
+    best = int(np.argmax(probabilities))
     evidence = []
     if len(action_ids) > 1:
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]

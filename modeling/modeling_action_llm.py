@@ -30,7 +30,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
 from transformers.utils.hub import cached_file
 
-from .action_sentence import WordIds
+from .action_sentence import WordIds, token_distance
 from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
 from .compatibility import CACHE
 from .configuration_action_llm import ActionLLMConfig
@@ -49,6 +49,7 @@ from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
+from .saved_weights import SharedWeights
 from .token_lexicon import read_lexicon
 
 if TYPE_CHECKING:
@@ -103,6 +104,9 @@ class ActionClassifierOutput(ModelOutput):
             Where each token ends, in seconds.
         run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
             Equal tokens that became this one, where the action model merges them.
+        token_distance (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
+            How far the recording is from its tokens, when recordings were given to an action model with a codebook; see
+            [`~action_sentence.token_distance`].
     """
 
     loss: torch.FloatTensor | None = None
@@ -113,6 +117,7 @@ class ActionClassifierOutput(ModelOutput):
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
     run_lengths: torch.LongTensor | None = None
+    token_distance: torch.FloatTensor | None = None
 
 
 def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
@@ -204,7 +209,7 @@ class ActionEmbedding(nn.Module):
         return torch.where(is_text.unsqueeze(-1), text, action)
 
 
-class ActionLLMPreTrainedModel(PreTrainedModel):
+class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
     """Loading and saving of a language model, an action model, the action table and an adapter as one."""
 
     config: ActionLLMConfig
@@ -826,6 +831,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             start_times=None if sentence is None else sentence.start_times,
             end_times=None if sentence is None else sentence.end_times,
             run_lengths=None if sentence is None else sentence.get("run_lengths"),
+            token_distance=None if sentence is None else token_distance(sentence),
         )
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, quantize_re
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
+from .saved_weights import SharedWeights
 
 logger = logging.get_logger(__name__)
 
@@ -217,7 +218,7 @@ class LatentScale(nn.Module):
         return scale / math.sqrt(self.config.codebook_dim)
 
 
-class ActionVQVAEPreTrainedModel(PreTrainedModel):
+class ActionVQVAEPreTrainedModel(SharedWeights, PreTrainedModel):
     config_class = ActionVQVAEConfig
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"

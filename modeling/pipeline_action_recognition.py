@@ -2,12 +2,14 @@
 
 import http.client
 import io
+import math
 import mimetypes
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,10 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
+from .action_sentence import FAMILIAR_SHARE
 from .recording_files import RECORDING_SUFFIXES, read_recording
+from .recording_versions import check_versions_differ, version_arguments
+from .video_files import FRAME_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
@@ -27,6 +32,7 @@ logger = logging.get_logger(__name__)
 URL_SECONDS = 30
 _NOT_SAID = "not said"
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_BYTES = (bytes, bytearray, memoryview)
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")
 
@@ -40,12 +46,13 @@ class ActionRecognitionPipeline(Pipeline):
     recognise("clip.skeleton", explain=True, return_tokens=True)
     ```
 
-    A recording is a path, a URL (`http`, `https`), an array, or a row of a data set. One gives a list of at most `top_k` dicts,
-    the likeliest class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which
-    reads as it goes.
+    A recording is a path, a URL (`http`, `https`), a file that is open for reading bytes, an array, or a row of a data set; for
+    a model of videos also the bytes of a file, or a folder of frames. One gives a list of at most `top_k` dicts, the likeliest
+    class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which reads as it goes.
 
     Each dict has `label` and `score`, the probability of the class, exact and normalised over the class list. The first one
-    has what was asked for besides:
+    has `warning` where the recording is further from the model's tokens than 99 % of those that it was made with, so that the
+    answer says little, and what was asked for besides:
 
     - `reason` (`explain=True`): in English, which tokens moved the decision and what happened then; see
       [`~explanations.explain`]. `description`, too, of models that were trained to describe.
@@ -55,17 +62,19 @@ class ActionRecognitionPipeline(Pipeline):
     Args:
         top_k (`int` or `None`, defaults to 5):
             How many classes; `None`: all of them.
-        candidate_labels (`Sequence[str]`, *optional*):
-            The classes to choose from, in place of the trained ones. Where the model was not trained on one of them, the list
-            is written into the prompt (LLM-AR, Table 8).
+        candidate_labels (`str` or `Sequence[str]`, *optional*):
+            The classes to choose from, in place of the trained ones: a list of names, or a text of names with commas between
+            them. Where the model was not trained on one of them, the list is written into the prompt (LLM-AR, Table 8).
         explain, return_tokens (`bool`, defaults to `False`):
             What is asked for besides.
         versions (`int`, defaults to 1):
             Times that a recording is read: as it is, and varied by the `augment_` settings of the model's feature extractor.
-            The probabilities are the means, and all versions are read at a time; `tokens` are of the recording as it is. Not
-            together with `explain`, which is about one sentence.
+            The probabilities are the means, and all versions are read at a time; `tokens` are of the recording as it is, and
+            `reason` says which of these spoke for the class that is likeliest by the means. They are the versions that
+            `encode_actions.py` and `extract_features.py` make with their default seed, of a recording whose `sample_id` is
+            that of the row, or the name of the file without its suffix.
         unsure_below (`float`, defaults to 0):
-            Below this probability the reason says that it is not sure.
+            Below this probability the reason says that it is not sure; with `explain`.
         on_error (`"raise"` or `"return"`, defaults to `"raise"`):
             What becomes of a recording that cannot be read: an exception; or `[{"error": why}]`, and the rest goes on.
         batch_size (`int`, defaults to 1):
@@ -85,7 +94,7 @@ class ActionRecognitionPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         top_k: int | str | None = _NOT_SAID,
-        candidate_labels: Sequence[str] | None = None,
+        candidate_labels: str | Sequence[str] | None = None,
         explain: bool | None = None,
         return_tokens: bool | None = None,
         unsure_below: float | None = None,
@@ -103,7 +112,11 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {top_k!r}.")
         if versions is not None and not (isinstance(versions, int) and versions >= 1):
             raise ValueError(f"versions must be a whole number of at least 1, got {versions!r}.")
+        if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
+            candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         candidate_labels = None if candidate_labels is None else list(candidate_labels)
+        if unsure_below is not None and not (0 <= unsure_below <= 1 or unsure_below == math.inf):
+            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
         read = {"candidate_labels": candidate_labels, "versions": versions, "on_error": on_error}
@@ -120,6 +133,7 @@ class ActionRecognitionPipeline(Pipeline):
 
     def __call__(self, inputs, **settings):
         """Recordings → labels; see the class."""
+        self._check_together({**self._preprocess_params, **self._forward_params, **settings})
         if isinstance(inputs, list | tuple) and not inputs:
             return []
         if isinstance(inputs, tuple):
@@ -127,6 +141,20 @@ class ActionRecognitionPipeline(Pipeline):
         elif hasattr(inputs, "column_names"):  # of the library datasets
             inputs = _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
         return super().__call__(inputs, **settings)
+
+    def _check_together(self, settings: dict[str, Any]) -> None:
+        """Raises `ValueError` for settings that have no effect on each other's, or on what the model reads."""
+        if settings.get("unsure_below") is not None and not settings.get("explain"):
+            raise ValueError(
+                f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
+                "compare the scores with it."
+            )
+        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions") or 1, "versions")
+        asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
+        if asked and self.model.config.injection_layer is not None:
+            raise ValueError(
+                f"{asked[0]}: this model reads continuous latents, so it has no tokens to show or to leave out."
+            )
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
@@ -150,52 +178,79 @@ class ActionRecognitionPipeline(Pipeline):
         """What the model reads of a recording's versions; or, where it cannot be read and that is no reason to stop, why."""
         try:
             self._check_kind(recording)
-            recording = self._fetched(recording)
+            recording = self._opened(recording)
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
-            inputs = [
-                dict(self.processor(recording, augment=version > 0, seed=version, **names))
-                for version in range(versions)
-            ]
+            inputs = []
+            for version in range(versions):
+                if hasattr(recording, "seek"):  # each version is read from the start
+                    recording.seek(0)
+                arguments = version_arguments(_sample_id(recording), version)
+                inputs.append(dict(self.processor(recording, **arguments, **names)))
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
         return {"inputs": inputs, "recording": recording}
 
+    @property
+    def _reads_skeletons(self) -> bool:
+        return hasattr(self.processor.feature_extractor, "skeleton_layout")
+
     def _check_kind(self, recording: Any) -> None:
         """Raises `ValueError` for several recordings in one's place, and for a file of a kind that this model does not read."""
         if isinstance(recording, list | tuple):
             raise ValueError(f"expected a recording, found a {type(recording).__name__} of {len(recording)}.")
-        if not isinstance(recording, str | os.PathLike):
+        if isinstance(recording, io.TextIOBase):
+            raise ValueError(
+                f"{getattr(recording, 'name', 'the file')} is open for reading text: open it with mode 'rb'."
+            )
+        if self._reads_skeletons and isinstance(recording, _BYTES):
+            raise ValueError(
+                f"{len(recording)} bytes do not say which kind of recording they are: give an open file whose name ends in one "
+                f"of {', '.join(RECORDING_SUFFIXES)} (io.BytesIO has none until its .name is set)."
+            )
+        name = recording if isinstance(recording, str | os.PathLike) else getattr(recording, "name", None)
+        if not isinstance(name, str | os.PathLike):
             return
-        name = os.fspath(recording).lower()
-        reads_skeletons = hasattr(self.processor.feature_extractor, "skeleton_layout")
-        if reads_skeletons and name.endswith(VIDEO_SUFFIXES):
+        if os.path.isdir(name):
+            self._check_folder(Path(name))
+        name = os.fspath(name).lower()
+        if self._reads_skeletons and name.endswith(VIDEO_SUFFIXES):
             raise ValueError(
                 f"{recording} is a video, and this model reads skeletons ({', '.join(RECORDING_SUFFIXES)})."
             )
-        if not reads_skeletons and name.endswith(RECORDING_SUFFIXES):
+        if not self._reads_skeletons and name.endswith(RECORDING_SUFFIXES):
             raise ValueError(f"{recording} is a recording of skeletons, and this model reads videos.")
 
-    def _fetched(self, recording: Any) -> Any:
-        """What lies behind a URL; everything else as it is.
+    def _check_folder(self, folder: Path) -> None:
+        """Raises `ValueError` for a folder, unless it holds the frames of a video and this model reads videos."""
+        names = sorted(os.listdir(folder))
+        if not self._reads_skeletons and any(name.lower().endswith(FRAME_SUFFIXES) for name in names):
+            return
+        suffixes = RECORDING_SUFFIXES if self._reads_skeletons else VIDEO_SUFFIXES
+        recordings = [name for name in names if name.lower().endswith(suffixes)]
+        if not recordings:
+            raise ValueError(f"{folder} is a folder without recordings: expected a file ({', '.join(suffixes)}).")
+        raise ValueError(
+            f"{folder} is a folder of {len(recordings)} recordings: expected one recording, or a list of them, such as "
+            f"[str(path) for path in sorted(Path({str(folder)!r}).glob('*{Path(recordings[0]).suffix}'))]."
+        )
+
+    def _opened(self, recording: Any) -> Any:
+        """What lies behind a URL or in an open file, read once; everything else as it is.
 
         Raises:
             OSError: nothing can be had from there.
         """
-        if not (isinstance(recording, str) and recording.lower().startswith(("http://", "https://"))):
-            return recording
-        try:
-            with urllib.request.urlopen(recording, timeout=URL_SECONDS) as answer:
-                content = io.BytesIO(answer.read())
-                content.name = _name_of(answer)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise OSError(f"{recording} cannot be fetched: {getattr(error, 'reason', error)}") from error
+        if isinstance(recording, _BYTES):
+            recording = io.BytesIO(recording)
+        elif isinstance(recording, str) and recording.lower().startswith(("http://", "https://")):
+            recording = _fetched(recording)
         extractor = self.processor.feature_extractor
-        if not hasattr(extractor, "skeleton_layout"):
-            return content
+        if not (self._reads_skeletons and hasattr(recording, "read")):
+            return recording
         # Read once: its joints are narrated as well.
-        return read_recording(content, layout=extractor.skeleton_layout.to_dict(), fps=extractor.fps or 30.0)
+        return read_recording(recording, layout=extractor.skeleton_layout.to_dict(), fps=extractor.fps or 30.0)
 
     def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
         """Whether the class list is part of the prompt: where the model was not trained on all of it."""
@@ -234,9 +289,6 @@ class ActionRecognitionPipeline(Pipeline):
         if not read:
             return found
         counts = [len(item["inputs"]) for item in read]
-        if explain and max(counts) > 1:
-            # No fault of a recording, which `on_error` would be about.
-            raise TypeError(f"a reason is about one sentence: with explain, versions must be 1, got {max(counts)}.")
         outputs = self.model(**_collated([version for item in read for version in item.pop("inputs")]))
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
         means = [of_versions.mean(dim=0).tolist() for of_versions in outputs.probabilities.split(counts)]
@@ -244,13 +296,15 @@ class ActionRecognitionPipeline(Pipeline):
         for index, mean, item in zip(firsts, means, read, strict=True):
             recording = item.pop("recording")
             item["probabilities"] = dict(zip(names, mean, strict=True))
+            if (warning := self._warning(outputs, index)) is not None:
+                item["warning"] = warning
             if not (explain or return_tokens):
                 continue
             sentence = _sentence(outputs, index)
             if return_tokens:
                 item["tokens"] = [
                     {
-                        "token": "".join(f"<act_{one}>" for one in np.atleast_1d(word)),
+                        "token": "".join(f"<act_{token}>" for token in np.atleast_1d(word)),
                         "id": int(np.atleast_1d(word)[0]),
                         "start": round(start, 3),
                         "end": round(end, 3),
@@ -260,7 +314,7 @@ class ActionRecognitionPipeline(Pipeline):
             if explain:
                 reason = self.model.explain(
                     self.processor,
-                    recording if hasattr(self.processor.feature_extractor, "skeleton_layout") else None,
+                    recording if self._reads_skeletons else None,
                     action_ids=[
                         (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
                     ],
@@ -268,11 +322,25 @@ class ActionRecognitionPipeline(Pipeline):
                     class_names=candidate_labels,
                     list_classes=self._lists(candidate_labels),
                     unsure_below=unsure_below,
+                    probabilities=mean,
                 )
                 item["reason"] = reason.text
                 if reason.description:
                     item["description"] = reason.description
         return found
+
+    def _warning(self, outputs, index: int) -> str | None:
+        """Why an answer says little: the recording is unlike those that the action model was trained on."""
+        familiar = getattr(self.model.config.action_config, "familiar_distance", None)
+        if familiar is None or outputs.token_distance is None:
+            return None
+        distance = float(outputs.token_distance[index])
+        if distance <= familiar:
+            return None
+        return (
+            f"this recording is unlike those that the model was trained on, so the answer says little: its distance from its "
+            f"tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}."
+        )
 
     def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:
         """One decision as the list of its likeliest classes."""
@@ -299,16 +367,34 @@ class _Rows(Dataset):
         return self.rows[index]
 
 
+def _sample_id(recording: Any) -> str:
+    """What recipes call a recording: the `sample_id` of a row, the name of a file without its suffix; an array has none."""
+    if isinstance(recording, Mapping):
+        return str(recording.get("sample_id", ""))
+    if not isinstance(recording, str | os.PathLike):
+        recording = getattr(recording, "source", None) or getattr(recording, "name", "")
+    return Path(str(recording)).stem
+
+
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
     """Words of one recording: token (of several, a list), start, end, length of its run."""
-    if outputs.action_ids is None:
-        raise ValueError("this model reads continuous latents: it has no tokens to show or to leave out.")
     mask = outputs.action_attention_mask[index].bool()
     lengths = (
         outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_attention_mask)
     )
     columns = (outputs.action_ids, outputs.start_times, outputs.end_times, lengths)
     return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
+
+
+def _fetched(url: str) -> io.BytesIO:
+    """What a server sends, under its name; `OSError` where nothing can be had from there."""
+    try:
+        with urllib.request.urlopen(url, timeout=URL_SECONDS) as answer:
+            content = io.BytesIO(answer.read())
+            content.name = _name_of(answer)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise OSError(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from error
+    return content
 
 
 def _name_of(answer) -> str:

@@ -83,6 +83,25 @@ def stream_events(action_model, feature_extractor, recording) -> Iterator[Visual
     yield from stream.finish()
 
 
+def check_reads_timelines(config) -> None:
+    """Raises `ValueError` for a recogniser that reads no timelines.
+
+    Args:
+        config ([`ActionLLMConfig`]): of the recogniser.
+    """
+    action_config = getattr(config, "action_config", None)
+    if action_config is None or action_config.model_type != "vtem":
+        reads = "none" if action_config is None else f"a {action_config.model_type}, which reads whole recordings"
+        raise ValueError(
+            f"a timeline needs a recogniser whose action model is a vtem, which reads long videos; this one has {reads}. "
+            "Recognise clips with pipeline('action-recognition'), or train a recogniser with run_line.py --line vt_lvlm_ar."
+        )
+    if not action_config.quantize:
+        raise ValueError(
+            "a timeline is read from tokens: the vtem of this recogniser has no codebook (quantize: false)."
+        )
+
+
 def check_window(seconds: float, stride: float) -> None:
     """Raises `ValueError` for a window that does not slide over all of a video."""
     if not 0 < stride <= seconds:
@@ -144,9 +163,7 @@ def timeline(
     Raises:
         ValueError: the action model does not stream or has no codebook; settings that make no windows.
     """
-    action_model = model.base_model.action_model
-    if action_model is None or not action_model.config.quantize:
-        raise ValueError("a timeline is read from tokens: this model has no action model with a codebook.")
+    check_reads_timelines(model.config)
     # Whatever is wrong shows before a long video is read.
     check_window(seconds, stride)
     if batch_size < 1:
@@ -154,7 +171,8 @@ def timeline(
     names = processor.class_names if class_names is None else check_class_names(class_names)
     # Of an hour, thousands: what is not read of them is not kept.
     events = [
-        event._replace(latent=None) for event in stream_events(action_model, processor.feature_extractor, recording)
+        event._replace(latent=None)
+        for event in stream_events(model.base_model.action_model, processor.feature_extractor, recording)
     ]
     windows = list(sliding_windows(events, seconds, stride))
     sentences = [tuple(event.action_id for event in events[w.first : w.last]) for w in windows]
@@ -177,4 +195,13 @@ def timeline(
     return Timeline(names, starts, ends, totals / counts[:, None], events)
 
 
-__all__ = ["Span", "Timeline", "Window", "check_window", "sliding_windows", "stream_events", "timeline"]
+__all__ = [
+    "Span",
+    "Timeline",
+    "Window",
+    "check_reads_timelines",
+    "check_window",
+    "sliding_windows",
+    "stream_events",
+    "timeline",
+]

@@ -5,10 +5,11 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
 from .codebook import Codebook
+from .saved_weights import SharedWeights
 from .visual_encoder import FeatureStandardisation
 
 
-class VideoActionModel(PreTrainedModel):
+class VideoActionModel(SharedWeights, PreTrainedModel):
     """
     Base of [`VSTModel`] and [`VTEMModel`]. A subclass has `visual_encoder`, a [`VisualEncoder`], and says with what deviation
     codes begin, `code_deviation`.

@@ -23,6 +23,8 @@ from pathlib import Path
 from data_arguments import DataArguments, check_model_folder
 from launching import launch
 
+from action_llm.recording_versions import stable_seed
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,6 +71,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.language_priors import word_statistics
+    from action_llm.recording_versions import check_versions_differ
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
 
@@ -90,6 +93,8 @@ def main(arguments: EncodingArguments, data: DataArguments):
             "the narrator reads joints, and these are features of videos: give a file (describe_videos.py)."
         )
     check_versions(data, dataset, arguments)
+    for name in ("encodings", "test_encodings"):
+        check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
@@ -236,6 +241,7 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
     from action_features import collate_features
 
     from action_llm.feature_extraction_skeleton import SkeletonInputError
+    from action_llm.recording_versions import version_arguments
 
     names = ("sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times")
     columns = {name: [] for name in names}
@@ -304,12 +310,7 @@ def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments,
             continue
         try:
             versions = [
-                extractor(
-                    row,
-                    augment=encoding > 0,
-                    seed=stable_seed(arguments.seed, row["sample_id"], encoding),
-                    return_tensors="pt",
-                )
+                extractor(row, **version_arguments(row["sample_id"], encoding, arguments.seed), return_tensors="pt")
                 for encoding in range(encodings)
             ]
             pending.extend((facts, encoding, features) for encoding, features in enumerate(versions))
@@ -357,13 +358,6 @@ def collate(features: list[dict]) -> dict:
     # Of skeletons also when their first frame is.
     of_recordings = [name for name in ("frame_rate", "start_time") if name in features[0]]
     return batch | {name: torch.cat([item[name] for item in features]) for name in of_recordings}
-
-
-def stable_seed(*parts) -> int:
-    """A seed that depends on its parts alone: the same in every process, order and resumed run."""
-    import hashlib
-
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
 
 
 def _number_of_recordings(rows) -> int:

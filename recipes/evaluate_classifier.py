@@ -429,7 +429,17 @@ def check_unseen(record: dict, class_names: list[str]):
             raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
         if seen := sorted(set(class_names) & set(trained)):
             raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
-    small_lm = record.get("llm_training") or {}
+    check_unseen_text(record.get("llm_training"), class_names)
+
+
+def check_unseen_text(llm_training: dict | None, class_names: list[str]):
+    """Raises `ValueError` for a small language model whose text names one of the classes.
+
+    Args:
+        llm_training: what `pretrain_small_lm.py` or `pretrain_small_lvlm.py` recorded of it; None of another one.
+        class_names: of the test.
+    """
+    small_lm = llm_training or {}
     small_lm = small_lm.get("llm_training", small_lm)
     if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
         raise ValueError(

@@ -12,7 +12,7 @@ VTEMArguments = config_arguments(
     "action_llm.configuration_vtem",
     "VTEMConfig",
     "VTEMArguments",
-    {"backbone_config", "feature_layer", "grid", "feature_size", "codebook_dim", "maps_features"},
+    {"backbone_config", "feature_layer", "grid", "feature_size", "codebook_dim", "maps_features", "familiar_distance"},
 )
 
 
@@ -207,33 +207,41 @@ class EventStage:
 
         Returns:
             `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
-            (mean number a video); `cells` (mean number a video); and what [`usage_statistics`] says of the codebook.
+            (mean number a video); `cells` (mean number a video); with a codebook, `familiar_distance` of the configuration, and
+            what [`usage_statistics`] says.
         """
         import torch
         from action_features import first_versions
 
+        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
         from action_llm.language_priors import usage_statistics
 
-        training = model.training
+        training, distances = model.training, []
         model.eval()
         loss = cells = tokens = 0
         usage = torch.zeros(model.config.codebook_size)
         examples = self.examples(first_versions(rows), 0)
         for start in range(0, len(examples), batch_size):
             batch = self.collate([examples[i] for i in range(start, min(start + batch_size, len(examples)))])
+            batch = {name: value.to(model.device) for name, value in batch.items()}
             with torch.no_grad():
-                outputs = model(**{name: value.to(model.device) for name, value in batch.items()})
+                outputs = model(**batch)
             count = int(batch["feature_attention_mask"].sum())
             loss, cells = loss + float(outputs.reconstruction_loss) * count, cells + count
             tokens += int(outputs.attention_mask.sum())
             if outputs.usage is not None:
                 usage += outputs.usage.cpu()
+                batch.pop("target_features", None)
+                with torch.no_grad():
+                    distances.append(token_distance(model.encode(**batch)))
         model.train(training)
         metrics = {
             "reconstruction_loss": loss / cells,
             "tokens": tokens / len(examples),
             "cells": cells / len(examples),
         }
+        if distances:
+            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
         if usage.sum() > 0:
             metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
         return metrics

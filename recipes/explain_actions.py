@@ -20,6 +20,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from data_arguments import DataArguments
 from launching import launch
@@ -34,7 +35,9 @@ class ExplanationArguments:
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
     output_dir: str = field(metadata={"help": "folder for explanations.jsonl, index.html and pictures"})
-    split: str = field(default="test", metadata={"help": "test, held_out or train"})
+    split: Literal["test", "held_out", "train"] = field(
+        default="test", metadata={"help": "test, held_out, or train without the held-out subjects"}
+    )
     count: int = field(default=10, metadata={"help": "recordings that are explained, spread over the split"})
     faithfulness_count: int = field(default=100, metadata={"help": "recordings over which faithfulness is measured"})
     lexicon: str | None = field(
@@ -42,7 +45,9 @@ class ExplanationArguments:
         metadata={"help": "folder that token_lexicon.py wrote: tokens of videos are named with their classes"},
     )
     num_reasons: int = field(default=3, metadata={"help": "tokens that a reason names"})
-    unsure_below: float = field(default=0.0, metadata={"help": "probability below which it is not sure"})
+    unsure_below: float | None = field(
+        default=None, metadata={"help": "probability below which it is not sure; by default it always is"}
+    )
     sure_accuracy: float | None = field(
         default=None,
         metadata={"help": "choose that probability on held-out subjects: share of its answers to be right"},
@@ -65,6 +70,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
 
+    check_settings(arguments)
     check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,7 +81,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     rows = select_split(sentences, arguments.split)
     names = rows.features["label"].names
 
-    threshold = arguments.unsure_below
+    threshold = arguments.unsure_below or 0.0
     if arguments.sure_accuracy is not None:
         check_held_out(read_record(arguments.model))
         held_out = select_split(sentences, "held_out")
@@ -135,6 +141,21 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     run.log_finished("Explanations", f"{len(found)} of {len(rows)} recordings of {arguments.split}")
     logger.info("  in %s", run.path / "index.html")
     return metrics
+
+
+def check_settings(arguments: ExplanationArguments) -> None:
+    """Raises `ValueError` for settings that cannot be, or that another one leaves without effect."""
+    for name, least in (("count", 1), ("faithfulness_count", 1), ("num_reasons", 0)):
+        if (value := getattr(arguments, name)) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    for name in ("unsure_below", "sure_accuracy"):
+        if (value := getattr(arguments, name)) is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, got {value}.")
+    if None not in (arguments.unsure_below, arguments.sure_accuracy):
+        raise ValueError(
+            f"sure_accuracy {arguments.sure_accuracy} chooses the probability that unsure_below {arguments.unsure_below} sets: "
+            "leave one of them out."
+        )
 
 
 def spread(total: int, count: int) -> list[int]:

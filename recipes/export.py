@@ -10,6 +10,9 @@ prompt of a sentence: `[{"role": "user", "content": "<act_3><act_17>"}]`. Logits
 words are never the answer: they are in `suppress_tokens` of the generation config, and their rows of the head are zero. What
 becomes a sentence of a recording is said by the action model, which stays where it is.
 
+A recogniser that scores names by constrained decoding (`restrict_names`) is more than its weights: the page of the folder says
+how to restrict a plain model to the class names, too.
+
 Prompts in layers (P-Tuning v2) and continuous latents have no place in a plain model: that is an error.
 """
 
@@ -33,6 +36,29 @@ class ExportArguments:
     dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
 
 
+# Lines of the example on the page of a recogniser that scores names by constrained decoding.
+RESTRICTION = """
+# Nothing but class names: at each step, the tokens that continue one.
+names = {names}
+answers = [
+    tokenizer.apply_chat_template([*messages, {{"role": "assistant", "content": name}}])["input_ids"] for name in names
+]
+
+
+def only_names(_, ids):
+    ids = ids.tolist()
+    return [answer[len(ids)] for answer in answers if answer[: len(ids)] == ids]
+
+
+"""
+
+
+CONSTRAINED = """The recogniser scores names by constrained decoding: each
+step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model may write
+anything; an engine needs the names, each with a space before it, as the choices of its structured outputs. What it writes
+greedily is then a class name, though not always the likeliest"""
+
+
 class ExportError(ValueError):
     """The recogniser is more than a plain causal language model can be; the message says by what."""
 
@@ -44,6 +70,7 @@ def main(arguments: ExportArguments):
     from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm.saved_weights import share_weights
     from action_llm_datasets.atomic_files import write_atomically
 
     check_model_folder(arguments.model)
@@ -66,8 +93,16 @@ def main(arguments: ExportArguments):
         tokenizer.init_kwargs.pop(name, None)
     folder = Path(arguments.output_dir)
     plain.save_pretrained(folder)
+    share_weights(folder)
     tokenizer.save_pretrained(folder)
-    write_atomically(folder / "README.md", page(record, processor, plain))
+    restrict_names = model.config.restrict_names
+    write_atomically(folder / "README.md", page(record, processor, plain, restrict_names))
+    if restrict_names:
+        logger.warning(
+            "This recogniser scores names by constrained decoding (restrict_names), which a plain model does not do by itself: "
+            "%s says how",
+            folder / "README.md",
+        )
     logger.info("A plain %s of %d words is in %s", plain.config.model_type, plain.config.vocab_size, folder)
     return plain
 
@@ -184,8 +219,15 @@ def chat_template(processor) -> str:
     )
 
 
-def page(record: dict, processor, plain) -> str:
-    """The front page of the folder."""
+def page(record: dict, processor, plain, restrict_names: bool) -> str:
+    """The front page of the folder.
+
+    Args:
+        record: of the recogniser's training.
+        processor: the recogniser's.
+        plain: the exported model.
+        restrict_names: whether the recogniser scores names by constrained decoding.
+    """
     sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
     from model_page import is_simulated
 
@@ -193,6 +235,13 @@ def page(record: dict, processor, plain) -> str:
     simulated = is_simulated(record)
     kind = "**simulated** recordings, " if simulated else ""
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
+    restriction, restricted, length = "", "", 20
+    writes = "What it writes greedily is one class name, or none"
+    if restrict_names:
+        restriction = RESTRICTION.format(names=json.dumps(processor.class_names, ensure_ascii=False))
+        restricted = ", prefix_allowed_tokens_fn=only_names"
+        length = max(length, *map(len, processor.label_ids()))
+        writes = CONSTRAINED
     return f"""---
 license: other
 library_name: transformers
@@ -213,12 +262,12 @@ model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 messages = [{{"role": "user", "content": "{sentence}"}}]
 inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
-answer = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+{restriction}answer = model.generate(**inputs, max_new_tokens={length}, do_sample=False{restricted})
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 
 Ids {first} to {last} are action words. `generate` never writes them (`suppress_tokens`); an engine that does not read the
-generation config needs them as banned words. What it writes greedily is one class name, or none: the exact probability of every
+generation config needs them as banned words. {writes}: the exact probability of every
 class is given by the recogniser that this was exported from, which also makes sentences of recordings. The terms of its
 language model ({record.get("llm", "not recorded")}) and of the recordings hold for these weights.
 """

@@ -85,6 +85,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from run_folder import RunFolder
 
     from action_llm import VideoFeatureExtractor
+    from action_llm.recording_versions import check_versions_differ
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import Progress
@@ -103,6 +104,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
+    for name in ("versions", "test_versions"):
+        check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
     if state.is_main_process:
@@ -199,13 +202,15 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
     from transformers import BaseImageProcessor
 
+    from action_llm import VideoFeatureExtractor
     from action_llm.visual_encoder import CLIP_BACKBONES
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
-    own = {}
+    own, of_pictures = {}, {}
     try:
         # What it says, not what it does: no code of the repository's is run.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
+        of_pictures = expected_pictures(processor)
         # The last six are those of pretrain_backbone.py.
         names = ("image_mean", "image_std", "height", "width", "fit", "trim_black", "channels", "frames_per_segment")
         own = {name: processor[name] for name in names if name in processor}
@@ -218,7 +223,35 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     if config.model_type in CLIP_BACKBONES and frames is not None:
         own["frames_per_segment"] = frames
+    made = VideoFeatureExtractor(**(own | settings)).to_dict()
+    differ = {name: value for name, value in (own | of_pictures).items() if made[name] != value}
+    if differ:
+        logger.warning(
+            "%s reads other pictures by its own settings (%s), and its features of these may say less; for its own set %s",
+            backbone,
+            ", ".join(f"{name} {value} there, {made[name]} here" for name, value in differ.items()),
+            " ".join(
+                f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+                for name, value in differ.items()
+            ),
+        )
     return own | settings
+
+
+def expected_pictures(processor: dict) -> dict:
+    """What the `preprocessor_config.json` of a transformers model of pictures says, as settings of `VideoFeatureExtractor`."""
+    size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
+    size = size or processor.get("size")
+    if isinstance(size, int):
+        height = width = size
+    elif isinstance(size, dict):
+        height, width = (size.get(side, size.get("shortest_edge")) for side in ("height", "width"))
+    else:
+        height = width = None
+    expected = {"height": height, "width": width} if None not in (height, width) else {}
+    if processor.get("do_normalize") is False:
+        expected |= {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
+    return expected
 
 
 def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
@@ -280,8 +313,8 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
 def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
     """Features of all versions of a video of any length, of which only some segments are held; or why there are none."""
     import torch
-    from encode_actions import stable_seed
 
+    from action_llm.recording_versions import version_arguments
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.building import UNREADABLE, open_source
 
@@ -289,11 +322,8 @@ def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int,
     try:
         for version in range(versions):
             with open_source(data_dir, row["video"]) as video, torch.no_grad():
-                augmentation = stable_seed(seed, row["sample_id"], version)
-                parts = [
-                    encoder(part[None].to(encoder.backbone.device))[0].cpu()
-                    for part in one_ahead(extractor.stream(video, augment=version > 0, seed=augmentation))
-                ]
+                stream = extractor.stream(video, **version_arguments(row["sample_id"], version, seed))
+                parts = [encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in one_ahead(stream)]
             found.append(torch.cat(parts))
     except (VideoFileError, *UNREADABLE) as error:
         return str(error)
@@ -302,8 +332,7 @@ def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int,
 
 def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
     """All versions of a video as the visual encoder sees them, or why there are none."""
-    from encode_actions import stable_seed
-
+    from action_llm.recording_versions import version_arguments
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.building import UNREADABLE, open_source
 
@@ -311,8 +340,7 @@ def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int)
     try:
         for version in range(versions):
             with open_source(data_dir, row["video"]) as video:
-                augmentation = stable_seed(seed, row["sample_id"], version)
-                found.append(extractor(video, augment=version > 0, seed=augmentation))
+                found.append(extractor(video, **version_arguments(row["sample_id"], version, seed)))
     except (VideoFileError, *UNREADABLE) as error:
         return str(error)
     return found

@@ -17,6 +17,7 @@ import yaml
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from action_llm import __version__
+from action_llm.saved_weights import share_weights
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.progress import Progress, finished
 
@@ -164,6 +165,8 @@ class RunFolder:
         fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
+        for weights in self.path.rglob("*.safetensors"):
+            share_weights(weights.parent)
         record = without_nan(self.read_record() | fields)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # The page of a model is made from its record, so the record goes with the model.

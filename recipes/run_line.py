@@ -15,6 +15,10 @@ two cores. Without `--llm_name_or_path` it first makes a small language model, a
 `--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
 `--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run that was stopped goes on where it
 was.
+
+With `quantize: false` in the settings of the tokenizer, or `injection_layer` in those of sft, the language model reads
+continuous latents (LLM-AR, Table 5). Of a protocol whose test classes are unseen (`ntu120-unseen-0`), the class list is written
+into the prompt (Table 8), and the small language model reads no text with their names.
 """
 
 import dataclasses
@@ -80,9 +84,12 @@ class LineArguments:
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
+    from evaluate_classifier import check_unseen_text
+    from sft import llm_training
     from transformers import AutoConfig
 
     from action_llm.language_models import projected_layer
+    from action_llm.recording_versions import check_versions_differ
 
     folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
     line = arguments.line or ("lvlm_var" if videos else "llm_ar")
@@ -102,6 +109,9 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
     check_line(line, settings)
+    if reads_latents(settings["tokenizer"], settings["sft"]) and arguments.sft_config is None:
+        settings["sft"]["standardize_words"] = False  # which is about tokens
+    check_latents(settings["tokenizer"], settings["sft"])
     splits = data.load("videos" if videos else "skeletons")
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(
@@ -109,13 +119,19 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         )
     without_held_out(splits["train"], arguments.hold_out)  # raises where there are none
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
+    reading = read_recordings(settings)
+    for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
+        check_versions_differ(reading, count, f"--{name}")
+    unseen = [] if arguments.hold_out else unseen_classes(splits)
+    if unseen and llm is not None:
+        check_unseen_text(llm_training(llm), unseen)
     if llm is None:
         import pretrain_small_lm as small_lm
 
         logger.info("A small language model reads about bodies and actions")
         llm = str(folder / "small_lm" / "model")
         small_lm.main(
-            small_lm.SmallLMArguments(),
+            small_lm.SmallLMArguments(unseen_of=data.dataset.partition("-video")[0] if unseen else None),
             small_lm.SmallLMConfig(output_dir=str(folder / "small_lm"), seed=arguments.seed),
         )
     if videos:
@@ -125,7 +141,48 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         data = extract_features(data, backbone, folder, settings["features"])
     if "lvlm" in stages:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings)
+    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings, bool(unseen))
+
+
+def reads_latents(tokenizer_settings: dict, sft_settings: dict) -> bool:
+    """Whether the language model reads continuous latents: the action model has no codebook, or a layer is named for them."""
+    return not tokenizer_settings.get("quantize", True) or sft_settings.get("injection_layer") is not None
+
+
+def check_latents(tokenizer_settings: dict, sft_settings: dict) -> None:
+    """Raises `ValueError` for settings of stage 2 that are about tokens where latents are read."""
+    if not reads_latents(tokenizer_settings, sft_settings):
+        return
+    for name in ("standardize_words", "run_lengths", "explanations", "packing", "padding_free"):
+        if sft_settings.get(name):
+            raise ValueError(
+                f"{name} needs tokens, but the language model is to read continuous latents (quantize: false, or "
+                f"injection_layer): set {name}: false in the settings of sft."
+            )
+    if sft_settings.get("method") == "none":
+        raise ValueError(
+            "method none trains nothing, but continuous latents need a trained projection: set another method."
+        )
+
+
+def read_recordings(settings: dict) -> dict:
+    """Settings of the feature extractor, by the settings of the stages."""
+    import extract_features
+    import skeleton_stage
+
+    if "features" in settings:
+        given, reading = settings["features"], extract_features.VideoArguments
+    else:
+        given, reading = settings["tokenizer"], skeleton_stage.SkeletonArguments
+    return {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
+
+
+def unseen_classes(splits) -> list[str]:
+    """The classes of the test, where no training recording is of any of them; none for an ordinary protocol."""
+    if "test" not in splits:
+        return []
+    training, test = (splits[split].features["label"].names for split in ("train", "test"))
+    return [] if set(training) & set(test) else test
 
 
 def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[int, int]:
@@ -267,6 +324,7 @@ def run_line(
     sft_settings: dict,
     encodings: int,
     test_encodings: int = 1,
+    unseen: bool = False,
 ) -> dict:
     """The four stages, each in its folder under `folder`.
 
@@ -278,6 +336,7 @@ def run_line(
             hold_out are those of the other stages too.
         encodings: sentences a training recording.
         test_encodings: sentences a recording that is evaluated, whose class probabilities are averaged.
+        unseen: whether the test classes were left out of every stage of training.
 
     Returns:
         The metrics of the evaluation.
@@ -302,6 +361,7 @@ def run_line(
             output_dir=sentences,
             encodings=encodings,
             test_encodings=1 if hold_out else test_encodings,  # held-out recordings have `encodings`
+            latents=reads_latents(tokenizer_settings, sft_settings),
             seed=seed,
         ),
         data,
@@ -316,6 +376,7 @@ def run_line(
             output_dir=str(folder / "evaluation"),
             split="held_out" if hold_out else "test",
             encodings=test_encodings,
+            unseen=unseen,
         )
     )
 

@@ -24,7 +24,17 @@ ActionVQVAEArguments = config_arguments(
     "action_llm.configuration_action_vqvae",
     "ActionVQVAEConfig",
     "ActionVQVAEArguments",
-    {"layout", "num_persons", "num_joints", "num_coordinates", "fps", "codebook_dim", "joint_parents", "decodes"},
+    {
+        "layout",
+        "num_persons",
+        "num_joints",
+        "num_coordinates",
+        "fps",
+        "codebook_dim",
+        "joint_parents",
+        "decodes",
+        "familiar_distance",
+    },
 )
 SkeletonArguments = extractor_arguments(
     "action_llm.feature_extraction_skeleton", "SkeletonFeatureExtractor", "SkeletonArguments", _skeleton_argument
@@ -116,17 +126,18 @@ class SkeletonStage:
         Returns:
             `reconstruction_loss` (smooth-L1, mean over recordings' frames); `joint_error` (mean distance between true and
             reconstructed joints of the people who are there, in recorded units: metres for 3-D layouts); `tokens` (mean
-            number a recording); and what [`usage_statistics`] says of the codebook.
+            number a recording); with a codebook, `familiar_distance` of the configuration, and what [`usage_statistics`] says.
         """
         import numpy as np
         import torch
         import torch.nn.functional as F
         from encode_actions import collate
 
+        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
         from action_llm.feature_extraction_skeleton import SkeletonInputError
         from action_llm.language_priors import usage_statistics
 
-        extractor, training = self.extractor, model.training
+        extractor, training, distances = self.extractor, model.training, []
         model.eval()
         loss = error = joints = frames = tokens = recordings = 0
         usage = torch.zeros(model.config.codebook_size)
@@ -152,6 +163,7 @@ class SkeletonStage:
             recordings += len(batch)
             if outputs.usage is not None:
                 usage += outputs.usage.cpu()
+                distances.append(token_distance(model.encode(**{k: v.to(model.device) for k, v in inputs.items()})))
 
         batch = []
         for row in rows.with_format("numpy"):
@@ -166,6 +178,8 @@ class SkeletonStage:
             add(batch)
         model.train(training)
         metrics = {"reconstruction_loss": loss / frames, "joint_error": error / joints, "tokens": tokens / recordings}
+        if distances:
+            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
         if usage.sum() > 0:
             metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
         return metrics

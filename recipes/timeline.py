@@ -45,19 +45,24 @@ def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
     import torch
     from data_arguments import check_model_folder
-    from encode_actions import stable_seed, weights_fingerprint
+    from encode_actions import weights_fingerprint
     from evaluate_classifier import read_record
     from metrics.plots import plot_timeline
     from metrics.temporal_segments import BorderCounts, f1_score, seconds_named_rightly, segment_hits
     from run_folder import RunFolder
+    from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm.recording_versions import stable_seed
+    from action_llm.timelines import check_reads_timelines, check_window
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
 
     check_model_folder(arguments.model)
+    check_reads_timelines(AutoConfig.from_pretrained(arguments.model))
+    check_window(arguments.seconds, arguments.stride)
     run = RunFolder(arguments.output_dir)
     paths = list(map(Path, arguments.videos))
     if len({path.stem for path in paths}) < len(paths):

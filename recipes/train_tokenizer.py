@@ -132,6 +132,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     metrics = stage.evaluate(model, train_rows if held_out is None else held_out, training.eval_batch_size)
+    config.familiar_distance = metrics.get("familiar_distance")
     model.save_pretrained(run.model)
     stage.extractor.save_pretrained(run.model)
     run.write_record(

@@ -10,7 +10,7 @@ VSTArguments = config_arguments(
     "action_llm.configuration_vst",
     "VSTConfig",
     "VSTArguments",
-    {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim"},
+    {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim", "familiar_distance"},
 )
 
 
@@ -105,14 +105,16 @@ class VideoStage:
 
         Returns:
             `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
-            (mean number a video, runs merged as configured); and what [`usage_statistics`] says of the codebook.
+            (mean number a video, runs merged as configured); with a codebook, `familiar_distance` of the configuration, and
+            what [`usage_statistics`] says.
         """
         import torch
         from action_features import collate_features, first_versions
 
+        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
         from action_llm.language_priors import usage_statistics
 
-        training = model.training
+        training, distances = model.training, []
         model.eval()
         loss = segments = tokens = videos = 0
         usage = torch.zeros(model.config.codebook_size)
@@ -132,10 +134,13 @@ class VideoStage:
             loss, segments = loss + float(outputs.reconstruction_loss) * count, segments + count
             if outputs.usage is not None:
                 usage += outputs.usage.cpu()
+                distances.append(token_distance(sentences))
         model.train(training)
         metrics = {"tokens": tokens / videos}
         if segments:
             metrics["reconstruction_loss"] = loss / segments
+        if distances:
+            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
         if usage.sum() > 0:
             metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
         return metrics

@@ -344,7 +344,7 @@ def test_settings_of_a_timeline_are_checked_before_the_video_is_read():
 
 def test_what_has_no_timeline(clip):
     model = compose(vtem=tiny_vtem(quantize=False), injection_layer=0)
-    with pytest.raises(ValueError, match="no action model with a codebook"):
+    with pytest.raises(ValueError, match="the vtem of this recogniser has no codebook"):
         model.timeline(processor(), clip)
     with pytest.raises(ValueError, match=r"at most the window of 1.0 s, or it leaves gaps; got 2"):
         compose().timeline(processor(), clip, seconds=1.0, stride=2.0)
