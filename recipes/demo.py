@@ -182,10 +182,9 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
 
 def bodies(path: str, extractor) -> dict:
     """Joints of all bodies, at most `MAX_FRAMES` frames of them, with what draws them."""
-    from action_llm.recording_files import read_recording
     from action_llm.skeleton_layouts import get_layout
 
-    recording = read_recording(path, layout=extractor.skeleton_layout, fps=extractor.fps or 30.0)
+    recording = extractor.read(path)
     layout = get_layout(recording.layout)
     chosen = (
         np.linspace(0, len(recording.keypoints) - 1, min(len(recording.keypoints), MAX_FRAMES)).round().astype(int)
