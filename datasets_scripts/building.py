@@ -310,7 +310,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def listed(self) -> list[SourceFile]:
         """The files that `assign` places."""
-        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+        return self.source_files(self.config.data_dir, "")
 
     def absent(self, there: Collection[str]) -> list[dict]:
         """What a table lists beyond the paths that are there, each with `file`, `kind` and `reason`."""

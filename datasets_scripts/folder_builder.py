@@ -41,7 +41,7 @@ from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refus
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
-from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
+from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
 from .names import METADATA, SKELETON
 from .protocols import NotInProtocolError, Placement
 
@@ -69,6 +69,7 @@ class _Row(NamedTuple):
     label: str
     split: str
     fps: str
+    is_folder: bool
     extras: dict[str, str]
     problem: tuple[str, str] | None
 
@@ -185,9 +186,10 @@ class ActionFolder(SkeletonBuilder):
         if "\\" in name and not os.path.exists(Path(self.config.data_dir, name)):  # as Windows writes paths
             name = name.replace("\\", "/")
         name = Path(name).as_posix() if name else f"(line {line})"
+        is_folder = os.path.isdir(Path(self.config.data_dir, name))
         # Videos have a rate of their own, and keep the column as they keep others.
         fps = values.pop("fps", "") if "fps" in self.recording_features() else values.get("fps", "")
-        sample_id = values.pop("sample_id", "") or str(Path(name).with_suffix(""))
+        sample_id = values.pop("sample_id", "") or (name if is_folder else str(Path(name).with_suffix("")))
         problem, place = None, f"{METADATA}, line {line}"
         if surplus:
             problem = ("metadata", f"{place}: {len(surplus)} values more than columns")
@@ -200,12 +202,12 @@ class ActionFolder(SkeletonBuilder):
         if name in rows:
             problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
             name = f"{name} (line {line})"
-        rows[name] = _Row(line, sample_id, label, split.lower(), fps, values, problem)
+        rows[name] = _Row(line, sample_id, label, split.lower(), fps, is_folder, values, problem)
 
     def _without_table(self) -> str:
         """Why there is no data set, and which command makes one of it."""
-        files = find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
-        pattern, classes = _class_folders([file.path for file in files])
+        paths = [file.path for file in self.source_files(self.config.data_dir, "")]
+        pattern, classes = _class_folders([path for path in paths if path.lower().endswith(self.SUFFIX)])
         command = f"python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)}"
         text = f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split)"
         if not classes:
@@ -279,7 +281,7 @@ class ActionFolder(SkeletonBuilder):
 
     def listed(self) -> list[SourceFile]:
         # What lies in a folder that has a row belongs to that row.
-        folders = {name for name in self._rows if os.path.isdir(Path(self.config.data_dir, name))}
+        folders = {name for name, row in self._rows.items() if row.is_folder}
         return [
             file
             for file in super().listed()

@@ -283,12 +283,13 @@ def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int,
     from encode_actions import stable_seed
 
     from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
     found = []
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video, torch.no_grad():
+            with open_row(data_dir, row) as video, torch.no_grad():
                 augmentation = stable_seed(seed, row["sample_id"], version)
                 parts = [
                     encoder(part[None].to(encoder.backbone.device))[0].cpu()
@@ -305,12 +306,13 @@ def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int)
     from encode_actions import stable_seed
 
     from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
     found = []
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video:
+            with open_row(data_dir, row) as video:
                 augmentation = stable_seed(seed, row["sample_id"], version)
                 found.append(extractor(video, augment=version > 0, seed=augmentation))
     except (VideoFileError, *UNREADABLE) as error:
