@@ -105,19 +105,16 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
     return sorted(doubts, key=lambda doubt: doubt["files"])
 
 
-def doubts_of_numbers(there: int, published: int, present: dict[str, Collection[int]], expected: dict) -> list[dict]:
-    """Recordings of a published data set that are not in the folder.
+def missing_doubt(there: int, published: int, lacking: dict[str, Collection[int]]) -> dict:
+    """That recordings of a published data set are not in the folder.
 
     Args:
         there: number of files of this data set, whether they can be read or not.
         published: how many there should be.
-        present, expected: field of the file names → its values in the folder, and in the published data set.
+        lacking: field of the file names → its values of which there is no file.
     """
-    if there >= published:
-        return []
     reason = f"{published - there:,} of {published:,} published recordings are not in the folder"
-    lacking = {field: set(values) - set(present[field]) for field, values in expected.items()}
-    lacking = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
-    if lacking:
-        reason += f"; no file of {', '.join(lacking)}"
-    return [{"kind": "missing", "reason": reason, "files": []}]
+    of_fields = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
+    if of_fields:
+        reason += f"; no file of {', '.join(of_fields)}"
+    return {"kind": "missing", "reason": reason, "files": []}

@@ -42,7 +42,7 @@ from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
 from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
-from .names import METADATA, SKELETON
+from .names import METADATA, SKELETON, did_you_mean
 from .protocols import NotInProtocolError, Placement
 
 _SPLITS = {
@@ -242,9 +242,11 @@ class ActionFolder(SkeletonBuilder):
         if row.problem is not None:
             raise NotInProtocolError(*row.problem)
         if row.label not in self._labels:
-            raise NotInProtocolError(
-                "label", f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}"
+            near = did_you_mean(row.label, self._labels)
+            reason = (
+                f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}{near}"
             )
+            raise NotInProtocolError("label", reason)
         split, held_out = _SPLITS[row.split]
         extras = {name: convert(row.extras[name]) for name, (convert, _) in self._extras.items()}
         return row.sample_id, Placement(split, self._labels[row.label], held_out), extras

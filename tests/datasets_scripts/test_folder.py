@@ -84,6 +84,9 @@ def test_labels_in_an_order_of_their_own(folder, tmp_path):
     (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave"]}')
     load(root, tmp_path / "other")
     assert "the label 'fall' is not among class_names" in report(tmp_path / "other")["d.npy"]["reason"]
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave", "Fall"]}')
+    load(root, tmp_path / "third")
+    assert report(tmp_path / "third")["d.npy"]["reason"].endswith("of skeleton.json; did you mean Fall?")
 
 
 def test_labels_that_are_numbers_are_in_the_order_of_numbers(folder, tmp_path):

@@ -263,7 +263,7 @@ def test_folders_of_pictures_are_videos(tmp_path):
     assert set(reasons) == {"empty", "bad"}  # pictures without a row are no videos
     assert "line 5: empty is a folder without pictures (.jpg, " in reasons["empty"]
     assert reasons["bad"] == "metadata.csv, line 6: fps: expected a positive number, found 'fast'"
-    doubt, _ = accounts["folder-video"]["doubts"]  # and fall has no training recording
+    _, doubt = accounts["folder-video"]["doubts"]  # before it, that fall has no training recording
     assert (doubt["kind"], doubt["files"]) == ("same recording in two splits", ["a_rgb", "same"])
     with open_row(folder, rows["a_rgb"]) as opened, open_video(opened) as video:
         assert video.info.seconds == pytest.approx(0.8)
