@@ -30,12 +30,12 @@ class UsedFile(NamedTuple):
 def doubt_lines(doubts: Iterable[dict]) -> list[str]:
     """A line for each kind of doubt, with the first of its doubts and of their files."""
     lines = []
-    for kind, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
+    for heading, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
         texts = []
         for doubt in alike:
             files = ", ".join(doubt["files"][:_SHOWN]) + _more(doubt["files"])
             texts.append(doubt["reason"] + (f" ({files})" if files else ""))
-        lines.append(f"{kind}: {'; '.join(texts[:_SHOWN])}{_more(texts)}")
+        lines.append(f"{heading}: {'; '.join(texts[:_SHOWN])}{_more(texts)}")
     return lines
 
 
@@ -100,8 +100,8 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
             reason = f"the same recording is {where}"
             if len(labels) > 1:
                 reason += f", as {' and '.join(repr(class_names[label]) for label in labels)}"
-            kind = "same recording in two splits" if len(parts) > 1 else "same recording twice"
-            doubts.append({"kind": kind, "reason": reason, "files": sorted(file.file for file in files)})
+            heading = "same recording in two splits" if len(parts) > 1 else "same recording twice"
+            doubts.append({"kind": heading, "reason": reason, "files": sorted(file.file for file in files)})
     return sorted(doubts, key=lambda doubt: doubt["files"])
 
 

@@ -166,20 +166,22 @@ class ActionFolder(SkeletonBuilder):
                 columns = reader.fieldnames or []
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
                 own = {*self.recording_features(), "cleaning", "held_out"}
-                own.discard("fps")
-                taken = [name for name in columns if name in own or columns.count(name) > 1]
+                # Skeletons have the rate of the table; videos have one of their own, and keep the column as they keep others.
+                has_fps = "fps" in own
+                taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
                     raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
                 for entry in reader:
-                    self._add_row(rows, reader.line_num, entry)
+                    fps = entry.pop("fps", "") if has_fps else entry.get("fps", "")
+                    self._add_row(rows, reader.line_num, entry, (fps or "").strip())
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataFolderError(f"{path}: expected a CSV table in UTF-8: {error}") from error
         if not rows:
             raise DataFolderError(f"{path} has no row")
         return rows
 
-    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict) -> None:
+    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict, fps: str) -> None:
         surplus = entry.pop(None, None)
         values = {name: (value or "").strip() for name, value in entry.items()}
         name, label, split = (values.pop(column) for column in ("file_name", "label", "split"))
@@ -187,8 +189,6 @@ class ActionFolder(SkeletonBuilder):
             name = name.replace("\\", "/")
         name = Path(name).as_posix() if name else f"(line {line})"
         is_folder = os.path.isdir(Path(self.config.data_dir, name))
-        # Videos have a rate of their own, and keep the column as they keep others.
-        fps = values.pop("fps", "") if "fps" in self.recording_features() else values.get("fps", "")
         sample_id = values.pop("sample_id", "") or (name if is_folder else str(Path(name).with_suffix("")))
         problem, place = None, f"{METADATA}, line {line}"
         if surplus:
