@@ -82,7 +82,8 @@ def open_video(
 
     Args:
         recording: A file, or what is open for reading bytes; a folder of pictures whose names end in their numbers; or an
-            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1.
+            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1. What is open as
+            a video already is given back.
         fps: Frames per second of folders and arrays.
         name: What an error calls an array.
 
@@ -90,6 +91,8 @@ def open_video(
         VideoFileError: It is none of these, or cannot be read.
         OSError: It cannot be opened.
     """
+    if isinstance(recording, _Frames):
+        return recording
     if hasattr(recording, "__array__"):  # tensors as well
         return FrameArray(np.asarray(recording), fps, name)
     if not (isinstance(recording, str | os.PathLike) or hasattr(recording, "read")):

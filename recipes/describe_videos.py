@@ -48,9 +48,10 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from action_llm.video_files import VideoFile, VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm.video_files import VideoFileError, open_video
+    from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.progress import progress
+    from action_llm_datasets.videos import open_row
 
     rows = data.load("videos")["train"]
     names = rows.features["label"].names
@@ -71,7 +72,7 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     with open(output, "a", encoding="utf-8") as file:
         for row in progress(wanted, "describing", "clips"):
             try:
-                with open_source(data.data_dir, row["video"]) as opened, VideoFile(opened) as video:
+                with open_row(data.data_dir, row) as opened, open_video(opened) as video:
                     times = (np.arange(arguments.frames) + 0.5) * video.info.seconds / arguments.frames
                     pictures = [Image.fromarray(picture) for picture in video.frames_at(times)]
             except (VideoFileError, *UNREADABLE) as error:

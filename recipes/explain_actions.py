@@ -169,9 +169,9 @@ def source(data_dir: str, recording: dict):
     """A context: the video of a row, open for reading, or None for one with joints."""
     from contextlib import nullcontext
 
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
-    return open_source(data_dir, str(recording["video"])) if "video" in recording else nullcontext()
+    return open_row(data_dir, recording) if "video" in recording else nullcontext()
 
 
 def draw(recording: dict, video, layout, row: dict, explanation, path, title: str):
@@ -196,7 +196,6 @@ def draw(recording: dict, video, layout, row: dict, explanation, path, title: st
         keypoints = np.reshape(recording["keypoints"], recording["shape"])
         plot_action_sentence(keypoints, layout, float(recording["fps"]), path=path, title=title, **sentence)
         return
-    video.seek(0)
     with open_video(video) as frames:
         plot_video_sentence(frames.frames_at, frames.info.seconds, path=path, title=title, **sentence)
 

@@ -316,12 +316,13 @@ def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int,
 
     from action_llm.recording_versions import version_arguments
     from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
     found = []
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video, torch.no_grad():
+            with open_row(data_dir, row) as video, torch.no_grad():
                 stream = extractor.stream(video, **version_arguments(row["sample_id"], version, seed))
                 parts = [encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in one_ahead(stream)]
             found.append(torch.cat(parts))
@@ -334,12 +335,13 @@ def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int)
     """All versions of a video as the visual encoder sees them, or why there are none."""
     from action_llm.recording_versions import version_arguments
     from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
     found = []
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video:
+            with open_row(data_dir, row) as video:
                 found.append(extractor(video, **version_arguments(row["sample_id"], version, seed)))
     except (VideoFileError, *UNREADABLE) as error:
         return str(error)

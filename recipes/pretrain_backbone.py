@@ -88,9 +88,9 @@ class VideoExamples:
 
 def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
     """A video as a model reads it; with a seed, varied."""
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
-    with open_source(data_dir, row["video"]) as video:
+    with open_row(data_dir, row) as video:
         return extractor(video, augment=seed is not None, seed=seed)
 
 

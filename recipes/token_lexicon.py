@@ -121,20 +121,20 @@ def _frames(entries, data: DataArguments):
     from encode_windows import video_of_window
 
     from action_llm.video_files import open_video
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
     if data.dataset == "features":
         raise ValueError(
             "the sentences do not say of which data set they are (an older version wrote them): encode again."
         )
     rows = data.load("videos")["train"]
-    places = dict(zip(rows["sample_id"], rows["video"], strict=True))
+    places = {name: number for number, name in enumerate(rows["sample_id"])}
     for entry in entries:
         strip = []
         for sample_id, start, end in entry.examples:
             # A window of a long video begins later than the video.
             name, offset = (sample_id, 0.0) if sample_id in places else video_of_window(sample_id)
-            with open_source(data.data_dir, places[name]) as file, open_video(file) as video:
+            with open_row(data.data_dir, rows[places[name]]) as file, open_video(file) as video:
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
                 strip.append(video.frames_at([offset + (start + end) / 2], size)[0])

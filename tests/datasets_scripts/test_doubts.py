@@ -11,7 +11,7 @@ from skeleton_people import person
 from tiny_videos import tiny_video
 
 from action_llm_datasets.building import Tally
-from action_llm_datasets.doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_numbers
+from action_llm_datasets.doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, missing_doubt
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.ntu import NTUSkeletons
 from action_llm_datasets.prepare import prepare
@@ -93,9 +93,11 @@ def test_lines_are_short_and_complete():
 
 
 def test_what_is_missing_of_a_published_data_set():
-    (doubt,) = doubts_of_numbers(69, 56578, {"setup": {1, 18}}, {"setup": range(1, 18)})
-    assert doubt["reason"] == "56,509 of 56,578 published recordings are not in the folder; no file of setups 2–17"
-    assert doubts_of_numbers(56578, 56578, {}, {}) == doubts_of_numbers(5, 0, {}, {}) == []
+    doubt = missing_doubt(69, 56578, {"setup": set(range(2, 18)), "camera": {3}, "performer": set()})
+    assert doubt["reason"] == (
+        "56,509 of 56,578 published recordings are not in the folder; no file of setups 2–17, camera 3"
+    )
+    assert missing_doubt(1, 2, {})["reason"] == "1 of 2 published recordings are not in the folder"
 
 
 def test_a_few_files_of_ntu(tmp_path, simulated, caplog):
