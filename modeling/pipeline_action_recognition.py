@@ -20,13 +20,13 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .recording_files import RECORDING_SUFFIXES, read_recording
+from .video_files import VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
 # The longest that a server may be silent.
 URL_SECONDS = 30
 _NOT_SAID = "not said"
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")
 

@@ -164,13 +164,17 @@ def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
 
 
 def open_video(
-    recording: str | os.PathLike | BinaryIO | np.ndarray, *, fps: float = 30.0, name: str = "array"
+    recording: "str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray",
+    *,
+    fps: float = 30.0,
+    name: str = "array",
 ) -> "VideoFile | FrameFolder | FrameArray":
     """Any kind of video as one that has `info` and `frames_at`, to be used in a `with` statement.
 
     Args:
         recording: A file, or what is open for reading bytes; a folder of pictures whose names end in their numbers; or an
-            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1.
+            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1. What this
+            function returned is given back as it is.
         fps: Frames per second of folders and arrays.
         name: What an error calls an array.
 
@@ -178,6 +182,8 @@ def open_video(
         VideoFileError: It is none of these, or cannot be read.
         OSError: It cannot be opened.
     """
+    if isinstance(recording, _Frames):
+        return recording
     if hasattr(recording, "__array__"):  # tensors as well
         return FrameArray(np.asarray(recording), fps, name)
     if not (isinstance(recording, str | os.PathLike) or hasattr(recording, "read")):
@@ -191,6 +197,7 @@ class _Frames:
     """What the three kinds of video have in common: `info`, how a frame is scaled, and an end."""
 
     info: VideoInfo
+    decoded_frames = damaged_frames = 0
 
     def __init__(self):
         # One for all frames: preparing to scale to a size takes ten times as long as scaling a small picture to it.
@@ -534,7 +541,7 @@ class VideoFile(_Frames):
                 self.damaged_frames += len(damaged)
             whole = [shown for shown in (before, after) if shown is not None]
             for moment in damaged if before is not None else ():
-                yield moment, min(whole, key=lambda shown: abs(shown[0] - moment))[1]
+                yield moment, min(whole, key=lambda shown: round(abs(shown[0] - moment), 6))[1]
 
         for seconds, frame in self._decode():
             # A frame is made of those before it: damage lasts until the next key frame.
