@@ -453,7 +453,8 @@ def _draw_videos(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]
         row = file.read_row_group(group, ["video", "video_fps"]).slice(place, 1).to_pylist()[0]
         try:
             with open_row(builder.config.data_dir, row) as opened, open_video(opened) as video:
-                height = max(2, round(150 * video.info.height / video.info.width))
+                height, width = video.picture_size()
+                height = max(2, round(150 * height / width))
                 frames = video.frames_at((np.arange(8) + 0.5) * video.info.seconds / 8, (height, 150))
         except (ValueError, *UNREADABLE):
             continue  # the head of the file was all that was looked at before

@@ -16,9 +16,9 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .checked_settings import checked, one_of
-from .video_files import open_video
+from .video_files import FrameArray, FrameFolder, VideoFile, open_video
 
-Video = str | os.PathLike | BinaryIO | np.ndarray
+Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
 # Black is looked for in pictures of at most so many rows and columns. Compressed, it is as bright as this, of 255, at most.
 PROBE, BLACK = 256, 32
@@ -164,7 +164,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             recordings: Each a file or what is open for reading bytes, a folder of pictures whose names end in numbers, or an
-                array of frames (see `open_video`).
+                array of frames; or what `open_video` makes of one, which is closed then.
             fps: Frames per second of arrays and of folders of pictures, in place of the setting.
             augment: Vary the videos at random for training, by the `augment_` settings: the same for all frames of one.
             seed: With `augment`. What comes out depends on this and on the video (the name of its file, the first picture of
@@ -176,7 +176,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             `frame_rate` float32 (B,), segments per second: segment m spans m / frame_rate to (m + 1) / frame_rate.
 
         Raises:
-            VideoFileError: A recording is no video, or not a frame of it can be decoded.
+            VideoFileError: A recording is no video, or not a frame of it can be decoded, or all are damaged.
             OSError: A file cannot be opened.
         """
         if augment and seed is None:

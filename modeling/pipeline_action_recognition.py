@@ -24,14 +24,13 @@ from transformers.utils import logging
 from .action_sentence import FAMILIAR_SHARE
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
-from .video_files import FRAME_SUFFIXES
+from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
 # The longest that a server may be silent.
 URL_SECONDS = 30
 _NOT_SAID = "not said"
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _BYTES = (bytes, bytearray, memoryview)
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")

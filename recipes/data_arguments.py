@@ -83,6 +83,20 @@ class DataArguments:
         return found
 
 
+def unreadable_files(dataset) -> list[dict]:
+    """`file` and `reason` of what the builder of a data set could not read, so that there is no row of it."""
+    from action_llm_datasets.names import REPORT_NAME
+
+    folders = {Path(file["filename"]).parent for rows in dataset.values() for file in rows.cache_files}
+    reports = [folder / REPORT_NAME for folder in sorted(folders) if (folder / REPORT_NAME).is_file()]
+    return [
+        {"file": entry["file"], "reason": entry["reason"]}
+        for report in reports
+        for entry in json.loads(report.read_text(encoding="utf-8"))["files"]
+        if entry["kind"] == "unreadable"
+    ]
+
+
 def check_model_folder(path: str):
     """Raises `ValueError` for the folder of a run where the model in it is meant, and for a folder that is not there."""
     if Path(path, "model", "config.json").is_file() and not Path(path, "config.json").is_file():

@@ -31,7 +31,6 @@ HERE = Path(__file__).resolve().parent
 PLAYER = HERE / "demo_player.html"
 MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
-VIDEOS = [".mp4", ".avi", ".mkv", ".webm", ".mov"]
 
 
 @dataclass
@@ -78,6 +77,7 @@ def build(model: str, examples: list[str] = ()):
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.recording_files import RECORDING_SUFFIXES
+    from action_llm.video_files import VIDEO_SUFFIXES
 
     # By the package's own classes: no code of the repository is run.
     recognise = pipeline(
@@ -118,7 +118,7 @@ def build(model: str, examples: list[str] = ()):
             with gr.Column(scale=2):
                 recording = gr.File(
                     label="A recording of a skeleton" if reads_skeletons else "A video",
-                    file_types=list(RECORDING_SUFFIXES) if reads_skeletons else VIDEOS,
+                    file_types=list(RECORDING_SUFFIXES if reads_skeletons else VIDEO_SUFFIXES),
                     type="filepath",
                     elem_id="recording",
                 )

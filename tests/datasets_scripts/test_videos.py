@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from skeleton_people import smarthome_text
 from tiny_videos import tiny_video
 
 from action_llm import VideoFeatureExtractor
-from action_llm.video_files import open_video
+from action_llm.video_files import VIDEO_SUFFIXES, open_video
 from action_llm_datasets.building import DataFolderError, open_source
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.prepare import prepare
@@ -84,12 +85,28 @@ def test_what_is_no_video_is_skipped(tmp_path):
     }
     assert "found an empty file, expected a video" in files["S001C001P001R001A002_rgb.avi"]
     assert "found Invalid data" in files["S001C001P001R001A003_rgb.mp4"]
-    assert "found Invalid data" in files["S001C001P001R001A005_rgb.mp4"]
+    assert "found an MP4 file without its index (moov atom)" in files["S001C001P001R001A005_rgb.mp4"]
     assert files["S001C001P001R001A004_depth.avi"] == "S001C001P001R001A004_depth.avi is depth, not rgb"
     assert "has the same name as S001C001P001R001A004.avi" in files["S001C001P001R001A004_rgb.avi"]
     assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 8
     assert "found 200 frames of 30 a second in" in files["S001C001P001R001A006_rgb.avi"]
     assert "found a codec that FFmpeg does not know" in files["S001C001P001R001A007_rgb.avi"]
+
+
+@pytest.mark.real_data
+def test_every_suffix_of_a_video_is_read(real_data, tmp_path):
+    """The files are GIF, MPEG-TS, WMV and MPEG, of a second each; a sample is named by its file without the suffix."""
+    folder = real_data / "cases" / "d11_video_suffixes"
+    for number, path in enumerate(sorted(folder.glob("test*"))):
+        (tmp_path / f"clip{number}{path.suffix}").write_bytes(path.read_bytes())
+    (tmp_path / "old.AVI").write_bytes(AVI)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    lines = [f"{name},{'ab'[number % 2]},{'test' if number == 5 else 'train'}" for number, name in enumerate(names)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,split", *lines]))
+    splits = load_action_dataset("folder-video", tmp_path, cache_dir=tmp_path / "cache")
+    rows = {row["video"]: row["seconds"] for split in splits.values() for row in split}
+    assert {Path(name).suffix for name in rows} == {".MTS", ".gif", ".mpg", ".wmv", ".mp4", ".AVI"}
+    assert [rows[name] for name in names if name != "old.AVI"] == pytest.approx([1.0] * 5)
 
 
 def test_members_of_archives(tmp_path):
@@ -228,7 +245,7 @@ def test_videos_of_ones_own(tmp_path):
     assert splits["train"].features["label"].names == ["fall", "wave"]
     report = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())
     reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
-    assert reasons["b.npy"].endswith("b.npy is none of .mp4, .avi, .mkv, .webm, .mov, .m4v, which folder-video is for")
+    assert reasons["b.npy"].endswith(f"b.npy is none of {', '.join(VIDEO_SUFFIXES)}, which folder-video is for")
     assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
 
 
