@@ -51,8 +51,8 @@ class ActionRecognitionPipeline(Pipeline):
     class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which reads as it goes.
 
     Each dict has `label` and `score`, the probability of the class, exact and normalised over the class list. The first one
-    has `warning` where the recording is further from the model's tokens than 99 % of those that it was made with, so that the
-    answer says little, and what was asked for besides:
+    has `warning` where the recording is unlike those that the model was trained on, so that the answer says little, and what
+    was asked for besides:
 
     - `reason` (`explain=True`): in English, which tokens moved the decision and what happened then; see
       [`~explanations.explain`]. `description`, too, of models that were trained to describe.
@@ -115,6 +115,11 @@ class ActionRecognitionPipeline(Pipeline):
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         candidate_labels = None if candidate_labels is None else list(candidate_labels)
+        if candidate_labels is not None and len(candidate_labels) == 1:
+            logger.warning_once(
+                f"candidate_labels has one class, {candidate_labels[0]!r}, whose probability is 1 whatever a recording shows: "
+                "give another one to choose from."
+            )
         if unsure_below is not None and not (0 <= unsure_below <= 1 or unsure_below == math.inf):
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
         if on_error not in (None, "raise", "return"):
@@ -133,7 +138,9 @@ class ActionRecognitionPipeline(Pipeline):
 
     def __call__(self, inputs, **settings):
         """Recordings → labels; see the class."""
-        self._check_together({**self._preprocess_params, **self._forward_params, **settings})
+        given = {name: value for name, value in settings.items() if name not in ("batch_size", "num_workers")}
+        reading, deciding, _ = self._sanitize_parameters(**given)
+        self._check_together({**self._preprocess_params, **self._forward_params, **reading, **deciding})
         if isinstance(inputs, list | tuple) and not inputs:
             return []
         if isinstance(inputs, tuple):
@@ -143,13 +150,13 @@ class ActionRecognitionPipeline(Pipeline):
         return super().__call__(inputs, **settings)
 
     def _check_together(self, settings: dict[str, Any]) -> None:
-        """Raises `ValueError` for settings that have no effect on each other's, or on what the model reads."""
-        if settings.get("unsure_below") is not None and not settings.get("explain"):
+        """Raises `ValueError` for a setting that has no effect without another one, or on what this model reads."""
+        if "unsure_below" in settings and not settings.get("explain"):
             raise ValueError(
                 f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
                 "compare the scores with it."
             )
-        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions") or 1, "versions")
+        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions", 1), "versions")
         asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
         if asked and self.model.config.injection_layer is not None:
             raise ValueError(
@@ -182,15 +189,15 @@ class ActionRecognitionPipeline(Pipeline):
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
             inputs = []
             for version in range(versions):
-                if hasattr(recording, "seek"):  # each version is read from the start
-                    recording.seek(0)
+                _rewind(recording)
                 arguments = version_arguments(_sample_id(recording), version)
                 inputs.append(dict(self.processor(recording, **arguments, **names)))
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
-        return {"inputs": inputs, "recording": recording}
+        # Of a video nothing is narrated; an open one could not go from the process that reads it to another.
+        return {"inputs": inputs, "recording": recording if self._reads_skeletons else None}
 
     @property
     def _reads_skeletons(self) -> bool:
@@ -249,6 +256,7 @@ class ActionRecognitionPipeline(Pipeline):
         extractor = self.processor.feature_extractor
         if not (self._reads_skeletons and hasattr(recording, "read")):
             return recording
+        _rewind(recording)
         # Read once: its joints are narrated as well.
         return read_recording(recording, layout=extractor.skeleton_layout.to_dict(), fps=extractor.fps or 30.0)
 
@@ -314,7 +322,7 @@ class ActionRecognitionPipeline(Pipeline):
             if explain:
                 reason = self.model.explain(
                     self.processor,
-                    recording if self._reads_skeletons else None,
+                    recording,
                     action_ids=[
                         (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
                     ],
@@ -374,6 +382,12 @@ def _sample_id(recording: Any) -> str:
     if not isinstance(recording, str | os.PathLike):
         recording = getattr(recording, "source", None) or getattr(recording, "name", "")
     return Path(str(recording)).stem
+
+
+def _rewind(recording: Any) -> None:
+    """An open file is read from its start, each time."""
+    if hasattr(recording, "seekable") and recording.seekable():
+        recording.seek(0)
 
 
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
