@@ -343,12 +343,12 @@ class ActionRecognitionPipeline(Pipeline):
         if familiar is None or outputs.token_distance is None:
             return None
         distance = float(outputs.token_distance[index])
-        if distance <= familiar:
-            return None
-        return (
-            f"this recording is unlike those that the model was trained on, so the answer says little: its distance from its "
-            f"tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}."
-        )
+        if distance > familiar:
+            return (
+                "this recording is unlike those that the model was trained on, so the answer says little: its distance from "
+                f"its tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}."
+            )
+        return None
 
     def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:
         """One decision as the list of its likeliest classes."""
