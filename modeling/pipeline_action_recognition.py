@@ -119,6 +119,11 @@ class ActionRecognitionPipeline(Pipeline):
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         candidate_labels = None if candidate_labels is None else list(candidate_labels)
+        if candidate_labels is not None and len(candidate_labels) == 1:
+            logger.warning_once(
+                f"candidate_labels has one class, {candidate_labels[0]!r}, whose probability is 1 whatever a recording shows: "
+                "give another one to choose from."
+            )
         if unsure_below is not None and not (0 <= unsure_below <= 1 or unsure_below == math.inf):
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
@@ -139,7 +144,9 @@ class ActionRecognitionPipeline(Pipeline):
 
     def __call__(self, inputs, **settings):
         """Recordings → labels; see the class."""
-        self._check_together({**self._preprocess_params, **self._forward_params, **settings})
+        given = {name: value for name, value in settings.items() if name not in ("batch_size", "num_workers")}
+        reading, deciding, _ = self._sanitize_parameters(**given)
+        self._check_together({**self._preprocess_params, **self._forward_params, **reading, **deciding})
         if isinstance(inputs, list | tuple) and not inputs:
             return []
         if isinstance(inputs, tuple):
@@ -149,13 +156,13 @@ class ActionRecognitionPipeline(Pipeline):
         return super().__call__(inputs, **settings)
 
     def _check_together(self, settings: dict[str, Any]) -> None:
-        """Raises `ValueError` for settings that have no effect on each other's, or on what the model reads."""
-        if settings.get("unsure_below") is not None and not settings.get("explain"):
+        """Raises `ValueError` for a setting that has no effect without another one, or on what this model reads."""
+        if "unsure_below" in settings and not settings.get("explain"):
             raise ValueError(
                 f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
                 "compare the scores with it."
             )
-        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions") or 1, "versions")
+        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions", 1), "versions")
         asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
         if asked and self.model.config.injection_layer is not None:
             raise ValueError(
@@ -194,14 +201,15 @@ class ActionRecognitionPipeline(Pipeline):
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
             inputs = []
             for version in range(versions):
-                if hasattr(recording, "seek"):  # each version is read from the start
-                    recording.seek(0)
+                _rewind(recording)
                 arguments = version_arguments(sample_id, version)
                 inputs.append(dict(self.processor(recording, **arguments, **names, **rate)))
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
+        # Of a video nothing is narrated; an open one could not go from the process that reads it to another.
+        recording = recording if self._reads_skeletons else None
         return {"inputs": inputs, "recording": recording, "warnings": doubts}
 
     @property
@@ -258,6 +266,7 @@ class ActionRecognitionPipeline(Pipeline):
             recording = io.BytesIO(recording)
         elif isinstance(recording, str) and recording.lower().startswith(("http://", "https://")):
             recording = _fetched(recording)
+        _rewind(recording)
         return recording
 
     def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
@@ -323,7 +332,7 @@ class ActionRecognitionPipeline(Pipeline):
             if explain:
                 reason = self.model.explain(
                     self.processor,
-                    recording if self._reads_skeletons else None,
+                    recording,
                     action_ids=[
                         (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
                     ],
@@ -344,11 +353,11 @@ class ActionRecognitionPipeline(Pipeline):
         if familiar is None or outputs.token_distance is None:
             return []
         distance = float(outputs.token_distance[index])
-        if distance <= familiar:
+        if not distance > familiar:  # nor NaN
             return []
         return [
-            f"this recording is unlike those that the model was trained on, so the answer says little: its distance from its "
-            f"tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}"
+            "this recording is unlike those that the model was trained on, so the answer says little: its distance from "
+            f"its tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}"
         ]
 
     def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:
@@ -383,6 +392,12 @@ def _sample_id(recording: Any) -> str:
     if not isinstance(recording, str | os.PathLike):
         recording = getattr(recording, "source", None) or getattr(recording, "name", "")
     return Path(str(recording)).stem
+
+
+def _rewind(recording: Any) -> None:
+    """An open file is read from its start, each time."""
+    if hasattr(recording, "seekable") and recording.seekable():
+        recording.seek(0)
 
 
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:

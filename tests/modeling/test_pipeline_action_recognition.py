@@ -310,6 +310,16 @@ def test_class_names_in_one_text_are_split_at_commas(recognise):
         recognise(recording(9), candidate_labels=" , ")
 
 
+def test_one_class_to_choose_from_is_doubted_aloud(recognise, monkeypatch):
+    from action_llm import pipeline_action_recognition
+
+    said = []
+    monkeypatch.setattr(pipeline_action_recognition.logger, "warning_once", said.append)
+    assert recognise(recording(20), candidate_labels=CLASS_NAMES[0]) == [{"label": CLASS_NAMES[0], "score": 1.0}]
+    (warning,) = set(said)
+    assert "has one class, 'drink water', whose probability is 1 whatever a recording shows" in warning
+
+
 def test_open_files_are_read_like_their_paths(recognise, see, tmp_path):
     np.save(tmp_path / "walk.npy", recording(40))
     (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
@@ -326,10 +336,12 @@ def test_open_files_are_read_like_their_paths(recognise, see, tmp_path):
     with pytest.raises(SkeletonFileError, match=r"expected one of \.skeleton, .*, found a name that ends in ''"):
         recognise(content)
     content.name = "walk.npy"
-    content.seek(0)
-    assert recognise(content) == recognise(str(tmp_path / "walk.npy"))
-    with open(tmp_path / "clip.mp4", "rb") as video, pytest.raises(ValueError, match="this model reads skeletons"):
-        recognise(video)
+    for _ in range(2):  # read to its end before
+        assert recognise(content) == recognise(str(tmp_path / "walk.npy"))
+    with open(tmp_path / "clip.mp4", "rb") as video:
+        with pytest.raises(ValueError, match="this model reads skeletons"):
+            recognise(video)
+        assert see([video, video], num_workers=1, explain=True) == [see(str(tmp_path / "clip.mp4"), explain=True)] * 2
 
 
 def test_bytes_are_a_video_and_no_kind_of_skeleton_file(recognise, see, tmp_path):
