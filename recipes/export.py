@@ -19,6 +19,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_model_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class ExportArguments:
     output_dir: str = field(metadata={"help": "folder for the plain model and its tokenizer"})
     dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
 
+    def __post_init__(self):
+        check_model_folder(self.model)
+
 
 class ExportError(ValueError):
     """The recogniser is more than a plain causal language model can be; the message says by what."""
@@ -39,14 +43,12 @@ class ExportError(ValueError):
 
 def main(arguments: ExportArguments):
     """Writes the plain model; returns it."""
-    from data_arguments import check_model_folder
     from evaluate_classifier import read_record
     from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm_datasets.atomic_files import write_atomically
 
-    check_model_folder(arguments.model)
     kind = AutoConfig.from_pretrained(arguments.model).model_type
     if kind != ActionLLMForClassification.config_class.model_type:
         raise ExportError(
@@ -225,7 +227,4 @@ language model ({record.get("llm", "not recorded")}) and of the recordings hold 
 
 
 if __name__ == "__main__":
-    try:
-        launch(main, ExportArguments)
-    except ExportError as error:
-        raise SystemExit(f"error: {error}") from None
+    launch(main, ExportArguments)

@@ -15,7 +15,8 @@ It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its
 import logging
 from dataclasses import dataclass, field
 
-from launching import LazyArguments, launch
+from launching import launch
+from training_arguments import RunTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class SmallLMArguments:
 
 
 @dataclass
-class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
+class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
@@ -278,4 +279,4 @@ def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60)
 
 
 if __name__ == "__main__":
-    launch(main, SmallLMArguments, SmallLMConfig)
+    launch(main, SmallLMArguments, SmallLMConfig, resumes=True)

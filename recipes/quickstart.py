@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_model_folder
 from launching import launch
 
 logger = logging.getLogger("quickstart")
@@ -49,6 +50,10 @@ class QuickstartArguments:
         default=2, metadata={"help": "lines trained side by side, one core each; 1: after each other"}
     )
     seed: int = field(default=0, metadata={"help": "seed of everything"})
+
+    def __post_init__(self):
+        if self.llm is not None:
+            check_model_folder(self.llm)
 
 
 def main(arguments: QuickstartArguments):
@@ -316,4 +321,4 @@ def draw(folder: Path, recordings: Path):
 
 
 if __name__ == "__main__":
-    launch(main, QuickstartArguments)
+    launch(main, QuickstartArguments, resumes=True)

@@ -325,4 +325,4 @@ def _fields(data: DataArguments) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, LineArguments, DataArguments)
+    launch(main, LineArguments, DataArguments, resumes=True)

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from launching import LazyArguments, launch
+from data_arguments import check_model_folder, check_written_folder
+from launching import launch
+from training_arguments import RunTrainingArguments
+from without_gpu import fit_language_model
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,16 @@ class ActionSFTArguments:
 
     tokenizer: str = field(metadata={"help": "folder of the action model that wrote the sentences"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
-    llm_name_or_path: str = field(metadata={"help": "causal language model: a Hub repository or a folder"})
-    llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
+    llm_name_or_path: str = field(
+        metadata={
+            "help": "causal language model: a Hub repository or a folder. Another one than the YAML's leaves the YAML's "
+            "llm_revision out; lora_target_modules are to be names of its layers"
+        }
+    )
+    llm_revision: str | None = field(
+        default=None,
+        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
+    )
     method: Literal["lora", "qlora", "prefix", "prompt", "full", "none"] = field(
         default="lora", metadata={"help": "what is trained of the language model"}
     )
@@ -116,9 +127,14 @@ class ActionSFTArguments:
     dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2"})
 
+    def __post_init__(self):
+        check_model_folder(self.tokenizer)
+        check_written_folder(self.sentences, "encode_actions.py")
+        check_model_folder(self.llm_name_or_path)
+
 
 @dataclass
-class ActionSFTConfig(LazyArguments, base="trl.SFTConfig"):
+class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
     """`SFTConfig` with LLM-AR's settings (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
 
     output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
@@ -150,7 +166,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_sentences import load_action_sentences, words_of
     from class_loss import ClassTrainer
     from collators import ClassCollator, LatentsCollator
-    from data_arguments import check_model_folder, without_held_out
+    from data_arguments import without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from hidden_dropout import add_hidden_dropout
@@ -163,8 +179,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_llm.language_models import load_language_model
     from action_llm.token_lexicon import build_lexicon
 
-    check_model_folder(arguments.tokenizer)
-    check_model_folder(arguments.llm_name_or_path)
+    arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
@@ -577,4 +592,4 @@ def save_trained(trainer, folder: Path):
 
 
 if __name__ == "__main__":
-    launch(main, ActionSFTArguments, ActionSFTConfig)
+    launch(main, ActionSFTArguments, ActionSFTConfig, resumes=True)
