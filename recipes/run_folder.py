@@ -168,7 +168,8 @@ class RunFolder:
         if checkpoint is not None:
             state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
             if state.global_step >= state.max_steps:
-                trainer._load_from_checkpoint(checkpoint)
+                best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+                trainer._load_from_checkpoint(best or checkpoint)
                 trainer.state = state
                 return
             logger.info("Going on from step %d of %d", state.global_step, state.max_steps)
