@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import KINDS, DataArguments
+from data_arguments import KINDS, DataArguments, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ class BaselineArguments:
     transformer_steps: int = field(default=1200, metadata={"help": "optimiser steps of the transformers"})
     graph_steps: int = field(default=500, metadata={"help": "optimiser steps of the graph network"})
     resamples: int = field(default=2000, metadata={"help": "bootstrap resamples over recordings"})
+
+    def __post_init__(self):
+        if self.sentences is not None:
+            check_written_folder(self.sentences, "encode_actions.py")
 
 
 def main(arguments: BaselineArguments, data: DataArguments) -> dict:
@@ -220,4 +224,4 @@ def write_predictions(path: Path, examples, class_names: list[str], columns: dic
 
 
 if __name__ == "__main__":
-    launch(main, BaselineArguments, DataArguments)
+    launch(main, BaselineArguments, DataArguments, resumes=True)

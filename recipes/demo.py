@@ -43,6 +43,11 @@ class DemoArguments:
     push_to_space: str | None = field(default=None, metadata={"help": "Space to make, in place of a page here"})
     public: bool = field(default=False, metadata={"help": "a public Space"})
 
+    def __post_init__(self):
+        from data_arguments import check_model_folder
+
+        check_model_folder(self.model)
+
 
 def main(arguments: DemoArguments):
     for path in arguments.examples:

@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,16 @@ class DescriptionArguments:
 
     model: str = field(metadata={"help": "image-text-to-text model: repository or folder"})
     output: str = field(metadata={"help": "file of JSON lines"})
-    revision: str | None = field(default=None, metadata={"help": "commit of the model's repository"})
+    revision: str | None = field(
+        default=None, metadata={"help": "commit of the model's repository", "belongs_to": "model"}
+    )
     frames: int = field(default=4, metadata={"help": "pictures of each clip"})
     max_new_tokens: int = field(default=80, metadata={"help": "words of the model, at most"})
     limit: int | None = field(default=None, metadata={"help": "clips, at most"})
     dtype: str = field(default="auto", metadata={"help": "dtype of the model"})
+
+    def __post_init__(self):
+        check_model_folder(self.model)
 
 
 def main(arguments: DescriptionArguments, data: DataArguments) -> int:
@@ -136,4 +141,4 @@ def _name(arguments: DescriptionArguments) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, DescriptionArguments, DataArguments)
+    launch(main, DescriptionArguments, DataArguments, resumes=True)

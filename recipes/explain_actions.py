@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,15 @@ class ExplanationArguments:
     )
     seed: int = field(default=0, metadata={"help": "seed of the tokens that are deleted at random"})
 
+    def __post_init__(self):
+        check_model_folder(self.model)
+        check_written_folder(self.sentences, "encode_actions.py")
+
 
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
     import torch
     from action_sentences import load_action_sentences, words_of
-    from data_arguments import check_model_folder
     from evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
     from run_folder import RunFolder, without_nan
 
@@ -71,7 +74,6 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_datasets.progress import progress
 
     check_settings(arguments)
-    check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     identity = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))

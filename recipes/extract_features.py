@@ -41,10 +41,11 @@ def _of_the_backbone(name: str):
         kind = bool | None
     elif name == "frames_per_segment":
         help_text = "by default as many as the backbone was made for, where it says so, or 2"
-        return name, int | None, field(default=None, metadata={"help": help_text})
+        return name, int | None, field(default=None, metadata={"help": help_text, "belongs_to": "backbone"})
     else:
         return None
-    return name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
+    metadata = {"help": "by default that of the backbone", "belongs_to": "backbone"}
+    return name, kind, field(default=None, metadata=metadata)
 
 
 VideoArguments = extractor_arguments(
@@ -58,7 +59,9 @@ class FeatureArguments:
 
     backbone: str = field(metadata={"help": "visual encoder: repository or folder"})
     output_dir: str = field(metadata={"help": "folder for the features"})
-    backbone_revision: str | None = field(default=None, metadata={"help": "commit of the backbone's repository"})
+    backbone_revision: str | None = field(
+        default=None, metadata={"help": "commit of the backbone's repository", "belongs_to": "backbone"}
+    )
     grid: int | None = field(
         default=None,
         metadata={"help": "cells along height and width of a picture (VTEM); by default one pooled feature"},
@@ -76,6 +79,9 @@ class FeatureArguments:
     batch_size: int = field(default=8, metadata={"help": "videos at a time"})
     seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
 
+    def __post_init__(self):
+        check_model_folder(self.backbone)
+
 
 def main(arguments: FeatureArguments, data: DataArguments, reading):
     import torch
@@ -91,7 +97,6 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import Progress
 
-    check_model_folder(arguments.backbone)
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
@@ -405,4 +410,4 @@ def ahead(read, rows, threads: int):
 
 
 if __name__ == "__main__":
-    launch(main, FeatureArguments, DataArguments, VideoArguments)
+    launch(main, FeatureArguments, DataArguments, VideoArguments, resumes=True)

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 
 from data_arguments import DataArguments
 from extract_features import VideoArguments
-from launching import LazyArguments, launch
+from launching import launch
+from training_arguments import RunTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class BackboneArguments:
 
 
 @dataclass
-class BackboneTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
+class BackboneTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
@@ -175,4 +176,4 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
 
 if __name__ == "__main__":
-    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments)
+    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments, resumes=True)

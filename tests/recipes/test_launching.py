@@ -71,16 +71,24 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
     settings.write_text("lora_r: 4\ngradient_checkponting: true\n")
     data = ["--dataset", "utd-mhda", "--data_dir", "x"]
     lines = {
-        ("sft.py", "--learnig_rate", "1"): "sft.py: --learnig_rate: no such option; did you mean --learning_rate?\n",
-        ("sft.py", "--adam_epsilo", "1"): "sft.py: --adam_epsilo: no such option; did you mean --adam_epsilon?\n",
+        (
+            "sft.py",
+            "--learnig_rate",
+            "1",
+        ): "sft.py: error: --learnig_rate: no such option; did you mean --learning_rate?\n",
+        (
+            "sft.py",
+            "--adam_epsilo",
+            "1",
+        ): "sft.py: error: --adam_epsilo: no such option; did you mean --adam_epsilon?\n",
         ("sft.py", "--config", str(settings)): (
-            f"sft.py: {settings}: gradient_checkponting: no such option; did you mean gradient_checkpointing?\n"
+            f"sft.py: error: {settings}: gradient_checkponting: no such option; did you mean gradient_checkpointing?\n"
         ),
         ("run_line.py", *data, "--output_dir", "y"): (
-            "run_line.py: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
+            "run_line.py: error: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
         ),
         ("train_tokenizer.py", *data, "--llm_name_or_path", "y"): (
-            "train_tokenizer.py: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
+            "train_tokenizer.py: error: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
         ),
     }
     for (line, expected), found in zip(lines.items(), run(*map(list, lines)), strict=True):
