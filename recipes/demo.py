@@ -112,7 +112,7 @@ def build(model: str, examples: list[str] = ()):
             raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
         scores = {one["label"]: one["score"] for one in found}
         reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
-        careful = f"**Careful:** {html.escape(found[0]['warning'])}\n\n" if "warning" in found[0] else ""
+        careful = f"**Careful:** {html.escape('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
         return shown, scores, f"{careful}**Why.** {html.escape(reason)}"
 
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:

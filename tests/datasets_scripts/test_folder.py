@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
         ("file_name,label,split,shape\n", None, r"line 1: a column 'shape' that has another use"),
         (HEADER, "{", r"skeleton\.json: expected JSON"),
         (HEADER, "[]", r"skeleton\.json: found 'list', expected an object"),
-        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, class_names"),
+        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, up, class_names"),
         (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
         (HEADER, '{"layout": 5}', r"skeleton\.json: layout: expected a name or a description, found 5"),
         (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
