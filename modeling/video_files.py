@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.format import Flags
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -98,7 +99,7 @@ UPRIGHT = _Orientation()
 def _orientation(frame: av.VideoFrame) -> _Orientation:
     """The display matrix of a frame, to the nearest of the eight that keep pixels in a grid."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     except ValueError:  # side data of a type that PyAV has no name for; `rotation` knows of no mirrors
         turns = round(frame.rotation / 90) % 4
         return _Orientation(turns % 2 == 1, turns in (1, 2), turns in (2, 3))
@@ -451,7 +452,8 @@ class VideoFile(_Frames):
         try:
             yield from self._pictures(times, size, part, patience)
         finally:
-            if self.damaged_frames and not self._said_damage:
+            # Where all are damaged, there is an error.
+            if 0 < self.damaged_frames < self.decoded_frames and not self._said_damage:
                 self._said_damage = True
                 share = self.damaged_frames / self.decoded_frames
                 warnings.warn(
