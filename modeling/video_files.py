@@ -422,8 +422,9 @@ class VideoFile(_Frames):
         # A last frame may be on screen for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
         pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience))
-        # The last frame stands for what cannot be decoded.
-        pictures += [pictures[-1]] * (len(order) - len(pictures))
+        if len(pictures) < len(order):
+            # The last frame stands for what cannot be decoded.
+            pictures += [self._shown(self._last_frame, size, part)] * (len(order) - len(pictures))
         result = np.empty((len(order), *pictures[0].shape), np.uint8)
         for place, picture in zip(order.tolist(), pictures, strict=True):
             result[place] = picture
@@ -489,11 +490,15 @@ class VideoFile(_Frames):
                     f"({self._problem or 'the file ends'})",
                     stacklevel=2,
                 )
+                self._last_frame = held[1]
                 return
             if picture is None:
-                orientation = _orientation(held[1])
-                picture = self._scaled(held[1], size or self._square_size(orientation), part, orientation)
+                picture = self._shown(held[1], size, part)
             yield picture
+
+    def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
+        orientation = _orientation(frame)
+        return self._scaled(frame, size or self._square_size(orientation), part, orientation)
 
     def _key_times(self) -> np.ndarray:
         """Seconds of the key frames, as far as the container has an index of them."""
