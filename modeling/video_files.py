@@ -298,6 +298,7 @@ class VideoFile(_Frames):
                 ) from error
             raise VideoFileError(self.path, error.strerror or str(error)) from error
         self._can_seek, self._has_decoded = True, False
+        self._rotation, self._orientation = None, UPRIGHT
         self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
             self.info = self._read_info()
@@ -497,8 +498,10 @@ class VideoFile(_Frames):
             yield picture
 
     def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
-        orientation = _orientation(frame)
-        return self._scaled(frame, size or self._square_size(orientation), part, orientation)
+        # Asked for its side data, a frame of PyAV is in a reference cycle, so that its memory is not used again soon.
+        if frame.rotation != self._rotation:
+            self._rotation, self._orientation = frame.rotation, _orientation(frame)
+        return self._scaled(frame, size or self._square_size(self._orientation), part, self._orientation)
 
     def _key_times(self) -> np.ndarray:
         """Seconds of the key frames, as far as the container has an index of them."""
