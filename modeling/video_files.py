@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.format import Flags
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -98,7 +99,7 @@ UPRIGHT = _Orientation()
 def _orientation(frame: av.VideoFrame) -> _Orientation:
     """The display matrix of a frame, to the nearest of the eight that keep pixels in a grid."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     except ValueError:  # side data of a type that PyAV has no name for; `rotation` knows of no mirrors
         turns = round(frame.rotation / 90) % 4
         return _Orientation(turns % 2 == 1, turns in (1, 2), turns in (2, 3))
@@ -297,6 +298,7 @@ class VideoFile(_Frames):
                 ) from error
             raise VideoFileError(self.path, error.strerror or str(error)) from error
         self._can_seek, self._has_decoded = True, False
+        self._rotation, self._orientation = None, UPRIGHT
         self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
             self.info = self._read_info()
@@ -421,8 +423,9 @@ class VideoFile(_Frames):
         # A last frame may be on screen for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
         pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience))
-        # The last frame stands for what cannot be decoded.
-        pictures += [pictures[-1]] * (len(order) - len(pictures))
+        if len(pictures) < len(order):
+            # The last frame stands for what cannot be decoded.
+            pictures += [self._shown(self._last_frame, size, part)] * (len(order) - len(pictures))
         result = np.empty((len(order), *pictures[0].shape), np.uint8)
         for place, picture in zip(order.tolist(), pictures, strict=True):
             result[place] = picture
@@ -451,7 +454,8 @@ class VideoFile(_Frames):
         try:
             yield from self._pictures(times, size, part, patience)
         finally:
-            if self.damaged_frames and not self._said_damage:
+            # Where all are damaged, there is an error.
+            if 0 < self.damaged_frames < self.decoded_frames and not self._said_damage:
                 self._said_damage = True
                 share = self.damaged_frames / self.decoded_frames
                 warnings.warn(
@@ -487,11 +491,17 @@ class VideoFile(_Frames):
                     f"({self._problem or 'the file ends'})",
                     stacklevel=2,
                 )
+                self._last_frame = held[1]
                 return
             if picture is None:
-                orientation = _orientation(held[1])
-                picture = self._scaled(held[1], size or self._square_size(orientation), part, orientation)
+                picture = self._shown(held[1], size, part)
             yield picture
+
+    def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
+        # Asked for its side data, a frame of PyAV is in a reference cycle, so that its memory is not used again soon.
+        if frame.rotation != self._rotation:
+            self._rotation, self._orientation = frame.rotation, _orientation(frame)
+        return self._scaled(frame, size or self._square_size(self._orientation), part, self._orientation)
 
     def _key_times(self) -> np.ndarray:
         """Seconds of the key frames, as far as the container has an index of them."""

@@ -247,7 +247,6 @@ def test_a_video_that_is_damaged_throughout_is_an_error(tmp_path):
     (tmp_path / "clip.avi").write_bytes(data)
     with (
         VideoFile(tmp_path / "clip.avi") as video,
-        pytest.warns(UserWarning, match="100% of the frames are damaged"),
         pytest.raises(
             VideoFileError, match=r"clip\.avi: .* no frame that can be decoded \(all 8 frames are damaged\)"
         ),
@@ -383,6 +382,8 @@ def test_a_video_that_breaks_off_is_read_as_far_as_it_goes():
             warnings.simplefilter("error")
             first = video.frames_at([0.2])
         last = video.frames_at([0.2, 1.9])
+        # One time alone is none of those that can be decoded.
+        np.testing.assert_array_equal(video.frames_at([1.9])[0], last[1])
     np.testing.assert_array_equal(first[0], last[0])
     assert np.abs(last[1].astype(int) - last[0]).max() > 5
     data = tiny_video(60, height=64, width=96)

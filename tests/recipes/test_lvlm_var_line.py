@@ -303,8 +303,8 @@ def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbon
     made = VideoFeatureExtractor.__call__
 
     def call(self, recording, *, augment=False, **settings):
-        if augment and recording.name.endswith("clip03.mp4"):
-            raise VideoFileError(recording.name, "a frame that breaks off")
+        if augment and recording.path.endswith("clip03.mp4"):
+            raise VideoFileError(recording.path, "a frame that breaks off")
         return made(self, recording, augment=augment, **settings)
 
     monkeypatch.setattr(VideoFeatureExtractor, "__call__", call)
