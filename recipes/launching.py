@@ -91,8 +91,8 @@ def launch(main: Callable, *classes: type, resumes: bool = False):
     try:
         return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
     except KeyboardInterrupt:
-        way_on = ": the same command, run again, continues" if resumes else ""
-        print(f"\n{program}: stopped{way_on}.", file=sys.stderr)
+        way_on = " Run the same command again to continue." if resumes else ""
+        print(f"\n{program}: stopped.{way_on}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = users_error(error)

@@ -41,4 +41,5 @@ def run(folder: Path) -> QuickstartRun:
     arguments = quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1)
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
+        patch.setattr("huggingface_hub.constants.HF_HOME", str(folder.parent / "hub"))
         return QuickstartRun(arguments, quickstart.main(arguments))
