@@ -62,28 +62,22 @@ def show_plan(
     for stage in ("backbone", "features", "lvlm", "tokenizer"):
         if stage in settings:
             rows.append((stage, *work_of(settings[stage], recordings, stage)))
-    sentences = recordings * encodings + evaluated * test_encodings
-    rows.append(
-        (
-            "encode",
-            f"{sentences} of {recordings} training and {evaluated} evaluated recordings",
-            MILLISECONDS["encode"] * sentences / 1000,
-        )
-    )
-    rows.append(("sft", *work_of(settings["sft"], recordings, "sft")))
     asked = evaluated * test_encodings
-    rows.append(
-        ("evaluation", f"{asked} sentences of {evaluated} recordings", MILLISECONDS["evaluation"] * asked / 1000)
-    )
+    sentences = recordings * encodings + asked
+    work = f"{sentences} of {recordings} training and {evaluated} evaluated recordings"
+    rows.append(("encode", work, MILLISECONDS["encode"] * sentences / 1000))
+    rows.append(("sft", *work_of(settings["sft"], recordings, "sft")))
+    work = f"{asked} sentences of {evaluated} recordings"
+    rows.append(("evaluation", work, MILLISECONDS["evaluation"] * asked / 1000))
     logger.info("Plan, of %d training recordings:", recordings)
     total = 0.0
     for stage, work, seconds in rows:
         is_known = makes_llm or stage not in ("lvlm", "sft", "evaluation")
-        total += seconds * speed if is_known else float("nan")
-        time_of_it = f"about {duration(seconds * speed)}" if is_known else "its time is measured when it begins"
+        total += seconds * speed * is_known
+        time_of_it = f"about {duration(seconds * speed)}" if is_known else "its time depends on the language model"
         logger.info("  %-22s %s, %s", TITLES[stage], work, time_of_it)
-    if total != total:
-        logger.info("  The language model decides how long it takes.")
+    if not makes_llm:
+        logger.info("  About %s, and what the language model takes: its stage measures itself.", duration(total))
         return None
     logger.info("  In all about %s on this machine; each stage measures itself when it begins.", duration(total))
     return total
