@@ -159,6 +159,14 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
         ("token_lexicon.py", "--tokenizer", missing, "--sentences", "runs/y", "--output_dir", "y"): (
             f"token_lexicon.py: {no_model}"
         ),
+        (
+            "push.py",
+            "runs/x",
+            "me/x",
+            "--dry_rum",
+        ): "push.py: error: --dry_rum: no such option; did you mean --dry_run?\n",
+        ("push.py", "runs/x", "me/x"): "push.py: error: there is no folder runs/x.\n",
+        ("convert_resnet3d.py", "x.pth", "y"): "convert_resnet3d.py: error: there is no file x.pth.\n",
         ("baselines.py", *there, "--output_dir", "y", "--sentences", "runs/y"): f"baselines.py: {no_sentences}",
     }
     for (line, expected), found in zip(lines.items(), run(*map(list, lines)), strict=True):
