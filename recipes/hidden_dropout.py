@@ -35,7 +35,7 @@ def add_hidden_dropout(language_model, share: float) -> dict[str, int]:
         projection reads). Experts that are one tensor, and attention of its own kind, go without: a warning says so.
 
     Raises:
-        ValueError: no layer is reached.
+        ValueError: the model has no decoder layers that are known.
     """
 
     def on_words(module, args, kwargs):
@@ -55,8 +55,6 @@ def add_hidden_dropout(language_model, share: float) -> dict[str, int]:
         return (F.dropout(args[0], share, module.training), *args[1:])
 
     layers = list(decoder_layers(language_model))
-    if not layers:
-        raise ValueError(f"hidden_dropout reaches no layer of a {language_model.config.model_type}: set it to 0.")
     width = language_model.config.get_text_config().hidden_size
     reached = {"layers": len(layers), "attention": 0, "mlp": 0}
     language_model.register_forward_pre_hook(on_words, with_kwargs=True)

@@ -91,8 +91,8 @@ def launch(main: Callable, *classes: type, resumes: bool = False):
     try:
         return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
     except KeyboardInterrupt:
-        way_on = ": the same command, run again, continues" if resumes else ""
-        print(f"\n{program}: stopped{way_on}.", file=sys.stderr)
+        way_on = " Run the same command again to continue." if resumes else ""
+        print(f"\n{program}: stopped.{way_on}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = users_error(error)
@@ -251,8 +251,23 @@ def given(name: str, default: str) -> str:
     return getattr(parser.parse_known_args([word for word in sys.argv[1:] if word not in ("-h", "--help")])[0], name)
 
 
-class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line."""
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line, and name the nearest option where there is none of a name."""
+
+    def parse_args(self, args=None, namespace=None):
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"{name}: no such option{did_you_mean(name, options)}")
+        return values
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Parser(CommandParser):
+    """The `CommandParser` of a recipe."""
 
     def __init__(self, description: str | None = None):
         super().__init__(
@@ -262,9 +277,6 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--config", metavar="FILE", help="YAML of values for options; the command line goes first")
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | None]:
