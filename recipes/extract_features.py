@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, recordings_fingerprint
+from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, write_people
 from field_arguments import extractor_arguments
 from launching import launch
 
@@ -160,6 +160,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    write_people(run.path, data.people(dataset))
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,
