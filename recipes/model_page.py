@@ -489,7 +489,8 @@ def _made(record: dict, is_classifier: bool) -> str:
     cost = record.get("cost") or {}
     said = f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {record.get('seed')}"
     if cost:
-        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters"
+        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
+        said += "model and what was added to it"
         said += f", {cost['peak_memory_gb']:.2f} GB at the peak"
     return said + "."
 

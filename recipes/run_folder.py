@@ -71,6 +71,12 @@ class RunFolder:
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         self._started = time.monotonic()
+        self._seconds_before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far; of a run that was stopped, what led to its last checkpoint counts."""
+        return self._seconds_before + time.monotonic() - self._started
 
     def save_config(self, *arguments):
         """Writes the fields of argument dataclasses that differ from their defaults, as YAML that `--config` reads.
@@ -149,8 +155,12 @@ class RunFolder:
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         trainer.add_callback(TrainingProgress(what))
+        trainer.add_callback(SecondsCallback(self))
         checkpoint = self.last_checkpoint()
         if checkpoint is not None:
+            seconds = Path(checkpoint, SecondsCallback.FILE)
+            # Checkpoints of before have none.
+            self._seconds_before = float(seconds.read_text()) if seconds.is_file() else 0.0
             state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
             if state.global_step >= state.max_steps:
                 trainer._load_from_checkpoint(checkpoint)
@@ -161,7 +171,7 @@ class RunFolder:
 
     def write_record(self, **fields):
         """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in."""
-        fields.setdefault("seconds", round(time.monotonic() - self._started, 1))
+        fields.setdefault("seconds", round(self.seconds, 1))
         fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
@@ -176,7 +186,7 @@ class RunFolder:
 
     def log_finished(self, stage: str, *facts: str):
         """Says that the stage is done, in how much time, and the facts of it that a person asks for."""
-        finished(stage, time.monotonic() - self._started, *facts)
+        finished(stage, self.seconds, *facts)
 
     def read_record(self) -> dict:
         """The record so far; empty before the first write."""
@@ -208,6 +218,20 @@ class JsonLinesCallback(TrainerCallback):
         if state.is_world_process_zero and logs:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class SecondsCallback(TrainerCallback):
+    """Writes into each checkpoint how long the run has taken, for the record of a run that is resumed from it."""
+
+    FILE = "seconds.txt"
+
+    def __init__(self, run: RunFolder):
+        self.run = run
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero and folder.is_dir():
+            write_atomically(folder / self.FILE, f"{self.run.seconds:.1f}\n")
 
 
 class TrainingProgress(TrainerCallback):
