@@ -8,10 +8,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from action_llm.skeleton_bodies import NOWHERE
 from action_llm.skeleton_layouts import SkeletonLayout, get_layout
+
+from .fonts import draw_text, drawable, shortened, wrapped
 
 BACKGROUND = (250, 250, 248)
 INK = (40, 42, 48)
@@ -25,6 +27,7 @@ PART_COLORS = {
 }
 OVERSAMPLING = 2
 _BATCH_PIXELS = 1 << 24  # of one oversampled canvas
+_MARGIN, _LINE = 4, 13  # of text, in pixels
 
 
 @dataclass
@@ -165,36 +168,47 @@ def contact_sheet(
 ) -> np.ndarray:
     """Recordings one under the other, each as `columns` pictures evenly spaced in time; uint8 (H, W, 3).
 
-    Captions, where a row has them, are one per picture.
+    Captions, where a row has them, are one per picture. A title that is too wide has further lines, a caption ends with an
+    ellipsis. Where more than one body is drawn, the title says which is which.
     """
     height, width = size
-    band = 16
+    layout = get_layout(layout)
     caption_band = 14 if any(row.captions is not None for row in rows) else 0
-    row_height = band + height + caption_band
-    sheet = Image.new("RGB", (width * columns, row_height * len(rows)), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
-    for index, row in enumerate(rows):
-        top = index * row_height
+    parts = []
+    for row in rows:
         keypoints = np.asarray(row.keypoints)
         picked = np.linspace(0, len(keypoints) - 1, columns).round().astype(int)
         # Scaled over the whole recording, drawn only where it is looked at.
-        layout = get_layout(layout)
         pixels = _to_pixels(_as_people(keypoints, layout), layout, (height * OVERSAMPLING, width * OVERSAMPLING), yaw)
-        strip = _draw(pixels[picked], layout, height, width)
-        sheet.paste(Image.fromarray(strip.transpose(1, 0, 2, 3).reshape(height, columns * width, 3)), (0, top + band))
-        draw.line((0, top, width * columns, top), fill=(205, 205, 205))
-        draw.text((4, top + 1), row.title, fill=INK, font=font)
+        strip = _draw(pixels[picked], layout, height, width).transpose(1, 0, 2, 3).reshape(height, columns * width, 3)
+        bodies = np.flatnonzero(np.isfinite(pixels[picked]).all(axis=-1).any(axis=(0, 2))) + 1
+        part = titled(strip, row.title + _which_is_which(bodies.tolist()))
+        part = np.concatenate([part, np.full((caption_band, *part.shape[1:]), BACKGROUND, np.uint8)])
+        part[0] = 205
+        sheet = Image.fromarray(part)
         for column, caption in enumerate(row.captions or ()):
-            draw.text((column * width + 4, top + band + height), caption, fill=INK, font=font)
-    return np.asarray(sheet)
+            text = shortened(drawable(caption), width - 2 * _MARGIN)
+            draw_text(ImageDraw.Draw(sheet), (column * width + _MARGIN, len(part) - caption_band), text, INK)
+        parts.append(np.asarray(sheet))
+    return np.concatenate(parts)
+
+
+def _which_is_which(bodies: list[int]) -> str:
+    """What a title says of the colours of several bodies, which are numbered from 1; nothing of one."""
+    if len(bodies) < 2:
+        return ""
+    lighter = [str(body) for body in bodies if body > 1]
+    return f" (lighter: body {lighter[0]})" if len(lighter) == 1 else f" (lighter: bodies {', '.join(lighter)})"
 
 
 def titled(image: np.ndarray, title: str) -> np.ndarray:
-    """uint8 (H, W, 3) with a line of text above it."""
-    sheet = Image.new("RGB", (image.shape[1], image.shape[0] + 16), BACKGROUND)
-    ImageDraw.Draw(sheet).text((4, 1), title, fill=INK, font=ImageFont.load_default(11))
-    sheet.paste(Image.fromarray(np.ascontiguousarray(image)), (0, 16))
+    """uint8 (H, W, 3) with a title above it, in as many lines as it needs, three at most."""
+    lines = wrapped(drawable(title), image.shape[1] - 2 * _MARGIN)
+    band = 3 + _LINE * max(len(lines), 1)
+    sheet = Image.new("RGB", (image.shape[1], image.shape[0] + band), BACKGROUND)
+    for number, line in enumerate(lines):
+        draw_text(ImageDraw.Draw(sheet), (_MARGIN, 1 + _LINE * number), line, INK)
+    sheet.paste(Image.fromarray(np.ascontiguousarray(image)), (0, band))
     return np.asarray(sheet)
 
 

@@ -1,5 +1,6 @@
 """A lexicon of action tokens: for every code, how often and how long it is, which classes it speaks for, where to see it."""
 
+import colorsys
 import json
 import os
 from collections import Counter, defaultdict
@@ -126,4 +127,15 @@ def build_lexicon(
     return entries
 
 
-__all__ = ["TokenEntry", "build_lexicon", "read_lexicon"]
+def token_color(action_id: int) -> str:
+    """The colour of a token in every picture and page, `#rrggbb`: light, so that dark text can be read on it.
+
+    Hues of tokens that follow each other are the golden ratio of a turn apart; of those that come near again, lightness and
+    saturation differ.
+    """
+    hue = action_id * 0.6180339887 % 1
+    red, green, blue = colorsys.hls_to_rgb(hue, (0.86, 0.72, 0.79)[action_id % 3], (0.75, 0.4)[action_id // 3 % 2])
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+__all__ = ["TokenEntry", "build_lexicon", "read_lexicon", "token_color"]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 # What a data set can hold, and the column that tells.
 KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
+# Columns that say who was recorded, as data sets call them.
+PERSON_COLUMNS = ("person", "subject", "performer")
+# Beside features and sentences: sample_id → person.
+PEOPLE = "people.json"
 
 
 @dataclass
@@ -80,6 +84,18 @@ class DataArguments:
         said = {name: getattr(info, name) for name in ("description", "license", "citation", "homepage")}
         return said | {"simulated": info.description.startswith(SIMULATED)}
 
+    def people(self, dataset) -> dict[str, str]:
+        """`sample_id` → who was recorded; empty where the data set does not say it for every recording."""
+        if self.dataset == "features":
+            return read_people(self.data_dir)
+        people = {}
+        for rows in dataset.values():
+            column = next((name for name in PERSON_COLUMNS if name in rows.features), None)
+            if column is None:
+                return {}
+            people |= dict(zip(rows["sample_id"], map(str, rows[column]), strict=True))
+        return people if all(people.values()) else {}
+
     def identity(self, dataset) -> dict:
         """What tells these recordings, and these features of them, from others; for `RunFolder.check_identity`."""
         found = {"recordings": recordings_fingerprint(dataset)}
@@ -100,6 +116,19 @@ def unreadable_files(dataset) -> list[dict]:
         for entry in json.loads(report.read_text(encoding="utf-8"))["files"]
         if entry["kind"] == "unreadable"
     ]
+
+
+def write_people(folder: Path, people: dict[str, str]):
+    """Writes who was recorded beside features or sentences, for the accuracy of each person."""
+    from action_llm_datasets.atomic_files import write_atomically
+
+    write_atomically(folder / PEOPLE, json.dumps(people, indent=0, ensure_ascii=False) + "\n")
+
+
+def read_people(folder: str | Path) -> dict[str, str]:
+    """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
+    path = Path(folder, PEOPLE)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 # A name on the Hub; anything else that is no folder here is the path of one that is missing.

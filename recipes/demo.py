@@ -173,10 +173,12 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
         tokens: as the pipeline returns them.
         lexicon: entries of all tokens, or `None`.
     """
+    from action_llm.token_lexicon import token_color
+
     data = bodies(path, extractor) if hasattr(extractor, "skeleton_layout") else pictures(path)
     used = {token["id"] for token in tokens}
     entries = {} if lexicon is None else {token: lexicon[token].to_dict() for token in used}
-    data |= {"tokens": tokens, "lexicon": entries}
+    data |= {"tokens": tokens, "lexicon": entries, "colors": {token: token_color(token) for token in used}}
     # A name must not end the element that it stands in.
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     page = PLAYER.read_text(encoding="utf-8").replace("/*DATA*/", text)

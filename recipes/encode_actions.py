@@ -20,7 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder
+from data_arguments import DataArguments, check_model_folder, write_people
 from launching import launch
 
 from action_llm.recording_versions import stable_seed
@@ -168,6 +168,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
                 else f"the data set has no recordings in {split}."
             )
     write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    write_people(run.path, data.people(dataset))
     if all_skipped:
         logger.warning(
             "%d recordings were skipped; they are listed in %s", len(all_skipped), run.path / "skipped.json"

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder
+from data_arguments import DataArguments, check_model_folder, write_people
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     write_codebook(run.path, model.codebook)
     columns = sentence_features(ClassLabel(names=labels), model.config.num_action_tokens, with_latents=False)
 
-    splits = {}
+    splits, people, people_of_windows = {}, data.people(dataset), {}
     for split, rows in dataset.items():
         made = {name: [] for name in columns}
         unclear, borders = 0, BorderCounts()
@@ -123,6 +123,8 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
                     continue
                 inside = events[window.first : window.last]
                 made["sample_id"].append(f"{name}@{number * arguments.stride:g}s")
+                if people:
+                    people_of_windows[made["sample_id"][-1]] = people[row["sample_id"]]
                 made["encoding"].append(int(row["version"]))
                 made["label"].append(labels.index(label))
                 made["held_out"].append(bool(row["held_out"]))
@@ -148,6 +150,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             "words_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
             "event_borders": borders.scores(),
         }
+    write_people(run.path, people_of_windows)
     record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
         stage="encode_windows",

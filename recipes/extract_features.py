@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, unreadable_files
+from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, unreadable_files, write_people
 from field_arguments import extractor_arguments
 from launching import launch
 
@@ -171,6 +171,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     unreadable = [{"split": None, "sample_id": None, **entry} for entry in unreadable_files(dataset)]
     for name, entries in (("skipped", all_skipped + unreadable), ("damaged", all_damaged)):
         write_atomically(run.path / f"{name}.json", json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    write_people(run.path, data.people(dataset))
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,

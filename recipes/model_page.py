@@ -193,6 +193,8 @@ def model_page(
         hold_out=record.get("hold_out"),
         metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")].capitalize() if evaluations else "",
         evaluations=rows,
+        interval=_interval(evaluations[0]["metrics"], unit) if evaluations else "",
+        people=_people(evaluations[0]["metrics"], unit) if evaluations else "",
         spread=_spread(evaluations),
         versions=evaluations[0]["metrics"].get("encodings", 1) if evaluations else 1,
         seed=record.get("seed"),
@@ -392,11 +394,36 @@ def _row(evaluation: dict) -> dict:
         "seed": evaluation["model"].get("seed", "?"),
         "split": metrics["split"] + " (unseen classes)" * bool(metrics.get("unseen")) + _averaged(metrics),
         "recordings": f"{metrics['recordings']:,}",
-        "top_1": f"{100 * metrics['top_1']['estimate']:.1f}",
-        "interval": f"{100 * metrics['top_1']['low']:.1f}–{100 * metrics['top_1']['high']:.1f}",
-        "mean_per_class": f"{100 * metrics['mean_per_class']['estimate']:.1f}",
+        **{name: f"{100 * metrics[name]['estimate']:.1f}" for name in METRICS},
+        **{
+            f"{name}_interval": f"{100 * metrics[name]['low']:.1f}–{100 * metrics[name]['high']:.1f}"
+            for name in METRICS
+        },
         "calibration": f"{100 * metrics['calibration_error']:.1f}",
     }
+
+
+def _interval(metrics: dict, unit: str) -> str:
+    """Which intervals an evaluation has, in a sentence."""
+    if "interval" not in metrics:  # records of before intervals were right for few recordings
+        return f"the intervals are 95 % bootstrap intervals over {unit}."
+    over = f"the intervals are 95 % Wilson score intervals over {metrics['recordings']:,} {unit}"
+    people = metrics["people"]
+    if people is None:
+        return f"{over}; who was recorded is not known."
+    if metrics["interval"] == "people":
+        return f"{over}, widened where {len(people)} people, drawn anew with all of their {unit}, vary more."
+    known = "one person" if len(people) == 1 else f"{len(people)} people"
+    return f"{over} of {known}, too few to say how much other people would differ."
+
+
+def _people(metrics: dict, unit: str) -> str:
+    """The accuracy of each person, in a sentence. Without their names, which may be real ones."""
+    people = sorted((metrics.get("people") or {}).values(), key=lambda person: person["top_1"])
+    if len(people) < 2:
+        return ""
+    listed = ", ".join(f"{100 * person['top_1']:.1f} ({person['recordings']:,})" for person in people)
+    return f"Top-1 of each person, the lowest first (number of {unit}): {listed}."
 
 
 def _averaged(metrics: dict) -> str:
@@ -464,7 +491,8 @@ def _made(record: dict, is_classifier: bool) -> str:
     cost = record.get("cost") or {}
     said = f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {record.get('seed')}"
     if cost:
-        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters"
+        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
+        said += "model and what was added to it"
         said += f", {cost['peak_memory_gb']:.2f} GB at the peak"
     return said + "."
 

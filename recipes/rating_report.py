@@ -11,6 +11,9 @@ Reads the sheets of `rating_sheets.py` that have come back, filled in on their p
 - A mean is over all ratings. Both recordings and raters are a sample of those there could have been, so for its 95 % interval
   both are drawn anew, each on its own (the bootstrap of crossed samples: Owen 2007, "The pigeonhole bootstrap"; it is a little
   too wide rather than too narrow). The interval of a single rater says nothing of others.
+- Twelve times yes is not 100 % for certain. Where all draws give the same mean, and for shares of yes, the interval is never
+  narrower than the normal one over recordings with a few made-up ones at both ends of the scale: two each for a mean (Agresti
+  and Coull 1998), one each for a difference (Agresti and Caffo 2000; of pairs Bonett and Price 2012).
 - A difference is between ratings of the same recording by the same rater, where systems have recordings in common; both systems
   keep the recordings and raters of a draw.
 - Agreement between raters is Krippendorff's alpha over the items of all systems, ordinal for 1 to 5 and nominal for yes and no,
@@ -22,6 +25,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from launching import launch
@@ -154,6 +158,7 @@ def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict
         if not tables:
             continue
         draws = crossed_draws(tables, resamples, seed)
+        ends = (value(scale.answers[0]), value(scale.answers[-1]))
         together = np.concatenate(list(tables.values()))
         ours, *others = tables
         scales[scale.name] = {
@@ -164,12 +169,16 @@ def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict
                     "subjects": int(np.isfinite(table).any(axis=1).sum()),
                     "raters": int(np.isfinite(table).any(axis=0).sum()),
                     "counts": {answer: int((table == value(answer)).sum()) for answer in scale.answers},
-                    **asdict(mean_interval(table, draws)),
+                    **asdict(with_ends(mean_interval(table, draws), [table], ends)),
                 }
                 for name, table in tables.items()
             },
             "differences": {
-                f"{ours} − {other}": asdict(difference_interval(tables[ours], tables[other], draws))
+                f"{ours} − {other}": asdict(
+                    with_ends(
+                        difference_interval(tables[ours], tables[other], draws), [tables[ours], tables[other]], ends
+                    )
+                )
                 for other in others
             },
             "alpha": {
@@ -261,6 +270,37 @@ def difference_interval(ours, other, draws):
     return interval(np.nanmean(ours) - np.nanmean(other), means(ours, draws) - means(other, draws))
 
 
+def with_ends(drawn: Interval, tables: list, ends: tuple[float, float]) -> Interval:
+    """The interval of a mean, or of the difference of two, where few recordings that agree must not make it too narrow.
+
+    Args:
+        drawn: from `mean_interval` of one table or `difference_interval` of two.
+        tables: the one or two, (subjects, raters) with NaN.
+        ends: the lowest and the highest rating of the scale.
+    """
+    if not np.isfinite(drawn.estimate) or (drawn.low < drawn.high and ends != (0, 1)):
+        return drawn
+    low, high = ends
+    if len(tables) == 1:
+        samples, added = tables, (low, high, low, high)
+    elif (np.isfinite(tables[0]) & np.isfinite(tables[1])).any():
+        low, high = low - high, high - low
+        samples, added = [tables[0] - tables[1]], (low, high)
+    else:
+        samples, added = tables, (low, high)
+        low, high = low - high, high - low
+    middle = variance = 0.0
+    for sign, table in zip((1, -1), samples, strict=False):
+        rated = np.isfinite(table)
+        ratings = np.where(rated, table, 0).sum(axis=1)[rated.any(axis=1)] / rated.sum(axis=1)[rated.any(axis=1)]
+        ratings = np.append(ratings, added)
+        middle += sign * ratings.mean()
+        variance += ratings.var() / len(ratings)
+    half = NormalDist().inv_cdf(0.975) * variance**0.5
+    ends = max(low, min(drawn.low, middle - half)), min(high, max(drawn.high, middle + half))
+    return Interval(drawn.estimate, *map(float, ends))
+
+
 def interval(estimate, values):
     """The estimate and the middle 95 % of its draws."""
     values = values[np.isfinite(values)]
@@ -285,16 +325,26 @@ def to_markdown(report: dict, study) -> str:
             found["differences"].get(one) for one in differences
         ]
         lines.append(_row(scale.title, *(_cell(cell, scale) for cell in cells)))
-    lines += ["", "95 % intervals over recordings and raters, both drawn anew. N/A: not asked of this system.", ""]
+    lines += [
+        "",
+        "95 % intervals over recordings and raters, both drawn anew; where all agree, and for shares of yes, never narrower "
+        "than the number of recordings allows. N/A: not asked of this system.",
+        "",
+    ]
     lines += [_row("scale", "Krippendorff's alpha", "ratings", "raters"), _row("---", "---", "---", "---")]
     for name, scale in scales.items():
         found = report["scales"][name]
         alpha, raters = found["alpha"], max(one["raters"] for one in found["systems"].values())
-        said = _numbers(alpha, 1, "{:.2f}") if np.isfinite(alpha["estimate"]) else "not defined"
+        said = "not defined"
+        if np.isfinite(alpha["estimate"]):
+            said = (
+                _numbers(alpha, 1, "{:.2f}") if np.isfinite(alpha["low"]) else f"{alpha['estimate']:.2f}, no interval"
+            )
         lines.append(_row(scale.title, f"{said}, {alpha['level']}", found["ratings"], raters))
     lines += [
         "",
-        "1 is full agreement, 0 chance; not defined where no item was rated twice, or all ratings are one value.",
+        "1 is full agreement, 0 chance; not defined where no item was rated twice, or all ratings are one value. Its interval "
+        "is over items drawn anew; there is none where every draw gives the same alpha.",
     ]
     answered = ", ".join(f"{rater} {count}" for rater, count in report["answered"].items())
     lines += [

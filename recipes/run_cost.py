@@ -27,17 +27,19 @@ def report_cost(trainer, what: str) -> dict:
         what: is trained, as the log names it.
 
     Returns:
-        `dict` with `parameters`, `trainable_parameters`, `state_gb` (weights, gradients and AdamW's two moments of what
-        is trained), and, measured with one process, `seconds_per_step`, `hours`, `peak_memory_gb`.
+        `dict` with `parameters` of the model as it will be saved, `trainable_parameters`, `state_gb` (weights, gradients and
+        AdamW's two moments of what is trained), and, measured with one process, `seconds_per_step`, `hours`, `peak_memory_gb`.
     """
     model, args = trainer.model, trainer.args
     parameters = list(model.parameters())
     trainable = [p for p in parameters if p.requires_grad]
+    # PEFT keeps the original of a module that it trains a copy of: the trained model has one of them.
+    replaced = [p for name, p in model.named_parameters() if ".original_module." in name]
     state = sum(p.numel() * p.element_size() for p in parameters)
     state += sum(p.numel() * (p.element_size() + 8) for p in trainable)
     cost = {
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in trainable),
+        "parameters": count_parameters(parameters) - count_parameters(replaced),
+        "trainable_parameters": count_parameters(trainable),
         "state_gb": round(state / 2**30, 3),
     }
     if trainer.accelerator.num_processes == 1:
@@ -66,6 +68,13 @@ def report_cost(trainer, what: str) -> dict:
             f"{cost['parameters']:,}",
         )
     return cost
+
+
+def count_parameters(parameters) -> int:
+    """The number of weights in some tensors; those that bitsandbytes packs into bytes, two of 4 bit each, are counted apart."""
+    return sum(
+        p.numel() * (2 * p.quant_storage.itemsize if getattr(p, "bnb_quantized", False) else 1) for p in parameters
+    )
 
 
 def _measure(trainer) -> dict:

@@ -177,7 +177,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from hidden_dropout import add_hidden_dropout
-    from run_cost import report_cost
+    from run_cost import count_parameters, report_cost
     from run_folder import JsonLinesCallback, RunFolder
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
     from trl import SFTTrainer
@@ -239,6 +239,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         attn_implementation=arguments.attn_implementation,
         **quantization(arguments.method),
     )
+    # Counted before it is given an adapter.
+    llm_parameters = count_parameters(llm.parameters())
     home, commit = llm_home(arguments)
     model = ActionLLMForConditionalGeneration.from_llm(
         llm,
@@ -328,7 +330,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run.write_record(
         stage="sft",
         method=arguments.method,
-        llm=home or f"{llm.config.model_type} of {llm.num_parameters():,} parameters, weights in this repository",
+        llm=home or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,

@@ -1,6 +1,7 @@
 """Pictures of a recogniser's results. Each function draws one figure and writes it to a PNG file, whole or not at all."""
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from action_llm import SkeletonLayout
 
 INK, FAINT, ACCENT, SECOND, THIRD = "#22303c", "#c9d1d9", "#2f6f9f", "#d1603d", "#6b9e5b"
+MOST_OF_NAME = 40  # characters of a class name at an axis
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 11,
@@ -48,14 +50,14 @@ def plot_confusion_matrix(
     classes = len(class_names)
     counts = matrix.sum(axis=1, keepdims=True)
     fractions = np.divide(matrix, counts, out=np.full_like(matrix, np.nan), where=counts > 0)
-    side = 2.6 + (0.26 if classes <= 40 else 0.17) * classes
+    side = 2.6 + (0.26 if classes <= 40 else 0.17) * classes + _room_for(class_names)
     with _figure(path, (side + 1.2, side)) as figure:
         axes = figure.subplots()
         image = axes.imshow(fractions, cmap=_confusion_colours(), vmin=0, vmax=1, interpolation="nearest")
         small = 8 if classes <= 40 else 7
         ticks = np.arange(classes)
-        axes.set_xticks(ticks, class_names, rotation=90, fontsize=small)
-        axes.set_yticks(ticks, [f"{name} ({int(n)})" for name, n in zip(class_names, counts[:, 0], strict=True)],
+        axes.set_xticks(ticks, list(map(_short, class_names)), rotation=90, fontsize=small)
+        axes.set_yticks(ticks, [f"{_short(name)} ({int(n)})" for name, n in zip(class_names, counts[:, 0], strict=True)],
                         fontsize=small)  # fmt: skip
         axes.set_xticks(ticks[:-1] + 0.5, minor=True)
         axes.set_yticks(ticks[:-1] + 0.5, minor=True)
@@ -192,23 +194,29 @@ def plot_action_sentence(
     height = 1.08 * max(high - low, 1e-6)
     with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
         # One scale for both axes, however long the recording is: a metre is as wide as it is high.
-        axes.figure.canvas.draw()
+        _lay_out(axes.figure)
         box = axes.get_window_extent()
         seconds_per_unit = duration / box.width * box.height / height
         widths = [np.ptp(points[frame, present[frame], :, 0]) for frame in np.flatnonzero(present.any(axis=1))]
         widest = max(np.quantile(widths, 0.9), 0.3 * height) if widths else height
+        shown: set[int] = set()
         snapshots = int(np.clip(duration / (1.1 * widest * seconds_per_unit), 3, 12))
         for place in (np.arange(snapshots) + 0.5) * duration / snapshots:
             frame = min(int(place * fps), len(keypoints) - 1)
             bodies = np.flatnonzero(present[frame])
             if not len(bodies):
                 continue
+            shown.update((bodies + 1).tolist())
             across = points[frame, bodies][..., 0]
             middle = (across.min() + across.max()) / 2
             for body in bodies:
                 pose = (points[frame, body] - (middle, 0)) * (seconds_per_unit, 1) + (place, 0)
                 _draw_skeleton(axes, pose, layout, faint=body > 0)
         axes.set(ylim=(low - 0.04 * height, low + 0.96 * height))
+        if len(shown) > 1:
+            lighter = ", ".join(str(body) for body in sorted(shown) if body > 1)
+            note = f"several bodies were seen; lighter: body {lighter}"
+            axes.text(1, 1, note, transform=axes.transAxes, ha="right", va="top", fontsize=8)
 
 
 def plot_video_sentence(
@@ -229,7 +237,7 @@ def plot_video_sentence(
         action_ids, start_times, end_times, path, title, contributions: see `plot_action_sentence`.
     """
     with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
-        axes.figure.canvas.draw()
+        _lay_out(axes.figure)
         box = axes.get_window_extent()
         height, width = frames_at([0.0]).shape[1:3]
         shown = int(np.clip(box.width / (box.height * width / height), 6, 12))
@@ -246,11 +254,14 @@ def plot_video_sentence(
 @contextmanager
 def _sentence(path, duration: float, action_ids, start_times, end_times, title: str, contributions):
     """A figure whose upper part, which is yielded, is the recording, and whose lower part is its sentence."""
+    from matplotlib.ticker import MaxNLocator
+
     from action_llm.action_sentence import first_tokens
+    from action_llm.token_lexicon import token_color
 
     action_ids = first_tokens(action_ids)
-    ratios = [3.4, 1] if contributions is None else [3.4, 0.9, 1]
-    with _figure(path, (11, 3.6 if contributions is None else 4.3)) as figure:
+    ratios = [3.4, 1] if contributions is None else [3.4, 1.2, 1]
+    with _figure(path, (11, 3.6 if contributions is None else 4.6)) as figure:
         top, *others = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, gridspec_kw={"hspace": 0.04})
         bottom = others[-1]
         top.set_title(title)
@@ -264,21 +275,26 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
             widths = np.subtract(end_times, start_times)
             others[0].bar(start_times, values, width=widths, align="edge", color=colours, edgecolor="white")
             others[0].axhline(0, color=INK, linewidth=0.6)
-            others[0].set(yticks=[0])
-            others[0].set_ylabel("spoke\nfor it", rotation=0, ha="right", va="center", fontsize=8)
-            others[0].spines[["bottom", "left"]].set_visible(False)
+            # Both signs are on the scale, also where all tokens spoke for the label.
+            most = max(np.abs(values).max(initial=0), 1e-3)
+            others[0].set(
+                ylim=(min(1.15 * values.min(initial=0), -0.15 * most), max(1.15 * values.max(initial=0), 0.15 * most))
+            )
+            others[0].yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            others[0].set_ylabel(
+                "spoke for it,\nlog-probability\n(nats)", rotation=0, ha="right", va="center", fontsize=8
+            )
+            others[0].spines[["bottom"]].set_visible(False)
             others[0].tick_params(axis="x", length=0)
-        colours = _token_colours(action_ids)
+            others[0].tick_params(axis="y", labelsize=8)
         for token, start, end in zip(action_ids, start_times, end_times, strict=True):
-            red, green, blue = colours[int(token)]
-            bottom.axvspan(start, end, color=(red, green, blue), linewidth=0)
+            bottom.axvspan(start, end, color=token_color(int(token)), linewidth=0)
             bottom.axvline(end, color="white", linewidth=1)
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
             share = (end - start) / duration
             if share < 0.007:  # no room for a number
                 continue
             bottom.text((start + end) / 2, 0.5, str(int(token)), ha="center", va="center", fontsize=7,
-                        rotation=90 if share < 0.022 else 0, color="white" if dark else INK)  # fmt: skip
+                        rotation=90 if share < 0.022 else 0, color=INK)  # fmt: skip
         bottom.spines[["left"]].set_visible(False)
 
 
@@ -292,17 +308,18 @@ def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title:
     """
     rows = sorted((row for row in table if row.count), key=lambda row: (row.accuracy, row.name))
     mean = float(np.mean([row.accuracy for row in rows])) if rows else float("nan")
-    with _figure(path, (7.6, 1.2 + 0.19 * max(len(rows), 3))) as figure:
+    width = 7.6 + _room_for([row.name for row in rows]) + _room_for([row.confused_with or "" for row in rows])
+    with _figure(path, (width, 1.2 + 0.19 * max(len(rows), 3))) as figure:
         axes = figure.subplots()
         values = np.array([row.accuracy for row in rows])
         colours = [THIRD if value >= 0.9 else ACCENT if value >= mean else SECOND for value in values]
         axes.barh(np.arange(len(rows)), 100 * values, color=colours, height=0.74)
         axes.axvline(100 * mean, color=INK, linestyle=(0, (4, 3)), linewidth=1)
-        axes.set_yticks(np.arange(len(rows)), [row.name for row in rows], fontsize=7.5)
+        axes.set_yticks(np.arange(len(rows)), [_short(row.name) for row in rows], fontsize=7.5)
         axes.tick_params(axis="y", length=0)
         for index, row in enumerate(rows):
             if row.confused_with is not None:
-                axes.text(101, index, f"{row.confused_count} × {row.confused_with}", va="center", fontsize=6.5)
+                axes.text(101, index, f"{row.confused_count} × {_short(row.confused_with)}", va="center", fontsize=6.5)
         axes.set(xlim=(0, 100), ylim=(-0.6, len(rows) - 0.4), xlabel="% of its recordings recognised")
         axes.set_title(f"{title}: mean {100 * mean:.1f} %")
         axes.text(101, len(rows) - 0.3, "taken most for", fontsize=6.5, style="italic", va="bottom")
@@ -358,11 +375,67 @@ def _figure(path: str | os.PathLike, size: tuple[float, float]):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        _lay_out(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         # Without the version of the library in the file, equal results give equal files.
         figure.savefig(partial, format="png", metadata={"Software": None})
         os.replace(partial, path)
+
+
+def _lay_out(figure):
+    """Places everything, with the fonts of this machine for what Matplotlib's own does not have."""
+    from matplotlib import font_manager
+    from matplotlib.text import Text
+
+    from action_llm_datasets.fonts import drawable, fallback_font, has_character
+
+    base = Path(font_manager.findfont("DejaVu Sans"))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            names = [label.get_text() for label in axis.get_ticklabels()]
+            written = [drawable(name, base) for name in names]
+            if written != names:
+                axis.set_ticks(axis.get_ticklocs(), written)
+    for text in figure.findobj(Text):
+        written = drawable(text.get_text(), base)
+        if written != text.get_text():
+            text.set_text(written)
+        paths = {fallback_font(character) for character in written if not has_character(base, character)}
+        if paths:
+            for path in paths:
+                font_manager.fontManager.addfont(path)
+            # Few fonts of other scripts have a bold face.
+            text.set(family=["DejaVu Sans", *(font_manager.get_font(path).family_name for path in sorted(paths))])
+            text.set(weight="normal")
+    # Before, a title that is too wide leaves no room for anything else; where it begins is known after.
+    _fit_titles(figure)
+    figure.canvas.draw()
+    _fit_titles(figure)
+
+
+def _short(name: str) -> str:
+    """A class name as it stands beside a bar or a row."""
+    return name if len(name) <= MOST_OF_NAME else f"{name[: MOST_OF_NAME - 1].rstrip()}…"
+
+
+def _room_for(names: Sequence[str]) -> float:
+    """Inches that long names take more than usual ones."""
+    return 0.12 * max(0, max(map(len, map(_short, names)), default=0) - 20)
+
+
+def _fit_titles(figure):
+    """Breaks titles that are wider than the figure into lines."""
+    from matplotlib.text import Text
+
+    titles = {figure.get_suptitle(), *(axes.get_title(loc="left") for axes in figure.axes)} - {""}
+    for title in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() in titles):
+        box = title.get_window_extent()
+        room = figure.bbox.width - box.x0 - 6
+        if box.width > room > 0:
+            width = max(10, int(max(map(len, title.get_text().splitlines())) * room / box.width * 0.97))
+            lines = textwrap.wrap(title.get_text(), width, max_lines=3, placeholder=" …")
+            title.set_text("\n".join(lines))
 
 
 def _confusion_colours():
@@ -397,18 +470,6 @@ def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool
     middle = [joint for joint in range(layout.num_joints) if joint not in side]
     head = max(middle, key=lambda joint: pose[joint, 1]) if middle else 0
     axes.plot(*pose[head], "o", color=middle_colour, markersize=5, markeredgewidth=0)
-
-
-def _token_colours(action_ids: np.ndarray) -> dict[int, tuple[float, float, float]]:
-    """A colour for each token: hues far apart for tokens that come one after the other."""
-    import colorsys
-
-    colours = {}
-    for token in map(int, action_ids):
-        if token not in colours:
-            hue = (len(colours) * 0.618034) % 1  # golden ratio: no two of the first ones are alike
-            colours[token] = colorsys.hls_to_rgb(hue, 0.62 if len(colours) % 2 else 0.5, 0.45)
-    return colours
 
 
 def plot_timeline(
@@ -446,14 +507,14 @@ def plot_timeline(
         for row, index in enumerate(shown):
             for step in np.flatnonzero(best == index):
                 top.plot(edges[step : step + 2], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
-        top.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=8)
+        top.set_yticks(range(len(shown)), [_short(names[index]) for index in shown], fontsize=8)
         top.set_ylim(len(shown) - 0.5, -0.5)
         top.tick_params(length=0)
-        top.set_title(title or "What happens when")
+        top.set_title(title or "What happens when", pad=18)  # the note has its own line below
         boxes = "; boxes, green: when actions truly were" if true else ""
         note = f"blue: probability; lines: the most likely class{boxes}"
-        top.text(1, 1.02, note, transform=top.transAxes, ha="right", va="bottom", fontsize=8)
-        figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01)
+        top.text(0, 1.02, note, transform=top.transAxes, ha="left", va="bottom", fontsize=8)
+        figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01, label="probability")
         starts = [event.start / unit for event in timeline.events]
         bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
         for segment in true or ():

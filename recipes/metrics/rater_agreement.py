@@ -42,7 +42,9 @@ def alpha_interval(
         seed: of the draws; the result is a function of the arguments.
 
     Returns:
-        All NaN where alpha is. Resamples in which all ratings are one value have no alpha and are left out.
+        All NaN where alpha is. Resamples in which all ratings are one value have no alpha and are left out. Both ends are NaN
+        where all resamples have the same alpha, as where raters agree on every item: they show no spread, which is not to say
+        that there is none.
     """
     coincidences = _coincidences(ratings, level)
     estimate = float(_alpha(coincidences.sum(axis=0), level))
@@ -54,7 +56,10 @@ def alpha_interval(
     for start in range(0, resamples, _DRAWS):
         times = rng.multinomial(items, np.full(items, 1 / items), size=min(_DRAWS, resamples - start))
         found.append(_alpha((times @ coincidences.reshape(items, -1)).reshape(-1, values, values), level))
-    low, high = np.nanquantile(np.concatenate(found), [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = np.concatenate(found)
+    if np.nanmax(drawn) - np.nanmin(drawn) < 1e-9:
+        return Interval(estimate, float("nan"), float("nan"))
+    low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(low), float(high))
 
 

@@ -116,6 +116,34 @@ def test_wrong_shapes_are_refused(person):
         render_frames(person[0])
 
 
+def test_a_long_title_has_lines_and_is_never_cut_at_the_edge(person):
+    margin = np.array(BACKGROUND)
+
+    def sheet(title):
+        return contact_sheet(
+            [SheetRow(person, title, captions=["a caption that is too long", "b", "c"])], columns=3, size=(60, 80)
+        )
+
+    short = sheet("wave")
+    for title, lines in (("frames 103, people 1, longest jump 0.14 m, shortest bone 0.02 m", 2), ("x" * 300, 3)):
+        longer = sheet(title)
+        assert longer.shape[0] - short.shape[0] == 13 * (lines - 1)
+        band = longer[1 : longer.shape[0] - 60 - 14]
+        assert (band[:, -4:] == margin).all(), "text runs into the edge"
+        assert (np.abs(band.astype(int) - margin).max(axis=2) > 60).any(axis=1).sum() > 5 * lines
+    # A caption stays below its own picture.
+    assert (short[-14:, 76:80] == margin).all() and (short[-14:, :76] != margin).any()
+
+
+def test_a_second_body_is_explained(person, monkeypatch):
+    titles = []
+    monkeypatch.setattr("action_llm_datasets.rendering.titled", lambda image, title: titles.append(title) or image)
+    aside = person + np.array([1.0, 0.0, 0.0])
+    for bodies in ([person], [person, np.zeros_like(person)], [person, aside], [person, aside, aside + 1.0]):
+        contact_sheet([SheetRow(np.stack(bodies, axis=1), "hugging")], columns=3, size=(60, 80))
+    assert titles == ["hugging", "hugging", "hugging (lighter: body 2)", "hugging (lighter: bodies 2, 3)"]
+
+
 def test_contact_sheet_and_png(person, tmp_path):
     rows = [SheetRow(person, "one"), SheetRow(np.stack([person, person], axis=1), "two", captions=["a", "b", "c"])]
     sheet = contact_sheet(rows, columns=3, size=(80, 64))

@@ -9,18 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from metrics.action_classification.classification_scores import (
+    MIN_PEOPLE,
     ScoreError,
     accuracy,
+    accuracy_by_person,
+    accuracy_interval,
     bootstrap_interval,
     brier_score,
     confusion_matrix,
+    effective_recordings,
     expected_calibration_error,
     log_normalize,
     mean_per_class_accuracy,
     negative_log_likelihood,
+    paired_interval,
     per_class_table,
     reliability_bins,
     top_k_accuracy,
+    wilson_interval,
 )
 
 
@@ -180,6 +186,148 @@ def test_a_paired_difference_is_narrower_than_an_unpaired_one():
     assert bootstrap_interval(difference, first, second, labels) == paired
 
 
+@given(st.integers(1, 2000), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
+def test_wilson_interval_equals_scipy(count, data, level):
+    from scipy.stats import binomtest
+
+    hits = data.draw(st.integers(0, count))
+    theirs = binomtest(hits, count).proportion_ci(level, method="wilson")
+    own = wilson_interval(hits / count, count, level)
+    assert (own.low, own.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= own.low <= own.estimate <= own.high <= 1 and own.low < own.high
+
+
+def test_wilson_interval_has_published_values_at_its_edges():
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", Table I, method 3.
+    for hits, count, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        interval = wilson_interval(hits / count, count)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(1.0, 12).low == pytest.approx(0.7575, abs=5e-5) and wilson_interval(1.0, 12).high == 1
+
+
+def coverage(intervals, truth):
+    return np.mean([interval.low <= truth <= interval.high for interval in intervals])
+
+
+@pytest.mark.parametrize("count, probability", [(12, 0.9), (12, 0.97), (40, 0.95), (400, 0.6)])
+def test_the_interval_of_an_accuracy_covers_where_the_bootstrap_does_not(count, probability):
+    rng = np.random.default_rng(count)
+    labels = np.zeros(count, int)
+    intervals, bootstraps = [], []
+    for _ in range(400):
+        predictions = (rng.random(count) > probability).astype(int)
+        intervals.append(accuracy_interval(accuracy, predictions, labels, count=count))
+        bootstraps.append(bootstrap_interval(np.mean, predictions == 0, resamples=200))
+    assert coverage(intervals, probability) > 0.92
+    if count == 12:
+        assert coverage(bootstraps, probability) < 0.9
+
+
+# One recording of each class; a few; classes whose sizes differ by a factor of ninety (Toyota Smarthome), alike and not.
+UNEQUAL = np.geomspace(7, 630, 31).astype(int)
+
+
+@pytest.mark.parametrize(
+    "sizes, probabilities, least",
+    [
+        ([1] * 12, [0.9] * 12, 0.93),
+        ([3] * 4, [0.97] * 4, 0.93),
+        ([16] * 27, np.linspace(0.6, 1, 27), 0.93),
+        ([2] * 60, [0.5] * 60, 0.93),
+        (UNEQUAL, [0.6] * 31, 0.93),
+        (UNEQUAL, np.linspace(0.95, 0.4, 31), 0.93),
+        (UNEQUAL, np.linspace(0.4, 0.95, 31), 0.91),
+    ],
+)
+def test_the_interval_of_the_mean_per_class_covers(sizes, probabilities, least):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    chance, truth = np.repeat(probabilities, sizes), np.mean(probabilities)
+    intervals = []
+    for _ in range(400):
+        predictions = np.where(rng.random(len(labels)) < chance, labels, (labels + 1) % len(sizes))
+        intervals.append(
+            accuracy_interval(mean_per_class_accuracy, predictions, labels, count=effective_recordings(labels))
+        )
+    assert coverage(intervals, truth) > least
+
+
+def test_a_mean_over_classes_is_worth_as_many_recordings_as_vary_like_it():
+    assert effective_recordings(np.repeat(np.arange(5), 8)) == pytest.approx(40)
+    labels = np.repeat([0, 2, 3], [1, 40, 400])  # a class without recordings does not count
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(4000):
+        predictions = np.where(rng.random(len(labels)) < 0.7, labels, (labels + 1) % 4)
+        means.append(mean_per_class_accuracy(predictions, labels))
+    assert np.var(means) == pytest.approx(0.7 * 0.3 / effective_recordings(labels), rel=0.08)
+
+
+def test_few_people_are_not_drawn_and_many_are():
+    rng = np.random.default_rng(0)
+    # Of a person all recordings are recognised or none.
+    few, many = (np.repeat(np.arange(number), 20) for number in (MIN_PEOPLE - 1, 2 * MIN_PEOPLE))
+    for people in (few, many):
+        right = people % 2 == 0
+        labels, predictions = np.zeros(len(people), int), np.where(right, 0, 1)
+        alone = accuracy_interval(accuracy, predictions, labels, count=len(labels))
+        known = accuracy_interval(accuracy, predictions, labels, count=len(labels), people=people)
+        assert (known == alone) == (people is few)
+    assert known.high - known.low > 3 * (alone.high - alone.low)
+    all_right = accuracy_interval(accuracy, labels, labels, count=len(labels), people=many)
+    assert all_right == wilson_interval(1.0, len(labels))
+    # Against clusters drawn by hand.
+    own = bootstrap_interval(np.mean, right.astype(float), groups=many, resamples=4000)
+    drawn = (rng.integers(2 * MIN_PEOPLE, size=(4000, 2 * MIN_PEOPLE)) % 2 == 0).mean(axis=1)
+    assert (own.low, own.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.03)
+    with pytest.raises(ScoreError, match="3 groups for 2 recordings"):
+        bootstrap_interval(np.mean, np.zeros(2), groups=[0, 0, 1])
+
+
+def test_the_interval_over_people_covers_what_other_people_would_show():
+    rng = np.random.default_rng(1)
+    over_people, over_recordings = [], []
+    for _ in range(300):
+        skill = np.repeat(rng.beta(4, 2, size=15), 12)
+        predictions = (rng.random(180) > skill).astype(int)
+        options = {"count": 180, "resamples": 300}
+        labels, people = np.zeros(180, int), np.repeat(np.arange(15), 12)
+        over_people.append(accuracy_interval(accuracy, predictions, labels, people=people, **options))
+        over_recordings.append(accuracy_interval(accuracy, predictions, labels, **options))
+    assert coverage(over_people, 4 / 6) > 0.9 > 0.85 > coverage(over_recordings, 4 / 6)
+
+
+def test_a_paired_difference_of_methods_that_agree_is_not_certain():
+    nothing = paired_interval(np.zeros(12))
+    assert nothing.estimate == 0 and nothing.low < -0.05 and nothing.high > 0.05
+    rng = np.random.default_rng(2)
+    intervals, bootstraps = [], []
+    for _ in range(400):
+        differences = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=20)
+        intervals.append(paired_interval(differences, resamples=300))
+        bootstraps.append(bootstrap_interval(np.mean, differences, resamples=300))
+    assert coverage(intervals, 0.06) > 0.92 > coverage(bootstraps, 0.06)
+    # Of many recordings both are one.
+    many = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=2000)
+    own, other = paired_interval(many), bootstrap_interval(np.mean, many)
+    assert own.high - own.low == pytest.approx(other.high - other.low, rel=0.06)
+
+
+def test_accuracy_by_person_equals_a_loop():
+    hits, people = np.array([True, False, True, True]), ["10", "2", "10", "2"]
+    assert accuracy_by_person(hits, people) == {
+        "2": {"recordings": 2, "top_1": 0.5},
+        "10": {"recordings": 2, "top_1": 1.0},
+    }
+    with pytest.raises(ScoreError, match="people for"):
+        accuracy_by_person(hits, people[:2])
+
+
 @settings(max_examples=20)
 @given(st.sampled_from([top_k_accuracy, negative_log_likelihood, brier_score, expected_calibration_error]))
 def test_bad_scores_are_errors(score):
@@ -219,6 +367,8 @@ def test_other_bad_input_is_an_error():
         bootstrap_interval(accuracy, labels, labels[:1])
     with pytest.raises(ScoreError, match="level"):
         bootstrap_interval(accuracy, labels, labels, level=95)
+    with pytest.raises(ScoreError, match="expected a proportion from 0 to 1 of more than 0 recordings; got 1 of 0"):
+        wilson_interval(1, 0)
     with pytest.raises(ScoreError, match="bins"):
         reliability_bins(np.log(np.full((1, 2), 0.5)), np.array([0]), 0)
 

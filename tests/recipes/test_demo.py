@@ -13,7 +13,7 @@ from hub_server import HubServer
 from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
 
-from action_llm.token_lexicon import TokenEntry
+from action_llm.token_lexicon import TokenEntry, token_color
 
 gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 
@@ -68,6 +68,7 @@ def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skele
         data["tokens"][-1]["end"] == pytest.approx(1.6, abs=0.11)
         and data["lexicon"][str(data["tokens"][0]["id"])]["description"]
     )
+    assert data["colors"] == {str(token["id"]): token_color(token["id"]) for token in data["tokens"]}
     assert sum(scores.values()) == pytest.approx(1) and reason.startswith("**Why.**")
     assert set(answer(str(walk), "falling\n waving \n")[1]) == {"falling", "waving"}
     with pytest.raises(gradio.Error, match="Drop a recording, or pick an example"):

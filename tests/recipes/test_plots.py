@@ -1,7 +1,11 @@
 """Pictures are written, whole, for the cases that break drawings: nothing used, nobody present, a class without data."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 from metrics.action_classification.classification_scores import (
     confusion_matrix,
@@ -15,11 +19,13 @@ from metrics.plots import (
     plot_confusion_matrix,
     plot_reliability,
     plot_sentence_lengths,
+    plot_timeline,
     plot_token_usage,
     plot_video_sentence,
 )
 
 from action_llm.skeleton_layouts import get_layout
+from action_llm.token_lexicon import token_color
 
 
 def ink(path):
@@ -89,6 +95,107 @@ def test_a_video_with_its_tokens_and_what_they_did_is_drawn(shape, duration, tmp
     assert min(asked) >= 0 and max(asked) <= duration
     assert ink(tmp_path / "plain.png") > 0.1 and ink(tmp_path / "reasons.png") > 0.1
     assert imread(tmp_path / "reasons.png").shape[0] > imread(tmp_path / "plain.png").shape[0]
+
+
+def drawn(monkeypatch):
+    """The figures that are written, as they are written."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def saved(figure, *args, **options):
+        figures.append(figure)
+        # Without the numbers of axes, some of which are not drawn.
+        words = [text for text in texts_of(figure) if re.search("[a-zA-Z]", text.get_text())]
+        figure.boxes = [(text, text.get_window_extent()) for text in words]
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    return figures
+
+
+def texts_of(figure):
+    from matplotlib.text import Text
+
+    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+LONG = "a class whose name goes on and on until it is too long for any picture eleven inches wide (recognised: a shorter one)"
+
+
+def test_no_title_and_no_name_runs_out_of_its_picture(predictions, tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    logs, labels = predictions
+    names = ["clap", LONG, "a name that is long (with brackets)", "Größe"]
+    table = per_class_table(logs.argmax(1), labels, names)
+    ends = np.arange(1.0, 5)
+    timeline = SimpleNamespace(
+        class_names=names, probabilities=np.exp(logs[:4]), starts=ends - 1, ends=ends, events=[]
+    )
+    plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "confusion.png", LONG)
+    plot_class_accuracy(table, tmp_path / "classes.png", LONG)
+    plot_timeline(timeline, tmp_path / "timeline.png", title="VIDEO_" * 30)
+    plot_video_sentence(lambda times: np.zeros((len(times), 20, 30, 3), np.uint8), 4.0, np.arange(4), ends - 1, ends,
+                        tmp_path / "video.png", LONG)  # fmt: skip
+    assert len(figures) == 4
+    for figure in figures:
+        width, height = figure.bbox.size
+        for text, box in figure.boxes:
+            assert box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1, text
+    note, title = (
+        next(box for text, box in figures[2].boxes if word in text.get_text()) for word in ("blue:", "VIDEO")
+    )
+    assert not note.overlaps(title)
+
+
+def test_names_of_other_scripts_are_no_boxes(predictions, tmp_path, recwarn):
+    logs, labels = predictions
+    names = ["挥手", "Привет", "שלום", "हाथ \u200d e\u0301"]
+    plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "confusion.png", "双手")
+    plot_class_accuracy(per_class_table(logs.argmax(1), labels, names), tmp_path / "classes.png", "双手")
+    assert not [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
+
+
+def test_a_token_has_one_colour_everywhere_and_tokens_differ(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    for name, ids in (("one", [5, 9, 3]), ("other", [3, 5, 200])):
+        ends = np.arange(1.0, 4)
+        plot_video_sentence(lambda times: np.zeros((len(times), 20, 30, 3), np.uint8), 3.0, np.array(ids), ends - 1, ends,
+                            tmp_path / f"{name}.png")  # fmt: skip
+    colours = [[to_hex(patch.get_facecolor()) for patch in figure.axes[-1].patches] for figure in figures]
+    assert colours == [list(map(token_color, ids)) for ids in ([5, 9, 3], [3, 5, 200])]
+    assert len({token_color(action_id) for action_id in range(512)}) > 450
+    rgb = np.array([to_rgb(token_color(action_id)) for action_id in range(4096)])
+    # Contrast as WCAG 2 has it, of the dark numbers that stand on it.
+    luminance = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    assert ((luminance + 0.05) / (0.029 + 0.05)).min() > 4
+    assert np.linalg.norm(np.diff(rgb, axis=0), axis=1).min() > 0.2
+
+
+def test_bars_have_a_scale_with_numbers(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    ends = np.arange(1.0, 4)
+    for values in ([0.5, 1.0, 2.0], [-0.02, -0.01, 0.0], [1.5, -2.0, 0.1], [0.0, 0.0, 0.0]):
+        plot_video_sentence(lambda times: np.zeros((len(times), 20, 30, 3), np.uint8), 3.0, np.arange(3), ends - 1, ends,
+                            tmp_path / "bars.png", contributions=np.array(values))  # fmt: skip
+        bars = figures[-1].axes[1]
+        low, high = bars.get_ylim()
+        ticks = [tick for tick in bars.get_yticks() if low <= tick <= high]
+        assert low < min(*values, 0) and high > max(*values, 0) and 0 in np.round(ticks, 12) and len(ticks) >= 2
+        assert any(label.get_text() for label in bars.get_yticklabels()) and "nats" in bars.get_ylabel()
+
+
+def test_a_second_body_is_explained(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    keypoints = np.random.default_rng(1).normal(size=(40, 2, 25, 3))
+    alone = keypoints * [[[1.0]], [[0.0]]]
+    ends = np.arange(1.0, 4)
+    for bodies in (alone, keypoints):
+        plot_action_sentence(
+            bodies, get_layout("kinect25"), 30.0, np.arange(3), ends - 1, ends, tmp_path / "bodies.png"
+        )
+    said = [[text.get_text() for text in texts_of(figure) if "body" in text.get_text()] for figure in figures]
+    assert said == [[], ["several bodies were seen; lighter: body 2"]]
 
 
 def test_equal_results_give_equal_files_and_a_failure_leaves_none(predictions, tmp_path):

@@ -15,11 +15,20 @@ import pytest
 from action_sentences import sentence_features, shard_path, write_shard
 from data_arguments import DataArguments
 from datasets import ClassLabel
-from rating_report import RatingReportArguments, crossed_draws, difference_interval, mean_interval, means, read_sheet
+from rating_report import (
+    RatingReportArguments,
+    crossed_draws,
+    difference_interval,
+    mean_interval,
+    means,
+    read_sheet,
+    with_ends,
+)
 from rating_report import main as report_on
 from rating_sheets import CONTROL, MARK, Item, Moment, MomentArguments, RatingSheetArguments, Recordings, rater_order
 from rating_sheets import main as make_sheets
 from rating_studies import STUDIES, RatingFileError
+from run_folder import without_nan
 from tiny_videos import tiny_video
 
 from action_llm_datasets.rendering import write_video
@@ -215,8 +224,10 @@ def test_what_comes_back_is_given_to_the_right_system(made, tmp_path):
     agreement, coherence = found["scales"]["agreement"], found["scales"]["coherence"]
     assert agreement["systems"][OURS]["counts"] == {"no": 0, "yes": 24}
     assert agreement["systems"][BASELINE]["counts"] == {"no": 24, "yes": 0}
-    assert agreement["differences"][f"{OURS} − {BASELINE}"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
-    assert agreement["alpha"]["estimate"] == 1
+    # All answers of a system are the same: drawn anew they show no spread, and yet six recordings make nothing certain.
+    difference = agreement["differences"][f"{OURS} − {BASELINE}"]
+    assert difference["estimate"] == difference["high"] == 1 and 0.2 < difference["low"] < 0.9
+    assert agreement["alpha"]["estimate"] == 1 and np.isnan(agreement["alpha"]["low"])
     assert list(coherence["systems"]) == [OURS] and coherence["differences"] == {}
     ours = coherence["systems"][OURS]
     assert ours["counts"] == {"1": 0, "2": 12, "3": 0, "4": 12, "5": 0}
@@ -226,13 +237,14 @@ def test_what_comes_back_is_given_to_the_right_system(made, tmp_path):
     assert found["answered"] == dict.fromkeys((f"rater_{number:02d}" for number in range(1, 5)), 30)
     assert found["asked"] == 30
     written = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert written == found and written["note"] == NOTE
+    assert written == without_nan(found) and written["note"] == NOTE
     text = (tmp_path / "report" / "report.md").read_text()
     assert text.startswith(f"**{NOTE}**")
-    assert (
-        "| Human agreement (action label) | 100.0 [100.0, 100.0] % | 0.0 [0.0, 0.0] % | 100.0 [100.0, 100.0] % |"
-        in text
+    agreement_row = next(
+        row for row in text.splitlines() if row.startswith("| Human agreement (action label) | 100.0 [")
     )
+    assert "[100.0, 100.0]" not in agreement_row and "[0.0, 0.0]" not in agreement_row
+    assert "1.00, no interval, nominal" in text
     assert "| Explanation coherence (1–5) | 3.00 [2.00, 4.00] | N/A | N/A |" in text
     assert (tmp_path / "report" / "ratings.png").read_bytes().startswith(b"\x89PNG")
 
@@ -365,6 +377,30 @@ def test_intervals_know_of_recordings_of_raters_and_of_pairs():
     assert np.isnan(difference_interval(ours, np.full_like(ours, np.nan), draws).estimate)
 
 
+def test_intervals_of_recordings_that_agree_are_those_of_their_number():
+    yes = np.ones((20, 2))
+
+    def of(*tables, ends=(0, 1)):
+        draws = crossed_draws(dict(enumerate(tables)), 200, seed=0)
+        drawn = mean_interval(*tables, draws) if len(tables) == 1 else difference_interval(*tables, draws)
+        return with_ends(drawn, list(tables), ends)
+
+    # Agresti and Coull with two of each added: 22 of 24.
+    assert (of(yes).low, of(yes).high) == pytest.approx((22 / 24 - 1.96 * (22 * 2 / 24**3) ** 0.5, 1), abs=1e-4)
+    assert (of(4 * yes + 1, ends=(1, 5)).low - 1) / 4 == pytest.approx(of(yes).low)
+    assert of(yes[:5]).low < of(yes).low
+    # Bonett and Price: 2 of 22 pairs differ.
+    assert of(yes, yes).high == pytest.approx(1.96 * (2 / 22 / 22) ** 0.5, abs=1e-4) == -of(yes, yes).low
+    apart = np.concatenate([yes, np.nan * yes]), np.concatenate([np.nan * yes, 1 - yes])
+    # Agresti and Caffo: 21 of 22 against 1 of 22.
+    assert of(*apart).low == pytest.approx(20 / 22 - 1.96 * (2 * 21 / 22**3) ** 0.5, abs=1e-4)
+    assert (of(*apart).estimate, of(*apart).high) == (1, 1)
+    # Where ratings from 1 to 5 vary, nothing is added.
+    varied = np.random.default_rng(0).integers(1, 6, (20, 2)).astype(float)
+    assert of(varied, ends=(1, 5)) == mean_interval(varied, crossed_draws({0: varied}, 200, seed=0))
+    assert np.isnan(of(np.nan * yes).low)
+
+
 @pytest.fixture(scope="module")
 def sentences(sample_ids, tmp_path_factory):
     """Sentences of five tokens a tenth of a second long: codes 0 to 3 everywhere, at places that differ, and 9 once."""
@@ -416,7 +452,8 @@ def test_moments_of_a_code_and_controls(sentences, data, tmp_path):
 
     paths = fill(tmp_path / "study", tmp_path / "made_up", lambda _, item, __: "14"[item["system"] == OURS], raters=2)
     found = report(tmp_path / "study", paths, tmp_path / "report")["scales"]["consistency"]
-    assert found["differences"] == {f"{OURS} − {CONTROL}": {"estimate": 3.0, "low": 3.0, "high": 3.0}}
+    (difference,) = found["differences"].values()
+    assert difference["estimate"] == 3 and -1 < difference["low"] < 3 < difference["high"] <= 4
     assert found["systems"][OURS]["subjects"] == 3 and found["systems"][CONTROL]["subjects"] == 2
 
     with pytest.raises(ValueError, match="4 codes occur in 5 recordings or more of test; expected at least 5"):

@@ -4,10 +4,15 @@ Throughout, N recordings, C classes, `labels` are integers (N,) in 0..C-1, `scor
 `log_probabilities` are scores whose rows sum to 1 after exp (see `log_normalize`). Bad input raises `ScoreError`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+
+# Fewer people than this are no sample of people: an interval is over their recordings alone.
+MIN_PEOPLE = 10
 
 
 class ScoreError(ValueError):
@@ -172,38 +177,161 @@ def expected_calibration_error(log_probabilities: np.ndarray, labels: np.ndarray
     return float(np.nansum(table.count * np.abs(table.accuracy - table.confidence)) / table.count.sum())
 
 
-def bootstrap_interval(
+def wilson_interval(estimate: float, count: float, level: float = 0.95) -> Interval:
+    """Wilson score interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001), which is right at 0 and 1.
+
+    The mean of `count` numbers between 0 and 1 varies at most as much as a proportion of the same mean, so the interval also
+    covers for such a mean.
+
+    Args:
+        estimate: the proportion, from 0 to 1.
+        count: number of recordings; for a mean of proportions the effective number, which need not be whole.
+        level: probability that the interval covers.
+    """
+    _check_level(level)
+    if not 0 <= estimate <= 1 or not 0 < count < math.inf:
+        raise ScoreError(f"expected a proportion from 0 to 1 of more than 0 recordings; got {estimate} of {count}.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (estimate + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(estimate * (1 - estimate) / count + z**2 / (4 * count**2))
+    # Rounding must not put the estimate outside.
+    return Interval(float(estimate), max(0.0, min(middle - half, estimate)), min(1.0, max(middle + half, estimate)))
+
+
+def effective_recordings(labels: np.ndarray) -> float:
+    """The number of recordings that a top-1 accuracy needs to vary as much as the mean accuracy over these classes does.
+
+    Of K classes with n_k recordings, each recognised equally well with probability p, the mean varies by p (1 - p) Σ 1 / n_k /
+    K², which is p (1 - p) over this number, K² / Σ 1 / n_k; with equal classes it is the number of recordings. On effective
+    sample sizes in Wilson intervals: Dean and Pagano 2015, "Evaluating confidence interval methods for binomial proportions in
+    clustered surveys". Equal p is the worst case for classes of one size (Hoeffding 1956).
+    """
+    counts = np.bincount(_check_labels(labels, "labels", None, 1 + int(np.max(labels, initial=0))))
+    counts = counts[counts > 0]
+    return float(len(counts) ** 2 / np.sum(1 / counts))
+
+
+def accuracy_interval(
     statistic: Callable[..., float],
     *arrays: np.ndarray,
+    count: float,
+    people: Sequence[str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic, over recordings.
+    """Confidence interval of an accuracy: Wilson's, and with `MIN_PEOPLE` people or more nowhere narrower than what other
+    people would show.
+
+    Args:
+        statistic: function of the arrays that returns an accuracy, such as `accuracy`.
+        arrays: arrays of one length N.
+        count: recordings that it is the accuracy of: N, or the `effective_recordings` of a mean over classes.
+        people: (N,) who was recorded, where that is known. Of `MIN_PEOPLE` or more, people are drawn anew with all of their
+            recordings (`bootstrap_interval`), and the wider of both ends counts: where all are recognised, drawing people shows
+            no spread.
+        resamples, level, seed: see `bootstrap_interval`.
+    """
+    interval = wilson_interval(statistic(*arrays), count, level)
+    if not samples_people(people):
+        return interval
+    drawn = bootstrap_interval(statistic, *arrays, groups=people, resamples=resamples, level=level, seed=seed)
+    return Interval(interval.estimate, min(interval.low, drawn.low), max(interval.high, drawn.high))
+
+
+def samples_people(people: Sequence[str] | None) -> bool:
+    """Whether there are enough people for an interval over people."""
+    return people is not None and len(set(people)) >= MIN_PEOPLE
+
+
+def paired_interval(differences: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of the mean difference of two methods on the same recordings: the paired bootstrap over recordings.
+
+    Each resample is drawn from the recordings and two more, one that only the first method recognises and one that only the
+    second does (the adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data"): methods that agree on all of few recordings are not known to be equal.
+
+    Args:
+        differences: (N,) of each recording, from -1 to 1.
+        resamples, level, seed: see `bootstrap_interval`.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    drawn = bootstrap_interval(
+        np.mean, np.append(differences, (1.0, -1.0)), resamples=resamples, level=level, seed=seed
+    )
+    estimate = float(np.mean(differences))
+    return Interval(estimate, min(drawn.low, estimate), max(drawn.high, estimate))
+
+
+def accuracy_by_person(hits: np.ndarray, people: Sequence[str]) -> dict[str, dict]:
+    """Person → number of `recordings` and `top_1`, the fraction of them that was recognised; in the order of their names.
+
+    Args:
+        hits: bool (N,), whether each recording was recognised.
+        people: (N,) who was recorded.
+    """
+    hits, people = np.asarray(hits, dtype=bool), np.asarray(people, dtype=str)
+    if hits.ndim != 1 or hits.shape != people.shape:
+        raise ScoreError(f"{people.shape} people for {hits.shape} recordings.")
+    # 2 comes before 10.
+    names = sorted(set(people.tolist()), key=lambda name: (not name.isdecimal(), len(name) * name.isdecimal(), name))
+    return {
+        name: {"recordings": int((people == name).sum()), "top_1": float(hits[people == name].mean())}
+        for name in names
+    }
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: np.ndarray,
+    groups: Sequence | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of a statistic, over recordings or groups of them.
+
+    A statistic that is the same in every resample, such as an accuracy of 1, has no width: use `accuracy_interval` and
+    `paired_interval` there.
 
     Args:
         statistic: function of the arrays that returns a number, such as `accuracy`.
         arrays: arrays of one length N. In each resample all of them are drawn with the same N indices, so that
             `statistic=lambda a, b, y: accuracy(a, y) - accuracy(b, y)` gives the interval of a *paired* difference.
-        resamples: how often N recordings are drawn with replacement.
+        groups: (N,) the group of each recording, such as its person: groups are drawn with all of their recordings (the
+            cluster bootstrap, Davison and Hinkley 1997, section 3.8). By default each recording is its own.
+        resamples: how often N recordings, or as many groups as there are, are drawn with replacement.
         level: probability that the interval covers.
         seed: of the draws; the result is a function of the arguments.
     """
     if not arrays or len({len(array) for array in arrays}) != 1 or len(arrays[0]) == 0:
         raise ScoreError(f"the arrays must have one length above 0; got {[len(array) for array in arrays]}.")
-    if not 0 < level < 1:
-        raise ScoreError(f"level must lie between 0 and 1; got {level}.")
+    _check_level(level)
     if resamples < 1:
         raise ScoreError(f"resamples must be at least 1; got {resamples}.")
     arrays = tuple(map(np.asarray, arrays))
     rng = np.random.default_rng(seed)
     size = len(arrays[0])
+    members = None
+    if groups is not None:
+        if len(groups) != size:
+            raise ScoreError(f"{len(groups)} groups for {size} recordings.")
+        _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+        members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(np.bincount(group_of))[:-1])
     values = np.empty(resamples)
     for draw in range(resamples):
-        index = rng.integers(size, size=size)
+        if members is None:
+            index = rng.integers(size, size=size)
+        else:
+            index = np.concatenate([members[group] for group in rng.integers(len(members), size=len(members))])
         values[draw] = statistic(*(array[index] for array in arrays))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(*arrays)), float(low), float(high))
+
+
+def _check_level(level):
+    if not 0 < level < 1:
+        raise ScoreError(f"level must lie between 0 and 1; got {level}.")
 
 
 def _check_scores(scores, labels=None):
