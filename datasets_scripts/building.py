@@ -45,7 +45,7 @@ from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import Doubt, find_symptoms, judge
 
 from .atomic_files import write_atomically
-from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_numbers
+from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, missing_doubt
 from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
@@ -329,7 +329,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def listed(self) -> list[SourceFile]:
         """The files that `assign` places."""
-        return find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+        return self.source_files(self.config.data_dir, "")
 
     def absent(self, there: Collection[str]) -> list[dict]:
         """What a table lists beyond the paths that are there, each with `file`, `kind` and `reason`."""
@@ -655,10 +655,15 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def _doubts_of_numbers(self, paths: list[str]) -> list[dict]:
         """What the published data set has beyond the files that are there."""
-        expected = self.published_fields()
-        fields = [self.place(self.key(SourceFile(path, 0, 0)))[2] for path in paths] if expected else []
-        present = {name: {values[name] for values in fields} for name in expected}
-        return doubts_of_numbers(len(paths), sum(self.published_counts().values()), present, expected)
+        published = sum(self.published_counts().values())
+        if len(paths) >= published:
+            return []
+        fields = [self.place(self.key(SourceFile(path, 0, 0)))[2] for path in paths]
+        lacking = {
+            name: set(values) - {present[name] for present in fields}
+            for name, values in self.published_fields().items()
+        }
+        return [missing_doubt(len(paths), published, lacking)]
 
     def _drop_empty_splits(self, report: dict) -> None:
         """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""

@@ -30,12 +30,12 @@ class UsedFile(NamedTuple):
 def doubt_lines(doubts: Iterable[dict]) -> list[str]:
     """A line for each kind of doubt, with the first of its doubts and of their files."""
     lines = []
-    for kind, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
+    for heading, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
         texts = []
         for doubt in alike:
             files = ", ".join(doubt["files"][:_SHOWN]) + _more(doubt["files"])
             texts.append(doubt["reason"] + (f" ({files})" if files else ""))
-        lines.append(f"{kind}: {'; '.join(texts[:_SHOWN])}{_more(texts)}")
+        lines.append(f"{heading}: {'; '.join(texts[:_SHOWN])}{_more(texts)}")
     return lines
 
 
@@ -100,24 +100,21 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
             reason = f"the same recording is {where}"
             if len(labels) > 1:
                 reason += f", as {' and '.join(repr(class_names[label]) for label in labels)}"
-            kind = "same recording in two splits" if len(parts) > 1 else "same recording twice"
-            doubts.append({"kind": kind, "reason": reason, "files": sorted(file.file for file in files)})
+            heading = "same recording in two splits" if len(parts) > 1 else "same recording twice"
+            doubts.append({"kind": heading, "reason": reason, "files": sorted(file.file for file in files)})
     return sorted(doubts, key=lambda doubt: doubt["files"])
 
 
-def doubts_of_numbers(there: int, published: int, present: dict[str, Collection[int]], expected: dict) -> list[dict]:
-    """Recordings of a published data set that are not in the folder.
+def missing_doubt(there: int, published: int, lacking: dict[str, Collection[int]]) -> dict:
+    """That recordings of a published data set are not in the folder.
 
     Args:
         there: number of files of this data set, whether they can be read or not.
         published: how many there should be.
-        present, expected: field of the file names → its values in the folder, and in the published data set.
+        lacking: field of the file names → its values of which there is no file.
     """
-    if there >= published:
-        return []
     reason = f"{published - there:,} of {published:,} published recordings are not in the folder"
-    lacking = {field: set(values) - set(present[field]) for field, values in expected.items()}
-    lacking = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
-    if lacking:
-        reason += f"; no file of {', '.join(lacking)}"
-    return [{"kind": "missing", "reason": reason, "files": []}]
+    of_fields = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
+    if of_fields:
+        reason += f"; no file of {', '.join(of_fields)}"
+    return {"kind": "missing", "reason": reason, "files": []}

@@ -43,8 +43,8 @@ from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refus
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 
-from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, find_files
-from .names import METADATA, SKELETON
+from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
+from .names import METADATA, SKELETON, did_you_mean
 from .protocols import NotInProtocolError, Placement
 
 _SPLITS = {
@@ -71,6 +71,7 @@ class _Row(NamedTuple):
     label: str
     split: str
     fps: str
+    is_folder: bool
     extras: dict[str, str]
     problem: tuple[str, str] | None
 
@@ -171,29 +172,30 @@ class ActionFolder(SkeletonBuilder):
                 columns = reader.fieldnames or []
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
                 own = {*self.recording_features(), "cleaning", "held_out"}
-                own.discard("fps")
-                taken = [name for name in columns if name in own or columns.count(name) > 1]
+                # Skeletons have the rate of the table; videos have one of their own, and keep the column as they keep others.
+                has_fps = "fps" in own
+                taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
                     raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
                 for entry in reader:
-                    self._add_row(rows, reader.line_num, entry)
+                    fps = entry.pop("fps", "") if has_fps else entry.get("fps", "")
+                    self._add_row(rows, reader.line_num, entry, (fps or "").strip())
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataFolderError(f"{path}: expected a CSV table in UTF-8: {error}") from error
         if not rows:
             raise DataFolderError(f"{path} has no row")
         return rows
 
-    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict) -> None:
+    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict, fps: str) -> None:
         surplus = entry.pop(None, None)
         values = {name: (value or "").strip() for name, value in entry.items()}
         name, label, split = (values.pop(column) for column in ("file_name", "label", "split"))
         if "\\" in name and not os.path.exists(Path(self.config.data_dir, name)):  # as Windows writes paths
             name = name.replace("\\", "/")
         name = Path(name).as_posix() if name else f"(line {line})"
-        # Videos have a rate of their own, and keep the column as they keep others.
-        fps = values.pop("fps", "") if "fps" in self.recording_features() else values.get("fps", "")
-        sample_id = values.pop("sample_id", "") or str(Path(name).with_suffix(""))
+        is_folder = os.path.isdir(Path(self.config.data_dir, name))
+        sample_id = values.pop("sample_id", "") or (name if is_folder else str(Path(name).with_suffix("")))
         problem, place = None, f"{METADATA}, line {line}"
         if surplus:
             problem = ("metadata", f"{place}: {len(surplus)} values more than columns")
@@ -206,12 +208,12 @@ class ActionFolder(SkeletonBuilder):
         if name in rows:
             problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
             name = f"{name} (line {line})"
-        rows[name] = _Row(line, sample_id, label, split.lower(), fps, values, problem)
+        rows[name] = _Row(line, sample_id, label, split.lower(), fps, is_folder, values, problem)
 
     def _without_table(self) -> str:
         """Why there is no data set, and which command makes one of it."""
-        files = find_files(self.config.data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
-        pattern, classes = _class_folders([file.path for file in files])
+        paths = [file.path for file in self.source_files(self.config.data_dir, "")]
+        pattern, classes = _class_folders([path for path in paths if path.lower().endswith(self.SUFFIX)])
         command = f"python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)}"
         text = f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split)"
         if not classes:
@@ -246,9 +248,11 @@ class ActionFolder(SkeletonBuilder):
         if row.problem is not None:
             raise NotInProtocolError(*row.problem)
         if row.label not in self._labels:
-            raise NotInProtocolError(
-                "label", f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}"
+            near = did_you_mean(row.label, self._labels)
+            reason = (
+                f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}{near}"
             )
+            raise NotInProtocolError("label", reason)
         split, held_out = _SPLITS[row.split]
         extras = {name: convert(row.extras[name]) for name, (convert, _) in self._extras.items()}
         return row.sample_id, Placement(split, self._labels[row.label], held_out), extras
@@ -285,7 +289,7 @@ class ActionFolder(SkeletonBuilder):
 
     def listed(self) -> list[SourceFile]:
         # What lies in a folder that has a row belongs to that row.
-        folders = {name for name in self._rows if os.path.isdir(Path(self.config.data_dir, name))}
+        folders = {name for name, row in self._rows.items() if row.is_folder}
         return [
             file
             for file in super().listed()

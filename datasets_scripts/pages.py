@@ -109,18 +109,23 @@ What to look out for:
         "Recordings of your own",
         ("folder",),
         """A folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json` that says
-which joints there are: `.skeleton`, `.npy`, `.npz`, rows of numbers, or videos. Both files are written from file names
-that follow a pattern:
+which joints there are: `.skeleton`, `.npy`, `.npz`, rows of numbers, Toyota Smarthome's `.json`, or videos (files, or
+folders of numbered pictures). Both files are written from file names that follow a pattern:
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
     --pattern '(?P<label>[a-z]+)_person(?P<person>\\d+)_.*' --test person=3,7 --validation person=5
 ```
 
+A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` takes the folder of a file as its class.
+
 What to look out for:
 
 - Who trains must not test: split by person, not by recording.
-- `validation` rows become `held_out` training recordings, for choosing settings.""",
+- `validation` rows become `held_out` training recordings, for choosing settings.
+- A column `fps` gives the frame rate of each recording, where they differ.
+- The report of the build lists what to check: class names that differ only in case, classes without a training recording,
+  the same recording in two files.""",
         "folder",
     ),
 }

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from action_llm.skeleton_bodies import NOWHERE, valid_joints
 from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import find_symptoms
-from action_llm.video_files import VideoFile
+from action_llm.video_files import open_video
 
 from .atomic_files import write_atomically
 from .doubts import doubt_lines
@@ -443,16 +443,18 @@ def _draw_joints(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]
 
 def _draw_videos(builder: "SkeletonBuilder", output: Path, chosen: list[_Chosen]) -> np.ndarray | None:
     """Eight pictures of each; None where none of them can be decoded."""
-    from .building import ROWS_PER_TABLE, UNREADABLE, open_source
+    from .building import ROWS_PER_TABLE, UNREADABLE
+    from .videos import open_row
 
     strips = []
     for one in chosen:
         file = pq.ParquetFile(output / builder.config.name / f"{one.shard}.parquet")
         group, place = divmod(one.index, ROWS_PER_TABLE)
-        row = file.read_row_group(group, ["video"]).slice(place, 1).to_pylist()[0]
+        row = file.read_row_group(group, ["video", "video_fps"]).slice(place, 1).to_pylist()[0]
         try:
-            with open_source(builder.config.data_dir, row["video"]) as opened, VideoFile(opened) as video:
-                height = max(2, round(150 * video.info.height / video.info.width))
+            with open_row(builder.config.data_dir, row) as opened, open_video(opened) as video:
+                height, width = video.picture_size()
+                height = max(2, round(150 * height / width))
                 frames = video.frames_at((np.arange(8) + 0.5) * video.info.seconds / 8, (height, 150))
         except (ValueError, *UNREADABLE):
             continue  # the head of the file was all that was looked at before

@@ -6,6 +6,8 @@
 Instead of the columns of a skeleton, a row has `video`, the path of the file below `data_dir` (behind the archive's, for a
 member of a `.zip` archive: `building.open_source` opens both), and what its container says: `num_frames`, `video_fps`,
 `seconds`, `width`, `height`. Nothing is decoded here; a file that is empty, damaged or no video is skipped and listed.
+`open_row` opens the video of a row. In a folder of one's own that may be a folder of pictures whose names end in their numbers;
+its frame rate is that of the column `fps` of metadata.csv, or of skeleton.json.
 
 A sensor has several cameras; `modality=` says which is meant ("rgb", "depth", "ir", "color", as it stands behind names), and
 must, where a folder holds more than one and the data set has no usual one. Files of another are skipped and listed.
@@ -21,6 +23,8 @@ skeletons, so that the counts are those of skeleton papers. Simulated recordings
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +33,14 @@ from typing import BinaryIO
 import datasets
 
 from action_llm import video_files
-from action_llm.video_files import VIDEO_SUFFIXES, VideoFileError, read_video_info
+from action_llm.video_files import (
+    FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
+    FrameFolder,
+    VideoFileError,
+    VideoInfo,
+    read_video_info,
+)
 
 from .building import UNREADABLE, DataFolderError, SourceFile, find_files, open_source
 from .folder_builder import ActionFolder
@@ -82,6 +93,11 @@ class _Videos:
             wanted = self.config.modality or self.MODALITY
             raise NotInProtocolError("modality", f"{file.path} is {self._others[file.path]}, not {wanted}")
 
+    def read_video(self, path: str) -> tuple[VideoInfo, str]:
+        """What the head of a video says, and a digest of its content."""
+        with open_source(self.config.data_dir, path) as file:
+            return read_video_info(file), _digest(file)
+
     @cached_property
     def _skeletons(self) -> dict[str, str]:
         """Sample id → path of its skeleton."""
@@ -101,9 +117,7 @@ class _Videos:
 
     def recording_columns(self, path: str) -> dict:
         try:
-            with open_source(self.config.data_dir, path) as file:
-                info = read_video_info(file)
-                content = _digest(file)
+            info, content = self.read_video(path)
         except VideoFileError as error:
             raise NotInProtocolError(
                 "unreadable", f"{path}: found {error.found}, expected {error.expected}"
@@ -139,6 +153,25 @@ def _digest(file: BinaryIO) -> str:
     return content.hexdigest()
 
 
+@contextmanager
+def open_row(data_dir: str | os.PathLike, row: dict) -> Iterator[BinaryIO | FrameFolder]:
+    """The video of a row, open for reading: what `open_video` and the extractor of video features take.
+
+    Args:
+        data_dir: the folder that the row was made of.
+        row: of its columns, `video` and `video_fps`.
+
+    Raises:
+        VideoFileError, OSError, zipfile.BadZipFile, NotImplementedError: it cannot be opened.
+    """
+    path = Path(data_dir, str(row["video"]))
+    if path.is_dir():
+        yield FrameFolder(path, float(row["video_fps"]))
+        return
+    with open_source(data_dir, str(row["video"])) as file:
+        yield file
+
+
 class NTUVideos(_Videos, NTUSkeletons):
     """Colour videos of NTU RGB+D 60 and 120, and simulated ones."""
 
@@ -157,10 +190,43 @@ class NTUVideos(_Videos, NTUSkeletons):
 
 
 class FolderVideos(_Videos, ActionFolder):
-    """People's own videos, with a metadata.csv."""
+    """People's own videos, files or folders of pictures, with a metadata.csv."""
 
     BUILDER_CONFIGS = [replace(config, name=f"{config.name}-video") for config in ActionFolder.BUILDER_CONFIGS]
     TITLE = "Videos in a folder"
+
+    def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
+        return find_files(data_dir, (*self.SUFFIX, *FRAME_SUFFIXES), self.UNPACKED_BY_NAME)
+
+    def listed(self) -> list[SourceFile]:
+        videos = [file for file in super().listed() if file.path.lower().endswith(self.SUFFIX)]
+        folders = [
+            SourceFile(name, 0, 0) for name, row in self._rows.items() if row.is_folder and self._pictures(name)
+        ]
+        return sorted([*videos, *folders], key=lambda file: file.path)
+
+    def _pictures(self, name: str) -> list[Path]:
+        """The pictures of a folder, in the order of their names."""
+        files = sorted(Path(self.config.data_dir, name).iterdir())
+        return [file for file in files if file.name.lower().endswith(FRAME_SUFFIXES) and file.name[0] != "."]
+
+    def _why_absent(self, name: str) -> str:
+        if self._rows[name].is_folder:
+            return f"{name} is a folder without pictures ({', '.join(FRAME_SUFFIXES)})"
+        return super()._why_absent(name)
+
+    def key(self, file: SourceFile) -> str:
+        return file.path
+
+    def read_video(self, path: str) -> tuple[VideoInfo, str]:
+        if not self._rows[path].is_folder:
+            return super().read_video(path)
+        info = FrameFolder(Path(self.config.data_dir, path), self.frame_rate(path, self._common["fps"])).info
+        pictures = self._pictures(path)
+        content = hashlib.blake2b(repr([file.stat().st_size for file in pictures]).encode(), digest_size=12)
+        for picture in (pictures[0], pictures[-1]):
+            content.update(picture.read_bytes())
+        return info, content.hexdigest()
 
     def _check_settings(self) -> None:
         super()._check_settings()

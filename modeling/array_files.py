@@ -67,8 +67,8 @@ def recording_from_array(
     """A recording of joints in an array.
 
     NaN is kept: a joint that was not seen. A person all of whose joints are 0, -1 or NaN is absent from that frame. Of a
-    2-D layout, a third number is a score, and joints whose score is below 0.05 were not seen; where it is 0 everywhere, it
-    is no score. People are followed by distance where they change their place in the array, and copies of a person are
+    2-D layout, a third number from -1 to 2 is a score, and joints whose score is below 0.05 were not seen; where it is 0
+    everywhere, it is no score. People are followed by distance where they change their place in the array, and copies of a person are
     left out (`skeleton_bodies.follow_people`).
 
     Args:
@@ -78,8 +78,7 @@ def recording_from_array(
         source: What errors call it.
 
     Raises:
-        SkeletonFileError: Another shape, no numbers, more people than frames, or a third number of a 2-D layout that is no
-            score.
+        SkeletonFileError: Another shape, no numbers, or more people than frames.
     """
     skeleton = get_layout(layout)
     shape, name = keypoints.shape, Path(source).name
@@ -104,13 +103,16 @@ def recording_from_array(
     dtype = keypoints.dtype if keypoints.dtype.kind == "f" else np.float32
     recorded = np.zeros((*keypoints.shape[:3], 3), dtype)
     recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
-    if keypoints.shape[3] > skeleton.dimensions:
-        recorded[..., :2][_was_not_found(source, keypoints[..., 2], skeleton)] = np.nan
+    third = keypoints[..., skeleton.dimensions :]
+    if _are_scores(third):
+        recorded[..., :2][~(third[..., 0] >= MIN_SCORE)] = np.nan
     valid = valid_joints(recorded, np.ones(recorded.shape[:2], bool))
     people, changes, copies = follow_people(recorded, valid)
     symptoms = {kind: count for kind, count in (("changed places", changes), ("same person twice", copies)) if count}
     if fps is None:
         symptoms["frame rate"] = float(rate)
+    if third[np.isfinite(third)].any() and not _are_scores(third):
+        symptoms["third number"] = [float(f"{value:.3g}") for value in (np.nanmin(third), np.nanmax(third))]
     if changes or copies:
         recorded = recorded[np.arange(len(people))[:, None], people]
         valid = valid[np.arange(len(people))[:, None], people]
@@ -133,24 +135,10 @@ def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
     return f" (that many joints have {', '.join(fitting)})" if fitting and joints not in shape else ""
 
 
-def _was_not_found(source: str, scores: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
-    """bool (T, P, J): joints whose score says that they were not found."""
-    finite = scores[np.isfinite(scores)]
-    if not finite.any():
-        return np.zeros(scores.shape, bool)
-    low, high = float(finite.min()), float(finite.max())
-    if not SCORES[0] <= low <= high <= SCORES[1]:
-        others = [
-            other.name
-            for other in LAYOUTS.values()
-            if other.num_joints == skeleton.num_joints and other.dimensions == 3
-        ]
-        expected = (
-            f"a score between 0 and 1 as the third number of a joint of {skeleton.name}, which has two dimensions"
-        )
-        hint = f"; three dimensions and {skeleton.num_joints} joints have {', '.join(others)}" if others else ""
-        raise SkeletonFileError(source, None, f"numbers from {low:g} to {high:g}{hint}", expected)
-    return ~(scores >= MIN_SCORE)
+def _are_scores(numbers: np.ndarray) -> bool:
+    """Whether the third numbers of joints are scores, and not 0 everywhere."""
+    finite = numbers[np.isfinite(numbers)]
+    return bool(finite.any() and SCORES[0] <= finite.min() and finite.max() <= SCORES[1])
 
 
 def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:

@@ -253,7 +253,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         """
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
-        is_one = isinstance(recordings, str | os.PathLike | SkeletonRecording | Mapping)
+        is_one = isinstance(recordings, str | os.PathLike | Mapping) or _is_recording(recordings)
         if is_one or hasattr(recordings, "ndim") or hasattr(recordings, "read"):
             recordings = [recordings]
         features, rates, starts, transforms = [], [], [], []
@@ -356,7 +356,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         skeleton = self.skeleton_layout
         if isinstance(recording, Mapping):
             return recording if fps is None else {**recording, "fps": fps}
-        if isinstance(recording, SkeletonRecording):
+        if _is_recording(recording):
             return recording if fps is None else replace(recording, fps=float(fps), fps_is_assumed=False)
         if isinstance(recording, str | os.PathLike) or hasattr(recording, "read"):
             recording = read_recording(recording, layout=skeleton, fps=fps, up=self.recorded_up)
@@ -406,7 +406,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         whether bodies are people already."""
         skeleton = self.skeleton_layout
         cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
-        if isinstance(recording, SkeletonRecording):
+        if _is_recording(recording):
             keypoints, present, name = recording.keypoints, recording.present, recording.source
             layout, fps = recording.layout, recording.fps
         else:
@@ -585,6 +585,11 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
         return batch
+
+
+def _is_recording(recording: Any) -> bool:
+    """Whether it is a `SkeletonRecording`, of this copy of the code or of another one that came from a repository."""
+    return isinstance(recording, SkeletonRecording) or type(recording).__name__ == SkeletonRecording.__name__
 
 
 def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> None:

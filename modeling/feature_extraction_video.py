@@ -16,9 +16,9 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .checked_settings import checked, one_of
-from .video_files import open_video
+from .video_files import FrameArray, FrameFolder, VideoFile, open_video
 
-Video = str | os.PathLike | BinaryIO | np.ndarray
+Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
 # Black is looked for in pictures of at most so many rows and columns. Compressed, it is as bright as this, of 255, at most.
 PROBE, BLACK = 256, 32
@@ -69,7 +69,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             a segment ("dense"): a video has as many as it is long; if those are more than `num_segments`, they get longer.
         height, width: Of the pictures, pixels.
         fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
-            much, "pad" fills up with black.
+            much, "pad" fills up with black. Both see a picture as a player shows it, with square pixels.
         trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
             drawn videos and letterboxed ones, in which a body is small. Black is what is not brighter than 32 of 255, so a body
             in millimetres of 16 bits is black too. A part is never less than a quarter of the height and of the width. The
@@ -155,6 +155,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self,
         recordings: Video | Sequence[Video],
         *,
+        fps: float | None = None,
         augment: bool = False,
         seed: int | None = None,
         return_tensors: str | None = "pt",
@@ -163,7 +164,8 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             recordings: Each a file or what is open for reading bytes, a folder of pictures whose names end in numbers, or an
-                array of frames (see `open_video`).
+                array of frames; or what `open_video` makes of one, which is closed then.
+            fps: Frames per second of arrays and of folders of pictures, in place of the setting.
             augment: Vary the videos at random for training, by the `augment_` settings: the same for all frames of one.
             seed: With `augment`. What comes out depends on this and on the video (the name of its file, the first picture of
                 an array), not on the rest of the batch.
@@ -174,7 +176,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             `frame_rate` float32 (B,), segments per second: segment m spans m / frame_rate to (m + 1) / frame_rate.
 
         Raises:
-            VideoFileError: A recording is no video, or not a frame of it can be decoded.
+            VideoFileError: A recording is no video, or not a frame of it can be decoded, or all are damaged.
             OSError: A file cannot be opened.
         """
         if augment and seed is None:
@@ -185,10 +187,10 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("recordings: expected at least one, got none")
         places = [(recording, f"recording {index}") for index, recording in enumerate(recordings)]
         if len(places) == 1 or self.decode_threads == 1:
-            made = [self._extract(*place, seed if augment else None) for place in places]
+            made = [self._extract(*place, seed if augment else None, fps) for place in places]
         else:
             with ThreadPoolExecutor(self.decode_threads) as pool:
-                made = list(pool.map(lambda place: self._extract(*place, seed if augment else None), places))
+                made = list(pool.map(lambda place: self._extract(*place, seed if augment else None, fps), places))
         segments, rates = zip(*made, strict=True)
         masks = [np.ones(len(one), np.int64) for one in segments]
         data = {"pixel_values": list(segments), "feature_attention_mask": masks, "frame_rate": list(rates)}
@@ -245,9 +247,9 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 values = self._normalised(np.stack(held), variation)
                 yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
 
-    def _extract(self, recording: Video, place: str, seed: int | None) -> tuple[np.ndarray, float]:
+    def _extract(self, recording: Video, place: str, seed: int | None, fps: float | None) -> tuple[np.ndarray, float]:
         """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
-        with open_video(recording, fps=self.fps, name=place) as video:
+        with open_video(recording, fps=self.fps if fps is None else fps, name=place) as video:
             info, variation = video.info, self._variation(recording, video.path, seed)
             times, rate = self._times(info.seconds, variation.jitter)
             if len(times) > info.num_frames:

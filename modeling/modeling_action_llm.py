@@ -220,8 +220,9 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
     # What is known of each token (`token_lexicon.TokenEntry`), where the repository says it.
     lexicon: list | None = None
     _skip_keys_device_placement = [CACHE]
-    # The distances of the hyperbolic codebook need float32 whatever the language model runs in.
-    _keep_in_fp32_modules_strict = ["action_model"]
+    # The distances of the hyperbolic codebook need float32 whatever the language model runs in, and a word of several tokens is
+    # rounded as a sum, not token by token, as it was in training.
+    _keep_in_fp32_modules_strict = ["action_model", "action_embedding"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

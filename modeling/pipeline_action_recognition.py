@@ -22,16 +22,15 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
-from .recording_files import RECORDING_SUFFIXES, read_recording
+from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
-from .video_files import FRAME_SUFFIXES
+from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
 # The longest that a server may be silent.
 URL_SECONDS = 30
 _NOT_SAID = "not said"
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _BYTES = (bytes, bytearray, memoryview)
 # What `pipeline` hands on although it is about loading.
 _LOADING = ("local_files_only", "code_revision")
@@ -51,8 +50,9 @@ class ActionRecognitionPipeline(Pipeline):
     class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which reads as it goes.
 
     Each dict has `label` and `score`, the probability of the class, exact and normalised over the class list. The first one
-    has `warning` where the recording is further from the model's tokens than 99 % of those that it was made with, so that the
-    answer says little, and what was asked for besides:
+    has `warnings`, a list of sentences, where there is reason to doubt the answer: joints that do not look like those of the
+    model's layout, a frame rate that had to be assumed, a recording further from the model's tokens than 99 % of those that it
+    was made with; and what was asked for besides:
 
     - `reason` (`explain=True`): in English, which tokens moved the decision and what happened then; see
       [`~explanations.explain`]. `description`, too, of models that were trained to describe.
@@ -73,6 +73,9 @@ class ActionRecognitionPipeline(Pipeline):
             `reason` says which of these spoke for the class that is likeliest by the means. They are the versions that
             `encode_actions.py` and `extract_features.py` make with their default seed, of a recording whose `sample_id` is
             that of the row, or the name of the file without its suffix.
+        fps (`float`, *optional*):
+            Frames per second of the recording, whatever it says itself; of videos, that of arrays and of folders of frames.
+            Where neither says it, it is that of the recordings that the model was trained on, with a warning.
         unsure_below (`float`, defaults to 0):
             Below this probability the reason says that it is not sure; with `explain`.
         on_error (`"raise"` or `"return"`, defaults to `"raise"`):
@@ -99,6 +102,7 @@ class ActionRecognitionPipeline(Pipeline):
         return_tokens: bool | None = None,
         unsure_below: float | None = None,
         versions: int | None = None,
+        fps: float | None = None,
         on_error: str | None = None,
         **unknown,
     ):
@@ -106,7 +110,7 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
-                "unsure_below, versions, on_error, batch_size and num_workers."
+                "unsure_below, versions, fps, on_error, batch_size and num_workers."
             )
         if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {top_k!r}.")
@@ -115,11 +119,18 @@ class ActionRecognitionPipeline(Pipeline):
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         candidate_labels = None if candidate_labels is None else list(candidate_labels)
+        if candidate_labels is not None and len(candidate_labels) == 1:
+            logger.warning_once(
+                f"candidate_labels has one class, {candidate_labels[0]!r}, whose probability is 1 whatever a recording shows: "
+                "give another one to choose from."
+            )
         if unsure_below is not None and not (0 <= unsure_below <= 1 or unsure_below == math.inf):
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
+        if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
+            raise ValueError(f"fps must be a positive number of frames per second, got {fps!r}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
-        read = {"candidate_labels": candidate_labels, "versions": versions, "on_error": on_error}
+        read = {"candidate_labels": candidate_labels, "versions": versions, "fps": fps, "on_error": on_error}
         decide = {
             "candidate_labels": candidate_labels,
             "explain": explain,
@@ -133,7 +144,9 @@ class ActionRecognitionPipeline(Pipeline):
 
     def __call__(self, inputs, **settings):
         """Recordings → labels; see the class."""
-        self._check_together({**self._preprocess_params, **self._forward_params, **settings})
+        given = {name: value for name, value in settings.items() if name not in ("batch_size", "num_workers")}
+        reading, deciding, _ = self._sanitize_parameters(**given)
+        self._check_together({**self._preprocess_params, **self._forward_params, **reading, **deciding})
         if isinstance(inputs, list | tuple) and not inputs:
             return []
         if isinstance(inputs, tuple):
@@ -143,13 +156,13 @@ class ActionRecognitionPipeline(Pipeline):
         return super().__call__(inputs, **settings)
 
     def _check_together(self, settings: dict[str, Any]) -> None:
-        """Raises `ValueError` for settings that have no effect on each other's, or on what the model reads."""
-        if settings.get("unsure_below") is not None and not settings.get("explain"):
+        """Raises `ValueError` for a setting that has no effect without another one, or on what this model reads."""
+        if "unsure_below" in settings and not settings.get("explain"):
             raise ValueError(
                 f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
                 "compare the scores with it."
             )
-        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions") or 1, "versions")
+        check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions", 1), "versions")
         asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
         if asked and self.model.config.injection_layer is not None:
             raise ValueError(
@@ -173,24 +186,31 @@ class ActionRecognitionPipeline(Pipeline):
         recording: Any,
         candidate_labels: Sequence[str] | None = None,
         versions: int = 1,
+        fps: float | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """What the model reads of a recording's versions; or, where it cannot be read and that is no reason to stop, why."""
         try:
             self._check_kind(recording)
             recording = self._opened(recording)
+            sample_id, doubts, rate = _sample_id(recording), [], {"fps": fps}
+            if self._reads_skeletons:  # once; it is looked at, and its joints are narrated as well
+                extractor, rate = self.processor.feature_extractor, {}
+                recording = extractor.read(recording, fps=fps)
+                doubts = extractor.doubts(recording)
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
             inputs = []
             for version in range(versions):
-                if hasattr(recording, "seek"):  # each version is read from the start
-                    recording.seek(0)
-                arguments = version_arguments(_sample_id(recording), version)
-                inputs.append(dict(self.processor(recording, **arguments, **names)))
+                _rewind(recording)
+                arguments = version_arguments(sample_id, version)
+                inputs.append(dict(self.processor(recording, **arguments, **names, **rate)))
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
-        return {"inputs": inputs, "recording": recording}
+        # Of a video nothing is narrated; an open one could not go from the process that reads it to another.
+        recording = recording if self._reads_skeletons else None
+        return {"inputs": inputs, "recording": recording, "warnings": doubts}
 
     @property
     def _reads_skeletons(self) -> bool:
@@ -237,7 +257,7 @@ class ActionRecognitionPipeline(Pipeline):
         )
 
     def _opened(self, recording: Any) -> Any:
-        """What lies behind a URL or in an open file, read once; everything else as it is.
+        """What lies behind a URL, and bytes, as an open file; everything else as it is.
 
         Raises:
             OSError: nothing can be had from there.
@@ -246,11 +266,8 @@ class ActionRecognitionPipeline(Pipeline):
             recording = io.BytesIO(recording)
         elif isinstance(recording, str) and recording.lower().startswith(("http://", "https://")):
             recording = _fetched(recording)
-        extractor = self.processor.feature_extractor
-        if not (self._reads_skeletons and hasattr(recording, "read")):
-            return recording
-        # Read once: its joints are narrated as well.
-        return read_recording(recording, layout=extractor.skeleton_layout.to_dict(), fps=extractor.fps or 30.0)
+        _rewind(recording)
+        return recording
 
     def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
         """Whether the class list is part of the prompt: where the model was not trained on all of it."""
@@ -296,8 +313,9 @@ class ActionRecognitionPipeline(Pipeline):
         for index, mean, item in zip(firsts, means, read, strict=True):
             recording = item.pop("recording")
             item["probabilities"] = dict(zip(names, mean, strict=True))
-            if (warning := self._warning(outputs, index)) is not None:
-                item["warning"] = warning
+            warnings = item.pop("warnings") + self._unlike_training(outputs, index)
+            if warnings:
+                item["warnings"] = warnings
             if not (explain or return_tokens):
                 continue
             sentence = _sentence(outputs, index)
@@ -314,7 +332,7 @@ class ActionRecognitionPipeline(Pipeline):
             if explain:
                 reason = self.model.explain(
                     self.processor,
-                    recording if self._reads_skeletons else None,
+                    recording,
                     action_ids=[
                         (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
                     ],
@@ -329,18 +347,18 @@ class ActionRecognitionPipeline(Pipeline):
                     item["description"] = reason.description
         return found
 
-    def _warning(self, outputs, index: int) -> str | None:
-        """Why an answer says little: the recording is unlike those that the action model was trained on."""
+    def _unlike_training(self, outputs, index: int) -> list[str]:
+        """Why an answer says little: the recording is unlike those that the action model was trained on; empty otherwise."""
         familiar = getattr(self.model.config.action_config, "familiar_distance", None)
         if familiar is None or outputs.token_distance is None:
-            return None
+            return []
         distance = float(outputs.token_distance[index])
-        if distance <= familiar:
-            return None
-        return (
-            f"this recording is unlike those that the model was trained on, so the answer says little: its distance from its "
-            f"tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}."
-        )
+        if not distance > familiar:  # nor NaN
+            return []
+        return [
+            "this recording is unlike those that the model was trained on, so the answer says little: its distance from "
+            f"its tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}"
+        ]
 
     def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:
         """One decision as the list of its likeliest classes."""
@@ -374,6 +392,12 @@ def _sample_id(recording: Any) -> str:
     if not isinstance(recording, str | os.PathLike):
         recording = getattr(recording, "source", None) or getattr(recording, "name", "")
     return Path(str(recording)).stem
+
+
+def _rewind(recording: Any) -> None:
+    """An open file is read from its start, each time."""
+    if hasattr(recording, "seekable") and recording.seekable():
+        recording.seek(0)
 
 
 def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:

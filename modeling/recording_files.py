@@ -112,17 +112,17 @@ def refuse_foreign_json(path: Path, data: bytes):
         return
     first = content[0] if isinstance(content, list) and content else None
     if isinstance(content, dict) and "people" in content:
-        found, layout = "JSON of OpenPose (people)", "openpose25"
+        content_name, layout = "JSON of OpenPose (people)", "openpose25"
     elif isinstance(content, dict) and "annotations" in content:
-        found, layout = "JSON of COCO (annotations)", "coco17"
+        content_name, layout = "JSON of COCO (annotations)", "coco17"
     elif isinstance(first, dict) and {"image_id", "keypoints"} <= first.keys():
-        found, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
+        content_name, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
     else:
         return
     expected = (
         f"JSON of Toyota Smarthome, or a .npy array (frames, people, joints, coordinates) made of it, layout {layout}"
     )
-    raise SkeletonFileError(path, None, f"{found}, which this release does not read", expected)
+    raise SkeletonFileError(path, None, f"{content_name}, which this release does not read", expected)
 
 
 def _starts_with_a_count(data: bytes) -> bool:

@@ -31,7 +31,7 @@ JUMP = 0.5
 # Knees and feet behind the body's plane by this share of its trunk, on average.
 BACKWARDS = 0.02
 # From this share of the recordings on, a symptom is the folder's and not that of somebody who lies down or turns round.
-MOST, MANY = 0.8, 10
+MOST, MANY, FEW = 0.8, 10, 3
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,9 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
             reason = sentence(value, examples, layout) + (
                 f" ({len(files):,} of {total:,} recordings)" if total > 1 else ""
             )
-            stop = stops and share > 0.5 and (kind != "units" or value == "score")
+            # A recording or two may be of people who lie down.
+            stop = stops and share > 0.5 and total >= (FEW if kind == "up axis" else 1)
+            stop = stop and (kind != "units" or value == "score")
             doubts.append(Doubt(kind, reason, tuple(files), stop))
     return sorted(doubts, key=lambda doubt: not doubt.stops)
 
@@ -320,6 +322,13 @@ def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"the same person stands in the array twice, {sum(examples):,} times: the copies were left out"
 
 
+def _third(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    low, high = min(example[0] for example in examples), max(example[1] for example in examples)
+    return (
+        f"joints have a third number, from {low:g} to {high:g}: it is no score, and {layout.name} has two dimensions"
+    )
+
+
 def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: say it as fps"
 
@@ -345,6 +354,7 @@ _KINDS = {
     "jumps": _Kind(_jumps),
     "changed places": _Kind(_slots),
     "same person twice": _Kind(_duplicates),
+    "third number": _Kind(_third),
     "frame rate": _Kind(_rate),
 }
 

@@ -91,7 +91,7 @@ def check_reads_timelines(config) -> None:
     """
     action_config = getattr(config, "action_config", None)
     if action_config is None or action_config.model_type != "vtem":
-        reads = "none" if action_config is None else f"a {action_config.model_type}, which reads whole recordings"
+        reads = "none" if action_config is None else f"{action_config.model_type}, which reads whole recordings"
         raise ValueError(
             f"a timeline needs a recogniser whose action model is a vtem, which reads long videos; this one has {reads}. "
             "Recognise clips with pipeline('action-recognition'), or train a recogniser with run_line.py --line vt_lvlm_ar."

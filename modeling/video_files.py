@@ -1,24 +1,35 @@
 """Video files, folders of frames and arrays of frames: what is in them, and their frames at given times.
 
 Files are read by PyAV, which brings its codecs in its wheel. A reader seeks to the key frame before the first time that it is
-asked for and decodes from there; it holds one frame, and the frames that were asked for, however long the video is.
+asked for and decodes from there; it holds two frames, and the frames that were asked for, however long the video is.
+
+Pictures are as a player shows them: turned and mirrored by the display matrix, with square pixels, in standard dynamic range.
 """
 
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from av.format import Flags
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
+from .high_dynamic_range import HDR_TRANSFERS, to_standard_range
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
+    *(".wmv", ".mts", ".m2ts", ".ts", ".gif", ".flv", ".3gp", ".ogv"),
+)
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
 MIN_SKIP = 12
@@ -26,7 +37,12 @@ MIN_SKIP = 12
 MAX_GAP = 1000
 # Where a container has no index of its key frames, seconds of decoding that are worth a seek.
 SEEK_SECONDS = 2.0
-
+# Seconds by which decoding times go back, or go ahead, only where a recording begins anew. FFmpeg's own program has the same.
+STEP_BACK, STEP_AHEAD = 0.1, 10.0
+# Pixels are so many times as wide as high, or as high as wide, at most; a container that says more is not believed.
+MAX_PIXEL_ASPECT = 4
+# Boxes of an MP4 file that are looked at for its index.
+MAX_BOXES = 100_000
 
 # Rows and columns of a picture.
 Part = tuple[slice, slice]
@@ -49,9 +65,11 @@ class VideoFileError(ValueError):
 
 
 class VideoInfo(NamedTuple):
-    """What the container says: frames, frames per second (mean), seconds, width and height in pixels before rotation.
+    """What the container says: frames, frames per second (mean), seconds, width and height in pixels.
 
-    A container that does not count its frames (Matroska, WebM) has as many as fit its time.
+    Width and height are those of the coded frame, before it is turned upright and before its pixels are made square;
+    `picture_size` of an opened video has both. A container that does not count its frames (Matroska, WebM) has as many as
+    fit its time.
     """
 
     num_frames: int
@@ -61,8 +79,79 @@ class VideoInfo(NamedTuple):
     height: int
 
 
+class _Orientation(NamedTuple):
+    """How a coded frame is turned upright: rows and columns are swapped first, then the order of either is reversed."""
+
+    swapped: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    def upright(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) → the same picture, upright."""
+        if self.swapped:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+
+
+UPRIGHT = _Orientation()
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """The display matrix of a frame, to the nearest of the eight that keep pixels in a grid."""
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # side data of a type that PyAV has no name for; `rotation` knows of no mirrors
+        turns = round(frame.rotation / 90) % 4
+        return _Orientation(turns % 2 == 1, turns in (1, 2), turns in (2, 3))
+    if matrix is None:
+        return UPRIGHT
+    # Column and row (x, y) of a frame get to (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _Orientation(False, d < 0, a < 0)
+    return _Orientation(True, b < 0, c < 0)
+
+
+class _Clock:
+    """Lets the time stamps of packets run on where they begin anew.
+
+    Transport streams that were put one behind the other, and counters that wrap around, jump by hours or go back.
+
+    Args:
+        stream: whose packets are demuxed, from the first or from a seek on.
+        may_jump: whether its times may go ahead, too.
+    """
+
+    def __init__(self, stream: av.VideoStream, may_jump: bool):
+        base = stream.time_base
+        self._back = STEP_BACK / base
+        # Where the container does not allow jumps, a long time between two frames is a still.
+        self._ahead = STEP_AHEAD / base if may_jump else float("inf")
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate or 1
+        self._step = round(1 / (rate * base))
+        self._offset, self._last = 0, None
+        self.jumps = 0
+
+    def adjust(self, packet: av.Packet) -> None:
+        """Changes the times of the stream's next packet, where they do not follow those of the last one."""
+        if packet.dts is None:
+            return
+        time = packet.dts + self._offset
+        if self._last is not None and not self._last - self._back <= time <= self._last + self._ahead:
+            self.jumps += 1
+            self._offset += self._last + self._step - time
+            time = self._last + self._step
+        self._last = time
+        if self._offset:
+            packet.dts = time
+            packet.pts = None if packet.pts is None else packet.pts + self._offset
+
+
 def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
     """Reads the head of a video file; nothing is decoded.
+
+    Of transport and program streams (`.ts`, `.mts`, `.mpg`), whose time stamps may begin anew anywhere, and of files whose
+    head cannot be right, all packets are read.
 
     Args:
         file: Its path, or the open file, which must be seekable.
@@ -76,13 +165,17 @@ def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
 
 
 def open_video(
-    recording: str | os.PathLike | BinaryIO | np.ndarray, *, fps: float = 30.0, name: str = "array"
+    recording: "str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray",
+    *,
+    fps: float = 30.0,
+    name: str = "array",
 ) -> "VideoFile | FrameFolder | FrameArray":
     """Any kind of video as one that has `info` and `frames_at`, to be used in a `with` statement.
 
     Args:
         recording: A file, or what is open for reading bytes; a folder of pictures whose names end in their numbers; or an
-            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1.
+            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1. What this
+            function returned is given back as it is.
         fps: Frames per second of folders and arrays.
         name: What an error calls an array.
 
@@ -90,6 +183,8 @@ def open_video(
         VideoFileError: It is none of these, or cannot be read.
         OSError: It cannot be opened.
     """
+    if isinstance(recording, _Frames):
+        return recording
     if hasattr(recording, "__array__"):  # tensors as well
         return FrameArray(np.asarray(recording), fps, name)
     if not (isinstance(recording, str | os.PathLike) or hasattr(recording, "read")):
@@ -103,6 +198,7 @@ class _Frames:
     """What the three kinds of video have in common: `info`, how a frame is scaled, and an end."""
 
     info: VideoInfo
+    decoded_frames = damaged_frames = 0
 
     def __init__(self):
         # One for all frames: preparing to scale to a size takes ten times as long as scaling a small picture to it.
@@ -133,15 +229,22 @@ class _Frames:
             yield self.frames_at([time], size, part)[0]
 
     def _scaled(
-        self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None, rotation: int = 0
+        self,
+        frame: av.VideoFrame,
+        size: tuple[int, int] | None,
+        part: Part | None,
+        orientation: _Orientation = UPRIGHT,
     ) -> np.ndarray:
         """uint8 (H, W, 3), turned upright and scaled to `size` (height, width); of that a part."""
-        quarter_turns = round(rotation / 90) % 4
-        if size is not None and quarter_turns % 2:
+        if size is not None and orientation.swapped:
             size = size[::-1]
         height, width = size or (frame.height, frame.width)
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
-        upright = np.rot90(scaled, quarter_turns)
+        is_hdr = frame.color_trc in HDR_TRANSFERS
+        pixels = "rgb48le" if is_hdr else "rgb24"
+        scaled = self._reformatter.reformat(frame, width, height, pixels, interpolation="BICUBIC").to_ndarray()
+        if is_hdr:
+            scaled = to_standard_range(scaled, frame.color_trc, frame.color_primaries)
+        upright = orientation.upright(scaled)
         # A copy of what is asked for, so that the rest is not kept.
         return np.ascontiguousarray(upright if part is None else upright[part])
 
@@ -159,6 +262,11 @@ class VideoFile(_Frames):
         file: Its path, or the open file, which must be seekable.
         threads: Threads that decode the slices of a frame; 0 leaves their number to FFmpeg. Whole frames are not decoded side
             by side: after a seek that costs more than it saves.
+
+    Attributes:
+        info (VideoInfo): What the container says.
+        decoded_frames, damaged_frames (int): Frames that were decoded for the last call, and how many of them are damaged:
+            FFmpeg concealed an error in them, or in a frame since the last key frame, of which they were made.
 
     Raises:
         VideoFileError, OSError: As `read_video_info`.
@@ -181,62 +289,114 @@ class VideoFile(_Frames):
         except av.error.FFmpegError as error:
             if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
                 raise
+            if _lacks_index(file):
+                raise VideoFileError(
+                    self.path,
+                    "an MP4 file without its index (moov atom): the recording was not finished, or not all of it was copied; "
+                    "copy it again, or rebuild the index (`untrunc`)",
+                    "a video that is whole",
+                ) from error
             raise VideoFileError(self.path, error.strerror or str(error)) from error
+        self._can_seek, self._has_decoded = True, False
+        self._rotation, self._orientation = None, UPRIGHT
+        self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
             self.info = self._read_info()
         except VideoFileError:
             self.close()
             raise
         self._stream.thread_count = threads
+        self._pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        if not 1 / MAX_PIXEL_ASPECT <= self._pixel_aspect <= MAX_PIXEL_ASPECT:
+            warnings.warn(
+                f"{self.path}: its head says that pixels are {float(self._pixel_aspect):g} times as wide as high, which "
+                "cannot be right; they are taken for square",
+                stacklevel=2,
+            )
+            self._pixel_aspect = Fraction(1)
         self._start = float((self._stream.start_time or 0) * self._stream.time_base)
-        self._can_seek, self._has_decoded = True, False
 
     def _read_info(self) -> VideoInfo:
         # A cover of an album is no video.
-        streams = [one for one in self._container.streams.video if not one.disposition & Disposition.attached_pic]
+        streams = [
+            stream for stream in self._container.streams.video if not stream.disposition & Disposition.attached_pic
+        ]
         if not streams:
             raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a video")
         self._stream = stream = streams[0]
         if stream.codec_context is None:
             raise VideoFileError(self.path, "a codec that FFmpeg does not know")
+        # A container may allow that the time stamps of a stream begin anew, as those of concatenated ones do.
+        self._may_jump = Flags.ts_discont in Flags(self._container.format.flags)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         duration = stream.duration and stream.duration * stream.time_base
         duration = duration or (self._container.duration or 0) / av.time_base
         num_frames = stream.frames or round(duration * (rate or 0))
         if not num_frames and rate and stream.width:
             num_frames, duration = self._count_packets()
+        elif rate and stream.width and self._may_jump:
+            # Two fields of a frame may be a packet each: there are as many frames as fit the time.
+            _, counted = self._count_packets()
+            duration = counted or duration
+            num_frames = round(duration * rate)
         if not num_frames or not rate or not stream.width:
             raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
         seconds = float(duration or num_frames / rate)
         # Frames may be repeated where the rate changes; in an AVI it cannot.
-        slack = 0.1 if self._container.format.name == "avi" else 0.5 + 0.25 * seconds
-        if num_frames / rate > seconds + slack:
+        is_avi = self._container.format.name == "avi"
+        if num_frames / rate > seconds + (0.1 if is_avi else 0.5 + 0.25 * seconds):
+            # The file was cut off, or, where the time has a field of its own in the head, that is wrong.
+            packets, counted = (0, None) if is_avi else self._count_packets()
+            if counted and packets >= num_frames:
+                return VideoInfo(packets, float(packets / counted), float(counted), stream.width, stream.height)
             found = f"{num_frames} frames of {float(rate):g} a second in {seconds:.1f} s"
             raise VideoFileError(self.path, found, "a video that is whole")
         return VideoInfo(num_frames, float(rate), seconds, stream.width, stream.height)
 
-    def _count_packets(self) -> tuple[int, float | None]:
-        """Frames and seconds of a file whose head says neither, as a recorder leaves it that could not go back there.
+    def _count_packets(self) -> tuple[int, Fraction | None]:
+        """Packets and seconds of a file whose head does not say them, as a recorder leaves it that could not go back there.
 
         Nothing is decoded. The seconds are `None` where packets have no times.
         """
-        times, count = [], 0
+        times, count, clock = [], 0, _Clock(self._stream, self._may_jump)
         for packet in self._container.demux(self._stream):
+            clock.adjust(packet)
             count += packet.size > 0
             if packet.size and packet.pts is not None:
                 times.append(packet.pts)
-        self._container.seek(0, stream=self._stream if times else None, backward=True)
+        self._rewind()
         if len(times) < 2:
             return count, None
-        span = float((max(times) - min(times)) * self._stream.time_base)
-        return count, span * len(times) / (len(times) - 1)
+        # A time names several places of such a file.
+        self._can_seek = not clock.jumps
+        return count, (max(times) - min(times)) * self._stream.time_base * len(times) / (len(times) - 1)
+
+    def _rewind(self) -> None:
+        """Back to the first packet."""
+        if self._may_jump or self._stream.start_time is None:
+            # By its place: of such a stream the first time may not be the smallest, and a raw one has no times.
+            self._container.seek(0, unsupported_byte_offset=True)
+        else:
+            self._container.seek(0, stream=self._stream)
 
     def close(self):
         self._container.close()
 
     def picture_size(self) -> tuple[int, int]:
-        """Height and width of the pictures, turned upright, which the first frame says."""
+        """Height and width of the pictures, turned upright (which the first frame says), with square pixels."""
         return self.frames_at([0.0]).shape[1:3]
+
+    def _square_size(self, orientation: _Orientation) -> tuple[int, int]:
+        """Height and width of upright pictures with square pixels; no pixel is lost.
+
+        They are the same for all frames, also where another resolution is recorded from some time on.
+        """
+        height, width = self.info.height, self.info.width
+        if self._pixel_aspect > 1:
+            width = round(width * self._pixel_aspect)
+        else:
+            height = round(height / self._pixel_aspect)
+        return (width, height) if orientation.swapped else (height, width)
 
     def frames_at(
         self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
@@ -244,26 +404,28 @@ class VideoFile(_Frames):
         """The pictures that are on screen at some times.
 
         Before the first frame that is the first, behind the last the last. Where the file cannot be decoded any further,
-        the last frame that could be stands for the rest, with a warning.
+        the last frame that could be stands for the rest, with a warning. The nearest whole frame stands for a damaged one,
+        with a warning.
 
         Args:
             times: Seconds from the start, in any order.
-            size: Height and width of the pictures; as they were recorded by default.
+            size: Height and width of the pictures; by default as they were recorded, with square pixels.
             part: Which rows and columns of pictures of that size are given; all by default.
 
         Returns:
             uint8 (len(times), height, width, 3), RGB, turned upright.
 
         Raises:
-            VideoFileError: Not a single frame can be decoded.
+            VideoFileError: Not a single frame can be decoded, or all are damaged.
         """
         _check_times(times)
         order = np.argsort(times, kind="stable")
         # A last frame may be on screen for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
         pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience))
-        # The last frame stands for what cannot be decoded.
-        pictures += [pictures[-1]] * (len(order) - len(pictures))
+        if len(pictures) < len(order):
+            # The last frame stands for what cannot be decoded.
+            pictures += [self._shown(self._last_frame, size, part)] * (len(order) - len(pictures))
         result = np.empty((len(order), *pictures[0].shape), np.uint8)
         for place, picture in zip(order.tolist(), pictures, strict=True):
             result[place] = picture
@@ -287,13 +449,30 @@ class VideoFile(_Frames):
             uint8 (height, width, 3). Where the file cannot be decoded any further, there are fewer than times, with a warning.
 
         Raises:
-            VideoFileError: Not a single frame can be decoded.
+            VideoFileError: Not a single frame can be decoded, or all are damaged.
         """
+        try:
+            yield from self._pictures(times, size, part, patience)
+        finally:
+            # Where all are damaged, there is an error.
+            if 0 < self.damaged_frames < self.decoded_frames and not self._said_damage:
+                self._said_damage = True
+                share = self.damaged_frames / self.decoded_frames
+                warnings.warn(
+                    f"{self.path}: {share:.0%} of the frames are damaged ({self.damaged_frames} of {self.decoded_frames} that "
+                    "were decoded); the nearest whole frame stands for each of them",
+                    stacklevel=2,
+                )
+
+    def _pictures(
+        self, times: Iterable[float], size: tuple[int, int] | None, part: Part | None, patience: float
+    ) -> Iterator[np.ndarray]:
         keys = self._key_times()
         if self._has_decoded:
-            self._container.seek(0, stream=self._stream, backward=True)
+            self._rewind()
         self._has_decoded, self._problem = True, None
-        frames = self._decode()
+        self.decoded_frames, self.damaged_frames = 0, 0
+        frames = self._whole_frames()
         held, ahead, picture = None, next(frames, None), None
         for time in times:
             # A time that is a frame's own, but for rounding, is that frame's.
@@ -312,10 +491,17 @@ class VideoFile(_Frames):
                     f"({self._problem or 'the file ends'})",
                     stacklevel=2,
                 )
+                self._last_frame = held[1]
                 return
             if picture is None:
-                picture = self._scaled(held[1], size, part, held[1].rotation)
+                picture = self._shown(held[1], size, part)
             yield picture
+
+    def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
+        # Asked for its side data, a frame of PyAV is in a reference cycle, so that its memory is not used again soon.
+        if frame.rotation != self._rotation:
+            self._rotation, self._orientation = frame.rotation, _orientation(frame)
+        return self._scaled(frame, size or self._square_size(self._orientation), part, self._orientation)
 
     def _key_times(self) -> np.ndarray:
         """Seconds of the key frames, as far as the container has an index of them."""
@@ -332,7 +518,7 @@ class VideoFile(_Frames):
 
     def _seek(self, time: float, keys: np.ndarray) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames from the last key frame at or before `time` on."""
-        base = float(self._stream.time_base)
+        base, counts = float(self._stream.time_base), (self.decoded_frames, self.damaged_frames)
         # Asked for the time of the picture, FFmpeg finds the last key frame whose picture is not later. The index counts
         # decoding times: asked for one of those, it would go a whole group of pictures too far.
         for target in (time, *keys[keys <= time][::-1][1:3].tolist()):
@@ -340,25 +526,88 @@ class VideoFile(_Frames):
                 self._container.seek(int(np.floor(target / base)), stream=self._stream, backward=True)
             except av.error.FFmpegError:
                 break
-            frames = self._decode()
+            frames = self._whole_frames(after_seek=True)
             first = next(frames, None)
             if first is not None and first[0] <= time:
                 return chain([first], frames)
+            self.decoded_frames, self.damaged_frames = counts
         # Nothing is lost: from the start, and without seeking again.
         self._can_seek = False
-        self._container.seek(0, stream=self._stream, backward=True)
-        return self._decode()
+        self.decoded_frames, self.damaged_frames = 0, 0
+        self._rewind()
+        return self._whole_frames()
+
+    def _whole_frames(self, after_seek: bool = False) -> Iterator[tuple[float, av.VideoFrame]]:
+        """As `_decode`, with the nearest whole frame in place of a damaged one.
+
+        There is nothing before the first whole frame: after a seek, frames before the key frame lack what they refer to, in
+        the healthiest of files.
+        """
+        before, damaged, after, is_damaged = None, [], None, False
+
+        def replaced() -> Iterator[tuple[float, av.VideoFrame]]:
+            """What is shown at the times of damaged frames."""
+            if before is not None or not after_seek:
+                self.damaged_frames += len(damaged)
+            whole = [shown for shown in (before, after) if shown is not None]
+            for moment in damaged if before is not None else ():
+                yield moment, min(whole, key=lambda shown: round(abs(shown[0] - moment), 6))[1]
+
+        for seconds, frame in self._decode():
+            # A frame is made of those before it: damage lasts until the next key frame.
+            is_damaged = frame.is_corrupt or (is_damaged and not frame.key_frame)
+            if is_damaged:
+                # Of a lone whole frame amid damage, errors were not noticed.
+                damaged += [seconds] if after is None else [after[0], seconds]
+                after = None
+            elif damaged and after is None:
+                after = seconds, frame
+            else:
+                if after is not None:
+                    yield from replaced()
+                    yield after
+                    damaged, after = [], None
+                before = seconds, frame
+                yield before
+        yield from replaced()
+        if after is not None:
+            yield after
+        elif damaged and before is None:
+            self._problem = f"all {len(damaged)} frames are damaged"
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Seconds and frames from where the container stands, in order of display; a file that breaks off ends."""
-        last = -np.inf
+        last, number, clock = -np.inf, 0, _Clock(self._stream, self._may_jump)
         try:
-            for number, frame in enumerate(self._container.decode(self._stream)):
-                # A raw stream has no times; some AVI files give those of decoding, which go back and forth.
-                last = max(last, number / self.info.fps if frame.time is None else frame.time)
-                yield last, frame
+            for packet in self._container.demux(self._stream):
+                clock.adjust(packet)
+                for frame in packet.decode():
+                    # A raw stream has no times; some AVI files give those of decoding, which go back and forth.
+                    last = max(last, number / self.info.fps if frame.time is None else frame.time)
+                    number += 1
+                    self.decoded_frames += 1
+                    yield last, frame
         except av.error.FFmpegError as error:
             self._problem = error.strerror or str(error)
+
+
+def _lacks_index(file: str | os.PathLike | BinaryIO) -> bool:
+    """Whether a file is MP4 (or MOV) that ends before, or within, the box `moov`, which recorders write last."""
+    with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as opened:
+        end, place, names = opened.seek(0, os.SEEK_END), 0, []
+        while place + 8 <= end and len(names) < MAX_BOXES:
+            opened.seek(place)
+            head = opened.read(16)
+            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if name == b"moov" and 8 <= length <= end - place:
+                return False
+            names.append(name)
+            if length < 8:  # to the end of the file, or no box
+                break
+            place += length
+    return names[:1] == [b"ftyp"]
 
 
 class FrameFolder(_Frames):

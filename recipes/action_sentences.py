@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from data_arguments import check_written_folder
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 
 RECORDINGS_PER_SHARD = 1024
@@ -112,12 +113,8 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
 
 def load_shards(folder: Path, recipe: str) -> DatasetDict:
     """The splits that a recipe wrote; `FileNotFoundError` if it did not, or was not finished."""
-    record = folder / "record.json"
-    if not record.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {folder}."
-        )
-    splits = json.loads(record.read_text(encoding="utf-8"))["splits"]
+    check_written_folder(folder, recipe)
+    splits = json.loads((folder / "record.json").read_text(encoding="utf-8"))["splits"]
     return DatasetDict(
         {
             split: load_dataset(

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import KINDS, DataArguments
+from data_arguments import KINDS, DataArguments, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ class BaselineArguments:
     transformer_steps: int = field(default=1200, metadata={"help": "optimiser steps of the transformers"})
     graph_steps: int = field(default=500, metadata={"help": "optimiser steps of the graph network"})
     resamples: int = field(default=2000, metadata={"help": "bootstrap resamples of paired differences"})
+
+    def __post_init__(self):
+        if self.sentences is not None:
+            check_written_folder(self.sentences, "encode_actions.py")
 
 
 def main(arguments: BaselineArguments, data: DataArguments) -> dict:
@@ -227,4 +231,4 @@ def write_predictions(path: Path, examples, class_names: list[str], columns: dic
 
 
 if __name__ == "__main__":
-    launch(main, BaselineArguments, DataArguments)
+    launch(main, BaselineArguments, DataArguments, resumes=True)

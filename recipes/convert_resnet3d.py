@@ -11,10 +11,12 @@ The checkpoint is one of r3d_18, r2plus1d_18 and mc3_18, or of another width or 
 without the classifier as safetensors, and a `preprocessor_config.json` for clips of 16 frames of 112 x 112 pixels.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from launching import CommandParser
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +78,13 @@ def convert(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = argparse.ArgumentParser(description="A 3-D ResNet of torchvision → a visual encoder.", allow_abbrev=False)
+    parser = CommandParser(description="A 3-D ResNet of torchvision → a visual encoder.", allow_abbrev=False)
     parser.add_argument("checkpoint", help="file of the weights (.pth)")
     parser.add_argument("output_dir", help="folder for the visual encoder")
     colours = {"type": float, "nargs": 3, "metavar": ("RED", "GREEN", "BLUE")}
     parser.add_argument("--image_mean", default=KINETICS_MEAN, help="by default those of Kinetics", **colours)
     parser.add_argument("--image_std", default=KINETICS_STD, help="by default those of Kinetics", **colours)
-    convert(**vars(parser.parse_args()))
+    arguments = parser.parse_args()
+    if not Path(arguments.checkpoint).is_file():
+        parser.error(f"there is no file {arguments.checkpoint}.")
+    convert(**vars(arguments))

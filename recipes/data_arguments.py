@@ -1,6 +1,7 @@
 """Which recordings a recipe reads."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class DataArguments:
 
         if self.dataset != "features":
             check_protocol(self.dataset)
+            if not Path(self.data_dir).exists():
+                raise ValueError(f"there is no folder {self.data_dir}: --data_dir is that of the recordings.")
+        else:
+            check_written_folder(self.data_dir, "extract_features.py")
 
     def load(self, *kinds: str):
         """`DatasetDict` with the splits `train` and `test`.
@@ -112,12 +117,40 @@ def read_people(folder: str | Path) -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def unreadable_files(dataset) -> list[dict]:
+    """`file` and `reason` of what the builder of a data set could not read, so that there is no row of it."""
+    from action_llm_datasets.names import REPORT_NAME
+
+    folders = {Path(file["filename"]).parent for rows in dataset.values() for file in rows.cache_files}
+    reports = [folder / REPORT_NAME for folder in sorted(folders) if (folder / REPORT_NAME).is_file()]
+    return [
+        {"file": entry["file"], "reason": entry["reason"]}
+        for report in reports
+        for entry in json.loads(report.read_text(encoding="utf-8"))["files"]
+        if entry["kind"] == "unreadable"
+    ]
+
+
+# A name on the Hub; anything else that is no folder here is the path of one that is missing.
+REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
 def check_model_folder(path: str):
     """Raises `ValueError` for the folder of a run where the model in it is meant, and for a folder that is not there."""
     if Path(path, "model", "config.json").is_file() and not Path(path, "config.json").is_file():
         raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}.")
-    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
-        raise ValueError(f"there is no folder {path}.")
+    if not Path(path).is_dir() and not REPOSITORY.fullmatch(path):
+        raise ValueError(f"there is no folder {path}, and it is no name of a repository on the Hub (OWNER/NAME).")
+
+
+def check_written_folder(path: str, recipe: str):
+    """Raises `FileNotFoundError` for a folder that a recipe has not written, or not to its end."""
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"there is no folder {path}: {recipe} writes it (--output_dir {path}).")
+    if not Path(path, "record.json").is_file():
+        raise FileNotFoundError(
+            f"{path} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {path}."
+        )
 
 
 def recordings_fingerprint(dataset) -> str:

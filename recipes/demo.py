@@ -31,7 +31,6 @@ HERE = Path(__file__).resolve().parent
 PLAYER = HERE / "demo_player.html"
 MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
-VIDEOS = [".mp4", ".avi", ".mkv", ".webm", ".mov"]
 
 
 @dataclass
@@ -43,6 +42,11 @@ class DemoArguments:
     port: int = field(default=7860, metadata={"help": "port on this machine"})
     push_to_space: str | None = field(default=None, metadata={"help": "Space to make, in place of a page here"})
     public: bool = field(default=False, metadata={"help": "a public Space"})
+
+    def __post_init__(self):
+        from data_arguments import check_model_folder
+
+        check_model_folder(self.model)
 
 
 def main(arguments: DemoArguments):
@@ -78,6 +82,7 @@ def build(model: str, examples: list[str] = ()):
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.recording_files import RECORDING_SUFFIXES
+    from action_llm.video_files import VIDEO_SUFFIXES
 
     # By the package's own classes: no code of the repository is run.
     recognise = pipeline(
@@ -107,7 +112,8 @@ def build(model: str, examples: list[str] = ()):
             raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
         scores = {one["label"]: one["score"] for one in found}
         reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
-        return shown, scores, f"**Why.** {html.escape(reason)}"
+        careful = f"**Careful:** {html.escape('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
+        return shown, scores, f"{careful}**Why.** {html.escape(reason)}"
 
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
@@ -118,7 +124,7 @@ def build(model: str, examples: list[str] = ()):
             with gr.Column(scale=2):
                 recording = gr.File(
                     label="A recording of a skeleton" if reads_skeletons else "A video",
-                    file_types=list(RECORDING_SUFFIXES) if reads_skeletons else VIDEOS,
+                    file_types=list(RECORDING_SUFFIXES if reads_skeletons else VIDEO_SUFFIXES),
                     type="filepath",
                     elem_id="recording",
                 )
@@ -184,10 +190,9 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
 
 def bodies(path: str, extractor) -> dict:
     """Joints of all bodies, at most `MAX_FRAMES` frames of them, with what draws them."""
-    from action_llm.recording_files import read_recording
     from action_llm.skeleton_layouts import get_layout
 
-    recording = read_recording(path, layout=extractor.skeleton_layout, fps=extractor.fps or 30.0)
+    recording = extractor.read(path)
     layout = get_layout(recording.layout)
     chosen = (
         np.linspace(0, len(recording.keypoints) - 1, min(len(recording.keypoints), MAX_FRAMES)).round().astype(int)

@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,16 @@ class DescriptionArguments:
 
     model: str = field(metadata={"help": "image-text-to-text model: repository or folder"})
     output: str = field(metadata={"help": "file of JSON lines"})
-    revision: str | None = field(default=None, metadata={"help": "commit of the model's repository"})
+    revision: str | None = field(
+        default=None, metadata={"help": "commit of the model's repository", "belongs_to": "model"}
+    )
     frames: int = field(default=4, metadata={"help": "pictures of each clip"})
     max_new_tokens: int = field(default=80, metadata={"help": "words of the model, at most"})
     limit: int | None = field(default=None, metadata={"help": "clips, at most"})
     dtype: str = field(default="auto", metadata={"help": "dtype of the model"})
+
+    def __post_init__(self):
+        check_model_folder(self.model)
 
 
 def main(arguments: DescriptionArguments, data: DataArguments) -> int:
@@ -48,9 +53,10 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from action_llm.video_files import VideoFile, VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm.video_files import VideoFileError, open_video
+    from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.progress import progress
+    from action_llm_datasets.videos import open_row
 
     rows = data.load("videos")["train"]
     names = rows.features["label"].names
@@ -71,7 +77,7 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     with open(output, "a", encoding="utf-8") as file:
         for row in progress(wanted, "describing", "clips"):
             try:
-                with open_source(data.data_dir, row["video"]) as opened, VideoFile(opened) as video:
+                with open_row(data.data_dir, row) as opened, open_video(opened) as video:
                     times = (np.arange(arguments.frames) + 0.5) * video.info.seconds / arguments.frames
                     pictures = [Image.fromarray(picture) for picture in video.frames_at(times)]
             except (VideoFileError, *UNREADABLE) as error:
@@ -135,4 +141,4 @@ def _name(arguments: DescriptionArguments) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, DescriptionArguments, DataArguments)
+    launch(main, DescriptionArguments, DataArguments, resumes=True)

@@ -53,6 +53,9 @@ class EncodingArguments:
     batch_size: int = field(default=64, metadata={"help": "recordings encoded at a time"})
     seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
 
+    def __post_init__(self):
+        check_model_folder(self.tokenizer)
+
 
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
@@ -80,7 +83,6 @@ def main(arguments: EncodingArguments, data: DataArguments):
             raise ValueError(f"{name} must be at least 1, got {value}.")
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
-    check_model_folder(arguments.tokenizer)
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
     dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
@@ -424,4 +426,4 @@ def _read_sentences(path: Path):
 
 
 if __name__ == "__main__":
-    launch(main, EncodingArguments, DataArguments)
+    launch(main, EncodingArguments, DataArguments, resumes=True)

@@ -43,6 +43,9 @@ class WindowArguments:
         metadata={"help": "share of the window that all actions together stay below where nothing happens"},
     )
 
+    def __post_init__(self):
+        check_model_folder(self.tokenizer)
+
 
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
@@ -66,7 +69,6 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     from action_llm.timelines import sliding_windows
     from action_llm_datasets.progress import progress
 
-    check_model_folder(arguments.tokenizer)
     check_settings(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_arguments import check_model_folder, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,10 @@ class EvaluationArguments:
     dtype: str | None = field(default=None, metadata={"help": "dtype of the language model; as trained by default"})
     attn_implementation: str | None = field(default=None, metadata={"help": "attention of the language model"})
 
+    def __post_init__(self):
+        check_model_folder(self.model)
+        check_written_folder(self.sentences, "encode_actions.py")
+
 
 def main(arguments: EvaluationArguments) -> dict | None:
     import numpy as np
@@ -74,7 +79,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
     from action_sentences import load_action_sentences
-    from data_arguments import check_model_folder, read_people
+    from data_arguments import read_people
     from run_folder import RunFolder, describe_hardware
 
     from action_llm import ActionLLMProcessor
@@ -82,7 +87,6 @@ def main(arguments: EvaluationArguments) -> dict | None:
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
-    check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)

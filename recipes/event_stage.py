@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_written_folder
 from field_arguments import config_arguments
 from video_stage import FeatureExamples, feature_statistics
 
@@ -27,6 +28,10 @@ class TargetArguments:
             "those of --data_dir are mapped to; by default those of --data_dir are its own"
         },
     )
+
+    def __post_init__(self):
+        if self.target_data_dir is not None:
+            check_written_folder(self.target_data_dir, "extract_features.py")
 
 
 class TargetExamples(FeatureExamples):

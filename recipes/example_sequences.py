@@ -70,7 +70,7 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
         }[kind]
         columns = {
             "skeletons": ["keypoints", "shape", "layout", "fps"],
-            "videos": ["video"],
+            "videos": ["video", "video_fps"],
             "features": ["features", "shape", "version"],
         }[kind]
         for row in rows.select_columns([*columns, "sample_id", "label", "held_out"]):
@@ -164,14 +164,14 @@ def _joints(row: dict, extractor, versions: int) -> list[tuple[int, np.ndarray]]
 def _pooled_pixels(data_dir: str):
     """A function of a row with a video: float32 (POOLED_FRAMES, pixels), colours between 0 and 1."""
     from action_llm import VideoFeatureExtractor
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
     extractor = VideoFeatureExtractor(
         POOLED_FRAMES, 1, height=POOLED_HEIGHT, width=POOLED_WIDTH, image_mean=(0, 0, 0), image_std=(1, 1, 1)
     )
 
     def pooled(row: dict) -> np.ndarray:
-        with open_source(data_dir, str(row["video"])) as video:
+        with open_row(data_dir, row) as video:
             return extractor(video, return_tensors=None)["pixel_values"][0].reshape(POOLED_FRAMES, -1)
 
     return pooled

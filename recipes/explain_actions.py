@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,15 @@ class ExplanationArguments:
     )
     seed: int = field(default=0, metadata={"help": "seed of the tokens that are deleted at random"})
 
+    def __post_init__(self):
+        check_model_folder(self.model)
+        check_written_folder(self.sentences, "encode_actions.py")
+
 
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
     import torch
     from action_sentences import load_action_sentences, words_of
-    from data_arguments import check_model_folder
     from evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
     from run_folder import RunFolder, without_nan
 
@@ -71,7 +74,6 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_datasets.progress import progress
 
     check_settings(arguments)
-    check_model_folder(arguments.model)
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     identity = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
@@ -169,9 +171,9 @@ def source(data_dir: str, recording: dict):
     """A context: the video of a row, open for reading, or None for one with joints."""
     from contextlib import nullcontext
 
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
-    return open_source(data_dir, str(recording["video"])) if "video" in recording else nullcontext()
+    return open_row(data_dir, recording) if "video" in recording else nullcontext()
 
 
 def draw(recording: dict, video, layout, row: dict, explanation, path, title: str):
@@ -196,7 +198,6 @@ def draw(recording: dict, video, layout, row: dict, explanation, path, title: st
         keypoints = np.reshape(recording["keypoints"], recording["shape"])
         plot_action_sentence(keypoints, layout, float(recording["fps"]), path=path, title=title, **sentence)
         return
-    video.seek(0)
     with open_video(video) as frames:
         plot_video_sentence(frames.frames_at, frames.info.seconds, path=path, title=title, **sentence)
 

@@ -22,6 +22,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_model_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class ExportArguments:
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
     output_dir: str = field(metadata={"help": "folder for the plain model and its tokenizer"})
     dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
+
+    def __post_init__(self):
+        check_model_folder(self.model)
 
 
 # Lines of the example on the page of a recogniser that scores names by constrained decoding.
@@ -65,7 +69,6 @@ class ExportError(ValueError):
 
 def main(arguments: ExportArguments):
     """Writes the plain model; returns it."""
-    from data_arguments import check_model_folder
     from evaluate_classifier import read_record
     from transformers import AutoConfig
 
@@ -73,7 +76,6 @@ def main(arguments: ExportArguments):
     from action_llm.saved_weights import share_weights
     from action_llm_datasets.atomic_files import write_atomically
 
-    check_model_folder(arguments.model)
     kind = AutoConfig.from_pretrained(arguments.model).model_type
     if kind != ActionLLMForClassification.config_class.model_type:
         raise ExportError(
@@ -274,7 +276,4 @@ language model ({record.get("llm", "not recorded")}) and of the recordings hold 
 
 
 if __name__ == "__main__":
-    try:
-        launch(main, ExportArguments)
-    except ExportError as error:
-        raise SystemExit(f"error: {error}") from None
+    launch(main, ExportArguments)

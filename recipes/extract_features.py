@@ -10,7 +10,8 @@ accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_di
 or of a model of the LLaVA family, whose own vision tower and layer are taken. `--grid 4` gives every picture 4 × 4 features.
 How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); what a picture is, its size,
 mean and deviation, are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped
-goes on with the shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`.
+goes on with the shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`, those
+that the data set's builder could not read among them; `damaged.json` lists videos with damaged frames, which were read.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, write_people
+from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, unreadable_files, write_people
 from field_arguments import extractor_arguments
 from launching import launch
 
@@ -40,10 +41,11 @@ def _of_the_backbone(name: str):
         kind = bool | None
     elif name == "frames_per_segment":
         help_text = "by default as many as the backbone was made for, where it says so, or 2"
-        return name, int | None, field(default=None, metadata={"help": help_text})
+        return name, int | None, field(default=None, metadata={"help": help_text, "belongs_to": "backbone"})
     else:
         return None
-    return name, kind, field(default=None, metadata={"help": "by default that of the backbone"})
+    metadata = {"help": "by default that of the backbone", "belongs_to": "backbone"}
+    return name, kind, field(default=None, metadata=metadata)
 
 
 VideoArguments = extractor_arguments(
@@ -57,7 +59,9 @@ class FeatureArguments:
 
     backbone: str = field(metadata={"help": "visual encoder: repository or folder"})
     output_dir: str = field(metadata={"help": "folder for the features"})
-    backbone_revision: str | None = field(default=None, metadata={"help": "commit of the backbone's repository"})
+    backbone_revision: str | None = field(
+        default=None, metadata={"help": "commit of the backbone's repository", "belongs_to": "backbone"}
+    )
     grid: int | None = field(
         default=None,
         metadata={"help": "cells along height and width of a picture (VTEM); by default one pooled feature"},
@@ -75,6 +79,9 @@ class FeatureArguments:
     batch_size: int = field(default=8, metadata={"help": "videos at a time"})
     seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
 
+    def __post_init__(self):
+        check_model_folder(self.backbone)
+
 
 def main(arguments: FeatureArguments, data: DataArguments, reading):
     import torch
@@ -90,7 +97,6 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import Progress
 
-    check_model_folder(arguments.backbone)
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
@@ -128,7 +134,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
             write_atomically(run.path / "backbone" / "record.json", trained.read_text(encoding="utf-8"))
     state.wait_for_everyone()
 
-    videos_per_shard, summary, all_skipped = 128, {}, []
+    videos_per_shard, summary, all_skipped, all_damaged = 128, {}, [], []
     for split, rows in dataset.items():
         count = -(-len(rows) // videos_per_shard)
         columns = feature_columns(rows.features["label"])
@@ -141,8 +147,11 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         with Progress(f"features of {split}", sum(map(len, shards)), "videos") as progress:
             for index, shard in zip(missing, shards, strict=True):
                 path = shard_path(run.path, split, index, count)
-                content, skipped = extract(encoder, extractor, shard, data.data_dir, versions, arguments, progress)
+                content, skipped, damaged = extract(
+                    encoder, extractor, shard, data.data_dir, versions, arguments, progress
+                )
                 write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
+                write_atomically(path.with_suffix(".damaged.json"), json.dumps(damaged))
                 write_shard(path, content, columns)
     state.wait_for_everyone()
     if not state.is_main_process:
@@ -150,16 +159,18 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     for split, rows in dataset.items():
         count = -(-len(rows) // videos_per_shard)
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [
-            entry
-            for path in paths
-            for entry in json.loads(path.with_suffix(".skipped.json").read_text(encoding="utf-8"))
-        ]
+        skipped, damaged = (
+            [entry for path in paths for entry in _entries(path, name)] for name in ("skipped", "damaged")
+        )
         all_skipped += [{"split": split, **entry} for entry in skipped]
-        summary[split] = {"videos": len(rows), "skipped": len(skipped)}
+        all_damaged += [{"split": split, **entry} for entry in damaged]
+        summary[split] = {"videos": len(rows), "skipped": len(skipped), "damaged": len(damaged)}
         if len(skipped) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
-    write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+    # They have no row, so no split and no name.
+    unreadable = [{"split": None, "sample_id": None, **entry} for entry in unreadable_files(dataset)]
+    for name, entries in (("skipped", all_skipped + unreadable), ("damaged", all_damaged)):
+        write_atomically(run.path / f"{name}.json", json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     write_people(run.path, data.people(dataset))
     run.write_record(
         stage="extract_features",
@@ -174,9 +185,16 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         grid=arguments.grid,
         feature_layer=layer,
         splits=summary,
+        unreadable_files=len(unreadable),
     )
-    counts = (f"{one['videos'] - one['skipped']} videos of {split}" for split, one in summary.items())
-    run.log_finished("Features of videos", *counts, *([f"{len(all_skipped)} skipped"] if all_skipped else []))
+    counts = (f"{count['videos'] - count['skipped']} videos of {split}" for split, count in summary.items())
+    exceptions = {
+        "skipped": len(all_skipped),
+        "with damaged frames": len(all_damaged),
+        "that could not be read when the data set was prepared": len(unreadable),
+    }
+    exceptions = (f"{count} {what}" for what, count in exceptions.items() if count)
+    run.log_finished("Features of videos", *counts, *exceptions)
     logger.info("  in %s", run.path)
 
 
@@ -256,12 +274,12 @@ def expected_pictures(processor: dict) -> dict:
 
 
 def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
-    """Columns of a shard, and what was skipped with the reason."""
+    """Columns of a shard; what was skipped, with the reason; and videos with damaged frames, with their numbers."""
     import torch
 
     names = ("sample_id", "version", "label", "held_out", "features", "shape", "frame_rate")
     columns = {name: [] for name in names}
-    skipped, pending = [], []
+    skipped, damaged, pending = [], [], []
 
     def add(row, version: int, one, frame_rate: float):
         for name in ("sample_id", "label", "held_out"):
@@ -284,23 +302,27 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
     if extractor.segment_seconds is not None:
         for row in rows:
             progress.update()
-            found = stream_versions(encoder, row, data_dir, extractor, versions, arguments.seed)
-            if isinstance(found, str):
-                skipped.append({"sample_id": row["sample_id"], "reason": found})
+            made, damage = stream_versions(encoder, row, data_dir, extractor, versions, arguments.seed)
+            if isinstance(made, str):
+                skipped.append({"sample_id": row["sample_id"], "reason": made})
                 continue
-            for version, one in enumerate(found):
-                add(row, version, one, 1 / extractor.segment_seconds)
-        return columns, skipped
+            if damage:
+                damaged.append({"sample_id": row["sample_id"], **damage})
+            for version, features in enumerate(made):
+                add(row, version, features, 1 / extractor.segment_seconds)
+        return columns, skipped, damaged
 
     def read(row):
         return read_versions(row, data_dir, extractor, versions, arguments.seed)
 
-    for row, found in ahead(read, rows, extractor.decode_threads):
+    for row, (made, damage) in ahead(read, rows, extractor.decode_threads):
         progress.update()
-        if isinstance(found, str):
-            skipped.append({"sample_id": row["sample_id"], "reason": found})
+        if isinstance(made, str):
+            skipped.append({"sample_id": row["sample_id"], "reason": made})
             continue
-        for version, inputs in enumerate(found):
+        if damage:
+            damaged.append({"sample_id": row["sample_id"], **damage})
+        for version, inputs in enumerate(made):
             # Of different numbers of segments no batch is made.
             if pending and inputs["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
                 flush()
@@ -308,43 +330,62 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
         if len(pending) >= arguments.batch_size:
             flush()
     flush()
-    return columns, skipped
+    return columns, skipped, damaged
 
 
-def stream_versions(encoder, row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
-    """Features of all versions of a video of any length, of which only some segments are held; or why there are none."""
+def _entries(shard: Path, name: str) -> list[dict]:
+    """What was noted about the videos of a shard; nothing about damage by a run of before it was noted."""
+    notes = shard.with_suffix(f".{name}.json")
+    return json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else []
+
+
+def _damage(video) -> dict[str, int]:
+    """Numbers of damaged frames of an opened video, of those that were decoded; empty where there are none."""
+    counts = {"damaged_frames": video.damaged_frames, "decoded_frames": video.decoded_frames}
+    return counts if video.damaged_frames else {}
+
+
+def stream_versions(
+    encoder, row: dict, data_dir: str, extractor, versions: int, seed: int
+) -> tuple[list | str, dict[str, int]]:
+    """Features of all versions of a video of any length, of which only some segments are held, or why there are none; and
+    its damage."""
     import torch
 
     from action_llm.recording_versions import version_arguments
-    from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm.video_files import VideoFileError, open_video
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
-    found = []
+    made, damage = [], {}
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video, torch.no_grad():
+            with open_row(data_dir, row) as file, open_video(file) as video, torch.no_grad():
                 stream = extractor.stream(video, **version_arguments(row["sample_id"], version, seed))
                 parts = [encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in one_ahead(stream)]
-            found.append(torch.cat(parts))
+                damage = damage or _damage(video)
+            made.append(torch.cat(parts))
     except (VideoFileError, *UNREADABLE) as error:
-        return str(error)
-    return found
+        return str(error), {}
+    return made, damage
 
 
-def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> list | str:
-    """All versions of a video as the visual encoder sees them, or why there are none."""
+def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> tuple[list | str, dict[str, int]]:
+    """All versions of a video as the visual encoder sees them, or why there are none; and its damage."""
     from action_llm.recording_versions import version_arguments
-    from action_llm.video_files import VideoFileError
-    from action_llm_datasets.building import UNREADABLE, open_source
+    from action_llm.video_files import VideoFileError, open_video
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.videos import open_row
 
-    found = []
+    made, damage = [], {}
     try:
         for version in range(versions):
-            with open_source(data_dir, row["video"]) as video:
-                found.append(extractor(video, **version_arguments(row["sample_id"], version, seed)))
+            with open_row(data_dir, row) as file, open_video(file) as video:
+                made.append(extractor(video, **version_arguments(row["sample_id"], version, seed)))
+                damage = damage or _damage(video)
     except (VideoFileError, *UNREADABLE) as error:
-        return str(error)
-    return found
+        return str(error), {}
+    return made, damage
 
 
 def one_ahead(parts):
@@ -370,4 +411,4 @@ def ahead(read, rows, threads: int):
 
 
 if __name__ == "__main__":
-    launch(main, FeatureArguments, DataArguments, VideoArguments)
+    launch(main, FeatureArguments, DataArguments, VideoArguments, resumes=True)

@@ -4,6 +4,8 @@ The command line of a recipe: argument dataclasses become options.
 A recipe ends with `launch(main, SomeArguments, DataArguments)`. An option has the value of the command line, else that of the
 YAML file that `--config` names, else the default of its dataclass. Nothing heavy is imported before all of them are known to
 be right, so `--help` and errors come at once.
+
+What is wrong with a command ends it with one line, `recipe.py: error: …`, and the status 2; Ctrl-C with one line and 130.
 """
 
 import argparse
@@ -11,16 +13,24 @@ import dataclasses
 import enum
 import importlib
 import json
+import logging
+import os
+import signal
 import sys
 import types
 import typing
 from collections.abc import Callable, Collection
 from functools import cache
+from pathlib import Path
 
 from class_sources import inherited_fields
 
 from action_llm_datasets.names import did_you_mean
 from action_llm_datasets.progress import set_up_output
+
+logger = logging.getLogger(__name__)
+
+RECIPES = Path(__file__).resolve().parent
 
 
 class LazyArguments:
@@ -66,11 +76,66 @@ class LazyArguments:
             return {field.name for field in dataclasses.fields(cls.whole())}
 
 
-def launch(main: Callable, *classes: type):
-    """Parses the command line, calls `main` with an instance of each argument class, and returns its result."""
+def launch(main: Callable, *classes: type, resumes: bool = False):
+    """Parses the command line, calls `main` with an instance of each argument class, and returns its result.
+
+    Args:
+        main: of the recipe.
+        classes: of its arguments.
+        resumes: whether the same command, run again, continues what was stopped.
+    """
     # First: the libraries that arguments may import read these settings as they are imported.
     set_up_output()
-    return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
+    quiet_interrupts()
+    program = Path(sys.argv[0]).name
+    try:
+        return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
+    except KeyboardInterrupt:
+        way_on = " Run the same command again to continue." if resumes else ""
+        print(f"\n{program}: stopped.{way_on}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        message = users_error(error)
+        if message is None:
+            raise
+        print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def quiet_interrupts():
+    """Ctrl-C, which every process of a terminal gets, raises `KeyboardInterrupt` in this one and ends its forks silently."""
+    process = os.getpid()
+
+    def stop(*_):
+        if os.getpid() != process:
+            os._exit(128 + signal.SIGINT)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+
+
+def users_error(error: BaseException | None) -> str | None:
+    """
+    The message, as one line, of an error that the person who runs a command can mend.
+
+    These are errors of files and of the Hub, and those that this project raises on purpose: `ValueError` and `ImportError`
+    from its own code, or a cause of another error. Anything else is a fault of the program: None.
+    """
+    import action_llm_datasets
+
+    while error is not None:
+        own = {RECIPES, Path(action_llm_datasets.__file__).resolve().parent}
+        if "action_llm" in sys.modules:
+            own.add(Path(sys.modules["action_llm"].__file__).resolve().parent)
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        raised_in = None if trace is None else Path(trace.tb_frame.f_code.co_filename).resolve()
+        is_own = raised_in is not None and not own.isdisjoint(raised_in.parents)
+        if isinstance(error, OSError) or (is_own and isinstance(error, (ValueError, ImportError))):
+            return " ".join(str(error).split())
+        error = error.__cause__
+    return None
 
 
 def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:
@@ -84,6 +149,7 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
+    config = without_paired(classes, config, values_of(owners(classes), command_line), path)
     for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known, key=str):
             near = (
@@ -106,12 +172,52 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
 
 
 def make(parser: "Parser", arguments: type, values: dict):
-    """An instance of an argument class; ends the program where that raises `ValueError`."""
+    """An instance of an argument class; ends the program where it refuses its values."""
     of_it = option_names([arguments])
     try:
         return arguments(**{name: value for name, value in values.items() if name in of_it})
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, OSError) as error:
+        parser.error(" ".join(str(error).split()))
+
+
+def owners(classes: Collection[type]) -> dict[str, str]:
+    """Options that say something about the value of another: their name → its name (`belongs_to` in a field's metadata)."""
+    return {
+        field.name: field.metadata["belongs_to"]
+        for cls in classes
+        for field in dataclasses.fields(cls)
+        if "belongs_to" in field.metadata
+    }
+
+
+def values_of(names: dict[str, str], command_line: list[str]) -> dict[str, str]:
+    """What the command line says of the options that `owners` names."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in set(names.values()):
+        reader.add_argument(f"--{name}", default=argparse.SUPPRESS)
+    return vars(reader.parse_known_args(command_line)[0])
+
+
+def without_paired(classes: Collection[type], config: dict, chosen: dict, where) -> dict:
+    """
+    The settings of a file without those that belong to a value which another replaces: a revision is a commit of the
+    repository that the file names, and of no other.
+
+    Args:
+        classes: argument classes.
+        config: what the file says.
+        chosen: option → the value that goes before that of the file.
+        where: the file, for the log.
+    """
+    dropped = [
+        name
+        for name, owner in owners(classes).items()
+        if name in config and owner in config and chosen.get(owner, config[owner]) != config[owner]
+    ]
+    for name in dropped:
+        owner = owners(classes)[name]
+        logger.info("%s of %s is that of %s: not used with %s", name, where, config[owner], chosen[owner])
+    return {name: value for name, value in config.items() if name not in dropped}
 
 
 def from_settings(classes: Collection[type], settings: dict) -> tuple:
@@ -145,8 +251,23 @@ def given(name: str, default: str) -> str:
     return getattr(parser.parse_known_args([word for word in sys.argv[1:] if word not in ("-h", "--help")])[0], name)
 
 
-class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line."""
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line, and name the nearest option where there is none of a name."""
+
+    def parse_args(self, args=None, namespace=None):
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"{name}: no such option{did_you_mean(name, options)}")
+        return values
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Parser(CommandParser):
+    """The `CommandParser` of a recipe."""
 
     def __init__(self, description: str | None = None):
         super().__init__(
@@ -156,9 +277,6 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--config", metavar="FILE", help="YAML of values for options; the command line goes first")
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | None]:

@@ -252,10 +252,12 @@ def _reads(model: Path, reads_videos: bool) -> str:
     """What kind of recordings a model reads, in sentences."""
     from action_llm.recording_files import RECORDING_SUFFIXES
     from action_llm.skeleton_layouts import get_layout
+    from action_llm.video_files import VIDEO_SUFFIXES
 
     settings = _extractor(model)
     if reads_videos:
-        kinds = "Files (`.mp4`, `.avi`, `.mkv`, `.webm`), folders of numbered pictures, or arrays (frames, height, width, 3)"
+        suffixes = ", ".join(f"`{suffix}`" for suffix in VIDEO_SUFFIXES)
+        kinds = f"Files ({suffixes}), folders of numbered pictures, or arrays (frames, height, width, 3)"
         seconds = settings.get("segment_seconds")
         parts = (
             f"a picture is read for every {seconds:g} s"

@@ -8,15 +8,18 @@ python recipes/pretrain_backbone.py --dataset utd-mhad-video --data_dir UTD-MHAD
 A ResNet reads frames, temporal self-attention (that of `VSTModel`) reads its features, a linear layer names the class; they
 learn to tell the classes of the training videos. What is kept is the ResNet, a transformers model with a
 `preprocessor_config.json` that `extract_features.py` takes like any other. It is no foundation model: it has seen the training
-videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint.
+videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint. `skipped.json` lists the
+videos that could not be read when the data set was prepared.
 """
 
+import json
 import logging
 from dataclasses import asdict, dataclass, field
 
 from data_arguments import DataArguments
 from extract_features import VideoArguments
-from launching import LazyArguments, launch
+from launching import launch
+from training_arguments import RunTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class BackboneArguments:
 
 
 @dataclass
-class BackboneTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
+class BackboneTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
@@ -88,22 +91,23 @@ class VideoExamples:
 
 def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
     """A video as a model reads it; with a seed, varied."""
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
-    with open_source(data_dir, row["video"]) as video:
+    with open_row(data_dir, row) as video:
         return extractor(video, augment=seed is not None, seed=seed)
 
 
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
     import torch
     import transformers
-    from data_arguments import without_held_out
+    from data_arguments import unreadable_files, without_held_out
     from run_folder import JsonLinesCallback, RunFolder
     from tokenizer_trainer import StartEpoch
     from transformers import ResNetConfig
     from video_recogniser import VideoRecogniser
 
     from action_llm import VideoFeatureExtractor
+    from action_llm_datasets.atomic_files import write_atomically
 
     if not 0 <= arguments.mixup < float("inf"):
         raise ValueError(f"mixup must be at least 0, got {arguments.mixup}.")
@@ -148,11 +152,14 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         metrics["held_out_top_1"] = right / len(held_out)
     model.encoder.backbone.save_pretrained(run.model)
     extractor.save_pretrained(run.model)
+    unreadable = unreadable_files(dataset)
+    write_atomically(run.path / "skipped.json", json.dumps(unreadable, indent=2, ensure_ascii=False) + "\n")
     run.write_record(
         stage="pretrain_backbone",
         dataset=data.dataset,
         data=data.about(dataset),
         recordings=len(rows),
+        unreadable_files=len(unreadable),
         training_classes=names,
         hold_out=arguments.hold_out,
         metrics=metrics,
@@ -169,4 +176,4 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
 
 if __name__ == "__main__":
-    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments)
+    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments, resumes=True)

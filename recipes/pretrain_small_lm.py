@@ -10,12 +10,22 @@ python recipes/pretrain_small_lm.py --output_dir runs/larger_lm --passages 40000
 It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its own byte-level BPE that
 `AutoModelForCausalLM` and `AutoTokenizer` load, and whose weights the recipes then freeze. All it knows is the text of
 `action_llm_datasets.body_text`. A run that was stopped goes on from its last checkpoint when it is started again.
+
+`run_line.py` and `quickstart.py` make one for themselves, once on a machine: it is kept beside the Hub's cache, in
+`$HF_HOME/action_llm/small_lm` (`~/.cache/huggingface` by default).
 """
 
+import contextlib
+import hashlib
+import importlib.metadata
+import json
 import logging
-from dataclasses import dataclass, field
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from launching import LazyArguments, launch
+from launching import launch
+from training_arguments import RunTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +58,7 @@ class SmallLMArguments:
 
 
 @dataclass
-class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
+class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
@@ -139,6 +149,49 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     run.log_finished("Small language model", perplexity.format(**result["held_out_perplexity"]))
     logger.info("  in %s", run.model)
     return result
+
+
+def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:
+    """
+    The folder of a small language model of these settings, with `SmallLMConfig`'s: that which was made on this machine before,
+    or one that is made now. A second process that asks for it waits until the first has made it.
+
+    Args:
+        arguments (`SmallLMArguments`): what is read, and the size of the model.
+        seed (`int`): of its weights and of the order of the text.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    folder = Path(constants.HF_HOME, "action_llm", "small_lm", fingerprint(arguments, seed))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The processes of one launch make it together: they must not wait for each other here.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with contextlib.nullcontext() if together else WeakFileLock(folder.with_suffix(".lock")):
+        if (folder / "record.json").is_file():
+            logger.info("The small language model was made before: %s", folder / "model")
+        else:
+            logger.info("A small language model reads about bodies and actions; it is made once")
+            main(arguments, SmallLMConfig(output_dir=str(folder), seed=seed))
+    return str(folder / "model")
+
+
+def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
+    """Changes with all that a small language model is made of: settings, seed, text, code and libraries."""
+    import muon
+
+    from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
+    from action_llm_datasets.body_text import passages
+
+    digest = hashlib.blake2b(json.dumps([asdict(arguments), seed], sort_keys=True).encode(), digest_size=8)
+    for passage in passages(arguments.passages, seed=arguments.text_seed):
+        digest.update(passage.encode())
+    digest.update(f"{INSTRUCTION}{INSTRUCTION_WITH_CLASSES}".encode())
+    for path in (__file__, muon.__file__):
+        digest.update(Path(path).read_bytes())
+    for name in ("torch", "transformers", "tokenizers", "accelerate"):
+        digest.update(f"{name} {importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()
 
 
 def unseen_classes(protocol: str | None) -> list[str]:
@@ -278,4 +331,4 @@ def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60)
 
 
 if __name__ == "__main__":
-    launch(main, SmallLMArguments, SmallLMConfig)
+    launch(main, SmallLMArguments, SmallLMConfig, resumes=True)

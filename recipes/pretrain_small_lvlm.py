@@ -20,7 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder
-from launching import LazyArguments, launch
+from launching import launch
+from training_arguments import RunTrainingArguments
 from video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
@@ -45,9 +46,12 @@ class SmallLVLMArguments:
     llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
     hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out"})
 
+    def __post_init__(self):
+        check_model_folder(self.llm_name_or_path)
+
 
 @dataclass
-class SmallLVLMTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
+class SmallLVLMTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
     output_dir: str = field(default="runs/small_lvlm", metadata={"help": "folder of the run"})
@@ -110,7 +114,6 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
     from visual_instruction_trainer import VisualInstructionTrainer
 
-    check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, training)
@@ -232,4 +235,4 @@ def collate(examples: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments)
+    launch(main, SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments, resumes=True)

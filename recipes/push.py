@@ -28,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from huggingface_hub.utils import validate_repo_id
+from launching import CommandParser
 from model_page import PICTURES, evaluation_yaml, locked_requirements, model_page, read_run, same_line
 
 # What a model is made of, beside its code. Everything else stays here.
@@ -343,7 +344,7 @@ def listing(files: dict[str, bytes], repository: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a run of sft or train_tokenizer, or of a line")
     parser.add_argument("repository", help="name on the Hub, as me/model")
     parser.add_argument("--dry_run", action="store_true", help="list the files with their sizes, and push nothing")

@@ -15,18 +15,21 @@ does on people.
 where it was.
 """
 
+import contextlib
 import ctypes
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_model_folder
 from launching import launch
 
 logger = logging.getLogger("quickstart")
@@ -50,17 +53,21 @@ class QuickstartArguments:
     )
     seed: int = field(default=0, metadata={"help": "seed of everything"})
 
+    def __post_init__(self):
+        if self.llm is not None:
+            check_model_folder(self.llm)
+
 
 def main(arguments: QuickstartArguments):
     from run_folder import RunFolder
 
-    started = time.monotonic()
     if arguments.performers < 3:
         raise ValueError(
             f"performers: three are the fewest of whom one is a test subject; got {arguments.performers}."
         )
     folder = Path(arguments.output_dir)
-    RunFolder(folder).check_identity(
+    run = RunFolder(folder)
+    run.check_identity(
         {
             "performers": arguments.performers,
             "replications": arguments.replications,
@@ -69,11 +76,20 @@ def main(arguments: QuickstartArguments):
             "seed": arguments.seed,
         }
     )
+    try:
+        return run_quickstart(arguments, run)
+    finally:
+        run.save_elapsed()
+
+
+def run_quickstart(arguments: QuickstartArguments, run) -> dict:
+    """Everything, in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
     from evaluate_classifier import table
 
     from action_llm_datasets.progress import duration, finished
     from action_llm_datasets.simulate import simulate
 
+    folder, started = run.path, time.monotonic()
     recordings = folder / "simulated_recordings"
     counts = {"performers": arguments.performers, "replications": arguments.replications}
     simulated = simulate(recordings, **counts, actions=ACTIONS, seed=arguments.seed)["recordings"]
@@ -81,8 +97,9 @@ def main(arguments: QuickstartArguments):
 
     llm = arguments.llm
     if llm is None:
-        llm = str(folder / "small_lm" / "model")
-        make_small_lm(folder / "small_lm", arguments.seed)
+        from pretrain_small_lm import SmallLMArguments, kept_small_lm
+
+        llm = kept_small_lm(SmallLMArguments(passages=PASSAGES), arguments.seed)
     prepare(recordings, folder)
 
     work = [(name, protocol, str(folder), str(recordings), llm, arguments.seed) for name, protocol in LINES.items()]
@@ -93,7 +110,7 @@ def main(arguments: QuickstartArguments):
     draw(folder, recordings)
     finished("Pictures and page", time.monotonic() - finishing)
     results = {name: results[name] for name in LINES}
-    summary = {"data": "simulated recordings", "seconds": round(time.monotonic() - started), **results}
+    summary = {"data": "simulated recordings", "seconds": round(run.seconds), **results}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     logger.info("\nOn simulated recordings, after %s:\n\n%s", duration(summary["seconds"]), table(results))
     example = next(path for path in sorted(recordings.glob("*.skeleton")) if "P003" in path.name)
@@ -117,15 +134,6 @@ python recipes/push.py %s me/llm-ar-simulated --dry_run
 """
 
 
-def make_small_lm(folder: Path, seed: int):
-    import pretrain_small_lm as small_lm
-
-    small_lm.main(
-        small_lm.SmallLMArguments(passages=PASSAGES),
-        small_lm.SmallLMConfig(output_dir=str(folder), seed=seed, logging_steps=50),
-    )
-
-
 def prepare(recordings: Path, folder: Path):
     """Reads the recordings once, before the lines share them."""
     from action_llm_datasets.load import load_action_dataset
@@ -147,7 +155,8 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
     for text in so_far.values():
         text.value = b"starting"
     logger.info("\n%s side by side:", " and ".join(so_far))
-    with ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,)) as pool:
+    pool = ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,))
+    with pool, ending_processes():
         results = [pool.submit(run_protocol, one) for one in work]
         told = set()
         while wait(results, timeout=1).not_done:
@@ -166,6 +175,17 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
         return dict(one.result() for one in results)
 
 
+@contextlib.contextmanager
+def ending_processes():
+    """Ctrl-C ends the processes that this one has started; what they have done is on disk."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
 _so_far = {}
 
 
@@ -175,6 +195,7 @@ def _start_process(so_far: dict):
 
     from action_llm_datasets.progress import set_up_output
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     torch.set_num_threads(1)
     set_up_output()
     logging.getLogger().setLevel(logging.WARNING)
@@ -316,4 +337,4 @@ def draw(folder: Path, recordings: Path):
 
 
 if __name__ == "__main__":
-    launch(main, QuickstartArguments)
+    launch(main, QuickstartArguments, resumes=True)

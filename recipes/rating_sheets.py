@@ -415,11 +415,11 @@ class Recordings:
         return read, fps, len(keypoints) / fps
 
     def _video(self, row, size: int):
-        from action_llm.video_files import VideoFile
-        from action_llm_datasets.building import open_source
+        from action_llm.video_files import open_video
+        from action_llm_datasets.videos import open_row
 
         def read(times):
-            with open_source(self._folder, str(row["video"])) as opened, VideoFile(opened) as video:
+            with open_row(self._folder, row) as opened, open_video(opened) as video:
                 height, width = video.frames_at([0.0]).shape[1:3]
                 scale = min(1.0, size / max(height, width))
                 # H.264 halves the colours: even sides.

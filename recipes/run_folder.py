@@ -36,6 +36,7 @@ HARMLESS = {
     "output_dir",
     "report_to",
     "resamples",
+    "save_minutes",
     "save_steps",
     "save_total_limit",
     "seeds",
@@ -59,6 +60,7 @@ class RunFolder:
     identity.json    what it was made of, where that is more than its arguments
     metrics.jsonl    what was logged, a line a time
     checkpoints/     what the run resumes from
+    elapsed.json     how long it took until the last of them
     model/           what comes out, ready to load
     record.json      what a model page says of the run: nothing of the machine but its kind
     ```
@@ -71,12 +73,19 @@ class RunFolder:
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         self._started = time.monotonic()
-        self._seconds_before = 0.0
+        self._elapsed = self.path / "elapsed.json"
+        self._before = 0.0
+        if self._elapsed.is_file():
+            self._before = json.loads(self._elapsed.read_text(encoding="utf-8"))["seconds"]
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken so far; of a run that was stopped, what led to its last checkpoint counts."""
-        return self._seconds_before + time.monotonic() - self._started
+        """How long the run has taken, with what earlier starts of it took until their last checkpoint."""
+        return self._before + time.monotonic() - self._started
+
+    def save_elapsed(self):
+        """Remembers how long the run has taken, for the next start of it."""
+        write_atomically(self._elapsed, json.dumps({"seconds": round(self.seconds, 1)}) + "\n")
 
     def save_config(self, *arguments):
         """Writes the fields of argument dataclasses that differ from their defaults, as YAML that `--config` reads.
@@ -155,18 +164,18 @@ class RunFolder:
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         trainer.add_callback(TrainingProgress(what))
-        trainer.add_callback(SecondsCallback(self))
+        trainer.add_callback(Checkpoints(self, 60 * trainer.args.save_minutes))
         checkpoint = self.last_checkpoint()
         if checkpoint is not None:
-            seconds = Path(checkpoint, SecondsCallback.FILE)
-            # Checkpoints of before have none.
-            self._seconds_before = float(seconds.read_text()) if seconds.is_file() else 0.0
             state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
             if state.global_step >= state.max_steps:
-                trainer._load_from_checkpoint(checkpoint)
+                best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+                trainer._load_from_checkpoint(best or checkpoint)
                 trainer.state = state
                 return
             logger.info("Going on from step %d of %d", state.global_step, state.max_steps)
+        else:
+            self._before = 0.0
         trainer.train(resume_from_checkpoint=checkpoint)
 
     def write_record(self, **fields):
@@ -220,18 +229,34 @@ class JsonLinesCallback(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class SecondsCallback(TrainerCallback):
-    """Writes into each checkpoint how long the run has taken, for the record of a run that is resumed from it."""
+class Checkpoints(TrainerCallback):
+    """Checkpoints by time, beside those that `save_steps` asks for; with each, how long the run has taken until then.
 
-    FILE = "seconds.txt"
+    Args:
+        run (`RunFolder`): whose they are.
+        seconds: between checkpoints; 0 asks for none.
+    """
 
-    def __init__(self, run: RunFolder):
-        self.run = run
+    def __init__(self, run: RunFolder, seconds: float):
+        self.run, self.seconds = run, seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if not self.seconds or args.save_strategy == "no":
+            return
+        due = time.monotonic() - self._saved >= self.seconds
+        if args.world_size > 1:  # all processes write a checkpoint, or none
+            answer = torch.tensor(int(due), device=args.device)
+            torch.distributed.broadcast(answer, 0)
+            due = bool(answer)
+        control.should_save |= due
 
     def on_save(self, args, state, control, **kwargs):
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        if state.is_world_process_zero and folder.is_dir():
-            write_atomically(folder / self.FILE, f"{self.run.seconds:.1f}\n")
+        self._saved = time.monotonic()
+        if state.is_world_process_zero:
+            self.run.save_elapsed()
 
 
 class TrainingProgress(TrainerCallback):

@@ -11,10 +11,16 @@ python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --
 
 It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other, and, with videos,
 `extract_features.py` before them; each with the settings of a YAML file, by default those for a few hundred recordings on
-two cores. Without `--llm_name_or_path` it first makes a small language model, and, with videos, without
+two cores. Without `--llm_name_or_path` it first makes a small language model, once on a machine, and, with videos, without
 `--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
-`--hold_out true` evaluates on the recordings that select, and leaves the test alone. A run that was stopped goes on where it
-was.
+`--hold_out true` evaluates on the recordings that select, and leaves the test alone.
+
+The default settings are for 200 training recordings or more. Of n that are fewer, a stage takes n / 200 of its steps, a tenth
+at least, and where some of them are held out (`--validation` of a folder), these are left out of training, and stage 2 stops
+when the loss on them no longer falls. Settings in a file of your own are taken as they are.
+
+A plan of stages, steps and time is shown before anything is trained. Run the same command again to continue a run that was
+stopped.
 
 With `quantize: false` in the settings of the tokenizer, or `injection_layer` in those of sft, the language model reads
 continuous latents (LLM-AR, Table 5). Of a protocol whose test classes are unseen (`ntu120-unseen-0`), the class list is written
@@ -26,8 +32,9 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, without_held_out
-from launching import from_settings, launch, option_names
+from data_arguments import DataArguments, check_model_folder, without_held_out
+from launching import from_settings, launch, option_names, without_paired
+from run_plan import show_plan
 
 from action_llm_datasets.names import did_you_mean
 
@@ -35,6 +42,12 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
 LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
+
+# Training recordings that the default settings are for, at least; with fewer, steps are fewer, but not below this share.
+FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
+SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
+# Early stopping looks at the held-out recordings so often, and stops after so many looks that found nothing better.
+EVALUATIONS, PATIENCE = 10, 3
 
 
 @dataclass
@@ -59,8 +72,12 @@ class LineArguments:
         default=None,
         metadata={
             "help": "language model: repository or folder, of which LoRA is trained unless sft_config says otherwise; by "
-            "default a small one is made"
+            "default that of sft_config and tokenizer_config, or a small one, which is made once on a machine"
         },
+    )
+    llm_revision: str | None = field(
+        default=None,
+        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
     )
     encodings: int | None = field(
         default=None,
@@ -79,35 +96,54 @@ class LineArguments:
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training recordings out, and evaluate on them"}
     )
+    early_stopping: bool | None = field(
+        default=None,
+        metadata={
+            "help": "leave the held-out training recordings out, and stop stage 2 when the loss on them no longer falls; by "
+            f"default with fewer than {FEW_RECORDINGS} training recordings, default settings, and some that are held out"
+        },
+    )
     seed: int = field(default=0, metadata={"help": "seed of every stage"})
+
+    def __post_init__(self):
+        for name in ("llm_name_or_path", "backbone"):
+            if getattr(self, name) is not None:
+                check_model_folder(getattr(self, name))
+        for stage in ("tokenizer", "sft", "features", "backbone", "lvlm"):
+            path = getattr(self, f"{stage}_config")
+            if path is not None and not Path(path).is_file():
+                raise ValueError(f"--{stage}_config: there is no file {path}.")
+        for name in ("encodings", "test_encodings"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        if self.early_stopping and self.hold_out:
+            raise ValueError(
+                "--early_stopping reads the recordings that --hold_out evaluates on, which would flatter the result: set one."
+            )
 
 
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    from evaluate_classifier import check_unseen_text
-    from sft import llm_training
-    from transformers import AutoConfig
-
-    from action_llm.language_models import projected_layer
     from action_llm.recording_versions import check_versions_differ
 
-    folder, llm, videos = Path(arguments.output_dir), arguments.llm_name_or_path, "-video" in data.dataset
+    folder, videos = Path(arguments.output_dir), "-video" in data.dataset
     line = arguments.line or ("lvlm_var" if videos else "llm_ar")
     if line not in LINES or videos == (line == "llm_ar"):
         raise ValueError(
             f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
             f"found {line!r}"
         )
-    # A language model of the LLaVA family.
-    sees = llm is not None and projected_layer(AutoConfig.from_pretrained(llm)) is not None
-    if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
-        arguments = dataclasses.replace(
-            arguments, backbone=llm
-        )  # its projector reads nothing but its own vision tower
-    # Whatever is wrong shows before anything is trained.
-    stages = [*["backbone"] * (videos and arguments.backbone is None), *["features"] * videos]
-    stages += [*["lvlm"] * (line == "vt_lvlm_ar" and not sees), "tokenizer", "sft"]
+    # Whatever is wrong shows before anything is trained, and what files say before anything heavy is imported.
+    stages = [*["features"] * videos, "tokenizer", "sft"]
+    arguments = with_models_of_files(arguments, {stage: read_yaml(arguments, stage, line)[0] for stage in stages})
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
+    sees = arguments.llm_name_or_path is not None and reads_pictures(arguments)
+    if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
+        # Its projector reads nothing but its own vision tower.
+        arguments = dataclasses.replace(arguments, backbone=arguments.llm_name_or_path)
+        settings["features"].setdefault("backbone_revision", arguments.llm_revision)
+    added = [*["backbone"] * (videos and arguments.backbone is None), *["lvlm"] * (line == "vt_lvlm_ar" and not sees)]
+    settings |= {stage: read_settings(arguments, stage, line) for stage in added}
     check_line(line, settings)
     if reads_latents(settings["tokenizer"], settings["sft"]) and arguments.sft_config is None:
         settings["sft"]["standardize_words"] = False  # which is about tokens
@@ -117,31 +153,108 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         raise ValueError(
             f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
         )
-    without_held_out(splits["train"], arguments.hold_out)  # raises where there are none
+    stops_early = chooses_early_stopping(arguments, splits["train"])
+    rows = without_held_out(splits["train"], arguments.hold_out or stops_early)  # raises where there are none
+    shipped = [stage for stage in settings if getattr(arguments, f"{stage}_config") is None]
+    settings |= {stage: scale_steps(settings[stage], len(rows)) for stage in shipped}
+    if stops_early:
+        settings = {stage: with_early_stopping(stage, own) for stage, own in settings.items()}
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
     reading = read_recordings(settings)
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
         check_versions_differ(reading, count, f"--{name}")
-    unseen = [] if arguments.hold_out else unseen_classes(splits)
+    llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
-        check_unseen_text(llm_training(llm), unseen)
-    if llm is None:
-        import pretrain_small_lm as small_lm
+        from evaluate_classifier import check_unseen_text
+        from sft import llm_training
 
-        logger.info("A small language model reads about bodies and actions")
-        llm = str(folder / "small_lm" / "model")
-        small_lm.main(
-            small_lm.SmallLMArguments(unseen_of=data.dataset.partition("-video")[0] if unseen else None),
-            small_lm.SmallLMConfig(output_dir=str(folder / "small_lm"), seed=arguments.seed),
-        )
+        check_unseen_text(llm_training(llm), unseen)
+    evaluated = len(splits["train"]) - len(rows) if arguments.hold_out else len(splits["test"])
+    show_plan(settings, len(rows), evaluated, encodings, test_encodings, makes_llm=llm is None)
+
+    if llm is None:
+        from pretrain_small_lm import SmallLMArguments, kept_small_lm
+
+        unseen_of = data.dataset.partition("-video")[0] if unseen else None
+        llm = kept_small_lm(SmallLMArguments(unseen_of=unseen_of), arguments.seed)
     if videos:
         if arguments.backbone is None:
             train_backbone(data, folder, settings["backbone"])
         backbone = arguments.backbone or str(folder / "backbone" / "model")
         data = extract_features(data, backbone, folder, settings["features"])
-    if "lvlm" in stages:
+    if "lvlm" in settings:
         llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    return run_line(data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings, bool(unseen))
+    elif arguments.llm_revision is not None:
+        for stage in ("tokenizer", "sft"):
+            settings[stage]["llm_revision"] = arguments.llm_revision
+    split = "held_out" if arguments.hold_out else "test"
+    return run_line(
+        data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings, split, bool(unseen)
+    )
+
+
+def with_models_of_files(arguments: LineArguments, files: dict[str, dict]) -> LineArguments:
+    """The arguments with the language model and the visual encoder that files of settings name, where they name none.
+
+    Raises:
+        ValueError: the files of stage 1 and stage 2 name different language models.
+    """
+    changed = {}
+    named = {(own["llm_name_or_path"], own.get("llm_revision")) for own in files.values() if "llm_name_or_path" in own}
+    if arguments.llm_name_or_path is None and named:
+        if len(named) > 1:
+            raise ValueError(
+                "tokenizer_config and sft_config name different language models or commits "
+                f"({', '.join(sorted(map(str, named)))}): set --llm_name_or_path to one."
+            )
+        changed["llm_name_or_path"], revision = named.pop()
+        if arguments.llm_revision is None:
+            changed["llm_revision"] = revision
+    if arguments.backbone is None and "backbone" in files.get("features", {}):
+        changed["backbone"] = files["features"]["backbone"]
+    return dataclasses.replace(arguments, **changed)
+
+
+def reads_pictures(arguments: LineArguments) -> bool:
+    """Whether the language model is one of the LLaVA family."""
+    from transformers import AutoConfig
+
+    from action_llm.language_models import projected_layer
+
+    config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    return projected_layer(config) is not None
+
+
+def chooses_early_stopping(arguments: LineArguments, train) -> bool:
+    """Whether stage 2 stops by the held-out recordings of the training split `train`."""
+    if arguments.early_stopping is not None:
+        return arguments.early_stopping
+    is_few = len(train) < FEW_RECORDINGS and arguments.sft_config is None and not arguments.hold_out
+    return is_few and 0 < sum(train["held_out"]) < len(train)
+
+
+def scale_steps(settings: dict, recordings: int) -> dict:
+    """Settings of a stage with as many steps as so few training recordings can use; the same from `FEW_RECORDINGS` on."""
+    share = max(min(recordings / FEW_RECORDINGS, 1), LEAST_SHARE)
+    if share == 1:
+        return settings
+    # A warm-up below 1 is a share of the steps already.
+    counts = {name: settings[name] for name in SCALED if (settings.get(name) or 0) > 1}
+    return settings | {name: max(1, round(share * count)) for name, count in counts.items()}
+
+
+def with_early_stopping(stage: str, settings: dict) -> dict:
+    """Settings of a stage that never sees the held-out recordings; stage 2 stops by the loss on them."""
+    if stage == "features":
+        return settings
+    settings = settings | {"hold_out": True}
+    if stage != "sft":
+        return settings
+    between = max(1, settings["max_steps"] // EVALUATIONS)
+    looks = dict.fromkeys(("eval_steps", "save_steps"), between)
+    looks |= {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True}
+    looks |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    return settings | looks | {"early_stopping": PATIENCE}
 
 
 def reads_latents(tokenizer_settings: dict, sft_settings: dict) -> bool:
@@ -193,11 +306,8 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
         features: settings of `extract_features.py`, which says how many versions of a video there are; None of skeletons.
 
     Raises:
-        ValueError: none, or more than there can be.
+        ValueError: more than the number of versions of a recording.
     """
-    for name in ("encodings", "test_encodings"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}.")
     # Of skeletons as many can be made as one likes.
     versions, test_versions = 24, None
     if features is not None:
@@ -238,23 +348,32 @@ def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
     Raises:
         ValueError: the file is no YAML of settings, or has one that the recipe does not know; names the file.
     """
+    settings, path = read_yaml(arguments, stage, line)
+    models = {name: getattr(arguments, name) for name in ("llm_name_or_path", "backbone")}
+    models = {name: value for name, value in models.items() if value is not None}
+    settings = without_paired(parts_of(stage, settings, path), settings, models, path)
+    own_file = getattr(arguments, f"{stage}_config") is not None
+    if stage == "sft" and models.get("llm_name_or_path") and not own_file and settings["method"] == "full":
+        settings["method"] = "lora"  # all weights are for the small language model that is made here
+    return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
+
+
+def read_yaml(arguments: LineArguments, stage: str, line: str) -> tuple[dict, Path]:
+    """What the YAML of a stage says, and its path; raises as `read_settings`."""
     import yaml
 
-    given = getattr(arguments, f"{stage}_config")
     name = f"utd_mhad_{stage}.yaml" if line == "vt_lvlm_ar" else f"small_{stage}.yaml"
-    path = Path(given or CONFIGS / line / name)
+    path = Path(getattr(arguments, f"{stage}_config") or CONFIGS / line / name)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected settings of the stage {stage}, found {found!r}")
-    known = option_names(parts_of(stage, found, path))
-    if unknown := sorted(set(found) - known):
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected settings of the stage {stage}, found {settings!r}")
+    known = option_names(parts_of(stage, settings, path))
+    if unknown := sorted(set(settings) - known):
         raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    if stage == "sft" and arguments.llm_name_or_path is not None and given is None and found["method"] == "full":
-        found["method"] = "lora"  # all weights are for the small language model that is made here
-    return {**found, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
+    return settings, path
 
 
 def parts_of(stage: str, settings: dict, path) -> tuple:
@@ -324,6 +443,7 @@ def run_line(
     sft_settings: dict,
     encodings: int,
     test_encodings: int = 1,
+    split: str = "test",
     unseen: bool = False,
 ) -> dict:
     """The four stages, each in its folder under `folder`.
@@ -332,10 +452,11 @@ def run_line(
         data: the recordings: skeletons, or features of videos.
         llm: the language model, a repository or a folder.
         folder: of the run.
-        tokenizer_settings, sft_settings: what a YAML of `train_tokenizer.py` and of `sft.py` holds. Their seed and
-            hold_out are those of the other stages too.
+        tokenizer_settings, sft_settings: what a YAML of `train_tokenizer.py` and of `sft.py` holds. Their seed is that of the
+            other stages too.
         encodings: sentences a training recording.
         test_encodings: sentences a recording that is evaluated, whose class probabilities are averaged.
+        split: which recordings are evaluated, "test" or "held_out".
         unseen: whether the test classes were left out of every stage of training.
 
     Returns:
@@ -349,7 +470,7 @@ def run_line(
     import sft
     import train_tokenizer as stage1
 
-    seed, hold_out = tokenizer_settings.get("seed", 0), tokenizer_settings.get("hold_out", False)
+    seed = tokenizer_settings.get("seed", 0)
     own = _fields(data)
     tokenizer, sentences, model = (str(folder / part) for part in ("tokenizer/model", "sentences", "sft/model"))
     derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
@@ -360,7 +481,7 @@ def run_line(
             tokenizer=tokenizer,
             output_dir=sentences,
             encodings=encodings,
-            test_encodings=1 if hold_out else test_encodings,  # held-out recordings have `encodings`
+            test_encodings=1 if split == "held_out" else test_encodings,  # held-out recordings have `encodings`
             latents=reads_latents(tokenizer_settings, sft_settings),
             seed=seed,
         ),
@@ -374,7 +495,7 @@ def run_line(
             model=model,
             sentences=sentences,
             output_dir=str(folder / "evaluation"),
-            split="held_out" if hold_out else "test",
+            split=split,
             encodings=test_encodings,
             unseen=unseen,
         )
@@ -386,4 +507,4 @@ def _fields(data: DataArguments) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, LineArguments, DataArguments)
+    launch(main, LineArguments, DataArguments, resumes=True)

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from launching import LazyArguments, launch
+from data_arguments import check_model_folder, check_written_folder
+from launching import launch
+from training_arguments import RunTrainingArguments
+from without_gpu import fit_language_model
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,16 @@ class ActionSFTArguments:
 
     tokenizer: str = field(metadata={"help": "folder of the action model that wrote the sentences"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
-    llm_name_or_path: str = field(metadata={"help": "causal language model: a Hub repository or a folder"})
-    llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
+    llm_name_or_path: str = field(
+        metadata={
+            "help": "causal language model: a Hub repository or a folder. Another one than the YAML's leaves the YAML's "
+            "llm_revision out; lora_target_modules are to be names of its layers"
+        }
+    )
+    llm_revision: str | None = field(
+        default=None,
+        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
+    )
     method: Literal["lora", "qlora", "prefix", "prompt", "full", "none"] = field(
         default="lora", metadata={"help": "what is trained of the language model"}
     )
@@ -113,12 +124,24 @@ class ActionSFTArguments:
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate the loss on them"}
     )
+    early_stopping: int | None = field(
+        default=None,
+        metadata={
+            "help": "evaluations (eval_steps) without a lower loss on the held-out subjects after which training stops; needs "
+            "hold_out, eval_strategy and load_best_model_at_end"
+        },
+    )
     dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2"})
 
+    def __post_init__(self):
+        check_model_folder(self.tokenizer)
+        check_written_folder(self.sentences, "encode_actions.py")
+        check_model_folder(self.llm_name_or_path)
+
 
 @dataclass
-class ActionSFTConfig(LazyArguments, base="trl.SFTConfig"):
+class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
     """`SFTConfig` with LLM-AR's settings (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
 
     output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
@@ -150,7 +173,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_sentences import load_action_sentences, words_of
     from class_loss import ClassTrainer
     from collators import ClassCollator, LatentsCollator
-    from data_arguments import check_model_folder, without_held_out
+    from data_arguments import without_held_out
     from datasets import concatenate_datasets
     from encode_actions import weights_fingerprint
     from hidden_dropout import add_hidden_dropout
@@ -163,8 +186,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_llm.language_models import load_language_model
     from action_llm.token_lexicon import build_lexicon
 
-    check_model_folder(arguments.tokenizer)
-    check_model_folder(arguments.llm_name_or_path)
+    arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
@@ -237,8 +259,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         restrict_names=arguments.restrict_names,
     )
     choose_trained(model, arguments.method)
-    if arguments.hidden_dropout:
-        add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
     if action_model.config.quantize:  # reasons name the classes of a token
         known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
         model.lexicon = build_lexicon(known, class_names, action_model.config.num_action_tokens, num_examples=0)
@@ -259,7 +279,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     elif training.eval_strategy != "no":
         raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
 
-    cost, log = {}, []
+    cost, log, dropout = {}, [], None
     if arguments.method != "none":
         peft_config = None
         if arguments.method in ("lora", "qlora"):
@@ -279,6 +299,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "peft_config": peft_config,
             "callbacks": [JsonLinesCallback(run.metrics)],
         }
+        if arguments.early_stopping is not None:
+            common["callbacks"].append(transformers.EarlyStoppingCallback(arguments.early_stopping))
         if of_classes:
             trainer = ClassTrainer(
                 model.as_classifier(),
@@ -290,6 +312,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         else:
             collator = LatentsCollator(*padding) if continuous else None
             trainer = SFTTrainer(model, data_collator=collator, **common)
+        if arguments.hidden_dropout:  # after adapters are put on: what reads their inputs is theirs, too
+            dropout = add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
         cost = report_cost(trainer, "language model")
         run.train(trainer, "language model")
         log = trainer.state.log_history
@@ -322,6 +346,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "lora_dropout": arguments.lora_dropout,
             "lora_target_modules": arguments.lora_target_modules,
             "hidden_dropout": arguments.hidden_dropout,
+            # How many layers it reached: not every family has the same parts.
+            **({} if dropout is None else {"hidden_dropout_layers": dropout}),
             "prefix_length": arguments.prefix_length,
             "prefix_layers": arguments.prefix_layers if model.model.prefix is None else model.model.prefix.layers,
             "train_action_embeddings": arguments.train_action_embeddings,
@@ -331,6 +357,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "explanations": arguments.explanations,
             "explanation_share": arguments.explanation_share if arguments.explanations else None,
             "run_lengths": arguments.run_lengths,
+            **({} if arguments.early_stopping is None else {"early_stopping": arguments.early_stopping}),
             "learning_rate": training.learning_rate,
             "lr_scheduler_type": training.lr_scheduler_type.value,
             "warmup_steps": training.warmup_steps,
@@ -390,6 +417,14 @@ def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {arguments.label_smoothing}.")
     elif arguments.label_smoothing:
         raise ValueError("label_smoothing is over the class list: set objective to classes.")
+    if arguments.early_stopping is not None:
+        if arguments.early_stopping < 1:
+            raise ValueError(f"early_stopping must be at least 1, got {arguments.early_stopping}.")
+        if not (arguments.hold_out and training.load_best_model_at_end):
+            raise ValueError(
+                "early_stopping reads the loss on held-out subjects and keeps the best model: set hold_out and "
+                "load_best_model_at_end."
+            )
     if training.packing and training.max_length is None:
         raise ValueError("packing needs max_length: the length of a packed row.")
 
@@ -579,4 +614,4 @@ def save_trained(trainer, folder: Path):
 
 
 if __name__ == "__main__":
-    launch(main, ActionSFTArguments, ActionSFTConfig)
+    launch(main, ActionSFTArguments, ActionSFTConfig, resumes=True)

@@ -18,6 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_arguments import check_model_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,13 @@ class TimelineArguments:
     stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
     batch_size: int = field(default=8, metadata={"help": "windows that are read at a time"})
 
+    def __post_init__(self):
+        check_model_folder(self.model)
+
 
 def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
     import torch
-    from data_arguments import check_model_folder
     from encode_actions import weights_fingerprint
     from evaluate_classifier import read_record
     from metrics.plots import plot_timeline
@@ -60,7 +63,6 @@ def main(arguments: TimelineArguments) -> dict | None:
     from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
 
-    check_model_folder(arguments.model)
     check_reads_timelines(AutoConfig.from_pretrained(arguments.model))
     check_window(arguments.seconds, arguments.stride)
     run = RunFolder(arguments.output_dir)

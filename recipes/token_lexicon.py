@@ -18,7 +18,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,15 @@ class LexiconArguments:
     data_dir: str | None = field(default=None, metadata={"help": "folder of the videos, to show frames of them"})
     shown: int = field(default=60, metadata={"help": "tokens on the page"})
 
+    def __post_init__(self):
+        check_model_folder(self.tokenizer)
+        check_written_folder(self.sentences, "encode_actions.py")
+
 
 def main(arguments: LexiconArguments) -> list:
     """Writes the lexicon; returns its entries."""
     import numpy as np
     from action_sentences import load_action_sentences
-    from data_arguments import check_model_folder
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder
     from transformers import AutoFeatureExtractor, AutoModel
@@ -51,7 +54,6 @@ def main(arguments: LexiconArguments) -> list:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
 
-    check_model_folder(arguments.tokenizer)
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer).eval()
     extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
@@ -121,20 +123,20 @@ def _frames(entries, data: DataArguments):
     from encode_windows import video_of_window
 
     from action_llm.video_files import open_video
-    from action_llm_datasets.building import open_source
+    from action_llm_datasets.videos import open_row
 
     if data.dataset == "features":
         raise ValueError(
             "the sentences do not say of which data set they are (an older version wrote them): encode again."
         )
     rows = data.load("videos")["train"]
-    places = dict(zip(rows["sample_id"], rows["video"], strict=True))
+    places = {name: number for number, name in enumerate(rows["sample_id"])}
     for entry in entries:
         strip = []
         for sample_id, start, end in entry.examples:
             # A window of a long video begins later than the video.
             name, offset = (sample_id, 0.0) if sample_id in places else video_of_window(sample_id)
-            with open_source(data.data_dir, places[name]) as file, open_video(file) as video:
+            with open_row(data.data_dir, rows[places[name]]) as file, open_video(file) as video:
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
                 strip.append(video.frames_at([offset + (start + end) / 2], size)[0])

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments
+from data_arguments import DataArguments, check_model_folder
 from event_stage import EventStage
-from launching import LazyArguments, given, launch
+from launching import given, launch
 from skeleton_stage import SkeletonStage
+from training_arguments import RunTrainingArguments
 from video_stage import VideoStage
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,15 @@ class TokenizerArguments:
     """What is trained on, beyond model and optimiser."""
 
     llm_name_or_path: str = field(
-        metadata={"help": "the language model that will read the sentences: repository or folder"}
+        metadata={
+            "help": "the language model that will read the sentences: repository or folder. Another one than the YAML's "
+            "leaves the YAML's llm_revision out"
+        }
     )
-    llm_revision: str | None = field(default=None, metadata={"help": "commit of the language model's repository"})
+    llm_revision: str | None = field(
+        default=None,
+        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
+    )
     action_model: Literal["action_vqvae", "vst", "vtem"] = field(
         default="action_vqvae", metadata={"help": "what is trained; each has options of its own"}
     )
@@ -51,9 +58,12 @@ class TokenizerArguments:
         default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
     )
 
+    def __post_init__(self):
+        check_model_folder(self.llm_name_or_path)
+
 
 @dataclass
-class TokenizerTrainingArguments(LazyArguments, base="transformers.TrainingArguments"):
+class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` with LLM-AR's settings (section 4.2) and, where it is silent, those of its VQ-VAE's family."""
 
     output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder of the run"})
@@ -80,7 +90,7 @@ class TokenizerTrainingArguments(LazyArguments, base="transformers.TrainingArgum
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
-    from data_arguments import check_model_folder, without_held_out
+    from data_arguments import without_held_out
     from run_cost import report_cost
     from run_folder import JsonLinesCallback, RunFolder
     from tokenizer_trainer import StartEpoch, TokenizerTrainer
@@ -88,7 +98,6 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     *stage_settings, training = settings
     if training.tf32:
         raise ValueError("tf32 must be off: distances between latents and codes need all digits of float32.")
-    check_model_folder(arguments.llm_name_or_path)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, *settings)
@@ -173,4 +182,4 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
 
 if __name__ == "__main__":
     stage = STAGES.get(given("action_model", "action_vqvae"), SkeletonStage)
-    launch(main, TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments)
+    launch(main, TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments, resumes=True)

@@ -18,9 +18,11 @@ class QuickstartRun(NamedTuple):
         return Path(self.arguments.output_dir)
 
 
-def shrink(patch: pytest.MonkeyPatch) -> None:
+def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """For a run in `folder`; the small language model is kept beside it."""
     import quickstart
 
+    patch.setattr("huggingface_hub.constants.HF_HOME", str(folder.parent / "hub"))
     patch.setattr(quickstart, "ACTIONS", (6, 50))
     patch.setattr(quickstart, "PASSAGES", 60)
     patch.setattr(quickstart, "ENCODINGS", 2)
@@ -40,5 +42,5 @@ def run(folder: Path) -> QuickstartRun:
 
     arguments = quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1)
     with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
+        shrink(patch, folder)
         return QuickstartRun(arguments, quickstart.main(arguments))

@@ -84,6 +84,9 @@ def test_labels_in_an_order_of_their_own(folder, tmp_path):
     (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave"]}')
     load(root, tmp_path / "other")
     assert "the label 'fall' is not among class_names" in report(tmp_path / "other")["d.npy"]["reason"]
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave", "Fall"]}')
+    load(root, tmp_path / "third")
+    assert report(tmp_path / "third")["d.npy"]["reason"].endswith("of skeleton.json; did you mean Fall?")
 
 
 def test_labels_that_are_numbers_are_in_the_order_of_numbers(folder, tmp_path):
@@ -134,7 +137,7 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
         ("file_name,label,split,shape\n", None, r"line 1: a column 'shape' that has another use"),
         (HEADER, "{", r"skeleton\.json: expected JSON"),
         (HEADER, "[]", r"skeleton\.json: found 'list', expected an object"),
-        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, class_names"),
+        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, up, class_names"),
         (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
         (HEADER, '{"layout": 5}', r"skeleton\.json: layout: expected a name or a description, found 5"),
         (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
@@ -240,13 +243,13 @@ def test_json_that_is_not_read_is_refused_by_its_name(folder, tmp_path, name):
         (root / path).write_text(json.dumps(content))
     load(root, tmp_path)
     skipped = report(tmp_path)
-    said = (
+    expected = (
         f"found JSON of {name}, which this release does not read, expected JSON of Toyota Smarthome, or a .npy array "
         f"(frames, people, joints, coordinates) made of it, layout {layout}"
     )
-    assert skipped.pop("clip.json")["reason"] == f"clip.json: {said}"
+    assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
     place = "metadata.csv, line 7: frames is a folder of files such as clip_000_keypoints.json"
-    assert skipped.pop("frames")["reason"] == f"{place}: {said}"
+    assert skipped.pop("frames")["reason"] == f"{place}: {expected}"
     assert not skipped  # the frames of a folder that has a row are not strangers
 
 

@@ -114,7 +114,7 @@ def test_names(path, name):
 
 def test_wrong_arguments(simulated, tmp_path):
     with pytest.raises(
-        ValueError, match="there is no protocol 'ntu60-xsub-video' of skeletons; there are ntu60-xsub,"
+        ValueError, match="there is no protocol 'ntu60-xsub-video' of skeletons; did you mean ntu60-xsub"
     ):
         render("ntu60-xsub-video", simulated, tmp_path)
     with pytest.raises(ValueError, match="size must be an even number, 16 or more; got 65"):

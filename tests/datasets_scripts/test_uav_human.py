@@ -92,7 +92,7 @@ def test_rows_are_the_recordings(tmp_path):
     longest = write(data, uav_human_text([1] * 303 + [2, 2]), person=0, action=0, replicate=2)
     write(data, uav_human_text([0, 1]), person=8, action=154)
     write(data, uav_human_text([1]), person=1, action=87)
-    splits = load_action_dataset("uav-human-csv1", data, cache_dir=tmp_path / "cache")
+    splits = load_action_dataset("uav-human-csv1", data, cache_dir=tmp_path / "cache", accept_doubts=True)
     train, test = splits["train"], splits["test"]
     assert (train["person"], train["label"], train["held_out"]) == ([0, 8], [0, 154], [False, True])
     assert test["person"] == [1] and test["action"] == [87]
@@ -113,7 +113,9 @@ def test_everything_wrong_with_a_file_is_skipped_and_listed(tmp_path):
     write(data, uav_human_text([1]), person=119)
     (data / "readme.txt").write_text("how to cite")
     (data / "0000.txt").write_text(uav_human_text([1]))
-    builder = UAVHuman(config_name="uav-human-csv2", data_dir=data, cache_dir=str(tmp_path / "cache"))
+    builder = UAVHuman(
+        config_name="uav-human-csv2", data_dir=data, cache_dir=str(tmp_path / "cache"), accept_doubts=True
+    )
     builder.download_and_prepare()
     assert builder.report["recordings"]["train"] == 1
     assert builder.report["published"] == {"train": 16432, "test": 6599}

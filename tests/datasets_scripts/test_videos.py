@@ -3,17 +3,22 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from skeleton_people import smarthome_text
 from tiny_videos import tiny_video
 
+from action_llm import VideoFeatureExtractor
+from action_llm.video_files import VIDEO_SUFFIXES, open_video
 from action_llm_datasets.building import DataFolderError, open_source
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
+from action_llm_datasets.prepare import prepare
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_missing_skeletons, parse_ntu_name
-from action_llm_datasets.videos import NTUVideos
+from action_llm_datasets.videos import NTUVideos, open_row
 
 AVI, MP4 = tiny_video(container="avi"), tiny_video()
 
@@ -80,12 +85,28 @@ def test_what_is_no_video_is_skipped(tmp_path):
     }
     assert "found an empty file, expected a video" in files["S001C001P001R001A002_rgb.avi"]
     assert "found Invalid data" in files["S001C001P001R001A003_rgb.mp4"]
-    assert "found Invalid data" in files["S001C001P001R001A005_rgb.mp4"]
+    assert "found an MP4 file without its index (moov atom)" in files["S001C001P001R001A005_rgb.mp4"]
     assert files["S001C001P001R001A004_depth.avi"] == "S001C001P001R001A004_depth.avi is depth, not rgb"
     assert "has the same name as S001C001P001R001A004.avi" in files["S001C001P001R001A004_rgb.avi"]
     assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 8
     assert "found 200 frames of 30 a second in" in files["S001C001P001R001A006_rgb.avi"]
     assert "found a codec that FFmpeg does not know" in files["S001C001P001R001A007_rgb.avi"]
+
+
+@pytest.mark.real_data
+def test_every_suffix_of_a_video_is_read(real_data, tmp_path):
+    """The files are GIF, MPEG-TS, WMV and MPEG, of a second each; a sample is named by its file without the suffix."""
+    folder = real_data / "cases" / "d11_video_suffixes"
+    for number, path in enumerate(sorted(folder.glob("test*"))):
+        (tmp_path / f"clip{number}{path.suffix}").write_bytes(path.read_bytes())
+    (tmp_path / "old.AVI").write_bytes(AVI)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    lines = [f"{name},{'ab'[number % 2]},{'test' if number == 5 else 'train'}" for number, name in enumerate(names)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,split", *lines]))
+    splits = load_action_dataset("folder-video", tmp_path, cache_dir=tmp_path / "cache")
+    rows = {row["video"]: row["seconds"] for split in splits.values() for row in split}
+    assert {Path(name).suffix for name in rows} == {".MTS", ".gif", ".mpg", ".wmv", ".mp4", ".AVI"}
+    assert [rows[name] for name in names if name != "old.AVI"] == pytest.approx([1.0] * 5)
 
 
 def test_members_of_archives(tmp_path):
@@ -224,8 +245,72 @@ def test_videos_of_ones_own(tmp_path):
     assert splits["train"].features["label"].names == ["fall", "wave"]
     report = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())
     reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
-    assert reasons["b.npy"].endswith("b.npy is none of .mp4, .avi, .mkv, .webm, .mov, .m4v, which folder-video is for")
+    assert reasons["b.npy"].endswith(f"b.npy is none of {', '.join(VIDEO_SUFFIXES)}, which folder-video is for")
     assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
+
+
+def frames(folder, count, first=0):
+    """Pictures of different grey, numbered."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(np.full((24, 32, 3), 20 * number + first, np.uint8)).save(folder / f"{number:05d}.png")
+
+
+def test_folders_of_pictures_are_videos(tmp_path):
+    """Each with its rate: of the column, or of skeleton.json. A file beside them has its own."""
+    folder = write(tmp_path / "mine", c__mp4=MP4)
+    frames(folder / "a_rgb", 8)
+    frames(folder / "deep" / "b.v2", 6, first=3)
+    frames(folder / "stranger", 3)
+    (folder / "empty").mkdir()
+    for name in ("bad", "same"):
+        frames(folder / name, 8 if name == "same" else 2)
+    table = "file_name,label,split,fps\na_rgb,wave,train,10\ndeep\\b.v2,fall,test,\nc.mp4,wave,train,99\n"
+    table += "empty,wave,train,5\nbad,wave,train,fast\nsame,wave,test,\n"
+    (folder / "metadata.csv").write_text(table)
+    (folder / "skeleton.json").write_text('{"fps": 12}')
+    accounts = prepare("folder-video", folder, tmp_path / "out", num_proc=1)
+    assert (tmp_path / "out" / "report-folder-video-usual.png").stat().st_size > 500  # drawn from the pictures
+    rows = load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
+    rows = {row["sample_id"]: row for split in rows.values() for row in split}
+    assert {name: (row["video_fps"], row["num_frames"], row["height"]) for name, row in rows.items()} == {
+        "a_rgb": (10, 8, 24), "deep/b.v2": (12, 6, 24), "c": (30, 6, 32), "same": (12, 8, 24),
+    }  # fmt: skip
+    reasons = {entry["file"]: entry["reason"] for entry in accounts["folder-video"]["files"]}
+    assert set(reasons) == {"empty", "bad"}  # pictures without a row are no videos
+    assert "line 5: empty is a folder without pictures (.jpg, " in reasons["empty"]
+    assert reasons["bad"] == "metadata.csv, line 6: fps: expected a positive number, found 'fast'"
+    _, doubt = accounts["folder-video"]["doubts"]  # before it, that fall has no training recording
+    assert (doubt["kind"], doubt["files"]) == ("same recording in two splits", ["a_rgb", "same"])
+    with open_row(folder, rows["a_rgb"]) as opened, open_video(opened) as video:
+        assert video.info.seconds == pytest.approx(0.8)
+        assert video.frames_at([0.35])[0, 0, 0].tolist() == [60, 60, 60]
+    with open_row(folder, rows["c"]) as opened, open_video(opened) as video:
+        assert video.info.num_frames == 6
+    extractor = VideoFeatureExtractor(2, 2, height=16, width=16)
+    with open_row(folder, rows["a_rgb"]) as opened:
+        features = extractor(opened)
+    assert features["frame_rate"].tolist() == pytest.approx([2 / 0.8])
+
+
+def test_a_changed_picture_is_read_again(tmp_path):
+    folder = tmp_path / "mine"
+    frames(folder / "a", 4)
+    (folder / "metadata.csv").write_text("file_name,label,split\na,wave,train\n")
+    assert load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")["train"]["num_frames"] == [4]
+    (folder / "a" / "00003.png").unlink()
+    assert load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")["train"]["num_frames"] == [3]
+
+
+@pytest.mark.real_data
+def test_the_case_of_folders_of_pictures(real_data, tmp_path):
+    splits = load_action_dataset("folder-video", real_data / "cases" / "d10_frame_folders", cache_dir=tmp_path)
+    assert [
+        (row["sample_id"], row["num_frames"], row["video_fps"]) for row in (*splits["train"], *splits["test"])
+    ] == [
+        ("a", 8, 30),
+        ("b", 8, 30),
+    ]
 
 
 @pytest.mark.real_data

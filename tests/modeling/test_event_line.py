@@ -15,6 +15,7 @@ from tiny_models import (
     VISION_LANGUAGE,
     tiny_llava,
     tiny_llm,
+    tiny_recogniser,
     tiny_tokenizer,
     tiny_vtem,
 )
@@ -340,6 +341,15 @@ def test_settings_of_a_timeline_are_checked_before_the_video_is_read():
     ):
         with pytest.raises(ValueError, match=message):
             model.timeline(read, "there is no such file", **wrong)
+
+
+def test_a_recogniser_of_skeletons_has_no_timeline():
+    model, read = tiny_recogniser("skeletons")
+    message = (
+        r"action model is a vtem, .* has action_vqvae, which reads whole recordings\. Recognise clips with pipeline"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.timeline(read, "there is no such file")
 
 
 def test_what_has_no_timeline(clip):

@@ -1,6 +1,7 @@
 """The pipeline: every kind of input, batches, other classes, reasons, tokens, and what goes wrong."""
 
 import functools
+import io
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,9 @@ from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor
 from tiny_videos import tiny_video
 from transformers import pipeline
 
-from action_llm import ActionLLMForClassification
+from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor
+from action_llm.action_sentence import token_distance
+from action_llm.recording_versions import version_arguments
 from action_llm.skeleton_files import SkeletonFileError
 from action_llm.token_lexicon import TokenEntry
 
@@ -68,10 +71,10 @@ def test_scores_are_the_probabilities_of_the_model(parts, recognise):
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_versions_of_a_recording_have_the_mean_of_their_probabilities(parts, recognise, batch_size):
     model, processor = parts
-    recordings = [recording(90, seed) for seed in (1, 3)]
+    recordings = [recording(90, seed) for seed in (13, 3)]
     with torch.no_grad():
         expected = [
-            torch.cat([model(**processor(one, augment=seed > 0, seed=seed)).probabilities for seed in range(3)])
+            torch.cat([model(**processor(one, **version_arguments("", v))).probabilities for v in range(3)])
             for one in recordings
         ]
     assert all(one.std(dim=0).max() > 1e-4 for one in expected)
@@ -81,8 +84,6 @@ def test_versions_of_a_recording_have_the_mean_of_their_probabilities(parts, rec
         means = dict(zip(CLASS_NAMES, probabilities.mean(0).tolist(), strict=True))
         assert {each["label"]: each["score"] for each in one} == pytest.approx(means, abs=1e-6)
         assert one[0]["tokens"] == of_one[0]["tokens"]  # of the recording as it is
-    with pytest.raises(TypeError, match="with explain, versions must be 1, got 3"):
-        recognise(recordings[0], versions=3, explain=True, on_error="return")
     with pytest.raises(ValueError, match="versions must be a whole number of at least 1, got 0"):
         recognise(recordings[0], versions=0)
 
@@ -133,7 +134,7 @@ def test_what_is_too_long_for_the_language_model_does_not_end_a_batch(recognise)
     assert "context of 256" in found[1][0]["error"] and found[0] == found[2] and len(found[0]) == len(CLASS_NAMES)
     with pytest.raises(ValueError, match="context of 256"):
         recognise(recording(1600))
-    for wrong, message in (([recording(9)], "a list of 1"), (5, "int"), (None, "recordings")):
+    for wrong, message in (([recording(9)], "a list of 1"), (5, "int"), (None, "object ()")):
         assert message in recognise([recording(9), wrong], on_error="return")[1][0]["error"], message
 
 
@@ -251,6 +252,168 @@ def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
         recognise(str(tmp_path / "clip.mp4"))
     with pytest.raises(ValueError, match=r"broken\.skeleton is a recording of skeletons, and this model reads videos"):
         see(broken)
+
+
+def test_the_reason_of_several_versions_is_about_the_class_that_they_decide_on(parts, recognise):
+    """Of this recording, three versions decide otherwise than the recording as it is."""
+    model, processor = parts
+    names = [CLASS_NAMES[0], *CLASS_NAMES[2:]]
+    settings = {"candidate_labels": names, "explain": True, "top_k": None, "return_tokens": True}
+    alone, found = (recognise(recording(60, 4), versions=versions, **settings) for versions in (1, 3))
+    assert alone[0]["label"] != found[0]["label"] and alone[0]["tokens"] == found[0]["tokens"]
+    assert found[0]["reason"].startswith(f"{found[0]['label']}, with a probability of {found[0]['score']:.0%}.")
+    scores = {one["label"]: one["score"] for one in found}
+    reason = model.explain(
+        processor, recording(60, 4), class_names=names, probabilities=[scores[name] for name in names]
+    )
+    assert (reason.label, reason.text, reason.probabilities) == (found[0]["label"], found[0]["reason"], scores)
+    ids = [token["id"] for token in found[0]["tokens"]]
+    with torch.no_grad():
+        whole, without = (
+            model(**processor(action_ids=[sentence], class_names=names)).logits.log_softmax(-1)[0]
+            for sentence in (ids, ids[1:])
+        )
+    (first,) = (evidence for evidence in reason.evidence if evidence.place == 0)
+    place = names.index(reason.label)
+    assert first.contribution == pytest.approx(float(whole[place] - without[place]), abs=1e-4)
+
+
+def test_settings_without_effect_are_refused(parts, recognise):
+    model, processor = parts
+    for make in (
+        lambda: recognise(recording(9), unsure_below=0.5),
+        lambda: recognise(recording(9), unsure_below=0.0, on_error="return"),
+        lambda: pipeline(
+            "action-recognition", model=model, processor=processor, device="cpu", unsure_below=0.5, explain=True
+        )(recording(9), explain=False),
+    ):
+        with pytest.raises(ValueError, match=r"unsure_below 0\.\d is about the reason: set explain=True"):
+            make()
+    for wrong in (-0.1, 50, float("nan")):
+        with pytest.raises(ValueError, match=f"unsure_below must be a probability from 0 to 1, got {wrong}"):
+            recognise(recording(9), explain=True, unsure_below=wrong)
+    still = {f"augment_{name}": 0 for name in ("rotation", "tilt", "scale", "bones", "trim", "warp", "noise")}
+    same = tiny_processor()
+    same.feature_extractor = SkeletonFeatureExtractor(num_persons=1, length=20, **still)  # with length, no tempo
+    reads = pipeline("action-recognition", model=model, processor=same, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"versions 2: expected versions that differ, but augment_rotation, .* are all 0"
+    ):
+        reads(recording(9), versions=2)
+    assert reads(recording(9), versions=1)
+
+
+def test_class_names_in_one_text_are_split_at_commas(recognise):
+    listed = recognise(recording(20), candidate_labels=["waving", "falling down"])
+    assert recognise(recording(20), candidate_labels="waving, falling down,") == listed and len(listed) == 2
+    with pytest.raises(ValueError, match="the class list is empty"):
+        recognise(recording(9), candidate_labels=" , ")
+
+
+def test_one_class_to_choose_from_is_doubted_aloud(recognise, monkeypatch):
+    from action_llm import pipeline_action_recognition
+
+    said = []
+    monkeypatch.setattr(pipeline_action_recognition.logger, "warning_once", said.append)
+    (answer,) = recognise(recording(20), candidate_labels=CLASS_NAMES[0])
+    assert (answer["label"], answer["score"]) == (CLASS_NAMES[0], 1.0)
+    (warning,) = set(said)
+    assert "has one class, 'drink water', whose probability is 1 whatever a recording shows" in warning
+
+
+def test_open_files_are_read_like_their_paths(recognise, see, tmp_path):
+    np.save(tmp_path / "walk.npy", recording(40))
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    for pipe, name in ((recognise, "walk.npy"), (see, "clip.mp4")):
+        for settings in ({}, {"versions": 3}, {"explain": True, "return_tokens": True}):
+            with open(tmp_path / name, "rb") as file:
+                assert pipe(file, **settings) == pipe(str(tmp_path / name), **settings)
+        with (
+            open(tmp_path / name, encoding="latin-1") as text,
+            pytest.raises(ValueError, match="open it with mode 'rb'"),
+        ):
+            pipe(text)
+    content = io.BytesIO((tmp_path / "walk.npy").read_bytes())
+    with pytest.raises(SkeletonFileError, match=r"expected one of \.skeleton, .*, found a name that ends in ''"):
+        recognise(content)
+    content.name = "walk.npy"
+    for _ in range(2):  # read to its end before
+        assert recognise(content) == recognise(str(tmp_path / "walk.npy"))
+    with open(tmp_path / "clip.mp4", "rb") as video:
+        with pytest.raises(ValueError, match="this model reads skeletons"):
+            recognise(video)
+        assert see([video, video], num_workers=1, explain=True) == [see(str(tmp_path / "clip.mp4"), explain=True)] * 2
+
+
+def test_bytes_are_a_video_and_no_kind_of_skeleton_file(recognise, see, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    for content in (tiny_video(24), bytearray(tiny_video(24))):
+        assert see(content) == see(str(tmp_path / "clip.mp4"))
+    with pytest.raises(
+        ValueError, match="5 bytes do not say which kind of recording they are: give an open file whose name"
+    ):
+        recognise(b"12345")
+    assert "do not say" in recognise([b"12345", recording(9)], on_error="return")[0][0]["error"]
+
+
+def test_a_folder_is_the_frames_of_a_video_or_refused_with_the_way_on(recognise, see, tmp_path):
+    from PIL import Image
+
+    frames, videos, skeletons, nothing = (tmp_path / name for name in ("frames", "videos", "skeletons", "nothing"))
+    for folder in (frames, videos, skeletons, nothing):
+        folder.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 255, (24, 40, 40, 3)).astype(np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(frames / f"{number:03d}.png")
+    assert see(frames) == see(str(frames)) and see(str(frames))[0]["label"] == see(pictures)[0]["label"]
+    for number in range(2):
+        (videos / f"{number}.mp4").write_bytes(tiny_video(24))
+        np.save(skeletons / f"{number}.npy", recording(20))
+    for pipe, folder, suffix in ((see, videos, "mp4"), (recognise, skeletons, "npy")):
+        with pytest.raises(
+            ValueError, match=rf"{folder.name} is a folder of 2 recordings: .*\.glob\('\*\.{suffix}'\)"
+        ) as told:
+            pipe(str(folder))
+        way_on = str(told.value).partition("such as ")[2].removesuffix(".")
+        assert len(pipe(eval(way_on))) == 2  # what the error says to do works
+        with pytest.raises(ValueError, match="is a folder without recordings: expected a file"):
+            pipe(nothing)
+    with pytest.raises(ValueError, match="is a folder without recordings"):
+        recognise(frames)
+
+
+def test_what_is_unlike_the_training_carries_a_warning(parts, tmp_path):
+    """By its distance from the tokens: of the recording as it is, in a batch as alone, and only where the model knows it."""
+    model, processor = parts
+    recordings = [recording(40, seed) for seed in range(6)]
+    with torch.no_grad():
+        distances = [float(model(**processor(one)).token_distance) for one in recordings]
+        sentence = model.model.action_model.encode(**processor.feature_extractor(recordings[0]))
+    latents, codes = sentence.latents[0], sentence.action_embeds[0]
+    expected = ((latents - codes).norm(dim=1) / latents.norm(dim=1)).mean()
+    assert distances[0] == pytest.approx(float(expected), rel=1e-5) == pytest.approx(float(token_distance(sentence)))
+    recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+
+    def unlike(answer):
+        return [text for text in answer.get("warnings", []) if "unlike those that the model was trained on" in text]
+
+    assert not any(unlike(one) for found in recognise(recordings) for one in found)
+    limit = sorted(distances)[2]
+    model.config.action_config.familiar_distance = limit
+    try:
+        far = [distance > limit for distance in distances]
+        assert sum(far) == 3
+        for settings in ({}, {"batch_size": 4}, {"versions": 2, "batch_size": 2}, {"explain": True}):
+            found = recognise(recordings, **settings)
+            assert [bool(unlike(one[0])) for one in found] == far, settings
+            assert not any("warnings" in other for one in found for other in one[1:])
+        (warning,) = {text for one in found for text in unlike(one[0]) if f"is {max(distances):.3g}, and" in text}
+        assert warning.endswith(f"that of 99% of those recordings at most {limit:.3g}")
+        recognise.save_pretrained(tmp_path)
+    finally:
+        model.config.action_config.familiar_distance = None
+    again = pipeline("action-recognition", model=str(tmp_path), trust_remote_code=True, device="cpu")
+    assert [bool(unlike(again(one)[0])) for one in recordings] == far
 
 
 def test_settings_that_cannot_be_are_named(recognise):

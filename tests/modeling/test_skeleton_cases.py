@@ -194,11 +194,12 @@ def test_the_lost_joints_of_the_cases(cases):
     assert nose == pytest.approx(read["clip_full"][:, 0, 0, 1].mean(), abs=0.2)  # y grows downwards; it was -4.7
 
 
-def test_a_third_number_that_is_no_score_is_no_2d_recording():
-    with pytest.raises(
-        SkeletonInputError, match=r"found numbers from 2\.\d+ to 3\.\d+; three dimensions and 25 joints have kinect25"
-    ):
-        SkeletonFeatureExtractor(layout="openpose25")(person(9, "kinect25"))
+def test_a_third_number_that_is_no_score_is_said():
+    doubts = SkeletonFeatureExtractor(layout="openpose25").doubts(person(9, "kinect25"), fps=30)
+    assert any(
+        "third number, from 2.9 to 3.1: it is no score, and openpose25 has two dimensions" in doubt for doubt in doubts
+    )
+    assert any("set the layout to kinect25" in doubt for doubt in doubts)
 
 
 # ------------------------------------------------------------------------------------------ rows of text

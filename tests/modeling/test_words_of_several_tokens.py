@@ -1,14 +1,18 @@
 """Words of several tokens: residual codebooks, their ids, and one place of a language model that reads their sum."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from fresh_python import python
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_llm, tiny_processor, tiny_recogniser
-from transformers import pipeline
+from transformers import AutoModelForCausalLM, pipeline
+from two_processes import on_two_ranks
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEConfig, ActionVQVAEModel
 from action_llm.action_sentence import WordIds
@@ -266,3 +270,143 @@ def test_a_tokenizer_that_takes_words_apart_is_refused(parts, monkeypatch):
     monkeypatch.setattr(type(processor.tokenizer), "__call__", lambda *texts: apart)
     with pytest.raises(ValueError, match="does not write the tokens of a word after each other"):
         processor.encode_prompt_and_label("whatever")
+
+
+# --- several processes, half precision, remote code
+
+
+def _codebooks_on_two_ranks():
+    """Two processes with half of the latents each move every codebook as one process with all of them does."""
+    from torch import distributed
+
+    rank = distributed.get_rank()
+    steps = torch.randn(4, 60, 5, generator=torch.Generator().manual_seed(6))
+    together = codebooks(R, train_by_ema=True)
+    weights, usages = [c.weight.detach().clone() for c in together], [c.average_usage.clone() for c in together]
+    for latents in steps:
+        quantize_rests(together, latents.chunk(2)[rank])
+        rest = latents  # the one process, written out: its codebooks would sum over ranks, too
+        for level, weight in enumerate(weights):
+            one_hot = torch.nn.functional.one_hot(torch.cdist(rest, weight).argmin(1), len(weight)).float()
+            code, share = one_hot @ weight, one_hot.mean(0)
+            usage = 0.9 * usages[level] + 0.1 * share
+            moved = 0.9 * usages[level][:, None] * weight + 0.1 * one_hot.T @ rest / len(rest)
+            weights[level], usages[level] = moved / usage[:, None], usage
+            rest = rest - code
+    for codebook, weight, usage in zip(together, weights, usages, strict=True):
+        torch.testing.assert_close(codebook.weight.data, weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(codebook.average_usage, usage)
+
+    # What is drawn at random, k-means centres and restarts, is the same on both, although their generators are not.
+    torch.manual_seed(rank)
+    drawn = codebooks(R, kmeans_init=True, dead_code_threshold=0.9)
+    for latents in steps:
+        quantize_rests(drawn, latents.chunk(2)[rank])
+    assert all(codebook.initialized for codebook in drawn)
+    for codebook in drawn:
+        gathered = [torch.empty_like(codebook.weight.data) for _ in range(2)]
+        distributed.all_gather(gathered, codebook.weight.data)
+        assert gathered[0].equal(gathered[1])
+
+
+def test_all_codebooks_stay_equal_over_processes():
+    on_two_ranks(_codebooks_on_two_ranks)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_leaves_all_codebooks_in_float32(tmp_path, dtype):
+    model = tiny_action_model(num_codebooks=R, codebook_training="ema", codebook_init_norm=1.0)
+    model.save_pretrained(tmp_path)
+    half = ActionVQVAEModel.from_pretrained(tmp_path, dtype=dtype).eval()
+    kept = {name for name, value in half.state_dict().items() if value.dtype == torch.float32}
+    of_codebooks = {f"{name}.{part}" for name in ("quantizer", "refinements.0", "refinements.1") for part in
+                    ("weight", "average_usage")}  # fmt: skip
+    assert kept == of_codebooks and half.codebook.equal(model.codebook)
+    features = torch.randn(2, 16, 75, generator=torch.Generator().manual_seed(0))
+    sentence = half.encode(features)
+    assert sentence.latents.dtype == sentence.action_embeds.dtype == torch.float32
+    torch.testing.assert_close(sentence.latents, model.encode(features).latents, rtol=0.1, atol=0.05)
+    # The tokens are the nearest ones of these latents, to the last digit.
+    rest = sentence.latents.flatten(0, 1)
+    for level, codebook in enumerate((half.quantizer, *half.refinements)):
+        distances = codebook.distance(rest.double()[:, None], codebook.weight.double()[None])
+        chosen = sentence.action_ids[..., level].flatten() - level * U
+        assert chosen.equal(distances.argmin(dim=1))
+        rest = rest - codebook.weight[chosen]
+    output = half.train()(features)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32 and output.loss.isfinite()
+    assert all(weight.grad.isfinite().all() for weight in half.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_recogniser_in_half_precision_reads_the_same_words(parts, tmp_path, dtype):
+    model, processor = parts
+    model.save_pretrained(tmp_path)
+    half = ActionLLMForClassification.from_pretrained(tmp_path, dtype=dtype).eval()
+    assert half.dtype == dtype
+    own = {
+        value.dtype
+        for name, value in half.named_parameters()
+        if "language_model" not in name and "lm_head" not in name
+    }
+    assert own == {torch.float32}
+    recordings = [walk(), walk(16, 1)]
+    with torch.no_grad():
+        whole, read = (one(**processor(recordings)) for one in (model, half))
+        sentences = [
+            ids[mask.bool()].tolist() for ids, mask in zip(read.action_ids, read.action_attention_mask, strict=True)
+        ]
+        again = half(**processor(action_ids=sentences))
+    assert read.action_ids.equal(whole.action_ids)
+    assert torch.equal(read.probabilities.argmax(1), whole.probabilities.argmax(1))
+    # bfloat16 has three digits, and names of ten tokens have log-probabilities of some tens.
+    torch.testing.assert_close(read.logits, whole.logits, rtol=0.05, atol=1.0 if dtype == torch.bfloat16 else 0.2)
+    torch.testing.assert_close(again.logits, read.logits)
+    # As it was put together in this precision, to be trained: a word is rounded once, as the sum that it is.
+    tiny_llm().save_pretrained(tmp_path / "llm")
+    put_together = ActionLLMForClassification.from_llm(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "llm", dtype=dtype), action_token_offset=processor.action_token_offset,
+        action_model=model.model.action_model, class_names=CLASS_NAMES,
+    )  # fmt: skip
+    with torch.no_grad():
+        assert torch.equal(put_together(**processor(recordings)).logits, read.logits)
+
+
+LOAD_ALONE = """
+import json, sys
+sys.modules["action_llm"] = None  # the package may be installed here: as if it were not
+import numpy as np, torch
+from transformers import AutoModel, AutoProcessor, pipeline
+
+folder = sys.argv[1]
+walk = np.load(folder + "/walk.npy")
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+with torch.no_grad():
+    read = model(**processor(walk))
+recognise = pipeline("action-recognition", model=folder, trust_remote_code=True, device="cpu")
+found = recognise(walk, explain=True, return_tokens=True, versions=2)
+half = AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.bfloat16)
+model.save_pretrained(folder + "/again")
+processor.save_pretrained(folder + "/again")
+with torch.no_grad():
+    logits = AutoModel.from_pretrained(folder + "/again", trust_remote_code=True)(**processor(walk)).logits
+print(json.dumps([[float(x).hex() for x in read.logits[0]], read.action_ids.tolist(), found, torch.equal(logits, read.logits),
+                  half(**processor(walk)).action_ids.tolist()]))
+"""
+
+
+def test_the_folder_loads_without_the_project(parts, tmp_path):
+    model, processor = parts
+    recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+    recognise.save_pretrained(tmp_path)
+    np.save(tmp_path / "walk.npy", walk())
+    done = python("-c", LOAD_ALONE, tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    logits, ids, found, is_same_again, of_half = json.loads(done.stdout.splitlines()[-1])
+    with torch.no_grad():
+        expected = model(**processor(walk()))
+    assert logits == [float(x).hex() for x in expected.logits[0]]
+    assert ids == expected.action_ids.tolist() == of_half and is_same_again
+    assert found == recognise(walk(), explain=True, return_tokens=True, versions=2)

@@ -75,6 +75,16 @@ def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skele
         answer(None, "")
 
 
+def test_what_is_unlike_the_training_is_said_first(reads_skeletons, walk, tmp_path):
+    shutil.copytree(reads_skeletons, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["action_config"]["familiar_distance"] = 1e-6
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (answer,) = (one.fn for one in demo.build(str(tmp_path / "model")).fns.values() if one.api_name == "recognise")
+    reason = answer(str(walk), "")[2]
+    assert reason.startswith("**Careful:** this recording is unlike those") and "\n\n**Why.** " in reason
+
+
 def test_what_cannot_be_read_is_told_without_a_path(reads_skeletons, tmp_path):
     page = demo.build(str(reads_skeletons))
     (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")

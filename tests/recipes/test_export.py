@@ -128,3 +128,41 @@ def test_what_cannot_be_a_plain_model_is_told():
     get_peft_model(model, IA3Config(target_modules=r".*language_model.*(k_proj|v_proj)", feedforward_modules=[]))
     with pytest.raises(export.ExportError, match=r"language_model.*which is not merged: only LoRA is"):
         export.to_causal_lm(model, len(processor.tokenizer))
+
+
+def test_names_are_written_as_they_are_scored(tmp_path, capsys, caplog):
+    """A recogniser that scores by constrained decoding: the page's example restricts the plain model to the class names."""
+    model, processor = compose(tiny_llm(), restrict_names=True)
+    plain, tokenizer, prompt, _ = exported(model, processor, tmp_path)
+    page = (tmp_path / "plain" / "README.md").read_text()
+    assert "scores names by constrained decoding" in page
+    assert any("README.md says how" in message for message in caplog.messages)
+    code = page.partition("```python\n")[2].partition("```")[0]
+    sentence = "".join(f"<act_{token}>" for token in SENTENCE)
+    code = code.replace("FOLDER", str(tmp_path / "plain")).replace("<act_0><act_1>", sentence)
+    exec(compile(code, "README.md", "exec"), {})
+    written = capsys.readouterr().out.splitlines()[-1].strip()
+    # Greedily over the tokens that continue a name, as the recogniser scores them.
+    answers = processor.label_ids()
+    made: list[int] = []
+    with torch.no_grad():
+        while made not in answers:
+            logits = model.as_generator()(torch.tensor([prompt + made])).logits[0, -1]
+            next_tokens = sorted({answer[len(made)] for answer in answers if answer[: len(made)] == made})
+            made.append(next_tokens[int(logits[next_tokens].argmax())])
+    assert written == CLASS_NAMES[answers.index(made)]
+    free = plain.generate(
+        torch.tensor([prompt]), max_new_tokens=20, do_sample=False, attention_mask=torch.ones(1, len(prompt))
+    )
+    assert tokenizer.decode(free[0, len(prompt) :], skip_special_tokens=True).strip() not in CLASS_NAMES
+
+
+def test_a_recogniser_that_scores_names_among_all_texts_needs_no_restriction(tmp_path):
+    model, processor = compose(tiny_llm())
+    exported(model, processor, tmp_path)
+    page = (tmp_path / "plain" / "README.md").read_text()
+    assert "one class name, or none: the exact probability" in page
+    assert "constrained" not in page and "prefix_allowed_tokens_fn" not in page
+    # Others may read the weights, too.
+    (weights,) = (tmp_path / "plain").glob("*.safetensors")
+    assert weights.stat().st_mode == (tmp_path / "plain" / "config.json").stat().st_mode

@@ -1,11 +1,15 @@
 """Dropout around the layers of a language model: in training alone, as often as asked, and its mean is what was there."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hidden_dropout import add_hidden_dropout
+from peft import LoraConfig, get_peft_model
 from tiny_models import llm_configs, tiny_llm
-from transformers import BloomConfig, BloomModel
+from transformers import AutoModel, BloomConfig, GPTNeoXConfig, MixtralConfig, OPTConfig, PhiConfig
 
 from action_llm.modeling_action_llm import decoder_layers
 
@@ -60,18 +64,81 @@ def test_within_a_layer(monkeypatch):
     assert (read["left"] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_family_with_a_module_of_that_name_goes_without():
-    base = BloomModel(BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2))
-    add_hidden_dropout(base, 0.2)
-    words = torch.randn(1, 3, 16)
-    one, other = (base.train()(inputs_embeds=words).last_hidden_state for _ in range(2))
-    assert not torch.equal(one, other)
-    one, other = (base.eval()(inputs_embeds=words).last_hidden_state for _ in range(2))
-    assert torch.equal(one, other)
+FAMILIES = {
+    **llm_configs(320),
+    "bloom": BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2),
+    "gpt-neox": GPTNeoXConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
+    ),
+    "opt": OPTConfig(
+        vocab_size=32, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2
+    ),
+    "phi": PhiConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2),
+}
+LAST_PROJECTIONS = {
+    "gpt2": "mlp.c_proj",
+    "bloom": "mlp.dense_4h_to_h",
+    "gpt-neox": "mlp.dense_4h_to_h",
+    "opt": "fc2",
+    "phi": "mlp.fc2",
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_it_reaches_every_layer_of_any_family(family, caplog):
+    """What the last projection of each MLP reads has zeros in training."""
+    config = FAMILIES[family]
+    base = AutoModel.from_config(config)
+    depth, width, shares = config.num_hidden_layers, config.hidden_size, []
+    assert add_hidden_dropout(base, 0.3) == {"layers": depth, "attention": depth, "mlp": depth}
+    assert not caplog.messages
+    for layer in decoder_layers(base):
+        projection = layer.get_submodule(LAST_PROJECTIONS.get(family, "mlp.down_proj"))
+        projection.register_forward_hook(lambda _, args, output: shares.append((args[0] == 0).float().mean().item()))
+    words = torch.randn(8, 12, width, generator=torch.Generator().manual_seed(0))
+    first, second = (base.train()(inputs_embeds=words).last_hidden_state for _ in range(2))
+    assert not torch.equal(first, second)
+    assert len(shares) == 2 * depth and min(shares) > 0.2
+    first, second = (base.eval()(inputs_embeds=words).last_hidden_state for _ in range(2))
+    assert torch.equal(first, second)
+    if family != "opt":  # its ReLU makes zeros of its own
+        assert max(shares[2 * depth :]) < 0.01
+
+
+def test_experts_of_one_tensor_are_told(caplog):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    base = AutoModel.from_config(MixtralConfig(vocab_size=32, num_key_value_heads=2, num_local_experts=2, **sizes))
+    assert add_hidden_dropout(base, 0.2) == {"layers": 2, "attention": 2, "mlp": 0}
+    assert caplog.messages == ["hidden_dropout: the mlp of 2 of 2 layers of a mixtral goes without"]
+
+
+def test_a_model_without_layers_is_an_error():
+    base = tiny_llm().base_model
+    base.layers = torch.nn.ModuleList()
+    with pytest.raises(ValueError, match="LlamaModel has no list of 3 decoder layers"):
+        add_hidden_dropout(base, 0.2)
+
+
+@pytest.mark.parametrize("target", ["down_proj", "q_proj"])
+def test_lora_does_not_escape_it(target):
+    """What base and adapter of the last projection read is the same, with zeros in it."""
+    base = tiny_llm().base_model
+    get_peft_model(base, LoraConfig(target_modules=[target], r=2, lora_dropout=0.0))
+    assert add_hidden_dropout(base, 0.3)["mlp"] == len(decoder_layers(base))
+    read = []
+    projection = decoder_layers(base)[0].mlp.down_proj
+    parts = [projection.base_layer, projection.lora_A["default"]] if target == "down_proj" else [projection]
+    for part in parts:
+        part.register_forward_hook(lambda _, args, output: read.append(args[0]))
+    base.train()(inputs_embeds=torch.randn(8, 12, base.config.hidden_size))
+    assert len(read) == len(parts) and all(torch.equal(numbers, read[0]) for numbers in read)
+    assert (read[0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_run_with_it(line, tokenizer, sentences, tmp_path):
     model = line.sft(tokenizer, sentences, tmp_path / "sft", hidden_dropout=0.2)
     line.evaluate(model, sentences, tmp_path / "evaluation")
+    settings = json.loads(Path(model, "record.json").read_text())["settings"]
+    assert settings["hidden_dropout_layers"] == {"layers": 2, "attention": 2, "mlp": 2}
     with pytest.raises(ValueError, match="hidden_dropout must be"):
         line.sft(tokenizer, sentences, tmp_path / "other", hidden_dropout=1.0)

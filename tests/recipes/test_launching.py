@@ -1,16 +1,21 @@
 """Command lines: what they list, what they import to do so, and how they say that something is wrong."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from launching import LazyArguments, from_settings, parse
+from fresh_python import python, start
+from launching import LazyArguments, from_settings, parse, users_error
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LAUNCHED = [
@@ -70,18 +75,99 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
     settings = tmp_path / "settings.yaml"
     settings.write_text("lora_r: 4\ngradient_checkponting: true\n")
     data = ["--dataset", "utd-mhda", "--data_dir", "x"]
+    there, missing = ["--dataset", "utd-mhad", "--data_dir", str(tmp_path)], "runs/x/model"
+    no_model = f"error: there is no folder {missing}, and it is no name of a repository on the Hub (OWNER/NAME).\n"
+    no_sentences = "error: there is no folder runs/y: encode_actions.py writes it (--output_dir runs/y).\n"
     lines = {
-        ("sft.py", "--learnig_rate", "1"): "sft.py: --learnig_rate: no such option; did you mean --learning_rate?\n",
-        ("sft.py", "--adam_epsilo", "1"): "sft.py: --adam_epsilo: no such option; did you mean --adam_epsilon?\n",
+        (
+            "sft.py",
+            "--learnig_rate",
+            "1",
+        ): "sft.py: error: --learnig_rate: no such option; did you mean --learning_rate?\n",
+        (
+            "sft.py",
+            "--adam_epsilo",
+            "1",
+        ): "sft.py: error: --adam_epsilo: no such option; did you mean --adam_epsilon?\n",
         ("sft.py", "--config", str(settings)): (
-            f"sft.py: {settings}: gradient_checkponting: no such option; did you mean gradient_checkpointing?\n"
+            f"sft.py: error: {settings}: gradient_checkponting: no such option; did you mean gradient_checkpointing?\n"
         ),
         ("run_line.py", *data, "--output_dir", "y"): (
-            "run_line.py: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
+            "run_line.py: error: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
         ),
         ("train_tokenizer.py", *data, "--llm_name_or_path", "y"): (
-            "train_tokenizer.py: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
+            "train_tokenizer.py: error: there is no protocol 'utd-mhda'; did you mean utd-mhad?\n"
         ),
+    }
+    lines |= {
+        (
+            "sft.py",
+            "--tokenizer",
+            missing,
+            "--sentences",
+            "runs/y",
+            "--llm_name_or_path",
+            "a/b",
+        ): f"sft.py: {no_model}",
+        (
+            "sft.py",
+            "--tokenizer",
+            "a/b",
+            "--sentences",
+            "runs/y",
+            "--llm_name_or_path",
+            missing,
+        ): f"sft.py: {no_sentences}",
+        ("train_tokenizer.py", *there, "--llm_name_or_path", missing): f"train_tokenizer.py: {no_model}",
+        ("run_line.py", *there, "--output_dir", "y", "--llm_name_or_path", missing): f"run_line.py: {no_model}",
+        ("run_line.py", *there, "--output_dir", "y", "--backbone", missing): f"run_line.py: {no_model}",
+        ("run_line.py", *there, "--output_dir", "y", "--sft_config", "no.yaml"): (
+            "run_line.py: error: --sft_config: there is no file no.yaml.\n"
+        ),
+        ("encode_actions.py", *there, "--tokenizer", missing, "--output_dir", "y"): f"encode_actions.py: {no_model}",
+        (
+            "encode_actions.py",
+            "--dataset",
+            "utd-mhad",
+            "--data_dir",
+            "no",
+            "--tokenizer",
+            "a/b",
+            "--output_dir",
+            "y",
+        ): ("encode_actions.py: error: there is no folder no: --data_dir is that of the recordings.\n"),
+        (
+            "extract_features.py",
+            *there,
+            "--backbone",
+            missing,
+            "--output_dir",
+            "y",
+        ): f"extract_features.py: {no_model}",
+        ("evaluate_classifier.py", "--model", "a/b", "--sentences", "runs/y", "--output_dir", "y"): (
+            f"evaluate_classifier.py: {no_sentences}"
+        ),
+        ("explain_actions.py", *there, "--model", missing, "--sentences", "runs/y", "--output_dir", "y"): (
+            f"explain_actions.py: {no_model}"
+        ),
+        ("export.py", "--model", missing, "--output_dir", "y"): f"export.py: {no_model}",
+        ("demo.py", "--model", missing): f"demo.py: {no_model}",
+        ("quickstart.py", "--llm", missing): f"quickstart.py: {no_model}",
+        ("timeline.py", "--model", missing, "--videos", "v", "--output_dir", "y"): f"timeline.py: {no_model}",
+        ("describe_videos.py", *there, "--model", missing, "--output", "y"): f"describe_videos.py: {no_model}",
+        ("pretrain_small_lvlm.py", *there, "--llm_name_or_path", missing): f"pretrain_small_lvlm.py: {no_model}",
+        ("token_lexicon.py", "--tokenizer", missing, "--sentences", "runs/y", "--output_dir", "y"): (
+            f"token_lexicon.py: {no_model}"
+        ),
+        (
+            "push.py",
+            "runs/x",
+            "me/x",
+            "--dry_rum",
+        ): "push.py: error: --dry_rum: no such option; did you mean --dry_run?\n",
+        ("push.py", "runs/x", "me/x"): "push.py: error: there is no folder runs/x.\n",
+        ("convert_resnet3d.py", "x.pth", "y"): "convert_resnet3d.py: error: there is no file x.pth.\n",
+        ("baselines.py", *there, "--output_dir", "y", "--sentences", "runs/y"): f"baselines.py: {no_sentences}",
     }
     for (line, expected), found in zip(lines.items(), run(*map(list, lines)), strict=True):
         assert found["said"] == expected, line
@@ -217,3 +303,131 @@ def test_protocols_are_known_without_their_builders():
     from action_llm_datasets.names import protocol_names
 
     assert protocol_names() == tuple(PROTOCOLS)
+
+
+@dataclass
+class Paired:
+    """A repository and its commit."""
+
+    name: str
+    revision: str | None = field(default=None, metadata={"belongs_to": "name"})
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    ("line", "revision"),
+    [
+        ([], "c1"),
+        (["--name", "a/b"], "c1"),
+        (["--name", "a/c"], None),
+        (["--name=a/c"], None),
+        (["--name", "a/c", "--revision", "c2"], "c2"),
+        (["--revision", "c2"], "c2"),
+    ],
+)
+def test_a_commit_goes_with_the_repository_that_the_file_names(line, revision, tmp_path, caplog):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("name: a/b\nrevision: c1\nsize: 3\n")
+    with caplog.at_level("INFO"):
+        (made,) = parse([Paired], ["--config", str(settings), *line])
+    assert (made.revision, made.size) == (revision, 3)
+    is_dropped = "a/c" in "".join(line)
+    assert (f"revision of {settings} is that of a/b: not used with a/c" in caplog.messages) == is_dropped
+
+
+def test_every_revision_of_a_file_belongs_to_its_model():
+    """And what a picture is, to the visual encoder that sees it."""
+    import yaml
+    from extract_features import FeatureArguments, VideoArguments
+    from launching import without_paired
+    from sft import ActionSFTArguments
+    from train_tokenizer import TokenizerArguments
+
+    classes = (ActionSFTArguments, TokenizerArguments, FeatureArguments, VideoArguments)
+    with_revision = 0
+    for path in RECIPES.glob("configs/*/*.yaml"):
+        settings = yaml.safe_load(path.read_text())
+        other = {"llm_name_or_path": "a/other", "backbone": "a/other"}
+        kept = without_paired(classes, settings, other, path)
+        with_revision += "llm_revision" in settings
+        assert "llm_revision" not in kept and "backbone_revision" not in kept, path
+        if "backbone" in settings:
+            assert not {"image_mean", "image_std", "height", "width", "fit"} & set(kept), path
+        assert without_paired(classes, settings, {}, path) == settings
+        same = {name: settings[name] for name in other if name in settings}
+        assert without_paired(classes, settings, same, path) == settings
+    assert with_revision == 6
+
+
+RUN_MAIN = """
+import json, os, sys, time
+from dataclasses import dataclass
+sys.path.insert(0, {recipes!r})
+sys.argv = ["some_recipe.py"]
+import launching
+
+@dataclass
+class Nothing:
+    "Nothing."
+
+def main(arguments):
+    {body}
+
+launching.launch(main, Nothing, resumes={resumes})
+"""
+
+
+def code_of(body: str, resumes: bool = True) -> str:
+    """A program whose recipe does nothing but `body`."""
+    return RUN_MAIN.format(recipes=str(RECIPES), body=body, resumes=resumes)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        # What this project raises on purpose, and what files raise.
+        ("launching.from_settings([Nothing], dict(x=1))", "x: no such option"),
+        ("open('/no/file')", "[Errno 2] No such file or directory: '/no/file'"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line(body, message):
+    done = python("-c", code_of(body))
+    assert (done.returncode, done.stderr) == (2, f"some_recipe.py: error: {message}\n")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    done = python("-c", code_of("json.loads('x')"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "JSONDecodeError: Expecting value" in done.stderr
+
+
+def test_what_the_user_can_mend():
+    def error_of(call):
+        with pytest.raises(Exception) as raised:
+            call()
+        return raised.value
+
+    own = error_of(lambda: from_settings([Own], {"x": 1}))
+    assert users_error(own) == "x: no such option"
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = own
+    assert users_error(wrapped) == "x: no such option"
+    assert users_error(OSError("of\n  two lines")) == "of two lines"
+    assert users_error(error_of(lambda: json.loads("{"))) is None
+    assert users_error(error_of(lambda: from_settings(None, {}))) is None
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_ctrl_c_is_one_line(resumes):
+    """All processes of a terminal get the signal: forks are silent."""
+    process = start("-c", code_of("os.fork(); print('ready', flush=True); time.sleep(60)", resumes))
+    deadline = time.monotonic() + 60
+    ready = ""
+    while ready.count("ready") < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        with contextlib.suppress(FileNotFoundError):  # it has not begun
+            ready, _ = process.said()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 130
+    way_on = " Run the same command again to continue." if resumes else ""
+    assert process.said()[1] == f"\nsome_recipe.py: stopped.{way_on}\n"

@@ -341,6 +341,25 @@ def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
     assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_both_stages_resume_exactly_on_a_gpu(line, bf16, tmp_path):
+    """Stopped after two of four steps and started again: bit-equal weights."""
+    training = {"use_cpu": False, "max_steps": 4}
+    tokenizer = line.train_tokenizer(tmp_path / "tokenizer", training=training)
+    folder = tmp_path / "stopped-tokenizer"
+    line.train_tokenizer(folder, training=training)
+    kill(folder, "checkpoint-4")
+    assert_equal_weights(tokenizer, line.train_tokenizer(folder, training=training))
+    sentences = line.encode(tokenizer, tmp_path / "sentences")
+    training |= {"bf16": bf16}
+    whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)
+    folder = tmp_path / "stopped"
+    line.sft(tokenizer, sentences, folder, training=training)
+    kill(folder, "checkpoint-4")
+    assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
+
+
 def kill(folder, checkpoint=None):
     """Leaves a folder as a kill leaves it: before its model, and before one of its checkpoints."""
     shutil.rmtree(folder / "model")

@@ -13,6 +13,7 @@ from action_sentences import load_action_sentences
 from data_arguments import DataArguments
 from tiny_features import extract
 from tiny_models import BACKBONES
+from tiny_videos import damaged, tiny_video
 from transformers import AutoFeatureExtractor, AutoModel
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VSTModel, feature_extraction_video
@@ -81,8 +82,8 @@ def test_a_stopped_run_goes_on_and_broken_videos_are_listed(videos, backbone, tm
     opened = feature_extraction_video.open_video
 
     def open_video(recording, **settings):
-        if recording.name.endswith("clip03.mp4"):
-            raise VideoFileError(recording.name, "no frame that can be decoded")
+        if recording.path.endswith("clip03.mp4"):
+            raise VideoFileError(recording.path, "no frame that can be decoded")
         return opened(recording, **settings)
 
     monkeypatch.setattr(feature_extraction_video, "open_video", open_video)
@@ -97,6 +98,23 @@ def test_a_stopped_run_goes_on_and_broken_videos_are_listed(videos, backbone, tm
     assert shard.read_bytes() == before and len(load_features(folder)["train"]) == 9
     with pytest.raises(ValueError, match="versions"):
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2)
+
+
+@pytest.mark.parametrize("reading", [{}, {"segment_seconds": 0.1}], ids=["sparse", "stream"])
+def test_damaged_and_unreadable_videos_are_in_the_record(videos, backbone, tmp_path, reading):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos" / "clip02.mp4").write_bytes(damaged(tiny_video(24, key_every=8, height=96, width=128), 5))
+    (tmp_path / "videos" / "clip03.mp4").write_bytes(tiny_video()[:-1000])
+    with pytest.warns(UserWarning, match=r"clip02\.mp4: .* of the frames are damaged"):
+        folder = extract(tmp_path / "videos", backbone, tmp_path / "features", tmp_path / "cache", reading, versions=2)
+    skipped, damage = (json.loads(Path(folder, f"{name}.json").read_text()) for name in ("skipped", "damaged"))
+    assert [(entry["split"], entry["sample_id"], entry["file"]) for entry in skipped] == [(None, None, "clip03.mp4")]
+    assert "an MP4 file without its index" in skipped[0]["reason"]
+    assert [(entry["split"], entry["sample_id"]) for entry in damage] == [("train", "clip02")]
+    assert 0 < damage[0]["damaged_frames"] < damage[0]["decoded_frames"] <= 24
+    record = json.loads(Path(folder, "record.json").read_text())
+    assert record["splits"]["train"] == {"videos": 9, "skipped": 0, "damaged": 1} and record["unreadable_files"] == 1
+    assert len(load_features(folder)["train"]) == 18
 
 
 def test_sentences_of_several_versions_of_a_test_video(videos, backbone, features, tokenizer, llm, line, tmp_path):
@@ -285,8 +303,8 @@ def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbon
     made = VideoFeatureExtractor.__call__
 
     def call(self, recording, *, augment=False, **settings):
-        if augment and recording.name.endswith("clip03.mp4"):
-            raise VideoFileError(recording.name, "a frame that breaks off")
+        if augment and recording.path.endswith("clip03.mp4"):
+            raise VideoFileError(recording.path, "a frame that breaks off")
         return made(self, recording, augment=augment, **settings)
 
     monkeypatch.setattr(VideoFeatureExtractor, "__call__", call)
@@ -559,11 +577,16 @@ def test_configs_have_the_papers_settings():
 def test_a_backbone_of_ones_own(videos, tmp_path):
     import pretrain_backbone as recipe
 
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos" / "clip11.mp4").write_bytes(b"")
+
     def train(folder, **settings):
         training = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
         recipe.main(
             recipe.BackboneArguments(widths=[8, 8], hold_out=True, mixup=0.4),
-            DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
+            DataArguments(
+                dataset="folder-video", data_dir=str(tmp_path / "videos"), cache_dir=str(tmp_path / "cache")
+            ),
             recipe.VideoArguments(6, 1, height=32, width=32, channels="time", fit="pad", trim_black=True),
             recipe.BackboneTrainingArguments(output_dir=str(folder), **training | settings),
         )
@@ -580,6 +603,9 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     with pytest.raises(ValueError, match="mixup must be at least 0, got nan"):
         recipe.main(recipe.BackboneArguments(mixup=float("nan")), None, None, None)
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
+    skipped = json.loads((tmp_path / "whole" / "skipped.json").read_text())
+    assert [entry["file"] for entry in skipped] == ["clip11.mp4"] and "an empty file" in skipped[0]["reason"]
+    assert record["unreadable_files"] == 1
     assert record["recordings"] == 8 and 0 <= record["metrics"]["held_out_top_1"] <= 1
     encoder = str(tmp_path / "whole" / "model")
     extracted = extract(videos, encoder, tmp_path / "features", tmp_path / "cache", versions=1)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import numpy as np
+import pretrain_small_lm
 import pytest
 import torch
 import transformers
@@ -16,6 +19,7 @@ from pretrain_small_lm import (
     _unigram,
     bigram_perplexity,
     encode,
+    fingerprint,
     join_in_blocks,
     main,
     model_perplexity,
@@ -100,6 +104,80 @@ def test_a_stopped_run_ends_as_one_that_was_not(trained, tmp_path, monkeypatch):
     assert result["held_out_perplexity"] == trained[1]["held_out_perplexity"]
     first, second = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (trained[0], tmp_path))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [1, 2, 3]), (0, [3]), (10, [3])])
+def test_checkpoints_come_by_time_too(minutes, expected, tmp_path):
+    main(*tiny(tmp_path, max_steps=3, save_steps=1000, save_total_limit=9, save_minutes=minutes))
+    assert sorted(int(path.name[11:]) for path in (tmp_path / "checkpoints").iterdir()) == expected
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch):
+    """Until the last checkpoint before each stop: what came after it is done again."""
+    import run_folder
+
+    class Stop(run_folder.JsonLinesCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            clock[0] += 60.0
+            if state.global_step == 13 and len(starts) == 1:
+                raise KeyboardInterrupt
+
+    starts, clock = [1], [1000.0]
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(run_folder, "JsonLinesCallback", Stop)
+    with pytest.raises(KeyboardInterrupt):
+        main(*tiny(tmp_path, save_minutes=0))
+    starts.append(2)
+    main(*tiny(tmp_path, save_minutes=0))
+    # Eight of 24 steps were kept.
+    assert json.loads((tmp_path / "record.json").read_text())["seconds"] == 24 * 60
+
+
+def test_a_small_language_model_is_known_by_all_that_it_is_made_of(monkeypatch):
+    import action_llm_datasets.body_text
+
+    few = SmallLMArguments(passages=30)
+    known = [fingerprint(few, 0), fingerprint(few, 1), fingerprint(SmallLMArguments(passages=31), 0)]
+    known.append(fingerprint(dataclasses.replace(few, hidden_size=96), 0))
+    assert fingerprint(SmallLMArguments(passages=30), 0) == known[0]
+    monkeypatch.setattr(action_llm_datasets.body_text, "passages", lambda count, **_: ["other text"] * count)
+    known.append(fingerprint(few, 0))
+    assert len(set(known)) == 5
+
+
+KEEP = """
+import json, sys
+sys.path.insert(0, {recipes!r})
+import pretrain_small_lm as recipe
+from action_llm_datasets.progress import set_up_output
+set_up_output()
+arguments = recipe.SmallLMArguments(
+    passages=60, held_out_passages=8, vocabulary_size=300, block_length=32, hidden_size=16, intermediate_size=16,
+    num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+)
+print("kept in", recipe.kept_small_lm(arguments, 3))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_make_it_once(tmp_path):
+    from fresh_python import python, start
+
+    code = KEEP.format(recipes=str(Path(pretrain_small_lm.__file__).parent))
+    env = os.environ | {"HF_HOME": str(tmp_path)}
+    processes = [start("-c", code, env=env) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0], [process.said() for process in processes]
+    outputs = [process.said()[0] for process in processes]
+    outputs.append(python("-c", code, env=env).stdout)
+    assert sum("it is made once" in output for output in outputs) == 1
+    assert sum("was made before" in output for output in outputs) == 2
+    (folder,) = {output.rpartition("kept in ")[2].strip() for output in outputs}
+    assert folder.startswith(str(tmp_path / "action_llm" / "small_lm"))
+    # Whoever trains with it says how it was made.
+    from sft import llm_training
+
+    assert llm_training(folder)["stage"] == "small_lm" and llm_training(folder)["seed"] == 3
+    assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 16
 
 
 def test_passages_with_the_names_of_unseen_classes_are_left_out():

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import re
+import signal
+import time
 
 import pytest
 import quickstart
@@ -22,6 +25,16 @@ def test_the_actions_are_sixteen_and_four_or_more_are_of_two_people():
 def test_two_people_are_too_few_to_test_on(tmp_path):
     with pytest.raises(ValueError, match="performers: three are the fewest"):
         quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
+
+
+def test_ctrl_c_ends_the_processes_of_the_protocols():
+    """They ignore the signal, which a terminal sends to all: the first process ends them, silently."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+    with pytest.raises(KeyboardInterrupt), quickstart.ending_processes():
+        raise KeyboardInterrupt
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.slow
@@ -62,7 +75,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
 
 @pytest.mark.slow
 def test_it_goes_on_where_it_was(quickstart_run, monkeypatch):
-    tiny_quickstart.shrink(monkeypatch)
+    tiny_quickstart.shrink(monkeypatch, quickstart_run.folder)
     lines = [quickstart_run.folder / name for name in quickstart.LINES]
     trained = {path: path.stat().st_mtime_ns for line in lines for path in line.rglob("model/*.safetensors")}
     again = quickstart.main(quickstart_run.arguments)

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file
 from skeleton_people import person
 
 TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
@@ -193,7 +196,7 @@ def test_how_many_sentences_there_are(given, features, expected):
     assert count_sentences(LineArguments(output_dir="", **given), features) == expected
     for name in ("encodings", "test_encodings"):
         with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
-            count_sentences(LineArguments(output_dir="", **given | {name: 0}), features)
+            LineArguments(output_dir="", **given | {name: 0})
 
 
 def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
@@ -215,3 +218,194 @@ def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match="hiden_width"):
         run_line.run_line(data, llm, tmp_path / "run", TOKENIZER | {"hiden_width": 8}, SFT, 1)
+
+
+def shipped(stage: str) -> dict:
+    from run_line import CONFIGS
+
+    return yaml.safe_load((CONFIGS / "llm_ar" / f"small_{stage}.yaml").read_text())
+
+
+@pytest.mark.parametrize("recordings", [200, 227, 284, 323, 431, 20_000])
+def test_the_settings_of_published_runs_stay(recordings):
+    """UTD-MHAD and MSR Action3D, with and without their held-out recordings."""
+    from run_line import scale_steps
+
+    for stage in ("tokenizer", "sft"):
+        assert scale_steps(shipped(stage), recordings) == shipped(stage)
+
+
+def test_fewer_recordings_take_fewer_steps():
+    from run_line import scale_steps
+
+    changed = {"max_steps", "warmup_steps", "save_steps", "logging_steps"}
+    settings = shipped("sft")
+    scaled = scale_steps(settings, 36)
+    assert {name: scaled[name] for name in changed} == {
+        "max_steps": 486,
+        "warmup_steps": 7,
+        "save_steps": 162,
+        "logging_steps": 9,
+    }
+    assert all(scaled[name] == settings[name] for name in settings if name not in changed)
+    assert [scale_steps(settings, count)["max_steps"] for count in (1, 20, 100, 199, 200)] == [
+        270,
+        270,
+        1350,
+        2686,
+        2700,
+    ]
+    # A share of the steps is a share of fewer.
+    assert scale_steps({"max_steps": 100, "warmup_steps": 0.1}, 100) == {"max_steps": 50, "warmup_steps": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("options", "recordings", "held_out", "expected"),
+    [
+        ({}, 36, 6, True),
+        ({}, 36, 0, False),
+        ({}, 36, 36, False),
+        ({}, 200, 40, False),
+        ({}, 431, 108, False),
+        ({"hold_out": True}, 36, 6, False),
+        ({"sft_config": "tests"}, 36, 6, False),
+        ({"early_stopping": False}, 36, 6, False),
+        ({"early_stopping": True}, 431, 108, True),
+    ],
+)
+def test_who_stops_early(options, recordings, held_out, expected, tmp_path):
+    from run_line import LineArguments, chooses_early_stopping
+
+    if "sft_config" in options:
+        options = {"sft_config": str(tmp_path / "sft.yaml")}
+        (tmp_path / "sft.yaml").write_text("method: full")
+    train = {"held_out": [index < held_out for index in range(recordings)]}
+
+    class Rows(dict):
+        def __len__(self):
+            return recordings
+
+    assert chooses_early_stopping(LineArguments(output_dir="", **options), Rows(train)) == expected
+
+
+def test_early_stopping_and_hold_out_exclude_each_other():
+    from run_line import LineArguments
+
+    with pytest.raises(ValueError, match="would flatter the result: set one"):
+        LineArguments(output_dir="", early_stopping=True, hold_out=True)
+
+
+def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
+    from run_line import LineArguments, read_settings, with_models_of_files
+
+    (tmp_path / "sft.yaml").write_text("llm_name_or_path: a/b\nllm_revision: c1\nmethod: lora\n")
+    arguments = LineArguments(output_dir="", sft_config=str(tmp_path / "sft.yaml"))
+    files = {"sft": {"llm_name_or_path": "a/b", "llm_revision": "c1"}, "tokenizer": {}}
+    named = with_models_of_files(arguments, files)
+    assert (named.llm_name_or_path, named.llm_revision) == ("a/b", "c1")
+    assert read_settings(named, "sft", "llm_ar")["llm_revision"] == "c1"
+    # Another one leaves it out.
+    other = with_models_of_files(dataclasses.replace(arguments, llm_name_or_path="a/c"), files)
+    assert (other.llm_name_or_path, other.llm_revision) == ("a/c", None)
+    assert "llm_revision" not in read_settings(other, "sft", "llm_ar")
+    with pytest.raises(ValueError, match="name different language models or commits"):
+        with_models_of_files(arguments, files | {"tokenizer": {"llm_name_or_path": "a/c"}})
+
+
+def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
+    import run_plan
+    from run_line import scale_steps, with_early_stopping
+
+    monkeypatch.setattr(run_plan, "probe", lambda: 2 * run_plan.PROBE_SECONDS)
+    settings = {stage: with_early_stopping(stage, scale_steps(shipped(stage), 30)) for stage in ("tokenizer", "sft")}
+    with caplog.at_level("INFO"):
+        seconds = run_plan.show_plan(settings, 30, 12, 24, 24, makes_llm=True)
+    tokenizer, sft, sentences, asked = 120 * 32 * 4.0, 405 * 16 * 8.0, (30 + 12) * 24 * 1.5, 12 * 24 * 5.0
+    assert seconds == pytest.approx(2 * (run_plan.SMALL_LM_SECONDS + (tokenizer + sft + sentences + asked) / 1000))
+    assert caplog.messages[0] == "Plan, of 30 training recordings:"
+    assert "120 steps of 32 examples, about 31 s" in caplog.text
+    assert "405 steps of 16 examples, fewer if the loss on held-out recordings stops falling" in caplog.text
+    assert f"In all about {seconds:.0f} s on this machine" in caplog.text
+    assert run_plan.show_plan(settings, 30, 12, 24, 24, makes_llm=False) is None
+
+
+@pytest.mark.slow
+def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch, caplog):
+    """Of the default settings, with held-out recordings; and one small language model for two runs."""
+    import pretrain_small_lm
+    import run_line
+    from data_arguments import DataArguments
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
+    made = []
+
+    def make(arguments, training):
+        made.append(training.output_dir)
+        (folder := Path(training.output_dir)).mkdir()
+        shutil.copytree(llm, folder / "model")
+        (folder / "record.json").write_text("{}")
+
+    monkeypatch.setattr(pretrain_small_lm, "main", make)
+    settings = {
+        "tokenizer": TOKENIZER | {"warmup_steps": 1, "use_cpu": True},
+        "sft": shipped("sft") | SFT | {"method": "lora", "max_steps": 400, "learning_rate": 0.05, "use_cpu": True},
+    }
+    monkeypatch.setattr(run_line, "read_yaml", lambda arguments, stage, line: (dict(settings[stage]), stage))
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), encodings=2)
+    with caplog.at_level("INFO"):
+        metrics = run_line.main(arguments, data)
+    assert (metrics["split"], metrics["recordings"]) == ("test", 2)
+    record = json.loads((tmp_path / "run" / "sft" / "record.json").read_text())
+    assert record["hold_out"] and record["settings"]["early_stopping"] == run_line.PATIENCE
+    lines = [json.loads(line) for line in (tmp_path / "run" / "sft" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    best = int(np.argmin(losses))
+    # 40 steps of ten looks; it stopped after three looks that found nothing better, or at its end.
+    assert record["settings"]["steps"] == 4 * len(losses) == min(4 * (best + 1 + run_line.PATIENCE), 40)
+    checkpoint = tmp_path / "run" / "sft" / "checkpoints" / f"checkpoint-{4 * (best + 1)}"
+    stored = load_file(checkpoint / "adapter_model.safetensors")
+    adapter = load_file(tmp_path / "run" / "sft" / "model" / "adapter" / "adapter_model.safetensors")
+    assert sorted(tensor.sum().item() for tensor in stored.values()) == pytest.approx(
+        sorted(tensor.sum().item() for tensor in adapter.values())
+    )
+    # Another run reads the same language model; nothing of it is in the folder of the run.
+    with caplog.at_level("INFO"):
+        run_line.main(dataclasses.replace(arguments, output_dir=str(tmp_path / "other")), data)
+    assert len(made) == 1 and made[0].startswith(str(tmp_path / "hub" / "action_llm" / "small_lm"))
+    assert not (tmp_path / "run" / "small_lm").exists()
+    assert "The small language model was made before" in caplog.text
+
+
+def test_files_are_checked_before_anything_heavy_is_imported(own, tmp_path):
+    from fresh_python import python
+
+    (tmp_path / "sft.yaml").write_text("lora_dropuot: 0.1")
+    recipe, settings = Path(__file__).resolve().parents[2] / "recipes" / "run_line.py", str(tmp_path / "sft.yaml")
+    line = [
+        "run_line.py",
+        "--dataset",
+        "folder",
+        "--data_dir",
+        str(own),
+        "--output_dir",
+        "y",
+        "--sft_config",
+        settings,
+    ]
+    code = f"""
+import runpy, sys
+
+sys.argv[:] = {line!r}
+sys.path.insert(0, {str(recipe.parent)!r})
+try:
+    runpy.run_path({str(recipe)!r}, run_name="__main__")
+finally:
+    print("transformers" in sys.modules or "datasets" in sys.modules)
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr == (
+        f"run_line.py: error: {settings}: the stage sft has no setting 'lora_dropuot'; did you mean lora_dropout?\n"
+    )

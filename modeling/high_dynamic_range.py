@@ -1,0 +1,54 @@
+"""From high to standard dynamic range: frames as phones and HDR10 discs have them, as the others look.
+
+Coded for a screen of 1000 cd/m² and more, white paper (203 cd/m², ITU-R BT.2408) is a middle grey if it is read as if it were
+coded for a usual screen.
+"""
+
+from functools import cache
+
+import numpy as np
+
+# FFmpeg's numbers of the transfer functions of ITU-R BT.2100, and of the primaries of BT.2020.
+PQ, HLG, BT2020 = 16, 18, 9
+HDR_TRANSFERS = (PQ, HLG)
+# cd/m² of white paper, and of the brightest white of HLG.
+PAPER_WHITE, HLG_PEAK = 203.0, 1000.0
+LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
+# Red, green and blue of BT.2020 to those of BT.709, both linear (ITU-R BT.2087).
+TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
+
+
+def to_standard_range(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """Maps up to white paper exactly; what is brighter than that is white.
+
+    Args:
+        picture: RGB uint16 (H, W, 3), of the full range.
+        transfer, primaries: As FFmpeg numbers them; a transfer of `HDR_TRANSFERS`.
+
+    Returns:
+        sRGB uint8 (H, W, 3).
+    """
+    light = _linear_light(transfer)[picture]
+    if transfer == HLG:
+        # What the camera saw becomes what a screen of that peak shows.
+        light *= (light @ LUMINANCE)[..., None] ** np.float32(0.2) * np.float32(HLG_PEAK / PAPER_WHITE)
+    if primaries == BT2020:
+        light = light @ TO_BT709.T
+    light = light.clip(0, 1)
+    coded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** np.float32(1 / 2.4) - 0.055)
+    return np.rint(255 * coded).astype(np.uint8)
+
+
+@cache
+def _linear_light(transfer: int) -> np.ndarray:
+    """float32 (65536,): light of each coded value, 1 for white paper (PQ) or the brightest white of the camera (HLG)."""
+    coded = np.linspace(0, 1, 65536)
+    if transfer == PQ:
+        root = coded ** (32 / 2523)
+        light = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
+        return (light ** (16384 / 2610) * (10_000 / PAPER_WHITE)).astype(np.float32)
+    light = np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    return light.astype(np.float32)
+
+
+__all__ = ["HDR_TRANSFERS", "to_standard_range"]

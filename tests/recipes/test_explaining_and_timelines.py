@@ -1,0 +1,48 @@
+"""Settings of `explain_actions.py` and `timeline.py` that cannot be, or have no effect, are refused before anything is read."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"unsure_below": 0.4, "sure_accuracy": 0.9},
+            "sure_accuracy 0.9 chooses the probability that unsure_below 0.4 sets",
+        ),
+        ({"unsure_below": 0.0, "sure_accuracy": 0.9}, "leave one of them out"),
+        ({"unsure_below": 40}, "unsure_below must be from 0 to 1, got 40"),
+        ({"sure_accuracy": 1.2}, "sure_accuracy must be from 0 to 1, got 1.2"),
+        ({"count": 0}, "count must be at least 1, got 0"),
+        ({"faithfulness_count": 0}, "faithfulness_count must be at least 1, got 0"),
+        ({"num_reasons": -1}, "num_reasons must be at least 0, got -1"),
+    ],
+)
+def test_settings_of_explanations(line, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        line.explain("there is no model", "nor sentences", tmp_path / "why", **settings)
+    assert not (tmp_path / "why").exists()
+
+
+def test_a_split_that_there_is_not_is_refused_on_the_command_line(capsys):
+    """It was taken for the training recordings."""
+    from explain_actions import ExplanationArguments
+    from launching import parse
+
+    with pytest.raises(SystemExit):
+        parse((ExplanationArguments,), ["--model", "m", "--sentences", "s", "--output_dir", "o", "--split", "tset"])
+    assert "'tset'" in capsys.readouterr().err
+
+
+def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, tmp_path):
+    import timeline as recipe
+
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    for folder, message in (
+        (model, r"action model is a vtem, .* this one has action_vqvae, .* run_line\.py --line vt_lvlm_ar"),
+        (tokenizer, r"action model is a vtem, .* this one has none"),
+    ):
+        arguments = recipe.TimelineArguments(model=folder, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
+        with pytest.raises(ValueError, match=message):
+            recipe.main(arguments)
+    assert not (tmp_path / "timelines").exists()

@@ -1,0 +1,119 @@
+"""LLM-AR's Table 5, without discretisation, and Table 8, unseen classes, by one command."""
+
+import json
+
+import pytest
+import yaml
+from action_sentences import load_action_sentences
+
+COMMON = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
+TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
+SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+
+
+@pytest.fixture
+def arguments(llm, tmp_path):
+    """Makes the arguments of `run_line.py`; None for `sft` takes its own settings."""
+    from run_line import LineArguments
+
+    def make(folder, tokenizer=None, sft=None, **options):
+        configs = {}
+        for name, config in (("tokenizer", TOKENIZER | COMMON | (tokenizer or {})), ("sft", sft)):
+            if config is not None:
+                (tmp_path / f"{folder}_{name}.yaml").write_text(yaml.safe_dump(config))
+                configs[f"{name}_config"] = str(tmp_path / f"{folder}_{name}.yaml")
+        return LineArguments(
+            output_dir=str(tmp_path / folder), **{"llm_name_or_path": llm, "encodings": 2} | configs | options
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "sft"),
+    [
+        ({"quantize": False}, {}),
+        ({"quantize": False, "num_codebooks": 2}, {"objective": "classes"}),
+        ({}, {"injection_layer": 1}),
+    ],
+)
+def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft, tmp_path):
+    import run_line
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    metrics = run_line.main(arguments("run", tokenizer, SFT | COMMON | sft), line.data())
+    assert (metrics["recordings"], metrics["classes"], metrics["unseen"]) == (12, 4, False)
+    rows = load_action_sentences(tmp_path / "run" / "sentences")["test"]
+    assert len(rows[0]["latents"]) == 32 * len(rows[0]["start_times"])
+    folder = tmp_path / "run" / "sft" / "model"
+    model, processor = ActionLLMForClassification.from_pretrained(folder), ActionLLMProcessor.from_pretrained(folder)
+    assert model.config.injection_layer == 1 and model.config.action_config.quantize == ("quantize" not in tokenizer)
+    row = line.data().load()["test"][0]
+    assert float(model(**processor(row)).probabilities.sum()) == pytest.approx(1, abs=1e-5)
+    # There is nothing to be left out one by one, also where the action model has codes.
+    with pytest.raises(ValueError, match="reads continuous latents"):
+        model.explain(processor, row)
+
+
+@pytest.mark.parametrize(
+    ("sft", "message"),
+    [
+        (
+            {"standardize_words": True},
+            "standardize_words needs tokens, .* set standardize_words: false in the settings of sft",
+        ),
+        ({"run_lengths": True}, "run_lengths needs tokens"),
+        ({"explanations": True}, "explanations needs tokens"),
+        ({"packing": True, "max_length": 64}, "packing needs tokens"),
+        ({"method": "none"}, "method none trains nothing, but continuous latents need a trained projection"),
+    ],
+)
+def test_what_latents_cannot_have_shows_before_anything_is_trained(line, arguments, sft, message, tmp_path):
+    import run_line
+
+    with pytest.raises(ValueError, match=message):
+        run_line.main(arguments("run", {"quantize": False}, SFT | COMMON | sft), line.data())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
+    """Those of `small_sft.yaml` standardise words, which latents are not."""
+    import run_line
+
+    settings = {}
+    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, tokenizer, sft, *rest: settings.update(sft))
+    run_line.main(arguments("run", {"quantize": False}), line.data())
+    assert settings["standardize_words"] is False and settings["objective"] == "classes"
+    run_line.main(arguments("run"), line.data())
+    assert settings["standardize_words"] is True
+
+
+def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path, monkeypatch):
+    import pretrain_small_lm
+    import run_line
+
+    from action_llm_datasets.protocols import NTU_PROTOCOLS
+
+    data = line.data("simulated-unseen")
+    metrics = run_line.main(arguments("run", sft=SFT | COMMON), data)
+    unseen = NTU_PROTOCOLS["simulated-unseen"].class_names("test")
+    assert metrics["unseen"] and metrics["classes"] == len(unseen)
+    record = json.loads((tmp_path / "run" / "sft" / "record.json").read_text())
+    assert not set(record["training_classes"]) & set(unseen)
+
+    # A small language model that is made here leaves out the text with their names; one from elsewhere that read it is refused.
+    made = []
+    monkeypatch.setattr(pretrain_small_lm, "main", lambda own, training: made.append(own.unseen_of))
+    monkeypatch.setattr(run_line, "run_line", lambda *given: given[-1])
+    assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
+    assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
+    assert made == ["simulated-unseen", None]
+    reader = tmp_path / "reader"
+    reader.mkdir()
+    for path in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (reader / path).write_bytes((tmp_path.parent / llm / path).read_bytes())
+    (reader / "record.json").write_text(json.dumps({"stage": "small_lm", "left_out_classes": []}))
+    with pytest.raises(ValueError, match=r"not unseen: the text of the small language model names .* --unseen_of"):
+        run_line.main(arguments("refused", sft=SFT | COMMON, llm_name_or_path=str(reader)), data)
+    assert not (tmp_path / "refused").exists()

@@ -1,0 +1,165 @@
+"""Versions of recordings: the pipeline's are those of the recipes, and those that would all be the same are refused."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from action_features import load_features
+from action_sentences import load_action_sentences, words_of
+from tiny_features import extract
+from tiny_models import BACKBONES, CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
+from transformers import AutoModel, ResNetConfig, pipeline
+
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm.recording_versions import check_versions_differ, version_arguments
+from action_llm.visual_encoder import VisualEncoder
+
+STILL = {f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise")}
+
+
+def test_skeletons_vary_in_the_pipeline_as_in_encode_actions(line, tokenizer, sentences, tmp_path):
+    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    recogniser, processor = (
+        ActionLLMForClassification.from_pretrained(model),
+        ActionLLMProcessor.from_pretrained(model),
+    )
+    recognise = pipeline("action-recognition", model=recogniser, processor=processor, device="cpu")
+    rows = load_action_sentences(sentences)["train"]
+    recordings = line.data().load()["train"]
+    for number in (0, 7, 20):
+        recording = recordings[number]
+        of_it = [row for row in rows if row["sample_id"] == recording["sample_id"]]
+        assert [row["encoding"] for row in of_it] == [0, 1] and of_it[0]["action_ids"] != of_it[1]["action_ids"]
+        with torch.no_grad():
+            inputs = [processor(action_ids=[words_of(row, processor)]) for row in of_it]
+            expected = torch.cat([recogniser(**one).probabilities for one in inputs]).mean(0)
+        path = next(Path(line.recordings).rglob(f"{recording['sample_id']}.skeleton"))
+        for one in (recording, str(path), path):
+            read = recognise.preprocess(one, versions=2)["inputs"]
+            written = [recogniser.model.action_model.encode(
+                **{name: inputs[name] for name in processor.feature_extractor.model_input_names}
+            ).action_ids[0].tolist() for inputs in read]  # fmt: skip
+            assert written == [row["action_ids"] for row in of_it]
+            found = {each["label"]: each["score"] for each in recognise(one, versions=2, top_k=None)}
+            assert [found[name] for name in processor.class_names] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_videos_vary_in_the_pipeline_as_in_extract_features(videos, backbone, tmp_path):
+    features = extract(videos, backbone, tmp_path / "features", tmp_path / "cache")
+    extractor = VideoFeatureExtractor.from_pretrained(features)
+    processor = ActionLLMProcessor(extractor, tiny_tokenizer(), class_names=CLASS_NAMES, num_action_tokens=16)
+    model = ActionLLMForClassification.from_llm(
+        tiny_llava(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_vtem(),
+        class_names=CLASS_NAMES,
+    )
+    recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+    encoder = VisualEncoder(AutoModel.from_pretrained(backbone)).eval()
+    rows = {(row["sample_id"], row["version"]): row for row in load_features(features)["train"]}
+    name = "clip03"
+    path = videos / f"{name}.mp4"
+    with open(path, "rb") as file:
+        for recording in (str(path), file):
+            for version, inputs in enumerate(recognise.preprocess(recording, versions=3)["inputs"]):
+                row = rows[name, version]
+                with torch.no_grad():
+                    made = encoder(inputs["pixel_values"])[0]
+                torch.testing.assert_close(
+                    made, torch.tensor(row["features"]).view(row["shape"]), rtol=1e-4, atol=1e-5
+                )
+
+
+def test_a_version_depends_on_the_recording_its_number_and_the_seed_alone():
+    assert version_arguments("a", 0)["augment"] is False and version_arguments("a", 2)["augment"] is True
+    seeds = [version_arguments(*which)["seed"] for which in (("a", 1), ("a", 2), ("b", 1), ("a", 1, 3), ("a", 1, 0))]
+    assert seeds[0] == seeds[4] and len(set(seeds)) == 4
+
+
+def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm, tmp_path):
+    import run_line
+
+    tokenizer = line.train_tokenizer(
+        tmp_path / "tokenizer", skeleton=STILL, training={"max_steps": 1, "save_steps": 1}
+    )
+    for name in ("encodings", "test_encodings"):
+        with pytest.raises(
+            ValueError, match=rf"--{name} 2: expected versions that differ, but augment_rotation, .* all 0"
+        ):
+            line.encode(tokenizer, tmp_path / "sentences", **{name: 2})
+    assert line.encode(tokenizer, tmp_path / "sentences")
+    still = {"augment_scale": 0.0, "augment_time": 0.0, "augment_brightness": 0.0}
+    with pytest.raises(ValueError, match=r"--versions 3: .* Set --versions to 1, or one of these above 0"):
+        extract(videos, backbone, tmp_path / "features", tmp_path / "cache", still)
+    assert not (tmp_path / "features" / "train").exists()
+    # Before anything is trained.
+    (tmp_path / "tokenizer.yaml").write_text("\n".join(f"{name}: 0" for name in STILL))
+    arguments = run_line.LineArguments(
+        output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml"), llm_name_or_path=llm
+    )
+    with pytest.raises(ValueError, match="--encodings 24: expected versions that differ"):
+        run_line.main(arguments, line.data())
+    assert not (tmp_path / "run").exists()
+
+
+def test_tempo_is_no_variation_of_recordings_of_one_length():
+    settings = {"augment_speed": 0.2, "augment_noise": 0.0}
+    check_versions_differ(settings | {"length": None}, 8, "versions")
+    check_versions_differ(settings | {"length": 64}, 1, "versions")
+    with pytest.raises(
+        ValueError, match="versions 8: expected versions that differ, but augment_noise of the feature"
+    ):
+        check_versions_differ(settings | {"length": 64}, 8, "versions")
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "given", "told"),
+    [
+        ({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}, {}, []),
+        (
+            {"image_mean": [0.5, 0.5, 0.5]},
+            {"image_mean": [0.4, 0.5, 0.5]},
+            ["(image_mean [0.5, 0.5, 0.5] there, [0.4, 0.5, 0.5] here)", "for its own set --image_mean 0.5 0.5 0.5"],
+        ),
+        (
+            {"channels": "time", "fit": "pad"},
+            {"channels": "color"},
+            ["(channels time there, color here)", "--channels time"],
+        ),
+        ({"crop_size": {"height": 224, "width": 224}}, {"height": 224, "width": 224}, []),
+        (
+            {"size": {"shortest_edge": 224}},
+            {},
+            ["(height 224 there, 256 here, width 224 there, 256 here)", "--width 224"],
+        ),
+        (
+            {"size": 112, "do_center_crop": False},
+            {"width": 112},
+            ["(height 112 there, 256 here)", "own set --height 112"],
+        ),
+        ({"do_normalize": False}, {}, ["image_mean [0.0, 0.0, 0.0] there, [0.485, 0.456, 0.406] here"]),
+    ],
+)
+def test_other_pictures_than_the_backbone_was_made_for_are_told(preprocessor, given, told, tmp_path, caplog):
+    import extract_features as recipe
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
+    with caplog.at_level(logging.WARNING, "extract_features"):
+        settings = recipe.video_settings(str(tmp_path), None, config, recipe.VideoArguments(**given))
+    assert given.items() <= settings.items() and len(caplog.messages) == bool(told)
+    for part in told:
+        assert part in caplog.messages[0]
+
+
+def test_a_size_other_than_that_of_the_configuration_is_told(tmp_path, caplog):
+    import extract_features as recipe
+
+    config = BACKBONES["swinv2"]()
+    for given, warned in (({}, False), ({"height": 32}, False), ({"height": 64}, True)):
+        caplog.clear()
+        settings = recipe.video_settings(str(tmp_path), None, config, recipe.VideoArguments(**given))
+        assert settings["height"] == given.get("height", 32) and settings["width"] == 32
+        assert any("height 32 there, 64 here" in message for message in caplog.messages) == warned
