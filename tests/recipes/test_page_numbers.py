@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from data_arguments import DataArguments, write_people
+from datasets import Dataset
 from run_cost import count_parameters
 from run_folder import RunFolder
 from safetensors import safe_open
@@ -157,3 +159,15 @@ def test_a_resumed_run_says_how_long_all_of_it_took(line, tokenizer, sentences, 
     kept.write_text('{"seconds": 5000}\n')
     line.sft(tokenizer, sentences, tmp_path / "run", **settings)
     assert 5000 < RunFolder(tmp_path / "run").read_record()["seconds"] < 5600
+
+
+def test_who_was_recorded_is_known_by_any_of_its_names_and_for_all_or_none(tmp_path):
+    def people(**columns):
+        rows = Dataset.from_dict({"sample_id": ["a", "b"], **columns})
+        return DataArguments(dataset="folder", data_dir=str(tmp_path)).people({"train": rows})
+
+    for column in ("person", "subject", "performer"):
+        assert people(**{column: [7, 12]}) == {"a": "7", "b": "12"}
+    assert people(person=["Anna", ""]) == {} == people(camera=[1, 2])
+    write_people(tmp_path, {"a": "7"})
+    assert DataArguments(dataset="features", data_dir=str(tmp_path)).people({}) == {"a": "7"}

@@ -326,7 +326,10 @@ def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
     card = ModelCard(page)
     assert "a Euclidean codebook" in page and "hyperbolic" not in page and "UTD-MHAD." in page and "C. Chen" in page
     assert "(simulated)" not in page and card.data.license == "other" and "less those of the held-out subjects" in page
-    assert "A stage before was trained on `simulated-xsub`" in page and "over windows. They overlap" in page
+    assert (
+        "A stage before was trained on `simulated-xsub`" in page
+        and "Windows overlap, and those of one video are alike" in page
+    )
     # Nothing known of the recordings; latents in place of tokens.
     del record["sentences"]["data"], record["sentences"]["tokenizer"]["data"]
     record["sentences"]["dataset"] = record["sentences"]["tokenizer"]["dataset"] = "simulated-xsub"
