@@ -119,6 +119,22 @@ python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
 
 A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` takes the folder of a file as its class.
 
+| layout | joints | order of |
+|---|---|---|
+| `kinect25` | 25 in metres, y up | Kinect 2: NTU RGB+D |
+| `kinect20-sdk` | 20 in metres, y up | the first Kinect's SDK: Northwestern-UCLA |
+| `kinect20` | the same | UTD-MHAD |
+| `msr20` | the same | MSR Action3D |
+| `openpose25` | 25 in pixels, y down, a score as the third number | OpenPose BODY_25 |
+| `coco17` | 17 in pixels, y down, a score as the third number | COCO, UAV-Human |
+| `lcrnet13`, `lcrnet13-2d` | 13 | Toyota Smarthome |
+
+Some recordings are looked at before all are read: where the joints fit another layout better, another axis points up, or
+pixels stand where metres are expected, nothing is built, and the message says what it probably is. `accept_doubts` goes on
+all the same. Set `"up": "z"` (or `"-y"`, …) in `skeleton.json` for files in which that axis points up. Mirrored recordings, in
+which the left hand is where the right one was, are told by knees and feet that point backwards; negate one axis, or swap the
+left and right joints of the layout.
+
 What to look out for:
 
 - Who trains must not test: split by person, not by recording.

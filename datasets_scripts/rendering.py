@@ -151,6 +151,8 @@ def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -
                 x, y = points[frame, person, head, :2].tolist()
                 if np.isfinite(x + y):
                     radius = 2.2 * pen
+                    # The whole ring within its own picture: the next one begins right below.
+                    y = min(max(y, frame * tall + radius), (frame + 1) * tall - 1 - radius)
                     draw.ellipse(
                         (x - radius, y - radius, x + radius, y + radius), outline=colors[person][head], width=pen
                     )

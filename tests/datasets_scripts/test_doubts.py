@@ -10,7 +10,7 @@ from fresh_python import python
 from skeleton_people import person
 from tiny_videos import tiny_video
 
-from action_llm_datasets.building import Tally
+from action_llm_datasets.building import DataFolderError, Tally
 from action_llm_datasets.doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, missing_doubt
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.ntu import NTUSkeletons
@@ -196,3 +196,77 @@ def test_real_data_sets(real_data, tmp_path):
         found = [doubt["kind"] for doubt in report["doubts"] if doubt["kind"] != "frame rate"]
         assert found[: len(kinds)] == kinds
     assert report["doubts"][0]["files"] == ["a.npy", "b.npy"]
+
+
+# ------------------------------------------------------------------------------------------ joints
+
+
+def skeleton_folder(root, layout="kinect20-sdk", said="kinect20", turned=None, count=6, **common):
+    """A folder of bodies in `layout` that says that they are in the layout `said`."""
+    root.mkdir()
+    rows = ["file_name,label,split"]
+    for number in range(count):
+        body = person(20, layout, seed=number, yaw=20 * number, activity=0.05)
+        np.save(root / f"{number}.npy", body if turned is None else body @ turned)
+        rows.append(f"{number}.npy,{'wave' if number % 2 else 'fall'},{'test' if number > 3 else 'train'}")
+    (root / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (root / "skeleton.json").write_text(json.dumps({"layout": said, "fps": 30, **common}))
+    return root
+
+
+def test_joints_in_another_order_stop_the_build_unless_they_are_accepted(tmp_path):
+    root = skeleton_folder(tmp_path / "mine")
+    message = r"look like those of the layout kinect20-sdk, not of kinect20: set the layout to kinect20-sdk \(6 of 6 rec"
+    with pytest.raises(DataFolderError, match=message):
+        load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
+    with pytest.raises(DataFolderError, match=message + r"ordings\), for example 0\.npy\. With accept_doubts"):
+        prepare("folder", root, tmp_path / "out", num_proc=1)
+    account = prepare("folder", root, tmp_path / "out", num_proc=1, accept_doubts=True)["folder"]
+    (doubt,) = account["doubts"]
+    assert doubt["kind"] == "joint order" and doubt["files"] == [f"{number}.npy" for number in range(6)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How the joints are read" in page and 'src="report-folder-joints.png"' in page
+    assert (tmp_path / "out" / "report-folder-joints.png").stat().st_size > 10_000
+    (root / "skeleton.json").write_text('{"layout": "kinect20-sdk", "fps": 30}')
+    assert prepare("folder", root, tmp_path / "right", num_proc=1)["folder"]["doubts"] == []
+
+
+def test_an_axis_that_points_up_is_said_and_turned(tmp_path):
+    z_up = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)  # y becomes z
+    root = skeleton_folder(tmp_path / "mine", "kinect20", turned=z_up)
+    with pytest.raises(DataFolderError, match=r'set "up": "z" in skeleton\.json'):
+        load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
+    (root / "skeleton.json").write_text('{"layout": "kinect20", "fps": 30, "up": "z"}')
+    row = load_action_dataset("folder", root, cache_dir=tmp_path / "cache")["train"][0]
+    body = person(20, "kinect20", seed=0, activity=0.05)
+    np.testing.assert_allclose(np.reshape(row["keypoints"], row["shape"])[:, 0], body, atol=1e-6)
+    assert row["up"] == "z"  # a model reads new files as it read these
+    for wrong in ("up", 5, ["z"]):
+        (root / "skeleton.json").write_text(json.dumps({"layout": "kinect20", "up": wrong}))
+        with pytest.raises(DataFolderError, match=r"skeleton\.json: up: expected one of y, -y, z, -z"):
+            load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
+
+
+def test_a_rate_that_nothing_says_is_doubted(tmp_path):
+    root = skeleton_folder(tmp_path / "mine", "kinect20")
+    (root / "skeleton.json").write_text('{"layout": "kinect20"}')
+    (doubt,) = prepare("folder", root, tmp_path / "out", num_proc=1)["folder"]["doubts"]
+    assert doubt["kind"] == "frame rate" and "taken to be 30 frames per second" in doubt["reason"]
+    rows = (root / "metadata.csv").read_text().replace("split\n", "split,fps\n").replace("train\n", "train,15\n")
+    (root / "metadata.csv").write_text(rows.replace("test\n", "test,15\n"))
+    assert prepare("folder", root, tmp_path / "said", num_proc=1)["folder"]["doubts"] == []
+
+
+@pytest.mark.slow
+def test_the_folder_command_writes_nothing_that_cannot_be_right(tmp_path):
+    root = skeleton_folder(tmp_path / "mine")
+    for name in ("metadata.csv", "skeleton.json"):
+        (root / name).unlink()
+    command = ["-m", "action_llm_datasets.folder", root, "--pattern", r"(?P<label>\d)\.npy", "--fps", "30"]
+    refused = python(*command, "--layout", "kinect20")
+    assert refused.returncode == 2 and "set the layout to kinect20-sdk (6 of 6 recordings)" in refused.stderr
+    assert not (root / "metadata.csv").exists() and not (root / "skeleton.json").exists()
+    accepted = python(*command, "--layout", "kinect20", "--accept_doubts")
+    assert accepted.returncode == 0 and json.loads((root / "skeleton.json").read_text())["layout"] == "kinect20"
+    right = python(*command, "--layout", "kinect20-sdk", "--overwrite")
+    assert right.returncode == 0 and not right.stderr

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from skeleton_people import person as standing
 
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.video_files import read_video_info
@@ -151,3 +152,11 @@ def test_contact_sheet_and_png(person, tmp_path):
     write_png(tmp_path / "sheet.png", sheet)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), sheet)
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_a_head_at_the_edge_stays_in_its_own_picture():
+    """Frames are drawn on one tall canvas: the ring of a head must not reach into the next one."""
+    body = standing(40)
+    body[20, 3] += [0, 3, 0]  # one wild head
+    ink = (render_frames(body) != np.array(BACKGROUND)).any(-1)
+    assert ink[20, :20].any() and not ink[19, -8:].any()
