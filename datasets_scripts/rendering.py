@@ -133,6 +133,8 @@ def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -
     head = list(layout.joint_names).index("head") if "head" in layout.joint_names else None
 
     points = pixels.copy()
+    # Frames lie on one tall canvas: the ends of bones stay in their own picture.
+    points[..., 1] = np.clip(points[..., 1], 0.5 * pen, tall - 1 - 0.5 * pen)
     points[..., 1] += tall * np.arange(count)[:, None, None]
     ends = np.concatenate([points[:, :, child, :2], points[:, :, parent, :2]], axis=-1)  # (T, P, B, 4)
     depth = 0.5 * (points[:, :, child, 2] + points[:, :, parent, 2])
