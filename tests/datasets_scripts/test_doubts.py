@@ -216,7 +216,9 @@ def skeleton_folder(root, layout="kinect20-sdk", said="kinect20", turned=None, c
 
 def test_joints_in_another_order_stop_the_build_unless_they_are_accepted(tmp_path):
     root = skeleton_folder(tmp_path / "mine")
-    message = r"look like those of the layout kinect20-sdk, not of kinect20: set the layout to kinect20-sdk \(6 of 6 rec"
+    message = (
+        r"look like those of the layout kinect20-sdk, not of kinect20: set the layout to kinect20-sdk \(6 of 6 rec"
+    )
     with pytest.raises(DataFolderError, match=message):
         load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
     with pytest.raises(DataFolderError, match=message + r"ordings\), for example 0\.npy\. With accept_doubts"):

@@ -32,13 +32,14 @@ def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, se
     model = ActionVQVAEModel.from_pretrained(tokenizer)
     from action_llm import SkeletonFeatureExtractor
 
-    output = model.encode(**SkeletonFeatureExtractor.from_pretrained(tokenizer)(recording))
+    features = SkeletonFeatureExtractor.from_pretrained(tokenizer)(recording)
+    output, begin = model.encode(**features), float(features["start_time"])
     row = splits["test"][5]
     assert row["sample_id"] == recording["sample_id"]
     assert row["action_ids"] == output.action_ids[0].tolist()
     places = np.arange(len(row["action_ids"]))
-    np.testing.assert_allclose(row["start_times"], places * 4 / 30, rtol=1e-5)
-    np.testing.assert_allclose(row["end_times"], (places + 1) * 4 / 30, rtol=1e-5)
+    np.testing.assert_allclose(row["start_times"], begin + places * 4 / 30, rtol=1e-5)
+    np.testing.assert_allclose(row["end_times"], begin + (places + 1) * 4 / 30, rtol=1e-5)
     first, second = splits["train"][0], splits["train"][1]
     assert first["sample_id"] == second["sample_id"] and (first["encoding"], second["encoding"]) == (0, 1)
 
