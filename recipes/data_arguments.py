@@ -1,9 +1,12 @@
 """Which recordings a recipe reads."""
 
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # What a data set can hold, and the column that tells.
 KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
@@ -141,6 +144,8 @@ def check_model_folder(path: str):
         raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}.")
     if not Path(path).is_dir() and not REPOSITORY.fullmatch(path):
         raise ValueError(f"there is no folder {path}, and it is no name of a repository on the Hub (OWNER/NAME).")
+    if not Path(path).is_dir() and "/" in path and Path(path).parent.is_dir():
+        logger.warning("there is no folder %s: it is looked for as a repository on the Hub.", path)
 
 
 def check_written_folder(path: str, recipe: str):

@@ -193,7 +193,7 @@ def rows(count, subject, held_out, seed):
 
 
 @pytest.fixture
-def data(monkeypatch, tmp_path):
+def data(monkeypatch, tmp_path_factory):
     features = Features(
         {
             "sample_id": Value("string"),
@@ -213,7 +213,7 @@ def data(monkeypatch, tmp_path):
         train=Dataset.from_dict(train, features=features), test=Dataset.from_dict(test, features=features)
     )
     monkeypatch.setattr(DataArguments, "load", lambda self, *kinds: made)
-    return DataArguments("utd-mhad", str(tmp_path))
+    return DataArguments("utd-mhad", str(tmp_path_factory.mktemp("nothing")))
 
 
 def write_sentences(folder, dataset, with_latents):

@@ -174,6 +174,21 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
         assert found["heavy"] == [], line
 
 
+def test_a_missing_folder_that_could_be_a_repository_is_doubted(tmp_path, monkeypatch, caplog):
+    from data_arguments import check_model_folder
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("gpt2", "openai/gpt2"):
+        check_model_folder(name)
+    assert not caplog.messages
+    check_model_folder("runs/small_lm")
+    assert caplog.messages == ["there is no folder runs/small_lm: it is looked for as a repository on the Hub."]
+    for name in ("runs/x/model", "./x", "/x", "~/x", "../x", "a//b", "a/"):
+        with pytest.raises(ValueError, match=f"there is no folder {name}, and it is no name of a repository"):
+            check_model_folder(name)
+
+
 @dataclass
 class Own:
     """Some options."""

@@ -47,12 +47,14 @@ def test_a_stage_that_is_done_is_a_line(said):
 
 
 def test_a_trainer_prints_nothing_of_its_own(tmp_path):
-    from run_folder import RunFolder, TrainingProgress
+    from pretrain_small_lm import SmallLMConfig
+    from run_folder import Checkpoints, RunFolder, TrainingProgress
     from transformers import PrinterCallback, ProgressCallback
 
     class Trainer:
         def __init__(self):
             self.callbacks = {PrinterCallback, ProgressCallback}
+            self.args = SmallLMConfig(output_dir=str(tmp_path), use_cpu=True)
 
         def remove_callback(self, callback):
             self.callbacks.discard(callback)
@@ -65,7 +67,7 @@ def test_a_trainer_prints_nothing_of_its_own(tmp_path):
 
     trainer = Trainer()
     RunFolder(tmp_path).train(trainer, "language model")
-    assert trainer.trained and trainer.callbacks == {TrainingProgress}
+    assert trainer.trained and trainer.callbacks == {TrainingProgress, Checkpoints}
 
 
 def test_memory_is_pinned_only_for_a_gpu(tmp_path):

@@ -34,10 +34,25 @@ def test_settings_of_a_cpu_stay(tmp_path, caplog):
     assert not made.bf16 and not caplog.messages
 
 
-def test_qlora_becomes_lora(line, tokenizer, sentences, tmp_path, caplog):
-    model = line.sft(tokenizer, sentences, tmp_path, method="qlora", attn_implementation="flash_attention_2")
-    record = json.loads(Path(model, "record.json").read_text())
-    assert record["method"] == "lora"
-    (warning,) = [message for message in caplog.messages if message.startswith("no GPU")]
-    assert "method is lora, not qlora, attn_implementation is sdpa, not flash_attention_2" in warning
-    assert "needs the memory of all its weights" in warning
+def test_the_file_for_one_gpu_trains_on_a_cpu(line, tokenizer, sentences, tmp_path, caplog):
+    """QLoRA in bfloat16 with FlashAttention; and LLaMA's commit is not asked of another language model."""
+    import sft
+    from launching import parse
+
+    config = Path(sft.__file__).parent / "configs" / "llm_ar" / "ntu60_sft_qlora_24gb.yaml"
+    command = (
+        f"--config {config} --tokenizer {tokenizer} --sentences {sentences} --llm_name_or_path {line.llm}".split()
+    )
+    command += f"--output_dir {tmp_path} --max_steps 2 --gradient_accumulation_steps 1 --lora_r 2".split()
+    arguments, training = parse(
+        (sft.ActionSFTArguments, ActionSFTConfig), [*command, "--attn_implementation", "flash_attention_2"]
+    )
+    assert (arguments.llm_revision, training.bf16) == (None, False)
+    sft.main(arguments, training)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["method"] == "lora" and record["settings"]["steps"] == 2
+    warnings = [message for message in caplog.messages if message.startswith("no GPU")]
+    assert len(warnings) == 2
+    assert "(bf16 is off; --use_cpu true keeps bf16)" in warnings[0]
+    assert "method is lora, not qlora, attn_implementation is sdpa, not flash_attention_2" in warnings[1]
+    assert "needs the memory of all its weights" in warnings[1]
