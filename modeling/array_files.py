@@ -68,8 +68,8 @@ def recording_from_array(
 
     NaN is kept: a joint that was not seen. A person all of whose joints are 0, -1 or NaN is absent from that frame. Of a
     2-D layout, a third number from -1 to 2 is a score, and joints whose score is below 0.05 were not seen; where it is 0
-    everywhere, it is no score. People are followed by distance where they change their place in the array, and copies of a person are
-    left out (`skeleton_bodies.follow_people`).
+    everywhere, it is no score. People are followed by distance where they change their place in the array, and copies of a
+    person are left out (`skeleton_bodies.follow_people`).
 
     Args:
         keypoints: (T, J, C) or (T, P, J, C) of C = 2 (2-D layouts) or 3 numbers; floating point keeps its precision.

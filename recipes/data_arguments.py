@@ -104,19 +104,6 @@ class DataArguments:
         return found
 
 
-def write_people(folder: Path, people: dict[str, str]):
-    """Writes who was recorded beside features or sentences, for the accuracy of each person."""
-    from action_llm_datasets.atomic_files import write_atomically
-
-    write_atomically(folder / PEOPLE, json.dumps(people, indent=0, ensure_ascii=False) + "\n")
-
-
-def read_people(folder: str | Path) -> dict[str, str]:
-    """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
-    path = Path(folder, PEOPLE)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def unreadable_files(dataset) -> list[dict]:
     """`file` and `reason` of what the builder of a data set could not read, so that there is no row of it."""
     from action_llm_datasets.names import REPORT_NAME
@@ -129,6 +116,19 @@ def unreadable_files(dataset) -> list[dict]:
         for entry in json.loads(report.read_text(encoding="utf-8"))["files"]
         if entry["kind"] == "unreadable"
     ]
+
+
+def write_people(folder: Path, people: dict[str, str]):
+    """Writes who was recorded beside features or sentences, for the accuracy of each person."""
+    from action_llm_datasets.atomic_files import write_atomically
+
+    write_atomically(folder / PEOPLE, json.dumps(people, indent=0, ensure_ascii=False) + "\n")
+
+
+def read_people(folder: str | Path) -> dict[str, str]:
+    """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
+    path = Path(folder, PEOPLE)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 # A name on the Hub; anything else that is no folder here is the path of one that is missing.

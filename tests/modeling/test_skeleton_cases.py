@@ -197,7 +197,8 @@ def test_the_lost_joints_of_the_cases(cases):
 def test_a_third_number_that_is_no_score_is_said():
     doubts = SkeletonFeatureExtractor(layout="openpose25").doubts(person(9, "kinect25"), fps=30)
     assert any(
-        "third number, from 2.9 to 3.1: it is no score, and openpose25 has two dimensions" in doubt for doubt in doubts
+        "third number, from 2.91 to 3.1: it is no score, and openpose25 has two dimensions" in doubt
+        for doubt in doubts
     )
     assert any("set the layout to kinect25" in doubt for doubt in doubts)
 

@@ -156,7 +156,7 @@ def test_a_resumed_run_says_how_long_all_of_it_took(line, tokenizer, sentences, 
     (tmp_path / "run" / "record.json").unlink()
     kept = tmp_path / "run" / "elapsed.json"
     assert 0 < json.loads(kept.read_text())["seconds"] < 600
-    kept.write_text('{"seconds": 5000}')
+    kept.write_text('{"seconds": 5000}\n')
     line.sft(tokenizer, sentences, tmp_path / "run", **settings)
     assert 5000 < RunFolder(tmp_path / "run").read_record()["seconds"] < 5600
 
