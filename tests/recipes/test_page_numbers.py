@@ -169,5 +169,6 @@ def test_who_was_recorded_is_known_by_any_of_its_names_and_for_all_or_none(tmp_p
     for column in ("person", "subject", "performer"):
         assert people(**{column: [7, 12]}) == {"a": "7", "b": "12"}
     assert people(person=["Anna", ""]) == {} == people(camera=[1, 2])
+    (tmp_path / "record.json").write_text("{}")
     write_people(tmp_path, {"a": "7"})
     assert DataArguments(dataset="features", data_dir=str(tmp_path)).people({}) == {"a": "7"}
