@@ -138,7 +138,8 @@ left and right joints of the layout.
 What to look out for:
 
 - Who trains must not test: split by person, not by recording.
-- `validation` rows become `held_out` training recordings, for choosing settings.
+- `validation` rows become `held_out` training recordings, for choosing settings; with fewer than 200 training recordings,
+  `run_line.py` leaves them out of training and stops by them.
 - A column `fps` gives the frame rate of each recording, where they differ.
 - The report of the build lists what to check: class names that differ only in case, classes without a training recording,
   the same recording in two files.""",

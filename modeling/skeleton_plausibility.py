@@ -143,10 +143,10 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
         is_up = _is_up(_trunk(frames, other), other) and not _is_up(trunk, layout)
         if other_length < best_length and other_length < (A_LITTLE_SHORTER if is_up else SHORTER) * length:
             best, best_length = other, other_length
+    if best_length > LONGEST_TREE * _shortest_tree(distances):
+        return {"joint order": ""}
     if best is not layout:
         return {"joint order": best.name}
-    if length > LONGEST_TREE * _shortest_tree(distances):
-        return {"joint order": ""}
     axis = int(np.abs(trunk).argmax())
     if not _is_up(trunk, layout) and abs(trunk[axis]) > ALONG_AXIS:
         symptoms["up axis"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]

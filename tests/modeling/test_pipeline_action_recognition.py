@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from skeleton_people import person
 from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
 from transformers import pipeline
@@ -437,3 +438,39 @@ def test_latents_have_no_tokens_to_show(parts):
     assert read(recording(20))[0]["label"] in CLASS_NAMES
     with pytest.raises(ValueError, match="continuous latents"):
         read(recording(20), return_tokens=True)
+
+
+def test_the_rate_of_the_call_of_the_file_and_of_the_model(parts, recognise, see, tmp_path):
+    """In this order; where only the model knows one, the answer says so."""
+    _, processor = parts
+    body = person(40)
+    np.save(tmp_path / "x.npy", body)
+    np.savez(tmp_path / "x.npz", keypoints=body, fps=30)
+    processor.feature_extractor.recorded_fps = 15.0
+    try:
+        assumed, called, of_file = (
+            recognise(str(tmp_path / name), return_tokens=True, **settings)[0]
+            for name, settings in (("x.npy", {}), ("x.npy", {"fps": 30}), ("x.npz", {}))
+        )
+        as_array = recognise(body, return_tokens=True)[0]
+    finally:
+        processor.feature_extractor.recorded_fps = None
+    assert len(assumed["tokens"]) == len(as_array["tokens"]) == 2 * len(called["tokens"]) == 2 * len(of_file["tokens"])
+    for answer in (assumed, as_array):
+        assert answer["warnings"] == ["the frame rate is unknown and taken to be 15 frames per second: say it as fps"]
+    assert "warnings" not in called and "warnings" not in of_file
+    frames = np.random.default_rng(0).integers(0, 255, (24, 40, 40, 3), np.uint8)
+    slow, fast = (see(frames, fps=fps, return_tokens=True)[0]["tokens"][-1]["end"] for fps in (6, 12))
+    assert slow == pytest.approx(2 * fast, rel=1e-3)
+    for wrong in (0, -3, "30", float("inf")):
+        with pytest.raises(ValueError, match="fps must be a positive number of frames per second"):
+            recognise(body, fps=wrong)
+
+
+def test_joints_that_cannot_be_right_are_doubted_in_the_answer(recognise, tmp_path):
+    np.save(tmp_path / "x.npy", person(40)[:, ::-1])
+    (warning,) = recognise(str(tmp_path / "x.npy"), fps=30)[0]["warnings"]
+    assert "do not fit the layout kinect25" in warning
+    padded = np.concatenate([person(40), np.zeros((260, 25, 3))])
+    (answer, same) = recognise([padded, person(40)], fps=30)
+    assert answer[0]["score"] == same[0]["score"] and "260 at the end" in answer[0]["warnings"][0]
