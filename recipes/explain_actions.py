@@ -55,6 +55,7 @@ class ExplanationArguments:
     seed: int = field(default=0, metadata={"help": "seed of the tokens that are deleted at random"})
 
     def __post_init__(self):
+        check_settings(self)
         check_model_folder(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 
@@ -73,7 +74,6 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
 
-    check_settings(arguments)
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     identity = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))

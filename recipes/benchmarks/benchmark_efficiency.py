@@ -13,6 +13,7 @@ not fit says so, with what its weights, gradients and AdamW's two moments alone 
 `OUTPUT.md`.
 """
 
+import dataclasses
 import json
 import multiprocessing
 import sys
@@ -21,6 +22,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -146,17 +148,15 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
     model.model.action_model = None
     total = sum(parameter.numel() for parameter in model.parameters())
     if method == "lora":
-        settings = ActionSFTArguments(
-            tokenizer="",
-            sentences="",
-            llm_name_or_path="",
-            lora_r=8,
-            lora_alpha=16,
-            lora_dropout=0.1,
-            lora_target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        )
+        # Of the arguments of sft.py those of LoRA: there are no folders that it could check.
+        settings = {field.name: field.default for field in dataclasses.fields(ActionSFTArguments)} | {
+            "lora_r": 8,
+            "lora_alpha": 16,
+            "lora_dropout": 0.1,
+            "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        }
         model.requires_grad_(False)
-        model = get_peft_model(model, lora_config(settings, with_projector=False))
+        model = get_peft_model(model, lora_config(SimpleNamespace(**settings), with_projector=False))
     else:
         choose_trained(model, method)
     if arguments.activation_checkpointing:
