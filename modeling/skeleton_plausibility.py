@@ -69,7 +69,7 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
     seen = valid.any((1, 2)).nonzero()[0]
     if not len(seen):
         return symptoms
-    if len(seen) and (seen[0] > 0 or seen[-1] < len(valid) - 1):
+    if seen[0] > 0 or seen[-1] < len(valid) - 1:
         symptoms["empty frames"] = [int(seen[0]), int(len(valid) - 1 - seen[-1])]
     body = int(valid.sum((0, 2)).argmax())
     joints, there = keypoints[:, body, :, : layout.dimensions], valid[:, body]
@@ -103,6 +103,8 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
 def _still_joints(joints: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Joints that stay exactly where they are while others move; (T, J, C), bool (T, J) → indices."""
     often = there.sum(0) >= 10
+    if there.all() and not (joints == joints[0]).all((0, 2)).any():
+        return np.array([], int)
     span = np.where(there[..., None], joints, -np.inf).max(0) - np.where(there[..., None], joints, np.inf).min(0)
     still = often & (span == 0).all(-1)
     # One that stays at the origin is what the recording is centred on.
@@ -131,7 +133,10 @@ def _count_jumps(joints: np.ndarray, there: np.ndarray, size: float) -> int:
 def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
     """Joint order, vertical axis, sides, and facing; (F, J, C) with NaN where a joint is lost."""
     symptoms: dict[str, Any] = {}
-    distances = np.nanmedian(np.linalg.norm(frames[:, :, None] - frames[:, None], axis=-1), axis=0)
+    steps = frames[:, :, None] - frames[:, None]
+    distances = np.sqrt(np.einsum("fijc,fijc->fij", steps, steps))
+    # Where nothing is lost, many times faster.
+    distances = np.median(distances, axis=0) if np.isfinite(distances).all() else np.nanmedian(distances, axis=0)
     if not np.isfinite(distances).all():
         return symptoms
     length, trunk = _tree_length(distances, layout), _trunk(frames, layout)
@@ -187,11 +192,9 @@ def _trunk(frames: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
     names = layout.joint_names
     top = next(((names.index(name),) for name in ("head", "nose") if name in names), layout.neck)
     trunk = frames[:, list(top)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
-    length = np.linalg.norm(trunk, axis=-1, keepdims=True)
-    directions = trunk / np.where(length > 0, length, 1)
-    return (
-        np.nan_to_num(np.nanmean(directions, axis=0)) if np.isfinite(directions).any() else np.zeros(frames.shape[-1])
-    )
+    trunk = trunk[np.isfinite(trunk).all(-1)]
+    length = np.sqrt((trunk * trunk).sum(-1, keepdims=True))
+    return (trunk / np.where(length > 0, length, 1)).sum(0) / max(len(trunk), 1)
 
 
 def _is_up(trunk: np.ndarray, layout: SkeletonLayout) -> bool:
@@ -204,21 +207,25 @@ def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
     pairs = [(f"{side}_{part}") for side in ("left", "right") for part in ("hip", "knee", "ankle")]
     if not set(pairs) <= set(names):
         return False
-    joint = {name: frames[:, index] for index, name in enumerate(names)}
+    frames = frames[np.isfinite(frames).all((1, 2))]
+    if not len(frames):
+        return False
     across = frames[:, layout.right_hip] - frames[:, layout.left_hip]
     across = across + frames[:, layout.right_shoulder] - frames[:, layout.left_shoulder]
     up = frames[:, list(layout.neck)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
-    # With x to the right of the person's back, y up and z away from the sensor, a person looks along -(across x up).
-    back = np.cross(across, up)
-    norm = np.linalg.norm(back, axis=-1, keepdims=True)
-    back = back / np.where(norm > 0, norm, 1)
-    offsets = []
-    for side in ("left", "right"):
-        middle = (joint[f"{side}_hip"] + joint[f"{side}_ankle"]) / 2
-        offsets.append(((joint[f"{side}_knee"] - middle) * back).sum(-1))
-        if f"{side}_foot" in names:
-            offsets.append(((joint[f"{side}_foot"] - joint[f"{side}_ankle"]) * back).sum(-1))
-    return bool(np.nanmean(offsets) > BACKWARDS * np.nanmedian(np.linalg.norm(up, axis=-1)))
+    # With x to the right, y up and z away from the sensor, a person whose right is at +x looks along -(across x up).
+    (ax, ay, az), (ux, uy, uz) = across.T, up.T
+    back = np.stack([ay * uz - az * uy, az * ux - ax * uz, ax * uy - ay * ux], axis=-1)
+    length = np.sqrt((back * back).sum(-1, keepdims=True))
+    back = back / np.where(length > 0, length, 1)
+    forward_of = [(f"{side}_knee", (f"{side}_hip", f"{side}_ankle")) for side in ("left", "right")]
+    forward_of += [(f"{side}_foot", (f"{side}_ankle",)) for side in ("left", "right") if f"{side}_foot" in names]
+    offsets = sum(
+        (frames[:, names.index(front)] - frames[:, [names.index(name) for name in behind]].mean(1))
+        for front, behind in forward_of
+    ) / len(forward_of)
+    trunk = float(np.median(np.sqrt((up * up).sum(-1))))
+    return bool((offsets * back).sum(-1).mean() > BACKWARDS * trunk)
 
 
 def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: SkeletonLayout) -> list[Doubt]:
