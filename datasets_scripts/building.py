@@ -42,7 +42,7 @@ from action_llm import skeleton_bodies, skeleton_files, skeleton_layouts, skelet
 from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import get_layout
-from action_llm.skeleton_plausibility import Doubt, find_symptoms, judge
+from action_llm.skeleton_plausibility import KINDS, Doubt, find_symptoms, judge
 
 from .atomic_files import write_atomically
 from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, missing_doubt
@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 ROWS_PER_TABLE = 64
 # Recordings that are looked at before all are read.
 SAMPLE = 40
+# Doubts about the joints of fewer recordings than this share are counted in the log, and listed in the report.
+MINOR = 0.1
 SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
 # What opening and reading a file, or a member of an archive, raises.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -694,8 +696,14 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
         logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
         _log_skipped(self.config.name, report["files"])
-        for line in doubt_lines(report["doubts"]):
+        # What concerns a few recordings is in the report.
+        some = MINOR * sum(report["recordings"].values())
+        minor = [doubt for doubt in report["doubts"] if doubt["kind"] in KINDS and len(doubt["files"]) < some]
+        for line in doubt_lines([doubt for doubt in report["doubts"] if doubt not in minor]):
             logger.warning("%s: %s", self.config.name, line)
+        if minor:
+            kinds = ", ".join(doubt["kind"] for doubt in minor)
+            logger.info("%s: a few recordings with %s, listed in %s", self.config.name, kinds, REPORT_NAME)
 
 
 # Folders of prepared data whose report was logged.

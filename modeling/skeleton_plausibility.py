@@ -240,7 +240,7 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
         Doubts, those that stop first.
     """
     doubts = []
-    for kind, (sentence, stops, least_share, least_total) in _KINDS.items():
+    for kind, (sentence, stops, least_share, least_total) in KINDS.items():
         by_value: dict[Any, list[str]] = {}
         for name, of_recording in symptoms.items():
             if kind in of_recording:
@@ -349,7 +349,7 @@ class _Kind(NamedTuple):
     least_total: int = 1
 
 
-_KINDS = {
+KINDS = {
     "joint order": _Kind(_order, stops=True),
     "up axis": _Kind(_up, stops=True, least_share=MOST),
     "units": _Kind(_units, stops=True),
@@ -366,4 +366,4 @@ _KINDS = {
 }
 
 
-__all__ = ["Doubt", "find_symptoms", "judge"]
+__all__ = ["KINDS", "Doubt", "find_symptoms", "judge"]
