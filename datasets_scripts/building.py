@@ -555,7 +555,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "cleaned": self.config.clean,
             "cleaning": describe_cleaning(actors, fates, recording.body_ids, valid.any(-1)),
             "content": content.hexdigest(),
-            "symptoms": recording.symptoms | find_symptoms(recording.keypoints, valid, get_layout(recording.layout)),
+            "symptoms": recording.symptoms
+            | find_symptoms(recording.keypoints, valid, get_layout(recording.layout), recording.fps),
         }
 
     def table(self, rows: list[dict]) -> pa.Table:
@@ -644,7 +645,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         if self.config.accept_doubts or "keypoints" not in self.info.features:
             return
         every = [path for listed in paths.values() for path in listed]
-        step = max(1, len(every) // SAMPLE)
+        step = max(1, -(-len(every) // SAMPLE))
         tally = Tally("sample")
         for _ in tally.rows(self, every[::step]):
             pass

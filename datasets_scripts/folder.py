@@ -114,7 +114,7 @@ def doubts_of_recordings(
     except DataFolderError:  # of videos alone
         return []
     skeleton, symptoms, count = get_layout(layout), {}, 0
-    for file in files[:: max(1, len(files) // SAMPLE)]:
+    for file in files[:: max(1, -(-len(files) // SAMPLE))]:
         try:
             with open_source(folder, file.path) as opened:
                 recording = read_recording(opened, layout=layout, fps=fps, up=up)
@@ -124,7 +124,7 @@ def doubts_of_recordings(
             skeleton = get_layout(recording.layout)
         count += 1
         valid = valid_joints(recording.keypoints, recording.present)
-        odd = recording.symptoms | find_symptoms(recording.keypoints, valid, skeleton)
+        odd = recording.symptoms | find_symptoms(recording.keypoints, valid, skeleton, recording.fps)
         if odd:
             symptoms[file.path] = odd
     return judge(symptoms, count, skeleton)

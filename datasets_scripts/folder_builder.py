@@ -42,6 +42,7 @@ from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
+from action_llm.skeleton_plausibility import is_possible_rate
 
 from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
 from .names import METADATA, SKELETON, did_you_mean
@@ -325,8 +326,12 @@ class ActionFolder(SkeletonBuilder):
         columns = super().recording_columns(path)
         fps = self.frame_rate(path, 0.0)
         if fps:
-            columns |= {"fps": fps, "symptoms": {**columns["symptoms"]}}
-            columns["symptoms"].pop("frame rate", None)
+            symptoms = {
+                kind: value
+                for kind, value in columns["symptoms"].items()
+                if kind not in ("frame rate", "impossible rate")
+            }
+            columns |= {"fps": fps, "symptoms": symptoms | ({} if is_possible_rate(fps) else {"impossible rate": fps})}
         return columns | ({"up": self._common["up"]} if self._common["up"] else {})
 
     def skeleton_features(self) -> dict:

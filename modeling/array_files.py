@@ -8,15 +8,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .skeleton_bodies import follow_people, valid_joints
+from .skeleton_bodies import LONGEST_STEP, follow_people, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
 # Detectors give joints that they did not find a score near 0; OpenPose does not draw those below this.
 MIN_SCORE = 0.05
-# Scores, visibility flags (0, 1 or 2 in COCO) and the -1 of joints that were not found lie in this range.
-SCORES = (-1.0, 2.0)
+# Visibility flags are 0, 1 or 2 in COCO; detectors give joints that they did not find a score of 0, or of -1.
+MAX_SCORE, NOT_FOUND = 2.0, -1.0
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 
@@ -67,7 +67,7 @@ def recording_from_array(
     """A recording of joints in an array.
 
     NaN is kept: a joint that was not seen. A person all of whose joints are 0, -1 or NaN is absent from that frame. Of a
-    2-D layout, a third number from -1 to 2 is a score, and joints whose score is below 0.05 were not seen; where it is 0
+    2-D layout, a third number from 0 to 2 is a score, and joints whose score is below 0.05 were not seen; where it is 0
     everywhere, it is no score. People are followed by distance where they change their place in the array, and copies of a
     person are left out (`skeleton_bodies.follow_people`).
 
@@ -100,6 +100,16 @@ def recording_from_array(
     if keypoints.shape[1] > len(keypoints):  # people first, as PYSKL and MMAction2 have them
         found = f"{keypoints.shape[1]} people in {len(keypoints)} frames; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, found, "(frames, people, joints, coordinates)")
+    if _has_people_first(keypoints[..., : skeleton.dimensions]):
+        found = (
+            f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other"
+        )
+        raise SkeletonFileError(
+            source,
+            None,
+            f"{found}; if people come first, transpose the first two axes",
+            "(frames, people, joints, coordinates)",
+        )
     dtype = keypoints.dtype if keypoints.dtype.kind == "f" else np.float32
     recorded = np.zeros((*keypoints.shape[:3], 3), dtype)
     recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
@@ -135,10 +145,27 @@ def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
     return f" (that many joints have {', '.join(fitting)})" if fitting and joints not in shape else ""
 
 
+def _has_people_first(keypoints: np.ndarray) -> bool:
+    """Whether neighbours on the axis of people are as near as frames are, and those on the axis of frames as far as people.
+
+    Args:
+        keypoints: (T, P, J, C) as they were given.
+    """
+    if min(keypoints.shape[:2]) < 2:
+        return False
+    seen = np.isfinite(keypoints).all((2, 3)) & (keypoints != 0).any((2, 3)) & (keypoints != -1).any((2, 3))
+    if not seen.all():
+        return False
+    bodies = keypoints.astype(np.float64)
+    size = float(np.median((bodies.max(2) - bodies.min(2)).max(-1)))
+    down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
+    return bool(down.min() > LONGEST_STEP * size and across.max() < LONGEST_STEP * size)
+
+
 def _are_scores(numbers: np.ndarray) -> bool:
     """Whether the third numbers of joints are scores, and not 0 everywhere."""
-    finite = numbers[np.isfinite(numbers)]
-    return bool(finite.any() and SCORES[0] <= finite.min() and finite.max() <= SCORES[1])
+    finite = numbers[np.isfinite(numbers) & (numbers != NOT_FOUND)]
+    return bool(finite.any() and finite.min() >= 0 and finite.max() <= MAX_SCORE)
 
 
 def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:
@@ -227,16 +254,18 @@ def _without_indices(table: np.ndarray, joints: int) -> np.ndarray:
     if table.shape[1] < 3:
         return table
     columns = table[:, :2].T.reshape(2, -1, joints)
-    is_joint = [
-        bool((column - column[:, :1] == np.arange(joints)).all() and np.isin(column[0, 0], (0, 1)))
+    counts_joints = [
+        bool((column - column[:, :1] == np.arange(joints)).all() and np.isin(column[:, 0], (0, 1)).all())
         for column in columns
     ]
-    is_frame = bool((columns[0] == columns[0][:, :1]).all() and _counts(columns[0][:, 0]) and len(columns[0]) > 1)
-    if is_joint[0]:
+    # All joints of a frame in one place is no x: it is the number of the frame, or its time.
+    first = columns[0][:, 0]
+    counts_frames = bool((columns[0] == columns[0][:, :1]).all() and (np.diff(first) > 0).all())
+    if counts_joints[0]:
         return table[:, 1:]
-    if is_frame and is_joint[1]:
+    if counts_frames and counts_joints[1]:
         return table[:, 2:]
-    return table[:, 1:] if is_frame else table
+    return table[:, 1:] if counts_frames and len(first) > 1 else table
 
 
 def _counts(numbers: np.ndarray) -> bool:

@@ -31,9 +31,6 @@ VIEW_SECONDS = 0.5
 MIN_ACROSS = 0.1
 # A torso below this share of the body's extent is no torso, and the recording keeps its scale.
 MIN_TORSO = 1e-3
-# Length of the trunk, from the hips to the shoulders, by the width of the shoulders and by the length of a thigh (Drillis and
-# Contini, "Body segment parameters", 1966: 0.288, 0.259 and 0.245 of the height).
-TORSO_OF_SHOULDERS, TORSO_OF_THIGH = 0.288 / 0.259, 0.288 / 0.245
 
 
 class SkeletonInputError(ValueError):
@@ -389,14 +386,14 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             SkeletonInputError, SkeletonFileError: As in a call.
         """
         recorded = self.read(recording, fps=fps, name=name)
-        keypoints, present, _, name, _ = self._resolve(recorded, name)
+        keypoints, present, rate, name, _ = self._resolve(recorded, name)
         layout = get_layout(recorded["layout"] if isinstance(recorded, Mapping) else recorded.layout)
         if (
             layout.num_joints != keypoints.shape[2]
         ):  # of a layout of one's own, the recording has no more than the name
             layout = self.skeleton_layout
         noticed = {} if isinstance(recorded, Mapping) else recorded.symptoms
-        symptoms = {**noticed, **find_symptoms(keypoints, valid_joints(keypoints, present), layout)}
+        symptoms = {**noticed, **find_symptoms(keypoints, valid_joints(keypoints, present), layout, rate)}
         return [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
 
     def _resolve(
@@ -470,7 +467,14 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         frame = np.arange(len(actors))[:, None]
         measured = valid[frame, actors] & (actors >= 0)[..., None]
         tracks = fill_gaps(keypoints[frame, actors], measured)
-        _estimate_anchors(tracks, measured.any(0), skeleton)
+        has_trunk = _estimate_anchors(tracks, measured.any(0), skeleton)
+        if not has_trunk and (self.center != "none" or self.scale == "torso"):
+            seen_joints = [skeleton.joint_names[joint] for joint in measured[:, 0].any(0).nonzero()[0]]
+            raise SkeletonInputError(
+                name,
+                f"no more than {', '.join(seen_joints)}",
+                "hips, or shoulders and a neck, to centre and scale the body by",
+            )
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
@@ -592,8 +596,14 @@ def _is_recording(recording: Any) -> bool:
     return isinstance(recording, SkeletonRecording) or type(recording).__name__ == SkeletonRecording.__name__
 
 
-def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> None:
-    """Puts a pelvis that was never measured below the neck, and a neck above the pelvis, by the proportions of a body.
+# Bones by which a trunk is measured that lacks an end: joints, and the length of the trunk by theirs (Drillis and Contini,
+# "Body segment parameters", 1966: trunk 0.288, shoulders 0.259, upper arm 0.186, thigh 0.245, shank 0.246 of the height).
+_BONES_BELOW_NECK = {("left_shoulder", "right_shoulder"): 0.288 / 0.259, ("shoulder", "elbow"): 0.288 / 0.186}
+_BONES_BELOW_PELVIS = {("hip", "knee"): 0.288 / 0.245, ("knee", "ankle"): 0.288 / 0.246}
+
+
+def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> bool:
+    """Puts a pelvis that was never measured where it has to be: between the hips, else below the neck; a neck likewise.
 
     Without it a recording of the upper body would be centred on, and scaled by, a point in the middle of the chest.
 
@@ -601,35 +611,53 @@ def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: Skelet
         tracks: (T, S, J, C), changed in place.
         measured: bool (S, J), the joints that were measured at least once.
         skeleton: The layout.
+
+    Returns:
+        Whether the first person has a pelvis and a neck.
     """
-    names = skeleton.joint_names
     vertical = np.zeros(tracks.shape[-1])
     vertical[1] = skeleton.up
+    pelvis, neck = list(skeleton.pelvis), list(skeleton.neck)
+    hips, shoulders = [skeleton.left_hip, skeleton.right_hip], [skeleton.left_shoulder, skeleton.right_shoulder]
+    has_both = []
     for person, there in enumerate(measured):
-        joints = tracks[:, person]
-        has_pelvis, has_neck = there[list(skeleton.pelvis)].any(), there[list(skeleton.neck)].any()
-        shoulders = [skeleton.left_shoulder, skeleton.right_shoulder]
-        thighs = [
-            (names.index(f"{side}_hip"), names.index(f"{side}_knee"))
-            for side in ("left", "right")
-            if f"{side}_knee" in names
-        ]
-        thighs = [pair for pair in thighs if there[list(pair)].all()]
-        if not has_pelvis and has_neck and there[shoulders].all():
-            # Seen from the side shoulders are narrow: the widest frames count.
-            width = np.percentile(np.linalg.norm(joints[:, shoulders[0]] - joints[:, shoulders[1]], axis=-1), 90)
-            hips = sorted({*skeleton.pelvis, skeleton.left_hip, skeleton.right_hip} - set(there.nonzero()[0]))
-            joints[:, hips] = (
-                joints[:, list(skeleton.neck)].mean(1, keepdims=True) - TORSO_OF_SHOULDERS * width * vertical
+        joints, there = tracks[:, person], there.copy()
+        for anchor, sides in ((pelvis, hips), (neck, shoulders)):
+            if not there[anchor].all() and there[sides].all():
+                joints[:, anchor] = joints[:, sides].mean(1, keepdims=True)
+                there[anchor] = True
+        for anchor, sides, other, bones, way in (
+            (pelvis, hips, neck, _BONES_BELOW_NECK, -1),
+            (neck, shoulders, pelvis, _BONES_BELOW_PELVIS, 1),
+        ):
+            length = (
+                None
+                if there[anchor].all() or not there[other].all()
+                else _trunk_length(joints, there, bones, skeleton)
             )
-        elif not has_neck and has_pelvis and thighs:
-            length = np.percentile(
-                [np.linalg.norm(joints[:, hip] - joints[:, knee], axis=-1) for hip, knee in thighs], 90
-            )
-            top = sorted({*skeleton.neck, *shoulders} - set(there.nonzero()[0]))
-            joints[:, top] = (
-                joints[:, list(skeleton.pelvis)].mean(1, keepdims=True) + TORSO_OF_THIGH * length * vertical
-            )
+            if length is not None:
+                place = joints[:, other].mean(1, keepdims=True) + way * length * vertical
+                unseen = [joint for joint in {*anchor, *sides} if not there[joint]]
+                joints[:, unseen] = place
+                there[unseen] = True
+        has_both.append(bool(there[pelvis].all() and there[neck].all()))
+    return has_both[0]
+
+
+def _trunk_length(
+    joints: np.ndarray, there: np.ndarray, bones: Mapping[tuple[str, str], float], skeleton: SkeletonLayout
+) -> float | None:
+    """Length of the trunk by the first of these bones that was measured; None without any. (T, J, C), bool (J,)."""
+    names = skeleton.joint_names
+    for ends, factor in bones.items():
+        pairs = [ends] if ends[0] in names else [tuple(f"{side}_{end}" for end in ends) for side in ("left", "right")]
+        pairs = [[names.index(end) for end in pair] for pair in pairs if set(pair) <= set(names)]
+        pairs = [pair for pair in pairs if there[pair].all()]
+        if pairs:
+            # Seen from the side bones are short: the frames count in which they are long.
+            lengths = [np.linalg.norm(joints[:, first] - joints[:, second], axis=-1) for first, second in pairs]
+            return factor * float(np.percentile(lengths, 90))
+    return None
 
 
 def _settings() -> list[str]:

@@ -81,7 +81,8 @@ _TURNS = {
 
 
 def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout) -> np.ndarray:
-    """Joints in the axes of their layout: of a 3-D layout turned, of a 2-D one with y reversed where it grows the other way.
+    """Joints in the axes of their layout: of a 3-D layout turned, of a 2-D one with y reversed where it grows the other way;
+    NaN where -1 said that a joint was not seen.
 
     Args:
         keypoints: (..., 3).
@@ -97,6 +98,9 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
         axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
         raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {up!r}")
+    # What marks a joint that was not seen marks nothing once it is turned.
+    lost = (keypoints[..., :2] == -1).all(-1) & np.isin(keypoints[..., 2], (-1, 0))
+    keypoints = np.where(lost[..., None], np.nan, keypoints).astype(keypoints.dtype, copy=False)
     if layout.dimensions == 2:
         return keypoints * np.array([1, -1, 1], keypoints.dtype)
     for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):

@@ -101,10 +101,10 @@ def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray,
     return slots, changes, left_out
 
 
-def _distance(one: np.ndarray, there: np.ndarray, other: np.ndarray, other_there: np.ndarray) -> np.ndarray:
+def _distance(joints: np.ndarray, there: np.ndarray, others: np.ndarray, others_there: np.ndarray) -> np.ndarray:
     """Mean distance of the joints that both have, infinite where there are none; (..., J, C), bool (..., J) → (...)."""
-    both = there & other_there
-    total = np.where(both, np.linalg.norm(one - other, axis=-1), 0).sum(-1)
+    both = there & others_there
+    total = np.where(both, np.linalg.norm(joints - others, axis=-1), 0).sum(-1)
     return np.where(both.any(-1), total / np.maximum(both.sum(-1), 1), np.inf)
 
 
@@ -124,9 +124,14 @@ def _leave_out_copies(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, 
 
 
 def _has_long_steps(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> bool:
-    there = valid & (slots >= 0)[..., None]
-    steps = _distance(joints[1:], there[1:], joints[:-1], there[:-1])
-    return bool((np.isfinite(steps) & (steps > longest)).any())
+    """Whether anything in a slot moves further than `longest` from where it was seen last."""
+    for slot in range(slots.shape[1]):
+        frames = (slots[:, slot] >= 0).nonzero()[0]
+        body, there = joints[frames, slot], valid[frames, slot]
+        steps = _distance(body[1:], there[1:], body[:-1], there[:-1])
+        if (np.isfinite(steps) & (steps > longest)).any():
+            return True
+    return False
 
 
 def _reassign(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> int:
@@ -139,24 +144,35 @@ def _reassign(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest:
         steps = _distance(last[:, None], last_there[:, None], joints[frame][None], there[None])  # (people, slots)
         kept = steps[people, order]
         if (np.isfinite(kept) & (kept > longest)).any():
-            nearest, free_people, free_slots = order.copy(), set(people.tolist()), set(people.tolist())
-            for pair in np.argsort(steps, axis=None, kind="stable"):
-                person, slot = divmod(int(pair), len(people))
-                if person in free_people and slot in free_slots and np.isfinite(steps[person, slot]):
-                    nearest[person] = slot
-                    free_people.remove(person)
-                    free_slots.remove(slot)
-            for person, slot in zip(sorted(free_people), sorted(free_slots), strict=True):
-                nearest[person] = slot
-            new = steps[people, nearest]
-            finite = np.isfinite(kept) & np.isfinite(new)
-            if kept[finite].sum() - new[finite].sum() > longest:
+            # A person who goes, or one who comes, costs as much as the longest step.
+            one_sided = last_there.any(-1)[:, None] != there.any(-1)[None]
+            costs = np.where(np.isfinite(steps), steps, np.where(one_sided, longest, 0))
+            nearest = _nearest_slots(steps, order, longest)
+            if costs[people, order].sum() - costs[people, nearest].sum() > longest:
                 changes += 1
                 order = nearest
         slots[frame] = np.where(there.any(-1)[order], order, -1)
         seen = there[order].any(-1)
         last[seen], last_there[seen] = joints[frame][order][seen], there[order][seen]
     return changes
+
+
+def _nearest_slots(steps: np.ndarray, order: np.ndarray, longest: float) -> np.ndarray:
+    """Slot of each person, the shortest steps (people, slots) first; who has no short one keeps the slot, if it is free."""
+    slots, free = np.full(len(order), -1), set(order.tolist())
+    for pair in np.argsort(steps, axis=None, kind="stable"):
+        person, slot = divmod(int(pair), len(order))
+        if slots[person] < 0 and slot in free and steps[person, slot] <= longest:
+            slots[person] = slot
+            free.remove(slot)
+    for person in (slots < 0).nonzero()[0]:
+        slot = int(order[person]) if int(order[person]) in free else None
+        if slot is not None:
+            slots[person] = slot
+            free.remove(slot)
+    for person, slot in zip((slots < 0).nonzero()[0], sorted(free), strict=True):
+        slots[person] = slot
+    return slots
 
 
 @dataclass(frozen=True)

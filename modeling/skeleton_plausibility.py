@@ -14,8 +14,8 @@ import numpy as np
 
 from .skeleton_layouts import LAYOUTS, SkeletonLayout
 
-# Frames of a recording whose anatomy is looked at.
-FRAMES = 8
+# Frames of a recording whose anatomy is looked at, and joints without which nothing is said of it.
+FRAMES, LEAST_JOINTS = 8, 8
 # Another layout is the right one if its bones are this much shorter in total, or a little shorter and its head is up.
 SHORTER, A_LITTLE_SHORTER = 0.85, 0.95
 # The bones of a body are at most this many times as long as the shortest tree between its joints (1.1 to 1.9 measured).
@@ -24,10 +24,12 @@ LONGEST_TREE = 2.2
 ALONG_AXIS = 0.7
 # Largest extent of a body in metres.
 METRES = (0.3, 3.0)
-# Bones of the left and right side differ by at most this factor (natural logarithm).
-UNEQUAL_SIDES = 0.3
+# Bones of the left and right side differ by at most this factor.
+UNEQUAL_SIDES = 1.35
 # A step between two frames, in body sizes, that nobody makes.
 JUMP = 0.5
+# Frames per second of cameras and sensors.
+RATES = (1, 1000)
 # Knees and feet behind the body's plane by this share of its trunk, on average.
 BACKWARDS = 0.02
 # From this share of the recordings on, a symptom is the folder's and not that of somebody who lies down or turns round.
@@ -51,17 +53,21 @@ class Doubt:
     stops: bool = False
 
 
-def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
+def find_symptoms(
+    keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayout, fps: float | None = None
+) -> dict[str, Any]:
     """What is odd about one recording; empty for most.
 
     Args:
         keypoints: (T, P, J, 3), recorded units, z = 0 where the layout is 2-D.
         valid: bool (T, P, J), the joints that were measured (`valid_joints`).
         layout: The layout that the recording is said to have.
+        fps: Frames per second that it is said to have.
 
     Returns:
         By kind, in a form that JSON holds: `joint order` (the layout that fits better, "" if none does), `up axis` (the axis
-        that points up), `units` ("score", "flat", or the largest extent of the body), `sides` (ratio of left to right bones),
+        that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides` (ratio of left to right
+        bones), `impossible rate` (frames per second),
         `mirrored` (True), `lost joints` and `still joints` (their names), `empty frames` (how many without a body at the start
         and at the end), `jumps` (how many).
     """
@@ -84,8 +90,10 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
     picked = fullest[np.linspace(0, len(fullest) - 1, min(FRAMES, len(fullest))).astype(int)]
     frames = np.where(there[picked][..., None], joints[picked], np.nan).astype(np.float64)
     size = float(np.nanmedian((np.nanmax(frames, axis=1) - np.nanmin(frames, axis=1)).max(-1)))
+    if fps is not None and not is_possible_rate(fps):
+        symptoms["impossible rate"] = float(fps)
     if not size > 0:
-        return symptoms
+        return symptoms | {"units": "point"}
     if layout.dimensions == 3:
         symptoms |= _odd_units(frames, size)
     jumps = _count_jumps(joints, there, size)
@@ -93,11 +101,15 @@ def find_symptoms(keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayo
         symptoms["jumps"] = jumps
     if "units" in symptoms and symptoms["units"] in ("score", "flat"):
         frames = frames[..., :2]
-    if not unseen.any():
-        symptoms |= _odd_anatomy(frames, layout)
+    symptoms |= _odd_anatomy(frames, layout)
     if symptoms.get("units") == "score":
         symptoms.pop("up axis", None)  # y grows downwards in pictures
     return symptoms
+
+
+def is_possible_rate(fps: float) -> bool:
+    """Whether a camera or a sensor takes so many frames per second."""
+    return RATES[0] <= fps <= RATES[1]
 
 
 def _still_joints(joints: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -133,11 +145,8 @@ def _count_jumps(joints: np.ndarray, there: np.ndarray, size: float) -> int:
 def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
     """Joint order, vertical axis, sides, and facing; (F, J, C) with NaN where a joint is lost."""
     symptoms: dict[str, Any] = {}
-    steps = frames[:, :, None] - frames[:, None]
-    distances = np.sqrt(np.einsum("fijc,fijc->fij", steps, steps))
-    # Where nothing is lost, many times faster.
-    distances = np.median(distances, axis=0) if np.isfinite(distances).all() else np.nanmedian(distances, axis=0)
-    if not np.isfinite(distances).all():
+    distances = _joint_distances(frames)
+    if np.isfinite(distances).any(0).sum() < LEAST_JOINTS:
         return symptoms
     length, trunk = _tree_length(distances, layout), _trunk(frames, layout)
     best, best_length = layout, length
@@ -156,27 +165,40 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
     if not _is_up(trunk, layout) and abs(trunk[axis]) > ALONG_AXIS:
         symptoms["up axis"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]
     if layout.dimensions == frames.shape[-1] == 3:
-        sides = [
-            abs(float(np.log(distances[child, parent] / distances[layout.mirror[child], layout.mirror[parent]])))
-            for child, parent in layout.bones
-            if layout.mirror[child] > child
-            and min(distances[child, parent], distances[layout.mirror[child], layout.mirror[parent]]) > 0
-        ]
-        if sides and np.median(sides) > UNEQUAL_SIDES:
-            symptoms["sides"] = float(f"{np.exp(np.median(sides)):.3g}")
+        mirror, (child, parent) = np.array(layout.mirror), np.array(layout.bones).T
+        left = mirror[child] > child
+        lengths = np.stack([distances[child, parent], distances[mirror[child], mirror[parent]]])[:, left]
+        lengths = lengths[:, (lengths > 0).all(0)]  # NaN is not
+        unequal = np.exp(np.median(np.abs(np.log(lengths[0] / lengths[1])))) if lengths.size else 1.0
+        if unequal > UNEQUAL_SIDES:
+            symptoms["sides"] = float(f"{unequal:.3g}")
         if _bends_backwards(frames, layout):
             symptoms["mirrored"] = True
     return symptoms
 
 
+def _joint_distances(frames: np.ndarray) -> np.ndarray:
+    """Distance between each two joints, the median of the frames that have both, NaN without one; (F, J, C) → (J, J)."""
+    offsets = frames[:, :, None] - frames[:, None]
+    distances = np.sqrt(np.einsum("fijc,fijc->fij", offsets, offsets))
+    if np.isfinite(distances).all():
+        return np.median(distances, axis=0)
+    count = np.isfinite(distances).sum(0)
+    middle = np.maximum(count - 1, 0) // 2  # NaN is sorted behind the numbers
+    return np.take_along_axis(np.sort(distances, axis=0), middle[None], axis=0)[0]
+
+
 def _tree_length(distances: np.ndarray, layout: SkeletonLayout) -> float:
-    """All bones of a layout together, with joints this far apart (J, J)."""
+    """Mean length of those bones of a layout whose joints were seen, with joints this far apart (J, J)."""
     child, parent = np.array(layout.bones).T
-    return float(distances[child, parent].sum())
+    lengths = distances[child, parent]
+    return float(lengths[np.isfinite(lengths)].mean()) if np.isfinite(lengths).any() else np.inf
 
 
 def _shortest_tree(distances: np.ndarray) -> float:
-    """Length of the minimum spanning tree (Prim); (J, J)."""
+    """Mean length of a bone of the minimum spanning tree of the joints that were seen (Prim); (J, J)."""
+    seen = np.isfinite(distances.diagonal())
+    distances = np.nan_to_num(distances[seen][:, seen], nan=np.inf)
     reached, nearest, length = np.zeros(len(distances), bool), distances[0].copy(), 0.0
     reached[0] = True
     for _ in range(len(distances) - 1):
@@ -184,7 +206,7 @@ def _shortest_tree(distances: np.ndarray) -> float:
         length += float(nearest[joint])
         reached[joint] = True
         nearest = np.minimum(nearest, distances[joint])
-    return length
+    return length / max(len(distances) - 1, 1)
 
 
 def _trunk(frames: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
@@ -248,7 +270,7 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
                 # Numbers and lists differ from recording to recording.
                 by_value.setdefault(value if isinstance(value, str | bool) else "", []).append(name)
         for value, files in by_value.items():
-            share = len(files) / max(total, 1)
+            share, share_of_kind = (count / max(total, 1) for count in (len(files), sum(map(len, by_value.values()))))
             if share < least_share or total < least_total:
                 continue
             examples = [symptoms[name][kind] for name in files]
@@ -256,8 +278,8 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
                 f" ({len(files):,} of {total:,} recordings)" if total > 1 else ""
             )
             # A recording or two may be of people who lie down.
-            stop = stops and share > 0.5 and total >= (FEW if kind == "up axis" else 1)
-            stop = stop and (kind != "units" or value == "score")
+            stop = stops and share_of_kind > 0.5 and total >= (FEW if kind == "up axis" else 1)
+            stop = stop and (kind != "units" or value in ("score", "point"))
             doubts.append(Doubt(kind, reason, tuple(files), stop))
     return sorted(doubts, key=lambda doubt: not doubt.stops)
 
@@ -288,6 +310,8 @@ def _units(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
         )
     if value == "flat":
         return f"z is 0 everywhere: {layout.name} has three dimensions; a 2-D recording needs a 2-D layout"
+    if value == "point":
+        return "all joints of a body are in one place"
     size = float(np.median(examples))
     guess = " (millimetres or pixels?)" if size > 100 else ""
     expected = f"{METRES[0]} to {METRES[1]} m are expected"
@@ -329,6 +353,10 @@ def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"the same person stands in the array twice, {sum(examples):,} times: the copies were left out"
 
 
+def _impossible_rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return f"{np.median(examples):g} frames per second are given: expected from {RATES[0]} to {RATES[1]}, and no milliseconds"
+
+
 def _third(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     low, high = min(example[0] for example in examples), max(example[1] for example in examples)
     return (
@@ -337,7 +365,7 @@ def _third(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: say it as fps"
+    return f"the frame rate is unknown and taken to be {np.median(examples):g} frames per second: set fps if it is another one"
 
 
 class _Kind(NamedTuple):
@@ -362,8 +390,9 @@ KINDS = {
     "changed places": _Kind(_slots),
     "same person twice": _Kind(_duplicates),
     "third number": _Kind(_third),
+    "impossible rate": _Kind(_impossible_rate),
     "frame rate": _Kind(_rate),
 }
 
 
-__all__ = ["KINDS", "Doubt", "find_symptoms", "judge"]
+__all__ = ["KINDS", "Doubt", "find_symptoms", "is_possible_rate", "judge"]

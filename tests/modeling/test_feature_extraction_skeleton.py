@@ -305,7 +305,9 @@ def test_never_nan(data):
     )
     try:
         batch = extractor(keypoints, augment=data.draw(st.booleans()), seed=1, return_transform=True)
-    except SkeletonInputError:
+    except SkeletonInputError as error:
+        if "to centre and scale the body by" in error.expected:  # what was seen has no trunk
+            return
         measured = (np.abs(keypoints).sum(-1) < NOWHERE) & (keypoints != 0).any(-1)
         assert shape[1] > shape[0] or not measured.any()
     else:
@@ -343,7 +345,10 @@ def test_derived_layouts_accept_their_source(layout):
     source[:, 10:12] = source[:, 4:6] = np.nan
     lost = np.full_like(source, np.nan)
     lost[:, 12] = source[:, 12]
-    assert np.isfinite(frames_of(extractor, lost)).all()
+    with pytest.raises(SkeletonInputError, match="found no more than head"):
+        extractor(lost)
+    free = SkeletonFeatureExtractor(layout=layout, num_persons=1, center="none", scale="none")
+    assert np.isfinite(frames_of(free, lost)).all()
 
 
 # --------------------------------------------------------------------------------------------- augmentation

@@ -181,6 +181,46 @@ def test_legs_alone_have_a_neck_above_them():
     assert np.sqrt((error**2).sum(-1).mean()) < 0.3
 
 
+def test_a_pelvis_between_hips_that_were_seen():
+    """It is their middle, also of somebody who bends."""
+    body = person(30, activity=0.02)
+    body[..., 2] += 0.8 * (body[..., 1] + 0.25)  # leans by 40 degrees
+    lost = body.copy()
+    lost[:, 0] = np.nan
+    extractor = plain(num_persons=1, scale="torso", center="first")
+    arms = list(LAYOUTS["kinect25"].parts["left_arm"])
+    error = frames_of(extractor, body)[:, 0, arms] - frames_of(extractor, lost)[:, 0, arms]
+    assert np.sqrt((error**2).sum(-1).mean()) < 0.15
+
+
+def test_what_has_no_trunk_is_refused():
+    body = person(30)
+    body[:, [joint for joint in range(25) if joint not in (3, 11, 24)]] = 0
+    with pytest.raises(
+        SkeletonInputError, match=r"expected hips, or shoulders and a neck, .* found no more than head, right_hand"
+    ):
+        SkeletonFeatureExtractor()(body)
+
+
+@pytest.mark.parametrize(("layout", "up"), [("kinect25", "z"), ("kinect25", "-y"), ("coco17", "y")])
+def test_marks_of_lost_joints_are_none_once_turned(layout, up):
+    body = person(40, layout)
+    marked, unknown = body.copy(), body.copy()
+    marked[5:25, 11, : LAYOUTS[layout].dimensions] = -1
+    unknown[5:25, 11, : LAYOUTS[layout].dimensions] = np.nan
+    extractor = plain(layout=layout, num_persons=1, recorded_up=up)
+    np.testing.assert_array_equal(frames_of(extractor, marked), frames_of(extractor, unknown))
+
+
+def test_depth_around_zero_is_no_score():
+    """A pose estimator that lifts joints gives z around the hips; half of a body is no further from the camera than they."""
+    body = person(20, "coco17") * [150, 150, 0] + [320, 240, 0]
+    lifted = body.copy()
+    lifted[..., 2] = np.random.default_rng(0).normal(size=lifted.shape[:2]) * 0.3
+    np.testing.assert_array_equal(frames_of(coco(), lifted), frames_of(coco(), body))
+    assert any("it is no score" in doubt for doubt in coco().doubts(lifted, fps=30))
+
+
 def test_the_lost_joints_of_the_cases(cases):
     folder = cases / "s03_minus_one_missing"
     read = {path.stem: frames_of(coco(), path) for path in sorted(folder.glob("*.npy"))}
@@ -232,6 +272,9 @@ def text_forms():
         "counted from 1": [[joint + 1, *values] for _, joint, values in joints],
         "frame and joint before it": [[frame + 7, joint, *values] for frame, joint, values in joints],
         "the frame before it": [[frame, *values] for frame, joint, values in joints],
+        "frame numbers with gaps": [[2 * frame + (frame > 9), joint, *values] for frame, joint, values in joints],
+        "the time before it": [[frame / 30, *values] for frame, joint, values in joints],
+        "the time and the joint before it": [[frame / 30, joint, *values] for frame, joint, values in joints],
         "names of the columns": [["x", "y", "z"], *(values for _, _, values in joints)],
         "numbers of frames and joints first": [[23, 20], *(values for _, _, values in joints)],
     }
@@ -328,6 +371,40 @@ def test_a_person_who_was_detected_three_times_is_one():
     np.testing.assert_array_equal(made.keypoints[:, 0], body)
     assert made.present.sum(0).tolist() == [40, 0, 0] and made.symptoms["same person twice"] == 80
     assert frames_of(plain(layout="coco17"), thrice).any((2, 3)).sum(0).tolist() == [40, 0]
+
+
+def test_who_moves_up_when_another_leaves_stays_who_they_are():
+    """As detectors number people anew in each frame: the first leaves, and the second becomes the first."""
+    tracked = two_people()
+    detections = tracked.copy()
+    detections[30:, 0], detections[30:, 1] = tracked[30:, 1], 0
+    made = recording_from_array(detections, layout="coco17")
+    np.testing.assert_array_equal(made.keypoints[:, 1], tracked[:, 1])
+    assert made.present[:, 0].tolist() == [True] * 30 + [False] * 30 and made.symptoms["changed places"] == 1
+
+
+def test_people_who_swap_while_nobody_is_seen():
+    tracked = two_people()
+    detections = tracked.copy()
+    detections[30:] = detections[30:, ::-1]
+    detections[29] = 0
+    made = recording_from_array(detections, layout="coco17")
+    np.testing.assert_array_equal(np.delete(made.keypoints, 29, axis=0), np.delete(tracked, 29, axis=0))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (8, 8), (10, 8), (3, 30)])
+def test_people_before_frames_are_told_by_how_they_move(shape):
+    """(people, frames): in the other order they are as they should be."""
+    people, frames = shape
+    bodies = np.stack([person(frames, "coco17", seed=seed, place=(2 * seed, 0, 0)) for seed in range(people)]) * [
+        150,
+        150,
+        0,
+    ]
+    with pytest.raises(SkeletonFileError, match="if people come first, transpose the first two axes"):
+        recording_from_array(bodies, layout="coco17")
+    if frames >= people:
+        recording_from_array(bodies.transpose(1, 0, 2, 3), layout="coco17")
 
 
 def test_following_gives_permutations():

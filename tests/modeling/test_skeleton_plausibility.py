@@ -1,5 +1,6 @@
 """What looks wrong in recordings that fit: every pair of layouts that could be mistaken, axes, units, joints, steps."""
 
+import warnings
 from itertools import permutations
 
 import numpy as np
@@ -61,6 +62,38 @@ def test_pairs_of_layouts_are_those_that_the_data_sets_mix_up():
     named = {frozenset(pair) for pair in MISTAKEN}
     assert frozenset(("kinect20", "kinect20-sdk")) in named and frozenset(("kinect20", "msr20")) in named
     assert frozenset(("kinect25", "openpose25")) in named
+
+
+@pytest.mark.parametrize(("right", "wrong"), MISTAKEN)
+def test_a_joint_that_is_never_seen_hides_no_wrong_order(right, wrong):
+    seen = (~np.isin(np.arange(LAYOUTS[right].num_joints), (9, 16)))[:, None]
+    recordings = [body * seen for body in bodies(right)]
+    believed = doubts_of(recordings, right)
+    assert "lost joints" in {doubt.kind for doubt in believed} and not any(doubt.stops for doubt in believed)
+    if LAYOUTS[wrong].dimensions > LAYOUTS[right].dimensions:
+        recordings = [np.dstack([body[..., :2], np.full(body.shape[:2], 0.8)]) * seen for body in recordings]
+    doubts = doubts_of(recordings, wrong)
+    assert doubts[0].stops and f"set the layout to {right}" in doubts[0].reason
+
+
+def test_a_wrong_order_is_one_whatever_layout_fits_each_recording():
+    shuffled = np.random.default_rng(0).permutation(20)
+    recordings = [
+        *bodies("kinect20-sdk", 3),
+        *bodies("msr20", 3),
+        *(body[:, shuffled] for body in bodies("kinect20", 3)),
+    ]
+    doubts = doubts_of(recordings, "kinect20")
+    assert {len(doubt.files) for doubt in doubts} == {3} and all(doubt.stops for doubt in doubts)
+
+
+def test_bodies_in_one_place_and_rates_that_nothing_has():
+    (doubt,) = doubts_of([np.ones((60, 25, 3))] * 4, "kinect25")
+    assert doubt.stops and doubt.reason == "all joints of a body are in one place (4 of 4 recordings)"
+    keypoints = bodies("kinect25", 1)[0][:, None]
+    valid = valid_joints(keypoints, np.ones(keypoints.shape[:2], bool))
+    for fps, is_odd in ((30, False), (1e9, True), (0.01, True)):
+        assert ("impossible rate" in find_symptoms(keypoints, valid, LAYOUTS["kinect25"], fps)) == is_odd
 
 
 def test_joints_in_no_known_order():
@@ -150,8 +183,11 @@ def test_empty_frames_and_jumps():
 
 
 def test_what_is_empty_or_a_point_is_no_reason_to_fail():
-    for keypoints in (np.zeros((4, 1, 25, 3)), np.ones((4, 1, 25, 3)), np.full((1, 1, 25, 3), np.nan)):
-        symptoms_of(keypoints, LAYOUTS["kinect25"])
+    lost_by_turns = np.where(np.arange(25)[:, None] % 2 == np.arange(4)[:, None, None] % 2, person(4), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for keypoints in (np.zeros((4, 25, 3)), np.ones((4, 25, 3)), np.full((1, 25, 3), np.nan), lost_by_turns):
+            symptoms_of(keypoints, LAYOUTS["kinect25"])
 
 
 # ------------------------------------------------------------------------------------------ real recordings
