@@ -158,7 +158,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     shipped = [stage for stage in settings if getattr(arguments, f"{stage}_config") is None]
     settings |= {stage: scale_steps(settings[stage], len(rows)) for stage in shipped}
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
-    reading = read_recordings(settings)
+    reading = read_recordings(settings, splits["train"])
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
         check_versions_differ(reading, count, f"--{name}")
     if stops_early:
@@ -282,8 +282,8 @@ def check_latents(tokenizer_settings: dict, sft_settings: dict) -> None:
         )
 
 
-def read_recordings(settings: dict) -> dict:
-    """Settings of the feature extractor, by the settings of the stages."""
+def read_recordings(settings: dict, train) -> dict:
+    """Settings of the feature extractor, by the settings of the stages and the training split `train`."""
     import extract_features
     import skeleton_stage
 
@@ -291,7 +291,10 @@ def read_recordings(settings: dict) -> dict:
         given, reading = settings["features"], extract_features.VideoArguments
     else:
         given, reading = settings["tokenizer"], skeleton_stage.SkeletonArguments
-    return {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
+    made = {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
+    if "layout" in made and made["layout"] is None:
+        made["layout"] = train[0]["layout"]
+    return made
 
 
 def unseen_classes(splits) -> list[str]:
