@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers.utils import ModelOutput
 
-# Share of the recordings that training ends with which are no further from their tokens than `familiar_distance` says.
+# Share of the recordings of the evaluation after training whose distance from their tokens is at most `familiar_distance`.
 FAMILIAR_SHARE = 0.99
 
 

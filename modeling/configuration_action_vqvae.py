@@ -135,8 +135,11 @@ class ActionVQVAEConfig(PreTrainedConfig):
         mmd_num_words (`int`, defaults to 512):
             Rows of the LLM's embedding table that are drawn for each step's MMD.
         familiar_distance (`float`, *optional*):
-            [`~action_sentence.token_distance`] that 99 % of the recordings of the evaluation that ends training stay below; an
-            answer about one that is further away carries a warning. `None`: there are no warnings.
+            Largest [`~action_sentence.token_distance`] of the nearest 99 % of the recordings on which the trained model is
+            evaluated; an answer about a recording that is further away carries a warning. With `hold_out` these are the
+            held-out recordings, of people whom training never saw: about 1 % of the recordings of other such people get a
+            warning. Otherwise they are the training recordings themselves, which are nearer to their tokens: more than 1 % of
+            the recordings of new people get one. `None`: there are no warnings.
 
     Raises:
         huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.

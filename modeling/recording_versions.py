@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from .skeleton_layouts import get_layout
+
 
 def stable_seed(*parts) -> int:
     """A seed that depends on its parts alone: the same in every process, order and resumed run."""
@@ -32,6 +34,10 @@ def check_versions_differ(reading: Mapping[str, Any], versions: int, setting: st
     names = [name for name in reading if name.startswith("augment_")]
     if reading.get("length"):  # recordings of one length have no tempo of their own
         names.remove("augment_speed")
+    if (
+        reading.get("layout") is not None and get_layout(reading["layout"]).dimensions == 2
+    ):  # nor can a plane be tilted
+        names.remove("augment_tilt")
     if versions > 1 and not any(reading[name] for name in names):
         raise ValueError(
             f"{setting} {versions}: expected versions that differ, but {', '.join(names)} of the feature extractor are all 0. "

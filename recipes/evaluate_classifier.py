@@ -274,17 +274,22 @@ def summarise(log_probabilities, labels, class_names, resamples: int, people: li
     predictions = log_probabilities.argmax(1)
     top5 = min(5, len(class_names))
 
-    def interval(statistic, scores, count):
+    def interval(statistic, scores, over_recordings=None):
+        if over_recordings is None:
+            over_recordings = metrics.wilson_interval(statistic(scores, labels), len(labels))
         return dataclasses.asdict(
-            metrics.accuracy_interval(statistic, scores, labels, count=count, people=people, resamples=resamples)
+            metrics.accuracy_interval(
+                statistic, scores, labels, over_recordings=over_recordings, people=people, resamples=resamples
+            )
         )
 
+    per_class = metrics.mean_per_class_interval(predictions, labels)
     return {
         "recordings": len(labels),
         "classes": len(class_names),
-        "top_1": interval(metrics.accuracy, predictions, len(labels)),
-        f"top_{top5}": interval(lambda s, y: metrics.top_k_accuracy(s, y, top5), log_probabilities, len(labels)),
-        "mean_per_class": interval(metrics.mean_per_class_accuracy, predictions, metrics.effective_recordings(labels)),
+        "top_1": interval(metrics.accuracy, predictions),
+        f"top_{top5}": interval(lambda s, y: metrics.top_k_accuracy(s, y, top5), log_probabilities),
+        "mean_per_class": interval(metrics.mean_per_class_accuracy, predictions, per_class),
         "interval": "people" if metrics.samples_people(people) else "recordings",
         "people": None if people is None else metrics.accuracy_by_person(predictions == labels, people),
         "calibration_error": metrics.expected_calibration_error(log_probabilities, labels),

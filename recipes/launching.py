@@ -237,6 +237,18 @@ def from_settings(classes: Collection[type], settings: dict) -> tuple:
     )
 
 
+def with_defaults(classes: Collection[type], settings: dict) -> dict:
+    """Settings, and the defaults of the fields of argument classes that they leave out; imports the bases of the classes."""
+    defaults = {}
+    for cls in classes:
+        for field in dataclasses.fields(cls.whole() if issubclass(cls, LazyArguments) else cls):
+            if field.default is not dataclasses.MISSING:
+                defaults[field.name] = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                defaults[field.name] = field.default_factory()
+    return defaults | settings
+
+
 def option_names(classes: Collection[type]) -> set[str]:
     """The names of the fields of argument classes, with those that they inherit."""
     names = {field.name for cls in classes for field in dataclasses.fields(cls)}

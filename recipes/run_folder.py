@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from action_llm import __version__
 from action_llm.saved_weights import share_weights
@@ -155,7 +155,8 @@ class RunFolder:
         training.dataloader_pin_memory &= torch.cuda.is_available()
 
     def train(self, trainer, what: str):
-        """Trains from the start or from the last checkpoint; only loads it, when it is that of the last step.
+        """Trains from the start or from the last checkpoint; a training that had ended, at its last step or by early
+        stopping, is only loaded.
 
         Args:
             trainer (`transformers.Trainer`): ready to train.
@@ -165,10 +166,12 @@ class RunFolder:
             trainer.remove_callback(printer)
         trainer.add_callback(TrainingProgress(what))
         trainer.add_callback(Checkpoints(self, 60 * trainer.args.save_minutes))
+        # Otherwise the patience of early stopping starts anew with each resume.
+        trainer.args.restore_callback_states_from_checkpoint = True
         checkpoint = self.last_checkpoint()
         if checkpoint is not None:
             state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
-            if state.global_step >= state.max_steps:
+            if state.global_step >= state.max_steps or has_stopped_early(state):
                 best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
                 trainer._load_from_checkpoint(best or checkpoint)
                 trainer.state = state
@@ -277,6 +280,15 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.progress.close()
+
+
+def has_stopped_early(state: TrainerState) -> bool:
+    """Whether a checkpoint is the one at which early stopping ended the training."""
+    callback = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+    if callback is None:
+        return False
+    waited = callback["attributes"]["early_stopping_patience_counter"]
+    return waited >= callback["args"]["early_stopping_patience"]
 
 
 def without_nan(value):

@@ -33,8 +33,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder, without_held_out
-from launching import from_settings, launch, option_names, without_paired
-from run_plan import show_plan
+from launching import from_settings, launch, option_names, with_defaults, without_paired
+from run_plan import RecordingCounts, show_plan, training_steps
 
 from action_llm_datasets.names import did_you_mean
 
@@ -133,7 +133,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
             f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
             f"found {line!r}"
         )
-    # Whatever is wrong shows before anything is trained, and what files say before anything heavy is imported.
+    # All settings are checked before anything is trained, and the YAML files before the heavy libraries are imported.
     stages = [*["features"] * videos, "tokenizer", "sft"]
     arguments = with_models_of_files(arguments, {stage: read_yaml(arguments, stage, line)[0] for stage in stages})
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
@@ -157,20 +157,22 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     rows = without_held_out(splits["train"], arguments.hold_out or stops_early)  # raises where there are none
     shipped = [stage for stage in settings if getattr(arguments, f"{stage}_config") is None]
     settings |= {stage: scale_steps(settings[stage], len(rows)) for stage in shipped}
-    if stops_early:
-        settings = {stage: with_early_stopping(stage, own) for stage, own in settings.items()}
     encodings, test_encodings = count_sentences(arguments, settings.get("features"))
-    reading = read_recordings(settings)
+    reading = read_recordings(settings, splits["train"])
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
         check_versions_differ(reading, count, f"--{name}")
+    if stops_early:
+        settings = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in settings.items()}
     llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
         from evaluate_classifier import check_unseen_text
         from sft import llm_training
 
         check_unseen_text(llm_training(llm), unseen)
-    evaluated = len(splits["train"]) - len(rows) if arguments.hold_out else len(splits["test"])
-    show_plan(settings, len(rows), evaluated, encodings, test_encodings, makes_llm=llm is None)
+    held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0
+    counts = RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
+    resolved = {stage: with_defaults(parts_of(stage, own, "settings"), own) for stage, own in settings.items()}
+    show_plan(resolved, counts, makes_llm=llm is None)
 
     if llm is None:
         from pretrain_small_lm import SmallLMArguments, kept_small_lm
@@ -243,14 +245,16 @@ def scale_steps(settings: dict, recordings: int) -> dict:
     return settings | {name: max(1, round(share * count)) for name, count in counts.items()}
 
 
-def with_early_stopping(stage: str, settings: dict) -> dict:
-    """Settings of a stage that never sees the held-out recordings; stage 2 stops by the loss on them."""
+def with_early_stopping(stage: str, settings: dict, sentences: int) -> dict:
+    """Settings of a stage that never sees the held-out recordings; stage 2, of so many training `sentences`, stops by the
+    loss on them."""
     if stage == "features":
         return settings
     settings = settings | {"hold_out": True}
     if stage != "sft":
         return settings
-    between = max(1, settings["max_steps"] // EVALUATIONS)
+    steps = training_steps(with_defaults(parts_of(stage, settings, "settings"), settings), sentences)
+    between = max(1, steps // EVALUATIONS)
     looks = dict.fromkeys(("eval_steps", "save_steps"), between)
     looks |= {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True}
     looks |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
@@ -278,8 +282,8 @@ def check_latents(tokenizer_settings: dict, sft_settings: dict) -> None:
         )
 
 
-def read_recordings(settings: dict) -> dict:
-    """Settings of the feature extractor, by the settings of the stages."""
+def read_recordings(settings: dict, train) -> dict:
+    """Settings of the feature extractor, by the settings of the stages and the training split `train`."""
     import extract_features
     import skeleton_stage
 
@@ -287,7 +291,10 @@ def read_recordings(settings: dict) -> dict:
         given, reading = settings["features"], extract_features.VideoArguments
     else:
         given, reading = settings["tokenizer"], skeleton_stage.SkeletonArguments
-    return {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
+    made = {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
+    if "layout" in made and made["layout"] is None:
+        made["layout"] = train[0]["layout"]
+    return made
 
 
 def unseen_classes(splits) -> list[str]:

@@ -1,7 +1,9 @@
 """What a run of the whole line is going to do, and about how long it takes, before anything is trained."""
 
 import logging
+import math
 import time
+from typing import NamedTuple
 
 from action_llm_datasets.progress import duration
 
@@ -35,21 +37,34 @@ SMALL_LM_SECONDS = 100.0
 PROBE_SECONDS = 0.07
 
 
-def show_plan(
-    settings: dict[str, dict],
-    recordings: int,
-    evaluated: int,
-    encodings: int,
-    test_encodings: int,
-    makes_llm: bool,
-) -> float | None:
+class RecordingCounts(NamedTuple):
+    """Numbers of recordings and of their sentences.
+
+    Attributes:
+        trained: recordings that are trained on.
+        held_out: training recordings that are left out of training.
+        test: recordings of the test split.
+        evaluates_held_out: whether the held-out recordings are evaluated in place of the test.
+        encodings: sentences of each training recording.
+        test_encodings: sentences of each recording that is evaluated.
+    """
+
+    trained: int
+    held_out: int
+    test: int
+    evaluates_held_out: bool
+    encodings: int
+    test_encodings: int
+
+
+def show_plan(settings: dict[str, dict], counts: RecordingCounts, makes_llm: bool) -> float | None:
     """
     Logs the stages with their steps and times, and the total.
 
     Args:
-        settings: of the stages that have some, as in their YAML files.
-        recordings, evaluated: numbers of recordings that train, and that are evaluated.
-        encodings, test_encodings: sentences of each of them.
+        settings: of the stages that have some, as in their YAML files, with the defaults of the recipes
+            (`launching.with_defaults`).
+        counts: of recordings and their sentences.
         makes_llm: whether the language model is the small one; of another one, the time of stage 2 is not known yet.
 
     Returns:
@@ -61,15 +76,18 @@ def show_plan(
         rows.append(("small_lm", "unless it was made before", SMALL_LM_SECONDS))
     for stage in ("backbone", "features", "lvlm", "tokenizer"):
         if stage in settings:
-            rows.append((stage, *work_of(settings[stage], recordings, stage)))
-    asked = evaluated * test_encodings
-    sentences = recordings * encodings + asked
-    work = f"{sentences} of {recordings} training and {evaluated} evaluated recordings"
+            rows.append((stage, *work_of(stage, settings[stage], counts)))
+    evaluated = counts.held_out if counts.evaluates_held_out else counts.test
+    asked = evaluated * counts.test_encodings
+    train = counts.trained + counts.held_out
+    # Where the held-out recordings are evaluated, with sentences of training recordings, test recordings have one each.
+    sentences = train * counts.encodings + counts.test * (1 if counts.evaluates_held_out else counts.test_encodings)
+    work = f"{sentences} of {train} training and {counts.test} test recordings"
     rows.append(("encode", work, MILLISECONDS["encode"] * sentences / 1000))
-    rows.append(("sft", *work_of(settings["sft"], recordings, "sft")))
+    rows.append(("sft", *work_of("sft", settings["sft"], counts)))
     work = f"{asked} sentences of {evaluated} recordings"
     rows.append(("evaluation", work, MILLISECONDS["evaluation"] * asked / 1000))
-    logger.info("Plan, of %d training recordings:", recordings)
+    logger.info("Plan, of %d training recordings:", counts.trained)
     total = 0.0
     for stage, work, seconds in rows:
         is_known = makes_llm or stage not in ("lvlm", "sft", "evaluation")
@@ -83,17 +101,29 @@ def show_plan(
     return total
 
 
-def work_of(settings: dict, recordings: int, stage: str) -> tuple[str, float]:
+def work_of(stage: str, settings: dict, counts: RecordingCounts) -> tuple[str, float]:
     """What a stage does, and seconds of it on the machine where the times were measured."""
     if stage == "features":
-        versions = settings.get("versions", 1)
-        return f"{versions} of each video", MILLISECONDS[stage] * versions * recordings / 1000
-    batch = settings.get("per_device_train_batch_size", 8) * settings.get("gradient_accumulation_steps", 1)
-    steps = settings.get("max_steps", 0)
-    if steps <= 0:
-        steps = round(settings.get("num_train_epochs", 1) * -(-recordings // batch))
+        train = counts.trained + counts.held_out
+        versions = train * settings["versions"] + counts.test * settings["test_versions"]
+        work = f"{versions} versions of {train} training and {counts.test} test videos"
+        return work, MILLISECONDS[stage] * versions / 1000
+    if settings.get("method") == "none":
+        return "not trained", 0.0
+    # An epoch of the language model is of all sentences; the other stages read another version of a recording in each.
+    examples = counts.trained * (counts.encodings if stage == "sft" else 1)
+    steps = training_steps(settings, examples)
+    batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     early = ", fewer if the loss on held-out recordings stops falling" if settings.get("early_stopping") else ""
     return f"{steps} steps of {batch} examples{early}", MILLISECONDS[stage] * steps * batch / 1000
+
+
+def training_steps(settings: dict, examples: int) -> int:
+    """Optimiser steps of a training in one process: `max_steps`, or else those of its epochs, as `transformers` counts them."""
+    if settings["max_steps"] > 0:
+        return settings["max_steps"]
+    batches = math.ceil(examples / settings["per_device_train_batch_size"])
+    return math.ceil(settings["num_train_epochs"] * math.ceil(batches / settings["gradient_accumulation_steps"]))
 
 
 def probe() -> float:

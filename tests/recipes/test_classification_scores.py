@@ -17,10 +17,10 @@ from metrics.action_classification.classification_scores import (
     bootstrap_interval,
     brier_score,
     confusion_matrix,
-    effective_recordings,
     expected_calibration_error,
     log_normalize,
     mean_per_class_accuracy,
+    mean_per_class_interval,
     negative_log_likelihood,
     paired_interval,
     per_class_table,
@@ -221,51 +221,62 @@ def test_the_interval_of_an_accuracy_covers_where_the_bootstrap_does_not(count, 
     intervals, bootstraps = [], []
     for _ in range(400):
         predictions = (rng.random(count) > probability).astype(int)
-        intervals.append(accuracy_interval(accuracy, predictions, labels, count=count))
+        intervals.append(wilson_interval(accuracy(predictions, labels), count))
         bootstraps.append(bootstrap_interval(np.mean, predictions == 0, resamples=200))
     assert coverage(intervals, probability) > 0.92
     if count == 12:
         assert coverage(bootstraps, probability) < 0.9
 
 
-# One recording of each class; a few; classes whose sizes differ by a factor of ninety (Toyota Smarthome), alike and not.
+# Class sizes that differ by a factor of ninety (Toyota Smarthome).
 UNEQUAL = np.geomspace(7, 630, 31).astype(int)
 
 
 @pytest.mark.parametrize(
-    "sizes, probabilities, least",
+    "sizes, probabilities",
     [
-        ([1] * 12, [0.9] * 12, 0.93),
-        ([3] * 4, [0.97] * 4, 0.93),
-        ([16] * 27, np.linspace(0.6, 1, 27), 0.93),
-        ([2] * 60, [0.5] * 60, 0.93),
-        (UNEQUAL, [0.6] * 31, 0.93),
-        (UNEQUAL, np.linspace(0.95, 0.4, 31), 0.93),
-        (UNEQUAL, np.linspace(0.4, 0.95, 31), 0.91),
+        ([1] * 12, [0.9] * 12),
+        ([3] * 4, [0.97] * 4),
+        ([16] * 27, np.linspace(0.6, 1, 27)),
+        ([2] * 60, [0.5] * 60),
+        (UNEQUAL, [0.6] * 31),
+        (UNEQUAL, np.linspace(0.95, 0.4, 31)),
+        (UNEQUAL, np.linspace(0.4, 0.95, 31)),
+        # A rare class that is harder, or easier, than the common ones.
+        ([30, 30, 3], [0.98, 0.98, 0.5]),
+        ([30, 30, 3], [0.5, 0.5, 0.98]),
+        ([100, 100, 2], [0.95, 0.95, 0.6]),
+        ([50, 5], [0.99, 0.6]),
+        ([200] * 9 + [4], [0.9] * 9 + [0.3]),
+        ([500, 20, 20, 3], [0.99, 0.8, 0.7, 0.4]),
+        ([100] * 5 + [5] * 5, [0.97] * 5 + [0.5] * 5),
+        ([1] * 30 + [50] * 30, [0.5] * 30 + [0.9] * 30),
+        ([30, 30, 3], [1, 1, 0.5]),
     ],
 )
-def test_the_interval_of_the_mean_per_class_covers(sizes, probabilities, least):
+def test_the_interval_of_the_mean_per_class_covers(sizes, probabilities):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(len(sizes)), sizes)
     chance, truth = np.repeat(probabilities, sizes), np.mean(probabilities)
     intervals = []
-    for _ in range(400):
+    for _ in range(1000):
         predictions = np.where(rng.random(len(labels)) < chance, labels, (labels + 1) % len(sizes))
-        intervals.append(
-            accuracy_interval(mean_per_class_accuracy, predictions, labels, count=effective_recordings(labels))
-        )
-    assert coverage(intervals, truth) > least
+        intervals.append(mean_per_class_interval(predictions, labels))
+    assert coverage(intervals, truth) > 0.93
 
 
-def test_a_mean_over_classes_is_worth_as_many_recordings_as_vary_like_it():
-    assert effective_recordings(np.repeat(np.arange(5), 8)) == pytest.approx(40)
-    labels = np.repeat([0, 2, 3], [1, 40, 400])  # a class without recordings does not count
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(4000):
-        predictions = np.where(rng.random(len(labels)) < 0.7, labels, (labels + 1) % 4)
-        means.append(mean_per_class_accuracy(predictions, labels))
-    assert np.var(means) == pytest.approx(0.7 * 0.3 / effective_recordings(labels), rel=0.08)
+def test_the_mean_over_classes_of_one_size_has_the_interval_of_an_accuracy():
+    for labels in (
+        np.zeros(12, int),
+        np.repeat([0, 2, 3], 4),
+        np.arange(12),
+    ):  # a class without recordings does not count
+        assert mean_per_class_interval(labels, labels).low == pytest.approx(wilson_interval(1.0, 12).low)
+        for number in range(13):
+            predictions = np.where(np.arange(12) < number, labels, labels + 1)
+            interval, expected = mean_per_class_interval(predictions, labels), wilson_interval(number / 12, 12)
+            assert interval.estimate == pytest.approx(mean_per_class_accuracy(predictions, labels))
+            assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_few_people_are_not_drawn_and_many_are():
@@ -275,12 +286,12 @@ def test_few_people_are_not_drawn_and_many_are():
     for people in (few, many):
         right = people % 2 == 0
         labels, predictions = np.zeros(len(people), int), np.where(right, 0, 1)
-        alone = accuracy_interval(accuracy, predictions, labels, count=len(labels))
-        known = accuracy_interval(accuracy, predictions, labels, count=len(labels), people=people)
+        alone = wilson_interval(accuracy(predictions, labels), len(labels))
+        known = accuracy_interval(accuracy, predictions, labels, over_recordings=alone, people=people)
         assert (known == alone) == (people is few)
     assert known.high - known.low > 3 * (alone.high - alone.low)
-    all_right = accuracy_interval(accuracy, labels, labels, count=len(labels), people=many)
-    assert all_right == wilson_interval(1.0, len(labels))
+    certain = wilson_interval(1.0, len(labels))
+    assert accuracy_interval(accuracy, labels, labels, over_recordings=certain, people=many) == certain
     # Against clusters drawn by hand.
     own = bootstrap_interval(np.mean, right.astype(float), groups=many, resamples=4000)
     drawn = (rng.integers(2 * MIN_PEOPLE, size=(4000, 2 * MIN_PEOPLE)) % 2 == 0).mean(axis=1)
@@ -295,10 +306,11 @@ def test_the_interval_over_people_covers_what_other_people_would_show():
     for _ in range(300):
         skill = np.repeat(rng.beta(4, 2, size=15), 12)
         predictions = (rng.random(180) > skill).astype(int)
-        options = {"count": 180, "resamples": 300}
         labels, people = np.zeros(180, int), np.repeat(np.arange(15), 12)
+        alone = wilson_interval(accuracy(predictions, labels), 180)
+        options = {"over_recordings": alone, "resamples": 300}
         over_people.append(accuracy_interval(accuracy, predictions, labels, people=people, **options))
-        over_recordings.append(accuracy_interval(accuracy, predictions, labels, **options))
+        over_recordings.append(alone)
     assert coverage(over_people, 4 / 6) > 0.9 > 0.85 > coverage(over_recordings, 4 / 6)
 
 

@@ -4,15 +4,17 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from action_features import load_features
 from action_sentences import load_action_sentences, words_of
+from skeleton_people import person
 from tiny_features import extract
 from tiny_models import BACKBONES, CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
 from transformers import AutoModel, ResNetConfig, pipeline
 
-from action_llm import ActionLLMForClassification, ActionLLMProcessor, VideoFeatureExtractor
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, SkeletonFeatureExtractor, VideoFeatureExtractor
 from action_llm.recording_versions import check_versions_differ, version_arguments
 from action_llm.visual_encoder import VisualEncoder
 
@@ -112,6 +114,33 @@ def test_tempo_is_no_variation_of_recordings_of_one_length():
         ValueError, match="versions 8: expected versions that differ, but augment_noise of the feature"
     ):
         check_versions_differ(settings | {"length": 64}, 8, "versions")
+
+
+def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
+    """`augment_tilt` leaves 2-D recordings as they are; turning them does not."""
+    import run_line
+
+    recording = person(20, "coco17")[..., :2]
+    for name, differs in (("augment_tilt", False), ("augment_rotation", True)):
+        extractor = SkeletonFeatureExtractor(layout="coco17", **STILL | {name: 10.0})
+        as_it_is, varied = (
+            extractor(recording, fps=30, return_tensors="np", **version_arguments("a", version))["input_features"]
+            for version in (0, 1)
+        )
+        assert np.allclose(as_it_is, varied) != differs
+        settings = extractor.to_dict()
+        if differs:
+            check_versions_differ(settings, 8, "versions")
+        else:
+            with pytest.raises(
+                ValueError, match=r"versions 8: expected versions that differ, but .*augment_rotation, "
+            ):
+                check_versions_differ(settings, 8, "versions")
+    check_versions_differ(SkeletonFeatureExtractor(**STILL | {"augment_tilt": 10.0}).to_dict(), 8, "versions")
+    # run_line.py knows the layout by the recordings, before anything is trained.
+    reading = run_line.read_recordings({"tokenizer": STILL | {"augment_tilt": 10.0}}, [{"layout": "coco17"}])
+    with pytest.raises(ValueError, match="--encodings 8: expected versions that differ"):
+        check_versions_differ(reading, 8, "--encodings")
 
 
 @pytest.mark.parametrize(

@@ -312,21 +312,90 @@ def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
         with_models_of_files(arguments, files | {"tokenizer": {"llm_name_or_path": "a/c"}})
 
 
+def resolved(stage, settings):
+    from launching import with_defaults
+    from run_line import parts_of
+
+    return with_defaults(parts_of(stage, settings, "settings"), settings)
+
+
 def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
     import run_plan
     from run_line import scale_steps, with_early_stopping
 
     monkeypatch.setattr(run_plan, "probe", lambda: 2 * run_plan.PROBE_SECONDS)
-    settings = {stage: with_early_stopping(stage, scale_steps(shipped(stage), 30)) for stage in ("tokenizer", "sft")}
+    settings = {
+        stage: resolved(stage, with_early_stopping(stage, scale_steps(shipped(stage), 30), 30 * 24))
+        for stage in ("tokenizer", "sft")
+    }
+    counts = run_plan.RecordingCounts(
+        trained=30, held_out=6, test=12, evaluates_held_out=False, encodings=24, test_encodings=20
+    )
     with caplog.at_level("INFO"):
-        seconds = run_plan.show_plan(settings, 30, 12, 24, 24, makes_llm=True)
-    tokenizer, sft, sentences, asked = 120 * 32 * 4.0, 405 * 16 * 8.0, (30 + 12) * 24 * 1.5, 12 * 24 * 5.0
+        seconds = run_plan.show_plan(settings, counts, makes_llm=True)
+    tokenizer, sft, sentences, asked = 120 * 32 * 4.0, 405 * 16 * 8.0, (36 * 24 + 12 * 20) * 1.5, 12 * 20 * 5.0
     assert seconds == pytest.approx(2 * (run_plan.SMALL_LM_SECONDS + (tokenizer + sft + sentences + asked) / 1000))
     assert caplog.messages[0] == "Plan, of 30 training recordings:"
     assert "120 steps of 32 examples, about 31 s" in caplog.text
     assert "405 steps of 16 examples, fewer if the loss on held-out recordings stops falling" in caplog.text
+    assert "1104 of 36 training and 12 test recordings" in caplog.text
     assert f"In all about {seconds:.0f} s on this machine" in caplog.text
-    assert run_plan.show_plan(settings, 30, 12, 24, 24, makes_llm=False) is None
+    assert run_plan.show_plan(settings, counts, makes_llm=False) is None
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run_plan.show_plan(settings, counts._replace(evaluates_held_out=True, test_encodings=24), makes_llm=True)
+    assert "876 of 36 training and 12 test recordings" in caplog.text
+    assert "144 sentences of 6 recordings" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stage", "own", "work"),
+    [
+        ("sft", {}, "1172 steps of 256 examples"),
+        ("sft", {"max_steps": -1}, "6 steps of 256 examples"),  # 3 epochs of 20 x 24 sentences, 120 batches of 4
+        ("sft", {"max_steps": -1, "num_train_epochs": 7, "gradient_accumulation_steps": 7}, "126 steps of 28 examples"),
+        ("sft", {"method": "none"}, "not trained"),
+        ("tokenizer", {"max_steps": -1, "num_train_epochs": 4, "per_device_train_batch_size": 8}, "12 steps of 8 examples"),
+        ("features", {"versions": 8}, "203 versions of 25 training and 3 test videos"),
+        ("features", {"versions": 2, "test_versions": 4}, "62 versions of 25 training and 3 test videos"),
+    ],
+)  # fmt: skip
+def test_the_plan_of_own_settings_is_what_the_recipes_do(stage, own, work):
+    import run_plan
+
+    counts = run_plan.RecordingCounts(
+        trained=20, held_out=5, test=3, evaluates_held_out=False, encodings=24, test_encodings=1
+    )
+    assert run_plan.work_of(stage, resolved(stage, own), counts)[0] == work
+
+
+def test_the_plan_counts_epochs_as_the_trainer_does(tmp_path):
+    import torch
+    from run_plan import training_steps
+    from transformers import Trainer, TrainingArguments
+
+    for examples, batch, accumulation, epochs in ((48, 4, 5, 3), (7, 2, 1, 2.5), (3, 8, 4, 4)):
+        settings = {
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": accumulation,
+            "num_train_epochs": epochs,
+            "max_steps": -1,
+        }
+        arguments = TrainingArguments(str(tmp_path), use_cpu=True, **settings)
+        trainer = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=[{}] * examples)
+        steps = trainer.set_initial_training_values(arguments, trainer.get_train_dataloader())[-1]
+        assert training_steps(settings, examples) == steps
+
+
+@pytest.mark.parametrize(
+    ("own", "steps"),
+    [({}, 117), ({"max_steps": -1, "num_train_epochs": 100}, 20), ({"max_steps": 5}, 1), (SFT, 1)],
+)
+def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps):
+    from run_line import with_early_stopping
+
+    settings = with_early_stopping("sft", own, 20 * 24)
+    assert settings["eval_steps"] == settings["save_steps"] == steps
 
 
 @pytest.mark.slow

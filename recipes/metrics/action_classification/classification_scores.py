@@ -185,7 +185,7 @@ def wilson_interval(estimate: float, count: float, level: float = 0.95) -> Inter
 
     Args:
         estimate: the proportion, from 0 to 1.
-        count: number of recordings; for a mean of proportions the effective number, which need not be whole.
+        count: number of recordings; for a mean over classes the effective number, which need not be whole.
         level: probability that the interval covers.
     """
     _check_level(level)
@@ -198,45 +198,61 @@ def wilson_interval(estimate: float, count: float, level: float = 0.95) -> Inter
     return Interval(float(estimate), max(0.0, min(middle - half, estimate)), min(1.0, max(middle + half, estimate)))
 
 
-def effective_recordings(labels: np.ndarray) -> float:
-    """The number of recordings that a top-1 accuracy needs to vary as much as the mean accuracy over these classes does.
+def mean_per_class_interval(predictions: np.ndarray, labels: np.ndarray, level: float = 0.95) -> Interval:
+    """Confidence interval of the mean accuracy over the classes that occur in `labels`.
 
-    Of K classes with n_k recordings, each recognised equally well with probability p, the mean varies by p (1 - p) Σ 1 / n_k /
-    K², which is p (1 - p) over this number, K² / Σ 1 / n_k; with equal classes it is the number of recordings. On effective
-    sample sizes in Wilson intervals: Dean and Pagano 2015, "Evaluating confidence interval methods for binomial proportions in
-    clustered surveys". Equal p is the worst case for classes of one size (Hoeffding 1956).
+    Classes of similar size form a stratum: those of 1 to 3 recordings, of 4 to 15, of 16 to 63, and so on. Within a stratum of
+    K classes with n_k recordings, all recognised with probability p, the variance of the mean accuracy is p (1 - p) / n with
+    n = K² / Σ 1 / n_k, so the stratum has the Wilson interval of n recordings (on effective sample sizes: Dean and Pagano 2015,
+    "Evaluating confidence interval methods for binomial proportions in clustered surveys"). For classes of one size, n is the
+    number of recordings, and equal p is the worst case (Hoeffding 1956). Strata are weighted by their numbers of classes and
+    combined by MOVER (Zou and Donner 2008, "Construction of confidence limits about effect measures"), which adds the squared
+    distances of the limits from the estimates. So rare classes are not assumed to be as accurate as common ones.
+
+    In simulations with 2 to 60 classes of 1 to 630 recordings and accuracies from 0.1 to 1, the 95 % interval covers in 93 % of
+    the cases or more. For a single class it is the Wilson interval, whose coverage drops to 88 % where 1 of 100 is missed.
     """
-    counts = np.bincount(_check_labels(labels, "labels", None, 1 + int(np.max(labels, initial=0))))
+    predictions, labels, classes = _check_predictions(predictions, labels)
+    counts = np.bincount(labels, minlength=classes)
+    hits = np.bincount(labels[predictions == labels], minlength=classes)[counts > 0]
     counts = counts[counts > 0]
-    return float(len(counts) ** 2 / np.sum(1 / counts))
+    accuracies, strata = hits / counts, np.floor(np.log2(counts) / 2)
+    estimate, below, above = float(accuracies.mean()), 0.0, 0.0
+    for stratum in np.unique(strata):
+        of_it = strata == stratum
+        interval = wilson_interval(accuracies[of_it].mean(), of_it.sum() ** 2 / np.sum(1 / counts[of_it]), level)
+        below += (of_it.mean() * (interval.estimate - interval.low)) ** 2
+        above += (of_it.mean() * (interval.high - interval.estimate)) ** 2
+    return Interval(estimate, max(0.0, estimate - math.sqrt(below)), min(1.0, estimate + math.sqrt(above)))
 
 
 def accuracy_interval(
     statistic: Callable[..., float],
     *arrays: np.ndarray,
-    count: float,
+    over_recordings: Interval,
     people: Sequence[str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Confidence interval of an accuracy: Wilson's, and with `MIN_PEOPLE` people or more nowhere narrower than what other
-    people would show.
+    """Confidence interval of an accuracy: that over recordings, and with `MIN_PEOPLE` people or more nowhere narrower than what
+    other people would show.
 
     Args:
         statistic: function of the arrays that returns an accuracy, such as `accuracy`.
         arrays: arrays of one length N.
-        count: recordings that it is the accuracy of: N, or the `effective_recordings` of a mean over classes.
+        over_recordings: its `wilson_interval` or `mean_per_class_interval`.
         people: (N,) who was recorded, where that is known. Of `MIN_PEOPLE` or more, people are drawn anew with all of their
             recordings (`bootstrap_interval`), and the wider of both ends counts: where all are recognised, drawing people shows
             no spread.
         resamples, level, seed: see `bootstrap_interval`.
     """
-    interval = wilson_interval(statistic(*arrays), count, level)
     if not samples_people(people):
-        return interval
+        return over_recordings
     drawn = bootstrap_interval(statistic, *arrays, groups=people, resamples=resamples, level=level, seed=seed)
-    return Interval(interval.estimate, min(interval.low, drawn.low), max(interval.high, drawn.high))
+    return Interval(
+        over_recordings.estimate, min(over_recordings.low, drawn.low), max(over_recordings.high, drawn.high)
+    )
 
 
 def samples_people(people: Sequence[str] | None) -> bool:
