@@ -101,6 +101,9 @@ def doubts_of_recordings(
     Args:
         folder: of the recordings.
         layout, fps, up: as in skeleton.json.
+
+    Raises:
+        ValueError: none of them can be read.
     """
     from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
     from action_llm.skeleton_bodies import valid_joints
@@ -113,13 +116,14 @@ def doubts_of_recordings(
         files = [file for file in find_files(folder, RECORDING_SUFFIXES) if file.path != SKELETON]
     except DataFolderError:  # of videos alone
         return []
-    skeleton, symptoms, count = get_layout(layout), {}, 0
+    skeleton, symptoms, count, problems = get_layout(layout), {}, 0, []
     for file in files[:: max(1, -(-len(files) // SAMPLE))]:
         try:
             with open_source(folder, file.path) as opened:
                 recording = read_recording(opened, layout=layout, fps=fps, up=up)
-        except (ValueError, *UNREADABLE):
-            continue  # skipped and listed where the data set is built
+        except (ValueError, *UNREADABLE) as error:  # skipped and listed where the data set is built
+            problems.append(str(error))
+            continue
         if recording.keypoints.shape[2] != skeleton.num_joints:  # of a derived layout, the source
             skeleton = get_layout(recording.layout)
         count += 1
@@ -127,6 +131,10 @@ def doubts_of_recordings(
         odd = recording.symptoms | find_symptoms(recording.keypoints, valid, skeleton, recording.fps)
         if odd:
             symptoms[file.path] = odd
+    if problems and not count:
+        raise ValueError(
+            f"none of {len(problems)} recordings that were looked at can be read; for example {problems[0]}"
+        )
     return judge(symptoms, count, skeleton)
 
 

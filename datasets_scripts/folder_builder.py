@@ -29,7 +29,6 @@ import json
 import os
 import re
 import shlex
-import unicodedata
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -39,6 +38,7 @@ import datasets
 import numpy as np
 
 from action_llm import array_files, recording_files, skeleton_layouts
+from action_llm.class_names import fault_of_class_name
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
@@ -57,10 +57,6 @@ _SPLITS = {
 }
 
 
-# What tokenizers read as a token of its own: <act_3>, </s>, <|im_end|>, [INST].
-_SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
-# Joiners that scripts such as Persian need within words.
-_JOINERS = "\u200c\u200d"
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -75,18 +71,6 @@ class _Row(NamedTuple):
     is_folder: bool
     extras: dict[str, str]
     problem: tuple[str, str] | None
-
-
-def _fault_of_label(label: str) -> str:
-    """What a class name must not hold, since it goes into prompts; empty where there is nothing."""
-    for character in label:
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS:
-            return f"the label {label!r} holds the control character {character!a}; expected plain text"
-    if token := _SPECIAL_TOKEN.search(label):
-        return (
-            f"the label {label!r} holds {token[0]}, which tokenizers may read as a special token; expected plain text"
-        )
-    return ""
 
 
 def _class_folders(paths: Iterable[str]) -> tuple[str, list[str]]:
@@ -152,8 +136,8 @@ class ActionFolder(SkeletonBuilder):
         ):  # fmt: skip
             raise DataFolderError(f"{path}: class_names: expected distinct names, found {names!r}")
         for place, name in enumerate(names or (), start=1):
-            if fault := _fault_of_label(name):
-                raise DataFolderError(f"{path}: class_names, entry {place}: {fault}")
+            if fault := fault_of_class_name(name):
+                raise DataFolderError(f"{path}: class_names, entry {place}: the label {name!r} {fault}")
         # A layout that has no name here goes with each recording.
         known = LAYOUTS.get(skeleton.name) == skeleton
         layout = skeleton.name if known else json.dumps(skeleton.to_dict(), separators=(",", ":"))
@@ -204,8 +188,8 @@ class ActionFolder(SkeletonBuilder):
             problem = ("label", f"{place}: {name} has no label")
         elif split.lower() not in _SPLITS:
             problem = ("split", f"{place}: found the split {split!r}, expected train, test or validation")
-        elif fault := _fault_of_label(label):
-            problem = ("label", f"{place}: {fault}")
+        elif fault := fault_of_class_name(label):
+            problem = ("label", f"{place}: the label {label!r} {fault}")
         if name in rows:
             problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
             name = f"{name} (line {line})"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +16,12 @@ from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
 # Detectors give joints that they did not find a score near 0; OpenPose does not draw those below this.
 MIN_SCORE = 0.05
+# Whole numbers that a column holds, at most, which says in which state a joint is and not where.
+MAX_STATES = 3
 # Visibility flags are 0, 1 or 2 in COCO; detectors give joints that they did not find a score of 0, or of -1.
 MAX_SCORE, NOT_FOUND = 2.0, -1.0
+# A number as it is written where the comma is the decimal sign; alone in its row it could be two.
+_DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 
@@ -194,8 +199,13 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
 def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
     """(T, P, J, C) of rows that are frames, or (T, J, C) of rows that are joints."""
     rows, lines = [], []
-    for number, line in enumerate(data.splitlines(), start=1):
-        tokens = line.replace(b",", b" ").split()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SkeletonFileError(path, None, "text in UTF-16", "numbers in plain text (UTF-8)")
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if b"," in line and all(map(_DECIMAL_COMMA.fullmatch, line.split())):
+            shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
+            raise SkeletonFileError(path, number, f"decimal commas ({shown})", "decimal points")
+        tokens = line.replace(b",", b" ").replace(b";", b" ").split()
         if not tokens:
             continue
         numbers = _leading_numbers(tokens)
@@ -221,6 +231,15 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
     if not rows or len(table) % joints:
         raise SkeletonFileError(path, None, f"{len(rows)} rows", f"{joints} rows a frame")
     table = _without_indices(table, joints)
+    few = np.unique(table[:, 0])
+    if (
+        table.shape[1] > 3
+        and len(few) <= MAX_STATES
+        and (few == np.rint(few)).all()
+        and len(np.unique(table[:, 1])) > MAX_STATES
+    ):
+        found = f"rows that begin with {', '.join(f'{value:g}' for value in few)}"
+        raise SkeletonFileError(path, None, found, "rows that begin with a coordinate: take the first column out")
     return table[:, :3].reshape(-1, joints, min(table.shape[1], 3))
 
 

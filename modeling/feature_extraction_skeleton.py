@@ -360,6 +360,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             if fps is not None:
                 recording.fps = float(fps)
         else:
+            if not (hasattr(recording, "__array__") or isinstance(recording, Sequence)):
+                kinds = "a path, an open file, an array, a recording or a row of a data set"
+                raise SkeletonInputError(name, type(recording).__name__, kinds)
             keypoints, layout = np.asarray(recording), skeleton
             source = skeleton.source and get_layout(skeleton.source)
             if source and keypoints.ndim >= 3 and keypoints.shape[-2] == source.num_joints:  # an array does not say

@@ -22,6 +22,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
+from .processing_action_llm import check_class_names
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
 from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
@@ -118,13 +119,21 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"versions must be a whole number of at least 1, got {versions!r}.")
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
-        candidate_labels = None if candidate_labels is None else list(candidate_labels)
+        if candidate_labels is not None:
+            try:
+                candidate_labels = check_class_names(candidate_labels)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"candidate_labels: {error}") from error
+        for name, flag in (("explain", explain), ("return_tokens", return_tokens)):
+            if flag not in (None, True, False):
+                raise ValueError(f"{name} must be True or False, got {flag!r}.")
         if candidate_labels is not None and len(candidate_labels) == 1:
             logger.warning_once(
                 f"candidate_labels has one class, {candidate_labels[0]!r}, whose probability is 1 whatever a recording shows: "
                 "give another one to choose from."
             )
-        if unsure_below is not None and not (0 <= unsure_below <= 1 or unsure_below == math.inf):
+        is_number = isinstance(unsure_below, int | float)
+        if unsure_below is not None and not (is_number and (0 <= unsure_below <= 1 or unsure_below == math.inf)):
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
             raise ValueError(f"fps must be a positive number of frames per second, got {fps!r}.")

@@ -9,6 +9,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
 
 from .action_sentence import WordIds
+from .class_names import fault_of_class_name
 
 # LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
 INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the corresponding action."
@@ -318,7 +319,8 @@ class ActionLLMProcessor(ProcessorMixin):
 
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """A class list as a list; `ValueError` for no list, an empty list, an empty name, or a name that stands in it twice."""
+    """A class list as a list; `ValueError` for no list, an empty list, an empty name, one that
+    stands in it twice, or one with control characters or special tokens."""
     if isinstance(class_names, str):
         raise ValueError(f"the class list must be a list of names, got the text {class_names!r}.")
     names = list(class_names)
@@ -328,6 +330,8 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"class {index} has no name: got {name!r}.")
+        if fault := fault_of_class_name(name):
+            raise ValueError(f"class name {name!r} {fault}.")
         if name in seen:
             raise ValueError(f"class name {name!r} stands in the list twice (second time at {index}).")
         seen.add(name)

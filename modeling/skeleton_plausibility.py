@@ -29,7 +29,7 @@ UNEQUAL_SIDES = 1.35
 # A step between two frames, in body sizes, that nobody makes.
 JUMP = 0.5
 # Frames per second of cameras and sensors.
-RATES = (1, 1000)
+RATES = (1, 500)
 # Knees and feet behind the body's plane by this share of its trunk, on average.
 BACKWARDS = 0.02
 # From this share of the recordings on, a symptom is the folder's and not that of somebody who lies down or turns round.
@@ -151,7 +151,7 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
     length, trunk = _tree_length(distances, layout), _trunk(frames, layout)
     best, best_length = layout, length
     for other in LAYOUTS.values():
-        if other.num_joints != layout.num_joints or other.parents == layout.parents:
+        if other.num_joints != layout.num_joints or other.parents == layout.parents or other.source:
             continue
         other_length = _tree_length(distances, other)
         is_up = _is_up(_trunk(frames, other), other) and not _is_up(trunk, layout)
@@ -162,7 +162,7 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
     if best is not layout:
         return {"joint order": best.name}
     axis = int(np.abs(trunk).argmax())
-    if not _is_up(trunk, layout) and abs(trunk[axis]) > ALONG_AXIS:
+    if abs(trunk[axis]) > ALONG_AXIS and (axis != 1 or trunk[1] * layout.up < 0):
         symptoms["up axis"] = ("-" if trunk[axis] < 0 else "") + "xyz"[axis]
     if layout.dimensions == frames.shape[-1] == 3:
         mirror, (child, parent) = np.array(layout.mirror), np.array(layout.bones).T
@@ -278,7 +278,7 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
                 f" ({len(files):,} of {total:,} recordings)" if total > 1 else ""
             )
             # A recording or two may be of people who lie down.
-            stop = stops and share_of_kind > 0.5 and total >= (FEW if kind == "up axis" else 1)
+            stop = stops is not None and share_of_kind > stops and total >= (FEW if kind == "up axis" else 1)
             stop = stop and (kind != "units" or value in ("score", "point"))
             doubts.append(Doubt(kind, reason, tuple(files), stop))
     return sorted(doubts, key=lambda doubt: not doubt.stops)
@@ -369,18 +369,18 @@ def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 class _Kind(NamedTuple):
-    """How a symptom is told: its sentence, whether it cannot be right, and in which share of how many recordings it counts."""
+    """How a symptom is told: its sentence; beyond which share of the recordings it stops; in which share of how many it counts."""
 
     sentence: Callable[[str, Sequence, SkeletonLayout], str]
-    stops: bool = False
+    stops: float | None = None
     least_share: float = 0.0
     least_total: int = 1
 
 
 KINDS = {
-    "joint order": _Kind(_order, stops=True),
-    "up axis": _Kind(_up, stops=True, least_share=MOST),
-    "units": _Kind(_units, stops=True),
+    "joint order": _Kind(_order, stops=0.1),
+    "up axis": _Kind(_up, stops=0.5, least_share=0.1),
+    "units": _Kind(_units, stops=0.1),
     "sides": _Kind(_sides),
     "mirrored": _Kind(_mirrored, least_share=MOST, least_total=MANY),
     "lost joints": _Kind(_joints("joints that were never seen")),

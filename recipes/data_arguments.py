@@ -148,6 +148,20 @@ def check_model_folder(path: str):
         logger.warning("there is no folder %s: it is looked for as a repository on the Hub.", path)
 
 
+def check_recogniser(path: str):
+    """Raises `ValueError` for what `check_model_folder` refuses, and for the folder of another model than a recogniser."""
+    check_model_folder(path)
+    config = Path(path, "config.json")
+    if config.is_file():
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        if model_type != "action_llm":
+            raise ValueError(
+                f"{path} is no recogniser, but a model of the type {model_type}: sft.py writes recognisers."
+            )
+    elif Path(path).is_dir():
+        raise ValueError(f"{path} is no recogniser: it has no config.json. sft.py writes recognisers.")
+
+
 def check_written_folder(path: str, recipe: str):
     """Raises `FileNotFoundError` for a folder that a recipe has not written, or not to its end."""
     if not Path(path).is_dir():

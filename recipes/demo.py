@@ -44,9 +44,9 @@ class DemoArguments:
     public: bool = field(default=False, metadata={"help": "a public Space"})
 
     def __post_init__(self):
-        from data_arguments import check_model_folder
+        from data_arguments import check_recogniser
 
-        check_model_folder(self.model)
+        check_recogniser(self.model)
 
 
 def main(arguments: DemoArguments):

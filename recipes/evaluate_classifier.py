@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder
+from data_arguments import check_recogniser, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class EvaluationArguments:
     attn_implementation: str | None = field(default=None, metadata={"help": "attention of the language model"})
 
     def __post_init__(self):
-        check_model_folder(self.model)
+        check_recogniser(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments, check_model_folder, check_written_folder
+from data_arguments import DataArguments, check_recogniser, check_written_folder
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class ExplanationArguments:
 
     def __post_init__(self):
         check_settings(self)
-        check_model_folder(self.model)
+        check_recogniser(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 
 

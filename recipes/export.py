@@ -22,7 +22,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import check_model_folder
+from data_arguments import check_recogniser
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ExportArguments:
     dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
 
     def __post_init__(self):
-        check_model_folder(self.model)
+        check_recogniser(self.model)
 
 
 # Lines of the example on the page of a recogniser that scores names by constrained decoding.

@@ -145,6 +145,10 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     added = [*["backbone"] * (videos and arguments.backbone is None), *["lvlm"] * (line == "vt_lvlm_ar" and not sees)]
     settings |= {stage: read_settings(arguments, stage, line) for stage in added}
     check_line(line, settings)
+    if arguments.llm_revision is not None and arguments.llm_name_or_path is None:
+        raise ValueError("--llm_revision is of a language model: set --llm_name_or_path, too.")
+    if arguments.backbone is not None and not videos:
+        raise ValueError(f"--backbone is for videos: {data.dataset} has skeletons.")
     if reads_latents(settings["tokenizer"], settings["sft"]) and arguments.sft_config is None:
         settings["sft"]["standardize_words"] = False  # which is about tokens
     check_latents(settings["tokenizer"], settings["sft"])

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import check_model_folder
+from data_arguments import check_recogniser
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class TimelineArguments:
     batch_size: int = field(default=8, metadata={"help": "windows that are read at a time"})
 
     def __post_init__(self):
-        check_model_folder(self.model)
+        check_recogniser(self.model)
 
 
 def main(arguments: TimelineArguments) -> dict | None:

@@ -135,7 +135,7 @@ def test_what_is_too_long_for_the_language_model_does_not_end_a_batch(recognise)
     assert "context of 256" in found[1][0]["error"] and found[0] == found[2] and len(found[0]) == len(CLASS_NAMES)
     with pytest.raises(ValueError, match="context of 256"):
         recognise(recording(1600))
-    for wrong, message in (([recording(9)], "a list of 1"), (5, "int"), (None, "object ()")):
+    for wrong, message in (([recording(9)], "a list of 1"), (5, "int"), (None, "NoneType")):
         assert message in recognise([recording(9), wrong], on_error="return")[1][0]["error"], message
 
 
@@ -457,7 +457,8 @@ def test_the_rate_of_the_call_of_the_file_and_of_the_model(parts, recognise, see
         processor.feature_extractor.recorded_fps = None
     assert len(assumed["tokens"]) == len(as_array["tokens"]) == 2 * len(called["tokens"]) == 2 * len(of_file["tokens"])
     for answer in (assumed, as_array):
-        assert answer["warnings"] == ["the frame rate is unknown and taken to be 15 frames per second: say it as fps"]
+        (warning,) = answer["warnings"]
+        assert warning.startswith("the frame rate is unknown and taken to be 15 frames per second: set fps")
     assert "warnings" not in called and "warnings" not in of_file
     frames = np.random.default_rng(0).integers(0, 255, (24, 40, 40, 3), np.uint8)
     slow, fast = (see(frames, fps=fps, return_tokens=True)[0]["tokens"][-1]["end"] for fps in (6, 12))
@@ -474,3 +475,25 @@ def test_joints_that_cannot_be_right_are_doubted_in_the_answer(recognise, tmp_pa
     padded = np.concatenate([person(40), np.zeros((260, 25, 3))])
     (answer, same) = recognise([padded, person(40)], fps=30)
     assert answer[0]["score"] == same[0]["score"] and "260 at the end" in answer[0]["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"candidate_labels": ["falling", "a\nb"]},
+            r"candidate_labels: class name 'a\\nb' holds the control character",
+        ),
+        (
+            {"candidate_labels": ["falling", "</s>"]},
+            "candidate_labels: class name '</s>' holds </s>, which tokenizers may read",
+        ),
+        ({"candidate_labels": ["falling", ""]}, "candidate_labels: class 1 has no name"),
+        ({"candidate_labels": []}, "candidate_labels: the class list is empty"),
+        ({"explain": True, "unsure_below": "0.5"}, "unsure_below must be a probability from 0 to 1, got '0.5'"),
+        ({"explain": "no"}, "explain must be True or False, got 'no'"),
+    ],
+)
+def test_names_and_flags_that_cannot_be_are_refused(recognise, settings, message):
+    with pytest.raises(ValueError, match=message):
+        recognise(recording(9), **settings)
