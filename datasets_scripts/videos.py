@@ -23,6 +23,7 @@ skeletons, so that the counts are those of skeleton papers. Simulated recordings
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +43,7 @@ from action_llm.video_files import (
     read_video_info,
 )
 
-from .building import UNREADABLE, DataFolderError, SourceFile, find_files, open_source
+from .building import UNREADABLE, DataFolderError, SourceFile, Tally, find_files, open_source
 from .folder_builder import ActionFolder
 from .ntu import NTUSkeletons
 from .protocols import NotInProtocolError
@@ -93,10 +94,31 @@ class _Videos:
             wanted = self.config.modality or self.MODALITY
             raise NotInProtocolError("modality", f"{file.path} is {self._others[file.path]}, not {wanted}")
 
-    def read_video(self, path: str) -> tuple[VideoInfo, str]:
-        """What the head of a video says, and a digest of its content."""
+    def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
+        # Different videos may have the same size and the same ends: only then are they read whole.
+        counts = Counter(file.content for tally in tallies for file in tally.used)
+        for tally in tallies:
+            tally.used = [
+                file._replace(content=self._whole_content(file.file)) if counts[file.content] > 1 else file
+                for file in tally.used
+            ]
+        return super().account(tallies, skipped)
+
+    def _whole_content(self, path: str) -> str:
+        try:
+            return self.digest(path)
+        except UNREADABLE:
+            return path  # nothing is known of it, so it is the same as no other
+
+    def digest(self, path: str) -> str:
+        """A digest of all bytes of a video."""
         with open_source(self.config.data_dir, path) as file:
-            return read_video_info(file), _digest(file)
+            return hashlib.file_digest(file, _new_digest).hexdigest()
+
+    def read_video(self, path: str) -> tuple[VideoInfo, str]:
+        """What the head of a video says, and a digest of a part of its content."""
+        with open_source(self.config.data_dir, path) as file:
+            return read_video_info(file), _digest_of_ends(file)
 
     @cached_property
     def _skeletons(self) -> dict[str, str]:
@@ -143,10 +165,14 @@ class _Videos:
         return columns | skeleton
 
 
-def _digest(file: BinaryIO) -> str:
-    """Of the size and both ends of a file, in which two compressed videos differ; to read whole files would take hours."""
+def _new_digest(content: bytes = b""):
+    return hashlib.blake2b(content, digest_size=12)
+
+
+def _digest_of_ends(file: BinaryIO) -> str:
+    """Of the size and both ends of a file, in which nearly all videos differ; to read all files whole would take hours."""
     size = file.seek(0, os.SEEK_END)
-    content = hashlib.blake2b(str(size).encode(), digest_size=12)
+    content = _new_digest(str(size).encode())
     for start in (0, max(0, size - DIGEST_BYTES)):
         file.seek(start)
         content.update(file.read(DIGEST_BYTES))
@@ -223,10 +249,18 @@ class FolderVideos(_Videos, ActionFolder):
             return super().read_video(path)
         info = FrameFolder(Path(self.config.data_dir, path), self.frame_rate(path, self._common["fps"])).info
         pictures = self._pictures(path)
-        content = hashlib.blake2b(repr([file.stat().st_size for file in pictures]).encode(), digest_size=12)
+        content = _new_digest(repr([file.stat().st_size for file in pictures]).encode())
         for picture in (pictures[0], pictures[-1]):
             content.update(picture.read_bytes())
         return info, content.hexdigest()
+
+    def digest(self, path: str) -> str:
+        if not self._rows[path].is_folder:
+            return super().digest(path)
+        content = _new_digest()
+        for picture in self._pictures(path):
+            content.update(_new_digest(picture.read_bytes()).digest())
+        return content.hexdigest()
 
     def _check_settings(self) -> None:
         super()._check_settings()

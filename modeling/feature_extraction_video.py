@@ -68,8 +68,8 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         segment_seconds: None cuts every video into `num_segments`, however long it is ("sparse"). A number is the duration of
             a segment ("dense"): a video has as many as it is long; if those are more than `num_segments`, they get longer.
         height, width: Of the pictures, pixels.
-        fit: How a picture of another shape gets there: "squash" changes its proportions, "crop" cuts off what is too
-            much, "pad" fills up with black. Both see a picture as a player shows it, with square pixels.
+        fit: How a picture with another aspect ratio is resized: "squash" stretches it, "crop" cuts off its edges, "pad" adds
+            black bars. "crop" and "pad" keep the proportions that a player shows: pixels that are not square are made square.
         trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
             drawn videos and letterboxed ones, in which a body is small. Black is what is not brighter than 32 of 255, so a body
             in millimetres of 16 bits is black too. A part is never less than a quarter of the height and of the width. The

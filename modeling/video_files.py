@@ -37,6 +37,8 @@ MIN_SKIP = 12
 MAX_GAP = 1000
 # Where a container has no index of its key frames, seconds of decoding that are worth a seek.
 SEEK_SECONDS = 2.0
+# Seconds after the last frame that the decoder flagged, for which frames that were made of it are taken for damaged.
+DAMAGE_SECONDS = 2.0
 # Seconds by which decoding times go back, or go ahead, only where a recording begins anew. FFmpeg's own program has the same.
 STEP_BACK, STEP_AHEAD = 0.1, 10.0
 # Pixels are so many times as wide as high, or as high as wide, at most; a container that says more is not believed.
@@ -543,7 +545,7 @@ class VideoFile(_Frames):
         There is nothing before the first whole frame: after a seek, frames before the key frame lack what they refer to, in
         the healthiest of files.
         """
-        before, damaged, after, is_damaged = None, [], None, False
+        before, damaged, after, is_damaged, flagged = None, [], None, False, -np.inf
 
         def replaced() -> Iterator[tuple[float, av.VideoFrame]]:
             """What is shown at the times of damaged frames."""
@@ -554,8 +556,12 @@ class VideoFile(_Frames):
                 yield moment, min(whole, key=lambda shown: round(abs(shown[0] - moment), 6))[1]
 
         for seconds, frame in self._decode():
-            # A frame is made of those before it: damage lasts until the next key frame.
-            is_damaged = frame.is_corrupt or (is_damaged and not frame.key_frame)
+            if frame.is_corrupt:
+                flagged = seconds
+            # A frame is made of those before it: damage lasts until the next key frame. Some streams have no other key frame
+            # than the first, and refresh their pictures bit by bit.
+            is_inherited = is_damaged and not frame.key_frame and seconds - flagged <= DAMAGE_SECONDS
+            is_damaged = frame.is_corrupt or is_inherited
             if is_damaged:
                 # Of a lone whole frame amid damage, errors were not noticed.
                 damaged += [seconds] if after is None else [after[0], seconds]

@@ -42,13 +42,13 @@ def fit_training(training) -> None:
 
 def fit_language_model(arguments, training):
     """
-    The arguments of stage 2 that a CPU can follow: LoRA in place of QLoRA, and attention that needs no GPU.
+    Replaces the settings of stage 2 that need a GPU: QLoRA becomes LoRA, and FlashAttention becomes SDPA.
 
     Args:
         arguments (`ActionSFTArguments`), training (`ActionSFTConfig`): of `sft.py`.
 
     Returns:
-        `ActionSFTArguments`: the same where there is a GPU.
+        `ActionSFTArguments`: with these settings replaced; on a GPU, the arguments as they came.
     """
     if has_gpu() and not training.use_cpu:
         return arguments

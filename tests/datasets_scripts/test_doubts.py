@@ -3,10 +3,12 @@
 import json
 import logging
 import unicodedata
+import zipfile
 
 import numpy as np
 import pytest
 from fresh_python import python
+from PIL import Image
 from skeleton_people import person
 from tiny_videos import tiny_video
 
@@ -159,6 +161,36 @@ def test_the_same_bytes_as_videos(tmp_path):
     (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
     (doubt,) = prepare("folder-video", tmp_path, tmp_path / "out", num_proc=1)["folder-video"]["doubts"]
     assert (doubt["kind"], doubt["files"]) == ("same recording in two splits", ["a.mp4", "b.mp4"])
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_videos_that_differ_only_in_the_middle_are_not_the_same(tmp_path, archive):
+    """Their sizes and ends are equal; a copy of them is found all the same."""
+    folder, where = tmp_path / "in", "videos.zip/" if archive else ""
+    folder.mkdir()
+    rows, files = ["file_name,label,split"], {}
+    for name, split, middle in (("a", "train", 1), ("b", "test", 2), ("c", "test", 1)):
+        unused = bytes(100_000) + bytes([middle]) + bytes(100_000)
+        files[f"{name}.mp4"] = tiny_video(6) + (len(unused) + 8).to_bytes(4, "big") + b"free" + unused
+        rows.append(f"{where}{name}.mp4,wave,{split}")
+    for name, split, middle in (("d", "train", 40), ("e", "test", 90), ("f", "test", 40)):
+        (folder / name).mkdir()
+        for number, grey in enumerate((7, middle, 7)):
+            Image.new("RGB", (32, 24), (grey,) * 3).save(folder / name / f"{number}.bmp")
+        rows.append(f"{name},wave,{split}")
+    if archive:
+        with zipfile.ZipFile(folder / "videos.zip", "w") as opened:
+            for name, content in files.items():
+                opened.writestr(name, content)
+    else:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (folder / "skeleton.json").write_text('{"fps": 12}')
+    account = prepare("folder-video", folder, tmp_path / "out", num_proc=1)["folder-video"]
+    assert account["files"] == []
+    accused = [doubt["files"] for doubt in account["doubts"]]
+    assert sorted(accused) == sorted([[f"{where}a.mp4", f"{where}c.mp4"], ["d", "f"]])
 
 
 def test_the_same_joints_in_two_kinds_of_files(tmp_path):

@@ -226,12 +226,34 @@ def test_a_healthy_video_has_no_damage():
             assert video.damaged_frames == 0 < video.decoded_frames
 
 
+class Flagged:
+    """A decoded frame and what the decoder says of it."""
+
+    def __init__(self, frame, is_corrupt, key_frame=True):
+        self.frame, self.is_corrupt, self.key_frame = frame, is_corrupt, key_frame
+
+
+def shown_frames(video, monkeypatch, frames, fps=10) -> list[int]:
+    """What is shown of `frames`, of which `frame` is their number."""
+    monkeypatch.setattr(video, "_decode", lambda: iter([(frame.frame / fps, frame) for frame in frames]))
+    return [frame.frame for _, frame in video._whole_frames()]
+
+
+def test_damage_without_a_later_key_frame_does_not_last_to_the_end(monkeypatch):
+    """Streams that refresh their pictures bit by bit have no key frame but the first."""
+    with VideoFile(io.BytesIO(tiny_video(10))) as video:
+        frames = [Flagged(number, number in (5, 9), key_frame=number == 0) for number in range(100)]
+        shown = shown_frames(video, monkeypatch, frames)
+        # Whole again more than 2 s after frame 9: the nearest whole frames of 5 to 29 are 4 and 30.
+        assert shown == [*range(5), *[4] * 13, *[30] * 12, *range(30, 100)]
+        assert video.damaged_frames == 25
+        # A key frame ends it at once.
+        frames[20].key_frame = True
+        assert shown_frames(video, monkeypatch, frames) == [*range(5), *[4] * 8, *[20] * 7, *range(20, 100)]
+
+
 def test_a_lone_whole_frame_amid_damage_is_not_believed(monkeypatch):
     """Errors in it were not noticed: flipped bits may decode to something."""
-
-    class Flagged:
-        def __init__(self, frame, is_corrupt):
-            self.frame, self.is_corrupt, self.key_frame = frame, is_corrupt, True
 
     corrupt = [number in (2, 3, 5) for number in range(10)]
     with VideoFile(io.BytesIO(tiny_video(10))) as video:
