@@ -369,7 +369,7 @@ def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 class _Kind(NamedTuple):
-    """How a symptom is told: its sentence; beyond which share of the recordings it stops; in which share of how many it counts."""
+    """How a symptom is told: its sentence; the share of recordings beyond which it stops a build; where it is told at all."""
 
     sentence: Callable[[str, Sequence, SkeletonLayout], str]
     stops: float | None = None

@@ -304,3 +304,14 @@ def test_the_folder_command_writes_nothing_that_cannot_be_right(tmp_path):
     assert accepted.returncode == 0 and json.loads((root / "skeleton.json").read_text())["layout"] == "kinect20"
     right = python(*command, "--layout", "kinect20-sdk", "--overwrite")
     assert right.returncode == 0 and not right.stderr
+
+
+def test_the_folder_command_says_when_nothing_can_be_read(tmp_path):
+    from action_llm_datasets.folder import doubts_of_recordings
+
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", np.zeros((3, 60, 20, 1)))
+    with pytest.raises(
+        ValueError, match=r"none of 3 recordings that were looked at can be read; for example .*ST-GCN"
+    ):
+        doubts_of_recordings(tmp_path, "kinect20")

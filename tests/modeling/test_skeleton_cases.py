@@ -477,3 +477,27 @@ def test_read_once_and_looked_at_it_is_the_same_recording(tmp_path):
     assert read.fps == 15 and not read.fps_is_assumed
     assert_same_features(extractor, read, dataclasses.replace(read))
     assert extractor.doubts(read) == extractor.doubts(row(recording([(0, person(12))]))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0,103 0,48 2,857\n" * 20, r"line 1: expected decimal points, found decimal commas \('0,103 0,48 2,857'\)"),
+        ("\ufeff0.5 1.5 2.5\n".encode("utf-16"), "found text in UTF-16"),
+        ("".join(f"{joint % 2} {joint / 7} 1.5 {joint / 9}\n" for joint in range(40)), "rows that begin with 0, 1"),
+        ("".join(f"2 {joint / 7} 1.5 {joint / 9}\n" for joint in range(40)), "rows that begin with 2"),
+    ],
+)
+def test_text_that_would_be_read_as_other_numbers(tmp_path, text, message):
+    path = tmp_path / "clip.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SkeletonFileError, match=message):
+        read_joint_array(path, layout="kinect20")
+
+
+def test_a_byte_order_mark_and_semicolons_change_nothing(tmp_path):
+    body, forms = text_forms()
+    for form in ("a frame a row", "a joint a row"):
+        path = written(tmp_path, forms[form], "; ")
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        np.testing.assert_allclose(read_joint_array(path, layout="kinect20").keypoints[:, 0], body, rtol=1e-6)

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from skeleton_people import person
 
 from action_llm.array_files import read_joint_array
@@ -134,9 +135,20 @@ def test_two_dimensions_turn_by_reversing_y():
 
 
 def test_one_person_who_lies_is_no_folder_on_its_side():
-    recordings = bodies("kinect25", 10)
+    recordings = bodies("kinect25", 12)
     recordings[3] = recordings[3][..., [1, 0, 2]]
     assert doubts_of(recordings, "kinect25") == []
+    for number in (5, 7, 9):  # some who lie are told, and stop nothing
+        recordings[number] = recordings[number][..., [1, 0, 2]]
+    (doubt,) = doubts_of(recordings, "kinect25")
+    assert doubt.kind == "up axis" and not doubt.stops and "(4 of 12 recordings)" in doubt.reason
+
+
+def test_z_up_shows_also_where_the_sensor_looks_down():
+    tilt = Rotation.from_euler("x", 25, degrees=True).as_matrix()
+    recordings = [(body @ tilt.T)[..., [0, 2, 1]] * [1, -1, 1] for body in bodies("kinect25")]
+    (doubt,) = doubts_of(recordings, "kinect25")
+    assert doubt.stops and 'set "up": "z"' in doubt.reason
 
 
 def test_mirrored_bodies():
@@ -211,6 +223,10 @@ def test_real_recordings_are_believed_in_their_layout_and_in_no_other(real_data,
     recordings = recorded(real_data, right)
     assert len(recordings) > 8
     assert not any(doubt.stops for doubt in doubts_of(recordings, right))
+    (z_up,) = [
+        doubt for doubt in doubts_of([body[..., [0, 2, 1]] * [1, -1, 1] for body in recordings], right) if doubt.stops
+    ]
+    assert z_up.kind == "up axis" and '"up": "z"' in z_up.reason and len(z_up.files) > 0.8 * len(recordings)
     for wrong in [wrong for one, wrong in MISTAKEN if one == right]:
         doubt = doubts_of(recordings, wrong)[0]
         assert doubt.stops and f"set the layout to {right}" in doubt.reason

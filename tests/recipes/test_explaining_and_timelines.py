@@ -38,11 +38,10 @@ def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, 
     import timeline as recipe
 
     model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
-    for folder, message in (
-        (model, r"action model is a vtem, .* this one has action_vqvae, .* run_line\.py --line vt_lvlm_ar"),
-        (tokenizer, r"action model is a vtem, .* this one has none"),
-    ):
-        arguments = recipe.TimelineArguments(model=folder, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
-        with pytest.raises(ValueError, match=message):
-            recipe.main(arguments)
+    arguments = recipe.TimelineArguments(model=model, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
+    message = r"action model is a vtem, .* this one has action_vqvae, .* run_line\.py --line vt_lvlm_ar"
+    with pytest.raises(ValueError, match=message):
+        recipe.main(arguments)
+    with pytest.raises(ValueError, match="is no recogniser, but a model of the type action_vqvae"):
+        recipe.TimelineArguments(model=tokenizer, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
     assert not (tmp_path / "timelines").exists()

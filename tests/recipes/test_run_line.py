@@ -478,3 +478,16 @@ finally:
     assert done.stderr == (
         f"run_line.py: error: {settings}: the stage sft has no setting 'lora_dropuot'; did you mean lora_dropout?\n"
     )
+
+
+def test_options_without_effect_are_errors(tmp_path):
+    from data_arguments import DataArguments
+    from run_line import LineArguments, main
+
+    data = DataArguments(dataset="folder", data_dir=str(tmp_path))
+    for settings, message in (
+        ({"llm_revision": "abc"}, "--llm_revision is of a language model: set --llm_name_or_path, too"),
+        ({"backbone": "facebook/dinov2-small"}, "--backbone is for videos: folder has skeletons"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main(LineArguments(output_dir=str(tmp_path / "run"), **settings), data)
