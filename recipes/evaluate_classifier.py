@@ -9,8 +9,9 @@ accelerate launch recipes/evaluate_classifier.py \\
     --output_dir runs/utd_mhad/evaluation
 ```
 
-Intervals are Wilson score intervals over recordings, which are right for few of them and for all or none right. Where the data
-set says who was recorded and there are ten people or more, they are never narrower than a bootstrap over people.
+Intervals are Wilson score intervals over recordings, which are right for few of them and for all or none right; that of the
+mean per class combines those of rare and of common classes. Where the data set says who was recorded and there are ten people
+or more, they are never narrower than a bootstrap over people.
 
 `--split held_out` evaluates on the held-out training subjects, for choosing settings; `test` is opened once per run.
 `--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the class list of the test split is written
