@@ -652,8 +652,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         for doubt in tally.doubts():
             if doubt.stops:
                 raise DataFolderError(
-                    f"{self.config.data_dir!r}: {doubt.reason}, for example {doubt.files[0]}. With accept_doubts it is read as "
-                    "it is"
+                    f"{self.config.data_dir!r}: {doubt.reason}, for example {doubt.files[0]}. "
+                    "Set accept_doubts to read them all the same"
                 )
 
     def _doubts_of_numbers(self, paths: list[str]) -> list[dict]:

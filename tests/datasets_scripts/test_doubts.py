@@ -253,7 +253,7 @@ def test_joints_in_another_order_stop_the_build_unless_they_are_accepted(tmp_pat
     )
     with pytest.raises(DataFolderError, match=message):
         load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
-    with pytest.raises(DataFolderError, match=message + r"ordings\), for example 0\.npy\. With accept_doubts"):
+    with pytest.raises(DataFolderError, match=message + r"ordings\), for example 0\.npy\. Set accept_doubts"):
         prepare("folder", root, tmp_path / "out", num_proc=1)
     account = prepare("folder", root, tmp_path / "out", num_proc=1, accept_doubts=True)["folder"]
     (doubt,) = account["doubts"]
