@@ -29,8 +29,11 @@ def write_token_report(folder: Path, sentences, num_action_tokens: int, codes_pe
         ids, starts, ends = (list(columns[name]) for name in ("action_ids", "start_times", "end_times"))
         report[split] = describe_sentences(ids, starts, ends, num_action_tokens, codes_per_word)
         if split == "train":
-            counts = np.bincount(np.concatenate(ids).ravel(), minlength=num_action_tokens)
-            plot_token_usage(counts, folder / "token_usage.png")
+            # As the numbers of the table: of words of several tokens, the first ones.
+            firsts = np.concatenate([words.reshape(len(words), -1)[:, 0] for words in ids])
+            counts = np.bincount(firsts, minlength=num_action_tokens // codes_per_word)
+            title = "Use of the action words" if codes_per_word == 1 else "Use of the first tokens of words"
+            plot_token_usage(counts, folder / "token_usage.png", title=title)
             plot_sentence_lengths([len(one) for one in ids], folder / "sentence_lengths.png")
     write_atomically(folder / "tokens.json", json.dumps(report, indent=2) + "\n")
     write_atomically(folder / "tokens.md", _table(report))

@@ -77,3 +77,21 @@ def test_augmented_sentences_do_not_count(tmp_path):
     table = (tmp_path / "tokens.md").read_text()
     assert "| words per recording, mean | 1.5 | 1.0 |" in table and "| codes used | 2 of 4 | 1 of 4 |" in table
     assert {path.name for path in tmp_path.glob("*.png")} == {"token_usage.png", "sentence_lengths.png"}
+
+
+def test_the_picture_is_of_the_tokens_that_the_table_counts(tmp_path, monkeypatch):
+    """Of words of two tokens the first ones: the entropy beneath it is that of the table."""
+    from action_sentences import sentence_features
+
+    drawn = {}
+    monkeypatch.setattr(
+        "metrics.plots.plot_token_usage", lambda counts, path, title: drawn.update(counts=counts, title=title)
+    )
+    columns = {
+        "sample_id": ["a"], "encoding": [0], "label": [0], "held_out": [False],
+        "action_ids": [[[0, 5], [1, 5], [1, 6]]], "start_times": [[0.0, 1.0, 2.0]], "end_times": [[1.0, 2.0, 3.0]],
+    }  # fmt: skip
+    features = sentence_features(ClassLabel(names=["wave"]), 8, False, codes_per_word=2)
+    report = write_token_report(tmp_path, {"train": Dataset.from_dict(columns, features=features)}, 8, 2)
+    assert drawn["counts"].tolist() == [1, 2, 0, 0] and "first tokens of words" in drawn["title"]
+    assert report["train"]["entropy"] == pytest.approx(scipy.stats.entropy(drawn["counts"], base=2))
