@@ -6,6 +6,7 @@ count by, what was found, and the files in question. `SkeletonBuilder.account` l
 report, the page and `prepare` show them as `doubt_lines` writes them.
 """
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -72,7 +73,8 @@ def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> li
 
 
 def _without_form(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    plain = " ".join(re.sub("[_-]", " ", unicodedata.normalize("NFKC", name).casefold()).split())
+    return f"{float(plain):g}" if re.fullmatch(r"\d+(\.\d+)?", plain, re.ASCII) else plain
 
 
 def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
@@ -83,7 +85,33 @@ def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
         return "spaces", repr
     if len({name.casefold() for name in names}) == 1:
         return "case", repr
-    return "case, spaces or Unicode form", ascii
+    if len({" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in names}) == 1:
+        return "case, spaces or Unicode form", ascii
+    return "case, separators or the way numbers are written", ascii
+
+
+def doubts_of_people(people: Iterable[tuple[str, str, str]], column: str) -> list[dict]:
+    """People who train and are tested.
+
+    Args:
+        people: of each recording its file, its split, and who was recorded.
+        column: that says who.
+    """
+    files = defaultdict(lambda: defaultdict(list))
+    for file, split, person in people:
+        files[person][split].append(file)
+    both = sorted(person for person, splits in files.items() if person and len(splits) > 1)
+    if not both:
+        return []
+    names = ", ".join(both[:_SHOWN]) + _more(both)
+    reason = f"{len(both)} of {len(files)} people by the column {column} are in train and in test ({names})"
+    return [
+        {
+            "kind": "same person in two splits",
+            "reason": reason,
+            "files": sorted(f for p in both for f in files[p]["test"]),
+        }
+    ]
 
 
 def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> list[dict]:

@@ -44,8 +44,9 @@ from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 from action_llm.skeleton_plausibility import is_possible_rate
 
-from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile
-from .names import METADATA, SKELETON, did_you_mean
+from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally
+from .doubts import doubts_of_people
+from .names import METADATA, PERSON_COLUMNS, SKELETON, did_you_mean
 from .protocols import NotInProtocolError, Placement
 
 _SPLITS = {
@@ -351,6 +352,15 @@ class ActionFolder(SkeletonBuilder):
             )
         recording.layout = self._common["layout"]
         return recording
+
+    def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
+        report = super().account(tallies, skipped)
+        used = [self._rows[file.file] for tally in tallies for file in tally.used]
+        column = next((name for name in PERSON_COLUMNS if used and name in used[0].extras), None)
+        if column is not None:
+            people = [(row.sample_id, _SPLITS[row.split][0], row.extras[column]) for row in used]
+            report["doubts"] += doubts_of_people(people, column)
+        return report
 
     def published_counts(self) -> dict[str, int]:
         return {}

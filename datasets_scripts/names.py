@@ -15,6 +15,8 @@ REPORT_NAME = "preparation.json"
 SIMULATION_RECORD = "simulation.json"
 # Of a folder of recordings of one's own.
 METADATA, SKELETON = "metadata.csv", "skeleton.json"
+# Columns that say who was recorded.
+PERSON_COLUMNS = ("person", "subject", "performer")
 METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 

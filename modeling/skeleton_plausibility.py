@@ -26,6 +26,8 @@ ALONG_AXIS = 0.7
 METRES = (0.3, 3.0)
 # Bones of the left and right side differ by at most this factor.
 UNEQUAL_SIDES = 1.35
+# Frames without a body between the first and the last that have one, as a share.
+MISSING = 0.2
 # A step between two frames, in body sizes, that nobody makes.
 JUMP = 0.5
 # Frames per second of cameras and sensors.
@@ -69,7 +71,7 @@ def find_symptoms(
         that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides` (ratio of left to right
         bones), `impossible rate` (frames per second),
         `mirrored` (True), `lost joints` and `still joints` (their names), `empty frames` (how many without a body at the start
-        and at the end), `jumps` (how many).
+        and at the end), `missing frames` (how many in between), `frozen` (True), `jumps` (how many).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
@@ -77,13 +79,18 @@ def find_symptoms(
         return symptoms
     if seen[0] > 0 or seen[-1] < len(valid) - 1:
         symptoms["empty frames"] = [int(seen[0]), int(len(valid) - 1 - seen[-1])]
+    inside = int(seen[-1] - seen[0] + 1 - len(seen))
+    if inside > MISSING * (seen[-1] - seen[0]):
+        symptoms["missing frames"] = inside
     body = int(valid.sum((0, 2)).argmax())
     joints, there = keypoints[:, body, :, : layout.dimensions], valid[:, body]
     unseen = ~there.any(0)
     if unseen.any():
         symptoms["lost joints"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
     still = _still_joints(joints, there)
-    if len(still):
+    if len(still) == layout.num_joints:
+        symptoms["frozen"] = True
+    elif len(still):
         symptoms["still joints"] = [layout.joint_names[joint] for joint in still]
     fullest = np.argsort(-there.sum(1), kind="stable")[: max(FRAMES, int((there.sum(1) == there.sum(1).max()).sum()))]
     fullest = np.sort(fullest)
@@ -113,15 +120,16 @@ def is_possible_rate(fps: float) -> bool:
 
 
 def _still_joints(joints: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Joints that stay exactly where they are while others move; (T, J, C), bool (T, J) → indices."""
+    """Joints that stay exactly where they are, without one that all is centred on; (T, J, C), bool (T, J) → indices."""
     often = there.sum(0) >= 10
     if there.all() and not (joints == joints[0]).all((0, 2)).any():
         return np.array([], int)
     span = np.where(there[..., None], joints, -np.inf).max(0) - np.where(there[..., None], joints, np.inf).min(0)
     still = often & (span == 0).all(-1)
-    # One that stays at the origin is what the recording is centred on.
+    if still.all():
+        return still.nonzero()[0]
     centre = still & (np.where(there[..., None], joints, 0) == 0).all((0, 2))
-    return (still & ~centre).nonzero()[0] if not still[often].all() else np.array([], int)
+    return (still & ~centre).nonzero()[0]
 
 
 def _odd_units(frames: np.ndarray, size: float) -> dict[str, Any]:
@@ -341,6 +349,15 @@ def _empty(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"frames without a body are cut off, {' and '.join(where)}"
 
 
+def _missing(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    share = f"more than {MISSING:.0%} of the frames within a recording"
+    return f"{share} have no body, {sum(examples):,} in all: they are interpolated"
+
+
+def _frozen(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
+    return "nothing moves: all frames are the same"
+
+
 def _jumps(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"bodies jump by more than half their size from a frame to the next, {sum(examples):,} times"
 
@@ -386,6 +403,8 @@ KINDS = {
     "lost joints": _Kind(_joints("joints that were never seen")),
     "still joints": _Kind(_joints("joints that never move")),
     "empty frames": _Kind(_empty),
+    "missing frames": _Kind(_missing),
+    "frozen": _Kind(_frozen),
     "jumps": _Kind(_jumps),
     "changed places": _Kind(_slots),
     "same person twice": _Kind(_duplicates),

@@ -10,8 +10,6 @@ logger = logging.getLogger(__name__)
 
 # What a data set can hold, and the column that tells.
 KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
-# Columns that say who was recorded, as data sets call them.
-PERSON_COLUMNS = ("person", "subject", "performer")
 # Beside features and sentences: sample_id → person.
 PEOPLE = "people.json"
 
@@ -91,6 +89,8 @@ class DataArguments:
         """`sample_id` → who was recorded; empty where the data set does not say it for every recording."""
         if self.dataset == "features":
             return read_people(self.data_dir)
+        from action_llm_datasets.names import PERSON_COLUMNS
+
         people = {}
         for rows in dataset.values():
             column = next((name for name in PERSON_COLUMNS if name in rows.features), None)

@@ -315,3 +315,22 @@ def test_the_folder_command_says_when_nothing_can_be_read(tmp_path):
         ValueError, match=r"none of 3 recordings that were looked at can be read; for example .*ST-GCN"
     ):
         doubts_of_recordings(tmp_path, "kinect20")
+
+
+@pytest.mark.parametrize("names", [("1", "01"), ("1", "1.0"), ("hand wave", "hand_wave"), ("hand-wave", "hand wave")])
+def test_class_names_that_differ_in_separators_or_numbers(names):
+    files = used(("a", "train", 0), ("b", "train", 1), ("c", "train", 2))
+    (doubt,) = doubts_of_labels(files, [*names, "fall"])
+    assert "differ only in case, separators or the way numbers are written" in doubt["reason"]
+    assert doubts_of_labels(files, ["1", "2", "10"]) == []
+
+
+def test_people_who_train_and_are_tested(tmp_path):
+    root = skeleton_folder(tmp_path / "mine", "kinect20")
+    rows = (root / "metadata.csv").read_text().splitlines()
+    people = ["person", "3", "3", "4", "5", "3", "6"]
+    (root / "metadata.csv").write_text("\n".join(f"{row},{who}" for row, who in zip(rows, people, strict=True)) + "\n")
+    (doubt,) = prepare("folder", root, tmp_path / "out", num_proc=1)["folder"]["doubts"]
+    assert doubt["reason"] == "1 of 4 people by the column person are in train and in test (3)" and doubt["files"] == [
+        "4"
+    ]

@@ -89,8 +89,12 @@ def test_a_wrong_order_is_one_whatever_layout_fits_each_recording():
 
 
 def test_bodies_in_one_place_and_rates_that_nothing_has():
-    (doubt,) = doubts_of([np.ones((60, 25, 3))] * 4, "kinect25")
-    assert doubt.stops and doubt.reason == "all joints of a body are in one place (4 of 4 recordings)"
+    doubt, frozen = doubts_of([np.ones((60, 25, 3))] * 4, "kinect25")
+    assert (
+        frozen.kind == "frozen"
+        and doubt.stops
+        and doubt.reason == "all joints of a body are in one place (4 of 4 recordings)"
+    )
     keypoints = bodies("kinect25", 1)[0][:, None]
     valid = valid_joints(keypoints, np.ones(keypoints.shape[:2], bool))
     for fps, is_odd in ((30, False), (1e9, True), (0.01, True)):
@@ -231,3 +235,13 @@ def test_real_recordings_are_believed_in_their_layout_and_in_no_other(real_data,
         doubt = doubts_of(recordings, wrong)[0]
         assert doubt.stops and f"set the layout to {right}" in doubt.reason
         assert len(doubt.files) >= 0.99 * len(recordings)
+
+
+def test_frames_that_are_missing_within_and_frames_that_are_all_the_same():
+    recordings = bodies("kinect25")
+    recordings[0][5:12] = 0
+    recordings[1][:] = recordings[1][0]
+    doubts = {doubt.kind: doubt for doubt in doubts_of(recordings, "kinect25")}
+    assert doubts.keys() == {"missing frames", "frozen"}
+    assert "have no body, 7 in all: they are interpolated (1 of 6 recordings)" in doubts["missing frames"].reason
+    assert doubts["frozen"].files == ("1",)
