@@ -103,7 +103,8 @@ def recording_from_array(
     if rate.shape or rate.dtype.kind not in "fiu" or not (np.isfinite(rate) and rate > 0):
         raise SkeletonFileError(source, None, f"fps {fps!r}", "a positive number of frames per second")
     if keypoints.shape[1] > len(keypoints):  # people first, as PYSKL and MMAction2 have them
-        found = f"{keypoints.shape[1]} people in {len(keypoints)} frames; if people come first, transpose the first two axes"
+        frames = f"{len(keypoints)} frame" + "s" * (len(keypoints) > 1)
+        found = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, found, "(frames, people, joints, coordinates)")
     if _has_people_first(keypoints[..., : skeleton.dimensions]):
         found = (

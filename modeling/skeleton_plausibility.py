@@ -349,6 +349,10 @@ def _empty(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     return f"frames without a body are cut off, {' and '.join(where)}"
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def _missing(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
     share = f"more than {MISSING:.0%} of the frames within a recording"
     return f"{share} have no body, {sum(examples):,} in all: they are interpolated"
@@ -359,15 +363,15 @@ def _frozen(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 def _jumps(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"bodies jump by more than half their size from a frame to the next, {sum(examples):,} times"
+    return f"bodies jump by more than half their size from a frame to the next, {_times(sum(examples))}"
 
 
 def _slots(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"people change places in the array, {sum(examples):,} times: they were followed by distance"
+    return f"people change places in the array, {_times(sum(examples))}: they were followed by distance"
 
 
 def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"the same person stands in the array twice, {sum(examples):,} times: the copies were left out"
+    return f"the same person stands in the array twice, in {sum(examples):,} frames in all: the copies were left out"
 
 
 def _impossible_rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:

@@ -433,7 +433,7 @@ def test_people_of_the_cases(cases):
 @pytest.mark.parametrize(
     ("name", "layout", "message"),
     [
-        ("m1_t6", "coco17", "6 people in 1 frames; if people come first"),
+        ("m1_t6", "coco17", "6 people in 1 frame; if people come first"),
         ("m2_t8", "coco17", "8 people in 2 frames; if people come first"),
         ("m2_t60", "coco17", "60 people in 2 frames"),
         ("ctvm", "kinect20", "coordinates first, as ST-GCN has them"),

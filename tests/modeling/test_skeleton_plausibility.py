@@ -195,7 +195,7 @@ def test_empty_frames_and_jumps():
         doubts["empty frames"]
         == "frames without a body are cut off, 3 at the start and 280 at the end (1 of 6 recordings)"
     )
-    assert doubts["jumps"].startswith("bodies jump by more than half their size from a frame to the next, 1 time")
+    assert doubts["jumps"].startswith("bodies jump by more than half their size from a frame to the next, once")
 
 
 def test_what_is_empty_or_a_point_is_no_reason_to_fail():
