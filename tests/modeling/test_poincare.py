@@ -130,8 +130,9 @@ def test_distances_along_a_line_through_the_origin(a, b, curvature):
     same, opposite = tangent_distance(a * axis, b * axis, curvature), tangent_distance(a * axis, -b * axis, curvature)
     assert opposite.item() == pytest.approx(2 * (a + b), rel=1e-9)
     assert tangent_distance(a * axis, 0 * axis, curvature).item() == pytest.approx(2 * a, rel=1e-9)
-    # Beyond √c‖v‖ = 15 even float64 cannot write two vectors so parallel that they count as being on one line.
-    if math.sqrt(curvature) * max(a, b) <= 15:
+    # Beyond √c‖v‖ = 13 even float64 cannot write two vectors so parallel that they count as being on one line: what the last
+    # bit of a coordinate is worth grows with e^(2√c‖v‖), and is 2.3e-3 / √c at 14.2.
+    if math.sqrt(curvature) * max(a, b) <= 13:
         assert same.item() == pytest.approx(2 * abs(a - b), rel=1e-6, abs=2e-3 / math.sqrt(curvature))
 
 
