@@ -603,7 +603,9 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         unread = [entry for tally in tallies for entry in tally.skipped]
         used = sorted(file for tally in tallies for file in tally.used)
         symptoms = {file: odd for tally in tallies for file, odd in tally.symptoms.items()}
-        joined = Tally("all", used=used, symptoms=symptoms, layout=max((one.layout for one in tallies), default=""))
+        joined = Tally(
+            "all", used=used, symptoms=symptoms, layout=max((tally.layout for tally in tallies), default="")
+        )
         skipped, cleaned = list(skipped), []
         for tally in tallies:
             labels[tally.split].update(tally.labels)
@@ -622,7 +624,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "doubts": [
                 *doubts_of_labels(used, names),
                 *doubts_of_contents(used, names),
-                *({"kind": one.kind, "reason": one.reason, "files": sorted(one.files)} for one in joined.doubts()),
+                *(
+                    {"kind": doubt.kind, "reason": doubt.reason, "files": sorted(doubt.files)}
+                    for doubt in joined.doubts()
+                ),
                 *self._doubts_of_numbers([file.file for file in used] + [entry["file"] for entry in unread]),
             ],
             "cleaning": {

@@ -258,7 +258,7 @@ def _write_report(output: Path, builders: "list[SkeletonBuilder]", accounts: dic
         sections.append(f"<h2>{html.escape(config)}</h2>{''.join(tables)}")
         chosen_recordings = _chosen(output, config)
         if chosen_recordings and "keypoints" in builder.info.features:
-            some = [one for chosen in reversed(chosen_recordings.values()) for one in chosen][:2]
+            some = [recording for chosen in reversed(chosen_recordings.values()) for recording in chosen][:2]
             write_png(output / f"report-{config}-joints.png", _draw_joints(builder, output, some))
             sections.append(
                 "<h3>How the joints are read</h3><p>In the right layout heads are up, left limbs are warm, right ones cold, "

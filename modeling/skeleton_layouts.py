@@ -351,25 +351,6 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_shoulder=8,
         ),
         SkeletonLayout(
-            name="kinect20-sdk",
-            joint_names=_KINECT20_SDK,
-            parents=(-1, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
-            parts={
-                "trunk": (0, 1, 2, 3),
-                "left_arm": (4, 5, 6, 7),
-                "right_arm": (8, 9, 10, 11),
-                "left_leg": (12, 13, 14, 15),
-                "right_leg": (16, 17, 18, 19),
-            },
-            left_right=_limb_pairs(_KINECT20_SDK),
-            pelvis=(0,),
-            neck=(2,),
-            left_hip=12,
-            right_hip=16,
-            left_shoulder=4,
-            right_shoulder=8,
-        ),
-        SkeletonLayout(
             name="msr20",
             joint_names=_MSR20,
             parents=(2, 2, 3, 6, 6, 6, -1, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2),
@@ -507,6 +488,15 @@ LAYOUTS: dict[str, SkeletonLayout] = {
     )
 }
 
+# The rows of the limbs are those of kinect20.
+LAYOUTS["kinect20-sdk"] = replace(
+    LAYOUTS["kinect20"],
+    name="kinect20-sdk",
+    joint_names=_KINECT20_SDK,
+    parents=(-1, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
+    pelvis=(0,),
+    neck=(2,),
+)
 # The same joints in pixels.
 LAYOUTS["lcrnet13-2d"] = replace(LAYOUTS["lcrnet13"], name="lcrnet13-2d", dimensions=2)
 
