@@ -354,8 +354,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         if isinstance(recording, Mapping):
             return recording if fps is None else {**recording, "fps": fps}
         if _is_recording(recording):
-            return recording if fps is None else replace(recording, fps=float(fps), fps_is_assumed=False)
-        if isinstance(recording, str | os.PathLike) or hasattr(recording, "read"):
+            given = {} if fps is None else {"fps": float(fps), "fps_is_assumed": False}
+            recording = replace(recording, **given)  # a copy: the caller's stays as it is
+        elif isinstance(recording, str | os.PathLike) or hasattr(recording, "read"):
             recording = read_recording(recording, layout=skeleton, fps=fps, up=self.recorded_up)
             if fps is not None:
                 recording.fps = float(fps)

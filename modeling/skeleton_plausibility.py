@@ -3,7 +3,7 @@
 A recording of the right shape can still be wrong: joints in another order, z pointing up, pixels where metres are
 expected. `find_symptoms` looks at one recording, `judge` at those of a folder (or at one alone) and says in sentences
 what looks wrong, in how many recordings, and what it probably is. Thresholds were set on UTD-MHAD, MSR Action3D,
-Northwestern-UCLA and NTU RGB+D, where the right layout gives no doubt.
+Northwestern-UCLA and nine files of NTU RGB+D: there, no recording in its own layout is taken for one of another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,9 +69,9 @@ def find_symptoms(
     Returns:
         By kind, in a form that JSON holds: `joint order` (the layout that fits better, "" if none does), `up axis` (the axis
         that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides` (ratio of left to right
-        bones), `impossible rate` (frames per second),
-        `mirrored` (True), `lost joints` and `still joints` (their names), `empty frames` (how many without a body at the start
-        and at the end), `missing frames` (how many in between), `frozen` (True), `jumps` (how many).
+        bones), `impossible rate` (frames per second), `mirrored` (True), `lost joints` and `still joints` (their names), `empty
+        frames` (how many without a body at the start and at the end), `missing frames` (how many in between), `frozen` (True),
+        `jumps` (how many).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
@@ -375,7 +375,8 @@ def _duplicates(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 def _impossible_rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return f"{np.median(examples):g} frames per second are given: expected from {RATES[0]} to {RATES[1]}, and no milliseconds"
+    rate = f"{np.median(examples):g} frames per second"
+    return f"{rate} cannot be right: expected from {RATES[0]} to {RATES[1]}; is fps given in milliseconds?"
 
 
 def _third(value: str, examples: Sequence, layout: SkeletonLayout) -> str:

@@ -96,6 +96,15 @@ def test_a_rate_of_15_read_from_real_files(cases):
         )
 
 
+def test_a_recording_that_was_read_before_has_the_rate_of_the_model():
+    extractor = SkeletonFeatureExtractor(recorded_fps=15)
+    read = recording_from_array(person(56), layout="kinect25")
+    np.testing.assert_array_equal(
+        features(extractor, read)["input_features"], features(extractor, person(56))["input_features"]
+    )
+    assert read.fps == 30 and read.fps_is_assumed  # the caller's own is left alone
+
+
 def test_bad_rates_are_refused():
     for fps in (0, -1, float("nan")):
         with pytest.raises(SkeletonInputError, match="frames per second"):
