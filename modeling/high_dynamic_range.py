@@ -13,6 +13,8 @@ PQ, HLG, BT2020 = 16, 18, 9
 HDR_TRANSFERS = (PQ, HLG)
 # cd/m² of white paper, and of the brightest white of HLG.
 PAPER_WHITE, HLG_PEAK = 203.0, 1000.0
+# Pixels that are mapped at a time.
+STRIP_PIXELS = 1 << 20
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 # Red, green and blue of BT.2020 to those of BT.709, both linear (ITU-R BT.2087).
 TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
@@ -28,6 +30,16 @@ def to_standard_range(picture: np.ndarray, transfer: int, primaries: int) -> np.
     Returns:
         sRGB uint8 (H, W, 3).
     """
+    result = np.empty(picture.shape, np.uint8)
+    # Floats of some rows at a time: those of a large picture would take gigabytes.
+    rows = max(1, STRIP_PIXELS // max(picture.shape[1], 1))
+    for start in range(0, len(picture), rows):
+        result[start : start + rows] = _strip(picture[start : start + rows], transfer, primaries)
+    return result
+
+
+def _strip(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """Some rows of `to_standard_range`."""
     light = _linear_light(transfer)[picture]
     if transfer == HLG:
         # What the camera saw becomes what a screen of that peak shows.

@@ -4,13 +4,16 @@ Files are read by PyAV, which brings its codecs in its wheel. A reader seeks to 
 asked for and decodes from there; it holds two frames, and the frames that were asked for, however long the video is.
 
 Pictures are as a player shows them: turned and mirrored by the display matrix, with square pixels, in standard dynamic range.
+
+A video is one file. What names other files or addresses (playlists, lists of files, session descriptions) is refused whatever
+its suffix, and so is what asks for more memory or time than a video of its size can need.
 """
 
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -22,15 +25,48 @@ from av.format import Flags
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .high_dynamic_range import HDR_TRANSFERS, to_standard_range
+from .mp4_boxes import TooManyBoxesError, check_index, lacks_index, starts_like_mp4
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
     *(".wmv", ".mts", ".m2ts", ".ts", ".gif", ".flv", ".3gp", ".ogv"),
 )
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# The formats of pictures with these suffixes. Pillow has others that start programs (EPS) or hold many pictures.
+FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+# FFmpeg's names of the formats that are read: containers of the suffixes above, raw streams of their codecs, and pictures. All
+# others are refused, those that open further files or addresses (hls, dash, concat, sdp, rtsp, image2) among them.
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "gif", "asf", "ogg"),
+    *("h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu", "av1", "ivf", "dv", "yuv4mpegpipe"),
+    *("apng", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe"),
+)
+# The only protocol, and the options of a demuxer that would follow what an MP4 file says of other files.
+OPEN_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file", "enable_drefs": "0"}
+# How texts begin that name other files, and what they are. FFmpeg looks for some of them behind the start, too.
+REFERENCES = (
+    (re.compile(rb"#EXTM3U"), "a playlist (HLS)"),
+    (re.compile(rb"ffconcat version"), "a list of files (ffconcat)"),
+    (re.compile(rb"<MPD[\s>]"), "a manifest (DASH)"),
+    (re.compile(rb"<SmoothStreamingMedia|<smil|<asx", re.IGNORECASE), "a playlist"),
+    (re.compile(rb"\[(playlist|Reference)\]", re.IGNORECASE), "a playlist"),
+    (re.compile(rb"^(v=0|c=IN IP[46] )", re.MULTILINE), "a session description (SDP)"),
+)
+# Bytes in which these are looked for.
+HEAD_BYTES = 4096
+# Pixels of a picture, coded or shown: 8K (8192 x 4320). A decoder holds up to 17 of them.
+MAX_PIXELS = 8192 * 4320
+# Bytes of all pictures that are asked for at a time.
+MAX_PICTURE_BYTES = 1 << 30
+# Frames per second that a video may have.
+MIN_FPS, MAX_FPS = 0.01, 10_000.0
+# Seconds that a video may last, a month, and its frames.
+MAX_SECONDS, MAX_FRAMES = 31 * 24 * 3600.0, 10**9
+# Seconds that a frame stays on screen, at most; the next one comes then, whatever its time stamp.
+MAX_STILL = 3600.0
 # Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
 MIN_SKIP = 12
 # Numbers of pictures in a folder, for each that is there: more, and they are no numbers of frames.
@@ -43,8 +79,6 @@ DAMAGE_SECONDS = 2.0
 STEP_BACK, STEP_AHEAD = 0.1, 10.0
 # Pixels are so many times as wide as high, or as high as wide, at most; a container that says more is not believed.
 MAX_PIXEL_ASPECT = 4
-# Boxes of an MP4 file that are looked at for its index.
-MAX_BOXES = 100_000
 
 # Rows and columns of a picture.
 Part = tuple[slice, slice]
@@ -230,6 +264,17 @@ class _Frames:
         for time in times:
             yield self.frames_at([time], size, part)[0]
 
+    def _check_request(self, count: int, size: tuple[int, int], part: Part | None) -> None:
+        """Raises `VideoFileError` for more pictures at a time than there should be memory for."""
+        height, width = size
+        pixels = height * width if part is None else np.prod([span.stop - span.start for span in part]).item()
+        if 3 * max(height * width, count * pixels) > MAX_PICTURE_BYTES:
+            raise VideoFileError(
+                self.path,
+                f"{count} pictures of {width} x {height} pixels",
+                f"{MAX_PICTURE_BYTES >> 20:,} MiB of pictures at a time at most: ask for fewer or smaller ones",
+            )
+
     def _scaled(
         self,
         frame: av.VideoFrame,
@@ -243,12 +288,46 @@ class _Frames:
         height, width = size or (frame.height, frame.width)
         is_hdr = frame.color_trc in HDR_TRANSFERS
         pixels = "rgb48le" if is_hdr else "rgb24"
-        scaled = self._reformatter.reformat(frame, width, height, pixels, interpolation="BICUBIC").to_ndarray()
+        with _errors_of_ffmpeg(self.path):
+            scaled = self._reformatter.reformat(frame, width, height, pixels, interpolation="BICUBIC").to_ndarray()
         if is_hdr:
             scaled = to_standard_range(scaled, frame.color_trc, frame.color_primaries)
         upright = orientation.upright(scaled)
         # A copy of what is asked for, so that the rest is not kept.
         return np.ascontiguousarray(upright if part is None else upright[part])
+
+
+@contextmanager
+def _errors_of_ffmpeg(path: str) -> Iterator[None]:
+    """Raises what FFmpeg cannot do as `VideoFileError`. Its errors may be OSErrors, which are none of the disk's."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise VideoFileError(path, error.strerror or str(error)) from error
+    except OverflowError as error:
+        raise VideoFileError(path, f"a time stamp that is no time ({error})") from error
+
+
+def check_length(path: str, info: VideoInfo) -> None:
+    """Raises `VideoFileError` for frames, a frame rate or a length that no recording has."""
+    if not MIN_FPS <= info.fps <= MAX_FPS:
+        found, expected = f"{info.fps:g} frames a second", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames a second"
+    elif info.seconds > MAX_SECONDS or info.num_frames > MAX_FRAMES:
+        found = f"{info.num_frames:,} frames in {info.seconds:,.0f} s"
+        expected = f"at most {MAX_FRAMES:,} frames in {MAX_SECONDS:,.0f} s (31 days); cut it into parts"
+    else:
+        return
+    raise VideoFileError(path, found, expected)
+
+
+def check_pixels(path: str, height: int, width: int) -> None:
+    """Raises `VideoFileError` for pictures that are larger than a decoder has memory for."""
+    if height * width > MAX_PIXELS:
+        raise VideoFileError(
+            path,
+            f"pictures of {width} x {height} pixels",
+            f"{MAX_PIXELS:,} pixels (8192 x 4320) at most: scale it down",
+        )
 
 
 def _check_times(times: Sequence[float]) -> None:
@@ -277,37 +356,35 @@ class VideoFile(_Frames):
     def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 0):
         super().__init__()
         is_open = hasattr(file, "read")
-        self.path = str(getattr(file, "name", "stream") if is_open else os.fspath(file))
-        if is_open:
-            file.seek(0)
-            is_empty = not file.read(1)
-            file.seek(0)
-        else:
-            is_empty = os.path.getsize(file) == 0
-        if is_empty:
+        self.path = str(getattr(file, "name", "stream")) if is_open else os.fsdecode(file)
+        # Nothing is read of what has no size and may block, such as a pipe.
+        if not is_open and os.path.getsize(file) == 0:
             raise VideoFileError(self.path, "an empty file")
+        with nullcontext(file) if is_open else open(file, "rb") as opened:
+            head = self._check_head(opened)
         try:
-            self._container = av.open(file if is_open else self.path, metadata_errors="ignore")
+            # With the name of the protocol, no other one is taken from the name of the file. Options are of the container
+            # alone, and of what is decoded of it to know its streams.
+            self._container = av.open(
+                file if is_open else f"file:{self.path}",
+                options={"max_pixels": str(MAX_PIXELS)},
+                container_options=OPEN_OPTIONS,
+                metadata_errors="ignore",
+            )
         except av.error.FFmpegError as error:
-            if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
-                raise
-            if _lacks_index(file):
-                raise VideoFileError(
-                    self.path,
-                    "an MP4 file without its index (moov atom): the recording was not finished, or not all of it was copied; "
-                    "copy it again, or rebuild the index (`untrunc`)",
-                    "a video that is whole",
-                ) from error
-            raise VideoFileError(self.path, error.strerror or str(error)) from error
-        self._can_seek, self._has_decoded = True, False
+            raise self._refusal(file, head, error) from error
+        self._can_seek, self._has_decoded, self._is_at_start = True, False, True
         self._rotation, self._orientation = None, UPRIGHT
         self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
-            self.info = self._read_info()
-        except VideoFileError:
+            with _errors_of_ffmpeg(self.path):
+                self.info = self._read_info()
+            check_length(self.path, self.info)
+        except BaseException:
             self.close()
             raise
         self._stream.thread_count = threads
+        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if not 1 / MAX_PIXEL_ASPECT <= self._pixel_aspect <= MAX_PIXEL_ASPECT:
             warnings.warn(
@@ -317,6 +394,49 @@ class VideoFile(_Frames):
             )
             self._pixel_aspect = Fraction(1)
         self._start = float((self._stream.start_time or 0) * self._stream.time_base)
+
+    def _check_head(self, file: BinaryIO) -> bytes:
+        """The first bytes of a file; it is at its start then."""
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if not isinstance(head, bytes):
+            raise VideoFileError(
+                self.path, f"{type(head).__name__} read from it", "a file that is open for reading bytes"
+            )
+        if not head:
+            raise VideoFileError(self.path, "an empty file")
+        if starts_like_mp4(head):
+            try:
+                check_index(file)
+            except TooManyBoxesError as error:
+                raise VideoFileError(self.path, str(error), "an index of the frames that the file holds") from error
+        file.seek(0)
+        return head
+
+    def _refusal(self, file: str | os.PathLike | BinaryIO, head: bytes, error: Exception) -> VideoFileError:
+        """Why FFmpeg has not opened a file."""
+        for pattern, format_name in REFERENCES:
+            if pattern.search(head):
+                return VideoFileError(
+                    self.path,
+                    f"{format_name}, which names other files or addresses: they are not followed; give the video itself",
+                    "a video in one file",
+                )
+        with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as opened:
+            if lacks_index(opened):
+                return VideoFileError(
+                    self.path,
+                    "an MP4 file without its index (moov atom): the recording was not finished, or not all of it was copied; "
+                    "copy it again, or rebuild the index (`untrunc`)",
+                    "a video that is whole",
+                )
+        if isinstance(error, av.error.ArgumentError):
+            return VideoFileError(
+                self.path,
+                "a file that is damaged, or of a format that is not read: convert it to MP4",
+                f"a video ({', '.join(VIDEO_SUFFIXES)})",
+            )
+        return VideoFileError(self.path, error.strerror or str(error))
 
     def _read_info(self) -> VideoInfo:
         # A cover of an album is no video.
@@ -334,7 +454,7 @@ class VideoFile(_Frames):
         duration = stream.duration and stream.duration * stream.time_base
         duration = duration or (self._container.duration or 0) / av.time_base
         num_frames = stream.frames or round(duration * (rate or 0))
-        if not num_frames and rate and stream.width:
+        if (not num_frames or duration > MAX_SECONDS) and rate and stream.width:
             num_frames, duration = self._count_packets()
         elif rate and stream.width and self._may_jump:
             # Two fields of a frame may be a packet each: there are as many frames as fit the time.
@@ -343,6 +463,7 @@ class VideoFile(_Frames):
             num_frames = round(duration * rate)
         if not num_frames or not rate or not stream.width:
             raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
+        check_pixels(self.path, stream.height, stream.width)
         seconds = float(duration or num_frames / rate)
         # Frames may be repeated where the rate changes; in an AVI it cannot.
         is_avi = self._container.format.name == "avi"
@@ -360,21 +481,25 @@ class VideoFile(_Frames):
 
         Nothing is decoded. The seconds are `None` where packets have no times.
         """
-        times, count, clock = [], 0, _Clock(self._stream, self._may_jump)
+        first, last, timed, count = None, None, 0, 0
+        clock = _Clock(self._stream, self._may_jump)
         for packet in self._container.demux(self._stream):
             clock.adjust(packet)
             count += packet.size > 0
             if packet.size and packet.pts is not None:
-                times.append(packet.pts)
+                first = packet.pts if first is None else min(first, packet.pts)
+                last = packet.pts if last is None else max(last, packet.pts)
+                timed += 1
         self._rewind()
-        if len(times) < 2:
+        if timed < 2:
             return count, None
         # A time names several places of such a file.
         self._can_seek = not clock.jumps
-        return count, (max(times) - min(times)) * self._stream.time_base * len(times) / (len(times) - 1)
+        return count, (last - first) * self._stream.time_base * timed / (timed - 1)
 
     def _rewind(self) -> None:
         """Back to the first packet."""
+        self._is_at_start = True
         if self._may_jump or self._stream.start_time is None:
             # By its place: of such a stream the first time may not be the smallest, and a raw one has no times.
             self._container.seek(0, unsupported_byte_offset=True)
@@ -421,16 +546,20 @@ class VideoFile(_Frames):
             VideoFileError: Not a single frame can be decoded, or all are damaged.
         """
         _check_times(times)
+        self._check_request(len(times), size or self._square_size(UPRIGHT), part)
         order = np.argsort(times, kind="stable")
         # A last frame may be on screen for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
-        pictures = list(self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience))
-        if len(pictures) < len(order):
-            # The last frame stands for what cannot be decoded.
-            pictures += [self._shown(self._last_frame, size, part)] * (len(order) - len(pictures))
-        result = np.empty((len(order), *pictures[0].shape), np.uint8)
-        for place, picture in zip(order.tolist(), pictures, strict=True):
+        pictures = self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience)
+        result = None
+        for place in order.tolist():
+            picture = next(pictures, None)
+            if picture is None:  # the last frame stands for what cannot be decoded
+                picture = self._shown(self._last_frame, size, part)
+            if result is None:
+                result = np.empty((len(order), *picture.shape), np.uint8)
             result[place] = picture
+        pictures.close()
         return result
 
     def pictures_in_order(
@@ -469,9 +598,11 @@ class VideoFile(_Frames):
     def _pictures(
         self, times: Iterable[float], size: tuple[int, int] | None, part: Part | None, patience: float
     ) -> Iterator[np.ndarray]:
+        self._check_request(1, size or self._square_size(UPRIGHT), part)
         keys = self._key_times()
         if self._has_decoded:
-            self._rewind()
+            with _errors_of_ffmpeg(self.path):
+                self._rewind()
         self._has_decoded, self._problem = True, None
         self.decoded_frames, self.damaged_frames = 0, 0
         frames = self._whole_frames()
@@ -526,8 +657,9 @@ class VideoFile(_Frames):
         for target in (time, *keys[keys <= time][::-1][1:3].tolist()):
             try:
                 self._container.seek(int(np.floor(target / base)), stream=self._stream, backward=True)
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OverflowError):
                 break
+            self._is_at_start = False
             frames = self._whole_frames(after_seek=True)
             first = next(frames, None)
             if first is not None and first[0] <= time:
@@ -536,7 +668,8 @@ class VideoFile(_Frames):
         # Nothing is lost: from the start, and without seeking again.
         self._can_seek = False
         self.decoded_frames, self.damaged_frames = 0, 0
-        self._rewind()
+        with _errors_of_ffmpeg(self.path):
+            self._rewind()
         return self._whole_frames()
 
     def _whole_frames(self, after_seek: bool = False) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -584,36 +717,24 @@ class VideoFile(_Frames):
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Seconds and frames from where the container stands, in order of display; a file that breaks off ends."""
         last, number, clock = -np.inf, 0, _Clock(self._stream, self._may_jump)
+        # The first frame is at the start, wherever that is; after a seek, anywhere.
+        before = self._start if self._is_at_start else np.inf
         try:
             for packet in self._container.demux(self._stream):
                 clock.adjust(packet)
                 for frame in packet.decode():
                     # A raw stream has no times; some AVI files give those of decoding, which go back and forth.
-                    last = max(last, number / self.info.fps if frame.time is None else frame.time)
+                    seconds = number / self.info.fps if frame.time is None else frame.time
+                    if seconds > before + MAX_STILL:
+                        seconds = before + 1 / self.info.fps
+                    before = last = max(last, seconds)
                     number += 1
                     self.decoded_frames += 1
                     yield last, frame
         except av.error.FFmpegError as error:
             self._problem = error.strerror or str(error)
-
-
-def _lacks_index(file: str | os.PathLike | BinaryIO) -> bool:
-    """Whether a file is MP4 (or MOV) that ends before, or within, the box `moov`, which recorders write last."""
-    with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as opened:
-        end, place, names = opened.seek(0, os.SEEK_END), 0, []
-        while place + 8 <= end and len(names) < MAX_BOXES:
-            opened.seek(place)
-            head = opened.read(16)
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if name == b"moov" and 8 <= length <= end - place:
-                return False
-            names.append(name)
-            if length < 8:  # to the end of the file, or no box
-                break
-            place += length
-    return names[:1] == [b"ftyp"]
+        except OverflowError:  # 64 bits are not enough for the time of a packet
+            self._problem = "a time stamp that is no time"
 
 
 class FrameFolder(_Frames):
@@ -639,14 +760,15 @@ class FrameFolder(_Frames):
             if int(digits[1]) in numbers:
                 raise VideoFileError(self.path, f"{numbers[int(digits[1])]!r} and {name!r}", "one picture a number")
             numbers[int(digits[1])] = name
-        self._numbers = np.array(sorted(numbers))
-        self._names = [numbers[number] for number in self._numbers.tolist()]
-        length = int(self._numbers[-1] - self._numbers[0]) + 1
+        self._names = [numbers[number] for number in sorted(numbers)]
+        start, length = min(numbers), max(numbers) - min(numbers) + 1
         if length > MAX_GAP * len(names):
-            found = f"{len(names)} pictures with numbers from {self._numbers[0]} to {self._numbers[-1]}"
+            found = f"{len(names)} pictures with numbers from {start} to {max(numbers)}"
             raise VideoFileError(self.path, found, "numbers that count frames (and no times)")
+        # From the first on: the numbers themselves may be too long for an integer of 64 bits.
+        self._places = np.array([number - start for number in sorted(numbers)])
         if length > len(names):
-            lacking = int(self._numbers[np.argmax(np.diff(self._numbers) > 1)]) + 1
+            lacking = start + int(self._places[np.argmax(np.diff(self._places) > 1)]) + 1
             warnings.warn(
                 f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {lacking}; "
                 "the picture before it stands for it",
@@ -655,28 +777,40 @@ class FrameFolder(_Frames):
         self._fps = fps
         first = self._open(0)
         self.info = VideoInfo(length, float(fps), length / fps, first.width, first.height)
+        check_length(self.path, self.info)
 
     def _open(self, place: int) -> av.VideoFrame:
         path = Path(self.path, self._names[place])
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FRAME_FORMATS) as image:
+                check_pixels(path, image.height, image.width)
                 upright = ImageOps.exif_transpose(image)
                 if upright.mode.startswith("I"):  # 16 bits a pixel, such as depth
                     upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
                 return av.VideoFrame.from_image(upright.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise VideoFileError(path, f"{type(error).__name__}: {error}", "a picture") from error
+        except VideoFileError:
+            raise
+        # Pillow raises whatever its readers of damaged files run into.
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+            raise VideoFileError(path, found, "a picture") from error
 
     def frames_at(
         self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
     ) -> np.ndarray:
         """See `VideoFile.frames_at`."""
         _check_times(times)
-        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int) + self._numbers[0]
-        places = np.maximum(np.searchsorted(self._numbers, index, "right") - 1, 0)
+        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3)
+        places = np.maximum(np.searchsorted(self._places, index, "right") - 1, 0)
         size = size or (self.info.height, self.info.width)
-        pictures = {place: self._scaled(self._open(place), size, part) for place in sorted(set(places.tolist()))}
-        return np.stack([pictures[place] for place in places.tolist()])
+        self._check_request(len(times), size, part)
+        result = None
+        for place in np.unique(places).tolist():
+            picture = self._scaled(self._open(place), size, part)
+            if result is None:
+                result = np.empty((len(places), *picture.shape), np.uint8)
+            result[places == place] = picture
+        return result
 
 
 class FrameArray(_Frames):
@@ -711,8 +845,10 @@ class FrameArray(_Frames):
             self._scale = None
         else:
             raise VideoFileError(name, found, "uint8, or floats from 0 to 1")
+        check_pixels(name, *frames.shape[1:3])
         self._frames, self._fps = frames, fps
         self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
+        check_length(name, self.info)
 
     def frames_at(
         self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
@@ -720,16 +856,18 @@ class FrameArray(_Frames):
         """See `VideoFile.frames_at`."""
         _check_times(times)
         index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int).clip(0, len(self._frames) - 1)
-        chosen, back = np.unique(index, return_inverse=True)
-        frames = self._frames[chosen]
-        if self._scale is not None:
-            frames = np.rint(frames * self._scale).astype(np.uint8)
-        frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
-        pictures = [
-            self._scaled(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"), size, part)
-            for frame in frames
-        ]
-        return np.stack(pictures)[back]
+        self._check_request(len(times), size or (self.info.height, self.info.width), part)
+        result = None
+        for place in np.unique(index).tolist():
+            frame = self._frames[place]
+            if self._scale is not None:
+                frame = np.rint(frame * self._scale).astype(np.uint8)
+            frame = np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3)))
+            picture = self._scaled(av.VideoFrame.from_ndarray(frame, format="rgb24"), size, part)
+            if result is None:
+                result = np.empty((len(index), *picture.shape), np.uint8)
+            result[index == place] = picture
+        return result
 
 
 __all__ = [

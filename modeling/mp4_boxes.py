@@ -1,0 +1,151 @@
+"""The boxes of an MP4 or MOV file, as far as they say how much memory its index takes: FFmpeg believes them.
+
+Boxes are those of ISO/IEC 14496-12. FFmpeg makes an entry of its index for every sample (frame) that a box announces, before it
+looks for one: a file of 2 KB may ask for gigabytes.
+"""
+
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+# Boxes that hold boxes. FFmpeg takes what it knows wherever it stands.
+CONTAINERS = frozenset(b"moov trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split())
+# Boxes by which a file may begin.
+FIRST_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide pnot sidx".split())
+# Boxes of a file, and bytes of its index: ten hours at 60 frames a second have an index of 30 MB.
+MAX_BOXES, MAX_INDEX_BYTES = 1_000_000, 1 << 26
+# Entries of an index that any file may have; one of more may have as many as bytes, since a sample has a byte at least.
+MIN_ENTRIES = 2_000_000
+# FFmpeg makes one entry of so many samples of uncompressed sound.
+SOUND_SAMPLES = 1024
+
+
+class TooManyBoxesError(ValueError):
+    """An MP4 file announces more than it can hold; the message says what was found."""
+
+
+@dataclass
+class _Track:
+    """What the boxes of a track announce."""
+
+    samples: int = 0
+    chunks: int = 0
+    samples_per_chunk: int = 0
+    edits: int = 1
+    is_sound: bool = False
+    is_uncompressed: bool = False
+
+    def entries(self) -> int:
+        """Of the index that FFmpeg makes of it: each edit may show all samples anew."""
+        by_chunk = self.is_sound and self.is_uncompressed
+        samples = self.chunks * self.samples_per_chunk // SOUND_SAMPLES if by_chunk else self.samples
+        return samples * max(self.edits, 1)
+
+
+def starts_like_mp4(head: bytes) -> bool:
+    """Whether the first 8 bytes of a file are those of a box."""
+    return head[4:8] in FIRST_BOXES
+
+
+def lacks_index(file: BinaryIO) -> bool:
+    """Whether a file is MP4 (or MOV) that ends before, or within, the box `moov`, which recorders write last."""
+    end, names = file.seek(0, os.SEEK_END), []
+    for name, start, length in _boxes(file, 0, end):
+        if name == b"moov" and start + length <= end:
+            return False
+        names.append(name)
+        if len(names) >= MAX_BOXES:
+            break
+    return names[:1] == [b"ftyp"]
+
+
+def check_index(file: BinaryIO) -> None:
+    """Raises `TooManyBoxesError` where the index of an MP4 file asks for more than the file can hold."""
+    end = file.seek(0, os.SEEK_END)
+    track, announced = _Track(), 0
+    for count, (name, length, content) in enumerate(_walk(file, end)):
+        if count > MAX_BOXES:
+            raise TooManyBoxesError(f"more than {MAX_BOXES:,} boxes")
+        if name == b"trak":
+            announced, track = announced + track.entries(), _Track()
+        elif name in (b"stsz", b"stz2"):
+            track.samples = max(track.samples, _number(content, 8))
+        elif name in (b"stco", b"co64"):
+            track.chunks = max(track.chunks, min(_number(content, 4), length // 4))
+        elif name == b"stsc":
+            # Of each run of chunks 12 bytes, the second number is that of the samples of a chunk.
+            track.samples_per_chunk = max(
+                (_number(content, place) for place in range(12, len(content), 12)), default=0
+            )
+        elif name == b"stts":
+            track.is_uncompressed = _number(content, 4) == 1 and _number(content, 12) == 1
+        elif name == b"hdlr" and content[8:12] in (b"soun", b"vide"):
+            track.is_sound = content[8:12] == b"soun"
+        elif name == b"elst":
+            track.edits = min(_number(content, 4), length // 12)
+        elif name == b"trun":
+            announced += _number(content, 4)
+    announced += track.entries()
+    if announced > max(end, MIN_ENTRIES):
+        raise TooManyBoxesError(f"an index of {announced:,} samples in {end:,} bytes")
+
+
+def _number(content: bytes, place: int) -> int:
+    return int.from_bytes(content[place : place + 4], "big")
+
+
+def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start of the content and its length, of the boxes between two places; the last may end behind the second."""
+    while place + 8 <= end:
+        file.seek(place)
+        head = file.read(16)
+        length, name, size = _number(head, 0), head[4:8], 8
+        if length == 1:
+            length, size = int.from_bytes(head[8:16], "big"), 16
+        elif length == 0:  # up to the end
+            length = end - place
+        if length < size:
+            return
+        yield name, place + size, length - size
+        place += length
+
+
+def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, length and first bytes of all boxes, those in other boxes behind them; of a table of chunks all bytes."""
+    inner, was_compressed = [(file, _boxes(file, 0, end), end)], False
+    while inner:
+        file, boxes, end = inner[-1]
+        name, place, length = next(boxes, (None, 0, 0))
+        if name is None:
+            inner.pop()
+            continue
+        length = min(length, end - place)
+        file.seek(place)
+        yield name, length, file.read(min(length, MAX_INDEX_BYTES) if name == b"stsc" else min(length, 16))
+        if name in CONTAINERS:
+            inner.append((file, _boxes(file, place, place + length), place + length))
+        elif name == b"cmvd":
+            if was_compressed:
+                raise TooManyBoxesError("two compressed indexes")
+            was_compressed = True
+            index = _inflated(file, place + 4, length)
+            inner.append((index, _boxes(index, 0, len(index.getbuffer())), len(index.getbuffer())))
+
+
+def _inflated(file: BinaryIO, place: int, length: int) -> io.BytesIO:
+    """A compressed index; nothing where it is damaged, which FFmpeg says."""
+    file.seek(place)
+    inflate = zlib.decompressobj()
+    try:
+        index = inflate.decompress(file.read(min(length, MAX_INDEX_BYTES)), MAX_INDEX_BYTES)
+    except zlib.error:
+        return io.BytesIO()
+    if inflate.unconsumed_tail:
+        raise TooManyBoxesError(f"a compressed index of more than {MAX_INDEX_BYTES:,} bytes")
+    return io.BytesIO(index)
+
+
+__all__ = ["TooManyBoxesError", "check_index", "lacks_index", "starts_like_mp4"]
