@@ -16,10 +16,14 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .checked_settings import checked, one_of
-from .video_files import FrameArray, FrameFolder, VideoFile, open_video
+from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
+# Numbers in the features of a video, and in what a stream gives at a time, at most: 1 GiB of float32.
+MAX_VALUES = 1 << 28
+# Seconds of a segment, at least: of a shorter one, the same frame is in many.
+MIN_SECONDS = 0.01
 # Black is looked for in pictures of at most so many rows and columns. Compressed, it is as bright as this, of 255, at most.
 PROBE, BLACK = 256, 32
 # Added on each side, as a share of the part's own length; and the smallest part, as a share of the picture's.
@@ -125,7 +129,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         self.num_segments = checked("num_segments", num_segments, int, 1)
         self.frames_per_segment = checked("frames_per_segment", frames_per_segment, int, 1)
         if segment_seconds is not None:
-            segment_seconds = checked("segment_seconds", segment_seconds, float, above=0)
+            segment_seconds = checked("segment_seconds", segment_seconds, float, MIN_SECONDS)
         self.segment_seconds = segment_seconds
         self.height = checked("height", height, int, 1)
         self.width = checked("width", width, int, 1)
@@ -144,7 +148,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
                 raise ValueError(f"{name}: expected three numbers, got {values!r}")
         self.image_mean = [checked("image_mean", value, float, 0, 1) for value in image_mean]
         self.image_std = [checked("image_std", value, float, above=0) for value in image_std]
-        self.fps = checked("fps", fps, float, above=0)
+        self.fps = checked("fps", fps, float, MIN_FPS, MAX_FPS)
         self.decode_threads = checked("decode_threads", decode_threads, int, 1)
         self.augment_scale = checked("augment_scale", augment_scale, float, 0)
         self.augment_time = checked("augment_time", augment_time, float, 0, 1)
@@ -231,6 +235,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             )
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+        self._check_segments(segments)
         with open_video(recording, fps=self.fps) as video:
             variation = self._variation(recording, video.path, seed if augment else None)
             size, count = self._size(video, variation, WHOLE), max(1, round(video.info.seconds / self.segment_seconds))
@@ -309,9 +314,20 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             if wanted <= count and seconds >= self.segment_seconds:
                 seconds = wanted * self.segment_seconds
             count = min(count, wanted)
+        self._check_segments(count)
         parts = count * self.frames_per_segment
         moments = np.arange(parts)[:, None] + self._moments(parts, jitter)
         return moments.ravel() * (seconds / parts), count / seconds
+
+    def _check_segments(self, count: int) -> None:
+        """Raises `ValueError` for settings that ask for more numbers at a time than there should be memory for."""
+        values = count * self.frames_per_segment * self._shots * 3 * self.height * self.width
+        if values > MAX_VALUES:
+            raise ValueError(
+                f"num_segments, frames_per_segment, height, width: expected at most {MAX_VALUES:,} numbers at a time, got "
+                f"{values:,} ({count} segments of {self.frames_per_segment} frames, {self.height} x {self.width} pixels): "
+                "lower one of them"
+            )
 
     @property
     def _shots(self) -> int:

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 # Boxes that hold boxes. FFmpeg takes what it knows wherever it stands.
 CONTAINERS = frozenset(b"moov trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split())
+# Boxes that announce how many of something there are, or what.
+COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun".split())
 # Boxes by which a file may begin.
 FIRST_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide pnot sidx".split())
 # Boxes of a file, and bytes of its index: ten hours at 60 frames a second have an index of 30 MB.
@@ -114,7 +116,7 @@ def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, i
 
 
 def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name, length and first bytes of all boxes, those in other boxes behind them; of a table of chunks all bytes."""
+    """Name and length of all boxes, those in other boxes behind them; first bytes of those that count, of `stsc` all."""
     inner, was_compressed = [(file, _boxes(file, 0, end), end)], False
     while inner:
         file, boxes, end = inner[-1]
@@ -122,9 +124,11 @@ def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
         if name is None:
             inner.pop()
             continue
-        length = min(length, end - place)
-        file.seek(place)
-        yield name, length, file.read(min(length, MAX_INDEX_BYTES) if name == b"stsc" else min(length, 16))
+        length, content = min(length, end - place), b""
+        if name in COUNTING:
+            file.seek(place)
+            content = file.read(min(length, MAX_INDEX_BYTES) if name == b"stsc" else min(length, 16))
+        yield name, length, content
         if name in CONTAINERS:
             inner.append((file, _boxes(file, place, place + length), place + length))
         elif name == b"cmvd":

@@ -1,16 +1,21 @@
 """`pipeline("action-recognition", model=REPO, trust_remote_code=True)`: recordings in; labels, scores and reasons out."""
 
+import contextlib
 import http.client
 import io
 import math
 import mimetypes
 import os
+import re
+import socket
+import tempfile
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,8 +34,11 @@ from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
-# The longest that a server may be silent.
-URL_SECONDS = 30
+# The longest that a server may be silent, and that all of an answer may take; bytes of an answer, and redirects to it.
+SILENT_SECONDS, URL_SECONDS = 30, 600
+URL_BYTES, URL_REDIRECTS = 1 << 30, 5
+# Bytes of an answer that are held in memory; of a longer one all are in a file without a name.
+URL_MEMORY = 1 << 24
 _NOT_SAID = "not said"
 _BYTES = (bytes, bytearray, memoryview)
 # What `pipeline` hands on although it is about loading.
@@ -49,6 +57,9 @@ class ActionRecognitionPipeline(Pipeline):
     A recording is a path, a URL (`http`, `https`), a file that is open for reading bytes, an array, or a row of a data set; for
     a model of videos also the bytes of a file, or a folder of frames. One gives a list of at most `top_k` dicts, the likeliest
     class first; a list gives a list of such lists; a generator or a data set gives an iterator of them, which reads as it goes.
+
+    What a URL leads to is 1 GiB at most, and there within ten minutes. A service that hands on the URLs of strangers must check
+    them first: any address that this machine can reach is asked.
 
     Each dict has `label` and `score`, the probability of the class, exact and normalised over the class list. The first one
     has `warnings`, a list of sentences, where there is reason to doubt the answer: joints that do not look like those of the
@@ -273,8 +284,10 @@ class ActionRecognitionPipeline(Pipeline):
         """
         if isinstance(recording, _BYTES):
             recording = io.BytesIO(recording)
-        elif isinstance(recording, str) and recording.lower().startswith(("http://", "https://")):
+        elif isinstance(recording, str) and _is_web_address(recording):
             recording = _fetched(recording)
+        elif isinstance(recording, str) and re.match(r"[a-z][a-z0-9+.-]*://", recording, re.IGNORECASE):
+            raise OSError(f"{recording}: expected a path, or a URL of http or https: download it, and give its path")
         _rewind(recording)
         return recording
 
@@ -419,15 +432,116 @@ def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
     return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
 
 
-def _fetched(url: str) -> io.BytesIO:
-    """What a server sends, under its name; `OSError` where nothing can be had from there."""
-    try:
-        with urllib.request.urlopen(url, timeout=URL_SECONDS) as answer:
-            content = io.BytesIO(answer.read())
-            content.name = _name_of(answer)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise OSError(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from error
-    return content
+class _Answer(tempfile.SpooledTemporaryFile):
+    """What a server has sent, and the name of it; gone when it is closed."""
+
+    name = ""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirects, and none to an address that is not of the web."""
+
+    max_redirections = max_repeats = URL_REDIRECTS
+
+    def redirect_request(self, request, answer, code, message, headers, url):
+        if not _is_web_address(url):
+            raise urllib.error.URLError(f"it redirects to {url}, and only http and https are followed")
+        return super().redirect_request(request, answer, code, message, headers, url)
+
+
+class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections that end some seconds later, also where a server sends byte after byte; to be used in a `with`."""
+
+    def __init__(self, seconds: float):
+        urllib.request.HTTPSHandler.__init__(self)
+        self._sockets, self.is_ended = [], False
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self):
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._timer.cancel()
+        for connected in self._sockets:
+            connected.close()
+
+    def http_open(self, request):
+        return self.do_open(self._connection(http.client.HTTPConnection), request)
+
+    def https_open(self, request):
+        return self.do_open(self._connection(http.client.HTTPSConnection), request, context=self._context)
+
+    def _connection(self, base: type):
+        def make(*arguments, **settings):
+            connection = base(*arguments, **settings)
+            connection._create_connection = self._connected
+            return connection
+
+        return make
+
+    def _connected(self, *arguments, **settings) -> socket.socket:
+        connected = socket.create_connection(*arguments, **settings)
+        # A second handle of the same connection, which stays as it is while TLS takes over the first.
+        self._sockets.append(connected.dup())
+        if self.is_ended:
+            self._end()
+        return connected
+
+    def _end(self) -> None:
+        self.is_ended = True
+        for connected in self._sockets:
+            with contextlib.suppress(OSError):  # the server has ended it
+                connected.shutdown(socket.SHUT_RDWR)
+
+
+def _is_web_address(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def _fetched(url: str) -> _Answer:
+    """What a server sends, under its name; `OSError` where nothing can be had from there, or too much, or too slowly."""
+    content = _Answer(URL_MEMORY)
+    with _Connections(URL_SECONDS) as connections:
+        try:
+            with _opener(connections).open(url, timeout=SILENT_SECONDS) as answer:
+                _copy(answer, content)
+                content.name = _name_of(answer)
+        except (ValueError, OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+        else:
+            reason = None
+    # How an answer ends that was ended depends on where the server was: without a word, or amid a line.
+    if connections.is_ended:
+        reason = f"it is not there after {URL_SECONDS} s: download it, and give its path"
+    if reason is None:
+        return content
+    content.close()
+    raise OSError(f"{url} cannot be fetched: {reason}")
+
+
+def _opener(connections: _Connections) -> urllib.request.OpenerDirector:
+    """Opens addresses of the web, and nothing else: that of urllib opens files and ftp, too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        *(urllib.request.ProxyHandler(), connections, _Redirects(), urllib.request.HTTPErrorProcessor()),
+        *(urllib.request.HTTPDefaultErrorHandler(), urllib.request.UnknownHandler()),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _copy(answer, content: BinaryIO) -> None:
+    """Raises `URLError` for an answer that is too large, or ends before it is whole."""
+    expected = answer.length
+    if expected is None or expected <= URL_BYTES:
+        while content.tell() <= URL_BYTES and (part := answer.read(1 << 16)):
+            content.write(part)
+    if max(content.tell(), expected or 0) > URL_BYTES:
+        raise urllib.error.URLError(f"it is larger than {URL_BYTES >> 20:,} MiB: download it, and give its path")
+    if expected is not None and content.tell() < expected:
+        raise urllib.error.URLError(f"the answer ends after {content.tell():,} of {expected:,} bytes")
 
 
 def _name_of(answer) -> str:
@@ -436,7 +550,7 @@ def _name_of(answer) -> str:
     if name.lower().endswith((*RECORDING_SUFFIXES, *VIDEO_SUFFIXES)):
         return name
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    return answer.headers.get_filename() or name + (mimetypes.guess_extension(kind) or "")
+    return os.path.basename(answer.headers.get_filename() or name + (mimetypes.guess_extension(kind) or ""))
 
 
 def _collated(inputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

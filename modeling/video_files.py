@@ -9,6 +9,7 @@ A video is one file. What names other files or addresses (playlists, lists of fi
 its suffix, and so is what asks for more memory or time than a video of its size can need.
 """
 
+import errno
 import os
 import re
 import warnings
@@ -65,7 +66,7 @@ MAX_PICTURE_BYTES = 1 << 30
 MIN_FPS, MAX_FPS = 0.01, 10_000.0
 # Seconds that a video may last, a month, and its frames.
 MAX_SECONDS, MAX_FRAMES = 31 * 24 * 3600.0, 10**9
-# Seconds that a frame stays on screen, at most; the next one comes then, whatever its time stamp.
+# Seconds from a frame to the next, at most; a time stamp that says more is damaged, and the gap is left out.
 MAX_STILL = 3600.0
 # Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
 MIN_SKIP = 12
@@ -77,6 +78,8 @@ SEEK_SECONDS = 2.0
 DAMAGE_SECONDS = 2.0
 # Seconds by which decoding times go back, or go ahead, only where a recording begins anew. FFmpeg's own program has the same.
 STEP_BACK, STEP_AHEAD = 0.1, 10.0
+# Pixels of damaged frames that are decoded, at most, in wait of the first whole one: 20 s of 1080p, or 34 frames of 8K.
+MAX_DAMAGED_PIXELS = 1_200_000_000
 # Pixels are so many times as wide as high, or as high as wide, at most; a container that says more is not believed.
 MAX_PIXEL_ASPECT = 4
 
@@ -230,6 +233,26 @@ def open_video(
     return VideoFile(recording)
 
 
+class _OpenFile:
+    """An open file as FFmpeg reads it, which may ask a damaged one for a place before its start."""
+
+    def __init__(self, file: BinaryIO, path: str):
+        self._file = file
+        # The suffix is a hint where contents are alike; patterns and protocols in the rest of a name are none.
+        self.name = f"video{Path(path).suffix}"
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(place, whence)
+        except ValueError:  # of files in memory
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
+
+
 class _Frames:
     """What the three kinds of video have in common: `info`, how a frame is scaled, and an end."""
 
@@ -366,7 +389,7 @@ class VideoFile(_Frames):
             # With the name of the protocol, no other one is taken from the name of the file. Options are of the container
             # alone, and of what is decoded of it to know its streams.
             self._container = av.open(
-                file if is_open else f"file:{self.path}",
+                _OpenFile(file, self.path) if is_open else f"file:{self.path}",
                 options={"max_pixels": str(MAX_PIXELS)},
                 container_options=OPEN_OPTIONS,
                 metadata_errors="ignore",
@@ -483,7 +506,7 @@ class VideoFile(_Frames):
         """
         first, last, timed, count = None, None, 0, 0
         clock = _Clock(self._stream, self._may_jump)
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             clock.adjust(packet)
             count += packet.size > 0
             if packet.size and packet.pts is not None:
@@ -496,6 +519,14 @@ class VideoFile(_Frames):
         # A time names several places of such a file.
         self._can_seek = not clock.jumps
         return count, (last - first) * self._stream.time_base * timed / (timed - 1)
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Packets of the stream from where the container stands, and an empty one."""
+        try:
+            yield from self._container.demux(self._stream)
+        except IndexError:
+            # At the end PyAV looks for streams that have begun since the file was opened; ours had ended before.
+            return
 
     def _rewind(self) -> None:
         """Back to the first packet."""
@@ -678,7 +709,7 @@ class VideoFile(_Frames):
         There is nothing before the first whole frame: after a seek, frames before the key frame lack what they refer to, in
         the healthiest of files.
         """
-        before, damaged, after, is_damaged, flagged = None, [], None, False, -np.inf
+        before, damaged, after, is_damaged, flagged, waited = None, [], None, False, -np.inf, 0
 
         def replaced() -> Iterator[tuple[float, av.VideoFrame]]:
             """What is shown at the times of damaged frames."""
@@ -696,6 +727,11 @@ class VideoFile(_Frames):
             is_inherited = is_damaged and not frame.key_frame and seconds - flagged <= DAMAGE_SECONDS
             is_damaged = frame.is_corrupt or is_inherited
             if is_damaged:
+                if before is None and after is None:
+                    waited += frame.width * frame.height
+                    if waited > MAX_DAMAGED_PIXELS:
+                        damaged.append(seconds)
+                        break
                 # Of a lone whole frame amid damage, errors were not noticed.
                 damaged += [seconds] if after is None else [after[0], seconds]
                 after = None
@@ -712,7 +748,8 @@ class VideoFile(_Frames):
         if after is not None:
             yield after
         elif damaged and before is None:
-            self._problem = f"all {len(damaged)} frames are damaged"
+            which = "the first" if waited > MAX_DAMAGED_PIXELS else "all"
+            self._problem = f"{which} {len(damaged)} frames are damaged"
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Seconds and frames from where the container stands, in order of display; a file that breaks off ends."""
@@ -720,7 +757,7 @@ class VideoFile(_Frames):
         # The first frame is at the start, wherever that is; after a seek, anywhere.
         before = self._start if self._is_at_start else np.inf
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._packets():
                 clock.adjust(packet)
                 for frame in packet.decode():
                     # A raw stream has no times; some AVI files give those of decoding, which go back and forth.

@@ -3,7 +3,8 @@
 import functools
 import io
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor
 from tiny_videos import tiny_video
 from transformers import pipeline
 
-from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor
+from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor, pipeline_action_recognition
 from action_llm.action_sentence import token_distance
 from action_llm.recording_versions import version_arguments
 from action_llm.skeleton_files import SkeletonFileError
@@ -209,6 +210,79 @@ def test_files_urls_and_videos(see, server, tmp_path):
         see(f"{server}/none.mp4")
 
 
+class Hostile(BaseHTTPRequestHandler):
+    """A server whose path says what it does."""
+
+    def do_GET(self):
+        with suppress(OSError):  # it was left
+            self.answer(self.path.strip("/").removesuffix(".mp4"))
+
+    def answer(self, name: str):
+        if name == "headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(200):
+                self.wfile.write(b"X-")
+                time.sleep(0.05)
+        elif name.startswith("to-"):
+            targets = {"file": "file:///etc/hostname", "ftp": "ftp://127.0.0.1:9/a", "data": "data:video/mp4,a"}
+            self.send_response(302)
+            self.send_header("Location", targets.get(name[3:], f"/to-{name[3:]}x.mp4"))
+            self.end_headers()
+        else:
+            self.send_response(200)
+            if name in ("promise", "short"):
+                self.send_header("Content-Length", "5000" if name == "promise" else "900")
+            self.end_headers()
+            for _ in range(200) if name == "drip" else range(4 if name in ("flood", "promise") else 1):
+                self.wfile.write(b"a" if name == "drip" else b"a" * 500)
+                time.sleep(0.05 if name == "drip" else 0)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("drip", "it is not there after 0.5 s: download it, and give its path"),
+        ("headers", "it is not there after 0.5 s: download it, and give its path"),
+        ("flood", "it is larger than 0 MiB: download it, and give its path"),
+        ("promise", "it is larger than 0 MiB: download it, and give its path"),
+        ("short", "the answer ends after 500 of 900 bytes"),
+        ("to-file", "Redirection to url .* is not allowed"),
+        ("to-ftp", "it redirects to ftp://127.0.0.1:9/a, and only http and https are followed"),
+        ("to-data", "Redirection to url .* is not allowed"),
+        ("to-itself", "redirect"),
+    ],
+)
+def test_an_answer_is_bounded_in_bytes_in_seconds_and_in_redirects(see, monkeypatch, name, message):
+    monkeypatch.setattr(pipeline_action_recognition, "URL_SECONDS", 0.5)
+    monkeypatch.setattr(pipeline_action_recognition, "URL_BYTES", 1000)
+    threads = threading.active_count()
+    with serving(Hostile) as url:
+        start = time.monotonic()
+        with pytest.raises(OSError, match=rf"{name}\.mp4 cannot be fetched: .*{message}"):
+            see(f"{url}/{name}.mp4")
+        assert time.monotonic() - start < 3
+        assert "cannot be fetched" in see([f"{url}/{name}.mp4"], on_error="return")[0][0]["error"]
+    assert threading.active_count() <= threads + 3  # those of the server
+
+
+def test_a_long_answer_is_on_the_disk(see, server, tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+    here = see(str(tmp_path / "clip.mp4"))
+    monkeypatch.setattr(pipeline_action_recognition, "URL_MEMORY", 100)
+    assert see(f"{server}/clip.mp4") == here
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///etc/hostname", "ftp://127.0.0.1/a.mp4", "S3://bucket/a.mp4", "rtsp://a/b"]
+)
+def test_addresses_of_other_kinds_are_refused(see, address):
+    with pytest.raises(OSError, match=f"{address}: expected a path, or a URL of http or https: download it"):
+        see(address)
+
+
 def test_a_skeleton_by_url_is_narrated_too(recognise, server, tmp_path):
     np.save(tmp_path / "walk.npy", recording(40))
     here = recognise(str(tmp_path / "walk.npy"), explain=True)
@@ -312,8 +386,6 @@ def test_class_names_in_one_text_are_split_at_commas(recognise):
 
 
 def test_one_class_to_choose_from_is_doubted_aloud(recognise, monkeypatch):
-    from action_llm import pipeline_action_recognition
-
     said = []
     monkeypatch.setattr(pipeline_action_recognition.logger, "warning_once", said.append)
     (answer,) = recognise(recording(20), candidate_labels=CLASS_NAMES[0])
