@@ -169,6 +169,11 @@ def _new_digest(content: bytes = b""):
     return hashlib.blake2b(content, digest_size=12)
 
 
+def _digest_of_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _new_digest).digest()
+
+
 def _digest_of_ends(file: BinaryIO) -> str:
     """Of the size and both ends of a file, in which nearly all videos differ; to read all files whole would take hours."""
     size = file.seek(0, os.SEEK_END)
@@ -251,7 +256,7 @@ class FolderVideos(_Videos, ActionFolder):
         pictures = self._pictures(path)
         content = _new_digest(repr([file.stat().st_size for file in pictures]).encode())
         for picture in (pictures[0], pictures[-1]):
-            content.update(picture.read_bytes())
+            content.update(_digest_of_file(picture))
         return info, content.hexdigest()
 
     def digest(self, path: str) -> str:
@@ -259,7 +264,7 @@ class FolderVideos(_Videos, ActionFolder):
             return super().digest(path)
         content = _new_digest()
         for picture in self._pictures(path):
-            content.update(_new_digest(picture.read_bytes()).digest())
+            content.update(_digest_of_file(picture))
         return content.hexdigest()
 
     def _check_settings(self) -> None:

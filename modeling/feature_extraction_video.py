@@ -16,7 +16,7 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .checked_settings import checked, one_of
-from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, open_video
+from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, VideoFileError, open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
@@ -235,8 +235,8 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
             )
         if augment and seed is None:
             raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
-        self._check_segments(segments)
         with open_video(recording, fps=self.fps) as video:
+            self._check_segments(segments, video.path)
             variation = self._variation(recording, video.path, seed if augment else None)
             size, count = self._size(video, variation, WHOLE), max(1, round(video.info.seconds / self.segment_seconds))
 
@@ -256,7 +256,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
         with open_video(recording, fps=self.fps if fps is None else fps, name=place) as video:
             info, variation = video.info, self._variation(recording, video.path, seed)
-            times, rate = self._times(info.seconds, variation.jitter)
+            times, rate = self._times(video, variation.jitter)
             if len(times) > info.num_frames:
                 warnings.warn(
                     f"{video.path}: {info.num_frames} frames for {len(times)} places in "
@@ -305,28 +305,30 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (self.image_mean, self.image_std))
         return (values - mean) / std
 
-    def _times(self, seconds: float, jitter: np.random.Generator | None) -> tuple[np.ndarray, float]:
+    def _times(self, video, jitter: np.random.Generator | None) -> tuple[np.ndarray, float]:
         """Seconds of all frames, picture after picture; segments per second."""
-        count = self.num_segments
+        count, seconds = self.num_segments, video.info.seconds
         if self.segment_seconds is not None:
             wanted = max(1, round(seconds / self.segment_seconds))
             # As a stream cuts it, where it is one segment at least and not too many.
             if wanted <= count and seconds >= self.segment_seconds:
                 seconds = wanted * self.segment_seconds
             count = min(count, wanted)
-        self._check_segments(count)
+        self._check_segments(count, video.path)
         parts = count * self.frames_per_segment
         moments = np.arange(parts)[:, None] + self._moments(parts, jitter)
         return moments.ravel() * (seconds / parts), count / seconds
 
-    def _check_segments(self, count: int) -> None:
-        """Raises `ValueError` for settings that ask for more numbers at a time than there should be memory for."""
+    def _check_segments(self, count: int, path: str) -> None:
+        """Raises `VideoFileError` for more numbers at a time than there should be memory for."""
         values = count * self.frames_per_segment * self._shots * 3 * self.height * self.width
         if values > MAX_VALUES:
-            raise ValueError(
-                f"num_segments, frames_per_segment, height, width: expected at most {MAX_VALUES:,} numbers at a time, got "
-                f"{values:,} ({count} segments of {self.frames_per_segment} frames, {self.height} x {self.width} pixels): "
-                "lower one of them"
+            found = f"{count} segments of {self.frames_per_segment} frames, {self.height} x {self.width} pixels ({values:,})"
+            raise VideoFileError(
+                path,
+                found,
+                f"features of at most {MAX_VALUES:,} numbers at a time (lower num_segments, frames_per_segment, height or "
+                "width, or read it as a stream)",
             )
 
     @property
@@ -343,7 +345,7 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
 
     def _not_black(self, video) -> "_Part":
         """The part of the pictures outside of which they are black, with a margin; all of them where they are black."""
-        times, _ = self._times(video.info.seconds, None)
+        times, _ = self._times(video, None)
         size = tuple(min(length, PROBE) for length in video.picture_size())
         bright = video.frames_at(times, size).max(axis=0).max(axis=-1) > BLACK
         if not bright.any():

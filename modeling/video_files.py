@@ -196,7 +196,8 @@ def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
         file: Its path, or the open file, which must be seekable.
 
     Raises:
-        VideoFileError: Empty, damaged, of a format that is none of videos, without a picture stream, or without a frame.
+        VideoFileError: Empty, damaged, of a format that is none of videos, without a picture stream, or without a frame; a
+            playlist or another text that names further files; or it asks for more than a video of its size can need.
         OSError: The file cannot be opened.
     """
     with VideoFile(file) as video:
@@ -818,6 +819,8 @@ class FrameFolder(_Frames):
 
     def _open(self, place: int) -> av.VideoFrame:
         path = Path(self.path, self._names[place])
+        if not path.is_file():  # a pipe would be waited for
+            raise VideoFileError(path, "no regular file", "a picture")
         try:
             with Image.open(path, formats=FRAME_FORMATS) as image:
                 check_pixels(path, image.height, image.width)

@@ -155,17 +155,6 @@ def moved_index(data: bytes) -> tuple[bytes, bytes]:
     return data[:place] + data[place + length :], data[place : place + length]
 
 
-def test_a_file_that_names_another_in_its_index_does_not_open_it(tmp_path):
-    """A track of an MP4 file may say that its samples are in another file ("data reference")."""
-    data = tiny_video()
-    (tmp_path / "neighbour.mp4").write_bytes(data)
-    address = box(b"url ", bytes(4), b"neighbour.mp4\0")
-    old = data[data.index(b"url ") - 4 :][:12]
-    (tmp_path / "clip.mp4").write_bytes(data.replace(old, address[: len(old)].ljust(len(old), b"\0")))
-    options = video_files.OPEN_OPTIONS
-    assert options["enable_drefs"] == "0" and options["protocol_whitelist"] == "file"
-
-
 # A bomb, and what is said of it.
 BOMBS = {
     "samples of one size": (
@@ -309,7 +298,8 @@ def test_a_gap_of_weeks_is_left_out():
         with pytest.warns(UserWarning, match=r"decoding stopped at 0\.20 s of 1000000"):
             pictures = list(video.pictures_in_order([*(np.arange(30) / 25).tolist(), *range(2, 10**6)]))
         assert len(pictures) == 30
-        np.testing.assert_array_equal(pictures[:6], expected.frames_at(np.arange(6) / 25))
+        # Coded anew, they differ a little.
+        np.testing.assert_allclose(pictures[:6], expected.frames_at(np.arange(6) / 25), atol=8)
 
 
 @pytest.mark.parametrize("frames_per_second", [1e-6, 0.001, 1e9, float("nan")])
@@ -400,6 +390,16 @@ def test_damaged_pictures_are_said_by_their_name(tmp_path, suffix):
             assert path.name in str(error)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name in ("1.png", "clip.mp4"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(VideoFileError, match=r"1\.png: expected a picture, found no regular file"):
+        open_video(tmp_path)
+    with pytest.raises(VideoFileError, match="an empty file"):
+        open_video(tmp_path / "clip.mp4")
+
+
 def test_numbers_of_pictures_may_be_longer_than_an_integer(tmp_path):
     for last in (1, 2, 4):
         Image.new("RGB", (40, 30), (50 * last, 0, 0)).save(tmp_path / f"cam_2026112901364512345678{last}.png")
@@ -423,7 +423,9 @@ def test_strips_of_a_bright_picture_are_the_picture(transfer, monkeypatch):
 @pytest.mark.parametrize("settings", [{"num_segments": 10**6}, {"frames_per_segment": 10**18}, {"height": 10**9}])
 def test_settings_that_ask_for_gigabytes(settings):
     extractor = VideoFeatureExtractor(**({"height": 32, "width": 32} | settings))
-    with pytest.raises(ValueError, match=r"expected at most 268,435,456 numbers at a time, got .* lower one of them"):
+    with pytest.raises(
+        VideoFileError, match=r"recording 0: expected features of at most 268,435,456 numbers at a time \(lower"
+    ):
         extractor(np.zeros((9, 8, 8, 3), np.uint8))
 
 
