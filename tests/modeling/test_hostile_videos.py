@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from tiny_videos import tiny_video
 
-from action_llm import VideoFeatureExtractor, video_files
+from action_llm import VideoFeatureExtractor
 from action_llm.high_dynamic_range import HLG, PQ, to_standard_range
 from action_llm.video_files import VideoFile, VideoFileError, open_video, read_video_info
 
