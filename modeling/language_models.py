@@ -102,22 +102,24 @@ def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
     return TextDecoder(text_config)
 
 
-def load_language_model(name_or_path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
+def load_language_model(
+    name_or_path: str, revision: str | None = None, *, trust_remote_code: bool = False, **kwargs
+) -> PreTrainedModel:
     """
     Loads a causal language model, or of an image-text-to-text model (LLaVA, Qwen-VL, SmolVLM…) the language model alone.
 
     Args:
         name_or_path (`str`): repository or folder.
         revision (`str`, *optional*): commit.
+        trust_remote_code (`bool`, defaults to `False`): whether code of the repository may be run.
         **kwargs: of `from_pretrained`: dtype, device_map, quantization_config…
     """
     hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in kwargs}
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision or "main", **hub)
+    source = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(name_or_path, **source, **hub)
     if config.get_text_config() is config:
-        return AutoModelForCausalLM.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
-    return without_eyes(
-        AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
-    )
+        return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
+    return without_eyes(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
 
 
 def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
@@ -163,7 +165,9 @@ def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) 
     Raises:
         ValueError: the model has no vision tower with one such state.
     """
-    model = AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+    model = AutoModelForImageTextToText.from_pretrained(
+        name_or_path, revision=revision or "main", trust_remote_code=False, **kwargs
+    )
     tower = next((m for name, m in model.named_modules() if name.endswith("vision_tower")), None)
     layer = projected_layer(model.config)
     if tower is None or layer is None:

@@ -350,6 +350,8 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         `dtype`, `device_map`, `attn_implementation` and `quantization_config` are about the language model. The action
         model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`].
         """
+        # Not given, transformers would ask at the terminal whether code of the folder may be run.
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if (
             not isinstance(config, ActionLLMConfig)
@@ -385,7 +387,13 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
         try:
-            llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+            llm = load_language_model(
+                config.llm_name_or_path,
+                config.llm_revision,
+                trust_remote_code=kwargs["trust_remote_code"],
+                **source,
+                **llm_kwargs,
+            )
         except OSError as error:
             reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
             raise OSError(f"{name_or_path} reads with a language model that cannot be loaded: {reason}") from error
