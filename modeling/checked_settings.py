@@ -47,8 +47,8 @@ def checked(
         try:
             if not rules:
                 return kind(value)
-        except OverflowError:  # an int that is larger than every float
-            pass
+        except OverflowError:  # an int that no float holds
+            rules = {"at most 1.8e308": None}
     raise SettingError(name, " ".join([kind.__name__, " and ".join(rules)]).rstrip(), shortened(value))
 
 
