@@ -41,6 +41,7 @@ from .language_models import (
     check_projector,
     fresh_language_model,
     load_language_model,
+    refuse_kernels,
     visual_words,
     why_not_loaded,
 )
@@ -358,6 +359,8 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
             and getattr(config, "model_type", None) != ActionLLMConfig.model_type
         ):
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        if not (kwargs["trust_remote_code"] or kwargs.get("attn_implementation")):
+            refuse_kernels(config, pretrained_model_name_or_path)
         if config.llm_name_or_path is None:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded

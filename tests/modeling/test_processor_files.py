@@ -234,6 +234,17 @@ def test_the_two_files_of_an_extractor_say_the_same(skeletons):
         ActionLLMProcessor.from_pretrained(skeletons)
 
 
+def test_the_page_says_what_is_used(skeletons):
+    import model_page
+
+    settings = json.loads((skeletons / EXTRACTOR).read_text()) | {"fps": 15.0, "layout": "kinect20"}
+    change(skeletons / PROCESSOR, feature_extractor=settings)
+    (skeletons / EXTRACTOR).unlink()
+    extractor = load_feature_extractor(skeletons)
+    assert "20 joints in 3 dimensions (`kinect20`), resampled to 15 frames a second" in model_page._reads(extractor)
+    assert model_page._example(extractor) == "recording.npy"
+
+
 @pytest.mark.parametrize("class_name", ["VideoFeatureExtractor", "WhisperFeatureExtractor", "Nobody"])
 def test_an_extractor_of_another_class_is_refused(skeletons, class_name):
     settings = json.loads((skeletons / EXTRACTOR).read_text()) | {"feature_extractor_type": class_name}
@@ -325,6 +336,16 @@ def test_what_only_code_of_a_folder_could_load_is_refused(hostile):
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         load_language_model(str(folder))
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("part", [None, "action_config"])
+def test_attention_code_of_the_hub_is_refused(skeletons, part):
+    path = skeletons / "config.json"
+    named = {"_attn_implementation": "somebody/attention"}
+    change(path, **(named if part is None else {part: json.loads(path.read_text())[part] | named}))
+    with pytest.raises(ModelFileError, match="field attn_implementation: expected attention of transformers"):
+        ActionLLMForClassification.from_pretrained(skeletons)
+    assert part or ActionLLMForClassification.from_pretrained(skeletons, attn_implementation="eager")
 
 
 def test_a_tokenizer_with_code_loads_where_it_is_trusted(hostile):
