@@ -1,33 +1,67 @@
-"""Settings of feature extractors: a value of the right kind and range, or an error that names the setting."""
+"""Settings of feature extractors and processors: a value of the right type and range, or an error that names the setting."""
 
 import math
 from typing import Any
 
 
+class SettingError(ValueError):
+    """A setting has a value that it cannot have.
+
+    Attributes:
+        setting (str): Its name.
+        expected, actual (str): What it should be, and what it is.
+    """
+
+    def __init__(self, setting: str, expected: str, actual: str, message: str | None = None):
+        self.setting, self.expected, self.actual = setting, expected, actual
+        super().__init__(message or f"{setting}: expected {expected}, got {actual}")
+
+    def __reduce__(self):  # errors travel between processes
+        return type(self), (self.setting, self.expected, self.actual, str(self))
+
+
+def shortened(value: Any, length: int = 200) -> str:
+    """A value as Python writes it, cut off where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4300 digits
+        return f"a number of {value.bit_length()} bits"
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def checked(
     name: str, value: Any, kind: type, least: float = -math.inf, most: float = math.inf, *, above=None, below=None
 ) -> Any:
-    """The value as an int or float, or a ValueError that names the setting."""
+    """The value as an int or float, or a SettingError."""
     kinds = (int,) if kind is int else (int, float)
-    in_range = (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and least <= value <= most
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-    if not in_range:
-        bounds = [f"at least {least}"] * math.isfinite(least) + [f"at most {most}"] * math.isfinite(most)
-        bounds += [f"above {above}"] * (above is not None) + [f"below {below}"] * (below is not None)
-        raise ValueError(f"{name}: expected {kind.__name__} {' and '.join(bounds)}, got {value!r}")
-    return kind(value)
+    rules = {
+        f"at least {least}": (least > -math.inf, lambda: value >= least),
+        f"at most {most}": (most < math.inf, lambda: value <= most),
+        f"above {above}": (above is not None, lambda: value > above),
+        f"below {below}": (below is not None, lambda: value < below),
+    }
+    rules = {rule: holds for rule, (is_given, holds) in rules.items() if is_given}
+    # Comparisons are right for every int; math.isfinite cannot take every one.
+    if isinstance(value, kinds) and not isinstance(value, bool) and -math.inf < value < math.inf:
+        rules = {rule: holds for rule, holds in rules.items() if not holds()}
+        try:
+            if not rules:
+                return kind(value)
+        except OverflowError:  # an int that no float holds
+            rules = {"at most 1.8e308": None}
+    raise SettingError(name, " ".join([kind.__name__, " and ".join(rules)]).rstrip(), shortened(value))
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise SettingError(name, f"one of {list(choices)}", shortened(value))
     return value
 
 
-__all__ = ["checked", "one_of"]
+def true_or_false(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SettingError(name, "True or False", shortened(value))
+    return value
+
+
+__all__ = ["SettingError", "checked", "one_of", "shortened", "true_or_false"]

@@ -13,10 +13,11 @@ from itertools import pairwise
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+from transformers.feature_extraction_utils import BatchFeature
 
 from .array_files import recording_from_array
-from .checked_settings import checked, one_of
+from .checked_settings import SettingError, checked, one_of, shortened, true_or_false
+from .extractor_files import RecordingFeatureExtractor
 from .recording_files import read_recording, turned_upright
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
@@ -29,6 +30,10 @@ Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any]
 VIEW_SECONDS = 0.5
 # Hips and shoulders together are about one torso length wide. Below this share of it they say nothing of the view.
 MIN_ACROSS = 0.1
+# What settings can ask for, so that a damaged file asks for no more memory than there is: people, numbers of a recording's
+# features (1 GiB), repeated frames, frames per second, recorded units, and factors of variation.
+MOST_PERSONS, MOST_NUMBERS, MOST_REPEATED = 100, 2**28, 4096
+RATES, SCALES, MOST_VARIED = (0.1, 1000), (1e-6, 1e6), 100
 # A torso below this share of the body's extent is no torso, and the recording keeps its scale.
 MIN_TORSO = 1e-3
 
@@ -66,7 +71,7 @@ class SkeletonTransform:
     present: np.ndarray
 
 
-class SkeletonFeatureExtractor(FeatureExtractionMixin):
+class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     """Turns recordings of skeletons into normalised sequences.
 
     In this order: frames before the first body and after the last are cut off, bodies are assigned to people
@@ -150,51 +155,61 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         augment_mirror: float = 0.0,
         **kwargs,
     ):
-        kwargs.pop("feature_extractor_type", None)
-        unknown = sorted(set(kwargs) - {"processor_class", "auto_map"})
-        if unknown:
-            raise ValueError(f"SkeletonFeatureExtractor has no setting {unknown[0]!r}, it has {_settings()}")
         super().__init__(**kwargs)
-        self.skeleton_layout = skeleton = get_layout(layout)
+        try:
+            self.skeleton_layout = skeleton = get_layout(layout)
+        except ValueError as error:
+            expected = "the name of a joint layout, or the description of one"
+            raise SettingError("layout", expected, f"{shortened(layout)} ({error})", str(error)) from error
+        if skeleton.source in LAYOUTS:
+            named = {joint for joints in skeleton.derivation for joint in joints}
+            if not named <= set(range(LAYOUTS[skeleton.source].num_joints)):
+                expected = f"a derivation that names joints of {skeleton.source}"
+                raise SettingError("layout", expected, shortened(skeleton.derivation))
         self.layout = skeleton.name if LAYOUTS.get(skeleton.name) == skeleton else skeleton.to_dict()
-        self.num_persons = checked("num_persons", num_persons, int, 1)
+        self.num_persons = checked("num_persons", num_persons, int, 1, MOST_PERSONS)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
-        if coordinates not in (2, 3) or coordinates > skeleton.dimensions:
-            raise ValueError(f"coordinates: {skeleton.name} has {skeleton.dimensions}, got {coordinates!r}")
+        if isinstance(coordinates, bool | float) or coordinates not in (2, 3) or coordinates > skeleton.dimensions:
+            expected, actual = f"2 or 3, of the {skeleton.dimensions} of {skeleton.name}", shortened(coordinates)
+            raise SettingError("coordinates", expected, actual)
         self.coordinates = coordinates
-        self.fps = None if fps is None else checked("fps", fps, float, above=0)
-        self.recorded_fps = None if recorded_fps is None else checked("recorded_fps", recorded_fps, float, above=0)
-        turned_upright(np.zeros(3), recorded_up, skeleton)  # names an axis that there is not
+        self.fps = None if fps is None else checked("fps", fps, float, *RATES)
+        self.recorded_fps = None if recorded_fps is None else checked("recorded_fps", recorded_fps, float, *RATES)
+        try:
+            turned_upright(np.zeros(3), recorded_up, skeleton)
+        except ValueError as error:  # names the axes that there are
+            expected = str(error).partition("expected ")[2].rpartition(", got ")[0]
+            raise SettingError("recorded_up", expected, shortened(recorded_up)) from error
         self.recorded_up = recorded_up
-        self.length = None if length is None else checked("length", length, int, 1)
-        self.max_frames = None if max_frames is None else checked("max_frames", max_frames, int, 1)
-        self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1)
+        most_frames = MOST_NUMBERS // self.feature_size
+        self.length = None if length is None else checked("length", length, int, 1, most_frames)
+        self.max_frames = None if max_frames is None else checked("max_frames", max_frames, int, 1, most_frames)
+        self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1, MOST_REPEATED)
         self.center = one_of("center", center, ("first", "frame", "none"))
         if align_view is None:
             align_view = "yaw" if skeleton.dimensions == 3 else "none"
         self.align_view = one_of("align_view", align_view, ("none", "yaw", "full"))
         if skeleton.dimensions == 2 and align_view != "none":
-            raise ValueError(f"align_view: {skeleton.name} is 2-D and cannot be turned, got {align_view!r}")
+            expected = f"'none', since {skeleton.name} is 2-D and cannot be turned"
+            raise SettingError("align_view", expected, shortened(align_view))
         if isinstance(scale, str):
             self.scale = one_of("scale", scale, ("torso", "none"))
         else:
-            self.scale = checked("scale", scale, float, above=0)
-        if not isinstance(clean, bool):
-            raise ValueError(f"clean: expected true or false, got {clean!r}")
-        self.clean = clean
+            self.scale = checked("scale", scale, float, *SCALES)
+        self.clean = true_or_false("clean", clean)
         self.min_body_frames = checked("min_body_frames", min_body_frames, int, 0)
         self.max_width_ratio = checked("max_width_ratio", max_width_ratio, float, above=0)
         self.max_flat_share = checked("max_flat_share", max_flat_share, float, 0)
         self.max_join_distance = checked("max_join_distance", max_join_distance, float, 0)
         self.max_gap = checked("max_gap", max_gap, float, 0)
-        self.augment_rotation = checked("augment_rotation", augment_rotation, float, 0)
-        self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0)
-        self.augment_scale = checked("augment_scale", augment_scale, float, 0)
-        self.augment_bones = checked("augment_bones", augment_bones, float, 0)
-        self.augment_speed = checked("augment_speed", augment_speed, float, 0)
+        self.augment_rotation = checked("augment_rotation", augment_rotation, float, 0, 360)
+        self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0, 360)
+        self.augment_scale = checked("augment_scale", augment_scale, float, 0, MOST_VARIED)
+        self.augment_bones = checked("augment_bones", augment_bones, float, 0, MOST_VARIED)
+        self.augment_speed = checked("augment_speed", augment_speed, float, 0, MOST_VARIED)
         self.augment_trim = checked("augment_trim", augment_trim, float, 0, below=0.5)
         self.augment_warp = checked("augment_warp", augment_warp, float, 0, below=1)
-        self.augment_noise = checked("augment_noise", augment_noise, float, 0)
+        self.augment_noise = checked("augment_noise", augment_noise, float, 0, SCALES[1])
         self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
 
     @property
@@ -662,10 +677,6 @@ def _trunk_length(
             lengths = [np.linalg.norm(joints[:, first] - joints[:, second], axis=-1) for first, second in pairs]
             return factor * float(np.percentile(lengths, 90))
     return None
-
-
-def _settings() -> list[str]:
-    return list(SkeletonFeatureExtractor.__init__.__annotations__)
 
 
 def _generator(seed: int, array: np.ndarray) -> np.random.Generator:

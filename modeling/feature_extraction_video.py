@@ -13,9 +13,10 @@ from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+from transformers.feature_extraction_utils import BatchFeature
 
-from .checked_settings import checked, one_of
+from .checked_settings import SettingError, checked, one_of, shortened, true_or_false
+from .extractor_files import RecordingFeatureExtractor
 from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, VideoFileError, open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
@@ -28,6 +29,11 @@ MIN_SECONDS = 0.01
 PROBE, BLACK = 256, 32
 # Added on each side, as a share of the part's own length; and the smallest part, as a share of the picture's.
 MARGIN, LEAST_PART = 0.05, 0.25
+
+# What settings may be at most, so that a damaged file cannot ask for more memory than there is; and deviations that keep
+# what is divided by them finite.
+MAX_SEGMENTS, MAX_FRAMES, MAX_SIDE, MAX_THREADS = 2**16, 1024, 4096, 256
+MAX_SECONDS, DEVIATIONS, MAX_VARIED = 86_400, (1e-4, 1e4), 100
 
 
 class _Part(NamedTuple):
@@ -60,7 +66,7 @@ class _Variation(NamedTuple):
     jitter: np.random.Generator | None = None
 
 
-class VideoFeatureExtractor(FeatureExtractionMixin):
+class VideoFeatureExtractor(RecordingFeatureExtractor):
     """Turns videos into segments of frames.
 
     A video is cut into segments of equal duration, and of each some frames are taken, evenly spaced in time: the middle
@@ -120,39 +126,42 @@ class VideoFeatureExtractor(FeatureExtractionMixin):
         augment_mirror: float = 0.0,
         **kwargs,
     ):
-        kwargs.pop("feature_extractor_type", None)
-        unknown = sorted(set(kwargs) - {"processor_class", "auto_map"})
-        if unknown:
-            known = list(VideoFeatureExtractor.__init__.__annotations__)
-            raise ValueError(f"VideoFeatureExtractor has no setting {unknown[0]!r}, it has {known}")
         super().__init__(**kwargs)
-        self.num_segments = checked("num_segments", num_segments, int, 1)
-        self.frames_per_segment = checked("frames_per_segment", frames_per_segment, int, 1)
+        self.num_segments = checked("num_segments", num_segments, int, 1, MAX_SEGMENTS)
+        self.frames_per_segment = checked("frames_per_segment", frames_per_segment, int, 1, MAX_FRAMES)
         if segment_seconds is not None:
-            segment_seconds = checked("segment_seconds", segment_seconds, float, MIN_SECONDS)
+            segment_seconds = checked("segment_seconds", segment_seconds, float, MIN_SECONDS, MAX_SECONDS)
         self.segment_seconds = segment_seconds
-        self.height = checked("height", height, int, 1)
-        self.width = checked("width", width, int, 1)
+        self.height = checked("height", height, int, 1, MAX_SIDE)
+        self.width = checked("width", width, int, 1, MAX_SIDE)
+        segment = 3 * self.frames_per_segment * self.height * self.width
+        # Where segments have a duration, num_segments is only the most that there can be.
+        numbers = segment * (self.num_segments if segment_seconds is None else 1)
+        if numbers > MAX_VALUES:
+            size = f"{self.num_segments} segments of {self.frames_per_segment} frames of {self.height} x {self.width}"
+            most = MAX_VALUES // segment
+            setting = "num_segments" if most else "frames_per_segment"
+            expected = f"a whole video of at most {MAX_VALUES} numbers"
+            raise SettingError(setting, expected, f"{numbers} ({size} pixels)")
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
-        if not isinstance(trim_black, bool):
-            raise ValueError(f"trim_black: expected True or False, got {trim_black!r}")
+        self.trim_black = true_or_false("trim_black", trim_black)
         if trim_black and segment_seconds is not None:
-            raise ValueError(
+            message = (
                 "trim_black needs the whole video before its first segment, segment_seconds may read it as a stream: "
                 "set trim_black to False, or segment_seconds to None"
             )
-        self.trim_black = trim_black
+            raise SettingError("trim_black", "False with segment_seconds", "True", message)
         self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             if not isinstance(values, list | tuple) or len(values) != 3:
-                raise ValueError(f"{name}: expected three numbers, got {values!r}")
+                raise SettingError(name, "three numbers", shortened(values))
         self.image_mean = [checked("image_mean", value, float, 0, 1) for value in image_mean]
-        self.image_std = [checked("image_std", value, float, above=0) for value in image_std]
+        self.image_std = [checked("image_std", value, float, *DEVIATIONS) for value in image_std]
         self.fps = checked("fps", fps, float, MIN_FPS, MAX_FPS)
-        self.decode_threads = checked("decode_threads", decode_threads, int, 1)
-        self.augment_scale = checked("augment_scale", augment_scale, float, 0)
+        self.decode_threads = checked("decode_threads", decode_threads, int, 1, MAX_THREADS)
+        self.augment_scale = checked("augment_scale", augment_scale, float, 0, MAX_VARIED)
         self.augment_time = checked("augment_time", augment_time, float, 0, 1)
-        self.augment_brightness = checked("augment_brightness", augment_brightness, float, 0)
+        self.augment_brightness = checked("augment_brightness", augment_brightness, float, 0, MAX_VARIED)
         self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
 
     def __call__(

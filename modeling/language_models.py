@@ -1,5 +1,7 @@
 """Language models for reading: causal ones as they are, and the text side of models that see, without their eyes."""
 
+import os
+
 import torch
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
@@ -14,6 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from .model_files import ModelFileError
 
 # What Trainer, TRL and PEFT look at to see how a model was loaded.
 LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
@@ -102,22 +106,42 @@ def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
     return TextDecoder(text_config)
 
 
-def load_language_model(name_or_path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
+def load_language_model(
+    name_or_path: str, revision: str | None = None, *, trust_remote_code: bool = False, **kwargs
+) -> PreTrainedModel:
     """
     Loads a causal language model, or of an image-text-to-text model (LLaVA, Qwen-VL, SmolVLM…) the language model alone.
 
     Args:
         name_or_path (`str`): repository or folder.
         revision (`str`, *optional*): commit.
+        trust_remote_code (`bool`, defaults to `False`): whether code of the repository may be run.
         **kwargs: of `from_pretrained`: dtype, device_map, quantization_config…
     """
     hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in kwargs}
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision or "main", **hub)
+    source = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(name_or_path, **source, **hub)
+    if not (trust_remote_code or kwargs.get("attn_implementation")):
+        refuse_kernels(config, name_or_path)
     if config.get_text_config() is config:
-        return AutoModelForCausalLM.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
-    return without_eyes(
-        AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
-    )
+        return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
+    return without_eyes(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
+
+
+def refuse_kernels(config: PreTrainedConfig, name_or_path: str | os.PathLike) -> None:
+    """Raises `ModelFileError` where a configuration names attention code of the Hub, in itself or in one within it."""
+    attention = config._attn_implementation
+    if isinstance(attention, str) and "/" in attention:
+        raise ModelFileError(
+            os.path.join(name_or_path, "config.json"),
+            "attn_implementation",
+            repr(attention),
+            "attention of transformers, since what lies in a repository is code (where you trust it, give the argument "
+            "attn_implementation)",
+        )
+    for part in vars(config).values():
+        if isinstance(part, PreTrainedConfig):
+            refuse_kernels(part, name_or_path)
 
 
 def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
@@ -163,7 +187,9 @@ def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) 
     Raises:
         ValueError: the model has no vision tower with one such state.
     """
-    model = AutoModelForImageTextToText.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+    model = AutoModelForImageTextToText.from_pretrained(
+        name_or_path, revision=revision or "main", trust_remote_code=False, **kwargs
+    )
     tower = next((m for name, m in model.named_modules() if name.endswith("vision_tower")), None)
     layer = projected_layer(model.config)
     if tower is None or layer is None:
@@ -247,6 +273,7 @@ __all__ = [
     "load_language_model",
     "load_vision_tower",
     "projected_layer",
+    "refuse_kernels",
     "visual_words",
     "why_not_loaded",
     "without_eyes",

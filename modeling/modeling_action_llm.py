@@ -41,6 +41,7 @@ from .language_models import (
     check_projector,
     fresh_language_model,
     load_language_model,
+    refuse_kernels,
     visual_words,
     why_not_loaded,
 )
@@ -350,12 +351,16 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         `dtype`, `device_map`, `attn_implementation` and `quantization_config` are about the language model. The action
         model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`].
         """
+        # Not given, transformers would ask at the terminal whether code of the folder may be run.
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if (
             not isinstance(config, ActionLLMConfig)
             and getattr(config, "model_type", None) != ActionLLMConfig.model_type
         ):
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        if not (kwargs["trust_remote_code"] or kwargs.get("attn_implementation")):
+            refuse_kernels(config, pretrained_model_name_or_path)
         if config.llm_name_or_path is None:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -385,7 +390,13 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
         try:
-            llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+            llm = load_language_model(
+                config.llm_name_or_path,
+                config.llm_revision,
+                trust_remote_code=kwargs["trust_remote_code"],
+                **source,
+                **llm_kwargs,
+            )
         except OSError as error:
             reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
             raise OSError(f"{name_or_path} reads with a language model that cannot be loaded: {reason}") from error

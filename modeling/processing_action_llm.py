@@ -1,15 +1,31 @@
 """From recordings or action ids to what ActionLLM reads: prompts, class names and features."""
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import torch
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
+from transformers.utils.hub import extract_commit_hash
 
 from .action_sentence import WordIds
+from .checked_settings import SettingError, checked, shortened, true_or_false
 from .class_names import fault_of_class_name
+from .extractor_files import (
+    EXTRACTOR_FIELD,
+    HUB_ARGUMENTS,
+    PROCESSOR_FILE,
+    RecordingFeatureExtractor,
+    check_class_references,
+    model_file,
+    read_feature_extractor,
+)
+from .model_files import ModelFileError, read_json_object
+from .tokenizer_files import load_tokenizer
 
 # LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
 INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the corresponding action."
@@ -19,6 +35,8 @@ INSTRUCTION_WITH_CLASSES = (
 # LVLM-VAR, Eq. 3: a class and an explanation. They are asked for apart, so that no class depends on the text of a reason.
 INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
 PLACEHOLDER = "<act>"
+# What a processor may add to a tokenizer, and the codebooks of a word.
+MOST_ACTION_TOKENS, MOST_SOFT_PROMPTS, MOST_CODES = 2**16, 4096, 64
 
 
 class ActionLLMProcessor(ProcessorMixin):
@@ -76,31 +94,116 @@ class ActionLLMProcessor(ProcessorMixin):
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
-        self.num_action_tokens = num_action_tokens
-        self.codes_per_word = codes_per_word
-        self.instruction = instruction
-        self.instruction_with_classes = instruction_with_classes
-        self.list_classes = list_classes
-        self.instruction_to_explain = instruction_to_explain
-        self.explains = explains
-        self.run_lengths = run_lengths
-        self.num_soft_prompts = num_soft_prompts
+        self.num_action_tokens = checked("num_action_tokens", num_action_tokens, int, 1, MOST_ACTION_TOKENS)
+        self.codes_per_word = checked("codes_per_word", codes_per_word, int, 1, MOST_CODES)
+        self.list_classes = true_or_false("list_classes", list_classes)
+        self.explains = true_or_false("explains", explains)
+        self.run_lengths = true_or_false("run_lengths", run_lengths)
+        self.num_soft_prompts = checked("num_soft_prompts", num_soft_prompts, int, 0, MOST_SOFT_PROMPTS)
         for name, template, fields in (
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
             ("instruction_to_explain", instruction_to_explain, ["{tokens}"]),
         ):
+            if not isinstance(template, str):
+                raise SettingError(name, f"text that contains {' and '.join(fields)}", shortened(template))
             for field in fields:
                 if template.count(field) != 1:
-                    raise ValueError(f"{name} must contain {field} once, got {template!r}.")
+                    message = f"{name} must contain {field} once, got {shortened(template)}."
+                    raise SettingError(name, f"text that contains {field} once", shortened(template), message)
+            setattr(self, name, template)
         if codes_per_word > 1 and run_lengths:
-            raise ValueError("run_lengths are written after a token, not after a word of several.")
+            message = "run_lengths are written after a token, not after a word of several."
+            raise SettingError("run_lengths", "False with codes_per_word above 1", "True", message)
+        if run_lengths and not hasattr(feature_extractor, "num_segments"):
+            expected = "False with a feature extractor of skeletons, whose sentences have no limit"
+            raise SettingError("run_lengths", expected, "True")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
         super().__init__(
             feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
         )
         _ = self.word_ids
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *, trust_remote_code: bool | None = False, **kwargs
+    ) -> Self:
+        """Loads the processor of a model folder or repository.
+
+        Nothing is asked and no code of the repository is run, whatever its files name: the processor and its feature
+        extractor are classes of this package.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                Folder, or repository on the Hub.
+            trust_remote_code (`bool`, defaults to `False`):
+                Whether a tokenizer that transformers does not have may be loaded with the repository's code.
+            **kwargs:
+                Where files come from (`revision`, `token`, `cache_dir`, …), and settings of the processor, the feature
+                extractor and the tokenizer to change.
+
+        Raises:
+            `ModelFileError`: a file does not hold what the processor needs; the message names the file and the field.
+            `OSError`: there is no such folder or repository, or no processor in it.
+        """
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        path = model_file(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
+        if path is None:
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no {PROCESSOR_FILE}, so it has no processor: save it there with "
+                "ActionLLMProcessor.save_pretrained."
+            )
+        if commit := extract_commit_hash(path, None):  # all files of one commit, also while somebody pushes
+            hub["revision"] = kwargs["revision"] = commit
+        settings = cls._settings(path)
+        overrides = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        extractor = load_feature_extractor(pretrained_model_name_or_path, **hub)
+        changed = {name: kwargs.pop(name) for name in extractor.to_dict().keys() & kwargs.keys()}
+        if changed:
+            extractor = type(extractor).from_dict(extractor.to_dict() | changed)
+        # The tokenizer's own files say what it is: without a configuration, that of the model is not read for it.
+        tokenizer = load_tokenizer(
+            pretrained_model_name_or_path,
+            trust_remote_code=bool(trust_remote_code),
+            **{"config": PreTrainedConfig(), **kwargs},
+        )
+        try:
+            return cls(extractor, tokenizer, chat_template=tokenizer.chat_template, **settings | overrides)
+        except SettingError as error:
+            if error.setting in overrides:
+                raise
+            raise ModelFileError(path, error.setting, error.actual, error.expected) from error
+        except ValueError as error:
+            raise ModelFileError(path, None, str(error), "settings that fit each other and the tokenizer") from error
+
+    @classmethod
+    def _settings(cls, path: str) -> dict[str, Any]:
+        """What `PROCESSOR_FILE` says of the processor itself."""
+        content = read_json_object(path)
+        for name in (EXTRACTOR_FIELD, "tokenizer", "chat_template"):  # saved by themselves
+            content.pop(name, None)
+        try:
+            check_class_references(content)
+        except SettingError as error:
+            raise ModelFileError(path, error.setting, error.actual, error.expected) from error
+        content.pop("auto_map", None)
+        class_name = content.pop("processor_class", None)
+        if class_name not in (None, cls.__name__):
+            raise ModelFileError(path, "processor_class", class_name, cls.__name__)
+        unknown = sorted(set(content) - set(_SETTINGS))
+        if unknown:
+            expected = f"one of the settings {', '.join(_SETTINGS)}"
+            raise ModelFileError(path, unknown[0][:100], "a setting that no processor has", expected)
+        names = content.get("class_names")
+        if names is not None:
+            if not isinstance(names, list):
+                raise ModelFileError(path, "class_names", shortened(names), "a list of class names")
+            try:
+                check_class_names(names)
+            except ValueError as error:
+                raise ModelFileError(path, "class_names", str(error), "a list of distinct class names") from error
+        return content
 
     @property
     def action_token_offset(self) -> int:
@@ -338,6 +441,24 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     return names
 
 
+def load_feature_extractor(name_or_path: str | os.PathLike, **hub) -> RecordingFeatureExtractor:
+    """The feature extractor of a model folder or repository, of the class that its files name. No code of theirs is run.
+
+    Args:
+        name_or_path: Folder, or repository on the Hub.
+        **hub: Where files come from, as of `from_pretrained`: revision, token, cache_dir…
+
+    Raises:
+        ModelFileError: A file does not hold settings of a feature extractor of this package, or two files hold
+            different ones.
+        OSError: There are none.
+    """
+    from .feature_extraction_skeleton import SkeletonFeatureExtractor
+    from .feature_extraction_video import VideoFeatureExtractor
+
+    return read_feature_extractor(name_or_path, hub, (SkeletonFeatureExtractor, VideoFeatureExtractor))[1]
+
+
 def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int = 0):
     """A copy of a text tokenizer with the words `<act_0>` … `<act_{U-1}>`, the placeholder `<act>` and the soft prompts
     `<soft_0>` … behind its own.
@@ -364,6 +485,10 @@ def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int =
                 "text ids have holes."
             )
     return tokenizer
+
+
+# What stands in `PROCESSOR_FILE` beside the feature extractor.
+_SETTINGS = tuple(ActionLLMProcessor.__init__.__annotations__)
 
 
 __all__ = ["ActionLLMProcessor"]

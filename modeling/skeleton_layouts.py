@@ -15,6 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .checked_settings import shortened
+
+# Bodies with hands and face have 144 joints.
+MOST_JOINTS = 1000
+
 
 @dataclass(frozen=True)
 class SkeletonLayout:
@@ -58,6 +63,8 @@ class SkeletonLayout:
         joints = range(self.num_joints)
         if len(set(self.joint_names)) != self.num_joints or not self.joint_names:
             self._refuse("joint_names", "must be distinct and not empty", self.joint_names)
+        if self.num_joints > MOST_JOINTS:
+            self._refuse("joint_names", f"must be at most {MOST_JOINTS}", self.num_joints)
         if len(self.parents) != self.num_joints or list(self.parents).count(-1) != 1:
             self._refuse("parents", f"must hold {self.num_joints} joints, -1 exactly once", self.parents)
         for joint in joints:
@@ -136,7 +143,9 @@ class SkeletonLayout:
             ValueError: A field is missing or unknown, or has a value that it cannot have.
         """
         if not isinstance(values, Mapping):
-            raise ValueError(f"skeleton layout: expected an object with {', '.join(_READERS)}, got {values!r}")
+            raise ValueError(
+                f"skeleton layout: expected an object with {', '.join(_READERS)}, got {shortened(values)}"
+            )
         layout = values.get("name")
         unknown = [name for name in values if name not in _READERS]
         if unknown:
@@ -157,7 +166,7 @@ class SkeletonLayout:
 
 
 def _refuse(layout: Any, field: str, rule: str, value: Any):
-    raise ValueError(f"skeleton layout {layout!r}: {field} {rule}, got {value!r}")
+    raise ValueError(f"skeleton layout {layout!r}: {field} {rule}, got {shortened(value)}")
 
 
 def _read_text(value: Any, joint_names: Sequence[str]) -> str:
@@ -505,7 +514,7 @@ LAYOUTS["lcrnet13-2d"] = replace(LAYOUTS["lcrnet13"], name="lcrnet13-2d", dimens
 def _parse_layout(text: str) -> SkeletonLayout:
     try:
         return SkeletonLayout.from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"skeleton layout: {text[:60]!r} is no JSON: {error}") from error
 
 
@@ -521,10 +530,14 @@ def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayo
         return layout
     if isinstance(layout, Mapping):
         return SkeletonLayout.from_dict(layout)
+    if not isinstance(layout, str):
+        raise ValueError(
+            f"skeleton layout: expected the name of a layout, or the description of one, got {shortened(layout)}"
+        )
     if layout.lstrip().startswith("{"):
         return _parse_layout(layout)
     if layout not in LAYOUTS:
-        raise ValueError(f"unknown skeleton layout {layout!r}, known are {sorted(LAYOUTS)}")
+        raise ValueError(f"unknown skeleton layout {shortened(layout)}, known are {sorted(LAYOUTS)}")
     return LAYOUTS[layout]
 
 

@@ -129,9 +129,9 @@ def patch_rows_and_columns(length: int, height: int, width: int, patch_size: int
     """
     if isinstance(patch_size, int):
         rows, columns = height // patch_size, width // patch_size
-        if 0 <= length - rows * columns <= MAX_SPECIAL_TOKENS:
+        if rows * columns and 0 <= length - rows * columns <= MAX_SPECIAL_TOKENS:
             return rows, columns
-    for special in range(MAX_SPECIAL_TOKENS + 1):
+    for special in range(min(MAX_SPECIAL_TOKENS + 1, length)):
         rows = round(((length - special) * height / width) ** 0.5)
         if rows and (length - special) % rows == 0 and (length - special) // rows * height == rows * width:
             return rows, (length - special) // rows

@@ -31,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 PLAYER = HERE / "demo_player.html"
 MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
+# What a visitor can ask for: the size of a file, classes and the characters of all of them, and visitors who wait.
+MAX_FILE, MAX_CLASSES, MAX_CHARACTERS, MAX_WAITING = "200mb", 200, 10_000, 20
 
 
 @dataclass
@@ -64,7 +66,12 @@ def main(arguments: DemoArguments):
             arguments.model,
         )
         return
-    build(arguments.model, arguments.examples).launch(server_port=arguments.port)
+    serve(build(arguments.model, arguments.examples), server_port=arguments.port)
+
+
+def serve(page, **settings):
+    """Launches the page with bounds on what a visitor can send; `settings` are those of `gradio.Blocks.launch`."""
+    return page.queue(max_size=MAX_WAITING).launch(max_file_size=MAX_FILE, **settings)
 
 
 def build(model: str, examples: list[str] = ()):
@@ -102,14 +109,25 @@ def build(model: str, examples: list[str] = ()):
         if path is None:
             raise gr.Error("Drop a recording, or pick an example.")
         labels = [line.strip() for line in (others or "").splitlines() if line.strip()] or None
+        if len(labels or ()) > MAX_CLASSES or len(others or "") > MAX_CHARACTERS:
+            raise gr.Error(
+                f"Give at most {MAX_CLASSES} classes, in {MAX_CHARACTERS:,} characters: these are {len(labels or ()):,} in "
+                f"{len(others):,}."
+            )
         try:
             found = recognise(
                 path, top_k=len(labels or names), candidate_labels=labels, explain=True, return_tokens=True
             )
             shown = player(path, extractor, found[0]["tokens"], recognise.model.lexicon)
         except (ValueError, OSError) as error:
-            # What is wrong with a file is said; where it lies on the server is not.
-            raise gr.Error(str(error).replace(path, os.path.basename(path))) from error
+            # What is wrong with a file is said; where it lies on the server is not. The page would show HTML as such.
+            message = str(error).replace(path, os.path.basename(path))
+            raise gr.Error(html.escape(message, quote=False)) from error
+        except Exception as error:
+            logger.exception("%s was not recognised", path)
+            raise gr.Error(
+                "This recording cannot be recognised; the log of the server says why. Try another."
+            ) from error
         scores = {one["label"]: one["score"] for one in found}
         reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
         careful = f"**Careful:** {html.escape('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
@@ -131,6 +149,7 @@ def build(model: str, examples: list[str] = ()):
                 others = gr.Textbox(
                     label="Other classes to choose from, one a line",
                     lines=3,
+                    max_length=MAX_CHARACTERS,
                     placeholder="\n".join(names[:3]),
                     elem_id="others",
                 )
@@ -154,12 +173,17 @@ def said_of(model: str) -> str:
     """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
     from transformers.utils.hub import cached_file
 
+    from action_llm.model_files import ModelFileError, read_json_object
+
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return ""
-    sentences = json.loads(Path(path).read_text(encoding="utf-8")).get("sentences") or {}
-    dataset = sentences.get("dataset", "")
-    if dataset.startswith("simulated") or (sentences.get("data") or {}).get("simulated"):
+    sentences = read_json_object(path).get("sentences") or {}
+    if not isinstance(sentences, dict) or not isinstance(sentences.get("dataset", ""), str):
+        raise ModelFileError(path, "sentences.dataset", repr(sentences)[:100], "the name of a data set")
+    dataset = html.escape(" ".join(sentences.get("dataset", "").replace("`", "'").split()), quote=False)
+    data = sentences.get("data")
+    if dataset.startswith("simulated") or (isinstance(data, dict) and data.get("simulated")):
         return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
     return f"It was trained on `{dataset}`." if dataset else ""
 
@@ -239,9 +263,9 @@ def pictures(path: str) -> dict:
     return {"seconds": seconds, "pictures": sources}
 
 
-APP = """from demo import build
+APP = """from demo import build, serve
 
-build({model!r}, {examples!r}).launch()
+serve(build({model!r}, {examples!r}))
 """
 SPACE = """---
 title: Action recognition

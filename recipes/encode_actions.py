@@ -70,10 +70,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     )
     from run_folder import RunFolder
     from token_report import write_token_report
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
     from action_llm.language_priors import word_statistics
+    from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.recording_versions import check_versions_differ
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
@@ -84,11 +85,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(state.device)
     dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    extractor = load_feature_extractor(arguments.tokenizer)
     check_features(data, model, extractor)
     if arguments.explanations == "narrator" and data.features_record() is not None:
         raise ValueError(

@@ -63,20 +63,21 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     from metrics.temporal_segments import BorderCounts
     from run_folder import RunFolder
     from token_report import write_token_report
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.timelines import sliding_windows
     from action_llm_datasets.progress import progress
 
     check_settings(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
         found = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
         raise ValueError(f"{arguments.tokenizer} is a {found}: windows are cut of the tokens of a vtem.")
     dataset = data.load("features")
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    extractor = load_feature_extractor(arguments.tokenizer)
     check_features(data, model, extractor)
     truth = by_video(arguments.timeline)
     names = {name for rows in dataset.values() for name in rows["sample_id"]}

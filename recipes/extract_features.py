@@ -205,7 +205,7 @@ def load_backbone(arguments: FeatureArguments):
 
     from action_llm.language_models import load_vision_tower
 
-    source = {"revision": arguments.backbone_revision or "main"}
+    source = {"revision": arguments.backbone_revision or "main", "trust_remote_code": False}
     if arguments.feature_layer is not None and arguments.grid is None:
         raise ValueError("--feature_layer is read with a --grid; set --grid 1 for one feature a picture.")
     config = AutoConfig.from_pretrained(arguments.backbone, **source)

@@ -130,8 +130,11 @@ def model_page(
 
     Raises:
         PageError: there is no record; an evaluation is of another kind of run.
+        ModelFileError: the settings of the feature extractor are damaged, or its two files differ.
     """
-    record = read_run(model)
+    from action_llm.processing_action_llm import load_feature_extractor
+
+    record, extractor = read_run(model), load_feature_extractor(model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     is_classifier = record["stage"] == "sft"
     action = config.get("action_config") if is_classifier else config
@@ -176,14 +179,14 @@ def model_page(
         classes=list((config.get("id2label") or {}).values()),
         usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
             repository=repository,
-            example=_example(model, reads_videos),
+            example=_example(extractor),
             needs=" ".join(f"'{one}'" for one in requirements()),
             asked=", explain=True, return_tokens=True" if has_tokens else "",
             shown="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
         has_tokens=has_tokens,
         code_repo=code_repo,
-        reads=_reads(model, reads_videos),
+        reads=_reads(extractor),
         unit=unit,
         data=data,
         others=others,
@@ -236,39 +239,29 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _extractor(model: Path) -> dict:
-    path = model / "preprocessor_config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _example(model: Path, reads_videos: bool) -> str:
+def _example(extractor) -> str:
     """A name of a file as the model reads them."""
-    if reads_videos:
+    if not hasattr(extractor, "skeleton_layout"):
         return "clip.mp4"
-    return "recording.skeleton" if _extractor(model).get("layout", "kinect25") == "kinect25" else "recording.npy"
+    return "recording.skeleton" if extractor.layout == "kinect25" else "recording.npy"
 
 
-def _reads(model: Path, reads_videos: bool) -> str:
+def _reads(extractor) -> str:
     """What kind of recordings a model reads, in sentences."""
     from action_llm.recording_files import RECORDING_SUFFIXES
-    from action_llm.skeleton_layouts import get_layout
     from action_llm.video_files import VIDEO_SUFFIXES
 
-    settings = _extractor(model)
-    if reads_videos:
+    if not hasattr(extractor, "skeleton_layout"):
         suffixes = ", ".join(f"`{suffix}`" for suffix in VIDEO_SUFFIXES)
         kinds = f"Files ({suffixes}), folders of numbered pictures, or arrays (frames, height, width, 3)"
-        seconds = settings.get("segment_seconds")
+        seconds = extractor.segment_seconds
         parts = (
-            f"a picture is read for every {seconds:g} s"
-            if seconds
-            else f"{settings.get('num_segments')} segments are read"
+            f"a picture is read for every {seconds:g} s" if seconds else f"{extractor.num_segments} segments are read"
         )
         return f"{kinds}; {parts}."
-    layout = get_layout(settings.get("layout", "kinect25"))
+    layout = extractor.skeleton_layout
     joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions (`{layout.name}`)"
-    fps = settings.get("fps")
-    rate = f", resampled to {fps:g} frames a second" if fps else ""
+    rate = f", resampled to {extractor.fps:g} frames a second" if extractor.fps else ""
     kinds = ", ".join(f"`{one}`" for one in RECORDING_SUFFIXES)
     return f"Skeletons of {joints}{rate}: {kinds}, or arrays (frames, people, joints, coordinates)."
 

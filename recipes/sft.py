@@ -179,12 +179,14 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from hidden_dropout import add_hidden_dropout
     from run_cost import count_parameters, report_cost
     from run_folder import JsonLinesCallback, RunFolder
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel
     from trl import SFTTrainer
 
     from action_llm import ActionLLMForConditionalGeneration, ActionLLMProcessor
     from action_llm.language_models import load_language_model
+    from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
+    from action_llm.tokenizer_files import load_tokenizer
 
     arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
@@ -201,15 +203,17 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
-    text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
-    config = AutoConfig.from_pretrained(arguments.tokenizer)
+    text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     if hasattr(config, "decodes"):
         config.decodes = False
-    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config)
+    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config, trust_remote_code=False)
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
-        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+        llm_config = AutoConfig.from_pretrained(
+            arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
+        )
         depth = llm_config.get_text_config().num_hidden_layers
         # Visual events are words even without codes: the projector makes them.
         arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2
@@ -221,7 +225,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
         )
     processor = ActionLLMProcessor(
-        AutoFeatureExtractor.from_pretrained(arguments.tokenizer),
+        load_feature_extractor(arguments.tokenizer),
         text,
         class_names=class_names,
         num_action_tokens=action_model.config.num_action_tokens,

@@ -48,15 +48,16 @@ def main(arguments: LexiconArguments) -> list:
     from action_sentences import load_action_sentences
     from encode_actions import weights_fingerprint
     from run_folder import RunFolder
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoModel
 
+    from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
 
     run = RunFolder(arguments.output_dir)
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval()
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval()
+    extractor = load_feature_extractor(arguments.tokenizer)
     identity = json.loads((RunFolder(arguments.sentences).path / "identity.json").read_text(encoding="utf-8"))
     if identity["weights"] != weights_fingerprint(model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")

@@ -5,8 +5,10 @@ import os
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 from transformers.utils.hub import cached_file
+
+from action_llm.tokenizer_files import load_tokenizer
 
 # What the model families call the table of their first layer.
 TABLE_NAMES = (
@@ -45,7 +47,7 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
             key = _table_key(file.keys(), name_or_path)
     with safe_open(path, framework="pt") as file:
         table = file.get_tensor(key)
-    num_words = min(len(AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main")), len(table))
+    num_words = min(len(load_tokenizer(name_or_path, revision=revision or "main")), len(table))
     return table[:num_words].float()
 
 
@@ -60,14 +62,18 @@ def class_name_embeddings(name_or_path: str, class_names: list[str], revision: s
         `torch.Tensor` of shape `(num_classes, width)`, float32.
     """
     words = load_word_embeddings(name_or_path, revision)
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main")
+    tokenizer = load_tokenizer(name_or_path, revision=revision or "main")
     ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
     return torch.stack([words[torch.tensor(one)].mean(0) for one in ids])
 
 
 def word_width(name_or_path: str, revision: str | None = None) -> int:
     """Width of a language model's word embeddings: d_u of LLM-AR, section 3.1."""
-    return AutoConfig.from_pretrained(name_or_path, revision=revision or "main").get_text_config().hidden_size
+    return (
+        AutoConfig.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)
+        .get_text_config()
+        .hidden_size
+    )
 
 
 def _table_key(keys, name_or_path: str) -> str:

@@ -36,11 +36,12 @@ class BenchmarkArguments:
 
 def load(tokenizer: str):
     """The mapper and its feature extractor, on the CPU."""
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.processing_action_llm import load_feature_extractor
 
-    return AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    return AutoModel.from_pretrained(tokenizer, trust_remote_code=False).eval(), load_feature_extractor(tokenizer)
 
 
 def streamed(video: str, tokenizer: str) -> dict:

@@ -96,6 +96,58 @@ def test_what_cannot_be_read_is_told_without_a_path(reads_skeletons, tmp_path):
     assert str(tmp_path) not in str(error.value)
 
 
+def test_what_a_visitor_sends_is_bounded_and_shown_as_text(reads_skeletons, walk, tmp_path, monkeypatch):
+    page = demo.build(str(reads_skeletons))
+    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    for others in ("\n".join(f"class {number}" for number in range(201)), "x" * 10_001):
+        with pytest.raises(gradio.Error, match="Give at most 200 classes, in 10,000 characters"):
+            answer(str(walk), others)
+    (tmp_path / "<img src=x onerror=alert(1)>.skeleton").write_text("two\n")
+    with pytest.raises(gradio.Error, match="&lt;img src=x onerror=alert\\(1\\)&gt;"):
+        answer(str(tmp_path / "<img src=x onerror=alert(1)>.skeleton"), "")
+    monkeypatch.setattr(demo, "player", lambda *arguments: 1 / 0)
+    with pytest.raises(gradio.Error, match="This recording cannot be recognised; the log of the server says why"):
+        answer(str(walk), "")
+
+
+def test_a_visitor_reads_no_other_files_and_sends_no_huge_ones(reads_skeletons, walk, tmp_path, monkeypatch):
+    httpx = pytest.importorskip("httpx")
+    monkeypatch.setattr(demo, "MAX_FILE", "20kb")
+    np.save(tmp_path / "secret.npy", np.load(walk))
+    page = demo.build(str(reads_skeletons))
+    _, url, _ = demo.serve(page, prevent_thread_lock=True, quiet=True, server_port=None)
+    try:
+        for path in (str(tmp_path / "secret.npy"), "/etc/passwd", "../../etc/passwd"):
+            data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, ""]
+            event = httpx.post(f"{url}gradio_api/call/recognise", json={"data": data}).json()["event_id"]
+            answer = httpx.get(f"{url}gradio_api/call/recognise/{event}", timeout=60).text
+            assert "event: error" in answer and "drink water" not in answer
+            assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
+        sent = httpx.post(f"{url}gradio_api/upload", files={"files": ("clip.npy", bytes(100_000))})
+        assert sent.status_code == 413
+        sent = httpx.post(f"{url}gradio_api/upload", files={"files": ("walk.npy", walk.read_bytes())})
+        data = [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}, ""]
+        event = httpx.post(f"{url}gradio_api/call/recognise", json={"data": data}).json()["event_id"]
+        answer = httpx.get(f"{url}gradio_api/call/recognise/{event}", timeout=60).text
+        assert "event: complete" in answer and "drink water" in answer
+    finally:
+        page.close()
+
+
+def test_the_record_beside_a_model_is_text(reads_skeletons, tmp_path):
+    assert demo.said_of(str(reads_skeletons)) == ""
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"sentences": {"dataset": "my `<b>\ndata"}}))
+    assert demo.said_of(str(tmp_path)) == "It was trained on `my '&lt;b&gt; data`."
+    for content in ([], {"sentences": []}, {"sentences": {"dataset": 3}}, {"sentences": "x"}):
+        record.write_text(json.dumps(content))
+        if content == {"sentences": []}:
+            assert demo.said_of(str(tmp_path)) == ""
+            continue
+        with pytest.raises(ValueError, match=r"record\.json"):
+            demo.said_of(str(tmp_path))
+
+
 def test_frames_of_videos_of_any_format_are_pictures(tmp_path):
     for container, name in (("mp4", "clip.mp4"), ("avi", "clip.avi"), ("webm", "clip.webm")):
         (tmp_path / name).write_bytes(tiny_video(30, container=container))
@@ -165,7 +217,7 @@ def test_a_space_answers_with_its_own_files_alone(reads_skeletons, walk, tmp_pat
 import sys
 sys.path.insert(0, ".")
 import demo, gradio
-def launch(page):
+def launch(page, max_file_size):
     (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
     print(sorted(answer("examples/walk.npy", "")[1])[0], sys.modules["action_llm"].__file__)
 gradio.Blocks.launch = launch
