@@ -16,7 +16,7 @@ from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, quantize_re
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
-from .saved_weights import SharedWeights
+from .saved_weights import SavedWeights
 
 logger = logging.get_logger(__name__)
 
@@ -218,7 +218,7 @@ class LatentScale(nn.Module):
         return scale / math.sqrt(self.config.codebook_dim)
 
 
-class ActionVQVAEPreTrainedModel(SharedWeights, PreTrainedModel):
+class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
     config_class = ActionVQVAEConfig
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"

@@ -5,11 +5,11 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
 from .codebook import Codebook
-from .saved_weights import SharedWeights
+from .saved_weights import SavedWeights
 from .visual_encoder import FeatureStandardisation
 
 
-class VideoActionModel(SharedWeights, PreTrainedModel):
+class VideoActionModel(SavedWeights, PreTrainedModel):
     """
     Base of [`VSTModel`] and [`VTEMModel`]. A subclass has `visual_encoder`, a [`VisualEncoder`], and says with what deviation
     codes begin, `code_deviation`.
@@ -41,6 +41,7 @@ class VideoActionModel(SharedWeights, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
+        """As [`PreTrainedModel.from_pretrained`]; the visual encoder is frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
         return loaded
