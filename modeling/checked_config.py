@@ -208,8 +208,8 @@ def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str
 
 def check_attention(implementation: Any, field: str = "attn_implementation") -> None:
     """
-    Raises `ConfigError` for an attention implementation that is no name of one. With a slash it is a repository on the Hub whose
-    code would be fetched and run; who trusts it calls `set_attn_implementation` on a loaded model.
+    Raises `ConfigError` for an attention implementation that is no name of one. With a slash it is a repository on the Hub,
+    whose code would be fetched and run; who trusts it calls `set_attn_implementation` on a loaded model.
     """
     names = implementation.values() if isinstance(implementation, dict) else [implementation]
     for name in names:

@@ -84,7 +84,9 @@ class ActionLLMConfig(CheckedConfig):
         if isinstance(self.action_config, dict):
             model_type = self.action_config.get("model_type")
             if model_type not in ACTION_CONFIGS:
-                raise ConfigError("action_config.model_type", repr(model_type), f"one of {sorted(ACTION_CONFIGS)}")
+                expected = f"one of {sorted(ACTION_CONFIGS)}"
+                message = f"ActionLLMConfig.action_config has model_type {model_type!r}; expected {expected}."
+                raise ConfigError("action_config.model_type", repr(model_type), expected, message)
             with config_errors("action_config"):
                 self.action_config = ACTION_CONFIGS[model_type](**self.action_config)
         # The attention of a language model that is there already is its own. The base class would reset it, and an

@@ -12,7 +12,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.configuration_utils import PreTrainedConfig
@@ -144,8 +143,8 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
 
 def check_reference(llm_name_or_path: str, model_name_or_path: str | os.PathLike) -> None:
     """
-    Checks where a model says that its language model lives. A model from the Hub may name a repository there and nothing else; a
-    folder may name another folder, which is said aloud. Code of either is never run.
+    Checks where a model says that its language model lives. A model from the Hub may name a repository there and nothing else;
+    a folder may name another folder, which is said aloud. Code of either is never run.
 
     Raises:
         ModelFileError: It is neither.

@@ -11,7 +11,7 @@ class ModelFileError(ValueError):
 
     Attributes:
         path (str): The file.
-        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None where it is the whole file.
+        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None for the whole file.
         found, expected (str): What stands there, and what should.
     """
 

@@ -46,12 +46,12 @@ from .language_models import (
     visual_words,
     why_not_loaded,
 )
+from .model_files import ModelFileError
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
-from .model_files import ModelFileError
 from .saved_weights import HUB_ARGUMENTS, SavedWeights, doubt_numbers, weight_files
 from .token_lexicon import read_lexicon
 

@@ -144,9 +144,8 @@ def check_generation_config(path: str | os.PathLike) -> None:
             ids = value if isinstance(value, list) else [value]
             if not all(token is None or (isinstance(token, int) and not isinstance(token, bool)) for token in ids):
                 raise ModelFileError(path, field, shortened(repr(value)), "ids of tokens")
-        elif field in ("num_beams", "num_return_sequences") and value is not None:
-            if not isinstance(value, int) or not 1 <= value <= MOST_BEAMS:
-                raise ModelFileError(path, field, shortened(repr(value)), f"a number from 1 to {MOST_BEAMS}")
+        elif field in ("num_beams", "num_return_sequences") and value not in (None, *range(1, MOST_BEAMS + 1)):
+            raise ModelFileError(path, field, shortened(repr(value)), f"a number from 1 to {MOST_BEAMS}")
     try:
         GenerationConfig.from_dict(content).validate()
     except Exception as error:
@@ -206,17 +205,10 @@ class SavedWeights:
         model, info = super().from_pretrained(
             name, *model_args, config=config, use_safetensors=True, output_loading_info=True, **{**kwargs, **settings}
         )
-        if not kwargs.get("ignore_mismatched_sizes"):
-            for names, found, expected in (
-                (info["missing_keys"], "none", "the weights of every part that config.json says there is"),
-                (info["unexpected_keys"], "weights", "none: config.json says that there is no such part"),
-            ):
-                # A head is no part of a model without one.
-                names = sorted(key for key in names if not key.startswith("lm_head.") or found == "none")
-                if names:
-                    raise ModelFileError(
-                        os.path.join(name, hub.get("subfolder") or "", SAFE_WEIGHTS_NAME), names[0], found, expected
-                    )
+        if info["missing_keys"] and not kwargs.get("ignore_mismatched_sizes"):
+            path = os.path.join(name, hub.get("subfolder") or "", SAFE_WEIGHTS_NAME)
+            expected = "the weights of every part that config.json says there is"
+            raise ModelFileError(path, min(info["missing_keys"]), "none", expected)
         doubt_numbers(model, name)
         return (model, info) if with_info else model
 

@@ -4,7 +4,7 @@ import torch
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
-from .codebook import Codebook
+from .codebook import TRAINING_BUFFERS, Codebook
 from .saved_weights import SavedWeights
 from .visual_encoder import FeatureStandardisation
 
@@ -17,6 +17,7 @@ class VideoActionModel(SavedWeights, PreTrainedModel):
 
     main_input_name = "pixel_values"
     input_modalities = ("video",)
+    _keys_to_ignore_on_load_missing = TRAINING_BUFFERS
     accepts_loss_kwargs = False
     # It is the visual encoder's attention that is chosen.
     _supports_sdpa = True

@@ -154,12 +154,14 @@ def said_of(model: str) -> str:
     """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
     from transformers.utils.hub import cached_file
 
+    from action_llm.model_files import read_field, read_json_object
+
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return ""
-    sentences = json.loads(Path(path).read_text(encoding="utf-8")).get("sentences") or {}
-    dataset = sentences.get("dataset", "")
-    if dataset.startswith("simulated") or (sentences.get("data") or {}).get("simulated"):
+    record = read_json_object(path)
+    dataset = read_field(path, record, "sentences.dataset", str) or ""
+    if dataset.startswith("simulated") or read_field(path, record, "sentences.data.simulated", bool):
         return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
     return f"It was trained on `{dataset}`." if dataset else ""
 

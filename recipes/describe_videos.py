@@ -68,9 +68,9 @@ def main(arguments: DescriptionArguments, data: DataArguments) -> int:
         logger.info("all %d clips are described in %s", len(rows), output)
         return 0
     revision = arguments.revision or "main"
-    processor = AutoProcessor.from_pretrained(arguments.model, revision=revision)
+    processor = AutoProcessor.from_pretrained(arguments.model, revision=revision, trust_remote_code=False)
     model = AutoModelForImageTextToText.from_pretrained(
-        arguments.model, revision=revision, dtype=arguments.dtype
+        arguments.model, revision=revision, dtype=arguments.dtype, trust_remote_code=False
     ).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     skipped = 0

@@ -20,7 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, write_people
+from data_arguments import DataArguments, check_model_folder, read_record, write_people
 from launching import launch
 
 from action_llm.recording_versions import stable_seed
@@ -84,11 +84,11 @@ def main(arguments: EncodingArguments, data: DataArguments):
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(state.device)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(state.device)
     dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     check_features(data, model, extractor)
     if arguments.explanations == "narrator" and data.features_record() is not None:
         raise ValueError(
@@ -182,7 +182,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         encodings=arguments.encodings,
         test_encodings=arguments.test_encodings,
         splits=summary,
-        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+        tokenizer=read_record(record) if record.is_file() else None,
     )
     counts = (f"{one['sentences']:,} from {one['recordings']:,} {split} recordings" for split, one in summary.items())
     run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, write_people
+from data_arguments import DataArguments, check_model_folder, read_record, write_people
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -71,12 +71,12 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
 
     check_settings(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval().to(device)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
         found = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
         raise ValueError(f"{arguments.tokenizer} is a {found}: windows are cut of the tokens of a vtem.")
     dataset = data.load("features")
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     check_features(data, model, extractor)
     truth = by_video(arguments.timeline)
     names = {name for rows in dataset.values() for name in rows["sample_id"]}
@@ -161,7 +161,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")
         },
         splits=splits,
-        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+        tokenizer=read_record(record) if record.is_file() else None,
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
     run.log_finished(

@@ -111,14 +111,17 @@ def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
 
     from action_llm.language_models import projected_layer
 
-    config = AutoConfig.from_pretrained(llm_name_or_path, revision=llm_revision or "main")
+    config = AutoConfig.from_pretrained(llm_name_or_path, revision=llm_revision or "main", trust_remote_code=False)
     layer = projected_layer(config)
     if layer is None:
         raise ValueError(
             f"{llm_name_or_path}, a {config.model_type}, has no projector of visual features: tokens of a vtem are read by a "
             "model of the LLaVA family, or by a small one of pretrain_small_lvlm.py."
         )
-    made, own = AutoConfig.from_pretrained(Path(data.data_dir, "backbone")), config.vision_config
+    made, own = (
+        AutoConfig.from_pretrained(Path(data.data_dir, "backbone"), trust_remote_code=False),
+        config.vision_config,
+    )
     differ = [name for name in TOWER if getattr(made, name, None) != getattr(own, name, None)]
     read = data.features_record("identity.json")["feature_layer"]
     # The last state has two names.
@@ -161,7 +164,9 @@ class EventStage:
             raise ValueError(
                 f"{data.data_dir} holds no features of cells: run extract_features.py with --grid 1 or more."
             )
-        backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
+        backbone = AutoModel.from_pretrained(
+            Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False
+        )
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
         self.targets, tokens_of = None, data
         if target_arguments.target_data_dir is not None:

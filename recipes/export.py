@@ -76,7 +76,7 @@ def main(arguments: ExportArguments):
     from action_llm.saved_weights import share_weights
     from action_llm_datasets.atomic_files import write_atomically
 
-    kind = AutoConfig.from_pretrained(arguments.model).model_type
+    kind = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).model_type
     if kind != ActionLLMForClassification.config_class.model_type:
         raise ExportError(
             f"{arguments.model} is a {kind}: what is exported is the recogniser that reads its tokens (sft.py)."

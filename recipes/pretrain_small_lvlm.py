@@ -126,11 +126,11 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     run.configure(training)
     rows = without_held_out(dataset["train"], arguments.hold_out)
     names = rows.features["label"].names
-    tokenizer = AutoTokenizer.from_pretrained(arguments.llm_name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, trust_remote_code=False)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     model = join(
-        AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32),
-        AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32),
+        AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False),
+        AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32, trust_remote_code=False),
         data.features_record().get("feature_layer"),
         tokenizer,
         *feature_statistics(rows),

@@ -227,7 +227,9 @@ def reads_pictures(arguments: LineArguments) -> bool:
 
     from action_llm.language_models import projected_layer
 
-    config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    config = AutoConfig.from_pretrained(
+        arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
+    )
     return projected_layer(config) is not None
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder
+from data_arguments import check_model_folder, check_written_folder, read_record
 from launching import launch
 from training_arguments import RunTrainingArguments
 from without_gpu import fit_language_model
@@ -201,15 +201,19 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
-    text = AutoTokenizer.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
-    config = AutoConfig.from_pretrained(arguments.tokenizer)
+    text = AutoTokenizer.from_pretrained(
+        arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
+    )
+    config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     if hasattr(config, "decodes"):
         config.decodes = False
-    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config)
+    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config, trust_remote_code=False)
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
-        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+        llm_config = AutoConfig.from_pretrained(
+            arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
+        )
         depth = llm_config.get_text_config().num_hidden_layers
         # Visual events are words even without codes: the projector makes them.
         arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2
@@ -221,7 +225,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
             "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
         )
     processor = ActionLLMProcessor(
-        AutoFeatureExtractor.from_pretrained(arguments.tokenizer),
+        AutoFeatureExtractor.from_pretrained(arguments.tokenizer, trust_remote_code=False),
         text,
         class_names=class_names,
         num_action_tokens=action_model.config.num_action_tokens,
@@ -334,7 +338,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,
-        sentences=json.loads((Path(arguments.sentences) / "record.json").read_text(encoding="utf-8")),
+        sentences=read_record(Path(arguments.sentences) / "record.json"),
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings={
@@ -500,7 +504,7 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
 def llm_training(llm_name_or_path: str) -> dict | None:
     """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
     path = Path(llm_name_or_path, "record.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def lora_config(arguments: ActionSFTArguments, with_projector: bool):

@@ -63,7 +63,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
 
-    check_reads_timelines(AutoConfig.from_pretrained(arguments.model))
+    check_reads_timelines(AutoConfig.from_pretrained(arguments.model, trust_remote_code=False))
     check_window(arguments.seconds, arguments.stride)
     run = RunFolder(arguments.output_dir)
     paths = list(map(Path, arguments.videos))

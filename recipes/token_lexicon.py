@@ -55,8 +55,8 @@ def main(arguments: LexiconArguments) -> list:
     from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
 
     run = RunFolder(arguments.output_dir)
-    model = AutoModel.from_pretrained(arguments.tokenizer).eval()
-    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     identity = json.loads((RunFolder(arguments.sentences).path / "identity.json").read_text(encoding="utf-8"))
     if identity["weights"] != weights_fingerprint(model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")

@@ -66,7 +66,9 @@ class VideoStage:
 
         from action_llm import VideoFeatureExtractor, VSTModel
 
-        backbone = AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32)
+        backbone = AutoModel.from_pretrained(
+            Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False
+        )
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
         settings = dataclasses.asdict(model_arguments)
         if not settings["direct"]:

@@ -36,7 +36,7 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
         with open(index, encoding="utf-8") as file:
             places = json.load(file)["weight_map"]
         key = _table_key(places, name_or_path)
-        path = cached_file(name_or_path, places[key], revision=revision or "main")
+        path = cached_file(name_or_path, places[key], revision=revision or "main", trust_remote_code=False)
     else:
         path = cached_file(name_or_path, "model.safetensors", **hub)
         if path is None:
@@ -45,7 +45,10 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
             key = _table_key(file.keys(), name_or_path)
     with safe_open(path, framework="pt") as file:
         table = file.get_tensor(key)
-    num_words = min(len(AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main")), len(table))
+    num_words = min(
+        len(AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)),
+        len(table),
+    )
     return table[:num_words].float()
 
 
@@ -60,14 +63,18 @@ def class_name_embeddings(name_or_path: str, class_names: list[str], revision: s
         `torch.Tensor` of shape `(num_classes, width)`, float32.
     """
     words = load_word_embeddings(name_or_path, revision)
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main")
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)
     ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
     return torch.stack([words[torch.tensor(one)].mean(0) for one in ids])
 
 
 def word_width(name_or_path: str, revision: str | None = None) -> int:
     """Width of a language model's word embeddings: d_u of LLM-AR, section 3.1."""
-    return AutoConfig.from_pretrained(name_or_path, revision=revision or "main").get_text_config().hidden_size
+    return (
+        AutoConfig.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)
+        .get_text_config()
+        .hidden_size
+    )
 
 
 def _table_key(keys, name_or_path: str) -> str:

@@ -67,7 +67,7 @@ def llm_config(name: str):
         "llava-1.5-7b": {"hidden_size": 4096, "intermediate_size": 11008, "layers": 32, "heads": 32},
     }
     if name not in sizes:
-        return AutoConfig.from_pretrained(name).get_text_config()
+        return AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()
     size = dict(sizes[name])
     layers, heads = size.pop("layers"), size.pop("heads")
     return LlamaConfig(vocab_size=32_064, num_hidden_layers=layers, num_attention_heads=heads, **size)
@@ -85,7 +85,7 @@ def backbone_config(name: str):
         return Swinv2Config(
             image_size=256, window_size=8, embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]
         )
-    return AutoConfig.from_pretrained(name)
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def build(arguments: BenchmarkArguments, **settings):

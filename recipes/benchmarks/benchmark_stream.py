@@ -40,7 +40,9 @@ def load(tokenizer: str):
 
     import action_llm  # noqa: F401  (makes its classes known)
 
-    return AutoModel.from_pretrained(tokenizer).eval(), AutoFeatureExtractor.from_pretrained(tokenizer)
+    return AutoModel.from_pretrained(tokenizer, trust_remote_code=False).eval(), AutoFeatureExtractor.from_pretrained(
+        tokenizer, trust_remote_code=False
+    )
 
 
 def streamed(video: str, tokenizer: str) -> dict:
