@@ -26,7 +26,7 @@ from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel, local_torch_dtype
 from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
@@ -541,7 +541,8 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             config.word_ids,
         )
         if action_model is None and config.action_config is not None:
-            with config_errors("action_config"):
+            # As its weights: a visual encoder computes tables when it is built, in the dtype of the language model otherwise.
+            with config_errors("action_config"), local_torch_dtype(torch.float32):
                 action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
         self.action_model = action_model
         self.action_projector = None

@@ -25,7 +25,6 @@ logger = logging.get_logger(__name__)
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 # A configuration may ask for this many numbers more than the files hold, where transformers renames what it loads.
 SPARE_NUMBERS = 2**22
-REDUCED = (torch.float16, torch.bfloat16)
 # What `generate` makes a copy of the cache for.
 MOST_BEAMS = 256
 
@@ -158,7 +157,7 @@ def doubt_numbers(model: nn.Module, path: str | os.PathLike) -> None:
     named = [*model.named_parameters(), *model.named_buffers()]
     ruined = []
     for name, weight in named:
-        if weight.is_meta or weight.dtype not in (torch.float32, torch.float64, *REDUCED):
+        if weight.is_meta or weight.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             continue
         # A sum needs no memory, and is NaN where a weight is.
         if not torch.isfinite(weight.detach().sum()) and torch.isnan(weight.detach()).any():
@@ -261,13 +260,14 @@ class SavedWeights:
         kept = set()
         for name, module in self.named_modules():
             if not set(name.split(".")).isdisjoint(self._keep_in_fp32_modules_strict or ()):
-                for weight in (*module.parameters(), *module.buffers()):
-                    kept |= {id(weight), id(weight.grad)}
-        kept.discard(id(None))
+                kept |= {id(tensor) for weight in module.parameters() for tensor in (weight, weight.grad)}
+                kept |= {id(buffer) for buffer in module.buffers()}
+            # Frequencies of rotary positions, which loading leaves in float32, too.
+            kept |= {id(buffer) for name, buffer in module.named_buffers(recurse=False) if "inv_freq" in name}
 
         def keeping(weight):
             moved = fn(weight)
-            if id(weight) in kept and moved.dtype in REDUCED and weight.dtype not in REDUCED:
+            if id(weight) in kept and moved.is_floating_point() and moved.dtype != torch.float32:
                 return weight.to(moved.device)
             return moved
 

@@ -205,14 +205,12 @@ def load_backbone(arguments: FeatureArguments):
 
     from action_llm.language_models import load_vision_tower
 
-    source = {"revision": arguments.backbone_revision or "main"}
+    source = {"revision": arguments.backbone_revision or "main", "trust_remote_code": False}
     if arguments.feature_layer is not None and arguments.grid is None:
         raise ValueError("--feature_layer is read with a --grid; set --grid 1 for one feature a picture.")
-    config = AutoConfig.from_pretrained(arguments.backbone, trust_remote_code=False, **source)
+    config = AutoConfig.from_pretrained(arguments.backbone, **source)
     if config.get_text_config() is config or not hasattr(config, "vision_config"):
-        return AutoModel.from_pretrained(
-            arguments.backbone, dtype=torch.float32, trust_remote_code=False, **source
-        ), arguments.feature_layer
+        return AutoModel.from_pretrained(arguments.backbone, dtype=torch.float32, **source), arguments.feature_layer
     if arguments.grid is None:
         raise ValueError(f"{arguments.backbone} sees and reads: set --grid, as its projector reads patches.")
     tower, layer = load_vision_tower(arguments.backbone, arguments.backbone_revision, dtype=torch.float32)

@@ -45,11 +45,8 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
             key = _table_key(file.keys(), name_or_path)
     with safe_open(path, framework="pt") as file:
         table = file.get_tensor(key)
-    num_words = min(
-        len(AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)),
-        len(table),
-    )
-    return table[:num_words].float()
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)
+    return table[: min(len(tokenizer), len(table))].float()
 
 
 def class_name_embeddings(name_or_path: str, class_names: list[str], revision: str | None = None) -> torch.Tensor:

@@ -40,9 +40,8 @@ def load(tokenizer: str):
 
     import action_llm  # noqa: F401  (makes its classes known)
 
-    return AutoModel.from_pretrained(tokenizer, trust_remote_code=False).eval(), AutoFeatureExtractor.from_pretrained(
-        tokenizer, trust_remote_code=False
-    )
+    mapper = AutoModel.from_pretrained(tokenizer, trust_remote_code=False).eval()
+    return mapper, AutoFeatureExtractor.from_pretrained(tokenizer, trust_remote_code=False)
 
 
 def streamed(video: str, tokenizer: str) -> dict:
