@@ -90,7 +90,9 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
     weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
     try:
         loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
-    except RuntimeError as error:  # a weight of another shape
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a weight of another shape, or of a module that the settings do not name
         found = str(error).splitlines()[-1].strip()
         raise ModelFileError(path, None, found, "weights that fit the model") from error
     expected = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)

@@ -43,9 +43,17 @@ TRANSFORMERS_KEYS = frozenset(
 
 # No configuration has levels within levels beyond this; each one costs several frames of Python's stack.
 MAX_LEVELS = 16
-# Numbers of layers, heads, experts…: a list or a module is made for each.
-MAX_PARTS = 4096
-PARTS = re.compile(r"(layers?|depths?|blocks|experts|stages|heads|codebooks|downsamplings|roles)$")
+# Numbers of parts, by what their fields' names end with: a module is made for each, or an entry of a list.
+MAX_PARTS = {
+    "layer": 512,
+    "layers": 512,
+    "depth": 512,
+    "depths": 512,
+    "blocks": 512,
+    "stages": 512,
+    "downsamplings": 16,
+}
+MAX_PARTS |= {"codebooks": 62, "experts": 4096, "heads": 4096, "roles": 4096}
 MAX_LABELS = 1_000_000
 MAX_WORDS = 2**22  # rows of an embedding table; the largest in use have 2**18
 
@@ -263,7 +271,7 @@ SHARED_FIELDS = {
         lambda value: value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)),
         "a list of names of classes",
     ),
-    "auto_map": (lambda value: value is None or _is_class_references(value), "an object of references to classes"),
+    "auto_map": (_is_class_references, "an object of references to classes"),
     "bos_token_id": (_is_ids, "the id of a token"),
     "chunk_size_feed_forward": (lambda value: _is_count(value, 2**31), "a number of positions"),
     "custom_pipelines": (_is_a(dict), "an object"),
@@ -310,6 +318,8 @@ def check_values(values: dict[str, Any], place: str = "") -> None:
             is_right, expected = SHARED_FIELDS[name]
             if not is_right(value):
                 raise ConfigError(field, shortened(repr(value)), expected)
+            if name == "custom_pipelines":
+                _check_value(name, value, field)
         elif name in ("attn_implementation", "_attn_implementation", "experts_implementation"):
             check_attention(value, field)
         else:
@@ -324,14 +334,22 @@ def _check_value(name: str, value: Any, field: str, level: int = 0) -> None:
     elif isinstance(value, list | tuple):
         for entry in value:
             _check_value(name, entry, field, level + 1)
+        if name.endswith("depths") and all(isinstance(entry, int) for entry in value):
+            _check_parts(name, sum(value), field)
     elif isinstance(value, float) and math.isnan(value):
         raise ConfigError(field, "NaN", "a number")
-    elif isinstance(value, int) and not isinstance(value, bool) and PARTS.search(name) and value > MAX_PARTS:
-        raise ConfigError(field, shortened(repr(value)), f"at most {MAX_PARTS}")
-    elif isinstance(value, int | float) and name == "rope_theta" and not value > 0:
+    elif isinstance(value, int) and not isinstance(value, bool):
+        _check_parts(name, value, field)
+    if isinstance(value, int | float) and name == "rope_theta" and not value > 0:
         raise ConfigError(field, repr(value), "a positive number")
-    elif isinstance(value, int | float) and name.endswith("_eps") and value < 0:
+    if isinstance(value, int | float) and name.endswith("_eps") and value < 0:
         raise ConfigError(field, repr(value), "a number that is not negative")
+
+
+def _check_parts(name: str, number: int, field: str) -> None:
+    most = MAX_PARTS.get(name.rpartition("_")[2])
+    if most is not None and number > most:
+        raise ConfigError(field, shortened(repr(number)), f"at most {most}")
 
 
 __all__ = [
