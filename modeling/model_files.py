@@ -46,7 +46,7 @@ def read_json(path: str | os.PathLike, json_type: type) -> Any:
         raise ModelFileError(path, None, f"{type(error).__name__}: {error}", "JSON in UTF-8") from error
     if not isinstance(content, json_type):
         raise ModelFileError(
-            path, None, f"a JSON {type(content).__name__}", _JSON_TYPES[json_type].replace(" ", " JSON ", 1)
+            path, None, f"a JSON {type(content).__name__}", f"a JSON {'object' if json_type is dict else 'list'}"
         )
     return content
 

@@ -1,8 +1,11 @@
 """Damaged and hostile model folders: a model, or an error that names the file and the field, before anything is built."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -234,6 +237,38 @@ def test_shards_load(folders, tmp_path):
     assert (tmp_path / "model.safetensors.index.json").is_file()
     loaded = AutoModel.from_pretrained(tmp_path)
     assert all(loaded.state_dict()[name].equal(value) for name, value in model.state_dict().items())
+
+
+LOAD_ALONE = """
+import json, sys
+sys.modules["action_llm"] = None  # as if it were not installed
+from transformers import AutoModel
+folder = sys.argv[1]
+AutoModel.from_pretrained(folder, trust_remote_code=True).half()
+path = folder + "/config.json"
+content = json.load(open(path))
+for part, name, value in (("action_config", "hidden_width", "16"), ("text_config", "hidden_size", 10**9)):
+    changed = content | {part: content[part] | {name: value}}
+    json.dump(changed, open(path, "w"))
+    try:
+        AutoModel.from_pretrained(folder, trust_remote_code=True)
+    except ValueError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_errors_name_the_file_where_the_code_comes_with_the_model(copied, tmp_path):
+    folder = copied("skeletons")
+    script = tmp_path / "load.py"
+    script.write_text(LOAD_ALONE, encoding="utf-8")
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment.pop("PYTHONPATH", None)
+    made = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, env=environment, check=True
+    )
+    first, second = made.stdout.splitlines()
+    assert first == f"ModelFileError {folder}/config.json, field action_config.hidden_width: expected int, found '16'"
+    assert second.startswith(f"ModelFileError {folder}/")
 
 
 class Touch:
