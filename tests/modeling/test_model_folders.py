@@ -78,7 +78,7 @@ def test_the_damaged_files_that_were_found_are_told(name, copied, real_data):
         with pytest.raises(ModelFileError) as caught:
             AutoModel.from_pretrained(folder)
         assert Path(caught.value.path).parent == folder, fault.name
-        with pytest.raises(ValueError, match=re.escape(str(folder / name))):
+        with pytest.raises(ValueError, match=re.escape(str(folder))):
             pipeline("action-recognition", model=str(folder), trust_remote_code=True)
         try:
             AutoConfig.from_pretrained(folder)
