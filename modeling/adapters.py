@@ -6,19 +6,30 @@ never published. PEFT's functions read and write the same files, in the format t
 
 import copy
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.utils import logging
 
-from .saved_weights import share_weights
+from .model_files import ModelFileError, as_written, read_field, read_json_object, shortened
+from .saved_weights import StoredTensor, share_weights, stored_tensors
 
 try:
-    from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+    from peft import (
+        PEFT_TYPE_TO_CONFIG_MAPPING,
+        get_peft_model_state_dict,
+        inject_adapter_in_model,
+        set_peft_model_state_dict,
+    )
     from peft.tuners.tuners_utils import BaseTunerLayer
 except ImportError as error:
-    PeftConfig, PEFT_ERROR = None, error
+    PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_ERROR = None, error
+
+logger = logging.get_logger(__name__)
 
 # Where the adapter lies in a repository. Not in its root: there, `AutoModel` would take the repository for a bare adapter
 # and look for a base model.
@@ -30,42 +41,103 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 ADAPTER_NAME = "default"
 
+# Methods that consist of the weights beside their configuration: others fetch or compile something.
+ADAPTER_TYPES = ("LORA", "IA3")
+# Settings of LoRA that import a module or copy layers.
+REFUSED_SETTINGS = ("megatron_config", "layer_replication")
+# Settings whose texts PEFT takes for regular expressions, and how many repetitions each may have: more can take for ever.
+PATTERNS = (
+    "target_modules",
+    "exclude_modules",
+    "feedforward_modules",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
+)
+MAX_REPETITIONS = 4
 
-def load_adapter(model: nn.Module, folder: str | os.PathLike) -> None:
+
+def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | None = None) -> None:
     """
     Puts the adapter of `folder` on a model, frozen and ready for inference.
 
     Args:
         model (`nn.Module`): the model that the adapter was trained on, without an adapter.
         folder (`str` or `os.PathLike`): holds `adapter_config.json` and `adapter_model.safetensors`.
+        base_model (`str`, *optional*): repository of the language model. An adapter that names another one is doubted aloud.
 
     Raises:
         ImportError: PEFT is not installed.
-        ValueError: the weights do not belong to this model.
+        ModelFileError: the files are no adapter of this model.
     """
-    if PeftConfig is None:
+    if PEFT_TYPE_TO_CONFIG_MAPPING is None:
         raise ImportError(f"{folder} is an adapter, which needs PEFT: pip install peft ({PEFT_ERROR}).")
-    config = PeftConfig.from_pretrained(os.fspath(folder))
-    config.inference_mode = True
-    inject_adapter_in_model(config, model, ADAPTER_NAME)
-    path = Path(folder, ADAPTER_WEIGHTS)
+    path, config_path = os.path.join(folder, ADAPTER_WEIGHTS), os.path.join(folder, ADAPTER_CONFIG)
+    settings = read_json_object(config_path)
+    check_adapter_config(config_path, settings, stored_tensors([path]))
+    other = read_field(config_path, settings, "base_model_name_or_path", str)
+    if None not in (other, base_model) and other != base_model:
+        logger.warning("%s is of the language model %s, and the model reads with %s.", config_path, other, base_model)
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]].from_pretrained(os.fspath(folder))
+        config.inference_mode = True
+        inject_adapter_in_model(config, model, ADAPTER_NAME)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # PEFT takes the types of its settings as they come
+        found = shortened(f"{type(error).__name__}: {error}")
+        raise ModelFileError(config_path, None, found, "an adapter of the language model") from error
     weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
     try:
         loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
-    except RuntimeError as error:  # a weight of another shape
-        raise ValueError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a weight of another shape, or of a module that the settings do not name
+        found = str(error).splitlines()[-1].strip()
+        raise ModelFileError(path, None, found, "weights that fit the model") from error
     expected = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
     missing = sorted(expected.keys() - weights.keys())
     if missing or loaded.unexpected_keys:
-        raise ValueError(
-            f"{path} does not fit the model: missing {missing[:5]}, unexpected {loaded.unexpected_keys[:5]}."
-        )
+        found = f"missing {missing[:5]}, unexpected {loaded.unexpected_keys[:5]}"
+        raise ModelFileError(path, None, found, "weights that fit the model")
     # What transformers' own methods (`disable_adapters`…) look at.
     model._hf_peft_config_loaded = True
     model.eval()
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             module.requires_grad_(False)
+
+
+def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str, StoredTensor]) -> None:
+    """Raises `ModelFileError` for settings with which PEFT would load or run something else than the weights of the adapter, or
+    make room for more than those."""
+    if settings.get("peft_type") not in ADAPTER_TYPES:
+        raise ModelFileError(path, "peft_type", repr(settings.get("peft_type")), f"one of {', '.join(ADAPTER_TYPES)}")
+    for name in REFUSED_SETTINGS:
+        if settings.get(name) is not None:
+            raise ModelFileError(path, name, as_written(settings[name]), "none")
+    for name in PATTERNS:
+        for pattern in _texts(path, settings, name):
+            if len(re.findall(r"[*+{]", pattern)) > MAX_REPETITIONS or re.search(r"\)[*+?{]", pattern):
+                expected = f"a pattern without repeated groups, and with at most {MAX_REPETITIONS} repetitions"
+                raise ModelFileError(path, name, as_written(pattern), expected)
+    patterns = read_field(path, settings, "rank_pattern", dict) or {}
+    ranks = [tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name and tensor.shape]
+    for name, value in {"r": settings.get("r"), **patterns}.items():
+        if settings["peft_type"] == "LORA" and not (isinstance(value, int) and 0 < value <= max(ranks, default=0)):
+            raise ModelFileError(path, name, as_written(value), f"a rank of the weights, {sorted(set(ranks))}")
+    for name in _texts(path, settings, "modules_to_save"):
+        if not any(name in key.split(".") for key in tensors):
+            raise ModelFileError(path, "modules_to_save", as_written(name), "modules whose weights are saved")
+
+
+def _texts(path: str, settings: dict[str, Any], field: str) -> list[str]:
+    """The texts of a setting that is a text, a list of them, or an object by them."""
+    value = read_field(path, settings, field, str, list, dict)
+    texts = [value] if isinstance(value, str) else list(value or ())
+    if not all(isinstance(text, str) for text in texts):
+        raise ModelFileError(path, field, as_written(value), "names of modules")
+    return texts
 
 
 def has_adapter(model: nn.Module) -> bool:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from .model_files import as_written
+
 
 class SettingError(ValueError):
     """A setting has a value that it cannot have.
@@ -18,15 +20,6 @@ class SettingError(ValueError):
 
     def __reduce__(self):  # errors travel between processes
         return type(self), (self.setting, self.expected, self.actual, str(self))
-
-
-def shortened(value: Any, length: int = 200) -> str:
-    """A value as Python writes it, cut off where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # an int of more than 4300 digits
-        return f"a number of {value.bit_length()} bits"
-    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def checked(
@@ -49,19 +42,19 @@ def checked(
                 return kind(value)
         except OverflowError:  # an int that no float holds
             rules = {"at most 1.8e308": None}
-    raise SettingError(name, " ".join([kind.__name__, " and ".join(rules)]).rstrip(), shortened(value))
+    raise SettingError(name, " ".join([kind.__name__, " and ".join(rules)]).rstrip(), as_written(value))
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise SettingError(name, f"one of {list(choices)}", shortened(value))
+        raise SettingError(name, f"one of {list(choices)}", as_written(value))
     return value
 
 
 def true_or_false(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise SettingError(name, "True or False", shortened(value))
+        raise SettingError(name, "True or False", as_written(value))
     return value
 
 
-__all__ = ["SettingError", "checked", "one_of", "shortened", "true_or_false"]
+__all__ = ["SettingError", "checked", "one_of", "true_or_false"]

@@ -18,6 +18,8 @@ from .poincare import pairwise_tangent_distance, tangent_distance
 # Candidates of the matrix product among which the exact distance chooses.
 NUM_CANDIDATES = 4
 KMEANS_ITERATIONS = 10
+# Buffers of the codebooks of a model that a checkpoint need not have: they begin anew where its training did not use them.
+TRAINING_BUFFERS = [r"\.average_usage$", r"\.initialized$"]
 
 
 class Quantized(NamedTuple):

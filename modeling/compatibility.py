@@ -34,23 +34,23 @@ else:
         def __init__(self, config_class: type, model_type: str):
             self.config_class, self.model_type = config_class, model_type
 
-        def build(self, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
-            if isinstance(value, PreTrainedConfig):
-                return value
+        def build(self, value: dict | None) -> PreTrainedConfig:
             value = dict(value or {})
             return AutoConfig.for_model(value.pop("model_type", self.model_type), **value)
 
     class CompositeConfig(PreTrainedConfig):
-        """A configuration that makes configurations of the dictionaries that `sub_configs_defaults` names."""
+        """A configuration that may have parts, which `sub_configs_defaults` names."""
+
+        sub_configs_defaults = {}
 
         def __init_subclass__(cls, *args, **kwargs):
             super().__init_subclass__(*args, **kwargs)
             cls.sub_configs = {name: spec.config_class for name, spec in cls.sub_configs_defaults.items()}
 
-        def __post_init__(self, **kwargs):
-            for name, spec in self.sub_configs_defaults.items():
-                setattr(self, name, spec.build(getattr(self, name)))
-            super().__post_init__(**kwargs)
+
+def build_sub_config(spec: SubConfigSpec, name: str, value: dict | None) -> PreTrainedConfig:
+    """The configuration that the field `name` of a composite one gets."""
+    return spec.create_subconfig(name, value)[0] if hasattr(spec, "create_subconfig") else spec.build(value)
 
 
-__all__ = ["CACHE", "CompositeConfig", "PreTrainedConfig", "SubConfigSpec"]
+__all__ = ["CACHE", "CompositeConfig", "PreTrainedConfig", "SubConfigSpec", "build_sub_config"]

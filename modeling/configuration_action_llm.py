@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 
 from .action_sentence import WordIds
-from .compatibility import CompositeConfig, PreTrainedConfig, SubConfigSpec
-from .configuration_action_vqvae import ActionVQVAEConfig, reject_unknown_fields
+from .checked_config import CheckedConfig, ConfigError, config_errors, strict
+from .compatibility import PreTrainedConfig, SubConfigSpec
+from .configuration_action_vqvae import ActionVQVAEConfig
 from .configuration_vst import VSTConfig
 from .configuration_vtem import VTEMConfig
 
@@ -16,7 +16,7 @@ ACTION_CONFIGS = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig, "vtem": V
 
 
 @strict
-class ActionLLMConfig(CompositeConfig):
+class ActionLLMConfig(CheckedConfig):
     r"""
     Configuration of [`ActionLLMForClassification`] and [`ActionLLMForConditionalGeneration`].
 
@@ -84,11 +84,11 @@ class ActionLLMConfig(CompositeConfig):
         if isinstance(self.action_config, dict):
             model_type = self.action_config.get("model_type")
             if model_type not in ACTION_CONFIGS:
-                raise ValueError(
-                    f"ActionLLMConfig.action_config has model_type {model_type!r}; expected one of {sorted(ACTION_CONFIGS)}."
-                )
-            self.action_config = ACTION_CONFIGS[model_type](**self.action_config)
-        reject_unknown_fields(type(self), kwargs)
+                expected = f"one of {sorted(ACTION_CONFIGS)}"
+                message = f"ActionLLMConfig.action_config has model_type {model_type!r}; expected {expected}."
+                raise ConfigError("action_config.model_type", repr(model_type), expected, message)
+            with config_errors("action_config"):
+                self.action_config = ACTION_CONFIGS[model_type](**self.action_config)
         # The attention of a language model that is there already is its own. The base class would reset it, and an
         # attention without an implementation runs without a causal mask.
         attention = getattr(self.text_config, "_attn_implementation", None)
@@ -107,8 +107,28 @@ class ActionLLMConfig(CompositeConfig):
         if self.num_action_tokens < 1:
             raise ValueError(f"num_action_tokens must be positive, got {self.num_action_tokens}.")
         _ = self.word_ids
-        if self.codes_per_word > 1 and self.run_length_ids is not None:
-            raise ValueError("run_length_ids are written after a token, not after a word of several.")
+        if self.run_length_ids is not None:
+            if self.codes_per_word > 1:
+                raise ValueError("run_length_ids are written after a token, not after a word of several.")
+            ids = [token for number in self.run_length_ids for token in number]
+            if not all(self.run_length_ids) or not all(0 <= token < self.action_token_offset for token in ids):
+                raise ValueError(f"`run_length_ids` must be ids of text for each number, got {self.run_length_ids}.")
+
+    def validate_action_model(self):
+        """The language model has a word for whatever the action model writes."""
+        action = self.action_config
+        if action is None:
+            return
+        if action.num_action_tokens != self.num_action_tokens:
+            raise ValueError(
+                f"`num_action_tokens` must be the {action.num_action_tokens} tokens of the action model, got "
+                f"{self.num_action_tokens}."
+            )
+        if self.injection_layer is None and not (action.quantize and action.num_codebooks == self.codes_per_word):
+            tokens = f"{action.num_codebooks}" if action.quantize else "no"
+            raise ValueError(
+                f"action_config has {tokens} tokens in a place of a sentence, and codes_per_word is {self.codes_per_word}."
+            )
 
     def validate_prefix(self):
         """Prompts are a number, and layers are named only where there are some."""

@@ -1,64 +1,16 @@
 """Configuration of the action-based VQ-VAE, which turns skeletons into action sentences (LLM-AR, section 3.1)."""
 
-import difflib
-from dataclasses import field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
-
-from .compatibility import PreTrainedConfig
-
-# What transformers itself passes to a configuration, or writes into config.json beside the fields, in saving, training
-# and registering; everything else that is no field is a mistake of the caller.
-TRANSFORMERS_KEYS = frozenset(
-    {
-        "attn_implementation",
-        "auto_map",
-        "bos_token_id",
-        "custom_pipelines",
-        "eos_token_id",
-        "experts_implementation",
-        "model_type",
-        "name_or_path",
-        "num_labels",
-        "output_attentions",
-        "pad_token_id",
-        "per_layer_config",
-        "quantization_config",
-        "torch_dtype",
-        "use_cache",
-    }
-)
-
-
-def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
-    """
-    Raises when a configuration is given a name that it has no field for; transformers would store it without a word.
-
-    Args:
-        config_class (`type`): The configuration class, for its name and fields.
-        kwargs (`dict[str, Any]`): What `__post_init__` received, that is, everything that is not a field.
-
-    Raises:
-        ValueError: naming each unknown field and the nearest field that exists.
-    """
-    known = [field.name for field in fields(config_class)]
-    unknown = []
-    for name in kwargs:
-        if name in TRANSFORMERS_KEYS or name.startswith("_"):
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        unknown.append(f"`{name}`" + (f" (did you mean `{close[0]}`?)" if close else ""))
-    if unknown:
-        raise ValueError(f"{config_class.__name__} has no field {', '.join(unknown)}.")
-
+from .checked_config import CheckedConfig, strict
 
 # What an encoder can read of a skeleton.
 STREAMS = ("joints", "bones", "motion")
 
 
 @strict
-class ActionVQVAEConfig(PreTrainedConfig):
+class ActionVQVAEConfig(CheckedConfig):
     r"""
     Configuration of [`ActionVQVAEModel`]. The defaults are those of LLM-AR (section 4.2) for NTU RGB+D and LLaMA-13B.
 
@@ -142,9 +94,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
             the recordings of new people get one. `None`: there are no warnings.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
-        huggingface_hub.errors.StrictDataclassClassValidationError: a value out of range, with the field and the value.
-        ValueError: a name that is no field.
+        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
     """
 
     model_type = "action_vqvae"
@@ -191,10 +141,6 @@ class ActionVQVAEConfig(PreTrainedConfig):
     mmd_num_words: int = 512
     familiar_distance: float | int | None = None
 
-    def __post_init__(self, **kwargs):
-        reject_unknown_fields(type(self), kwargs)
-        super().__post_init__(**kwargs)
-
     def validate_sizes(self):
         """Everything that is counted is at least 1."""
         for name in (
@@ -217,7 +163,7 @@ class ActionVQVAEConfig(PreTrainedConfig):
                 f"`codebook_size` must be an even number, because tokens are paired, got {self.codebook_size}."
             )
         # In a language model's input, a word is one number.
-        if self.codebook_size**self.num_codebooks >= 2**62:
+        if self.num_codebooks > 62 or self.codebook_size**self.num_codebooks >= 2**62:
             raise ValueError(
                 f"`num_codebooks` {self.num_codebooks} of `codebook_size` {self.codebook_size} make more words than can be "
                 "numbered."
@@ -286,4 +232,4 @@ class ActionVQVAEConfig(PreTrainedConfig):
         return 2**self.num_downsamplings
 
 
-__all__ = ["ActionVQVAEConfig", "reject_unknown_fields"]
+__all__ = ["ActionVQVAEConfig"]

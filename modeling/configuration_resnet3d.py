@@ -2,14 +2,15 @@
 
 from typing import ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
-
+from .checked_config import CheckedConfig, config_errors, strict
 from .compatibility import PreTrainedConfig
-from .configuration_action_vqvae import reject_unknown_fields
+
+# Of a picture or a clip, pixels counting where there are no patches: 256 frames of 224 x 224, in patches of 1.
+MAX_PATCHES = 2**24
 
 
 @strict
-class ResNet3DConfig(PreTrainedConfig):
+class ResNet3DConfig(CheckedConfig):
     r"""
     Configuration of [`ResNet3DModel`]. The defaults are those of torchvision's `r3d_18` for Kinetics-400.
 
@@ -29,9 +30,7 @@ class ResNet3DConfig(PreTrainedConfig):
             takes clips of any size.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
-        huggingface_hub.errors.StrictDataclassClassValidationError: a value out of range, with the field and the value.
-        ValueError: a name that is no field.
+        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
     """
 
     model_type = "resnet3d"
@@ -45,7 +44,6 @@ class ResNet3DConfig(PreTrainedConfig):
     image_size: int = 112
 
     def __post_init__(self, **kwargs):
-        reject_unknown_fields(type(self), kwargs)
         self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
         super().__post_init__(**kwargs)
 
@@ -75,8 +73,26 @@ def backbone_config_of(found: dict | PreTrainedConfig | None) -> dict | PreTrain
     transformers knows of no other model of this project.
     """
     if isinstance(found, dict) and found.get("model_type") == ResNet3DConfig.model_type:
-        return ResNet3DConfig(**found)
+        with config_errors("backbone_config"):
+            return ResNet3DConfig(**found)
     return found
 
 
-__all__ = ["ResNet3DConfig", "backbone_config_of"]
+def check_backbone(config: PreTrainedConfig) -> None:
+    """Raises `ValueError` for a visual encoder with more patches than there can be: some families compute a table of them all
+    before any weight is read."""
+    picture, patch = getattr(config, "image_size", 1), getattr(config, "patch_size", 1)
+    sides = [side if isinstance(side, list | tuple) else [side, side] for side in (picture, patch)]
+    numbers = [*sides[0], *sides[1], getattr(config, "num_frames", 1) or 1]
+    if not all(isinstance(number, int) and 0 < number < 2**16 for number in numbers):
+        raise ValueError(
+            f"image_size {picture}, patch_size {patch} and num_frames {numbers[-1]} are no sizes of a video."
+        )
+    height, width = (whole / part for whole, part in zip(*sides, strict=False))
+    if height * width * numbers[-1] > MAX_PATCHES:
+        raise ValueError(
+            f"image_size {picture}, patch_size {patch} and num_frames {numbers[-1]} make more than {MAX_PATCHES:,} patches."
+        )
+
+
+__all__ = ["ResNet3DConfig", "backbone_config_of", "check_backbone"]

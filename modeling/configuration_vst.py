@@ -2,16 +2,15 @@
 
 from typing import ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 
-from .compatibility import CompositeConfig, PreTrainedConfig, SubConfigSpec
-from .configuration_action_vqvae import reject_unknown_fields
-from .configuration_resnet3d import backbone_config_of
+from .checked_config import CheckedConfig, config_errors, strict
+from .compatibility import PreTrainedConfig, SubConfigSpec
+from .configuration_resnet3d import backbone_config_of, check_backbone
 
 
 @strict
-class VSTConfig(CompositeConfig):
+class VSTConfig(CheckedConfig):
     r"""
     Configuration of [`VSTModel`]. The defaults are those of LVLM-VAR (section 4.1) and, where it is silent, of this project,
     for Swin Transformer V2 and LLaVA-13B.
@@ -65,9 +64,7 @@ class VSTConfig(CompositeConfig):
             As of [`ActionVQVAEConfig`].
 
     Raises:
-        huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
-        huggingface_hub.errors.StrictDataclassClassValidationError: a value out of range, with the field and the value.
-        ValueError: a name that is no field.
+        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
     """
 
     model_type = "vst"
@@ -105,13 +102,17 @@ class VSTConfig(CompositeConfig):
     familiar_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
-        reject_unknown_fields(type(self), kwargs)
         self.backbone_config = backbone_config_of(self.backbone_config)
         # The attention of a visual encoder that is there already is its own; the base class would reset it.
         attention = getattr(self.backbone_config, "_attn_implementation", None)
         if attention is not None:
             kwargs.setdefault("attn_implementation", attention)
         super().__post_init__(**kwargs)
+
+    def validate_backbone(self):
+        """The visual encoder reads pictures that there can be."""
+        with config_errors("backbone_config"):
+            check_backbone(self.backbone_config)
 
     def validate_sizes(self):
         """Everything that is counted is at least 1, and what is divided leaves no remainder."""

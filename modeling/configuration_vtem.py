@@ -2,12 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 
-from .compatibility import CompositeConfig, PreTrainedConfig, SubConfigSpec
-from .configuration_action_vqvae import reject_unknown_fields
-from .configuration_resnet3d import backbone_config_of
+from .checked_config import CheckedConfig, config_errors, strict
+from .compatibility import PreTrainedConfig, SubConfigSpec
+from .configuration_resnet3d import backbone_config_of, check_backbone
 from .temporal_pooling import LEAST_WEIGHT
 
 # CLIP ViT-L/14 at 336 pixels, the vision tower of LLaVA-1.5.
@@ -23,7 +22,7 @@ LLAVA_VISION_TOWER = {
 
 
 @strict
-class VTEMConfig(CompositeConfig):
+class VTEMConfig(CheckedConfig):
     r"""
     Configuration of [`VTEMModel`]. The defaults are those of VT-LVLM-AR (section IV.A) and, where it is silent, of this
     project, for LLaVA-1.5's own vision tower: nothing else is what its frozen projector reads.
@@ -74,9 +73,7 @@ class VTEMConfig(CompositeConfig):
             As of [`ActionVQVAEConfig`].
 
     Raises:
-        huggingface_hub.errors.StrictDataclassFieldValidationError: a field of the wrong type.
-        huggingface_hub.errors.StrictDataclassClassValidationError: a value out of range, with the field and the value.
-        ValueError: a name that is no field.
+        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
     """
 
     model_type = "vtem"
@@ -111,7 +108,6 @@ class VTEMConfig(CompositeConfig):
     familiar_distance: float | int | None = None
 
     def __post_init__(self, **kwargs):
-        reject_unknown_fields(type(self), kwargs)
         if self.backbone_config is None:
             self.backbone_config = dict(LLAVA_VISION_TOWER)
         self.backbone_config = backbone_config_of(self.backbone_config)
@@ -120,6 +116,11 @@ class VTEMConfig(CompositeConfig):
         if attention is not None:
             kwargs.setdefault("attn_implementation", attention)
         super().__post_init__(**kwargs)
+
+    def validate_backbone(self):
+        """The visual encoder reads pictures that there can be."""
+        with config_errors("backbone_config"):
+            check_backbone(self.backbone_config)
 
     def validate_sizes(self):
         """Everything that is counted is at least 1."""

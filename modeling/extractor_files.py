@@ -12,8 +12,8 @@ from typing import Any
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils.hub import cached_file
 
-from .checked_settings import SettingError, shortened
-from .model_files import ModelFileError, read_json_object
+from .checked_settings import SettingError
+from .model_files import ModelFileError, as_written, read_json_object
 
 PROCESSOR_FILE = "processor_config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
@@ -73,14 +73,14 @@ def check_class_references(values: dict[str, Any]) -> None:
     """Raises `SettingError` where what names classes in a file does not: `auto_map` and `processor_class`."""
     auto_map = values.get("auto_map")
     if not isinstance(auto_map, dict | None):
-        raise SettingError("auto_map", "an object of auto classes and what they load", shortened(auto_map))
+        raise SettingError("auto_map", "an object of auto classes and what they load", as_written(auto_map))
     for auto_class, reference in (auto_map or {}).items():
         # Tokenizers have two classes, of which one may be missing.
         is_pair = isinstance(reference, list) and len(reference) == 2 and auto_class == "AutoTokenizer"
         if not all(isinstance(name, str) for name in (filter(None, reference) if is_pair else [reference])):
-            raise SettingError(f"auto_map.{auto_class}"[:100], "the name of a class", shortened(reference))
+            raise SettingError(f"auto_map.{auto_class}"[:100], "the name of a class", as_written(reference))
     if not isinstance(values.get("processor_class"), str | None):
-        raise SettingError("processor_class", "the name of a class", shortened(values["processor_class"]))
+        raise SettingError("processor_class", "the name of a class", as_written(values["processor_class"]))
 
 
 def read_feature_extractor(
@@ -123,11 +123,11 @@ def _made(path: str, field: str | None, values: Any, classes: Sequence[type]) ->
         return setting if field is None else f"{field}.{setting}"
 
     if not isinstance(values, dict):
-        raise ModelFileError(path, field, shortened(values), "an object of settings of a feature extractor")
+        raise ModelFileError(path, field, as_written(values), "an object of settings of a feature extractor")
     names = [extractor_class.__name__ for extractor_class in classes]
     class_name = values.get("feature_extractor_type", names[0] if len(names) == 1 else None)
     if class_name not in names:
-        raise ModelFileError(path, within("feature_extractor_type"), shortened(class_name), " or ".join(names))
+        raise ModelFileError(path, within("feature_extractor_type"), as_written(class_name), " or ".join(names))
     try:
         return classes[names.index(class_name)](**values)
     except SettingError as error:
@@ -144,8 +144,8 @@ def _check_equal(used: RecordingFeatureExtractor, other: RecordingFeatureExtract
     settings, others = used.to_dict(), other.to_dict()
     for name in settings:
         if name not in _BESIDE and settings[name] != others[name]:
-            expected = f"{shortened(settings[name])}, as in {used_path} (make both equal, or remove {EXTRACTOR_FILE})"
-            raise ModelFileError(path, name, shortened(others[name]), expected)
+            expected = f"{as_written(settings[name])}, as in {used_path} (make both equal, or remove {EXTRACTOR_FILE})"
+            raise ModelFileError(path, name, as_written(others[name]), expected)
 
 
 __all__ = ["RecordingFeatureExtractor", "read_feature_extractor"]

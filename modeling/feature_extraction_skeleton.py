@@ -16,8 +16,9 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 
 from .array_files import recording_from_array
-from .checked_settings import SettingError, checked, one_of, shortened, true_or_false
+from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
+from .model_files import as_written
 from .recording_files import read_recording, turned_upright
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
@@ -160,17 +161,17 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             self.skeleton_layout = skeleton = get_layout(layout)
         except ValueError as error:
             expected = "the name of a joint layout, or the description of one"
-            raise SettingError("layout", expected, f"{shortened(layout)} ({error})", str(error)) from error
+            raise SettingError("layout", expected, f"{as_written(layout)} ({error})", str(error)) from error
         if skeleton.source in LAYOUTS:
             named = {joint for joints in skeleton.derivation for joint in joints}
             if not named <= set(range(LAYOUTS[skeleton.source].num_joints)):
                 expected = f"a derivation that names joints of {skeleton.source}"
-                raise SettingError("layout", expected, shortened(skeleton.derivation))
+                raise SettingError("layout", expected, as_written(skeleton.derivation))
         self.layout = skeleton.name if LAYOUTS.get(skeleton.name) == skeleton else skeleton.to_dict()
         self.num_persons = checked("num_persons", num_persons, int, 1, MOST_PERSONS)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
         if isinstance(coordinates, bool | float) or coordinates not in (2, 3) or coordinates > skeleton.dimensions:
-            expected, actual = f"2 or 3, of the {skeleton.dimensions} of {skeleton.name}", shortened(coordinates)
+            expected, actual = f"2 or 3, of the {skeleton.dimensions} of {skeleton.name}", as_written(coordinates)
             raise SettingError("coordinates", expected, actual)
         self.coordinates = coordinates
         self.fps = None if fps is None else checked("fps", fps, float, *RATES)
@@ -179,7 +180,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             turned_upright(np.zeros(3), recorded_up, skeleton)
         except ValueError as error:  # names the axes that there are
             expected = str(error).partition("expected ")[2].rpartition(", got ")[0]
-            raise SettingError("recorded_up", expected, shortened(recorded_up)) from error
+            raise SettingError("recorded_up", expected, as_written(recorded_up)) from error
         self.recorded_up = recorded_up
         most_frames = MOST_NUMBERS // self.feature_size
         self.length = None if length is None else checked("length", length, int, 1, most_frames)
@@ -191,7 +192,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.align_view = one_of("align_view", align_view, ("none", "yaw", "full"))
         if skeleton.dimensions == 2 and align_view != "none":
             expected = f"'none', since {skeleton.name} is 2-D and cannot be turned"
-            raise SettingError("align_view", expected, shortened(align_view))
+            raise SettingError("align_view", expected, as_written(align_view))
         if isinstance(scale, str):
             self.scale = one_of("scale", scale, ("torso", "none"))
         else:

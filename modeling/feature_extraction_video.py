@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 
-from .checked_settings import SettingError, checked, one_of, shortened, true_or_false
+from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
+from .model_files import as_written
 from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, VideoFileError, open_video
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
@@ -154,7 +155,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         self.channels = one_of("channels", channels, ("color", "time"))
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             if not isinstance(values, list | tuple) or len(values) != 3:
-                raise SettingError(name, "three numbers", shortened(values))
+                raise SettingError(name, "three numbers", as_written(values))
         self.image_mean = [checked("image_mean", value, float, 0, 1) for value in image_mean]
         self.image_std = [checked("image_std", value, float, *DEVIATIONS) for value in image_std]
         self.fps = checked("fps", fps, float, MIN_FPS, MAX_FPS)

@@ -11,13 +11,18 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging
 
-from .model_files import ModelFileError
+from .checked_config import check_attention
+from .model_files import ModelFileError, as_written
+
+logger = logging.get_logger(__name__)
 
 # What Trainer, TRL and PEFT look at to see how a model was loaded.
 LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
@@ -82,7 +87,7 @@ class TextDecoder(PreTrainedModel):
     ):
         super().__init__(config)
         self.__dict__["projector"] = None
-        self.model = AutoModel.from_config(config) if model is None else model
+        self.model = AutoModel.from_config(config, trust_remote_code=False) if model is None else model
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if lm_head is None else lm_head
         if model is None:
             self.post_init()
@@ -102,46 +107,60 @@ class TextDecoder(PreTrainedModel):
 def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
     """A causal language model with weights of no meaning yet."""
     if type(text_config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return AutoModelForCausalLM.from_config(text_config)
+        return AutoModelForCausalLM.from_config(text_config, trust_remote_code=False)
     return TextDecoder(text_config)
 
 
-def load_language_model(
-    name_or_path: str, revision: str | None = None, *, trust_remote_code: bool = False, **kwargs
-) -> PreTrainedModel:
+def load_language_model(name_or_path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
     """
     Loads a causal language model, or of an image-text-to-text model (LLaVA, Qwen-VL, SmolVLM…) the language model alone.
 
     Args:
         name_or_path (`str`): repository or folder.
         revision (`str`, *optional*): commit.
-        trust_remote_code (`bool`, defaults to `False`): whether code of the repository may be run.
         **kwargs: of `from_pretrained`: dtype, device_map, quantization_config…
+
+    Raises:
+        ValueError: There is a model, and it cannot be loaded, or only by running code of its repository.
+        OSError: There is none.
     """
     hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in kwargs}
-    source = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(name_or_path, **source, **hub)
-    if not (trust_remote_code or kwargs.get("attn_implementation")):
-        refuse_kernels(config, name_or_path)
-    if config.get_text_config() is config:
-        return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
-    return without_eyes(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
+    source = {"revision": revision or "main", "trust_remote_code": False}
+    check_attention(kwargs.get("attn_implementation"))
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, **source, **hub)
+        for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+            check_attention(getattr(part, "_attn_implementation", None), "_attn_implementation")
+        if config.get_text_config() is config:
+            return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
+        return without_eyes(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
+    except (OSError, ImportError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever transformers stumbles over in files that it does not check
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name_or_path} cannot be loaded as a language model: {reason}") from error
 
 
-def refuse_kernels(config: PreTrainedConfig, name_or_path: str | os.PathLike) -> None:
-    """Raises `ModelFileError` where a configuration names attention code of the Hub, in itself or in one within it."""
-    attention = config._attn_implementation
-    if isinstance(attention, str) and "/" in attention:
-        raise ModelFileError(
-            os.path.join(name_or_path, "config.json"),
-            "attn_implementation",
-            repr(attention),
-            "attention of transformers, since what lies in a repository is code (where you trust it, give the argument "
-            "attn_implementation)",
-        )
-    for part in vars(config).values():
-        if isinstance(part, PreTrainedConfig):
-            refuse_kernels(part, name_or_path)
+def check_reference(llm_name_or_path: str, model_name_or_path: str | os.PathLike) -> None:
+    """
+    Checks where a model says that its language model lives. A model from the Hub may name a repository there and nothing else;
+    a folder may name another folder, which is said aloud. Code of either is never run.
+
+    Raises:
+        ModelFileError: It is neither.
+    """
+    path = os.path.join(model_name_or_path, "config.json")
+    if not os.path.isdir(llm_name_or_path):
+        try:
+            validate_repo_id(llm_name_or_path)
+        except ValueError as error:
+            expected = "a repository on the Hub, or a folder that is there"
+            raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected) from error
+    elif not os.path.isdir(model_name_or_path):
+        expected = "a repository on the Hub, not a folder of this machine"
+        raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected)
+    else:
+        logger.warning("The language model is read from the folder %s, as %s says.", llm_name_or_path, path)
 
 
 def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
@@ -269,11 +288,11 @@ __all__ = [
     "TextDecoder",
     "VisualProjector",
     "check_projector",
+    "check_reference",
     "fresh_language_model",
     "load_language_model",
     "load_vision_tower",
     "projected_layer",
-    "refuse_kernels",
     "visual_words",
     "why_not_loaded",
     "without_eyes",

@@ -11,7 +11,7 @@ class ModelFileError(ValueError):
 
     Attributes:
         path (str): The file.
-        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None where it is the whole file.
+        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None for the whole file.
         found, expected (str): What stands there, and what should.
     """
 
@@ -31,15 +31,65 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
         ModelFileError: Not UTF-8, not JSON, nested too deep, or not an object.
         OSError: The file cannot be read.
     """
+    return read_json(path, dict)
+
+
+def read_json(path: str | os.PathLike, json_type: type) -> Any:
+    """What a JSON file holds, an object (`dict`) or a list (`list`); errors as of `read_json_object`."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ModelFileError(path, None, f"{error.msg} at line {error.lineno}, column {error.colno}", "JSON") from error
+        raise ModelFileError(
+            path, None, f"{error.msg} at line {error.lineno}, column {error.colno}", "JSON"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ModelFileError(path, None, f"{type(error).__name__}: {error}", "JSON in UTF-8") from error
-    if not isinstance(content, dict):
-        raise ModelFileError(path, None, f"a JSON {type(content).__name__}", "a JSON object")
+    if not isinstance(content, json_type):
+        raise ModelFileError(
+            path, None, f"a JSON {type(content).__name__}", f"a JSON {'object' if json_type is dict else 'list'}"
+        )
     return content
 
 
-__all__ = ["ModelFileError", "read_json_object"]
+def read_field(path: str | os.PathLike, content: dict[str, Any], field: str, *types: type) -> Any:
+    """A field of what `read_json_object` gave, by its name, with dots between its parts; None where it or a part is missing.
+
+    Raises:
+        ModelFileError: It has none of these types, or a part is no object.
+    """
+    value, place = content, ""
+    for name in field.split("."):
+        if not isinstance(value, dict):
+            raise ModelFileError(path, place, shortened(repr(value)), "an object")
+        value, place = value.get(name), f"{place}.{name}".lstrip(".")
+        if value is None:
+            return None
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ModelFileError(path, field, shortened(repr(value)), " or ".join(_JSON_TYPES[one] for one in types))
+    return value
+
+
+_JSON_TYPES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+
+
+def shortened(text: str, length: int = 120) -> str:
+    """What a file holds, as a message can show it."""
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+
+
+def as_written(value: Any) -> str:
+    """A value as Python writes it, for a message."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # an int of more than 4300 digits
+        return f"a number of {value.bit_length()} bits"
+
+
+__all__ = ["ModelFileError", "as_written", "read_field", "read_json", "read_json_object", "shortened"]

@@ -26,12 +26,13 @@ from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
+from transformers.modeling_utils import PreTrainedModel, local_torch_dtype
+from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
 from .action_sentence import WordIds, token_distance
 from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
+from .checked_config import check_attention, config_errors
 from .compatibility import CACHE
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
@@ -39,18 +40,19 @@ from .language_models import (
     LOADING_FLAGS,
     VisualProjector,
     check_projector,
+    check_reference,
     fresh_language_model,
     load_language_model,
-    refuse_kernels,
     visual_words,
     why_not_loaded,
 )
+from .model_files import ModelFileError
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
-from .saved_weights import SharedWeights
+from .saved_weights import HUB_ARGUMENTS, SavedWeights, doubt_numbers, weight_files
 from .token_lexicon import read_lexicon
 
 if TYPE_CHECKING:
@@ -78,8 +80,6 @@ LLM_LOADING_ARGUMENTS = (
     "attn_implementation",
     "quantization_config",
 )
-# Arguments of `from_pretrained` that say where files come from.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 @dataclass
@@ -210,7 +210,7 @@ class ActionEmbedding(nn.Module):
         return torch.where(is_text.unsqueeze(-1), text, action)
 
 
-class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
+class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
     """Loading and saving of a language model, an action model, the action table and an adapter as one."""
 
     config: ActionLLMConfig
@@ -349,7 +349,12 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         adapter.
 
         `dtype`, `device_map`, `attn_implementation` and `quantization_config` are about the language model. The action
-        model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`].
+        model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`]. An `attn_implementation`
+        with a slash is code from the Hub, and is refused here; `set_attn_implementation` of the loaded model takes it.
+
+        Raises:
+            ModelFileError: A file of the repository does not hold what the model needs.
+            OSError: A file or the language model is missing.
         """
         # Not given, transformers would ask at the terminal whether code of the folder may be run.
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
@@ -359,8 +364,6 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
             and getattr(config, "model_type", None) != ActionLLMConfig.model_type
         ):
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
-        if not (kwargs["trust_remote_code"] or kwargs.get("attn_implementation")):
-            refuse_kernels(config, pretrained_model_name_or_path)
         if config.llm_name_or_path is None:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -368,7 +371,7 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
             loaded = model = cls._from_referenced_llm(pretrained_model_name_or_path, config, hub, kwargs)
         model._freeze_own_weights()
         known = cached_file(pretrained_model_name_or_path, LEXICON, _raise_exceptions_for_missing_entries=False, **hub)
-        model.lexicon = None if known is None else read_lexicon(known)
+        model.lexicon = None if known is None else read_lexicon(known, config.num_action_tokens)
         folder = os.path.join(hub.pop("subfolder", ""), ADAPTER_FOLDER)
         adapter = cached_file(
             pretrained_model_name_or_path,
@@ -380,23 +383,22 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         if adapter is not None:
             # From the Hub, files come one by one.
             cached_file(pretrained_model_name_or_path, "adapter_model.safetensors", subfolder=folder, **hub)
-            load_adapter(model, Path(adapter).parent)
+            load_adapter(model, Path(adapter).parent, config.llm_name_or_path)
+            doubt_numbers(model, Path(adapter).parent)
         return loaded
 
     @classmethod
     def _from_referenced_llm(cls, name_or_path, config, hub: dict, kwargs: dict):
         """The language model from its own repository, everything else from this one."""
         config = copy.deepcopy(config)
+        check_reference(config.llm_name_or_path, name_or_path)
+        check_attention(kwargs.get("attn_implementation"))
+        paths = weight_files(name_or_path, kwargs.get("variant"), **hub)
+        cls.check_files(name_or_path, config, paths, hub, cls._is_llm_key)
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
         try:
-            llm = load_language_model(
-                config.llm_name_or_path,
-                config.llm_revision,
-                trust_remote_code=kwargs["trust_remote_code"],
-                **source,
-                **llm_kwargs,
-            )
+            llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
         except OSError as error:
             reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
             raise OSError(f"{name_or_path} reads with a language model that cannot be loaded: {reason}") from error
@@ -411,14 +413,13 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
         config.text_config = llm.config
         _mark_initialized(llm)
         model = cls(config, llm=llm)
-        weights = cached_file(name_or_path, SAFE_WEIGHTS_NAME, **hub)
-        missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
+        own_weights = {key: value for path in paths for key, value in load_file(path).items()}
+        missing, unexpected = model.load_state_dict(own_weights, strict=False)
         missing = [key for key in missing if not model._is_llm_key(key)]
         if missing or unexpected:
-            raise ValueError(
-                f"{name_or_path}/{SAFE_WEIGHTS_NAME} does not fit its config: "
-                f"missing {missing[:5]}, unexpected {unexpected[:5]}."
-            )
+            found = f"missing {missing[:5]}, unexpected {unexpected[:5]}"
+            raise ModelFileError(paths[0], (missing + unexpected)[0], found, "the weights that config.json speaks of")
+        doubt_numbers(model, name_or_path)
         model._mirror_loading(llm)
         device = llm.get_input_embeddings().weight.device
         for child in model._own_modules():
@@ -483,7 +484,8 @@ class ActionLLMPreTrainedModel(SharedWeights, PreTrainedModel):
             for config, name in zip(named, names, strict=True):
                 config._name_or_path = name
 
-    def _is_llm_key(self, key: str) -> bool:
+    @staticmethod
+    def _is_llm_key(key: str) -> bool:
         return key.startswith(("language_model.", "model.language_model.", "lm_head."))
 
     def _own_modules(self) -> list[nn.Module]:
@@ -525,7 +527,11 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
     ):
         super().__init__(config)
         # The language model comes first: `config.dtype` is the dtype of the first parameter.
-        self.language_model = AutoModel.from_config(config.text_config) if llm is None else llm.base_model
+        if llm is None:
+            with config_errors("text_config", "a configuration of a language model"):
+                self.language_model = AutoModel.from_config(config.text_config, trust_remote_code=False)
+        else:
+            self.language_model = llm.base_model
         width = config.text_config.hidden_size
         self.action_embedding = ActionEmbedding(
             self.language_model,
@@ -537,7 +543,9 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             config.word_ids,
         )
         if action_model is None and config.action_config is not None:
-            action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
+            # As its weights: a visual encoder computes tables when it is built, in the dtype of the language model otherwise.
+            with config_errors("action_config"), local_torch_dtype(torch.float32):
+                action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
         self.action_model = action_model
         self.action_projector = None
         if config.injection_layer is not None:
@@ -698,7 +706,8 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
     ):
         super().__init__(config)
         if llm is None:
-            llm = fresh_language_model(config.text_config)
+            with config_errors("text_config", "a configuration of a language model"):
+                llm = fresh_language_model(config.text_config)
         self.model = ActionLLMModel(config, llm=llm, action_model=action_model)
         self.lm_head = llm.get_output_embeddings()
         if config.tie_word_embeddings:

@@ -12,11 +12,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import Codebook, EuclideanCodebook, PoincareCodebook, quantize_rests
+from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, quantize_rests
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
-from .saved_weights import SharedWeights
+from .saved_weights import SavedWeights
 
 logger = logging.get_logger(__name__)
 
@@ -218,7 +218,7 @@ class LatentScale(nn.Module):
         return scale / math.sqrt(self.config.codebook_dim)
 
 
-class ActionVQVAEPreTrainedModel(SharedWeights, PreTrainedModel):
+class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
     config_class = ActionVQVAEConfig
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"
@@ -260,6 +260,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
     accepts_loss_kwargs = False
     # Of a model that decodes, one that does not takes the rest.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\."]
+    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = TRAINING_BUFFERS
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__(config)

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttenti
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_resnet3d import ResNet3DConfig
-from .saved_weights import SharedWeights
+from .saved_weights import SavedWeights
 
 # Channels between space and time in the stem of R(2+1)D, whatever its width: those of the checkpoints.
 STEM_MIDDLE_WIDTH = 45
@@ -80,7 +80,7 @@ class ResNet3DBlock(nn.Module):
         return F.relu(self.conv2(self.conv1(hidden_states)) + self.downsample(hidden_states))
 
 
-class ResNet3DPreTrainedModel(SharedWeights, PreTrainedModel):
+class ResNet3DPreTrainedModel(SavedWeights, PreTrainedModel):
     config_class = ResNet3DConfig
     base_model_prefix = "resnet3d"
     main_input_name = "pixel_values"

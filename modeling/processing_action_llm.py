@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import AddedToken
 from transformers.utils.hub import extract_commit_hash
 
 from .action_sentence import WordIds
-from .checked_settings import SettingError, checked, shortened, true_or_false
+from .checked_settings import SettingError, checked, true_or_false
 from .class_names import fault_of_class_name
 from .extractor_files import (
     EXTRACTOR_FIELD,
@@ -24,7 +24,7 @@ from .extractor_files import (
     model_file,
     read_feature_extractor,
 )
-from .model_files import ModelFileError, read_json_object
+from .model_files import ModelFileError, as_written, read_json_object
 from .tokenizer_files import load_tokenizer
 
 # LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
@@ -106,11 +106,11 @@ class ActionLLMProcessor(ProcessorMixin):
             ("instruction_to_explain", instruction_to_explain, ["{tokens}"]),
         ):
             if not isinstance(template, str):
-                raise SettingError(name, f"text that contains {' and '.join(fields)}", shortened(template))
+                raise SettingError(name, f"text that contains {' and '.join(fields)}", as_written(template))
             for field in fields:
                 if template.count(field) != 1:
-                    message = f"{name} must contain {field} once, got {shortened(template)}."
-                    raise SettingError(name, f"text that contains {field} once", shortened(template), message)
+                    message = f"{name} must contain {field} once, got {as_written(template)}."
+                    raise SettingError(name, f"text that contains {field} once", as_written(template), message)
             setattr(self, name, template)
         if codes_per_word > 1 and run_lengths:
             message = "run_lengths are written after a token, not after a word of several."
@@ -198,7 +198,7 @@ class ActionLLMProcessor(ProcessorMixin):
         names = content.get("class_names")
         if names is not None:
             if not isinstance(names, list):
-                raise ModelFileError(path, "class_names", shortened(names), "a list of class names")
+                raise ModelFileError(path, "class_names", as_written(names), "a list of class names")
             try:
                 check_class_names(names)
             except ValueError as error:

@@ -1,11 +1,45 @@
-"""Weights that everybody may read who may read the files beside them: safetensors writes its files for their owner alone."""
+"""Weights on disk: checked against the configuration before anything is built for them, and saved for everybody who may read
+the files beside them."""
 
+import copy
 import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import GenerationConfig
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils.hub import cached_file
+
+from .checked_config import ConfigError, check_attention, config_errors
+from .model_files import ModelFileError, as_written, read_json_object, shortened
+
+logger = logging.get_logger(__name__)
+
+# Arguments of `from_pretrained` that say where files come from.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+# A configuration may ask for this many numbers more than the files hold, where transformers renames what it loads.
+SPARE_NUMBERS = 2**22
+# What `generate` makes a copy of the cache for.
+MOST_BEAMS = 256
+
+
+class StoredTensor(NamedTuple):
+    """What the header of a safetensors file says of a tensor: its shape, its dtype (`F32`, `BF16`…), and the file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    path: str
 
 
 def share_weights(folder: str | os.PathLike) -> None:
-    """Gives the safetensors files of a folder the permissions of the configuration beside them: those of the umask."""
+    """Gives the safetensors files of a folder the permissions of the configuration beside them: those of the umask, not the
+    owner's alone, with which safetensors writes."""
     config = next(Path(folder).glob("*config.json"), None)
     if config is None:
         return
@@ -13,13 +47,240 @@ def share_weights(folder: str | os.PathLike) -> None:
         weights.chmod(config.stat().st_mode & 0o777)
 
 
-class SharedWeights:
-    """Base, before `PreTrainedModel`, of models that save their weights so."""
+def stored_tensors(paths: Iterable[str | os.PathLike]) -> dict[str, StoredTensor]:
+    """
+    The tensors of safetensors files, by name. Only the headers are read, a few kilobytes.
+
+    Raises:
+        ModelFileError: A file is no safetensors file, or is cut off.
+    """
+    tensors = {}
+    for path in map(os.fspath, paths):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (not a dictionary)
+                    part = file.get_slice(name)
+                    tensors[name] = StoredTensor(tuple(part.get_shape()), part.get_dtype(), path)
+        except SafetensorError as error:
+            raise ModelFileError(path, None, str(error), "a whole safetensors file") from error
+    return tensors
+
+
+def weight_files(name_or_path: str | os.PathLike, variant: str | None = None, **hub) -> list[str]:
+    """
+    The safetensors files of a model, of which there are several if it has an index.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`): Folder or repository.
+        variant (`str`, *optional*): As of `from_pretrained`.
+        **hub: `HUB_ARGUMENTS`.
+
+    Raises:
+        ModelFileError: The index is none, or names files elsewhere.
+        OSError: There are none, or one of the index is missing.
+    """
+    single, index = (
+        name if variant is None else re.sub(r"(?=\.safetensors)", f".{variant}", name)
+        for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    )
+    path = cached_file(name_or_path, single, _raise_exceptions_for_missing_entries=False, **hub)
+    if path is not None:
+        return [path]
+    path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **hub)
+    if path is None:
+        raise OSError(f"{name_or_path} has no {single}: weights are read from safetensors files alone.")
+    places = read_json_object(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelFileError(path, "weight_map", as_written(places), "an object of the file of each weight")
+    for weight, name in places.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise ModelFileError(path, f"weight_map.{weight}", as_written(name), "a safetensors file beside it")
+    return [cached_file(name_or_path, name, **hub) for name in sorted(set(places.values()))]
+
+
+def check_weights(
+    model: nn.Module, tensors: Mapping[str, StoredTensor], prefix: str = "", quantized: bool = False
+) -> None:
+    """
+    Compares the weights that a model needs with those that its files hold.
+
+    Args:
+        model (`nn.Module`): On the meta device, so that nothing is allocated.
+        tensors: As `stored_tensors` gives them.
+        prefix (`str`): What names begin with in the files of the model with a head.
+        quantized (`bool`): Whether what is stored has another shape than what it stands for.
+
+    Raises:
+        ModelFileError: A weight has another shape or kind of number than the configuration says, or the configuration asks for
+            many more than there are.
+    """
+    tied, missing = getattr(model, "all_tied_weights_keys", None) or {}, {}
+    for name, weight in model.state_dict().items():
+        names = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."))
+        stored = next((tensors[one] for one in names if one in tensors), None)
+        if stored is None:
+            if name not in tied:
+                missing[name] = weight
+        elif not quantized and stored.shape != tuple(weight.shape):
+            shape = f"the shape {tuple(weight.shape)}, as config.json says"
+            raise ModelFileError(stored.path, name, str(stored.shape), shape)
+        elif not quantized and weight.is_floating_point() != stored.dtype.startswith(("F", "BF")):
+            raise ModelFileError(stored.path, name, stored.dtype, str(weight.dtype).removeprefix("torch."))
+    held = sum(torch.Size(stored.shape).numel() for stored in tensors.values())
+    if sum(weight.numel() for weight in missing.values()) > 2 * held + SPARE_NUMBERS:
+        name, weight = max(missing.items(), key=lambda item: item[1].numel())
+        path = next(iter(tensors.values())).path if tensors else SAFE_WEIGHTS_NAME
+        raise ModelFileError(path, name, "none", f"weights of the shape {tuple(weight.shape)}, as config.json says")
+
+
+def check_generation_config(path: str | os.PathLike) -> None:
+    """
+    Raises `ModelFileError` for a `generation_config.json` that cannot be generated by.
+    """
+    content = read_json_object(path)
+    for field, value in content.items():
+        if field.endswith("_token_id") or field in ("suppress_tokens", "begin_suppress_tokens"):
+            ids = value if isinstance(value, list) else [value]
+            if not all(token is None or (isinstance(token, int) and not isinstance(token, bool)) for token in ids):
+                raise ModelFileError(path, field, as_written(value), "ids of tokens")
+        elif field in ("num_beams", "num_return_sequences") and value not in (None, *range(1, MOST_BEAMS + 1)):
+            raise ModelFileError(path, field, as_written(value), f"a number from 1 to {MOST_BEAMS}")
+    try:
+        GenerationConfig.from_dict(content).validate()
+    except Exception as error:
+        found = shortened(f"{type(error).__name__}: {error}")
+        raise ModelFileError(path, None, found, "settings that text can be generated by") from error
+
+
+def doubt_numbers(model: nn.Module, path: str | os.PathLike) -> None:
+    """Warns of weights that contain NaN: whatever reads with them answers NaN."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    ruined = []
+    for name, weight in named:
+        if weight.is_meta or weight.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            continue
+        # A sum needs no memory, and is NaN where a weight is.
+        if not torch.isfinite(weight.detach().sum()) and torch.isnan(weight.detach()).any():
+            ruined.append(name)
+    if ruined:
+        several = f" and {len(ruined) - 1} more" if len(ruined) > 1 else ""
+        logger.warning("%s: %s%s contain NaN: no answer of this model means anything.", path, ruined[0], several)
+
+
+class SavedWeights:
+    """
+    Base, before `PreTrainedModel`, of this project's models.
+
+    Weights are loaded from safetensors files alone. Before anything is built, what the configuration says is compared with the
+    headers of the files; a weight that is missing is an error, not a random number. What `_keep_in_fp32_modules_strict` names
+    is float32 after `half()`, `bfloat16()` and `to(dtype)`, too, as it is after loading with that `dtype`.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """As [`PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ModelFileError: A file of the folder does not hold what the model needs.
+            OSError: A file is missing.
+        """
+        if pretrained_model_name_or_path is None:  # weights from memory
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        if kwargs.pop("use_safetensors", None) is False:
+            raise ValueError(f"{cls.__name__} is loaded from safetensors alone: leave `use_safetensors` out.")
+        if "attn_implementation" in kwargs:
+            check_attention(kwargs["attn_implementation"])
+        name, hub = pretrained_model_name_or_path, {n: kwargs[n] for n in HUB_ARGUMENTS if n in kwargs}
+        cls._refuse_adapter(name, hub)
+        if cls.can_generate():
+            path = cached_file(name, "generation_config.json", _raise_exceptions_for_missing_entries=False, **hub)
+            if path is not None:
+                check_generation_config(path)
+        settings = {} if kwargs.get("force_download") is None else {"force_download": False}  # all of it has just come
+        with_info = kwargs.pop("output_loading_info", False)
+        if not kwargs.get("ignore_mismatched_sizes"):
+            checked = config if isinstance(config, PreTrainedConfig) else cls._config_of(name, config, hub, kwargs)
+            cls.check_files(name, checked, weight_files(name, kwargs.get("variant"), **hub), hub)
+        model, info = super().from_pretrained(
+            name, *model_args, config=config, use_safetensors=True, output_loading_info=True, **{**kwargs, **settings}
+        )
+        if info["missing_keys"] and not kwargs.get("ignore_mismatched_sizes"):
+            path = os.path.join(name, hub.get("subfolder") or "", SAFE_WEIGHTS_NAME)
+            expected = "the weights of every part that config.json says there is"
+            raise ModelFileError(path, min(info["missing_keys"]), "none", expected)
+        doubt_numbers(model, name)
+        return (model, info) if with_info else model
+
+    @classmethod
+    def _config_of(cls, name, config, hub: dict, kwargs: dict) -> PreTrainedConfig:
+        changed = {n: value for n, value in kwargs.items() if n in cls.config_class.__dataclass_fields__}
+        changed.pop("dtype", None)
+        return cls.config_class.from_pretrained(config or name, **hub, **changed)
+
+    @classmethod
+    def _refuse_adapter(cls, name, hub: dict):
+        """transformers would load an adapter from there by itself, pickled ones too."""
+        path = cached_file(name, "adapter_config.json", _raise_exceptions_for_missing_entries=False, **hub)
+        if path is not None:
+            raise ModelFileError(path, None, "an adapter beside the model", "it in the folder `adapter`")
+
+    @classmethod
+    def check_files(cls, name, config: PreTrainedConfig, paths: list[str], hub: dict, ignored=lambda name: False):
+        """
+        Builds the model without memory, and compares it with the headers of its files.
+
+        Args:
+            name (`str` or `os.PathLike`): Folder or repository, for errors.
+            config (`PreTrainedConfig`): Its configuration; it is not changed.
+            paths (`list[str]`): Its safetensors files.
+            hub (`dict`): `HUB_ARGUMENTS`, for errors.
+            ignored: Says of a weight, by name, that it lives elsewhere.
+
+        Raises:
+            ModelFileError: See `check_weights`; or no model can be built from the configuration.
+        """
+        try:
+            with config_errors(None), torch.device("meta"):
+                model = cls(copy.deepcopy(config))
+        except ConfigError as error:
+            raise error.in_file(name, hub.get("subfolder")) from error
+        for key in [key for key, _ in model.named_parameters() if ignored(key)]:
+            module, _, weight = key.rpartition(".")
+            setattr(model.get_submodule(module), weight, None)
+        quantized = getattr(config, "quantization_config", None) is not None
+        check_weights(model, stored_tensors(paths), cls.base_model_prefix, quantized)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         saved = super().save_pretrained(save_directory, *args, **kwargs)
         share_weights(save_directory)
         return saved
 
+    def _apply(self, fn, recurse=True):
+        # `half()`, `to()` and their like all come here with what they do to a tensor.
+        kept = set()
+        for name, module in self.named_modules():
+            if not set(name.split(".")).isdisjoint(self._keep_in_fp32_modules_strict or ()):
+                kept |= {id(tensor) for weight in module.parameters() for tensor in (weight, weight.grad)}
+                kept |= {id(buffer) for buffer in module.buffers()}
+            # Frequencies of rotary positions, which loading leaves in float32, too.
+            kept |= {id(buffer) for name, buffer in module.named_buffers(recurse=False) if "inv_freq" in name}
 
-__all__ = ["SharedWeights", "share_weights"]
+        def keeping(weight):
+            moved = fn(weight)
+            if id(weight) in kept and moved.is_floating_point() and moved.dtype != torch.float32:
+                return weight.to(moved.device)
+            return moved
+
+        return super()._apply(keeping, recurse)
+
+
+__all__ = [
+    "HUB_ARGUMENTS",
+    "SavedWeights",
+    "StoredTensor",
+    "check_weights",
+    "doubt_numbers",
+    "share_weights",
+    "stored_tensors",
+    "weight_files",
+]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .checked_settings import shortened
+from .model_files import as_written
 
 # Bodies with hands and face have 144 joints.
 MOST_JOINTS = 1000
@@ -144,7 +144,7 @@ class SkeletonLayout:
         """
         if not isinstance(values, Mapping):
             raise ValueError(
-                f"skeleton layout: expected an object with {', '.join(_READERS)}, got {shortened(values)}"
+                f"skeleton layout: expected an object with {', '.join(_READERS)}, got {as_written(values)}"
             )
         layout = values.get("name")
         unknown = [name for name in values if name not in _READERS]
@@ -166,7 +166,7 @@ class SkeletonLayout:
 
 
 def _refuse(layout: Any, field: str, rule: str, value: Any):
-    raise ValueError(f"skeleton layout {layout!r}: {field} {rule}, got {shortened(value)}")
+    raise ValueError(f"skeleton layout {layout!r}: {field} {rule}, got {as_written(value)}")
 
 
 def _read_text(value: Any, joint_names: Sequence[str]) -> str:
@@ -532,12 +532,12 @@ def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayo
         return SkeletonLayout.from_dict(layout)
     if not isinstance(layout, str):
         raise ValueError(
-            f"skeleton layout: expected the name of a layout, or the description of one, got {shortened(layout)}"
+            f"skeleton layout: expected the name of a layout, or the description of one, got {as_written(layout)}"
         )
     if layout.lstrip().startswith("{"):
         return _parse_layout(layout)
     if layout not in LAYOUTS:
-        raise ValueError(f"unknown skeleton layout {shortened(layout)}, known are {sorted(LAYOUTS)}")
+        raise ValueError(f"unknown skeleton layout {as_written(layout)}, known are {sorted(LAYOUTS)}")
     return LAYOUTS[layout]
 
 

@@ -1,14 +1,16 @@
 """A lexicon of action tokens: for every code, how often and how long it is, which classes it speaks for, where to see it."""
 
 import colorsys
-import json
+import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+
+from .model_files import ModelFileError, as_written, read_json
 
 # Sentences that are added to each class before its share is taken, so that one occurrence is no certainty.
 PRIOR = 1.0
@@ -42,20 +44,56 @@ class TokenEntry:
         return asdict(self)
 
 
-def read_lexicon(path: str | os.PathLike) -> list[TokenEntry]:
+def read_lexicon(path: str | os.PathLike, num_action_tokens: int | None = None) -> list[TokenEntry]:
     """A lexicon as `lexicon.json` holds it, an entry for each code.
 
+    Args:
+        path: The file.
+        num_action_tokens: Number of codes that it is to have entries for.
+
     Raises:
-        ValueError: The file holds something else.
+        ModelFileError: The file holds something else.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)
-            if not isinstance(entries, list):
-                raise TypeError(f"a {type(entries).__name__}")
-            return [TokenEntry(**entry) for entry in entries]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)}: expected a list of entries of a lexicon, found {error}") from error
+    entries = read_json(path, list)
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ModelFileError(path, f"[{place}]", as_written(entry), "an entry of a lexicon, an object")
+        for name, value in entry.items():
+            if name not in _ENTRY_FIELDS or not _ENTRY_FIELDS[name](value):
+                expected = "the fields of an entry of a lexicon, and their types"
+                raise ModelFileError(path, f"[{place}].{name}", as_written(value), expected)
+        if entry.get("action_id") != place:
+            raise ModelFileError(path, f"[{place}].action_id", repr(entry.get("action_id")), f"{place}, its place")
+    if num_action_tokens not in (None, len(entries)):
+        raise ModelFileError(
+            path, None, f"{len(entries)} entries", f"one for each of {num_action_tokens} action tokens"
+        )
+    return [TokenEntry(**entry) for entry in entries]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_rows(value: Any, *columns: Callable) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list)
+        and len(row) == 1 + len(columns)
+        and isinstance(row[0], str)
+        and all(is_right(cell) for is_right, cell in zip(columns, row[1:], strict=True))
+        for row in value
+    )
+
+
+_ENTRY_FIELDS = {
+    "action_id": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "seconds": _is_number,
+    "classes": lambda value: _are_rows(value, _is_number),
+    "when": _is_number,
+    "examples": lambda value: _are_rows(value, _is_number, _is_number),
+    "description": lambda value: isinstance(value, str),
+}
 
 
 def build_lexicon(

@@ -7,9 +7,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from .checked_settings import SettingError, checked, one_of, shortened
+from .checked_settings import SettingError, checked, one_of
 from .extractor_files import HUB_ARGUMENTS, check_class_references, model_file
-from .model_files import ModelFileError, read_json_object
+from .model_files import ModelFileError, as_written, read_json_object
 
 CONFIG_FILE, TOKENIZER_FILE = "tokenizer_config.json", "tokenizer.json"
 # Files of older tokenizers, each of an object.
@@ -67,7 +67,7 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
         for field, types in _FIELDS.items():
             if not isinstance(config.get(field), (*types, type(None))):
                 expected = " or ".join(_JSON_TYPES[json_type] for json_type in types)
-                raise SettingError(field, expected, shortened(config[field]))
+                raise SettingError(field, expected, as_written(config[field]))
         for field in ("padding_side", "truncation_side"):
             if config.get(field) is not None:
                 one_of(field, config[field], ("left", "right"))
@@ -82,7 +82,7 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
 
 def _fault(name_or_path: str | os.PathLike, hub: dict[str, Any], error: BaseException) -> ModelFileError:
     """Which of the files made a tokenizer fail, as far as that can be told."""
-    reason = shortened(f"{type(error).__name__}: {error}", 1000)[1:-1]
+    reason = as_written(f"{type(error).__name__}: {error}", 1000)[1:-1]
     try:
         for name in _OLDER_FILES:
             if (path := model_file(name_or_path, name, hub)) is not None:

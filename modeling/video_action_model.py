@@ -4,12 +4,12 @@ import torch
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
-from .codebook import Codebook
-from .saved_weights import SharedWeights
+from .codebook import TRAINING_BUFFERS, Codebook
+from .saved_weights import SavedWeights
 from .visual_encoder import FeatureStandardisation
 
 
-class VideoActionModel(SharedWeights, PreTrainedModel):
+class VideoActionModel(SavedWeights, PreTrainedModel):
     """
     Base of [`VSTModel`] and [`VTEMModel`]. A subclass has `visual_encoder`, a [`VisualEncoder`], and says with what deviation
     codes begin, `code_deviation`.
@@ -17,6 +17,7 @@ class VideoActionModel(SharedWeights, PreTrainedModel):
 
     main_input_name = "pixel_values"
     input_modalities = ("video",)
+    _keys_to_ignore_on_load_missing = TRAINING_BUFFERS
     accepts_loss_kwargs = False
     # It is the visual encoder's attention that is chosen.
     _supports_sdpa = True
@@ -41,6 +42,7 @@ class VideoActionModel(SharedWeights, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
+        """As [`PreTrainedModel.from_pretrained`]; the visual encoder is frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
         return loaded

@@ -112,7 +112,7 @@ def fresh_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     # By name: where this code comes from a repository, `AutoModel` knows of no other model of this project.
     if config.model_type == ResNet3DModel.config_class.model_type:
         return ResNet3DModel(config)
-    return AutoModel.from_config(config)
+    return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def patch_rows_and_columns(length: int, height: int, width: int, patch_size: int | None = None) -> tuple[int, int]:

@@ -1,10 +1,9 @@
 """Action sentences on disk: Parquet, in shards that are written whole or not at all."""
 
-import json
 import os
 from pathlib import Path
 
-from data_arguments import check_written_folder
+from data_arguments import RECORD, check_written_folder, read_record, required
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 
 RECORDINGS_PER_SHARD = 1024
@@ -114,7 +113,7 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
 def load_shards(folder: Path, recipe: str) -> DatasetDict:
     """The splits that a recipe wrote; `FileNotFoundError` if it did not, or was not finished."""
     check_written_folder(folder, recipe)
-    splits = json.loads((folder / "record.json").read_text(encoding="utf-8"))["splits"]
+    splits = required(folder / RECORD, read_record(folder / RECORD), "splits", dict)
     return DatasetDict(
         {
             split: load_dataset(

@@ -12,6 +12,27 @@ logger = logging.getLogger(__name__)
 KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
 # Beside features and sentences: sample_id → person.
 PEOPLE = "people.json"
+# Beside whatever a recipe wrote to its end.
+RECORD = "record.json"
+# Records of the stages before, and the types of what is read from one.
+RECORDS_WITHIN = (
+    "backbone_training",
+    "features",
+    "target_features",
+    "llm_training",
+    "tokenizer",
+    "sentences",
+    "model",
+)
+MAX_STAGES = 16
+RECORD_FIELDS = {
+    **dict.fromkeys(("cost", "data", "libraries", "metrics", "settings", "splits"), (dict,)),
+    **dict.fromkeys(("dataset", "evaluated_on", "hardware", "llm", "method", "stage", "version"), (str,)),
+    **dict.fromkeys(("examples", "recordings", "seed"), (int,)),
+    "hold_out": (bool,),
+    "seconds": (int, float),
+    "training_classes": (list,),
+}
 
 
 @dataclass
@@ -67,13 +88,17 @@ class DataArguments:
 
     def protocol(self) -> str:
         """The data set that recordings are of, also where features of them are read."""
-        return self.features_record()["dataset"] if self.dataset == "features" else self.dataset
+        if self.dataset != "features":
+            return self.dataset
+        return required(Path(self.data_dir, RECORD), self.features_record(), "dataset", str)
 
-    def features_record(self, name: str = "record.json") -> dict | None:
+    def features_record(self, name: str = RECORD) -> dict | None:
         """What `extract_features.py` says of the features, where those are what is read; None of other data."""
         if self.dataset != "features":
             return None
-        return json.loads(Path(self.data_dir, name).read_text(encoding="utf-8"))
+        from action_llm.model_files import read_json_object
+
+        return (read_record if name == RECORD else read_json_object)(Path(self.data_dir, name))
 
     def about(self, dataset) -> dict:
         """What a page says of these recordings: what they are and who is in which split, their terms, whom to cite."""
@@ -105,6 +130,39 @@ class DataArguments:
         if self.dataset == "features":
             found["features"] = self.features_record("identity.json")
         return found
+
+
+def read_record(path: Path) -> dict:
+    """What a run says of itself, `record.json`.
+
+    Raises:
+        ModelFileError: The file, or a field that is read from it, is of another type.
+    """
+    from action_llm.model_files import read_json_object
+
+    record = read_json_object(path)
+    _check_record(path, record)
+    return record
+
+
+def _check_record(path: Path, record: dict, within: str = ""):
+    from action_llm.model_files import read_field
+
+    for name, types in RECORD_FIELDS.items():
+        read_field(path, record, within + name, *types)
+    for name in RECORDS_WITHIN if within.count(".") < MAX_STAGES else ():
+        if read_field(path, record, within + name, dict) is not None:
+            _check_record(path, record, f"{within}{name}.")
+
+
+def required(path: Path, record: dict, field: str, *types: type):
+    """A field that a record must have; `ModelFileError` where it has none."""
+    from action_llm.model_files import ModelFileError, read_field
+
+    value = read_field(path, record, field, *types)
+    if value is None:
+        raise ModelFileError(path, field, "none", "what a finished run writes there: run its recipe again")
+    return value
 
 
 def unreadable_files(dataset) -> list[dict]:
@@ -153,7 +211,9 @@ def check_recogniser(path: str):
     check_model_folder(path)
     config = Path(path, "config.json")
     if config.is_file():
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        from action_llm.model_files import read_json_object
+
+        model_type = read_json_object(config).get("model_type")
         if model_type != "action_llm":
             raise ValueError(
                 f"{path} is no recogniser, but a model of the type {model_type}: sft.py writes recognisers."

@@ -173,17 +173,15 @@ def said_of(model: str) -> str:
     """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
     from transformers.utils.hub import cached_file
 
-    from action_llm.model_files import ModelFileError, read_json_object
+    from action_llm.model_files import read_field, read_json_object
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return ""
-    sentences = read_json_object(path).get("sentences") or {}
-    if not isinstance(sentences, dict) or not isinstance(sentences.get("dataset", ""), str):
-        raise ModelFileError(path, "sentences.dataset", repr(sentences)[:100], "the name of a data set")
-    dataset = html.escape(" ".join(sentences.get("dataset", "").replace("`", "'").split()), quote=False)
-    data = sentences.get("data")
-    if dataset.startswith("simulated") or (isinstance(data, dict) and data.get("simulated")):
+    record = read_json_object(path)
+    dataset = read_field(path, record, "sentences.dataset", str) or ""
+    dataset = html.escape(" ".join(dataset.replace("`", "'").split()), quote=False)
+    if dataset.startswith("simulated") or read_field(path, record, "sentences.data.simulated", bool):
         return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
     return f"It was trained on `{dataset}`." if dataset else ""
 

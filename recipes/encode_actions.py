@@ -20,7 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, write_people
+from data_arguments import DataArguments, check_model_folder, read_record, write_people
 from launching import launch
 
 from action_llm.recording_versions import stable_seed
@@ -183,7 +183,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         encodings=arguments.encodings,
         test_encodings=arguments.test_encodings,
         splits=summary,
-        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+        tokenizer=read_record(record) if record.is_file() else None,
     )
     counts = (f"{one['sentences']:,} from {one['recordings']:,} {split} recordings" for split, one in summary.items())
     run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, write_people
+from data_arguments import DataArguments, check_model_folder, read_record, write_people
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")
         },
         splits=splits,
-        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+        tokenizer=read_record(record) if record.is_file() else None,
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
     run.log_finished(

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_arguments import check_recogniser, check_written_folder
+from data_arguments import read_record as read_record_file
 from launching import launch
 
 logger = logging.getLogger(__name__)
@@ -397,7 +398,7 @@ def read_record(model: str) -> dict:
     from transformers.utils.hub import cached_file
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_record_file(Path(path))
 
 
 def check_dataset(record: dict, dataset: str):

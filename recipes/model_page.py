@@ -1,10 +1,10 @@
 """The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
 
-import json
 from importlib.metadata import requires
 from pathlib import Path
 
 import yaml
+from data_arguments import read_record, required
 from huggingface_hub import (
     EvalResult,
     EvalResultEntry,
@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from action_llm import __version__
+from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,20 +100,43 @@ def read_run(model: Path) -> dict:
 
     Raises:
         PageError: there is none, or it is not of a model that has a page.
+        ModelFileError: it lacks what a page says, or holds something else.
     """
     path = model / "record.json"
     if not path.is_file():
         raise PageError(
             f"{model} has no record.json: a page is written from the record of a finished run, and from nothing else."
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PageError(f"{path}: expected JSON, found {error}") from error
+    record = read_record(path)
     if record.get("stage") not in ("sft", "train_tokenizer"):
         raise PageError(
             f"{path}: stage is {record.get('stage')!r}; a page has a model of the stage sft or train_tokenizer."
         )
+    for field, kind in (("method", str), ("examples", int)) if record["stage"] == "sft" else (("recordings", int),):
+        required(path, record, field, kind)
+    return record
+
+
+def read_evaluation(folder: Path) -> dict:
+    """The record of an evaluation.
+
+    Raises:
+        ModelFileError: it lacks what a page says of it, or holds something else.
+    """
+    path = folder / "record.json"
+    record = read_record(path)
+    if record.get("stage") == "evaluate_classifier":
+        required(path, record, "model", dict)
+        for field, kinds in (
+            ("dataset", [str]),
+            ("split", [str]),
+            ("recordings", [int]),
+            ("calibration_error", [int, float]),
+        ):
+            required(path, record, f"metrics.{field}", *kinds)
+        for name in METRICS:
+            for part in ("estimate", "low", "high"):
+                required(path, record, f"metrics.{name}.{part}", int, float)
     return record
 
 
@@ -135,10 +159,16 @@ def model_page(
     from action_llm.processing_action_llm import load_feature_extractor
 
     record, extractor = read_run(model), load_feature_extractor(model)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config_path = model / "config.json"
+    config = read_json_object(config_path)
     is_classifier = record["stage"] == "sft"
-    action = config.get("action_config") if is_classifier else config
-    line, paper = LINES[action["model_type"]]
+    action = required(config_path, config, "action_config", dict) if is_classifier else config
+    action_type = required(config_path, action, "model_type", str)
+    if action_type not in LINES:
+        raise ModelFileError(config_path, "model_type", repr(action_type), f"one of {', '.join(LINES)}")
+    read_field(config_path, config, "id2label", dict)
+    read_field(config_path, config, "llm_name_or_path", str)
+    line, paper = LINES[action_type]
     stages = stages_of_run(record)
     sentences = record.get("sentences") or {}
     dataset = sentences.get("dataset") or record["dataset"]

@@ -29,7 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from huggingface_hub.utils import validate_repo_id
 from launching import CommandParser
-from model_page import PICTURES, evaluation_yaml, locked_requirements, model_page, read_run, same_line
+from model_page import PICTURES, evaluation_yaml, locked_requirements, model_page, read_evaluation, read_run, same_line
+
+from action_llm.model_files import read_json_object
+from action_llm.token_lexicon import read_lexicon
 
 # What a model is made of, beside its code. Everything else stays here.
 MODEL_FILES = (
@@ -116,13 +119,13 @@ def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[P
 
 def _asked(folder: Path) -> dict:
     """What an evaluation was of."""
-    metrics = json.loads((folder / "record.json").read_text(encoding="utf-8"))["metrics"]
+    metrics = read_evaluation(folder)["metrics"]
     asked = {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
     return asked | {"encodings": metrics.get("encodings", 1)}  # records of before say nothing of it
 
 
 def _evaluated(folder: Path) -> dict:
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    record = read_evaluation(folder)
     return record.get("model") or {} if record.get("stage") == "evaluate_classifier" else {}
 
 
@@ -157,14 +160,14 @@ def repository_files(
     run = Path(run)
     model = find_model(run)
     record = read_run(model)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(model / "config.json")
     if record["stage"] == "sft" and not config.get("custom_pipelines"):
         raise PushError(
             f"{model} was saved by an older version, without the pipeline. Save it again: ActionLLMForClassification."
             "from_pretrained(FOLDER).save_pretrained(FOLDER), and its processor alike."
         )
     found = find_evaluations(run, record, evaluations)
-    records = [json.loads((folder / "record.json").read_text(encoding="utf-8")) for folder in found]
+    records = [read_evaluation(folder) for folder in found]
     with tempfile.TemporaryDirectory() as whole:
         files = _model_files(_with_llm(model, Path(whole)) if with_llm else model)
     code = {}
@@ -260,8 +263,8 @@ def _with_code_of(code_repo: str, path: str, content: bytes) -> bytes:
 
 def _without_names(path: Path) -> bytes:
     """A lexicon without the names of recordings."""
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return (json.dumps([entry | {"examples": []} for entry in entries], ensure_ascii=False) + "\n").encode()
+    entries = [entry.to_dict() | {"examples": []} for entry in read_lexicon(path)]
+    return (json.dumps(entries, ensure_ascii=False) + "\n").encode()
 
 
 def _check_says_nothing(path: str, content: bytes):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from data_arguments import read_record
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from action_llm import __version__
@@ -203,7 +204,7 @@ class RunFolder:
     def read_record(self) -> dict:
         """The record so far; empty before the first write."""
         path = self.path / "record.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_record(path) if path.is_file() else {}
 
 
 class JsonLinesCallback(TrainerCallback):

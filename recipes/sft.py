@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder
+from data_arguments import check_model_folder, check_written_folder, read_record
 from launching import launch
 from training_arguments import RunTrainingArguments
 from without_gpu import fit_language_model
@@ -203,7 +203,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
-    text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    llm_source = {"revision": arguments.llm_revision or "main", "trust_remote_code": False}
+    text = load_tokenizer(arguments.llm_name_or_path, revision=llm_source["revision"])
     config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     if hasattr(config, "decodes"):
         config.decodes = False
@@ -211,9 +212,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
-        llm_config = AutoConfig.from_pretrained(
-            arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
-        )
+        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, **llm_source)
         depth = llm_config.get_text_config().num_hidden_layers
         # Visual events are words even without codes: the projector makes them.
         arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2
@@ -338,7 +337,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,
-        sentences=json.loads((Path(arguments.sentences) / "record.json").read_text(encoding="utf-8")),
+        sentences=read_record(Path(arguments.sentences) / "record.json"),
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings={
@@ -504,7 +503,7 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
 def llm_training(llm_name_or_path: str) -> dict | None:
     """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
     path = Path(llm_name_or_path, "record.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def lora_config(arguments: ActionSFTArguments, with_projector: bool):

@@ -38,7 +38,7 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
         with open(index, encoding="utf-8") as file:
             places = json.load(file)["weight_map"]
         key = _table_key(places, name_or_path)
-        path = cached_file(name_or_path, places[key], revision=revision or "main")
+        path = cached_file(name_or_path, places[key], revision=revision or "main", trust_remote_code=False)
     else:
         path = cached_file(name_or_path, "model.safetensors", **hub)
         if path is None:

@@ -89,14 +89,16 @@ def test_weights_that_do_not_fit_are_told(adapted, change):
     if change == "unexpected":
         weights |= {name: value, name.replace("layers.0", "layers.7"): value.clone()}
     save_file(weights, path)
-    with pytest.raises(ValueError, match=rf"adapter_model.safetensors does not fit the model: .*{change}"):
+    with pytest.raises(
+        ValueError, match=rf"adapter_model.safetensors: expected weights that fit the model, found .*{change}"
+    ):
         ActionLLMForClassification.from_pretrained(folder)
 
 
 def test_without_peft_the_error_says_what_to_install(adapted, monkeypatch):
     folder, _, _ = adapted
     model, _ = compose()
-    monkeypatch.setattr(adapters, "PeftConfig", None)
+    monkeypatch.setattr(adapters, "PEFT_TYPE_TO_CONFIG_MAPPING", None)
     monkeypatch.setattr(adapters, "PEFT_ERROR", "no module named peft", raising=False)
     with pytest.raises(ImportError, match="needs PEFT: pip install peft"):
         load_adapter(model, folder / "adapter")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from fresh_python import python
-from huggingface_hub.errors import StrictDataclassClassValidationError
 from peft import LoraConfig, get_peft_model
 from tiny_models import (
     CLASS_NAMES,
@@ -263,7 +262,7 @@ def test_bad_input(processor):
 def test_bad_config():
     with pytest.raises(ValueError, match=r"has no field `action_token_ofset` \(did you mean `action_token_offset`"):
         ActionLLMConfig(action_token_ofset=3)
-    with pytest.raises(StrictDataclassClassValidationError, match=r"layers 0 to 2"):
+    with pytest.raises(ValueError, match=r"layers 0 to 2"):
         ActionLLMConfig(text_config=llm_configs(50)["llama"], injection_layer=3)
     with pytest.raises(ValueError, match="action_config has model_type 'bert'"):
         ActionLLMConfig(action_config={"model_type": "bert"})

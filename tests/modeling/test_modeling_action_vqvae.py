@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -95,13 +94,13 @@ def test_config_rejects_unknown_fields():
     ],
 )
 def test_config_rejects_values_out_of_range(field, value):
-    with pytest.raises(StrictDataclassClassValidationError, match=f"`{field}`.*{re.escape(str(value))}"):
+    with pytest.raises(ValueError, match=f"`{field}`.*{re.escape(str(value))}"):
         tiny_config(**{field: value})
 
 
 @pytest.mark.parametrize("field, value", [("num_joints", "25"), ("geometry", "spherical"), ("quantize", 1)])
 def test_config_rejects_wrong_types(field, value):
-    with pytest.raises(StrictDataclassFieldValidationError, match=field):
+    with pytest.raises(ValueError, match=field):
         tiny_config(**{field: value})
 
 

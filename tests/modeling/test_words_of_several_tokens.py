@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from fresh_python import python
-from huggingface_hub.errors import StrictDataclassClassValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -151,11 +150,9 @@ def test_streams_are_joints_bones_and_motion(tmp_path):
     half.encoder.streams.register_forward_hook(lambda _, given, made: seen.append(made))
     half.encode((joints[..., :4] * 1e-3 + 3).transpose(1, 2))
     assert seen[0].dtype == torch.float32
-    with pytest.raises(StrictDataclassClassValidationError, match="`joint_parents` must name a joint for each of 25"):
+    with pytest.raises(ValueError, match="`joint_parents` must name a joint for each of 25"):
         ActionVQVAEConfig(streams=["bones"])
-    with pytest.raises(
-        StrictDataclassClassValidationError, match="`streams` must be some of joints, bones, motion, each once"
-    ):
+    with pytest.raises(ValueError, match="`streams` must be some of joints, bones, motion, each once"):
         ActionVQVAEConfig(streams=["joints", "speed"])
 
 

@@ -1,0 +1,363 @@
+"""Configurations that refuse what no model can be built from, by an error that names the field.
+
+transformers checks the types of a model's own fields. What it leaves is checked here: the fields that all configurations
+share, names that are no field, and numbers that would make a configuration itself take hours or gigabytes.
+"""
+
+import difflib
+import math
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict as _strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from .compatibility import CompositeConfig, PreTrainedConfig, build_sub_config
+from .model_files import ModelFileError, as_written, shortened
+
+# What transformers itself passes to a configuration, or writes into config.json beside the fields, in saving, training
+# and registering; everything else that is no field is a mistake of the caller.
+TRANSFORMERS_KEYS = frozenset(
+    {
+        "attn_implementation",
+        "auto_map",
+        "bos_token_id",
+        "custom_pipelines",
+        "eos_token_id",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "pad_token_id",
+        "per_layer_config",
+        "quantization_config",
+        "torch_dtype",
+        "use_cache",
+    }
+)
+
+# No configuration has levels within levels beyond this; each one costs several frames of Python's stack.
+MAX_LEVELS = 16
+# Numbers of parts, by what their fields' names end with: a module is made for each, or an entry of a list.
+MAX_PARTS = {
+    "layer": 512,
+    "layers": 512,
+    "depth": 512,
+    "depths": 512,
+    "blocks": 512,
+    "stages": 512,
+    "downsamplings": 16,
+}
+MAX_PARTS |= {"codebooks": 62, "experts": 4096, "heads": 4096, "roles": 4096}
+MAX_LABELS = 1_000_000
+MAX_WORDS = 2**22  # rows of an embedding table; the largest in use have 2**18
+
+
+class ConfigError(ValueError):
+    """A configuration that no model can be built from.
+
+    Attributes:
+        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None where fields do not fit
+            together.
+        found, expected (str): What it is, and what it should be.
+    """
+
+    def __init__(self, field: str | None, found: str, expected: str, message: str | None = None):
+        self.field, self.found, self.expected = field, found, expected
+        place = "" if field is None else f"`{field}`: "
+        super().__init__(message or f"{place}expected {expected}, got {found}.")
+
+    def within(self, field: str) -> "ConfigError":
+        """The same error, seen from the configuration that this one is a part of."""
+        inner = field if self.field is None else f"{field}.{self.field}"
+        return ConfigError(inner, self.found, self.expected, f"{field}: {self}")
+
+    def in_file(self, folder: str | os.PathLike, subfolder: str = "") -> ModelFileError:
+        """The same error, of the `config.json` of a model folder."""
+        path = os.path.join(os.fspath(folder), subfolder or "", "config.json")
+        return ModelFileError(path, self.field, self.found, self.expected)
+
+
+@contextmanager
+def config_errors(field: str | None, expected: str = "a configuration of a model"):
+    """Whatever is raised inside is a `ConfigError` of this field: transformers raises a `TypeError` or worse, deep inside, for
+    values that it does not check."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if field is None else error.within(field) from error
+    except (ModelFileError, ImportError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        inner = _as_config_error(error, expected)
+        raise inner if field is None else inner.within(field) from error
+
+
+def _as_config_error(error: Exception, expected: str) -> ConfigError:
+    """An error of a check, by transformers or by us, taken apart."""
+    if isinstance(error, StrictDataclassFieldValidationError):
+        field, message = re.search(r"field '(\w+)'", str(error)), str(error.__cause__)
+        for parts in (
+            re.search(
+                r"with value (?P<found>.*?) doesn't match any type in \((?P<expected>.*?)\)\.", message, re.DOTALL
+            ),
+            re.search(r"expected (?P<expected>.*?), got \w+ \(value: (?P<found>.*)\)", message, re.DOTALL),
+        ):
+            if parts:
+                expected = re.sub(r"<class '(.*?)'>", r"\1", parts["expected"]).replace(", ", " | ")
+                return ConfigError(field and field[1], shortened(parts["found"]), expected, message)
+        return ConfigError(field and field[1], shortened(message), "another type", message)
+    cause = error
+    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
+        cause = error.__cause__
+    message = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+    parts = re.fullmatch(r"`?(\w+)`? must (?:be )?(.*?),? got (.*?)\.?", message, re.DOTALL)
+    if parts:
+        return ConfigError(parts[1], shortened(parts[3]), parts[2].replace("not be ", "not "), message)
+    return ConfigError(None, shortened(message), expected, message)
+
+
+def strict(cls: type) -> type:
+    """`huggingface_hub`'s decorator of the same name, with errors that are `ConfigError`s, and with `check_values`."""
+    cls = _strict(cls)
+    init, set_field, validate = cls.__init__, cls.__setattr__, cls.validate
+
+    def __init__(self, *args, **kwargs):
+        with config_errors(None):
+            check_values(kwargs)
+            init(self, *args, **kwargs)
+
+    def __setattr__(self, name, value):
+        try:
+            set_field(self, name, value)
+        except StrictDataclassFieldValidationError as error:
+            expected = _type_name(cls.__dataclass_fields__[name].type)
+            raise ConfigError(
+                name, as_written(value), expected, f"`{name}` must be {expected}, got {as_written(value)}."
+            ) from error
+
+    def checked(self):
+        with config_errors(None):
+            validate(self)
+
+    for name, method in (("__init__", __init__), ("__setattr__", __setattr__)):
+        method.__doc__ = getattr(cls, name).__doc__
+        setattr(cls, name, method)
+    checked.__is_defined_by_strict_decorator__ = True  # a subclass may be strict, too
+    cls.validate = checked
+    return cls
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    name = annotation.__name__ if type(annotation) is type else str(annotation)
+    name = name.replace("typing.", "").replace("transformers.configuration_utils.", "")
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", name)
+
+
+class CheckedConfig(CompositeConfig):
+    """Base of this project's configurations: unknown names are refused, errors of parts and files say where."""
+
+    def __post_init__(self, **kwargs):
+        reject_unknown_fields(type(self), kwargs)
+        for name, spec in self.sub_configs_defaults.items():
+            value = getattr(self, name)
+            if not isinstance(value, PreTrainedConfig):
+                with config_errors(name):
+                    setattr(self, name, build_sub_config(spec, name, value))
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except ConfigError as error:
+            if (folder := kwargs.get("name_or_path")) is None:  # AutoConfig says where it read the dictionary
+                raise
+            raise error.in_file(folder) from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        try:
+            with config_errors(None, "a JSON object with the fields of a configuration"):
+                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ConfigError as error:
+            raise error.in_file(pretrained_model_name_or_path, kwargs.get("subfolder")) from error
+
+
+def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
+    """
+    Raises when a configuration is given a name that it has no field for; transformers would store it without a word.
+
+    Args:
+        config_class (`type`): The configuration class, for its name and fields.
+        kwargs (`dict[str, Any]`): What `__post_init__` received, that is, everything that is not a field.
+
+    Raises:
+        ConfigError: naming each unknown field and the nearest field that exists.
+    """
+    known = [field.name for field in fields(config_class)]
+    unknown = []
+    for name in kwargs:
+        if name in TRANSFORMERS_KEYS or name.startswith("_"):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        unknown.append(f"`{name}`" + (f" (did you mean `{close[0]}`?)" if close else ""))
+    if unknown:
+        message = f"{config_class.__name__} has no field {', '.join(unknown)}."
+        raise ConfigError(None, message, f"the fields of {config_class.__name__}", message)
+
+
+def check_attention(implementation: Any, field: str = "attn_implementation") -> None:
+    """
+    Raises `ConfigError` for an attention implementation that is no name of one. With a slash it is a repository on the Hub,
+    whose code would be fetched and run; who trusts it calls `set_attn_implementation` on a loaded model.
+    """
+    names = implementation.values() if isinstance(implementation, dict) else [implementation]
+    for name in names:
+        if not (name is None or isinstance(name, str)):
+            raise ConfigError(field, as_written(name), "the name of an attention implementation")
+        if name is not None and "/" in name:
+            raise ConfigError(
+                field,
+                as_written(name),
+                "an attention implementation of transformers, not code from the Hub; if you trust it, call "
+                "model.set_attn_implementation(...) on the loaded model",
+            )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _is_dtype(value: Any) -> bool:
+    value = getattr(torch, value, None) if isinstance(value, str) and value != "auto" else value
+    return value in (None, "auto") or (isinstance(value, torch.dtype) and value.is_floating_point)
+
+
+def _is_ids(value: Any) -> bool:
+    ids = value if isinstance(value, list) else [value]
+    return all(one is None or (isinstance(one, int) and not isinstance(one, bool)) for one in ids)
+
+
+def _is_id2label(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        return False
+    return sorted(map(str, value)) == sorted(map(str, range(len(value))))
+
+
+def _is_class_references(value: Any) -> bool:
+    references = value.values() if isinstance(value, dict) else [value]
+    return isinstance(value, dict) and all(
+        isinstance(part, str | None)
+        for entry in references
+        for part in (entry if isinstance(entry, list) else [entry])
+    )
+
+
+def _is_a(*types: type):
+    return lambda value: value is None or isinstance(value, types)
+
+
+# Fields of every configuration, which transformers takes as they come: what they may be, and how that is said.
+SHARED_FIELDS = {
+    "architectures": (
+        lambda value: value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)),
+        "a list of names of classes",
+    ),
+    "auto_map": (_is_class_references, "an object of references to classes"),
+    "bos_token_id": (_is_ids, "the id of a token"),
+    "chunk_size_feed_forward": (lambda value: _is_count(value, 2**31), "a number of positions"),
+    "custom_pipelines": (_is_a(dict), "an object"),
+    "dtype": (_is_dtype, "the name of a floating-point dtype of torch"),
+    "eos_token_id": (_is_ids, "the id of a token, or a list of them"),
+    "id2label": (lambda value: value is None or _is_id2label(value), "an object of the names of classes 0, 1, 2, …"),
+    "is_encoder_decoder": (_is_a(bool), "true or false"),
+    "label2id": (
+        lambda value: (
+            value is None
+            or (isinstance(value, dict) and all(_is_ids(label) or str(label).isdecimal() for label in value.values()))
+        ),
+        "an object of the numbers of classes, by name",
+    ),
+    "model_type": (_is_a(str), "the name of a kind of model"),
+    "name_or_path": (_is_a(str, os.PathLike), "a text"),
+    "num_labels": (lambda value: value is None or _is_count(value, MAX_LABELS), f"a number up to {MAX_LABELS}"),
+    "output_attentions": (_is_a(bool), "true or false"),
+    "output_hidden_states": (_is_a(bool), "true or false"),
+    "pad_token_id": (_is_ids, "the id of a token"),
+    "return_dict": (_is_a(bool), "true or false"),
+    "torch_dtype": (_is_dtype, "the name of a floating-point dtype of torch"),
+    "transformers_version": (_is_a(str), "a text"),
+    "use_cache": (_is_a(bool), "true or false"),
+    "vocab_size": (lambda value: value is None or _is_count(value, MAX_WORDS), f"a number up to {MAX_WORDS}"),
+}
+SHARED_FIELDS["_name_or_path"] = SHARED_FIELDS["name_or_path"]
+
+
+def check_values(values: dict[str, Any], place: str = "") -> None:
+    """
+    Checks the values that a configuration, with the dictionaries of its parts, is to be built from.
+
+    Args:
+        values (`dict[str, Any]`): By field, as config.json has them.
+        place (`str`): What the names of the fields begin with, in errors.
+
+    Raises:
+        ConfigError: of the first field that no model can have.
+    """
+    for name, value in values.items():
+        field = f"{place}{name}"
+        if name in SHARED_FIELDS:
+            is_right, expected = SHARED_FIELDS[name]
+            if not is_right(value):
+                raise ConfigError(field, as_written(value), expected)
+            if name == "custom_pipelines":
+                _check_value(name, value, field)
+        elif name in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+            check_attention(value, field)
+        else:
+            _check_value(str(name), value, field)
+
+
+def _check_value(name: str, value: Any, field: str, level: int = 0) -> None:
+    if field.count(".") + level > MAX_LEVELS:
+        raise ConfigError(field.split(".")[0], "deeper ones", f"at most {MAX_LEVELS} levels within each other")
+    if isinstance(value, dict):
+        check_values(value, f"{field}.")
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _check_value(name, entry, field, level + 1)
+        if name.endswith("depths") and all(isinstance(entry, int) for entry in value):
+            _check_parts(name, sum(value), field)
+    elif isinstance(value, float) and math.isnan(value):
+        raise ConfigError(field, "NaN", "a number")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        _check_parts(name, value, field)
+    if isinstance(value, int | float) and name == "rope_theta" and not value > 0:
+        raise ConfigError(field, repr(value), "a positive number")
+    if isinstance(value, int | float) and name.endswith("_eps") and value < 0:
+        raise ConfigError(field, repr(value), "a number that is not negative")
+
+
+def _check_parts(name: str, number: int, field: str) -> None:
+    most = MAX_PARTS.get(name.rpartition("_")[2])
+    if most is not None and number > most:
+        raise ConfigError(field, as_written(number), f"at most {most}")
+
+
+__all__ = [
+    "CheckedConfig",
+    "ConfigError",
+    "check_attention",
+    "check_values",
+    "config_errors",
+    "reject_unknown_fields",
+    "strict",
+]

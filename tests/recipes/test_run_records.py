@@ -1,0 +1,75 @@
+"""Records of runs that are damaged, or none: an error that names the file and the field."""
+
+import json
+
+import data_arguments
+import demo
+import model_page
+import pytest
+from run_folder import RunFolder
+
+from action_llm.model_files import ModelFileError
+
+RECORD = {
+    "stage": "sft",
+    "method": "lora",
+    "examples": 3,
+    "sentences": {"dataset": "ntu60-xsub", "tokenizer": {"seed": 0}},
+}
+
+WRONG = [
+    ("[]", "expected a JSON object, found a JSON list"),
+    ('"text"', "expected a JSON object, found a JSON str"),
+    ("not JSON", "expected JSON"),
+    ('{"a":' * 5000 + "1" + "}" * 5000, "RecursionError"),
+    ("\udcff", "UnicodeDecodeError"),
+    (json.dumps(RECORD | {"sentences": []}), r"field sentences: expected an object, found \[\]"),
+    (json.dumps(RECORD | {"sentences": {"dataset": 3}}), "field sentences.dataset: expected a text, found 3"),
+    (
+        json.dumps(RECORD | {"sentences": {"tokenizer": {"seed": "0"}}}),
+        "field sentences.tokenizer.seed: expected a number",
+    ),
+    (json.dumps(RECORD | {"settings": "all"}), "field settings: expected an object"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_damaged_record_is_told(content, message, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    for read in (
+        lambda: data_arguments.read_record(path),
+        lambda: model_page.read_run(tmp_path),
+        lambda: RunFolder(tmp_path).read_record(),
+    ):
+        with pytest.raises(ModelFileError, match=f"record.json.*{message}"):
+            read()
+
+
+def test_a_demo_says_nothing_of_a_record_that_is_none(tmp_path):
+    (tmp_path / "record.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ModelFileError, match="expected a JSON object"):
+        demo.said_of(str(tmp_path))
+    (tmp_path / "record.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    assert demo.said_of(str(tmp_path)) == "It was trained on `ntu60-xsub`."
+
+
+@pytest.mark.parametrize("field", ["method", "examples"])
+def test_a_page_needs_what_it_says(field, tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(RECORD | {field: None}), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=f"field {field}: expected what a finished run writes there"):
+        model_page.read_run(tmp_path)
+
+
+def test_an_evaluation_needs_what_a_page_says_of_it(tmp_path):
+    metrics = {"dataset": "ntu60-xsub", "split": "test", "recordings": 2, "calibration_error": 0.1, "top_1": []}
+    record = {"stage": "evaluate_classifier", "model": RECORD, "metrics": metrics}
+    (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"field metrics.top_1: expected an object, found \[\]"):
+        model_page.read_evaluation(tmp_path)
+
+
+def test_the_config_of_a_recogniser_is_an_object(tmp_path):
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"config.json: expected a JSON object"):
+        data_arguments.check_recogniser(str(tmp_path))
