@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -30,6 +30,7 @@ _process = None  # whose signals are handled
 _requested: int | None = None
 _requested_at = 0.0
 _deferred = ""
+_speaks = True
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,11 +46,17 @@ class Interrupted(KeyboardInterrupt):
         self.signum, self.state = signum, state
 
 
-def handle_signals():
-    """From here on Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` in this process; it is this process that ends its forks."""
-    global _process, _requested, _deferred
+def handle_signals(signals: Collection[int] = SIGNALS, speaks: bool = True):
+    """From here on Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` in this process; it is this process that ends its forks.
+
+    Args:
+        signals: that are handled.
+        speaks: whether a signal is answered by a sentence: of several processes the first does.
+    """
+    global _process, _requested, _deferred, _speaks
     _process, _requested, _deferred = os.getpid(), None, ""
-    for signum in SIGNALS:
+    _speaks = speaks and os.environ.get("RANK", "0") == "0"
+    for signum in signals:
         # nohup
         if signum == signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, _receive)
@@ -122,9 +129,8 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
 
 
 def _say(sentence: str):
-    # The terminal may be gone; of several processes the first speaks.
-    if os.environ.get("RANK", "0") == "0":
-        with contextlib.suppress(OSError):
+    if _speaks:
+        with contextlib.suppress(OSError):  # the terminal may be gone
             print(sentence, file=sys.stderr, flush=True)
 
 

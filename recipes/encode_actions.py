@@ -23,7 +23,9 @@ from pathlib import Path
 from data_arguments import DataArguments, check_model_folder, write_people
 from launching import launch
 
+from action_llm.model_files import read_json_object
 from action_llm.recording_versions import stable_seed
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +59,15 @@ class EncodingArguments:
         check_model_folder(self.tokenizer)
 
 
+@writes_output_dir
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
     from action_sentences import (
         RECORDINGS_PER_SHARD,
+        is_whole,
         load_action_sentences,
+        read_entries,
         sentence_features,
         shard_path,
         write_codebook,
@@ -126,7 +131,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         mine = range(state.process_index, count, state.num_processes)
         for index in progress(mine, f"sentences of {split}", "shards"):
             path = shard_path(run.path, split, index, count)
-            if path.is_file():
+            if is_whole(path, ".skipped.json"):
                 continue
             start = index * RECORDINGS_PER_SHARD
             shard = rows.select(range(start, min(start + RECORDINGS_PER_SHARD, len(rows))))
@@ -141,11 +146,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [
-            entry
-            for path in paths
-            for entry in json.loads(path.with_suffix(".skipped.json").read_text(encoding="utf-8"))
-        ]
+        skipped = [entry for path in paths for entry in read_entries(path.with_suffix(".skipped.json"))]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         counts, sentences = torch.zeros(model.config.num_action_tokens, dtype=torch.long), 0
         for path in paths:
@@ -182,7 +183,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         encodings=arguments.encodings,
         test_encodings=arguments.test_encodings,
         splits=summary,
-        tokenizer=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
+        tokenizer=read_json_object(record) if record.is_file() else None,
     )
     counts = (f"{one['sentences']:,} from {one['recordings']:,} {split} recordings" for split, one in summary.items())
     run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")

@@ -29,8 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_recogniser, check_written_folder
+from data_arguments import check_recogniser, check_written_folder, read_written
 from launching import launch
+
+from action_llm.model_files import read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class EvaluationArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+@writes_output_dir
 def main(arguments: EvaluationArguments) -> dict | None:
     import numpy as np
     import torch
@@ -93,7 +97,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)
     class_names = rows.features["label"].names
     record = read_record(arguments.model)
-    identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     if arguments.split == "held_out":
         check_held_out(record)
     if arguments.unseen:
@@ -397,7 +401,7 @@ def read_record(model: str) -> dict:
     from transformers.utils.hub import cached_file
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_json_object(path)
 
 
 def check_dataset(record: dict, dataset: str):

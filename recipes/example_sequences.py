@@ -1,9 +1,7 @@
 """Recordings as sequences for the classifiers of `baselines.py`: joints, pooled pixels, features, latents, tokens."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -103,13 +101,14 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
     """
     from action_sentences import load_action_sentences, read_codebook
+    from data_arguments import read_written
     from evaluate_classifier import check_held_out
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
         raise ValueError(f"{folder} was written for other classes than those of the data set.")
     if split == "held_out":
-        record = json.loads(Path(folder, "record.json").read_text(encoding="utf-8"))
+        record = read_written(folder, "record.json", "encode_actions.py")
         # No language model is in it.
         check_held_out({"hold_out": True, "sentences": record})
     codebook = read_codebook(folder) if column == "codes" else None

@@ -15,16 +15,18 @@ The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, tr
 A run that was stopped goes on from its last checkpoint when it is started again.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder
+from data_arguments import check_model_folder, check_written_folder, read_written
 from launching import launch
 from training_arguments import RunTrainingArguments
 from without_gpu import fit_language_model
+
+from action_llm.model_files import read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +170,7 @@ class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
         super().__post_init__()
 
 
+@writes_output_dir
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
     from action_sentences import load_action_sentences, words_of
@@ -191,7 +194,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
     sentences = load_action_sentences(arguments.sentences)
-    sentences_identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    sentences_identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights")
     if training.process_index == 0:
         run.check_identity({"sentences": sentences_identity})
     if run.finished:
@@ -334,7 +337,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,
-        sentences=json.loads((Path(arguments.sentences) / "record.json").read_text(encoding="utf-8")),
+        sentences=read_written(arguments.sentences, "record.json", "encode_actions.py"),
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings={
@@ -500,7 +503,7 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
 def llm_training(llm_name_or_path: str) -> dict | None:
     """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
     path = Path(llm_name_or_path, "record.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json_object(path) if path.is_file() else None
 
 
 def lora_config(arguments: ActionSFTArguments, with_projector: bool):
