@@ -169,7 +169,7 @@ class RunFolder:
     @staticmethod
     def has_record(path: Path) -> bool:
         """Whether the run in a folder came to its end, so that its record can be read; makes no folder."""
-        return bool(_read_record(path))
+        return _read_record(path) is not None
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is whole, if there is one."""
@@ -268,17 +268,17 @@ class RunFolder:
 
     def read_record(self) -> dict:
         """The record so far; empty before the first write, and where the file is damaged: the run's end is made again."""
-        return _read_record(self.path)
+        return _read_record(self.path) or {}
 
 
-def _read_record(folder: Path) -> dict:
+def _read_record(folder: Path) -> dict | None:
     try:
         return read_json_object(folder / "record.json")
     except FileNotFoundError:
-        return {}
+        return None
     except ModelFileError as error:
         logger.warning("%s; it is made again", error)
-        return {}
+        return None
 
 
 class JsonLinesCallback(TrainerCallback):

@@ -135,8 +135,6 @@ class LineArguments:
 @writes_output_dir
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
-    from run_folder import RunFolder
-
     from action_llm.recording_versions import check_versions_differ
 
     folder, videos = Path(arguments.output_dir), "-video" in data.dataset
@@ -189,6 +187,8 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0
     counts = RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
     resolved = {stage: with_defaults(parts_of(stage, own, "settings"), own) for stage, own in settings.items()}
+    from run_folder import RunFolder
+
     done = {stage for stage, part in FOLDERS.items() if RunFolder.has_record(folder / part)}
     # Another seed would make another language model before a stage refused it.
     RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed})
