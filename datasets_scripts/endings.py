@@ -128,6 +128,16 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
         sys.exit(2)
 
 
+def _begin_fork():
+    # Workers of the data go on while the last step is finished; the process that made them ends them.
+    if _deferred and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_fork)
+
+
 def _say(sentence: str):
     if _speaks:
         with contextlib.suppress(OSError):  # the terminal may be gone

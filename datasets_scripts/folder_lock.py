@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .endings import DISK
+
 try:
     import fcntl
 except ImportError:  # Windows: two processes on one folder are not told apart
@@ -69,6 +71,10 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
     _held[path] = 1
     try:
         yield
+    except OSError as error:
+        if error.errno in DISK and error.filename is None:  # of a write to an open file
+            error.filename = str(output)
+        raise
     finally:
         del _held[path]
         _descriptors.discard(descriptor)

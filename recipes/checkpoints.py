@@ -6,18 +6,16 @@ import logging
 import os
 import re
 import shutil
-import signal
 import time
 import zipfile
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 
 from action_llm.model_files import ModelFileError, read_json_object
-from action_llm_datasets.endings import DISK, SIGNALS, Interrupted, disks_error, requested
+from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
 
 logger = logging.getLogger(__name__)
 
@@ -146,14 +144,12 @@ class Checkpoints(TrainerCallback):
         self.seconds, self.limit = 60 * trainer.args.save_minutes, trainer.args.save_total_limit
         self._saved_step, self._ending, self._sums_are_whole = None, 0, resumed_from is None
 
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         self._saved = time.monotonic()
         self._restore_sums()
         args.save_total_limit = None  # those that may go are removed here
         self._save, self.trainer._save_checkpoint = self.trainer._save_checkpoint, self.save
         self._log, self.trainer.log = self.trainer.log, self.log
-        if args.dataloader_num_workers:
-            train_dataloader.worker_init_fn = partial(_begin_worker, train_dataloader.worker_init_fn)
 
     def on_train_end(self, args, state, control, **kwargs):
         args.save_total_limit = self.limit
@@ -287,14 +283,6 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     return value.detach() if isinstance(value, torch.Tensor) else value
-
-
-def _begin_worker(initialize, *arguments):
-    """A worker of the training's data goes on while the last step is finished: the first process ends it."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    if initialize is not None:
-        initialize(*arguments)
 
 
 def _flush_to_disk(path: Path):

@@ -1,13 +1,22 @@
 """Runs that are killed, interrupted or damaged end as one that was not, or say in one sentence why not."""
 
+import contextlib
 import json
 import logging
+import os
+import random
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from checkpoints import checkpoints_of, damage_of
+from fresh_python import start
 from pretrain_small_lm import SmallLMArguments, SmallLMConfig
 from run_folder import RunFolder
 from transformers import TrainerCallback
@@ -296,6 +305,7 @@ def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_th
     (tmp_path / "s" / "record.json").write_text('{"splits"')
     with pytest.raises(ValueError, match=r"record\.json: expected JSON, .* and run encode_actions.py again"):
         load_action_sentences(tmp_path / "s")
+    line.encode(tokenizer, tmp_path / "s", encodings=2)
     (tmp_path / "s" / "identity.json").write_text("{}")
     with pytest.raises(ValueError, match=r"identity\.json, field weights: expected a value, found nothing: delete "):
         line.sft(tokenizer, str(tmp_path / "s"), tmp_path / "sft")
@@ -333,6 +343,12 @@ def command(folder, max_steps=12, **more) -> list[str]:
     return [str(RECIPES / "pretrain_small_lm.py"), *options]
 
 
+def has_said(process, text: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # it has not begun
+        return text in process.said()[0]
+    return False
+
+
 def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -362,7 +378,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
     (checkpoint,) = checkpoints_of(tmp_path / "checkpoints")
     assert damage_of(checkpoint) is None
     step = int(checkpoint.name[11:])
-    notice, sentence = process.said()[1].strip().splitlines()[-2:]
+    notice, sentence = list(filter(None, process.said()[1].splitlines()))[-2:]
     assert notice == "Stopping at the end of this step, with a checkpoint; a second signal stops at once."
     assert sentence == (
         f"pretrain_small_lm.py: stopped after step {step} of 10000, with a checkpoint of it. Run the same command again to "
@@ -374,10 +390,33 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
 
 
 @pytest.mark.slow
+def test_two_processes_of_a_launch_stop_at_the_same_step(tmp_path):
+    """One of them gets the signal; the first speaks for both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+    words = command(tmp_path, 10_000, save_steps=10_000, logging_steps=1)
+    ranks = [start(*words, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), ranks[0])
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    assert [rank.wait(60) for rank in ranks] == [143, 143], [rank.said() for rank in ranks]
+    (checkpoint,) = checkpoints_of(tmp_path / "checkpoints")
+    assert damage_of(checkpoint) is None and {"running_sums_0_of_2.pth", "running_sums_1_of_2.pth"} <= {
+        path.name for path in checkpoint.iterdir()
+    }
+    sentence = f"stopped after step {checkpoint.name[11:]} of 10000, with a checkpoint of it."
+    assert [sentence in rank.said()[1] for rank in ranks] == [True, False]
+    (checkpoint / "rng_state_1.pth").unlink()
+    assert damage_of(checkpoint) == "rng_state_1.pth is missing"
+
+
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path):
     recipe, *options = command(tmp_path)
     process = start("-c", NEVER_ENDING.format(folder=str(RECIPES), recipe=recipe), *options)
-    wait_for(lambda: "training" in process.said()[0], process)
+    wait_for(lambda: has_said(process, "training"), process)
     for _ in range(2):
         time.sleep(1.5)
         os.kill(process.pid, signal.SIGINT)
@@ -471,7 +510,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays_whole(small_disk):
     folder = small_disk / "run"
     process = start(*command(folder, max_steps=10_000, save_steps=20, logging_steps=1, save_total_limit=2))
-    wait_for(lambda: checkpoints_of(folder / "checkpoints"), process)
+    wait_for(lambda: any(damage_of(path) is None for path in checkpoints_of(folder / "checkpoints")), process)
     filling = os.open(small_disk / "filling", os.O_WRONLY | os.O_CREAT)
     with pytest.raises(OSError):
         while True:
@@ -485,4 +524,4 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays_whole(small
     assert "Traceback" not in process.said()[1]
     whole = [path for path in checkpoints_of(folder / "checkpoints") if damage_of(path) is None]
     assert whole == checkpoints_of(folder / "checkpoints") != []
-    assert not [path for path in folder.rglob(".*")]
+    assert not list(folder.rglob(".*"))
