@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
+from .endings import ending_well
 from .names import METADATA, SKELETON, parse_arguments
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def main() -> None:
     arguments = parse_arguments(parser)
     from action_llm.skeleton_layouts import get_layout
 
-    try:
+    with ending_well(parser.prog):
         there = [name for name in (METADATA, SKELETON) if Path(arguments.folder, name).exists()]
         if there and not arguments.overwrite:
             raise ValueError(
@@ -211,8 +212,6 @@ def main() -> None:
             arguments.folder, arguments.pattern, _choices(arguments.test), _choices(arguments.validation), names
         )
         write_atomically(Path(arguments.folder, SKELETON), json.dumps(common, indent=1) + "\n")
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     print(", ".join(f"{count} {split}" for split, count in counts.items()))
 
 

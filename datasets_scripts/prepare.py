@@ -16,9 +16,7 @@ On the Hub the repository is private. `--public` is refused where the terms of a
 import argparse
 import html
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice, product
 from pathlib import Path
@@ -28,16 +26,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from action_llm.model_files import ModelFileError, read_json_object
 from action_llm.skeleton_bodies import NOWHERE, valid_joints
 from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import find_symptoms
 from action_llm.video_files import open_video
 
-from .atomic_files import write_atomically
+from .atomic_files import write_atomically, written_whole
 from .doubts import doubt_lines
+from .endings import ending_well
+from .folder_lock import writing
 from .names import METRICS, REPORT_NAME, check_protocol, did_you_mean, parse_arguments, protocol_names
 from .progress import Progress, set_up_output
 from .rendering import SheetRow, contact_sheet, titled, write_png
+from .worker_processes import in_processes
 
 if TYPE_CHECKING:
     from .building import SkeletonBuilder
@@ -88,12 +90,19 @@ def prepare(
         ValueError: there is no such protocol.
         DataFolderError: the source holds nothing of the data set, or nothing of it can be used.
         PreparationError: the output holds what was made of other files, by other code or with other settings.
+        FolderInUseError: another process writes the output.
     """
+    check_protocol(name)
+    with writing(output, "--output"):
+        return _prepare(name, source, Path(output), num_proc, files_per_shard, overrides)
+
+
+def _prepare(
+    name: str, source, output: Path, num_proc: int | None, files_per_shard: int, overrides: dict
+) -> dict[str, dict]:
     from .building import DataFolderError
     from .load import PROTOCOLS
 
-    check_protocol(name)
-    output = Path(output)
     builder_class, configs = PROTOCOLS[name]
     cache = os.fspath(output / PROGRESS / "cache")
     builders = [builder_class(config_name=one, data_dir=source, cache_dir=cache, **overrides) for one in configs]
@@ -128,13 +137,15 @@ def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", 
     }
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = read_json_object(path)
+        except ModelFileError as error:
             raise PreparationError(
                 f"{path} is damaged ({error}): choose another --output, or delete this one"
             ) from error
+        settings_before = found.get("settings")
+        settings_before = settings_before if isinstance(settings_before, dict) else {}
         other = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
-        other += [key for key, value in wanted["settings"].items() if found.get("settings", {}).get(key) != value]
+        other += [key for key, value in wanted["settings"].items() if settings_before.get(key) != value]
         if other:
             said = {"files": "other files, or by other code", "name": f"another data set, {found.get('name')}"}
             raise PreparationError(
@@ -168,18 +179,13 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
         ]
     missing = [shard for part in shards.values() for shard in part if not _is_done(shard)]
     done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
-    processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     total = done + sum(len(shard.paths) for shard in missing)
-    with Progress(builder.config.name, total, "files", done) as bar:
-        if processes == 1:
-            for shard in missing:
-                _write_shard(builder, shard)
-                bar.update(len(shard.paths))
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
-                for shard, _ in zip(missing, pool.map(_work, missing), strict=True):
-                    bar.update(len(shard.paths))
+    with (
+        Progress(builder.config.name, total, "files", done) as bar,
+        in_processes(_work, missing, num_proc, initializer=_start, initargs=(builder,)) as written,
+    ):
+        for shard, _ in zip(missing, written, strict=True):
+            bar.update(len(shard.paths))
     accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for part in shards.values() for shard in part]
     return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
 
@@ -198,31 +204,30 @@ def _work(shard: _Shard) -> None:
 
 def _is_done(shard: _Shard) -> bool:
     """Whether a shard and its account are there and whole."""
-    if not (shard.parquet.is_file() and shard.account.is_file()):
-        return False
+    from .building import Tally
+
     try:
         pq.read_metadata(shard.parquet)
-        json.loads(shard.account.read_text(encoding="utf-8"))
-    except (pa.ArrowInvalid, ValueError, OSError):
+        account = read_json_object(shard.account)
+        Tally(**account["tally"])
+        return isinstance(account["recordings"], list)
+    except (pa.ArrowException, ValueError, OSError, KeyError, TypeError):
         return False
-    return True
 
 
 def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
     """One Parquet file, and before it the account of it; both whole or not at all."""
     from .building import ROWS_PER_TABLE, Tally
 
-    shard.parquet.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}")
     tally, recordings = Tally(shard.split), []
     rows = tally.rows(builder, shard.paths)
-    with pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer:
-        while batch := list(islice(rows, ROWS_PER_TABLE)):
-            recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
-            writer.write_table(builder.table(batch))
-    account = {"tally": vars(tally), "recordings": recordings}
-    write_atomically(shard.account, json.dumps(account, ensure_ascii=False) + "\n")
-    os.replace(unfinished, shard.parquet)
+    with written_whole(shard.parquet) as unfinished:
+        with pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer:
+            while batch := list(islice(rows, ROWS_PER_TABLE)):
+                recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
+                writer.write_table(builder.table(batch))
+        account = {"tally": vars(tally), "recordings": recordings}
+        write_atomically(shard.account, json.dumps(account, ensure_ascii=False) + "\n")
 
 
 def _measure(row: dict) -> dict[str, float]:
@@ -668,7 +673,7 @@ def main() -> None:
     )  # fmt: skip
     arguments = parse_arguments(parser)
     set_up_output()
-    try:
+    with ending_well(parser.prog, resumes=True):
         name = _protocol(arguments.name, arguments.protocol)
         output = Path(arguments.output or Path("prepared", name))
         settings = _settings(name, arguments.settings)
@@ -687,8 +692,6 @@ def main() -> None:
         print(f"in {output}; look at {output / 'report.html'}")
         if arguments.push_to_hub:
             print(push(output, arguments.push_to_hub, public=arguments.public))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

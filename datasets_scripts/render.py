@@ -12,21 +12,24 @@ import argparse
 import csv
 import io
 import json
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from action_llm.model_files import ModelFileError, read_json_object
+
 from .atomic_files import write_atomically
+from .endings import ending_well
+from .folder_lock import writing
 from .names import METADATA, SKELETON, did_you_mean, parse_arguments, protocol_names
 from .progress import Progress, set_up_output
 from .protocols import NotInProtocolError
 from .rendering import render_batches, write_video
+from .worker_processes import in_processes
 
 if TYPE_CHECKING:
     from .building import SkeletonBuilder
@@ -62,7 +65,13 @@ def render(
         ValueError: there is no such protocol, or an argument is out of its range.
         DataFolderError: the source holds nothing of the data set.
         RenderFolderError: the output holds videos of another size, angle or source.
+        FolderInUseError: another process writes the output.
     """
+    with writing(output, "--output"):
+        return _render(name, source, Path(output), size, yaw, num_proc)
+
+
+def _render(name: str, source, folder: Path, size: int, yaw: float, num_proc: int | None) -> dict:
     skeletons = [known for known in protocol_names() if "video" not in known]
     if name not in skeletons:
         near = did_you_mean(name, skeletons) or f"; there are {', '.join(skeletons)}"
@@ -73,11 +82,15 @@ def render(
         raise ValueError(f"size must be an even number, 16 or more; got {size}")
     builder_class, configs = PROTOCOLS[name]
     builders = [builder_class(config_name=config, data_dir=source, clean=True) for config in configs]
-    folder = Path(output)
     settings = {"protocol": name, "files": builders[0].hash, "size": size, "yaw": yaw}
     record = folder / RECORD
     if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
+        try:
+            found = read_json_object(record)
+        except ModelFileError as error:
+            raise RenderFolderError(
+                f"{error}: it says what the videos are of; delete {folder}, or choose another --output"
+            ) from error
         other = {key: found.get(key) for key, value in settings.items() if found.get(key) != value}
         if other:
             raise RenderFolderError(
@@ -106,14 +119,13 @@ def render(
         missing = [path for path in listed if not (folder / video_name(path)).is_file()]
         there += len(listed) - len(missing)
         work = partial(_draw_into, folder, size, yaw)
-        processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
-        with Progress(builder.config.name, len(missing), "videos") as bar:
-            if processes == 1:
-                problems = list(_counted((work(builder, path) for path in missing), bar))
-            else:
-                context = multiprocessing.get_context("spawn")
-                with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
-                    problems = list(_counted(pool.map(partial(_work, work), missing, chunksize=8), bar))
+        with (
+            Progress(builder.config.name, len(missing), "videos") as bar,
+            in_processes(
+                partial(_work, work), missing, num_proc, chunksize=8, initializer=_start, initargs=(builder,)
+            ) as results,
+        ):
+            problems = list(_counted(results, bar))
         drawn += problems.count(None)
         skipped += filter(None, problems)
     summary = settings | {"videos": there + drawn, "skipped": sorted(skipped, key=lambda entry: entry["file"])}
@@ -182,10 +194,8 @@ def main() -> None:
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
     arguments = parse_arguments(parser)
     set_up_output()
-    try:
+    with ending_well(parser.prog, resumes=True):
         summary = render(**vars(arguments))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     print(f"{summary['videos']} videos in {arguments.output}; skipped: {len(summary['skipped'])}")
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from action_llm.skeleton_bodies import NOWHERE
 from action_llm.skeleton_layouts import SkeletonLayout, get_layout
 
+from .atomic_files import written_whole
 from .fonts import draw_text, drawable, shortened, wrapped
 
 BACKGROUND = (250, 250, 248)
@@ -218,10 +218,8 @@ def titled(image: np.ndarray, title: str) -> np.ndarray:
 
 def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as PNG, whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(np.ascontiguousarray(image)).save(unfinished, format="PNG")
-    os.replace(unfinished, path)
+    with written_whole(path) as unfinished:
+        Image.fromarray(np.ascontiguousarray(image)).save(unfinished, format="PNG")
 
 
 def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: float, *, quality: int = 18) -> None:
@@ -233,12 +231,10 @@ def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: flo
         fps: frames per second.
         quality: the constant rate factor of x264; higher is smaller and worse.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     # One thread: the same bytes on every machine, and a batch job has a process a core. Without x264's macroblock tree: on
     # processors with AVX-512 equal frames gave other bytes with it (measured with av 18.1).
     options = {"preset": "veryfast", "crf": str(quality), "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(unfinished), "w", format="mp4") as container:
+    with written_whole(path) as unfinished, av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"
         for frames in batches:
@@ -247,4 +243,3 @@ def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: flo
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(unfinished, path)

@@ -12,23 +12,26 @@ second run writes only what is missing.
 
 import argparse
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from action_llm.model_files import ModelFileError, read_json_object
+
 from .atomic_files import write_atomically
+from .endings import ending_well
+from .folder_lock import writing
 from .names import parse_arguments
 from .progress import Progress, set_up_output
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_interactions import MUTUAL_ACTIONS, facing
 from .simulated_people import Take, draw_person, rotation
 from .simulated_sensor import observe, place_cameras, skeleton_text
+from .worker_processes import in_processes
 
 SIMULATION_VERSION = 1
 """Grows when the same seed gives other files."""
@@ -141,7 +144,12 @@ def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix
     folder.mkdir(parents=True, exist_ok=True)
     record_path = folder / "simulation.json"
     if record_path.exists():
-        found = json.loads(record_path.read_text(encoding="utf-8"))
+        try:
+            found = read_json_object(record_path)
+        except ModelFileError as error:
+            raise SimulationFolderError(
+                f"{error}: it says what was simulated; delete {folder}, or name another folder"
+            ) from error
         other = {key: found.get(key) for key in world if found.get(key) != world[key]}
         if other:
             asked = {key: world[key] for key in other}
@@ -154,17 +162,6 @@ def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix
     if not record_path.exists() or record_path.read_text(encoding="utf-8") != content:
         write_atomically(record_path, content)
     return summary
-
-
-def in_processes(work: Callable, jobs: Sequence, num_proc: int | None) -> Iterator:
-    """`work` of every job, in their order, by as many processes as there are jobs for; None: by every core."""
-    num_proc = min(num_proc or os.cpu_count() or 1, len(jobs) or 1)
-    if num_proc == 1:
-        yield from map(work, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_proc, mp_context=context) as pool:
-        yield from pool.map(work, jobs, chunksize=max(1, min(8, len(jobs) // num_proc)))
 
 
 def simulate(
@@ -189,6 +186,7 @@ def simulate(
     Raises:
         ValueError: an argument is out of its range.
         SimulationFolderError: the folder holds recordings of another seed or version.
+        FolderInUseError: another process writes the folder.
     """
     actions = sorted(set(actions))
     _check_arguments(performers, replications, actions)
@@ -205,17 +203,23 @@ def simulate(
         "actions": actions,
         "recordings": 3 * performers * replications * len(actions),
     }
-    summary = open_simulation(folder, world, extent, _NOTICE, ".skeleton")
-    there = {entry.name for entry in os.scandir(folder)}
-    missing = [
-        (performer, action, replication)
-        for performer, action, replication in product(range(1, performers + 1), actions, range(1, replications + 1))
-        if not there.issuperset(file_name(performer, action, replication, camera) for camera in (1, 2, 3))
-    ]
-    work = partial(_record_into, folder, seed)
-    with Progress("simulating", 3 * len(missing), "files") as bar:
-        for written in in_processes(work, missing, num_proc):
-            bar.update(written)
+    with writing(folder, "--output"):
+        summary = open_simulation(folder, world, extent, _NOTICE, ".skeleton")
+        there = {entry.name for entry in os.scandir(folder)}
+        missing = [
+            (performer, action, replication)
+            for performer, action, replication in product(
+                range(1, performers + 1), actions, range(1, replications + 1)
+            )
+            if not there.issuperset(file_name(performer, action, replication, camera) for camera in (1, 2, 3))
+        ]
+        work = partial(_record_into, folder, seed)
+        with (
+            Progress("simulating", 3 * len(missing), "files") as bar,
+            in_processes(work, missing, num_proc, chunksize=8) as counts,
+        ):
+            for written in counts:
+                bar.update(written)
     return summary
 
 
@@ -229,10 +233,8 @@ def main() -> None:
     parser.add_argument("--num_proc", type=int, default=None, help="processes; default: every core")
     arguments = parse_arguments(parser)
     set_up_output()
-    try:
+    with ending_well(parser.prog, resumes=True):
         summary = simulate(**vars(arguments))
-    except ValueError as error:
-        parser.error(str(error))
     print(f"{summary['recordings']} simulated recordings in {arguments.output}")
 
 

@@ -35,15 +35,18 @@ from pathlib import Path
 import numpy as np
 
 from .atomic_files import write_atomically
+from .endings import ending_well
+from .folder_lock import writing
 from .names import METADATA, SKELETON, parse_arguments
 from .progress import Progress, set_up_output
 from .protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
 from .rendering import render_batches, write_video
-from .simulate import MAX_PERFORMERS, habit_of, in_processes, on_stage, open_simulation, setup_of
+from .simulate import MAX_PERFORMERS, habit_of, on_stage, open_simulation, setup_of
 from .simulated_actions import SINGLE_ACTIONS
 from .simulated_people import FRAME_RATE, Motion, Person, Take, draw_person, drift
 from .simulated_sensor import place_cameras
 from .timelines import TIMELINE, Segment, write_timeline
+from .worker_processes import in_processes
 
 LONG_VERSION = 1
 """Grows when the same seed gives other files."""
@@ -227,6 +230,7 @@ def simulate_long(
     Raises:
         ValueError: an argument is out of its range.
         SimulationFolderError: the folder holds videos of another seed, other settings or another version.
+        FolderInUseError: another process writes the folder.
     """
     _check_arguments(performers, videos, actions_per_video, minutes, still, size)
     if minutes is None and actions_per_video is None:
@@ -241,26 +245,27 @@ def simulate_long(
         **settings,
         "size": size,
     }
-    summary = open_simulation(folder, world, {"performers": performers, "videos": videos}, _NOTICE, ".mp4")
-    jobs = list(product(range(1, performers + 1), range(1, videos + 1)))
-    timeline = {}
-    with Progress("simulating", len(jobs), "videos") as bar:
-        drawn = in_processes(partial(_draw_into, folder, size, seed, settings), jobs, num_proc)
-        for job, segments in zip(jobs, drawn, strict=True):
-            timeline[video_name(*job)] = segments
-            bar.update()
-    write_timeline(folder / TIMELINE, timeline)
-    has_class = actions_per_video == 1
-    names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS] if has_class else [SEVERAL]
-    write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file_name", "label", "split", "person"])
-    for performer, video in jobs:
-        name = video_name(performer, video)
-        label = timeline[name][0].label if has_class else SEVERAL
-        writer.writerow([name, label, split_of(performer), performer])
-    write_atomically(folder / METADATA, text.getvalue())
+    with writing(folder, "--output"):
+        summary = open_simulation(folder, world, {"performers": performers, "videos": videos}, _NOTICE, ".mp4")
+        jobs = list(product(range(1, performers + 1), range(1, videos + 1)))
+        timeline = {}
+        work = partial(_draw_into, folder, size, seed, settings)
+        with Progress("simulating", len(jobs), "videos") as bar, in_processes(work, jobs, num_proc) as drawn:
+            for job, segments in zip(jobs, drawn, strict=True):
+                timeline[video_name(*job)] = segments
+                bar.update()
+        write_timeline(folder / TIMELINE, timeline)
+        has_class = actions_per_video == 1
+        names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS] if has_class else [SEVERAL]
+        write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file_name", "label", "split", "person"])
+        for performer, video in jobs:
+            name = video_name(performer, video)
+            label = timeline[name][0].label if has_class else SEVERAL
+            writer.writerow([name, label, split_of(performer), performer])
+        write_atomically(folder / METADATA, text.getvalue())
     return summary
 
 
@@ -281,10 +286,8 @@ def main() -> None:
     parser.add_argument("--num_proc", type=int, help="processes; default: every core")
     arguments = parse_arguments(parser)
     set_up_output()
-    try:
+    with ending_well(parser.prog, resumes=True):
         summary = simulate_long(**vars(arguments))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     print(f"{summary['performers'] * summary['videos']} simulated long videos in {arguments.output}")
 
 

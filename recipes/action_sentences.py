@@ -1,10 +1,18 @@
 """Action sentences on disk: Parquet, in shards that are written whole or not at all."""
 
+import json
+import logging
 import os
 from pathlib import Path
 
-from data_arguments import RECORD, check_written_folder, read_record, required
+from data_arguments import check_written_folder, read_written
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from action_llm_datasets.atomic_files import written_whole
+from action_llm_datasets.endings import disks_error
+
+logger = logging.getLogger(__name__)
 
 RECORDINGS_PER_SHARD = 1024
 CODEBOOK = "codebook.safetensors"
@@ -64,10 +72,41 @@ def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
 
 def write_shard(path: Path, columns: dict, features: Features):
     """Writes one shard whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Dataset.from_dict(columns, features=features).to_parquet(str(partial))
-    os.replace(partial, path)
+    with written_whole(path) as unfinished:
+        Dataset.from_dict(columns, features=features).to_parquet(str(unfinished))
+
+
+def is_whole(path: Path, *notes: str) -> bool:
+    """Whether a shard can be read, as far as its end tells, and so can the lists beside it, of these suffixes."""
+    if not path.is_file():
+        return False
+    problem = shard_damage(path)
+    if problem is None and any(read_entries(path.with_suffix(suffix)) is None for suffix in notes):
+        problem = "what was skipped is not known"
+    if problem is not None:
+        logger.warning("%s is damaged (%s): it is made again", path, problem)
+    return problem is None
+
+
+def shard_damage(path: Path) -> str | None:
+    """What is wrong with a Parquet file, as far as its end tells; None where nothing is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def read_entries(path: Path) -> list[dict] | None:
+    """The objects of a list that was written beside a shard; None where the file is missing or damaged."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else None
 
 
 def write_codebook(folder: Path, codes):
@@ -111,17 +150,32 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
 
 
 def load_shards(folder: Path, recipe: str) -> DatasetDict:
-    """The splits that a recipe wrote; `FileNotFoundError` if it did not, or was not finished."""
+    """The splits that a recipe wrote.
+
+    Raises:
+        `FileNotFoundError`: it did not, or was not finished.
+        `ValueError`: a shard, or the record, is damaged.
+    """
     check_written_folder(folder, recipe)
-    splits = required(folder / RECORD, read_record(folder / RECORD), "splits", dict)
-    return DatasetDict(
-        {
-            split: load_dataset(
-                "parquet",
-                data_files=[str(path) for path in sorted((folder / split).glob("[0-9]*.parquet"))],
-                split="train",
-                cache_dir=str(folder / ".cache"),
+    splits = read_written(folder, "record.json", recipe, "splits")["splits"]
+    way_on = f"delete it, and run {recipe} again with --output_dir {folder}."
+    sentences = DatasetDict()
+    for split in splits:
+        paths = sorted((folder / split).glob("[0-9]*.parquet"))
+        if not paths:
+            raise ValueError(f"{folder / split} has no shards: run {recipe} again with --output_dir {folder}.")
+        for path in paths:
+            if (damage := shard_damage(path)) is not None:
+                raise ValueError(f"{path} is damaged ({damage}): {way_on}")
+        try:
+            sentences[split] = load_dataset(
+                "parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(folder / ".cache")
             )
-            for split in splits
-        }
-    )
+        except (DatasetGenerationError, DatasetNotFoundError, ValueError, TypeError, KeyError) as error:
+            if disks_error(error):
+                raise
+            cause = error.__cause__ or error
+            raise ValueError(
+                f"a shard in {folder / split} is damaged ({' '.join(str(cause).split())}): {way_on}"
+            ) from error
+    return sentences

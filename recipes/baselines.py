@@ -34,8 +34,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import KINDS, DataArguments, check_written_folder
+from data_arguments import KINDS, DataArguments, check_written_folder, read_written
 from launching import launch
+
+from action_llm.model_files import ModelFileError, read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class BaselineArguments:
             check_written_folder(self.sentences, "encode_actions.py")
 
 
+@writes_output_dir
 def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     """Trains and evaluates; returns what metrics.json holds."""
     import numpy as np
@@ -117,10 +121,12 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
         results = []
         for seed in range(seeds):
             path = run.path / "predictions" / f"{method}-{seed}.json"
-            if not path.is_file():
+            predictions = read_predictions(path, examples.sample_ids)
+            if predictions is None:
                 predicted = evaluate(method, seed, examples, len(class_names), arguments)
-                write_atomically(path, json.dumps(dict(zip(examples.sample_ids, predicted.tolist(), strict=True))))
-            results.append(json.loads(path.read_text(encoding="utf-8")))
+                predictions = dict(zip(examples.sample_ids, predicted.tolist(), strict=True))
+                write_atomically(path, json.dumps(predictions))
+            results.append(predictions)
             columns[f"{method}-{seed}"] = results[-1]
         # In the order of the recordings, so that methods can be compared in pairs.
         truth = dict(zip(recordings.sample_ids, recordings.evaluation_labels, strict=True))
@@ -155,6 +161,18 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     return metrics
 
 
+def read_predictions(path: Path, sample_ids) -> dict[str, int] | None:
+    """What a method said of each recording in an earlier start; None where it is not there, or damaged."""
+    try:
+        predictions = read_json_object(path)
+    except FileNotFoundError:
+        return None
+    except ModelFileError as error:
+        logger.warning("%s; it is made again", error)
+        return None
+    return predictions if set(sample_ids) <= set(predictions) else None
+
+
 def check_methods(arguments: BaselineArguments, kind: str):
     """Raises `ValueError` for methods that do not exist for a kind of data set, or lack what they read."""
     for method in arguments.methods:
@@ -174,7 +192,7 @@ def identity(arguments: BaselineArguments, data: DataArguments, dataset) -> dict
     for name in ("output_dir", "methods", "seeds", "resamples", "sentences"):
         del settings[name]
     if arguments.sentences is not None:
-        settings["sentences"] = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
+        settings["sentences"] = read_written(arguments.sentences, "identity.json", "encode_actions.py")
     return {**settings, "dataset": data.dataset, **data.identity(dataset)}
 
 

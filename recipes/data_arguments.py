@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from action_llm.model_files import ModelFileError, read_json_object
+
 logger = logging.getLogger(__name__)
 
 # What a data set can hold, and the column that tells.
@@ -96,9 +98,8 @@ class DataArguments:
         """What `extract_features.py` says of the features, where those are what is read; None of other data."""
         if self.dataset != "features":
             return None
-        from action_llm.model_files import read_json_object
-
-        return (read_record if name == RECORD else read_json_object)(Path(self.data_dir, name))
+        fields = {"record.json": ["dataset"], "identity.json": ["extractor", "backbone"]}[name]
+        return read_written(self.data_dir, name, "extract_features.py", *fields)
 
     def about(self, dataset) -> dict:
         """What a page says of these recordings: what they are and who is in which split, their terms, whom to cite."""
@@ -189,7 +190,7 @@ def write_people(folder: Path, people: dict[str, str]):
 def read_people(folder: str | Path) -> dict[str, str]:
     """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
     path = Path(folder, PEOPLE)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}
 
 
 # A name on the Hub; anything else that is no folder here is the path of one that is missing.
@@ -211,8 +212,6 @@ def check_recogniser(path: str):
     check_model_folder(path)
     config = Path(path, "config.json")
     if config.is_file():
-        from action_llm.model_files import read_json_object
-
         model_type = read_json_object(config).get("model_type")
         if model_type != "action_llm":
             raise ValueError(
@@ -230,6 +229,28 @@ def check_written_folder(path: str, recipe: str):
         raise FileNotFoundError(
             f"{path} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {path}."
         )
+
+
+def read_written(folder: str | Path, name: str, recipe: str, *fields: str) -> dict:
+    """A JSON object that a recipe wrote beside its result.
+
+    Args:
+        folder, name: of the file.
+        recipe: that wrote it.
+        fields: that the file must have.
+
+    Raises:
+        `ValueError`: it is damaged, or lacks a field; says what to do.
+    """
+    path = Path(folder, name)
+    try:
+        content = (read_record if name == RECORD else read_json_object)(path)
+        for field_name in fields:
+            if field_name not in content:
+                raise ModelFileError(path, field_name, "nothing", "a value")
+    except ModelFileError as error:
+        raise ValueError(f"{error}: delete {folder}, and run {recipe} again.") from error
+    return content
 
 
 def recordings_fingerprint(dataset) -> str:

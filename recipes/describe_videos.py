@@ -20,6 +20,8 @@ from pathlib import Path
 from data_arguments import DataArguments, check_model_folder
 from launching import launch
 
+from action_llm_datasets.folder_lock import writing
+
 logger = logging.getLogger(__name__)
 
 PROMPT = (
@@ -48,6 +50,11 @@ class DescriptionArguments:
 
 def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     """Describes; returns how many clips it described now."""
+    with writing(arguments.output, "--output", is_file=True):
+        return describe(arguments, data)
+
+
+def describe(arguments: DescriptionArguments, data: DataArguments) -> int:
     import numpy as np
     import torch
     from PIL import Image
@@ -106,7 +113,7 @@ def _described(path: Path, made: dict) -> set[str]:
     """Sample ids that the file has; a last line that a kill has left half is cut off.
 
     Raises:
-        ValueError: lines that another model has written, or from other pictures.
+        ValueError: lines that another model has written, or from other pictures, or that are damaged.
     """
     if not path.is_file():
         return set()
@@ -115,8 +122,15 @@ def _described(path: Path, made: dict) -> set[str]:
     if whole != content:
         path.write_bytes(whole)
     known = set()
-    for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
-        entry = json.loads(line)
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            entry = {name: entry[name] for name in ("sample_id", *made)}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected an object with sample_id, {' and '.join(made)}, found {line[:60]!r}: delete "
+                "the line, and its clip is described again."
+            ) from error
         for name, value in made.items():
             if entry[name] != value:
                 raise ValueError(

@@ -24,6 +24,7 @@ from data_arguments import DataArguments, check_model_folder, read_record, write
 from launching import launch
 
 from action_llm.recording_versions import stable_seed
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +58,15 @@ class EncodingArguments:
         check_model_folder(self.tokenizer)
 
 
+@writes_output_dir
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
     from action_sentences import (
         RECORDINGS_PER_SHARD,
+        is_whole,
         load_action_sentences,
+        read_entries,
         sentence_features,
         shard_path,
         write_codebook,
@@ -127,7 +131,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         mine = range(state.process_index, count, state.num_processes)
         for index in progress(mine, f"sentences of {split}", "shards"):
             path = shard_path(run.path, split, index, count)
-            if path.is_file():
+            if is_whole(path, ".skipped.json"):
                 continue
             start = index * RECORDINGS_PER_SHARD
             shard = rows.select(range(start, min(start + RECORDINGS_PER_SHARD, len(rows))))
@@ -142,11 +146,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     for split, rows in dataset.items():
         count = -(-len(rows) // RECORDINGS_PER_SHARD)
         paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [
-            entry
-            for path in paths
-            for entry in json.loads(path.with_suffix(".skipped.json").read_text(encoding="utf-8"))
-        ]
+        skipped = [entry for path in paths for entry in read_entries(path.with_suffix(".skipped.json"))]
         all_skipped += [{"split": split, **entry} for entry in skipped]
         counts, sentences = torch.zeros(model.config.num_action_tokens, dtype=torch.long), 0
         for path in paths:

@@ -13,13 +13,14 @@ evaluates, on the windows that are clear. A video that is in no row of the table
 says, too, how near the borders of events are to those of the actions.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_arguments import DataArguments, check_model_folder, read_record, write_people
 from launching import launch
+
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ class WindowArguments:
         check_model_folder(self.tokenizer)
 
 
+@writes_output_dir
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
     import torch
     from action_sentences import (
         RECORDINGS_PER_SHARD,
         load_action_sentences,
+        read_entries,
         sentence_features,
         shard_path,
         write_codebook,
@@ -81,7 +84,9 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     check_features(data, model, extractor)
     truth = by_video(arguments.timeline)
     names = {name for rows in dataset.values() for name in rows["sample_id"]}
-    skipped = json.loads(Path(data.data_dir, "skipped.json").read_text(encoding="utf-8"))
+    skipped = read_entries(Path(data.data_dir, "skipped.json"))
+    if skipped is None:
+        raise ValueError(f"{data.data_dir}: skipped.json is damaged or missing: run extract_features.py again.")
     unreadable = {entry["sample_id"] for entry in skipped}
     if missing := sorted(set(truth) - names - unreadable):
         raise ValueError(f"{arguments.timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")

@@ -29,9 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_recogniser, check_written_folder
+from data_arguments import check_recogniser, check_written_folder, read_written
 from data_arguments import read_record as read_record_file
 from launching import launch
+
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class EvaluationArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+@writes_output_dir
 def main(arguments: EvaluationArguments) -> dict | None:
     import numpy as np
     import torch
@@ -94,7 +97,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)
     class_names = rows.features["label"].names
     record = read_record(arguments.model)
-    identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     if arguments.split == "held_out":
         check_held_out(record)
     if arguments.unseen:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -102,14 +101,14 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
     """
     from action_sentences import load_action_sentences, read_codebook
-    from data_arguments import read_record
+    from data_arguments import read_written
     from evaluate_classifier import check_held_out
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
         raise ValueError(f"{folder} was written for other classes than those of the data set.")
     if split == "held_out":
-        record = read_record(Path(folder, "record.json"))
+        record = read_written(folder, "record.json", "encode_actions.py")
         # No language model is in it.
         check_held_out({"hold_out": True, "sentences": record})
     codebook = read_codebook(folder) if column == "codes" else None

@@ -22,8 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments, check_recogniser, check_written_folder
+from data_arguments import DataArguments, check_recogniser, check_written_folder, read_written
 from launching import launch
+
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class ExplanationArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+@writes_output_dir
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
     import torch
@@ -76,7 +79,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    identity = json.loads(Path(arguments.sentences, "identity.json").read_text(encoding="utf-8"))
+    identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     model = load_recogniser(arguments.model, identity, device)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     sentences = load_action_sentences(arguments.sentences)

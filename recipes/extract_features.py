@@ -26,6 +26,9 @@ from data_arguments import DataArguments, check_model_folder, recordings_fingerp
 from field_arguments import extractor_arguments
 from launching import launch
 
+from action_llm.model_files import read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class FeatureArguments:
         check_model_folder(self.backbone)
 
 
+@writes_output_dir
 def main(arguments: FeatureArguments, data: DataArguments, reading):
     import torch
     from accelerate import PartialState
@@ -131,7 +135,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         extractor.save_pretrained(run.path)
         backbone.save_pretrained(run.path / "backbone")
         if trained.is_file():  # whoever takes the encoder from here finds what it was trained on
-            write_atomically(run.path / "backbone" / "record.json", trained.read_text(encoding="utf-8"))
+            write_atomically(run.path / "backbone" / "record.json", trained.read_bytes())
     state.wait_for_everyone()
 
     videos_per_shard, summary, all_skipped, all_damaged = 128, {}, [], []
@@ -140,7 +144,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         columns = feature_columns(rows.features["label"])
         versions = arguments.versions if split == "train" else arguments.test_versions
         mine = range(state.process_index, count, state.num_processes)
-        missing = [index for index in mine if not shard_path(run.path, split, index, count).is_file()]
+        missing = [index for index in mine if not is_done(shard_path(run.path, split, index, count))]
         shards = [
             rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
         ]
@@ -179,7 +183,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         training_classes=dataset["train"].features["label"].names,
         backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
         backbone_revision=commit,
-        backbone_training=json.loads(trained.read_text(encoding="utf-8")) if trained.is_file() else None,
+        backbone_training=read_json_object(trained) if trained.is_file() else None,
         versions=arguments.versions,
         test_versions=arguments.test_versions,
         grid=arguments.grid,
@@ -335,8 +339,17 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
 
 def _entries(shard: Path, name: str) -> list[dict]:
     """What was noted about the videos of a shard; nothing about damage by a run of before it was noted."""
-    notes = shard.with_suffix(f".{name}.json")
-    return json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else []
+    from action_sentences import read_entries
+
+    return read_entries(shard.with_suffix(f".{name}.json")) or []
+
+
+def is_done(shard: Path) -> bool:
+    """Whether a shard is there and whole, and so are the lists beside it; older versions wrote none of damaged frames."""
+    from action_sentences import is_whole
+
+    notes = [".skipped.json", *[".damaged.json"] * shard.with_suffix(".damaged.json").exists()]
+    return is_whole(shard, *notes)
 
 
 def _damage(video) -> dict[str, int]:

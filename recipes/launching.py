@@ -5,17 +5,17 @@ A recipe ends with `launch(main, SomeArguments, DataArguments)`. An option has t
 YAML file that `--config` names, else the default of its dataclass. Nothing heavy is imported before all of them are known to
 be right, so `--help` and errors come at once.
 
-What is wrong with a command ends it with one line, `recipe.py: error: …`, and the status 2; Ctrl-C with one line and 130.
+What is wrong with a command ends it with one line, `recipe.py: error: …`, and the status 2; Ctrl-C with one line and 130
+(`action_llm_datasets.endings`).
 """
 
 import argparse
 import dataclasses
 import enum
 import importlib
+import inspect
 import json
 import logging
-import os
-import signal
 import sys
 import types
 import typing
@@ -25,12 +25,13 @@ from pathlib import Path
 
 from class_sources import inherited_fields
 
+from action_llm_datasets.endings import OWN_FOLDERS, ending_well
 from action_llm_datasets.names import did_you_mean
 from action_llm_datasets.progress import set_up_output
 
 logger = logging.getLogger(__name__)
 
-RECIPES = Path(__file__).resolve().parent
+OWN_FOLDERS.add(Path(__file__).resolve().parent)
 
 
 class LazyArguments:
@@ -86,56 +87,8 @@ def launch(main: Callable, *classes: type, resumes: bool = False):
     """
     # First: the libraries that arguments may import read these settings as they are imported.
     set_up_output()
-    quiet_interrupts()
-    program = Path(sys.argv[0]).name
-    try:
-        return main(*parse(classes, sys.argv[1:], main.__globals__["__doc__"]))
-    except KeyboardInterrupt:
-        way_on = " Run the same command again to continue." if resumes else ""
-        print(f"\n{program}: stopped.{way_on}", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        message = users_error(error)
-        if message is None:
-            raise
-        print(f"{program}: error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
-def quiet_interrupts():
-    """Ctrl-C, which every process of a terminal gets, raises `KeyboardInterrupt` in this one and ends its forks silently."""
-    process = os.getpid()
-
-    def stop(*_):
-        if os.getpid() != process:
-            os._exit(128 + signal.SIGINT)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-
-
-def users_error(error: BaseException | None) -> str | None:
-    """
-    The message, as one line, of an error that the person who runs a command can mend.
-
-    These are errors of files and of the Hub, and those that this project raises on purpose: `ValueError` and `ImportError`
-    from its own code, or a cause of another error. Anything else is a fault of the program: None.
-    """
-    import action_llm_datasets
-
-    while error is not None:
-        own = {RECIPES, Path(action_llm_datasets.__file__).resolve().parent}
-        if "action_llm" in sys.modules:
-            own.add(Path(sys.modules["action_llm"].__file__).resolve().parent)
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        raised_in = None if trace is None else Path(trace.tb_frame.f_code.co_filename).resolve()
-        is_own = raised_in is not None and not own.isdisjoint(raised_in.parents)
-        if isinstance(error, OSError) or (is_own and isinstance(error, (ValueError, ImportError))):
-            return " ".join(str(error).split())
-        error = error.__cause__
-    return None
+    with ending_well(Path(sys.argv[0]).name, resumes):
+        return main(*parse(classes, sys.argv[1:], inspect.unwrap(main).__globals__["__doc__"]))
 
 
 def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:

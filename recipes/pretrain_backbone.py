@@ -21,6 +21,8 @@ from extract_features import VideoArguments
 from launching import launch
 from training_arguments import RunTrainingArguments
 
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 
@@ -97,6 +99,7 @@ def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> 
         return extractor(video, augment=seed is not None, seed=seed)
 
 
+@writes_output_dir
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
     import torch
     import transformers

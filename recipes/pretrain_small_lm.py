@@ -27,6 +27,9 @@ from pathlib import Path
 from launching import launch
 from training_arguments import RunTrainingArguments
 
+from action_llm.model_files import ModelFileError, read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 # The held-out passages are a corpus of their own, far from the ones that are trained on.
@@ -73,6 +76,7 @@ class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments")
     save_total_limit: int | None = 1
 
 
+@writes_output_dir
 def main(arguments: SmallLMArguments, training: SmallLMConfig):
     """Writes the text, trains tokenizer and model, measures perplexity; returns the fields of record.json."""
     import transformers
@@ -162,18 +166,37 @@ def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
+    from run_folder import RunFolder
 
     folder = Path(constants.HF_HOME, "action_llm", "small_lm", fingerprint(arguments, seed))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one launch make it together: they must not wait for each other here.
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     with contextlib.nullcontext() if together else WeakFileLock(folder.with_suffix(".lock")):
-        if (folder / "record.json").is_file():
+        damage = damage_of_model(folder / "model")
+        if RunFolder.has_record(folder) and damage is None:
             logger.info("The small language model was made before: %s", folder / "model")
         else:
+            if (folder / "record.json").is_file() and damage is not None:
+                logger.warning("%s is damaged (%s): it is made again", folder / "model", damage)
+                (folder / "record.json").unlink()
             logger.info("A small language model reads about bodies and actions; it is made once")
             main(arguments, SmallLMConfig(output_dir=str(folder), seed=seed))
     return str(folder / "model")
+
+
+def damage_of_model(folder: Path) -> str | None:
+    """What is wrong with the files of a small language model, in a few words; None where nothing is."""
+    from checkpoints import damage_of_weights
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            read_json_object(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except ModelFileError as error:
+            return f"{name} holds {error.found}"
+    return damage_of_weights(folder)
 
 
 def fingerprint(arguments: SmallLMArguments, seed: int) -> str:

@@ -24,6 +24,8 @@ from launching import launch
 from training_arguments import RunTrainingArguments
 from video_stage import FeatureExamples, feature_statistics
 
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 IMAGE_TOKEN = "<image>"
@@ -103,6 +105,7 @@ class QuestionExamples(FeatureExamples):
         return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
 
 
+@writes_output_dir
 def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
     import torch
     import transformers

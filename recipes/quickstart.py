@@ -32,6 +32,9 @@ from pathlib import Path
 from data_arguments import check_model_folder
 from launching import launch
 
+from action_llm_datasets.endings import SIGNALS, handle_signals
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger("quickstart")
 
 # A name to fill in: what the page of the folder for the Hub calls it.
@@ -58,6 +61,7 @@ class QuickstartArguments:
             check_model_folder(self.llm)
 
 
+@writes_output_dir
 def main(arguments: QuickstartArguments):
     from run_folder import RunFolder
 
@@ -156,15 +160,16 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
         text.value = b"starting"
     logger.info("\n%s side by side:", " and ".join(so_far))
     pool = ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,))
-    with pool, ending_processes():
+    with ending_at_once(), pool, ending_processes():
         results = [pool.submit(run_protocol, one) for one in work]
         told = set()
         while wait(results, timeout=1).not_done:
             # What one protocol ends with is said at once; the other is let finish, so that nothing is done twice.
             for (name, *_), result in zip(work, results, strict=True):
-                if name not in told and result.done() and result.exception() is not None:
+                error = result.exception() if result.done() else None
+                if name not in told and isinstance(error, Exception):
                     told.add(name)
-                    logger.error("  %-15s %s", name, result.exception())
+                    logger.error("  %-15s %s", name, error)
             if sys.stderr.isatty():
                 shown = "   ".join(f"{name}: {text.value.decode()}" for name, text in so_far.items())
                 width = shutil.get_terminal_size().columns - 3
@@ -176,11 +181,23 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
 
 
 @contextlib.contextmanager
-def ending_processes():
-    """Ctrl-C ends the processes that this one has started; what they have done is on disk."""
+def ending_at_once():
+    """A second Ctrl-C, while the processes come to the end of a step, waits for them no longer."""
     try:
         yield
     except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+
+
+@contextlib.contextmanager
+def ending_processes():
+    """Ctrl-C ends the processes that this one has started: those that train, at the end of a step with a checkpoint of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nStopping both protocols; a second signal stops at once.", file=sys.stderr)
         for process in multiprocessing.active_children():
             process.terminate()
         raise
@@ -195,7 +212,8 @@ def _start_process(so_far: dict):
 
     from action_llm_datasets.progress import set_up_output
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    for signum in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)  # the first process ends this one
     torch.set_num_threads(1)
     set_up_output()
     logging.getLogger().setLevel(logging.WARNING)
@@ -208,6 +226,8 @@ def _start_process(so_far: dict):
 def run_protocol(work: tuple) -> tuple[str, dict]:
     """Stage 1, sentences, stage 2 and evaluation of one protocol; returns its name and its metrics."""
     name, protocol, folder, recordings, llm, seed = work
+    if name in _so_far:
+        handle_signals([signal.SIGTERM], speaks=False)
     from data_arguments import DataArguments
     from run_line import run_line
 
@@ -227,7 +247,11 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
     common = {"seed": seed, "use_cpu": True}
     tokenizer = {**SKELETON, **TOKENIZER, **TOKENIZER_TRAINING, **common}
-    metrics = run_line(data, llm, Path(folder) / name, tokenizer, {**LORA, **LORA_TRAINING, **common}, ENCODINGS)
+    try:
+        metrics = run_line(data, llm, Path(folder) / name, tokenizer, {**LORA, **LORA_TRAINING, **common}, ENCODINGS)
+    finally:
+        if name in _so_far:  # while it waits for work, it ends at once
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return name, metrics
 
 

@@ -1,6 +1,7 @@
 """One run, one folder: resolved config, metrics as JSON lines, checkpoints, and the record that pages are made from."""
 
 import atexit
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -8,18 +9,21 @@ import logging
 import math
 import os
 import platform
-import re
 import time
 from pathlib import Path
 
 import torch
 import yaml
+from checkpoints import STATE, Checkpoints, checkpoints_of, damage_of, damage_of_weights
 from data_arguments import read_record
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from action_llm import __version__
+from action_llm.collectives import from_first_rank
+from action_llm.model_files import ModelFileError, read_json_object
 from action_llm.saved_weights import share_weights
 from action_llm_datasets.atomic_files import write_atomically
+from action_llm_datasets.endings import Interrupted, deferring, requested
 from action_llm_datasets.progress import Progress, finished
 
 logger = logging.getLogger(__name__)
@@ -77,7 +81,10 @@ class RunFolder:
         self._elapsed = self.path / "elapsed.json"
         self._before = 0.0
         if self._elapsed.is_file():
-            self._before = json.loads(self._elapsed.read_text(encoding="utf-8"))["seconds"]
+            try:
+                self._before = float(read_json_object(self._elapsed)["seconds"])
+            except (ValueError, KeyError, TypeError):
+                logger.warning("%s is damaged: the time of earlier starts is not counted", self._elapsed)
 
     @property
     def seconds(self) -> float:
@@ -111,7 +118,7 @@ class RunFolder:
         path = self.path / "config.yaml"
         if path.is_file() and (self.finished or self.last_checkpoint() is not None):
             # As it would be read back: a tuple is a list in YAML.
-            found, wanted = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(config))
+            found, wanted = self._read_config(), yaml.safe_load(yaml.safe_dump(config))
             other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
             if other:
                 differences = ", ".join(f"{n}: {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
@@ -119,6 +126,20 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({differences}): choose another --output_dir."
                 )
         write_atomically(path, yaml.safe_dump(config, sort_keys=True))
+
+    def _read_config(self) -> dict:
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_bytes())
+            if isinstance(config, dict):
+                return config
+            reason = f"expected settings, found {type(config).__name__}"
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is damaged ({reason}), and says what settings the run has: delete {self.path}, or choose another "
+            "--output_dir."
+        )
 
     def check_identity(self, identity: dict):
         """Remembers what the run is made of; a run of the same arguments on other data is not gone on with.
@@ -128,7 +149,12 @@ class RunFolder:
         """
         path = self.path / "identity.json"
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                found = read_json_object(path)
+            except ModelFileError as error:
+                raise ValueError(
+                    f"{error}; the file says what the run is made of: delete {self.path}, or choose another --output_dir."
+                ) from error
             different = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
             if different:
                 raise ValueError(
@@ -139,16 +165,40 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: its record is the last thing it writes."""
-        return (self.path / "record.json").is_file()
+        return self.has_record(self.path)
 
-    def last_checkpoint(self) -> str | None:
-        """The newest checkpoint that was written to its end, if there is one."""
-        steps = [
-            (int(match.group(1)), path)
-            for path in (self.checkpoints.iterdir() if self.checkpoints.is_dir() else [])
-            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
-        ]
-        return str(max(steps)[1]) if steps else None
+    @staticmethod
+    def has_record(path: Path) -> bool:
+        """Whether the run in a folder came to its end, so that its record can be read; makes no folder."""
+        return _read_record(path) is not None
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is whole, if there is one."""
+        return next((path for path in checkpoints_of(self.checkpoints) if damage_of(path) is None), None)
+
+    def _choose_checkpoint(self, trainer) -> Path | None:
+        """The checkpoint to go on from, the same on all processes; says which newer ones cannot be used, and why."""
+        chosen, problems = None, {}
+        for path in checkpoints_of(self.checkpoints):
+            damage = damage_of(path)
+            if damage is None and trainer.args.load_best_model_at_end and (best := self._best_of(path)) is not None:
+                damage = damage_of_weights(best)
+                damage = damage and f"its best step is that of {best.name}, of which {damage}"
+            if damage is None:
+                chosen = path
+                break
+            problems[path] = damage
+        step = 0 if chosen is None else int(chosen.name.rpartition("-")[2])
+        step = int(from_first_rank(torch.tensor(step, device=trainer.args.device)))
+        chosen = self.checkpoints / f"checkpoint-{step}" if step else None
+        where = "the training begins anew" if chosen is None else f"the training goes on from {chosen.name}"
+        for path, damage in problems.items():
+            logger.warning("%s cannot be resumed (%s): %s", path, damage, where)
+        return chosen
+
+    def _best_of(self, checkpoint: Path) -> Path | None:
+        best = read_json_object(checkpoint / STATE).get("best_model_checkpoint")
+        return None if best is None else self.checkpoints / Path(best).name
 
     def configure(self, training):
         """Sets what follows from the folder and the machine: where checkpoints go; memory is pinned only for a GPU."""
@@ -166,21 +216,37 @@ class RunFolder:
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         trainer.add_callback(TrainingProgress(what))
-        trainer.add_callback(Checkpoints(self, 60 * trainer.args.save_minutes))
+        checkpoint = self._choose_checkpoint(trainer)
+        checkpoints = Checkpoints(self, trainer, checkpoint)
+        trainer.add_callback(checkpoints)
         # Otherwise the patience of early stopping starts anew with each resume.
         trainer.args.restore_callback_states_from_checkpoint = True
-        checkpoint = self.last_checkpoint()
         if checkpoint is not None:
-            state = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
+            state = TrainerState.load_from_json(checkpoint / STATE)
             if state.global_step >= state.max_steps or has_stopped_early(state):
-                best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-                trainer._load_from_checkpoint(best or checkpoint)
+                best = self._best_of(checkpoint) if trainer.args.load_best_model_at_end else None
+                trainer._load_from_checkpoint(str(best or checkpoint))
                 trainer.state = state
+                if trainer.is_world_process_zero() and not self._has_last_metrics(state.global_step):
+                    checkpoints.log_end()
                 return
             logger.info("Going on from step %d of %d", state.global_step, state.max_steps)
         else:
             self._before = 0.0
-        trainer.train(resume_from_checkpoint=checkpoint)
+        notice = "Stopping at the end of this step, with a checkpoint; a second signal stops at once."
+        try:
+            with deferring(notice) if trainer.args.save_strategy != "no" else contextlib.nullcontext():
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except RuntimeError as error:
+            if requested():  # it took a worker of the data, too
+                raise Interrupted(requested()) from error
+            raise
+
+    def _has_last_metrics(self, step: int) -> bool:
+        """Whether the log has the line of the end of the training; a line that a kill has left half is dropped."""
+        lines = read_metrics(self.metrics, step)
+        write_atomically(self.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
+        return any("train_loss" in line for line in lines)
 
     def write_record(self, **fields):
         """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in."""
@@ -202,9 +268,18 @@ class RunFolder:
         finished(stage, self.seconds, *facts)
 
     def read_record(self) -> dict:
-        """The record so far; empty before the first write."""
-        path = self.path / "record.json"
-        return read_record(path) if path.is_file() else {}
+        """The record so far; empty before the first write, and where the file is damaged: the run's end is made again."""
+        return _read_record(self.path) or {}
+
+
+def _read_record(folder: Path) -> dict | None:
+    try:
+        return read_record(folder / "record.json")
+    except FileNotFoundError:
+        return None
+    except ModelFileError as error:
+        logger.warning("%s; it is made again", error)
+        return None
 
 
 class JsonLinesCallback(TrainerCallback):
@@ -216,16 +291,8 @@ class JsonLinesCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero or not self.path.is_file():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        kept = []
-        for line in lines if state.global_step else []:
-            try:
-                if json.loads(line)["step"] <= state.global_step:
-                    kept.append(line)
-            except json.JSONDecodeError:
-                # The run was killed while it wrote this line.
-                continue
-        write_atomically(self.path, "".join(line + "\n" for line in kept))
+        kept = read_metrics(self.path, state.global_step) if state.global_step else []
+        write_atomically(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
@@ -233,34 +300,15 @@ class JsonLinesCallback(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class Checkpoints(TrainerCallback):
-    """Checkpoints by time, beside those that `save_steps` asks for; with each, how long the run has taken until then.
-
-    Args:
-        run (`RunFolder`): whose they are.
-        seconds: between checkpoints; 0 asks for none.
-    """
-
-    def __init__(self, run: RunFolder, seconds: float):
-        self.run, self.seconds = run, seconds
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._saved = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if not self.seconds or args.save_strategy == "no":
-            return
-        due = time.monotonic() - self._saved >= self.seconds
-        if args.world_size > 1:  # all processes write a checkpoint, or none
-            answer = torch.tensor(int(due), device=args.device)
-            torch.distributed.broadcast(answer, 0)
-            due = bool(answer)
-        control.should_save |= due
-
-    def on_save(self, args, state, control, **kwargs):
-        self._saved = time.monotonic()
-        if state.is_world_process_zero:
-            self.run.save_elapsed()
+def read_metrics(path: Path, last_step: int) -> list[dict]:
+    """The lines of metrics.jsonl until a step, that one too; a line that cannot be read, as a kill leaves one, is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
+            line = json.loads(text)
+            if line["step"] <= last_step:
+                lines.append(line)
+    return lines
 
 
 class TrainingProgress(TrainerCallback):

@@ -36,12 +36,22 @@ from data_arguments import DataArguments, check_model_folder, without_held_out
 from launching import from_settings, launch, option_names, with_defaults, without_paired
 from run_plan import RecordingCounts, show_plan, training_steps
 
+from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
 LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
+# Of the stages that are not made again.
+FOLDERS = {
+    "backbone": "backbone",
+    "features": "features",
+    "lvlm": "small_lvlm",
+    "tokenizer": "tokenizer",
+    "encode": "sentences",
+    "sft": "sft",
+}
 
 # Training recordings that the default settings are for, at least; with fewer, steps are fewer, but not below this share.
 FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
@@ -122,6 +132,7 @@ class LineArguments:
             )
 
 
+@writes_output_dir
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
     from action_llm.recording_versions import check_versions_differ
@@ -176,7 +187,12 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0
     counts = RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
     resolved = {stage: with_defaults(parts_of(stage, own, "settings"), own) for stage, own in settings.items()}
-    show_plan(resolved, counts, makes_llm=llm is None)
+    from run_folder import RunFolder
+
+    done = {stage for stage, part in FOLDERS.items() if RunFolder.has_record(folder / part)}
+    # Another seed would make another language model before a stage refused it.
+    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed})
+    show_plan(resolved, counts, makes_llm=llm is None, done=done)
 
     if llm is None:
         from pretrain_small_lm import SmallLMArguments, kept_small_lm
@@ -378,8 +394,8 @@ def read_yaml(arguments: LineArguments, stage: str, line: str) -> tuple[dict, Pa
     name = f"utd_mhad_{stage}.yaml" if line == "vt_lvlm_ar" else f"small_{stage}.yaml"
     path = Path(getattr(arguments, f"{stage}_config") or CONFIGS / line / name)
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        settings = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected settings of the stage {stage}, found {settings!r}")

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 from action_llm_datasets.progress import duration
@@ -57,7 +58,9 @@ class RecordingCounts(NamedTuple):
     test_encodings: int
 
 
-def show_plan(settings: dict[str, dict], counts: RecordingCounts, makes_llm: bool) -> float | None:
+def show_plan(
+    settings: dict[str, dict], counts: RecordingCounts, makes_llm: bool, done: Collection[str] = ()
+) -> float | None:
     """
     Logs the stages with their steps and times, and the total.
 
@@ -66,6 +69,7 @@ def show_plan(settings: dict[str, dict], counts: RecordingCounts, makes_llm: boo
             (`launching.with_defaults`).
         counts: of recordings and their sentences.
         makes_llm: whether the language model is the small one; of another one, the time of stage 2 is not known yet.
+        done: stages that an earlier start has finished, which take no time.
 
     Returns:
         Seconds in all; None where a stage is of unknown time.
@@ -90,6 +94,9 @@ def show_plan(settings: dict[str, dict], counts: RecordingCounts, makes_llm: boo
     logger.info("Plan, of %d training recordings:", counts.trained)
     total = 0.0
     for stage, work, seconds in rows:
+        if stage in done:
+            logger.info("  %-22s done by an earlier start", TITLES[stage])
+            continue
         is_known = makes_llm or stage not in ("lvlm", "sft", "evaluation")
         total += seconds * speed * is_known
         time_of_it = f"about {duration(seconds * speed)}" if is_known else "its time depends on the language model"

@@ -15,16 +15,17 @@ The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, tr
 A run that was stopped goes on from its last checkpoint when it is started again.
 """
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder, read_record
+from data_arguments import check_model_folder, check_written_folder, read_record, read_written
 from launching import launch
 from training_arguments import RunTrainingArguments
 from without_gpu import fit_language_model
+
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
         super().__post_init__()
 
 
+@writes_output_dir
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
     from action_sentences import load_action_sentences, words_of
@@ -193,7 +195,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
     sentences = load_action_sentences(arguments.sentences)
-    sentences_identity = json.loads((Path(arguments.sentences) / "identity.json").read_text(encoding="utf-8"))
+    sentences_identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights")
     if training.process_index == 0:
         run.check_identity({"sentences": sentences_identity})
     if run.finished:
@@ -337,7 +339,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         llm_revision=commit,
         training_classes=class_names,
         hold_out=arguments.hold_out,
-        sentences=read_record(Path(arguments.sentences) / "record.json"),
+        sentences=read_written(arguments.sentences, "record.json", "encode_actions.py"),
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings={

@@ -21,6 +21,8 @@ from pathlib import Path
 from data_arguments import check_recogniser
 from launching import launch
 
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 OVERLAPS = (0.1, 0.25, 0.5)
@@ -45,6 +47,7 @@ class TimelineArguments:
         check_recogniser(self.model)
 
 
+@writes_output_dir
 def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
     import torch

@@ -18,8 +18,10 @@ import json
 import logging
 from dataclasses import dataclass, field
 
-from data_arguments import DataArguments, check_model_folder, check_written_folder
+from data_arguments import DataArguments, check_model_folder, check_written_folder, read_written
 from launching import launch
+
+from action_llm_datasets.folder_lock import writes_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class LexiconArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+@writes_output_dir
 def main(arguments: LexiconArguments) -> list:
     """Writes the lexicon; returns its entries."""
     import numpy as np
@@ -58,7 +61,7 @@ def main(arguments: LexiconArguments) -> list:
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval()
     extractor = load_feature_extractor(arguments.tokenizer)
-    identity = json.loads((RunFolder(arguments.sentences).path / "identity.json").read_text(encoding="utf-8"))
+    identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     if identity["weights"] != weights_fingerprint(model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     rows = load_action_sentences(arguments.sentences)["train"]

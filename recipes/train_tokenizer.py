@@ -28,6 +28,8 @@ from skeleton_stage import SkeletonStage
 from training_arguments import RunTrainingArguments
 from video_stage import VideoStage
 
+from action_llm_datasets.folder_lock import writes_output_dir
+
 logger = logging.getLogger(__name__)
 
 STAGES = {"action_vqvae": SkeletonStage, "vst": VideoStage, "vtem": EventStage}
@@ -87,6 +89,7 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
     label_names: list[str] | None = field(default_factory=lambda: ["input_features"])
 
 
+@writes_output_dir
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers

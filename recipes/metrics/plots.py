@@ -379,8 +379,11 @@ def _figure(path: str | os.PathLike, size: tuple[float, float]):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         # Without the version of the library in the file, equal results give equal files.
-        figure.savefig(partial, format="png", metadata={"Software": None})
-        os.replace(partial, path)
+        try:
+            figure.savefig(partial, format="png", metadata={"Software": None})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _lay_out(figure):

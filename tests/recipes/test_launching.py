@@ -15,7 +15,9 @@ from typing import Literal
 
 import pytest
 from fresh_python import python, start
-from launching import LazyArguments, from_settings, parse, users_error
+from launching import LazyArguments, from_settings, parse
+
+from action_llm_datasets.endings import users_error
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LAUNCHED = [

@@ -447,6 +447,34 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
     assert "The small language model was made before" in caplog.text
 
 
+def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, tmp_path):
+    import run_line
+    from data_arguments import DataArguments
+
+    def made(*_):
+        raise AssertionError("a language model was made")
+
+    monkeypatch.setattr("pretrain_small_lm.kept_small_lm", made)
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    arguments = {"output_dir": str(tmp_path / "run"), "encodings": 2}
+    with pytest.raises(AssertionError, match="was made"):
+        run_line.main(run_line.LineArguments(**arguments), data)
+    with pytest.raises(ValueError, match="was made with other seed: choose another --output_dir"):
+        run_line.main(run_line.LineArguments(**arguments, seed=1), data)
+
+
+def test_a_plan_says_which_stages_are_done(caplog):
+    from run_plan import RecordingCounts, show_plan
+
+    training = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    with caplog.at_level("INFO"):
+        counts = RecordingCounts(8, 0, 2, False, 2, 2)
+        show_plan({"tokenizer": training, "sft": training}, counts, makes_llm=True, done={"tokenizer", "encode"})
+    rows = [text.split("  ") for text in caplog.messages]
+    done = [text.split()[:2] for text in caplog.messages if text.endswith("done by an earlier start")]
+    assert done == [["action", "model"], ["sentences", "done"]] and len(rows) == 7
+
+
 def test_files_are_checked_before_anything_heavy_is_imported(own, tmp_path):
     from fresh_python import python
 

@@ -1,0 +1,307 @@
+"""Checkpoints that can be trusted: which one is whole, what a resume needs beyond them, and when an old one may go."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+
+from action_llm.model_files import ModelFileError, read_json_object
+from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
+
+logger = logging.getLogger(__name__)
+
+STATE = "trainer_state.json"
+# What `Trainer`, TRL's trainers and `TokenizerTrainer` add up between two lines of the log, and from the first step on.
+SUMS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
+SUMS += ("_metrics", "_total_train_tokens", "_terms", "_usage")
+# Folders of weights that several processes write; what is in them is left to DeepSpeed and FSDP.
+SHARDED = ("global_step*", "pytorch_model_fsdp_*", "optimizer_*")
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first, whole or not."""
+    steps = [
+        (int(match.group(1)), path)
+        for path in (folder.iterdir() if folder.is_dir() else [])
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(steps, reverse=True)]
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """
+    What keeps a run from going on from a checkpoint, in a few words; None where it is whole.
+
+    The check is cheap: files are there, JSON can be read, safetensors are as long as their header says, and what torch
+    saved has the checksums that it was saved with.
+    """
+    try:
+        state = read_json_object(checkpoint / STATE)
+        step = TrainerState(**state).global_step
+    except FileNotFoundError:
+        return f"it has no {STATE}"
+    except ModelFileError as error:
+        return f"{STATE} holds {error.found}"
+    except TypeError:
+        return f"{STATE} holds other fields than a Trainer's"
+    counts = (step, state.get("max_steps"))
+    if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
+        return f"{STATE} is of step {step!r}"
+    if not isinstance(state.get("log_history"), list) or not isinstance(state.get("stateful_callbacks"), dict):
+        return f"{STATE} has no log_history or stateful_callbacks"
+    sums = list(checkpoint.glob("running_sums_*.pth"))
+    # Older versions wrote none, and do not say how many processes there were.
+    processes = max((int(path.stem.rpartition("_")[2]) for path in sums), default=1)
+    if processes > 1:
+        names = _process_files("running_sums", processes) + [f"rng_state_{index}.pth" for index in range(processes)]
+    elif sums or not (names := [path.name for path in checkpoint.glob("rng_state_*.pth")]):
+        names = ["rng_state.pth"]
+    torch_files = [*sums, *checkpoint.glob("scaler.pt"), *(checkpoint / name for name in names)]
+    if not any(path.is_dir() for pattern in SHARDED for path in checkpoint.glob(pattern)):
+        torch_files += [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+        if (damage := damage_of_weights(checkpoint)) is not None:
+            return damage
+    for path in torch_files:
+        if (damage := _damage_of_torch_file(path)) is not None:
+            return damage
+    return None
+
+
+def _process_files(name: str, processes: int) -> list[str]:
+    return [f"{name}_{index}_of_{processes}.pth" for index in range(processes)]
+
+
+def damage_of_weights(folder: Path) -> str | None:
+    """What is wrong with the weights in a folder, as files, in a few words; None where nothing is."""
+    names = {path.name for path in folder.glob("*.safetensors")}
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            names |= set(read_json_object(index)["weight_map"].values())
+        except (ModelFileError, KeyError, AttributeError, TypeError):
+            return f"{index.name} cannot be read"
+    pickles = [path for path in folder.glob("*.bin") if path.name != "training_args.bin"]
+    if not names and not pickles:
+        return "it has no weights"
+    for name in sorted(names):
+        if (damage := _damage_of_safetensors(folder / name)) is not None:
+            return damage
+    return next(filter(None, map(_damage_of_torch_file, pickles)), None)
+
+
+def _damage_of_safetensors(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 + length:
+            return f"{path.name} is cut"
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+        except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError):
+            return f"{path.name} has no header of safetensors"
+    return None if size == expected else f"{path.name} has {size:,} bytes, and should have {expected:,}"
+
+
+def _damage_of_torch_file(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError):
+        return f"{path.name} is cut, or is no file of torch"
+    return None if broken is None else f"{path.name} is damaged in {broken}"
+
+
+class Checkpoints(TrainerCallback):
+    """
+    The checkpoints of a run: by time, beside those that `save_steps` asks for, and at the end of a step when a signal asks the
+    process to end.
+
+    With a checkpoint goes what a `Trainer` adds up between lines of its log, so that a run that is resumed logs what one that
+    was not stopped does. An older checkpoint is removed when a newer one is on the disk, whole.
+
+    Args:
+        run (`RunFolder`): whose they are.
+        trainer (`transformers.Trainer`): that trains.
+        resumed_from: the checkpoint that it goes on from, if there is one.
+    """
+
+    def __init__(self, run, trainer, resumed_from: Path | None = None):
+        self.run, self.trainer, self.resumed_from = run, trainer, resumed_from
+        self.seconds, self.limit = 60 * trainer.args.save_minutes, trainer.args.save_total_limit
+        self._saved_step, self._ending, self._sums_are_whole = None, 0, resumed_from is None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._saved = time.monotonic()
+        self._restore_sums()
+        args.save_total_limit = None  # those that may go are removed here
+        self._save, self.trainer._save_checkpoint = self.trainer._save_checkpoint, self.save
+        self._log, self.trainer.log = self.trainer.log, self.log
+
+    def on_train_end(self, args, state, control, **kwargs):
+        args.save_total_limit = self.limit
+        self.trainer._save_checkpoint, self.trainer.log = self._save, self._log
+        for callback in self.trainer.callback_handler.callbacks:
+            if not isinstance(callback, EarlyStoppingCallback):
+                continue
+            if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                logger.info(
+                    "  stopped early at step %d of %d: in %d evaluations %s was not better than the %.4g of step %d",
+                    state.global_step,
+                    state.max_steps,
+                    callback.early_stopping_patience,
+                    args.metric_for_best_model,
+                    state.best_metric,
+                    state.best_global_step,
+                )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # The last step of an epoch may be followed by an evaluation, which belongs to it.
+        if state.epoch != int(state.epoch):
+            self._check_whether_due(args, state, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._check_whether_due(args, state, control)
+
+    def _check_whether_due(self, args, state, control):
+        if args.save_strategy == "no":
+            return
+        due = bool(self.seconds) and time.monotonic() - self._saved >= self.seconds
+        ending = requested() or 0
+        if args.world_size > 1:  # all processes write a checkpoint, or end, or none
+            answer = torch.tensor([int(due), int(ending)], device=args.device)
+            torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX)
+            due, ending = answer.tolist()
+        self._ending = ending
+        if ending and self._saved_step == state.global_step and not control.should_evaluate:
+            self._end(state)
+        control.should_save |= bool(due or ending)
+
+    def on_save(self, args, state, control, **kwargs):
+        self._saved, self._saved_step = time.monotonic(), state.global_step
+        if state.is_world_process_zero:
+            self.run.save_elapsed()
+        if self._ending:
+            self._end(state)
+
+    def _end(self, state):
+        raise Interrupted(
+            self._ending, f"after step {state.global_step} of {state.max_steps}, with a checkpoint of it"
+        )
+
+    def save(self, model, trial):
+        """In place of `Trainer._save_checkpoint`: with the sums, whole or not at all, and before older ones go."""
+        trainer, args, state = self.trainer, self.trainer.args, self.trainer.state
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if args.should_save:
+                # It is written last, and makes a checkpoint whole.
+                (folder / STATE).unlink(missing_ok=True)
+            sums = {name: getattr(trainer, name) for name in SUMS if hasattr(trainer, name)}
+            torch.save(_plain(sums), folder / self._sums_name())
+            self._save(model, trial)
+            if args.world_size > 1:
+                torch.distributed.barrier()
+            if args.should_save:
+                for path in filter(Path.is_file, folder.rglob("*")):
+                    _flush_to_disk(path)
+                if (damage := damage_of(folder)) is not None:
+                    raise OSError(f"{folder} was not written whole: {damage}")
+        except BaseException as error:
+            number = disks_error(error) or _try_to_write(Path(args.output_dir))
+            shutil.rmtree(folder, ignore_errors=True)
+            if number and isinstance(error, Exception):
+                raise OSError(number, os.strerror(number), str(folder)) from error
+            raise
+        if args.should_save and self.limit:
+            self._remove_old(folder)
+
+    def _remove_old(self, newest: Path):
+        # Those of later steps are damaged: the run went on from before them.
+        checkpoints = checkpoints_of(newest.parent)
+        older = checkpoints[checkpoints.index(newest) :]
+        kept = older[: self.limit]
+        if (best := self.trainer.state.best_model_checkpoint) is not None:
+            best = newest.parent / Path(best).name
+            if best not in kept:  # it is one of so many
+                kept = [*older[: max(1, self.limit - 1)], best]
+        for path in checkpoints:
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def log(self, logs: dict, *arguments):
+        """In place of `Trainer.log`: a `Trainer` knows the loss since the resume alone."""
+        if "train_loss" in logs and self._sums_are_whole:
+            logs["train_loss"] = self.trainer._total_loss_scalar / max(self.trainer.state.global_step, 0.001)
+        self._log(logs, *arguments)
+
+    def log_end(self):
+        """Logs what a `Trainer` logs at its end, without times, of a training that had ended with the checkpoint."""
+        trainer = self.trainer
+        self._restore_sums()
+        if self._sums_are_whole:
+            self._log = trainer.log
+            trainer.model.train()
+            trainer._total_loss_scalar += trainer._tr_loss.item()
+            self.log({"total_flos": trainer.state.total_flos, "train_loss": 0.0})
+
+    def _sums_name(self) -> str:
+        args = self.trainer.args
+        return _process_files("running_sums", args.world_size)[args.process_index]
+
+    def _restore_sums(self):
+        if self.resumed_from is None:
+            return
+        path = self.resumed_from / self._sums_name()
+        if not path.is_file():  # of an older version, or of another number of processes
+            return
+        for name, value in torch.load(path, map_location=self.trainer.args.device, weights_only=True).items():
+            if name == "_metrics":
+                value = {mode: defaultdict(list, lists) for mode, lists in value.items()}
+            setattr(self.trainer, name, value)
+        self._sums_are_whole = True
+
+
+def _plain(value):
+    """As `torch.load(weights_only=True)` reads it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _flush_to_disk(path: Path):
+    # A quota on a network file system shows no sooner.
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _try_to_write(folder: Path) -> int | None:
+    """`ENOSPC`, `EDQUOT` or `EROFS`, where that is what a megabyte meets; torch's own writer does not say why it failed."""
+    path = folder / f".probe.{os.getpid()}"
+    try:
+        with open(path, "wb") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in DISK else None
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return None

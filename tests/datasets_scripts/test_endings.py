@@ -1,0 +1,170 @@
+"""Commands that are stopped, or meet a folder in use or a full disk: one sentence, a status, and no half file."""
+
+import errno
+import multiprocessing
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fresh_python import python, start
+
+from action_llm_datasets.atomic_files import write_atomically, written_whole
+from action_llm_datasets.endings import disks_error, machines_error
+from action_llm_datasets.folder_lock import FolderInUseError, writing
+from action_llm_datasets.simulate import simulate
+
+WAY_ON = "Run the same command again to continue."
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(folder, performers=4, replications=1, actions=[6, 22, 23, 26], num_proc=1)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, status, tmp_path):
+    arguments = ("-m", "action_llm_datasets.simulate", "--output", tmp_path / "s", "--performers", "40")
+    process = start(*arguments, "--num_proc", "2")
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "s").glob("*.skeleton"))) < 9:
+        assert process.poll() is None and time.monotonic() < deadline, process.said()
+        time.sleep(0.01)
+    os.killpg(process.pid, signum)
+    assert process.wait(60) == status, process.said()
+    assert process.said()[1].strip() == f"python -m action_llm_datasets.simulate: stopped. {WAY_ON}"
+    assert not list((tmp_path / "s").glob(".*")), "no half file, and no lock"
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    process = start(
+        "-m", "action_llm_datasets.simulate", "--output", tmp_path / "s", "--performers", "40", "--num_proc", "2"
+    )
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "s").glob("*.skeleton"))) < 9:
+        assert process.poll() is None and time.monotonic() < deadline, process.said()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    time.sleep(2)
+    count = len(list((tmp_path / "s").iterdir()))
+    time.sleep(2)
+    assert len(list((tmp_path / "s").iterdir())) == count, "nobody writes any more"
+    with writing(tmp_path / "s"):  # the lock is gone with its owner
+        pass
+
+
+@pytest.mark.parametrize("command", ["simulate", "prepare", "render"])
+def test_a_folder_in_use_is_refused_with_its_owner(command, recordings, tmp_path):
+    words = {"simulate": [], "prepare": ["simulated-xsub", "--source", recordings]}
+    words["render"] = words["prepare"]
+    with writing(tmp_path):
+        done = python("-m", f"action_llm_datasets.{command}", *words[command], "--output", tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"python -m action_llm_datasets\.{command}: error: {tmp_path} is being written by process {os.getpid()} on \S+ since "
+        r"\d\d:\d\d \(.*\): wait for it, or choose another --output\.\n",
+        done.stderr,
+    ), done.stderr
+    assert not list(tmp_path.iterdir()), "the lock is gone, and nothing was written"
+
+
+def _try(folder, answers):
+    try:
+        with writing(folder):
+            answers.put("taken")
+    except FolderInUseError as error:
+        answers.put(str(error))
+
+
+def test_the_lock_is_the_process_s_and_may_be_taken_twice(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+
+    def ask(folder):
+        other = context.Process(target=_try, args=(folder, answers))
+        other.start()
+        other.join()
+        return answers.get(timeout=60)
+
+    with writing(tmp_path / "a" / "b"):
+        with writing(tmp_path / "a" / "b"):
+            pass
+        assert "is being written by process" in ask(tmp_path / "a" / "b")
+        assert ask(tmp_path / "a") == "taken", "a run and its stages have folders of their own"
+    assert ask(tmp_path / "a" / "b") == "taken"
+    assert not list(tmp_path.iterdir()), "folders that nothing was written into are not left"
+
+
+def test_a_child_that_outlives_the_owner_does_not_hold_the_lock(tmp_path):
+    code = f"""
+import os, time
+from action_llm_datasets.folder_lock import writing
+with writing({str(tmp_path)!r}):
+    if not os.fork():
+        time.sleep(30)
+    os.kill(os.getpid(), 9)
+"""
+    assert python("-c", code).returncode == -signal.SIGKILL
+    with writing(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with writing(tmp_path):
+        pass
+    assert "cannot be locked (No locks available): start no second process that writes there" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_write_that_fails_leaves_no_half_file_and_what_was_there(number, tmp_path, monkeypatch):
+    write_atomically(tmp_path / "a.json", "whole")
+
+    def fail(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:2])
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError) as raised:
+        patch.setattr(Path, "write_bytes", fail)
+        write_atomically(tmp_path / "a.json", "other")
+    assert files_of(tmp_path) == {"a.json": b"whole"}
+    assert disks_error(raised.value) == number
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "b.json") as unfinished:
+        unfinished.write_text("half")
+        raise KeyboardInterrupt
+    assert files_of(tmp_path) == {"a.json": b"whole"}
+
+
+def test_what_the_machine_lacks_is_a_line():
+    def wrapped(cause):
+        error = RuntimeError("wrapped")
+        error.__cause__ = cause
+        return error
+
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    assert machines_error(wrapped(full)) == "the disk is full (runs/x); free some space"
+    native = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert machines_error(native) == "the disk is full; free some space"
+    assert machines_error(OSError(errno.EROFS, "x")).startswith("the disk is read-only; make it writable")
+    assert machines_error(MemoryError()).startswith("there is too little memory (MemoryError)")
+    assert machines_error(RuntimeError("DefaultCPUAllocator: can't allocate memory: x")).startswith(
+        "there is too little"
+    )
+    assert machines_error(OSError(errno.ENOENT, "x")) is None and machines_error(KeyError("x")) is None
