@@ -34,9 +34,7 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ModelFileError(
-            path, None, f"{error.msg} at line {error.lineno}, column {error.colno}", "JSON"
-        ) from error
+        raise ModelFileError(path, None, f"{error.msg} at line {error.lineno}, column {error.colno}", "JSON") from error
     except (ValueError, RecursionError) as error:
         raise ModelFileError(path, None, f"{type(error).__name__}: {error}", "JSON in UTF-8") from error
     if not isinstance(content, dict):

@@ -187,10 +187,17 @@ def read_config(folder: Path, file: str) -> None:
         raise ValueError(f"{file}: {message}" if named else message) from error
 
 
+def _values(path: Path) -> dict:
+    """What a seed of values in memory says; nothing where it is no object any more."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def read_call(folder: Path, file: str) -> None:
-    call = json.loads((folder / file).read_bytes())
-    if not isinstance(call, dict):
-        return
+    call = _values(folder / file)
     settings = {name: call[name] for name in CALL if name in call}
     recognise = recogniser("skeletons")
     (answer,) = [recognise(CLIP, **settings)]
@@ -200,9 +207,7 @@ def read_call(folder: Path, file: str) -> None:
 
 
 def read_row(folder: Path, file: str) -> None:
-    row = json.loads((folder / file).read_bytes())
-    if not isinstance(row, dict):
-        return
+    row = _values(folder / file)
     recognise = recogniser("skeletons")
     _check_answer(recognise(row), CLASS_NAMES)
     # In a batch it is an entry, and the others are answered.

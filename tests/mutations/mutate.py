@@ -5,8 +5,10 @@ generator gives the same bytes.
 """
 
 import ast
+import copy
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -23,8 +25,9 @@ EXTREMES = tuple(
     sorted({*(2**power + step for power in (0, 7, 8, 15, 16, 24, 31, 32, 63) for step in (-1, 0, 1)), 10**9})
 )
 NUMBERS = (
-    b"0", b"-0", b"-1", b"1", b"1e308", b"-1e308", b"1e-320", b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"0.001", b"65536",
-    b"2147483648", b"-2147483649", b"4294967296", b"9223372036854775808", b"1" + b"0" * 40, b"1" + b"0" * 5000, b"1_0", b"0x1f",
+    b"0", b"-0", b"-1", b"1", b"1e308", b"-1e308", b"1e-320", b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"0.001",
+    b"65536", b"2147483648", b"-2147483649", b"4294967296", b"9223372036854775808", b"1" + b"0" * 40, b"1" + b"0" * 5000,
+    b"1_0", b"0x1f",
     b"1,5", b"", b"abc", b'"1"', b"null", b"[]",
 )  # fmt: skip
 SCRAPS = (
@@ -182,7 +185,8 @@ VALUES = (
 )  # fmt: skip
 """What no setting is, or only few are."""
 SETTINGS = (
-    ["auto_map", Members([["AutoProcessor", "evil.Evil"], ["AutoTokenizer", ["evil.Evil", None]], ["AutoConfig", "evil.Evil"]])],
+    ["auto_map", Members([["AutoProcessor", "evil.Evil"], ["AutoTokenizer", ["evil.Evil", None]]])],
+    ["auto_map", Members([["AutoConfig", "evil.Evil"], ["AutoFeatureExtractor", "evil.Evil"]])],
     ["auto_map", Members([["AutoModel", "evil/code--modeling_evil.Evil"]])],
     ["_attn_implementation", "evil/kernels"], ["attn_implementation", "flash_attention_2"], ["dtype", "float7"],
     ["torch_dtype", "float64"], ["quantization_config", Members([["quant_method", "bitsandbytes"], ["load_in_4bit", True]])],
@@ -239,6 +243,7 @@ def _change_node(document: list, rng: Random) -> None:
         parent, place = node, rng.randrange(len(node))
 
     def put(value):
+        value = copy.deepcopy(value)  # or the next change would change what all are chosen from
         parent[place] = [parent[place][0], value] if isinstance(parent, Members) else value
 
     match rng.randrange(12):
@@ -252,9 +257,9 @@ def _change_node(document: list, rng: Random) -> None:
         case 6 if isinstance(parent, Members):
             parent[place] = [rng.choice(("", "x", parent[place][0] + " ", parent[place][0].upper())), node]
         case 7 if parent is not document:
-            parent.insert(place, parent[place])
+            parent.insert(place, copy.deepcopy(parent[place]))
         case 8 if isinstance(parent, Members):
-            parent.append([parent[place][0], rng.choice(VALUES)])
+            parent.append([parent[place][0], copy.deepcopy(rng.choice(VALUES))])
         case 9 if len(parent) > 1:
             other = rng.randrange(len(parent))
             if isinstance(parent, Members):
@@ -262,7 +267,7 @@ def _change_node(document: list, rng: Random) -> None:
             else:
                 parent[place], parent[other] = parent[other], parent[place]
         case 10 if isinstance(node, Members) or isinstance(parent, Members):
-            (node if isinstance(node, Members) else parent).append(list(rng.choice(SETTINGS)))
+            (node if isinstance(node, Members) else parent).append(copy.deepcopy(rng.choice(SETTINGS)))
         case 11 if isinstance(node, str) and node:
             put(rng.choice((node.upper(), node + " ", node[: len(node) // 2], node * 100, node[::-1])))
         case _:
@@ -299,6 +304,11 @@ def mutate_yaml(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes
 # ------------------------------------------------------------------------------------------------------ NumPy and archives
 
 
+NPY_TYPES = (
+    "|O", "<f2", "<f8", ">f4", "<i8", "|b1", "<U7", "|V16", "<M8[s]", "<c8", "<g", "x", "", "<f4,<f4", [("a", "<f4")],
+)  # fmt: skip
+
+
 def mutate_npy(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes:
     """The header of an array: its shape, its type, its order; sometimes the bytes of the file."""
     if rng.random() < 0.5 or not data.startswith(b"\x93NUMPY"):
@@ -317,25 +327,7 @@ def mutate_npy(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes:
         case 2:
             shape = rng.choice(([], [0], shape[::-1], [*shape, 1], [1, *shape], [1] * 70, [2**16] * 4, [10**10]))
         case 3 | 4:
-            header["descr"] = rng.choice(
-                (
-                    "|O",
-                    "<f2",
-                    "<f8",
-                    ">f4",
-                    "<i8",
-                    "|b1",
-                    "<U7",
-                    "|V16",
-                    "<M8[s]",
-                    "<c8",
-                    "<g",
-                    "x",
-                    "",
-                    "<f4,<f4",
-                    [("a", "<f4")],
-                )
-            )
+            header["descr"] = rng.choice(NPY_TYPES)
         case 5:
             header["fortran_order"] = rng.choice((True, 1, None, "yes"))
         case _:
@@ -390,19 +382,17 @@ def mutate_archive(inner: Mutator) -> Mutator:
         else:
             name = member[0]
             members.append([*member]) if rng.random() < 0.3 else None
-            member[0] = rng.choice(
-                (
-                    f"../{name}",
-                    f"/tmp/{name}",
-                    name.replace("/", "\\"),
-                    "",
-                    "a" * 70_000,
-                    f"{name}\n",
-                    "é" + name,
-                    name.upper(),
-                    ".",
-                )
-            )[:60_000]
+            names = (
+                f"../{name}",
+                f"/tmp/{name}",
+                name.replace("/", "\\"),
+                "",
+                "a" * 60_000,
+                f"{name}\n",
+                f"é{name}",
+                name.upper(),
+            )
+            member[0] = rng.choice(names)
         file = io.BytesIO()
         method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
         with zipfile.ZipFile(file, "w", method) as archive:
@@ -423,7 +413,7 @@ def _mutate_directory(data: bytes, rng: Random) -> bytes:
             (b"PK\5\6", ((4, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
         )
     )
-    places = [place for place in range(len(data) - 3) if data[place : place + 4] == signature]
+    places = [match.start() for match in re.finditer(re.escape(signature), data)]
     offset, width = rng.choice(fields)
     for place in rng.sample(places, min(len(places), rng.choice((1, len(places) or 1)))):
         content[place + offset : place + offset + width] = (rng.choice(EXTREMES) % 2 ** (8 * width)).to_bytes(

@@ -1,5 +1,5 @@
 """
-Damages files of every format that the project reads, and reads them as somebody would: data, or an error that can be acted upon.
+Damages files of every format that the project reads, and reads them as somebody would: data, or an error to act upon.
 
 ```bash
 python tests/mutations/read_mutations.py --number 10000 --seed 0
@@ -126,9 +126,7 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{case.number}-{file.replace('/', '__')}"
             (folder / name).write_bytes(content)
-            (folder / f"{name}.txt").write_text(
-                f"{case} {file}\n{outcome.result}\n{outcome.seconds:.1f} s, {outcome.memory >> 20} MiB\n\n{outcome.detail}\n"
-            )
+            (folder / f"{name}.txt").write_text(f"{case} {file}\n{outcome}\n")
 
     def table(self) -> str:
         lines = [f"{'format':16}{DATA:>8}{TYPED:>14}{'failures':>10}{'cases/CPU s':>13}"]
@@ -181,9 +179,7 @@ def run(
             )
             report.add(case, outcome, source.file, content)
             if only:
-                say(
-                    f"{case} {source.file}: {outcome.result}, {outcome.seconds:.1f} s, {outcome.memory >> 20} MiB\n{outcome.detail}"
-                )
+                say(f"{case} {source.file}: {outcome}")
             if time.monotonic() - said > 10:
                 said = time.monotonic()
                 failures = sum(counter["failures"] for counter in report.counts.values())

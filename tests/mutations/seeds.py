@@ -266,7 +266,7 @@ def playlists(folder: Path, real: Path | None) -> list[Seed]:
         b'#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:9/key"\n#EXTINF:5,\n%s\n#EXT-X-ENDLIST\n'
     )
     mpd = (
-        b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"><Period>'
+        b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
         b'<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" codecs="avc1"><BaseURL>http://127.0.0.1:9/a.mp4'
         b"</BaseURL></Representation></AdaptationSet></Period></MPD>"
     )
