@@ -112,6 +112,7 @@ class Report:
         self.counts: dict[str, Counter] = defaultdict(Counter)
         self.failures: dict[tuple[str, str], list[tuple[Case, str, str]]] = defaultdict(list)
         self.seconds: Counter = Counter()
+        self.was_stopped = False
 
     def add(self, case: Case, outcome: Outcome, file: str, content: bytes) -> None:
         column = "failures" if outcome.is_failure else outcome.result
@@ -172,18 +173,19 @@ def run(
         wanted = [only] if only else cases(counts)
         started = said = time.monotonic()
         tasks = (task_of(case, seed, made[case.format]) for case in wanted)
-        for done, (task, outcome) in enumerate(watched(tasks, workers, folder), start=1):
-            case = task.key
-            source, content = (
-                damaged(case, seed, made[case.format]) if outcome.is_failure else (made[case.format][0], b"")
-            )
-            report.add(case, outcome, source.file, content)
-            if only:
-                say(f"{case} {source.file}: {outcome}")
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                failures = sum(counter["failures"] for counter in report.counts.values())
-                say(f"{done} of {len(wanted)}, {failures} failures, {done / (said - started):.1f} a second")
+        try:
+            for done, (task, outcome) in enumerate(watched(tasks, workers, folder), start=1):
+                case = task.key
+                source, content = damaged(case, seed, made[case.format])
+                report.add(case, outcome, source.file, content)
+                if only:
+                    say(f"{case} {source.file}: {outcome}")
+                if time.monotonic() - said > 10:
+                    said = time.monotonic()
+                    failures = sum(counter["failures"] for counter in report.counts.values())
+                    say(f"{done} of {len(wanted)}, {failures} failures, {done / (said - started):.1f} a second")
+        except KeyboardInterrupt:  # what has been found is told all the same
+            report.was_stopped = True
     return report
 
 
@@ -222,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{time.monotonic() - started:.0f} s")
     if report.failures:
         print(report.faults())
-    return bool(report.failures)
+    return 130 if report.was_stopped else bool(report.failures)
 
 
 if __name__ == "__main__":

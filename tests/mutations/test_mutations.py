@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mutations import mutate
 from mutations.formats import FORMATS, mutator_of
-from mutations.read_mutations import Case, cases, damaged, shares
+from mutations.read_mutations import Case, cases, damaged, make_seeds, shares
 from mutations.seeds import Seed
 from mutations.watching import DATA, TYPED, Task, watched
 
@@ -177,6 +177,14 @@ def test_mutations_are_seeded_and_all_different(name, tmp_path):
     assert twice[0] == twice[1] != twice[2]
     changed = [content for source, content in twice[0] if content != source.content]
     assert len(changed) > 45 and len(set(changed)) > 0.8 * len(changed)
+
+
+@pytest.mark.slow
+def test_sound_files_are_the_same_each_time(tmp_path):
+    once, again = (make_seeds(list(FORMATS), tmp_path / name, None) for name in ("once", "again"))
+    for name in FORMATS:
+        for one, other in zip(once[name], again[name], strict=True):
+            assert (one.file, one.content) == (other.file, other.content), f"{name}: {one.file}"
 
 
 def test_sound_files_come_first(tmp_path):
