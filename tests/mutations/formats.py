@@ -123,10 +123,19 @@ def _video_extractor() -> VideoFeatureExtractor:
 
 
 def read_video(folder: Path, file: str) -> None:
-    features = _video_extractor()(str(folder / file))
-    _check(
-        all(bool(torch.isfinite(value).all()) for value in features.values() if torch.is_tensor(value)), "NaN or Inf"
-    )
+    """By its path and as an open file: FFmpeg guards the two in different ways."""
+    path, errors = folder / file, []
+    with open(path, "rb") as opened:
+        for recording in (str(path), opened):
+            try:
+                features = _video_extractor()(recording)
+            except (ValueError, OSError) as error:
+                errors.append(error)
+            else:
+                tensors = [value for value in features.values() if torch.is_tensor(value)]
+                _check(all(bool(torch.isfinite(value).all()) for value in tensors), "features contain NaN or Inf")
+    if errors:
+        raise errors[-1]
 
 
 def read_frames(folder: Path, file: str) -> None:
@@ -134,8 +143,13 @@ def read_frames(folder: Path, file: str) -> None:
 
 
 def read_playlist(folder: Path, file: str) -> None:
+    """As bytes too, of which no name says what they are."""
+    played = NotCheckedError("a playlist was played as if it were a video")
+    with contextlib.suppress(ValueError, OSError):
+        _video_extractor()(io.BytesIO((folder / file).read_bytes()))
+        raise played
     read_video(folder, file)
-    raise NotCheckedError("a playlist was played as if it were a video")
+    raise played
 
 
 def read_model(folder: Path, file: str) -> None:
