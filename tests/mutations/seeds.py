@@ -274,7 +274,8 @@ def playlists(folder: Path, real: Path | None) -> list[Seed]:
     )
     concat = b"ffconcat version 1.0\nfile neighbour.mp4\nduration 1\n"
     files = {
-        "sdp.mp4": sdp, "sdp.avi": sdp, "list.mp4": m3u8 % b"http://127.0.0.1:9/a.ts", "list.ts": m3u8 % b"neighbour.ts",
+        "sdp.mp4": sdp, "sdp.avi": sdp, "list.mp4": m3u8 % b"http://127.0.0.1:9/a.ts",
+        "list.m3u8": m3u8 % b"http://127.0.0.1:9/a.ts", "near.m3u8": m3u8 % b"neighbour.ts", "list.ts": m3u8 % b"neighbour.ts",
         "dash.mp4": mpd, "concat.mp4": concat, "concat.mkv": concat, "rtsp.mov": b"rtsptext\nrtsp://127.0.0.1:9/a",
         "image.mp4": b"<svg xmlns:xlink='x'><image xlink:href='neighbour.mp4'/></svg>",
     }  # fmt: skip
