@@ -23,6 +23,8 @@ TESTS = (
     "tests/recipes/test_demo.py",
     "tests/recipes/test_benchmarks.py",
 )
+# Damaged files of every format; the test of `tests/mutations` reads a share of them.
+MUTATIONS = ("tests/mutations/read_mutations.py", "--number", "10000", "--seed", "0")
 
 
 def requirements(*extras: str) -> dict[str, str]:

@@ -256,11 +256,11 @@ def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | No
     try:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        parser.error(f"--config: {' '.join(str(error).split())}")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        parser.error(f"--config {path}: {' '.join(str(error).split())}")
     config = {} if config is None else config
     if not isinstance(config, dict):
-        parser.error(f"--config: expected options and their values in {path}, got {config!r}")
+        parser.error(f"--config {path}: expected options and their values, got a {type(config).__name__}")
     return config, path
 
 

@@ -231,7 +231,14 @@ def test_a_wrong_command_line_is_told_in_one_line(line, said, capsys):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("kind: z", "kind: expected one of x, y, got 'z'"), ("- a", "expected options and their values")],
+    [
+        ("kind: z", "kind: expected one of x, y, got 'z'"),
+        ("- a", "settings.yaml: expected options and their values, got a list"),
+        ("kind: 2001-99-99", "settings.yaml: month must be in 1..12"),
+        ("[" * 5000, "settings.yaml: maximum recursion depth exceeded"),
+        ("\tkind: x", "settings.yaml: while scanning for the next token"),
+    ],
+    ids=["value", "list", "date", "nesting", "tab"],
 )
 def test_a_wrong_file_is_told(text, said, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
