@@ -309,8 +309,8 @@ class ActionRecognitionPipeline(Pipeline):
         new = [name for name in candidate_labels or () if name not in trained]
         if new:
             logger.warning_once(
-                f"the model was not trained on {', '.join(repr(name[:80]) for name in new[:3])}{', …' * (len(new) > 3)}: how sure it is of "
-                "names that are new to it says little."
+                f"the model was not trained on {', '.join(repr(name[:80]) for name in new[:3])}{', …' * (len(new) > 3)}: how "
+                "sure it is of names that are new to it says little."
             )
         return True if new else None
 
