@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
+from action_llm.escaping import markdown
 from action_llm.model_files import ModelFileError, read_json_object
 from action_llm.skeleton_bodies import NOWHERE, valid_joints
 from action_llm.skeleton_layouts import get_layout
@@ -481,8 +483,8 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
     configs = []
     for builder in builders:
         splits = [split for split, count in accounts[builder.config.name]["recordings"].items() if count]
-        files = "".join(f"  - split: {split}\n    path: {builder.config.name}/{split}-*.parquet\n" for split in splits)
-        configs.append(f"- config_name: {builder.config.name}\n  data_files:\n{files}")
+        files = [{"split": split, "path": f"{builder.config.name}/{split}-*.parquet"} for split in splits]
+        configs.append({"config_name": builder.config.name, "data_files": files})
     counts = []
     for config, account in accounts.items():
         for split, count in account["recordings"].items():
@@ -490,10 +492,17 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
             counts.append(f"| {config} | {split} | {count:,} | {'' if published is None else f'{published:,}'} |")
     left_out = [
         f"- {config}: "
-        + (", ".join(f"{count:,} ({kind})" for kind, count in account["skipped"].items()) or _nothing(account))
+        + (
+            ", ".join(f"{count:,} ({markdown(kind)})" for kind, count in account["skipped"].items())
+            or _nothing(account)
+        )
         for config, account in accounts.items()
     ]
-    doubts = [f"- {config}: {line}" for config, account in accounts.items() for line in doubt_lines(account["doubts"])]
+    doubts = [
+        f"- {config}: {markdown(line)}"
+        for config, account in accounts.items()
+        for line in doubt_lines(account["doubts"])
+    ]
     classes = [(one.config.name, len(one.info.features["label"].names)) for one in builders]
     classes = ", ".join(f"{count}" + f" ({config})" * (len(builders) > 1) for config, count in classes)
     config, split = next(
@@ -503,14 +512,13 @@ def dataset_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[st
         if count
     )
     title = "Simulated recordings with NTU names" if simulated else first.TITLE
-    terms = first.terms or "Those of whoever made the recordings."
+    terms = markdown(first.terms or "Those of whoever made the recordings.")
+    tags = ["action-recognition"] + ["skeleton"] * has_skeletons + ["simulated"] * simulated
+    card = {"pretty_name": f"{title} ({name})", "license": "other", "task_categories": ["video-classification"]}
+    card |= {"tags": tags, "configs": configs}
     lines = [
         "---",
-        f"pretty_name: {title} ({name})",
-        "license: other",
-        "task_categories:\n- video-classification",
-        "tags:\n- action-recognition" + "\n- skeleton" * has_skeletons + "\n- simulated" * simulated,
-        "configs:\n" + "".join(configs) + "---",
+        yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=1000) + "---",
         "",
         f"# {title}: {name}",
         "",

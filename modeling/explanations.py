@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .class_names import check_class_names
 from .token_lexicon import TokenEntry
 
 
@@ -101,7 +102,9 @@ def explain(
     Raises:
         ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
     """
-    names = list(class_names) if class_names is not None else processor.class_names
+    names = processor.class_names
+    if class_names is not None:
+        names = class_names = check_class_names(class_names, names or ())
     if model.config.injection_layer is not None:
         raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
     scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}

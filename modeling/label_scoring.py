@@ -49,6 +49,8 @@ STATIC_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 # Elements of the largest block of float32 logits held at a time: 64 MiB.
 LOGITS_PER_BLOCK = 2**24
+# Elements of the largest attention mask: 128 MiB in float32. Prompts of several hundred tokens with as many nodes have less.
+MASK_ELEMENTS = 2**25
 
 
 class LabelTrie:
@@ -63,16 +65,17 @@ class LabelTrie:
         label_ids (`Sequence[Sequence[int]]` of length C):
             For each class the token ids of its name with the end token, as they follow the prompt in training.
 
+    Its size is linear in the number of tokens of all labels, T.
+
     Attributes:
         labels (`tuple[tuple[int, ...], ...]`): the label ids as given.
         node_tokens (`torch.LongTensor` of shape `(N + 1,)`): the token of each node; 0 for node 0, which has none.
-        node_ancestors (`torch.LongTensor` of shape `(N + 1, D)`):
-            Each node's ancestors from the prompt (left out) down to itself, filled up with -1. D is the length of the
-            longest label.
+        node_parents (`torch.LongTensor` of shape `(N + 1,)`): the parent of each node; 0 for node 0.
+        node_edges (`torch.LongTensor` of shape `(N + 1,)`): the edge that leads to each node; 0 for node 0.
         node_depths (`torch.LongTensor` of shape `(N + 1,)`): distance from the prompt.
         edge_parents, edge_tokens (`torch.LongTensor` of shape `(E,)`): the edges, sorted by parent.
-        node_paths (`torch.LongTensor` of shape `(N + 1, D)`), label_paths (`torch.LongTensor` of shape `(C, D)`):
-            Edges from the prompt to a node, and to the end of a label, filled up with E.
+        label_edges (`torch.LongTensor` of shape `(T,)`): the edges of each label from the prompt on, label after label.
+        label_lengths (`torch.LongTensor` of shape `(C,)`): number of tokens of each label.
         label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
         is_restricted (`bool`): whether tokens are chosen among the edges of their node alone ([`restricted`]).
 
@@ -88,8 +91,7 @@ class LabelTrie:
         self.labels = tuple(tuple(label) for label in label_ids)
         if not self.labels:
             raise ValueError("label_ids is empty: expected the token ids of at least one class name")
-        depth = max(map(len, self.labels))
-        tokens, ancestors = [0], [()]
+        tokens, node_parents, depths = [0], [0], [0]
         children: list[dict[int, int]] = [{}]  # of each node: token -> node
         ends: list[dict[int, int]] = [{}]  # of each node: last token -> label
         parents = []
@@ -107,7 +109,8 @@ class LabelTrie:
                     raise _prefix_error(ends[node][token], index)
                 if token not in children[node]:
                     children[node][token] = len(tokens)
-                    ancestors.append((*ancestors[node], len(tokens)))
+                    node_parents.append(node)
+                    depths.append(depths[node] + 1)
                     tokens.append(token)
                     children.append({})
                     ends.append({})
@@ -125,22 +128,39 @@ class LabelTrie:
             parents.append(node)
 
         edges = [(node, token) for node in range(len(tokens)) for token in (*children[node], *ends[node])]
-        edge_index = {edge: index for index, edge in enumerate(edges)}
-
-        def path(nodes: tuple[int, ...], path_tokens: tuple[int, ...]) -> list[int]:
-            steps = [edge_index[step] for step in zip((0, *nodes), path_tokens, strict=False)]
-            return steps + [len(edges)] * (depth - len(steps))
+        node_edges, end_edges = [0] * len(tokens), [0] * len(self.labels)
+        for edge, (node, token) in enumerate(edges):
+            if token in children[node]:
+                node_edges[children[node][token]] = edge
+            else:
+                end_edges[ends[node][token]] = edge
+        label_edges = []
+        for parent, edge in zip(parents, end_edges, strict=True):
+            path = [edge]
+            while parent:
+                path.append(node_edges[parent])
+                parent = node_parents[parent]
+            label_edges += reversed(path)
+        # Numbered depth first, a node and all that descend from it follow each other.
+        sizes, places, next_places = [1] * len(tokens), [0] * len(tokens), [1] * len(tokens)
+        for node in range(len(tokens) - 1, 0, -1):
+            sizes[node_parents[node]] += sizes[node]
+        for node in range(1, len(tokens)):
+            parent = node_parents[node]
+            places[node] = next_places[parent]
+            next_places[parent] += sizes[node]
+            next_places[node] = places[node] + 1
 
         self.node_tokens = torch.tensor(tokens)
-        self.node_ancestors = torch.tensor([[*nodes, *[-1] * (depth - len(nodes))] for nodes in ancestors])
-        self.node_depths = torch.tensor([len(nodes) for nodes in ancestors])
+        self.node_parents = torch.tensor(node_parents)
+        self.node_edges = torch.tensor(node_edges)
+        self.node_depths = torch.tensor(depths)
         self.edge_parents = torch.tensor([node for node, _ in edges])
         self.edge_tokens = torch.tensor([token for _, token in edges])
-        self.node_paths = torch.tensor([path(nodes, tuple(tokens[node] for node in nodes)) for nodes in ancestors])
-        self.label_paths = torch.tensor(
-            [path(ancestors[parent], label) for parent, label in zip(parents, self.labels, strict=True)]
-        )
+        self.label_edges = torch.tensor(label_edges)
+        self.label_lengths = torch.tensor([len(label) for label in self.labels])
         self.label_parents = torch.tensor(parents)
+        self._node_sizes, self._node_places = torch.tensor(sizes), torch.tensor(places)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -154,10 +174,10 @@ class LabelTrie:
         """Whether each of the nodes `queries` (B, Q) has each of the nodes `keys` (B, K) among its ancestors, or is it:
         (B, Q, K). Nobody sees node 0, which serves as padding.
         """
-        seen = torch.zeros(*queries.shape, keys.shape[1], dtype=torch.bool)
-        for ancestors in self.node_ancestors[queries].unbind(-1):
-            seen |= ancestors[:, :, None] == keys[:, None]
-        return seen
+        places, first = self._node_places[queries][:, :, None], self._node_places[keys][:, None]
+        seen = places >= first
+        seen &= places < first + self._node_sizes[keys][:, None]
+        return seen.logical_and_((keys > 0)[:, None])
 
     def restricted(self) -> "LabelTrie":
         """The trie of decoding that is restricted to these labels.
@@ -166,13 +186,11 @@ class LabelTrie:
         where no other goes along with them any more: what follows is certain, and is not read.
         """
         choices = torch.bincount(self.edge_parents) > 1  # of each node, whether it has several edges
-        # By whether there is a choice at each token of a label; behind its end there is none.
-        parents = torch.cat([self.edge_parents, torch.zeros(1, dtype=torch.long)])[self.label_paths]
-        is_choice = choices[parents] & (self.label_paths < len(self.edge_tokens))
+        is_choice = choices[self.edge_parents[self.label_edges]].split(self.label_lengths.tolist())
         trie = LabelTrie(
             [
-                label[: 1 + max(row.nonzero().flatten().tolist(), default=0)]
-                for label, row in zip(self.labels, is_choice, strict=True)
+                label[: 1 + max(steps.nonzero().flatten().tolist(), default=0)]
+                for label, steps in zip(self.labels, is_choice, strict=True)
             ]
         )
         trie.is_restricted = True
@@ -289,16 +307,17 @@ def score_labels(
                 f"method 'trie' is not known to be exact for model_type {text_config.model_type!r} with attention "
                 f"{text_config._attn_implementation!r}: use 'cache' or 'auto'"
             )
+        inputs = (base, head, text_config, input_ids, attention_mask, lengths)
         batch, slots = input_ids.shape
-        pieces = labels.split(max(tokens_per_pass // batch - slots, slots))
-        depth = labels.label_paths.shape[1]
-        log_probs = [
-            _score_in_one_pass(base, head, text_config, input_ids, attention_mask, lengths, trie, base_kwargs)
-            for _, trie in pieces
-        ]
-        log_probs = [torch.nn.functional.pad(piece, (0, depth - piece.shape[2])) for piece in log_probs]
-        order = torch.tensor([index for indices, _ in pieces for index in indices])
-        return _label_scores(torch.cat(log_probs, dim=1)[:, order.argsort()], labels)
+        max_nodes = max(tokens_per_pass // batch - slots, slots)
+        log_probs = None
+        if batch * (slots + min(max_nodes, labels.num_nodes)) ** 2 > MASK_ELEMENTS:
+            log_probs = _score_behind_prompts(*inputs, labels, base_kwargs, tokens_per_pass)
+        if log_probs is None:
+            pieces = labels.split(max_nodes)
+            found = [_score_in_one_pass(*inputs, trie, base_kwargs) for _, trie in pieces]
+            log_probs = torch.cat(found, dim=1)[:, _in_label_order(labels, pieces)]
+        return _label_scores(log_probs, labels)
     if method == "cache":
         log_probs = []
         for clip, mask in enumerate(attention_mask.bool()):
@@ -345,24 +364,15 @@ def most_likely_label(
 
     lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
     batch, device = input_ids.shape[0], input_ids.device
-    # Made without a configuration, the cache keeps every key in layers with a window too: our masks say which are seen.
-    cache = DynamicCache()
-    key_positions = _prompt_positions(attention_mask)
-    hidden = base(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=key_positions,
-        use_cache=True,
-        **{CACHE: cache},
-        **(base_kwargs or {}),
-    ).last_hidden_state[:, -1:]
+    reader = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs or {})
+    hidden = reader.prompt_hidden
     # The search runs on the host. An edge without a score counts 0, the upper bound of a log-probability.
     edge_log_probs = torch.zeros(batch, len(labels.edge_tokens))
     first_edges = torch.searchsorted(labels.edge_parents, torch.arange(labels.num_nodes + 2))
+    last_edges = labels.label_lengths.cumsum(0) - 1
     is_read = torch.zeros(batch, labels.num_nodes + 1, dtype=torch.bool)
     # What the last pass read: node 0 is the prompt at first, later it fills up the rows.
     nodes, is_node = torch.zeros(batch, 1, dtype=torch.long), torch.ones(batch, 1, dtype=torch.bool)
-    slot_nodes = torch.zeros(batch, 0, dtype=torch.long)  # the node in each slot behind the prompt
     while True:
         clips, columns = is_node.nonzero(as_tuple=True)
         read = nodes[clips, columns]
@@ -378,8 +388,8 @@ def most_likely_label(
         edge_log_probs = edge_log_probs.to(log_probs.dtype)
         edge_log_probs[clips[rows], edges] = log_probs
 
-        label_bounds = _sum_along(edge_log_probs, labels.label_paths)
-        node_bounds = _sum_along(edge_log_probs, labels.node_paths)
+        node_bounds = _node_sums(edge_log_probs, labels)
+        label_bounds = node_bounds[:, labels.label_parents] + edge_log_probs[:, labels.label_edges[last_edges]]
         is_scored = is_read[:, labels.label_parents]
         leaders = label_bounds.argmax(-1, keepdim=True)  # scored or not, the lowest index among equals
         is_done = is_scored.gather(1, leaders)
@@ -387,7 +397,7 @@ def most_likely_label(
             break
         best = label_bounds.masked_fill(~is_scored, -torch.inf).amax(-1, keepdim=True)
         is_open = ~is_read & ~is_done & (node_bounds >= best)
-        width = min(nodes_per_step, int(is_open.sum(-1).max()))
+        width = min(nodes_per_step, reader.max_nodes(), int(is_open.sum(-1).max()))
         if width == 0:
             raise ValueError("the language model gave logits that are not numbers")
         nodes_per_step *= 2
@@ -396,20 +406,7 @@ def most_likely_label(
         is_node = is_open.gather(1, order)
         nodes = order.masked_fill(~is_node, 0)
 
-        slot_nodes = torch.cat([slot_nodes, nodes], dim=1)
-        sees_slot = labels.sees(nodes, slot_nodes).to(device)
-        sees_prompt = attention_mask.bool()[:, None].expand(-1, width, -1)
-        positions = lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
-        key_positions = torch.cat([key_positions, positions], dim=1)
-        hidden = base(
-            input_ids=labels.node_tokens[nodes].to(device),
-            attention_mask=_additive_masks(
-                base, text_config, torch.cat([sees_prompt, sees_slot], dim=2), positions, key_positions
-            ),
-            position_ids=positions,
-            use_cache=True,
-            **{CACHE: cache},
-        ).last_hidden_state
+        hidden = reader.read(nodes)
     log_probs = label_bounds.gather(1, leaders)[:, 0]
     return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
 
@@ -424,7 +421,7 @@ def _score_in_one_pass(
     labels: LabelTrie,
     base_kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    """Log-probabilities (B, C, D) of the tokens of the labels, 0 behind their ends, from one pass over [prompt | nodes]."""
+    """Log-probabilities (B, T) of the tokens of the labels, from one pass over [prompt | nodes]."""
     (batch, slots), device = input_ids.shape, input_ids.device
     nodes = torch.arange(1, labels.num_nodes + 1)
     positions = torch.cat(
@@ -442,10 +439,131 @@ def _score_in_one_pass(
         use_cache=False,
         **base_kwargs,
     ).last_hidden_state[:, slots - 1 :]  # node 0 is the last token of the prompt
+    return _label_log_probs(head, text_config, hidden, labels)
+
+
+def _label_log_probs(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    text_config: PreTrainedConfig,
+    hidden: torch.Tensor,
+    labels: LabelTrie,
+) -> torch.Tensor:
+    """Log-probabilities (B, T) of the tokens of the labels, from the hidden states (B, N + 1, H) of the nodes."""
+    batch, device = hidden.shape[0], hidden.device
     rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
     tokens = labels.edge_tokens.expand(batch, -1)
     edge_log_probs = _token_log_probs(head, text_config, hidden.flatten(0, 1), rows.flatten(), tokens.flatten())
-    return torch.nn.functional.pad(edge_log_probs.view(batch, -1), (0, 1))[:, labels.label_paths.to(device)]
+    return edge_log_probs.view(batch, -1)[:, labels.label_edges.to(device)]
+
+
+class _NodeReader:
+    """Reads nodes of a trie behind the cache of prompts that are read once.
+
+    Attributes:
+        prompt_hidden (`torch.Tensor` of shape `(B, 1, H)`): hidden states of node 0.
+        holds_prompts (`bool`): whether the model has kept the keys and values of the prompts.
+    """
+
+    def __init__(
+        self,
+        base: Callable[..., Any],
+        text_config: PreTrainedConfig,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        lengths: torch.LongTensor,
+        labels: LabelTrie,
+        base_kwargs: dict[str, Any],
+    ):
+        self._base, self._text_config, self._labels, self._lengths = base, text_config, labels, lengths
+        self._sees_prompt = attention_mask.bool()[:, None]
+        # Made without a configuration, the cache keeps every key in layers with a window too: our masks say which are seen.
+        self._cache = DynamicCache()
+        self._key_positions = _prompt_positions(attention_mask)
+        self._slot_nodes = torch.zeros(len(input_ids), 0, dtype=torch.long)  # the node in each slot behind the prompt
+        self.prompt_hidden = base(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=self._key_positions,
+            use_cache=True,
+            **{CACHE: self._cache},
+            **base_kwargs,
+        ).last_hidden_state[:, -1:]
+        self.holds_prompts = _holds_prompt(self._cache, input_ids.shape[1])
+
+    def on(self, labels: LabelTrie) -> "_NodeReader":
+        """A reader of another trie behind the same prompts, of which this one has read no node."""
+        reader = copy.copy(self)
+        reader._labels, reader._cache = labels, _repeat(self._cache, 1)
+        return reader
+
+    def max_nodes(self) -> int:
+        """How many nodes can be read at a time within `MASK_ELEMENTS`."""
+        batch, keys = self._key_positions.shape
+        # n nodes have masks of n * (keys + n).
+        return max(1, int((keys**2 / 4 + MASK_ELEMENTS / batch) ** 0.5 - keys / 2))
+
+    def read(self, nodes: torch.LongTensor) -> torch.Tensor:
+        """Hidden states (B, Q, H) of nodes (B, Q) whose ancestors have been read, or stand before them; 0 is padding."""
+        labels, device = self._labels, self._key_positions.device
+        self._slot_nodes = torch.cat([self._slot_nodes, nodes], dim=1)
+        visible = torch.cat(
+            [self._sees_prompt.expand(-1, nodes.shape[1], -1), labels.sees(nodes, self._slot_nodes).to(device)], dim=2
+        )
+        positions = self._lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
+        self._key_positions = torch.cat([self._key_positions, positions], dim=1)
+        return self._base(
+            input_ids=labels.node_tokens[nodes].to(device),
+            attention_mask=_additive_masks(self._base, self._text_config, visible, positions, self._key_positions),
+            position_ids=positions,
+            use_cache=True,
+            **{CACHE: self._cache},
+        ).last_hidden_state
+
+
+def _score_behind_prompts(
+    base: Callable[..., Any],
+    head: Callable[[torch.Tensor], torch.Tensor],
+    text_config: PreTrainedConfig,
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor,
+    lengths: torch.LongTensor,
+    labels: LabelTrie,
+    base_kwargs: dict[str, Any],
+    tokens_per_pass: int,
+) -> torch.Tensor | None:
+    """Log-probabilities (B, T) of the tokens of the labels, with masks of `MASK_ELEMENTS` at most: the prompts are read
+    once, and pieces of the trie behind their cache. `None` where the model keeps no cache."""
+    prompts = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs)
+    if not prompts.holds_prompts:
+        return None
+    batch = len(input_ids)
+    pieces = labels.split(max(1, min(tokens_per_pass // batch, prompts.max_nodes())))
+    log_probs = []
+    for _, trie in pieces:
+        reader, hidden, first = prompts.on(trie), [prompts.prompt_hidden], 1
+        while first <= trie.num_nodes:  # several times for a label that is longer than a piece
+            last = min(first + reader.max_nodes(), trie.num_nodes + 1)
+            hidden.append(reader.read(torch.arange(first, last).expand(batch, -1)))
+            first = last
+        log_probs.append(_label_log_probs(head, text_config, torch.cat(hidden, dim=1), trie))
+    return torch.cat(log_probs, dim=1)[:, _in_label_order(labels, pieces)]
+
+
+def _in_label_order(labels: LabelTrie, pieces: list[tuple[list[int], LabelTrie]]) -> torch.LongTensor:
+    """Where the tokens (T,) of the labels, in their order, stand among those of the pieces of `labels.split`."""
+    order = torch.tensor([index for indices, _ in pieces for index in indices])
+    return _token_places(labels.label_lengths[order], order.argsort())
+
+
+def _token_places(lengths: torch.LongTensor, order: torch.LongTensor) -> torch.LongTensor:
+    """Labels of `lengths` (C,) follow each other; where their tokens stand when the labels are taken in `order` (C,): (T,)."""
+    starts = lengths.cumsum(0) - lengths
+    return starts[order].repeat_interleave(lengths[order]) + _steps(lengths[order])
+
+
+def _steps(lengths: torch.LongTensor) -> torch.LongTensor:
+    """0, 1, … below each of `lengths` (C,), one after the other: (T,)."""
+    return torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
 
 
 def _score_after_prompt(
@@ -457,7 +575,7 @@ def _score_after_prompt(
     base_kwargs: dict[str, Any],
     tokens_per_pass: int,
 ) -> torch.Tensor:
-    """Log-probabilities (C, D) of the tokens of the labels, 0 behind their ends, of one clip by the reference.
+    """Log-probabilities (T,) of the tokens of the labels, of one clip by the reference.
 
     `prompt` (1, P) has no padding: all that is asked is causality.
     """
@@ -467,8 +585,9 @@ def _score_after_prompt(
     first_tokens = torch.tensor([label[0] for label in labels.labels])
     rows = torch.zeros_like(first_tokens)
     first = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
-    # Label and place of each of the log-probabilities.
-    places, found = [torch.stack([torch.arange(len(first)), rows])], [first]
+    # Where each of the log-probabilities stands among those of all labels.
+    starts = labels.label_lengths.cumsum(0) - labels.label_lengths
+    places, found = [starts], [first]
     # Labels of one token are done. Shortest first, so that little of a pass is padding.
     remaining = sorted(
         (index for index, label in enumerate(labels.labels) if len(label) > 1), key=lambda i: len(labels.labels[i])
@@ -498,10 +617,8 @@ def _score_after_prompt(
         hidden = hidden[is_token.bool()]
         found.append(_token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets)))
         clips, columns = is_token.cpu().nonzero(as_tuple=True)
-        places.append(torch.stack([torch.tensor(chunk)[clips], columns + 1]))
-    labels_of, columns = torch.cat(places, dim=1).to(device)
-    scores = first.new_zeros(labels.label_paths.shape)
-    return scores.index_put((labels_of, columns), torch.cat(found))
+        places.append(starts[torch.tensor(chunk)[clips]] + columns + 1)
+    return torch.cat(found)[torch.cat(places).argsort().to(device)]
 
 
 def _token_log_probs(
@@ -540,16 +657,43 @@ def _token_log_probs(
 
 
 def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
-    """Scores (B, C) from the log-probabilities (B, C, D) of the labels' tokens among all tokens."""
-    paths, num_edges = labels.label_paths, len(labels.edge_tokens)
+    """Scores (B, C) from the log-probabilities (B, T) of the labels' tokens among all tokens.
+
+    They are added up from the prompt outwards, one by one, so that no label has a higher sum than its beginning.
+    """
     if labels.is_restricted:
         # Each edge from any of the labels that go along it.
-        of_edges = torch.zeros(num_edges + 1, dtype=torch.long).scatter_(
-            0, paths.flatten(), torch.arange(paths.numel())
+        num_edges = len(labels.edge_tokens)
+        of_edges = torch.zeros(num_edges, dtype=torch.long).scatter_(
+            0, labels.label_edges, torch.arange(len(labels.label_edges))
         )
-        edges = log_probs.flatten(1)[:, of_edges[:num_edges].to(log_probs.device)]
-        return _sum_along(_among_siblings(edges, labels.edge_parents), paths)
-    return _add_up(log_probs)
+        edges = _among_siblings(log_probs[:, of_edges.to(log_probs.device)], labels.edge_parents)
+        log_probs = edges[:, labels.label_edges.to(log_probs.device)]
+    # First tokens of the labels, the longest label first; second tokens of those that have one; …
+    order = labels.label_lengths.argsort(descending=True, stable=True)
+    steps = _steps(labels.label_lengths[order])
+    by_step = _token_places(labels.label_lengths, order)[steps.argsort(stable=True)].to(log_probs.device)
+    total, *following = log_probs[:, by_step].split(torch.bincount(steps).tolist(), dim=1)
+    finished = []
+    for step in following:
+        count = step.shape[1]
+        finished.append(total[:, count:])
+        total = total[:, :count] + step
+    return torch.cat([total, *reversed(finished)], dim=1)[:, order.argsort().to(log_probs.device)]
+
+
+def _node_sums(edge_log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
+    """Sums (B, N + 1) of edge_log_probs (B, E) along the paths to the nodes, from the prompt outwards, one by one, so that no
+    node has a higher sum than its parent."""
+    order = labels.node_depths.argsort(stable=True)
+    place = torch.empty_like(order)  # of each node among those of its depth
+    levels = order.split(torch.bincount(labels.node_depths).tolist())
+    for level in levels:
+        place[level] = torch.arange(len(level))
+    sums = [edge_log_probs.new_zeros(len(edge_log_probs), 1)]
+    for level in levels[1:]:
+        sums.append(sums[-1][:, place[labels.node_parents[level]]] + edge_log_probs[:, labels.node_edges[level]])
+    return torch.cat(sums, dim=1)[:, order.argsort()]
 
 
 def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch.Tensor:
@@ -562,20 +706,6 @@ def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch
     # The largest is one of those that are added up: no rounding lifts any above 0.
     total = log_probs.new_zeros((*log_probs.shape[:-1], count)).scatter_add(-1, index, (log_probs - largest).exp())
     return log_probs - largest - total.log().gather(-1, index)
-
-
-def _sum_along(edge_log_probs: torch.Tensor, paths: torch.LongTensor) -> torch.Tensor:
-    """Sums (B, R) of edge_log_probs (B, E) along paths (R, D)."""
-    padded = torch.nn.functional.pad(edge_log_probs, (0, 1))
-    return _add_up(padded[:, paths.to(padded.device)])
-
-
-def _add_up(log_probs: torch.Tensor) -> torch.Tensor:
-    """Sums (B, R) of (B, R, D): from the prompt outwards, one by one, so that no path has a higher sum than its beginning."""
-    total, *steps = log_probs.unbind(-1)
-    for step in steps:
-        total = total + step
-    return total
 
 
 def _additive_masks(
@@ -633,7 +763,7 @@ def _prompt_lengths(
     if context is not None and longest + depth > context:
         raise ValueError(
             f"a prompt of {longest} tokens and the {depth} tokens that are read of the longest label exceed the model's "
-            f"context of {context}"
+            f"context of {context}: shorten the recording or the class list"
         )
     return lengths
 

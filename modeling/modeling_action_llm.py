@@ -33,6 +33,7 @@ from transformers.utils.hub import cached_file
 from .action_sentence import WordIds, token_distance
 from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
 from .checked_config import check_attention, config_errors
+from .class_names import check_class_names
 from .compatibility import CACHE
 from .configuration_action_llm import ActionLLMConfig
 from .label_scoring import LabelTrie, most_likely_label, score_labels
@@ -290,6 +291,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             restrict_names:
                 See [`ActionLLMConfig`].
         """
+        class_names = None if class_names is None else check_class_names(class_names)
         if action_model is None and action_table is None:
             raise ValueError("from_llm needs an action_model or an action_table.")
         if None not in (action_model, action_table) and len(action_table) != action_model.config.num_action_tokens:

@@ -27,7 +27,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
-from .processing_action_llm import check_class_names
+from .class_names import check_class_names
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
 from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
@@ -76,7 +76,9 @@ class ActionRecognitionPipeline(Pipeline):
             How many classes; `None`: all of them.
         candidate_labels (`str` or `Sequence[str]`, *optional*):
             The classes to choose from, in place of the trained ones: a list of names, or a text of names with commas between
-            them. Where the model was not trained on one of them, the list is written into the prompt (LLM-AR, Table 8).
+            them, as the zero-shot pipelines take it (`"abc"` is one class). Names that differ only in spaces, Unicode form or
+            invisible characters are the same class. Where the model was not trained on one of them, the list is written into
+            the prompt (LLM-AR, Table 8), and has to fit the language model's context.
         explain, return_tokens (`bool`, defaults to `False`):
             What is asked for besides.
         versions (`int`, defaults to 1):
@@ -132,8 +134,8 @@ class ActionRecognitionPipeline(Pipeline):
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         if candidate_labels is not None:
             try:
-                candidate_labels = check_class_names(candidate_labels)
-            except (ValueError, TypeError) as error:
+                candidate_labels = check_class_names(candidate_labels, self.processor.class_names or ())
+            except ValueError as error:
                 raise ValueError(f"candidate_labels: {error}") from error
         for name, flag in (("explain", explain), ("return_tokens", return_tokens)):
             if flag not in (None, True, False):
@@ -182,6 +184,8 @@ class ActionRecognitionPipeline(Pipeline):
                 f"unsure_below {settings['unsure_below']} is about the reason: set explain=True, or leave unsure_below out and "
                 "compare the scores with it."
             )
+        if settings.get("candidate_labels") is not None:
+            self._check_context(settings["candidate_labels"])
         check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions", 1), "versions")
         asked = [name for name in ("explain", "return_tokens") if settings.get(name)]
         if asked and self.model.config.injection_layer is not None:
@@ -291,14 +295,35 @@ class ActionRecognitionPipeline(Pipeline):
         _rewind(recording)
         return recording
 
+    def _check_context(self, candidate_labels: Sequence[str]) -> None:
+        """Raises `ValueError` for candidate labels that do not fit the language model's context, whatever the recording."""
+        listed = self._lists(candidate_labels)
+        context = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if context is None:
+            return
+        tokens, at_least = (
+            len(candidate_labels) if listed else 0,
+            "at least ",
+        )  # a class that is listed has a token or more
+        if tokens <= context:
+            prompt = self.processor.prompt(None, candidate_labels, listed)
+            tokens = len(self.processor.encode_prompt_and_label(prompt)[0])
+            # The last token of a name is scored and not read.
+            tokens, at_least = tokens + max(map(len, self.processor.label_ids(candidate_labels, listed))) - 1, ""
+        if tokens > context:
+            raise ValueError(
+                f"candidate_labels: {len(candidate_labels):,} classes and the prompt take {at_least}{tokens:,} tokens, but the "
+                f"language model has a context of {context:,}: give fewer or shorter names, or choose among parts of them."
+            )
+
     def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
         """Whether the class list is part of the prompt: where the model was not trained on all of it."""
-        trained = self.processor.class_names or ()
-        new = [] if candidate_labels is None else [name for name in candidate_labels if name not in trained]
+        trained = set(self.processor.class_names or ())
+        new = [name for name in candidate_labels or () if name not in trained]
         if new:
             logger.warning_once(
-                f"the model was not trained on {', '.join(map(repr, new[:3]))}{', …' * (len(new) > 3)}: how sure it is of "
-                "names that are new to it says little."
+                f"the model was not trained on {', '.join(repr(name[:80]) for name in new[:3])}{', …' * (len(new) > 3)}: how "
+                "sure it is of names that are new to it says little."
             )
         return True if new else None
 

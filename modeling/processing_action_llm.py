@@ -14,7 +14,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from .action_sentence import WordIds
 from .checked_settings import SettingError, checked, true_or_false
-from .class_names import fault_of_class_name
+from .class_names import check_class_names
 from .extractor_files import (
     EXTRACTOR_FIELD,
     HUB_ARGUMENTS,
@@ -37,6 +37,9 @@ INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please des
 PLACEHOLDER = "<act>"
 # What a processor may add to a tokenizer, and the codebooks of a word.
 MOST_ACTION_TOKENS, MOST_SOFT_PROMPTS, MOST_CODES = 2**16, 4096, 64
+# Of a class list in the prompt, what a name behind it is tokenized with. Where a token ends at the end of the prompt, which is
+# checked, BPE and unigram models segment what follows by itself.
+CHARACTERS_BEFORE_NAME = 32
 
 
 class ActionLLMProcessor(ProcessorMixin):
@@ -244,6 +247,12 @@ class ActionLLMProcessor(ProcessorMixin):
             `ValueError`: on an empty sentence, an id that is no token of the codebook, or a length where none is read or none
             where one is.
         """
+        lists = self.list_classes if list_classes is None else list_classes
+        classes = ", ".join(self._class_names(class_names)) if lists and not to_explain else None
+        return self._prompt(action_ids, classes, num_latents, to_explain)
+
+    def _prompt(self, action_ids, classes: str | None, num_latents: int = 1, to_explain: bool = False) -> str:
+        """The text of a prompt; `classes` is the class list as it stands there, or None where it is not part of it."""
         if action_ids is None:
             tokens = PLACEHOLDER * num_latents
         else:
@@ -253,8 +262,7 @@ class ActionLLMProcessor(ProcessorMixin):
         soft = "".join(f"<soft_{prompt}>" for prompt in range(self.num_soft_prompts))
         if to_explain:
             return soft + self.instruction_to_explain.replace("{tokens}", tokens)
-        if self.list_classes if list_classes is None else list_classes:
-            classes = ", ".join(self._class_names(class_names))
+        if classes is not None:
             # The names last: whatever stands in them is not a place for anything.
             return soft + self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
         return soft + self.instruction.replace("{tokens}", tokens)
@@ -314,42 +322,44 @@ class ActionLLMProcessor(ProcessorMixin):
         Returns:
             ids of the prompt; ids of the completion with its end token (empty without a completion).
         """
-        prompt_ids = self._ids(prompt)
-        eos = self.tokenizer.eos_token_id
-        # Some tokenizers close every text by themselves. The text is not over here.
-        if prompt_ids[-1] == eos:
-            prompt_ids = prompt_ids[:-1]
         if completion is None:
-            return prompt_ids, []
-        text_ids = self._ids(f"{prompt} {completion}")
-        if text_ids[-1] == eos:
-            text_ids = text_ids[:-1]
-        if text_ids[: len(prompt_ids)] != prompt_ids:
-            raise ValueError(
-                f"the tokenizer joins the end of the prompt with {completion!r}: end the instruction with a full stop or "
-                "another token that does not merge with a following space."
-            )
-        return prompt_ids, [*text_ids[len(prompt_ids) :], eos]
+            return self._ids([prompt])[0], []
+        prompt_ids, label_ids = self._encode_labels(prompt, [completion])
+        return prompt_ids, label_ids[0]
 
-    def _ids(self, text: str) -> list[int]:
-        ids, words = self.tokenizer(text)["input_ids"], self.word_ids
-        if words is None:
-            return ids
-        ids = words.fold(ids)
-        if any(words.offset <= one < words.offset + self.num_action_tokens for one in ids):
-            raise ValueError(f"the tokenizer does not write the tokens of a word after each other: {text[:80]!r}.")
-        return ids
+    def _encode_labels(self, prompt: str, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Ids of a prompt, and of each of several texts that may follow it, with their end tokens."""
+        prompt_ids, *all_ids = self._ids([prompt, *(f"{prompt} {completion}" for completion in completions)])
+        for completion, ids in zip(completions, all_ids, strict=True):
+            if ids[: len(prompt_ids)] != prompt_ids:
+                raise ValueError(
+                    f"the tokenizer joins the end of the prompt with {completion!r}: end the instruction with a full stop "
+                    "or another token that does not merge with a following space."
+                )
+        return prompt_ids, [[*ids[len(prompt_ids) :], self.tokenizer.eos_token_id] for ids in all_ids]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts that are not over: without the end token by which some tokenizers close every text."""
+        all_ids, words = self.tokenizer(texts)["input_ids"], self.word_ids
+        for place, text in enumerate(texts):
+            ids = all_ids[place] if words is None else words.fold(all_ids[place])
+            if words is not None and any(words.offset <= one < words.offset + self.num_action_tokens for one in ids):
+                raise ValueError(f"the tokenizer does not write the tokens of a word after each other: {text[:80]!r}.")
+            all_ids[place] = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
+        return all_ids
 
     def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
         """Ids of each class name with its end token, as they follow the prompt."""
         names = self._class_names(class_names)
-        # What a name becomes depends on the text before it back to the last action word, not on the sentence.
+        # What a name becomes depends on the text before it back to the last action word, not on the sentence; and of a list
+        # of classes on its end.
         if self.codes_per_word > 1:
             word = range(0, self.num_action_tokens, self.num_action_tokens // self.codes_per_word)
         else:
             word = (0, 1) if self.run_lengths else 0
-        prompt = self.prompt([word], names, list_classes)
-        return [self.encode_prompt_and_label(prompt, name)[1] for name in names]
+        lists = self.list_classes if list_classes is None else list_classes
+        end_of_list = ", ".join(names[-2:])[-CHARACTERS_BEFORE_NAME:] if lists else None
+        return self._encode_labels(self._prompt([word], end_of_list), names)[1]
 
     def __call__(
         self,
@@ -386,10 +396,9 @@ class ActionLLMProcessor(ProcessorMixin):
         features = {}
         if recordings is not None:
             features = dict(self.feature_extractor(recordings, return_tensors="pt", **kwargs))
-            prompts = [self.prompt(None, names, list_classes)] * len(features["frame_rate"])
+            ids = self._ids([self.prompt(None, names, list_classes)]) * len(features["frame_rate"])
         else:
-            prompts = [self.prompt(ids, names, list_classes) for ids in action_ids]
-        ids = [self.encode_prompt_and_label(prompt)[0] for prompt in prompts]
+            ids = self._ids([self.prompt(words, names, list_classes) for words in action_ids])
         length = max(len(row) for row in ids)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         labels = self.label_ids(names, list_classes)
@@ -405,7 +414,7 @@ class ActionLLMProcessor(ProcessorMixin):
 
     def _class_names(self, class_names: Sequence[str] | None) -> list[str]:
         if class_names is not None:
-            return check_class_names(class_names)
+            return check_class_names(class_names, self.class_names or ())
         if self.class_names is None:
             raise ValueError("this processor has no class names of its own: give class_names.")
         return self.class_names
@@ -419,26 +428,6 @@ class ActionLLMProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "label_ids", *self.feature_extractor.model_input_names]
-
-
-def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """A class list as a list; `ValueError` for no list, an empty list, an empty name, one that
-    stands in it twice, or one with control characters or special tokens."""
-    if isinstance(class_names, str):
-        raise ValueError(f"the class list must be a list of names, got the text {class_names!r}.")
-    names = list(class_names)
-    if not names:
-        raise ValueError("the class list is empty.")
-    seen = set()
-    for index, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"class {index} has no name: got {name!r}.")
-        if fault := fault_of_class_name(name):
-            raise ValueError(f"class name {name!r} {fault}.")
-        if name in seen:
-            raise ValueError(f"class name {name!r} stands in the list twice (second time at {index}).")
-        seen.add(name)
-    return names
 
 
 def load_feature_extractor(name_or_path: str | os.PathLike, **hub) -> RecordingFeatureExtractor:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .class_names import check_class_names
 from .modeling_vtem import VisualEvent
-from .processing_action_llm import check_class_names
 
 
 class Span(NamedTuple):
@@ -168,7 +168,9 @@ def timeline(
     check_window(seconds, stride)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    names = processor.class_names if class_names is None else check_class_names(class_names)
+    names = processor.class_names
+    if class_names is not None:
+        names = class_names = check_class_names(class_names, names or ())
     # Of an hour, thousands: what is not read of them is not kept.
     events = [
         event._replace(latent=None)

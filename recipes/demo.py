@@ -88,6 +88,7 @@ def build(model: str, examples: list[str] = ()):
     from transformers import pipeline
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm.escaping import markdown
     from action_llm.recording_files import RECORDING_SUFFIXES
     from action_llm.video_files import VIDEO_SUFFIXES
 
@@ -129,9 +130,9 @@ def build(model: str, examples: list[str] = ()):
                 "This recording cannot be recognised; the log of the server says why. Try another."
             ) from error
         scores = {one["label"]: one["score"] for one in found}
-        reason = found[0]["reason"] + (f"\n\n{found[0]['description']}" if "description" in found[0] else "")
-        careful = f"**Careful:** {html.escape('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
-        return shown, scores, f"{careful}**Why.** {html.escape(reason)}"
+        careful = f"**Careful:** {markdown('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
+        description = f"\n\n{markdown(found[0]['description'])}" if "description" in found[0] else ""
+        return shown, scores, f"{careful}**Why.** {markdown(found[0]['reason'])}{description}"
 
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
@@ -173,6 +174,7 @@ def said_of(model: str) -> str:
     """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
     from transformers.utils.hub import cached_file
 
+    from action_llm.escaping import markdown_code
     from action_llm.model_files import read_field, read_json_object
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
@@ -180,10 +182,11 @@ def said_of(model: str) -> str:
         return ""
     record = read_json_object(path)
     dataset = read_field(path, record, "sentences.dataset", str) or ""
-    dataset = html.escape(" ".join(dataset.replace("`", "'").split()), quote=False)
     if dataset.startswith("simulated") or read_field(path, record, "sentences.data.simulated", bool):
-        return f"It was trained on **simulated** recordings (`{dataset}`), and is no recogniser of people."
-    return f"It was trained on `{dataset}`." if dataset else ""
+        return (
+            f"It was trained on **simulated** recordings ({markdown_code(dataset)}), and is no recogniser of people."
+        )
+    return f"It was trained on {markdown_code(dataset)}." if dataset else ""
 
 
 def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
@@ -287,12 +290,19 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     """
     from importlib.metadata import version
 
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
     from model_page import locked_requirements
 
     import action_llm
     from action_llm_datasets.building import SIMULATION_RECORD
 
-    if Path(model).exists() or model.count("/") != 1:
+    try:
+        validate_repo_id(model)
+        is_on_the_hub = "/" in model and not Path(model).exists()
+    except HFValidationError:
+        is_on_the_hub = False
+    if not is_on_the_hub:
         raise ValueError(f"--model {model}: a Space needs a model that is on the Hub (push.py).")
     for path in examples:
         if not Path(path).with_name(SIMULATION_RECORD).is_file():

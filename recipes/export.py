@@ -233,9 +233,11 @@ def page(record: dict, processor, plain, restrict_names: bool) -> str:
     sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
     from model_page import is_simulated
 
+    from action_llm.escaping import markdown, markdown_code
+
     dataset = (record.get("sentences") or {}).get("dataset", "recordings that its record does not name")
     simulated = is_simulated(record)
-    kind = "**simulated** recordings, " if simulated else ""
+    trained_on = "**simulated** recordings, " * simulated + markdown_code(dataset)
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
     restriction, restricted, length = "", "", 20
     writes = "What it writes greedily is one class name, or none"
@@ -254,8 +256,8 @@ tags:
 
 # An action recogniser as a plain language model
 
-Exported from a recogniser that was trained on {kind}`{dataset}`: adapter merged, action words in the vocabulary. It reads a
-sentence of action tokens and says which action it was. The classes: {", ".join(processor.class_names)}.
+Exported from a recogniser that was trained on {trained_on}: adapter merged, action words in the vocabulary. It reads a
+sentence of action tokens and says which action it was. The classes: {", ".join(map(markdown, processor.class_names))}.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -271,7 +273,7 @@ print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 Ids {first} to {last} are action words. `generate` never writes them (`suppress_tokens`); an engine that does not read the
 generation config needs them as banned words. {writes}: the exact probability of every
 class is given by the recogniser that this was exported from, which also makes sentences of recordings. The terms of its
-language model ({record.get("llm", "not recorded")}) and of the recordings hold for these weights.
+language model ({markdown(record.get("llm", "not recorded"))}) and of the recordings hold for these weights.
 """
 
 

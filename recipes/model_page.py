@@ -12,10 +12,13 @@ from huggingface_hub import (
     ModelCardData,
     eval_result_entries_to_yaml,
 )
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from action_llm import __version__
+from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
 
@@ -153,11 +156,16 @@ def model_page(
         code_repo: repository of the code, where that is another.
 
     Raises:
-        PageError: there is no record; an evaluation is of another kind of run.
+        PageError: there is no record; an evaluation is of another kind of run; a name that no repository can have.
         ModelFileError: the settings of the feature extractor are damaged, or its two files differ.
     """
     from action_llm.processing_action_llm import load_feature_extractor
 
+    for name in filter(None, (repository, code_repo)):
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise PageError(f"expected the name of a repository on the Hub, found {name!r}: {error}") from error
     record, extractor = read_run(model), load_feature_extractor(model)
     config_path = model / "config.json"
     config = read_json_object(config_path)
@@ -184,7 +192,8 @@ def model_page(
     what = _what(action)
     if is_classifier:
         llm = config.get("llm_name_or_path") or record["llm"]
-        what += f" A language model reads them and says which action it was, how sure it is, and why. Language model: {llm}."
+        what += " A language model reads them and says which action it was, how sure it is, and why."
+        what += f" Language model: {markdown(llm)}."
     else:
         what += " A language model reads them; this repository is the first half."
     unit = "windows" if sentences.get("stage") == "encode_windows" else "recordings"
@@ -203,10 +212,10 @@ def model_page(
     page = ModelCard.from_template(
         card,
         template_path=str(TEMPLATE),
-        title=f"{line}{'' if is_classifier else ': action model'} on {dataset}" + " (simulated)" * simulated,
+        title=f"{line}{'' if is_classifier else ': action model'} on {markdown(dataset)}" + " (simulated)" * simulated,
         kind=config["model_type"],
         what=what,
-        classes=list((config.get("id2label") or {}).values()),
+        classes=[markdown(name) for name in (config.get("id2label") or {}).values()],
         usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
             repository=repository,
             example=_example(extractor),
@@ -218,9 +227,9 @@ def model_page(
         code_repo=code_repo,
         reads=_reads(extractor),
         unit=unit,
-        data=data,
-        others=others,
-        dataset=dataset,
+        data=_escaped(data),
+        others={markdown_code(name): _escaped(other) for name, other in others.items()},
+        dataset=markdown_code(dataset),
         simulated=simulated,
         splits=_splits(sentences) if is_classifier else {"train": {"recordings": record["recordings"], "skipped": 0}},
         hold_out=record.get("hold_out"),
@@ -230,21 +239,21 @@ def model_page(
         people=_people(evaluations[0]["metrics"], unit) if evaluations else "",
         spread=_spread(evaluations),
         versions=evaluations[0]["metrics"].get("encodings", 1) if evaluations else 1,
-        seed=record.get("seed"),
         pictures={name: PICTURES[name] for name in PICTURES if name in pictures},
         token_metrics=_token_metrics(record),
         made=_made(record, is_classifier),
         stages=[
             {
                 "name": STAGES[part["stage"]],
-                "hardware": part.get("hardware", "not recorded"),
+                "hardware": markdown(part.get("hardware", "not recorded")),
                 "time": _time(part.get("seconds")),
             }
             for part in stages
         ],
-        settings=_listed(record),
-        version=record.get("version"),
-        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
+        seed=markdown(record.get("seed")),
+        settings=markdown(_listed(record)),
+        version=markdown(record.get("version") or "before 0.2.0"),
+        libraries=markdown(", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())),
         paper=f"{line}: {paper}",
     )
     return page.content.rstrip() + "\n"
@@ -269,6 +278,11 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
 
 
+def _escaped(data: dict) -> dict:
+    """What a record says of a data set, for a page in Markdown."""
+    return {name: markdown(value) if isinstance(value, str) else value for name, value in data.items()}
+
+
 def _example(extractor) -> str:
     """A name of a file as the model reads them."""
     if not hasattr(extractor, "skeleton_layout"):
@@ -290,7 +304,7 @@ def _reads(extractor) -> str:
         )
         return f"{kinds}; {parts}."
     layout = extractor.skeleton_layout
-    joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions (`{layout.name}`)"
+    joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions ({markdown_code(layout.name)})"
     rate = f", resampled to {extractor.fps:g} frames a second" if extractor.fps else ""
     kinds = ", ".join(f"`{one}`" for one in RECORDING_SUFFIXES)
     return f"Skeletons of {joints}{rate}: {kinds}, or arrays (frames, people, joints, coordinates)."
@@ -414,8 +428,8 @@ def _without_chance(part):
 def _row(evaluation: dict) -> dict:
     metrics = evaluation["metrics"]
     return {
-        "seed": evaluation["model"].get("seed", "?"),
-        "split": metrics["split"] + " (unseen classes)" * bool(metrics.get("unseen")) + _averaged(metrics),
+        "seed": markdown(evaluation["model"].get("seed", "?")),
+        "split": markdown(metrics["split"]) + " (unseen classes)" * bool(metrics.get("unseen")) + _averaged(metrics),
         "recordings": f"{metrics['recordings']:,}",
         **{name: f"{100 * metrics[name]['estimate']:.1f}" for name in METRICS},
         **{
@@ -494,15 +508,19 @@ def _token_metrics(record: dict) -> str:
     if not metrics:
         return "Not measured."
     rows = [
-        f"| {name.removeprefix('codebook/').replace('_', ' ')} | {'not measured' if value is None else f'{value:.4g}'} |"
-        for name, value in metrics.items()
+        f"| {markdown(name)} | {'not measured' if value is None else f'{value:.4g}'} |"
+        for name, value in (
+            (name.removeprefix("codebook/").replace("_", " "), value) for name, value in metrics.items()
+        )
     ]
-    return "\n".join([f"On {record.get('evaluated_on', 'training recordings')}:", "", "| | |", "|---|---:|", *rows])
+    return "\n".join(
+        [f"On {markdown(record.get('evaluated_on', 'training recordings'))}:", "", "| | |", "|---|---:|", *rows]
+    )
 
 
 def _made(record: dict, is_classifier: bool) -> str:
     if not is_classifier:
-        return f"Trained on {record['recordings']:,} recordings, seed {record.get('seed')}."
+        return f"Trained on {record['recordings']:,} recordings, seed {markdown(record.get('seed'))}."
     method = {
         "lora": "LoRA on the frozen language model",
         "qlora": "LoRA on the frozen language model in 4 bit",
@@ -512,7 +530,9 @@ def _made(record: dict, is_classifier: bool) -> str:
         "none": "nothing: the language model reads tokens that it has never seen",
     }[record["method"]]
     cost = record.get("cost") or {}
-    said = f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {record.get('seed')}"
+    said = (
+        f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {markdown(record.get('seed'))}"
+    )
     if cost:
         said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
         said += "model and what was added to it"

@@ -310,13 +310,15 @@ def interval(estimate, values):
 
 def to_markdown(report: dict, study) -> str:
     """Tables as in the papers, and what is needed to judge them."""
+    from action_llm.escaping import markdown
+
     systems, scales = report["systems"], {one.name: one for one in study.scales if one.name in report["scales"]}
     differences = list(dict.fromkeys(name for found in report["scales"].values() for name in found["differences"]))
-    lines = [f"**{report['note']}**", ""] if report.get("note") else []
+    lines = [f"**{markdown(report['note'])}**", ""] if report.get("note") else []
     lines += [
         f"# {study.title}",
         "",
-        _row("scale", *systems, *differences),
+        _row("scale", *map(markdown, systems + differences)),
         _row("---", *["---"] * len(systems + differences)),
     ]
     for name, scale in scales.items():
@@ -346,7 +348,7 @@ def to_markdown(report: dict, study) -> str:
         "1 is full agreement, 0 chance; not defined where no item was rated twice, or all ratings are one value. Its interval "
         "is over items drawn anew; there is none where every draw gives the same alpha.",
     ]
-    answered = ", ".join(f"{rater} {count}" for rater, count in report["answered"].items())
+    answered = ", ".join(f"{markdown(rater)} {count}" for rater, count in report["answered"].items())
     lines += [
         "",
         f"{len(report['answered'])} of {report['sheets']} sheets came back; of {report['asked']} answers each has: {answered}.",

@@ -25,6 +25,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
+    "text.parse_math": False,  # a "$" in a name is a "$"
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,

@@ -1,6 +1,7 @@
 """Exact label scores against the definition: every label alone behind its prompt, no padding, no cache, no trie."""
 
 import random
+import time
 from itertools import pairwise
 
 import pytest
@@ -196,7 +197,9 @@ def test_trie_holds_every_prefix_once(labels):
     assert len(trie.edge_tokens) == len(prefixes)
     assert trie.edge_parents.tolist() == sorted(trie.edge_parents.tolist())
 
-    names = [tuple(trie.node_tokens[[a for a in row if a >= 0]].tolist()) for row in trie.node_ancestors.tolist()]
+    names = [()]
+    for parent, token in zip(trie.node_parents.tolist()[1:], trie.node_tokens.tolist()[1:], strict=True):
+        names.append((*names[parent], token))
     assert set(names[1:]) == inner and names[0] == ()
     assert trie.node_depths.tolist() == [len(name) for name in names]
     sees = trie.sees(torch.arange(len(names))[None], torch.arange(len(names))[None])[0]
@@ -207,11 +210,10 @@ def test_trie_holds_every_prefix_once(labels):
     edges = [
         (*names[parent], token) for parent, token in zip(trie.edge_parents, trie.edge_tokens.tolist(), strict=True)
     ]
-    for paths, ends in ((trie.node_paths, names), (trie.label_paths, labels)):
-        for path, end in zip(paths.tolist(), ends, strict=True):
-            assert [edges[edge] for edge in path if edge < len(edges)] == [
-                tuple(end[:n]) for n in range(1, len(end) + 1)
-            ]
+    assert [edges[edge] for edge in trie.node_edges[1:]] == names[1:]
+    assert trie.label_lengths.tolist() == [len(label) for label in labels]
+    for path, label in zip(trie.label_edges.split(trie.label_lengths.tolist()), labels, strict=True):
+        assert [edges[edge] for edge in path] == [tuple(label[:n]) for n in range(1, len(label) + 1)]
     assert [names[parent] for parent in trie.label_parents] == [tuple(label[:-1]) for label in labels]
 
 
@@ -242,6 +244,19 @@ def test_split_covers_every_label_within_the_bound(labels, max_nodes):
 def test_bad_labels(labels, error, message):
     with pytest.raises(error, match=message):
         LabelTrie(labels)
+
+
+def test_a_trie_is_linear_in_the_tokens():
+    """A name of 20,000 tokens, which took minutes and 10 GB when each node listed its ancestors."""
+    start = time.process_time()
+    name = [2 + place % 5 for place in range(20_000)]
+    trie = LabelTrie([[*name, END], [9, END]])
+    assert trie.num_nodes == 20_001 and trie.restricted().labels == ((2,), (9,))
+    assert sum(values.numel() for values in vars(trie).values() if torch.is_tensor(values)) < 12 * len(name)
+    sums = label_scoring._label_scores(-torch.ones(1, len(trie.label_edges)), trie)
+    assert sums.tolist() == [[-20_001.0, -2.0]]
+    assert label_scoring._node_sums(-torch.ones(1, len(trie.edge_tokens)), trie).min() == -20_000
+    assert time.process_time() - start < 20
 
 
 # --- equal to the definition
@@ -293,6 +308,45 @@ def test_any_labels_and_prompts(float64_models, family, labels, prompts):
             assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted)
             # In pieces of few nodes, whose siblings lie in others.
             assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted, tokens_per_pass=3)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3-window"])
+@pytest.mark.parametrize("restricted", [False, True])
+def test_masks_are_bounded(float64_models, family, restricted, monkeypatch):
+    """Long lists are read in pieces behind the prompts, and long names in several: masks stay small, and scores exact."""
+    base, head = float64_models[family]
+    prompts = random_prompts(9, 4, 1)
+    labels = [*random_labels(40), [*random_prompts(50)[0], END]]
+    masks, additive_masks = [], label_scoring._additive_masks
+
+    def spied(base, text_config, visible, *positions):
+        masks.append(visible.numel())
+        return additive_masks(base, text_config, visible, *positions)
+
+    monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", 400)
+    monkeypatch.setattr(label_scoring, "_additive_masks", spied)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, restricted)
+        assert_exact(base, head, prompts, labels, expected, 1e-10, methods=("trie",), restricted=restricted)
+    assert len(masks) > 2 and max(masks) <= 400
+
+
+def test_gradients_of_long_lists(monkeypatch):
+    """Behind the prompts' cache, and, where gradient checkpointing leaves none, without it."""
+    model, base, head = causal_lm("llama")
+    labels = LabelTrie(random_labels(30))
+    gradients = []
+    for elements, checkpointing in ((2**25, False), (900, False), (900, True)):
+        monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", elements)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            model.train()
+        model.zero_grad()
+        score_labels(base, head, base.config, *left_padded(random_prompts(9, 4)), labels, "trie").sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for others in gradients[1:]:
+        for gradient, expected in zip(others, gradients[0], strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
 
 
 @given(prefix_codes())
@@ -706,6 +760,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match="token id 61, outside the vocabulary of 61"):
         score(labels=LabelTrie([[5, VOCABULARY, END]]))
     long = torch.ones(1, 95, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"prompt of 95 tokens and the 2 tokens .* context of 96"):
+    with pytest.raises(
+        ValueError, match=r"prompt of 95 tokens and the 2 tokens .* context of 96: shorten the recording or the class"
+    ):
         score(long, long)
     assert score(long[:, 1:], long[:, 1:]).isfinite().all()

@@ -385,6 +385,26 @@ def test_class_names_in_one_text_are_split_at_commas(recognise):
         recognise(recording(9), candidate_labels=" , ")
 
 
+@pytest.mark.parametrize(
+    ("names", "tokens"),
+    [
+        ([f"action {number}" for number in range(50)], r"[\d,]+"),
+        (["a" * 6000, "falling"], r"12,0\d\d"),
+        ([f"action {number}" for number in range(100_000)], "at least 100,000"),
+    ],
+)
+def test_classes_that_do_not_fit_the_context_are_refused_first(recognise, names, tokens, monkeypatch):
+    """Before a recording is read, and not as an error of each recording."""
+    monkeypatch.setattr(recognise, "preprocess", None)
+    start = time.process_time()
+    message = (
+        rf"candidate_labels: {len(names):,} classes and the prompt take {tokens} tokens, but the language model has a "
+    )
+    with pytest.raises(ValueError, match=message + r"context of 256: give fewer or shorter names"):
+        recognise(recording(20), candidate_labels=names, on_error="return")
+    assert time.process_time() - start < 10
+
+
 def test_one_class_to_choose_from_is_doubted_aloud(recognise, monkeypatch):
     said = []
     monkeypatch.setattr(pipeline_action_recognition.logger, "warning_once", said.append)

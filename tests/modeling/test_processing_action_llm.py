@@ -1,4 +1,5 @@
 import re
+import time
 
 import numpy as np
 import pytest
@@ -6,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_processor, tiny_tokenizer
-from tokenizers import Tokenizer, models, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from action_llm import ActionLLMProcessor, SkeletonFeatureExtractor
 from action_llm.processing_action_llm import with_action_words
@@ -49,6 +50,68 @@ def test_label_ids_do_not_depend_on_the_sentence(processor, action_ids, list_cla
     prompt = processor.prompt(action_ids, list_classes=list_classes)
     expected = [processor.encode_prompt_and_label(prompt, name)[1] for name in CLASS_NAMES]
     assert processor.label_ids(list_classes=list_classes) == expected
+
+
+def _one_by_one(processor, names, list_classes):
+    """Each name behind the whole prompt: the definition."""
+    prompt = processor.prompt([0], names, list_classes)
+    return [processor.encode_prompt_and_label(prompt, name)[1] for name in names]
+
+
+def _tokenizers():
+    """Tokenizers of all kinds: with and without words, of one language model and of the other, in Python too."""
+    sentences = ["please predict the corresponding action from a list.", *CLASS_NAMES, "ab ba, abc. bca"] * 4
+    metaspace, byte_level = pre_tokenizers.Metaspace(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    kinds = {
+        "byte-level BPE": (models.BPE(), byte_level, trainers.BpeTrainer),
+        "BPE over words": (models.BPE(unk_token="<unk>"), metaspace, trainers.BpeTrainer),
+        "BPE over whole texts": (models.BPE(unk_token="<unk>"), metaspace, trainers.BpeTrainer),
+        "unigram": (models.Unigram(), metaspace, trainers.UnigramTrainer),
+        "unigram over whole texts": (models.Unigram(), metaspace, trainers.UnigramTrainer),
+        "word pieces": (
+            models.WordPiece(unk_token="<unk>"),
+            pre_tokenizers.BertPreTokenizer(),
+            trainers.WordPieceTrainer,
+        ),
+        "words": (models.WordLevel(unk_token="<unk>"), pre_tokenizers.Whitespace(), trainers.WordLevelTrainer),
+    }
+    for name, (model, pre_tokenizer, trainer) in kinds.items():
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = pre_tokenizer
+        special = {"special_tokens": ["<s>", "</s>", "<unk>"], "show_progress": False, "vocab_size": 150}
+        special |= {"unk_token": "<unk>"} if "unigram" in name else {}
+        tokenizer.train_from_iterator(sentences, trainer(**special))
+        if "whole texts" in name:  # as SentencePiece: no token goes across words, and nothing cuts the text into words
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+        yield name, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    yield "bytes, in Python", ByT5Tokenizer()
+
+
+@pytest.fixture(scope="module", params=dict(_tokenizers()).items(), ids=lambda param: param[0])
+def any_processor(request):
+    return ActionLLMProcessor(
+        SkeletonFeatureExtractor(num_persons=1), request.param[1], CLASS_NAMES, num_action_tokens=2
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.text("ab c,.(é", min_size=1, max_size=45).filter(str.strip), min_size=1, max_size=6, unique=True),
+    st.booleans(),
+)
+def test_label_ids_are_those_behind_the_whole_prompt(any_processor, names, list_classes):
+    processor = any_processor
+    processor.class_names = names  # as of a model that was trained on names that look alike
+    assert processor.label_ids(names, list_classes) == _one_by_one(processor, names, list_classes)
+
+
+def test_long_class_lists_take_linear_time(processor):
+    """20 s for a thousand names, when the whole list was tokenized with each of them."""
+    names = [f"action number {number}" for number in range(5000)]
+    start = time.process_time()
+    inputs = processor(action_ids=[[1]], class_names=names, list_classes=True)
+    assert time.process_time() - start < 10
+    assert inputs["label_ids"].shape[0] == 5000 and inputs["input_ids"].shape[1] > 5000
 
 
 def test_class_list_in_the_prompt(processor):
@@ -95,6 +158,17 @@ def test_save_and_load(processor, tmp_path):
         (["wave", ""], "class 1 has no name"),
         (["wave", "   "], "class 1 has no name"),
         (["wave", "clap", "wave"], "'wave' stands in the list twice (second time at 2)"),
+        (b"wave", "must be a list of names, got the text b'wave'"),
+        ({"wave": 0, "clap": 1}, "must be a list of names, got a dict: make a list first, in the order of the labels"),
+        ({"wave", "clap"}, "got a set"),
+        (iter(["wave", "clap"]), "got a list_iterator"),
+        (3, "got a int"),
+        (np.array("wave"), "got a ndarray"),
+        (["wave", 3], "class 1 must be a name, got 3 (int)"),
+        (["wave", None], "class 1 must be a name, got None"),
+        (np.array([["wave"], ["clap"]]), "class 0 must be a name, got array(['wave']"),
+        (["wave", "\u200d"], "class 1 has no name"),
+        (["wave", "wa\u200bve"], r"'wa\u200bve' holds the control character '\u200b'"),
     ],
 )
 def test_bad_class_lists(processor, names, message):
@@ -102,6 +176,38 @@ def test_bad_class_lists(processor, names, message):
         processor(action_ids=[[1]], class_names=names)
     with pytest.raises(ValueError, match=re.escape(message)):
         tiny_processor(class_names=names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["wave", "wave "],
+        [" wave", "wave"],
+        ["big  wave", "big wave"],
+        ["big\u00a0wave", "big wave"],
+        ["caf\u00e9", "cafe\u0301"],
+        ["wa\u200dve", "wave"],
+        ["wave\ufe0f", "wave"],
+    ],
+)
+def test_names_that_look_the_same_are_one_class(processor, names):
+    """Unless a model was trained on both: it still loads, and still tells them apart."""
+    with pytest.raises(ValueError, match=r"stands in the list twice \(second time at 1, and looks like '.*' at 0\)"):
+        processor(action_ids=[[1]], class_names=names)
+    trained = tiny_processor(class_names=names)
+    assert trained.class_names == names
+    assert trained.label_ids() == trained.label_ids(names) == _one_by_one(trained, names, None)
+
+
+@pytest.mark.parametrize("listed", [tuple, np.array, lambda names: dict.fromkeys(names, 0).keys()])
+def test_class_lists_of_other_types(processor, listed):
+    names = ["wave", "clap"]
+    inputs = processor(action_ids=[[1]], class_names=listed(names), list_classes=True)
+    assert (
+        inputs["label_ids"].tolist()
+        == processor(action_ids=[[1]], class_names=names, list_classes=True)["label_ids"].tolist()
+    )
+    assert [type(name) for name in tiny_processor(class_names=listed(names)).class_names] == [str, str]
 
 
 @pytest.mark.parametrize("ids, message", [([], "empty"), ([16], "0 to 15, got 16"), ([-1], "0 to 15, got -1")])
