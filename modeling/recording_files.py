@@ -12,6 +12,7 @@ import numpy as np
 from .array_files import ARRAY_SUFFIXES, read_joint_array
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
+from .size_limits import json_fault
 from .smarthome_files import read_smarthome
 
 RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)
@@ -110,6 +111,8 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
 
 def refuse_foreign_json(path: Path, data: bytes):
     """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with what to make of it; returns for any other."""
+    if json_fault(data) is not None:
+        return
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
