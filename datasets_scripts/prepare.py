@@ -19,7 +19,7 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
@@ -230,10 +230,11 @@ def _files_in_work(shards: list[_Shard]) -> dict[_Shard, str]:
     files = {}
     for shard in shards:
         for note in shard.parquet.parent.glob(f".{shard.parquet.name}.*.reading"):
-            *_, path, _ = ("", *note.read_text(encoding="utf-8").split("\n"))
+            *_, number, _ = ("", *note.read_text(encoding="utf-8").split("\n"))
             note.unlink()
-            if path:
-                files[shard] = path
+            note.with_suffix("").unlink(missing_ok=True)  # what it had written
+            if number:
+                files[shard] = shard.paths[int(number)]
     return files
 
 
@@ -275,7 +276,7 @@ def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
         open(note, "w", encoding="utf-8") as notes,
         pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer,
     ):
-        rows = tally.rows(builder, _noted((path for path in shard.paths if path not in shard.lethal), notes))
+        rows = tally.rows(builder, _noted(shard, notes))
         while batch := list(islice(rows, ROWS_PER_TABLE)):
             print(file=notes, flush=True)  # nothing is read now
             recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
@@ -286,11 +287,12 @@ def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
     note.unlink()
 
 
-def _noted(paths: Iterable[str], notes: TextIO) -> Iterator[str]:
-    """The paths, each noted before it is read."""
-    for path in paths:
-        print(path, file=notes, flush=True)
-        yield path
+def _noted(shard: _Shard, notes: TextIO) -> Iterator[str]:
+    """The files that are to be read, the number of each noted before it is."""
+    for number, path in enumerate(shard.paths):
+        if path not in shard.lethal:
+            print(number, file=notes, flush=True)
+            yield path
 
 
 def _measure(row: dict) -> dict[str, float]:

@@ -32,6 +32,8 @@ _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
 _MAX_NUMBERS = MAX_TEXT_BYTES // 8
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
+# Numbers of an array that are compared at a time.
+_BLOCK = 1 << 20
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -183,10 +185,16 @@ def _has_people_first(keypoints: np.ndarray) -> bool:
     seen = np.isfinite(keypoints).all((2, 3)) & (keypoints != 0).any((2, 3)) & (keypoints != -1).any((2, 3))
     if not seen.all():
         return False
-    bodies = keypoints.astype(np.float64)
-    size = float(np.median((bodies.max(2) - bodies.min(2)).max(-1)))
-    down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
-    return bool(down.min() > LONGEST_STEP * size and across.max() < LONGEST_STEP * size)
+    size = float(np.median((keypoints.max(2).astype(np.float64) - keypoints.min(2)).max(-1)))
+    nearest, farthest = np.inf, 0.0
+    frames = max(1, _BLOCK // keypoints[0].size)
+    for start in range(0, len(keypoints), frames):  # of an hour, not all at once
+        bodies = keypoints[start : start + frames + 1].astype(np.float64)
+        down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
+        nearest, farthest = min(nearest, down.min(initial=np.inf)), max(farthest, across.max())
+        if farthest >= LONGEST_STEP * size:
+            return False
+    return bool(nearest > LONGEST_STEP * size)
 
 
 def _are_scores(numbers: np.ndarray) -> bool:
