@@ -183,7 +183,9 @@ def _open_member(archive: Path, name: str) -> BinaryIO:
         raise zipfile.BadZipFile(f"{archive.name}: {error}") from error
     # Those unpack gigabytes at a time, however little is read of them.
     method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-    raise NotImplementedError(f"{archive.name} is compressed with {method}, expected deflate: unpack it, or zip it anew")
+    raise NotImplementedError(
+        f"{archive.name} is compressed with {method}, expected deflate: unpack it, or zip it anew"
+    )
 
 
 @lru_cache(maxsize=8)

@@ -192,9 +192,7 @@ def main() -> None:
                 f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
             )
         if arguments.fps is not None and not is_possible_rate(arguments.fps):
-            raise ValueError(
-                f"--fps: expected a positive number from {RATES[0]} to {RATES[1]}, got {arguments.fps}"
-            )
+            raise ValueError(f"--fps: expected a positive number from {RATES[0]} to {RATES[1]}, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
             lines = Path(arguments.class_names).read_text(encoding="utf-8").splitlines()

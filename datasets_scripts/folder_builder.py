@@ -40,9 +40,9 @@ import numpy as np
 from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.class_names import fault_of_class_name
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
+from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
-from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_plausibility import RATES, is_possible_rate
 
 from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally

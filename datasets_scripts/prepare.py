@@ -59,7 +59,7 @@ class PreparationError(ValueError):
 
 @dataclass(frozen=True)
 class _Shard:
-    """Files that go into one Parquet file, and where it and the account of it lie; which of them end a process that reads them."""
+    """Files that go into one Parquet file, where it and the account of it lie, and which files end the process that reads them."""
 
     split: str
     parquet: Path
@@ -218,7 +218,9 @@ def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], processes: i
             while not run([shard], 1):
                 path = _files_in_work([shard]).get(shard)
                 if path is None:
-                    raise PreparationError(f"the process that writes {shard.parquet} ended: is there too little memory?")
+                    raise PreparationError(
+                        f"the process that writes {shard.parquet} ended: is there too little memory?"
+                    )
                 logger.warning("%s is skipped: the process that reads it ends", path)
                 waiting.remove(shard)
                 shard = replace(shard, lethal=(*shard.lethal, path))

@@ -12,10 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .skeleton_bodies import LONGEST_STEP, follow_people, valid_joints
 from .size_limits import (
-    MAX_TEXT_BYTES, bytes_fault, comparisons_fault, read_bounded,
+    MAX_TEXT_BYTES,
+    bytes_fault,
+    comparisons_fault,
+    read_bounded,
 )  # fmt: skip
+from .skeleton_bodies import LONGEST_STEP, follow_people, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording, check_size, checked_rate, read_content
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 

@@ -568,7 +568,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         most = MAX_JOINTS // (self.num_persons * self.skeleton_layout.num_joints)
         if count + (-count % self.frame_multiple) > most:
             found = f"{count:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
-            raise SkeletonInputError(name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames")
+            raise SkeletonInputError(
+                name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
+            )
         time = (np.arange(count) + 0.5) / rate / seconds
         if generator is not None:
             # Both ends stay, and the local tempo is 1 + drift * cos(pi * time) > 0.

@@ -156,7 +156,13 @@ def _name_of(element: memoryview, order: str) -> tuple[str, tuple[int, tuple[int
     flags, flags_type, position = _element(element, 0, order)
     dimensions, dimensions_type, position = _element(element, position, order)
     name, name_type, position = _element(element, position, order)
-    if flags_type != _UINT32 or len(flags) != 8 or dimensions_type != _INT32 or len(dimensions) % 4 or name_type != _INT8:
+    if (
+        flags_type != _UINT32
+        or len(flags) != 8
+        or dimensions_type != _INT32
+        or len(dimensions) % 4
+        or name_type != _INT8
+    ):
         raise MatFileError("a variable without flags, dimensions and a name", _WHOLE)
     shape = struct.unpack(f"{order}{len(dimensions) // 4}i", dimensions)
     # What has no array's dimensions (function handles, opaque objects) has another name in their place, of no concern here.

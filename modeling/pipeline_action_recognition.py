@@ -299,7 +299,10 @@ class ActionRecognitionPipeline(Pipeline):
         batch = batch if isinstance(batch, list) else [batch]
         try:
             return {"found": self._decide(batch, **asked)}
-        except (ValueError, MemoryError) as error:  # a sentence that is too long for the language model, or for the memory
+        except (
+            ValueError,
+            MemoryError,
+        ) as error:  # a sentence that is too long for the language model, or for the memory
             if on_error == "raise":
                 raise
             if len(batch) == 1:

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
+from .size_limits import json_fault
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
-from .size_limits import json_fault
 from .smarthome_files import read_smarthome
 
 RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)

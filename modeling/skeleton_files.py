@@ -38,6 +38,8 @@ JOINT_COLUMNS = 12
 JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
 # Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
 SCAN_BYTES = 1 << 16
+# Of a long file, what is scanned at a time; and of a line with the one before it, what can be of such a file.
+BLOCK_BYTES, LINES_BYTES = 1 << 23, 1 << 14
 
 
 class SkeletonFileError(ValueError):
@@ -205,12 +207,61 @@ def parse_numbers(text: bytes, edges: np.ndarray, kind: pa.DataType) -> np.ndarr
 
 
 # What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
-# (F,), their ids int64 (N,), and "keypoints", x y z float64 (N, J, 3), with whatever is kept beside them.
+# (F,), their ids int64 (N,), and "keypoints", x y z (N, J, 3) in float32 or more, with whatever is kept beside them.
 _Bodies = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodies | None:
-    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form.
+    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form (`_scan_block`).
+
+    A long file is read in blocks of frames: the places of all its numbers would take several times its size.
+    """
+    if len(data) <= BLOCK_BYTES:
+        block = _scan_block(data, num_joints, keep)
+        return None if block is None or block[0] != len(block[1][0]) else block[1]
+    blocks, start, num_frames, frames = [], 0, 0, 0
+    while start < len(data):
+        stop = len(data) if start + BLOCK_BYTES >= len(data) else _last_frame(data, start, start + BLOCK_BYTES)
+        # Only the first block begins with the number of frames.
+        head = b"" if start == 0 else b"0\r\n" if b"\r" in data[: data.find(b"\n")] else b"0\n"
+        block = None if stop is None else _scan_block(head + data[start:stop], num_joints, keep)
+        if block is None:
+            return None
+        num_frames = block[0] if start == 0 else num_frames
+        body_counts, body_ids, columns = block[1]
+        frames += len(body_counts)
+        if size_fault(frames, 0, num_joints) is not None:
+            return None
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            columns = {
+                name: values if values.dtype == np.int8 else values.astype(np.float32)
+                for name, values in columns.items()
+            }
+        blocks.append((body_counts, body_ids, columns))
+        start = stop
+    if num_frames != frames:
+        return None
+    body_counts, body_ids, columns = zip(*blocks, strict=True)
+    columns = {name: np.concatenate([block[name] for block in columns]) for name in columns[0]}
+    return np.concatenate(body_counts), np.concatenate(body_ids), columns
+
+
+def _last_frame(data: bytes, start: int, stop: int) -> int | None:
+    """Where the last frame begins between two places: a line of one number that is not behind the line of a body."""
+    end = data.rfind(b"\n", start, stop)
+    while end > start:
+        begin = data.rfind(b"\n", start, end) + 1
+        before = data.rfind(b"\n", start, max(begin - 1, start)) + 1
+        if begin <= start or end - before > LINES_BYTES:
+            return None
+        if len(data[begin:end].split()) == 1 and len(data[before : begin - 1].split()) != BODY_COLUMNS:
+            return begin
+        end = begin - 1
+    return None
+
+
+def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[int, _Bodies] | None:
+    """Reads a number and frames behind it, or returns None when they have not the plain form.
 
     Plain is what the data sets ship: numbers with one space between them, one kind of line end, and lines that follow
     each other as the counts in them say. Whatever differs in any way is left to `_read_lines`, which either reads it
@@ -263,7 +314,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
         num_frames, body_counts = integers[0], integers[1 : 1 + len(frame)]
         joint_counts, body_ids = integers[1 + len(frame) :].reshape(2, len(body))
         # Bounded first: a body id that stands where a count should would ask for more memory than there is.
-        if num_frames != len(frame) or ((body_counts < 0) | (body_counts > len(body))).any():
+        if ((body_counts < 0) | (body_counts > len(body))).any():
             return None
         # Where each line has to be, if the counts are right.
         bodies_before = np.cumsum(body_counts) - body_counts
@@ -288,7 +339,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
                 return None
     except (pa.ArrowInvalid, IndexError, ValueError):
         return None
-    return body_counts, body_ids, kept
+    return int(num_frames), (body_counts, body_ids, kept)
 
 
 def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
@@ -299,7 +350,7 @@ def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
 
 def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Collection[str]) -> _Bodies:
     """Reads a file line by line, and knows the line of whatever is wrong."""
-    lines = io.BytesIO(data.rstrip())
+    lines = io.BytesIO(data)
     position = 0
 
     def refuse(found: str, expected: str):
@@ -309,7 +360,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
         nonlocal position
         position += 1
         text = lines.readline()
-        if not text:
+        if not text.strip() and not data[lines.tell() :].strip():
             refuse("the end of the file", what)
         row = text.split()
         if len(row) != count:
@@ -335,7 +386,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
 
     # Of numbers, not of objects, which take several times the memory of the file.
     body_counts, body_ids = array("q"), array("q")
-    kept = {name: array("d") for name in ("keypoints", *keep)}
+    kept = {name: array("f") for name in ("keypoints", *keep)}
     for frame in range(count("the number of frames")):
         body_counts.append(count(f"the number of bodies in frame {frame}"))
         check_size(path, frame + 1, 0, num_joints)
@@ -365,7 +416,9 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
             refuse(_quote(text), f"the end of the file after {len(body_counts)} frames")
     per_body = (len(body_ids), num_joints)
     widths = {name: () if name == "tracking_state" else (2,) for name in keep} | {"keypoints": (3,)}
-    columns = {name: np.frombuffer(values, np.float64).reshape(*per_body, *widths[name]) for name, values in kept.items()}
+    columns = {
+        name: np.frombuffer(values, np.float32).reshape(*per_body, *widths[name]) for name, values in kept.items()
+    }
     return np.frombuffer(body_counts, np.int64), np.frombuffer(body_ids, np.int64), columns
 
 

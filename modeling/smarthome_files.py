@@ -18,10 +18,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from .skeleton_files import (
-    SkeletonFileError, SkeletonRecording, check_size, checked_rate, parse_numbers, read_content,
-)  # fmt: skip
 from .size_limits import json_fault
+from .skeleton_files import (
+    SkeletonFileError,
+    SkeletonRecording,
+    check_size,
+    checked_rate,
+    parse_numbers,
+    read_content,
+)  # fmt: skip
 from .skeleton_layouts import get_layout
 
 LAYOUTS = {"pose2d": "lcrnet13-2d", "pose3d": "lcrnet13"}
