@@ -59,7 +59,7 @@ class PreparationError(ValueError):
 
 @dataclass(frozen=True)
 class _Shard:
-    """Files that go into one Parquet file, where it and the account of it lie, and which files end the process that reads them."""
+    """Files that go into one Parquet file, where it and the account of it lie, and which files end their reader's process."""
 
     split: str
     parquet: Path

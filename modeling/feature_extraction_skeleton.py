@@ -566,8 +566,9 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             count = self.length or self.max_frames
             rate = count / seconds
         most = MAX_JOINTS // (self.num_persons * self.skeleton_layout.num_joints)
-        if count + (-count % self.frame_multiple) > most:
-            found = f"{count:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
+        total = count + (-count % self.frame_multiple)
+        if total > most:
+            found = f"{total:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
             raise SkeletonInputError(
                 name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
             )

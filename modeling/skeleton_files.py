@@ -447,7 +447,8 @@ def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
         found = f"d_skel {skeleton.dtype.name} {skeleton.shape}"
         raise SkeletonFileError(path, None, found, f"d_skel of numbers ({num_joints}, 3, frames)")
     check_size(path, skeleton.shape[2], 1, num_joints)
-    keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
     return SkeletonRecording(
         keypoints, np.ones((len(keypoints), 1), bool), np.zeros(1, np.int64), "kinect20", 30.0, path.name
     )
