@@ -16,11 +16,14 @@ On the Hub the repository is private. `--public` is refused where the terms of a
 import argparse
 import html
 import json
+import logging
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +49,8 @@ from .worker_processes import in_processes
 if TYPE_CHECKING:
     from .building import SkeletonBuilder
 
+logger = logging.getLogger(__name__)
+
 FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
 _READ_KEYPOINTS = """keypoints = rows.with_format("numpy")[0]["keypoints"]
@@ -58,12 +63,13 @@ class PreparationError(ValueError):
 
 @dataclass(frozen=True)
 class _Shard:
-    """Files that go into one Parquet file, and where it and the account of it lie."""
+    """Files that go into one Parquet file, where it and the account of it lie, and which files end their reader's process."""
 
     split: str
     parquet: Path
     account: Path
     paths: tuple[str, ...]
+    lethal: tuple[str, ...] = ()
 
 
 def prepare(
@@ -81,7 +87,9 @@ def prepare(
         name: the protocol, as of `load_action_dataset`.
         source: folder of the raw files.
         output: folder to write into, made where it is missing. What an earlier run has finished in it is kept.
-        num_proc: processes; None uses every core. Each holds one table of rows at a time, however many files there are.
+        num_proc: processes; None uses every core. Each holds one table of rows at a time, however many files there are. A file
+            that ends the process that reads it (a crash, a lack of memory) is skipped, and the rest goes on; 1 reads in this
+            process, which would end with it.
         files_per_shard: files that go into one Parquet file.
         **overrides: fields of the config.
 
@@ -91,7 +99,8 @@ def prepare(
     Raises:
         ValueError: there is no such protocol.
         DataFolderError: the source holds nothing of the data set, or nothing of it can be used.
-        PreparationError: the output holds what was made of other files, by other code or with other settings.
+        PreparationError: the output holds what was made of other files, by other code or with other settings; or processes
+            end before they read a file.
         FolderInUseError: another process writes the output.
     """
     check_protocol(name)
@@ -182,14 +191,60 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
     missing = [shard for part in shards.values() for shard in part if not _is_done(shard)]
     done = sum(len(shard.paths) for part in shards.values() for shard in part) - sum(len(s.paths) for s in missing)
     total = done + sum(len(shard.paths) for shard in missing)
-    with (
-        Progress(builder.config.name, total, "files", done) as bar,
-        in_processes(_work, missing, num_proc, initializer=_start, initargs=(builder,)) as written,
-    ):
-        for shard, _ in zip(missing, written, strict=True):
-            bar.update(len(shard.paths))
+    with Progress(builder.config.name, total, "files", done) as bar:
+        _write_shards(builder, missing, num_proc, bar)
     accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for part in shards.values() for shard in part]
     return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
+
+
+def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, bar: Progress) -> None:
+    """Writes shards. Where a process ends, what it read is read again, one file at a time, and skipped if it ends another."""
+    while shards := _unwritten(builder, shards, num_proc, bar):
+        in_work = _files_in_work(shards)
+        if not in_work:
+            raise PreparationError("a process ended while it read no file: choose fewer processes, or one to see why")
+        files = ", ".join(sorted(in_work.values()))
+        logger.warning("a process ended while these were read: %s. They are read again, one at a time", files)
+        shards = [shard for shard in shards if shard not in in_work]
+        for shard in in_work:
+            while _unwritten(builder, [shard], None, bar):
+                path = _files_in_work([shard]).get(shard)
+                if path is None:
+                    raise PreparationError(
+                        f"the process that writes {shard.parquet} ended: is there too little memory?"
+                    )
+                logger.warning("%s is skipped: the process that reads it ends", path)
+                shard = replace(shard, lethal=(*shard.lethal, path))
+
+
+def _unwritten(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, bar: Progress) -> list[_Shard]:
+    """Writes shards, and returns those that could not be written as a process ended."""
+    counted = 0
+    try:
+        with in_processes(
+            _write_in_process, shards, num_proc, apart=num_proc != 1, initializer=_start, initargs=(builder,)
+        ) as written:
+            for shard, _ in zip(shards, written, strict=True):
+                bar.update(len(shard.paths))
+                counted += 1
+    except BrokenProcessPool:
+        rest = [shard for shard in shards[counted:] if not _is_done(shard)]
+        bar.update(sum(len(shard.paths) for shard in shards[counted:] if shard not in rest))
+        return rest
+    return []
+
+
+def _files_in_work(shards: list[_Shard]) -> dict[_Shard, str]:
+    """Shard → the file that was read for it as the process ended; without those for which none was. The notes are removed."""
+    files = {}
+    for shard in shards:
+        for note in shard.parquet.parent.glob(f".{shard.parquet.name}.*.reading"):
+            *_, number, _ = ("", *note.read_text(encoding="utf-8").split("\n"))
+            note.unlink()
+            note.with_suffix("").unlink(missing_ok=True)  # what it had written
+            if number:
+                files[shard] = shard.paths[int(number)]
+    return files
 
 
 _builder: "SkeletonBuilder | None" = None
@@ -200,7 +255,7 @@ def _start(builder: "SkeletonBuilder") -> None:
     _builder = builder
 
 
-def _work(shard: _Shard) -> None:
+def _write_in_process(shard: _Shard) -> None:
     _write_shard(_builder, shard)
 
 
@@ -221,15 +276,33 @@ def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
     """One Parquet file, and before it the account of it; both whole or not at all."""
     from .building import ROWS_PER_TABLE, Tally
 
-    tally, recordings = Tally(shard.split), []
-    rows = tally.rows(builder, shard.paths)
-    with written_whole(shard.parquet) as unfinished:
-        with pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer:
-            while batch := list(islice(rows, ROWS_PER_TABLE)):
-                recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
-                writer.write_table(builder.table(batch))
-        account = {"tally": vars(tally), "recordings": recordings}
-        write_atomically(shard.account, json.dumps(account, ensure_ascii=False) + "\n")
+    note = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}.reading")
+    reason = "{}: the process that read it ended, by a crash or for lack of memory"
+    skipped = [{"file": path, "kind": "crash", "reason": reason.format(path)} for path in shard.lethal]
+    tally, recordings = Tally(shard.split, skipped=skipped), []
+    with written_whole(shard.parquet) as unfinished, written_whole(shard.account) as account:
+        try:
+            with (
+                open(note, "w", encoding="utf-8") as notes,
+                pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer,
+            ):
+                rows = tally.rows(builder, _noted(shard, notes))
+                while batch := list(islice(rows, ROWS_PER_TABLE)):
+                    print(file=notes, flush=True)  # nothing is read now
+                    recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
+                    writer.write_table(builder.table(batch))
+        finally:
+            note.unlink(missing_ok=True)
+        content = {"tally": vars(tally), "recordings": recordings}
+        account.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _noted(shard: _Shard, notes: TextIO) -> Iterator[str]:
+    """The files that are to be read, the number of each noted before it is."""
+    for number, path in enumerate(shard.paths):
+        if path not in shard.lethal:
+            print(number, file=notes, flush=True)
+            yield path
 
 
 def _measure(row: dict) -> dict[str, float]:

@@ -22,6 +22,7 @@ def in_processes(
     num_proc: int | None,
     *,
     chunksize: int = 1,
+    apart: bool = False,
     initializer: Callable | None = None,
     initargs: tuple = (),
 ) -> Iterator[Iterator]:
@@ -30,15 +31,19 @@ def in_processes(
     Where the block is left early, by Ctrl-C or an error, the workers end first, without a word; what they were writing is
     removed. They end, too, when this process is killed.
 
+    Raises:
+        BrokenProcessPool: A worker ended by itself: it crashed, or was killed for its memory.
+
     Args:
         work: a function of a module, or a `partial` of one.
         jobs: what it is called with.
-        num_proc: processes; None for every core. One is this process itself.
+        num_proc: processes; None for every core. One is this process itself, unless `apart`.
         chunksize: jobs that a worker takes at a time.
+        apart: whether a job may end its process, so that no job may run in this one.
         initializer, initargs: called at the beginning of each process.
     """
     num_proc = min(num_proc or os.cpu_count() or 1, len(jobs) or 1)
-    if num_proc == 1:
+    if num_proc == 1 and not apart:
         if initializer is not None:
             initializer(*initargs)
         yield map(work, jobs)

@@ -20,10 +20,11 @@ from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
 from .model_files import as_written
 from .recording_files import read_recording, turned_upright
+from .size_limits import MAX_JOINTS, size_fault
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
-from .skeleton_plausibility import find_symptoms, judge
+from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
 
 Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
@@ -32,9 +33,9 @@ VIEW_SECONDS = 0.5
 # Hips and shoulders together are about one torso length wide. Below this share of it they say nothing of the view.
 MIN_ACROSS = 0.1
 # What settings can ask for, so that a damaged file asks for no more memory than there is: people, numbers of a recording's
-# features (1 GiB), repeated frames, frames per second, recorded units, and factors of variation.
-MOST_PERSONS, MOST_NUMBERS, MOST_REPEATED = 100, 2**28, 4096
-RATES, SCALES, MOST_VARIED = (0.1, 1000), (1e-6, 1e6), 100
+# features (1 GiB), repeated frames, recorded units, and factors of variation.
+MAX_PERSONS, MAX_VALUES, MAX_MULTIPLE = 100, 2**28, 4096
+SCALES, MAX_VARIED = (1e-6, 1e6), 100
 # A torso below this share of the body's extent is no torso, and the recording keeps its scale.
 MIN_TORSO = 1e-3
 
@@ -168,7 +169,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
                 expected = f"a derivation that names joints of {skeleton.source}"
                 raise SettingError("layout", expected, as_written(skeleton.derivation))
         self.layout = skeleton.name if LAYOUTS.get(skeleton.name) == skeleton else skeleton.to_dict()
-        self.num_persons = checked("num_persons", num_persons, int, 1, MOST_PERSONS)
+        self.num_persons = checked("num_persons", num_persons, int, 1, MAX_PERSONS)
         coordinates = skeleton.dimensions if coordinates is None else coordinates
         if isinstance(coordinates, bool | float) or coordinates not in (2, 3) or coordinates > skeleton.dimensions:
             expected, actual = f"2 or 3, of the {skeleton.dimensions} of {skeleton.name}", as_written(coordinates)
@@ -182,10 +183,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             expected = str(error).partition("expected ")[2].rpartition(", got ")[0]
             raise SettingError("recorded_up", expected, as_written(recorded_up)) from error
         self.recorded_up = recorded_up
-        most_frames = MOST_NUMBERS // self.feature_size
+        most_frames = MAX_VALUES // self.feature_size
         self.length = None if length is None else checked("length", length, int, 1, most_frames)
         self.max_frames = None if max_frames is None else checked("max_frames", max_frames, int, 1, most_frames)
-        self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1, MOST_REPEATED)
+        self.frame_multiple = checked("frame_multiple", frame_multiple, int, 1, MAX_MULTIPLE)
         self.center = one_of("center", center, ("first", "frame", "none"))
         if align_view is None:
             align_view = "yaw" if skeleton.dimensions == 3 else "none"
@@ -205,9 +206,9 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.max_gap = checked("max_gap", max_gap, float, 0)
         self.augment_rotation = checked("augment_rotation", augment_rotation, float, 0, 360)
         self.augment_tilt = checked("augment_tilt", augment_tilt, float, 0, 360)
-        self.augment_scale = checked("augment_scale", augment_scale, float, 0, MOST_VARIED)
-        self.augment_bones = checked("augment_bones", augment_bones, float, 0, MOST_VARIED)
-        self.augment_speed = checked("augment_speed", augment_speed, float, 0, MOST_VARIED)
+        self.augment_scale = checked("augment_scale", augment_scale, float, 0, MAX_VARIED)
+        self.augment_bones = checked("augment_bones", augment_bones, float, 0, MAX_VARIED)
+        self.augment_speed = checked("augment_speed", augment_speed, float, 0, MAX_VARIED)
         self.augment_trim = checked("augment_trim", augment_trim, float, 0, below=0.5)
         self.augment_warp = checked("augment_warp", augment_warp, float, 0, below=1)
         self.augment_noise = checked("augment_noise", augment_noise, float, 0, SCALES[1])
@@ -261,7 +262,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             at another speed, when `augment_speed` changed it).
 
         Raises:
-            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape.
+            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape, a rate that no
+                camera has, more than a recording can hold (`size_limits`).
             SkeletonFileError: A file is not what its format says.
         """
         if augment and seed is None:
@@ -432,7 +434,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             if missing:
                 raise SkeletonInputError(name, f"the fields {sorted(recording)}", f"the field {missing[0]!r}")
             keypoints, shape = np.asarray(recording["keypoints"]), tuple(int(size) for size in recording["shape"])
-            if len(shape) != 4 or math.prod(shape) != keypoints.size:
+            if len(shape) != 4 or min(shape) < 0 or math.prod(shape) != keypoints.size:
                 raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
             keypoints, present = keypoints.reshape(shape), None
             layout, fps = recording["layout"], float(recording["fps"])
@@ -449,8 +451,12 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             raise SkeletonInputError(name, found, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
         if not len(keypoints):
             raise SkeletonInputError(name, "0 frames", "at least one frame")
-        if not (math.isfinite(fps) and fps > 0):
-            raise SkeletonInputError(name, f"{fps} frames per second", "a positive number of frames per second")
+        if not is_possible_rate(fps):
+            expected = f"a positive number of frames per second, from {RATES[0]} to {RATES[1]}"
+            raise SkeletonInputError(name, f"{fps} frames per second", expected)
+        fault = size_fault(*keypoints.shape[:3])
+        if fault is not None:
+            raise SkeletonInputError(name, *fault)
 
         recorded = np.zeros((*keypoints.shape[:3], 3))
         recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
@@ -499,7 +505,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
         generator = None if seed is None else _generator(seed, tracks)
-        positions, rate = self._sample_positions(len(tracks), recorded_fps, generator)
+        positions, rate = self._sample_positions(len(tracks), recorded_fps, generator, name)
         tracks = _interpolate(tracks, positions)
         present = present[np.rint(positions).astype(int)]
         if center is None:
@@ -558,7 +564,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return center, rotation, scale
 
     def _sample_positions(
-        self, num_frames: int, fps: float, generator: np.random.Generator | None
+        self, num_frames: int, fps: float, generator: np.random.Generator | None, name: str
     ) -> tuple[np.ndarray, float]:
         """Where each frame of the features lies in the recording, in recorded frames (T,), and their rate.
 
@@ -571,10 +577,17 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             begin, end = generator.uniform(0, self.augment_trim), 1 - generator.uniform(0, self.augment_trim)
         seconds = (end - begin) * num_frames / fps / speed
         rate = self.fps or fps
-        count = self.length or max(1, round(seconds * rate))
+        count = self.length or max(1, round(min(seconds * rate, MAX_JOINTS)))
         if self.length or (self.max_frames and count > self.max_frames):
             count = self.length or self.max_frames
             rate = count / seconds
+        most = MAX_JOINTS // (self.num_persons * self.skeleton_layout.num_joints)
+        total = count + (-count % self.frame_multiple)
+        if total > most:
+            found = f"{total:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
+            raise SkeletonInputError(
+                name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
+            )
         time = (np.arange(count) + 0.5) / rate / seconds
         if generator is not None:
             # Both ends stay, and the local tempo is 1 + drift * cos(pi * time) > 0.

@@ -36,7 +36,7 @@ INSTRUCTION_WITH_CLASSES = (
 INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
 PLACEHOLDER = "<act>"
 # What a processor may add to a tokenizer, and the codebooks of a word.
-MOST_ACTION_TOKENS, MOST_SOFT_PROMPTS, MOST_CODES = 2**16, 4096, 64
+MAX_ACTION_TOKENS, MAX_SOFT_PROMPTS, MAX_CODES = 2**16, 4096, 64
 # Of a class list in the prompt, what a name behind it is tokenized with. Where a token ends at the end of the prompt, which is
 # checked, BPE and unigram models segment what follows by itself.
 CHARACTERS_BEFORE_NAME = 32
@@ -97,12 +97,12 @@ class ActionLLMProcessor(ProcessorMixin):
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
-        self.num_action_tokens = checked("num_action_tokens", num_action_tokens, int, 1, MOST_ACTION_TOKENS)
-        self.codes_per_word = checked("codes_per_word", codes_per_word, int, 1, MOST_CODES)
+        self.num_action_tokens = checked("num_action_tokens", num_action_tokens, int, 1, MAX_ACTION_TOKENS)
+        self.codes_per_word = checked("codes_per_word", codes_per_word, int, 1, MAX_CODES)
         self.list_classes = true_or_false("list_classes", list_classes)
         self.explains = true_or_false("explains", explains)
         self.run_lengths = true_or_false("run_lengths", run_lengths)
-        self.num_soft_prompts = checked("num_soft_prompts", num_soft_prompts, int, 0, MOST_SOFT_PROMPTS)
+        self.num_soft_prompts = checked("num_soft_prompts", num_soft_prompts, int, 0, MAX_SOFT_PROMPTS)
         for name, template, fields in (
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),

@@ -26,7 +26,7 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "re
 # A configuration may ask for this many numbers more than the files hold, where transformers renames what it loads.
 SPARE_NUMBERS = 2**22
 # What `generate` makes a copy of the cache for.
-MOST_BEAMS = 256
+MAX_BEAMS = 256
 
 
 class StoredTensor(NamedTuple):
@@ -143,8 +143,8 @@ def check_generation_config(path: str | os.PathLike) -> None:
             ids = value if isinstance(value, list) else [value]
             if not all(token is None or (isinstance(token, int) and not isinstance(token, bool)) for token in ids):
                 raise ModelFileError(path, field, as_written(value), "ids of tokens")
-        elif field in ("num_beams", "num_return_sequences") and value not in (None, *range(1, MOST_BEAMS + 1)):
-            raise ModelFileError(path, field, as_written(value), f"a number from 1 to {MOST_BEAMS}")
+        elif field in ("num_beams", "num_return_sequences") and value not in (None, *range(1, MAX_BEAMS + 1)):
+            raise ModelFileError(path, field, as_written(value), f"a number from 1 to {MAX_BEAMS}")
     try:
         GenerationConfig.from_dict(content).validate()
     except Exception as error:

@@ -18,7 +18,7 @@ import numpy as np
 from .model_files import as_written
 
 # Bodies with hands and face have 144 joints.
-MOST_JOINTS = 1000
+MAX_JOINTS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class SkeletonLayout:
         joints = range(self.num_joints)
         if len(set(self.joint_names)) != self.num_joints or not self.joint_names:
             self._refuse("joint_names", "must be distinct and not empty", self.joint_names)
-        if self.num_joints > MOST_JOINTS:
-            self._refuse("joint_names", f"must be at most {MOST_JOINTS}", self.num_joints)
+        if self.num_joints > MAX_JOINTS:
+            self._refuse("joint_names", f"must be at most {MAX_JOINTS}", self.num_joints)
         if len(self.parents) != self.num_joints or list(self.parents).count(-1) != 1:
             self._refuse("parents", f"must hold {self.num_joints} joints, -1 exactly once", self.parents)
         for joint in joints:

@@ -320,7 +320,6 @@ NEEDED = (
     "pillow",
     "pyarrow",
     "safetensors",
-    "scipy",
     "torch",
     "transformers",
 )
