@@ -16,13 +16,16 @@ On the Hub the repository is private. `--public` is refused where the terms of a
 import argparse
 import html
 import json
+import logging
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +45,8 @@ from .rendering import SheetRow, contact_sheet, titled, write_png
 if TYPE_CHECKING:
     from .building import SkeletonBuilder
 
+logger = logging.getLogger(__name__)
+
 FILES_PER_SHARD = 512
 PROGRESS, TERMS = ".preparation", "terms.json"
 _READ_KEYPOINTS = """keypoints = rows.with_format("numpy")[0]["keypoints"]
@@ -54,12 +59,13 @@ class PreparationError(ValueError):
 
 @dataclass(frozen=True)
 class _Shard:
-    """Files that go into one Parquet file, and where it and the account of it lie."""
+    """Files that go into one Parquet file, where it and the account of it lie, and which files end their reader's process."""
 
     split: str
     parquet: Path
     account: Path
     paths: tuple[str, ...]
+    lethal: tuple[str, ...] = ()
 
 
 def prepare(
@@ -77,7 +83,9 @@ def prepare(
         name: the protocol, as of `load_action_dataset`.
         source: folder of the raw files.
         output: folder to write into, made where it is missing. What an earlier run has finished in it is kept.
-        num_proc: processes; None uses every core. Each holds one table of rows at a time, however many files there are.
+        num_proc: processes; None uses every core. Each holds one table of rows at a time, however many files there are. A file
+            that ends the process that reads it (a crash, a lack of memory) is skipped, and the rest goes on; 1 reads in this
+            process, which would end with it.
         files_per_shard: files that go into one Parquet file.
         **overrides: fields of the config.
 
@@ -87,7 +95,8 @@ def prepare(
     Raises:
         ValueError: there is no such protocol.
         DataFolderError: the source holds nothing of the data set, or nothing of it can be used.
-        PreparationError: the output holds what was made of other files, by other code or with other settings.
+        PreparationError: the output holds what was made of other files, by other code or with other settings; or processes
+            end before they read a file.
     """
     from .building import DataFolderError
     from .load import PROTOCOLS
@@ -171,17 +180,64 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
     processes = min(num_proc or os.cpu_count() or 1, len(missing) or 1)
     total = done + sum(len(shard.paths) for shard in missing)
     with Progress(builder.config.name, total, "files", done) as bar:
-        if processes == 1:
+        if num_proc == 1:
             for shard in missing:
                 _write_shard(builder, shard)
                 bar.update(len(shard.paths))
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
-                for shard, _ in zip(missing, pool.map(_work, missing), strict=True):
-                    bar.update(len(shard.paths))
+        elif missing:
+            _write_shards(builder, missing, processes, bar)
     accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for part in shards.values() for shard in part]
     return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
+
+
+def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], processes: int, bar: Progress) -> None:
+    """Writes shards in processes of their own. Where one of these ends, the shards in work are written one at a time."""
+    waiting = list(shards)
+
+    def run(chosen: list[_Shard], processes: int) -> bool:
+        """Whether all processes lived."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, _start, (builder,)) as pool:
+            futures = {pool.submit(_write_in_process, shard): shard for shard in chosen}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    waiting.remove(futures[future])
+                    bar.update(len(futures[future].paths))
+            except BrokenProcessPool:
+                return False
+        return True
+
+    while waiting and not run(waiting, processes):
+        in_work = _files_in_work(waiting)
+        if not in_work:
+            raise PreparationError("a process ended while it read no file: choose fewer processes, or one to see why")
+        files = ", ".join(sorted(in_work.values()))
+        logger.warning("a process ended while these were read: %s. They are read again, one at a time", files)
+        for shard in in_work:
+            while not run([shard], 1):
+                path = _files_in_work([shard]).get(shard)
+                if path is None:
+                    raise PreparationError(
+                        f"the process that writes {shard.parquet} ended: is there too little memory?"
+                    )
+                logger.warning("%s is skipped: the process that reads it ends", path)
+                waiting.remove(shard)
+                shard = replace(shard, lethal=(*shard.lethal, path))
+                waiting.append(shard)
+
+
+def _files_in_work(shards: list[_Shard]) -> dict[_Shard, str]:
+    """Shard → the file that was read for it as the process ended; without those for which none was. The notes are removed."""
+    files = {}
+    for shard in shards:
+        for note in shard.parquet.parent.glob(f".{shard.parquet.name}.*.reading"):
+            *_, number, _ = ("", *note.read_text(encoding="utf-8").split("\n"))
+            note.unlink()
+            note.with_suffix("").unlink(missing_ok=True)  # what it had written
+            if number:
+                files[shard] = shard.paths[int(number)]
+    return files
 
 
 _builder: "SkeletonBuilder | None" = None
@@ -192,7 +248,7 @@ def _start(builder: "SkeletonBuilder") -> None:
     _builder = builder
 
 
-def _work(shard: _Shard) -> None:
+def _write_in_process(shard: _Shard) -> None:
     _write_shard(_builder, shard)
 
 
@@ -214,15 +270,31 @@ def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
 
     shard.parquet.parent.mkdir(parents=True, exist_ok=True)
     unfinished = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}")
-    tally, recordings = Tally(shard.split), []
-    rows = tally.rows(builder, shard.paths)
-    with pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer:
+    note = unfinished.with_name(f"{unfinished.name}.reading")
+    reason = "{}: the process that read it ended, by a crash or for lack of memory"
+    skipped = [{"file": path, "kind": "crash", "reason": reason.format(path)} for path in shard.lethal]
+    tally, recordings = Tally(shard.split, skipped=skipped), []
+    with (
+        open(note, "w", encoding="utf-8") as notes,
+        pq.ParquetWriter(unfinished, builder.info.features.arrow_schema, compression="zstd") as writer,
+    ):
+        rows = tally.rows(builder, _noted(shard, notes))
         while batch := list(islice(rows, ROWS_PER_TABLE)):
+            print(file=notes, flush=True)  # nothing is read now
             recordings += [{"sample_id": row["sample_id"], **_measure(row)} for row in batch]
             writer.write_table(builder.table(batch))
     account = {"tally": vars(tally), "recordings": recordings}
     write_atomically(shard.account, json.dumps(account, ensure_ascii=False) + "\n")
     os.replace(unfinished, shard.parquet)
+    note.unlink()
+
+
+def _noted(shard: _Shard, notes: TextIO) -> Iterator[str]:
+    """The files that are to be read, the number of each noted before it is."""
+    for number, path in enumerate(shard.paths):
+        if path not in shard.lethal:
+            print(number, file=notes, flush=True)
+            yield path
 
 
 def _measure(row: dict) -> dict[str, float]:

@@ -13,8 +13,10 @@ from fresh_python import python, start
 from skeleton_people import person, skeleton_text
 from tiny_videos import tiny_video
 
+from action_llm_datasets import load
 from action_llm_datasets import prepare as module
 from action_llm_datasets.building import DataFolderError
+from action_llm_datasets.folder_builder import ActionFolder
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.prepare import PreparationError, prepare, push
 
@@ -368,3 +370,41 @@ def test_the_command(simulated, tmp_path):
     wrong[wrong.index("xsub")] = "xview2"
     failed = python(*wrong)
     assert "there is no protocol 'simulated-xview2'; did you mean simulated-xview?" in failed.stderr
+
+
+class FolderThatKills(ActionFolder):
+    """Its reader ends the process at recordings of 13 frames, as a damaged file does inside a native library."""
+
+    def read(self, file):
+        recording = super().read(file)
+        if len(recording.keypoints) == 13:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return recording
+
+
+def test_a_file_that_ends_its_process_costs_only_itself(tmp_path, monkeypatch, caplog):
+    source = tmp_path / "source"
+    source.mkdir()
+    lines = ["file_name,label,split"]
+    lethal = {"c3.npy", "c4.npy"}
+    for number in range(8):
+        name = f"c{number}.npy"
+        np.save(source / name, person(13 if name in lethal else 14 + number, seed=number))
+        lines.append(f"{name},{'wave' if number % 2 else 'sit'},{'test' if number > 5 else 'train'}")
+    (source / "metadata.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(FolderThatKills, "check_sample", lambda self, paths: None)
+    monkeypatch.setitem(load.PROTOCOLS, "folder", (FolderThatKills, ("folder",)))
+    account = prepare("folder", source, tmp_path / "out", num_proc=2)["folder"]
+    assert account["skipped"] == {"crash": 2} and account["recordings"] == {"train": 4, "test": 2}
+    assert {entry["file"] for entry in account["files"]} == lethal
+    assert all("the process that read it ended" in entry["reason"] for entry in account["files"])
+    assert "a process ended while these were read: " in caplog.text and "c4.npy is skipped" in caplog.text
+    assert not list((tmp_path / "out").rglob(".*.parquet.*"))
+    # The others are as they are without those.
+    for name in lethal:
+        (source / name).unlink()
+    whole = prepare("folder", source, tmp_path / "whole", num_proc=1)["folder"]
+    assert whole["recordings"] == account["recordings"]
+    for split in ("train", "test"):
+        rows = [read(tmp_path / out, "folder", tmp_path / "cache")[split].to_list() for out in ("out", "whole")]
+        assert rows[0] == rows[1]
