@@ -23,6 +23,7 @@ import inspect
 import json
 import logging
 import os
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -38,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
 
-from action_llm import skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility
+from action_llm import mat_files, size_limits, skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility
 from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import get_layout
@@ -58,7 +59,7 @@ SAMPLE = 40
 MINOR = 0.1
 SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
 # What opening and reading a file, or a member of an archive, raises.
-UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, OverflowError)
 _SHOWN = 5  # names in a log line; the report has all
 
 
@@ -148,7 +149,7 @@ def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list
     try:
         with zipfile.ZipFile(archive) as content:
             members = list(filter(is_wanted, content.infolist()))
-    except (OSError, zipfile.BadZipFile) as error:
+    except (ValueError, struct.error, *UNREADABLE) as error:
         problem = f"cannot be read: {error}"
     if any(member.flag_bits & 1 for member in members):
         problem = "is encrypted: unpack it with its password"
@@ -168,9 +169,23 @@ def open_source(folder: str | os.PathLike, path: str) -> BinaryIO:
     """
     for archive in Path(folder, path).parents:
         if archive.is_file():
-            member = path[len(archive.relative_to(folder).as_posix()) + 1 :]
-            return _archive(archive, archive.stat().st_mtime_ns, os.getpid()).open(member)
+            return _open_member(archive, path[len(archive.relative_to(folder).as_posix()) + 1 :])
     return Path(folder, path).open("rb")
+
+
+def _open_member(archive: Path, name: str) -> BinaryIO:
+    try:
+        content = _archive(archive, archive.stat().st_mtime_ns, os.getpid())
+        member = content.getinfo(name)
+        if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return content.open(member)
+    except (KeyError, RuntimeError, ValueError, struct.error) as error:  # damaged since it was listed, or in its parts
+        raise zipfile.BadZipFile(f"{archive.name}: {error}") from error
+    # Those unpack gigabytes at a time, however little is read of them.
+    method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+    raise NotImplementedError(
+        f"{archive.name} is compressed with {method}, expected deflate: unpack it, or zip it anew"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -260,6 +275,10 @@ class Tally:
             except NotInProtocolError as reason:
                 self.skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
                 continue
+            except (MemoryError, OverflowError) as error:
+                reason = f"{path}: too large to be read ({type(error).__name__}: {error})"
+                self.skipped.append({"file": path, "kind": "unreadable", "reason": reason})
+                continue
             self.labels[row["label"]] += 1
             part = "held_out" if row["held_out"] else self.split
             self.used.append(UsedFile(path, part, row["label"], row["content"]))
@@ -305,7 +324,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
         project = __package__.partition(".")[0]
         classes = [one for one in type(self).__mro__ if one.__module__.partition(".")[0] == project]
-        readers = (skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility)
+        readers = (mat_files, size_limits, skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility)
         code = dict.fromkeys([*(module.__file__ for module in readers), *map(inspect.getfile, classes)])
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
         if "hash" not in kwargs:
@@ -529,7 +548,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 "unreadable", f"{place}: found {error.found}, expected {error.expected}"
             ) from error
         except UNREADABLE as error:
-            raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+            problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NotInProtocolError("unreadable", f"{path}: {problem}") from error
         valid = valid_joints(recording.keypoints, recording.present)
         if not valid.any():
             frames = len(recording.present)

@@ -183,6 +183,7 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
     from action_llm.skeleton_layouts import get_layout
+    from action_llm.skeleton_plausibility import RATES, is_possible_rate
 
     try:
         there = [name for name in (METADATA, SKELETON) if Path(arguments.folder, name).exists()]
@@ -190,8 +191,8 @@ def main() -> None:
             raise ValueError(
                 f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
             )
-        if arguments.fps is not None and not 0 < arguments.fps < float("inf"):
-            raise ValueError(f"--fps: expected a positive number, got {arguments.fps}")
+        if arguments.fps is not None and not is_possible_rate(arguments.fps):
+            raise ValueError(f"--fps: expected a positive number from {RATES[0]} to {RATES[1]}, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
             lines = Path(arguments.class_names).read_text(encoding="utf-8").splitlines()

@@ -40,9 +40,10 @@ import numpy as np
 from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.class_names import fault_of_class_name
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
+from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
-from action_llm.skeleton_plausibility import is_possible_rate
+from action_llm.skeleton_plausibility import RATES, is_possible_rate
 
 from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally
 from .doubts import doubts_of_people
@@ -58,6 +59,9 @@ _SPLITS = {
 }
 
 
+_POSSIBLE_RATES = f"from {RATES[0]} to {RATES[1]} frames per second"
+# Of metadata.csv: values and columns that are kept in memory, of a million recordings a few columns.
+_MAX_VALUES, _MAX_COLUMNS, MAX_DESCRIPTION_BYTES = 5_000_000, 1000, 1 << 20
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -110,9 +114,12 @@ class ActionFolder(SkeletonBuilder):
         common = {"layout": "kinect25", "fps": 30.0, "up": None, "class_names": None, "license": ""}
         given = {}
         if path.is_file():
+            content = read_file_bounded(path, MAX_DESCRIPTION_BYTES)
+            if content is None:
+                raise DataFolderError(f"{path}: expected a layout and a few settings, found more than 1 MiB")
             try:
-                given = json.loads(path.read_text(encoding="utf-8-sig"))
-            except ValueError as error:
+                given = json.loads(content.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
                 raise DataFolderError(f"{path}: expected JSON: {error}") from error
             unknown = sorted(set(given) - set(common)) if isinstance(given, dict) else [type(given).__name__]
             if unknown:
@@ -131,6 +138,8 @@ class ActionFolder(SkeletonBuilder):
         fps, names = common["fps"], common["class_names"]
         if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
             raise DataFolderError(f"{path}: fps: expected a positive number, found {fps!r}")
+        if not is_possible_rate(fps):
+            raise DataFolderError(f"{path}: fps: expected {_POSSIBLE_RATES}, found {fps!r}")
         if names is not None and not (
             isinstance(names, list) and names and all(isinstance(n, str) and n.strip() for n in names)
             and len(set(names)) == len(names)
@@ -156,6 +165,8 @@ class ActionFolder(SkeletonBuilder):
             with open(path, encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 columns = reader.fieldnames or []
+                if len(columns) > _MAX_COLUMNS:
+                    raise DataFolderError(f"{path}, line 1: {len(columns):,} columns, expected at most {_MAX_COLUMNS}")
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
                 own = {*self.recording_features(), "cleaning", "held_out"}
                 # Skeletons have the rate of the table; videos have one of their own, and keep the column as they keep others.
@@ -165,6 +176,11 @@ class ActionFolder(SkeletonBuilder):
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
                     raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
                 for entry in reader:
+                    if (len(rows) + 1) * len(columns) > _MAX_VALUES:
+                        raise DataFolderError(
+                            f"{path}, line {reader.line_num}: more than {_MAX_VALUES:,} values, which is too large for a "
+                            "table: split the folder, or leave columns out"
+                        )
                     fps = entry.pop("fps", "") if has_fps else entry.get("fps", "")
                     self._add_row(rows, reader.line_num, entry, (fps or "").strip())
         except (UnicodeDecodeError, csv.Error) as error:
@@ -311,12 +327,8 @@ class ActionFolder(SkeletonBuilder):
         columns = super().recording_columns(path)
         fps = self.frame_rate(path, 0.0)
         if fps:
-            symptoms = {
-                kind: value
-                for kind, value in columns["symptoms"].items()
-                if kind not in ("frame rate", "impossible rate")
-            }
-            columns |= {"fps": fps, "symptoms": symptoms | ({} if is_possible_rate(fps) else {"impossible rate": fps})}
+            symptoms = {kind: value for kind, value in columns["symptoms"].items() if kind != "frame rate"}
+            columns |= {"fps": fps, "symptoms": symptoms}
         return columns | ({"up": self._common["up"]} if self._common["up"] else {})
 
     def skeleton_features(self) -> dict:
@@ -333,6 +345,9 @@ class ActionFolder(SkeletonBuilder):
         fps = float(row.fps) if _NUMBER.fullmatch(row.fps) else 0.0
         if row.fps and not 0 < fps < float("inf"):
             reason = f"{METADATA}, line {row.line}: fps: expected a positive number, found {row.fps!r}"
+            raise NotInProtocolError("fps", reason)
+        if row.fps and not is_possible_rate(fps):
+            reason = f"{METADATA}, line {row.line}: fps: expected {_POSSIBLE_RATES}, found {row.fps!r}"
             raise NotInProtocolError("fps", reason)
         return fps or otherwise
 

@@ -1,16 +1,25 @@
 """Readers of people's own recordings: joints as arrays (`.npy`, `.npz`) or as rows of numbers (`.txt`)."""
 
 import io
+import math
 import os
 import re
+import zipfile
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from .size_limits import (
+    MAX_TEXT_BYTES,
+    bytes_fault,
+    comparisons_fault,
+    read_bounded,
+)  # fmt: skip
 from .skeleton_bodies import LONGEST_STEP, follow_people, valid_joints
-from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content
+from .skeleton_files import SkeletonFileError, SkeletonRecording, check_size, checked_rate, read_content
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
@@ -22,8 +31,20 @@ MAX_STATES = 3
 MAX_SCORE, NOT_FOUND = 2.0, -1.0
 # A number as it is written where the comma is the decimal sign; alone in its row it could be two.
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
+# Numbers of a file of rows, at 8 bytes each.
+_MAX_NUMBERS = MAX_TEXT_BYTES // 8
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
+# Numbers of an array that are compared at a time.
+_BLOCK = 1 << 20
+_ZIP = (b"PK\3\4", b"PK\5\6")
+_READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+_PICKLED = (
+    "a pickled object, which is not read because unpickling can run code: where you trust it, load it with "
+    "numpy.load(…, allow_pickle=True) and save its joints as an array (frames, people, joints, coordinates)"
+)
 
 
 def read_joint_array(
@@ -53,6 +74,8 @@ def read_joint_array(
     skeleton = get_layout(layout)
     path, data = read_content(file)
     if path.suffix.lower() == ".txt":
+        if len(data) > MAX_TEXT_BYTES:
+            raise SkeletonFileError(path, None, *bytes_fault(MAX_TEXT_BYTES))
         keypoints = _read_rows(path, data, skeleton)
     else:
         keypoints, fps = _read_numpy(path, data, fps)
@@ -83,7 +106,8 @@ def recording_from_array(
         source: What errors call it.
 
     Raises:
-        SkeletonFileError: Another shape, no numbers, or more people than frames.
+        SkeletonFileError: Another shape, no numbers, more people than frames, a recording that is too large (`size_limits`), or
+            a rate that no camera has.
     """
     skeleton = get_layout(layout)
     shape, name = keypoints.shape, Path(source).name
@@ -99,13 +123,15 @@ def recording_from_array(
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
         found = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
         raise SkeletonFileError(source, None, found, f"{expected}, layout {skeleton.name}")
-    rate = np.asarray(30.0 if fps is None else fps)
-    if rate.shape or rate.dtype.kind not in "fiu" or not (np.isfinite(rate) and rate > 0):
-        raise SkeletonFileError(source, None, f"fps {fps!r}", "a positive number of frames per second")
+    rate = 30.0 if fps is None else checked_rate(source, fps)
     if keypoints.shape[1] > len(keypoints):  # people first, as PYSKL and MMAction2 have them
         frames = f"{len(keypoints)} frame" + "s" * (len(keypoints) > 1)
         found = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, found, "(frames, people, joints, coordinates)")
+    check_size(source, *keypoints.shape[:3])
+    fault = comparisons_fault(*keypoints.shape[:2])
+    if fault is not None:
+        raise SkeletonFileError(source, None, *fault)
     if _has_people_first(keypoints[..., : skeleton.dimensions]):
         found = (
             f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other"
@@ -126,7 +152,7 @@ def recording_from_array(
     people, changes, copies = follow_people(recorded, valid)
     symptoms = {kind: count for kind, count in (("changed places", changes), ("same person twice", copies)) if count}
     if fps is None:
-        symptoms["frame rate"] = float(rate)
+        symptoms["frame rate"] = rate
     if third[np.isfinite(third)].any() and not _are_scores(third):
         symptoms["third number"] = [float(f"{value:.3g}") for value in (np.nanmin(third), np.nanmax(third))]
     if changes or copies:
@@ -136,7 +162,7 @@ def recording_from_array(
     recorded[~present] = 0
     ids = np.arange(recorded.shape[1], dtype=np.int64)
     return SkeletonRecording(
-        recorded, present, ids, skeleton.name, float(rate), name, fps_is_assumed=fps is None, symptoms=symptoms
+        recorded, present, ids, skeleton.name, rate, name, fps_is_assumed=fps is None, symptoms=symptoms
     )
 
 
@@ -162,10 +188,16 @@ def _has_people_first(keypoints: np.ndarray) -> bool:
     seen = np.isfinite(keypoints).all((2, 3)) & (keypoints != 0).any((2, 3)) & (keypoints != -1).any((2, 3))
     if not seen.all():
         return False
-    bodies = keypoints.astype(np.float64)
-    size = float(np.median((bodies.max(2) - bodies.min(2)).max(-1)))
-    down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
-    return bool(down.min() > LONGEST_STEP * size and across.max() < LONGEST_STEP * size)
+    size = float(np.median((keypoints.max(2).astype(np.float64) - keypoints.min(2)).max(-1)))
+    nearest, farthest = np.inf, 0.0
+    frames = max(1, _BLOCK // keypoints[0].size)
+    for start in range(0, len(keypoints), frames):  # of an hour, not all at once
+        bodies = keypoints[start : start + frames + 1].astype(np.float64)
+        down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
+        nearest, farthest = min(nearest, down.min(initial=np.inf)), max(farthest, across.max())
+        if farthest >= LONGEST_STEP * size:
+            return False
+    return bool(nearest > LONGEST_STEP * size)
 
 
 def _are_scores(numbers: np.ndarray) -> bool:
@@ -177,32 +209,67 @@ def _are_scores(numbers: np.ndarray) -> bool:
 def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:
     """The array of a `.npy` or `.npz` file, and the frames per second."""
     try:
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, fps
-        arrays = {name: np.asarray(loaded[name]) for name in loaded.files}
-        if any(array.dtype.kind in "OSV" for array in arrays.values()):
-            raise ValueError("a member that is no array")
-    except Exception as error:  # damaged files make NumPy raise nearly anything
+        if not data.startswith(_ZIP):
+            return _parse_npy(data), fps
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            rate = members.pop("fps", None)
+            if rate is not None:
+                fps = _parse_npy(_read_member(path, archive, rate))
+                checked_rate(path, fps)  # an array of gigabytes is none
+            if "keypoints" not in members and len(members) != 1:
+                found = f"the arrays {sorted(members)}"
+                raise SkeletonFileError(path, None, found, "an array `keypoints`, or one array alone")
+            return _parse_npy(_read_member(path, archive, members.get("keypoints", next(iter(members.values()))))), fps
+    except SkeletonFileError:
+        raise
+    except Exception as error:  # damaged files make NumPy and zipfile raise nearly anything
         found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        if "allow_pickle" in found:
-            found += (
-                " (a pickled object, which is not read because unpickling can run code: where you trust it, load it with "
-                "numpy.load(…, allow_pickle=True) and save its joints as an array (frames, people, joints, coordinates))"
-            )
         raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
-    fps = arrays.pop("fps", fps)
-    if "keypoints" not in arrays and len(arrays) != 1:
-        raise SkeletonFileError(path, None, f"the arrays {sorted(arrays)}", "an array `keypoints`, or one array alone")
-    return arrays.get("keypoints", next(iter(arrays.values()))), fps
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """A member of an `.npz`, unpacked as far as the limit."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+        raise ValueError(f"{member.filename} is compressed in a way that NumPy does not write")
+    with archive.open(member) as file:
+        data = read_bounded(file)
+    if data is None:
+        found, expected = bytes_fault()
+        raise SkeletonFileError(path, None, f"{member.filename} of {found}", expected)
+    return data
+
+
+def _parse_npy(data: bytes) -> np.ndarray:
+    """The array of a `.npy` file, read-only; its shape is compared with the bytes that are there before anything else.
+
+    Raises:
+        ValueError: No such array, or one of objects.
+    """
+    if data.startswith(b"\x80"):
+        raise ValueError(_PICKLED)
+    content = io.BytesIO(data)
+    version = np.lib.format.read_magic(content)
+    if version not in _READ_HEADER:
+        raise ValueError(f"format version {version} of NumPy, which no array of numbers needs")
+    shape, by_column, dtype = _READ_HEADER[version](content)
+    if dtype.hasobject:
+        raise ValueError(_PICKLED)
+    count, size = math.prod(shape), len(data) - content.tell()
+    if min(shape, default=0) < 0 or dtype.itemsize == 0 or count * dtype.itemsize > size:
+        needed = f"the shape {shape} of {dtype} needs {count * dtype.itemsize:,}"
+        raise ValueError(f"{size:,} bytes of numbers, where {needed}")
+    return np.frombuffer(data, dtype, count, content.tell()).reshape(shape, order="F" if by_column else "C")
 
 
 def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
     """(T, P, J, C) of rows that are frames, or (T, J, C) of rows that are joints."""
-    rows, lines = [], []
+    # Of numbers, not of lists, which take several times the memory of the file.
+    values, widths, lines = array("d"), array("q"), array("q")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SkeletonFileError(path, None, "text in UTF-16", "numbers in plain text (UTF-8)")
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, line in enumerate(io.BytesIO(text), start=1):
         if b"," in line and all(map(_DECIMAL_COMMA.fullmatch, line.split())):
             shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
             raise SkeletonFileError(path, number, f"decimal commas ({shown})", "decimal points")
@@ -212,25 +279,36 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
         numbers = _leading_numbers(tokens)
         # What stands behind the coordinates of a joint may be anything.
         if len(numbers) == len(tokens) or (len(tokens) <= JOINT_NUMBERS and len(numbers) >= 2):
-            rows.append(numbers)
+            values.extend(numbers)
+            widths.append(len(numbers))
             lines.append(number)
-        elif rows or numbers:  # names of columns may stand before the first row
+            if len(values) > _MAX_NUMBERS:
+                expected = f"at most {_MAX_NUMBERS:,} numbers: cut the recording into shorter ones"
+                raise SkeletonFileError(path, number, f"{len(values):,} numbers so far", expected)
+        elif widths or numbers:  # names of columns may stand before the first row
             shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
             raise SkeletonFileError(path, number, shown, "the coordinates of a joint")
     joints = skeleton.num_joints
-    if len(rows) > 1 and len(rows[0]) == 2 < len(rows[1]) and rows[0] == [(len(rows) - 1) / joints, joints]:
-        del rows[0], lines[0]  # the numbers of frames and of joints
-    first = len(rows[0]) if rows else 0
+    if not widths:
+        raise SkeletonFileError(path, None, "0 rows", f"{joints} rows a frame")
+    if len(widths) > 1 and widths[0] == 2 < widths[1] and list(values[:2]) == [(len(widths) - 1) / joints, joints]:
+        del values[:2], widths[0], lines[0]  # the numbers of frames and of joints
+    first, widths = widths[0], np.frombuffer(widths, np.int64)
     is_frame = first > JOINT_NUMBERS
-    for row, number in zip(rows, lines, strict=True):
-        if (len(row) != first if is_frame else min(len(row), 3) != min(first, 3)) or len(row) < 2:
-            expected = f"the {first} numbers of a frame" if is_frame else "the 2 or 3 coordinates of a joint"
-            raise SkeletonFileError(path, number, f"{len(row)} numbers", f"{expected}, as in the first row")
-    table = np.array([row[: min(map(len, rows))] for row in rows])
+    fits = (widths == first if is_frame else np.minimum(widths, 3) == min(first, 3)) & (widths >= 2)
+    if not fits.all():
+        row = int(fits.argmin())
+        expected = f"the {first} numbers of a frame" if is_frame else "the 2 or 3 coordinates of a joint"
+        raise SkeletonFileError(path, lines[row], f"{widths[row]} numbers", f"{expected}, as in the first row")
+    table, width = np.frombuffer(values), int(widths.min())
+    if width == widths.max():
+        table = table.reshape(-1, width)
+    else:
+        table = table[(np.cumsum(widths) - widths)[:, None] + np.arange(width)]
     if is_frame:
         return _frames_of_rows(path, table, skeleton)
-    if not rows or len(table) % joints:
-        raise SkeletonFileError(path, None, f"{len(rows)} rows", f"{joints} rows a frame")
+    if len(table) % joints:
+        raise SkeletonFileError(path, None, f"{len(table)} rows", f"{joints} rows a frame")
     table = _without_indices(table, joints)
     few = np.unique(table[:, 0])
     if (

@@ -18,10 +18,11 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from .array_files import recording_from_array
 from .checked_settings import checked, one_of
 from .recording_files import read_recording, turned_upright
+from .size_limits import MAX_JOINTS, size_fault
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
-from .skeleton_plausibility import find_symptoms, judge
+from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
 
 Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
@@ -245,7 +246,8 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             at another speed, when `augment_speed` changed it).
 
         Raises:
-            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape.
+            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape, a rate that no
+                camera has, more than a recording can hold (`size_limits`).
             SkeletonFileError: A file is not what its format says.
         """
         if augment and seed is None:
@@ -416,7 +418,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             if missing:
                 raise SkeletonInputError(name, f"the fields {sorted(recording)}", f"the field {missing[0]!r}")
             keypoints, shape = np.asarray(recording["keypoints"]), tuple(int(size) for size in recording["shape"])
-            if len(shape) != 4 or math.prod(shape) != keypoints.size:
+            if len(shape) != 4 or min(shape) < 0 or math.prod(shape) != keypoints.size:
                 raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
             keypoints, present = keypoints.reshape(shape), None
             layout, fps = recording["layout"], float(recording["fps"])
@@ -433,8 +435,12 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             raise SkeletonInputError(name, found, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
         if not len(keypoints):
             raise SkeletonInputError(name, "0 frames", "at least one frame")
-        if not (math.isfinite(fps) and fps > 0):
-            raise SkeletonInputError(name, f"{fps} frames per second", "a positive number of frames per second")
+        if not is_possible_rate(fps):
+            expected = f"a positive number of frames per second, from {RATES[0]} to {RATES[1]}"
+            raise SkeletonInputError(name, f"{fps} frames per second", expected)
+        fault = size_fault(*keypoints.shape[:3])
+        if fault is not None:
+            raise SkeletonInputError(name, *fault)
 
         recorded = np.zeros((*keypoints.shape[:3], 3))
         recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
@@ -483,7 +489,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
         generator = None if seed is None else _generator(seed, tracks)
-        positions, rate = self._sample_positions(len(tracks), recorded_fps, generator)
+        positions, rate = self._sample_positions(len(tracks), recorded_fps, generator, name)
         tracks = _interpolate(tracks, positions)
         present = present[np.rint(positions).astype(int)]
         if center is None:
@@ -542,7 +548,7 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
         return center, rotation, scale
 
     def _sample_positions(
-        self, num_frames: int, fps: float, generator: np.random.Generator | None
+        self, num_frames: int, fps: float, generator: np.random.Generator | None, name: str
     ) -> tuple[np.ndarray, float]:
         """Where each frame of the features lies in the recording, in recorded frames (T,), and their rate.
 
@@ -555,10 +561,17 @@ class SkeletonFeatureExtractor(FeatureExtractionMixin):
             begin, end = generator.uniform(0, self.augment_trim), 1 - generator.uniform(0, self.augment_trim)
         seconds = (end - begin) * num_frames / fps / speed
         rate = self.fps or fps
-        count = self.length or max(1, round(seconds * rate))
+        count = self.length or max(1, round(min(seconds * rate, MAX_JOINTS)))
         if self.length or (self.max_frames and count > self.max_frames):
             count = self.length or self.max_frames
             rate = count / seconds
+        most = MAX_JOINTS // (self.num_persons * self.skeleton_layout.num_joints)
+        total = count + (-count % self.frame_multiple)
+        if total > most:
+            found = f"{total:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
+            raise SkeletonInputError(
+                name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
+            )
         time = (np.arange(count) + 0.5) / rate / seconds
         if generator is not None:
             # Both ends stay, and the local tempo is 1 + drift * cos(pi * time) > 0.

@@ -199,6 +199,7 @@ class ActionRecognitionPipeline(Pipeline):
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """What the model reads of a recording's versions; or, where it cannot be read and that is no reason to stop, why."""
+        sample_id = _sample_id(recording)
         try:
             self._check_kind(recording)
             recording = self._opened(recording)
@@ -217,6 +218,10 @@ class ActionRecognitionPipeline(Pipeline):
             if on_error == "raise":
                 raise
             return {"error": str(error)}
+        except (MemoryError, OverflowError) as error:  # of this recording, whose name they do not say
+            if on_error == "raise":
+                raise
+            return {"error": f"{sample_id}: too large to be read ({type(error).__name__}: {error})"}
         # Of a video nothing is narrated; an open one could not go from the process that reads it to another.
         recording = recording if self._reads_skeletons else None
         return {"inputs": inputs, "recording": recording, "warnings": doubts}
@@ -294,7 +299,10 @@ class ActionRecognitionPipeline(Pipeline):
         batch = batch if isinstance(batch, list) else [batch]
         try:
             return {"found": self._decide(batch, **asked)}
-        except ValueError as error:  # a sentence that is too long for the language model
+        except (
+            ValueError,
+            MemoryError,
+        ) as error:  # a sentence that is too long for the language model, or for the memory
             if on_error == "raise":
                 raise
             if len(batch) == 1:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
+from .size_limits import json_fault
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
@@ -42,8 +43,12 @@ def read_recording(
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
             is turned (`turned_upright`).
 
+    A recording has at most 22.4 million joints in 512 MiB (`size_limits`), text in rows or JSON half of that: an hour of 30
+    frames per second with 8 people of 25 joints as an array. What is larger, or says so, is refused before memory is asked for.
+
     Raises:
-        SkeletonFileError: The file is not what its format says, or has a name that says nothing of its kind.
+        SkeletonFileError: The file is not what its format says, is too large, says a rate that no camera has, or has a name
+            that says nothing of its kind.
         OSError: The file cannot be read.
     """
     skeleton = get_layout(layout)
@@ -110,6 +115,8 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
 
 def refuse_foreign_json(path: Path, data: bytes):
     """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with what to make of it; returns for any other."""
+    if json_fault(data) is not None:
+        return
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

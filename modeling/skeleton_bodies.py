@@ -91,7 +91,7 @@ def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray,
     slots = np.where(valid.any(-1), np.arange(valid.shape[1]), -1)
     if valid.shape[1] < 2 or not valid.any():
         return slots, 0, 0
-    joints = np.where(valid[..., None], keypoints, 0).astype(np.float64)
+    joints = _Measured(keypoints, valid)
     bodies = valid.any((0, 2)).nonzero()[0]
     size = float(np.median([_size(joints[:, body], valid[:, body]) for body in bodies]))
     left_out = _leave_out_copies(joints, valid, slots, size)
@@ -101,6 +101,16 @@ def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray,
     return slots, changes, left_out
 
 
+class _Measured:
+    """Joints float64 (T, P, J, C), 0 where not valid, as many as are asked for: of an hour, all would fill the memory."""
+
+    def __init__(self, keypoints: np.ndarray, valid: np.ndarray):
+        self._keypoints, self._valid = keypoints, valid
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.where(self._valid[index][..., None], self._keypoints[index], 0).astype(np.float64, copy=False)
+
+
 def _distance(joints: np.ndarray, there: np.ndarray, others: np.ndarray, others_there: np.ndarray) -> np.ndarray:
     """Mean distance of the joints that both have, infinite where there are none; (..., J, C), bool (..., J) → (...)."""
     both = there & others_there
@@ -108,22 +118,21 @@ def _distance(joints: np.ndarray, there: np.ndarray, others: np.ndarray, others_
     return np.where(both.any(-1), total / np.maximum(both.sum(-1), 1), np.inf)
 
 
-def _leave_out_copies(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, size: float) -> int:
+def _leave_out_copies(joints: _Measured, valid: np.ndarray, slots: np.ndarray, size: float) -> int:
     """Takes those detections out of `slots` (T, P) that lie where an earlier one does; returns their number."""
     count = 0
     for slot in range(1, valid.shape[1]):
+        body = joints[:, slot]
         for earlier in range(slot):
             both = (slots[:, slot] >= 0) & (slots[:, earlier] >= 0)
-            near = both & (
-                _distance(joints[:, slot], valid[:, slot], joints[:, earlier], valid[:, earlier]) < SAME_PLACE * size
-            )
+            near = both & (_distance(body, valid[:, slot], joints[:, earlier], valid[:, earlier]) < SAME_PLACE * size)
             if both.any() and near.sum() >= SAME_SHARE * both.sum():
                 slots[near, slot] = -1
                 count += int(near.sum())
     return count
 
 
-def _has_long_steps(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> bool:
+def _has_long_steps(joints: _Measured, valid: np.ndarray, slots: np.ndarray, longest: float) -> bool:
     """Whether anything in a slot moves further than `longest` from where it was seen last."""
     for slot in range(slots.shape[1]):
         frames = (slots[:, slot] >= 0).nonzero()[0]
@@ -134,14 +143,15 @@ def _has_long_steps(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, lo
     return False
 
 
-def _reassign(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest: float) -> int:
+def _reassign(joints: _Measured, valid: np.ndarray, slots: np.ndarray, longest: float) -> int:
     """Gives detections to the people whom they are nearest to, in `slots` (T, P); returns in how many frames any changes."""
     people = np.arange(slots.shape[1])
     last, last_there = np.zeros_like(joints[0]), np.zeros_like(valid[0])
     order, changes = people.copy(), 0  # slot of each person in the frame before
     for frame in range(len(slots)):
         there = valid[frame] & (slots[frame] >= 0)[:, None]
-        steps = _distance(last[:, None], last_there[:, None], joints[frame][None], there[None])  # (people, slots)
+        detected = joints[frame]
+        steps = _distance(last[:, None], last_there[:, None], detected[None], there[None])  # (people, slots)
         kept = steps[people, order]
         if (np.isfinite(kept) & (kept > longest)).any():
             # A person who goes, or one who comes, costs as much as the longest step.
@@ -153,7 +163,7 @@ def _reassign(joints: np.ndarray, valid: np.ndarray, slots: np.ndarray, longest:
                 order = nearest
         slots[frame] = np.where(there.any(-1)[order], order, -1)
         seen = there[order].any(-1)
-        last[seen], last_there[seen] = joints[frame][order][seen], there[order][seen]
+        last[seen], last_there[seen] = detected[order][seen], there[order][seen]
     return changes
 
 

@@ -18,6 +18,7 @@ import codecs
 import io
 import math
 import os
+from array import array
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,22 +27,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from .mat_files import MatFileError, read_mat_array
+from .size_limits import MAX_BODIES, MAX_BYTES, bytes_fault, read_bounded, read_file_bounded, size_fault
 from .skeleton_layouts import SkeletonLayout, get_layout
-
-try:
-    from scipy.io import loadmat
-except ImportError:
-    loadmat = None
+from .skeleton_plausibility import RATES, is_possible_rate
 
 BODY_COLUMNS = 10
 JOINT_COLUMNS = 12
 # Columns of a joint, first and behind the last, that are read when they are asked for.
 JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
-# Distinct bodies of a recording. A sensor finds a person anew a few times; thousands are a damaged file, or people where
-# frames should be, and their absence alone would fill the memory.
-MAX_BODIES = 256
 # Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
 SCAN_BYTES = 1 << 16
+# Of a long file, what is scanned at a time; and of a line with the one before it, what can be of such a file.
+BLOCK_BYTES, LINES_BYTES = 1 << 23, 1 << 14
 
 
 class SkeletonFileError(ValueError):
@@ -93,11 +91,40 @@ class SkeletonRecording:
     symptoms: dict[str, Any] = field(default_factory=dict)
 
 
-def read_content(file: str | os.PathLike | BinaryIO) -> tuple[Path, bytes]:
-    """Name and content of a file: a path, or what is open for reading bytes (a member of an archive, a stream)."""
-    if hasattr(file, "read"):
-        return Path(getattr(file, "name", "stream")), file.read()
-    return Path(file), Path(file).read_bytes()
+def read_content(file: str | os.PathLike | BinaryIO, most: int = MAX_BYTES) -> tuple[Path, bytes]:
+    """Name and content of a file: a path, or what is open for reading bytes (a member of an archive, a stream).
+
+    Raises:
+        SkeletonFileError: It holds more than `most` bytes.
+        OSError: It cannot be read.
+    """
+    is_open = hasattr(file, "read")
+    path = Path(getattr(file, "name", "stream")) if is_open else Path(file)
+    data = read_bounded(file, most) if is_open else read_file_bounded(file, most)
+    if data is None:
+        raise SkeletonFileError(path, None, *bytes_fault(most))
+    return path, data
+
+
+def checked_rate(source: str | os.PathLike, fps: Any) -> float:
+    """Frames per second that a file, a row or a caller says.
+
+    Raises:
+        SkeletonFileError: No camera and no sensor has that rate (`skeleton_plausibility.is_possible_rate`).
+    """
+    rate = np.asarray(fps)
+    is_number = not rate.shape and rate.dtype.kind in "fiu"
+    if not is_number or not is_possible_rate(float(rate)):
+        expected = f"a positive number of frames per second, from {RATES[0]} to {RATES[1]}"
+        raise SkeletonFileError(source, None, f"fps {float(rate):g}" if is_number else f"fps {fps!r}", expected)
+    return float(rate)
+
+
+def check_size(source: str | os.PathLike, frames: int, people: int, joints: int) -> None:
+    """Raises `SkeletonFileError` for a recording that is too large to be one."""
+    fault = size_fault(frames, people, joints)
+    if fault is not None:
+        raise SkeletonFileError(source, None, *fault)
 
 
 def read_skeleton(
@@ -130,6 +157,7 @@ def read_skeleton(
     skeleton = get_layout(layout)
     num_joints, layout = skeleton.num_joints, skeleton.name
     path, data = read_content(file)
+    rate = 30.0 if fps is None else checked_rate(path, fps)
     data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors put it before the number of frames
     bodies = _scan_columns(data, num_joints, keep)
     if bodies is None:
@@ -143,6 +171,7 @@ def read_skeleton(
     by_appearance = np.argsort(first)
     slot = np.argsort(by_appearance)[slot]
     shape = (len(body_counts), len(distinct), num_joints)
+    check_size(path, *shape)
     present = np.zeros(shape[:2], bool)
     present[frame, slot] = True
     arrays = {}
@@ -155,7 +184,7 @@ def read_skeleton(
         present,
         distinct[by_appearance],
         layout,
-        30.0 if fps is None else float(fps),
+        rate,
         path.name,
         fps_is_assumed=fps is None,
         **arrays,
@@ -178,12 +207,61 @@ def parse_numbers(text: bytes, edges: np.ndarray, kind: pa.DataType) -> np.ndarr
 
 
 # What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
-# (F,), their ids int64 (N,), and "keypoints", x y z float64 (N, J, 3), with whatever is kept beside them.
+# (F,), their ids int64 (N,), and "keypoints", x y z (N, J, 3) in float32 or more, with whatever is kept beside them.
 _Bodies = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodies | None:
-    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form.
+    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form (`_scan_block`).
+
+    A long file is read in blocks of frames: the places of all its numbers would take several times its size.
+    """
+    if len(data) <= BLOCK_BYTES:
+        block = _scan_block(data, num_joints, keep)
+        return None if block is None or block[0] != len(block[1][0]) else block[1]
+    blocks, start, num_frames, frames = [], 0, 0, 0
+    while start < len(data):
+        stop = len(data) if start + BLOCK_BYTES >= len(data) else _last_frame(data, start, start + BLOCK_BYTES)
+        # Only the first block begins with the number of frames.
+        head = b"" if start == 0 else b"0\r\n" if b"\r" in data[: data.find(b"\n")] else b"0\n"
+        block = None if stop is None else _scan_block(head + data[start:stop], num_joints, keep)
+        if block is None:
+            return None
+        num_frames = block[0] if start == 0 else num_frames
+        body_counts, body_ids, columns = block[1]
+        frames += len(body_counts)
+        if size_fault(frames, 0, num_joints) is not None:
+            return None
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            columns = {
+                name: values if values.dtype == np.int8 else values.astype(np.float32)
+                for name, values in columns.items()
+            }
+        blocks.append((body_counts, body_ids, columns))
+        start = stop
+    if num_frames != frames:
+        return None
+    body_counts, body_ids, columns = zip(*blocks, strict=True)
+    columns = {name: np.concatenate([block[name] for block in columns]) for name in columns[0]}
+    return np.concatenate(body_counts), np.concatenate(body_ids), columns
+
+
+def _last_frame(data: bytes, start: int, stop: int) -> int | None:
+    """Where the last frame begins between two places: a line of one number that is not behind the line of a body."""
+    end = data.rfind(b"\n", start, stop)
+    while end > start:
+        begin = data.rfind(b"\n", start, end) + 1
+        before = data.rfind(b"\n", start, max(begin - 1, start)) + 1
+        if begin <= start or end - before > LINES_BYTES:
+            return None
+        if len(data[begin:end].split()) == 1 and len(data[before : begin - 1].split()) != BODY_COLUMNS:
+            return begin
+        end = begin - 1
+    return None
+
+
+def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[int, _Bodies] | None:
+    """Reads a number and frames behind it, or returns None when they have not the plain form.
 
     Plain is what the data sets ship: numbers with one space between them, one kind of line end, and lines that follow
     each other as the counts in them say. Whatever differs in any way is left to `_read_lines`, which either reads it
@@ -236,7 +314,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
         num_frames, body_counts = integers[0], integers[1 : 1 + len(frame)]
         joint_counts, body_ids = integers[1 + len(frame) :].reshape(2, len(body))
         # Bounded first: a body id that stands where a count should would ask for more memory than there is.
-        if num_frames != len(frame) or ((body_counts < 0) | (body_counts > len(body))).any():
+        if ((body_counts < 0) | (body_counts > len(body))).any():
             return None
         # Where each line has to be, if the counts are right.
         bodies_before = np.cumsum(body_counts) - body_counts
@@ -261,7 +339,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
                 return None
     except (pa.ArrowInvalid, IndexError, ValueError):
         return None
-    return body_counts, body_ids, kept
+    return int(num_frames), (body_counts, body_ids, kept)
 
 
 def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
@@ -272,7 +350,7 @@ def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
 
 def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Collection[str]) -> _Bodies:
     """Reads a file line by line, and knows the line of whatever is wrong."""
-    lines = data.rstrip().split(b"\n")
+    lines = io.BytesIO(data)
     position = 0
 
     def refuse(found: str, expected: str):
@@ -281,11 +359,12 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
     def line(count: int, what: str) -> list[bytes]:
         nonlocal position
         position += 1
-        if position > len(lines) or not data.strip():
+        text = lines.readline()
+        if not text.strip() and not data[lines.tell() :].strip():
             refuse("the end of the file", what)
-        row = lines[position - 1].split()
+        row = text.split()
         if len(row) != count:
-            refuse(f"{len(row)} columns ({_quote(lines[position - 1])})", f"{what} in {count} columns")
+            refuse(f"{len(row)} columns ({_quote(text)})", f"{what} in {count} columns")
         return row
 
     def number(token: bytes, kind: type, what: str):
@@ -305,10 +384,12 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
     def count(what: str) -> int:
         return integer(line(1, what)[0], what, 0, 2**63 - 1)
 
-    body_counts, body_ids = [], []
-    kept = {name: [] for name in ("keypoints", *keep)}
+    # Of numbers, not of objects, which take several times the memory of the file.
+    body_counts, body_ids = array("q"), array("q")
+    kept = {name: array("d") for name in ("keypoints", *keep)}
     for frame in range(count("the number of frames")):
         body_counts.append(count(f"the number of bodies in frame {frame}"))
+        check_size(path, frame + 1, 0, num_joints)
         in_frame = set()
         for _ in range(body_counts[-1]):
             body_id = integer(line(BODY_COLUMNS, f"a body of frame {frame}")[0], "a body id", -(2**63), 2**63 - 1)
@@ -321,23 +402,24 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
                 refuse(f"{found} joints", f"{num_joints} joints (layout {layout})")
             for _ in range(num_joints):
                 row = line(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
-                kept["keypoints"].append([number(token, float, "a coordinate") for token in row[:3]])
+                kept["keypoints"].extend([number(token, float, "a coordinate") for token in row[:3]])
                 for name in keep:
                     if name == "tracking_state":
                         kept[name].append(integer(row[-1], "a tracking state", 0, 2))
                     else:
-                        kept[name].append(
+                        kept[name].extend(
                             [number(token, float, "a pixel") for token in row[slice(*JOINT_EXTRAS[name])]]
                         )
-    if position < len(lines):
+    for text in lines:
         position += 1
-        while not lines[position - 1].strip():
-            position += 1
-        refuse(_quote(lines[position - 1]), f"the end of the file after {len(body_counts)} frames")
+        if text.strip():
+            refuse(_quote(text), f"the end of the file after {len(body_counts)} frames")
     per_body = (len(body_ids), num_joints)
     widths = {name: () if name == "tracking_state" else (2,) for name in keep} | {"keypoints": (3,)}
-    columns = {name: np.array(values, np.float64).reshape(*per_body, *widths[name]) for name, values in kept.items()}
-    return np.array(body_counts, np.int64), np.array(body_ids, np.int64), columns
+    columns = {
+        name: np.frombuffer(values, np.float64).reshape(*per_body, *widths[name]) for name, values in kept.items()
+    }
+    return np.frombuffer(body_counts, np.int64), np.frombuffer(body_ids, np.int64), columns
 
 
 def _quote(text: bytes, length: int = 40) -> str:
@@ -352,29 +434,24 @@ def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
         file: Its path, or the open file.
 
     Raises:
-        SkeletonFileError: The file is no `.mat` file, or `d_skel` is missing or has another shape.
-        ImportError: SciPy is not installed.
+        SkeletonFileError: The file is no `.mat` file of level 5 (`mat_files`), or `d_skel` is missing or has another shape.
         OSError: The file cannot be read.
     """
-    if loadmat is None:
-        raise ImportError("UTD-MHAD's .mat files are read with SciPy: pip install scipy")
     path, data = read_content(file)
     try:
-        variables = loadmat(io.BytesIO(data))
-    except Exception as error:  # damaged files make loadmat raise nearly anything
-        raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "a .mat file") from error
-    skeleton = variables.get("d_skel")
-    if skeleton is None:
-        names = [name for name in variables if not name.startswith("__")]
-        raise SkeletonFileError(path, None, f"the variables {names}", "the variable d_skel")
+        skeleton = read_mat_array(data, "d_skel")
+    except MatFileError as error:
+        raise SkeletonFileError(path, None, error.found, error.expected) from error
     num_joints = get_layout("kinect20").num_joints
-    if skeleton.ndim != 3 or skeleton.shape[:2] != (num_joints, 3) or skeleton.dtype.kind not in "fiu":
-        found = f"d_skel {skeleton.dtype} {skeleton.shape}"
+    if skeleton.ndim != 3 or skeleton.shape[:2] != (num_joints, 3):
+        found = f"d_skel {skeleton.dtype.name} {skeleton.shape}"
         raise SkeletonFileError(path, None, found, f"d_skel of numbers ({num_joints}, 3, frames)")
-    keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
+    check_size(path, skeleton.shape[2], 1, num_joints)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
     return SkeletonRecording(
         keypoints, np.ones((len(keypoints), 1), bool), np.zeros(1, np.int64), "kinect20", 30.0, path.name
     )
 
 
-__all__ = ["SkeletonFileError", "SkeletonRecording", "read_skeleton", "read_utd_mhad"]
+__all__ = ["SkeletonFileError", "SkeletonRecording", "check_size", "checked_rate", "read_skeleton", "read_utd_mhad"]

@@ -18,7 +18,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from .skeleton_files import SkeletonFileError, SkeletonRecording, parse_numbers, read_content
+from .size_limits import json_fault
+from .skeleton_files import (
+    SkeletonFileError,
+    SkeletonRecording,
+    check_size,
+    checked_rate,
+    parse_numbers,
+    read_content,
+)  # fmt: skip
 from .skeleton_layouts import get_layout
 
 LAYOUTS = {"pose2d": "lcrnet13-2d", "pose3d": "lcrnet13"}
@@ -52,6 +60,10 @@ def read_smarthome(
         raise ValueError(f"pose must be one of {list(POSES)}, got {pose!r}")
     num_joints = get_layout(LAYOUTS[pose]).num_joints
     path, data = read_content(file)
+    rate = checked_rate(path, fps)
+    fault = json_fault(data)
+    if fault is not None:
+        raise SkeletonFileError(path, None, *fault)
     poses = _scan_lists(path, data, pose, POSES[pose] * num_joints)
     if poses is None:
         poses = _read_json(path, data, pose, POSES[pose] * num_joints)
@@ -63,12 +75,13 @@ def read_smarthome(
     if pose == "pose2d":
         joints = np.where((joints == MISSING).all(-1, keepdims=True), 0, joints)
     shape = (len(counts), int(counts.max(initial=0)))
+    check_size(path, *shape, num_joints)
     keypoints = np.zeros((*shape, num_joints, 3), np.float32)
     present = np.zeros(shape, bool)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(number)) is
         keypoints[frame, slot, :, : POSES[pose]] = joints
     present[frame, slot] = True
-    return SkeletonRecording(keypoints, present, np.arange(shape[1]), LAYOUTS[pose], float(fps), path.name)
+    return SkeletonRecording(keypoints, present, np.arange(shape[1]), LAYOUTS[pose], rate, path.name)
 
 
 # What both ways of reading return, for F frames that hold N detections in total: number of detections of each frame

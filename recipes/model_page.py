@@ -283,7 +283,6 @@ NEEDED = (
     "pillow",
     "pyarrow",
     "safetensors",
-    "scipy",
     "torch",
     "transformers",
 )

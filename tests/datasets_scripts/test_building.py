@@ -1,8 +1,11 @@
 """Builders on simulated folders, on real recordings, and on everything that is wrong with a source folder."""
 
 import json
+import os
+import random
 import shutil
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet
@@ -391,3 +394,79 @@ def test_damaged_and_encrypted_archives(ntu_folder, tmp_path, recording):
     for action in (1, 2, 3):
         (data / f"S001C001P001R001A{action:03d}.skeleton").write_text(recording)
     assert len(find_files(data, ".skeleton")) == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large")])
+@pytest.mark.parametrize("place", ["read", "recording_columns"])
+def test_a_recording_that_is_too_large_is_skipped(ntu_folder, tmp_path, monkeypatch, error, place):
+    """While it is read, and after that."""
+    small, large = "S001C001P001R001A010.skeleton", "S001C001P001R001A023.skeleton"
+    ntu_folder(small)
+    folder = ntu_folder(large)
+    original = getattr(NTUSkeletons, place)
+
+    def fail(self, given):
+        if large in str(getattr(given, "name", given)):
+            raise error
+        return original(self, given)
+
+    monkeypatch.setattr(NTUSkeletons, place, fail)
+    builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert len(splits["train"]) == 1 and builder.report["skipped"]["unreadable"] == 1
+    (skipped,) = [entry for entry in builder.report["files"] if entry["kind"] == "unreadable"]
+    assert (
+        skipped["file"] == large and large in skipped["reason"] and (str(error) or "MemoryError") in skipped["reason"]
+    )
+
+
+def test_members_that_unpack_to_more_and_other_compressions(ntu_folder, tmp_path, recording):
+    folder = ntu_folder("S001C001P001R001A010.skeleton")
+    with (
+        zipfile.ZipFile(folder / "large.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("S001C001P001R001A023.skeleton", "w", force_zip64=True) as member,
+    ):
+        for _ in range(513):
+            member.write(b"0\n" * (1 << 19))
+    with zipfile.ZipFile(folder / "other.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("S001C001P001R001A058.skeleton", recording)
+    builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
+    assert len(splits["train"]) == 1
+    large, other = (entry["reason"] for entry in builder.report["files"] if entry["kind"] == "unreadable")
+    assert "found more than 512 MiB, expected at most 512 MiB" in large
+    assert "other.zip is compressed with bzip2, expected deflate: unpack it, or zip it anew" in other
+
+
+def test_mutated_archives_are_listed_or_read(tmp_path, recording):
+    """Whatever is wrong in an archive, `find_files` and `open_source` end in files or in what `UNREADABLE` names."""
+    generator, ends = random.Random(0), Counter()
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.skeleton", "b/ü.skeleton", "c.skeleton"):
+            archive.writestr(name, recording[:2000])
+    whole = path.read_bytes()
+    places = [
+        place
+        for place in range(len(whole))
+        if whole[place - 3 : place + 1].startswith(b"PK") or place > len(whole) - 300
+    ]
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(generator.choice((1, 2, 4))):
+            content[generator.choice((generator.choice(places), generator.randrange(len(whole))))] = (
+                generator.randrange(256)
+            )
+        path.write_bytes(content)
+        os.utime(path, ns=(0, ends.total()))
+        try:
+            files = find_files(tmp_path, ".skeleton")
+        except DataFolderError as error:
+            assert "a.zip" in str(error) or "holds no .skeleton" in str(error)
+            ends["refused"] += 1
+            continue
+        for file in files:
+            try:
+                with building.open_source(tmp_path, file.path) as opened:
+                    ends["read"] += opened.read() == recording[:2000].encode()
+            except building.UNREADABLE:
+                ends["unreadable"] += 1
+    assert min(ends["refused"], ends["read"], ends["unreadable"]) > 5

@@ -13,6 +13,7 @@ from skeleton_people import person, skeleton_text, smarthome_text
 from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.smarthome_files import read_smarthome
+from action_llm_datasets import folder_builder
 from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.folder import write_metadata
 from action_llm_datasets.load import load_action_dataset
@@ -143,6 +144,14 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
         (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
         (HEADER, '{"class_names": ["wave", "</s>"]}', r"skeleton\.json: class_names, entry 2: .* holds </s>"),
         (HEADER, '{"fps": 0}', r"fps: expected a positive number, found 0"),
+        (HEADER, '{"fps": 0.001}', r"skeleton\.json: fps: expected from 1 to 500 frames per second, found 0\.001"),
+        (HEADER, "[" * 100_000, r"skeleton\.json: expected JSON"),
+        (
+            HEADER,
+            " " * (1 << 20) + "{}",
+            r"skeleton\.json: expected a layout and a few settings, found more than 1 MiB",
+        ),
+        (HEADER.strip() + "," * 1000 + "\n", None, r"line 1: 1,005 columns, expected at most 1000"),
         (HEADER, '{"class_names": ["a", "a"]}', r"class_names: expected distinct names"),
     ],
 )
@@ -152,6 +161,20 @@ def test_a_folder_that_is_wrong_says_what_was_found(folder, tmp_path, header, sk
         (root / "skeleton.json").write_text(skeleton)
     with pytest.raises(DataFolderError, match=message):
         load(root, tmp_path)
+
+
+def test_a_rate_that_no_camera_has_is_skipped(folder, tmp_path):
+    header = "file_name,label,split,fps\n"
+    rows = ["a.npy,wave,train,20", "more/b.npz,fall,train,1e-300", "d.npy,fall,train,501", "c.txt,wave,train,0.001"]
+    assert load(folder(*rows, header=header), tmp_path)["train"]["sample_id"] == ["a"]
+    expected = "metadata.csv, line 4: fps: expected from 1 to 500 frames per second, found '501'"
+    assert report(tmp_path)["d.npy"]["reason"] == expected and len(report(tmp_path)) == 3
+
+
+def test_a_table_of_too_many_values(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_builder, "_MAX_VALUES", 8)
+    with pytest.raises(DataFolderError, match=r"metadata\.csv, line 3: more than 8 values, .*: split the folder"):
+        load(folder(*ROWS), tmp_path)
 
 
 def test_a_rate_for_each_recording(folder, tmp_path):

@@ -255,6 +255,25 @@ def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
         see(broken)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large")])
+def test_a_recording_that_is_too_large_does_not_lose_the_batch(recognise, monkeypatch, error):
+    extractor = type(recognise.processor.feature_extractor)
+    read = extractor.read
+
+    def read_small_ones(self, given, **settings):
+        if isinstance(given, str):
+            raise error
+        return read(self, given, **settings)
+
+    monkeypatch.setattr(extractor, "read", read_small_ones)
+    small, large = recording(20), "large.skeleton"
+    answers = recognise([small, large, small], on_error="return", batch_size=3)
+    assert answers[1] == [{"error": f"large: too large to be read ({type(error).__name__}: {error})"}]
+    assert answers[0] == answers[2] == recognise(small)
+    with pytest.raises(type(error)):
+        recognise([small, large])
+
+
 def test_the_reason_of_several_versions_is_about_the_class_that_they_decide_on(parts, recognise):
     """Of this recording, three versions decide otherwise than the recording as it is."""
     model, processor = parts
