@@ -29,7 +29,7 @@ _COMPLEX = 0x0800
 _HEADER_BYTES = 128
 # Flags, dimensions and name of a variable. MATLAB's names have at most 63 characters, and its arrays few dimensions.
 _HEAD_BYTES = 4096
-_WHOLE = "a whole .mat file (copy it again)"
+_WHOLE = "a .mat file that is whole (copy it again)"
 _SAVE_ANEW = "a MATLAB file of version 5 to 7 (save it with the option -v7)"
 
 

@@ -50,6 +50,8 @@ def json_fault(data: bytes) -> tuple[str, str] | None:
     """As `size_fault`, of JSON text that would take too much memory as objects."""
     if len(data) > MAX_TEXT_BYTES:
         return bytes_fault(MAX_TEXT_BYTES)
+    if len(data) <= MAX_JSON_CONTAINERS:  # each takes a byte at least
+        return None
     containers = data.count(b"[") + data.count(b"{")
     values = containers + data.count(b",")
     if containers > MAX_JSON_CONTAINERS or values > MAX_JSON_VALUES:

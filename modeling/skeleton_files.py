@@ -386,7 +386,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
 
     # Of numbers, not of objects, which take several times the memory of the file.
     body_counts, body_ids = array("q"), array("q")
-    kept = {name: array("f") for name in ("keypoints", *keep)}
+    kept = {name: array("d") for name in ("keypoints", *keep)}
     for frame in range(count("the number of frames")):
         body_counts.append(count(f"the number of bodies in frame {frame}"))
         check_size(path, frame + 1, 0, num_joints)
@@ -417,7 +417,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
     per_body = (len(body_ids), num_joints)
     widths = {name: () if name == "tracking_state" else (2,) for name in keep} | {"keypoints": (3,)}
     columns = {
-        name: np.frombuffer(values, np.float32).reshape(*per_body, *widths[name]) for name, values in kept.items()
+        name: np.frombuffer(values, np.float64).reshape(*per_body, *widths[name]) for name, values in kept.items()
     }
     return np.frombuffer(body_counts, np.int64), np.frombuffer(body_ids, np.int64), columns
 

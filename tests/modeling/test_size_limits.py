@@ -187,7 +187,7 @@ def test_long_text_is_read_in_blocks_of_frames(tmp_path, monkeypatch):
             for other in (blocks, lines):
                 assert np.array_equal(whole[0], other[0]) and np.array_equal(whole[1], other[1])
                 for name, values in whole[2].items():
-                    assert np.array_equal(values.astype(np.float32), other[2][name])
+                    assert np.array_equal(values.astype(np.float32), other[2][name].astype(np.float32))
             assert skeleton_files._scan_columns(data.replace(b"60", b"61", 1), 25, keep) is None
             assert skeleton_files._scan_columns(data[:-500], 25, keep) is None
             monkeypatch.undo()
