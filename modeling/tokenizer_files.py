@@ -9,7 +9,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .checked_settings import SettingError, checked, one_of
 from .extractor_files import HUB_ARGUMENTS, check_class_references, model_file
-from .model_files import ModelFileError, as_written, read_json_object
+from .model_files import ModelFileError, as_written, read_json_object, shortened
 
 CONFIG_FILE, TOKENIZER_FILE = "tokenizer_config.json", "tokenizer.json"
 # Files of older tokenizers, each of an object.
@@ -82,7 +82,7 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
 
 def _fault(name_or_path: str | os.PathLike, hub: dict[str, Any], error: BaseException) -> ModelFileError:
     """Which of the files made a tokenizer fail, as far as that can be told."""
-    reason = as_written(f"{type(error).__name__}: {error}", 1000)[1:-1]
+    reason = shortened(f"{type(error).__name__}: {error}", 400)
     try:
         for name in _OLDER_FILES:
             if (path := model_file(name_or_path, name, hub)) is not None:
