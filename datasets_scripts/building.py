@@ -40,6 +40,7 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from action_llm import mat_files, size_limits, skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility
+from action_llm.model_files import shortened
 from action_llm.skeleton_bodies import Cleaning, count_cleaning, describe_cleaning, select_actors, valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import get_layout
@@ -150,7 +151,7 @@ def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list
         with zipfile.ZipFile(archive) as content:
             members = list(filter(is_wanted, content.infolist()))
     except (ValueError, struct.error, *UNREADABLE) as error:
-        problem = f"cannot be read: {error}"
+        problem = f"cannot be read: {shortened(str(error))}"
     if any(member.flag_bits & 1 for member in members):
         problem = "is encrypted: unpack it with its password"
     astray = [one.filename for one in members if ".." in one.filename.split("/") or one.filename.startswith("/")]
@@ -180,7 +181,7 @@ def _open_member(archive: Path, name: str) -> BinaryIO:
         if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return content.open(member)
     except (KeyError, RuntimeError, ValueError, struct.error) as error:  # damaged since it was listed, or in its parts
-        raise zipfile.BadZipFile(f"{archive.name}: {error}") from error
+        raise zipfile.BadZipFile(f"{archive.name}: {shortened(str(error))}") from error
     # Those unpack gigabytes at a time, however little is read of them.
     method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
     raise NotImplementedError(

@@ -39,6 +39,7 @@ import numpy as np
 
 from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.class_names import fault_of_class_name
+from action_llm.model_files import shortened
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
 from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
@@ -174,7 +175,9 @@ class ActionFolder(SkeletonBuilder):
                 taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
-                    raise DataFolderError(f"{path}, line 1: {problem}; found {', '.join(columns) or 'nothing'}")
+                    raise DataFolderError(
+                        f"{path}, line 1: {problem}; found {shortened(', '.join(columns)) or 'nothing'}"
+                    )
                 for entry in reader:
                     if (len(rows) + 1) * len(columns) > _MAX_VALUES:
                         raise DataFolderError(

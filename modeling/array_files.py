@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .model_files import shortened
 from .size_limits import (
     MAX_TEXT_BYTES,
     bytes_fault,
@@ -224,7 +225,7 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
     except SkeletonFileError:
         raise
     except Exception as error:  # damaged files make NumPy and zipfile raise nearly anything
-        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        found = shortened(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
 
 

@@ -4,12 +4,14 @@ Dataset building, training, evaluation and the pipeline all go through this one 
 """
 
 import math
+import operator
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from numbers import Real
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -433,11 +435,16 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             name = str(recording.get("sample_id", place))
             if missing:
                 raise SkeletonInputError(name, f"the fields {sorted(recording)}", f"the field {missing[0]!r}")
-            keypoints, shape = np.asarray(recording["keypoints"]), tuple(int(size) for size in recording["shape"])
+            keypoints, shape = np.asarray(recording["keypoints"]), _sizes(name, recording["shape"])
             if len(shape) != 4 or min(shape) < 0 or math.prod(shape) != keypoints.size:
                 raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
             keypoints, present = keypoints.reshape(shape), None
-            layout, fps = recording["layout"], float(recording["fps"])
+            layout, fps = recording["layout"], recording["fps"]
+            if not isinstance(layout, str):
+                raise SkeletonInputError(name, f"the layout {as_written(layout)}", f"the layout {skeleton.name}")
+            if not isinstance(fps, Real):
+                raise SkeletonInputError(name, f"fps {as_written(fps)}", "fps as a number")
+            fps = float(fps)
 
         if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
             found = f"{keypoints.dtype} {keypoints.shape}"
@@ -622,6 +629,14 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
         return batch
+
+
+def _sizes(name: str, shape: Any) -> tuple[int, ...]:
+    """The shape of a row's keypoints as numbers; `SkeletonInputError` where it holds something else."""
+    try:
+        return tuple(map(operator.index, shape))
+    except TypeError as error:
+        raise SkeletonInputError(name, f"shape {as_written(shape)}", "four whole numbers (T, P, J, 3)") from error
 
 
 def _is_recording(recording: Any) -> bool:

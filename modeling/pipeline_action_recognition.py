@@ -28,6 +28,7 @@ from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
 from .class_names import check_class_names
+from .model_files import as_written
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
 from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
@@ -127,7 +128,7 @@ class ActionRecognitionPipeline(Pipeline):
                 "unsure_below, versions, fps, on_error, batch_size and num_workers."
             )
         if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
-            raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {top_k!r}.")
+            raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {as_written(top_k)}.")
         if versions is not None and not (isinstance(versions, int) and versions >= 1):
             raise ValueError(f"versions must be a whole number of at least 1, got {versions!r}.")
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it

@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 from data_arguments import check_written_folder, read_written
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
@@ -179,3 +180,15 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
                 f"a shard in {folder / split} is damaged ({' '.join(str(cause).split())}): {way_on}"
             ) from error
     return sentences
+
+
+def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: int) -> None:
+    """Raises `ValueError` where a sentence holds a token that the model does not have."""
+    for row in rows.select_columns(["sample_id", "action_ids"]):
+        tokens = np.asarray(row["action_ids"], np.int64)
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < num_action_tokens:
+            wrong = tokens.max() if tokens.min() >= 0 else tokens.min()
+            raise ValueError(
+                f"{folder}: {row['sample_id']} has the token {wrong}, expected 0 to {num_action_tokens - 1}: delete the folder "
+                "and run encode_actions.py again."
+            )

@@ -53,6 +53,11 @@ def damage_of(checkpoint: Path) -> str | None:
         return f"{STATE} holds {error.found}"
     except TypeError:
         return f"{STATE} holds other fields than a Trainer's"
+    for path in checkpoint.glob("*config.json"):
+        try:
+            read_json_object(path)
+        except ModelFileError as error:
+            return f"{path.name} holds {error.found}"
     counts = (step, state.get("max_steps"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
@@ -119,6 +124,11 @@ def _damage_of_torch_file(path: Path) -> str | None:
         return f"{path.name} is missing"
     try:
         with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            # torch reads one folder of an archive, which holds `data.pkl`.
+            top = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
+            if top is None or not all(name.startswith(top) for name in names):
+                return f"{path.name} is no file of torch"
             broken = archive.testzip()
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError):
         return f"{path.name} is cut, or is no file of torch"

@@ -83,7 +83,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     import torch
     from accelerate import PartialState
     from accelerate.utils import gather_object
-    from action_sentences import load_action_sentences
+    from action_sentences import check_tokens, load_action_sentences
     from data_arguments import read_people
     from run_folder import RunFolder, describe_hardware
 
@@ -110,6 +110,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
         )
     model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
 
+    check_tokens(rows, arguments.sentences, processor.num_action_tokens)
     list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
     if arguments.list_classes is None and not arguments.unseen:
         list_classes = None

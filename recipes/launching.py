@@ -25,6 +25,7 @@ from pathlib import Path
 
 from class_sources import inherited_fields
 
+from action_llm.model_files import as_written, shortened
 from action_llm_datasets.endings import OWN_FOLDERS, ending_well
 from action_llm_datasets.names import did_you_mean
 from action_llm_datasets.progress import set_up_output
@@ -292,16 +293,18 @@ def _from_yaml(parser: Parser, name: str, value, reading: dict):
         return value
     is_list = reading.get("nargs") == "+"
     if isinstance(value, list) != is_list:
-        parser.error(f"{name}: expected {'a list' if is_list else 'a single value'}, got {value!r}")
+        parser.error(f"{name}: expected {'a list' if is_list else 'a single value'}, got {as_written(value)}")
     items, values = value if is_list else [value], []
     read = reading.get("type", str)
     for item in items:
         try:
             values.append(read(_written(item)))
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            parser.error(f"{name}: expected {reading.get('metavar', 'another value').lower()}, got {item!r} ({error})")
+            parser.error(
+                f"{name}: expected {reading.get('metavar', 'another value').lower()}, got {as_written(item)} ({shortened(str(error))})"
+            )
         if "choices" in reading and values[-1] not in reading["choices"]:
-            parser.error(f"{name}: expected one of {', '.join(map(str, reading['choices']))}, got {item!r}")
+            parser.error(f"{name}: expected one of {', '.join(map(str, reading['choices']))}, got {as_written(item)}")
     return values if is_list else values[0]
 
 
@@ -335,5 +338,5 @@ def _written(value) -> str:
 def _truth(text: str) -> bool:
     values = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
     if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected true or false, got {as_written(text)}")
     return values[text.lower()]

@@ -123,7 +123,7 @@ class RunFolder:
             if other:
                 differences = ", ".join(f"{n}: {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
                 raise ValueError(
-                    f"{self.path} holds a run with other settings ({differences}): choose another --output_dir."
+                    f"{path} is of a run with other settings ({differences}): choose another --output_dir."
                 )
         write_atomically(path, yaml.safe_dump(config, sort_keys=True))
 
@@ -158,7 +158,7 @@ class RunFolder:
             different = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
             if different:
                 raise ValueError(
-                    f"{self.path} was made with other {', '.join(different)}: choose another --output_dir."
+                    f"{path}: the run was made with other {', '.join(different)}: choose another --output_dir."
                 )
         write_atomically(path, json.dumps(identity, indent=2) + "\n")
 
