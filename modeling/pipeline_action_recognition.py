@@ -130,7 +130,7 @@ class ActionRecognitionPipeline(Pipeline):
         if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {as_written(top_k)}.")
         if versions is not None and not (isinstance(versions, int) and versions >= 1):
-            raise ValueError(f"versions must be a whole number of at least 1, got {versions!r}.")
+            raise ValueError(f"versions must be a whole number of at least 1, got {as_written(versions)}.")
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         if candidate_labels is not None:
@@ -140,7 +140,7 @@ class ActionRecognitionPipeline(Pipeline):
                 raise ValueError(f"candidate_labels: {error}") from error
         for name, flag in (("explain", explain), ("return_tokens", return_tokens)):
             if flag not in (None, True, False):
-                raise ValueError(f"{name} must be True or False, got {flag!r}.")
+                raise ValueError(f"{name} must be True or False, got {as_written(flag)}.")
         if candidate_labels is not None and len(candidate_labels) == 1:
             logger.warning_once(
                 f"candidate_labels has one class, {candidate_labels[0]!r}, whose probability is 1 whatever a recording shows: "
@@ -148,11 +148,11 @@ class ActionRecognitionPipeline(Pipeline):
             )
         is_number = isinstance(unsure_below, int | float)
         if unsure_below is not None and not (is_number and (0 <= unsure_below <= 1 or unsure_below == math.inf)):
-            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {unsure_below!r}.")
+            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {as_written(unsure_below)}.")
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
-            raise ValueError(f"fps must be a positive number of frames per second, got {fps!r}.")
+            raise ValueError(f"fps must be a positive number of frames per second, got {as_written(fps)}.")
         if on_error not in (None, "raise", "return"):
-            raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}.")
+            raise ValueError(f"on_error: expected 'raise' or 'return', got {as_written(on_error)}.")
         read = {"candidate_labels": candidate_labels, "versions": versions, "fps": fps, "on_error": on_error}
         decide = {
             "candidate_labels": candidate_labels,

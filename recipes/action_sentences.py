@@ -147,6 +147,11 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
         raise ValueError(
             f"{folder} was written by an older version of encode_actions.py: encode the recordings again."
         )
+    for split, rows in sentences.items():
+        missing = [name for name in ("sample_id", "label", "action_ids") if name not in rows.features]
+        if missing or not isinstance(rows.features["label"], ClassLabel):
+            problem = f"has no column {missing[0]}" if missing else "has labels without names of classes"
+            raise ValueError(f"{Path(folder, split)} {problem}: delete {folder}, and run encode_actions.py again.")
     return sentences
 
 

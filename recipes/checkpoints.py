@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallback, TrainerState
 
 from action_llm.model_files import ModelFileError, read_json_object
 from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
@@ -53,11 +53,12 @@ def damage_of(checkpoint: Path) -> str | None:
         return f"{STATE} holds {error.found}"
     except TypeError:
         return f"{STATE} holds other fields than a Trainer's"
-    for path in checkpoint.glob("*config.json"):
+    # `Trainer` reads this one as a configuration of transformers, which raises nearly anything.
+    if (path := checkpoint / "config.json").is_file():
         try:
-            read_json_object(path)
-        except ModelFileError as error:
-            return f"{path.name} holds {error.found}"
+            PreTrainedConfig.from_json_file(path)
+        except Exception as error:
+            return f"{path.name} holds no configuration ({type(error).__name__})"
     counts = (step, state.get("max_steps"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
@@ -123,12 +124,8 @@ def _damage_of_torch_file(path: Path) -> str | None:
     if not path.is_file():
         return f"{path.name} is missing"
     try:
+        torch._C.PyTorchFileReader(os.fspath(path))  # what `torch.load` begins with
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            # torch reads one folder of an archive, which holds `data.pkl`.
-            top = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
-            if top is None or not all(name.startswith(top) for name in names):
-                return f"{path.name} is no file of torch"
             broken = archive.testzip()
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError):
         return f"{path.name} is cut, or is no file of torch"

@@ -281,14 +281,17 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
             text += f" (default {_written(default)})" if text else f"default {_written(default)}"
         default = None if default is dataclasses.MISSING else default
         if field.name in config:
-            default = _from_yaml(parser, field.name, config[field.name], reading)
+            may_be_none = field.default is None or types.NoneType in typing.get_args(hints[field.name])
+            default = _from_yaml(parser, field.name, config[field.name], reading, may_be_none)
         group.add_argument(
             f"--{field.name}", default=default, required=required, help=text.replace("%", "%%"), **reading
         )
 
 
-def _from_yaml(parser: Parser, name: str, value, reading: dict):
+def _from_yaml(parser: Parser, name: str, value, reading: dict, may_be_none: bool):
     """The value of a YAML file, checked as that of the command line would be."""
+    if value is None and not may_be_none:
+        parser.error(f"{name}: expected {reading.get('metavar', 'a value').lower()}, got null")
     if value is None or isinstance(value, dict):
         return value
     is_list = reading.get("nargs") == "+"
@@ -300,9 +303,8 @@ def _from_yaml(parser: Parser, name: str, value, reading: dict):
         try:
             values.append(read(_written(item)))
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            parser.error(
-                f"{name}: expected {reading.get('metavar', 'another value').lower()}, got {as_written(item)} ({shortened(str(error))})"
-            )
+            expected = reading.get("metavar", "another value").lower()
+            parser.error(f"{name}: expected {expected}, got {as_written(item)} ({shortened(str(error))})")
         if "choices" in reading and values[-1] not in reading["choices"]:
             parser.error(f"{name}: expected one of {', '.join(map(str, reading['choices']))}, got {as_written(item)}")
     return values if is_list else values[0]
