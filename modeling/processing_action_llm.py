@@ -345,6 +345,8 @@ class ActionLLMProcessor(ProcessorMixin):
             ids = all_ids[place] if words is None else words.fold(all_ids[place])
             if words is not None and any(words.offset <= one < words.offset + self.num_action_tokens for one in ids):
                 raise ValueError(f"the tokenizer does not write the tokens of a word after each other: {text[:80]!r}.")
+            if not ids:
+                raise ValueError(f"the tokenizer makes no tokens of {text[:80]!r}.")
             all_ids[place] = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
         return all_ids
 

@@ -100,6 +100,11 @@ def _fault(name_or_path: str | os.PathLike, hub: dict[str, Any], error: BaseExce
                 raise
             return ModelFileError(path, None, str(fault), "a tokenizer of the library tokenizers")
     path = model_file(name_or_path, CONFIG_FILE, hub) or os.fspath(name_or_path)
+    if "trust_remote_code" in str(error):
+        found = (
+            "one that needs code of its repository: read the code, and if you trust it, give trust_remote_code=True"
+        )
+        return ModelFileError(path, None, found, "a tokenizer of transformers")
     return ModelFileError(path, None, reason, "settings of a tokenizer that can be loaded")
 
 

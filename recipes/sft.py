@@ -205,8 +205,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     class_names = rows.features["label"].names
-    llm_source = {"revision": arguments.llm_revision or "main", "trust_remote_code": False}
-    text = load_tokenizer(arguments.llm_name_or_path, revision=llm_source["revision"])
+    source = {"revision": arguments.llm_revision or "main", "trust_remote_code": False}
+    text = load_tokenizer(arguments.llm_name_or_path, revision=source["revision"])
     config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     if hasattr(config, "decodes"):
         config.decodes = False
@@ -214,7 +214,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     if sentences_identity["weights"] != weights_fingerprint(action_model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     if not action_model.config.quantize and arguments.injection_layer is None:
-        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, **llm_source)
+        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, **source)
         depth = llm_config.get_text_config().num_hidden_layers
         # Visual events are words even without codes: the projector makes them.
         arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2

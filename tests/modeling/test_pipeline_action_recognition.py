@@ -152,7 +152,7 @@ def test_the_lexicon_goes_where_the_model_goes(parts, tmp_path):
         TokenEntry(code, 1, 0.5, [[CLASS_NAMES[0], 2.5]]) for code in range(16)
     ]
     (tmp_path / "lexicon.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"lexicon\.json: expected a list of entries"):
+    with pytest.raises(ValueError, match=r"lexicon\.json: expected a JSON list"):
         ActionLLMForClassification.from_pretrained(tmp_path)
 
 

@@ -143,9 +143,8 @@ def damaged(text: str, generator: random.Random) -> bytes:
 
 @pytest.mark.parametrize("file_name", [PROCESSOR, EXTRACTOR, TOKENIZER, VOCABULARY])
 @pytest.mark.parametrize("modality", CLASSES)
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
-def test_mutated_files_are_a_processor_or_an_error_that_names_them(whole, tmp_path, modality, file_name, count):
-    generator = random.Random(f"{modality} {file_name} {count}")
+def test_mutated_files_are_a_processor_or_an_error_that_names_them(whole, tmp_path, modality, file_name):
+    generator = random.Random(f"{modality} {file_name}")
     folder = Path(shutil.copytree(whole / modality, tmp_path / "model"))
     text, refused = (folder / file_name).read_text(), 0
     # Each alone: with both, the second would refuse what the first has lost.
@@ -153,7 +152,7 @@ def test_mutated_files_are_a_processor_or_an_error_that_names_them(whole, tmp_pa
         (folder / EXTRACTOR).unlink()
     if file_name == EXTRACTOR:
         change(folder / PROCESSOR, feature_extractor=...)
-    for _ in range(count):
+    for _ in range(40):
         (folder / file_name).write_bytes(damaged(text, generator))
         try:
             processor = ActionLLMProcessor.from_pretrained(folder)
@@ -182,7 +181,7 @@ def test_every_setting_of_an_extractor_is_checked(modality):
 
 
 def test_sizes_are_bounded_also_as_products():
-    with pytest.raises(SettingError, match="num_segments: expected a whole video of at most 134217728 numbers"):
+    with pytest.raises(SettingError, match="num_segments: expected a whole video of at most 268435456 numbers"):
         VideoFeatureExtractor(num_segments=60_000)
     assert VideoFeatureExtractor(num_segments=18_000, segment_seconds=0.2)  # read as a stream
     with pytest.raises(SettingError, match="frames_per_segment"):

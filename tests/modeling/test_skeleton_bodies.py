@@ -106,7 +106,7 @@ def test_without_cleaning_bodies_are_people_in_order_of_appearance():
     assert cleaned(made)[1] == ["person", "flat", "short"]
     # The same through an extractor: the table is a person, and first.
     assert seen_ids(made, clean=False, max_gap=0.0)[5] == [1, 0]
-    with pytest.raises(ValueError, match="clean: expected true or false, got 'no'"):
+    with pytest.raises(ValueError, match="clean: expected True or False, got 'no'"):
         plain(clean="no")
 
 

@@ -138,7 +138,7 @@ def test_the_record_beside_a_model_is_text(reads_skeletons, tmp_path):
     assert demo.said_of(str(reads_skeletons)) == ""
     record = tmp_path / "record.json"
     record.write_text(json.dumps({"sentences": {"dataset": "my `<b>\ndata"}}))
-    assert demo.said_of(str(tmp_path)) == "It was trained on `my '&lt;b&gt; data`."
+    assert demo.said_of(str(tmp_path)) == "It was trained on ``my `<b> data``."
     for content in ([], {"sentences": []}, {"sentences": {"dataset": 3}}, {"sentences": "x"}):
         record.write_text(json.dumps(content))
         if content == {"sentences": []}:

@@ -14,6 +14,7 @@ from rating_report import to_markdown
 from rating_studies import STUDIES
 from skeleton_people import person
 
+from action_llm import SkeletonFeatureExtractor
 from action_llm_datasets.folder_builder import METADATA, SKELETON
 from action_llm_datasets.prepare import prepare
 
@@ -43,7 +44,7 @@ def folder_of_model(tmp_path, hostile: str):
         "llm": hostile,
         "method": "lora",
         "examples": 3,
-        "seed": hostile,
+        "seed": 0,
         "version": hostile,
         "libraries": {hostile: hostile},
         "settings": {"note": hostile},
@@ -63,6 +64,7 @@ def folder_of_model(tmp_path, hostile: str):
     }
     (tmp_path / "record.json").write_text(json.dumps(record))
     (tmp_path / "config.json").write_text(json.dumps(config))
+    SkeletonFeatureExtractor().save_pretrained(tmp_path)
     return record
 
 
@@ -72,7 +74,7 @@ def test_the_page_of_a_model(tmp_path, hostile):
     metric = {"estimate": 0.5, "low": 0.4, "high": 0.6}
     metrics = {"split": hostile, "recordings": 4, "calibration_error": 0.1}
     metrics |= dict.fromkeys(model_page.METRICS, metric)
-    page = model_page.model_page(tmp_path, "me/x", [{"model": {"seed": hostile}, "metrics": metrics}])
+    page = model_page.model_page(tmp_path, "me/x", [{"model": {"seed": 0}, "metrics": metrics}])
     assert_harmless(page)
     assert "It knows 6 classes" in page
     table = [line for line in page.splitlines() if line.startswith("| ") and "50.0" in line]

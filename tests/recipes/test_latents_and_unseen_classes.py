@@ -107,7 +107,7 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
     monkeypatch.setattr(pretrain_small_lm, "main", lambda own, training: made.append(own.unseen_of))
     monkeypatch.setattr(run_line, "run_line", lambda *given: given[-1])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
-    assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
+    assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
     assert made == ["simulated-unseen", None]
     reader = tmp_path / "reader"
     reader.mkdir()

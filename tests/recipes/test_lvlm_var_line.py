@@ -601,7 +601,8 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     for name in whole:
         assert torch.equal(whole[name], resumed[name]), name
     with pytest.raises(ValueError, match="mixup must be at least 0, got nan"):
-        recipe.main(recipe.BackboneArguments(mixup=float("nan")), None, None, None)
+        training = recipe.BackboneTrainingArguments(output_dir=str(tmp_path / "none"), use_cpu=True)
+        recipe.main(recipe.BackboneArguments(mixup=float("nan")), None, None, training)
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     skipped = json.loads((tmp_path / "whole" / "skipped.json").read_text())
     assert [entry["file"] for entry in skipped] == ["clip11.mp4"] and "an empty file" in skipped[0]["reason"]

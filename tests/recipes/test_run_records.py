@@ -6,7 +6,6 @@ import data_arguments
 import demo
 import model_page
 import pytest
-from run_folder import RunFolder
 
 from action_llm.model_files import ModelFileError
 
@@ -40,7 +39,6 @@ def test_a_damaged_record_is_told(content, message, tmp_path):
     for read in (
         lambda: data_arguments.read_record(path),
         lambda: model_page.read_run(tmp_path),
-        lambda: RunFolder(tmp_path).read_record(),
     ):
         with pytest.raises(ModelFileError, match=f"record.json.*{message}"):
             read()
