@@ -116,6 +116,9 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
         start = "\n" if signum == signal.SIGINT else ""
         _say(f"{start}{program}: stopped{' ' * bool(state)}{state}.{way_on}")
         sys.exit(128 + signum)
+    except BrokenPipeError:  # whoever read the output, as `| head` does, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except Exception as error:
         message = machines_error(error)
         if message is not None:

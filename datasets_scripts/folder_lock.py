@@ -22,7 +22,7 @@ except ImportError:  # Windows: two processes on one folder are not told apart
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
+LOCK = ".action_llm.lock"
 # What file systems answer that have no locks, as some network file systems.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -102,7 +102,7 @@ def writes_output_dir(main: Callable) -> Callable:
 def _take(path: Path, output: Path, option: str) -> int:
     """The descriptor of the lock file, locked."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -25,6 +25,9 @@ class NotInProtocolError(ValueError):
         self.kind = kind
         self.detail = detail
 
+    def __reduce__(self):  # errors travel between processes
+        return type(self), (self.kind, self.detail)
+
 
 class NTUName(NamedTuple):
     """The numbers of an NTU file name, all counted from 1."""

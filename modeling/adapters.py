@@ -64,7 +64,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
     Args:
         model (`nn.Module`): the model that the adapter was trained on, without an adapter.
         folder (`str` or `os.PathLike`): holds `adapter_config.json` and `adapter_model.safetensors`.
-        base_model (`str`, *optional*): repository of the language model. An adapter that names another one is doubted aloud.
+        base_model (`str`, *optional*): repository of the language model. A warning is logged if the adapter names another one.
 
     Raises:
         ImportError: PEFT is not installed.
@@ -112,7 +112,9 @@ def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str,
     """Raises `ModelFileError` for settings with which PEFT would load or run something else than the weights of the adapter, or
     make room for more than those."""
     if settings.get("peft_type") not in ADAPTER_TYPES:
-        raise ModelFileError(path, "peft_type", repr(settings.get("peft_type")), f"one of {', '.join(ADAPTER_TYPES)}")
+        raise ModelFileError(
+            path, "peft_type", as_written(settings.get("peft_type")), f"one of {', '.join(ADAPTER_TYPES)}"
+        )
     for name in REFUSED_SETTINGS:
         if settings.get(name) is not None:
             raise ModelFileError(path, name, as_written(settings[name]), "none")

@@ -217,9 +217,9 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
             rate = members.pop("fps", None)
             if rate is not None:
                 fps = _parse_npy(_read_member(path, archive, rate))
-                checked_rate(path, fps)  # an array of gigabytes is none
+                checked_rate(path, fps)  # a huge array is refused before it is printed or converted
             if "keypoints" not in members and len(members) != 1:
-                found = f"the arrays {sorted(members)}"
+                found = f"the arrays {shortened(str(sorted(members)))}"
                 raise SkeletonFileError(path, None, found, "an array `keypoints`, or one array alone")
             return _parse_npy(_read_member(path, archive, members.get("keypoints", next(iter(members.values()))))), fps
     except SkeletonFileError:

@@ -72,6 +72,9 @@ class ConfigError(ValueError):
         place = "" if field is None else f"`{field}`: "
         super().__init__(message or f"{place}expected {expected}, got {found}.")
 
+    def __reduce__(self):  # errors travel between processes
+        return type(self), (self.field, self.found, self.expected, str(self))
+
     def within(self, field: str) -> "ConfigError":
         """The same error, seen from the configuration that this one is a part of."""
         inner = field if self.field is None else f"{field}.{self.field}"
@@ -90,7 +93,9 @@ def config_errors(field: str | None, expected: str = "a configuration of a model
     try:
         yield
     except ConfigError as error:
-        raise error if field is None else error.within(field) from error
+        if field is None:
+            raise
+        raise error.within(field) from error
     except (ModelFileError, ImportError, OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -210,6 +215,7 @@ def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str
         close = difflib.get_close_matches(name, known, n=1)
         unknown.append(f"`{name}`" + (f" (did you mean `{close[0]}`?)" if close else ""))
     if unknown:
+        unknown = [shortened(name) for name in unknown[:5]]
         message = f"{config_class.__name__} has no field {', '.join(unknown)}."
         raise ConfigError(None, message, f"the fields of {config_class.__name__}", message)
 
@@ -238,7 +244,7 @@ def _is_count(value: Any, most: int) -> bool:
 
 def _is_dtype(value: Any) -> bool:
     value = getattr(torch, value, None) if isinstance(value, str) and value != "auto" else value
-    return value in (None, "auto") or (isinstance(value, torch.dtype) and value.is_floating_point)
+    return value in (None, "auto", torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _is_ids(value: Any) -> bool:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
+from .model_files import as_written
+
 # What tokenizers read as a token of its own: <act_3>, </s>, <|im_end|>, [INST].
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 # Joiners that scripts such as Persian need within words.
@@ -58,7 +60,7 @@ def check_class_names(class_names: Sequence[str], trained: Sequence[str] | None 
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            raise ValueError(f"class {index} must be a name, got {name!r} ({type(name).__name__}).")
+            raise ValueError(f"class {index} must be a name, got {as_written(name)} ({type(name).__name__}).")
         names[index] = name = str.__str__(name)  # without NumPy's own type
         if not (form := _visible_form(name)):
             raise ValueError(f"class {index} has no name: got {_shown(name)}.")

@@ -10,7 +10,8 @@ _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is, on one line: no HTML, no links, no pictures, no cells, no formulas."""
+    """Text that Markdown shows as it is, on one line: no HTML, no links with a text of their own, no pictures, no
+    cells, no formulas. What looks like an address may be shown as a link to itself."""
     plain = re.sub("[&<>]", lambda found: _HTML[found[0]], " ".join(str(text).split()))
     plain = _MARKUP.sub(lambda found: "\\" + found[0], plain)
     return _BLOCK.sub(r"\1\\", plain)

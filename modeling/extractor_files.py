@@ -13,14 +13,12 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils.hub import cached_file
 
 from .checked_settings import SettingError
-from .model_files import ModelFileError, as_written, read_json_object
+from .model_files import HUB_ARGUMENTS, ModelFileError, as_written, read_json_object
 
 PROCESSOR_FILE = "processor_config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
 # The settings of the feature extractor in `PROCESSOR_FILE`.
 EXTRACTOR_FIELD = "feature_extractor"
-# Arguments of `from_pretrained` that say where files come from.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 # What transformers writes beside the settings. It does not change what a recording becomes.
 _BESIDE = ("feature_extractor_type", "_processor_class", "auto_map")
 

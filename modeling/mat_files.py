@@ -16,6 +16,7 @@ import zlib
 
 import numpy as np
 
+from .model_files import shortened
 from .size_limits import MAX_BYTES
 
 _MATRIX, _COMPRESSED, _INT8, _INT32, _UINT32 = 14, 15, 1, 5, 6
@@ -27,6 +28,8 @@ _OTHER_CLASSES = {1: "a cell array", 2: "a struct", 3: "an object", 4: "text", 5
 _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX = 0x0800
 _HEADER_BYTES = 128
+# A recording has a few.
+MAX_VARIABLES = 1000
 # Flags, dimensions and name of a variable. MATLAB's names have at most 63 characters, and its arrays few dimensions.
 _HEAD_BYTES = 4096
 _WHOLE = "a .mat file that is whole (copy it again)"
@@ -59,8 +62,8 @@ def read_mat_array(data: bytes, name: str) -> np.ndarray:
         The array in the type in which the file stores its numbers (as `scipy.io.loadmat` gives it), read-only.
 
     Raises:
-        MatFileError: Another format, damage anywhere among the variables, no variable of that name or two of them, no real
-            numbers, or more of them than a recording can have.
+        MatFileError: Another format, a damaged list of variables, no variable of that name or two of them, no real numbers,
+            or more of them than a recording can have. The numbers of other variables are not looked at.
     """
     order = _byte_order(data)
     names, array, position = [], None, _HEADER_BYTES
@@ -79,6 +82,8 @@ def read_mat_array(data: bytes, name: str) -> np.ndarray:
             raise MatFileError(f"an element of type {number_type} in place of a variable", _WHOLE)
         variable, parts = _name_of(element, order)
         names.append(variable)
+        if len(names) > MAX_VARIABLES:
+            raise MatFileError(f"more than {MAX_VARIABLES} variables", f"the variable {name} and few others")
         if variable != name:
             continue
         if array is not None:
@@ -87,7 +92,7 @@ def read_mat_array(data: bytes, name: str) -> np.ndarray:
             element = memoryview(bytes(element) + unpacked.read_to_end(size - len(element)))
         array = _array(element, parts, name, order)
     if array is None:
-        raise MatFileError(f"the variables {names}", f"the variable {name}")
+        raise MatFileError(f"the variables {shortened(str(names))}", f"the variable {name}")
     return array
 
 
@@ -165,7 +170,7 @@ def _name_of(element: memoryview, order: str) -> tuple[str, tuple[int, tuple[int
     ):
         raise MatFileError("a variable without flags, dimensions and a name", _WHOLE)
     shape = struct.unpack(f"{order}{len(dimensions) // 4}i", dimensions)
-    # What has no array's dimensions (function handles, opaque objects) has another name in their place, of no concern here.
+    # What has no array's dimensions (function handles, opaque objects) stores a class name there instead; it is not needed.
     return bytes(name).decode("latin-1"), (struct.unpack_from(order + "I", flags)[0], shape, position)
 
 

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Arguments of `from_pretrained` that say where files come from.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+
 
 class ModelFileError(ValueError):
     """A file of a model folder does not hold what the model needs.
@@ -16,7 +19,8 @@ class ModelFileError(ValueError):
     """
 
     def __init__(self, path: str | os.PathLike, field: str | None, found: str, expected: str):
-        self.path, self.field, self.found, self.expected = os.fspath(path), field, found, expected
+        self.path, self.field = os.fspath(path), None if field is None else shortened(field)
+        self.found, self.expected = shortened(found, 400), expected
         place = self.path if field is None else f"{self.path}, field {field}"
         super().__init__(f"{place}: expected {expected}, found {found}")
 
@@ -60,16 +64,16 @@ def read_field(path: str | os.PathLike, content: dict[str, Any], field: str, *ty
     value, place = content, ""
     for name in field.split("."):
         if not isinstance(value, dict):
-            raise ModelFileError(path, place, shortened(repr(value)), "an object")
+            raise ModelFileError(path, place, as_written(value), "an object")
         value, place = value.get(name), f"{place}.{name}".lstrip(".")
         if value is None:
             return None
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise ModelFileError(path, field, shortened(repr(value)), " or ".join(_JSON_TYPES[one] for one in types))
+        raise ModelFileError(path, field, as_written(value), " or ".join(JSON_TYPES[one] for one in types))
     return value
 
 
-_JSON_TYPES = {
+JSON_TYPES = {
     dict: "an object",
     list: "a list",
     str: "a text",
@@ -92,4 +96,13 @@ def as_written(value: Any) -> str:
         return f"a number of {value.bit_length()} bits"
 
 
-__all__ = ["ModelFileError", "as_written", "read_field", "read_json", "read_json_object", "shortened"]
+__all__ = [
+    "HUB_ARGUMENTS",
+    "JSON_TYPES",
+    "ModelFileError",
+    "as_written",
+    "read_field",
+    "read_json",
+    "read_json_object",
+    "shortened",
+]

@@ -47,13 +47,13 @@ from .language_models import (
     visual_words,
     why_not_loaded,
 )
-from .model_files import ModelFileError
+from .model_files import HUB_ARGUMENTS, ModelFileError
 from .modeling_action_vqvae import ActionVQVAEModel
 from .modeling_vst import VSTModel
 from .modeling_vtem import VTEMModel
 from .pipeline_action_recognition import ActionRecognitionPipeline
 from .prefix_tuning import LayerPrefix
-from .saved_weights import HUB_ARGUMENTS, SavedWeights, doubt_numbers, weight_files
+from .saved_weights import SavedWeights, doubt_numbers, weight_files
 from .token_lexicon import read_lexicon
 
 if TYPE_CHECKING:

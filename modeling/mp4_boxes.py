@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 # Boxes that hold boxes. FFmpeg takes what it knows wherever it stands.
-CONTAINERS = frozenset(b"moov trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split())
+CONTAINERS = frozenset(
+    b"moov hoov free trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split()
+)
 # Boxes that announce how many of something there are, or what.
 COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun".split())
-# Boxes by which a file may begin.
-FIRST_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide pnot sidx".split())
 # Boxes of a file, and bytes of its index: ten hours at 60 frames a second have an index of 30 MB.
 MAX_BOXES, MAX_INDEX_BYTES = 1_000_000, 1 << 26
 # Entries of an index that any file may have; one of more may have as many as bytes, since a sample has a byte at least.
@@ -47,11 +47,6 @@ class _Track:
         return samples * max(self.edits, 1)
 
 
-def starts_like_mp4(head: bytes) -> bool:
-    """Whether the first 8 bytes of a file are those of a box."""
-    return head[4:8] in FIRST_BOXES
-
-
 def lacks_index(file: BinaryIO) -> bool:
     """Whether a file is MP4 (or MOV) that ends before, or within, the box `moov`, which recorders write last."""
     end, names = file.seek(0, os.SEEK_END), []
@@ -65,7 +60,10 @@ def lacks_index(file: BinaryIO) -> bool:
 
 
 def check_index(file: BinaryIO) -> None:
-    """Raises `TooManyBoxesError` where the index of an MP4 file asks for more than the file can hold."""
+    """Raises `TooManyBoxesError` where the index of an MP4 file asks for more than the file can hold.
+
+    FFmpeg finds MP4 behind boxes that it does not know, so that any file is looked at; of other formats, little is read.
+    """
     end = file.seek(0, os.SEEK_END)
     track, announced = _Track(), 0
     for count, (name, length, content) in enumerate(_walk(file, end)):
@@ -152,4 +150,4 @@ def _inflated(file: BinaryIO, place: int, length: int) -> io.BytesIO:
     return io.BytesIO(index)
 
 
-__all__ = ["TooManyBoxesError", "check_index", "lacks_index", "starts_like_mp4"]
+__all__ = ["TooManyBoxesError", "check_index", "lacks_index"]

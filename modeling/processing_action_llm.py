@@ -17,14 +17,13 @@ from .checked_settings import SettingError, checked, true_or_false
 from .class_names import check_class_names
 from .extractor_files import (
     EXTRACTOR_FIELD,
-    HUB_ARGUMENTS,
     PROCESSOR_FILE,
     RecordingFeatureExtractor,
     check_class_references,
     model_file,
     read_feature_extractor,
 )
-from .model_files import ModelFileError, as_written, read_json_object
+from .model_files import HUB_ARGUMENTS, ModelFileError, as_written, read_json_object
 from .tokenizer_files import load_tokenizer
 
 # LLM-AR, section 3.2 and, for classes that were not trained, Table 8.

@@ -17,12 +17,10 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, loggi
 from transformers.utils.hub import cached_file
 
 from .checked_config import ConfigError, check_attention, config_errors
-from .model_files import ModelFileError, as_written, read_json_object, shortened
+from .model_files import HUB_ARGUMENTS, ModelFileError, as_written, read_json_object, shortened
 
 logger = logging.get_logger(__name__)
 
-# Arguments of `from_pretrained` that say where files come from.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 # A configuration may ask for this many numbers more than the files hold, where transformers renames what it loads.
 SPARE_NUMBERS = 2**22
 # What `generate` makes a copy of the cache for.
@@ -76,7 +74,7 @@ def weight_files(name_or_path: str | os.PathLike, variant: str | None = None, **
         **hub: `HUB_ARGUMENTS`.
 
     Raises:
-        ModelFileError: The index is none, or names files elsewhere.
+        ModelFileError: The index is invalid, or names files outside the folder.
         OSError: There are none, or one of the index is missing.
     """
     single, index = (
@@ -275,7 +273,6 @@ class SavedWeights:
 
 
 __all__ = [
-    "HUB_ARGUMENTS",
     "SavedWeights",
     "StoredTensor",
     "check_weights",

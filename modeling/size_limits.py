@@ -15,8 +15,8 @@ from typing import BinaryIO
 MAX_BYTES = 512 << 20
 # Of a text file of rows or of JSON, which takes several times its size while it is read.
 MAX_TEXT_BYTES = MAX_BYTES // 2
-# Objects and lists of a JSON text, and its values, of which Python needs up to 400 and up to 60 bytes each.
-MAX_JSON_CONTAINERS, MAX_JSON_VALUES = 3_000_000, 20_000_000
+# Objects and lists of a JSON text, and its names and values, of which Python needs up to 400 and up to 160 bytes each.
+MAX_JSON_CONTAINERS, MAX_JSON_VALUES = 1_500_000, 5_000_000
 # Three numbers of 8 bytes each.
 MAX_JOINTS = MAX_BYTES // 24
 # Distinct bodies of a recording. A sensor finds a person anew a few times; thousands are a damaged file, or people where
@@ -53,7 +53,7 @@ def json_fault(data: bytes) -> tuple[str, str] | None:
     if len(data) <= MAX_JSON_CONTAINERS:  # each takes a byte at least
         return None
     containers = data.count(b"[") + data.count(b"{")
-    values = containers + data.count(b",")
+    values = containers + data.count(b",") + data.count(b":")
     if containers > MAX_JSON_CONTAINERS or values > MAX_JSON_VALUES:
         found = f"{values:,} values, {containers:,} of them lists and objects"
         most = f"at most {MAX_JSON_VALUES:,} and {MAX_JSON_CONTAINERS:,}"

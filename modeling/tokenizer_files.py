@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .checked_settings import SettingError, checked, one_of
-from .extractor_files import HUB_ARGUMENTS, check_class_references, model_file
-from .model_files import ModelFileError, as_written, read_json_object, shortened
+from .extractor_files import check_class_references, model_file
+from .model_files import HUB_ARGUMENTS, JSON_TYPES, ModelFileError, as_written, read_json_object, shortened
 
 CONFIG_FILE, TOKENIZER_FILE = "tokenizer_config.json", "tokenizer.json"
 # Files of older tokenizers, each of an object.
@@ -26,7 +26,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "chat_template": (str, list, dict),
     "name_or_path": (str,),
 }
-_JSON_TYPES = {str: "text", dict: "an object", list: "a list"}
 
 
 def load_tokenizer(
@@ -66,7 +65,7 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
     try:
         for field, types in _FIELDS.items():
             if not isinstance(config.get(field), (*types, type(None))):
-                expected = " or ".join(_JSON_TYPES[json_type] for json_type in types)
+                expected = " or ".join(JSON_TYPES[json_type] for json_type in types)
                 raise SettingError(field, expected, as_written(config[field]))
         for field in ("padding_side", "truncation_side"):
             if config.get(field) is not None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -29,7 +30,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from .high_dynamic_range import HDR_TRANSFERS, to_standard_range
-from .mp4_boxes import TooManyBoxesError, check_index, lacks_index, starts_like_mp4
+from .model_files import as_written
+from .mp4_boxes import TooManyBoxesError, check_index, lacks_index
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -323,13 +325,21 @@ class _Frames:
 
 @contextmanager
 def _errors_of_ffmpeg(path: str) -> Iterator[None]:
-    """Raises what FFmpeg cannot do as `VideoFileError`. Its errors may be OSErrors, which are none of the disk's."""
+    """Raises what FFmpeg cannot do as `VideoFileError`. Some are OSErrors, though the disk is not at fault."""
     try:
         yield
     except av.error.FFmpegError as error:
         raise VideoFileError(path, error.strerror or str(error)) from error
     except OverflowError as error:
         raise VideoFileError(path, f"a time stamp that is no time ({error})") from error
+
+
+def checked_fps(path: str, fps: float) -> float:
+    """The rate of a folder or an array; `VideoFileError` where it is no number, or none that a video may have."""
+    if not isinstance(fps, Real) or not MIN_FPS <= fps <= MAX_FPS:
+        found, expected = f"fps {as_written(fps)}", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames a second"
+        raise VideoFileError(path, found, expected)
+    return float(fps)
 
 
 def check_length(path: str, info: VideoInfo) -> None:
@@ -429,11 +439,10 @@ class VideoFile(_Frames):
             )
         if not head:
             raise VideoFileError(self.path, "an empty file")
-        if starts_like_mp4(head):
-            try:
-                check_index(file)
-            except TooManyBoxesError as error:
-                raise VideoFileError(self.path, str(error), "an index of the frames that the file holds") from error
+        try:
+            check_index(file)
+        except TooManyBoxesError as error:
+            raise VideoFileError(self.path, str(error), "an index of the frames that the file holds") from error
         file.seek(0)
         return head
 
@@ -812,7 +821,7 @@ class FrameFolder(_Frames):
                 "the picture before it stands for it",
                 stacklevel=3,
             )
-        self._fps = fps
+        self._fps = checked_fps(self.path, fps)
         first = self._open(0)
         self.info = VideoInfo(length, float(fps), length / fps, first.width, first.height)
         check_length(self.path, self.info)
@@ -886,7 +895,7 @@ class FrameArray(_Frames):
         else:
             raise VideoFileError(name, found, "uint8, or floats from 0 to 1")
         check_pixels(name, *frames.shape[1:3])
-        self._frames, self._fps = frames, fps
+        self._frames, self._fps = frames, checked_fps(name, fps)
         self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
         check_length(name, self.info)
 

@@ -78,7 +78,7 @@ def write_shard(path: Path, columns: dict, features: Features):
 
 
 def is_whole(path: Path, *notes: str) -> bool:
-    """Whether a shard can be read, as far as its end tells, and so can the lists beside it, of these suffixes."""
+    """Whether a shard's footer, and the lists beside it with these suffixes, can be read."""
     if not path.is_file():
         return False
     problem = shard_damage(path)

@@ -41,7 +41,7 @@ def damage_of(checkpoint: Path) -> str | None:
     """
     What keeps a run from going on from a checkpoint, in a few words; None where it is whole.
 
-    The check is cheap: files are there, JSON can be read, safetensors are as long as their header says, and what torch
+    Every byte is read once: files are there, JSON can be read, safetensors are as long as their header says, and what torch
     saved has the checksums that it was saved with.
     """
     try:
@@ -277,6 +277,8 @@ class Checkpoints(TrainerCallback):
         if not path.is_file():  # of an older version, or of another number of processes
             return
         for name, value in torch.load(path, map_location=self.trainer.args.device, weights_only=True).items():
+            if name not in SUMS:
+                continue
             if name == "_metrics":
                 value = {mode: defaultdict(list, lists) for mode, lists in value.items()}
             setattr(self.trainer, name, value)
@@ -294,7 +296,7 @@ def _plain(value):
 
 def _flush_to_disk(path: Path):
     # A quota on a network file system shows no sooner.
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 

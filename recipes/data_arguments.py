@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from action_llm.model_files import ModelFileError, read_json_object
+from action_llm.model_files import ModelFileError, as_written, read_field, read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -139,16 +139,12 @@ def read_record(path: Path) -> dict:
     Raises:
         ModelFileError: The file, or a field that is read from it, is of another type.
     """
-    from action_llm.model_files import read_json_object
-
     record = read_json_object(path)
     _check_record(path, record)
     return record
 
 
 def _check_record(path: Path, record: dict, within: str = ""):
-    from action_llm.model_files import read_field
-
     for name, types in RECORD_FIELDS.items():
         read_field(path, record, within + name, *types)
     for name in RECORDS_WITHIN if within.count(".") < MAX_STAGES else ():
@@ -158,8 +154,6 @@ def _check_record(path: Path, record: dict, within: str = ""):
 
 def required(path: Path, record: dict, field: str, *types: type):
     """A field that a record must have; `ModelFileError` where it has none."""
-    from action_llm.model_files import ModelFileError, read_field
-
     value = read_field(path, record, field, *types)
     if value is None:
         raise ModelFileError(path, field, "none", "what a finished run writes there: run its recipe again")
@@ -175,7 +169,7 @@ def unreadable_files(dataset) -> list[dict]:
     return [
         {"file": entry["file"], "reason": entry["reason"]}
         for report in reports
-        for entry in json.loads(report.read_text(encoding="utf-8"))["files"]
+        for entry in required(report, read_json_object(report), "files", list)
         if entry["kind"] == "unreadable"
     ]
 
@@ -190,7 +184,11 @@ def write_people(folder: Path, people: dict[str, str]):
 def read_people(folder: str | Path) -> dict[str, str]:
     """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
     path = Path(folder, PEOPLE)
-    return read_json_object(path) if path.is_file() else {}
+    people = read_json_object(path) if path.is_file() else {}
+    for sample_id, person in people.items():
+        if not isinstance(person, str):
+            raise ModelFileError(path, sample_id, as_written(person), "who was recorded, as a text")
+    return people
 
 
 # A name on the Hub; anything else that is no folder here is the path of one that is missing.

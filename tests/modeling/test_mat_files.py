@@ -112,6 +112,15 @@ def test_sparse_arrays_other_versions_and_variables():
             read_mat_array(content, "d_skel")
 
 
+def test_a_file_of_very_many_variables_is_refused_at_once():
+    content = saved({f"v{number}": np.zeros(1) for number in range(1001)})
+    with pytest.raises(MatFileError, match="more than 1000 variables"):
+        read_mat_array(content, "d_skel")
+    with pytest.raises(MatFileError) as caught:
+        read_mat_array(saved({f"v{number}": np.zeros(1) for number in range(900)}), "d_skel")
+    assert len(str(caught.value)) < 300
+
+
 def test_sizes_that_are_not_there_are_never_allocated():
     """A variable that says to unpack to gigabytes, does so without saying it, or has a shape beyond its bytes."""
     whole = variable("<", "d_skel", np.ones((20, 3, 4)))

@@ -163,7 +163,7 @@ def test_mutated_files_are_a_processor_or_an_error_that_names_them(whole, tmp_pa
             processor.save_pretrained(tmp_path / "again")
             processor.run_length_ids()
             assert processor(RECORDINGS[modality])["label_ids"].ndim == 2
-    assert refused > count / 4
+    assert refused > 10
 
 
 @pytest.mark.parametrize("modality", CLASSES)

@@ -372,7 +372,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
     workers = 2 if signum == signal.SIGTERM else 0
     process = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1, dataloader_num_workers=workers))
     wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), process)
-    assert json.loads((tmp_path / ".lock").read_text())["process"] == process.pid
+    assert json.loads((tmp_path / ".action_llm.lock").read_text())["process"] == process.pid
     os.killpg(process.pid, signum)
     assert process.wait(60) == status, process.said()
     (checkpoint,) = checkpoints_of(tmp_path / "checkpoints")
@@ -489,7 +489,9 @@ def test_a_second_process_on_a_folder_says_who_writes_it(tmp_path):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     third = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
-    wait_for(lambda: json.loads((tmp_path / ".lock").read_text() or "{}").get("process") == third.pid, third)
+    wait_for(
+        lambda: json.loads((tmp_path / ".action_llm.lock").read_text() or "{}").get("process") == third.pid, third
+    )
     os.kill(third.pid, signal.SIGTERM)
     assert third.wait(60) == 143
 
