@@ -178,7 +178,9 @@ def machines_error(error: BaseException) -> str | None:
     error."""
     number = disks_error(error)
     if number is not None:
-        name = next((cause.filename for cause in _chain(error) if getattr(cause, "filename", None)), None)
+        # Of a copy, the second name is that of what could not be written.
+        names = (getattr(cause, field, None) for cause in _chain(error) for field in ("filename2", "filename"))
+        name = next(filter(None, names), None)
         return DISK[number].format("" if name is None else f" ({name})")
     for cause in _chain(error):
         text = " ".join(str(cause).split())
@@ -209,6 +211,8 @@ def users_error(error: BaseException | None) -> str | None:
             trace = trace.tb_next
         raised_in = None if trace is None else Path(trace.tb_frame.f_code.co_filename).resolve()
         is_own = raised_in is not None and not own.isdisjoint(raised_in.parents)
+        if isinstance(cause, ValueError) and "trust_remote_code=True" in str(cause):  # of transformers
+            return f"{' '.join(str(cause).split()).partition('. ')[0]}; recipes run no code of a repository"
         of_data = type(cause).__module__.partition(".")[0] in OF_DATA
         if isinstance(cause, OSError) or of_data or (is_own and isinstance(cause, (ValueError, ImportError))):
             return " ".join(str(cause).split())

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +27,8 @@ LOCK = ".action_llm.lock"
 # What file systems answer that have no locks, as some network file systems.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-# Lock file → how often this process has taken it. A run of several stages takes the folders of its stages, too.
-_held: dict[Path, int] = {}
+# Lock file → how often this process has taken it, and in which thread. A run of several stages takes their folders, too.
+_held: dict[Path, tuple[int, int]] = {}
 _descriptors: set[int] = set()
 
 
@@ -58,17 +59,23 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
     if fcntl is None or os.environ.get("RANK", "0") != "0":
         yield
         return
+    thread = threading.get_ident()
     if path in _held:
-        _held[path] += 1
+        count, holder = _held[path]
+        if holder != thread:
+            raise FolderInUseError(
+                f"{output} is being written by another thread of this process: choose another {option}."
+            )
+        _held[path] = count + 1, thread
         try:
             yield
         finally:
-            _held[path] -= 1
+            _held[path] = count, thread
         return
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = _take(path, output, option)
-    _held[path] = 1
+    _held[path] = 1, thread
     try:
         yield
     except OSError as error:

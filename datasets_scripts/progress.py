@@ -31,6 +31,7 @@ def set_up_output():
     """Log lines go to standard output, from the first process of a launch alone; libraries draw no bars in a log."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", handlers=[_Handler()])
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it sums up its caches at the end
     for message in OF_OTHERS:
         warnings.filterwarnings("ignore", re.escape(message))
     if first and sys.stderr.isatty():

@@ -45,15 +45,10 @@ ADAPTER_NAME = "default"
 ADAPTER_TYPES = ("LORA", "IA3")
 # Settings of LoRA that import a module or copy layers.
 REFUSED_SETTINGS = ("megatron_config", "layer_replication")
+# Settings that select the modules of an adapter.
+SELECTING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 # Settings whose texts PEFT takes for regular expressions, and how many repetitions each may have: more can take for ever.
-PATTERNS = (
-    "target_modules",
-    "exclude_modules",
-    "feedforward_modules",
-    "layers_pattern",
-    "rank_pattern",
-    "alpha_pattern",
-)
+PATTERNS = ("feedforward_modules", "rank_pattern", "alpha_pattern")
 MAX_REPETITIONS = 4
 
 
@@ -78,16 +73,16 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
     other = read_field(config_path, settings, "base_model_name_or_path", str)
     if None not in (other, base_model) and other != base_model:
         logger.warning("%s is of the language model %s, and the model reads with %s.", config_path, other, base_model)
+    weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]].from_pretrained(os.fspath(folder))
         config.inference_mode = True
-        inject_adapter_in_model(config, model, ADAPTER_NAME)
+        _inject(config, model, weights)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # PEFT takes the types of its settings as they come
         found = shortened(f"{type(error).__name__}: {error}")
         raise ModelFileError(config_path, None, found, "an adapter of the language model") from error
-    weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
     try:
         loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
     except torch.OutOfMemoryError:
@@ -108,6 +103,24 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
             module.requires_grad_(False)
 
 
+def _inject(config, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Makes room for an adapter in the modules that it has weights of.
+
+    The settings may name these by regular expressions, of which some take for ever; the names of the weights say the same.
+    """
+    named = {name: getattr(config, name, None) for name in SELECTING}
+    for name in SELECTING:
+        setattr(config, name, None)
+    config.target_modules = {
+        re.split(r"\.(?:lora|ia3)_", key)[0] for key in weights if re.search(r"\.(?:lora|ia3)_", key)
+    }
+    try:
+        inject_adapter_in_model(config, model, ADAPTER_NAME)
+    finally:
+        for name, value in named.items():
+            setattr(config, name, value)
+
+
 def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str, StoredTensor]) -> None:
     """Raises `ModelFileError` for settings with which PEFT would load or run something else than the weights of the adapter, or
     make room for more than those."""
@@ -118,9 +131,10 @@ def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str,
     for name in REFUSED_SETTINGS:
         if settings.get(name) is not None:
             raise ModelFileError(path, name, as_written(settings[name]), "none")
+    _texts(path, settings, "target_modules")
     for name in PATTERNS:
         for pattern in _texts(path, settings, name):
-            if len(re.findall(r"[*+{]", pattern)) > MAX_REPETITIONS or re.search(r"\)[*+?{]", pattern):
+            if len(re.findall(r"[*+{]", pattern)) > MAX_REPETITIONS or re.search(r"\)[*+{]", pattern):
                 expected = f"a pattern without repeated groups, and with at most {MAX_REPETITIONS} repetitions"
                 raise ModelFileError(path, name, as_written(pattern), expected)
     patterns = read_field(path, settings, "rank_pattern", dict) or {}

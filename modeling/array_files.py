@@ -14,6 +14,7 @@ import numpy as np
 
 from .model_files import shortened
 from .size_limits import (
+    MAX_LINE_BYTES,
     MAX_TEXT_BYTES,
     bytes_fault,
     comparisons_fault,
@@ -34,6 +35,8 @@ MAX_SCORE, NOT_FOUND = 2.0, -1.0
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
 # Numbers of a file of rows, at 8 bytes each.
 _MAX_NUMBERS = MAX_TEXT_BYTES // 8
+# Arrays in an `.npz`, of which one is read.
+MAX_ARRAYS = 1000
 # Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 # Numbers of an array that are compared at a time.
@@ -212,6 +215,10 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
     try:
         if not data.startswith(_ZIP):
             return _parse_npy(data), fps
+        if data.count(b"PK\1\2") > MAX_ARRAYS:  # all of them would be listed before the first is read
+            raise SkeletonFileError(
+                path, None, f"more than {MAX_ARRAYS:,} arrays", "an array `keypoints`, or one array alone"
+            )
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             rate = members.pop("fps", None)
@@ -271,6 +278,12 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
         raise SkeletonFileError(path, None, "text in UTF-16", "numbers in plain text (UTF-8)")
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(io.BytesIO(text), start=1):
+        if len(line) > MAX_LINE_BYTES:
+            found, expected = (
+                f"a line of {len(line):,} bytes",
+                f"at most {MAX_LINE_BYTES:,}: a line for each frame or joint",
+            )
+            raise SkeletonFileError(path, number, found, expected)
         if b"," in line and all(map(_DECIMAL_COMMA.fullmatch, line.split())):
             shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
             raise SkeletonFileError(path, number, f"decimal commas ({shown})", "decimal points")

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-from .model_files import as_written
+from .model_files import as_written, shortened
 
 # What tokenizers read as a token of its own: <act_3>, </s>, <|im_end|>, [INST].
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
@@ -12,7 +12,9 @@ _SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 _JOINERS = "\u200c\u200d"
 # Joiners, variation selectors, fillers and blanks: characters that may stand in a name, and show nothing.
 _INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    # Joiners are seen in scripts that join their letters; Latin does not.
+    "|(?<=[ -\u024f])[\u200c\u200d]+|[\u200c\u200d]+(?=[ -\u024f])|^[\u200c\u200d]+|[\u200c\u200d]+$"
 )
 _SHOWN = 80  # characters of a name in a message
 
@@ -24,7 +26,7 @@ def fault_of_class_name(name: str) -> str:
             if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS:
                 return f"holds the control character {character!a}; expected plain text"
     if token := _SPECIAL_TOKEN.search(name):
-        return f"holds {token[0]}, which tokenizers may read as a special token; expected plain text"
+        return f"holds {shortened(token[0])}, which tokenizers may read as a special token; expected plain text"
     return ""
 
 

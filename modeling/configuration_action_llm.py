@@ -110,6 +110,10 @@ class ActionLLMConfig(CheckedConfig):
         if self.run_length_ids is not None:
             if self.codes_per_word > 1:
                 raise ValueError("run_length_ids are written after a token, not after a word of several.")
+            if self.action_config is not None and not getattr(self.action_config, "merge_runs", False):
+                raise ValueError(
+                    "`run_length_ids` must be None with an action model that does not merge runs, got lengths."
+                )
             ids = [token for number in self.run_length_ids for token in number]
             if not all(self.run_length_ids) or not all(0 <= token < self.action_token_offset for token in ids):
                 raise ValueError(f"`run_length_ids` must be ids of text for each number, got {self.run_length_ids}.")

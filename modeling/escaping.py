@@ -3,7 +3,7 @@
 import re
 
 # What begins code, an emphasis, a link, a cell or a formula; within words and paths, underscores and tildes do not.
-_MARKUP = re.compile(r"[\\`*\[\]|$]|(?<!/)~|(?<!\w)_|_(?!\w)")
+_MARKUP = re.compile(r"[\\`*\[\]|$]|(?<!/)~|(?<![^\W_])_|_(?![^\W_])")
 # What begins a heading, a list, a quotation or a rule, where a text begins a line.
 _BLOCK = re.compile(r"^(\d*)(?=(?:#{1,6}|[-+=]+|(?<=\d)[.)])(?:\s|$))")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

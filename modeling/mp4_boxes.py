@@ -6,6 +6,7 @@ looks for one: a file of 2 KB may ask for gigabytes.
 
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ CONTAINERS = frozenset(
     b"moov hoov free trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split()
 )
 # Boxes that announce how many of something there are, or what.
-COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun".split())
+COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun iloc".split())
+# Where boxes may stand behind fields of many lengths: descriptions of samples. They are found by their names.
+_NAMES = re.compile(b"|".join(sorted(COUNTING)))
+MAX_DESCRIPTION_BYTES = 1 << 20
 # Boxes of a file, and bytes of its index: ten hours at 60 frames a second have an index of 30 MB.
 MAX_BOXES, MAX_INDEX_BYTES = 1_000_000, 1 << 26
 # Entries of an index that any file may have; one of more may have as many as bytes, since a sample has a byte at least.
@@ -66,9 +70,10 @@ def check_index(file: BinaryIO) -> None:
     """
     end = file.seek(0, os.SEEK_END)
     track, announced = _Track(), 0
+    most_boxes = max(MAX_BOXES, end // 16)  # of long recordings with a fragment for each frame
     for count, (name, length, content) in enumerate(_walk(file, end)):
-        if count > MAX_BOXES:
-            raise TooManyBoxesError(f"more than {MAX_BOXES:,} boxes")
+        if count > most_boxes:
+            raise TooManyBoxesError(f"more than {most_boxes:,} boxes")
         if name == b"trak":
             announced, track = announced + track.entries(), _Track()
         elif name in (b"stsz", b"stz2"):
@@ -88,6 +93,8 @@ def check_index(file: BinaryIO) -> None:
             track.edits = min(_number(content, 4), length // 12)
         elif name == b"trun":
             announced += _number(content, 4)
+        elif name == b"iloc":  # of pictures
+            announced += int.from_bytes(content[6:10] if content[:1] >= b"\2" else content[6:8], "big")
     announced += track.entries()
     if announced > max(end, MIN_ENTRIES):
         raise TooManyBoxesError(f"an index of {announced:,} samples in {end:,} bytes")
@@ -127,14 +134,29 @@ def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
             file.seek(place)
             content = file.read(min(length, MAX_INDEX_BYTES) if name == b"stsc" else min(length, 16))
         yield name, length, content
-        if name in CONTAINERS:
-            inner.append((file, _boxes(file, place, place + length), place + length))
+        if name == b"stsd":
+            file.seek(place)
+            content = file.read(min(length, MAX_DESCRIPTION_BYTES))
+            for match in _NAMES.finditer(content):
+                yield match[0], len(content) - match.end(), content[match.end() : match.end() + 16]
+        elif name in CONTAINERS or name == b"meta":
+            # FFmpeg looks for the first box of `meta`, behind which others stand, in steps of 4 bytes.
+            start = place + _place_of_boxes(file, place, length) if name == b"meta" else place
+            inner.append((file, _boxes(file, start, place + length), place + length))
         elif name == b"cmvd":
             if was_compressed:
                 raise TooManyBoxesError("two compressed indexes")
             was_compressed = True
             index = _inflated(file, place + 4, length)
             inner.append((index, _boxes(index, 0, len(index.getbuffer())), len(index.getbuffer())))
+
+
+def _place_of_boxes(file: BinaryIO, place: int, length: int) -> int:
+    """Where the boxes of `meta` begin, from its start."""
+    file.seek(place)
+    content = file.read(min(length, MAX_DESCRIPTION_BYTES))
+    tags = (tag for tag in range(4, len(content) - 3, 4) if content[tag : tag + 4] == b"hdlr")
+    return next(tags, 4) - 4
 
 
 def _inflated(file: BinaryIO, place: int, length: int) -> io.BytesIO:

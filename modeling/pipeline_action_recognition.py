@@ -233,7 +233,8 @@ class ActionRecognitionPipeline(Pipeline):
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
-            return {"error": str(error)}
+            name = _sample_id(recording)
+            return {"error": str(error) if name in str(error) else f"{name}: {error}"}
         except (MemoryError, OverflowError) as error:  # of this recording, whose name they do not say
             if on_error == "raise":
                 raise
@@ -537,9 +538,10 @@ def _is_web_address(text: str) -> bool:
 def _fetched(url: str) -> _Answer:
     """What a server sends, under its name; `OSError` where nothing can be had from there, or too much, or too slowly."""
     content = _Answer(URL_MEMORY)
+    address = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters beyond ASCII
     with _Connections(URL_SECONDS) as connections:
         try:
-            with _opener(connections).open(url, timeout=SILENT_SECONDS) as answer:
+            with _opener(connections).open(address, timeout=SILENT_SECONDS) as answer:
                 _copy(answer, content)
                 content.name = _name_of(answer)
         except (ValueError, OSError, http.client.HTTPException) as error:

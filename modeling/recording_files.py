@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
-from .size_limits import json_fault
+from .size_limits import MAX_LINE_BYTES, json_fault
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
@@ -43,8 +43,9 @@ def read_recording(
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
             is turned (`turned_upright`).
 
-    A recording has at most 22.4 million joints in 512 MiB (`size_limits`), text in rows or JSON half of that: an hour of 30
-    frames per second with 8 people of 25 joints as an array. What is larger, or says so, is refused before memory is asked for.
+    A recording has at most 22.4 million joints in 512 MiB (`size_limits`), rows of text half of that, JSON a quarter: as an
+    array an hour of 30 frames per second with 8 people of 25 joints. What is larger, or says so, is refused before memory is
+    asked for.
 
     Raises:
         SkeletonFileError: The file is not what its format says, is too large, says a rate that no camera has, or has a name
@@ -138,7 +139,8 @@ def refuse_foreign_json(path: Path, data: bytes):
 
 def _starts_with_a_count(data: bytes) -> bool:
     """Whether the first line is a number alone, as in `.skeleton` files: rows of joints have at least two."""
-    return len(data[: data.find(b"\n")].replace(b",", b" ").split()) == 1
+    line = data[: data.find(b"\n")] if b"\n" in data else data
+    return len(line[:MAX_LINE_BYTES].replace(b",", b" ").split(None, 1)) == 1
 
 
 __all__ = ["RECORDING_SUFFIXES", "read_recording", "turned_upright"]

@@ -13,8 +13,10 @@ from typing import BinaryIO
 
 # Of a file, and of what an archive or a compressed array unpacks to.
 MAX_BYTES = 512 << 20
-# Of a text file of rows or of JSON, which takes several times its size while it is read.
-MAX_TEXT_BYTES = MAX_BYTES // 2
+# Of a text file of rows, which takes several times its size while it is read, and of a line of it.
+MAX_TEXT_BYTES, MAX_LINE_BYTES = MAX_BYTES // 2, 1 << 20
+# Of JSON: its characters take up to 4 bytes each, in the text and in its values.
+MAX_JSON_BYTES = MAX_BYTES // 4
 # Objects and lists of a JSON text, and its names and values, of which Python needs up to 400 and up to 160 bytes each.
 MAX_JSON_CONTAINERS, MAX_JSON_VALUES = 1_500_000, 5_000_000
 # Three numbers of 8 bytes each.
@@ -48,8 +50,8 @@ def comparisons_fault(frames: int, people: int) -> tuple[str, str] | None:
 
 def json_fault(data: bytes) -> tuple[str, str] | None:
     """As `size_fault`, of JSON text that would take too much memory as objects."""
-    if len(data) > MAX_TEXT_BYTES:
-        return bytes_fault(MAX_TEXT_BYTES)
+    if len(data) > MAX_JSON_BYTES:
+        return bytes_fault(MAX_JSON_BYTES)
     if len(data) <= MAX_JSON_CONTAINERS:  # each takes a byte at least
         return None
     containers = data.count(b"[") + data.count(b"{")
@@ -96,6 +98,8 @@ def bytes_fault(most: int = MAX_BYTES) -> tuple[str, str]:
 __all__ = [
     "MAX_BODIES",
     "MAX_BYTES",
+    "MAX_JSON_BYTES",
+    "MAX_LINE_BYTES",
     "MAX_JOINTS",
     "MAX_TEXT_BYTES",
     "bytes_fault",

@@ -28,7 +28,15 @@ import numpy as np
 import pyarrow as pa
 
 from .mat_files import MatFileError, read_mat_array
-from .size_limits import MAX_BODIES, MAX_BYTES, bytes_fault, read_bounded, read_file_bounded, size_fault
+from .size_limits import (
+    MAX_BODIES,
+    MAX_BYTES,
+    MAX_LINE_BYTES,
+    bytes_fault,
+    read_bounded,
+    read_file_bounded,
+    size_fault,
+)
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .skeleton_plausibility import RATES, is_possible_rate
 
@@ -362,9 +370,11 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
         text = lines.readline()
         if not text.strip() and not data[lines.tell() :].strip():
             refuse("the end of the file", what)
-        row = text.split()
+        row = text.split(None, count)
         if len(row) != count:
-            refuse(f"{len(row)} columns ({_quote(text)})", f"{what} in {count} columns")
+            # A line of gigabytes is not taken apart to count it.
+            columns = len(text.split()) if len(text) <= MAX_LINE_BYTES else f"more than {count}"
+            refuse(f"{columns} columns ({_quote(text)})", f"{what} in {count} columns")
         return row
 
     def number(token: bytes, kind: type, what: str):

@@ -276,7 +276,9 @@ class Checkpoints(TrainerCallback):
         path = self.resumed_from / self._sums_name()
         if not path.is_file():  # of an older version, or of another number of processes
             return
-        for name, value in torch.load(path, map_location=self.trainer.args.device, weights_only=True).items():
+        # torch does not know the device "cpu:0" of a launch on CPUs by its name.
+        sums = _on_device(torch.load(path, map_location="cpu", weights_only=True), self.trainer.args.device)
+        for name, value in sums.items():
             if name not in SUMS:
                 continue
             if name == "_metrics":
@@ -292,6 +294,14 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _on_device(value, device: torch.device):
+    if isinstance(value, dict):
+        return {name: _on_device(item, device) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_device(item, device) for item in value)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _flush_to_disk(path: Path):

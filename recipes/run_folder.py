@@ -101,13 +101,14 @@ class RunFolder:
         Raises:
             `ValueError`: if the folder holds a run with other settings.
         """
-        config = {}
+        config, defaults = {}, {}
         for part in arguments:
             for field in dataclasses.fields(part):
                 value = getattr(part, field.name)
                 default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
                 # transformers makes enumerations of some texts.
                 value, default = getattr(value, "value", value), getattr(default, "value", default)
+                defaults[field.name] = None if default is dataclasses.MISSING else default
                 # What the argument classes fill in by themselves is not what the user asked for.
                 if (
                     field.init
@@ -121,7 +122,9 @@ class RunFolder:
             found, wanted = self._read_config(), yaml.safe_load(yaml.safe_dump(config))
             other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
             if other:
-                differences = ", ".join(f"{n}: {found.get(n)!r}, now {wanted.get(n)!r}" for n in other)
+                differences = ", ".join(
+                    f"{n}: {found.get(n, defaults.get(n))!r}, now {wanted.get(n, defaults.get(n))!r}" for n in other
+                )
                 raise ValueError(
                     f"{path} is of a run with other settings ({differences}): choose another --output_dir."
                 )

@@ -19,6 +19,7 @@ HOSTILE = [
     "![x](http://a.b/c.png)",
     "`code` ``` and *stars* _lines_ ~~gone~~ $x^2$",
     "# heading",
+    "__init__ and __c__",
     "1. item",
     "- item",
     "\\<b> &lt;b&gt; &amp;",

@@ -155,6 +155,7 @@ def moved_index(data: bytes) -> tuple[bytes, bytes]:
     return data[:place] + data[place + length :], data[place : place + length]
 
 
+BIG_RUN = box(b"trun", struct.pack(">II", 1, 8 * 10**7))
 # A bomb, and what is said of it.
 BOMBS = {
     "samples of one size": (
@@ -174,6 +175,19 @@ BOMBS = {
     "in a free box": (
         moved_index(tiny_video())[0]
         + box(b"free", with_number(with_number(moved_index(tiny_video())[1], b"stsz", 4, 1), b"stsz", 8, 8 * 10**7)),
+        "found an index of 80,000,000 samples",
+    ),
+    "in metadata": (
+        tiny_video() + box(b"moof", box(b"traf", box(b"meta", bytes(4), box(b"hdlr", bytes(24)), BIG_RUN))),
+        "found an index of 80,000,006 samples",
+    ),
+    "in a description": (
+        tiny_video() + box(b"moof", box(b"traf", box(b"stsd", bytes(77), BIG_RUN))),
+        "found an index of 80,000,006 samples",
+    ),
+    "pictures": (
+        box(b"ftyp", b"heic", bytes(4))
+        + box(b"meta", bytes(4), box(b"hdlr", bytes(24)), box(b"iloc", struct.pack(">BxxxHI", 2, 0, 8 * 10**7))),
         "found an index of 80,000,000 samples",
     ),
     "pieces of one size": (

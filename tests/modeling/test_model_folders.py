@@ -303,15 +303,28 @@ WRONG_ADAPTERS = [
     {"rank_pattern": {"q_proj": 10**9}},
     {"rank_pattern": [1]},
     {"lora_alpha": {}},
-    {"target_modules": "(a+)+$"},
-    {"target_modules": ".*.*.*.*.*.*q_proj"},
+    {"alpha_pattern": {"(a+)+$": 2}},
+    {"rank_pattern": {".*.*.*.*.*.*q_proj": 2}},
     {"target_modules": 5},
-    {"target_modules": ["nowhere"]},
     {"megatron_config": {"a": 1}},
     {"layer_replication": [[0, 10**9]]},
     {"modules_to_save": ["language_model"]},
     {"base_model_name_or_path": 3},
 ]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", ".*.*.*.*.*.*q_proj", r".*language_model\.(\w+\.)*(q_proj|v_proj)", ["q_proj", "v_proj"]]
+)
+def test_modules_of_an_adapter_are_those_of_its_weights(pattern, folders, copied):
+    """Whatever pattern selected them in training; it is kept, and never matched."""
+    folder = copied("adapted")
+    change(folder / "adapter" / "adapter_config.json", target_modules=pattern)
+    model, before = AutoModel.from_pretrained(folder), AutoModel.from_pretrained(folders["adapted"])
+    kept = model.peft_config["default"].target_modules
+    assert (sorted(kept) if isinstance(pattern, list) else kept) == pattern
+    for name, weight in before.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
 
 
 @pytest.mark.parametrize("values", WRONG_ADAPTERS, ids=str)
