@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fresh_python import python, start
 
 from action_llm_datasets.atomic_files import write_atomically, written_whole
 from action_llm_datasets.endings import disks_error, machines_error
-from action_llm_datasets.folder_lock import FolderInUseError, writing
+from action_llm_datasets.folder_lock import LOCK, FolderInUseError, writing
 from action_llm_datasets.simulate import simulate
 
 WAY_ON = "Run the same command again to continue."
@@ -106,6 +107,35 @@ def test_the_lock_is_the_process_s_and_may_be_taken_twice(tmp_path):
     assert not list(tmp_path.iterdir()), "folders that nothing was written into are not left"
 
 
+def test_another_thread_is_told(tmp_path):
+    said = []
+
+    def second():
+        try:
+            with writing(tmp_path):
+                pass
+        except FolderInUseError as error:
+            said.append(str(error))
+
+    with writing(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert said == [f"{tmp_path} is being written by another thread of this process: choose another --output_dir."]
+    with writing(tmp_path):
+        pass
+
+
+def test_the_lock_touches_no_other_file(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / LOCK).symlink_to(victim)
+    with pytest.raises(OSError), writing(tmp_path / "output"):
+        pass
+    assert victim.read_text() == "precious"
+
+
 def test_a_child_that_outlives_the_owner_does_not_hold_the_lock(tmp_path):
     code = f"""
 import os, time
@@ -150,6 +180,11 @@ def test_a_write_that_fails_leaves_no_half_file_and_what_was_there(number, tmp_p
         unfinished.write_text("half")
         raise KeyboardInterrupt
     assert files_of(tmp_path) == {"a.json": b"whole"}
+
+
+def test_a_full_disk_names_what_could_not_be_written():
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "source.py", None, "copy.py")
+    assert machines_error(error) == "the disk is full (copy.py); free some space"
 
 
 def test_what_the_machine_lacks_is_a_line():

@@ -390,19 +390,29 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_launch_stop_at_the_same_step(tmp_path):
+def test_two_processes_of_a_launch_stop_at_the_same_step_and_go_on_from_it(tmp_path):
     """One of them gets the signal; the first speaks for both."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
     words = command(tmp_path, 10_000, save_steps=10_000, logging_steps=1)
-    ranks = [start(*words, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
-    wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), ranks[0])
-    os.kill(ranks[1].pid, signal.SIGTERM)
-    assert [rank.wait(60) for rank in ranks] == [143, 143], [rank.said() for rank in ranks]
-    (checkpoint,) = checkpoints_of(tmp_path / "checkpoints")
+
+    def stopped_after(step: int):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+        ranks = [start(*words, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+        log = tmp_path / "metrics.jsonl"
+        wait_for(lambda: log.is_file() and f'"step": {step},' in log.read_text(), ranks[0])
+        os.kill(ranks[1].pid, signal.SIGTERM)
+        assert [rank.wait(60) for rank in ranks] == [143, 143], [rank.said() for rank in ranks]
+        return ranks, checkpoints_of(tmp_path / "checkpoints")[0]
+
+    _, first = stopped_after(2)
+    first = int(first.name[11:])
+    ranks, checkpoint = stopped_after(first + 2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()][
+        : first + 2
+    ] == [*range(1, first + 3)]
     assert damage_of(checkpoint) is None and {"running_sums_0_of_2.pth", "running_sums_1_of_2.pth"} <= {
         path.name for path in checkpoint.iterdir()
     }
