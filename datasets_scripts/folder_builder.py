@@ -39,7 +39,7 @@ import numpy as np
 
 from action_llm import array_files, recording_files, skeleton_layouts
 from action_llm.class_names import fault_of_class_name
-from action_llm.model_files import shortened
+from action_llm.model_files import as_written, shortened
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
 from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
@@ -124,10 +124,14 @@ class ActionFolder(SkeletonBuilder):
                 raise DataFolderError(f"{path}: expected JSON: {error}") from error
             unknown = sorted(set(given) - set(common)) if isinstance(given, dict) else [type(given).__name__]
             if unknown:
-                raise DataFolderError(f"{path}: found {unknown[0]!r}, expected an object with {', '.join(common)}")
+                raise DataFolderError(
+                    f"{path}: found {as_written(unknown[0])}, expected an object with {', '.join(common)}"
+                )
             common |= given
         if not isinstance(common["layout"], str | dict):
-            raise DataFolderError(f"{path}: layout: expected a name or a description, found {common['layout']!r}")
+            raise DataFolderError(
+                f"{path}: layout: expected a name or a description, found {as_written(common['layout'])}"
+            )
         try:
             skeleton = get_layout(common["layout"])
         except ValueError as error:
@@ -138,14 +142,14 @@ class ActionFolder(SkeletonBuilder):
             raise DataFolderError(f"{path}: {error}") from error
         fps, names = common["fps"], common["class_names"]
         if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
-            raise DataFolderError(f"{path}: fps: expected a positive number, found {fps!r}")
+            raise DataFolderError(f"{path}: fps: expected a positive number, found {as_written(fps)}")
         if not is_possible_rate(fps):
-            raise DataFolderError(f"{path}: fps: expected {_POSSIBLE_RATES}, found {fps!r}")
+            raise DataFolderError(f"{path}: fps: expected {_POSSIBLE_RATES}, found {as_written(fps)}")
         if names is not None and not (
             isinstance(names, list) and names and all(isinstance(n, str) and n.strip() for n in names)
             and len(set(names)) == len(names)
         ):  # fmt: skip
-            raise DataFolderError(f"{path}: class_names: expected distinct names, found {names!r}")
+            raise DataFolderError(f"{path}: class_names: expected distinct names, found {as_written(names)}")
         for place, name in enumerate(names or (), start=1):
             if fault := fault_of_class_name(name):
                 raise DataFolderError(f"{path}: class_names, entry {place}: the label {name!r} {fault}")
@@ -347,10 +351,10 @@ class ActionFolder(SkeletonBuilder):
         row = self._rows[path]
         fps = float(row.fps) if _NUMBER.fullmatch(row.fps) else 0.0
         if row.fps and not 0 < fps < float("inf"):
-            reason = f"{METADATA}, line {row.line}: fps: expected a positive number, found {row.fps!r}"
+            reason = f"{METADATA}, line {row.line}: fps: expected a positive number, found {as_written(row.fps)}"
             raise NotInProtocolError("fps", reason)
         if row.fps and not is_possible_rate(fps):
-            reason = f"{METADATA}, line {row.line}: fps: expected {_POSSIBLE_RATES}, found {row.fps!r}"
+            reason = f"{METADATA}, line {row.line}: fps: expected {_POSSIBLE_RATES}, found {as_written(row.fps)}"
             raise NotInProtocolError("fps", reason)
         return fps or otherwise
 

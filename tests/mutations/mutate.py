@@ -250,7 +250,8 @@ def _change_node(document: list, rng: Random) -> None:
         case 0 | 1 | 2 | 3:
             put(rng.choice(VALUES))
         case 4:
-            is_number = isinstance(node, int | float) and not isinstance(node, bool)
+            # What was changed before may be too large for a float.
+            is_number = isinstance(node, int | float) and not isinstance(node, bool) and abs(node) < 1e300
             put(rng.choice((-node, node + 1, node - 1, node * 1e6, node / 1e6, str(node))) if is_number else [node])
         case 5 if parent is not document:
             del parent[place]
