@@ -701,7 +701,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             _log_skipped(self.config.name, report["files"])
             raise DataFolderError(
                 f"no recording under {self.config.data_dir!r} could be read for {self.config.name}; "
-                f"for example {report['files'][0]['reason']}"
+                f"for example {shortened(report['files'][0]['reason'], 300)}"
             )
         for name in set(self.info.splits) - set(filled):
             logger.warning("%s: no recording for the split %s", self.config.name, name)

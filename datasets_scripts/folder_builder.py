@@ -177,6 +177,10 @@ class ActionFolder(SkeletonBuilder):
                 # Skeletons have the rate of the table; videos have one of their own, and keep the column as they keep others.
                 has_fps = "fps" in own
                 taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
+                if odd := next((name for name in columns if not name.isprintable()), None):
+                    raise DataFolderError(
+                        f"{path}, line 1: a column has control characters in its name: {as_written(odd)}"
+                    )
                 if missing or taken:
                     problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
                     raise DataFolderError(

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from action_llm.model_files import as_written
+
 from .protocols import NTU_PROTOCOLS
 
 REPORT_NAME = "preparation.json"
@@ -41,7 +43,7 @@ def check_protocol(name: str) -> None:
     """Raises `ValueError` for a name that is no protocol's, with the nearest that is."""
     if name not in protocol_names():
         listed = f"; there are {', '.join(protocol_names())}"
-        raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, protocol_names()) or listed}")
+        raise ValueError(f"there is no protocol {as_written(name)}{did_you_mean(name, protocol_names()) or listed}")
 
 
 def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:

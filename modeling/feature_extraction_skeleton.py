@@ -20,7 +20,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from .array_files import recording_from_array
 from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
-from .model_files import as_written
+from .model_files import as_written, shortened
 from .recording_files import read_recording, turned_upright
 from .size_limits import MAX_JOINTS, size_fault
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
@@ -451,7 +451,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             raise SkeletonInputError(name, found, "numbers (T, J, C) or (T, P, J, C)")
         layout = get_layout(layout).name if layout.lstrip().startswith("{") else layout
         if layout not in (skeleton.name, skeleton.source):
-            raise SkeletonInputError(name, f"the layout {layout}", f"the layout {skeleton.name}")
+            raise SkeletonInputError(name, f"the layout {shortened(layout)}", f"the layout {skeleton.name}")
         num_joints = skeleton.num_joints if layout == skeleton.name else get_layout(layout).num_joints
         if keypoints.shape[2] != num_joints or not skeleton.dimensions <= keypoints.shape[3] <= 3:
             found = f"{keypoints.shape[2]} joints of {keypoints.shape[3]} coordinates"

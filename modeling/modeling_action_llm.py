@@ -663,7 +663,10 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             sentence = self.action_model.encode(**features)
         counts = (input_ids == self.config.placeholder_token_id).sum(1)
         if (counts != 1).any():
-            raise ValueError(f"each prompt needs one placeholder <act>, found {counts.tolist()}.")
+            raise ValueError(
+                f"each prompt needs one placeholder <act>, id {self.config.placeholder_token_id} in config.json, "
+                f"found {counts.tolist()}: the processor may be that of another model."
+            )
         prompts = []
         for index, (row, row_mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
             row, ids = row[row_mask.bool()], self._words(sentence, index)
@@ -845,6 +848,11 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             method=method,
             base_kwargs=base_kwargs,
         )
+        if not self.training and logits.isnan().any():
+            raise ValueError(
+                f"{self.config.name_or_path or type(self).__name__} gives scores that are no numbers: its weights are damaged, "
+                "or too large for their dtype."
+            )
         return ActionClassifierOutput(
             loss=None if labels is None else F.cross_entropy(logits, labels),
             logits=logits,

@@ -35,6 +35,8 @@ from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 
+# Versions of a recording that are averaged; the gain ends with a few dozen.
+MAX_VERSIONS = 1000
 # The longest that a server may be silent, and that all of an answer may take; bytes of an answer, and redirects to it.
 SILENT_SECONDS, URL_SECONDS = 30, 600
 URL_BYTES, URL_REDIRECTS = 1 << 30, 5
@@ -129,8 +131,8 @@ class ActionRecognitionPipeline(Pipeline):
             )
         if top_k not in (None, _NOT_SAID) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number of at least 1, or None for all, got {as_written(top_k)}.")
-        if versions is not None and not (isinstance(versions, int) and versions >= 1):
-            raise ValueError(f"versions must be a whole number of at least 1, got {as_written(versions)}.")
+        if versions is not None and not (isinstance(versions, int) and 1 <= versions <= MAX_VERSIONS):
+            raise ValueError(f"versions must be a whole number from 1 to {MAX_VERSIONS}, got {as_written(versions)}.")
         if isinstance(candidate_labels, str):  # as the zero-shot pipelines of transformers read it
             candidate_labels = [name.strip() for name in candidate_labels.split(",") if name.strip()]
         if candidate_labels is not None:

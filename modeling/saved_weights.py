@@ -87,12 +87,15 @@ def weight_files(name_or_path: str | os.PathLike, variant: str | None = None, **
     path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **hub)
     if path is None:
         raise OSError(f"{name_or_path} has no {single}: weights are read from safetensors files alone.")
-    places = read_json_object(path).get("weight_map")
+    content = read_json_object(path)
+    places = content.get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelFileError(path, "weight_map", as_written(places), "an object of the file of each weight")
     for weight, name in places.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
             raise ModelFileError(path, f"weight_map.{weight}", as_written(name), "a safetensors file beside it")
+    if not isinstance(content.get("metadata"), dict):  # transformers reads it, whatever is in it
+        raise ModelFileError(path, "metadata", as_written(content.get("metadata")), "an object")
     return [cached_file(name_or_path, name, **hub) for name in sorted(set(places.values()))]
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from .mat_files import MatFileError, read_mat_array
+from .model_files import shortened
 from .size_limits import (
     MAX_BODIES,
     MAX_BYTES,
@@ -60,9 +61,9 @@ class SkeletonFileError(ValueError):
     """
 
     def __init__(self, path: str | os.PathLike, line: int | None, found: str, expected: str):
-        self.path, self.line, self.found, self.expected = os.fspath(path), line, found, expected
+        self.path, self.line, self.found, self.expected = os.fspath(path), line, shortened(found, 300), expected
         place = f"{self.path}, line {line}" if line is not None else self.path
-        super().__init__(f"{place}: expected {expected}, found {found}")
+        super().__init__(f"{place}: expected {expected}, found {self.found}")
 
     def __reduce__(self):  # errors travel between the processes of a batch job
         return type(self), (self.path, self.line, self.found, self.expected)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from data_arguments import check_written_folder, read_written
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from action_llm_datasets.atomic_files import written_whole
 from action_llm_datasets.endings import disks_error
@@ -177,7 +176,7 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
             sentences[split] = load_dataset(
                 "parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(folder / ".cache")
             )
-        except (DatasetGenerationError, DatasetNotFoundError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # the schema in a damaged file makes datasets raise nearly anything
             if disks_error(error):
                 raise
             cause = error.__cause__ or error
@@ -188,12 +187,12 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
 
 
 def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: int) -> None:
-    """Raises `ValueError` where a sentence holds a token that the model does not have."""
+    """Raises `ValueError` where a sentence is empty, or holds a token that the model does not have."""
     for row in rows.select_columns(["sample_id", "action_ids"]):
         tokens = np.asarray(row["action_ids"], np.int64)
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < num_action_tokens:
-            wrong = tokens.max() if tokens.min() >= 0 else tokens.min()
+        wrong = tokens[(tokens < 0) | (tokens >= num_action_tokens)]
+        if wrong.size or not tokens.size:
+            problem = f"the token {wrong[0]}, expected 0 to {num_action_tokens - 1}" if wrong.size else "no tokens"
             raise ValueError(
-                f"{folder}: {row['sample_id']} has the token {wrong}, expected 0 to {num_action_tokens - 1}: delete the folder "
-                "and run encode_actions.py again."
+                f"{folder}: {row['sample_id']} has {problem}: delete the folder and run encode_actions.py again."
             )

@@ -1,7 +1,6 @@
 """Checkpoints that can be trusted: which one is whole, what a resume needs beyond them, and when an old one may go."""
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -12,15 +11,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from action_llm.model_files import ModelFileError, read_json_object
+from action_llm.model_files import ModelFileError, read_json_object, shortened
 from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
 
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
+# From this on, a file is not read into memory to see whether it is whole.
+LARGE = 1 << 30
 # What `Trainer`, TRL's trainers and `TokenizerTrainer` add up between two lines of the log, and from the first step on.
 SUMS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
 SUMS += ("_metrics", "_total_train_tokens", "_terms", "_usage")
@@ -63,7 +65,7 @@ def damage_of(checkpoint: Path) -> str | None:
     counts = (step, state.get("max_steps"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
-    if not isinstance(state.get("log_history"), list) or not isinstance(state.get("stateful_callbacks"), dict):
+    if not isinstance(state.get("log_history"), list) or not _are_callbacks(state.get("stateful_callbacks")):
         return f"{STATE} has no log_history or stateful_callbacks"
     sums = list(checkpoint.glob("running_sums_*.pth"))
     # Older versions wrote none, and do not say how many processes there were.
@@ -81,6 +83,17 @@ def damage_of(checkpoint: Path) -> str | None:
         if (damage := _damage_of_torch_file(path)) is not None:
             return damage
     return None
+
+
+def _are_callbacks(states) -> bool:
+    """Whether these are states of callbacks as a `Trainer` saves them."""
+    if not isinstance(states, dict):
+        return False
+    each = [state for value in states.values() for state in (value if isinstance(value, list) else [value])]
+    return all(
+        isinstance(state, dict) and all(isinstance(state.get(name, {}), dict) for name in ("args", "attributes"))
+        for state in each
+    )
 
 
 def _process_files(name: str, processes: int) -> list[str]:
@@ -112,13 +125,11 @@ def _damage_of_safetensors(path: Path) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 + length:
             return f"{path.name} is cut"
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            expected = 8 + length + max(ends, default=0)
-        except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError):
-            return f"{path.name} has no header of safetensors"
-    return None if size == expected else f"{path.name} has {size:,} bytes, and should have {expected:,}"
+    try:
+        with safe_open(path, framework="pt"):  # reads the header, and compares it with the size of the file
+            return None
+    except SafetensorError as error:
+        return f"{path.name} is no safetensors file: {shortened(str(error))}"
 
 
 def _damage_of_torch_file(path: Path) -> str | None:
@@ -126,10 +137,15 @@ def _damage_of_torch_file(path: Path) -> str | None:
         return f"{path.name} is missing"
     try:
         with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # torch compresses nothing; what is compressed may unpack to gigabytes.
+            is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+            if is_compressed or sum(member.file_size for member in members) > path.stat().st_size:
+                return f"{path.name} is no file of torch"
             broken = archive.testzip()
         if broken is None:
             with safe_globals():  # of random states
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > LARGE)
     except Exception as error:  # damaged files make zipfile and torch raise nearly anything
         if disks_error(error):
             raise

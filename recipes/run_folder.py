@@ -134,9 +134,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             config = yaml.safe_load(path.read_bytes())
-            if isinstance(config, dict):
+            if isinstance(config, dict) and all(isinstance(name, str) for name in config):
                 return config
-            reason = f"expected settings, found {type(config).__name__}"
+            reason = f"expected names of settings and their values, found {type(config).__name__}"
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
         raise ValueError(

@@ -86,7 +86,7 @@ def test_versions_of_a_recording_have_the_mean_of_their_probabilities(parts, rec
         means = dict(zip(CLASS_NAMES, probabilities.mean(0).tolist(), strict=True))
         assert {each["label"]: each["score"] for each in one} == pytest.approx(means, abs=1e-6)
         assert one[0]["tokens"] == of_one[0]["tokens"]  # of the recording as it is
-    with pytest.raises(ValueError, match="versions must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="versions must be a whole number from 1 to 1000, got 0"):
         recognise(recordings[0], versions=0)
 
 

@@ -229,8 +229,8 @@ def read_row(folder: Path, file: str) -> None:
     _check_answer(answers[1], CLASS_NAMES)
 
 
-_STAGES = ("was trained on", "has no record of the classes")
-"""What is said of a record that another data set, or other classes, were trained on."""
+_STAGES = ("was trained on", "has no record of the classes", "gives scores that are no numbers")
+"""What is said of a record of another data set or other classes, and of weights that are numbers, but wrong."""
 _IN_A_CALL = (*CALL, "class", "recording")
 FORMATS = {
     "skeleton": Format(seeds.skeleton_files, skeletons_in("kinect25")),
@@ -249,7 +249,7 @@ FORMATS = {
     "skeleton_model": Format(seeds.skeleton_model, read_model, 2, _STAGES),
     "video_model": Format(seeds.video_model, read_model, 2, _STAGES),
     "run": Format(seeds.run_folders, read_run_folder, 0.5),
-    "config": Format(seeds.recipe_configs, read_config, 0.5),
+    "config": Format(seeds.recipe_configs, read_config, 0.5, ("there is no",)),  # then a value
     "class_list": Format(seeds.class_lists, read_call, 0.5, _IN_A_CALL),
     "row": Format(seeds.dataset_rows, read_row, 0.5, (*_IN_A_CALL, "S001", "keypoints", "shape", "layout", "fps")),
 }
