@@ -226,8 +226,12 @@ def test_an_index_names_files_beside_it(place, copied):
         ModelFileError, match=r"index.json, field weight_map\..*: expected a safetensors file beside it"
     ):
         AutoModel.from_pretrained(folder)
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "gone.safetensors")}), encoding="utf-8")
+    gone = dict.fromkeys(names, "gone.safetensors")
+    index.write_text(json.dumps({"metadata": {}, "weight_map": gone}), encoding="utf-8")
     with pytest.raises(OSError, match=r"gone\.safetensors"):
+        AutoModel.from_pretrained(folder)
+    index.write_text(json.dumps({"weight_map": gone}), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"index.json, field metadata: expected an object, found None"):
         AutoModel.from_pretrained(folder)
 
 

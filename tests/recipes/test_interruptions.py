@@ -140,7 +140,7 @@ def flip(path):
 
 
 DAMAGES = {
-    "cut weights": ("model.safetensors", cut, "model.safetensors has"),
+    "cut weights": ("model.safetensors", cut, "model.safetensors is no safetensors file"),
     "no weights": ("model.safetensors", Path.unlink, "it has no weights"),
     "garbage weights": (
         "model.safetensors",
