@@ -151,6 +151,11 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
         if missing or not isinstance(rows.features["label"], ClassLabel):
             problem = f"has no column {missing[0]}" if missing else "has labels without names of classes"
             raise ValueError(f"{Path(folder, split)} {problem}: delete {folder}, and run encode_actions.py again.")
+        for name in ("sample_id", "label", "action_ids"):
+            if rows.data.column(name).null_count:
+                raise ValueError(
+                    f"{Path(folder, split)} has rows without {name}: delete {folder}, and run encode_actions.py again."
+                )
     return sentences
 
 

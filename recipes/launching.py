@@ -292,6 +292,8 @@ def _from_yaml(parser: Parser, name: str, value, reading: dict, may_be_none: boo
     """The value of a YAML file, checked as that of the command line would be."""
     if value is None and not may_be_none:
         parser.error(f"{name}: expected {reading.get('metavar', 'a value').lower()}, got null")
+    if isinstance(value, dict) and reading.get("metavar") not in ("JSON", "TEXT"):
+        parser.error(f"{name}: expected {reading.get('metavar', 'a value').lower()}, got {as_written(value)}")
     if value is None or isinstance(value, dict):
         return value
     is_list = reading.get("nargs") == "+"
