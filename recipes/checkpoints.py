@@ -62,7 +62,7 @@ def damage_of(checkpoint: Path) -> str | None:
             PreTrainedConfig.from_json_file(path)
         except Exception as error:
             return f"{path.name} holds no configuration ({type(error).__name__})"
-    counts = (step, state.get("max_steps"))
+    counts = (step, state.get("max_steps"), state.get("train_batch_size"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
     if not isinstance(state.get("log_history"), list) or not _are_callbacks(state.get("stateful_callbacks")):

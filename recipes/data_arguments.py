@@ -147,6 +147,9 @@ def read_record(path: Path) -> dict:
 def _check_record(path: Path, record: dict, within: str = ""):
     for name, types in RECORD_FIELDS.items():
         read_field(path, record, within + name, *types)
+    for class_name in read_field(path, record, f"{within}training_classes", list) or ():
+        if not isinstance(class_name, str):
+            raise ModelFileError(path, f"{within}training_classes", as_written(class_name), "names of classes")
     for name in RECORDS_WITHIN if within.count(".") < MAX_STAGES else ():
         if read_field(path, record, within + name, dict) is not None:
             _check_record(path, record, f"{within}{name}.")
