@@ -1,5 +1,5 @@
 """
-How a command ends that does not reach its end: with one sentence that says why and how to go on, and a status.
+How a command ends when it cannot finish: with one sentence that says why and how to go on, and an exit status.
 
 | why | status |
 |---|---|
@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         signum: the signal.
-        state: how far it came, as "at step 12 of 40, of which a checkpoint was saved".
+        state: how far it came, as "after step 12 of 40, with a checkpoint of it".
     """
 
     def __init__(self, signum: int, state: str = ""):
@@ -99,7 +99,7 @@ def deferring(notice: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
-    """The block is a command: however it ends, it ends as the page above says.
+    """Runs a command; however it ends, it ends as the table above says.
 
     Args:
         program: its name, which begins the sentence.

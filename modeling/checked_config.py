@@ -52,8 +52,11 @@ MAX_PARTS = {
     "blocks": 512,
     "stages": 512,
     "downsamplings": 16,
+    "codebooks": 62,
+    "experts": 4096,
+    "heads": 4096,
+    "roles": 4096,
 }
-MAX_PARTS |= {"codebooks": 62, "experts": 4096, "heads": 4096, "roles": 4096}
 MAX_LABELS = 1_000_000
 MAX_WORDS = 2**22  # rows of an embedding table; the largest in use have 2**18
 
@@ -334,7 +337,7 @@ def check_values(values: dict[str, Any], place: str = "") -> None:
 
 def _check_value(name: str, value: Any, field: str, level: int = 0) -> None:
     if field.count(".") + level > MAX_LEVELS:
-        raise ConfigError(field.split(".")[0], "deeper ones", f"at most {MAX_LEVELS} levels within each other")
+        raise ConfigError(field.split(".")[0], "more", f"at most {MAX_LEVELS} levels within each other")
     if isinstance(value, dict):
         check_values(value, f"{field}.")
     elif isinstance(value, list | tuple):

@@ -21,8 +21,8 @@ class ModelFileError(ValueError):
     def __init__(self, path: str | os.PathLike, field: str | None, found: str, expected: str):
         self.path, self.field = os.fspath(path), None if field is None else shortened(field)
         self.found, self.expected = shortened(found, 300), expected
-        place = self.path if field is None else f"{self.path}, field {field}"
-        super().__init__(f"{place}: expected {expected}, found {found}")
+        place = self.path if field is None else f"{self.path}, field {self.field}"
+        super().__init__(f"{place}: expected {expected}, found {self.found}")
 
     def __reduce__(self):  # errors travel between processes
         return type(self), (self.path, self.field, self.found, self.expected)

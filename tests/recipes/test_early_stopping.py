@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
+from killed_training import Kill
 from run_folder import JsonLinesCallback, RunFolder
 from training_arguments import RunTrainingArguments
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer
 
 # Loss on the held-out examples after each step: worse from step 1 to 4, and better again behind.
 LOSSES = [9.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
@@ -23,17 +24,6 @@ class Counter(torch.nn.Module):
     def forward(self, labels):
         loss = -self.steps if self.training else torch.tensor(LOSSES)[self.steps.round().long()]
         return {"loss": loss, "logits": labels}
-
-
-class Kill(TrainerCallback):
-    """Ends the training as Ctrl-C does, after a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 class Arguments(RunTrainingArguments, base="transformers.TrainingArguments"):

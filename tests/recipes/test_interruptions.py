@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from checkpoints import checkpoints_of, damage_of
 from fresh_python import start
+from killed_training import Kill
 from pretrain_small_lm import SmallLMArguments, SmallLMConfig
 from run_folder import RunFolder
-from transformers import TrainerCallback
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "eval_runtime"}
@@ -42,17 +42,6 @@ def metrics_of(folder) -> list[dict]:
 
 def weights_of(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((Path(folder) / "model").rglob("*.safetensors"))}
-
-
-class Kill(TrainerCallback):
-    """Ends the training after a step, as a kill does, but for the process."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
