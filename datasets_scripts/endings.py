@@ -26,7 +26,6 @@ OWN_FOLDERS = {Path(__file__).resolve().parent}
 # The same of libraries that read files and ask servers: theirs have no common base.
 OF_DATA = ("safetensors", "httpx", "requests")
 
-_process = None  # whose signals are handled
 _requested: int | None = None
 _requested_at = 0.0
 _deferred = ""
@@ -53,8 +52,8 @@ def handle_signals(signals: Collection[int] = SIGNALS, speaks: bool = True):
         signals: that are handled.
         speaks: whether a signal is answered by a sentence: of several processes the first does.
     """
-    global _process, _requested, _deferred, _speaks
-    _process, _requested, _deferred = os.getpid(), None, ""
+    global _requested, _deferred, _speaks
+    _requested, _deferred = None, ""
     _speaks = speaks and os.environ.get("RANK", "0") == "0"
     for signum in signals:
         # nohup
@@ -64,10 +63,6 @@ def handle_signals(signals: Collection[int] = SIGNALS, speaks: bool = True):
 
 def _receive(signum: int, _frame):
     global _requested, _requested_at
-    if os.getpid() != _process:
-        if signum == signal.SIGTERM or os.getppid() != _process:
-            os._exit(128 + signum)
-        return  # a terminal sends it to all: this fork is ended by the process that made it
     now, is_first = time.monotonic(), _requested is None
     if not is_first and now - _requested_at < SAME_REQUEST_SECONDS:
         return
@@ -132,6 +127,11 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
 
 
 def _begin_fork():
+    """In a fork the kernel answers. A handler in Python runs when a call returns, and that for the lock of a pool may not."""
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is _receive:
+            # A terminal sends the others to all: the process that made a fork ends it.
+            signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.SIG_IGN)
     # Workers of the data go on while the last step is finished; the process that made them ends them.
     if _deferred and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -46,6 +46,24 @@ def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, statu
     assert not list((tmp_path / "s").glob(".*")), "no half file, and no lock"
 
 
+def test_signals_in_a_fork_are_answered_by_the_kernel():
+    """A handler in Python would wait for the call that a worker of a pool is in, and the pool would wait for the worker."""
+    done = python(
+        "-c",
+        "import os, signal\n"
+        "from action_llm_datasets.endings import handle_signals\n"
+        "handle_signals()\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    dispositions = [signal.getsignal(number).name for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]\n"
+        "    print(*dispositions, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "print(signal.getsignal(signal.SIGTERM).__name__)\n",
+    )
+    assert done.stdout.split() == ["SIG_DFL", "SIG_IGN", "SIG_IGN", "_receive"], done.stderr
+
+
 @pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     process = start(
