@@ -42,8 +42,9 @@ def protocol_names() -> tuple[str, ...]:
 def check_protocol(name: str) -> None:
     """Raises `ValueError` for a name that is no protocol's, with the nearest that is."""
     if name not in protocol_names():
-        listed = f"; there are {', '.join(protocol_names())}"
-        raise ValueError(f"there is no protocol {as_written(name)}{did_you_mean(name, protocol_names()) or listed}")
+        # All of them would fill a screen.
+        examples = "; protocols are ntu60-xsub, ntu120-xset, utd-mhad, smarthome-cs, uav-human-csv1, folder and so on"
+        raise ValueError(f"there is no protocol {as_written(name)}{did_you_mean(name, protocol_names()) or examples}")
 
 
 def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -58,5 +59,6 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean …?"` with the nearest of the known names; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    by_lower_case = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"; did you mean {by_lower_case[near[0]]}?" if near else ""

@@ -410,11 +410,14 @@ def check_dataset(record: dict, dataset: str):
 
     So may they be those of another stage: a visual encoder, or an action model, of another protocol of the same data set.
     """
+    from action_llm.model_files import shortened
     from action_llm_datasets.load import PROTOCOLS
 
     trained_on = record.get("sentences", {}).get("dataset", dataset)
     if trained_on != dataset:
-        raise ValueError(f"the model was trained on {trained_on}, the sentences are of {dataset}.")
+        raise ValueError(
+            f"the model was trained on {shortened(trained_on)}, the sentences are of {shortened(dataset)}."
+        )
 
     def protocol(name: str) -> str:
         return name.removesuffix("-with-skeletons")

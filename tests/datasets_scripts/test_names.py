@@ -7,6 +7,8 @@ COMMANDS = {
     "prepare ntu60-xsbu --source x": "there is no protocol 'ntu60-xsbu'; did you mean ntu60-xsub?",
     "prepare ntu60 --protocol xveiw --source x": "there is no protocol 'ntu60-xveiw'; did you mean ntu60-xview?",
     "prepare ntu60 --protocl xview --source x": "there is no option --protocl; did you mean --protocol?",
+    "prepare NTU60-XSub --source x": "there is no protocol 'NTU60-XSub'; did you mean ntu60-xsub?",
+    "prepare kinetics --source x": "protocols are ntu60-xsub, ",
     "prepare ntu60-xsub --sorce=x": "there is no option --sorce; did you mean --source?",
     "render smarthome-sc --source x --output y": "no protocol 'smarthome-sc' of skeletons; did you mean smarthome-cs?",
     "folder x --patern y": "there is no option --patern; did you mean --pattern?",

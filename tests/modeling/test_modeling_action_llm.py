@@ -243,7 +243,7 @@ def test_bad_input(processor):
         model(**{**inputs, "input_ids": torch.full_like(inputs["input_ids"], model.config.placeholder_token_id)})
     two = processor(recordings=recordings(1))
     two["input_ids"][0, :2] = model.config.placeholder_token_id
-    with pytest.raises(ValueError, match=r"one placeholder <act>, found \[3\]"):
+    with pytest.raises(ValueError, match=r"one placeholder <act>, id \d+ in config.json, found \[3\]"):
         model(**two)
     with pytest.raises(ValueError, match="context of 256"):
         model(**processor(action_ids=[[1] * 250]))

@@ -421,7 +421,7 @@ def test_a_folder_is_not_gone_on_with_under_other_settings(line, tmp_path):
     line.train_tokenizer(tmp_path)
     config = (tmp_path / "config.yaml").read_text()
     line.train_tokenizer(tmp_path, training={"logging_steps": 1})
-    with pytest.raises(ValueError, match=r"geometry: None, now 'euclidean'.*choose another --output_dir"):
+    with pytest.raises(ValueError, match=r"geometry: 'poincare', now 'euclidean'.*choose another --output_dir"):
         line.train_tokenizer(tmp_path, geometry="euclidean")
     assert "euclidean" not in config + (tmp_path / "config.yaml").read_text()
 
