@@ -63,6 +63,8 @@ _SPLITS = {
 _POSSIBLE_RATES = f"from {RATES[0]} to {RATES[1]} frames per second"
 # Of metadata.csv: values and columns that are kept in memory, of a million recordings a few columns.
 _MAX_VALUES, _MAX_COLUMNS, MAX_DESCRIPTION_BYTES = 5_000_000, 1000, 1 << 20
+# Only what comes out as it went in, and an int64 can hold: 007 is a name.
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -282,11 +284,7 @@ class ActionFolder(SkeletonBuilder):
         kinds = {}
         for name in names:
             values = [row.extras[name] for row in rows]
-            # Only what comes out as it went in: 007 is a name.
-            whole = all(
-                value.lstrip("-").isdecimal() and value.isascii() and str(int(value)) == value for value in values
-            )
-            if whole and all(abs(int(value)) < 2**63 for value in values):
+            if all(_WHOLE_NUMBER.fullmatch(value) and abs(int(value)) < 2**63 for value in values):
                 kinds[name] = (int, "int64")
             elif all(
                 _NUMBER.fullmatch(value) and len(value) <= 16 for value in values

@@ -52,7 +52,7 @@ class SkeletonInputError(ValueError):
 
     def __init__(self, source: str, found: str, expected: str):
         self.source, self.found, self.expected = source, found, expected
-        super().__init__(f"{source}: expected {expected}, found {found}")
+        super().__init__(f"{shortened(source, 300)}: expected {expected}, found {found}")
 
     def __reduce__(self):  # errors travel between the processes of a batch job
         return type(self), (self.source, self.found, self.expected)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
+from .model_files import as_written
 from .size_limits import MAX_LINE_BYTES, json_fault
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
@@ -103,7 +104,7 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
         return keypoints
     if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
         axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
-        raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {up!r}")
+        raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {as_written(up)}")
     # What marks a joint that was not seen marks nothing once it is turned.
     lost = (keypoints[..., :2] == -1).all(-1) & np.isin(keypoints[..., 2], (-1, 0))
     keypoints = np.where(lost[..., None], np.nan, keypoints).astype(keypoints.dtype, copy=False)

@@ -30,10 +30,13 @@ def load_features(folder: str | os.PathLike) -> DatasetDict:
 
     Raises:
         `FileNotFoundError`: if the folder holds none, or if it was not finished.
+        `ValueError`: a shard is damaged.
     """
-    from action_sentences import load_shards
+    from action_sentences import check_columns, load_shards
 
-    return load_shards(Path(folder), "extract_features.py")
+    splits = load_shards(Path(folder), "extract_features.py")
+    check_columns(Path(folder), splits, feature_columns(ClassLabel(names=["any"])), "extract_features.py")
+    return splits
 
 
 def first_versions(rows):

@@ -9,6 +9,7 @@ import numpy as np
 from data_arguments import check_written_folder, read_written
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 
+from action_llm.model_files import shortened
 from action_llm_datasets.atomic_files import written_whole
 from action_llm_datasets.endings import disks_error
 
@@ -146,16 +147,7 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
         raise ValueError(
             f"{folder} was written by an older version of encode_actions.py: encode the recordings again."
         )
-    for split, rows in sentences.items():
-        missing = [name for name in ("sample_id", "label", "action_ids") if name not in rows.features]
-        if missing or not isinstance(rows.features["label"], ClassLabel):
-            problem = f"has no column {missing[0]}" if missing else "has labels without names of classes"
-            raise ValueError(f"{Path(folder, split)} {problem}: delete {folder}, and run encode_actions.py again.")
-        for name in ("sample_id", "label", "action_ids"):
-            if rows.data.column(name).null_count:
-                raise ValueError(
-                    f"{Path(folder, split)} has rows without {name}: delete {folder}, and run encode_actions.py again."
-                )
+    check_columns(Path(folder), sentences, sentence_features(ClassLabel(names=["any"]), 1, False), "encode_actions.py")
     return sentences
 
 
@@ -189,6 +181,33 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
                 f"a shard in {folder / split} is damaged ({' '.join(str(cause).split())}): {way_on}"
             ) from error
     return sentences
+
+
+def check_columns(folder: Path, splits: DatasetDict, columns: Features, recipe: str) -> None:
+    """Raises `ValueError` where a split lacks a column that a recipe writes, has it as another kind of value, or not in
+    every row."""
+    for split, rows in splits.items():
+        for name, expected in columns.items():
+            found = rows.features.get(name)
+            if found is None:
+                problem = f"has no column {name}"
+            elif kind_of(found) != kind_of(expected):
+                problem = f"has {name} of the type {found}, expected one like {expected}"
+            elif rows.data.column(name).null_count:
+                problem = f"has rows without {name}"
+            else:
+                continue
+            raise ValueError(f"{folder / split} {shortened(problem, 400)}: delete {folder}, and run {recipe} again.")
+
+
+def kind_of(column) -> tuple:
+    """What the values of a column are, without their width: class, text, int, float or bool, or lists of one of these."""
+    if isinstance(column, List):
+        inner = kind_of(column.feature)
+        return inner if inner[0] == "list" else ("list", *inner)  # words of several tokens are lists in lists
+    if isinstance(column, ClassLabel):
+        return ("class",)
+    return (getattr(column, "dtype", "?").rstrip("0123456789"),)
 
 
 def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: int) -> None:

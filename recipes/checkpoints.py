@@ -1,6 +1,7 @@
 """Checkpoints that can be trusted: which one is whole, what a resume needs beyond them, and when an old one may go."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from action_llm.model_files import ModelFileError, read_json_object, shortened
@@ -90,6 +91,11 @@ def _are_callbacks(states) -> bool:
     if not isinstance(states, dict):
         return False
     each = [state for value in states.values() for state in (value if isinstance(value, list) else [value])]
+    control = states.get("TrainerControl")
+    if isinstance(control, dict) and not {field.name for field in dataclasses.fields(TrainerControl)}.issuperset(
+        control.get("args") or {}
+    ):
+        return False
     return all(
         isinstance(state, dict) and all(isinstance(state.get(name, {}), dict) for name in ("args", "attributes"))
         for state in each

@@ -20,7 +20,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 
 from action_llm import __version__
 from action_llm.collectives import from_first_rank
-from action_llm.model_files import ModelFileError, read_json_object
+from action_llm.model_files import ModelFileError, as_written, read_json_object, shortened
 from action_llm.saved_weights import share_weights
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.endings import Interrupted, deferring, requested
@@ -123,10 +123,13 @@ class RunFolder:
             other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
             if other:
                 differences = ", ".join(
-                    f"{n}: {found.get(n, defaults.get(n))!r}, now {wanted.get(n, defaults.get(n))!r}" for n in other
+                    f"{as_written(name) if name not in defaults else name}: "
+                    f"{as_written(found.get(name, defaults.get(name)))}, now "
+                    f"{as_written(wanted.get(name, defaults.get(name)))}"
+                    for name in other
                 )
                 raise ValueError(
-                    f"{path} is of a run with other settings ({differences}): choose another --output_dir."
+                    f"{path} is of a run with other settings ({shortened(differences, 300)}): choose another --output_dir."
                 )
         write_atomically(path, yaml.safe_dump(config, sort_keys=True))
 
