@@ -20,11 +20,10 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, read_record, write_people
-from launching import launch
-
 from action_llm.recording_versions import stable_seed
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, read_record, write_people
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,15 @@ class EncodingArguments:
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
-    from action_sentences import (
+    from transformers import AutoModel
+
+    import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.language_priors import word_statistics
+    from action_llm.processing_action_llm import load_feature_extractor
+    from action_llm.recording_versions import check_versions_differ
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_sentences import (
         RECORDINGS_PER_SHARD,
         is_whole,
         load_action_sentences,
@@ -72,16 +79,8 @@ def main(arguments: EncodingArguments, data: DataArguments):
         write_codebook,
         write_shard,
     )
-    from run_folder import RunFolder
-    from token_report import write_token_report
-    from transformers import AutoModel
-
-    import action_llm  # noqa: F401  (makes its classes known)
-    from action_llm.language_priors import word_statistics
-    from action_llm.processing_action_llm import load_feature_extractor
-    from action_llm.recording_versions import check_versions_differ
-    from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.stages.token_report import write_token_report
 
     for name in ("encodings", "test_encodings", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -97,7 +96,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     check_features(data, model, extractor)
     if arguments.explanations == "narrator" and data.features_record() is not None:
         raise ValueError(
-            "the narrator reads joints, and these are features of videos: give a file (describe_videos.py)."
+            "the narrator reads joints, and these are features of videos: give a file (pretraining/describe_videos.py)."
         )
     check_versions(data, dataset, arguments)
     for name in ("encodings", "test_encodings"):
@@ -242,10 +241,10 @@ def explanations(source: str | None):
 def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments, say=None) -> tuple[dict, list[dict]]:
     """Columns of a shard, and what was skipped with the reason."""
     import torch
-    from action_features import collate_features
 
     from action_llm.feature_extraction_skeleton import SkeletonInputError
     from action_llm.recording_versions import version_arguments
+    from action_llm_recipes.common.action_features import collate_features
 
     names = ("sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times")
     columns = {name: [] for name in names}

@@ -17,10 +17,9 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, read_record, write_people
-from launching import launch
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, read_record, write_people
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,14 @@ class WindowArguments:
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
     import torch
-    from action_sentences import (
+    from datasets import ClassLabel
+    from transformers import AutoModel
+
+    import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.processing_action_llm import load_feature_extractor
+    from action_llm.timelines import sliding_windows
+    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_sentences import (
         RECORDINGS_PER_SHARD,
         load_action_sentences,
         read_entries,
@@ -61,17 +67,10 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         write_codebook,
         write_shard,
     )
-    from datasets import ClassLabel
-    from encode_actions import check_features, stable_seed, weights_fingerprint
-    from metrics.temporal_segments import BorderCounts
-    from run_folder import RunFolder
-    from token_report import write_token_report
-    from transformers import AutoModel
-
-    import action_llm  # noqa: F401  (makes its classes known)
-    from action_llm.processing_action_llm import load_feature_extractor
-    from action_llm.timelines import sliding_windows
-    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.encode_actions import check_features, stable_seed, weights_fingerprint
+    from action_llm_recipes.metrics.temporal_segments import BorderCounts
+    from action_llm_recipes.stages.token_report import write_token_report
 
     check_settings(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -29,11 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_recogniser, check_written_folder, read_written
-from data_arguments import read_record as read_record_file
-from launching import launch
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import check_recogniser, check_written_folder, read_written
+from action_llm_recipes.common.data_arguments import read_record as read_record_file
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +82,12 @@ def main(arguments: EvaluationArguments) -> dict | None:
     import torch
     from accelerate import PartialState
     from accelerate.utils import gather_object
-    from action_sentences import check_tokens, load_action_sentences
-    from data_arguments import read_people
-    from run_folder import RunFolder, describe_hardware
 
     from action_llm import ActionLLMProcessor
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.action_sentences import check_tokens, load_action_sentences
+    from action_llm_recipes.common.data_arguments import read_people
+    from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -162,10 +161,10 @@ def load_recogniser(path: str, identity: dict, device, dtype: str | None = None,
             the data set.
     """
     import torch
-    from encode_actions import weights_fingerprint
-    from sft import quantization
 
     from action_llm import ActionLLMForClassification
+    from action_llm_recipes.encode_actions import weights_fingerprint
+    from action_llm_recipes.sft import quantization
 
     record = read_record(path)
     check_dataset(record, identity["dataset"])
@@ -233,9 +232,9 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     """log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes)."""
     import numpy as np
     import torch
-    from action_sentences import words_of
 
     from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_sentences import words_of
 
     continuous = model.config.injection_layer is not None
     scores = np.empty((len(rows), len(class_names)))
@@ -275,7 +274,7 @@ def summarise(log_probabilities, labels, class_names, resamples: int, people: li
 
     `interval` says how the intervals were made: over `recordings` (Wilson), or over `people` too, where there are ten or more.
     """
-    from metrics.action_classification import classification_scores as metrics
+    from action_llm_recipes.metrics.action_classification import classification_scores as metrics
 
     predictions = log_probabilities.argmax(1)
     top5 = min(5, len(class_names))
@@ -306,8 +305,8 @@ def summarise(log_probabilities, labels, class_names, resamples: int, people: li
 
 def write_results(folder: Path, results: dict, log_probabilities, labels, class_names, sample_ids, write):
     """JSON, CSV and PNG."""
-    from metrics import plots
-    from metrics.action_classification import classification_scores as metrics
+    from action_llm_recipes.metrics import plots
+    from action_llm_recipes.metrics.action_classification import classification_scores as metrics
 
     predictions = log_probabilities.argmax(1)
     table = metrics.per_class_table(predictions, labels, class_names)
@@ -434,8 +433,8 @@ def check_dataset(record: dict, dataset: str):
 def stages_of(record: dict) -> dict[str, dict]:
     """The records of all stages of training; empty where there is none.
 
-    A visual encoder and an LVLM are stages where they were trained on videos of the data set (`pretrain_backbone.py`,
-    `pretrain_small_lvlm.py`).
+    A visual encoder and an LVLM are stages where they were trained on videos of the data set (`pretraining/backbone.py`,
+    `pretraining/small_lvlm.py`).
     """
     sentences = record.get("sentences") or {}
     tokenizer = sentences.get("tokenizer") or {}
@@ -467,7 +466,7 @@ def check_held_out(record: dict):
 def check_unseen(record: dict, class_names: list[str]):
     """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them.
 
-    The text of `pretrain_small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
+    The text of `pretraining/small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
     know the names is the point of LLM-AR, Table 8.
     """
     for stage, part in ({"action sentences": record.get("sentences") or {}} | stages_of(record)).items():
@@ -483,14 +482,14 @@ def check_unseen_text(llm_training: dict | None, class_names: list[str]):
     """Raises `ValueError` for a small language model whose text names one of the classes.
 
     Args:
-        llm_training: what `pretrain_small_lm.py` or `pretrain_small_lvlm.py` recorded of it; None of another one.
+        llm_training: what `pretraining/small_lm.py` or `pretraining/small_lvlm.py` recorded of it; None of another one.
         class_names: of the test.
     """
     small_lm = llm_training or {}
     small_lm = small_lm.get("llm_training", small_lm)
     if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
         raise ValueError(
-            f"not unseen: the text of the small language model names {', '.join(read)} (pretrain_small_lm.py --unseen_of)."
+            f"not unseen: the text of the small language model names {', '.join(read)} (pretraining/small_lm.py --unseen_of)."
         )
 
 

@@ -22,10 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments, check_recogniser, check_written_folder, read_written
-from launching import launch
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import (
+    DataArguments,
+    check_recogniser,
+    check_written_folder,
+    read_written,
+)
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +70,6 @@ class ExplanationArguments:
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
     import torch
-    from action_sentences import load_action_sentences, words_of
-    from evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
-    from run_folder import RunFolder, without_nan
 
     from action_llm import ActionLLMProcessor
     from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
@@ -76,6 +77,9 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm.token_lexicon import read_lexicon
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
+    from action_llm_recipes.common.run_folder import RunFolder, without_nan
+    from action_llm_recipes.evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
 
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -188,9 +192,9 @@ def draw(recording: dict, video, layout, row: dict, explanation, path, title: st
         row: its sentence.
     """
     import numpy as np
-    from metrics.plots import plot_action_sentence, plot_video_sentence
 
     from action_llm.video_files import open_video
+    from action_llm_recipes.metrics.plots import plot_action_sentence, plot_video_sentence
 
     contributions = np.zeros(len(row["action_ids"]))
     for one in explanation.evidence:

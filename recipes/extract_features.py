@@ -22,12 +22,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, recordings_fingerprint, unreadable_files, write_people
-from field_arguments import extractor_arguments
-from launching import launch
-
 from action_llm.model_files import read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import (
+    DataArguments,
+    check_model_folder,
+    recordings_fingerprint,
+    unreadable_files,
+    write_people,
+)
+from action_llm_recipes.common.field_arguments import extractor_arguments
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +95,16 @@ class FeatureArguments:
 def main(arguments: FeatureArguments, data: DataArguments, reading):
     import torch
     from accelerate import PartialState
-    from action_features import feature_columns
-    from action_sentences import shard_path, write_shard
-    from encode_actions import weights_fingerprint
-    from run_folder import RunFolder
 
     from action_llm import VideoFeatureExtractor
     from action_llm.recording_versions import check_versions_differ
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import Progress
+    from action_llm_recipes.common.action_features import feature_columns
+    from action_llm_recipes.common.action_sentences import shard_path, write_shard
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.encode_actions import weights_fingerprint
 
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -234,7 +239,7 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
         # What it says, not what it does: no code of the repository's is run.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
         of_pictures = expected_pictures(processor)
-        # The last six are those of pretrain_backbone.py.
+        # The last six are those of pretraining/backbone.py.
         names = ("image_mean", "image_std", "height", "width", "fit", "trim_black", "channels", "frames_per_segment")
         own = {name: processor[name] for name in names if name in processor}
     except OSError:
@@ -339,14 +344,14 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
 
 def _entries(shard: Path, name: str) -> list[dict]:
     """What was noted about the videos of a shard; nothing about damage by a run of before it was noted."""
-    from action_sentences import read_entries
+    from action_llm_recipes.common.action_sentences import read_entries
 
     return read_entries(shard.with_suffix(f".{name}.json")) or []
 
 
 def is_done(shard: Path) -> bool:
     """Whether a shard is there and whole, and so are the lists beside it; older versions wrote none of damaged frames."""
-    from action_sentences import is_whole
+    from action_llm_recipes.common.action_sentences import is_whole
 
     notes = [".skipped.json", *[".damaged.json"] * shard.with_suffix(".damaged.json").exists()]
     return is_whole(shard, *notes)

@@ -29,11 +29,10 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import check_model_folder
-from launching import launch
-
 from action_llm_datasets.endings import SIGNALS, handle_signals
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import check_model_folder
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger("quickstart")
 
@@ -63,7 +62,7 @@ class QuickstartArguments:
 
 @writes_output_dir
 def main(arguments: QuickstartArguments):
-    from run_folder import RunFolder
+    from action_llm_recipes.common.run_folder import RunFolder
 
     if arguments.performers < 3:
         raise ValueError(
@@ -88,10 +87,9 @@ def main(arguments: QuickstartArguments):
 
 def run_quickstart(arguments: QuickstartArguments, run) -> dict:
     """Everything, in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
-    from evaluate_classifier import table
-
     from action_llm_datasets.progress import duration, finished
     from action_llm_datasets.simulate import simulate
+    from action_llm_recipes.evaluate_classifier import table
 
     folder, started = run.path, time.monotonic()
     recordings = folder / "simulated_recordings"
@@ -101,7 +99,7 @@ def run_quickstart(arguments: QuickstartArguments, run) -> dict:
 
     llm = arguments.llm
     if llm is None:
-        from pretrain_small_lm import SmallLMArguments, kept_small_lm
+        from action_llm_recipes.pretraining.small_lm import SmallLMArguments, kept_small_lm
 
         llm = kept_small_lm(SmallLMArguments(passages=PASSAGES), arguments.seed)
     prepare(recordings, folder)
@@ -133,8 +131,8 @@ print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabi
 
 To look at what it does (pip install -e ".[demo]"), and to push it:
 
-python recipes/demo.py --model %s --examples %s
-python recipes/push.py %s me/llm-ar-simulated --dry_run
+python recipes/hub/demo.py --model %s --examples %s
+python recipes/hub/push.py %s me/llm-ar-simulated --dry_run
 """
 
 
@@ -228,10 +226,9 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
     name, protocol, folder, recordings, llm, seed = work
     if name in _so_far:
         handle_signals([signal.SIGTERM], speaks=False)
-    from data_arguments import DataArguments
-    from run_line import run_line
-
     from action_llm_datasets.progress import Progress
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.run_line import run_line
 
     if name in _so_far:
         clear = CLEAR_LINE if sys.stderr.isatty() else ""
@@ -306,11 +303,10 @@ LORA_TRAINING = {
 
 
 def make_repository(folder: Path) -> Path:
-    """What `push.py` would push, as a folder: the recogniser of the cross-subject protocol."""
-    import token_lexicon
-    from push import repository_files
-
+    """What `hub/push.py` would push, as a folder: the recogniser of the cross-subject protocol."""
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes import token_lexicon
+    from action_llm_recipes.hub.push import repository_files
 
     line, model = folder / "cross-subject", folder / "model"
     token_lexicon.main(
@@ -327,11 +323,11 @@ def make_repository(folder: Path) -> Path:
 def draw(folder: Path, recordings: Path):
     """Use of the tokens against Zipf's law, and some recordings over their sentences."""
     import numpy as np
-    from action_sentences import load_action_sentences
-    from metrics.plots import plot_action_sentence, plot_token_usage
 
     from action_llm import ActionLLMProcessor
     from action_llm.skeleton_files import read_skeleton
+    from action_llm_recipes.common.action_sentences import load_action_sentences
+    from action_llm_recipes.metrics.plots import plot_action_sentence, plot_token_usage
 
     pictures = folder / "pictures"
     sentences = load_action_sentences(folder / "cross-subject" / "sentences")

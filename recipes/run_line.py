@@ -32,12 +32,11 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import DataArguments, check_model_folder, without_held_out
-from launching import from_settings, launch, option_names, with_defaults, without_paired
-from run_plan import RecordingCounts, show_plan, training_steps
-
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, without_held_out
+from action_llm_recipes.common.launching import from_settings, launch, option_names, with_defaults, without_paired
+from action_llm_recipes.common.run_plan import RecordingCounts, show_plan, training_steps
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +71,8 @@ class LineArguments:
     tokenizer_config: str | None = field(default=None, metadata={"help": "settings of train_tokenizer.py, a YAML"})
     sft_config: str | None = field(default=None, metadata={"help": "settings of sft.py, a YAML"})
     features_config: str | None = field(default=None, metadata={"help": "settings of extract_features.py, a YAML"})
-    backbone_config: str | None = field(default=None, metadata={"help": "settings of pretrain_backbone.py, a YAML"})
-    lvlm_config: str | None = field(default=None, metadata={"help": "settings of pretrain_small_lvlm.py, a YAML"})
+    backbone_config: str | None = field(default=None, metadata={"help": "settings of pretraining/backbone.py, a YAML"})
+    lvlm_config: str | None = field(default=None, metadata={"help": "settings of pretraining/small_lvlm.py, a YAML"})
     backbone: str | None = field(
         default=None,
         metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
@@ -180,14 +179,14 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         settings = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in settings.items()}
     llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
-        from evaluate_classifier import check_unseen_text
-        from sft import llm_training
+        from action_llm_recipes.evaluate_classifier import check_unseen_text
+        from action_llm_recipes.sft import llm_training
 
         check_unseen_text(llm_training(llm), unseen)
     held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0
     counts = RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
     resolved = {stage: with_defaults(parts_of(stage, own, "settings"), own) for stage, own in settings.items()}
-    from run_folder import RunFolder
+    from action_llm_recipes.common.run_folder import RunFolder
 
     done = {stage for stage, part in FOLDERS.items() if RunFolder.has_record(folder / part)}
     # Another seed would make another language model before a stage refused it.
@@ -195,7 +194,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
     show_plan(resolved, counts, makes_llm=llm is None, done=done)
 
     if llm is None:
-        from pretrain_small_lm import SmallLMArguments, kept_small_lm
+        from action_llm_recipes.pretraining.small_lm import SmallLMArguments, kept_small_lm
 
         unseen_of = data.dataset.partition("-video")[0] if unseen else None
         llm = kept_small_lm(SmallLMArguments(unseen_of=unseen_of), arguments.seed)
@@ -306,8 +305,8 @@ def check_latents(tokenizer_settings: dict, sft_settings: dict) -> None:
 
 def read_recordings(settings: dict, train) -> dict:
     """Settings of the feature extractor, by the settings of the stages and the training split `train`."""
-    import extract_features
-    import skeleton_stage
+    from action_llm_recipes import extract_features
+    from action_llm_recipes.stages import skeleton_stage
 
     if "features" in settings:
         given, reading = settings["features"], extract_features.VideoArguments
@@ -407,11 +406,8 @@ def read_yaml(arguments: LineArguments, stage: str, line: str) -> tuple[dict, Pa
 
 def parts_of(stage: str, settings: dict, path) -> tuple:
     """The argument classes of the recipe of a stage, in their order."""
-    import extract_features
-    import pretrain_backbone
-    import pretrain_small_lvlm
-    import sft
-    import train_tokenizer
+    from action_llm_recipes import extract_features, sft, train_tokenizer
+    from action_llm_recipes.pretraining import backbone, small_lvlm
 
     if stage == "tokenizer":
         kind = settings.get("action_model", "action_vqvae")
@@ -423,24 +419,24 @@ def parts_of(stage: str, settings: dict, path) -> tuple:
         return (train_tokenizer.TokenizerArguments, DataArguments, *own, train_tokenizer.TokenizerTrainingArguments)
     return {
         "backbone": (
-            pretrain_backbone.BackboneArguments,
+            backbone.BackboneArguments,
             DataArguments,
-            pretrain_backbone.VideoArguments,
-            pretrain_backbone.BackboneTrainingArguments,
+            backbone.VideoArguments,
+            backbone.BackboneTrainingArguments,
         ),
         "features": (extract_features.FeatureArguments, DataArguments, extract_features.VideoArguments),
         "lvlm": (
-            pretrain_small_lvlm.SmallLVLMArguments,
+            small_lvlm.SmallLVLMArguments,
             DataArguments,
-            pretrain_small_lvlm.SmallLVLMTrainingArguments,
+            small_lvlm.SmallLVLMTrainingArguments,
         ),
         "sft": (sft.ActionSFTArguments, sft.ActionSFTConfig),
     }[stage]
 
 
 def train_backbone(data: DataArguments, folder: Path, settings: dict):
-    """A visual encoder of one's own, in `folder`/backbone; `settings` is what a YAML of `pretrain_backbone.py` holds."""
-    import pretrain_backbone as recipe
+    """A visual encoder of one's own, in `folder`/backbone; `settings` is what a YAML of `pretraining/backbone.py` holds."""
+    from action_llm_recipes.pretraining import backbone as recipe
 
     derived = {"output_dir": str(folder / "backbone")}
     recipe.main(*from_settings(parts_of("backbone", settings, "settings"), {**settings, **_fields(data), **derived}))
@@ -448,7 +444,7 @@ def train_backbone(data: DataArguments, folder: Path, settings: dict):
 
 def extract_features(data: DataArguments, backbone: str, folder: Path, settings: dict) -> DataArguments:
     """Features of videos, in `folder`/features, as the data of the line; `settings` as in a YAML of `extract_features.py`."""
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     derived = {"output_dir": str(folder / "features"), "backbone": backbone}
     recipe.main(*from_settings(parts_of("features", settings, "settings"), {**settings, **_fields(data), **derived}))
@@ -456,8 +452,8 @@ def extract_features(data: DataArguments, backbone: str, folder: Path, settings:
 
 
 def make_lvlm(data: DataArguments, llm: str, folder: Path, settings: dict) -> str:
-    """A language model that sees, in `folder`/small_lvlm; `settings` is what a YAML of `pretrain_small_lvlm.py` holds."""
-    import pretrain_small_lvlm as recipe
+    """A language model that sees, in `folder`/small_lvlm; `settings` is what a YAML of `pretraining/small_lvlm.py` holds."""
+    from action_llm_recipes.pretraining import small_lvlm as recipe
 
     derived = {"output_dir": str(folder / "small_lvlm"), "llm_name_or_path": llm}
     recipe.main(*from_settings(parts_of("lvlm", settings, "settings"), {**settings, **_fields(data), **derived}))
@@ -494,10 +490,10 @@ def run_line(
     Raises:
         ValueError: a setting that the recipe does not know.
     """
-    import encode_actions as encode
-    import evaluate_classifier as evaluation
-    import sft
-    import train_tokenizer as stage1
+    from action_llm_recipes import encode_actions as encode
+    from action_llm_recipes import evaluate_classifier as evaluation
+    from action_llm_recipes import sft
+    from action_llm_recipes import train_tokenizer as stage1
 
     seed = tokenizer_settings.get("seed", 0)
     own = _fields(data)

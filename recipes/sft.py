@@ -20,12 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import check_model_folder, check_written_folder, read_record, read_written
-from launching import launch
-from training_arguments import RunTrainingArguments
-from without_gpu import fit_language_model
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import (
+    check_model_folder,
+    check_written_folder,
+    read_record,
+    read_written,
+)
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.common.without_gpu import fit_language_model
 
 logger = logging.getLogger(__name__)
 
@@ -172,15 +176,7 @@ class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
 @writes_output_dir
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
-    from action_sentences import load_action_sentences, words_of
-    from class_loss import ClassTrainer
-    from collators import ClassCollator, LatentsCollator
-    from data_arguments import without_held_out
     from datasets import concatenate_datasets
-    from encode_actions import weights_fingerprint
-    from hidden_dropout import add_hidden_dropout
-    from run_cost import count_parameters, report_cost
-    from run_folder import JsonLinesCallback, RunFolder
     from transformers import AutoConfig, AutoModel
     from trl import SFTTrainer
 
@@ -189,6 +185,14 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
     from action_llm.tokenizer_files import load_tokenizer
+    from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
+    from action_llm_recipes.common.data_arguments import without_held_out
+    from action_llm_recipes.common.run_cost import count_parameters, report_cost
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.encode_actions import weights_fingerprint
+    from action_llm_recipes.stages.class_loss import ClassTrainer
+    from action_llm_recipes.stages.collators import ClassCollator, LatentsCollator
+    from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
 
     arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
@@ -503,7 +507,7 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
 
 
 def llm_training(llm_name_or_path: str) -> dict | None:
-    """What `pretrain_small_lm.py` recorded of the language model, if that is where it comes from."""
+    """What `pretraining/small_lm.py` recorded of the language model, if that is where it comes from."""
     path = Path(llm_name_or_path, "record.json")
     return read_record(path) if path.is_file() else None
 
@@ -528,9 +532,8 @@ def lora_config(arguments: ActionSFTArguments, with_projector: bool):
 def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = False):
     """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous; with
     `of_classes` the prompt alone, and the index of the class as `labels`."""
-    from action_sentences import words_of
-
     from action_llm.modeling_action_llm import check_context_length
+    from action_llm_recipes.common.action_sentences import words_of
 
     names = rows.features["label"].names
 
@@ -562,7 +565,7 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
 
 def explained(rows, arguments: ActionSFTArguments):
     """The rows whose explanations are learnt: a share of those that have one, the same ones in every run."""
-    from encode_actions import stable_seed
+    from action_llm_recipes.encode_actions import stable_seed
 
     if "explanation" not in rows.features:
         raise ValueError("the sentences have no explanations: run encode_actions.py with --explanations.")
@@ -582,9 +585,8 @@ def explained(rows, arguments: ActionSFTArguments):
 
 def tokenize_explanations(rows, processor, text_config):
     """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
-    from action_sentences import words_of
-
     from action_llm.modeling_action_llm import check_context_length
+    from action_llm_recipes.common.action_sentences import words_of
 
     def tokenize_row(row):
         prompt = processor.prompt(words_of(row, processor), to_explain=True)

@@ -18,10 +18,9 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_arguments import check_recogniser
-from launching import launch
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import check_recogniser
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +50,6 @@ class TimelineArguments:
 def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
     import torch
-    from encode_actions import weights_fingerprint
-    from evaluate_classifier import read_record
-    from metrics.plots import plot_timeline
-    from metrics.temporal_segments import BorderCounts, f1_score, seconds_named_rightly, segment_hits
-    from run_folder import RunFolder
     from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
@@ -65,6 +59,16 @@ def main(arguments: TimelineArguments) -> dict | None:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.encode_actions import weights_fingerprint
+    from action_llm_recipes.evaluate_classifier import read_record
+    from action_llm_recipes.metrics.plots import plot_timeline
+    from action_llm_recipes.metrics.temporal_segments import (
+        BorderCounts,
+        f1_score,
+        seconds_named_rightly,
+        segment_hits,
+    )
 
     check_reads_timelines(AutoConfig.from_pretrained(arguments.model, trust_remote_code=False))
     check_window(arguments.seconds, arguments.stride)
@@ -171,7 +175,7 @@ def known(table: str, paths: list[Path]) -> dict[Path, list]:
     Raises:
         ValueError: it says nothing of any of them.
     """
-    from encode_windows import by_video
+    from action_llm_recipes.encode_windows import by_video
 
     rows, root = by_video(table), Path(table).resolve().parent
     found = {}

@@ -18,10 +18,14 @@ import json
 import logging
 from dataclasses import dataclass, field
 
-from data_arguments import DataArguments, check_model_folder, check_written_folder, read_written
-from launching import launch
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import (
+    DataArguments,
+    check_model_folder,
+    check_written_folder,
+    read_written,
+)
+from action_llm_recipes.common.launching import launch
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +52,15 @@ class LexiconArguments:
 def main(arguments: LexiconArguments) -> list:
     """Writes the lexicon; returns its entries."""
     import numpy as np
-    from action_sentences import load_action_sentences
-    from encode_actions import weights_fingerprint
-    from run_folder import RunFolder
     from transformers import AutoModel
 
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
+    from action_llm_recipes.common.action_sentences import load_action_sentences
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.encode_actions import weights_fingerprint
 
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval()
@@ -124,10 +128,10 @@ def _describe(entries, motions, extractor):
 def _frames(entries, data: DataArguments):
     """For each entry its examples beside each other, uint8 (FRAME_HEIGHT, width, 3)."""
     import numpy as np
-    from encode_windows import video_of_window
 
     from action_llm.video_files import open_video
     from action_llm_datasets.videos import open_row
+    from action_llm_recipes.encode_windows import video_of_window
 
     if data.dataset == "features":
         raise ValueError(

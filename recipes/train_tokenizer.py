@@ -21,14 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_arguments import DataArguments, check_model_folder
-from event_stage import EventStage
-from launching import given, launch
-from skeleton_stage import SkeletonStage
-from training_arguments import RunTrainingArguments
-from video_stage import VideoStage
-
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.launching import given, launch
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.stages.event_stage import EventStage
+from action_llm_recipes.stages.skeleton_stage import SkeletonStage
+from action_llm_recipes.stages.video_stage import VideoStage
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +92,11 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
     import transformers
-    from data_arguments import without_held_out
-    from run_cost import report_cost
-    from run_folder import JsonLinesCallback, RunFolder
-    from tokenizer_trainer import StartEpoch, TokenizerTrainer
+
+    from action_llm_recipes.common.data_arguments import without_held_out
+    from action_llm_recipes.common.run_cost import report_cost
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.stages.tokenizer_trainer import StartEpoch, TokenizerTrainer
 
     *stage_settings, training = settings
     if training.tf32:

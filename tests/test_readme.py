@@ -10,10 +10,11 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-import launching
 import pytest
 import yaml
 from fresh_python import python
+
+from action_llm_recipes.common import launching
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,18 +140,22 @@ def rooms() -> dict[str, str]:
 
 
 def test_the_map_names_each_recipe_and_nothing_else():
-    entry, _, folders = rooms()["recipes"].partition("\n    configs/")
-    _, _, names = entry.partition("what a person launches:")
+    top, *lines = re.split(r"\n    (?=\w)", rooms()["recipes"].strip())
+    _, _, names = top.partition("what a person launches:")
     # "a, b for the Hub; c": a name, and perhaps what it is for.
-    named = {item.split()[0] for item in re.split("[,;]", names)} - {"for", "and"}
+    named = {item.split()[0] for item in re.split("[,;]", names)}
+    for line in lines:
+        folder, _, about = line.partition("/")
+        assert (ROOT / "recipes" / folder).is_dir(), folder
+        named |= {f"{folder}/{name}" for name in re.split(r"[,\s]+", about.strip()) if name.isidentifier()}
     launched = {
-        recipe.stem for recipe in ROOT.glob("recipes/*.py") if '__name__ == "__main__"' in recipe.read_text("utf-8")
+        recipe.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+        for recipe in ROOT.glob("recipes/**/*.py")
+        if '__name__ == "__main__"' in recipe.read_text("utf-8") and recipe.parent.name != "benchmarks"
     }
     assert launched <= named, launched - named
     for name in named:
-        assert (ROOT / "recipes" / f"{name}.py").is_file(), name
-    for folder in folders.split():
-        assert (ROOT / "recipes" / folder).is_dir(), folder
+        assert "/" in name or (ROOT / "recipes" / f"{name}.py").is_file(), name
 
 
 @pytest.mark.parametrize("room", ["modeling", "datasets_scripts"])

@@ -1,11 +1,11 @@
 """Features of tiny videos by the recipe, for tests of the lines that read videos."""
 
-from data_arguments import DataArguments
+from action_llm_recipes.common.data_arguments import DataArguments
 
 
 def extract(videos, backbone, folder, cache, reading=None, **settings):
     """Of a `folder-video`; `settings` are `FeatureArguments`, `reading` is `VideoArguments`."""
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     reading = recipe.VideoArguments(
         **{"num_segments": 6, "frames_per_segment": 2, "height": 32, "width": 32} | (reading or {})

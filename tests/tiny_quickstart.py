@@ -20,7 +20,7 @@ class QuickstartRun(NamedTuple):
 
 def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """For a run in `folder`; the small language model is kept beside it."""
-    import quickstart
+    from action_llm_recipes import quickstart
 
     patch.setattr("huggingface_hub.constants.HF_HOME", str(folder.parent / "hub"))
     patch.setattr(quickstart, "ACTIONS", (6, 50))
@@ -38,7 +38,7 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def run(folder: Path) -> QuickstartRun:
-    import quickstart
+    from action_llm_recipes import quickstart
 
     arguments = quickstart.QuickstartArguments(output_dir=str(folder), performers=3, processes=1)
     with pytest.MonkeyPatch.context() as patch:

@@ -16,15 +16,12 @@ not fit says so, with what its weights, gradients and AdamW's two moments alone 
 import dataclasses
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 GIGABYTE = 2**30
 METHODS = {"lora": "LoRA", "prefix": "prompts in layers", "full": "all weights"}
@@ -140,7 +137,8 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
     """Parameters, memory and time of one way of training."""
     import torch
     from peft import get_peft_model
-    from sft import ActionSFTArguments, choose_trained, lora_config
+
+    from action_llm_recipes.sft import ActionSFTArguments, choose_trained, lora_config
 
     torch.manual_seed(0)
     model = build(arguments, **({"prefix_length": 16} if method == "prefix" else {}))
@@ -182,7 +180,8 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
 
 def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
     import torch
-    from run_cost import peak_memory
+
+    from action_llm_recipes.common.run_cost import peak_memory
 
     cuda = torch.cuda.is_available()
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
@@ -227,10 +226,10 @@ def inference(arguments: BenchmarkArguments) -> dict:
     """Seconds from the file of a video to its class among 60, in parts; medians."""
     import numpy as np
     import torch
-    from benchmark_label_scoring import class_name_tokens
 
     from action_llm import VideoFeatureExtractor
     from action_llm_datasets.rendering import write_video
+    from action_llm_recipes.benchmarks.benchmark_label_scoring import class_name_tokens
 
     torch.manual_seed(0)
     generator = build(arguments).eval()
@@ -273,9 +272,8 @@ def inference(arguments: BenchmarkArguments) -> dict:
 
 
 def main(arguments: BenchmarkArguments) -> dict:
-    from run_folder import describe_hardware
-
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.run_folder import describe_hardware
 
     context = multiprocessing.get_context("spawn")
     result = {"arguments": asdict(arguments), "training": {}}
@@ -335,6 +333,6 @@ def report(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    from launching import launch
+    from action_llm_recipes.common.launching import launch
 
     launch(main, BenchmarkArguments)

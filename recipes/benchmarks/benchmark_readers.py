@@ -276,10 +276,6 @@ def main(arguments: BenchmarkArguments):
 
 
 if __name__ == "__main__":
-    import sys
-
-    # The recipes lie one folder up.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from launching import launch
+    from action_llm_recipes.common.launching import launch
 
     launch(main, BenchmarkArguments)

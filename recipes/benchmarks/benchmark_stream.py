@@ -12,14 +12,11 @@ own. All on the CPU. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil.
 
 import json
 import multiprocessing
-import sys
 import time
 import warnings
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 MEGABYTE = 2**20
 
@@ -47,7 +44,8 @@ def load(tokenizer: str):
 def streamed(video: str, tokenizer: str) -> dict:
     """Memory after every minute of video, seconds, events."""
     import psutil
-    from run_cost import peak_memory
+
+    from action_llm_recipes.common.run_cost import peak_memory
 
     model, extractor = load(tokenizer)
     process = psutil.Process()
@@ -75,7 +73,8 @@ def streamed(video: str, tokenizer: str) -> dict:
 def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     """Memory and seconds of one call over the first minutes."""
     import torch
-    from run_cost import peak_memory
+
+    from action_llm_recipes.common.run_cost import peak_memory
 
     model, extractor = load(tokenizer)
     count = round(60 * minutes / extractor.segment_seconds)
@@ -93,10 +92,9 @@ def at_once(video: str, tokenizer: str, minutes: float) -> dict:
 
 
 def main(arguments: BenchmarkArguments) -> dict:
-    from run_folder import describe_hardware
-
     from action_llm.video_files import read_video_info
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.run_folder import describe_hardware
 
     info, context = read_video_info(arguments.video), multiprocessing.get_context("spawn")
     result = {"video": info._asdict(), "hardware": describe_hardware()}
@@ -140,6 +138,6 @@ def report(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    from launching import launch
+    from action_llm_recipes.common.launching import launch
 
     launch(main, BenchmarkArguments)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from metrics.action_classification.classification_scores import ClassScore, ReliabilityBins
+
+from action_llm_recipes.metrics.action_classification.classification_scores import ClassScore, ReliabilityBins
 
 if TYPE_CHECKING:
     from action_llm import SkeletonLayout

@@ -5,7 +5,8 @@ disagree more than by chance. Throughout, `ratings` are (items, raters), NaN whe
 """
 
 import numpy as np
-from metrics.action_classification.classification_scores import Interval
+
+from action_llm_recipes.metrics.action_classification.classification_scores import Interval
 
 LEVELS = ("nominal", "ordinal")
 _DRAWS = 256  # resamples that are scored at a time

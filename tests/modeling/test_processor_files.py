@@ -228,7 +228,7 @@ def test_the_two_files_of_an_extractor_say_the_same(skeletons):
 
 
 def test_the_page_says_what_is_used(skeletons):
-    import model_page
+    from action_llm_recipes.hub import model_page
 
     settings = json.loads((skeletons / EXTRACTOR).read_text()) | {"fps": 15.0, "layout": "kinect20"}
     change(skeletons / PROCESSOR, feature_extractor=settings)

@@ -242,8 +242,8 @@ def test_loads_as_remote_code_in_a_process_without_the_project(tmp_path):
 
 def test_a_checkpoint_becomes_a_visual_encoder(tmp_path):
     """By `convert_resnet3d.py`; `extract_features.py` then takes size, frames, mean and deviation from the folder."""
-    import extract_features
-    from convert_resnet3d import KINETICS_MEAN, convert
+    from action_llm_recipes import extract_features
+    from action_llm_recipes.pretraining.convert_resnet3d import KINETICS_MEAN, convert
 
     model = tiny("(2+1)d")
     file = tmp_path / "tiny.pth"
@@ -264,7 +264,7 @@ def test_a_checkpoint_becomes_a_visual_encoder(tmp_path):
 
 def test_a_file_that_would_run_something_is_not_read(tmp_path):
 
-    from convert_resnet3d import convert
+    from action_llm_recipes.pretraining.convert_resnet3d import convert
 
     torch.save(tiny(), tmp_path / "whole_model.pth")
     with pytest.raises(ValueError, match="expected a file of weights alone, found something else"):
@@ -280,7 +280,7 @@ def test_a_file_that_would_run_something_is_not_read(tmp_path):
     ],
 )
 def test_a_file_of_something_else(content, message, tmp_path):
-    from convert_resnet3d import convert
+    from action_llm_recipes.pretraining.convert_resnet3d import convert
 
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=message):

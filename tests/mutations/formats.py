@@ -105,7 +105,7 @@ def _layout(text: str):
 
 def read_sentences(folder: Path, file: str) -> None:
     """As evaluate_classifier.py reads them."""
-    import evaluate_classifier as recipe
+    from action_llm_recipes import evaluate_classifier as recipe
 
     arguments = recipe.EvaluationArguments(
         model=str(folder / seeds.MODEL),
@@ -165,9 +165,9 @@ def read_model(folder: Path, file: str) -> None:
 
 
 def _read_record(folder: Path) -> None:
-    from demo import said_of
-    from evaluate_classifier import check_dataset, check_held_out, check_unseen, read_record
-    from model_page import is_simulated, read_run, stages_of_run
+    from action_llm_recipes.evaluate_classifier import check_dataset, check_held_out, check_unseen, read_record
+    from action_llm_recipes.hub.demo import said_of
+    from action_llm_recipes.hub.model_page import is_simulated, read_run, stages_of_run
 
     record = read_record(str(folder))
     said_of(str(folder))
@@ -185,9 +185,9 @@ def read_run_folder(folder: Path, file: str) -> None:
 
 
 def read_config(folder: Path, file: str) -> None:
-    import launching
-    import train_tokenizer
-    from skeleton_stage import SkeletonStage
+    from action_llm_recipes import train_tokenizer
+    from action_llm_recipes.common import launching
+    from action_llm_recipes.stages.skeleton_stage import SkeletonStage
 
     classes = (train_tokenizer.TokenizerArguments, train_tokenizer.DataArguments, *SkeletonStage.ARGUMENTS)
     classes += (train_tokenizer.TokenizerTrainingArguments,)

@@ -36,7 +36,7 @@ os.environ |= {
 }
 TESTS = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[:1] = [str(TESTS), str(TESTS.parent / "recipes")]
+    sys.path[:1] = [str(TESTS)]
 
 from mutations.formats import FORMATS, mutator_of  # noqa: E402
 from mutations.seeds import Seed  # noqa: E402

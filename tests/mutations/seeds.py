@@ -189,10 +189,11 @@ def archives_of_recordings(folder: Path, real: Path | None) -> list[Seed]:
 
 def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
     """What encode_actions.py writes, by the functions that it writes it with."""
-    from action_sentences import sentence_features, shard_path, write_codebook, write_shard
-    from data_arguments import write_people
     from datasets import ClassLabel
-    from encode_actions import weights_fingerprint
+
+    from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_codebook, write_shard
+    from action_llm_recipes.common.data_arguments import write_people
+    from action_llm_recipes.encode_actions import weights_fingerprint
 
     model, processor = tiny_recogniser("skeletons")
     _save_without_code(folder / MODEL, model, processor)
@@ -382,7 +383,8 @@ def resume_run(folder: Path) -> None:
     from dataclasses import dataclass, field
 
     import transformers
-    from run_folder import JsonLinesCallback, RunFolder
+
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
 
     @dataclass
     class Settings:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 TESTS = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[:1] = [str(TESTS), str(TESTS.parent / "recipes")]
+    sys.path[:1] = [str(TESTS)]
 
 import psutil  # noqa: E402
 from mutations.formats import recogniser  # noqa: E402

@@ -229,9 +229,7 @@ def judge(error: BaseException, root: Path, names: Collection[str] = ()) -> tupl
     detail = f"{message}\n\n{trace}"
     if kind == "NotCheckedError":
         return f"data that cannot be right: {re.sub(r'[-+.e0-9]{2,}', 'N', message)[:80]}", detail
-    if (
-        isinstance(error, ImportError) and "install" in message
-    ):  # a config that asks for a library which is optional
+    if isinstance(error, ImportError) and "install" in message:  # a config that asks for a library which is optional
         return TYPED, message
     is_ours = module.partition(".")[0] in OURS or _is_recipe(module)
     if not (isinstance(error, OSError) or (isinstance(error, ValueError) and is_ours)) or isinstance(

@@ -60,13 +60,13 @@ class Line:
         self.recordings, self.cache, self.llm = str(recordings), cache, llm
 
     def data(self, dataset="simulated-xsub", **kwargs):
-        from data_arguments import DataArguments
+        from action_llm_recipes.common.data_arguments import DataArguments
 
         return DataArguments(dataset=dataset, data_dir=self.recordings, cache_dir=self.cache, **kwargs)
 
     def train_tokenizer(self, folder, dataset="simulated-xsub", training=None, arguments=None, skeleton=None, **model):
-        import skeleton_stage
-        import train_tokenizer as recipe
+        from action_llm_recipes import train_tokenizer as recipe
+        from action_llm_recipes.stages import skeleton_stage
 
         settings = {"max_steps": 4, "per_device_train_batch_size": 8, "warmup_steps": 1, "learning_rate": 1e-3}
         settings |= {"logging_steps": 2, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
@@ -82,7 +82,7 @@ class Line:
         return f"{folder}/model"
 
     def encode(self, tokenizer, folder, dataset="simulated-xsub", **arguments):
-        import encode_actions as recipe
+        from action_llm_recipes import encode_actions as recipe
 
         recipe.main(
             recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments), self.data(dataset)
@@ -90,7 +90,7 @@ class Line:
         return str(folder)
 
     def sft(self, tokenizer, sentences, folder, training=None, **arguments):
-        import sft as recipe
+        from action_llm_recipes import sft as recipe
 
         settings = {"max_steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
         settings |= {"warmup_steps": 1, "logging_steps": 1, "save_steps": 2, "disable_tqdm": True, "use_cpu": True}
@@ -104,7 +104,7 @@ class Line:
         return f"{folder}/model"
 
     def evaluate(self, model, sentences, folder, **arguments):
-        import evaluate_classifier as recipe
+        from action_llm_recipes import evaluate_classifier as recipe
 
         return recipe.main(
             recipe.EvaluationArguments(
@@ -113,7 +113,7 @@ class Line:
         )
 
     def explain(self, model, sentences, folder, data=None, **arguments):
-        import explain_actions as recipe
+        from action_llm_recipes import explain_actions as recipe
 
         settings = {"model": model, "sentences": sentences, "output_dir": str(folder), "count": 3} | arguments
         return recipe.main(recipe.ExplanationArguments(**settings), data or self.data())

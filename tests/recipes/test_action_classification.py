@@ -6,7 +6,8 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
-from metrics.action_classification import classification_scores as scores
+
+from action_llm_recipes.metrics.action_classification import classification_scores as scores
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "metrics" / "action_classification"
 

@@ -3,14 +3,18 @@
 import csv
 import json
 
-import baselines
-import example_sequences
 import numpy as np
 import pytest
 import sklearn.kernel_ridge
 import torch
-from action_sentences import sentence_features, shard_path, write_codebook, write_shard
-from baseline_models import (
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from hypothesis import given
+from hypothesis import strategies as st
+
+from action_llm import SkeletonFeatureExtractor
+from action_llm.skeleton_layouts import LAYOUTS, get_layout
+from action_llm_recipes.baselines import run_baselines
+from action_llm_recipes.baselines.models import (
     KernelRidge,
     SequenceTransformer,
     SkeletonGraphNetwork,
@@ -22,13 +26,9 @@ from baseline_models import (
     log_probabilities,
     resample,
 )
-from data_arguments import DataArguments
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from hypothesis import given
-from hypothesis import strategies as st
-
-from action_llm import SkeletonFeatureExtractor
-from action_llm.skeleton_layouts import LAYOUTS, get_layout
+from action_llm_recipes.baselines.sequences import read_sentences
+from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_codebook, write_shard
+from action_llm_recipes.common.data_arguments import DataArguments
 
 
 def sequences(count, channels, seed=0, low=3, high=20):
@@ -237,15 +237,15 @@ def write_sentences(folder, dataset, with_latents):
 
 def arguments(folder, **options):
     settings = {"encodings": 2, "seeds": 2, "transformer_steps": 4, "graph_steps": 2, "resamples": 20} | options
-    return baselines.BaselineArguments(output_dir=str(folder), **settings)
+    return run_baselines.BaselineArguments(output_dir=str(folder), **settings)
 
 
 def test_all_methods_from_recordings_to_table(data, tmp_path):
     write_sentences(tmp_path / "sentences", data.load(), with_latents=True)
     chosen = arguments(
-        tmp_path / "run", methods=list(baselines.METHODS["skeletons"]), sentences=str(tmp_path / "sentences")
+        tmp_path / "run", methods=list(run_baselines.METHODS["skeletons"]), sentences=str(tmp_path / "sentences")
     )
-    metrics = baselines.main(chosen, data)
+    metrics = run_baselines.main(chosen, data)
     assert (metrics["recordings"], [entry["sample_id"] for entry in metrics["skipped"]]) == (7, ["s2-0"])
     assert "no body" in metrics["skipped"][0]["reason"]
     assert metrics["accuracy"]["kernel_ridge"]["estimate"] == 1
@@ -269,7 +269,7 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
 def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     write_sentences(tmp_path, data.load(), with_latents=False)
     wanted = set(data.load()["test"]["sample_id"])
-    found = example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", wanted)
+    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", wanted)
     for label, codes in zip(found.evaluation_labels, found.evaluation, strict=True):
         ids = np.arange(5) * (1 + label) % 16
         np.testing.assert_array_equal(codes, np.stack([2.0 * ids, 2.0 * ids + 1], axis=1))
@@ -281,31 +281,31 @@ def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     for split in ("train", "test"):
         shard_path(tmp_path, split, 0, 1).unlink()
         write_shard(shard_path(tmp_path, split, 0, 1), columns | times, features)
-    found = example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
+    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
     assert found.evaluation[0].tolist() == [[18, 20], [36, 38]]
     (tmp_path / "codebook.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds no codebook"):
-        example_sequences.read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
+        read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch):
-    first = baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data)
+    first = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data)
     (tmp_path / "predictions" / "transformer-1.json").unlink()
     called = []
-    evaluate = baselines.evaluate
-    monkeypatch.setattr(baselines, "evaluate", lambda *args: called.append(args[:2]) or evaluate(*args))
-    assert baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data) == first
+    evaluate = run_baselines.evaluate
+    monkeypatch.setattr(run_baselines, "evaluate", lambda *args: called.append(args[:2]) or evaluate(*args))
+    assert run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data) == first
     assert called == [("transformer", 1)]
-    more = baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"], seeds=3), data)
+    more = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"], seeds=3), data)
     assert called[1:] == [("transformer", 2)] and len(more["accuracy"]["transformer"]["seeds"]) == 3
     with pytest.raises(ValueError, match=r"other settings \(transformer_steps: 4, now 5"):
-        baselines.main(arguments(tmp_path, transformer_steps=5), data)
+        run_baselines.main(arguments(tmp_path, transformer_steps=5), data)
 
 
 def test_held_out_subjects_are_evaluated_and_not_trained_on(data, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(baselines, "evaluate", lambda *args: seen.update(examples=args[2]) or np.zeros(6, int))
-    metrics = baselines.main(arguments(tmp_path, methods=["kernel_ridge"], split="held_out"), data)
+    monkeypatch.setattr(run_baselines, "evaluate", lambda *args: seen.update(examples=args[2]) or np.zeros(6, int))
+    metrics = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge"], split="held_out"), data)
     assert metrics["recordings"] == 6
     assert seen["examples"].sample_ids == [f"s3-{index}" for index in range(6)]
     assert len(seen["examples"].train) == 24 and len(seen["examples"].evaluation) == 6
@@ -314,23 +314,25 @@ def test_held_out_subjects_are_evaluated_and_not_trained_on(data, tmp_path, monk
 
 def test_wrong_arguments_are_errors(data, tmp_path):
     with pytest.raises(ValueError, match="no method 'svm' for skeletons"):
-        baselines.main(arguments(tmp_path, methods=["svm"]), data)
+        run_baselines.main(arguments(tmp_path, methods=["svm"]), data)
     with pytest.raises(ValueError, match="method tokens reads --sentences"):
-        baselines.main(arguments(tmp_path, methods=["tokens"]), data)
+        run_baselines.main(arguments(tmp_path, methods=["tokens"]), data)
     write_sentences(tmp_path / "sentences", data.load(), with_latents=False)
     with pytest.raises(ValueError, match="action model was trained on the held-out subjects"):
         held_out = arguments(
             tmp_path / "a", methods=["tokens"], split="held_out", sentences=str(tmp_path / "sentences")
         )
-        baselines.main(held_out, data)
+        run_baselines.main(held_out, data)
     with pytest.raises(ValueError, match="holds no latents"):
-        baselines.main(arguments(tmp_path / "run", methods=["latents"], sentences=str(tmp_path / "sentences")), data)
+        run_baselines.main(
+            arguments(tmp_path / "run", methods=["latents"], sentences=str(tmp_path / "sentences")), data
+        )
 
 
 @pytest.mark.real_data
 def test_kernel_ridge_reaches_the_known_floor_on_utd_mhad(real_data, tmp_path):
     """UTD-MHAD, standard split: 86.3 % is known for kernel ridge on resampled joints and differences."""
     data = DataArguments("utd-mhad", str(real_data / "utd_mhad" / "skeleton"), cache_dir=str(tmp_path / "cache"))
-    metrics = baselines.main(arguments(tmp_path / "run", methods=["kernel_ridge"], encodings=1), data)
+    metrics = run_baselines.main(arguments(tmp_path / "run", methods=["kernel_ridge"], encodings=1), data)
     assert metrics["recordings"] == 430
     assert metrics["accuracy"]["kernel_ridge"]["estimate"] > 0.86

@@ -31,7 +31,7 @@ def quick_processes(monkeypatch):
 def benchmark_efficiency(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     # Processes that it starts import it by its name.
-    import benchmark_efficiency
+    from action_llm_recipes.benchmarks import benchmark_efficiency
 
     yield benchmark_efficiency
     sys.modules.pop("benchmark_efficiency")
@@ -94,9 +94,8 @@ def test_a_stream_is_measured(monkeypatch, tmp_path):
     """Memory after every minute, and the same events at once."""
     pytest.importorskip("psutil", reason="measures the memory of processes")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import benchmark_stream
-
     from action_llm_datasets.simulate_long import simulate_long
+    from action_llm_recipes.benchmarks import benchmark_stream
 
     simulate_long(tmp_path / "long", performers=1, videos=1, minutes=1.2, size=32, num_proc=1)
     tiny_vtem("resnet").save_pretrained(tmp_path / "vtem")

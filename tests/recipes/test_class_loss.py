@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from action_sentences import load_action_sentences
-from collators import ClassCollator
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor
+from action_llm_recipes.common.action_sentences import load_action_sentences
+from action_llm_recipes.stages.collators import ClassCollator
 
 
 def losses(folder):

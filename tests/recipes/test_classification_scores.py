@@ -8,7 +8,8 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from metrics.action_classification.classification_scores import (
+
+from action_llm_recipes.metrics.action_classification.classification_scores import (
     MIN_PEOPLE,
     ScoreError,
     accuracy,

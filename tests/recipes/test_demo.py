@@ -5,7 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import demo
 import numpy as np
 import pytest
 from fresh_python import python
@@ -14,6 +13,7 @@ from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
 from tiny_videos import tiny_video
 
 from action_llm.token_lexicon import TokenEntry, token_color
+from action_llm_recipes.hub import demo
 
 gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 

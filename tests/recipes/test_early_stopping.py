@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 from killed_training import Kill
-from run_folder import JsonLinesCallback, RunFolder
-from training_arguments import RunTrainingArguments
 from transformers import EarlyStoppingCallback, Trainer
+
+from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
 
 # Loss on the held-out examples after each step: worse from step 1 to 4, and better again behind.
 LOSSES = [9.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]

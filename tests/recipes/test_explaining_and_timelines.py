@@ -26,8 +26,8 @@ def test_settings_of_explanations(line, settings, message, tmp_path):
 
 def test_a_split_that_there_is_not_is_refused_on_the_command_line(capsys):
     """It was taken for the training recordings."""
-    from explain_actions import ExplanationArguments
-    from launching import parse
+    from action_llm_recipes.common.launching import parse
+    from action_llm_recipes.explain_actions import ExplanationArguments
 
     with pytest.raises(SystemExit):
         parse((ExplanationArguments,), ["--model", "m", "--sentences", "s", "--output_dir", "o", "--split", "tset"])
@@ -35,7 +35,7 @@ def test_a_split_that_there_is_not_is_refused_on_the_command_line(capsys):
 
 
 def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, tmp_path):
-    import timeline as recipe
+    from action_llm_recipes import timeline as recipe
 
     model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
     arguments = recipe.TimelineArguments(model=model, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))

@@ -2,7 +2,6 @@
 
 import json
 
-import export
 import pytest
 import torch
 from fresh_python import python
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from action_llm import ActionLLMForClassification
 from action_llm.language_models import without_eyes
+from action_llm_recipes.hub import export
 
 SENTENCE = [3, 3, 15, 0, 7]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hidden_dropout import add_hidden_dropout
 from peft import LoraConfig, get_peft_model
 from tiny_models import llm_configs, tiny_llm
 from transformers import AutoModel, BloomConfig, GPTNeoXConfig, MixtralConfig, OPTConfig, PhiConfig
 
 from action_llm.modeling_action_llm import decoder_layers
+from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
 
 
 @pytest.mark.parametrize("family", list(llm_configs(320)))

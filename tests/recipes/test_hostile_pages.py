@@ -2,21 +2,21 @@
 
 import json
 
-import model_page
 import numpy as np
 import pytest
 import yaml
-from demo import said_of, space_files
-from export import page as exported_page
-from metrics.action_classification.classification_scores import ClassScore
-from metrics.plots import plot_class_accuracy
-from rating_report import to_markdown
-from rating_studies import STUDIES
 from skeleton_people import person
 
 from action_llm import SkeletonFeatureExtractor
 from action_llm_datasets.folder_builder import METADATA, SKELETON
 from action_llm_datasets.prepare import prepare
+from action_llm_recipes.hub import model_page
+from action_llm_recipes.hub.demo import said_of, space_files
+from action_llm_recipes.hub.export import page as exported_page
+from action_llm_recipes.metrics.action_classification.classification_scores import ClassScore
+from action_llm_recipes.metrics.plots import plot_class_accuracy
+from action_llm_recipes.rating.report import to_markdown
+from action_llm_recipes.rating.studies import STUDIES
 
 markdown_it = pytest.importorskip("markdown_it", reason="reads the pages as the Hub does")
 

@@ -15,11 +15,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from checkpoints import checkpoints_of, damage_of
 from fresh_python import start
 from killed_training import Kill
-from pretrain_small_lm import SmallLMArguments, SmallLMConfig
-from run_folder import RunFolder
+
+from action_llm_recipes.common.checkpoints import checkpoints_of, damage_of
+from action_llm_recipes.common.run_folder import RunFolder
+from action_llm_recipes.pretraining.small_lm import SmallLMArguments, SmallLMConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "eval_runtime"}
@@ -64,7 +65,7 @@ def killing(monkeypatch):
 
 def stages(line, tokenizer, sentences):
     """Each stage as a function of its folder and training settings; checkpoints come at steps that are not logged."""
-    import pretrain_small_lm
+    from action_llm_recipes.pretraining import small_lm
 
     every = {"save_steps": 1, "save_total_limit": 2}
     few = {"max_steps": 7, "logging_steps": 3, "gradient_accumulation_steps": 2, "num_train_epochs": 9} | every
@@ -72,7 +73,7 @@ def stages(line, tokenizer, sentences):
         "tokenizer": lambda folder: line.train_tokenizer(folder, training=few, dead_code_threshold=0.1),
         "sft": lambda folder: line.sft(tokenizer, sentences, folder, training=few),
         "sft by classes": lambda folder: line.sft(tokenizer, sentences, folder, training=few, objective="classes"),
-        "small_lm": lambda folder: pretrain_small_lm.main(*tiny(folder, max_steps=7, logging_steps=3, **every)),
+        "small_lm": lambda folder: small_lm.main(*tiny(folder, max_steps=7, logging_steps=3, **every)),
     }
 
 
@@ -157,10 +158,10 @@ DAMAGES = {
 @pytest.fixture(scope="module")
 def small_lm(tmp_path_factory):
     """The folder of a small language model with a checkpoint at each of its six steps."""
-    import pretrain_small_lm
+    from action_llm_recipes.pretraining import small_lm
 
     folder = tmp_path_factory.mktemp("small_lm")
-    pretrain_small_lm.main(*tiny(folder, max_steps=6, save_steps=1, save_total_limit=9, logging_steps=4))
+    small_lm.main(*tiny(folder, max_steps=6, save_steps=1, save_total_limit=9, logging_steps=4))
     return folder
 
 
@@ -176,10 +177,10 @@ def stopped(small_lm, folder, last_step=5):
 
 
 def resume(folder, **training):
-    import pretrain_small_lm
+    from action_llm_recipes.pretraining import small_lm
 
     settings = {"max_steps": 6, "save_steps": 1, "save_total_limit": 9, "logging_steps": 4} | training
-    return pretrain_small_lm.main(*tiny(folder, **settings))
+    return small_lm.main(*tiny(folder, **settings))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -269,7 +270,7 @@ def test_damaged_states_are_remade_or_say_what_to_delete(small_lm, tmp_path, cap
 def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_they_are_read(
     line, tokenizer, sentences, tmp_path, caplog
 ):
-    from action_sentences import load_action_sentences
+    from action_llm_recipes.common.action_sentences import load_action_sentences
 
     shutil.copytree(sentences, tmp_path / "s")
     shutil.rmtree(tmp_path / "s" / ".cache", ignore_errors=True)
@@ -302,7 +303,8 @@ def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_th
 
 def test_a_small_language_model_that_is_kept_damaged_is_made_again(tmp_path, monkeypatch, caplog):
     from huggingface_hub import constants
-    from pretrain_small_lm import kept_small_lm
+
+    from action_llm_recipes.pretraining.small_lm import kept_small_lm
 
     arguments, _ = tiny(tmp_path)
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
@@ -329,7 +331,7 @@ def command(folder, max_steps=12, **more) -> list[str]:
     options = (
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()
     )
-    return [str(RECIPES / "pretrain_small_lm.py"), *options]
+    return [str(RECIPES / "pretraining/small_lm.py"), *options]
 
 
 def has_said(process, text: str) -> bool:
@@ -370,7 +372,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
     notice, sentence = list(filter(None, process.said()[1].splitlines()))[-2:]
     assert notice == "Stopping at the end of this step, with a checkpoint; a second signal stops at once."
     assert sentence == (
-        f"pretrain_small_lm.py: stopped after step {step} of 10000, with a checkpoint of it. Run the same command again to "
+        f"small_lm.py: stopped after step {step} of 10000, with a checkpoint of it. Run the same command again to "
         "continue."
     )
     assert "Traceback" not in process.said()[1] and process.said()[1].count("stopped") == 1
@@ -414,20 +416,19 @@ def test_two_processes_of_a_launch_stop_at_the_same_step_and_go_on_from_it(tmp_p
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path):
     recipe, *options = command(tmp_path)
-    process = start("-c", NEVER_ENDING.format(folder=str(RECIPES), recipe=recipe), *options)
+    process = start("-c", NEVER_ENDING.format(recipe=recipe), *options)
     wait_for(lambda: has_said(process, "training"), process)
     for _ in range(2):
         time.sleep(1.5)
         os.kill(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
     assert process.said()[1].strip().splitlines()[-1] == (
-        "pretrain_small_lm.py: stopped. Run the same command again to continue."
+        "small_lm.py: stopped. Run the same command again to continue."
     )
 
 
 NEVER_ENDING = """
 import runpy, sys, time
-sys.path.insert(0, {folder!r})
 sys.argv[0] = {recipe!r}
 import transformers
 
@@ -436,7 +437,7 @@ def train(*_):
     time.sleep(600)
 
 transformers.Trainer.training_step = train
-import run_cost
+from action_llm_recipes.common import run_cost
 run_cost.report_cost = lambda *_: {{}}
 runpy.run_path({recipe!r}, run_name="__main__")
 """
@@ -519,7 +520,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays_whole(small
     os.close(filling)
     assert process.wait(120) == 1, process.said()
     message = process.said()[1].strip().splitlines()[-1]
-    assert message.startswith("pretrain_small_lm.py: error: the disk is full (") and message.endswith(
+    assert message.startswith("small_lm.py: error: the disk is full (") and message.endswith(
         "; free some space. Run the same command again to continue."
     )
     assert "Traceback" not in process.said()[1]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import yaml
-from action_sentences import load_action_sentences
+
+from action_llm_recipes.common.action_sentences import load_action_sentences
 
 COMMON = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
 TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
@@ -14,7 +15,7 @@ SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_
 @pytest.fixture
 def arguments(llm, tmp_path):
     """Makes the arguments of `run_line.py`; None for `sft` takes its own settings."""
-    from run_line import LineArguments
+    from action_llm_recipes.run_line import LineArguments
 
     def make(folder, tokenizer=None, sft=None, **options):
         configs = {}
@@ -38,9 +39,8 @@ def arguments(llm, tmp_path):
     ],
 )
 def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft, tmp_path):
-    import run_line
-
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm_recipes import run_line
 
     metrics = run_line.main(arguments("run", tokenizer, SFT | COMMON | sft), line.data())
     assert (metrics["recordings"], metrics["classes"], metrics["unseen"]) == (12, 4, False)
@@ -70,7 +70,7 @@ def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft
     ],
 )
 def test_what_latents_cannot_have_shows_before_anything_is_trained(line, arguments, sft, message, tmp_path):
-    import run_line
+    from action_llm_recipes import run_line
 
     with pytest.raises(ValueError, match=message):
         run_line.main(arguments("run", {"quantize": False}, SFT | COMMON | sft), line.data())
@@ -79,7 +79,7 @@ def test_what_latents_cannot_have_shows_before_anything_is_trained(line, argumen
 
 def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
     """Those of `small_sft.yaml` standardise words, which latents are not."""
-    import run_line
+    from action_llm_recipes import run_line
 
     settings = {}
     monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, tokenizer, sft, *rest: settings.update(sft))
@@ -90,10 +90,9 @@ def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
 
 
 def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path, monkeypatch):
-    import pretrain_small_lm
-    import run_line
-
     from action_llm_datasets.protocols import NTU_PROTOCOLS
+    from action_llm_recipes import run_line
+    from action_llm_recipes.pretraining import small_lm
 
     data = line.data("simulated-unseen")
     metrics = run_line.main(arguments("run", sft=SFT | COMMON), data)
@@ -104,7 +103,7 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
 
     # A small language model that is made here leaves out the text with their names; one from elsewhere that read it is refused.
     made = []
-    monkeypatch.setattr(pretrain_small_lm, "main", lambda own, training: made.append(own.unseen_of))
+    monkeypatch.setattr(small_lm, "main", lambda own, training: made.append(own.unseen_of))
     monkeypatch.setattr(run_line, "run_line", lambda *given: given[-1])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
     assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False

@@ -15,14 +15,14 @@ from typing import Literal
 
 import pytest
 from fresh_python import python, start
-from launching import LazyArguments, from_settings, parse
 
 from action_llm_datasets.endings import users_error
+from action_llm_recipes.common.launching import LazyArguments, from_settings, parse
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LAUNCHED = [
     path.relative_to(RECIPES).as_posix()
-    for path in sorted([*RECIPES.glob("*.py"), *RECIPES.glob("benchmarks/*.py")])
+    for path in sorted(RECIPES.rglob("*.py"))
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
 COMMANDS = [
@@ -35,8 +35,7 @@ RUN = """
 import contextlib, dataclasses, io, json, runpy, sys
 
 recipes, heavy, lines = json.loads(sys.argv[1])
-sys.path[:0] = [recipes, f"{recipes}/benchmarks"]
-import launching
+from action_llm_recipes.common import launching
 
 parse, found = launching.parse, []
 def remember(classes, *rest):
@@ -70,7 +69,9 @@ def test_help_of_every_command_lists_its_options_and_imports_nothing_heavy():
         assert found["heavy"] == [], program
         assert "usage:" in found["said"], program
         assert all(f"--{name} " in found["said"] for name in found["options"]), program
-        assert bool(found["options"]) == (program not in {"push.py", "convert_resnet3d.py", *COMMANDS}), program
+        assert bool(found["options"]) == (
+            program not in {"hub/push.py", "pretraining/convert_resnet3d.py", *COMMANDS}
+        ), program
 
 
 def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_path):
@@ -152,24 +153,38 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
         ("explain_actions.py", *there, "--model", missing, "--sentences", "runs/y", "--output_dir", "y"): (
             f"explain_actions.py: {no_model}"
         ),
-        ("export.py", "--model", missing, "--output_dir", "y"): f"export.py: {no_model}",
-        ("demo.py", "--model", missing): f"demo.py: {no_model}",
+        ("hub/export.py", "--model", missing, "--output_dir", "y"): f"export.py: {no_model}",
+        ("hub/demo.py", "--model", missing): f"demo.py: {no_model}",
         ("quickstart.py", "--llm", missing): f"quickstart.py: {no_model}",
         ("timeline.py", "--model", missing, "--videos", "v", "--output_dir", "y"): f"timeline.py: {no_model}",
-        ("describe_videos.py", *there, "--model", missing, "--output", "y"): f"describe_videos.py: {no_model}",
-        ("pretrain_small_lvlm.py", *there, "--llm_name_or_path", missing): f"pretrain_small_lvlm.py: {no_model}",
+        (
+            "pretraining/describe_videos.py",
+            *there,
+            "--model",
+            missing,
+            "--output",
+            "y",
+        ): f"describe_videos.py: {no_model}",
+        ("pretraining/small_lvlm.py", *there, "--llm_name_or_path", missing): f"small_lvlm.py: {no_model}",
         ("token_lexicon.py", "--tokenizer", missing, "--sentences", "runs/y", "--output_dir", "y"): (
             f"token_lexicon.py: {no_model}"
         ),
         (
-            "push.py",
+            "hub/push.py",
             "runs/x",
             "me/x",
             "--dry_rum",
         ): "push.py: error: --dry_rum: no such option; did you mean --dry_run?\n",
-        ("push.py", "runs/x", "me/x"): "push.py: error: there is no folder runs/x.\n",
-        ("convert_resnet3d.py", "x.pth", "y"): "convert_resnet3d.py: error: there is no file x.pth.\n",
-        ("baselines.py", *there, "--output_dir", "y", "--sentences", "runs/y"): f"baselines.py: {no_sentences}",
+        ("hub/push.py", "runs/x", "me/x"): "push.py: error: there is no folder runs/x.\n",
+        ("pretraining/convert_resnet3d.py", "x.pth", "y"): "convert_resnet3d.py: error: there is no file x.pth.\n",
+        (
+            "baselines/run_baselines.py",
+            *there,
+            "--output_dir",
+            "y",
+            "--sentences",
+            "runs/y",
+        ): f"run_baselines.py: {no_sentences}",
     }
     for (line, expected), found in zip(lines.items(), run(*map(list, lines)), strict=True):
         assert found["said"] == expected, line
@@ -177,7 +192,7 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
 
 
 def test_a_missing_folder_that_could_be_a_repository_is_doubted(tmp_path, monkeypatch, caplog):
-    from data_arguments import check_model_folder
+    from action_llm_recipes.common.data_arguments import check_model_folder
 
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -288,11 +303,6 @@ def test_settings_become_instances_of_argument_classes():
 def test_what_is_read_of_sources_is_what_the_classes_have():
     import inspect
 
-    from event_stage import VTEMArguments
-    from extract_features import VideoArguments
-    from skeleton_stage import ActionVQVAEArguments, SkeletonArguments
-    from video_stage import VSTArguments
-
     from action_llm import (
         ActionVQVAEConfig,
         SkeletonFeatureExtractor,
@@ -300,6 +310,10 @@ def test_what_is_read_of_sources_is_what_the_classes_have():
         VSTConfig,
         VTEMConfig,
     )
+    from action_llm_recipes.extract_features import VideoArguments
+    from action_llm_recipes.stages.event_stage import VTEMArguments
+    from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, SkeletonArguments
+    from action_llm_recipes.stages.video_stage import VSTArguments
 
     def default(one):
         return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
@@ -362,10 +376,11 @@ def test_a_commit_goes_with_the_repository_that_the_file_names(line, revision, t
 def test_every_revision_of_a_file_belongs_to_its_model():
     """And what a picture is, to the visual encoder that sees it."""
     import yaml
-    from extract_features import FeatureArguments, VideoArguments
-    from launching import without_paired
-    from sft import ActionSFTArguments
-    from train_tokenizer import TokenizerArguments
+
+    from action_llm_recipes.common.launching import without_paired
+    from action_llm_recipes.extract_features import FeatureArguments, VideoArguments
+    from action_llm_recipes.sft import ActionSFTArguments
+    from action_llm_recipes.train_tokenizer import TokenizerArguments
 
     classes = (ActionSFTArguments, TokenizerArguments, FeatureArguments, VideoArguments)
     with_revision = 0
@@ -386,9 +401,8 @@ def test_every_revision_of_a_file_belongs_to_its_model():
 RUN_MAIN = """
 import json, os, sys, time
 from dataclasses import dataclass
-sys.path.insert(0, {recipes!r})
 sys.argv = ["some_recipe.py"]
-import launching
+from action_llm_recipes.common import launching
 
 @dataclass
 class Nothing:
@@ -403,7 +417,7 @@ launching.launch(main, Nothing, resumes={resumes})
 
 def code_of(body: str, resumes: bool = True) -> str:
     """A program whose recipe does nothing but `body`."""
-    return RUN_MAIN.format(recipes=str(RECIPES), body=body, resumes=resumes)
+    return RUN_MAIN.format(body=body, resumes=resumes)
 
 
 @pytest.mark.parametrize(

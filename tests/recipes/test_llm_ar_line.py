@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from action_sentences import load_action_sentences
 from safetensors.torch import load_file
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
+from action_llm_recipes.baselines import run_baselines
+from action_llm_recipes.common.action_sentences import load_action_sentences
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -85,8 +86,7 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
 @pytest.mark.slow
 def test_words_of_several_tokens(line, tmp_path):
     """Residual codebooks, all streams, one length: through the whole line, its report, lexicon, and reasons."""
-    import baselines
-    import token_lexicon
+    from action_llm_recipes import token_lexicon
 
     own = line.train_tokenizer(
         tmp_path / "tokenizer",
@@ -121,7 +121,9 @@ def test_words_of_several_tokens(line, tmp_path):
     lexicon = token_lexicon.main(token_lexicon.LexiconArguments(own, sentences, str(tmp_path / "lexicon")))
     assert len(lexicon) == 48 and lexicon[0].description and not lexicon[16].description
     settings = {"methods": ["tokens"], "sentences": sentences, "seeds": 1, "transformer_steps": 2}
-    found = baselines.main(baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), line.data())
+    found = run_baselines.main(
+        run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), line.data()
+    )
     assert "tokens" in found["accuracy"]
 
 
@@ -388,8 +390,9 @@ def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(line, tok
 def test_the_config_of_a_run_runs_it_again(tmp_path):
     """Also what transformers keeps as an enumeration."""
     import yaml
-    from run_folder import RunFolder
-    from sft import ActionSFTConfig
+
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.sft import ActionSFTConfig
 
     RunFolder(tmp_path).save_config(ActionSFTConfig(lr_scheduler_type="cosine", learning_rate=0.5, use_cpu=True))
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -399,8 +402,9 @@ def test_the_config_of_a_run_runs_it_again(tmp_path):
 
 def test_nothing_is_a_setting_too(tmp_path):
     import yaml
-    from run_folder import RunFolder
-    from train_tokenizer import TokenizerTrainingArguments
+
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.train_tokenizer import TokenizerTrainingArguments
 
     RunFolder(tmp_path).save_config(TokenizerTrainingArguments(lr_drop_step=None, use_cpu=True))
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -451,8 +455,8 @@ def assert_equal_weights(first, second):
 
 
 def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_path):
-    import action_sentences
-    import encode_actions
+    from action_llm_recipes import encode_actions
+    from action_llm_recipes.common import action_sentences
 
     monkeypatch.setattr(action_sentences, "RECORDINGS_PER_SHARD", 10)
     calls = []
@@ -559,7 +563,7 @@ def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
 
 
 def test_a_lexicon(line, tokenizer, tmp_path):
-    import token_lexicon as recipe
+    from action_llm_recipes import token_lexicon as recipe
 
     sentences = line.encode(tokenizer, tmp_path / "sentences", encodings=2)
     arguments = {"tokenizer": tokenizer, "sentences": sentences, "output_dir": str(tmp_path / "lexicon")}
@@ -581,7 +585,7 @@ def test_a_lexicon(line, tokenizer, tmp_path):
 
 
 def test_tf32_is_refused(line, tmp_path):
-    import train_tokenizer as recipe
+    from action_llm_recipes import train_tokenizer as recipe
 
     training = recipe.TokenizerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     training.tf32 = True  # transformers itself refuses it where there is no GPU
@@ -631,7 +635,8 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
 def test_configs_name_fields_that_exist(monkeypatch):
     """Every YAML is read by the recipe that its header names."""
     import yaml
-    from launching import option_names
+
+    from action_llm_recipes.common.launching import option_names
 
     monkeypatch.syspath_prepend(str(RECIPES / "benchmarks"))
 
@@ -659,7 +664,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
             parts += module.STAGES[yaml.safe_load(text).get("action_model", "action_vqvae")].ARGUMENTS
         fields = option_names(parts)
         if recipe != "sft":
-            from data_arguments import DataArguments
+            from action_llm_recipes.common.data_arguments import DataArguments
 
             fields |= set(DataArguments.__dataclass_fields__)
         assert set(yaml.safe_load(text)) <= fields, path
@@ -667,7 +672,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
 
 def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, tokenizer, tmp_path):
     """One alone is what it was."""
-    import evaluate_classifier as recipe
+    from action_llm_recipes import evaluate_classifier as recipe
 
     once = line.encode(tokenizer, tmp_path / "once", encodings=2)
     several = line.encode(tokenizer, tmp_path / "several", encodings=2, test_encodings=3)
@@ -715,7 +720,7 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
 
 @pytest.mark.parametrize("encodings", [1, 2, 5])
 def test_average_encodings_is_the_naive_mean(encodings):
-    from evaluate_classifier import average_encodings
+    from action_llm_recipes.evaluate_classifier import average_encodings
 
     generator = np.random.default_rng(0)
     names = generator.permutation(np.repeat([f"r{index}" for index in range(7)], encodings))
@@ -752,7 +757,7 @@ def test_configs_have_the_papers_settings():
 
 
 def test_the_metric_of_the_data_set_comes_first():
-    import evaluate_classifier as recipe
+    from action_llm_recipes import evaluate_classifier as recipe
 
     assert (recipe.compared_by("smarthome-cv1"), recipe.compared_by("ntu60-xsub")) == ("mean_per_class", "top_1")
     results = {"recordings": 3, "encodings": 1, "classes": 2, "calibration_error": 0.1}

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from action_features import load_features
-from action_sentences import load_action_sentences
-from data_arguments import DataArguments
 from tiny_features import extract
 from tiny_models import BACKBONES
 from tiny_videos import damaged, tiny_video
@@ -19,6 +16,10 @@ from transformers import AutoFeatureExtractor, AutoModel
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VSTModel, feature_extraction_video
 from action_llm.video_files import VideoFileError
 from action_llm_datasets.load import PROTOCOLS
+from action_llm_recipes.baselines import run_baselines
+from action_llm_recipes.common.action_features import load_features
+from action_llm_recipes.common.action_sentences import load_action_sentences
+from action_llm_recipes.common.data_arguments import DataArguments
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def features(videos, backbone, tmp_path_factory):
 
 
 def train(features, llm, folder, arguments=None, training=None, **model):
-    import train_tokenizer as recipe
-    from video_stage import VSTArguments
+    from action_llm_recipes import train_tokenizer as recipe
+    from action_llm_recipes.stages.video_stage import VSTArguments
 
     small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "codebook_size": 16}
     settings = {"max_steps": 4, "per_device_train_batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3}
@@ -54,7 +55,7 @@ def tokenizer(features, llm, tmp_path_factory):
 
 
 def encode(tokenizer, features, folder, **arguments):
-    import encode_actions as recipe
+    from action_llm_recipes import encode_actions as recipe
 
     recipe.main(
         recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments),
@@ -164,10 +165,10 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
 
 
 def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, tokenizer, line, tmp_path):
-    import token_lexicon as recipe
     from matplotlib.image import imread
 
     from action_llm.video_files import open_video
+    from action_llm_recipes import token_lexicon as recipe
 
     sentences = encode(tokenizer, features, tmp_path / "sentences")
     arguments = recipe.LexiconArguments(
@@ -202,33 +203,32 @@ def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, to
 
 def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
     """Classifiers of pixels, of features, of latents and of tokens, on the same recordings."""
-    import baselines
 
     settings = {"encodings": 3, "seeds": 1, "transformer_steps": 30, "resamples": 20}
-    pixels = baselines.main(
-        baselines.BaselineArguments(output_dir=str(tmp_path / "pixels"), **settings),
+    pixels = run_baselines.main(
+        run_baselines.BaselineArguments(output_dir=str(tmp_path / "pixels"), **settings),
         DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
     )
     # A square that goes right and one that goes down are easily told by their pixels.
     assert list(pixels["accuracy"]) == ["kernel_ridge"] and pixels["accuracy"]["kernel_ridge"]["estimate"] == 1
     sentences = encode(tokenizer, features, tmp_path / "sentences", encodings=2, latents=True)
-    loss = baselines.BaselineArguments(
+    loss = run_baselines.BaselineArguments(
         output_dir=str(tmp_path / "loss"),
         methods=["transformer", "latents", "tokens"],
         sentences=sentences,
         **settings,
     )
     data = DataArguments(dataset="features", data_dir=features)
-    result = baselines.main(loss, data)
+    result = run_baselines.main(loss, data)
     assert result["recordings"] == 2 and list(result["accuracy"]) == loss.methods
     identity = json.loads((tmp_path / "loss" / "identity.json").read_text())
     assert identity["features"]["versions"] == 3 and identity["encodings"] == 3
     with pytest.raises(ValueError, match="no method 'graph' for features: there are kernel_ridge, transformer,"):
-        baselines.main(baselines.BaselineArguments(output_dir=str(tmp_path), methods=["graph"]), data)
+        run_baselines.main(run_baselines.BaselineArguments(output_dir=str(tmp_path), methods=["graph"]), data)
 
 
 def test_features_as_examples_are_means_of_views_in_versions(features):
-    from example_sequences import read_recordings
+    from action_llm_recipes.baselines.sequences import read_recordings
 
     rows = load_features(features)
     examples = read_recordings("features", rows, features, "test", 2, None)
@@ -270,7 +270,7 @@ def test_videos_are_read_ahead_in_order_and_whole():
     import threading
     import time
 
-    from extract_features import ahead
+    from action_llm_recipes.extract_features import ahead
 
     seen = set()
 
@@ -284,7 +284,7 @@ def test_videos_are_read_ahead_in_order_and_whole():
 
 
 def test_parts_of_a_video_come_in_order_and_problems_come_through():
-    from extract_features import one_ahead
+    from action_llm_recipes.extract_features import one_ahead
 
     def parts():
         yield from (torch.tensor([number]) for number in range(3))
@@ -313,7 +313,7 @@ def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbon
 
 
 def test_standardisation_is_that_of_segments(features):
-    from video_stage import feature_statistics
+    from action_llm_recipes.stages.video_stage import feature_statistics
 
     rows = load_features(features)["train"]
     segments = np.concatenate([np.reshape(row["features"], row["shape"]).mean(axis=1) for row in rows])
@@ -323,7 +323,7 @@ def test_standardisation_is_that_of_segments(features):
 
 
 def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     def frames(kind, **given):
         config = BACKBONES[kind]()
@@ -336,7 +336,7 @@ def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
 
 
 def test_a_stage_of_another_protocol_may_have_seen_the_test():
-    from evaluate_classifier import check_dataset
+    from action_llm_recipes.evaluate_classifier import check_dataset
 
     def record(encoder, tokenizer="ntu60-xsub-video"):
         features = {"backbone_training": {"dataset": encoder}}
@@ -358,7 +358,7 @@ def test_a_stage_of_another_protocol_may_have_seen_the_test():
 
 
 def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, line, tmp_path):
-    from explain_actions import spread
+    from action_llm_recipes.explain_actions import spread
 
     assert spread(7, 20) == list(range(7)) and spread(10, 3) == [0, 4, 9] and spread(1, 5) == [0]
     sentences = encode(tokenizer, features, tmp_path / "sentences")
@@ -460,7 +460,7 @@ def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
     """LVLM-VAR, Table 2, "ResNet-50 as the encoder": it is one setting of extract_features.py."""
     torch.manual_seed(0)
     AutoModel.from_config(BACKBONES[kind]()).save_pretrained(tmp_path / "backbone")
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     recipe.main(
         recipe.FeatureArguments(backbone=str(tmp_path / "backbone"), output_dir=str(tmp_path / "features")),
@@ -478,10 +478,10 @@ def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
 @pytest.mark.slow
 def test_toyota_smarthome_as_video(backbone, llm, line, tmp_path):
     """LVLM-VAR, section 4.1: skeletons are drawn, and the drawings go the way of every video. These are made up."""
-    import extract_features as recipe
     from skeleton_people import smarthome_text
 
     from action_llm_datasets.render import render
+    from action_llm_recipes import extract_features as recipe
 
     (tmp_path / "made_up").mkdir()
     for number in range(8):
@@ -575,7 +575,7 @@ def test_configs_have_the_papers_settings():
 
 
 def test_a_backbone_of_ones_own(videos, tmp_path):
-    import pretrain_backbone as recipe
+    from action_llm_recipes.pretraining import backbone as recipe
 
     shutil.copytree(videos, tmp_path / "videos")
     (tmp_path / "videos" / "clip11.mp4").write_bytes(b"")
@@ -612,7 +612,7 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
     extracted = extract(videos, encoder, tmp_path / "features", tmp_path / "cache", versions=1)
     assert load_features(extracted)["test"][0]["shape"] == [6, 2, 8]
     # Size, channels, frames, mean and deviation are its own unless they are given; it is not asked whether its code may run.
-    import extract_features
+    from action_llm_recipes import extract_features
 
     config = AutoModel.from_pretrained(encoder).config
     own = extract_features.video_settings(encoder, None, config, extract_features.VideoArguments(width=48))
@@ -623,7 +623,8 @@ def test_a_backbone_of_ones_own(videos, tmp_path):
 
 def test_mixup_blends_videos_and_their_losses():
     from transformers import ResNetConfig
-    from video_recogniser import VideoRecogniser
+
+    from action_llm_recipes.pretraining.video_recogniser import VideoRecogniser
 
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
     torch.manual_seed(0)
@@ -649,9 +650,10 @@ def test_mixup_blends_videos_and_their_losses():
 
 def test_a_model_that_sees_describes_training_videos(videos, tokenizer, features, tmp_path):
     """A tiny LLaVA, whose words mean nothing; each clip once, whatever was cut off."""
-    import describe_videos as recipe
     from tiny_models import VISION_LANGUAGE, tiny_tokenizer
     from transformers import AutoModelForImageTextToText, CLIPImageProcessor, LlavaProcessor
+
+    from action_llm_recipes.pretraining import describe_videos as recipe
 
     words = tiny_tokenizer()
     words.add_special_tokens({"additional_special_tokens": ["<image>"]})

@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from muon import Muon, orthogonalize
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from action_llm_recipes.pretraining.muon import Muon, orthogonalize
 
 
 def tiny(tied=True):

@@ -7,17 +7,18 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import model_page
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from data_arguments import DataArguments, write_people
 from datasets import Dataset
-from run_cost import count_parameters
-from run_folder import RunFolder
 from safetensors import safe_open
 from transformers import AutoModel
+
+from action_llm_recipes.common.data_arguments import DataArguments, write_people
+from action_llm_recipes.common.run_cost import count_parameters
+from action_llm_recipes.common.run_folder import RunFolder
+from action_llm_recipes.hub import model_page
 
 METHODS = {
     "lora": {"method": "lora"},

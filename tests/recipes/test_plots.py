@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
-from metrics.action_classification.classification_scores import (
+
+from action_llm.skeleton_layouts import get_layout
+from action_llm.token_lexicon import token_color
+from action_llm_recipes.metrics.action_classification.classification_scores import (
     confusion_matrix,
     log_normalize,
     per_class_table,
     reliability_bins,
 )
-from metrics.plots import (
+from action_llm_recipes.metrics.plots import (
     plot_action_sentence,
     plot_class_accuracy,
     plot_confusion_matrix,
@@ -23,9 +26,6 @@ from metrics.plots import (
     plot_token_usage,
     plot_video_sentence,
 )
-
-from action_llm.skeleton_layouts import get_layout
-from action_llm.token_lexicon import token_color
 
 
 def ink(path):

@@ -3,16 +3,17 @@
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 import numpy as np
-import pretrain_small_lm
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretrain_small_lm import (
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from action_llm_datasets.body_text import passages
+from action_llm_recipes.pretraining.small_lm import (
     SmallLMArguments,
     SmallLMConfig,
     _bigram,
@@ -28,9 +29,6 @@ from pretrain_small_lm import (
     unseen_classes,
     without_names,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from action_llm_datasets.body_text import passages
 
 
 def tiny(folder, **training):
@@ -88,7 +86,7 @@ def test_it_learns(trained):
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(trained, tmp_path, monkeypatch):
-    import run_folder
+    from action_llm_recipes.common import run_folder
 
     class Stop(run_folder.JsonLinesCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -114,7 +112,7 @@ def test_checkpoints_come_by_time_too(minutes, expected, tmp_path):
 
 def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch):
     """Until the last checkpoint before each stop: what came after it is done again."""
-    import run_folder
+    from action_llm_recipes.common import run_folder
 
     class Stop(run_folder.JsonLinesCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -147,8 +145,7 @@ def test_a_small_language_model_is_known_by_all_that_it_is_made_of(monkeypatch):
 
 KEEP = """
 import json, sys
-sys.path.insert(0, {recipes!r})
-import pretrain_small_lm as recipe
+from action_llm_recipes.pretraining import small_lm as recipe
 from action_llm_datasets.progress import set_up_output
 set_up_output()
 arguments = recipe.SmallLMArguments(
@@ -163,7 +160,7 @@ print("kept in", recipe.kept_small_lm(arguments, 3))
 def test_two_processes_make_it_once(tmp_path):
     from fresh_python import python, start
 
-    code = KEEP.format(recipes=str(Path(pretrain_small_lm.__file__).parent))
+    code = KEEP
     env = os.environ | {"HF_HOME": str(tmp_path)}
     processes = [start("-c", code, env=env) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0], [process.said() for process in processes]
@@ -174,7 +171,7 @@ def test_two_processes_make_it_once(tmp_path):
     (folder,) = {output.rpartition("kept in ")[2].strip() for output in outputs}
     assert folder.startswith(str(tmp_path / "action_llm" / "small_lm"))
     # Whoever trains with it says how it was made.
-    from sft import llm_training
+    from action_llm_recipes.sft import llm_training
 
     assert llm_training(folder)["stage"] == "small_lm" and llm_training(folder)["seed"] == 3
     assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 16
@@ -193,7 +190,7 @@ def test_passages_with_the_names_of_unseen_classes_are_left_out():
 
 
 def test_arguments_come_from_a_file_under_the_command_line(tmp_path):
-    from launching import parse
+    from action_llm_recipes.common.launching import parse
 
     (tmp_path / "small.yaml").write_text("passages: 77\nlearning_rate: 0.5\nhidden_size: 64\n")
     command = ["--config", str(tmp_path / "small.yaml"), "--hidden_size", "32", "--output_dir", str(tmp_path)]

@@ -47,9 +47,10 @@ def test_a_stage_that_is_done_is_a_line(said):
 
 
 def test_a_trainer_prints_nothing_of_its_own(tmp_path):
-    from pretrain_small_lm import SmallLMConfig
-    from run_folder import Checkpoints, RunFolder, TrainingProgress
     from transformers import PrinterCallback, ProgressCallback
+
+    from action_llm_recipes.common.run_folder import Checkpoints, RunFolder, TrainingProgress
+    from action_llm_recipes.pretraining.small_lm import SmallLMConfig
 
     class Trainer:
         def __init__(self):
@@ -72,8 +73,9 @@ def test_a_trainer_prints_nothing_of_its_own(tmp_path):
 
 def test_memory_is_pinned_only_for_a_gpu(tmp_path):
     import torch
-    from pretrain_small_lm import SmallLMConfig
-    from run_folder import RunFolder
+
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.pretraining.small_lm import SmallLMConfig
 
     training = SmallLMConfig(output_dir=str(tmp_path), use_cpu=True)
     RunFolder(tmp_path).configure(training)

@@ -6,8 +6,6 @@ import re
 import shutil
 from pathlib import Path
 
-import model_page
-import push
 import pytest
 import yaml
 from fresh_python import python
@@ -15,14 +13,15 @@ from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from action_llm import ActionLLMForClassification
+from action_llm_recipes.hub import model_page, push
 
-RECIPES = Path(push.__file__).parent
+RECIPES = Path(push.__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def run(line, tokenizer, sentences, tmp_path_factory):
     """Folder of a finished line: sft, evaluation, lexicon."""
-    import token_lexicon
+    from action_llm_recipes import token_lexicon
 
     folder = tmp_path_factory.mktemp("line")
     model = line.sft(tokenizer, sentences, folder / "sft")
@@ -57,9 +56,9 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.slow
 def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run, hub, tmp_path, recordings):
-    listed = launch(hub, tmp_path, "push.py", run, "tester/dry", "--dry_run")
+    listed = launch(hub, tmp_path, "hub/push.py", run, "tester/dry", "--dry_run")
     assert ("model", "tester/dry") not in hub.repositories and "nothing was pushed" in listed
-    launch(hub, tmp_path, "push.py", run, "tester/model")
+    launch(hub, tmp_path, "hub/push.py", run, "tester/model")
     repository = hub.repositories["model", "tester/model"]
     assert repository.private and repository.titles[1:] == ["Model, page and results"]
     files = hub.files("tester/model")
@@ -107,14 +106,14 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
     own = {"model-00001-of-00002.safetensors": b"x", "merges.txt": b"x"}
     others = {"onnx/model.safetensors": b"x", "scripts/train.py": b"x", "pictures/mine/a.png": b"x", "notes.md": b"x"}
     hub.repositories["model", "tester/model"].commit(hub.files("tester/model") | own | others)
-    launch(hub, tmp_path, "push.py", run, "tester/model")
+    launch(hub, tmp_path, "hub/push.py", run, "tester/model")
     assert not own.keys() & hub.files("tester/model").keys() and others.keys() <= hub.files("tester/model").keys()
 
 
 @pytest.mark.slow
 def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer):
     for model, name in ((run, "tester/weights"), (Path(tokenizer).parent, "tester/tokens")):
-        launch(hub, tmp_path, "push.py", model, name, "--code_repo", "tester/code")
+        launch(hub, tmp_path, "hub/push.py", model, name, "--code_repo", "tester/code")
         assert not [path for path in hub.files(name) if path.endswith(".py")]
     assert (
         "tester/code--modeling_action_llm.ActionLLMForClassification"
@@ -124,9 +123,11 @@ def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer
     hub.repositories["model", "tester/code"].commit(
         hub.files("tester/code") | {"README.md": b"mine", "config.json": b"{}"}
     )
-    launch(hub, tmp_path, "push.py", run, "tester/weights", "--code_repo", "tester/code")
+    launch(hub, tmp_path, "hub/push.py", run, "tester/weights", "--code_repo", "tester/code")
     assert hub.files("tester/code")["README.md"] == b"mine" and "config.json" in hub.files("tester/code")
-    assert "another name" in launch(hub, tmp_path, "push.py", run, "tester/x", "--code_repo", "tester/x", expected=2)
+    assert "another name" in launch(
+        hub, tmp_path, "hub/push.py", run, "tester/x", "--code_repo", "tester/x", expected=2
+    )
     assert "The code is in `tester/code`" in hub.files("tester/weights")["README.md"].decode()
     page = ModelCard(hub.files("tester/tokens")["README.md"].decode())
     assert "LLM-AR: action model on simulated-xsub" in page.content and "codes used" in page.content
@@ -244,7 +245,7 @@ def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_ca
     hub.add("tester/llm", line.llm)
     sizes = {}
     for name, more in (("tester/without", []), ("tester/with", ["--with_llm"])):
-        launch(hub, tmp_path / "home", "push.py", here, name, *more)
+        launch(hub, tmp_path / "home", "hub/push.py", here, name, *more)
         sizes[name] = len(hub.files(name)["model.safetensors"])
     llm = len(hub.files("tester/llm")["model.safetensors"])
     assert sizes["tester/with"] - sizes["tester/without"] > 0.9 * llm
@@ -266,11 +267,11 @@ print([one(walk)[0] == found[0](walk)[0] for one in found])
 
 @pytest.mark.slow
 def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
-    launch(hub, tmp_path, "push.py", run, "tester/public", "--public")
+    launch(hub, tmp_path, "hub/push.py", run, "tester/public", "--public")
     assert not hub.repositories["model", "tester/public"].private
-    said = launch(hub, tmp_path, "push.py", run, "tester/public", expected=2)
+    said = launch(hub, tmp_path, "hub/push.py", run, "tester/public", expected=2)
     assert "tester/public is public: change that on the Hub, name another, or push with --public." in said
-    nobody = launch(hub, tmp_path / "nobody", "push.py", run, "tester/x", "--dry_run")
+    nobody = launch(hub, tmp_path / "nobody", "hub/push.py", run, "tester/x", "--dry_run")
     assert "nothing was pushed" in nobody, "to look needs no login"
 
 
@@ -278,7 +279,7 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
 def test_a_whole_life(hub, tmp_path, quickstart_run):
     """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
     summary, folder = quickstart_run.summary, quickstart_run.folder
-    launch(hub, tmp_path / "home", "push.py", folder, f"{USER}/life")
+    launch(hub, tmp_path / "home", "hub/push.py", folder, f"{USER}/life")
     assert {"lexicon.json", ".eval_results/simulated-xsub.yaml"} <= hub.files(f"{USER}/life").keys()
     recording = real_recording() or next((folder / "simulated_recordings").glob("*.skeleton"))
     script = """

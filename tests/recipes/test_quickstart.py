@@ -8,12 +8,12 @@ import signal
 import time
 
 import pytest
-import quickstart
 import tiny_quickstart
 import torch
 
 from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
 from action_llm_datasets.simulated_interactions import MUTUAL_ACTIONS
+from action_llm_recipes import quickstart
 
 
 def test_the_actions_are_sixteen_and_four_or_more_are_of_two_people():

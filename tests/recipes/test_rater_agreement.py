@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from metrics.rater_agreement import alpha_interval, krippendorff_alpha
+
+from action_llm_recipes.metrics.rater_agreement import alpha_interval, krippendorff_alpha
 
 # Krippendorff 2011, sections A to D: the published ratings, a string a rater, "." for none.
 TWO_BINARY = ["0100000010", "1110010000"]

@@ -12,10 +12,14 @@ import subprocess
 import av
 import numpy as np
 import pytest
-from action_sentences import sentence_features, shard_path, write_shard
-from data_arguments import DataArguments
 from datasets import ClassLabel
-from rating_report import (
+from tiny_videos import tiny_video
+
+from action_llm_datasets.rendering import write_video
+from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_shard
+from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.common.run_folder import without_nan
+from action_llm_recipes.rating.report import (
     RatingReportArguments,
     crossed_draws,
     difference_interval,
@@ -24,14 +28,19 @@ from rating_report import (
     read_sheet,
     with_ends,
 )
-from rating_report import main as report_on
-from rating_sheets import CONTROL, MARK, Item, Moment, MomentArguments, RatingSheetArguments, Recordings, rater_order
-from rating_sheets import main as make_sheets
-from rating_studies import STUDIES, RatingFileError
-from run_folder import without_nan
-from tiny_videos import tiny_video
-
-from action_llm_datasets.rendering import write_video
+from action_llm_recipes.rating.report import main as report_on
+from action_llm_recipes.rating.sheets import (
+    CONTROL,
+    MARK,
+    Item,
+    Moment,
+    MomentArguments,
+    RatingSheetArguments,
+    Recordings,
+    rater_order,
+)
+from action_llm_recipes.rating.sheets import main as make_sheets
+from action_llm_recipes.rating.studies import STUDIES, RatingFileError
 
 OURS, BASELINE, SECRET = "zebra", "quagga", "a class that is secret"
 NOTE = "Made-up ratings: a test of the kit"

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from action_features import load_features
-from action_sentences import load_action_sentences, words_of
 from skeleton_people import person
 from tiny_features import extract
 from tiny_models import BACKBONES, CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
@@ -17,6 +15,8 @@ from transformers import AutoModel, ResNetConfig, pipeline
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, SkeletonFeatureExtractor, VideoFeatureExtractor
 from action_llm.recording_versions import check_versions_differ, version_arguments
 from action_llm.visual_encoder import VisualEncoder
+from action_llm_recipes.common.action_features import load_features
+from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
 
 STILL = {f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise")}
 
@@ -81,7 +81,7 @@ def test_a_version_depends_on_the_recording_its_number_and_the_seed_alone():
 
 
 def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm, tmp_path):
-    import run_line
+    from action_llm_recipes import run_line
 
     tokenizer = line.train_tokenizer(
         tmp_path / "tokenizer", skeleton=STILL, training={"max_steps": 1, "save_steps": 1}
@@ -118,7 +118,7 @@ def test_tempo_is_no_variation_of_recordings_of_one_length():
 
 def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
     """`augment_tilt` leaves 2-D recordings as they are; turning them does not."""
-    import run_line
+    from action_llm_recipes import run_line
 
     recording = person(20, "coco17")[..., :2]
     for name, differs in (("augment_tilt", False), ("augment_rotation", True)):
@@ -172,7 +172,7 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
     ],
 )
 def test_other_pictures_than_the_backbone_was_made_for_are_told(preprocessor, given, told, tmp_path, caplog):
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
@@ -184,7 +184,7 @@ def test_other_pictures_than_the_backbone_was_made_for_are_told(preprocessor, gi
 
 
 def test_a_size_other_than_that_of_the_configuration_is_told(tmp_path, caplog):
-    import extract_features as recipe
+    from action_llm_recipes import extract_features as recipe
 
     config = BACKBONES["swinv2"]()
     for given, warned in (({}, False), ({"height": 32}, False), ({"height": 64}, True)):

@@ -11,6 +11,8 @@ import yaml
 from safetensors.torch import load_file
 from skeleton_people import person
 
+from action_llm_recipes.baselines import run_baselines
+
 TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
 SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 
@@ -33,10 +35,9 @@ def own(tmp_path):
 
 
 def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
-    import run_line
-    from data_arguments import DataArguments
-
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
 
     common = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
     (tmp_path / "tokenizer.yaml").write_text(yaml.safe_dump(TOKENIZER | common))
@@ -73,10 +74,10 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
 @pytest.mark.slow
 def test_one_command_for_videos(llm, tmp_path):
     """A visual encoder of one's own first; what held-out videos select by must not have been seen by it."""
-    import baselines
-    import run_line
-    from data_arguments import DataArguments
     from tiny_videos import tiny_video
+
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
 
     root = tmp_path / "videos"
     root.mkdir()
@@ -131,8 +132,8 @@ def test_one_command_for_videos(llm, tmp_path):
     with pytest.raises(ValueError, match="the visual encoder was trained on the held-out subjects"):
         run("other", hold_out=True, backbone=str(tmp_path / "seen" / "backbone" / "model"))
     with pytest.raises(ValueError, match=r"visual encoder of .* was trained on the held-out recordings"):
-        baselines.main(
-            baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), split="held_out"),
+        run_baselines.main(
+            run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), split="held_out"),
             DataArguments(dataset="features", data_dir=str(tmp_path / "seen" / "features")),
         )
 
@@ -147,8 +148,8 @@ def test_one_command_for_videos(llm, tmp_path):
     ],
 )
 def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text, message):
-    import run_line
-    from data_arguments import DataArguments
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
 
     (tmp_path / "sft.yaml").write_text(text)
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
@@ -191,7 +192,7 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     ],
 )
 def test_how_many_sentences_there_are(given, features, expected):
-    from run_line import LineArguments, count_sentences
+    from action_llm_recipes.run_line import LineArguments, count_sentences
 
     assert count_sentences(LineArguments(output_dir="", **given), features) == expected
     for name in ("encodings", "test_encodings"):
@@ -200,7 +201,7 @@ def test_how_many_sentences_there_are(given, features, expected):
 
 
 def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
-    from run_line import LineArguments, read_settings
+    from action_llm_recipes.run_line import LineArguments, read_settings
 
     (tmp_path / "sft.yaml").write_text("method: full")
     own = {"llm_name_or_path": "somebody/large"}
@@ -212,8 +213,8 @@ def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp
 
 
 def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
-    import run_line
-    from data_arguments import DataArguments
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
 
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match="hiden_width"):
@@ -221,7 +222,7 @@ def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
 
 
 def shipped(stage: str) -> dict:
-    from run_line import CONFIGS
+    from action_llm_recipes.run_line import CONFIGS
 
     return yaml.safe_load((CONFIGS / "llm_ar" / f"small_{stage}.yaml").read_text())
 
@@ -229,14 +230,14 @@ def shipped(stage: str) -> dict:
 @pytest.mark.parametrize("recordings", [200, 227, 284, 323, 431, 20_000])
 def test_the_settings_of_published_runs_stay(recordings):
     """UTD-MHAD and MSR Action3D, with and without their held-out recordings."""
-    from run_line import scale_steps
+    from action_llm_recipes.run_line import scale_steps
 
     for stage in ("tokenizer", "sft"):
         assert scale_steps(shipped(stage), recordings) == shipped(stage)
 
 
 def test_fewer_recordings_take_fewer_steps():
-    from run_line import scale_steps
+    from action_llm_recipes.run_line import scale_steps
 
     changed = {"max_steps", "warmup_steps", "save_steps", "logging_steps"}
     settings = shipped("sft")
@@ -274,7 +275,7 @@ def test_fewer_recordings_take_fewer_steps():
     ],
 )
 def test_who_stops_early(options, recordings, held_out, expected, tmp_path):
-    from run_line import LineArguments, chooses_early_stopping
+    from action_llm_recipes.run_line import LineArguments, chooses_early_stopping
 
     if "sft_config" in options:
         options = {"sft_config": str(tmp_path / "sft.yaml")}
@@ -289,14 +290,14 @@ def test_who_stops_early(options, recordings, held_out, expected, tmp_path):
 
 
 def test_early_stopping_and_hold_out_exclude_each_other():
-    from run_line import LineArguments
+    from action_llm_recipes.run_line import LineArguments
 
     with pytest.raises(ValueError, match="would flatter the result: set one"):
         LineArguments(output_dir="", early_stopping=True, hold_out=True)
 
 
 def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
-    from run_line import LineArguments, read_settings, with_models_of_files
+    from action_llm_recipes.run_line import LineArguments, read_settings, with_models_of_files
 
     (tmp_path / "sft.yaml").write_text("llm_name_or_path: a/b\nllm_revision: c1\nmethod: lora\n")
     arguments = LineArguments(output_dir="", sft_config=str(tmp_path / "sft.yaml"))
@@ -313,15 +314,15 @@ def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
 
 
 def resolved(stage, settings):
-    from launching import with_defaults
-    from run_line import parts_of
+    from action_llm_recipes.common.launching import with_defaults
+    from action_llm_recipes.run_line import parts_of
 
     return with_defaults(parts_of(stage, settings, "settings"), settings)
 
 
 def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
-    import run_plan
-    from run_line import scale_steps, with_early_stopping
+    from action_llm_recipes.common import run_plan
+    from action_llm_recipes.run_line import scale_steps, with_early_stopping
 
     monkeypatch.setattr(run_plan, "probe", lambda: 2 * run_plan.PROBE_SECONDS)
     settings = {
@@ -361,7 +362,7 @@ def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
     ],
 )  # fmt: skip
 def test_the_plan_of_own_settings_is_what_the_recipes_do(stage, own, work):
-    import run_plan
+    from action_llm_recipes.common import run_plan
 
     counts = run_plan.RecordingCounts(
         trained=20, held_out=5, test=3, evaluates_held_out=False, encodings=24, test_encodings=1
@@ -371,8 +372,9 @@ def test_the_plan_of_own_settings_is_what_the_recipes_do(stage, own, work):
 
 def test_the_plan_counts_epochs_as_the_trainer_does(tmp_path):
     import torch
-    from run_plan import training_steps
     from transformers import Trainer, TrainingArguments
+
+    from action_llm_recipes.common.run_plan import training_steps
 
     for examples, batch, accumulation, epochs in ((48, 4, 5, 3), (7, 2, 1, 2.5), (3, 8, 4, 4)):
         settings = {
@@ -392,7 +394,7 @@ def test_the_plan_counts_epochs_as_the_trainer_does(tmp_path):
     [({}, 117), ({"max_steps": -1, "num_train_epochs": 100}, 20), ({"max_steps": 5}, 1), (SFT, 1)],
 )
 def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps):
-    from run_line import with_early_stopping
+    from action_llm_recipes.run_line import with_early_stopping
 
     settings = with_early_stopping("sft", own, 20 * 24)
     assert settings["eval_steps"] == settings["save_steps"] == steps
@@ -401,10 +403,11 @@ def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps)
 @pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch, caplog):
     """Of the default settings, with held-out recordings; and one small language model for two runs."""
-    import pretrain_small_lm
-    import run_line
-    from data_arguments import DataArguments
     from huggingface_hub import constants
+
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.pretraining import small_lm
 
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
     made = []
@@ -415,7 +418,7 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
         shutil.copytree(llm, folder / "model")
         (folder / "record.json").write_text("{}")
 
-    monkeypatch.setattr(pretrain_small_lm, "main", make)
+    monkeypatch.setattr(small_lm, "main", make)
     settings = {
         "tokenizer": TOKENIZER | {"warmup_steps": 1, "use_cpu": True},
         "sft": shipped("sft") | SFT | {"method": "lora", "max_steps": 400, "learning_rate": 0.05, "use_cpu": True},
@@ -448,8 +451,8 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
 
 
 def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, tmp_path):
-    import run_line
-    from data_arguments import DataArguments
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
 
     def made(*_):
         raise AssertionError("a language model was made")
@@ -464,7 +467,7 @@ def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, t
 
 
 def test_a_plan_says_which_stages_are_done(caplog):
-    from run_plan import RecordingCounts, show_plan
+    from action_llm_recipes.common.run_plan import RecordingCounts, show_plan
 
     training = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
     with caplog.at_level("INFO"):
@@ -495,7 +498,6 @@ def test_files_are_checked_before_anything_heavy_is_imported(own, tmp_path):
 import runpy, sys
 
 sys.argv[:] = {line!r}
-sys.path.insert(0, {str(recipe.parent)!r})
 try:
     runpy.run_path({str(recipe)!r}, run_name="__main__")
 finally:
@@ -509,8 +511,8 @@ finally:
 
 
 def test_options_without_effect_are_errors(tmp_path):
-    from data_arguments import DataArguments
-    from run_line import LineArguments, main
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.run_line import LineArguments, main
 
     data = DataArguments(dataset="folder", data_dir=str(tmp_path))
     for settings, message in (

@@ -2,12 +2,11 @@
 
 import json
 
-import data_arguments
-import demo
-import model_page
 import pytest
 
 from action_llm.model_files import ModelFileError
+from action_llm_recipes.common import data_arguments
+from action_llm_recipes.hub import demo, model_page
 
 RECORD = {
     "stage": "sft",

@@ -5,9 +5,9 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
 
 from action_llm_datasets.timelines import Segment
+from action_llm_recipes.metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
 
 TIMES = st.lists(st.integers(0, 30).map(lambda tenth: tenth / 10), max_size=5)
 

@@ -9,7 +9,8 @@ import scipy.stats
 from datasets import ClassLabel, Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
-from token_report import describe_sentences, write_token_report
+
+from action_llm_recipes.stages.token_report import describe_sentences, write_token_report
 
 SENTENCES = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=12), min_size=1, max_size=10)
 
@@ -58,7 +59,7 @@ def test_no_tokens_are_an_error():
 
 
 def test_augmented_sentences_do_not_count(tmp_path):
-    from action_sentences import sentence_features
+    from action_llm_recipes.common.action_sentences import sentence_features
 
     columns = {
         "sample_id": ["a", "a", "b"],
@@ -81,7 +82,7 @@ def test_augmented_sentences_do_not_count(tmp_path):
 
 def test_the_picture_is_of_the_tokens_that_the_table_counts(tmp_path, monkeypatch):
     """Of words of two tokens the first ones: the entropy beneath it is that of the table."""
-    from action_sentences import sentence_features
+    from action_llm_recipes.common.action_sentences import sentence_features
 
     drawn = {}
     monkeypatch.setattr(

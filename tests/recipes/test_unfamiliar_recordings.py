@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from action_features import load_features
 from tiny_features import extract
 from tiny_models import BACKBONES
 from transformers import AutoFeatureExtractor, AutoModel
 
 from action_llm import ActionLLMForClassification
+from action_llm_recipes.common.action_features import load_features
 
 
 def distance(model, **inputs) -> float:
@@ -52,9 +52,9 @@ def test_it_goes_with_the_recogniser_and_latents_have_none(line, tokenizer, sent
 
 
 def test_models_of_videos_know_it_too(videos, backbone, llm, tmp_path):
-    import train_tokenizer as recipe
-    from data_arguments import DataArguments
-    from video_stage import VSTArguments
+    from action_llm_recipes import train_tokenizer as recipe
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.stages.video_stage import VSTArguments
 
     features = extract(videos, backbone, tmp_path / "features", tmp_path / "cache")
     training = recipe.TokenizerTrainingArguments(

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from action_features import load_features
-from action_sentences import load_action_sentences
-from data_arguments import DataArguments
-from encode_windows import video_of_window
 from tiny_features import extract
 from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
 from transformers import AutoModel, AutoModelForImageTextToText
@@ -22,6 +18,10 @@ from two_processes import recipe_on_two_ranks
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel
 from action_llm.language_models import load_language_model
 from action_llm.visual_encoder import VisualEncoder
+from action_llm_recipes.common.action_features import load_features
+from action_llm_recipes.common.action_sentences import load_action_sentences
+from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.encode_windows import video_of_window
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "vt_lvlm_ar"
 INSTRUCTIONS = {
@@ -39,7 +39,7 @@ def features(videos, backbone, tmp_path_factory):
 
 def see(features, llm, folder, **training):
     """A small LVLM."""
-    import pretrain_small_lvlm as recipe
+    from action_llm_recipes.pretraining import small_lvlm as recipe
 
     recipe.main(
         recipe.SmallLVLMArguments(llm_name_or_path=llm),
@@ -57,8 +57,8 @@ def lvlm(features, llm, tmp_path_factory):
 
 
 def train(features, lvlm, folder, training=None, target_data_dir=None, **model):
-    import train_tokenizer as recipe
-    from event_stage import TargetArguments, VTEMArguments
+    from action_llm_recipes import train_tokenizer as recipe
+    from action_llm_recipes.stages.event_stage import TargetArguments, VTEMArguments
 
     sizes = {"codebook_size": 16, "max_events": 5, "window_cells": 10, "weight_size": 8}
     settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "lr_scheduler_type": "cosine"}
@@ -78,7 +78,7 @@ def vtem(features, lvlm, tmp_path_factory):
 
 
 def encode(tokenizer, features, folder, **arguments):
-    import encode_actions as recipe
+    from action_llm_recipes import encode_actions as recipe
 
     recipe.main(
         recipe.EncodingArguments(tokenizer=tokenizer, output_dir=str(folder), **arguments),
@@ -299,7 +299,7 @@ def test_what_else_is_not_what_the_projector_reads(videos, features, lvlm, tmp_p
 
 
 def test_a_tower_that_has_seen_the_held_out_people_is_told():
-    from evaluate_classifier import check_held_out
+    from action_llm_recipes.evaluate_classifier import check_held_out
 
     seen, unseen = {"stage": "pretrain_backbone", "hold_out": False}, {"stage": "pretrain_backbone", "hold_out": True}
     lvlm = {"stage": "pretrain_small_lvlm", "hold_out": True}
@@ -357,7 +357,7 @@ def long_vtem(long_features, lvlm, tmp_path_factory):
 
 
 def cut(vtem, features, timeline, folder, **arguments):
-    import encode_windows as recipe
+    from action_llm_recipes import encode_windows as recipe
 
     settings = {"tokenizer": vtem, "timeline": str(timeline), "output_dir": str(folder)} | arguments
     return recipe.main(recipe.WindowArguments(**settings), DataArguments(dataset="features", data_dir=features))
@@ -366,9 +366,8 @@ def cut(vtem, features, timeline, folder, **arguments):
 def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     line, long, long_features, long_vtem, lvlm, tmp_path
 ):
-    import timeline as recipe
-
     from action_llm_datasets.timelines import read_timeline
+    from action_llm_recipes import timeline as recipe
 
     vtem = long_vtem
     record = cut(vtem, long_features, long / "timeline.csv", tmp_path / "windows", seconds=2.0, stride=0.5)
@@ -389,7 +388,7 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     for split in ("train", "test"):
         found = record["splits"][split]
         assert found["sentences"] == len(rows[split]) and found["event_borders"]["true"] == 6 * found["recordings"]
-    import token_lexicon
+    from action_llm_recipes import token_lexicon
 
     arguments = {"tokenizer": vtem, "sentences": str(tmp_path / "windows"), "data_dir": str(long)}
     token_lexicon.main(token_lexicon.LexiconArguments(output_dir=str(tmp_path / "lexicon"), **arguments))
@@ -421,7 +420,7 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
         recipe.main(
             recipe.TimelineArguments(**settings | {"videos": videos[:1], "output_dir": str(tmp_path / "timelines")})
         )
-    import explain_actions
+    from action_llm_recipes import explain_actions
 
     with pytest.raises(ValueError, match=r"of windows, timeline\.py tells"):
         explain_actions.main(
@@ -477,10 +476,9 @@ def test_windows_that_are_none(long_vtem, long_features, long, tmp_path):
     ],
 )
 def test_the_class_of_a_window(window, label):
-    import encode_windows as recipe
-
     from action_llm.timelines import Window
     from action_llm_datasets.timelines import Segment
+    from action_llm_recipes import encode_windows as recipe
 
     arguments = recipe.WindowArguments(tokenizer="", timeline="", output_dir="", nothing="nothing")
     actions = [Segment(3.0, 7.0, "jumping"), Segment(8.0, 9.0, "bowing")]
@@ -491,7 +489,7 @@ def test_the_class_of_a_window(window, label):
 
 
 def test_one_command(videos, llm, tmp_path):
-    import run_line
+    from action_llm_recipes import run_line
 
     size = {"num_segments": 6, "frames_per_segment": 1, "height": 32, "width": 32}
     short = {"max_steps": 2, "per_device_train_batch_size": 4, "disable_tqdm": True, "use_cpu": True}
@@ -528,7 +526,7 @@ def test_one_command(videos, llm, tmp_path):
 
 def test_every_stage_of_every_line_has_settings():
     """Those that `run_line.py` takes where none are given."""
-    import run_line
+    from action_llm_recipes import run_line
 
     for line in run_line.LINES:
         stages = {"llm_ar": [], "lvlm_var": ["backbone", "features"], "vt_lvlm_ar": ["backbone", "features", "lvlm"]}

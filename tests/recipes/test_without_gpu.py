@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import without_gpu
-from sft import ActionSFTConfig
-from train_tokenizer import TokenizerTrainingArguments
+
+from action_llm_recipes.common import without_gpu
+from action_llm_recipes.sft import ActionSFTConfig
+from action_llm_recipes.train_tokenizer import TokenizerTrainingArguments
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,8 @@ def test_settings_of_a_cpu_stay(tmp_path, caplog):
 
 def test_the_file_for_one_gpu_trains_on_a_cpu(line, tokenizer, sentences, tmp_path, caplog):
     """QLoRA in bfloat16 with FlashAttention; and LLaMA's commit is not asked of another language model."""
-    import sft
-    from launching import parse
+    from action_llm_recipes import sft
+    from action_llm_recipes.common.launching import parse
 
     config = Path(sft.__file__).parent / "configs" / "llm_ar" / "ntu60_sft_qlora_24gb.yaml"
     command = (

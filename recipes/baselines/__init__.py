@@ -1,0 +1,1 @@
+"""Classifiers that read the same recordings without a language model."""

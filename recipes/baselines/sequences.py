@@ -1,0 +1,182 @@
+"""Recordings as sequences for the baselines: joints, pooled pixels, features, latents, tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FRAMES_PER_TOKEN = 4
+# Frames of a video and their height and width, where pixels are what is read.
+POOLED_FRAMES, POOLED_HEIGHT, POOLED_WIDTH = 16, 12, 16
+
+
+@dataclass
+class Examples:
+    """Sequences of one kind, arrays (T, D) or ids (T,): all versions for training, one a recording for evaluation.
+
+    Attributes:
+        train, train_labels, train_versions: version 0 is the recording as it is, the others are augmented.
+        evaluation, evaluation_labels, sample_ids: of the recordings that are evaluated.
+        skipped: `sample_id` and `reason` of what could not be read.
+        frames_per_step: neighbouring elements that a transformer reads as one.
+        extractor: what made joints, a `SkeletonFeatureExtractor`.
+    """
+
+    train: list = field(default_factory=list)
+    train_labels: list[int] = field(default_factory=list)
+    train_versions: list[int] = field(default_factory=list)
+    evaluation: list = field(default_factory=list)
+    evaluation_labels: list[int] = field(default_factory=list)
+    sample_ids: list[str] = field(default_factory=list)
+    skipped: list[dict] = field(default_factory=list)
+    frames_per_step: int = 1
+    extractor: object = None
+
+
+def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int, sentences: str | None) -> Examples:
+    """Sequences of the recordings themselves.
+
+    Args:
+        kind: "skeletons": joints (frames, channels); "videos": pooled pixels; "features": those of the visual encoder, one
+            a segment.
+        dataset: with the splits train and test.
+        data_dir: where videos lie.
+        split: "test", or "held_out": the held-out training subjects, which then are not trained on.
+        versions: of a training recording. Videos have one.
+        sentences: folder of sentences: joints are read as their action model saw them.
+
+    Raises:
+        ValueError: nothing to train on or nothing to evaluate.
+    """
+    from action_llm.feature_extraction_skeleton import SkeletonInputError
+    from action_llm.video_files import VideoFileError
+    from action_llm_datasets.building import UNREADABLE
+
+    examples = Examples()
+    if kind == "skeletons":
+        examples.extractor = _skeleton_extractor(dataset["train"], sentences)
+        examples.frames_per_step = FRAMES_PER_TOKEN
+    pooled = _pooled_pixels(data_dir) if kind == "videos" else None
+    for part in ("train", "test"):
+        if part == "test" and split == "held_out":
+            continue
+        rows = dataset[part].with_format("numpy")
+        read = {
+            "skeletons": lambda row, evaluated: _joints(row, examples.extractor, 1 if evaluated else versions),
+            "videos": lambda row, _: [(0, pooled(row))],
+            "features": lambda row, evaluated: _features(row, 1 if evaluated else versions),
+        }[kind]
+        columns = {
+            "skeletons": ["keypoints", "shape", "layout", "fps"],
+            "videos": ["video", "video_fps"],
+            "features": ["features", "shape", "version"],
+        }[kind]
+        for row in rows.select_columns([*columns, "sample_id", "label", "held_out"]):
+            evaluated = part == "test" or (split == "held_out" and bool(row["held_out"]))
+            name, label = str(row["sample_id"]), int(row["label"])
+            try:
+                for version, sequence in read(row, evaluated):
+                    if evaluated:
+                        examples.evaluation.append(sequence)
+                        examples.evaluation_labels.append(label)
+                        examples.sample_ids.append(name)
+                    else:
+                        examples.train.append(sequence)
+                        examples.train_labels.append(label)
+                        examples.train_versions.append(version)
+            except (SkeletonInputError, VideoFileError, *UNREADABLE) as error:
+                examples.skipped.append({"sample_id": name, "reason": str(error)})
+    if not examples.train or not examples.evaluation:
+        raise ValueError(
+            f"{split}: {len(examples.train)} training sequences and {len(examples.evaluation)} recordings to evaluate."
+        )
+    return examples
+
+
+def read_sentences(folder: str, column: str, class_names: list[str], split: str, wanted: set[str]) -> Examples:
+    """Sequences of an action model: `latents` (W, D), `codes` (W, D), or `action_ids` (W,), of words of several tokens (W, R);
+    exactly the recordings `wanted` are evaluated.
+
+    Raises:
+        ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
+    """
+    from action_llm_recipes.common.action_sentences import load_action_sentences, read_codebook
+    from action_llm_recipes.common.data_arguments import read_written
+    from action_llm_recipes.evaluate_classifier import check_held_out
+
+    sentences = load_action_sentences(folder)
+    if sentences["train"].features["label"].names != class_names:
+        raise ValueError(f"{folder} was written for other classes than those of the data set.")
+    if split == "held_out":
+        record = read_written(folder, "record.json", "encode_actions.py")
+        # No language model is in it.
+        check_held_out({"hold_out": True, "sentences": record})
+    codebook = read_codebook(folder) if column == "codes" else None
+    if codebook is None and column not in sentences["train"].column_names:
+        raise ValueError(f"{folder} holds no latents: run encode_actions.py with --latents true.")
+    examples = Examples()
+    for part, rows in sentences.items():
+        for row in rows.with_format("numpy"):
+            sequence = np.asarray(row["action_ids" if column == "codes" else column])
+            if column == "codes":
+                sequence = codebook[sequence]
+                sequence = sequence.sum(axis=1) if sequence.ndim == 3 else sequence
+            if column == "latents":
+                sequence = sequence.reshape(len(row["action_ids"]), -1)
+            if str(row["sample_id"]) in wanted:
+                if int(row["encoding"]) == 0:
+                    examples.evaluation.append(sequence)
+                    examples.evaluation_labels.append(int(row["label"]))
+                    examples.sample_ids.append(str(row["sample_id"]))
+            elif part == "train":
+                examples.train.append(sequence)
+                examples.train_labels.append(int(row["label"]))
+                examples.train_versions.append(int(row["encoding"]))
+    if missing := wanted - set(examples.sample_ids):
+        raise ValueError(f"{folder} lacks {len(missing)} of the recordings, such as {min(missing)}.")
+    return examples
+
+
+def _skeleton_extractor(train, sentences: str | None):
+    from action_llm import SkeletonFeatureExtractor
+
+    if sentences is not None:  # the joints as the action model saw them
+        return SkeletonFeatureExtractor.from_pretrained(sentences)
+    persons = min(2, max(int(shape[1]) for shape in train["shape"]))
+    return SkeletonFeatureExtractor(
+        layout=str(train[0]["layout"]), num_persons=persons, frame_multiple=FRAMES_PER_TOKEN
+    )
+
+
+def _joints(row: dict, extractor, versions: int) -> list[tuple[int, np.ndarray]]:
+    from action_llm_recipes.encode_actions import stable_seed
+
+    made = []
+    for version in range(versions):
+        seed = stable_seed(0, str(row["sample_id"]), version)
+        made.append(
+            (version, extractor(row, augment=version > 0, seed=seed, return_tensors=None)["input_features"][0])
+        )
+    return made
+
+
+def _pooled_pixels(data_dir: str):
+    """A function of a row with a video: float32 (POOLED_FRAMES, pixels), colours between 0 and 1."""
+    from action_llm import VideoFeatureExtractor
+    from action_llm_datasets.videos import open_row
+
+    extractor = VideoFeatureExtractor(
+        POOLED_FRAMES, 1, height=POOLED_HEIGHT, width=POOLED_WIDTH, image_mean=(0, 0, 0), image_std=(1, 1, 1)
+    )
+
+    def pooled(row: dict) -> np.ndarray:
+        with open_row(data_dir, row) as video:
+            return extractor(video, return_tensors=None)["pixel_values"][0].reshape(POOLED_FRAMES, -1)
+
+    return pooled
+
+
+def _features(row: dict, versions: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Features of segments (M, D), the mean of a segment's views."""
+    if row["version"] < versions:
+        yield int(row["version"]), np.asarray(row["features"]).reshape(tuple(row["shape"])).mean(axis=1)

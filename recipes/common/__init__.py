@@ -1,0 +1,1 @@
+"""What recipes share: arguments and launching, run folders and records, sentences and features on disk."""

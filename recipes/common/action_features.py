@@ -1,0 +1,58 @@
+"""Features of videos on disk: Parquet, in shards that are written whole or not at all, beside the visual encoder."""
+
+import os
+from pathlib import Path
+
+from datasets import ClassLabel, DatasetDict, Features, List, Value
+
+
+def feature_columns(labels: ClassLabel) -> Features:
+    """Columns of a split.
+
+    `version` is 0 for the video as it is and 1, 2, … for augmented ones, which follow it; `features`, flat, has the `shape`
+    (segments, views, feature_size), or with a grid (cells, views, feature_size); `frame_rate` is in segments per second.
+    """
+    return Features(
+        {
+            "sample_id": Value("string"),
+            "version": Value("int32"),
+            "label": labels,
+            "held_out": Value("bool"),
+            "features": List(Value("float32")),
+            "shape": List(Value("int32")),
+            "frame_rate": Value("float32"),
+        }
+    )
+
+
+def load_features(folder: str | os.PathLike) -> DatasetDict:
+    """The splits that `extract_features.py` wrote.
+
+    Raises:
+        `FileNotFoundError`: if the folder holds none, or if it was not finished.
+        `ValueError`: a shard is damaged.
+    """
+    from action_llm_recipes.common.action_sentences import check_columns, load_shards
+
+    splits = load_shards(Path(folder), "extract_features.py")
+    check_columns(Path(folder), splits, feature_columns(ClassLabel(names=["any"])), "extract_features.py")
+    return splits
+
+
+def first_versions(rows):
+    """The videos as they are, without augmented versions."""
+    return rows.select([index for index, version in enumerate(rows["version"]) if version == 0])
+
+
+def collate_features(rows: list[dict]) -> dict:
+    """Features of single videos as one batch, padded at the end with zeros."""
+    import torch
+
+    features = [torch.as_tensor(row["features"]).reshape(tuple(row["shape"])) for row in rows]
+    longest = max(map(len, features))
+    padded = features[0].new_zeros(len(rows), longest, *features[0].shape[1:])
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for place, one in enumerate(features):
+        padded[place, : len(one)], mask[place, : len(one)] = one, 1
+    rates = torch.tensor([float(row["frame_rate"]) for row in rows])
+    return {"input_features": padded, "feature_attention_mask": mask, "frame_rate": rates}

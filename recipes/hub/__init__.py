@@ -1,0 +1,1 @@
+"""From a run to a repository, a page, a served model, a demo."""

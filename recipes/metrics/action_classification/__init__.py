@@ -1,0 +1,1 @@
+"""Metrics of classification, as a module of `evaluate`."""

@@ -1,0 +1,181 @@
+"""
+A small visual encoder of one's own, for where no pretrained one can be had.
+
+```bash
+python recipes/pretraining/backbone.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/backbone
+```
+
+A ResNet reads frames, temporal self-attention (that of `VSTModel`) reads its features, a linear layer names the class; they
+learn to tell the classes of the training videos. What is kept is the ResNet, a transformers model with a
+`preprocessor_config.json` that `extract_features.py` takes like any other. It is no foundation model: it has seen the training
+videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint. `skipped.json` lists the
+videos that could not be read when the data set was prepared.
+"""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+
+from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.extract_features import VideoArguments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class BackboneArguments:
+    """What is trained."""
+
+    widths: list[int] = field(
+        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "channels of the ResNet's stages"}
+    )
+    blocks: int = field(default=1, metadata={"help": "residual blocks of each stage"})
+    label_smoothing: float = field(default=0.1, metadata={"help": "of the cross-entropy"})
+    mixup: float = field(
+        default=0.0,
+        metadata={
+            "help": "α of the beta distribution of the share by which videos of a batch are blended; 0 blends none"
+        },
+    )
+    hold_out: bool = field(
+        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
+    )
+
+
+@dataclass
+class BackboneTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
+    """`TrainingArguments` for a few hundred videos on two cores."""
+
+    output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
+    num_train_epochs: float = 40
+    per_device_train_batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of all steps"})
+    logging_steps: float = 27
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    remove_unused_columns: bool = False
+
+
+class VideoExamples:
+    """Training videos, varied anew in every epoch; what an example is depends on seed, epoch and index alone.
+
+    Args:
+        rows (`datasets.Dataset`): videos.
+        data_dir (`str`): their folder.
+        extractor (`VideoFeatureExtractor`): reads them.
+        seed (`int`): of the augmentation.
+    """
+
+    def __init__(self, rows, data_dir: str, extractor, seed: int):
+        self.rows, self.data_dir, self.extractor, self.seed = rows, data_dir, extractor, seed
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        from action_llm_recipes.encode_actions import stable_seed
+
+        row = self.rows[int(index)]
+        inputs = read_video(row, self.data_dir, self.extractor, stable_seed(self.seed, self.epoch, int(index)))
+        return {"pixel_values": inputs["pixel_values"][0], "labels": row["label"]}
+
+
+def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
+    """A video as a model reads it; with a seed, varied."""
+    from action_llm_datasets.videos import open_row
+
+    with open_row(data_dir, row) as video:
+        return extractor(video, augment=seed is not None, seed=seed)
+
+
+@writes_output_dir
+def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
+    import torch
+    import transformers
+    from transformers import ResNetConfig
+
+    from action_llm import VideoFeatureExtractor
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.data_arguments import unreadable_files, without_held_out
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.pretraining.video_recogniser import VideoRecogniser
+    from action_llm_recipes.stages.tokenizer_trainer import StartEpoch
+
+    if not 0 <= arguments.mixup < float("inf"):
+        raise ValueError(f"mixup must be at least 0, got {arguments.mixup}.")
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, data, reading, training)
+    dataset = data.load("videos")
+    if training.process_index == 0:
+        run.check_identity(data.identity(dataset))
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
+    run.configure(training)
+    extractor = VideoFeatureExtractor(**{name: value for name, value in asdict(reading).items() if value is not None})
+    rows = without_held_out(dataset["train"], arguments.hold_out)
+    config = ResNetConfig(
+        embedding_size=arguments.widths[0],
+        hidden_sizes=arguments.widths,
+        depths=[arguments.blocks] * len(arguments.widths),
+        layer_type="basic",
+    )
+    names = rows.features["label"].names
+    examples = VideoExamples(rows, data.data_dir, extractor, training.seed)
+    trainer = transformers.Trainer(
+        model=VideoRecogniser(config, len(names), arguments.label_smoothing, arguments.mixup),
+        args=training,
+        train_dataset=examples,
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
+    )
+    run.train(trainer, "visual encoder")
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    metrics = {}
+    if arguments.hold_out:
+        held_out = [row for row in dataset["train"] if row["held_out"]]
+        right = 0
+        for row in held_out:
+            with torch.no_grad():
+                pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
+                right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
+        metrics["held_out_top_1"] = right / len(held_out)
+    model.encoder.backbone.save_pretrained(run.model)
+    extractor.save_pretrained(run.model)
+    unreadable = unreadable_files(dataset)
+    write_atomically(run.path / "skipped.json", json.dumps(unreadable, indent=2, ensure_ascii=False) + "\n")
+    run.write_record(
+        stage="pretrain_backbone",
+        dataset=data.dataset,
+        data=data.about(dataset),
+        recordings=len(rows),
+        unreadable_files=len(unreadable),
+        training_classes=names,
+        hold_out=arguments.hold_out,
+        metrics=metrics,
+        seed=training.seed,
+        settings=asdict(arguments),
+    )
+    right = metrics.get("held_out_top_1")
+    run.log_finished(
+        "Visual encoder",
+        f"{len(rows)} videos",
+        *([] if right is None else [f"top-1 {right:.1%} of {len(held_out)} held-out ones"]),
+    )
+    logger.info("  in %s", run.model)
+
+
+if __name__ == "__main__":
+    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments, resumes=True)

@@ -1,0 +1,157 @@
+"""
+Explanations for videos: a pretrained LVLM, told what each training clip shows, says what happens in it.
+
+```bash
+python recipes/pretraining/describe_videos.py --model llava-hf/llava-1.5-7b-hf --dataset ntu60-xsub-video --data_dir NTU/rgb \\
+    --output runs/ntu60_video/explanations.jsonl
+```
+
+The file is what `encode_actions.py --explanations` takes; each line names the model that wrote it. It is a cache: a second run
+describes only the clips that are missing. Only training clips are described, since the label is given away; what comes out is
+what a language model finds likely, not what was measured.
+"""
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from action_llm_datasets.folder_lock import writing
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.launching import launch
+
+logger = logging.getLogger(__name__)
+
+PROMPT = (
+    "These pictures are from one video, in order. It shows the action: {label}. Describe in one or two sentences what the "
+    "person does, part by part of the body, without naming the action."
+)
+
+
+@dataclass
+class DescriptionArguments:
+    """Who describes, and where it is written."""
+
+    model: str = field(metadata={"help": "image-text-to-text model: repository or folder"})
+    output: str = field(metadata={"help": "file of JSON lines"})
+    revision: str | None = field(
+        default=None, metadata={"help": "commit of the model's repository", "belongs_to": "model"}
+    )
+    frames: int = field(default=4, metadata={"help": "pictures of each clip"})
+    max_new_tokens: int = field(default=80, metadata={"help": "words of the model, at most"})
+    limit: int | None = field(default=None, metadata={"help": "clips, at most"})
+    dtype: str = field(default="auto", metadata={"help": "dtype of the model"})
+
+    def __post_init__(self):
+        check_model_folder(self.model)
+
+
+def main(arguments: DescriptionArguments, data: DataArguments) -> int:
+    """Describes; returns how many clips it described now."""
+    with writing(arguments.output, "--output", is_file=True):
+        return describe(arguments, data)
+
+
+def describe(arguments: DescriptionArguments, data: DataArguments) -> int:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from action_llm.video_files import VideoFileError, open_video
+    from action_llm_datasets.building import UNREADABLE
+    from action_llm_datasets.progress import progress
+    from action_llm_datasets.videos import open_row
+
+    rows = data.load("videos")["train"]
+    names = rows.features["label"].names
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    known = _described(output, {"model": _name(arguments), "frames": arguments.frames})
+    wanted = [row for row in rows if row["sample_id"] not in known][: arguments.limit]
+    if not wanted:
+        logger.info("all %d clips are described in %s", len(rows), output)
+        return 0
+    revision = arguments.revision or "main"
+    processor = AutoProcessor.from_pretrained(arguments.model, revision=revision, trust_remote_code=False)
+    model = AutoModelForImageTextToText.from_pretrained(
+        arguments.model, revision=revision, dtype=arguments.dtype, trust_remote_code=False
+    ).eval()
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    skipped = 0
+    with open(output, "a", encoding="utf-8") as file:
+        for row in progress(wanted, "describing", "clips"):
+            try:
+                with open_row(data.data_dir, row) as opened, open_video(opened) as video:
+                    times = (np.arange(arguments.frames) + 0.5) * video.info.seconds / arguments.frames
+                    pictures = [Image.fromarray(picture) for picture in video.frames_at(times)]
+            except (VideoFileError, *UNREADABLE) as error:
+                logger.warning("skipped: %s", error)
+                skipped += 1
+                continue
+            text = _prompt(processor, PROMPT.format(label=names[row["label"]]), len(pictures))
+            inputs = processor(images=pictures, text=text, return_tensors="pt").to(model.device)
+            with torch.no_grad():
+                made = model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, do_sample=False)
+            said = processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
+            entry = {
+                "sample_id": row["sample_id"],
+                "explanation": said,
+                "model": _name(arguments),
+                "frames": arguments.frames,
+            }
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    logger.info("%d described, %d skipped; in %s", len(wanted) - skipped, skipped, output)
+    return len(wanted) - skipped
+
+
+def _described(path: Path, made: dict) -> set[str]:
+    """Sample ids that the file has; a last line that a kill has left half is cut off.
+
+    Raises:
+        ValueError: lines that another model has written, or from other pictures, or that are damaged.
+    """
+    if not path.is_file():
+        return set()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        path.write_bytes(whole)
+    known = set()
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            entry = {name: entry[name] for name in ("sample_id", *made)}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected an object with sample_id, {' and '.join(made)}, found {line[:60]!r}: delete "
+                "the line, and its clip is described again."
+            ) from error
+        for name, value in made.items():
+            if entry[name] != value:
+                raise ValueError(
+                    f"{path}, line {number}, {name}: expected {value!r}, found {entry[name]!r}: choose another file."
+                )
+        known.add(entry["sample_id"])
+    return known
+
+
+def _prompt(processor, text: str, pictures: int) -> str:
+    """As the model was trained to be asked, or as LLaVA 1.5 is."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}] * pictures + [{"type": "text", "text": text}]
+        return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return f"USER: {'<image>' * pictures}\n{text} ASSISTANT:"
+
+
+def _name(arguments: DescriptionArguments) -> str:
+    """Of the model, without where it lies on this machine."""
+    name = Path(arguments.model).name if Path(arguments.model).exists() else arguments.model
+    return name if arguments.revision is None else f"{name}@{arguments.revision}"
+
+
+if __name__ == "__main__":
+    launch(main, DescriptionArguments, DataArguments, resumes=True)

@@ -1,0 +1,356 @@
+"""
+A small language model that has read about bodies and actions, for a machine without a Hub: about two million weights,
+in a minute on two cores.
+
+```bash
+python recipes/pretraining/small_lm.py --output_dir runs/small_lm
+python recipes/pretraining/small_lm.py --output_dir runs/larger_lm --passages 40000 --hidden_size 256 --num_attention_heads 8
+```
+
+It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its own byte-level BPE that
+`AutoModelForCausalLM` and `AutoTokenizer` load, and whose weights the recipes then freeze. All it knows is the text of
+`action_llm_datasets.body_text`. A run that was stopped goes on from its last checkpoint when it is started again.
+
+`run_line.py` and `quickstart.py` make one for themselves, once on a machine: it is kept beside the Hub's cache, in
+`$HF_HOME/action_llm/small_lm` (`~/.cache/huggingface` by default).
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from action_llm.model_files import ModelFileError, read_json_object
+from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+# The held-out passages are a corpus of their own, far from the ones that are trained on.
+HELD_OUT_START = 10**9
+
+
+@dataclass
+class SmallLMArguments:
+    """How much is read, and the size of the model."""
+
+    passages: int = field(
+        default=8000, metadata={"help": "passages that are read, each once per epoch (~46 tokens each)"}
+    )
+    held_out_passages: int = field(default=400, metadata={"help": "passages on which perplexity is measured"})
+    text_seed: int = field(default=0, metadata={"help": "seed of the text"})
+    unseen_of: str | None = field(
+        default=None,
+        metadata={"help": "protocol of unseen classes (ntu120-unseen-0): passages with their names are left out"},
+    )
+    vocabulary_size: int = field(default=1536, metadata={"help": "size of the byte-level BPE vocabulary"})
+    block_length: int = field(default=128, metadata={"help": "tokens per training row; passages are joined"})
+    hidden_size: int = field(default=192, metadata={"help": "width of the model"})
+    intermediate_size: int = field(default=512, metadata={"help": "width of its feed-forward layers"})
+    num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
+    num_attention_heads: int = field(default=6, metadata={"help": "query heads"})
+    num_key_value_heads: int = field(default=2, metadata={"help": "key and value heads"})
+    max_position_embeddings: int = field(default=1024, metadata={"help": "longest prompt the model accepts"})
+    tie_word_embeddings: bool = field(default=True, metadata={"help": "one table for reading and writing words"})
+
+
+@dataclass
+class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments"):
+    """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
+
+    output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
+    learning_rate: float = 1.2e-2
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 20
+    weight_decay: float = 0.1
+    per_device_train_batch_size: int = 16
+    num_train_epochs: float = 1.0
+    logging_steps: float = 20
+    save_steps: float = 100
+    save_total_limit: int | None = 1
+
+
+@writes_output_dir
+def main(arguments: SmallLMArguments, training: SmallLMConfig):
+    """Writes the text, trains tokenizer and model, measures perplexity; returns the fields of record.json."""
+    import transformers
+
+    from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
+    from action_llm_datasets.body_text import passages
+    from action_llm_recipes.common.run_cost import report_cost
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.pretraining.muon import Muon
+
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, training)
+    if run.finished:
+        return run.read_record()
+    run.configure(training)
+
+    left_out = unseen_classes(arguments.unseen_of)
+    text = without_names(passages(arguments.passages, seed=arguments.text_seed), left_out)
+    held_out = list(passages(arguments.held_out_passages, seed=arguments.text_seed, start=HELD_OUT_START))
+    # The words of the instruction come whole: what is asked of the model later is then half as long.
+    asked = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
+    spelled = text + asked * (len(text) // 20)
+    tokenizer = train_tokenizer(spelled, arguments.vocabulary_size, arguments.max_position_embeddings)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=arguments.hidden_size,
+            intermediate_size=arguments.intermediate_size,
+            num_hidden_layers=arguments.num_hidden_layers,
+            num_attention_heads=arguments.num_attention_heads,
+            num_key_value_heads=arguments.num_key_value_heads,
+            max_position_embeddings=arguments.max_position_embeddings,
+            tie_word_embeddings=arguments.tie_word_embeddings,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    rows = encode(tokenizer, text)
+    trainer = transformers.Trainer(
+        model=model,
+        args=training,
+        train_dataset=join_in_blocks(rows, arguments.block_length),
+        processing_class=tokenizer,
+        optimizers=(Muon(model, lr=training.learning_rate, weight_decay=training.weight_decay), None),
+        callbacks=[JsonLinesCallback(run.metrics)],
+    )
+    cost = report_cost(trainer, "small language model")
+    run.train(trainer, "small language model")
+    if not trainer.is_world_process_zero():
+        return {}
+    # Not trainer.save_model: it would leave a pickle of its arguments beside the weights.
+    model.save_pretrained(run.model)
+    tokenizer.save_pretrained(run.model)
+
+    held_out_rows = encode(tokenizer, held_out)
+    unseen = set(held_out) - set(text)
+    result = {
+        "stage": "small_lm",
+        "left_out_classes": left_out,
+        "training_tokens": sum(map(len, rows)),
+        "held_out_tokens": sum(map(len, held_out_rows)),
+        "held_out_passages_not_in_training_text": len(unseen) / len(set(held_out)),
+        "held_out_perplexity": {
+            "model": model_perplexity(model, held_out_rows),
+            "bigram": bigram_perplexity(rows, held_out_rows, len(tokenizer)),
+            "unigram": unigram_perplexity(rows, held_out_rows, len(tokenizer)),
+        },
+        "samples": write_samples(model, tokenizer, training.seed),
+    }
+    run.write_record(**result, seed=training.seed, cost=cost)
+    perplexity = "perplexity {model:.2f} on held-out text (bigrams {bigram:.2f})"
+    run.log_finished("Small language model", perplexity.format(**result["held_out_perplexity"]))
+    logger.info("  in %s", run.model)
+    return result
+
+
+def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:
+    """
+    The folder of a small language model of these settings, with `SmallLMConfig`'s: that which was made on this machine before,
+    or one that is made now. A second process that asks for it waits until the first has made it.
+
+    Args:
+        arguments (`SmallLMArguments`): what is read, and the size of the model.
+        seed (`int`): of its weights and of the order of the text.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    from action_llm_recipes.common.run_folder import RunFolder
+
+    folder = Path(constants.HF_HOME, "action_llm", "small_lm", fingerprint(arguments, seed))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The processes of one launch make it together: they must not wait for each other here.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with contextlib.nullcontext() if together else WeakFileLock(folder.with_suffix(".lock")):
+        damage = damage_of_model(folder / "model")
+        if RunFolder.has_record(folder) and damage is None:
+            logger.info("The small language model was made before: %s", folder / "model")
+        else:
+            if (folder / "record.json").is_file() and damage is not None:
+                logger.warning("%s is damaged (%s): it is made again", folder / "model", damage)
+                (folder / "record.json").unlink()
+            logger.info("A small language model reads about bodies and actions; it is made once")
+            main(arguments, SmallLMConfig(output_dir=str(folder), seed=seed))
+    return str(folder / "model")
+
+
+def damage_of_model(folder: Path) -> str | None:
+    """What is wrong with the files of a small language model, in a few words; None where nothing is."""
+    from action_llm_recipes.common.checkpoints import damage_of_weights
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            read_json_object(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except ModelFileError as error:
+            return f"{name} holds {error.found}"
+    return damage_of_weights(folder)
+
+
+def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
+    """Changes with all that a small language model is made of: settings, seed, text, code and libraries."""
+    from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
+    from action_llm_datasets.body_text import passages
+    from action_llm_recipes.pretraining import muon
+
+    digest = hashlib.blake2b(json.dumps([asdict(arguments), seed], sort_keys=True).encode(), digest_size=8)
+    for passage in passages(arguments.passages, seed=arguments.text_seed):
+        digest.update(passage.encode())
+    digest.update(f"{INSTRUCTION}{INSTRUCTION_WITH_CLASSES}".encode())
+    for path in (__file__, muon.__file__):
+        digest.update(Path(path).read_bytes())
+    for name in ("torch", "transformers", "tokenizers", "accelerate"):
+        digest.update(f"{name} {importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()
+
+
+def unseen_classes(protocol: str | None) -> list[str]:
+    """Names of the classes that a protocol keeps for the test."""
+    from action_llm_datasets.protocols import NTU_PROTOCOLS
+
+    if protocol is None:
+        return []
+    known = [name for name, rule in NTU_PROTOCOLS.items() if rule.has_unseen_classes]
+    if protocol not in known:
+        raise ValueError(
+            f"unseen_of: there is no protocol {protocol!r} with unseen classes; there are {', '.join(known)}."
+        )
+    return NTU_PROTOCOLS[protocol].class_names("test")
+
+
+def without_names(text, names: list[str]) -> list[str]:
+    """The passages in which none of the names stands, in any case of letters."""
+    names = [name.lower() for name in names]
+    return [passage for passage in text if not any(name in passage.lower() for name in names)]
+
+
+def train_tokenizer(text: list[str], vocabulary_size: int, max_length: int):
+    """A byte-level BPE as GPT-2's (words keep the space before them, digits stay apart from letters), with the special
+    tokens `<pad>`, `<s>` (put before every text) and `</s>`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def encode(tokenizer, text: list[str]) -> list[list[int]]:
+    """Token ids of each passage, `<s>` before and `</s>` after it."""
+    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(text)["input_ids"]]
+
+
+def join_in_blocks(rows: list[list[int]], length: int):
+    """Data set of rows of `length` tokens, cut from the passages in their order; the incomplete last row is left out."""
+    import numpy as np
+    from datasets import Dataset
+
+    joined = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    if len(joined) < length:
+        raise ValueError(f"the text has {len(joined)} tokens, too few for one row of block_length={length}.")
+    blocks = joined[: len(joined) // length * length].reshape(-1, length)
+    return Dataset.from_dict({"input_ids": blocks, "labels": blocks})
+
+
+def model_perplexity(model, rows: list[list[int]], batch_size: int = 32) -> float:
+    """exp of the mean negative log-likelihood per token, each passage given alone; the first token is not predicted."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    model.eval()
+    total, count = 0.0, 0
+    ordered = sorted(rows, key=len)
+    for start in range(0, len(ordered), batch_size):
+        batch = [torch.tensor(row) for row in ordered[start : start + batch_size]]
+        ids = pad_sequence(batch, batch_first=True).to(model.device)
+        labels = pad_sequence(batch, batch_first=True, padding_value=-100).to(model.device)[:, 1:]
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=(ids != model.config.pad_token_id).long()).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits.double().mT, labels, reduction="sum")
+        total, count = total + losses.item(), count + int((labels >= 0).sum())
+    return float(torch.tensor(total / count).exp())
+
+
+def unigram_perplexity(rows: list[list[int]], held_out: list[list[int]], vocabulary_size: int) -> float:
+    """Perplexity of the frequencies of single tokens (one added to each count) on the same tokens as the model's."""
+    import numpy as np
+
+    log_probs = np.log(_unigram(rows, vocabulary_size))
+    return float(np.exp(-np.mean(np.concatenate([log_probs[row[1:]] for row in held_out]))))
+
+
+def bigram_perplexity(rows: list[list[int]], held_out: list[list[int]], vocabulary_size: int) -> float:
+    """Perplexity of pairs of tokens: absolute discounting by 0.75, backed off to single tokens (Ney, Essen and Kneser
+    1994, "On structuring probabilistic dependences in stochastic language modelling")."""
+    import numpy as np
+
+    probabilities = _bigram(rows, vocabulary_size)
+    values = [probabilities[row[:-1], row[1:]] for row in held_out]
+    return float(np.exp(-np.mean(np.log(np.concatenate(values)))))
+
+
+def _unigram(rows, vocabulary_size):
+    import numpy as np
+
+    counts = np.bincount(np.concatenate([row[1:] for row in rows]), minlength=vocabulary_size) + 1.0
+    return counts / counts.sum()
+
+
+def _bigram(rows, vocabulary_size, discount=0.75):
+    """(V, V) float64: row v is P(next token | v)."""
+    import numpy as np
+
+    counts = np.zeros((vocabulary_size, vocabulary_size))
+    for row in rows:
+        np.add.at(counts, (row[:-1], row[1:]), 1)
+    totals = counts.sum(1, keepdims=True)
+    kept = np.maximum(counts - discount, 0) / np.maximum(totals, 1)
+    left = np.where(totals > 0, discount * (counts > 0).sum(1, keepdims=True) / np.maximum(totals, 1), 1.0)
+    return kept + left * _unigram(rows, vocabulary_size)
+
+
+def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60) -> list[str]:
+    """Passages that the model writes by itself at temperature 0.7."""
+    import torch
+
+    torch.manual_seed(seed)
+    model.eval()
+    start = torch.full((count, 1), tokenizer.bos_token_id, device=model.device)
+    ids = model.generate(
+        start, attention_mask=torch.ones_like(start), do_sample=True, temperature=0.7, max_new_tokens=length
+    )
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+if __name__ == "__main__":
+    launch(main, SmallLMArguments, SmallLMConfig, resumes=True)

@@ -1,0 +1,243 @@
+"""
+A small language model that sees, for where LLaVA cannot be had: a visual encoder and a small language model of one's own, and
+the projector between them.
+
+```bash
+python recipes/pretraining/small_lvlm.py --dataset features --data_dir runs/events/features \\
+    --llm_name_or_path runs/small_lm/model --output_dir runs/events/small_lvlm
+```
+
+It is made as LLaVA is (Liu et al. 2024): features of the frozen vision tower go through two linear layers and a GELU and stand
+before a question, and projector and language model learn to answer. What is asked, in several ways, is the class of a training
+video, so this model has seen those videos and nothing else; it stands in for the frozen LVLM of VT-LVLM-AR, of which only
+prompts are trained afterwards (`sft.py --method prefix`). `OUTPUT_DIR/model` is a `LlavaForConditionalGeneration` with its
+tokenizer. A run that was stopped goes on from its last checkpoint.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
+
+logger = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<image>"
+# What is asked of LLaVA afterwards is none of these: prompts are to be learned for something.
+QUESTIONS = (
+    "What is the person doing?",
+    "Which action is shown?",
+    "What happens in the video? Name the action.",
+    "Which of these actions is it: {classes}?",
+    "Name what is done. It is one of {classes}.",
+)
+# Features are drawn together to a quarter of their number at least: events are of any length.
+MOST_DRAWN_TOGETHER = 4
+
+
+@dataclass
+class SmallLVLMArguments:
+    """What is joined."""
+
+    llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
+    hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out"})
+
+    def __post_init__(self):
+        check_model_folder(self.llm_name_or_path)
+
+
+@dataclass
+class SmallLVLMTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
+    """`TrainingArguments` for a few hundred videos on two cores."""
+
+    output_dir: str = field(default="runs/small_lvlm", metadata={"help": "folder of the run"})
+    max_steps: int = 600
+    per_device_train_batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 30
+    logging_steps: float = 50
+    save_steps: float = 200
+    save_total_limit: int | None = 1
+    remove_unused_columns: bool = False
+
+
+class QuestionExamples(FeatureExamples):
+    """Features of videos, drawn together at random places, with a question and its answer, by seed, epoch and index alone.
+
+    Args:
+        rows (`datasets.Dataset`): as `extract_features.py` writes them.
+        tokenizer: of the language model.
+        seed (`int`): of what is asked.
+    """
+
+    def __init__(self, rows, tokenizer, seed: int):
+        super().__init__(rows)
+        self.names, self.tokenizer, self.seed = rows.features["label"].names, tokenizer, seed
+
+    def __getitem__(self, index: int) -> dict:
+        import random
+
+        import torch
+
+        from action_llm_recipes.encode_actions import stable_seed
+
+        example = super().__getitem__(index)
+        chance = random.Random(stable_seed(self.seed, self.epoch, int(index)))
+        features = torch.as_tensor(example["input_features"]).mean(dim=1)
+        count = chance.randint(max(1, len(features) // MOST_DRAWN_TOGETHER), len(features))
+        borders = [0, *sorted(chance.sample(range(1, len(features)), count - 1)), len(features)]
+        features = torch.stack([features[start:end].mean(dim=0) for start, end in pairwise(borders)])
+        classes = ", ".join(chance.sample(self.names, len(self.names)))
+        question = f" {chance.choice(QUESTIONS).format(classes=classes)}"
+        asked, whole = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (question, f"{question} {self.names[example['labels']]}")
+        )
+        whole = [*whole, self.tokenizer.eos_token_id]
+        labels = [-100] * len(asked) + whole[len(asked) :]
+        return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
+
+
+@writes_output_dir
+def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
+    import torch
+    import transformers
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    from action_llm.tokenizer_files import load_tokenizer
+    from action_llm_recipes.common.data_arguments import without_held_out
+    from action_llm_recipes.common.run_cost import report_cost
+    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.pretraining.visual_instruction_trainer import VisualInstructionTrainer
+    from action_llm_recipes.sft import llm_training
+    from action_llm_recipes.stages.tokenizer_trainer import StartEpoch
+
+    transformers.set_seed(training.seed)
+    run = RunFolder(training.output_dir)
+    run.save_config(arguments, data, training)
+    dataset = data.load("features")
+    if training.process_index == 0:
+        run.check_identity(data.identity(dataset))
+    if run.finished:
+        logger.info("%s is finished", run.path)
+        return
+    run.configure(training)
+    rows = without_held_out(dataset["train"], arguments.hold_out)
+    names = rows.features["label"].names
+    tokenizer = load_tokenizer(arguments.llm_name_or_path)
+    tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
+    model = join(
+        AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False),
+        AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32, trust_remote_code=False),
+        data.features_record().get("feature_layer"),
+        tokenizer,
+        *feature_statistics(rows),
+    )
+    examples = QuestionExamples(rows, tokenizer, training.seed)
+    trainer = VisualInstructionTrainer(
+        model=model,
+        args=training,
+        train_dataset=examples,
+        data_collator=collate,
+        callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
+    )
+    # The loss is a mean over a micro-batch: Trainer is to divide by their number.
+    trainer.model_accepts_loss_kwargs = False
+    cost = report_cost(trainer, "small LVLM")
+    run.train(trainer, "small LVLM")
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(run.model)
+    tokenizer.save_pretrained(run.model)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    run.write_record(
+        stage="pretrain_small_lvlm",
+        dataset=data.protocol(),
+        features=data.features_record(),
+        llm=Path(arguments.llm_name_or_path).name,
+        llm_training=llm_training(arguments.llm_name_or_path),
+        recordings=len(examples),
+        training_classes=names,
+        hold_out=arguments.hold_out,
+        seed=training.seed,
+        settings={**asdict(arguments), "llm_name_or_path": Path(arguments.llm_name_or_path).name},
+        cost=cost,
+        final_loss=losses[-1] if losses else None,
+    )
+    run.log_finished("Small LVLM", *(f"loss {loss:.3g}" for loss in losses[-1:]))
+    logger.info("  in %s", run.model)
+
+
+def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
+    """A LLaVA of a vision tower and a language model that are there, its projector fresh.
+
+    Args:
+        tower, llm, tokenizer: the parts; the tokenizer has the image token.
+        feature_layer: hidden state of the tower that is read; None is the last.
+        mean, deviation: of its features (feature_size,). The projector begins as one of standardised features: those of most
+            encoders differ less than they have in common.
+    """
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    from action_llm.visual_encoder import FeatureStandardisation, VisualEncoder
+
+    llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # Where a model calls the width of its features otherwise (ResNet), LLaVA would not find it.
+    tower.config.hidden_size = VisualEncoder(tower).feature_size
+    # Where the parts lie on this machine is nobody else's business.
+    tower.config._name_or_path = llm.config._name_or_path = ""
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=llm.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        vision_feature_layer=-1 if feature_layer is None else feature_layer,
+        vision_feature_select_strategy="full",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=llm.config.tie_word_embeddings,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.language_model.load_state_dict(llm.base_model.state_dict())
+    model.lm_head.load_state_dict(llm.lm_head.state_dict())
+    model.tie_weights()
+    model.generation_config = llm.generation_config
+    model.model.vision_tower.requires_grad_(False)
+    projector = model.model.multi_modal_projector
+    with torch.no_grad():
+        for layer in (projector.linear_1, projector.linear_2):
+            torch.nn.init.xavier_uniform_(layer.weight)
+            layer.bias.zero_()
+        statistics = FeatureStandardisation(len(mean))
+        statistics.set(mean, deviation)
+        projector.linear_1.weight /= statistics.deviation
+        projector.linear_1.bias -= projector.linear_1.weight @ statistics.mean
+    return model
+
+
+def collate(examples: list[dict]) -> dict:
+    """Padded at the end: `features`, `input_ids`, `labels`; `attention_mask` is of features and words together."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    padded = {
+        name: pad_sequence([one[name] for one in examples], batch_first=True, padding_value=value)
+        for name, value in (("features", 0.0), ("input_ids", 0), ("labels", -100))
+    }
+    masks = [
+        pad_sequence([torch.ones(len(one[name]), dtype=torch.long) for one in examples], batch_first=True)
+        for name in ("features", "input_ids")
+    ]
+    return {**padded, "attention_mask": torch.cat(masks, dim=1)}
+
+
+if __name__ == "__main__":
+    launch(main, SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments, resumes=True)

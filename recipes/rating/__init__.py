@@ -1,0 +1,1 @@
+"""Human ratings of explanations: sheets, studies, reports."""

@@ -1,0 +1,163 @@
+"""Stage 1 of LVLM-VAR: features of videos, computed once (`extract_features.py`), and the Video-to-Semantic-Tokens module."""
+
+import dataclasses
+from pathlib import Path
+
+from action_llm_recipes.common.field_arguments import config_arguments
+
+# Those left out follow from the visual encoder and the language model.
+VSTArguments = config_arguments(
+    "action_llm.configuration_vst",
+    "VSTConfig",
+    "VSTArguments",
+    {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim", "familiar_distance"},
+)
+
+
+class FeatureExamples:
+    """One version of each video an epoch, in the order in which `extract_features.py` made them.
+
+    Args:
+        rows (`datasets.Dataset`): versions of videos, those of a video after each other.
+    """
+
+    def __init__(self, rows):
+        self.rows = rows.with_format("numpy")
+        self.versions: list[list[int]] = []
+        for index, version in enumerate(rows["version"]):
+            if version == 0:
+                self.versions.append([])
+            self.versions[-1].append(index)
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def version_of(self, index: int) -> int:
+        """The row of an example in this epoch."""
+        versions = self.versions[int(index)]
+        return versions[(self.epoch + int(index)) % len(versions)]
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[self.version_of(index)]
+        return {"input_features": row["features"].reshape(row["shape"]), "labels": row["label"]}
+
+
+class VideoStage:
+    """What stage 1 does for videos.
+
+    Args:
+        arguments (`TokenizerArguments`): of the recipe.
+        data (`DataArguments`): where the features lie; the visual encoder that made them lies beside them.
+        rows (`datasets.Dataset`): the training videos' features, as `extract_features.py` writes them.
+        model_arguments (`VSTArguments`): settings of the model.
+    """
+
+    ARGUMENTS = (VSTArguments,)
+    READS = "features"
+
+    def __init__(self, arguments, data, rows, model_arguments):
+        import torch
+        from transformers import AutoModel
+
+        from action_llm import VideoFeatureExtractor, VSTModel
+        from action_llm_recipes.stages.word_embeddings import class_name_embeddings, word_width
+
+        backbone = AutoModel.from_pretrained(
+            Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False
+        )
+        self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
+        settings = dataclasses.asdict(model_arguments)
+        if not settings["direct"]:
+            settings["codebook_dim"] = word_width(arguments.llm_name_or_path, arguments.llm_revision)
+        self.model = VSTModel.from_backbone(backbone, **settings)
+        self.model.standardisation.set(*feature_statistics(rows))
+        self._names = None
+        if settings["alignment_weight"] > 0 and not settings["direct"]:
+            names = rows.features["label"].names
+            self._names = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
+
+    def examples(self, rows, seed: int):
+        return FeatureExamples(rows)
+
+    @staticmethod
+    def collate(examples: list[dict]) -> dict:
+        """A batch of examples, padded at the end."""
+        import torch
+
+        from action_llm_recipes.common.action_features import collate_features
+
+        rows = [
+            {"features": one["input_features"], "shape": one["input_features"].shape, "frame_rate": 1.0}
+            for one in examples
+        ]
+        batch = collate_features(rows)
+        del batch["frame_rate"]
+        return {**batch, "labels": torch.tensor([int(one["labels"]) for one in examples])}
+
+    def extra_inputs(self, device, collected_usage) -> dict:
+        if self._names is not None:
+            self._names = self._names.to(device)
+        return {"class_embeddings": self._names}
+
+    def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
+        """Reconstruction of features and use of the codebook, on the first version of each video.
+
+        Returns:
+            `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
+            (mean number a video, runs merged as configured); with a codebook, `familiar_distance` of the configuration, and
+            what [`usage_statistics`] says.
+        """
+        import torch
+
+        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
+        from action_llm.language_priors import usage_statistics
+        from action_llm_recipes.common.action_features import collate_features, first_versions
+
+        training, distances = model.training, []
+        model.eval()
+        loss = segments = tokens = videos = 0
+        usage = torch.zeros(model.config.codebook_size)
+        rows = first_versions(rows).with_format("numpy")
+        for start in range(0, len(rows), batch_size):
+            batch = collate_features([rows[i] for i in range(start, min(start + batch_size, len(rows)))])
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            with torch.no_grad():
+                sentences = model.encode(**batch)
+            tokens, videos = tokens + int(sentences.attention_mask.sum()), videos + len(sentences.attention_mask)
+            if model.config.direct:
+                continue
+            batch.pop("frame_rate")
+            with torch.no_grad():
+                outputs = model(**batch)
+            count = int(batch["feature_attention_mask"].sum())
+            loss, segments = loss + float(outputs.reconstruction_loss) * count, segments + count
+            if outputs.usage is not None:
+                usage += outputs.usage.cpu()
+                distances.append(token_distance(sentences))
+        model.train(training)
+        metrics = {"tokens": tokens / videos}
+        if segments:
+            metrics["reconstruction_loss"] = loss / segments
+        if distances:
+            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
+        if usage.sum() > 0:
+            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
+        return metrics
+
+
+def feature_statistics(rows) -> tuple:
+    """Mean and standard deviation (feature_size,) over all segments, or cells, the mean of whose views is taken, in float64."""
+    import numpy as np
+    import torch
+
+    total, squares, count = 0.0, 0.0, 0
+    for row in rows.with_format("numpy"):
+        features = row["features"].astype(np.float64).reshape(row["shape"]).mean(axis=1)
+        total, squares, count = total + features.sum(0), squares + (features**2).sum(0), count + len(features)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
