@@ -444,7 +444,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
                 raise SkeletonInputError(name, f"the layout {as_written(layout)}", f"the layout {skeleton.name}")
             if not isinstance(fps, Real):
                 raise SkeletonInputError(name, f"fps {as_written(fps)}", "fps as a number")
-            fps = float(fps)
+            try:
+                fps = float(fps)
+            except OverflowError as error:
+                raise SkeletonInputError(name, f"fps {as_written(fps)}", "a frame rate") from error
 
         if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
             found = f"{keypoints.dtype} {keypoints.shape}"

@@ -415,7 +415,7 @@ def check_dataset(record: dict, dataset: str):
     trained_on = record.get("sentences", {}).get("dataset", dataset)
     if trained_on != dataset:
         raise ValueError(
-            f"the model was trained on {shortened(trained_on)}, the sentences are of {shortened(dataset)}."
+            f"the model was trained on {shortened(str(trained_on))}, the sentences are of {shortened(str(dataset))}."
         )
 
     def protocol(name: str) -> str:

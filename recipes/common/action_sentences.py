@@ -195,6 +195,8 @@ def check_columns(folder: Path, splits: DatasetDict, columns: Features, recipe: 
                 problem = f"has {name} of the type {found}, expected one like {expected}"
             elif rows.data.column(name).null_count:
                 problem = f"has rows without {name}"
+            elif isinstance(found, ClassLabel) and not set(rows[name]) <= set(range(len(found.names))):
+                problem = f"has labels outside of its {len(found.names)} classes"
             else:
                 continue
             raise ValueError(f"{folder / split} {shortened(problem, 400)}: delete {folder}, and run {recipe} again.")

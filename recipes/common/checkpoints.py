@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
-from action_llm.model_files import ModelFileError, read_json_object, shortened
+from action_llm.model_files import ModelFileError, as_written, read_json_object, shortened
 from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,11 @@ def damage_of(checkpoint: Path) -> str | None:
     counts = (step, state.get("max_steps"), state.get("train_batch_size"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
+    for name, default in vars(TrainerState()).items():
+        if isinstance(default, (bool, int, float, str)):
+            expected = (int, float) if type(default) in (int, float) else type(default)
+            if not isinstance(state.get(name, default), expected):
+                return f"{STATE} has {name}: {as_written(state[name])}"
     if not isinstance(state.get("log_history"), list) or not _are_callbacks(state.get("stateful_callbacks")):
         return f"{STATE} has no log_history or stateful_callbacks"
     sums = list(checkpoint.glob("running_sums_*.pth"))
