@@ -112,7 +112,7 @@ class ActionLLMConfig(CheckedConfig):
                 raise ValueError("run_length_ids are written after a token, not after a word of several.")
             if self.action_config is not None and not getattr(self.action_config, "merge_runs", False):
                 raise ValueError(
-                    "`run_length_ids`: the action model does not merge equal tokens (`merge_runs`), so no run has a length."
+                    "`run_length_ids` must be None where the action model does not merge equal tokens, got lengths."
                 )
             ids = [token for number in self.run_length_ids for token in number]
             if not all(self.run_length_ids) or not all(0 <= token < self.action_token_offset for token in ids):

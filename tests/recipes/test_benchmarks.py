@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from transformers import AutoModelForCausalLM
 from action_llm import VideoFeatureExtractor
 
 pytestmark = pytest.mark.slow
-BENCHMARKS = Path(__file__).resolve().parents[2] / "recipes" / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +26,10 @@ def quick_processes(monkeypatch):
 
 @pytest.fixture
 def benchmark_efficiency(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     # Processes that it starts import it by its name.
     from action_llm_recipes.benchmarks import benchmark_efficiency
 
     yield benchmark_efficiency
-    sys.modules.pop("benchmark_efficiency")
 
 
 def test_efficiency_of_prompts_and_events(benchmark_efficiency, tmp_path):
@@ -93,7 +88,6 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
 def test_a_stream_is_measured(monkeypatch, tmp_path):
     """Memory after every minute, and the same events at once."""
     pytest.importorskip("psutil", reason="measures the memory of processes")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     from action_llm_datasets.simulate_long import simulate_long
     from action_llm_recipes.benchmarks import benchmark_stream
 
@@ -111,4 +105,3 @@ def test_a_stream_is_measured(monkeypatch, tmp_path):
     assert found["stream"]["events"] == found["at_once"]["events"] > 10
     assert len(found["stream"]["minutes"]) == 1 and found["stream"]["peak_mb"] >= found["stream"]["before_mb"] > 0
     assert "after 1 minute |" in (tmp_path / "stream.md").read_text()
-    sys.modules.pop("benchmark_stream")

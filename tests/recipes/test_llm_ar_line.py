@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import json
 import os
 import re
@@ -433,7 +434,7 @@ def test_a_folder_is_not_gone_on_with_under_other_settings(line, tmp_path):
 def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
     settings = {"codebook_training": "ema", "kmeans_init": False, "dead_code_threshold": 0.5}
     with_report = line.train_tokenizer(tmp_path / "with", **settings)
-    monkeypatch.setattr("run_cost.report_cost", lambda trainer, what: {})
+    monkeypatch.setattr("action_llm_recipes.common.run_cost.report_cost", lambda trainer, what: {})
     assert_equal_weights(with_report, line.train_tokenizer(tmp_path / "without", **settings))
 
 
@@ -491,7 +492,9 @@ def test_other_recordings_are_another_run(line, tokenizer, monkeypatch, tmp_path
     line.encode(tokenizer, tmp_path / "sentences")
     data = line.data().load()
     fewer = DatasetDict(train=data["train"].select(range(len(data["train"]) - 1)), test=data["test"])
-    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self, kind="skeletons": fewer)
+    monkeypatch.setattr(
+        "action_llm_recipes.common.data_arguments.DataArguments.load", lambda self, kind="skeletons": fewer
+    )
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
         line.train_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
@@ -601,7 +604,9 @@ def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypat
     from datasets import Dataset, DatasetDict
 
     splits = DatasetDict(train=data["train"], test=Dataset.from_list(broken, features=data["test"].features))
-    monkeypatch.setattr("data_arguments.DataArguments.load", lambda self, kind="skeletons": splits)
+    monkeypatch.setattr(
+        "action_llm_recipes.common.data_arguments.DataArguments.load", lambda self, kind="skeletons": splits
+    )
     folder = line.encode(tokenizer, tmp_path)
     skipped = json.loads((tmp_path / "skipped.json").read_text())
     assert [entry["sample_id"] for entry in skipped] == [broken[1]["sample_id"], broken[3]["sample_id"]]
@@ -638,18 +643,16 @@ def test_configs_name_fields_that_exist(monkeypatch):
 
     from action_llm_recipes.common.launching import option_names
 
-    monkeypatch.syspath_prepend(str(RECIPES / "benchmarks"))
-
     known = {
         "train_tokenizer": [
             "TokenizerArguments",
             "TokenizerTrainingArguments",
         ],
         "extract_features": ["FeatureArguments", "VideoArguments"],
-        "pretrain_backbone": ["BackboneArguments", "VideoArguments", "BackboneTrainingArguments"],
+        "backbone": ["BackboneArguments", "VideoArguments", "BackboneTrainingArguments"],
         "sft": ["ActionSFTArguments", "ActionSFTConfig"],
-        "pretrain_small_lm": ["SmallLMArguments", "SmallLMConfig"],
-        "pretrain_small_lvlm": ["SmallLVLMArguments", "SmallLVLMTrainingArguments"],
+        "small_lm": ["SmallLMArguments", "SmallLMConfig"],
+        "small_lvlm": ["SmallLVLMArguments", "SmallLVLMTrainingArguments"],
         "benchmark_efficiency": ["BenchmarkArguments"],
         "encode_actions": ["EncodingArguments"],
     }
@@ -657,8 +660,9 @@ def test_configs_name_fields_that_exist(monkeypatch):
     assert paths
     for path in paths:
         text = path.read_text()
-        recipe = re.search(r"recipes/(?:benchmarks/)?(\w+)\.py", text).group(1)
-        module = __import__(recipe)
+        place = re.search(r"recipes/([\w/]+)\.py", text).group(1).replace("/", ".")
+        recipe = place.rpartition(".")[2]
+        module = importlib.import_module(f"action_llm_recipes.{place}")
         parts = [getattr(module, part) for part in known[recipe]]
         if recipe == "train_tokenizer":
             parts += module.STAGES[yaml.safe_load(text).get("action_model", "action_vqvae")].ARGUMENTS

@@ -457,7 +457,7 @@ def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, t
     def made(*_):
         raise AssertionError("a language model was made")
 
-    monkeypatch.setattr("pretrain_small_lm.kept_small_lm", made)
+    monkeypatch.setattr("action_llm_recipes.pretraining.small_lm.kept_small_lm", made)
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     arguments = {"output_dir": str(tmp_path / "run"), "encodings": 2}
     with pytest.raises(AssertionError, match="was made"):
