@@ -22,8 +22,13 @@ from pathlib import Path
 
 from action_llm.recording_versions import stable_seed
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, read_record, write_people
+from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.common.fingerprints import weights_fingerprint
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.padding import collate
+from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,34 +66,63 @@ class EncodingArguments:
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
     from accelerate import PartialState
+
+    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_models import merges_runs
+    from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.common.shards import SplitShards, write_shard
+
+    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    state = PartialState(cpu=not torch.cuda.is_available())
+    run = RunFolder(arguments.output_dir)
+    model, extractor, dataset = load(arguments, data, state.device)
+    describe = explanations(arguments.explanations)
+    if state.is_main_process:
+        run.check_identity(_identity(arguments, data, dataset, model, extractor))
+        # Whoever reads the sentences can read the recordings in the same way.
+        extractor.save_pretrained(run.path)
+        if model.config.quantize:
+            write_codebook(run.path, model.codebook)
+    state.wait_for_everyone()
+
+    shards = {split: SplitShards(run.path, split, len(rows)) for split, rows in dataset.items()}
+    for split, rows in dataset.items():
+        columns = sentence_features(
+            rows.features["label"],
+            model.config.num_action_tokens,
+            arguments.latents,
+            arguments.explanations is not None,
+            merges_runs(model.config),
+            codes_per_word(model.config),
+        )
+        encodings = arguments.encodings if split == "train" else arguments.test_encodings
+        missing = shards[split].missing(state.process_index, state.num_processes)
+        for path, indices in progress(list(missing.items()), f"sentences of {split}", "shards"):
+            content, skipped = encode(model, extractor, rows.select(indices), encodings, arguments, describe)
+            write_shard(path, content, columns, skipped=skipped)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(run, arguments, data, dataset, model, shards)
+
+
+def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
+    """The action model, its feature extractor, and the recordings.
+
+    Raises:
+        ValueError: the arguments exclude each other, or do not suit the model or the recordings.
+    """
     from transformers import AutoModel
 
     import action_llm  # noqa: F401  (makes its classes known)
-    from action_llm.language_priors import word_statistics
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.recording_versions import check_versions_differ
-    from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_sentences import (
-        RECORDINGS_PER_SHARD,
-        is_whole,
-        load_action_sentences,
-        read_entries,
-        sentence_features,
-        shard_path,
-        write_codebook,
-        write_shard,
-    )
-    from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.stages.token_report import write_token_report
+    from action_llm_recipes.common.action_models import check_features
 
     for name in ("encodings", "test_encodings", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
-    state = PartialState(cpu=not torch.cuda.is_available())
-    run = RunFolder(arguments.output_dir)
-    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(state.device)
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
     dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
     if not (model.config.quantize or arguments.latents):
         raise ValueError(f"{arguments.tokenizer} has no codebook (quantize: false): set --latents true.")
@@ -101,78 +135,34 @@ def main(arguments: EncodingArguments, data: DataArguments):
     check_versions(data, dataset, arguments)
     for name in ("encodings", "test_encodings"):
         check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
-    say = explanations(arguments.explanations)
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
             "augment_mirror swaps left and right, of which the narrator speaks: train the action model with augment_mirror 0, "
             "or set --encodings 1."
         )
-    if state.is_main_process:
-        run.check_identity(_identity(arguments, data, dataset, model, extractor))
-        # Whoever reads the sentences can read the recordings in the same way.
-        extractor.save_pretrained(run.path)
-        if model.config.quantize:
-            write_codebook(run.path, model.codebook)
-    state.wait_for_everyone()
+    return model, extractor, dataset
 
-    codes_per_word = model.config.num_codebooks if model.config.quantize else 1
-    for split, rows in dataset.items():
-        count = -(-len(rows) // RECORDINGS_PER_SHARD)
-        features = sentence_features(
-            rows.features["label"],
-            model.config.num_action_tokens,
-            arguments.latents,
-            arguments.explanations is not None,
-            merges_runs(model.config),
-            codes_per_word,
-        )
-        encodings = arguments.encodings if split == "train" else arguments.test_encodings
-        mine = range(state.process_index, count, state.num_processes)
-        for index in progress(mine, f"sentences of {split}", "shards"):
-            path = shard_path(run.path, split, index, count)
-            if is_whole(path, ".skipped.json"):
-                continue
-            start = index * RECORDINGS_PER_SHARD
-            shard = rows.select(range(start, min(start + RECORDINGS_PER_SHARD, len(rows))))
-            columns, skipped = encode(model, extractor, shard, encodings, arguments, say)
-            write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
-            write_shard(path, columns, features)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return
 
-    summary, all_skipped = {}, []
-    for split, rows in dataset.items():
-        count = -(-len(rows) // RECORDINGS_PER_SHARD)
-        paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped = [entry for path in paths for entry in read_entries(path.with_suffix(".skipped.json"))]
-        all_skipped += [{"split": split, **entry} for entry in skipped]
-        counts, sentences = torch.zeros(model.config.num_action_tokens, dtype=torch.long), 0
-        for path in paths:
-            tokens, number = _read_sentences(path)
-            counts += torch.bincount(torch.from_numpy(tokens), minlength=len(counts))
-            sentences += number
-        summary[split] = {
-            "recordings": _number_of_recordings(rows),
-            "skipped": len(skipped),
-            "sentences": sentences,
-            "words_per_sentence": round(counts.sum().item() / max(sentences * codes_per_word, 1), 2),
-            **(word_statistics(counts, model.config.num_codebooks) if model.config.quantize and sentences else {}),
-        }
-        if arguments.explanations is not None:
-            summary[split]["explained"] = sum(_explained(path) for path in paths)
-        if sentences == 0:
-            raise ValueError(
-                f"every recording of {split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
-                if skipped
-                else f"the data set has no recordings in {split}."
-            )
-    write_atomically(run.path / "skipped.json", json.dumps(all_skipped, indent=2, ensure_ascii=False) + "\n")
+def codes_per_word(config) -> int:
+    """Number of tokens of a word: of an action model without a codebook, the places of its latents."""
+    return config.num_codebooks if config.quantize else 1
+
+
+def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, model, shards: dict):
+    """Writes what was skipped, who was recorded, the record, and the report on the tokens."""
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.action_sentences import load_action_sentences
+    from action_llm_recipes.stages.token_report import write_token_report
+
+    summary = {
+        split: summarise(shards[split], rows, model.config, arguments.explanations is not None)
+        for split, rows in dataset.items()
+    }
+    skipped = [{"split": split, **entry} for split in dataset for entry in shards[split].notes("skipped")]
+    write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     write_people(run.path, data.people(dataset))
-    if all_skipped:
-        logger.warning(
-            "%d recordings were skipped; they are listed in %s", len(all_skipped), run.path / "skipped.json"
-        )
+    if skipped:
+        logger.warning("%d recordings were skipped; they are listed in %s", len(skipped), run.path / "skipped.json")
     record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
         stage="encode_actions",
@@ -184,7 +174,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
         splits=summary,
         tokenizer=read_record(record) if record.is_file() else None,
     )
-    counts = (f"{one['sentences']:,} from {one['recordings']:,} {split} recordings" for split, one in summary.items())
+    counts = (
+        f"{counts['sentences']:,} from {counts['recordings']:,} {split} recordings"
+        for split, counts in summary.items()
+    )
     run.log_finished("Sentences", *counts, f"{summary['train']['words_per_sentence']:.1f} words each")
     if model.config.quantize:
         write_token_report(
@@ -193,25 +186,42 @@ def main(arguments: EncodingArguments, data: DataArguments):
         logger.info("  what they are like: %s", run.path / "tokens.md")
 
 
-def check_features(data: DataArguments, model, extractor):
-    """Raises `ValueError` for features that another visual encoder made than the action model's, or that it made otherwise."""
-    from action_llm import VideoFeatureExtractor
+def summarise(shards, rows, config, with_explanations: bool) -> dict:
+    """What the record says of a split.
 
-    made = data.features_record("identity.json")
-    if made is None:
-        return
-    # What is not in it had its default when it was written.
-    own, settings = (one.to_dict() for one in (extractor, VideoFeatureExtractor.from_dict(made["extractor"])))
-    differ = sorted(name for name in {*own, *settings} - {"auto_map"} if own.get(name) != settings.get(name))
-    encoder = model.visual_encoder
-    if weights_fingerprint(encoder.backbone) != made["backbone"]:
-        differ.append("visual encoder")
-    differ += [name for name in ("grid", "feature_layer") if getattr(encoder, name) != made.get(name)]
-    if differ:
+    Args:
+        shards: of its sentences.
+        rows: the recordings.
+        config: of the action model.
+        with_explanations: whether sentences can have one.
+
+    Raises:
+        ValueError: there are no sentences.
+    """
+    import torch
+
+    from action_llm.language_priors import word_statistics
+
+    skipped = shards.notes("skipped")
+    counts, sentences = torch.zeros(config.num_action_tokens, dtype=torch.long), 0
+    for path in shards.paths:
+        tokens, number = _read_sentences(path)
+        counts += torch.bincount(torch.from_numpy(tokens), minlength=len(counts))
+        sentences += number
+    if sentences == 0:
         raise ValueError(
-            f"the features in {data.data_dir} are not those of the action model, which was trained with another "
-            f"{', '.join(differ)}."
+            f"every recording of {shards.split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
+            if skipped
+            else f"the data set has no recordings in {shards.split}."
         )
+    return {
+        "recordings": _number_of_recordings(rows),
+        "skipped": len(skipped),
+        "sentences": sentences,
+        "words_per_sentence": round(counts.sum().item() / max(sentences * codes_per_word(config), 1), 2),
+        **(word_statistics(counts, config.num_codebooks) if config.quantize else {}),
+        **({"explained": sum(_explained(path) for path in shards.paths)} if with_explanations else {}),
+    }
 
 
 def explanations(source: str | None):
@@ -238,91 +248,80 @@ def explanations(source: str | None):
     return lambda row: texts.get(row["sample_id"], "")
 
 
-def encode(model, extractor, rows, encodings: int, arguments: EncodingArguments, say=None) -> tuple[dict, list[dict]]:
+def encode(
+    model, extractor, rows, encodings: int, arguments: EncodingArguments, describe=None
+) -> tuple[dict, list[dict]]:
     """Columns of a shard, and what was skipped with the reason."""
-    import torch
-
     from action_llm.feature_extraction_skeleton import SkeletonInputError
-    from action_llm.recording_versions import version_arguments
-    from action_llm_recipes.common.action_features import collate_features
+    from action_llm_recipes.common.action_models import merges_runs
 
-    names = ("sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times")
-    columns = {name: [] for name in names}
-    if arguments.latents:
-        columns["latents"] = []
-    if say is not None:
-        columns["explanation"] = []
-    if merges_runs(model.config):
-        columns["run_lengths"] = []
-    skipped, pending = [], []
+    names = ["sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times"]
+    names += ["latents"] * arguments.latents + ["explanation"] * (describe is not None)
+    names += ["run_lengths"] * merges_runs(model.config)
+    columns, skipped, waiting = {name: [] for name in names}, [], []
 
-    @torch.no_grad()
     def flush():
-        # Recordings of one length together: less padding. Their order in the shard stays as it was.
-        order = sorted(range(len(pending)), key=lambda i: pending[i][2]["input_features"].shape[1])
-        encoded = [None] * len(pending)
-        for start in range(0, len(order), arguments.batch_size):
-            chosen = order[start : start + arguments.batch_size]
-            batch = collate([pending[i][2] for i in chosen])
-            output = model.encode(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-            for row, i in enumerate(chosen):
-                mask = output.attention_mask[row].bool()
-                # Without a codebook there is no sentence, only its length.
-                ids = torch.zeros_like(output.attention_mask) if output.action_ids is None else output.action_ids
-                encoded[i] = (
-                    ids[row][mask].cpu(),
-                    output.start_times[row][mask].cpu(),
-                    output.end_times[row][mask].cpu(),
-                    output.latents[row][mask].cpu() if arguments.latents else None,
-                    output.run_lengths[row][mask].cpu() if "run_lengths" in columns else None,
-                )
-        for (row, encoding, _), (ids, starts, ends, latents, lengths) in zip(pending, encoded, strict=True):
-            columns["sample_id"].append(row["sample_id"])
-            columns["encoding"].append(encoding)
-            columns["label"].append(row["label"])
-            columns["held_out"].append(row["held_out"])
-            columns["action_ids"].append(ids.numpy())
-            columns["start_times"].append(starts.numpy())
-            columns["end_times"].append(ends.numpy())
-            if arguments.latents:
-                columns["latents"].append(latents.flatten().numpy())
-            if say is not None:
-                columns["explanation"].append(row["explanation"])
-            if lengths is not None:
-                columns["run_lengths"].append(lengths.numpy())
-        pending.clear()
+        sentences = sentences_of(model, [features for _, features in waiting], arguments.batch_size, names)
+        for (recording, _), sentence in zip(waiting, sentences, strict=True):
+            for name, values in columns.items():
+                values.append({**recording, **sentence}[name])
+        waiting.clear()
 
     for row in rows.with_format("numpy"):
-        row = {
-            **row,
-            "sample_id": str(row["sample_id"]),
-            "label": int(row["label"]),
-            "held_out": bool(row["held_out"]),
-        }
-        facts = {name: row[name] for name in ("sample_id", "label", "held_out")}
+        row |= {"sample_id": str(row["sample_id"]), "label": int(row["label"]), "held_out": bool(row["held_out"])}
+        recording = {name: row[name] for name in ("sample_id", "label", "held_out")}
         try:
-            facts["explanation"] = "" if say is None else say(row)
+            if describe is not None:
+                recording["explanation"] = describe(row)
+            versions = versions_of(row, extractor, encodings, arguments.seed)
+            waiting += [({**recording, "encoding": encoding}, features) for encoding, features in versions.items()]
         except SkeletonInputError as error:
             skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
-            continue
-        if "features" in row:  # of a video, made before
-            if row["version"] < encodings:
-                pending.append((facts, int(row["version"]), collate_features([row])))
-            if len(pending) >= 4 * arguments.batch_size:
-                flush()
-            continue
-        try:
-            versions = [
-                extractor(row, **version_arguments(row["sample_id"], encoding, arguments.seed), return_tensors="pt")
-                for encoding in range(encodings)
-            ]
-            pending.extend((facts, encoding, features) for encoding, features in enumerate(versions))
-        except SkeletonInputError as error:
-            skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
-        if len(pending) >= 4 * arguments.batch_size:
+        if len(waiting) >= 4 * arguments.batch_size:
             flush()
     flush()
     return columns, skipped
+
+
+def versions_of(row: dict, extractor, encodings: int, seed: int) -> dict[int, dict]:
+    """Encoding → its features: 0 for the recording as it is, 1, 2, … for augmented versions of it.
+
+    A row of stored features of a video is one version, and none where so many are not asked for.
+    """
+    from action_llm.recording_versions import version_arguments
+    from action_llm_recipes.common.padding import collate_features
+
+    if "features" in row:
+        return {int(row["version"]): collate_features([row])} if row["version"] < encodings else {}
+    return {
+        encoding: extractor(row, **version_arguments(row["sample_id"], encoding, seed), return_tensors="pt")
+        for encoding in range(encodings)
+    }
+
+
+def sentences_of(model, features: list[dict], batch_size: int, names: list[str]) -> list[dict]:
+    """What the action model writes of each recording: those of its outputs that are among the names of columns."""
+    import torch
+
+    # Recordings of one length together: less padding.
+    order = sorted(range(len(features)), key=lambda index: features[index]["input_features"].shape[1])
+    sentences = [None] * len(features)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate([features[index] for index in chosen])
+        with torch.no_grad():
+            output = model.encode(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        mask = output.attention_mask.bool()
+        # Without a codebook there is no sentence, only its length.
+        ids = torch.zeros_like(output.attention_mask) if output.action_ids is None else output.action_ids
+        outputs = {"action_ids": ids, "start_times": output.start_times, "end_times": output.end_times}
+        outputs |= {name: output[name] for name in ("latents", "run_lengths") if name in names}
+        for place, index in enumerate(chosen):
+            sentence = {name: values[place][mask[place]].cpu().numpy() for name, values in outputs.items()}
+            if "latents" in sentence:
+                sentence["latents"] = sentence["latents"].reshape(-1)
+            sentences[index] = sentence
+    return sentences
 
 
 def check_versions(data: DataArguments, dataset, arguments: EncodingArguments):
@@ -338,29 +337,6 @@ def check_versions(data: DataArguments, dataset, arguments: EncodingArguments):
                 f"{asked} sentences a {'training' if training else 'test'} video need as many versions of it: {data.data_dir} "
                 f"holds {made.get(name, 1)}; run extract_features.py with --{name} {asked}, into another folder."
             )
-
-
-def merges_runs(config) -> bool:
-    """Whether an action model makes one token of equal ones that follow each other."""
-    return config.quantize and getattr(config, "merge_runs", False)
-
-
-def collate(features: list[dict]) -> dict:
-    """Features of single recordings as one batch, padded at the end with zeros."""
-    import torch
-
-    longest = max(item["input_features"].shape[1] for item in features)
-
-    def pad(tensor):
-        return torch.nn.functional.pad(tensor, [0, 0] * (tensor.dim() - 2) + [0, longest - tensor.shape[1]])
-
-    batch = {
-        name: torch.cat([pad(item[name]) for item in features])
-        for name in ("input_features", "feature_attention_mask")
-    }
-    # Of skeletons also when their first frame is.
-    of_recordings = [name for name in ("frame_rate", "start_time") if name in features[0]]
-    return batch | {name: torch.cat([item[name] for item in features]) for name in of_recordings}
 
 
 def _number_of_recordings(rows) -> int:
@@ -384,25 +360,6 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
         "extractor": stable_seed(extractor.to_json_string()),
         "weights": weights_fingerprint(model),
     }
-
-
-def weights_fingerprint(model) -> str:
-    """A number that tells the weights of one action model from those of another, on every device.
-
-    A decoder has no part in it: it writes no sentence, and recognisers of skeletons have none.
-    """
-    import hashlib
-
-    import torch
-
-    digest = hashlib.blake2b(digest_size=8)
-    for name, weight in sorted(model.state_dict().items()):
-        if name.startswith("decoder."):
-            continue
-        digest.update(name.encode())
-        # Of every dtype, those that NumPy does not have as well.
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _explained(path: Path) -> int:

@@ -17,9 +17,14 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from action_llm.recording_versions import stable_seed
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, read_record, write_people
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.video_windows import by_video
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -50,48 +55,20 @@ class WindowArguments:
 @writes_output_dir
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
-    import torch
     from datasets import ClassLabel
-    from transformers import AutoModel
 
-    import action_llm  # noqa: F401  (makes its classes known)
-    from action_llm.processing_action_llm import load_feature_extractor
-    from action_llm.timelines import sliding_windows
     from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_sentences import (
-        RECORDINGS_PER_SHARD,
-        load_action_sentences,
-        read_entries,
-        sentence_features,
-        shard_path,
-        write_codebook,
-        write_shard,
-    )
+    from action_llm_recipes.common.action_sentences import load_action_sentences, sentence_features, write_codebook
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.encode_actions import check_features, stable_seed, weights_fingerprint
-    from action_llm_recipes.metrics.temporal_segments import BorderCounts
+    from action_llm_recipes.common.shards import SplitShards, write_shard
     from action_llm_recipes.stages.token_report import write_token_report
 
     check_settings(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
-    if not hasattr(model, "stream") or not model.config.quantize:
-        found = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
-        raise ValueError(f"{arguments.tokenizer} is a {found}: windows are cut of the tokens of a vtem.")
-    dataset = data.load("features")
-    extractor = load_feature_extractor(arguments.tokenizer)
-    check_features(data, model, extractor)
-    truth = by_video(arguments.timeline)
-    names = {name for rows in dataset.values() for name in rows["sample_id"]}
-    skipped = read_entries(Path(data.data_dir, "skipped.json"))
-    if skipped is None:
-        raise ValueError(f"{data.data_dir}: skipped.json is damaged or missing: run extract_features.py again.")
-    unreadable = {entry["sample_id"] for entry in skipped}
-    if missing := sorted(set(truth) - names - unreadable):
-        raise ValueError(f"{arguments.timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")
-    if left_out := sorted(set(truth) & unreadable):
-        logger.warning("%d videos of %s could not be read, such as %s", len(left_out), arguments.timeline, left_out[0])
-    labels = sorted({segment.label for found in truth.values() for segment in found} | {arguments.nothing})
+    model, extractor, dataset = load(arguments, data)
+    skipped = skipped_videos(data)
+    truth = read_truth(arguments.timeline, data, dataset, {entry["sample_id"] for entry in skipped})
+    labels = sorted({action.label for actions in truth.values() for action in actions} | {arguments.nothing})
     run = RunFolder(arguments.output_dir)
     run.check_identity(
         {
@@ -114,47 +91,18 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
 
     splits, people, people_of_windows = {}, data.people(dataset), {}
     for split, rows in dataset.items():
-        made = {name: [] for name in columns}
-        unclear, borders = 0, BorderCounts()
-        for row in progress(rows.with_format("torch"), f"windows of {split}", "videos"):
-            stream = model.stream(float(row["frame_rate"]))
-            segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
-            events = stream.push(input_features=segments) + stream.finish()
-            actions, name = truth.get(row["sample_id"], []), row["sample_id"]
-            for number, window in enumerate(sliding_windows(events, arguments.seconds, arguments.stride)):
-                label = class_of(window, actions, arguments)
-                if label is None:
-                    unclear += 1
-                    continue
-                inside = events[window.first : window.last]
-                made["sample_id"].append(f"{name}@{number * arguments.stride:g}s")
-                if people:
-                    people_of_windows[made["sample_id"][-1]] = people[row["sample_id"]]
-                made["encoding"].append(int(row["version"]))
-                made["label"].append(labels.index(label))
-                made["held_out"].append(bool(row["held_out"]))
-                made["action_ids"].append([event.action_id for event in inside])
-                made["start_times"].append([event.start - window.start for event in inside])
-                made["end_times"].append([event.end - window.start for event in inside])
-            if row["version"] == 0:
-                borders.add(events, actions)
-        if not made["label"]:
+        videos = progress(rows.with_format("torch"), f"windows of {split}", "videos")
+        windows, videos_of_windows, counts = cut(model, videos, truth, labels, list(columns), arguments)
+        if people:
+            people_of_windows |= {name: people[video] for name, video in videos_of_windows.items()}
+        if not windows["label"]:
             raise ValueError(
-                f"none of {unclear} windows of {split} is clear: set shorter --seconds, or another --clear_share."
+                f"none of {counts['unclear']} windows of {split} is clear: set shorter --seconds, or another --clear_share."
             )
-        count = -(-len(made["label"]) // RECORDINGS_PER_SHARD)
-        for index in range(count):
-            part = slice(index * RECORDINGS_PER_SHARD, (index + 1) * RECORDINGS_PER_SHARD)
-            shard = {name: values[part] for name, values in made.items()}
-            write_shard(shard_path(run.path, split, index, count), shard, columns)
-        splits[split] = {
-            "recordings": borders.videos,
-            "skipped": sum(entry["split"] == split for entry in skipped),
-            "sentences": len(made["label"]),
-            "unclear": unclear,
-            "words_per_sentence": round(sum(map(len, made["action_ids"])) / max(len(made["label"]), 1), 2),
-            "event_borders": borders.scores(),
-        }
+        for path, part in SplitShards(run.path, split, len(windows["label"])).rows.items():
+            shard = {name: values[part.start : part.stop] for name, values in windows.items()}
+            write_shard(path, shard, columns)
+        splits[split] = {"skipped": sum(entry["split"] == split for entry in skipped), **counts}
     write_people(run.path, people_of_windows)
     record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
@@ -169,11 +117,115 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
         tokenizer=read_record(record) if record.is_file() else None,
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
-    run.log_finished(
-        "Windows", *(f"{one['sentences']} of {split} ({one['unclear']} unclear)" for split, one in splits.items())
-    )
+    facts = (f"{counts['sentences']} of {split} ({counts['unclear']} unclear)" for split, counts in splits.items())
+    run.log_finished("Windows", *facts)
     logger.info("  in %s", run.path)
     return run.read_record()
+
+
+def load(arguments: WindowArguments, data: DataArguments) -> tuple:
+    """The action model, its feature extractor, and the features of the videos.
+
+    Raises:
+        ValueError: the model is no VTEM with a codebook, or the features are not its.
+    """
+    import torch
+    from transformers import AutoModel
+
+    import action_llm  # noqa: F401  (makes its classes known)
+    from action_llm.processing_action_llm import load_feature_extractor
+    from action_llm_recipes.common.action_models import check_features
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
+    if not hasattr(model, "stream") or not model.config.quantize:
+        actual = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
+        raise ValueError(f"{arguments.tokenizer} is a {actual}: windows are cut of the tokens of a vtem.")
+    dataset = data.load("features")
+    extractor = load_feature_extractor(arguments.tokenizer)
+    check_features(data, model, extractor)
+    return model, extractor, dataset
+
+
+def skipped_videos(data: DataArguments) -> list[dict]:
+    """What `extract_features.py` skipped."""
+    from action_llm_recipes.common.shards import read_entries
+
+    skipped = read_entries(Path(data.data_dir, "skipped.json"))
+    if skipped is None:
+        raise ValueError(f"{data.data_dir}: skipped.json is damaged or missing: run extract_features.py again.")
+    return skipped
+
+
+def read_truth(timeline: str, data: DataArguments, dataset, unreadable: set[str]) -> dict[str, list]:
+    """The actions of each video; those of videos that could not be read are left out with a warning.
+
+    Raises:
+        ValueError: a row of the table is of a video that is not there.
+    """
+    truth = by_video(timeline)
+    names = {name for rows in dataset.values() for name in rows["sample_id"]}
+    if missing := sorted(set(truth) - names - unreadable):
+        raise ValueError(f"{timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")
+    if left_out := sorted(set(truth) & unreadable):
+        logger.warning("%d videos of %s could not be read, such as %s", len(left_out), timeline, left_out[0])
+    return truth
+
+
+def cut(model, videos, truth: dict, labels: list[str], columns: list[str], arguments: WindowArguments) -> tuple:
+    """
+    The windows of some videos.
+
+    Args:
+        model: a VTEM.
+        videos: rows of features.
+        truth: the actions of each video.
+        labels: names of the classes.
+        columns: names of the columns.
+        arguments: how the videos are cut.
+
+    Returns:
+        Columns of sentences; the name of each window and of its video; and the numbers for the record.
+    """
+    from action_llm.timelines import sliding_windows
+    from action_llm_recipes.metrics.temporal_segments import BorderCounts
+
+    windows, videos_of_windows = {name: [] for name in columns}, {}
+    unclear, borders = 0, BorderCounts()
+    for row in videos:
+        stream = model.stream(float(row["frame_rate"]))
+        segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
+        events = stream.push(input_features=segments) + stream.finish()
+        video, actions = row["sample_id"], truth.get(row["sample_id"], [])
+        for number, window in enumerate(sliding_windows(events, arguments.seconds, arguments.stride)):
+            label = class_of(window, actions, arguments)
+            if label is None:
+                unclear += 1
+                continue
+            inside = events[window.first : window.last]
+            name = f"{video}@{number * arguments.stride:g}s"
+            videos_of_windows[name] = video
+            windows["sample_id"].append(name)
+            windows["encoding"].append(int(row["version"]))
+            windows["label"].append(labels.index(label))
+            windows["held_out"].append(bool(row["held_out"]))
+            windows["action_ids"].append([event.action_id for event in inside])
+            windows["start_times"].append([event.start - window.start for event in inside])
+            windows["end_times"].append([event.end - window.start for event in inside])
+        if row["version"] == 0:
+            borders.add(events, actions)
+    count = len(windows["label"])
+    return (
+        windows,
+        videos_of_windows,
+        {
+            "recordings": borders.videos,
+            "sentences": count,
+            "unclear": unclear,
+            "words_per_sentence": round(sum(map(len, windows["action_ids"])) / max(count, 1), 2),
+            "event_borders": borders.scores(),
+        },
+    )
 
 
 def check_settings(arguments: WindowArguments) -> None:
@@ -186,32 +238,6 @@ def check_settings(arguments: WindowArguments) -> None:
             raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(arguments, name)}.")
     if not arguments.nothing.strip():
         raise ValueError("nothing must be a name: the class of windows in which no action is.")
-
-
-def by_video(table: str) -> dict[str, list]:
-    """What happens in each video of a table, by its name without the suffix.
-
-    Raises:
-        ValueError: the table has no action, or two files of the same name.
-    """
-    from action_llm_datasets.timelines import read_timeline
-
-    rows = read_timeline(table)
-    if not rows:
-        raise ValueError(f"{table} holds no action.")
-    found = {}
-    for name, actions in rows.items():
-        video = Path(name).with_suffix("").as_posix()
-        if video in found:
-            raise ValueError(f"{table}: two files are called {video}.")
-        found[video] = actions
-    return found
-
-
-def video_of_window(sample_id: str) -> tuple[str, float]:
-    """The `sample_id` of the video that a window is of, and the second in it at which the window begins."""
-    name, _, start = sample_id.removesuffix("s").rpartition("@")
-    return name, float(start)
 
 
 def class_of(window, actions, arguments: WindowArguments) -> str | None:

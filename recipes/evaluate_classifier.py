@@ -19,20 +19,20 @@ into the prompt, and the records of all stages are checked for its names. Severa
 the result of one.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import check_recogniser, check_written_folder, read_written
-from action_llm_recipes.common.data_arguments import read_record as read_record_file
+from action_llm_recipes.common.csv_tables import to_csv
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.recognisers import load_recogniser
+from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.stage_records import check_held_out, check_unseen, training_record
+from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,12 @@ def main(arguments: EvaluationArguments) -> dict | None:
 
     from action_llm import ActionLLMProcessor
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_recipes.common.action_sentences import check_tokens, load_action_sentences
-    from action_llm_recipes.common.data_arguments import read_people
+    from action_llm_recipes.common.action_sentences import (
+        check_tokens,
+        load_action_sentences,
+        select_split,
+    )
+    from action_llm_recipes.common.people import read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
@@ -95,7 +99,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)
     class_names = rows.features["label"].names
-    record = read_record(arguments.model)
+    record = training_record(arguments.model)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     if arguments.split == "held_out":
         check_held_out(record)
@@ -147,66 +151,6 @@ def main(arguments: EvaluationArguments) -> dict | None:
     return metrics
 
 
-def load_recogniser(path: str, identity: dict, device, dtype: str | None = None, attention: str | None = None):
-    """The recogniser that was trained on certain sentences, as it was trained.
-
-    Args:
-        path: folder or repository of an ActionLLM.
-        identity: of the sentences that it is to read.
-        device: where it goes.
-        dtype, attention: other than those of its training.
-
-    Raises:
-        ValueError: the sentences are of another action model or protocol, or a stage of it was trained on another protocol of
-            the data set.
-    """
-    import torch
-
-    from action_llm import ActionLLMForClassification
-    from action_llm_recipes.encode_actions import weights_fingerprint
-    from action_llm_recipes.sft import quantization
-
-    record = read_record(path)
-    check_dataset(record, identity["dataset"])
-    options = {} if attention is None else {"attn_implementation": attention}
-    # An adapter is evaluated on the language model that it was trained on: in 4 bit, if it was in 4 bit.
-    options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
-    model = ActionLLMForClassification.from_pretrained(
-        path, dtype=dtype or record.get("dtype", "auto"), **options
-    ).eval()
-    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
-        raise ValueError(f"the sentences were not written by the action model of {path}.")
-    return model if getattr(model, "is_quantized", False) else model.to(device)
-
-
-def select_split(sentences, split: str, encodings: int = 1):
-    """Sentences of a split, held-out training subjects being one; of each recording the first `encodings`, the first of which
-    is the unaugmented one.
-
-    Raises:
-        ValueError: there are no such recordings, or one has fewer sentences.
-    """
-    if encodings < 1:
-        raise ValueError(f"encodings must be at least 1, got {encodings}.")
-    if split == "test" and "test" not in sentences:
-        raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
-    rows = sentences["test" if split == "test" else "train"]
-    wanted = split == "held_out"
-    pairs = zip(rows["held_out"], rows["encoding"], strict=True)
-    rows = rows.select(
-        [i for i, (held, encoding) in enumerate(pairs) if encoding < encodings and (split == "test" or held == wanted)]
-    )
-    if len(rows) == 0:
-        raise ValueError(f"the training split has no recordings for {split!r}.")
-    for name, count in Counter(rows["sample_id"]).items():
-        if count != encodings:
-            raise ValueError(
-                f"--encodings {encodings}: {name} has {count} sentences; run encode_actions.py with "
-                f"{'--test_encodings' if split == 'test' else '--encodings'} {encodings}."
-            )
-    return rows
-
-
 def average_encodings(log_probabilities, sample_ids):
     """
     Class probabilities of recordings: the mean of those of its sentences.
@@ -234,7 +178,7 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     import torch
 
     from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_sentences import words_of
+    from action_llm_recipes.common.action_sentences import latents_of, words_of
 
     continuous = model.config.injection_layer is not None
     scores = np.empty((len(rows), len(class_names)))
@@ -252,21 +196,6 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
             logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
         scores[chosen] = logits.double().log_softmax(-1).cpu().numpy()
     return scores
-
-
-def latents_of(batch, input_ids, config) -> dict:
-    """Prompts with a placeholder for each token, and the latents that go there (LLM-AR, Table 5)."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    width = config.action_config.codebook_dim
-    latents = [torch.as_tensor(row).view(-1, width) for row in batch["latents"]]
-    is_action = input_ids >= config.action_token_offset
-    return {
-        "input_ids": torch.where(is_action, config.placeholder_token_id, input_ids),
-        "action_embeds": pad_sequence(latents, batch_first=True),
-        "action_embeds_mask": pad_sequence([torch.ones(len(x), dtype=torch.long) for x in latents], batch_first=True),
-    }
 
 
 def summarise(log_probabilities, labels, class_names, resamples: int, people: list[str] | None = None) -> dict:
@@ -348,16 +277,6 @@ def write_results(folder: Path, results: dict, log_probabilities, labels, class_
     plots.plot_class_accuracy(table, folder / "per_class.png")
 
 
-def to_csv(rows) -> str:
-    """Dicts with the same keys as CSV text."""
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def compared_by(dataset: str) -> str:
     """The metric by which recognisers are compared on a data set: "top_1", or "mean_per_class" for Toyota Smarthome."""
     from action_llm_datasets.load import PROTOCOLS
@@ -394,103 +313,6 @@ def table(results: dict[str, dict]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
     return "\n".join(f"  {line}" for line in lines)
-
-
-def read_record(model: str) -> dict:
-    """The record of training that lies beside a model, or nothing."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else read_record_file(Path(path))
-
-
-def check_dataset(record: dict, dataset: str):
-    """Raises `ValueError` for sentences of another protocol: its test recordings may be the model's training recordings.
-
-    So may they be those of another stage: a visual encoder, or an action model, of another protocol of the same data set.
-    """
-    from action_llm.model_files import shortened
-    from action_llm_datasets.load import PROTOCOLS
-
-    trained_on = record.get("sentences", {}).get("dataset", dataset)
-    if trained_on != dataset:
-        raise ValueError(
-            f"the model was trained on {shortened(str(trained_on))}, the sentences are of {shortened(str(dataset))}."
-        )
-
-    def protocol(name: str) -> str:
-        return name.removesuffix("-with-skeletons")
-
-    for stage, part in stages_of(record).items():
-        other = part.get("dataset", dataset)
-        same_builder = other in PROTOCOLS and dataset in PROTOCOLS and PROTOCOLS[other][0] is PROTOCOLS[dataset][0]
-        if same_builder and protocol(other) != protocol(dataset):
-            raise ValueError(
-                f"the {stage} was trained on {other}: its training recordings may be test recordings of {dataset}."
-            )
-
-
-def stages_of(record: dict) -> dict[str, dict]:
-    """The records of all stages of training; empty where there is none.
-
-    A visual encoder and an LVLM are stages where they were trained on videos of the data set (`pretraining/backbone.py`,
-    `pretraining/small_lvlm.py`).
-    """
-    sentences = record.get("sentences") or {}
-    tokenizer = sentences.get("tokenizer") or {}
-    stages = {}
-
-    def add_encoder(name: str, features: dict | None):
-        trained = (features or {}).get("backbone_training")
-        if trained is not None:
-            stages[name] = trained
-
-    add_encoder("visual encoder", tokenizer.get("features"))
-    add_encoder("vision tower", tokenizer.get("target_features"))
-    lvlm = record.get("llm_training") or {}
-    if lvlm.get("stage") == "pretrain_small_lvlm":
-        add_encoder("vision tower of the small LVLM", lvlm.get("features"))
-        stages["small LVLM"] = lvlm
-    return stages | {"action model": tokenizer, "language model": record}
-
-
-def check_held_out(record: dict):
-    """Raises `ValueError` unless all stages left the held-out training subjects out."""
-    for stage, part in stages_of(record).items():
-        if not part.get("hold_out"):
-            raise ValueError(
-                f"the {stage} was trained on the held-out subjects, or has no record: train all stages with --hold_out true."
-            )
-
-
-def check_unseen(record: dict, class_names: list[str]):
-    """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them.
-
-    The text of `pretraining/small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
-    know the names is the point of LLM-AR, Table 8.
-    """
-    for stage, part in ({"action sentences": record.get("sentences") or {}} | stages_of(record)).items():
-        trained = part.get("training_classes")
-        if trained is None:
-            raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
-        if seen := sorted(set(class_names) & set(trained)):
-            raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
-    check_unseen_text(record.get("llm_training"), class_names)
-
-
-def check_unseen_text(llm_training: dict | None, class_names: list[str]):
-    """Raises `ValueError` for a small language model whose text names one of the classes.
-
-    Args:
-        llm_training: what `pretraining/small_lm.py` or `pretraining/small_lvlm.py` recorded of it; None of another one.
-        class_names: of the test.
-    """
-    small_lm = llm_training or {}
-    small_lm = small_lm.get("llm_training", small_lm)
-    if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
-        raise ValueError(
-            f"not unseen: the text of the small language model names {', '.join(read)} (pretraining/small_lm.py --unseen_of)."
-        )
 
 
 def _exp(values):

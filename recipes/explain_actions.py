@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import (
-    DataArguments,
-    check_recogniser,
-    check_written_folder,
-    read_written,
-)
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +74,10 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm.token_lexicon import read_lexicon
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
+    from action_llm_recipes.common.action_sentences import load_action_sentences, select_split, words_of
+    from action_llm_recipes.common.recognisers import load_recogniser
     from action_llm_recipes.common.run_folder import RunFolder, without_nan
-    from action_llm_recipes.evaluate_classifier import check_held_out, load_recogniser, read_record, select_split
+    from action_llm_recipes.common.stage_records import check_held_out, training_record
 
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,7 +90,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     threshold = arguments.unsure_below or 0.0
     if arguments.sure_accuracy is not None:
-        check_held_out(read_record(arguments.model))
+        check_held_out(training_record(arguments.model))
         held_out = select_split(sentences, "held_out")
         scores = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
         best = scores.max(dim=1)

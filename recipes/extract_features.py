@@ -24,41 +24,16 @@ from pathlib import Path
 
 from action_llm.model_files import read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import (
-    DataArguments,
-    check_model_folder,
-    recordings_fingerprint,
-    unreadable_files,
-    write_people,
-)
-from action_llm_recipes.common.field_arguments import extractor_arguments
+from action_llm_recipes.common.data_arguments import DataArguments, unreadable_files
+from action_llm_recipes.common.fingerprints import recordings_fingerprint
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.video_arguments import VideoArguments
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 
-
-def _of_the_backbone(name: str):
-    """What the backbone decides unless it is given."""
-    if name in ("height", "width"):
-        kind = int | None
-    elif name in ("image_mean", "image_std"):
-        kind = list[float] | None
-    elif name in ("fit", "channels"):
-        kind = str | None
-    elif name == "trim_black":
-        kind = bool | None
-    elif name == "frames_per_segment":
-        help_text = "by default as many as the backbone was made for, where it says so, or 2"
-        return name, int | None, field(default=None, metadata={"help": help_text, "belongs_to": "backbone"})
-    else:
-        return None
-    metadata = {"help": "by default that of the backbone", "belongs_to": "backbone"}
-    return name, kind, field(default=None, metadata=metadata)
-
-
-VideoArguments = extractor_arguments(
-    "action_llm.feature_extraction_video", "VideoFeatureExtractor", "VideoArguments", _of_the_backbone
-)
+VIDEOS_PER_SHARD = 128
 
 
 @dataclass
@@ -99,12 +74,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm import VideoFeatureExtractor
     from action_llm.recording_versions import check_versions_differ
     from action_llm.visual_encoder import VisualEncoder
-    from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.progress import Progress
-    from action_llm_recipes.common.action_features import feature_columns
-    from action_llm_recipes.common.action_sentences import shard_path, write_shard
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.encode_actions import weights_fingerprint
+    from action_llm_recipes.common.shards import SplitShards
 
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -113,96 +84,116 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
     backbone, layer = load_backbone(arguments)
-    if not backbone.main_input_name.startswith("pixel_values"):
-        raise ValueError(f"--backbone {arguments.backbone} is a {backbone.config.model_type}, which sees no pictures.")
-    commit = getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
     )
     for name in ("versions", "test_versions"):
         check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
-    run, trained = RunFolder(arguments.output_dir), Path(arguments.backbone, "record.json")
+    run = RunFolder(arguments.output_dir)
     if state.is_main_process:
-        identity = {
+        begin(run, arguments, data, dataset, encoder, extractor)
+    state.wait_for_everyone()
+    shards = {split: SplitShards(run.path, split, len(rows), VIDEOS_PER_SHARD) for split, rows in dataset.items()}
+    for split, rows in dataset.items():
+        missing = shards[split].missing(state.process_index, state.num_processes)
+        write_shards(missing, split, rows, encoder, extractor, data, arguments)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(run, arguments, data, dataset, encoder, shards)
+
+
+def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor):
+    """Checks that the folder is not of another run, and saves what made the features: extractor and visual encoder."""
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
+
+    run.check_identity(
+        {
             "dataset": data.dataset,
             "recordings": recordings_fingerprint(dataset),
             "versions": arguments.versions,
-            # Features of before were of one.
+            # Older versions made one feature of a test video, and did not say so.
             **({"test_versions": arguments.test_versions} if arguments.test_versions != 1 else {}),
             "seed": arguments.seed,
             "extractor": json.loads(extractor.to_json_string()),
             "grid": arguments.grid,
-            "feature_layer": layer,
-            "backbone": weights_fingerprint(backbone),
+            "feature_layer": encoder.feature_layer,
+            "backbone": weights_fingerprint(encoder.backbone),
         }
-        run.check_identity(identity)
-        extractor.save_pretrained(run.path)
-        backbone.save_pretrained(run.path / "backbone")
-        if trained.is_file():  # whoever takes the encoder from here finds what it was trained on
-            write_atomically(run.path / "backbone" / "record.json", trained.read_bytes())
-    state.wait_for_everyone()
+    )
+    extractor.save_pretrained(run.path)
+    encoder.backbone.save_pretrained(run.path / "backbone")
+    record = Path(arguments.backbone, "record.json")
+    if record.is_file():  # whoever takes the encoder from here finds what it was trained on
+        write_atomically(run.path / "backbone" / "record.json", record.read_bytes())
 
-    videos_per_shard, summary, all_skipped, all_damaged = 128, {}, [], []
+
+def write_shards(
+    missing: dict, split: str, rows, encoder, extractor, data: DataArguments, arguments: FeatureArguments
+):
+    """Writes the missing shards of a split: the path of each, and the rows that it is made of."""
+    from action_llm_datasets.progress import Progress
+    from action_llm_recipes.common.action_features import feature_columns
+    from action_llm_recipes.common.shards import write_shard
+
+    columns = feature_columns(rows.features["label"])
+    versions = arguments.versions if split == "train" else arguments.test_versions
+    with Progress(f"features of {split}", sum(map(len, missing.values())), "videos") as progress:
+        for path, indices in missing.items():
+            content, skipped, damaged = extract(
+                encoder, extractor, rows.select(indices), data.data_dir, versions, arguments, progress
+            )
+            write_shard(path, content, columns, skipped=skipped, damaged=damaged)
+
+
+def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict):
+    """Writes which videos were skipped or damaged, who was recorded, and the record."""
+    from action_llm_datasets.atomic_files import write_atomically
+
+    notes = {name: {split: shards[split].notes(name) for split in dataset} for name in ("skipped", "damaged")}
     for split, rows in dataset.items():
-        count = -(-len(rows) // videos_per_shard)
-        columns = feature_columns(rows.features["label"])
-        versions = arguments.versions if split == "train" else arguments.test_versions
-        mine = range(state.process_index, count, state.num_processes)
-        missing = [index for index in mine if not is_done(shard_path(run.path, split, index, count))]
-        shards = [
-            rows.select(range(i * videos_per_shard, min((i + 1) * videos_per_shard, len(rows)))) for i in missing
-        ]
-        with Progress(f"features of {split}", sum(map(len, shards)), "videos") as progress:
-            for index, shard in zip(missing, shards, strict=True):
-                path = shard_path(run.path, split, index, count)
-                content, skipped, damaged = extract(
-                    encoder, extractor, shard, data.data_dir, versions, arguments, progress
-                )
-                write_atomically(path.with_suffix(".skipped.json"), json.dumps(skipped))
-                write_atomically(path.with_suffix(".damaged.json"), json.dumps(damaged))
-                write_shard(path, content, columns)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return
-    for split, rows in dataset.items():
-        count = -(-len(rows) // videos_per_shard)
-        paths = [shard_path(run.path, split, index, count) for index in range(count)]
-        skipped, damaged = (
-            [entry for path in paths for entry in _entries(path, name)] for name in ("skipped", "damaged")
-        )
-        all_skipped += [{"split": split, **entry} for entry in skipped]
-        all_damaged += [{"split": split, **entry} for entry in damaged]
-        summary[split] = {"videos": len(rows), "skipped": len(skipped), "damaged": len(damaged)}
-        if len(skipped) == len(rows):
+        if len(skipped := notes["skipped"][split]) == len(rows):
             raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
+    listed = {
+        name: [{"split": split, **entry} for split, entries in of_splits.items() for entry in entries]
+        for name, of_splits in notes.items()
+    }
     # They have no row, so no split and no name.
     unreadable = [{"split": None, "sample_id": None, **entry} for entry in unreadable_files(dataset)]
-    for name, entries in (("skipped", all_skipped + unreadable), ("damaged", all_damaged)):
+    for name, entries in (("skipped", listed["skipped"] + unreadable), ("damaged", listed["damaged"])):
         write_atomically(run.path / f"{name}.json", json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     write_people(run.path, data.people(dataset))
+    backbone, record = encoder.backbone, Path(arguments.backbone, "record.json")
     run.write_record(
         stage="extract_features",
         dataset=data.dataset,
         data=data.about(dataset),
         training_classes=dataset["train"].features["label"].names,
         backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
-        backbone_revision=commit,
-        backbone_training=read_json_object(trained) if trained.is_file() else None,
+        backbone_revision=getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision,
+        backbone_training=read_json_object(record) if record.is_file() else None,
         versions=arguments.versions,
         test_versions=arguments.test_versions,
         grid=arguments.grid,
-        feature_layer=layer,
-        splits=summary,
+        feature_layer=encoder.feature_layer,
+        splits={
+            split: {
+                "videos": len(rows),
+                "skipped": len(notes["skipped"][split]),
+                "damaged": len(notes["damaged"][split]),
+            }
+            for split, rows in dataset.items()
+        },
         unreadable_files=len(unreadable),
     )
-    counts = (f"{count['videos'] - count['skipped']} videos of {split}" for split, count in summary.items())
+    counts = (f"{len(rows) - len(notes['skipped'][split])} videos of {split}" for split, rows in dataset.items())
     exceptions = {
-        "skipped": len(all_skipped),
-        "with damaged frames": len(all_damaged),
+        "skipped": len(listed["skipped"]),
+        "with damaged frames": len(listed["damaged"]),
         "that could not be read when the data set was prepared": len(unreadable),
     }
-    exceptions = (f"{count} {what}" for what, count in exceptions.items() if count)
+    exceptions = (f"{count} {reason}" for reason, count in exceptions.items() if count)
     run.log_finished("Features of videos", *counts, *exceptions)
     logger.info("  in %s", run.path)
 
@@ -219,7 +210,10 @@ def load_backbone(arguments: FeatureArguments):
         raise ValueError("--feature_layer is read with a --grid; set --grid 1 for one feature a picture.")
     config = AutoConfig.from_pretrained(arguments.backbone, **source)
     if config.get_text_config() is config or not hasattr(config, "vision_config"):
-        return AutoModel.from_pretrained(arguments.backbone, dtype=torch.float32, **source), arguments.feature_layer
+        backbone = AutoModel.from_pretrained(arguments.backbone, dtype=torch.float32, **source)
+        if not backbone.main_input_name.startswith("pixel_values"):
+            raise ValueError(f"--backbone {arguments.backbone} is a {config.model_type}, which sees no pictures.")
+        return backbone, arguments.feature_layer
     if arguments.grid is None:
         raise ValueError(f"{arguments.backbone} sees and reads: set --grid, as its projector reads patches.")
     tower, layer = load_vision_tower(arguments.backbone, arguments.backbone_revision, dtype=torch.float32)
@@ -340,21 +334,6 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
             flush()
     flush()
     return columns, skipped, damaged
-
-
-def _entries(shard: Path, name: str) -> list[dict]:
-    """What was noted about the videos of a shard; nothing about damage by a run of before it was noted."""
-    from action_llm_recipes.common.action_sentences import read_entries
-
-    return read_entries(shard.with_suffix(f".{name}.json")) or []
-
-
-def is_done(shard: Path) -> bool:
-    """Whether a shard is there and whole, and so are the lists beside it; older versions wrote none of damaged frames."""
-    from action_llm_recipes.common.action_sentences import is_whole
-
-    notes = [".skipped.json", *[".damaged.json"] * shard.with_suffix(".damaged.json").exists()]
-    return is_whole(shard, *notes)
 
 
 def _damage(video) -> dict[str, int]:

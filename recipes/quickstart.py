@@ -31,8 +31,8 @@ from pathlib import Path
 
 from action_llm_datasets.endings import SIGNALS, handle_signals
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import check_model_folder
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger("quickstart")
 

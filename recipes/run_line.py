@@ -34,9 +34,10 @@ from pathlib import Path
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder, without_held_out
+from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
 from action_llm_recipes.common.launching import from_settings, launch, option_names, with_defaults, without_paired
 from action_llm_recipes.common.run_plan import RecordingCounts, show_plan, training_steps
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +180,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         settings = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in settings.items()}
     llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
-        from action_llm_recipes.evaluate_classifier import check_unseen_text
-        from action_llm_recipes.sft import llm_training
+        from action_llm_recipes.common.stage_records import check_unseen_text, llm_training
 
         check_unseen_text(llm_training(llm), unseen)
     held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0

@@ -21,19 +21,18 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import (
-    check_model_folder,
-    check_written_folder,
-    read_record,
-    read_written,
-)
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.recognisers import quantization
+from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.stage_records import llm_training
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
 from action_llm_recipes.common.without_gpu import fit_language_model
+from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
+from action_llm_recipes.stages.prompts import explained, tokenize, tokenize_explanations
+from action_llm_recipes.stages.standardized_words import standardized_words
+from action_llm_recipes.stages.trained_weights import choose_trained, save_trained
 
 logger = logging.getLogger(__name__)
-
-WORDS_AT_A_TIME = 4096
 
 
 @dataclass
@@ -187,9 +186,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_llm.tokenizer_files import load_tokenizer
     from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
     from action_llm_recipes.common.data_arguments import without_held_out
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_cost import count_parameters, report_cost
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
-    from action_llm_recipes.encode_actions import weights_fingerprint
     from action_llm_recipes.stages.class_loss import ClassTrainer
     from action_llm_recipes.stages.collators import ClassCollator, LatentsCollator
     from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
@@ -277,7 +276,12 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     train_dataset = tokenize(rows, processor, model.config.text_config, continuous, of_classes)
     if arguments.explanations:
         train_dataset = concatenate_datasets(
-            [train_dataset, tokenize_explanations(explained(rows, arguments), processor, model.config.text_config)]
+            [
+                train_dataset,
+                tokenize_explanations(
+                    explained(rows, arguments.explanation_share), processor, model.config.text_config
+                ),
+            ]
         )
     eval_dataset = None
     if arguments.hold_out:
@@ -385,20 +389,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     logger.info("  in %s", run.model)
 
 
-def choose_trained(model, method: str):
-    """Lets those weights be trained that a method trains; of LoRA, PEFT will say."""
-    model.requires_grad_(method == "full")
-    base = model.model
-    if method in ("prefix", "prompt"):
-        # Latents of an action model that is no visual encoder have a projection to be learned.
-        for module in (base.prefix, base.action_projector):
-            if module is not None:
-                module.requires_grad_(True)
-    model._freeze_own_weights()
-    if base.action_embedding.soft_prompts is not None:
-        base.action_embedding.soft_prompts.requires_grad_(True)
-
-
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Raises `ValueError` for settings that exclude each other."""
     if not 0 <= arguments.hidden_dropout < 1:
@@ -438,63 +428,6 @@ def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
         raise ValueError("packing needs max_length: the length of a packed row.")
 
 
-def quantization(method: str) -> dict:
-    """Keyword arguments that load a language model in 4 bit for QLoRA; none for the other methods."""
-    if method != "qlora":
-        return {}
-    import torch
-    from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
-
-    if not is_bitsandbytes_available():
-        raise ImportError("method qlora needs bitsandbytes and a CUDA GPU: pip install -e '.[qlora]'.")
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        # The projector is copied: it makes the words of visual events.
-        llm_int8_skip_modules=["lm_head", "multi_modal_projector"],
-    )
-    return {"quantization_config": config}
-
-
-def standardized_words(action_model, rows, llm):
-    """
-    The codes in the coordinates of a language model's words: of each channel, the action words of `rows` have the mean and the
-    standard deviation that the rows of the word table have. A word of several tokens is the sum of their rows, here too.
-
-    Returns:
-        `torch.Tensor` of shape `(num_action_tokens, width)`, float32.
-
-    Raises:
-        ValueError: the action words are made by the language model's own projector.
-    """
-    import numpy as np
-    import torch
-
-    if action_model.config.model_type == "vtem":
-        raise ValueError("standardize_words: visual events become words by the language model's own projector.")
-    codes = action_model.codebook.detach()
-    sentences = [np.asarray(sentence) for sentence in rows["action_ids"]]
-    words, counts = np.unique(np.concatenate(sentences), axis=0, return_counts=True)
-    words, share = torch.from_numpy(words).long(), torch.from_numpy(counts / counts.sum()).to(codes.device)[:, None]
-    mean = torch.zeros(codes.shape[1], dtype=torch.float64, device=codes.device)
-    square = torch.zeros_like(mean)
-    for chosen in torch.arange(len(words)).split(WORDS_AT_A_TIME):
-        spoken = codes[words[chosen]].double()
-        spoken = spoken.sum(dim=1) if spoken.ndim == 3 else spoken
-        mean += (share[chosen] * spoken).sum(dim=0)
-        square += (share[chosen] * spoken.square()).sum(dim=0)
-    deviation = (square - mean.square()).clamp_min(0).sqrt()
-    table = llm.get_input_embeddings().weight.detach().double().to(codes.device)
-    # A channel in which words do not differ keeps its scale.
-    scale = torch.where(deviation > 1e-4 * codes.std(), table.std(dim=0, correction=0) / deviation, 1.0)
-    moved = codes.double() * scale
-    moved[: action_model.config.codebook_size] += table.mean(dim=0) - mean * scale
-    return moved.float()
-
-
 def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
     """Repository and commit of a language model that has a home of its own; nothing for a folder or a tuned model."""
     if arguments.method == "full" or Path(arguments.llm_name_or_path).is_dir():
@@ -504,12 +437,6 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
     from huggingface_hub import model_info
 
     return arguments.llm_name_or_path, model_info(arguments.llm_name_or_path).sha
-
-
-def llm_training(llm_name_or_path: str) -> dict | None:
-    """What `pretraining/small_lm.py` recorded of the language model, if that is where it comes from."""
-    path = Path(llm_name_or_path, "record.json")
-    return read_record(path) if path.is_file() else None
 
 
 def lora_config(arguments: ActionSFTArguments, with_projector: bool):
@@ -527,97 +454,6 @@ def lora_config(arguments: ActionSFTArguments, with_projector: bool):
         # Of a causal LM, PEFT would pass on what a classifier has no use for.
         task_type="CAUSAL_LM" if arguments.objective == "words" else None,
     )
-
-
-def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = False):
-    """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous; with
-    `of_classes` the prompt alone, and the index of the class as `labels`."""
-    from action_llm.modeling_action_llm import check_context_length
-    from action_llm_recipes.common.action_sentences import words_of
-
-    names = rows.features["label"].names
-
-    def tokenize_row(row):
-        if continuous:
-            prompt = processor.prompt(None, num_latents=len(row["action_ids"]))
-        else:
-            prompt = processor.prompt(words_of(row, processor))
-        prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, names[row["label"]])
-        check_context_length(len(prompt_ids) + len(label_ids), text_config)
-        if of_classes:
-            latents = {"latents": row["latents"]} if continuous else {}
-            return {"input_ids": prompt_ids, "labels": row["label"], **latents}
-        if continuous:
-            return {
-                "input_ids": prompt_ids + label_ids,
-                "labels": [-100] * len(prompt_ids) + label_ids,
-                "latents": row["latents"],
-            }
-        return {
-            "input_ids": prompt_ids + label_ids,
-            "completion_mask": [0] * len(prompt_ids) + [1] * len(label_ids),
-        }
-
-    if continuous and "latents" not in rows.features:
-        raise ValueError("injection_layer needs sentences with latents: run encode_actions.py with --latents true.")
-    return rows.map(tokenize_row, remove_columns=rows.column_names, desc="prompts")
-
-
-def explained(rows, arguments: ActionSFTArguments):
-    """The rows whose explanations are learnt: a share of those that have one, the same ones in every run."""
-    from action_llm_recipes.encode_actions import stable_seed
-
-    if "explanation" not in rows.features:
-        raise ValueError("the sentences have no explanations: run encode_actions.py with --explanations.")
-    if not 0 < arguments.explanation_share <= 1:
-        raise ValueError(f"explanation_share must be above 0 and at most 1, got {arguments.explanation_share}.")
-    chosen = [
-        index
-        for index, (name, encoding, said) in enumerate(
-            zip(rows["sample_id"], rows["encoding"], rows["explanation"], strict=True)
-        )
-        if said and stable_seed("explained", name, encoding) % 10_000 < 10_000 * arguments.explanation_share
-    ]
-    if not chosen:
-        raise ValueError(f"none of {len(rows)} sentences is explained: set a larger explanation_share.")
-    return rows.select(chosen)
-
-
-def tokenize_explanations(rows, processor, text_config):
-    """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
-    from action_llm.modeling_action_llm import check_context_length
-    from action_llm_recipes.common.action_sentences import words_of
-
-    def tokenize_row(row):
-        prompt = processor.prompt(words_of(row, processor), to_explain=True)
-        prompt_ids, said_ids = processor.encode_prompt_and_label(prompt, row["explanation"])
-        check_context_length(len(prompt_ids) + len(said_ids), text_config)
-        return {
-            "input_ids": prompt_ids + said_ids,
-            "completion_mask": [0] * len(prompt_ids) + [1] * len(said_ids),
-        }
-
-    return rows.map(tokenize_row, remove_columns=rows.column_names, desc="explanations")
-
-
-def save_trained(trainer, folder: Path):
-    """Writes the trained model as a repository; every process must call it, the first one writes."""
-    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    if not trainer.is_world_process_zero():
-        return
-    if hasattr(model, "get_base_model"):
-        prefix = "base_model.model."
-        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
-        classifier = model.get_base_model().as_classifier()
-        # Trained in float32, what it adds to weights of 16 bits has as many where it is used. Checkpoints keep all.
-        if classifier.dtype.itemsize == 2:
-            state_dict = {
-                key: value.to(classifier.dtype) if ".lora_" in key else value for key, value in state_dict.items()
-            }
-    else:
-        classifier = model.as_classifier()
-    classifier.save_pretrained(folder, state_dict=state_dict)
 
 
 if __name__ == "__main__":

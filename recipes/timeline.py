@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import check_recogniser
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ def main(arguments: TimelineArguments) -> dict | None:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
     from action_llm_datasets.timelines import Segment, write_timeline
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.encode_actions import weights_fingerprint
-    from action_llm_recipes.evaluate_classifier import read_record
+    from action_llm_recipes.common.stage_records import training_record
     from action_llm_recipes.metrics.plots import plot_timeline
     from action_llm_recipes.metrics.temporal_segments import (
         BorderCounts,
@@ -97,7 +97,7 @@ def main(arguments: TimelineArguments) -> dict | None:
             "videos": sorted(path.name for path in paths),
             "truth": None if truth is None else stable_seed(Path(arguments.truth).read_bytes()),
             "action_model": weights_fingerprint(model.base_model.action_model),
-            "model": stable_seed(json.dumps(read_record(arguments.model), sort_keys=True)),
+            "model": stable_seed(json.dumps(training_record(arguments.model), sort_keys=True)),
         }
     )
     counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0}
@@ -142,7 +142,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     run.write_record(
         stage="timeline",
         settings=settings,
-        model=read_record(arguments.model),
+        model=training_record(arguments.model),
         videos=len(paths),
         skipped=len(skipped),
     )
@@ -175,7 +175,7 @@ def known(table: str, paths: list[Path]) -> dict[Path, list]:
     Raises:
         ValueError: it says nothing of any of them.
     """
-    from action_llm_recipes.encode_windows import by_video
+    from action_llm_recipes.common.video_windows import by_video
 
     rows, root = by_video(table), Path(table).resolve().parent
     found = {}

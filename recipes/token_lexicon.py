@@ -19,13 +19,10 @@ import logging
 from dataclasses import dataclass, field
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import (
-    DataArguments,
-    check_model_folder,
-    check_written_folder,
-    read_written,
-)
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +56,8 @@ def main(arguments: LexiconArguments) -> list:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
     from action_llm_recipes.common.action_sentences import load_action_sentences
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.encode_actions import weights_fingerprint
 
     run = RunFolder(arguments.output_dir)
     model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval()
@@ -131,7 +128,7 @@ def _frames(entries, data: DataArguments):
 
     from action_llm.video_files import open_video
     from action_llm_datasets.videos import open_row
-    from action_llm_recipes.encode_windows import video_of_window
+    from action_llm_recipes.common.video_windows import video_of_window
 
     if data.dataset == "features":
         raise ValueError(

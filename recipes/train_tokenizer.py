@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import given, launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.common.written_folders import check_model_folder
 from action_llm_recipes.stages.event_stage import EventStage
 from action_llm_recipes.stages.skeleton_stage import SkeletonStage
 from action_llm_recipes.stages.video_stage import VideoStage

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
+
+from action_llm_recipes.common.padding import padded
 
 if TYPE_CHECKING:
     from action_llm import SkeletonLayout
@@ -287,11 +288,10 @@ def collate(sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor
     tensors = [
         torch.as_tensor(np.asarray(sequence), dtype=torch.long if ids else torch.float32) for sequence in sequences
     ]
-    lengths = torch.tensor([len(tensor) for tensor in tensors])
-    if not lengths.all():
-        raise ValueError(f"sequence {int((lengths == 0).nonzero()[0])} of the batch is empty.")
-    padded = pad_sequence(tensors, batch_first=True)
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+    if empty := [index for index, tensor in enumerate(tensors) if len(tensor) == 0]:
+        raise ValueError(f"sequence {empty[0]} of the batch is empty.")
+    batch, mask = padded(tensors)
+    return batch, mask.bool()
 
 
 def join_frames(features: np.ndarray, count: int) -> np.ndarray:

@@ -36,8 +36,10 @@ from typing import Literal
 
 from action_llm.model_files import ModelFileError, read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import KINDS, DataArguments, check_written_folder, read_written
+from action_llm_recipes.common.data_arguments import KINDS, DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.written_folders import check_written_folder
 
 logger = logging.getLogger(__name__)
 

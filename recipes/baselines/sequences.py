@@ -101,8 +101,8 @@ def read_sentences(folder: str, column: str, class_names: list[str], split: str,
         ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
     """
     from action_llm_recipes.common.action_sentences import load_action_sentences, read_codebook
-    from action_llm_recipes.common.data_arguments import read_written
-    from action_llm_recipes.evaluate_classifier import check_held_out
+    from action_llm_recipes.common.records import read_written
+    from action_llm_recipes.common.stage_records import check_held_out
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
@@ -149,7 +149,7 @@ def _skeleton_extractor(train, sentences: str | None):
 
 
 def _joints(row: dict, extractor, versions: int) -> list[tuple[int, np.ndarray]]:
-    from action_llm_recipes.encode_actions import stable_seed
+    from action_llm.recording_versions import stable_seed
 
     made = []
     for version in range(versions):

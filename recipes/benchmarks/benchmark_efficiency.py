@@ -138,7 +138,8 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
     import torch
     from peft import get_peft_model
 
-    from action_llm_recipes.sft import ActionSFTArguments, choose_trained, lora_config
+    from action_llm_recipes.sft import ActionSFTArguments, lora_config
+    from action_llm_recipes.stages.trained_weights import choose_trained
 
     torch.manual_seed(0)
     model = build(arguments, **({"prefix_length": 16} if method == "prefix" else {}))

@@ -32,7 +32,7 @@ def load_features(folder: str | os.PathLike) -> DatasetDict:
         `FileNotFoundError`: if the folder holds none, or if it was not finished.
         `ValueError`: a shard is damaged.
     """
-    from action_llm_recipes.common.action_sentences import check_columns, load_shards
+    from action_llm_recipes.common.shards import check_columns, load_shards
 
     splits = load_shards(Path(folder), "extract_features.py")
     check_columns(Path(folder), splits, feature_columns(ClassLabel(names=["any"])), "extract_features.py")
@@ -42,17 +42,3 @@ def load_features(folder: str | os.PathLike) -> DatasetDict:
 def first_versions(rows):
     """The videos as they are, without augmented versions."""
     return rows.select([index for index, version in enumerate(rows["version"]) if version == 0])
-
-
-def collate_features(rows: list[dict]) -> dict:
-    """Features of single videos as one batch, padded at the end with zeros."""
-    import torch
-
-    features = [torch.as_tensor(row["features"]).reshape(tuple(row["shape"])) for row in rows]
-    longest = max(map(len, features))
-    padded = features[0].new_zeros(len(rows), longest, *features[0].shape[1:])
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for place, one in enumerate(features):
-        padded[place, : len(one)], mask[place, : len(one)] = one, 1
-    rates = torch.tensor([float(row["frame_rate"]) for row in rows])
-    return {"input_features": padded, "feature_attention_mask": mask, "frame_rate": rates}

@@ -1,21 +1,18 @@
 """Action sentences on disk: Parquet, in shards that are written whole or not at all."""
 
-import json
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from action_llm.model_files import shortened
-from action_llm_datasets.atomic_files import written_whole
-from action_llm_datasets.endings import disks_error
-from action_llm_recipes.common.data_arguments import check_written_folder, read_written
+from action_llm_recipes.common.padding import pad_latents
+from action_llm_recipes.common.shards import check_columns, load_shards
 
 logger = logging.getLogger(__name__)
 
-RECORDINGS_PER_SHARD = 1024
 CODEBOOK = "codebook.safetensors"
 
 
@@ -66,50 +63,6 @@ def words_of(row: dict, processor) -> list:
     return list(zip(row["action_ids"], row["run_lengths"], strict=True))
 
 
-def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
-    """Where shard `index` of `count` of a split lies."""
-    return folder / split / f"{index:05d}-of-{count:05d}.parquet"
-
-
-def write_shard(path: Path, columns: dict, features: Features):
-    """Writes one shard whole or not at all."""
-    with written_whole(path) as unfinished:
-        Dataset.from_dict(columns, features=features).to_parquet(str(unfinished))
-
-
-def is_whole(path: Path, *notes: str) -> bool:
-    """Whether a shard's footer, and the lists beside it with these suffixes, can be read."""
-    if not path.is_file():
-        return False
-    problem = shard_damage(path)
-    if problem is None and any(read_entries(path.with_suffix(suffix)) is None for suffix in notes):
-        problem = "what was skipped is not known"
-    if problem is not None:
-        logger.warning("%s is damaged (%s): it is made again", path, problem)
-    return problem is None
-
-
-def shard_damage(path: Path) -> str | None:
-    """What is wrong with a Parquet file, as far as its end tells; None where nothing is."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        pq.read_metadata(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return " ".join(str(error).split())
-    return None
-
-
-def read_entries(path: Path) -> list[dict] | None:
-    """The objects of a list that was written beside a shard; None where the file is missing or damaged."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else None
-
-
 def write_codebook(folder: Path, codes):
     """Writes the vectors of all tokens (num_action_tokens, dim), whole or not at all."""
     from safetensors.torch import save
@@ -151,67 +104,6 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
     return sentences
 
 
-def load_shards(folder: Path, recipe: str) -> DatasetDict:
-    """The splits that a recipe wrote.
-
-    Raises:
-        `FileNotFoundError`: it did not, or was not finished.
-        `ValueError`: a shard, or the record, is damaged.
-    """
-    check_written_folder(folder, recipe)
-    splits = read_written(folder, "record.json", recipe, "splits")["splits"]
-    way_on = f"delete it, and run {recipe} again with --output_dir {folder}."
-    sentences = DatasetDict()
-    for split in splits:
-        paths = sorted((folder / split).glob("[0-9]*.parquet"))
-        if not paths:
-            raise ValueError(f"{folder / split} has no shards: run {recipe} again with --output_dir {folder}.")
-        for path in paths:
-            if (damage := shard_damage(path)) is not None:
-                raise ValueError(f"{path} is damaged ({damage}): {way_on}")
-        try:
-            sentences[split] = load_dataset(
-                "parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(folder / ".cache")
-            )
-        except Exception as error:  # the schema in a damaged file makes datasets raise nearly anything
-            if disks_error(error):
-                raise
-            cause = error.__cause__ or error
-            raise ValueError(
-                f"a shard in {folder / split} is damaged ({' '.join(str(cause).split())}): {way_on}"
-            ) from error
-    return sentences
-
-
-def check_columns(folder: Path, splits: DatasetDict, columns: Features, recipe: str) -> None:
-    """Raises `ValueError` where a split lacks a column that a recipe writes, has it as another kind of value, or not in
-    every row."""
-    for split, rows in splits.items():
-        for name, expected in columns.items():
-            found = rows.features.get(name)
-            if found is None:
-                problem = f"has no column {name}"
-            elif kind_of(found) != kind_of(expected):
-                problem = f"has {name} of the type {found}, expected one like {expected}"
-            elif rows.data.column(name).null_count:
-                problem = f"has rows without {name}"
-            elif isinstance(found, ClassLabel) and not set(rows[name]) <= set(range(len(found.names))):
-                problem = f"has labels outside of its {len(found.names)} classes"
-            else:
-                continue
-            raise ValueError(f"{folder / split} {shortened(problem, 400)}: delete {folder}, and run {recipe} again.")
-
-
-def kind_of(column) -> tuple:
-    """What the values of a column are, without their width: class, text, int, float or bool, or lists of one of these."""
-    if isinstance(column, List):
-        inner = kind_of(column.feature)
-        return inner if inner[0] == "list" else ("list", *inner)  # words of several tokens are lists in lists
-    if isinstance(column, ClassLabel):
-        return ("class",)
-    return (getattr(column, "dtype", "?").rstrip("0123456789"),)
-
-
 def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: int) -> None:
     """Raises `ValueError` where a sentence is empty, or holds a token that the model does not have."""
     for row in rows.select_columns(["sample_id", "action_ids"]):
@@ -222,3 +114,42 @@ def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: in
             raise ValueError(
                 f"{folder}: {row['sample_id']} has {problem}: delete the folder and run encode_actions.py again."
             )
+
+
+def select_split(sentences, split: str, encodings: int = 1):
+    """Sentences of a split, held-out training subjects being one; of each recording the first `encodings`, the first of which
+    is the unaugmented one.
+
+    Raises:
+        ValueError: there are no such recordings, or one has fewer sentences.
+    """
+    if encodings < 1:
+        raise ValueError(f"encodings must be at least 1, got {encodings}.")
+    if split == "test" and "test" not in sentences:
+        raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
+    rows = sentences["test" if split == "test" else "train"]
+    wanted = split == "held_out"
+    pairs = zip(rows["held_out"], rows["encoding"], strict=True)
+    rows = rows.select(
+        [i for i, (held, encoding) in enumerate(pairs) if encoding < encodings and (split == "test" or held == wanted)]
+    )
+    if len(rows) == 0:
+        raise ValueError(f"the training split has no recordings for {split!r}.")
+    for name, count in Counter(rows["sample_id"]).items():
+        if count != encodings:
+            raise ValueError(
+                f"--encodings {encodings}: {name} has {count} sentences; run encode_actions.py with "
+                f"{'--test_encodings' if split == 'test' else '--encodings'} {encodings}."
+            )
+    return rows
+
+
+def latents_of(batch, input_ids, config) -> dict:
+    """Prompts with a placeholder for each token, and the latents that go there (LLM-AR, Table 5)."""
+    import torch
+
+    is_action = input_ids >= config.action_token_offset
+    return {
+        "input_ids": torch.where(is_action, config.placeholder_token_id, input_ids),
+        **pad_latents(batch["latents"], config.action_config.codebook_dim),
+    }

@@ -1,40 +1,19 @@
 """Which recordings a recipe reads."""
 
-import json
 import logging
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from action_llm.model_files import ModelFileError, as_written, read_field, read_json_object
+from action_llm.model_files import read_json_object
+from action_llm_recipes.common.fingerprints import recordings_fingerprint
+from action_llm_recipes.common.people import read_people
+from action_llm_recipes.common.records import RECORD, read_written, required
+from action_llm_recipes.common.written_folders import check_written_folder
 
 logger = logging.getLogger(__name__)
 
 # What a data set can hold, and the column that tells.
 KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
-# Beside features and sentences: sample_id → person.
-PEOPLE = "people.json"
-# Beside whatever a recipe wrote to its end.
-RECORD = "record.json"
-# Records of the stages before, and the types of what is read from one.
-RECORDS_WITHIN = (
-    "backbone_training",
-    "features",
-    "target_features",
-    "llm_training",
-    "tokenizer",
-    "sentences",
-    "model",
-)
-MAX_STAGES = 16
-RECORD_FIELDS = {
-    **dict.fromkeys(("cost", "data", "libraries", "metrics", "settings", "splits"), (dict,)),
-    **dict.fromkeys(("dataset", "evaluated_on", "hardware", "llm", "method", "stage", "version"), (str,)),
-    **dict.fromkeys(("examples", "recordings", "seed"), (int,)),
-    "hold_out": (bool,),
-    "seconds": (int, float),
-    "training_classes": (list,),
-}
 
 
 @dataclass
@@ -132,36 +111,6 @@ class DataArguments:
         return found
 
 
-def read_record(path: Path) -> dict:
-    """What a run says of itself, `record.json`.
-
-    Raises:
-        ModelFileError: The file, or a field that is read from it, is of another type.
-    """
-    record = read_json_object(path)
-    _check_record(path, record)
-    return record
-
-
-def _check_record(path: Path, record: dict, within: str = ""):
-    for name, types in RECORD_FIELDS.items():
-        read_field(path, record, within + name, *types)
-    for class_name in read_field(path, record, f"{within}training_classes", list) or ():
-        if not isinstance(class_name, str):
-            raise ModelFileError(path, f"{within}training_classes", as_written(class_name), "names of classes")
-    for name in RECORDS_WITHIN if within.count(".") < MAX_STAGES else ():
-        if read_field(path, record, within + name, dict) is not None:
-            _check_record(path, record, f"{within}{name}.")
-
-
-def required(path: Path, record: dict, field: str, *types: type):
-    """A field that a record must have; `ModelFileError` where it has none."""
-    value = read_field(path, record, field, *types)
-    if value is None:
-        raise ModelFileError(path, field, "none", "what a finished run writes there: run its recipe again")
-    return value
-
-
 def unreadable_files(dataset) -> list[dict]:
     """`file` and `reason` of what the builder of a data set could not read, so that there is no row of it."""
     from action_llm_datasets.names import REPORT_NAME
@@ -174,96 +123,6 @@ def unreadable_files(dataset) -> list[dict]:
         for entry in required(report, read_json_object(report), "files", list)
         if entry["kind"] == "unreadable"
     ]
-
-
-def write_people(folder: Path, people: dict[str, str]):
-    """Writes who was recorded beside features or sentences, for the accuracy of each person."""
-    from action_llm_datasets.atomic_files import write_atomically
-
-    write_atomically(folder / PEOPLE, json.dumps(people, indent=0, ensure_ascii=False) + "\n")
-
-
-def read_people(folder: str | Path) -> dict[str, str]:
-    """`sample_id` → who was recorded; empty where that is not known, or an older version wrote the folder."""
-    path = Path(folder, PEOPLE)
-    people = read_json_object(path) if path.is_file() else {}
-    for sample_id, person in people.items():
-        if not isinstance(person, str):
-            raise ModelFileError(path, sample_id, as_written(person), "who was recorded, as a text")
-    return people
-
-
-# A name on the Hub; anything else that is no folder here is the path of one that is missing.
-REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-
-
-def check_model_folder(path: str):
-    """Raises `ValueError` for the folder of a run where the model in it is meant, and for a folder that is not there."""
-    if Path(path, "model", "config.json").is_file() and not Path(path, "config.json").is_file():
-        raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}.")
-    if not Path(path).is_dir() and not REPOSITORY.fullmatch(path):
-        raise ValueError(f"there is no folder {path}, and it is no name of a repository on the Hub (OWNER/NAME).")
-    if not Path(path).is_dir() and "/" in path and Path(path).parent.is_dir():
-        logger.warning("there is no folder %s: it is looked for as a repository on the Hub.", path)
-
-
-def check_recogniser(path: str):
-    """Raises `ValueError` for what `check_model_folder` refuses, and for the folder of another model than a recogniser."""
-    check_model_folder(path)
-    config = Path(path, "config.json")
-    if config.is_file():
-        model_type = read_json_object(config).get("model_type")
-        if model_type != "action_llm":
-            raise ValueError(
-                f"{path} is no recogniser, but a model of the type {model_type}: sft.py writes recognisers."
-            )
-    elif Path(path).is_dir():
-        raise ValueError(f"{path} is no recogniser: it has no config.json. sft.py writes recognisers.")
-
-
-def check_written_folder(path: str, recipe: str):
-    """Raises `FileNotFoundError` for a folder that a recipe has not written, or not to its end."""
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no folder {path}: {recipe} writes it (--output_dir {path}).")
-    if not Path(path, "record.json").is_file():
-        raise FileNotFoundError(
-            f"{path} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {path}."
-        )
-
-
-def read_written(folder: str | Path, name: str, recipe: str, *fields: str) -> dict:
-    """A JSON object that a recipe wrote beside its result.
-
-    Args:
-        folder, name: of the file.
-        recipe: that wrote it.
-        fields: that the file must have.
-
-    Raises:
-        `ValueError`: it is damaged, or lacks a field; says what to do.
-    """
-    path = Path(folder, name)
-    try:
-        content = (read_record if name == RECORD else read_json_object)(path)
-        for field_name in fields:
-            if field_name not in content:
-                raise ModelFileError(path, field_name, "nothing", "a value")
-    except ModelFileError as error:
-        raise ValueError(f"{error}: delete {folder}, and run {recipe} again.") from error
-    return content
-
-
-def recordings_fingerprint(dataset) -> str:
-    """Changes with the recordings of any split: their names, classes and lengths, and which are held out."""
-    import hashlib
-
-    digest = hashlib.blake2b(digest_size=8)
-    for split, rows in sorted(dataset.items()):
-        digest.update(repr((split, rows.features["label"].names)).encode())
-        for name in ("sample_id", "label", "held_out", "shape", "num_frames", "version"):
-            if name in rows.features:
-                digest.update(repr(list(rows[name])).encode())
-    return digest.hexdigest()
 
 
 def without_held_out(train, hold_out: bool):

@@ -24,7 +24,7 @@ from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.endings import Interrupted, deferring, requested
 from action_llm_datasets.progress import Progress, finished
 from action_llm_recipes.common.checkpoints import STATE, Checkpoints, checkpoints_of, damage_of, damage_of_weights
-from action_llm_recipes.common.data_arguments import read_record
+from action_llm_recipes.common.records import read_record
 
 logger = logging.getLogger(__name__)
 

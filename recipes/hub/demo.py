@@ -46,7 +46,7 @@ class DemoArguments:
     public: bool = field(default=False, metadata={"help": "a public Space"})
 
     def __post_init__(self):
-        from action_llm_recipes.common.data_arguments import check_recogniser
+        from action_llm_recipes.common.written_folders import check_recogniser
 
         check_recogniser(self.model)
 

@@ -22,8 +22,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from action_llm_recipes.common.data_arguments import check_recogniser
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +74,14 @@ def main(arguments: ExportArguments):
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.saved_weights import share_weights
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_recipes.evaluate_classifier import read_record
+    from action_llm_recipes.common.stage_records import training_record
 
     kind = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).model_type
     if kind != ActionLLMForClassification.config_class.model_type:
         raise ExportError(
             f"{arguments.model} is a {kind}: what is exported is the recogniser that reads its tokens (sft.py)."
         )
-    record = read_record(arguments.model)
+    record = training_record(arguments.model)
     model = ActionLLMForClassification.from_pretrained(
         arguments.model, dtype=arguments.dtype or record.get("dtype", "auto")
     )

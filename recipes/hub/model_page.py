@@ -20,7 +20,7 @@ from action_llm import __version__
 from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
-from action_llm_recipes.common.data_arguments import read_record, required
+from action_llm_recipes.common.records import read_record, required
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "model_cards" / "model_page.md"

@@ -20,7 +20,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
-from action_llm_recipes.extract_features import VideoArguments
+from action_llm_recipes.common.video_arguments import VideoArguments
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class VideoExamples:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        from action_llm_recipes.encode_actions import stable_seed
+        from action_llm.recording_versions import stable_seed
 
         row = self.rows[int(index)]
         inputs = read_video(row, self.data_dir, self.extractor, stable_seed(self.seed, self.epoch, int(index)))

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from action_llm_datasets.folder_lock import writing
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes.common.data_arguments import DataArguments, check_model_folder
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
+from action_llm_recipes.common.written_folders import check_model_folder
 from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class QuestionExamples(FeatureExamples):
 
         import torch
 
-        from action_llm_recipes.encode_actions import stable_seed
+        from action_llm.recording_versions import stable_seed
 
         example = super().__getitem__(index)
         chance = random.Random(stable_seed(self.seed, self.epoch, int(index)))
@@ -115,8 +116,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import report_cost
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.common.stage_records import llm_training
     from action_llm_recipes.pretraining.visual_instruction_trainer import VisualInstructionTrainer
-    from action_llm_recipes.sft import llm_training
     from action_llm_recipes.stages.tokenizer_trainer import StartEpoch
 
     transformers.set_seed(training.seed)
@@ -226,17 +227,13 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
 def collate(examples: list[dict]) -> dict:
     """Padded at the end: `features`, `input_ids`, `labels`; `attention_mask` is of features and words together."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    padded = {
-        name: pad_sequence([one[name] for one in examples], batch_first=True, padding_value=value)
-        for name, value in (("features", 0.0), ("input_ids", 0), ("labels", -100))
-    }
-    masks = [
-        pad_sequence([torch.ones(len(one[name]), dtype=torch.long) for one in examples], batch_first=True)
-        for name in ("features", "input_ids")
-    ]
-    return {**padded, "attention_mask": torch.cat(masks, dim=1)}
+    from action_llm_recipes.common.padding import padded
+
+    batch, masks = {}, {}
+    for name, value in (("features", 0.0), ("input_ids", 0), ("labels", -100)):
+        batch[name], masks[name] = padded([example[name] for example in examples], value)
+    return {**batch, "attention_mask": torch.cat([masks["features"], masks["input_ids"]], dim=1)}
 
 
 if __name__ == "__main__":

@@ -246,8 +246,7 @@ def token_items(sources: dict[str, Path], count: int, tokens: MomentArguments, s
     import numpy as np
 
     from action_llm.action_sentence import first_tokens
-    from action_llm_recipes.common.action_sentences import load_action_sentences
-    from action_llm_recipes.evaluate_classifier import select_split
+    from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
 
     if tokens.moments < 2 or tokens.context < 0 or tokens.controls < 0:
         raise ValueError("moments must be at least 2, context and controls at least 0.")
@@ -342,7 +341,7 @@ def columns(study) -> list[str]:
 
 def empty_sheet(shown: dict) -> str:
     """The CSV that is filled in by hand; the number of an item is that on the page."""
-    from action_llm_recipes.evaluate_classifier import to_csv
+    from action_llm_recipes.common.csv_tables import to_csv
 
     return to_csv(
         {"rater": shown["rater"], "number": number, "item": item["id"]}

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
+
+from action_llm_recipes.common.padding import pad_latents, padded
 
 
 @dataclass
@@ -14,15 +15,10 @@ class LatentsCollator:
     width: int
 
     def __call__(self, examples: list[dict]) -> dict:
-        ids = [torch.as_tensor(e["input_ids"]) for e in examples]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence(
-                [torch.as_tensor(e["labels"]) for e in examples], batch_first=True, padding_value=-100
-            ),
-            **pad_latents([e["latents"] for e in examples], self.width),
-        }
+        ids, mask = padded([torch.as_tensor(example["input_ids"]) for example in examples], self.pad_token_id)
+        labels, _ = padded([torch.as_tensor(example["labels"]) for example in examples], -100)
+        latents = pad_latents([example["latents"] for example in examples], self.width)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **latents}
 
 
 @dataclass
@@ -38,24 +34,9 @@ class ClassCollator:
     width: int
 
     def __call__(self, examples: list[dict]) -> dict:
-        ids = [torch.as_tensor(example["input_ids"]) for example in examples]
-        batch = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id, padding_side="left"),
-            "attention_mask": pad_sequence(
-                [torch.ones_like(one) for one in ids], batch_first=True, padding_side="left"
-            ),
-            "labels": torch.tensor([example["labels"] for example in examples]),
-        }
+        ids, mask = padded([torch.as_tensor(example["input_ids"]) for example in examples], self.pad_token_id, "left")
+        labels = torch.tensor([example["labels"] for example in examples])
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         if "latents" in examples[0]:
             batch |= pad_latents([example["latents"] for example in examples], self.width)
         return batch
-
-
-def pad_latents(latents: list, width: int) -> dict[str, torch.Tensor]:
-    """Latents (num_latents, width) of some recordings as `action_embeds` and their mask, padded on the right."""
-    latents = [torch.as_tensor(one).view(-1, width) for one in latents]
-    masks = [torch.ones(len(one), dtype=torch.long) for one in latents]
-    return {
-        "action_embeds": pad_sequence(latents, batch_first=True),
-        "action_embeds_mask": pad_sequence(masks, batch_first=True),
-    }

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from action_llm_recipes.common.data_arguments import check_written_folder
 from action_llm_recipes.common.field_arguments import config_arguments
+from action_llm_recipes.common.written_folders import check_written_folder
 from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
 
 # Those left out follow from the features.
@@ -197,16 +197,13 @@ class EventStage:
     @staticmethod
     def collate(examples: list[dict]) -> dict:
         """A batch of examples, padded at the end."""
-        from action_llm_recipes.common.action_features import collate_features
+        import torch
 
-        def padded(name: str) -> dict:
-            rows = [{"features": one[name], "shape": one[name].shape, "frame_rate": 1.0} for one in examples]
-            return collate_features(rows)
+        from action_llm_recipes.common.padding import pad_features, padded
 
-        batch = padded("input_features")
-        del batch["frame_rate"]
+        batch = pad_features([torch.as_tensor(example["input_features"]) for example in examples])
         if "target_features" in examples[0]:
-            batch["target_features"] = padded("target_features")["input_features"]
+            batch["target_features"], _ = padded([torch.as_tensor(example["target_features"]) for example in examples])
         return batch
 
     def extra_inputs(self, device, collected_usage) -> dict:

@@ -2,7 +2,7 @@
 
 from torch.utils.data import Dataset
 
-from action_llm_recipes.encode_actions import stable_seed
+from action_llm.recording_versions import stable_seed
 
 
 class RecordingWindows(Dataset):

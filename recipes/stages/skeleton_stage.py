@@ -134,7 +134,7 @@ class SkeletonStage:
         from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
         from action_llm.feature_extraction_skeleton import SkeletonInputError
         from action_llm.language_priors import usage_statistics
-        from action_llm_recipes.encode_actions import collate
+        from action_llm_recipes.common.padding import collate
 
         extractor, training, distances = self.extractor, model.training, []
         model.eval()

@@ -88,15 +88,10 @@ class VideoStage:
         """A batch of examples, padded at the end."""
         import torch
 
-        from action_llm_recipes.common.action_features import collate_features
+        from action_llm_recipes.common.padding import pad_features
 
-        rows = [
-            {"features": one["input_features"], "shape": one["input_features"].shape, "frame_rate": 1.0}
-            for one in examples
-        ]
-        batch = collate_features(rows)
-        del batch["frame_rate"]
-        return {**batch, "labels": torch.tensor([int(one["labels"]) for one in examples])}
+        batch = pad_features([torch.as_tensor(example["input_features"]) for example in examples])
+        return {**batch, "labels": torch.tensor([int(example["labels"]) for example in examples])}
 
     def extra_inputs(self, device, collected_usage) -> dict:
         if self._names is not None:
@@ -115,7 +110,8 @@ class VideoStage:
 
         from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
         from action_llm.language_priors import usage_statistics
-        from action_llm_recipes.common.action_features import collate_features, first_versions
+        from action_llm_recipes.common.action_features import first_versions
+        from action_llm_recipes.common.padding import collate_features
 
         training, distances = model.training, []
         model.eval()

@@ -165,7 +165,7 @@ def test_the_vision_tower_of_an_lvlm(tmp_path):
 )
 @pytest.mark.parametrize("quantize", [True, False])
 def test_prompts_learn_and_the_lvlm_stays_as_it_is_to_the_bit(options, soft, quantize, clip):
-    from action_llm_recipes.sft import choose_trained
+    from action_llm_recipes.stages.trained_weights import choose_trained
 
     read = processor(num_soft_prompts=soft)
     model = compose(

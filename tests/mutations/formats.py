@@ -165,7 +165,8 @@ def read_model(folder: Path, file: str) -> None:
 
 
 def _read_record(folder: Path) -> None:
-    from action_llm_recipes.evaluate_classifier import check_dataset, check_held_out, check_unseen, read_record
+    from action_llm_recipes.common.stage_records import check_dataset, check_held_out, check_unseen
+    from action_llm_recipes.evaluate_classifier import read_record
     from action_llm_recipes.hub.demo import said_of
     from action_llm_recipes.hub.model_page import is_simulated, read_run, stages_of_run
 
@@ -246,8 +247,8 @@ FORMATS = {
     "video": Format(seeds.video_files, read_video, 1.5),
     "frames": Format(seeds.folders_of_frames, read_frames, 0.5),
     "playlist": Format(seeds.playlists, read_playlist, 0.3),
-    "skeleton_model": Format(seeds.skeleton_model, read_model, 2, _STAGES),
-    "video_model": Format(seeds.video_model, read_model, 2, _STAGES),
+    "skeleton_model": Format(seeds.skeleton_model, read_model, 2, (*_STAGES, "the class list")),
+    "video_model": Format(seeds.video_model, read_model, 2, (*_STAGES, "the class list")),
     "run": Format(seeds.run_folders, read_run_folder, 0.5),
     "config": Format(seeds.recipe_configs, read_config, 0.5, ("there is no",)),  # then a value
     "class_list": Format(seeds.class_lists, read_call, 0.5, _IN_A_CALL),

@@ -191,9 +191,10 @@ def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
     """What encode_actions.py writes, by the functions that it writes it with."""
     from datasets import ClassLabel
 
-    from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_codebook, write_shard
-    from action_llm_recipes.common.data_arguments import write_people
-    from action_llm_recipes.encode_actions import weights_fingerprint
+    from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
+    from action_llm_recipes.common.people import write_people
+    from action_llm_recipes.common.shards import SplitShards, write_shard
 
     model, processor = tiny_recogniser("skeletons")
     _save_without_code(folder / MODEL, model, processor)
@@ -213,7 +214,7 @@ def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
             "start_times": [np.arange(5 + n, dtype=np.float32) / 7.5 for n in range(count)],
             "end_times": [np.arange(1, 6 + n, dtype=np.float32) / 7.5 for n in range(count)],
         }
-        write_shard(shard_path(folder, split, 0, 1), columns, features)
+        write_shard(SplitShards(folder, split, 1).paths[0], columns, features)
     people = {f"{split}{n}": f"P{n % 3}" for split, count in (("train", 6), ("test", 4)) for n in range(count)}
     write_people(folder, people)
     write_codebook(folder, torch.ones(NUM_ACTION_TOKENS, WIDTH))

@@ -27,8 +27,9 @@ from action_llm_recipes.baselines.models import (
     resample,
 )
 from action_llm_recipes.baselines.sequences import read_sentences
-from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_codebook, write_shard
+from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
 from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.common.shards import SplitShards, write_shard
 
 
 def sequences(count, channels, seed=0, low=3, high=20):
@@ -227,7 +228,7 @@ def write_sentences(folder, dataset, with_latents):
                 values["latents"] = np.repeat(ids, 3).astype(np.float32)
                 for name in columns:
                     columns[name].append(values[name])
-        write_shard(shard_path(folder, split, 0, 1), columns, features)
+        write_shard(SplitShards(folder, split, 1).paths[0], columns, features)
     record = {"splits": {"train": {}, "test": {}}, "tokenizer": {"hold_out": False}}
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "identity.json").write_text(json.dumps({"weights": "made up"}))
@@ -279,8 +280,8 @@ def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     times = {"start_times": [[0.0, 1.0]], "end_times": [[1.0, 2.0]]}
     features = sentence_features(data.load()["train"].features["label"], 16, False, codes_per_word=2)
     for split in ("train", "test"):
-        shard_path(tmp_path, split, 0, 1).unlink()
-        write_shard(shard_path(tmp_path, split, 0, 1), columns | times, features)
+        SplitShards(tmp_path, split, 1).paths[0].unlink()
+        write_shard(SplitShards(tmp_path, split, 1).paths[0], columns | times, features)
     found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
     assert found.evaluation[0].tolist() == [[18, 20], [36, 38]]
     (tmp_path / "codebook.safetensors").unlink()

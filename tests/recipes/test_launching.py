@@ -192,7 +192,7 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
 
 
 def test_a_missing_folder_that_could_be_a_repository_is_doubted(tmp_path, monkeypatch, caplog):
-    from action_llm_recipes.common.data_arguments import check_model_folder
+    from action_llm_recipes.common.written_folders import check_model_folder
 
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -310,7 +310,7 @@ def test_what_is_read_of_sources_is_what_the_classes_have():
         VSTConfig,
         VTEMConfig,
     )
-    from action_llm_recipes.extract_features import VideoArguments
+    from action_llm_recipes.common.video_arguments import VideoArguments
     from action_llm_recipes.stages.event_stage import VTEMArguments
     from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, SkeletonArguments
     from action_llm_recipes.stages.video_stage import VSTArguments
@@ -378,7 +378,8 @@ def test_every_revision_of_a_file_belongs_to_its_model():
     import yaml
 
     from action_llm_recipes.common.launching import without_paired
-    from action_llm_recipes.extract_features import FeatureArguments, VideoArguments
+    from action_llm_recipes.common.video_arguments import VideoArguments
+    from action_llm_recipes.extract_features import FeatureArguments
     from action_llm_recipes.sft import ActionSFTArguments
     from action_llm_recipes.train_tokenizer import TokenizerArguments
 

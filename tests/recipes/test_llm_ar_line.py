@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
 from action_llm_recipes.baselines import run_baselines
-from action_llm_recipes.common.action_sentences import load_action_sentences
+from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -457,9 +457,9 @@ def assert_equal_weights(first, second):
 
 def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_path):
     from action_llm_recipes import encode_actions
-    from action_llm_recipes.common import action_sentences
+    from action_llm_recipes.common import shards
 
-    monkeypatch.setattr(action_sentences, "RECORDINGS_PER_SHARD", 10)
+    monkeypatch.setattr(shards, "RECORDINGS_PER_SHARD", 10)
     calls = []
     encode = encode_actions.encode
 
@@ -709,7 +709,7 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
     # Of each split its own recordings.
     every = load_action_sentences(several)
     for split, wanted in (("held_out", True), ("train", False)):
-        chosen = recipe.select_split(every, split, 2)
+        chosen = select_split(every, split, 2)
         assert set(chosen["held_out"]) == {wanted} and set(chosen["encoding"]) == {0, 1}
         assert set(chosen["sample_id"]) == {
             name
@@ -717,9 +717,9 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
             if held == wanted
         }
         with pytest.raises(ValueError, match=r"has 2 sentences; run encode_actions\.py with --encodings 3"):
-            recipe.select_split(every, split, 3)
+            select_split(every, split, 3)
     with pytest.raises(ValueError, match="encodings must be at least 1, got 0"):
-        recipe.select_split(every, "test", 0)
+        select_split(every, "test", 0)
 
 
 @pytest.mark.parametrize("encodings", [1, 2, 5])

@@ -336,7 +336,7 @@ def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
 
 
 def test_a_stage_of_another_protocol_may_have_seen_the_test():
-    from action_llm_recipes.evaluate_classifier import check_dataset
+    from action_llm_recipes.common.stage_records import check_dataset
 
     def record(encoder, tokenizer="ntu60-xsub-video"):
         features = {"backbone_training": {"dataset": encoder}}
@@ -352,7 +352,7 @@ def test_a_stage_of_another_protocol_may_have_seen_the_test():
     with pytest.raises(ValueError, match="the action model was trained on ntu120-xset-video"):
         check_dataset(record("ntu60-xsub-video", "ntu120-xset-video"), "ntu60-xsub-video")
     with pytest.raises(
-        ValueError, match="the model was trained on ntu60-xsub-video, the sentences are of ntu60-xview"
+        ValueError, match="the model was trained on 'ntu60-xsub-video', the sentences are of 'ntu60-xview"
     ):
         check_dataset(record("ntu60-xsub-video"), "ntu60-xview-video")
 

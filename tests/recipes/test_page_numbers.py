@@ -15,7 +15,8 @@ from datasets import Dataset
 from safetensors import safe_open
 from transformers import AutoModel
 
-from action_llm_recipes.common.data_arguments import DataArguments, write_people
+from action_llm_recipes.common.data_arguments import DataArguments
+from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.run_cost import count_parameters
 from action_llm_recipes.common.run_folder import RunFolder
 from action_llm_recipes.hub import model_page

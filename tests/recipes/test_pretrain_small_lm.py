@@ -171,7 +171,7 @@ def test_two_processes_make_it_once(tmp_path):
     (folder,) = {output.rpartition("kept in ")[2].strip() for output in outputs}
     assert folder.startswith(str(tmp_path / "action_llm" / "small_lm"))
     # Whoever trains with it says how it was made.
-    from action_llm_recipes.sft import llm_training
+    from action_llm_recipes.common.stage_records import llm_training
 
     assert llm_training(folder)["stage"] == "small_lm" and llm_training(folder)["seed"] == 3
     assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 16

@@ -16,9 +16,10 @@ from datasets import ClassLabel
 from tiny_videos import tiny_video
 
 from action_llm_datasets.rendering import write_video
-from action_llm_recipes.common.action_sentences import sentence_features, shard_path, write_shard
+from action_llm_recipes.common.action_sentences import sentence_features
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.run_folder import without_nan
+from action_llm_recipes.common.shards import SplitShards, write_shard
 from action_llm_recipes.rating.report import (
     RatingReportArguments,
     crossed_draws,
@@ -425,7 +426,7 @@ def sentences(sample_ids, tmp_path_factory):
     }
     columns |= {"start_times": [[0.1 * place for place in range(5)]] * 6}
     columns |= {"end_times": [[0.1 * place + 0.1 for place in range(5)]] * 6}
-    write_shard(shard_path(folder, "test", 0, 1), columns, features)
+    write_shard(SplitShards(folder, "test", 1).paths[0], columns, features)
     (folder / "record.json").write_text(json.dumps({"splits": {"test": {}}}))
     return folder, dict(zip(sample_ids, ids, strict=True))
 

@@ -21,7 +21,7 @@ from action_llm.visual_encoder import VisualEncoder
 from action_llm_recipes.common.action_features import load_features
 from action_llm_recipes.common.action_sentences import load_action_sentences
 from action_llm_recipes.common.data_arguments import DataArguments
-from action_llm_recipes.encode_windows import video_of_window
+from action_llm_recipes.common.video_windows import video_of_window
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "vt_lvlm_ar"
 INSTRUCTIONS = {
@@ -299,7 +299,7 @@ def test_what_else_is_not_what_the_projector_reads(videos, features, lvlm, tmp_p
 
 
 def test_a_tower_that_has_seen_the_held_out_people_is_told():
-    from action_llm_recipes.evaluate_classifier import check_held_out
+    from action_llm_recipes.common.stage_records import check_held_out
 
     seen, unseen = {"stage": "pretrain_backbone", "hold_out": False}, {"stage": "pretrain_backbone", "hold_out": True}
     lvlm = {"stage": "pretrain_small_lvlm", "hold_out": True}

@@ -1,0 +1,37 @@
+"""Which weights of a recogniser are trained, and how they are saved."""
+
+from pathlib import Path
+
+
+def choose_trained(model, method: str):
+    """Lets those weights be trained that a method trains; of LoRA, PEFT will say."""
+    model.requires_grad_(method == "full")
+    base = model.model
+    if method in ("prefix", "prompt"):
+        # Latents of an action model that is no visual encoder have a projection to be learned.
+        for module in (base.prefix, base.action_projector):
+            if module is not None:
+                module.requires_grad_(True)
+    model._freeze_own_weights()
+    if base.action_embedding.soft_prompts is not None:
+        base.action_embedding.soft_prompts.requires_grad_(True)
+
+
+def save_trained(trainer, folder: Path):
+    """Writes the trained model as a repository; every process must call it, the first one writes."""
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    if hasattr(model, "get_base_model"):
+        prefix = "base_model.model."
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+        classifier = model.get_base_model().as_classifier()
+        # Trained in float32, what it adds to weights of 16 bits has as many where it is used. Checkpoints keep all.
+        if classifier.dtype.itemsize == 2:
+            state_dict = {
+                key: value.to(classifier.dtype) if ".lora_" in key else value for key, value in state_dict.items()
+            }
+    else:
+        classifier = model.as_classifier()
+    classifier.save_pretrained(folder, state_dict=state_dict)
