@@ -62,6 +62,9 @@ class EncodingArguments:
         check_model_folder(self.tokenizer)
 
 
+ARGUMENTS = (EncodingArguments, DataArguments)
+
+
 @writes_output_dir
 def main(arguments: EncodingArguments, data: DataArguments):
     import torch
@@ -383,4 +386,4 @@ def _read_sentences(path: Path):
 
 
 if __name__ == "__main__":
-    launch(main, EncodingArguments, DataArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

@@ -52,6 +52,9 @@ class WindowArguments:
         check_model_folder(self.tokenizer)
 
 
+ARGUMENTS = (WindowArguments, DataArguments)
+
+
 @writes_output_dir
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
     """Writes the sentences; returns the record."""
@@ -251,4 +254,4 @@ def class_of(window, actions, arguments: WindowArguments) -> str | None:
 
 
 if __name__ == "__main__":
-    launch(main, WindowArguments, DataArguments)
+    launch(main, *ARGUMENTS)

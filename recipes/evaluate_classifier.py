@@ -76,6 +76,9 @@ class EvaluationArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+ARGUMENTS = (EvaluationArguments,)
+
+
 @writes_output_dir
 def main(arguments: EvaluationArguments) -> dict | None:
     import numpy as np
@@ -322,4 +325,4 @@ def _exp(values):
 
 
 if __name__ == "__main__":
-    launch(main, EvaluationArguments)
+    launch(main, *ARGUMENTS)

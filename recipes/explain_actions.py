@@ -63,6 +63,9 @@ class ExplanationArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+ARGUMENTS = (ExplanationArguments, DataArguments)
+
+
 @writes_output_dir
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     """Explains and measures; returns what is written to metrics.json."""
@@ -241,4 +244,4 @@ def _page(sections: list[str], metrics: dict) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, ExplanationArguments, DataArguments)
+    launch(main, *ARGUMENTS)

@@ -66,6 +66,9 @@ class FeatureArguments:
         check_model_folder(self.backbone)
 
 
+ARGUMENTS = (FeatureArguments, DataArguments, VideoArguments)
+
+
 @writes_output_dir
 def main(arguments: FeatureArguments, data: DataArguments, reading):
     import torch
@@ -408,4 +411,4 @@ def ahead(read, rows, threads: int):
 
 
 if __name__ == "__main__":
-    launch(main, FeatureArguments, DataArguments, VideoArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

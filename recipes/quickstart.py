@@ -60,6 +60,9 @@ class QuickstartArguments:
             check_model_folder(self.llm)
 
 
+ARGUMENTS = (QuickstartArguments,)
+
+
 @writes_output_dir
 def main(arguments: QuickstartArguments):
     from action_llm_recipes.common.run_folder import RunFolder
@@ -357,4 +360,4 @@ def draw(folder: Path, recordings: Path):
 
 
 if __name__ == "__main__":
-    launch(main, QuickstartArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

@@ -132,6 +132,9 @@ class LineArguments:
             )
 
 
+ARGUMENTS = (LineArguments, DataArguments)
+
+
 @writes_output_dir
 def main(arguments: LineArguments, data: DataArguments) -> dict:
     """Runs the line; returns the metrics of its evaluation."""
@@ -532,4 +535,4 @@ def _fields(data: DataArguments) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, LineArguments, DataArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

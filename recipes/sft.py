@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.fingerprints import weights_fingerprint
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.recognisers import quantization
 from action_llm_recipes.common.records import read_written
@@ -172,74 +173,39 @@ class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
         super().__post_init__()
 
 
+ARGUMENTS = (ActionSFTArguments, ActionSFTConfig)
+
+
 @writes_output_dir
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     import transformers
-    from datasets import concatenate_datasets
-    from transformers import AutoConfig, AutoModel
-    from trl import SFTTrainer
 
-    from action_llm import ActionLLMForConditionalGeneration, ActionLLMProcessor
     from action_llm.language_models import load_language_model
-    from action_llm.processing_action_llm import load_feature_extractor
-    from action_llm.token_lexicon import build_lexicon
     from action_llm.tokenizer_files import load_tokenizer
-    from action_llm_recipes.common.action_sentences import load_action_sentences, words_of
+    from action_llm_recipes.common.action_sentences import load_action_sentences
     from action_llm_recipes.common.data_arguments import without_held_out
-    from action_llm_recipes.common.fingerprints import weights_fingerprint
-    from action_llm_recipes.common.run_cost import count_parameters, report_cost
-    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
-    from action_llm_recipes.stages.class_loss import ClassTrainer
-    from action_llm_recipes.stages.collators import ClassCollator, LatentsCollator
-    from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
+    from action_llm_recipes.common.run_cost import count_parameters
+    from action_llm_recipes.common.run_folder import RunFolder
 
     arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, training)
     sentences = load_action_sentences(arguments.sentences)
-    sentences_identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights")
+    identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights")
     if training.process_index == 0:
-        run.check_identity({"sentences": sentences_identity})
+        run.check_identity({"sentences": identity})
     if run.finished:
         logger.info("%s is finished", run.path)
         return
     run.configure(training)
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
-    class_names = rows.features["label"].names
-    source = {"revision": arguments.llm_revision or "main", "trust_remote_code": False}
-    text = load_tokenizer(arguments.llm_name_or_path, revision=source["revision"])
-    config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
-    if hasattr(config, "decodes"):
-        config.decodes = False
-    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config, trust_remote_code=False)
-    if sentences_identity["weights"] != weights_fingerprint(action_model):
-        raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
-    if not action_model.config.quantize and arguments.injection_layer is None:
-        llm_config = AutoConfig.from_pretrained(arguments.llm_name_or_path, **source)
-        depth = llm_config.get_text_config().num_hidden_layers
-        # Visual events are words even without codes: the projector makes them.
-        arguments.injection_layer = 0 if action_model.config.model_type == "vtem" else depth // 2
+    text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    action_model = load_action_model(arguments, identity["weights"])
+    arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
     check_method(arguments, training)
-    names = ("instruction", "instruction_with_classes", "instruction_to_explain")
-    instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if "instruction" in instructions and "instruction_with_classes" not in instructions:
-        logger.warning(
-            "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
-        )
-    processor = ActionLLMProcessor(
-        load_feature_extractor(arguments.tokenizer),
-        text,
-        class_names=class_names,
-        num_action_tokens=action_model.config.num_action_tokens,
-        codes_per_word=action_model.config.num_codebooks if arguments.injection_layer is None else 1,
-        list_classes=arguments.list_classes,
-        explains=arguments.explanations,
-        run_lengths=arguments.run_lengths,
-        num_soft_prompts=arguments.prefix_length if arguments.method == "prompt" else 0,
-        **instructions,
-    )
+    processor = make_processor(arguments, text, rows.features["label"].names, action_model.config)
     llm = load_language_model(
         arguments.llm_name_or_path,
         arguments.llm_revision,
@@ -250,6 +216,107 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     # Counted before it is given an adapter.
     llm_parameters = count_parameters(llm.parameters())
     home, commit = llm_home(arguments)
+    model = make_recogniser(arguments, llm, action_model, processor, rows, home, commit)
+    train_dataset, eval_dataset = make_examples(arguments, training, sentences["train"], rows, processor, model.config)
+
+    if arguments.method == "none":
+        if training.process_index == 0:
+            model.as_classifier().save_pretrained(run.model)
+        outcome = Outcome()
+    else:
+        outcome = train(arguments, training, run, model, processor, rows, train_dataset, eval_dataset)
+    if training.process_index != 0:
+        return
+    processor.save_pretrained(run.model)
+    run.write_record(
+        stage="sft",
+        method=arguments.method,
+        llm=home or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
+        llm_revision=commit,
+        training_classes=processor.class_names,
+        hold_out=arguments.hold_out,
+        sentences=read_written(arguments.sentences, "record.json", "encode_actions.py"),
+        seed=training.seed,
+        dtype=str(model.dtype).removeprefix("torch."),
+        settings=record_of_settings(arguments, training, model, outcome),
+        llm_training=llm_training(arguments.llm_name_or_path),
+        examples=len(train_dataset),
+        cost=outcome.cost,
+        final_loss=outcome.loss,
+    )
+    facts = [] if outcome.loss is None else [f"loss {outcome.loss:.3g}"]
+    run.log_finished("Language model", *(["not trained"] if arguments.method == "none" else facts))
+    logger.info("  in %s", run.model)
+
+
+def load_action_model(arguments: ActionSFTArguments, weights: str):
+    """The action model that wrote the sentences, without its decoder.
+
+    Raises:
+        ValueError: its fingerprint is not `weights`.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(arguments.tokenizer, trust_remote_code=False)
+    if hasattr(config, "decodes"):
+        config.decodes = False
+    action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config, trust_remote_code=False)
+    if weights != weights_fingerprint(action_model):
+        raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
+    return action_model
+
+
+def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
+    """The layer before which continuous latents go in, where the action model writes no tokens and none is set."""
+    from transformers import AutoConfig
+
+    if config.quantize or arguments.injection_layer is not None:
+        return arguments.injection_layer
+    if config.model_type == "vtem":  # visual events are words even without codes: the projector makes them
+        return 0
+    llm_config = AutoConfig.from_pretrained(
+        arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
+    )
+    return llm_config.get_text_config().num_hidden_layers // 2
+
+
+def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], config):
+    """The processor of the recogniser: `text` is the language model's tokenizer, `config` the action model's."""
+    from action_llm import ActionLLMProcessor
+    from action_llm.processing_action_llm import load_feature_extractor
+
+    names = ("instruction", "instruction_with_classes", "instruction_to_explain")
+    instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if "instruction" in instructions and "instruction_with_classes" not in instructions:
+        logger.warning(
+            "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
+        )
+    return ActionLLMProcessor(
+        load_feature_extractor(arguments.tokenizer),
+        text,
+        class_names=class_names,
+        num_action_tokens=config.num_action_tokens,
+        codes_per_word=config.num_codebooks if arguments.injection_layer is None else 1,
+        list_classes=arguments.list_classes,
+        explains=arguments.explanations,
+        run_lengths=arguments.run_lengths,
+        num_soft_prompts=arguments.prefix_length if arguments.method == "prompt" else 0,
+        **instructions,
+    )
+
+
+def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor, rows, home, commit):
+    """The recogniser before its training, with what the method trains marked as trainable.
+
+    Args:
+        arguments: of the recipe.
+        llm, action_model, processor: its parts.
+        rows: training sentences.
+        home, commit: repository of the language model and its commit, or None (`llm_home`).
+    """
+    from action_llm import ActionLLMForConditionalGeneration
+    from action_llm.token_lexicon import build_lexicon
+
     model = ActionLLMForConditionalGeneration.from_llm(
         llm,
         action_token_offset=processor.action_token_offset,
@@ -257,7 +324,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         action_table=standardized_words(action_model, rows, llm) if arguments.standardize_words else None,
         llm_name_or_path=home,
         llm_revision=commit,
-        class_names=class_names,
+        class_names=processor.class_names,
         train_action_embeddings=arguments.train_action_embeddings,
         injection_layer=arguments.injection_layer,
         prefix_length=arguments.prefix_length if arguments.method == "prefix" else 0,
@@ -269,124 +336,163 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     choose_trained(model, arguments.method)
     if action_model.config.quantize:  # reasons name the classes of a token
         known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
-        model.lexicon = build_lexicon(known, class_names, action_model.config.num_action_tokens, num_examples=0)
+        model.lexicon = build_lexicon(
+            known, processor.class_names, action_model.config.num_action_tokens, num_examples=0
+        )
+    return model
 
-    continuous = arguments.injection_layer is not None
-    of_classes = arguments.objective == "classes"
-    train_dataset = tokenize(rows, processor, model.config.text_config, continuous, of_classes)
+
+def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, train, rows, processor, config) -> tuple:
+    """Token ids to train on and, with `hold_out`, to evaluate the loss on, or None.
+
+    Args:
+        arguments, training: of the recipe.
+        train: all sentences of the training split.
+        rows: those of them that are trained on.
+        processor: of the recogniser.
+        config: of the recogniser.
+    """
+    from datasets import concatenate_datasets
+
+    continuous, of_classes = arguments.injection_layer is not None, arguments.objective == "classes"
+    train_dataset = tokenize(rows, processor, config.text_config, continuous, of_classes)
     if arguments.explanations:
+        chosen = explained(rows, arguments.explanation_share)
         train_dataset = concatenate_datasets(
-            [
-                train_dataset,
-                tokenize_explanations(
-                    explained(rows, arguments.explanation_share), processor, model.config.text_config
-                ),
-            ]
+            [train_dataset, tokenize_explanations(chosen, processor, config.text_config)]
         )
-    eval_dataset = None
-    if arguments.hold_out:
-        held_out = sentences["train"].filter(
-            lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"]
-        )
-        eval_dataset = tokenize(held_out, processor, model.config.text_config, continuous, of_classes)
-    elif training.eval_strategy != "no":
-        raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
+    if not arguments.hold_out:
+        if training.eval_strategy != "no":
+            raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
+        return train_dataset, None
+    held_out = train.filter(lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"])
+    return train_dataset, tokenize(held_out, processor, config.text_config, continuous, of_classes)
 
-    cost, log, dropout = {}, [], None
-    if arguments.method != "none":
-        peft_config = None
-        if arguments.method in ("lora", "qlora"):
-            peft_config = lora_config(arguments, continuous and not model.config.reads_visual_features)
-        if continuous or of_classes:
-            training.dataset_kwargs = {"skip_prepare_dataset": True}
-            training.remove_unused_columns = False
-        padding = (
-            text.pad_token_id if text.pad_token_id is not None else text.eos_token_id,
-            action_model.config.codebook_dim,
-        )
-        common = {
-            "args": training,
-            "train_dataset": train_dataset,
-            "eval_dataset": eval_dataset,
-            "processing_class": processor.tokenizer,
-            "peft_config": peft_config,
-            "callbacks": [JsonLinesCallback(run.metrics)],
-        }
-        if arguments.early_stopping is not None:
-            common["callbacks"].append(transformers.EarlyStoppingCallback(arguments.early_stopping))
-        if of_classes:
-            trainer = ClassTrainer(
-                model.as_classifier(),
-                label_ids=processor(action_ids=[words_of(rows[0], processor)])["label_ids"],
-                label_smoothing=arguments.label_smoothing,
-                data_collator=ClassCollator(*padding),
-                **common,
-            )
-        else:
-            collator = LatentsCollator(*padding) if continuous else None
-            trainer = SFTTrainer(model, data_collator=collator, **common)
-        if arguments.hidden_dropout:  # after adapters are put on: what reads their inputs is theirs, too
-            dropout = add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
-        cost = report_cost(trainer, "language model")
-        run.train(trainer, "language model")
-        log = trainer.state.log_history
-        save_trained(trainer, run.model)
-        is_main_process = trainer.is_world_process_zero()
-    else:
-        is_main_process = training.process_index == 0
-        if is_main_process:
-            model.as_classifier().save_pretrained(run.model)
-    if not is_main_process:
-        return
-    processor.save_pretrained(run.model)
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    run.write_record(
-        stage="sft",
-        method=arguments.method,
-        llm=home or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
-        llm_revision=commit,
-        training_classes=class_names,
-        hold_out=arguments.hold_out,
-        sentences=read_written(arguments.sentences, "record.json", "encode_actions.py"),
-        seed=training.seed,
-        dtype=str(model.dtype).removeprefix("torch."),
-        settings={
-            "objective": arguments.objective,
-            "label_smoothing": arguments.label_smoothing,
-            "restrict_names": arguments.restrict_names,
-            "lora_r": arguments.lora_r,
-            "lora_alpha": arguments.lora_alpha,
-            "lora_dropout": arguments.lora_dropout,
-            "lora_target_modules": arguments.lora_target_modules,
-            "hidden_dropout": arguments.hidden_dropout,
-            # How many layers it reached: not every family has the same parts.
-            **({} if dropout is None else {"hidden_dropout_layers": dropout}),
-            "prefix_length": arguments.prefix_length,
-            "prefix_layers": arguments.prefix_layers if model.model.prefix is None else model.model.prefix.layers,
-            "train_action_embeddings": arguments.train_action_embeddings,
-            "standardize_words": arguments.standardize_words,
-            "injection_layer": arguments.injection_layer,
-            "list_classes": arguments.list_classes,
-            "explanations": arguments.explanations,
-            "explanation_share": arguments.explanation_share if arguments.explanations else None,
-            "run_lengths": arguments.run_lengths,
-            **({} if arguments.early_stopping is None else {"early_stopping": arguments.early_stopping}),
-            "learning_rate": training.learning_rate,
-            "lr_scheduler_type": training.lr_scheduler_type.value,
-            "warmup_steps": training.warmup_steps,
-            "batch_size": training.per_device_train_batch_size
-            * training.gradient_accumulation_steps
-            * training.world_size,
-            "steps": trainer.state.global_step if arguments.method != "none" else 0,
-        },
-        llm_training=llm_training(arguments.llm_name_or_path),
-        examples=len(train_dataset),
-        cost=cost,
-        final_loss=losses[-1] if losses else None,
+
+@dataclass
+class Outcome:
+    """What a training leaves beside the model, for the record.
+
+    Attributes:
+        cost: what was trained, and in which time and memory.
+        loss: the last one logged.
+        steps: optimiser steps.
+        dropout_layers: layers that hidden dropout reached: not every family has the same parts.
+    """
+
+    cost: dict = field(default_factory=dict)
+    loss: float | None = None
+    steps: int = 0
+    dropout_layers: int | None = None
+
+
+def train(
+    arguments: ActionSFTArguments, training: ActionSFTConfig, run, model, processor, rows, train_dataset, eval_dataset
+) -> Outcome:
+    """Trains the recogniser and saves it in the folder of the run.
+
+    Args:
+        arguments, training: of the recipe.
+        run: its folder.
+        model, processor: the recogniser.
+        rows: training sentences.
+        train_dataset, eval_dataset: their token ids (`make_examples`).
+    """
+    from action_llm_recipes.common.run_cost import report_cost
+    from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
+
+    outcome = Outcome()
+    trainer = make_trainer(arguments, training, run, model, processor, rows, train_dataset, eval_dataset)
+    if arguments.hidden_dropout:  # after adapters are put on: what reads their inputs is theirs, too
+        outcome.dropout_layers = add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
+    outcome.cost = report_cost(trainer, "language model")
+    run.train(trainer, "language model")
+    save_trained(trainer, run.model)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    outcome.loss = losses[-1] if losses else None
+    outcome.steps = trainer.state.global_step
+    return outcome
+
+
+def make_trainer(
+    arguments: ActionSFTArguments, training: ActionSFTConfig, run, model, processor, rows, train_dataset, eval_dataset
+):
+    """The trainer of the objective; the arguments are those of `train`."""
+    from transformers import EarlyStoppingCallback
+    from trl import SFTTrainer
+
+    from action_llm_recipes.common.action_sentences import words_of
+    from action_llm_recipes.common.run_folder import JsonLinesCallback
+    from action_llm_recipes.stages.class_loss import ClassTrainer
+    from action_llm_recipes.stages.collators import ClassCollator, LatentsCollator
+
+    continuous, of_classes = arguments.injection_layer is not None, arguments.objective == "classes"
+    peft_config = None
+    if arguments.method in ("lora", "qlora"):
+        peft_config = lora_config(arguments, continuous and not model.config.reads_visual_features)
+    if continuous or of_classes:
+        training.dataset_kwargs = {"skip_prepare_dataset": True}
+        training.remove_unused_columns = False
+    text = processor.tokenizer
+    padding = (
+        text.pad_token_id if text.pad_token_id is not None else text.eos_token_id,
+        model.config.action_config.codebook_dim,
     )
-    facts = [f"loss {losses[-1]:.3g}"] if losses else []
-    run.log_finished("Language model", *(["not trained"] if arguments.method == "none" else facts))
-    logger.info("  in %s", run.model)
+    common = {
+        "args": training,
+        "train_dataset": train_dataset,
+        "eval_dataset": eval_dataset,
+        "processing_class": text,
+        "peft_config": peft_config,
+        "callbacks": [JsonLinesCallback(run.metrics)],
+    }
+    if arguments.early_stopping is not None:
+        common["callbacks"].append(EarlyStoppingCallback(arguments.early_stopping))
+    if not of_classes:
+        return SFTTrainer(model, data_collator=LatentsCollator(*padding) if continuous else None, **common)
+    return ClassTrainer(
+        model.as_classifier(),
+        label_ids=processor(action_ids=[words_of(rows[0], processor)])["label_ids"],
+        label_smoothing=arguments.label_smoothing,
+        data_collator=ClassCollator(*padding),
+        **common,
+    )
+
+
+def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig, model, outcome: Outcome) -> dict:
+    """The settings that a model page shows."""
+    own = (
+        "objective",
+        "label_smoothing",
+        "restrict_names",
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "hidden_dropout",
+        "prefix_length",
+        "train_action_embeddings",
+        "standardize_words",
+        "injection_layer",
+        "list_classes",
+        "explanations",
+        "run_lengths",
+    )
+    prefix, layers = model.model.prefix, outcome.dropout_layers
+    return {
+        **{name: getattr(arguments, name) for name in own},
+        **({} if layers is None else {"hidden_dropout_layers": layers}),
+        "prefix_layers": arguments.prefix_layers if prefix is None else prefix.layers,
+        "explanation_share": arguments.explanation_share if arguments.explanations else None,
+        **({} if arguments.early_stopping is None else {"early_stopping": arguments.early_stopping}),
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type.value,
+        "warmup_steps": training.warmup_steps,
+        "batch_size": training.per_device_train_batch_size
+        * training.gradient_accumulation_steps
+        * training.world_size,
+        "steps": outcome.steps,
+    }
 
 
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
@@ -457,4 +563,4 @@ def lora_config(arguments: ActionSFTArguments, with_projector: bool):
 
 
 if __name__ == "__main__":
-    launch(main, ActionSFTArguments, ActionSFTConfig, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

@@ -46,6 +46,9 @@ class TimelineArguments:
         check_recogniser(self.model)
 
 
+ARGUMENTS = (TimelineArguments,)
+
+
 @writes_output_dir
 def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
@@ -195,4 +198,4 @@ def gaps(segments, end: float) -> list[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    launch(main, TimelineArguments)
+    launch(main, *ARGUMENTS)

@@ -45,6 +45,9 @@ class LexiconArguments:
         check_written_folder(self.sentences, "encode_actions.py")
 
 
+ARGUMENTS = (LexiconArguments,)
+
+
 @writes_output_dir
 def main(arguments: LexiconArguments) -> list:
     """Writes the lexicon; returns its entries."""
@@ -182,4 +185,4 @@ its sentences than in those of all classes, and how many times as often; the pla
 
 
 if __name__ == "__main__":
-    launch(main, LexiconArguments)
+    launch(main, *ARGUMENTS)

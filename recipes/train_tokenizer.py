@@ -89,6 +89,11 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
     label_names: list[str] | None = field(default_factory=lambda: ["input_features"])
 
 
+def arguments_of(action_model: str) -> tuple[type, ...]:
+    """The argument classes of `main`, which depend on the action model."""
+    return (TokenizerArguments, DataArguments, *STAGES[action_model].ARGUMENTS, TokenizerTrainingArguments)
+
+
 @writes_output_dir
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
@@ -185,5 +190,5 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
 
 
 if __name__ == "__main__":
-    stage = STAGES.get(given("action_model", "action_vqvae"), SkeletonStage)
-    launch(main, TokenizerArguments, DataArguments, *stage.ARGUMENTS, TokenizerTrainingArguments, resumes=True)
+    chosen = given("action_model", "action_vqvae")
+    launch(main, *arguments_of(chosen if chosen in STAGES else "action_vqvae"), resumes=True)

@@ -83,6 +83,9 @@ class BaselineArguments:
             check_written_folder(self.sentences, "encode_actions.py")
 
 
+ARGUMENTS = (BaselineArguments, DataArguments)
+
+
 @writes_output_dir
 def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     """Trains and evaluates; returns what metrics.json holds."""
@@ -251,4 +254,4 @@ def write_predictions(path: Path, examples, class_names: list[str], columns: dic
 
 
 if __name__ == "__main__":
-    launch(main, BaselineArguments, DataArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

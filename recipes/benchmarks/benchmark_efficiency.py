@@ -272,6 +272,9 @@ def inference(arguments: BenchmarkArguments) -> dict:
     return {name: median(values[1:]) for name, values in seconds.items()}
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments) -> dict:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.run_folder import describe_hardware
@@ -336,4 +339,4 @@ def report(result: dict) -> str:
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

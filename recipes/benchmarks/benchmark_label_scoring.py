@@ -115,6 +115,9 @@ def time_in_turns(ways, repetitions: int):
     return {name: median(values) for name, values in seconds.items()}
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments):
     import torch
     import transformers
@@ -267,4 +270,4 @@ def processor_name() -> str:
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

@@ -71,6 +71,9 @@ def digest(prepared: Path) -> str:
     return content.hexdigest()
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments):
     from action_llm_datasets.simulate import simulate
 
@@ -127,4 +130,4 @@ def main(arguments: BenchmarkArguments):
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

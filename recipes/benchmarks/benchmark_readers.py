@@ -226,6 +226,9 @@ def measure_processes(paths, suffix, processes, times):
         return processes * times * len(paths) / (time.perf_counter() - start)
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments):
     import pyarrow
 
@@ -278,4 +281,4 @@ def main(arguments: BenchmarkArguments):
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

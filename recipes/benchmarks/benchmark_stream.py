@@ -91,6 +91,9 @@ def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     }
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments) -> dict:
     from action_llm.video_files import read_video_info
     from action_llm_datasets.atomic_files import write_atomically
@@ -140,4 +143,4 @@ def report(result: dict) -> str:
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

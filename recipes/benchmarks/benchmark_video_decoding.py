@@ -70,6 +70,9 @@ def plain_loop(path, times):
     return np.stack([one.reformat(*SIZE[::-1], "rgb24", interpolation="BICUBIC").to_ndarray() for one in pictures])
 
 
+ARGUMENTS = (BenchmarkArguments,)
+
+
 def main(arguments: BenchmarkArguments):
     import av
     import numpy as np
@@ -141,4 +144,4 @@ def main(arguments: BenchmarkArguments):
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch
 
-    launch(main, BenchmarkArguments)
+    launch(main, *ARGUMENTS)

@@ -1,9 +1,13 @@
 """The training stages behind a model, by its record, and what their data allows: held-out evaluation, unseen classes."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from action_llm.model_files import as_written
-from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.records import RECORDS_WITHIN, read_record
+
+# Stages that learn nothing from recordings: a small language model reads text.
+UNTRAINED = ("features", "action sentences", "small language model")
 
 
 def check_dataset(record: dict, dataset: str):
@@ -22,7 +26,7 @@ def check_dataset(record: dict, dataset: str):
     def protocol(name: str) -> str:
         return name.removesuffix("-with-skeletons")
 
-    for stage, part in stages_of(record).items():
+    for stage, part in training_stages(record).items():
         other = part.get("dataset", dataset)
         same_builder = other in PROTOCOLS and dataset in PROTOCOLS and PROTOCOLS[other][0] is PROTOCOLS[dataset][0]
         if same_builder and protocol(other) != protocol(dataset):
@@ -31,33 +35,55 @@ def check_dataset(record: dict, dataset: str):
             )
 
 
-def stages_of(record: dict) -> dict[str, dict]:
-    """The records of all stages of training; empty where there is none.
+class Stage(NamedTuple):
+    """A stage behind a model.
 
-    A visual encoder and an LVLM are stages where they were trained on videos of the data set (`pretraining/backbone.py`,
-    `pretraining/small_lvlm.py`).
+    Attributes:
+        name: what it made; "vision tower" is the visual encoder of the features that codes are learned for (VT-LVLM-AR).
+        record: its `record.json`.
     """
-    sentences = record.get("sentences") or {}
-    tokenizer = sentences.get("tokenizer") or {}
-    stages = {}
 
-    def add_encoder(name: str, features: dict | None):
-        trained = (features or {}).get("backbone_training")
-        if trained is not None:
-            stages[name] = trained
+    name: str
+    record: dict
 
-    add_encoder("visual encoder", tokenizer.get("features"))
-    add_encoder("vision tower", tokenizer.get("target_features"))
-    lvlm = record.get("llm_training") or {}
-    if lvlm.get("stage") == "pretrain_small_lvlm":
-        add_encoder("vision tower of the small LVLM", lvlm.get("features"))
-        stages["small LVLM"] = lvlm
-    return stages | {"action model": tokenizer, "language model": record}
+
+def stages_behind(record: dict) -> list[Stage]:
+    """All stages that a record knows of, in the order in which they were run; the last is the run's own."""
+    stages = []
+
+    def visit(record: dict, fields: tuple[str, ...]):
+        for name in RECORDS_WITHIN:
+            if record.get(name):
+                visit(record[name], (*fields, name))
+        stages.append(Stage(_name_of_stage(record, fields), record))
+
+    visit(record, ())
+    return stages
+
+
+def _name_of_stage(record: dict, fields: tuple[str, ...]) -> str:
+    """The name of a stage, by its record and the fields that led to it."""
+    field = fields[-1] if fields else ""
+    if field == "backbone_training":
+        if "llm_training" in fields:
+            return "vision tower of the small LVLM"
+        return "vision tower" if "target_features" in fields else "visual encoder"
+    if field == "llm_training":
+        return "small LVLM" if record.get("stage") == "pretrain_small_lvlm" else "small language model"
+    names = {"tokenizer": "action model", "sentences": "action sentences", "model": "language model"}
+    return names.get(field, "features" if field else "language model")
+
+
+def training_stages(record: dict) -> dict[str, dict]:
+    """Name → record of the stages that were trained on recordings; an action model without a record has an empty one."""
+    stages = {stage.name: stage.record for stage in stages_behind(record) if stage.name not in UNTRAINED}
+    stages.setdefault("action model", {})
+    return stages
 
 
 def check_held_out(record: dict):
     """Raises `ValueError` unless all stages left the held-out training subjects out."""
-    for stage, part in stages_of(record).items():
+    for stage, part in training_stages(record).items():
         if not part.get("hold_out"):
             raise ValueError(
                 f"the {stage} was trained on the held-out subjects, or has no record: train all stages with --hold_out true."
@@ -70,7 +96,7 @@ def check_unseen(record: dict, class_names: list[str]):
     The text of `pretraining/small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
     know the names is the point of LLM-AR, Table 8.
     """
-    for stage, part in ({"action sentences": record.get("sentences") or {}} | stages_of(record)).items():
+    for stage, part in ({"action sentences": record.get("sentences") or {}} | training_stages(record)).items():
         trained = part.get("training_classes")
         if trained is None:
             raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")

@@ -51,6 +51,9 @@ class DemoArguments:
         check_recogniser(self.model)
 
 
+ARGUMENTS = (DemoArguments,)
+
+
 def main(arguments: DemoArguments):
     for path in arguments.examples:
         if not Path(path).is_file():
@@ -324,4 +327,4 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
 if __name__ == "__main__":
     from action_llm_recipes.common.launching import launch  # a Space has no recipes
 
-    launch(main, DemoArguments)
+    launch(main, *ARGUMENTS)

@@ -67,6 +67,9 @@ class ExportError(ValueError):
     """The recogniser is more than a plain causal language model can be; the message says by what."""
 
 
+ARGUMENTS = (ExportArguments,)
+
+
 def main(arguments: ExportArguments):
     """Writes the plain model; returns it."""
     from transformers import AutoConfig
@@ -277,4 +280,4 @@ language model ({markdown(record.get("llm", "not recorded"))}) and of the record
 
 
 if __name__ == "__main__":
-    launch(main, ExportArguments)
+    launch(main, *ARGUMENTS)

@@ -21,6 +21,7 @@ from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
 from action_llm_recipes.common.records import read_record, required
+from action_llm_recipes.common.stage_records import stages_behind
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "model_cards" / "model_page.md"
@@ -177,7 +178,7 @@ def model_page(
     read_field(config_path, config, "id2label", dict)
     read_field(config_path, config, "llm_name_or_path", str)
     line, paper = LINES[action_type]
-    stages = stages_of_run(record)
+    stages = known_stages(record)
     sentences = record.get("sentences") or {}
     dataset = sentences.get("dataset") or record["dataset"]
     # Of what it was trained on last; a visual encoder may have seen other recordings before.
@@ -376,20 +377,13 @@ def _what(action: dict) -> str:
     return f"Videos become sentences of visual events ({pooling} pooling, features of the vision tower, {into})."
 
 
-def stages_of_run(record: dict) -> list[dict]:
-    """The records of all stages that went before, and the run's own, in the order in which they were run."""
-    found = []
-
-    def add(part: dict | None):
-        if not part or part.get("stage") not in STAGES:
-            return
-        for before in ("backbone_training", "features", "target_features", "llm_training", "tokenizer", "sentences"):
-            add(part.get(before))
-        if part not in found:
-            found.append(part)
-
-    add(record)
-    return found
+def known_stages(record: dict) -> list[dict]:
+    """The records of the stages behind a run that a page names, each once."""
+    stages = []
+    for _, part in stages_behind(record):
+        if part.get("stage") in STAGES and part not in stages:
+            stages.append(part)
+    return stages
 
 
 def is_simulated(record: dict) -> bool:

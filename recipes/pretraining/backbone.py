@@ -98,6 +98,9 @@ def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> 
         return extractor(video, augment=seed is not None, seed=seed)
 
 
+ARGUMENTS = (BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments)
+
+
 @writes_output_dir
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
     import torch
@@ -178,4 +181,4 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
 
 if __name__ == "__main__":
-    launch(main, BackboneArguments, DataArguments, VideoArguments, BackboneTrainingArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

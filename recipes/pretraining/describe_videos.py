@@ -48,6 +48,9 @@ class DescriptionArguments:
         check_model_folder(self.model)
 
 
+ARGUMENTS = (DescriptionArguments, DataArguments)
+
+
 def main(arguments: DescriptionArguments, data: DataArguments) -> int:
     """Describes; returns how many clips it described now."""
     with writing(arguments.output, "--output", is_file=True):
@@ -155,4 +158,4 @@ def _name(arguments: DescriptionArguments) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, DescriptionArguments, DataArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

@@ -75,6 +75,9 @@ class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments")
     save_total_limit: int | None = 1
 
 
+ARGUMENTS = (SmallLMArguments, SmallLMConfig)
+
+
 @writes_output_dir
 def main(arguments: SmallLMArguments, training: SmallLMConfig):
     """Writes the text, trains tokenizer and model, measures perplexity; returns the fields of record.json."""
@@ -353,4 +356,4 @@ def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60)
 
 
 if __name__ == "__main__":
-    launch(main, SmallLMArguments, SmallLMConfig, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

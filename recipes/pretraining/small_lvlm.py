@@ -106,6 +106,9 @@ class QuestionExamples(FeatureExamples):
         return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
 
 
+ARGUMENTS = (SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments)
+
+
 @writes_output_dir
 def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
     import torch
@@ -237,4 +240,4 @@ def collate(examples: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments, resumes=True)
+    launch(main, *ARGUMENTS, resumes=True)

@@ -50,6 +50,9 @@ class RatingReportArguments:
     )
 
 
+ARGUMENTS = (RatingReportArguments,)
+
+
 def main(arguments: RatingReportArguments) -> dict:
     """Writes the report; returns what is in report.json."""
     from action_llm_datasets.atomic_files import write_atomically
@@ -376,4 +379,4 @@ def _numbers(found: dict, factor: float, form: str) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, RatingReportArguments)
+    launch(main, *ARGUMENTS)

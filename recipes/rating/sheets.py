@@ -96,6 +96,9 @@ class Item:
     text: tuple[str, ...] = ()
 
 
+ARGUMENTS = (RatingSheetArguments, MomentArguments, DataArguments)
+
+
 def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArguments) -> dict:
     """Writes the sheets; returns the key."""
     import numpy as np
@@ -428,4 +431,4 @@ class Recordings:
 
 
 if __name__ == "__main__":
-    launch(main, RatingSheetArguments, MomentArguments, DataArguments)
+    launch(main, *ARGUMENTS)

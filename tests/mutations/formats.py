@@ -165,17 +165,16 @@ def read_model(folder: Path, file: str) -> None:
 
 
 def _read_record(folder: Path) -> None:
-    from action_llm_recipes.common.stage_records import check_dataset, check_held_out, check_unseen
-    from action_llm_recipes.evaluate_classifier import read_record
+    from action_llm_recipes.common.stage_records import check_dataset, check_held_out, check_unseen, training_record
     from action_llm_recipes.hub.demo import said_of
-    from action_llm_recipes.hub.model_page import is_simulated, read_run, stages_of_run
+    from action_llm_recipes.hub.model_page import is_simulated, known_stages, read_run
 
-    record = read_record(str(folder))
+    record = training_record(str(folder))
     said_of(str(folder))
     check_dataset(record, seeds.PROTOCOL)
     check_held_out(record)
     check_unseen(record, ["wave"])
-    stages_of_run(read_run(folder))
+    known_stages(read_run(folder))
     is_simulated(record)
 
 

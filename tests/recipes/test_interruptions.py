@@ -481,7 +481,7 @@ def test_a_second_process_on_a_folder_says_who_writes_it(tmp_path):
     assert second.wait(60) == 2
     message = second.said()[1]
     assert re.fullmatch(
-        rf"pretrain_small_lm\.py: error: {tmp_path} is being written by process {first.pid} on {socket.gethostname()} since "
+        rf"small_lm\.py: error: {tmp_path} is being written by process {first.pid} on {socket.gethostname()} since "
         r"\d\d:\d\d \(.*\): wait for it, or choose another --output_dir\.\n",
         message,
     ), message

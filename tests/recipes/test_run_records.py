@@ -5,7 +5,7 @@ import json
 import pytest
 
 from action_llm.model_files import ModelFileError
-from action_llm_recipes.common import data_arguments
+from action_llm_recipes.common import records, written_folders
 from action_llm_recipes.hub import demo, model_page
 
 RECORD = {
@@ -36,7 +36,7 @@ def test_a_damaged_record_is_told(content, message, tmp_path):
     path = tmp_path / "record.json"
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
     for read in (
-        lambda: data_arguments.read_record(path),
+        lambda: records.read_record(path),
         lambda: model_page.read_run(tmp_path),
     ):
         with pytest.raises(ModelFileError, match=f"record.json.*{message}"):
@@ -69,4 +69,4 @@ def test_an_evaluation_needs_what_a_page_says_of_it(tmp_path):
 def test_the_config_of_a_recogniser_is_an_object(tmp_path):
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelFileError, match=r"config.json: expected a JSON object"):
-        data_arguments.check_recogniser(str(tmp_path))
+        written_folders.check_recogniser(str(tmp_path))

@@ -86,7 +86,8 @@ def test_the_picture_is_of_the_tokens_that_the_table_counts(tmp_path, monkeypatc
 
     drawn = {}
     monkeypatch.setattr(
-        "metrics.plots.plot_token_usage", lambda counts, path, title: drawn.update(counts=counts, title=title)
+        "action_llm_recipes.metrics.plots.plot_token_usage",
+        lambda counts, path, title: drawn.update(counts=counts, title=title),
     )
     columns = {
         "sample_id": ["a"], "encoding": [0], "label": [0], "held_out": [False],
