@@ -246,9 +246,18 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
         logger.info("\n%s:", name)
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
     common = {"seed": seed, "use_cpu": True}
-    tokenizer = {**SKELETON, **TOKENIZER, **TOKENIZER_TRAINING, **common}
     try:
-        metrics = run_line(data, llm, Path(folder) / name, tokenizer, {**LORA, **LORA_TRAINING, **common}, ENCODINGS)
+        metrics = run_line(
+            data,
+            {"llm_name_or_path": llm},
+            Path(folder) / name,
+            {
+                "tokenizer": {**SKELETON, **TOKENIZER, **TOKENIZER_TRAINING, **common},
+                "encode": {"encodings": ENCODINGS},
+                "sft": {**LORA, **LORA_TRAINING, **common},
+                "evaluation": {},
+            },
+        )
     finally:
         if name in _so_far:  # while it waits for work, it ends at once
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

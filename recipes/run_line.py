@@ -28,36 +28,30 @@ into the prompt (Table 8), and the small language model reads no text with their
 """
 
 import dataclasses
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from action_llm.model_files import as_written
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
-from action_llm_recipes.common.launching import from_settings, launch, option_names, with_defaults, without_paired
-from action_llm_recipes.common.run_plan import RecordingCounts, show_plan, training_steps
+from action_llm_recipes.common.launching import launch, with_defaults, without_paired
+from action_llm_recipes.common.stage_records import check_unseen_text, llm_training
 from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
+from action_llm_recipes.pipeline.settings import (
+    FEW_RECORDINGS,
+    check_latents,
+    check_line,
+    read_overrides,
+    read_yaml,
+    reads_latents,
+    scale_steps,
+    with_early_stopping,
+)
+from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of, run_stage
 
-logger = logging.getLogger(__name__)
-
-CONFIGS = Path(__file__).parent / "configs"
 LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
-# Of the stages that are not made again.
-FOLDERS = {
-    "backbone": "backbone",
-    "features": "features",
-    "lvlm": "small_lvlm",
-    "tokenizer": "tokenizer",
-    "encode": "sentences",
-    "sft": "sft",
-}
-
-# Training recordings that the default settings are for, at least; with fewer, steps are fewer, but not below this share.
-FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
-SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
-# Early stopping looks at the held-out recordings so often, and stops after so many looks that found nothing better.
-EVALUATIONS, PATIENCE = 10, 3
 
 
 @dataclass
@@ -74,6 +68,14 @@ class LineArguments:
     features_config: str | None = field(default=None, metadata={"help": "settings of extract_features.py, a YAML"})
     backbone_config: str | None = field(default=None, metadata={"help": "settings of pretraining/backbone.py, a YAML"})
     lvlm_config: str | None = field(default=None, metadata={"help": "settings of pretraining/small_lvlm.py, a YAML"})
+    settings: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Any setting of a stage: --STAGE.SETTING VALUE, such as --sft.learning_rate 1e-3, of "
+            f"{', '.join(STAGES)}; the --help of a recipe lists its settings.",
+            "dotted": True,
+        },
+    )
     backbone: str | None = field(
         default=None,
         metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
@@ -92,15 +94,15 @@ class LineArguments:
     encodings: int | None = field(
         default=None,
         metadata={
-            "help": "sentences a training recording (encode_actions.py); by default 24 of skeletons, and of videos as many as "
-            "there are versions of their features"
+            "help": "number of encodings per training recording (encode_actions.py); by default 24 of skeletons, and of "
+            "videos as many as there are versions of their features"
         },
     )
     test_encodings: int | None = field(
         default=None,
         metadata={
-            "help": "sentences a recording that is evaluated, whose class probabilities are averaged; by default as many of "
-            "skeletons and of held-out videos, and of test videos as many as there are versions of their features"
+            "help": "number of encodings per evaluated recording, whose class probabilities are averaged; by default as many "
+            "of skeletons and of held-out videos, and of test videos as many as there are versions of their features"
         },
     )
     hold_out: bool = field(
@@ -119,10 +121,15 @@ class LineArguments:
         for name in ("llm_name_or_path", "backbone"):
             if getattr(self, name) is not None:
                 check_model_folder(getattr(self, name))
-        for stage in ("tokenizer", "sft", "features", "backbone", "lvlm"):
+        for stage in WITH_SETTINGS:
             path = getattr(self, f"{stage}_config")
             if path is not None and not Path(path).is_file():
                 raise ValueError(f"--{stage}_config: there is no file {path}.")
+        for stage, given in self.settings.items():
+            if stage not in STAGES:
+                raise ValueError(f"there is no stage {as_written(stage)}{did_you_mean(str(stage), STAGES)}")
+            if not isinstance(given, dict) or not given:
+                raise ValueError(f"settings: {stage}: expected settings and their values, got {as_written(given)}.")
         for name in ("encodings", "test_encodings"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
@@ -137,19 +144,133 @@ ARGUMENTS = (LineArguments, DataArguments)
 
 @writes_output_dir
 def main(arguments: LineArguments, data: DataArguments) -> dict:
-    """Runs the line; returns the metrics of its evaluation."""
-    from action_llm.recording_versions import check_versions_differ
+    """Runs the pipeline; returns the metrics of its evaluation."""
+    line = choose_line(arguments, data)
+    # All settings are checked before anything is trained, and the YAML files before the heavy libraries are imported.
+    arguments, settings = read_all_settings(arguments, line)
+    overrides = read_overrides(arguments.settings, settings | {"encode": {}, "evaluation": {}})
+    settings = {stage: own | overrides.get(stage, {}) for stage, own in settings.items()}
+    if (
+        reads_latents(settings)
+        and arguments.sft_config is None
+        and "standardize_words" not in overrides.get("sft", {})
+    ):
+        settings["sft"]["standardize_words"] = False  # which is about tokens
+    check_line(line, settings)
+    check_latents(settings)
+    check_models(arguments, data)
 
-    folder, videos = Path(arguments.output_dir), "-video" in data.dataset
+    splits = data.load("videos" if reads_videos(data) else "skeletons")
+    settings, counts = fit_to_recordings(arguments, data, settings, overrides, splits)
+    llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
+    if unseen and llm is not None:
+        check_unseen_text(llm_training(llm), unseen)
+    settings["encode"] = {
+        "encodings": counts.encodings,
+        # Held-out recordings are training recordings, and have their encodings.
+        "test_encodings": 1 if arguments.hold_out else counts.test_encodings,
+        **overrides.get("encode", {}),
+    }
+    settings["evaluation"] = {
+        "encodings": counts.test_encodings,
+        "split": "held_out" if arguments.hold_out else "test",
+        "unseen": bool(unseen),
+        **overrides.get("evaluation", {}),
+    }
+    begin(arguments, data, line, settings, counts)
+    return run(arguments, data, settings, unseen)
+
+
+def begin(arguments: LineArguments, data: DataArguments, line: str, settings: dict[str, dict], counts) -> None:
+    """Checks that the folder is not of another run, and shows the plan."""
+    from action_llm_recipes.common.run_folder import RunFolder
+
+    folder = Path(arguments.output_dir)
+    resolved = {stage: with_defaults(classes_of(stage, own), own) for stage, own in settings.items()}
+    done = {name for name, stage in STAGES.items() if RunFolder.has_record(folder / stage.folder)} - {"evaluation"}
+    # Another seed would make another language model before a stage refused it.
+    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed})
+    show_plan(resolved, counts, makes_llm=arguments.llm_name_or_path is None, done=done)
+
+
+def run(arguments: LineArguments, data: DataArguments, settings: dict[str, dict], unseen: list[str]) -> dict:
+    """Makes what the pipeline needs that is not given, and runs it; the settings are those of every stage."""
+    folder, llm = Path(arguments.output_dir), arguments.llm_name_or_path
+    if llm is None:
+        from action_llm_recipes.pretraining.small_lm import SmallLMArguments, kept_small_lm
+
+        unseen_of = data.dataset.partition("-video")[0] if unseen else None
+        llm = kept_small_lm(SmallLMArguments(unseen_of=unseen_of), arguments.seed)
+    if "features" in settings:
+        backbone = arguments.backbone
+        if backbone is None:
+            run_stage("backbone", folder, {**settings["backbone"], **dataclasses.asdict(data)})
+            backbone = str(folder / STAGES["backbone"].folder / "model")
+        run_stage("features", folder, {**settings["features"], **dataclasses.asdict(data), "backbone": backbone})
+        data = DataArguments(dataset="features", data_dir=str(folder / STAGES["features"].folder))
+    revision = {}
+    if "lvlm" in settings:
+        run_stage("lvlm", folder, {**settings["lvlm"], **dataclasses.asdict(data), "llm_name_or_path": llm})
+        llm = str(folder / STAGES["lvlm"].folder / "model")
+    elif arguments.llm_revision is not None:
+        revision = {"llm_revision": arguments.llm_revision}
+    return run_line(data, {"llm_name_or_path": llm, **revision}, folder, settings)
+
+
+def run_line(data: DataArguments, llm: dict[str, str], folder: Path, settings: dict[str, dict]) -> dict:
+    """
+    Action model, sentences, language model and evaluation, each in its folder under `folder`.
+
+    Args:
+        data: the recordings: skeletons, or features of videos.
+        llm: `llm_name_or_path` of the language model and, of a repository, perhaps `llm_revision`.
+        folder: of the run.
+        settings: of the stages "tokenizer", "encode", "sft" and "evaluation". The seed of the tokenizer is that of the
+            sentences, too.
+
+    Returns:
+        The metrics of the evaluation.
+
+    Raises:
+        ValueError: a setting that the recipe does not know.
+    """
+    own = dataclasses.asdict(data)
+    run_stage("tokenizer", folder, {**settings["tokenizer"], **own, **llm})
+    tokenizer, sentences = (str(folder / STAGES[stage].folder) for stage in ("tokenizer", "encode"))
+    tokenizer = f"{tokenizer}/model"
+    encoding = {
+        "tokenizer": tokenizer,
+        "latents": reads_latents(settings),
+        "seed": settings["tokenizer"].get("seed", 0),
+    }
+    run_stage("encode", folder, {**settings["encode"], **own, **encoding})
+    run_stage("sft", folder, {**settings["sft"], **llm, "tokenizer": tokenizer, "sentences": sentences})
+    model = str(folder / STAGES["sft"].folder / "model")
+    return run_stage("evaluation", folder, {**settings["evaluation"], "model": model, "sentences": sentences})
+
+
+def reads_videos(data: DataArguments) -> bool:
+    return "-video" in data.dataset
+
+
+def choose_line(arguments: LineArguments, data: DataArguments) -> str:
+    """The line of the arguments, or the default of the recordings; `ValueError` for one that does not read them."""
+    videos = reads_videos(data)
     line = arguments.line or ("lvlm_var" if videos else "llm_ar")
     if line not in LINES or videos == (line == "llm_ar"):
         raise ValueError(
             f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
             f"found {line!r}"
         )
-    # All settings are checked before anything is trained, and the YAML files before the heavy libraries are imported.
+    return line
+
+
+def read_all_settings(arguments: LineArguments, line: str) -> tuple[LineArguments, dict[str, dict]]:
+    """The settings of the stages of a line, of their YAML files, and the arguments with the models that these name."""
+    videos = line != "llm_ar"
     stages = [*["features"] * videos, "tokenizer", "sft"]
-    arguments = with_models_of_files(arguments, {stage: read_yaml(arguments, stage, line)[0] for stage in stages})
+    files = {stage: read_yaml(getattr(arguments, f"{stage}_config"), stage, line)[0] for stage in stages}
+    arguments = with_models_of_files(arguments, files)
     settings = {stage: read_settings(arguments, stage, line) for stage in stages}
     sees = arguments.llm_name_or_path is not None and reads_pictures(arguments)
     if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
@@ -157,64 +278,57 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         arguments = dataclasses.replace(arguments, backbone=arguments.llm_name_or_path)
         settings["features"].setdefault("backbone_revision", arguments.llm_revision)
     added = [*["backbone"] * (videos and arguments.backbone is None), *["lvlm"] * (line == "vt_lvlm_ar" and not sees)]
-    settings |= {stage: read_settings(arguments, stage, line) for stage in added}
-    check_line(line, settings)
+    return arguments, settings | {stage: read_settings(arguments, stage, line) for stage in added}
+
+
+def check_models(arguments: LineArguments, data: DataArguments) -> None:
+    """Raises `ValueError` for models that are named where none is read."""
     if arguments.llm_revision is not None and arguments.llm_name_or_path is None:
         raise ValueError("--llm_revision is of a language model: set --llm_name_or_path, too.")
-    if arguments.backbone is not None and not videos:
+    if arguments.backbone is not None and not reads_videos(data):
         raise ValueError(f"--backbone is for videos: {data.dataset} has skeletons.")
-    if reads_latents(settings["tokenizer"], settings["sft"]) and arguments.sft_config is None:
-        settings["sft"]["standardize_words"] = False  # which is about tokens
-    check_latents(settings["tokenizer"], settings["sft"])
-    splits = data.load("videos" if videos else "skeletons")
+
+
+def fit_to_recordings(
+    arguments: LineArguments, data: DataArguments, settings: dict[str, dict], overrides: dict[str, dict], splits
+) -> tuple[dict[str, dict], RecordingCounts]:
+    """The settings with as many steps as the recordings can use, with early stopping where it is chosen; and the counts.
+
+    Settings that were given by hand stay as they are.
+    """
+    from action_llm.recording_versions import check_versions_differ
+
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(
             f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
         )
-    stops_early = chooses_early_stopping(arguments, splits["train"])
-    rows = without_held_out(splits["train"], arguments.hold_out or stops_early)  # raises where there are none
-    shipped = [stage for stage in settings if getattr(arguments, f"{stage}_config") is None]
-    settings |= {stage: scale_steps(settings[stage], len(rows)) for stage in shipped}
-    encodings, test_encodings = count_sentences(arguments, settings.get("features"))
-    reading = read_recordings(settings, splits["train"])
+    train, stops_early = splits["train"], chooses_early_stopping(arguments, splits["train"])
+    rows = without_held_out(train, arguments.hold_out or stops_early)  # raises where there are none
+    fitted = {
+        stage: scale_steps(own, len(rows)) if getattr(arguments, f"{stage}_config") is None else own
+        for stage, own in settings.items()
+    }
+    encodings, test_encodings = count_sentences(arguments, fitted.get("features"))
+    reading = read_recordings(fitted, train)
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
         check_versions_differ(reading, count, f"--{name}")
     if stops_early:
-        settings = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in settings.items()}
-    llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
-    if unseen and llm is not None:
-        from action_llm_recipes.common.stage_records import check_unseen_text, llm_training
+        fitted = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in fitted.items()}
+    fitted = {stage: own | overrides.get(stage, {}) for stage, own in fitted.items()}
+    held_out, test = len(train) - len(rows), len(splits["test"]) if "test" in splits else 0
+    return fitted, RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
 
-        check_unseen_text(llm_training(llm), unseen)
-    held_out, test = len(splits["train"]) - len(rows), len(splits["test"]) if "test" in splits else 0
-    counts = RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
-    resolved = {stage: with_defaults(parts_of(stage, own, "settings"), own) for stage, own in settings.items()}
-    from action_llm_recipes.common.run_folder import RunFolder
 
-    done = {stage for stage, part in FOLDERS.items() if RunFolder.has_record(folder / part)}
-    # Another seed would make another language model before a stage refused it.
-    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed})
-    show_plan(resolved, counts, makes_llm=llm is None, done=done)
-
-    if llm is None:
-        from action_llm_recipes.pretraining.small_lm import SmallLMArguments, kept_small_lm
-
-        unseen_of = data.dataset.partition("-video")[0] if unseen else None
-        llm = kept_small_lm(SmallLMArguments(unseen_of=unseen_of), arguments.seed)
-    if videos:
-        if arguments.backbone is None:
-            train_backbone(data, folder, settings["backbone"])
-        backbone = arguments.backbone or str(folder / "backbone" / "model")
-        data = extract_features(data, backbone, folder, settings["features"])
-    if "lvlm" in settings:
-        llm = make_lvlm(data, llm, folder, settings["lvlm"])
-    elif arguments.llm_revision is not None:
-        for stage in ("tokenizer", "sft"):
-            settings[stage]["llm_revision"] = arguments.llm_revision
-    split = "held_out" if arguments.hold_out else "test"
-    return run_line(
-        data, llm, folder, settings["tokenizer"], settings["sft"], encodings, test_encodings, split, bool(unseen)
-    )
+def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
+    """Settings of one stage, of its YAML, with the seed and the held-out recordings of the run."""
+    own_file = getattr(arguments, f"{stage}_config")
+    settings, path = read_yaml(own_file, stage, line)
+    models = {name: getattr(arguments, name) for name in ("llm_name_or_path", "backbone")}
+    models = {name: value for name, value in models.items() if value is not None}
+    settings = without_paired(classes_of(stage, settings, path), settings, models, path)
+    if stage == "sft" and models.get("llm_name_or_path") and own_file is None and settings["method"] == "full":
+        settings["method"] = "lora"  # all weights are for the small language model that is made here
+    return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
 
 
 def with_models_of_files(arguments: LineArguments, files: dict[str, dict]) -> LineArguments:
@@ -257,53 +371,6 @@ def chooses_early_stopping(arguments: LineArguments, train) -> bool:
         return arguments.early_stopping
     is_few = len(train) < FEW_RECORDINGS and arguments.sft_config is None and not arguments.hold_out
     return is_few and 0 < sum(train["held_out"]) < len(train)
-
-
-def scale_steps(settings: dict, recordings: int) -> dict:
-    """Settings of a stage with as many steps as so few training recordings can use; the same from `FEW_RECORDINGS` on."""
-    share = max(min(recordings / FEW_RECORDINGS, 1), LEAST_SHARE)
-    if share == 1:
-        return settings
-    # A warm-up below 1 is a share of the steps already.
-    counts = {name: settings[name] for name in SCALED if (settings.get(name) or 0) > 1}
-    return settings | {name: max(1, round(share * count)) for name, count in counts.items()}
-
-
-def with_early_stopping(stage: str, settings: dict, sentences: int) -> dict:
-    """Settings of a stage that never sees the held-out recordings; stage 2, of so many training `sentences`, stops by the
-    loss on them."""
-    if stage == "features":
-        return settings
-    settings = settings | {"hold_out": True}
-    if stage != "sft":
-        return settings
-    steps = training_steps(with_defaults(parts_of(stage, settings, "settings"), settings), sentences)
-    between = max(1, steps // EVALUATIONS)
-    looks = dict.fromkeys(("eval_steps", "save_steps"), between)
-    looks |= {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True}
-    looks |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
-    return settings | looks | {"early_stopping": PATIENCE}
-
-
-def reads_latents(tokenizer_settings: dict, sft_settings: dict) -> bool:
-    """Whether the language model reads continuous latents: the action model has no codebook, or a layer is named for them."""
-    return not tokenizer_settings.get("quantize", True) or sft_settings.get("injection_layer") is not None
-
-
-def check_latents(tokenizer_settings: dict, sft_settings: dict) -> None:
-    """Raises `ValueError` for settings of stage 2 that are about tokens where latents are read."""
-    if not reads_latents(tokenizer_settings, sft_settings):
-        return
-    for name in ("standardize_words", "run_lengths", "explanations", "packing", "padding_free"):
-        if sft_settings.get(name):
-            raise ValueError(
-                f"{name} needs tokens, but the language model is to read continuous latents (quantize: false, or "
-                f"injection_layer): set {name}: false in the settings of sft."
-            )
-    if sft_settings.get("method") == "none":
-        raise ValueError(
-            "method none trains nothing, but continuous latents need a trained projection: set another method."
-        )
 
 
 def read_recordings(settings: dict, train) -> dict:
@@ -353,185 +420,6 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
         kind = "held-out" if arguments.hold_out else "test"
         raise ValueError(f"--test_encodings {test_encodings}: {kind} recordings have {most} sentences each.")
     return encodings, test_encodings
-
-
-def check_line(line: str, settings: dict) -> None:
-    """Raises `ValueError` for settings that are those of another line, or that a model does not take."""
-    from action_llm import VTEMConfig
-
-    expected = {"llm_ar": "action_vqvae", "lvlm_var": "vst", "vt_lvlm_ar": "vtem"}[line]
-    found = settings["tokenizer"].get("action_model", "action_vqvae")
-    if found != expected:
-        raise ValueError(f"the line {line} has the action model {expected}, the settings of the tokenizer {found!r}.")
-    if line == "vt_lvlm_ar":
-        if settings["features"].get("grid") is None:
-            raise ValueError(
-                "the line vt_lvlm_ar reads cells: set grid in the settings of the features, to 1 or more."
-            )
-        VTEMConfig(
-            **{name: value for name, value in settings["tokenizer"].items() if name in VTEMConfig.__annotations__}
-        )
-
-
-def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
-    """Settings of one stage, of its YAML.
-
-    Raises:
-        ValueError: the file is no YAML of settings, or has one that the recipe does not know; names the file.
-    """
-    settings, path = read_yaml(arguments, stage, line)
-    models = {name: getattr(arguments, name) for name in ("llm_name_or_path", "backbone")}
-    models = {name: value for name, value in models.items() if value is not None}
-    settings = without_paired(parts_of(stage, settings, path), settings, models, path)
-    own_file = getattr(arguments, f"{stage}_config") is not None
-    if stage == "sft" and models.get("llm_name_or_path") and not own_file and settings["method"] == "full":
-        settings["method"] = "lora"  # all weights are for the small language model that is made here
-    return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
-
-
-def read_yaml(arguments: LineArguments, stage: str, line: str) -> tuple[dict, Path]:
-    """What the YAML of a stage says, and its path; raises as `read_settings`."""
-    import yaml
-
-    name = f"utd_mhad_{stage}.yaml" if line == "vt_lvlm_ar" else f"small_{stage}.yaml"
-    path = Path(getattr(arguments, f"{stage}_config") or CONFIGS / line / name)
-    try:
-        settings = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected settings of the stage {stage}, found {settings!r}")
-    known = option_names(parts_of(stage, settings, path))
-    if unknown := sorted(set(settings) - known):
-        raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    return settings, path
-
-
-def parts_of(stage: str, settings: dict, path) -> tuple:
-    """The argument classes of the recipe of a stage, in their order."""
-    from action_llm_recipes import extract_features, sft, train_tokenizer
-    from action_llm_recipes.pretraining import backbone, small_lvlm
-
-    if stage == "tokenizer":
-        kind = settings.get("action_model", "action_vqvae")
-        if kind not in train_tokenizer.STAGES:
-            raise ValueError(
-                f"{path}: action_model: expected one of {', '.join(train_tokenizer.STAGES)}, found {kind!r}"
-            )
-        own = train_tokenizer.STAGES[kind].ARGUMENTS
-        return (train_tokenizer.TokenizerArguments, DataArguments, *own, train_tokenizer.TokenizerTrainingArguments)
-    return {
-        "backbone": (
-            backbone.BackboneArguments,
-            DataArguments,
-            backbone.VideoArguments,
-            backbone.BackboneTrainingArguments,
-        ),
-        "features": (extract_features.FeatureArguments, DataArguments, extract_features.VideoArguments),
-        "lvlm": (
-            small_lvlm.SmallLVLMArguments,
-            DataArguments,
-            small_lvlm.SmallLVLMTrainingArguments,
-        ),
-        "sft": (sft.ActionSFTArguments, sft.ActionSFTConfig),
-    }[stage]
-
-
-def train_backbone(data: DataArguments, folder: Path, settings: dict):
-    """A visual encoder of one's own, in `folder`/backbone; `settings` is what a YAML of `pretraining/backbone.py` holds."""
-    from action_llm_recipes.pretraining import backbone as recipe
-
-    derived = {"output_dir": str(folder / "backbone")}
-    recipe.main(*from_settings(parts_of("backbone", settings, "settings"), {**settings, **_fields(data), **derived}))
-
-
-def extract_features(data: DataArguments, backbone: str, folder: Path, settings: dict) -> DataArguments:
-    """Features of videos, in `folder`/features, as the data of the line; `settings` as in a YAML of `extract_features.py`."""
-    from action_llm_recipes import extract_features as recipe
-
-    derived = {"output_dir": str(folder / "features"), "backbone": backbone}
-    recipe.main(*from_settings(parts_of("features", settings, "settings"), {**settings, **_fields(data), **derived}))
-    return DataArguments(dataset="features", data_dir=derived["output_dir"])
-
-
-def make_lvlm(data: DataArguments, llm: str, folder: Path, settings: dict) -> str:
-    """A language model that sees, in `folder`/small_lvlm; `settings` is what a YAML of `pretraining/small_lvlm.py` holds."""
-    from action_llm_recipes.pretraining import small_lvlm as recipe
-
-    derived = {"output_dir": str(folder / "small_lvlm"), "llm_name_or_path": llm}
-    recipe.main(*from_settings(parts_of("lvlm", settings, "settings"), {**settings, **_fields(data), **derived}))
-    return str(folder / "small_lvlm" / "model")
-
-
-def run_line(
-    data: DataArguments,
-    llm: str,
-    folder: Path,
-    tokenizer_settings: dict,
-    sft_settings: dict,
-    encodings: int,
-    test_encodings: int = 1,
-    split: str = "test",
-    unseen: bool = False,
-) -> dict:
-    """The four stages, each in its folder under `folder`.
-
-    Args:
-        data: the recordings: skeletons, or features of videos.
-        llm: the language model, a repository or a folder.
-        folder: of the run.
-        tokenizer_settings, sft_settings: what a YAML of `train_tokenizer.py` and of `sft.py` holds. Their seed is that of the
-            other stages too.
-        encodings: sentences a training recording.
-        test_encodings: sentences a recording that is evaluated, whose class probabilities are averaged.
-        split: which recordings are evaluated, "test" or "held_out".
-        unseen: whether the test classes were left out of every stage of training.
-
-    Returns:
-        The metrics of the evaluation.
-
-    Raises:
-        ValueError: a setting that the recipe does not know.
-    """
-    from action_llm_recipes import encode_actions as encode
-    from action_llm_recipes import evaluate_classifier as evaluation
-    from action_llm_recipes import sft
-    from action_llm_recipes import train_tokenizer as stage1
-
-    seed = tokenizer_settings.get("seed", 0)
-    own = _fields(data)
-    tokenizer, sentences, model = (str(folder / part) for part in ("tokenizer/model", "sentences", "sft/model"))
-    derived = {"llm_name_or_path": llm, "output_dir": str(folder / "tokenizer")}
-    parts = parts_of("tokenizer", tokenizer_settings, "settings")
-    stage1.main(*from_settings(parts, {**tokenizer_settings, **own, **derived}))
-    encode.main(
-        encode.EncodingArguments(
-            tokenizer=tokenizer,
-            output_dir=sentences,
-            encodings=encodings,
-            test_encodings=1 if split == "held_out" else test_encodings,  # held-out recordings have `encodings`
-            latents=reads_latents(tokenizer_settings, sft_settings),
-            seed=seed,
-        ),
-        data,
-    )
-    derived = {"tokenizer": tokenizer, "sentences": sentences, "llm_name_or_path": llm}
-    parts = (sft.ActionSFTArguments, sft.ActionSFTConfig)
-    sft.main(*from_settings(parts, {**sft_settings, **derived, "output_dir": str(folder / "sft")}))
-    return evaluation.main(
-        evaluation.EvaluationArguments(
-            model=model,
-            sentences=sentences,
-            output_dir=str(folder / "evaluation"),
-            split=split,
-            encodings=test_encodings,
-            unseen=unseen,
-        )
-    )
-
-
-def _fields(data: DataArguments) -> dict:
-    return dataclasses.asdict(data)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import logging
+import re
 import sys
 import types
 import typing
@@ -94,6 +95,7 @@ def launch(main: Callable, *classes: type, resumes: bool = False):
 def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:
     """An instance of each argument class. Where the command line is wrong, the program ends with an error that says why."""
     parser = Parser(description)
+    command_line, dotted = take_dotted(classes, command_line)
     config, path = read_config(parser, command_line)
     lazy = [cls for cls in classes if issubclass(cls, LazyArguments)]
     if lazy:
@@ -103,6 +105,7 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
     config = without_paired(classes, config, values_of(owners(classes), command_line), path)
+    dotted |= {name: merged(config[name], dotted[name]) for name in dotted if isinstance(config.get(name), dict)}
     for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known, key=str):
             near = (
@@ -115,13 +118,22 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
         add_options(parser, cls, config)
     if "--help_all" not in command_line:
         # What is light is made first: what is wrong with it shows before a base is imported.
-        values = vars(parser.parse_known_args(command_line)[0])
+        values = vars(parser.parse_known_args(command_line)[0]) | dotted
         made = {cls: make(parser, cls, values) for cls in classes if cls not in lazy}
     if "--help_all" in command_line or not own.issuperset({*named, *config}):
         for cls in lazy:
             add_options(parser, cls.whole(), config, without=own)
-    values = vars(parser.parse_args(command_line))
+    values = vars(parser.parse_args(command_line)) | dotted
     return tuple(made[cls] if cls in made else make(parser, cls, values) for cls in classes)
+
+
+def merged(options: dict, others: dict) -> dict:
+    """Options of recipes, {"sft": {"learning_rate": 1e-3}}, with others that go before them."""
+    both = {**options, **others}
+    return {
+        recipe: {**options[recipe], **given} if isinstance(options.get(recipe), dict) else given
+        for recipe, given in both.items()
+    }
 
 
 def make(parser: "Parser", arguments: type, values: dict):
@@ -273,6 +285,9 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
     for field in dataclasses.fields(arguments):
         if not field.init or field.name in without:
             continue
+        if "dotted" in field.metadata:
+            parser.epilog = " ".join(filter(None, [field.metadata["help"], parser.epilog]))
+            continue
         reading, text = _reading(hints[field.name]), field.metadata.get("help", "")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         required = default is dataclasses.MISSING and field.name not in config
@@ -289,26 +304,108 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
 
 def _from_yaml(parser: Parser, name: str, value, reading: dict, may_be_none: bool):
     """The value of a YAML file, checked as that of the command line would be."""
-    if value is None and not may_be_none:
-        parser.error(f"{name}: expected {reading.get('metavar', 'a value').lower()}, got null")
-    if isinstance(value, dict) and reading.get("metavar") not in ("JSON", "TEXT"):
-        parser.error(f"{name}: expected {reading.get('metavar', 'a value').lower()}, got {as_written(value)}")
+    try:
+        return read_value(value, reading, may_be_none)
+    except ValueError as error:
+        parser.error(f"{name}: {error}")
+
+
+def read_value(value, reading: dict, may_be_none: bool):
+    """
+    The value of an option, checked as the command line would check its text.
+
+    Args:
+        value: as YAML or Python has it, or a text.
+        reading: how argparse reads the option.
+        may_be_none: whether None is a value.
+
+    Raises:
+        ValueError: it is not of the type of the option.
+    """
+    expected = reading.get("metavar", "another value").lower()
+    if (value is None and not may_be_none) or (
+        isinstance(value, dict) and reading.get("metavar") not in ("JSON", "TEXT")
+    ):
+        raise ValueError(f"expected {expected}, got {'null' if value is None else as_written(value)}")
     if value is None or isinstance(value, dict):
         return value
     is_list = reading.get("nargs") == "+"
     if isinstance(value, list) != is_list:
-        parser.error(f"{name}: expected {'a list' if is_list else 'a single value'}, got {as_written(value)}")
+        raise ValueError(f"expected {'a list' if is_list else 'a single value'}, got {as_written(value)}")
     items, values = value if is_list else [value], []
     read = reading.get("type", str)
     for item in items:
         try:
             values.append(read(_written(item)))
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            expected = reading.get("metavar", "another value").lower()
-            parser.error(f"{name}: expected {expected}, got {as_written(item)} ({shortened(str(error))})")
+            raise ValueError(f"expected {expected}, got {as_written(item)} ({shortened(str(error))})") from error
         if "choices" in reading and values[-1] not in reading["choices"]:
-            parser.error(f"{name}: expected one of {', '.join(map(str, reading['choices']))}, got {as_written(item)}")
+            raise ValueError(f"expected one of {', '.join(map(str, reading['choices']))}, got {as_written(item)}")
     return values if is_list else values[0]
+
+
+def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
+    """
+    Options by name, each with the type of its field.
+
+    Args:
+        classes: argument classes.
+        options: name → value: a text, or a list of texts, as they stand on a command line; or of the type of the field.
+        prefix: of the names, in errors.
+
+    Raises:
+        ValueError: a name that is no field's, or a value of another type.
+    """
+    known, read = option_names(classes), {}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"{prefix}{name}: no such option{did_you_mean(name, known)}")
+        owner = next(cls for cls in classes if name in option_names([cls]))
+        if name not in {field.name for field in dataclasses.fields(owner)}:
+            owner = owner.whole()
+        (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
+        hint = typing.get_type_hints(owner)[name]
+        reading, may_be_none = _reading(hint), field.default is None or types.NoneType in typing.get_args(hint)
+        if may_be_none and value in ("none", "null"):
+            value = None
+        if reading.get("nargs") == "+" and isinstance(value, str):
+            value = [value]
+        try:
+            read[name] = read_value(value, reading, may_be_none)
+        except ValueError as error:
+            raise ValueError(f"{prefix}{name}: {error}.") from error
+    return read
+
+
+def take_dotted(classes: Collection[type], command_line: list[str]) -> tuple[list[str], dict]:
+    """
+    The options of other recipes that a command line holds: `--sft.learning_rate 1e-3`.
+
+    Args:
+        classes: argument classes; a field with "dotted" in its metadata takes such options.
+        command_line: words.
+
+    Returns:
+        The other words; and field → {"sft": {"learning_rate": "1e-3"}}, with a list where an option has several words, and
+        "true" where it has none. Without such a field, all words and nothing.
+    """
+    fields = [field.name for cls in classes for field in dataclasses.fields(cls) if "dotted" in field.metadata]
+    if not fields:
+        return command_line, {}
+    others, options, words = [], {}, None
+    for word in command_line:
+        if match := re.fullmatch(r"--([a-z]\w*)\.([a-z]\w*)(?:=(.*))?", word, re.DOTALL):
+            recipe, name, value = match.groups()
+            words = options.setdefault(recipe, {})[name] = [] if value is None else [value]
+        elif words is None or word.startswith("--"):
+            words = None
+            others.append(word)
+        else:
+            words.append(word)
+    for given in options.values():
+        for name, words in given.items():
+            given[name] = "true" if not words else words[0] if len(words) == 1 else words
+    return others, {fields[0]: options}
 
 
 def _reading(hint) -> dict:

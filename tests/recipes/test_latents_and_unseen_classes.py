@@ -82,7 +82,7 @@ def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
     from action_llm_recipes import run_line
 
     settings = {}
-    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, tokenizer, sft, *rest: settings.update(sft))
+    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, stages: settings.update(stages["sft"]))
     run_line.main(arguments("run", {"quantize": False}), line.data())
     assert settings["standardize_words"] is False and settings["objective"] == "classes"
     run_line.main(arguments("run"), line.data())
@@ -104,7 +104,7 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
     # A small language model that is made here leaves out the text with their names; one from elsewhere that read it is refused.
     made = []
     monkeypatch.setattr(small_lm, "main", lambda own, training: made.append(own.unseen_of))
-    monkeypatch.setattr(run_line, "run_line", lambda *given: given[-1])
+    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, stages: stages["evaluation"]["unseen"])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
     assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
     assert made == ["simulated-unseen", None]

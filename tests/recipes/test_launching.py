@@ -39,7 +39,9 @@ from action_llm_recipes.common import launching
 
 parse, found = launching.parse, []
 def remember(classes, *rest):
-    found[-1]["options"] += [field.name for one in classes for field in dataclasses.fields(one)]
+    found[-1]["options"] += [
+        field.name for cls in classes for field in dataclasses.fields(cls) if "dotted" not in field.metadata
+    ]
     return parse(classes, *rest)
 launching.parse = remember
 for program, *words in lines:

@@ -218,11 +218,16 @@ def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
 
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match="hiden_width"):
-        run_line.run_line(data, llm, tmp_path / "run", TOKENIZER | {"hiden_width": 8}, SFT, 1)
+        run_line.run_line(
+            data,
+            {"llm_name_or_path": llm},
+            tmp_path / "run",
+            {"tokenizer": TOKENIZER | {"hiden_width": 8}, "sft": SFT},
+        )
 
 
 def shipped(stage: str) -> dict:
-    from action_llm_recipes.run_line import CONFIGS
+    from action_llm_recipes.pipeline.settings import CONFIGS
 
     return yaml.safe_load((CONFIGS / "llm_ar" / f"small_{stage}.yaml").read_text())
 
@@ -230,14 +235,14 @@ def shipped(stage: str) -> dict:
 @pytest.mark.parametrize("recordings", [200, 227, 284, 323, 431, 20_000])
 def test_the_settings_of_published_runs_stay(recordings):
     """UTD-MHAD and MSR Action3D, with and without their held-out recordings."""
-    from action_llm_recipes.run_line import scale_steps
+    from action_llm_recipes.pipeline.settings import scale_steps
 
     for stage in ("tokenizer", "sft"):
         assert scale_steps(shipped(stage), recordings) == shipped(stage)
 
 
 def test_fewer_recordings_take_fewer_steps():
-    from action_llm_recipes.run_line import scale_steps
+    from action_llm_recipes.pipeline.settings import scale_steps
 
     changed = {"max_steps", "warmup_steps", "save_steps", "logging_steps"}
     settings = shipped("sft")
@@ -315,14 +320,14 @@ def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
 
 def resolved(stage, settings):
     from action_llm_recipes.common.launching import with_defaults
-    from action_llm_recipes.run_line import parts_of
+    from action_llm_recipes.pipeline.stages import classes_of
 
-    return with_defaults(parts_of(stage, settings, "settings"), settings)
+    return with_defaults(classes_of(stage, settings), settings)
 
 
 def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
-    from action_llm_recipes.common import run_plan
-    from action_llm_recipes.run_line import scale_steps, with_early_stopping
+    from action_llm_recipes.pipeline import plan as run_plan
+    from action_llm_recipes.pipeline.settings import scale_steps, with_early_stopping
 
     monkeypatch.setattr(run_plan, "probe", lambda: 2 * run_plan.PROBE_SECONDS)
     settings = {
@@ -362,7 +367,7 @@ def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
     ],
 )  # fmt: skip
 def test_the_plan_of_own_settings_is_what_the_recipes_do(stage, own, work):
-    from action_llm_recipes.common import run_plan
+    from action_llm_recipes.pipeline import plan as run_plan
 
     counts = run_plan.RecordingCounts(
         trained=20, held_out=5, test=3, evaluates_held_out=False, encodings=24, test_encodings=1
@@ -374,7 +379,7 @@ def test_the_plan_counts_epochs_as_the_trainer_does(tmp_path):
     import torch
     from transformers import Trainer, TrainingArguments
 
-    from action_llm_recipes.common.run_plan import training_steps
+    from action_llm_recipes.pipeline.plan import training_steps
 
     for examples, batch, accumulation, epochs in ((48, 4, 5, 3), (7, 2, 1, 2.5), (3, 8, 4, 4)):
         settings = {
@@ -394,7 +399,7 @@ def test_the_plan_counts_epochs_as_the_trainer_does(tmp_path):
     [({}, 117), ({"max_steps": -1, "num_train_epochs": 100}, 20), ({"max_steps": 5}, 1), (SFT, 1)],
 )
 def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps):
-    from action_llm_recipes.run_line import with_early_stopping
+    from action_llm_recipes.pipeline.settings import with_early_stopping
 
     settings = with_early_stopping("sft", own, 20 * 24)
     assert settings["eval_steps"] == settings["save_steps"] == steps
@@ -407,6 +412,7 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
 
     from action_llm_recipes import run_line
     from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.pipeline.settings import PATIENCE
     from action_llm_recipes.pretraining import small_lm
 
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hub"))
@@ -423,19 +429,19 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
         "tokenizer": TOKENIZER | {"warmup_steps": 1, "use_cpu": True},
         "sft": shipped("sft") | SFT | {"method": "lora", "max_steps": 400, "learning_rate": 0.05, "use_cpu": True},
     }
-    monkeypatch.setattr(run_line, "read_yaml", lambda arguments, stage, line: (dict(settings[stage]), stage))
+    monkeypatch.setattr(run_line, "read_yaml", lambda path, stage, line: (dict(settings[stage]), stage))
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), encodings=2)
     with caplog.at_level("INFO"):
         metrics = run_line.main(arguments, data)
     assert (metrics["split"], metrics["recordings"]) == ("test", 2)
     record = json.loads((tmp_path / "run" / "sft" / "record.json").read_text())
-    assert record["hold_out"] and record["settings"]["early_stopping"] == run_line.PATIENCE
+    assert record["hold_out"] and record["settings"]["early_stopping"] == PATIENCE
     lines = [json.loads(line) for line in (tmp_path / "run" / "sft" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
     best = int(np.argmin(losses))
     # 40 steps of ten looks; it stopped after three looks that found nothing better, or at its end.
-    assert record["settings"]["steps"] == 4 * len(losses) == min(4 * (best + 1 + run_line.PATIENCE), 40)
+    assert record["settings"]["steps"] == 4 * len(losses) == min(4 * (best + 1 + PATIENCE), 40)
     checkpoint = tmp_path / "run" / "sft" / "checkpoints" / f"checkpoint-{4 * (best + 1)}"
     stored = load_file(checkpoint / "adapter_model.safetensors")
     adapter = load_file(tmp_path / "run" / "sft" / "model" / "adapter" / "adapter_model.safetensors")
@@ -467,7 +473,7 @@ def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, t
 
 
 def test_a_plan_says_which_stages_are_done(caplog):
-    from action_llm_recipes.common.run_plan import RecordingCounts, show_plan
+    from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
 
     training = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
     with caplog.at_level("INFO"):
@@ -521,3 +527,66 @@ def test_options_without_effect_are_errors(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             main(LineArguments(output_dir=str(tmp_path / "run"), **settings), data)
+
+
+def test_any_setting_of_a_stage_can_be_given_on_the_command_line(own, llm, tmp_path):
+    """In place of a YAML for each ablation: they go before the file, and stay as they are with few recordings."""
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.launching import parse
+
+    for stage, settings in (("tokenizer", TOKENIZER), ("sft", SFT)):
+        (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(settings | {"use_cpu": True}))
+    words = f"--output_dir {tmp_path}/run --llm_name_or_path {llm} --encodings 2 --dataset folder --data_dir {own}"
+    words += (
+        f" --cache_dir {tmp_path}/cache --tokenizer_config {tmp_path}/tokenizer.yaml --sft_config {tmp_path}/sft.yaml"
+    )
+    words += " --tokenizer.codebook_size 8 --sft.lora_r=3 --sft.lora_target_modules q_proj k_proj --sft.list_classes"
+    words += " --sft.learning_rate 1e-3 --evaluation.batch_size 2 --encode.batch_size 4"
+    metrics = run_line.main(*parse(run_line.ARGUMENTS, words.split()))
+    assert metrics["recordings"] == 2
+    config = yaml.safe_load((tmp_path / "run" / "sft" / "config.yaml").read_text())
+    assert (config["lora_r"], config["lora_target_modules"]) == (3, ["q_proj", "k_proj"])
+    assert config["list_classes"] is True and config["learning_rate"] == 1e-3
+    assert yaml.safe_load((tmp_path / "run" / "tokenizer" / "config.yaml").read_text())["codebook_size"] == 8
+    # Another setting is another run.
+    with pytest.raises(ValueError, match=r"lora_r: 3, now 4.*choose another --output_dir"):
+        run_line.main(*parse(run_line.ARGUMENTS, [*words.split(), "--sft.lora_r", "4"]))
+
+
+def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    seen = {}
+    monkeypatch.setattr(run_line, "run", lambda arguments, data, settings, unseen: seen.update(settings))
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), settings={"sft": {"max_steps": 500}})
+    run_line.main(arguments, data)
+    assert seen["sft"]["max_steps"] == 500 and seen["sft"]["warmup_steps"] < shipped("sft")["warmup_steps"]
+    assert seen["tokenizer"]["max_steps"] < shipped("tokenizer")["max_steps"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stf": {"lora_r": 1}}, "there is no stage 'stf'; did you mean sft"),
+        ({"sft": {"lora_rr": 1}}, r"--sft.lora_rr: no such option; did you mean lora_r\?"),
+        ({"sft": {"lora_r": "many"}}, "--sft.lora_r: expected integer, got 'many'"),
+        ({"sft": {"method": "lore"}}, "--sft.method: expected one of lora, .*got 'lore'"),
+        ({"sft": {"learning_rate": ["1e-3", "2"]}}, "--sft.learning_rate: expected a single value"),
+        ({"sft": {"seed": 3}}, "--sft.seed: set --seed, which is for all stages"),
+        ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer: it follows from the stages before"),
+        ({"features": {"grid": 1}}, "--features.grid: this run has the stages tokenizer, sft, encode, evaluation"),
+        ({"sft": 3}, "settings: sft: expected settings and their values, got 3"),
+    ],
+)
+def test_a_wrong_setting_of_a_stage_is_told_before_anything_is_trained(settings, message, own, llm, tmp_path):
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=message):
+        run_line.main(
+            run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, settings=settings), data
+        )
+    assert not (tmp_path / "run" / "tokenizer").exists()

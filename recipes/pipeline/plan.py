@@ -7,19 +7,11 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from action_llm_datasets.progress import duration
+from action_llm_recipes.pipeline.stages import STAGES
 
 logger = logging.getLogger(__name__)
 
-TITLES = {
-    "small_lm": "small language model",
-    "backbone": "visual encoder",
-    "features": "features of videos",
-    "lvlm": "small LVLM",
-    "tokenizer": "action model",
-    "encode": "sentences",
-    "sft": "language model",
-    "evaluation": "evaluation",
-}
+TITLES = {"small_lm": "small language model"} | {name: stage.title for name, stage in STAGES.items()}
 
 # Milliseconds for an example of a training step, or for a sentence, with the default settings and small models, on one core of
 # the machine whose results are in model_cards/results. Each stage measures itself when it begins (`run_cost`); this is for
