@@ -70,10 +70,11 @@ class Explanation:
 def explain(
     model,
     processor,
-    recording: Any = None,
+    action_ids: Sequence,
+    log_probabilities: torch.Tensor | None = None,
     *,
-    action_ids: Sequence[int] | None = None,
     times: Sequence[tuple[float, float]] | None = None,
+    recording: Any = None,
     class_names: Sequence[str] | None = None,
     list_classes: bool | None = None,
     unsure_below: float = 0.0,
@@ -83,14 +84,17 @@ def explain(
     batch_size: int = 16,
 ) -> Explanation:
     """
-    Recognises one recording and says why.
+    Says why a sentence was recognised as it was: each token is left out in turn, and the class is scored again.
 
     Args:
         model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): as trained together.
-        recording: Whatever the processor's feature extractor reads; or, encoded before, `action_ids` (as
-            [`~ActionLLMProcessor.prompt`] takes them) and their `times`; a recording beside them is narrated, and not encoded.
-        class_names (`Sequence[str]`, *optional*): Any list of names, instead of the trained ones.
-        list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
+        action_ids (`Sequence`): The sentence, as [`~ActionLLMProcessor.prompt`] takes it.
+        log_probabilities (`torch.Tensor`, *optional*): What the model said of it: (number of classes,), in the order of the
+            class list. By default the sentence is scored here.
+        times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token, seconds.
+        recording (*optional*): Of a skeleton, what the feature extractor reads; it is narrated, and not encoded again.
+        class_names (`Sequence[str]`, *optional*): The class list, where it is not the trained one.
+        list_classes (`bool`, *optional*): Whether the class list stands in the prompt, where that is not as trained.
         unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
         probabilities (`Sequence[float]`, *optional*): Of every class, where the decision was made by more than this sentence,
             such as their means over versions of the recording; the reason is about the likeliest. By default this sentence's.
@@ -100,33 +104,20 @@ def explain(
         batch_size (`int`): Sentences scored at a time.
 
     Raises:
-        ValueError: The model reads continuous latents, which cannot be left out one by one; or neither recording nor ids.
+        ValueError: The model reads continuous latents, which cannot be left out one by one; or sizes that cannot be.
     """
+    check_explains(model)
     names = processor.class_names
     if class_names is not None:
         names = class_names = check_class_names(class_names, names or ())
-    if model.config.injection_layer is not None:
-        raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
-    scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     for name, value, least in (("num_reasons", num_reasons, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
-    if isinstance(recording, list | tuple) and len(recording) != 1:
-        raise ValueError(f"one recording is explained at a time, got {len(recording)}.")
-    if action_ids is None:
-        if recording is None:
-            raise ValueError("give either a recording or action_ids.")
-        outputs = model(**_on(model, processor(recording, class_names=class_names, list_classes=list_classes)))
-        mask = outputs.action_attention_mask[0].bool()
-        action_ids = outputs.action_ids[0][mask].tolist()
-        if processor.run_lengths:
-            action_ids = list(zip(action_ids, outputs.run_lengths[0][mask].tolist(), strict=True))
-        times = list(zip(outputs.start_times[0][mask].tolist(), outputs.end_times[0][mask].tolist(), strict=True))
-        log_probabilities = outputs.logits[0].log_softmax(-1)
-    else:
-        action_ids = list(action_ids)
-        log_probabilities = class_log_probabilities(model, processor, [action_ids], **scored)[0]
-        times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
+    action_ids = list(action_ids)
+    times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
+    scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
+    if log_probabilities is None:
+        (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], **scored)
     probabilities = log_probabilities.exp().tolist() if probabilities is None else list(probabilities)
     best = int(np.argmax(probabilities))
     evidence = []
@@ -134,24 +125,42 @@ def explain(
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
         without = class_log_probabilities(model, processor, shortened, **scored)[:, best]
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
-            action_id, *further = (int(one) for one in np.atleast_1d(word))
+            action_id, *further = map(int, np.atleast_1d(word))
             contribution = float(log_probabilities[best] - without[place])
             further = () if processor.run_lengths else tuple(further)
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution, further))
-    evidence.sort(key=lambda one: -one.contribution)
+    evidence.sort(key=lambda token: -token.contribution)
     is_sure = probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
     events = _narration(processor, recording)
-    text = _text(names, probabilities, is_sure, evidence[:num_reasons], events, lexicon)
     return Explanation(
         names[best],
         probabilities[best],
         dict(zip(names, probabilities, strict=True)),
         is_sure,
         evidence,
-        text,
+        _text(names, probabilities, is_sure, evidence[:num_reasons], events, lexicon),
         describe(model, processor, action_ids) if processor.explains else "",
     )
+
+
+def check_explains(model) -> None:
+    """Raises `ValueError` for a model that reads continuous latents: only tokens can be left out one by one."""
+    if model.config.injection_layer is not None:
+        raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
+
+
+def sentence_of(outputs, index: int = 0, run_lengths: bool = False) -> tuple[list, list[tuple[float, float]]]:
+    """The words of one recording in the outputs of a model, and their start and end in seconds.
+
+    A word is a token or a list of several; with `run_lengths`, a pair of a token and how many equal ones became it.
+    """
+    mask = outputs.action_attention_mask[index].bool()
+    words = outputs.action_ids[index][mask].tolist()
+    if run_lengths:
+        words = list(zip(words, outputs.run_lengths[index][mask].tolist(), strict=True))
+    starts, ends = (times[index][mask].tolist() for times in (outputs.start_times, outputs.end_times))
+    return words, list(zip(starts, ends, strict=True))
 
 
 @torch.no_grad()
@@ -232,8 +241,8 @@ def faithfulness(
         raise ValueError(f"no sentence of {len(sentences)} has {2 * num_tokens} tokens.")
     whole, shorter, labels = [], [], []
     for sentence in long_enough:
-        found = explain(model, processor, action_ids=sentence, class_names=class_names, batch_size=batch_size)
-        named = [one.place for one in found.evidence[:num_tokens] if one.contribution > 0]
+        found = explain(model, processor, sentence, class_names=class_names, batch_size=batch_size)
+        named = [token.place for token in found.evidence[:num_tokens] if token.contribution > 0]
         if not named:
             continue
         others = generator.permutation([place for place in range(len(sentence)) if place not in named])[: len(named)]
@@ -349,8 +358,10 @@ __all__ = [
     "Explanation",
     "TokenEvidence",
     "abstention_threshold",
+    "check_explains",
     "class_log_probabilities",
     "describe",
     "explain",
     "faithfulness",
+    "sentence_of",
 ]

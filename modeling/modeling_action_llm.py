@@ -904,21 +904,36 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             base_kwargs=base_kwargs,
         )[0]
 
-    def explain(self, processor, recording=None, **settings) -> "Explanation":
-        """Recognises one recording and says why: label, probabilities, and a reason that can be checked.
+    def explain(self, processor, outputs: ActionClassifierOutput, index: int = 0, **settings) -> "Explanation":
+        """Says why a recording was recognised as it was: label, probabilities, and a reason that can be checked.
+
+        ```python
+        recording = processor.feature_extractor.read("clip.skeleton")
+        outputs = model(**processor(recording))
+        reason = model.explain(processor, outputs, recording=recording)
+        ```
 
         Args:
             processor ([`ActionLLMProcessor`]): the one that the model was trained with.
-            recording: whatever its feature extractor reads; or, encoded before, `action_ids`.
-            **settings: see [`~explanations.explain`].
+            outputs ([`ActionClassifierOutput`]): what the model returned for recordings.
+            index (`int`, defaults to 0): which of these recordings.
+            **settings: see [`~explanations.explain`]; with a skeleton's `recording`, the text says what the body did.
 
         Returns:
             `Explanation` with `label`, `probability`, `probabilities`, `text`, `evidence` and, where the model was trained to
             describe, `description`.
-        """
-        from .explanations import explain
 
-        return explain(self, processor, recording, **settings)
+        Raises:
+            ValueError: the model reads continuous latents; or the outputs are of sentences, not of recordings.
+        """
+        from .explanations import check_explains, explain, sentence_of
+
+        check_explains(self)
+        if outputs.action_ids is None:
+            raise ValueError("the outputs hold no action tokens: give those of recordings, not of sentences.")
+        words, times = sentence_of(outputs, index, processor.run_lengths)
+        log_probabilities = outputs.logits[index].detach().float().log_softmax(-1).cpu()
+        return explain(self, processor, words, log_probabilities, times=times, **settings)
 
     def timeline(self, processor, recording, **settings) -> "Timeline":
         """Recognises what happens in a long video, and when, by a window that slides over its visual events.

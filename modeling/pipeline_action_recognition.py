@@ -28,6 +28,7 @@ from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
 from .class_names import check_class_names
+from .explanations import sentence_of
 from .model_files import as_written
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
@@ -377,25 +378,14 @@ class ActionRecognitionPipeline(Pipeline):
                 item["warnings"] = warnings
             if not (explain or return_tokens):
                 continue
-            sentence = _sentence(outputs, index)
             if return_tokens:
-                item["tokens"] = [
-                    {
-                        "token": "".join(f"<act_{token}>" for token in np.atleast_1d(word)),
-                        "id": int(np.atleast_1d(word)[0]),
-                        "start": round(start, 3),
-                        "end": round(end, 3),
-                    }
-                    for word, start, end, _ in sentence
-                ]
+                item["tokens"] = self._tokens(outputs, index)
             if explain:
                 reason = self.model.explain(
                     self.processor,
-                    recording,
-                    action_ids=[
-                        (word, length) if self.processor.run_lengths else word for word, _, _, length in sentence
-                    ],
-                    times=[(start, end) for _, start, end, _ in sentence],
+                    outputs,
+                    index,
+                    recording=recording,
                     class_names=candidate_labels,
                     list_classes=self._lists(candidate_labels),
                     unsure_below=unsure_below,
@@ -405,6 +395,19 @@ class ActionRecognitionPipeline(Pipeline):
                 if reason.description:
                     item["description"] = reason.description
         return found
+
+    def _tokens(self, outputs, index: int) -> list[dict]:
+        """The sentence of a recording, a word at a time: its tokens as text, the first one's id, and its times in seconds."""
+        words, times = sentence_of(outputs, index)
+        return [
+            {
+                "token": "".join(f"<act_{token}>" for token in np.atleast_1d(word)),
+                "id": int(np.atleast_1d(word)[0]),
+                "start": round(start, 3),
+                "end": round(end, 3),
+            }
+            for word, (start, end) in zip(words, times, strict=True)
+        ]
 
     def _unlike_training(self, outputs, index: int) -> list[str]:
         """Why an answer says little: the recording is unlike those that the action model was trained on; empty otherwise."""
@@ -457,16 +460,6 @@ def _rewind(recording: Any) -> None:
     """An open file is read from its start, each time."""
     if hasattr(recording, "seekable") and recording.seekable():
         recording.seek(0)
-
-
-def _sentence(outputs, index: int) -> list[tuple[int, float, float, int]]:
-    """Words of one recording: token (of several, a list), start, end, length of its run."""
-    mask = outputs.action_attention_mask[index].bool()
-    lengths = (
-        outputs.run_lengths if outputs.run_lengths is not None else torch.ones_like(outputs.action_attention_mask)
-    )
-    columns = (outputs.action_ids, outputs.start_times, outputs.end_times, lengths)
-    return list(zip(*(column[index][mask].tolist() for column in columns), strict=True))
 
 
 class _Answer(tempfile.SpooledTemporaryFile):

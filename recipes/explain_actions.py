@@ -127,8 +127,8 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
             one = explain(
                 model,
                 processor,
-                recording if video is None else None,
-                action_ids=words_of(row, processor),
+                words_of(row, processor),
+                recording=recording if video is None else None,
                 times=list(zip(row["start_times"], row["end_times"], strict=True)),
                 unsure_below=threshold,
                 num_reasons=arguments.num_reasons,

@@ -33,7 +33,7 @@ def recognise(folder: str, processor: ActionLLMProcessor, words: torch.LongTenso
     assert_type(model.forward(words, label_ids=words), ActionClassifierOutput)
     assert_type(model.forward(words).logits, torch.FloatTensor | None)
     assert_type(model.most_likely_label(words), torch.LongTensor)
-    assert_type(model.explain(processor, folder), Explanation)
+    assert_type(model.explain(processor, model.forward(words, label_ids=words)), Explanation)
     assert_type(model.timeline(processor, folder), Timeline)
     assert_type(model.as_generator(), ActionLLMForConditionalGeneration)
     assert_type(model.as_generator().as_classifier(), ActionLLMForClassification)

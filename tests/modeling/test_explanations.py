@@ -36,7 +36,7 @@ def probability(model, processor, sentence, label):
 
 def test_evidence_is_what_leaving_a_token_out_does(model, processor):
     sentence = [3, 14, 3, 7, 1]
-    found = explain(model, processor, action_ids=sentence, batch_size=2)
+    found = explain(model, processor, sentence, batch_size=2)
     label = CLASS_NAMES.index(found.label)
     assert found.probability == pytest.approx(probability(model, processor, sentence, label), rel=1e-4)
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -50,12 +50,12 @@ def test_evidence_is_what_leaving_a_token_out_does(model, processor):
     assert contributions == sorted(contributions, reverse=True)
 
 
-def test_one_call_from_a_recording(model, processor):
+def test_the_outputs_of_a_recording_are_explained(model, processor):
     body = person(64, activity=0.0)
     body[20:50, [9, 10, 11, 23, 24], 1] += 0.6 * np.sin(np.pi * np.arange(30) / 30)[:, None]  # the right hand goes up
-    found = explain(model, processor, recording([(0, body)]))
     with torch.no_grad():
         outputs = model(**processor(recording([(0, body)])))
+    found = model.explain(processor, outputs, recording=recording([(0, body)]))
     assert found.label == CLASS_NAMES[int(outputs.logits.argmax())]
     assert [one.action_id for one in sorted(found.evidence, key=lambda one: one.place)] == outputs.action_ids[
         0
@@ -64,6 +64,32 @@ def test_one_call_from_a_recording(model, processor):
     assert times[1] == pytest.approx((4 / 30, 8 / 30))
     assert str(found) == found.text
     assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" in found.text
+
+
+def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor, monkeypatch, tmp_path):
+    """By the pipeline; of a sentence of n tokens, it and the n shorter ones are scored."""
+    from action_llm import feature_extraction_skeleton
+    from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
+
+    np.save(tmp_path / "walk.npy", person(40))
+    opened, scored, encoded = [], [], []
+    read, forward = feature_extraction_skeleton.read_recording, type(model).forward
+
+    def remember(self, input_ids, **inputs):
+        scored.append(len(input_ids))
+        encoded.append("input_features" in inputs)
+        return forward(self, input_ids, **inputs)
+
+    monkeypatch.setattr(
+        feature_extraction_skeleton,
+        "read_recording",
+        lambda file, *more, **kw: opened.append(file) or read(file, *more, **kw),
+    )
+    monkeypatch.setattr(type(model), "forward", remember)
+    recognise = ActionRecognitionPipeline(model=model, processor=processor)
+    answer = recognise(str(tmp_path / "walk.npy"), explain=True, return_tokens=True)[0]
+    assert answer["reason"] and len(opened) == 1
+    assert sum(scored) == 1 + len(answer["tokens"]) and sum(encoded) == 1
 
 
 def test_without_a_reason_it_says_so():
@@ -99,7 +125,7 @@ def test_equal_tokens_are_named_once():
 
 
 def test_the_text_says_when_it_is_not_sure(model, processor):
-    found = explain(model, processor, action_ids=[1, 2, 3], unsure_below=1.1)
+    found = explain(model, processor, [1, 2, 3], unsure_below=1.1)
     second = sorted(found.probabilities, key=lambda name: -found.probabilities[name])[1]
     assert (
         not found.is_sure and found.text.startswith(f"Not sure: {found.label} (") and f" or {second} (" in found.text
@@ -107,11 +133,13 @@ def test_the_text_says_when_it_is_not_sure(model, processor):
 
 
 def test_other_names_and_single_tokens(model, processor):
-    found = explain(model, processor, action_ids=[5], class_names=["waving", "falling"])
+    found = explain(model, processor, [5], class_names=["waving", "falling"])
     assert found.label in ("waving", "falling") and found.evidence == []
     assert found.text.endswith("%. No single token spoke for it.")
-    with pytest.raises(ValueError, match="either a recording or action_ids"):
-        explain(model, processor)
+    with torch.no_grad():
+        outputs = model(**processor(action_ids=[[5]]))
+    with pytest.raises(ValueError, match="hold no action tokens: give those of recordings"):
+        model.explain(processor, outputs)
 
 
 def test_faithfulness_is_what_deleting_does(model, processor):
@@ -121,7 +149,7 @@ def test_faithfulness_is_what_deleting_does(model, processor):
     assert found["sentences"] == 4
     named, whole = [], []
     for sentence in sentences[:4]:
-        one = explain(model, processor, action_ids=sentence)
+        one = explain(model, processor, sentence)
         places = {evidence.place for evidence in one.evidence[:2]}
         shorter = [token for place, token in enumerate(sentence) if place not in places]
         named.append(probability(model, processor, shorter, CLASS_NAMES.index(one.label)))

@@ -281,7 +281,7 @@ import numpy as np
 recording = np.load(folder + "/recording.npy")
 with torch.no_grad():
     logits = model(**processor(recordings=[recording])).logits
-reason = model.explain(processor, recording)
+reason = model.explain(processor, model(**processor(recording)), recording=recording)
 print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]], reason.label]))
 """
 

@@ -171,10 +171,10 @@ def test_a_generator_is_read_as_it_goes(recognise):
 def test_the_reason_and_the_tokens_are_those_of_the_model(parts, recognise):
     model, processor = parts
     found = recognise(recording(40), explain=True, return_tokens=True, unsure_below=1.0)
-    expected = model.explain(processor, recording(40), unsure_below=1.0)
-    assert found[0]["reason"] == expected.text and expected.text.startswith("Not sure")
     with torch.no_grad():
         outputs = model(**processor(recording(40)))
+    expected = model.explain(processor, outputs, recording=recording(40), unsure_below=1.0)
+    assert found[0]["reason"] == expected.text and expected.text.startswith("Not sure")
     assert [one["id"] for one in found[0]["tokens"]] == outputs.action_ids[0].tolist()
     assert found[0]["tokens"][0]["token"] == f"<act_{found[0]['tokens'][0]['id']}>"
     np.testing.assert_allclose([one["end"] for one in found[0]["tokens"]], outputs.end_times[0], atol=1e-3)
@@ -357,8 +357,14 @@ def test_the_reason_of_several_versions_is_about_the_class_that_they_decide_on(p
     assert alone[0]["label"] != found[0]["label"] and alone[0]["tokens"] == found[0]["tokens"]
     assert found[0]["reason"].startswith(f"{found[0]['label']}, with a probability of {found[0]['score']:.0%}.")
     scores = {one["label"]: one["score"] for one in found}
+    with torch.no_grad():
+        outputs = model(**processor(recording(60, 4), class_names=names))
     reason = model.explain(
-        processor, recording(60, 4), class_names=names, probabilities=[scores[name] for name in names]
+        processor,
+        outputs,
+        recording=recording(60, 4),
+        class_names=names,
+        probabilities=[scores[name] for name in names],
     )
     assert (reason.label, reason.text, reason.probabilities) == (found[0]["label"], found[0]["reason"], scores)
     ids = [token["id"] for token in found[0]["tokens"]]

@@ -23,7 +23,7 @@ processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     logits = model(**processor(folder + "/clip.mp4")).logits
-reason = model.explain(processor, folder + "/clip.mp4")
+reason = model.explain(processor, model(**processor(folder + "/clip.mp4")))
 print(json.dumps([type(model).__name__, [float(x).hex() for x in logits[0]], reason.label, reason.text]))
 """
 
@@ -83,7 +83,7 @@ def test_lengths_of_runs_as_numbers(clip, tmp_path):
         with torch.no_grad():
             torch.testing.assert_close(model(**read(action_ids=[pairs])).logits, outputs.logits, atol=1e-4, rtol=1e-4)
     assert max(found) > 1
-    one = explain(model, read, action_ids=[(3, 2), (0, 11), (5, 1)])
+    one = explain(model, read, [(3, 2), (0, 11), (5, 1)])
     assert {(entry.place, entry.action_id) for entry in one.evidence} == {(0, 3), (1, 0), (2, 5)}
     with torch.no_grad():
         whole, without = (

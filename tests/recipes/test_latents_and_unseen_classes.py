@@ -53,7 +53,7 @@ def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft
     assert float(model(**processor(row)).probabilities.sum()) == pytest.approx(1, abs=1e-5)
     # There is nothing to be left out one by one, also where the action model has codes.
     with pytest.raises(ValueError, match="reads continuous latents"):
-        model.explain(processor, row)
+        model.explain(processor, model(**processor(row)), recording=row)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,8 @@ from transformers import AutoModel, AutoProcessor
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 outputs = model(**processor(sys.argv[2]))
-reason = model.explain(processor, sys.argv[2])
+recording = processor.feature_extractor.read(sys.argv[2])
+reason = model.explain(processor, model(**processor(recording)), recording=recording)
 print(model.config.id2label[int(outputs.logits.argmax())] == reason.label, reason.text)
 """
     said = launch(hub, tmp_path / "fresh", f"{USER}/life", str(recording), script=script)
