@@ -7,7 +7,6 @@ recording, so the splits of a list of names can be counted without one.
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -189,22 +188,6 @@ def _build(name: str, facts: dict) -> NTUProtocol:
 
 
 NTU_PROTOCOLS: dict[str, NTUProtocol] = {name: _build(name, facts) for name, facts in _facts()["protocols"].items()}
-
-
-def split_counts(protocol: NTUProtocol, names: Iterable[str], *, skip_missing: bool = True) -> dict[str, int]:
-    """Recordings per split of a list of NTU names, with "held_out" for those of train that select; others do not count."""
-    counts = dict.fromkeys([*protocol.splits, "held_out"], 0)
-    missing = protocol.missing if skip_missing else frozenset()
-    for text in names:
-        try:
-            name = parse_ntu_name(text)
-            placement = protocol.place(name)
-        except NotInProtocolError:
-            continue
-        if str(name) not in missing:
-            counts[placement.split] += 1
-            counts["held_out"] += placement.held_out
-    return counts
 
 
 def ranges(numbers) -> str:

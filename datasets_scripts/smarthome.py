@@ -68,28 +68,6 @@ def parse_smarthome_name(stem: str) -> SmarthomeName:
     return SmarthomeName(match[1], *map(int, match.groups()[1:]))
 
 
-def smarthome_label(class_id: int, order: str) -> int:
-    """Label among the 31 classes of a class id as other code counts them.
-
-    Args:
-        class_id: the id.
-        order: "rgb" (alphabetical, from 1: I3D, VPN++) or "skeleton" (from 0, the telephone before the tablet: UNIK
-            and its relatives).
-
-    Raises:
-        ValueError: there is no such order, or no such id in it.
-    """
-    orders = smarthome_facts()["other_orders"]
-    if order not in orders:
-        raise ValueError(f"order must be one of {list(orders)}; got {order!r}")
-    activities = smarthome_activities()
-    first, swapped = orders[order]["first"], [activities.index(name) for name in orders[order]["swapped"]]
-    label = class_id - first
-    if not 0 <= label < len(activities):
-        raise ValueError(f"class_id must be from {first} to {first + len(activities) - 1}; got {class_id!r}")
-    return swapped[1 - swapped.index(label)] if label in swapped else label
-
-
 @cache
 def smarthome_activities(cross_view: bool = False) -> tuple[str, ...]:
     """The official activity ids in label order: 31, or the 19 of CV1 and CV2."""

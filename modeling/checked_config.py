@@ -172,7 +172,13 @@ def _type_name(annotation: Any) -> str:
 class CheckedConfig(CompositeConfig):
     """Base of this project's configurations: unknown names are refused, errors of parts and files say where."""
 
+    # Fields of older versions → the value with which their models can still be built; it is read, and not written again.
+    removed_fields = {}
+
     def __post_init__(self, **kwargs):
+        for name, value in self.removed_fields.items():
+            if (stored := kwargs.pop(name, value)) != value:
+                raise ConfigError(name, as_written(stored), f"{value}, as other values are no longer supported")
         reject_unknown_fields(type(self), kwargs)
         for name, spec in self.sub_configs_defaults.items():
             value = getattr(self, name)

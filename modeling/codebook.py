@@ -224,7 +224,7 @@ class EuclideanCodebook(Codebook):
         return torch.linalg.vector_norm(latents - codes, dim=-1)
 
 
-def quantize_rests(
+def residual_quantize(
     codebooks: Iterable[Codebook], latents: torch.Tensor, moves: bool = True
 ) -> tuple[list[Quantized], list[torch.Tensor]]:
     """
@@ -251,4 +251,4 @@ def quantize_rests(
     return found, rests
 
 
-__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "quantize_rests"]
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "residual_quantize"]

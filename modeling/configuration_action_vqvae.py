@@ -51,8 +51,6 @@ class ActionVQVAEConfig(CheckedConfig):
             square of the encoder's channels, which keeps it, at any width, where the ball has room (below 2 or so).
             Codes, distances and what the LLM reads are in these scaled coordinates; the decoder undoes the scale, and the
             losses of LLM-AR, Eq. 11, are means over the encoder's own channels.
-        learn_latent_scale (`bool`, defaults to `False`):
-            Train the scale, from `latent_scale` on. It is moved by what depends on distances: the Zipf and context losses.
         quantize (`bool`, defaults to `True`):
             `False`: no codebook, the decoder reads the latents (LLM-AR, Table 5).
         decodes (`bool`, defaults to `True`):
@@ -98,6 +96,7 @@ class ActionVQVAEConfig(CheckedConfig):
     """
 
     model_type = "action_vqvae"
+    removed_fields = {"learn_latent_scale": False}
     _auto_class: ClassVar[str] = "AutoConfig"
 
     layout: str = "kinect25"
@@ -117,7 +116,6 @@ class ActionVQVAEConfig(CheckedConfig):
     geometry: Literal["poincare", "euclidean"] = "poincare"
     curvature: float | int = 1.0
     latent_scale: float | int = 1.0
-    learn_latent_scale: bool = False
     quantize: bool = True
     decodes: bool = True
     codebook_training: Literal["gradient", "ema"] = "gradient"

@@ -19,9 +19,6 @@ class VSTConfig(CheckedConfig):
         backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to a `Swinv2Config`):
             Configuration of the visual encoder: any transformers model of pictures (Swin V2; ResNet-50, Table 2) or of
             clips (VideoMAE, V-JEPA 2), or the [`ResNet3DModel`] of this project.
-        freeze_backbone (`bool`, defaults to `True`):
-            Whether the visual encoder stays as it is. The recipes of this project read features that were computed once, so
-            they leave it as it is; to tune it, train the model on `pixel_values`.
         feature_size (`int`, defaults to 768):
             Width of the visual encoder's features.
         hidden_size (`int`, defaults to 512), num_layers (`int`, defaults to 2), num_heads (`int`, defaults to 8),
@@ -68,12 +65,12 @@ class VSTConfig(CheckedConfig):
     """
 
     model_type = "vst"
+    removed_fields = {"freeze_backbone": True}
     _auto_class: ClassVar[str] = "AutoConfig"
     num_codebooks: ClassVar[int] = 1
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="swinv2")}
 
     backbone_config: dict | PreTrainedConfig | None = None
-    freeze_backbone: bool = True
     feature_size: int = 768
     hidden_size: int = 512
     num_layers: int = 2

@@ -256,73 +256,51 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         cls,
         llm: PreTrainedModel,
         *,
-        action_token_offset: int,
         action_model: PreTrainedModel | None = None,
         action_table: torch.Tensor | None = None,
-        llm_name_or_path: str | None = None,
-        llm_revision: str | None = None,
         class_names: Sequence[str] | None = None,
-        train_action_embeddings: bool = False,
-        injection_layer: int | None = None,
-        prefix_length: int = 0,
-        prefix_layers: Sequence[int] | None = None,
-        num_soft_prompts: int = 0,
-        run_length_ids: list[list[int]] | None = None,
-        restrict_names: bool = False,
+        **config_fields,
     ) -> Self:
         """Puts a language model and an action model together.
 
         Args:
             llm (`PreTrainedModel`):
                 A causal language model, or that of a model that sees (`load_language_model`). It is used as it is, not copied.
-            action_token_offset (`int`):
-                Length of its text tokenizer.
             action_model (`PreTrainedModel`, *optional*):
                 The model that writes the sentences. Its codebook becomes the action table; where codes are visual features
                 (VT-LVLM-AR), what the language model's projector makes of them.
             action_table (`torch.Tensor` of shape `(num_action_tokens, width)`, *optional*):
                 The action table, where there is no action model, or where it is another than its codebook.
-            llm_name_or_path, llm_revision (`str`, *optional*):
-                Repository and commit of the language model. When given, it is referenced by them on saving; when not,
-                its weights are saved with the rest.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
-            train_action_embeddings, injection_layer, prefix_length, prefix_layers, num_soft_prompts, run_length_ids,
-            restrict_names:
-                See [`ActionLLMConfig`].
+            **config_fields:
+                Fields of [`ActionLLMConfig`]: `action_token_offset`, the length of the text tokenizer, is required; with
+                `llm_name_or_path` and `llm_revision` the language model is referenced on saving, without them its weights
+                are saved with the rest.
         """
         class_names = None if class_names is None else check_class_names(class_names)
         if action_model is None and action_table is None:
             raise ValueError("from_llm needs an action_model or an action_table.")
+        if "action_token_offset" not in config_fields:
+            raise ValueError("from_llm needs action_token_offset, the length of the text tokenizer.")
         if None not in (action_model, action_table) and len(action_table) != action_model.config.num_action_tokens:
             raise ValueError(
                 f"the action table has {len(action_table)} rows, and the action model "
                 f"{action_model.config.num_action_tokens} tokens."
             )
         reads_visual_features = action_model is not None and action_model.config.model_type == "vtem"
-        table = action_table
+        table, reads_latents = action_table, config_fields.get("injection_layer") is not None
         # A model that reads continuous latents has no words to look up.
-        if table is None and injection_layer is None:
+        if table is None and not reads_latents:
             table = visual_words(llm, action_model.codebook) if reads_visual_features else action_model.codebook
         config = ActionLLMConfig(
             text_config=llm.config,
             action_config=None if action_model is None else action_model.config,
-            llm_name_or_path=llm_name_or_path,
-            llm_revision=llm_revision,
-            action_token_offset=action_token_offset,
             num_action_tokens=action_model.config.num_action_tokens if table is None else len(table),
-            codes_per_word=1
-            if action_model is None or injection_layer is not None
-            else action_model.config.num_codebooks,
-            train_action_embeddings=train_action_embeddings,
-            injection_layer=injection_layer,
-            prefix_length=prefix_length,
-            prefix_layers=None if prefix_layers is None else list(prefix_layers),
-            num_soft_prompts=num_soft_prompts,
-            run_length_ids=run_length_ids,
-            restrict_names=restrict_names,
+            codes_per_word=1 if action_model is None or reads_latents else action_model.config.num_codebooks,
             id2label=None if class_names is None else dict(enumerate(class_names)),
             label2id=None if class_names is None else {name: index for index, name in enumerate(class_names)},
+            **config_fields,
         )
         width = llm.get_input_embeddings().weight.shape[1]
         if table is not None and table.shape[1] != width:
@@ -338,9 +316,10 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             projector = check_projector(llm, action_model.config.codebook_dim)
             model.base_model.action_projector.load_state_dict(projector.state_dict())
             model._freeze_own_weights()
-        if num_soft_prompts:  # words that mean something are a better start than noise
+        if config.num_soft_prompts:  # words that mean something are a better start than noise
             words = llm.get_input_embeddings().weight
-            chosen = torch.randint(min(action_token_offset, len(words)), (num_soft_prompts,), device=words.device)
+            places = (config.num_soft_prompts,)
+            chosen = torch.randint(min(config.action_token_offset, len(words)), places, device=words.device)
             model.base_model.action_embedding.soft_prompts.data = words.detach()[chosen].float().clone()
         model._mirror_loading(llm)
         return model.eval()

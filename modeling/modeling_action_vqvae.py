@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, quantize_rests
+from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
@@ -201,30 +201,13 @@ class ActionVQVAEDecoder(nn.Module):
         return self.output_conv(hidden_states, masks[-1])
 
 
-class LatentScale(nn.Module):
-    """
-    The number that takes the encoder's output to tangent coordinates. A module of its own, after encoder and decoder: the
-    dtype of a model is that of its first parameter, and this one is always float32.
-    """
-
-    def __init__(self, config: ActionVQVAEConfig):
-        super().__init__()
-        self.config = config
-        if config.learn_latent_scale:
-            self.log_scale = nn.Parameter(torch.empty((), dtype=torch.float32))
-
-    def forward(self) -> torch.Tensor | float:
-        scale = self.log_scale.exp() if self.config.learn_latent_scale else self.config.latent_scale
-        return scale / math.sqrt(self.config.codebook_dim)
-
-
 class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
     config_class = ActionVQVAEConfig
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"
     input_modalities = ("time",)
     # Distances in the Poincaré ball grow with the exponential of the norm: half precision has no digits for them.
-    _keep_in_fp32_modules_strict = ["quantizer", "refinements", "latent_scale"]
+    _keep_in_fp32_modules_strict = ["quantizer", "refinements"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -241,8 +224,6 @@ class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
                 init.constant_(module.average_usage, 1 / self.config.codebook_size)
             if hasattr(module, "initialized"):
                 init.zeros_(module.initialized)
-        elif isinstance(module, LatentScale) and self.config.learn_latent_scale:
-            init.constant_(module.log_scale, math.log(self.config.latent_scale))
 
 
 class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
@@ -266,7 +247,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
         self.decoder = ActionVQVAEDecoder(config) if config.decodes else None
-        self.latent_scale = LatentScale(config)
+        # Takes the encoder's output to tangent coordinates.
+        self.latent_scale = config.latent_scale / math.sqrt(config.codebook_dim)
         if config.quantize:
             settings = {
                 "size": config.codebook_size,
@@ -318,13 +300,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 When the first frame of each sample is, seconds; 0 by default.
         """
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
-        latents = hidden_states * self.latent_scale()
+        latents = hidden_states * self.latent_scale
         action_ids, action_embeds = None, latents
         if self.config.quantize:
             # One latent of padding in, one token of padding out: their latents are 0.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                found, _ = quantize_rests((self.quantizer, *self.refinements), flat, moves=False)
+                found, _ = residual_quantize((self.quantizer, *self.refinements), flat, moves=False)
                 codes = torch.stack([one.ids for one in found], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
@@ -370,7 +352,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                     f"found {action_ids.min().item()} to {action_ids.max().item()}."
                 )
             action_embeds = self._word_embeds(action_ids)
-        return self._decode(action_embeds / self.latent_scale(), attention_mask)
+        return self._decode(action_embeds / self.latent_scale, attention_mask)
 
     def forward(
         self,
@@ -406,8 +388,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if len(valid_states) == 0:
                 raise ValueError("`feature_attention_mask` leaves no valid token in the batch.")
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
-                scale = self.latent_scale()
-                quantized, rests = quantize_rests((self.quantizer, *self.refinements), valid_states * scale)
+                scale = self.latent_scale
+                quantized, residuals = residual_quantize((self.quantizer, *self.refinements), valid_states * scale)
                 loss = self._usage_losses(terms, quantized[0].distances, quantized[0].ids, valid, previous_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
@@ -420,11 +402,10 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             ids[valid] = torch.stack([found.ids for found in quantized], dim=-1)
             terms["action_ids"] = self._token_ids(ids, token_mask)
             # Eq. 11 in the encoder's units, where the mean over channels has its meaning.
-            scale = scale.detach() if config.learn_latent_scale else scale
             codes = [found.embeds / scale for found in quantized]
-            rests = [valid_states, *(rest / scale for rest in rests[1:])]
+            residuals = [valid_states, *(residual / scale for residual in residuals[1:])]
             terms["embedding_loss"] = sum(
-                F.mse_loss(code, rest.detach()) for code, rest in zip(codes, rests, strict=True)
+                F.mse_loss(code, residual.detach()) for code, residual in zip(codes, residuals, strict=True)
             )
             codes = sum(codes)
             terms["commitment_loss"] = F.mse_loss(valid_states, codes.detach())

@@ -89,27 +89,6 @@ def log0(ball: torch.Tensor, curvature: float = 1.0) -> torch.Tensor:
     return torch.atanh((root * norm).clamp_max(limit)) / root * direction
 
 
-def ball_distance(x: torch.Tensor, y: torch.Tensor, curvature: float = 1.0) -> torch.Tensor:
-    """
-    Geodesic distance between points in ball coordinates (LLM-AR, Eq. 9, for any c):
-    `arcosh(1 + 2c‖x − y‖² / ((1 − c‖x‖²)(1 − c‖y‖²))) / √c`.
-
-    For points that are given in the ball. The model measures with [`tangent_distance`], which is the same number
-    without the loss of precision near the boundary.
-
-    Args:
-        x, y (`torch.Tensor` of shape `(..., dim)`, broadcastable):
-            Points strictly inside the ball, float32 or float64.
-
-    Returns:
-        `torch.Tensor` of shape `(...)`.
-    """
-    difference = (x - y).square().sum(-1)
-    room = (1 - curvature * x.square().sum(-1)) * (1 - curvature * y.square().sum(-1))
-    # arcosh(1 + 2s) = 2 arsinh(√s): no loss near s = 0.
-    return 2 / math.sqrt(curvature) * torch.asinh(torch.sqrt(curvature * difference / room))
-
-
 def tangent_distance(u: torch.Tensor, v: torch.Tensor, curvature: float = 1.0) -> torch.Tensor:
     """
     Geodesic distance between exp₀(u) and exp₀(v), element by element, from the tangent vectors (LLM-AR, Eq. 8 and 9).
@@ -156,4 +135,4 @@ def pairwise_tangent_distance(u: torch.Tensor, v: torch.Tensor, curvature: float
     return _distance_from_log(log_sinh2, curvature)
 
 
-__all__ = ["exp0", "log0", "ball_distance", "tangent_distance", "pairwise_tangent_distance"]
+__all__ = ["exp0", "log0", "tangent_distance", "pairwise_tangent_distance"]

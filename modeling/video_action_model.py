@@ -47,27 +47,19 @@ class VideoActionModel(SavedWeights, PreTrainedModel):
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
         return loaded
 
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the visual encoder stays as it is."""
-        return getattr(self.config, "freeze_backbone", True)
-
     def freeze(self) -> None:
-        """`requires_grad` is not saved: what is frozen is frozen again after loading."""
-        self.visual_encoder.requires_grad_(not self.is_frozen)
-        if self.is_frozen:
-            self.visual_encoder.eval()
+        """`requires_grad` is not saved: the visual encoder is frozen again after loading."""
+        self.visual_encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True):
         super().train(mode)
-        if self.is_frozen:
-            self.visual_encoder.eval()
+        self.visual_encoder.eval()
         return self
 
+    @torch.no_grad()
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the visual encoder makes of videos, float32: see [`VisualEncoder`]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            return self.visual_encoder(pixel_values)
+        """What the frozen visual encoder makes of videos, float32: see [`VisualEncoder`]."""
+        return self.visual_encoder(pixel_values)
 
 
 __all__ = ["VideoActionModel"]

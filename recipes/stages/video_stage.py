@@ -10,7 +10,7 @@ VSTArguments = config_arguments(
     "action_llm.configuration_vst",
     "VSTConfig",
     "VSTArguments",
-    {"backbone_config", "freeze_backbone", "feature_size", "codebook_dim", "familiar_distance"},
+    {"backbone_config", "feature_size", "codebook_dim", "familiar_distance"},
 )
 
 

@@ -14,7 +14,6 @@ from action_llm_datasets.protocols import (
     ntu_class_names,
     ntu_missing_skeletons,
     parse_ntu_name,
-    split_counts,
 )
 from action_llm_datasets.utd_mhad import utd_mhad_facts
 
@@ -110,14 +109,6 @@ def test_full_counts_are_those_with_the_missing_recordings(available, name):
     everything = [*available, *map(parse_ntu_name, ntu_missing_skeletons())]
     splits = [placement.split for _, placement in placed(protocol, everything)]
     assert {split: splits.count(split) for split in protocol.splits} == protocol.counts["full"]
-
-
-def test_split_counts_reads_names_and_leaves_out_the_missing():
-    names = ["S001C001P001R001A001", "s001c001p003r001a002", "S001C001P002R001A003", "S018C001P001R001A061", "notes"]
-    names.append(min(name for name in ntu_missing_skeletons() if "P003" in name and "A0" in name))
-    counts = split_counts(NTU_PROTOCOLS["ntu60-xsub"], names)
-    assert counts == {"train": 2, "test": 1, "held_out": 1}
-    assert split_counts(NTU_PROTOCOLS["ntu60-xsub"], names, skip_missing=False)["test"] == 2
 
 
 def test_labels_are_positions_in_the_class_names():

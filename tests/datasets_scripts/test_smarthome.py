@@ -20,7 +20,6 @@ from action_llm_datasets.smarthome import (
     place_smarthome,
     smarthome_activities,
     smarthome_facts,
-    smarthome_label,
     smarthome_splits,
 )
 
@@ -81,19 +80,6 @@ def test_classes():
     names = [entry["name"] for entry in smarthome_facts()["classes"]]
     assert len(set(names)) == 31
     assert dict(zip(activities, names, strict=True))["Drink.Frombottle"] == "drinking from a bottle"
-
-
-def test_other_orders_of_the_classes():
-    activities = smarthome_activities()
-    assert [smarthome_label(number, "rgb") for number in range(1, 32)] == list(range(31))
-    skeleton = [smarthome_label(number, "skeleton") for number in range(31)]
-    assert [activities[label] for label in skeleton[27:29]] == ["Usetelephone", "Usetablet"]
-    assert skeleton[:27] + skeleton[29:] == [*range(27), 29, 30]
-    for number, order, least in ((0, "rgb", 1), (32, "rgb", 1), (-1, "skeleton", 0), (31, "skeleton", 0)):
-        with pytest.raises(ValueError, match=rf"class_id must be from {least} to {least + 30}; got {number}"):
-            smarthome_label(number, order)
-    with pytest.raises(ValueError, match=r"order must be one of \['rgb', 'skeleton'\]; got 'alphabetical'"):
-        smarthome_label(1, "alphabetical")
 
 
 @pytest.mark.parametrize(

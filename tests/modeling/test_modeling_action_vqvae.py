@@ -335,7 +335,6 @@ def test_no_human_bias_at_all_is_a_plain_vqvae():
         {"geometry": "euclidean", "codebook_training": "ema"},
         {"kmeans_init": True},
         {"curvature": 0.1, "latent_scale": 2.0},
-        {"learn_latent_scale": True},
         {"velocity_weight": 0.5},
     ],
     ids=lambda changes: ",".join(changes) or "default",
@@ -375,18 +374,6 @@ def test_the_scale_reaches_codebook_and_llm_but_not_the_autoencoder():
     three.load_state_dict(one.state_dict())
     torch.testing.assert_close(three.encode(features).latents, 3 * one.encode(features).latents)
     torch.testing.assert_close(three(features).reconstruction, one(features).reconstruction)
-
-
-def test_learned_scale_is_moved_by_usage_alone():
-    model = tiny_model(learn_latent_scale=True, latent_scale=2.0).train()
-    assert model.latent_scale.log_scale.exp().item() == pytest.approx(2.0)
-    output = model(waves(3, 16))
-    for name in ("reconstruction_loss", "embedding_loss", "commitment_loss"):
-        gradient = torch.autograd.grad(
-            output[name], model.latent_scale.log_scale, retain_graph=True, allow_unused=True
-        )[0]
-        assert gradient is None or gradient == 0, name
-    assert torch.autograd.grad(output.zipf_loss, model.latent_scale.log_scale)[0] != 0
 
 
 def test_moving_averages_take_the_embedding_loss_out_of_the_total():
@@ -514,7 +501,7 @@ def test_trainer_accumulates_to_the_same_gradient(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"codebook_training": "ema", "kmeans_init": True}, {"quantize": False}, {"learn_latent_scale": True}],
+    [{}, {"codebook_training": "ema", "kmeans_init": True}, {"quantize": False}],
 )
 def test_saving_and_loading_is_exact(tmp_path, changes):
     model = tiny_model(**changes)
@@ -537,7 +524,6 @@ def test_resuming_is_exact(tmp_path):
         "codebook_training": "ema",
         "kmeans_init": True,
         "dead_code_threshold": 0.2,
-        "learn_latent_scale": True,
     }
     model = tiny_model(**settings_)
     train(model, 3)
@@ -571,11 +557,11 @@ def test_fresh_weights_have_the_scale_of_torch_convolutions():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_leaves_the_hyperbolic_part_in_float32(tmp_path, dtype):
-    model = tiny_model(learn_latent_scale=True, codebook_training="ema")
+    model = tiny_model(codebook_training="ema")
     model.save_pretrained(tmp_path)
     half = ActionVQVAEModel.from_pretrained(tmp_path, dtype=dtype).eval()
     kept = {name for name, value in half.state_dict().items() if value.dtype == torch.float32}
-    assert kept == {"quantizer.weight", "quantizer.average_usage", "latent_scale.log_scale"}
+    assert kept == {"quantizer.weight", "quantizer.average_usage"}
     assert half.codebook.equal(model.codebook)
     features, mask = batch_of([16, 8])
     encoded = half.encode(features, mask)
@@ -681,3 +667,12 @@ def test_learns_to_write_and_read_back_real_recordings(real_data):
 
 if __name__ == "__main__":
     write_stored()
+
+
+def test_settings_of_older_versions_are_read_where_they_had_no_effect():
+    config = ActionVQVAEConfig.from_dict({"model_type": "action_vqvae", "learn_latent_scale": False})
+    assert "learn_latent_scale" not in config.to_dict()
+    with pytest.raises(
+        ValueError, match="`learn_latent_scale`: expected False, as other values are no longer supported"
+    ):
+        ActionVQVAEConfig.from_dict({"model_type": "action_vqvae", "learn_latent_scale": True})

@@ -129,14 +129,11 @@ def test_gradients():
     for name, parameter in model.named_parameters():
         has_gradient = parameter.grad is not None and bool(parameter.grad.any())
         assert has_gradient != name.startswith("visual_encoder."), name
-    tuned = tiny_vst(freeze_backbone=False).train()
-    tuned(videos()).loss.backward()
-    assert any(p.grad is not None and p.grad.any() for p in tuned.visual_encoder.parameters())
 
 
 def gradients(term, model=None, **inputs):
     """Which parts of a model a term of its loss moves, by the first name of their parameters."""
-    model = (model or tiny_vst(dropout=0.0, freeze_backbone=False)).train()
+    model = (model or tiny_vst(dropout=0.0)).train()
     model.zero_grad()
     names = torch.randn(3, 24, requires_grad=True)
     outputs = model(**(inputs or {"pixel_values": videos()}), labels=torch.tensor([0, 1]), class_embeddings=names)
@@ -148,25 +145,16 @@ def gradients(term, model=None, **inputs):
 @pytest.mark.parametrize(
     ("term", "expected"),
     [
-        # The target of the reconstruction is not moved, though the visual encoder is, through what is reconstructed from.
-        ("reconstruction_loss", {"decoder", "temporal_attention", "visual_encoder"}),
+        ("reconstruction_loss", {"decoder", "temporal_attention"}),
         ("embedding_loss", {"quantizers"}),
-        ("commitment_loss", {"temporal_attention", "visual_encoder"}),
-        ("consistency_loss", {"temporal_attention", "visual_encoder"}),
-        ("alignment_loss", {"temporal_attention", "visual_encoder"}),
+        ("commitment_loss", {"temporal_attention"}),
+        ("consistency_loss", {"temporal_attention"}),
+        ("alignment_loss", {"temporal_attention"}),
     ],
 )
 def test_what_each_term_moves(term, expected):
     moved, moves_names = gradients(term)
     assert moved == expected and not moves_names
-
-
-def test_features_are_the_target_of_the_reconstruction_and_not_moved_by_it():
-    """Through codes alone: with a decoder that says nothing, no gradient is left for the visual encoder."""
-    model = tiny_vst(dropout=0.0, freeze_backbone=False)
-    with torch.no_grad():
-        model.decoder.output.weight.zero_()
-    assert gradients("reconstruction_loss", model)[0] == {"decoder"}
 
 
 def test_alignment_is_of_tokens_and_passes_straight_through():
@@ -277,7 +265,6 @@ def test_a_frozen_backbone_never_trains():
     model = tiny_vst().train()
     assert not any(module.training for module in model.visual_encoder.modules())
     assert model.temporal_attention.training
-    assert all(module.training for module in tiny_vst(freeze_backbone=False).train().visual_encoder.modules())
 
 
 def test_a_video_is_the_same_alone_and_in_a_padded_batch():

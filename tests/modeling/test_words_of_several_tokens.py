@@ -15,7 +15,7 @@ from two_processes import on_two_ranks
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEConfig, ActionVQVAEModel
 from action_llm.action_sentence import WordIds
-from action_llm.codebook import EuclideanCodebook, quantize_rests
+from action_llm.codebook import EuclideanCodebook, residual_quantize
 
 R, U = 3, NUM_ACTION_TOKENS
 
@@ -48,7 +48,7 @@ def codebooks(number, size=8, dim=5, **settings):
 def test_each_codebook_is_for_what_is_left(number, seed):
     latents = torch.randn(7, 5, generator=torch.Generator().manual_seed(seed))
     made = [codebook.eval() for codebook in codebooks(number)]
-    found, rests = quantize_rests(made, latents)
+    found, rests = residual_quantize(made, latents)
     rest = latents.double().numpy()
     for codebook, one, given_rest in zip(made, found, rests, strict=True):
         np.testing.assert_allclose(given_rest.numpy(), rest, atol=1e-5)
@@ -64,9 +64,9 @@ def test_every_codebook_follows_what_it_is_for_and_more_of_them_leave_less():
     for number in (1, 2, 4):
         made = codebooks(number, size=16, train_by_ema=True, kmeans_init=True)
         for batch in latents:
-            quantize_rests(made, batch)
+            residual_quantize(made, batch)
         assert all(codebook.initialized for codebook in made)
-        found, _ = quantize_rests([codebook.eval() for codebook in made], latents.flatten(0, 1))
+        found, _ = residual_quantize([codebook.eval() for codebook in made], latents.flatten(0, 1))
         assert min(len(one.ids.unique()) for one in found) > 8
         left.append((sum(one.embeds for one in found) - latents.flatten(0, 1)).square().mean().item())
     assert left[2] < 0.6 * left[1] < 0.6 * 0.6 * left[0]
@@ -76,7 +76,7 @@ def test_codebooks_start_one_after_the_other():
     """With as many latents as codes, the first one leaves nothing of them: the second would be all zeros."""
     made = codebooks(3, kmeans_init=True)
     for step in range(3):
-        quantize_rests(made, torch.randn(8, 5, generator=torch.Generator().manual_seed(step)))
+        residual_quantize(made, torch.randn(8, 5, generator=torch.Generator().manual_seed(step)))
         assert [bool(codebook.initialized) for codebook in made] == [level <= step for level in range(3)]
     assert all(codebook.weight.norm(dim=1).mean() > 0.3 for codebook in made)
 
@@ -101,7 +101,7 @@ def test_ids_are_one_of_each_codebook_and_decode_to_the_sum_of_their_codes(tmp_p
     outputs = model(batch, feature_attention_mask=mask)
     assert torch.equal(outputs.action_ids, sentence.action_ids)
     latents, codes = sentence.latents[valid], embeds[valid]
-    scale = model.latent_scale()
+    scale = model.latent_scale
     assert outputs.commitment_loss.item() == pytest.approx(
         ((latents - codes) / scale).square().mean().item(), rel=1e-4
     )
@@ -281,7 +281,7 @@ def _codebooks_on_two_ranks():
     together = codebooks(R, train_by_ema=True)
     weights, usages = [c.weight.detach().clone() for c in together], [c.average_usage.clone() for c in together]
     for latents in steps:
-        quantize_rests(together, latents.chunk(2)[rank])
+        residual_quantize(together, latents.chunk(2)[rank])
         rest = latents  # the one process, written out: its codebooks would sum over ranks, too
         for level, weight in enumerate(weights):
             one_hot = torch.nn.functional.one_hot(torch.cdist(rest, weight).argmin(1), len(weight)).float()
@@ -298,7 +298,7 @@ def _codebooks_on_two_ranks():
     torch.manual_seed(rank)
     drawn = codebooks(R, kmeans_init=True, dead_code_threshold=0.9)
     for latents in steps:
-        quantize_rests(drawn, latents.chunk(2)[rank])
+        residual_quantize(drawn, latents.chunk(2)[rank])
     assert all(codebook.initialized for codebook in drawn)
     for codebook in drawn:
         gathered = [torch.empty_like(codebook.weight.data) for _ in range(2)]
