@@ -122,6 +122,7 @@ class ActionFolder(SkeletonBuilder):
                 raise DataFolderError(f"{path}: expected a layout and a few settings, found more than 1 MiB")
             try:
                 given = json.loads(content.decode("utf-8-sig"))
+                json.dumps(given, ensure_ascii=False).encode()  # a lone surrogate is no text
             except (ValueError, RecursionError) as error:
                 raise DataFolderError(f"{path}: expected JSON: {error}") from error
             unknown = sorted(set(given) - set(common)) if isinstance(given, dict) else [type(given).__name__]

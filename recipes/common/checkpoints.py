@@ -66,6 +66,8 @@ def damage_of(checkpoint: Path) -> str | None:
     counts = (step, state.get("max_steps"), state.get("train_batch_size"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
+    if state["max_steps"] < step:
+        return f"{STATE} is of step {step} of {as_written(state['max_steps'])}"
     for name, default in vars(TrainerState()).items():
         if isinstance(default, (bool, int, float, str)):
             expected = (int, float) if type(default) in (int, float) else type(default)

@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import re
 import sys
 import types
@@ -141,7 +142,14 @@ def make(parser: "Parser", arguments: type, values: dict):
     of_it = option_names([arguments])
     try:
         return arguments(**{name: value for name, value in values.items() if name in of_it})
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        # A value that is no path of this machine, as one that is too long: its option is not in the error.
+        named = next(
+            (name for name in of_it if error.filename is not None and values.get(name) == error.filename), None
+        )
+        message = str(error) if named is None else f"--{named}: {error.strerror}: {as_written(error.filename)}"
+        parser.error(" ".join(message.split()))
+    except (ValueError, OverflowError) as error:
         parser.error(" ".join(str(error).split()))
 
 
@@ -425,7 +433,15 @@ def _reading(hint) -> dict:
         return {"choices": [member.value for member in kind]}
     if dict in (kind, typing.get_origin(kind)):
         return {"type": json.loads, "metavar": "JSON"}
-    return {"type": kind, "metavar": {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")}
+    if kind is float:
+        return {"type": _finite, "metavar": "NUMBER"}
+    return {"type": kind, "metavar": "INTEGER" if kind is int else "TEXT"}
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {as_written(text)}")
+    return number
 
 
 def _written(value) -> str:
