@@ -324,5 +324,10 @@ def _exp(values):
     return np.exp(values)
 
 
-if __name__ == "__main__":
+def cli():
+    """The command `action-llm-evaluate`."""
     launch(main, *ARGUMENTS)
+
+
+if __name__ == "__main__":
+    cli()

@@ -368,5 +368,10 @@ def draw(folder: Path, recordings: Path):
             shutil.copy(folder / name / "evaluation" / f"{picture}.png", pictures / f"{name}-{picture}.png")
 
 
-if __name__ == "__main__":
+def cli():
+    """The command `action-llm-quickstart`."""
     launch(main, *ARGUMENTS, resumes=True)
+
+
+if __name__ == "__main__":
+    cli()

@@ -422,5 +422,10 @@ def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[in
     return encodings, test_encodings
 
 
-if __name__ == "__main__":
+def cli():
+    """The command `action-llm-run`."""
     launch(main, *ARGUMENTS, resumes=True)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,6 +1,8 @@
 """What is installed: ranges, the lock, versions, and what importing the package costs."""
 
 import configparser
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -206,3 +208,41 @@ def test_public_names_are_there_and_others_are_not():
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = action_llm.Nonsense
     assert sys.modules["action_llm"].ActionLLMConfig.model_type == "action_llm"
+
+
+PACKAGES = {"action_llm": "modeling", "action_llm_datasets": "datasets_scripts", "action_llm_recipes": "recipes"}
+
+
+def test_what_is_read_at_run_time_is_installed():
+    """Packages and files: a wheel runs without a checkout."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    packages = set(config["options"]["packages"].split())
+    folders = {
+        package: ROOT.joinpath(PACKAGES[package.split(".")[0]], *package.split(".")[1:]) for package in packages
+    }
+    data = {package: re.split(r",\s*", text) for package, text in config["options.package_data"].items()}
+    installed = {path for package, patterns in data.items() for one in patterns for path in folders[package].glob(one)}
+    for folder in PACKAGES.values():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_dir() or "__pycache__" in path.parts:
+                continue
+            if path.suffix == ".py":
+                assert path.parent in folders.values(), path
+            else:
+                assert path in installed, path
+
+
+def test_commands_that_are_typed_are_functions_without_arguments():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    for line in config["options.entry_points"]["console_scripts"].split("\n"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        command, module, name = re.fullmatch(r"(action-llm-[a-z]+) = ([\w.]+):(\w+)", line.strip()).groups()
+        function = getattr(importlib.import_module(module), name)
+        assert not [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.default is parameter.empty
+        ], command

@@ -19,7 +19,6 @@ from action_llm_recipes.common import launching
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "model_cards").rglob("*.md"))]
-PAGES = [page for page in PAGES if page.name != "model_page.md"]
 LAUNCHERS = ("python", "python3", ".venv/bin/python", "accelerate")
 
 

@@ -298,7 +298,7 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
 
     import action_llm
     from action_llm_datasets.building import SIMULATION_RECORD
-    from action_llm_recipes.hub.model_page import locked_requirements
+    from action_llm_recipes.hub.model_page import exact_requirements
 
     try:
         validate_repo_id(model)
@@ -314,7 +314,7 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
         "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
         "demo.py": Path(__file__).read_bytes(),
         PLAYER.name: PLAYER.read_bytes(),
-        "requirements.txt": locked_requirements().encode(),
+        "requirements.txt": exact_requirements().encode(),
         "README.md": SPACE.format(
             model=model, gradio=version("gradio"), simulated=" The examples are simulated." if examples else ""
         ).encode(),
@@ -324,7 +324,12 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     return files | {f"examples/{Path(path).name}": Path(path).read_bytes() for path in examples}
 
 
-if __name__ == "__main__":
+def cli():
+    """The command `action-llm-demo`."""
     from action_llm_recipes.common.launching import launch  # a Space has no recipes
 
     launch(main, *ARGUMENTS)
+
+
+if __name__ == "__main__":
+    cli()

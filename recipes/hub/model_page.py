@@ -1,6 +1,6 @@
 """The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
 
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
 import yaml
@@ -23,9 +23,9 @@ from action_llm_datasets.names import METRICS
 from action_llm_recipes.common.records import read_record, required
 from action_llm_recipes.common.stage_records import stages_behind
 
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "model_cards" / "model_page.md"
-LOCK = ROOT / "constraints.txt"
+TEMPLATE = Path(__file__).with_suffix(".md")
+# What torch brings on machines with a GPU, in versions that torch names.
+CUDA = ("nvidia-", "cuda-", "triton")
 
 # Line and paper, by the `model_type` of the action model.
 LINES = {
@@ -57,7 +57,7 @@ _USE_CLASSIFIER = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository pins the versions that the tests ran with:
+These ranges were tested. `requirements.txt` in this repository pins the versions that it was pushed with:
 `pip install -r requirements.txt`.
 
 ```python
@@ -82,7 +82,7 @@ _USE_ACTION_MODEL = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository pins the versions that the tests ran with:
+These ranges were tested. `requirements.txt` in this repository pins the versions that it was pushed with:
 `pip install -r requirements.txt`.
 
 ```python
@@ -332,19 +332,21 @@ def requirements() -> list[str]:
     return [one.name + ",".join(sorted(map(str, one.specifier), reverse=True)) for one in found]
 
 
-def locked_requirements() -> str:
-    """The same and what it requires, in the exact versions that the tests ran with: a `requirements.txt`."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()
-    pins = {canonicalize_name(line.partition("==")[0]): line for line in lines if not line.startswith("#")}
-    wanted, pinned = list(NEEDED), set()
-    while wanted:
-        name = wanted.pop()
-        # Beyond the lock there are CUDA packages, whose versions torch names.
-        if name in pins and pins[name] not in pinned:
-            pinned.add(pins[name])
-            wanted += [name for name, _ in _required_by(name)]
-    header = f"# The versions that ActionLLM {__version__} was tested with, direct and indirect."
-    return "\n".join([header, *sorted(pinned, key=str.lower)]) + "\n"
+def exact_requirements() -> str:
+    """The same and what it requires, in the versions that are installed here: a `requirements.txt`."""
+    names, pins = list(NEEDED), {}
+    while names:
+        name = names.pop()
+        if name in pins or name.startswith(CUDA):
+            continue
+        try:
+            # Without the label of a build, such as +cpu.
+            pins[name] = f"{distribution(name).name}=={version(name).partition('+')[0]}"
+        except PackageNotFoundError:  # of another platform, or left out when it was installed
+            continue
+        names += [name for name, _ in _required_by(name)]
+    header = f"# The versions that ActionLLM {__version__} pushed this with, direct and indirect."
+    return "\n".join([header, *sorted(pins.values(), key=str.lower)]) + "\n"
 
 
 def _required_by(name: str) -> list[tuple[str, Requirement]]:

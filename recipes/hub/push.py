@@ -32,7 +32,7 @@ from action_llm_recipes.common.launching import CommandParser
 from action_llm_recipes.hub.model_page import (
     PICTURES,
     evaluation_yaml,
-    locked_requirements,
+    exact_requirements,
     model_page,
     read_evaluation,
     read_run,
@@ -187,7 +187,7 @@ def repository_files(
         if (folder / "lexicon.json").is_file():
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break
-    files["requirements.txt"] = locked_requirements().encode()
+    files["requirements.txt"] = exact_requirements().encode()
     files["README.md"] = model_page(model, repository, records, list(pictures), code_repo).encode()
     if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]
