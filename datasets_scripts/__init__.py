@@ -12,8 +12,8 @@ Nothing is imported here, so that a program pays only for what it uses:
     names.py, progress.py                               names of protocols and files; what a command says while it runs
     endings.py, folder_lock.py, worker_processes.py     how a command that is stopped ends; one writer for a folder; workers
     atomic_files.py                                     files that are written whole or not at all
-    simulate.py       python -m action_llm_datasets.simulate: people, motions, sensors in simulated_*.py
-    simulate_long.py  python -m action_llm_datasets.simulate_long: long videos with true times; tables of times: timelines.py
+    timelines.py      tables of what happens when
+    simulation/       python -m action_llm_datasets.simulation.simulate and .simulate_long: people, motions,
+                      sensors; body_text.py, sentences about bodies and actions
     rendering.py      frames, videos and contact sheets
-    body_text.py      sentences about bodies and actions
 """

@@ -82,7 +82,7 @@ class NTUSkeletons(SkeletonBuilder):
         if not record.exists():
             raise DataFolderError(
                 f"{self.config.data_dir!r} has no {SIMULATION_RECORD}: it was not written by "
-                f"action_llm_datasets.simulate, which {self.config.name} is for"
+                f"action_llm_datasets.simulation.simulate, which {self.config.name} is for"
             )
         try:
             actions = set(map(int, json.loads(record.read_text(encoding="utf-8"))["actions"]))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
 from .names import METRICS, SIMULATION_RECORD, protocol_names
-from .simulated_actions import SINGLE_ACTIONS
-from .simulated_interactions import MUTUAL_ACTIONS
+from .simulation.actions import SINGLE_ACTIONS
+from .simulation.interactions import MUTUAL_ACTIONS
 
 if TYPE_CHECKING:
     from .building import SkeletonBuilder
@@ -93,9 +93,9 @@ through actions that have NTU's names, before three cameras, with the errors of 
 It is for trying the software offline, and for tests; what a model scores on it says nothing about people.
 
 ```bash
-python -m action_llm_datasets.simulate --output simulated
+python -m action_llm_datasets.simulation.simulate --output simulated
 python -m action_llm_datasets.render simulated-xsub --source simulated --output simulated_videos
-python -m action_llm_datasets.simulate_long --output long --actions_per_video 6
+python -m action_llm_datasets.simulation.simulate_long --output long --actions_per_video 6
 ```
 
 What to look out for:

@@ -91,7 +91,7 @@ def main(arguments: QuickstartArguments):
 def run_quickstart(arguments: QuickstartArguments, run) -> dict:
     """Everything, in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
     from action_llm_datasets.progress import duration, finished
-    from action_llm_datasets.simulate import simulate
+    from action_llm_datasets.simulation.simulate import simulate
     from action_llm_recipes.evaluate_classifier import table
 
     folder, started = run.path, time.monotonic()

@@ -30,8 +30,8 @@ def test_links_pictures_recipes_and_settings_exist(page):
             assert (page.parent / target).exists(), target
     for recipe in re.findall(r"recipes/[a-z_/]+\.(?:py|yaml)", text):
         assert (ROOT / recipe).is_file(), recipe
-    for module in re.findall(r"python -m action_llm_datasets\.([a-z_]+)", text):
-        assert (ROOT / "datasets_scripts" / f"{module}.py").is_file(), module
+    for module in re.findall(r"python -m action_llm_datasets\.([a-z_]+(?:\.[a-z_]+)?)", text):
+        assert (ROOT / "datasets_scripts" / f"{module.replace('.', '/')}.py").is_file(), module
     for config in re.findall(r"`((?:llm_ar|lvlm_var|vt_lvlm_ar)/[a-z0-9_*]+\.yaml)`", text):
         assert list((ROOT / "recipes" / "configs").glob(config)), config
 
@@ -160,7 +160,9 @@ def test_the_map_names_each_recipe_and_nothing_else():
 @pytest.mark.parametrize("room", ["modeling", "datasets_scripts"])
 def test_the_map_names_modules_that_exist(room):
     """In the left column: names, patterns, and `…` for what the name before it begins with."""
-    modules = {path.stem for path in (ROOT / room).glob("*.py")}
+    modules = {path.stem for path in (ROOT / room).glob("*.py")} | {
+        f"{path.parent.name}/" for path in (ROOT / room).glob("*/__init__.py")
+    }
     lines = rooms()[room].splitlines()[1:]
     named = [name for line in lines for name in re.split(r"\s{2,}", line.strip())[0].split(", ")]
     assert len(named) > len(lines)

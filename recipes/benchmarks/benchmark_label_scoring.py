@@ -40,8 +40,8 @@ def class_name_tokens() -> list[list[int]]:
     """Token ids of the 120 class names, each with the end token. Word pieces are learnt from text about actions."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    from action_llm_datasets.body_text import passages
     from action_llm_datasets.protocols import ntu_class_names
+    from action_llm_datasets.simulation.body_text import passages
 
     names = ntu_class_names()
     tokenizer = Tokenizer(models.BPE())

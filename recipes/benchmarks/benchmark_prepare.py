@@ -75,7 +75,7 @@ ARGUMENTS = (BenchmarkArguments,)
 
 
 def main(arguments: BenchmarkArguments):
-    from action_llm_datasets.simulate import simulate
+    from action_llm_datasets.simulation.simulate import simulate
 
     folder, cores = Path(arguments.folder), os.cpu_count()
     summary = simulate(folder, performers=arguments.performers, replications=arguments.replications)

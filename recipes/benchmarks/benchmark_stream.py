@@ -1,6 +1,6 @@
 """Memory and speed of a long video as a stream, beside the same video read at once.
 
-    python -m action_llm_datasets.simulate_long --output hour --performers 1 --videos 1 --minutes 60
+    python -m action_llm_datasets.simulation.simulate_long --output hour --performers 1 --videos 1 --minutes 60
     python recipes/benchmarks/benchmark_stream.py --video hour/P001_V001.mp4 --tokenizer runs/long/tokenizer/model \\
         --output stream
 

@@ -9,7 +9,7 @@ python recipes/pretraining/small_lm.py --output_dir runs/larger_lm --passages 40
 
 It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its own byte-level BPE that
 `AutoModelForCausalLM` and `AutoTokenizer` load, and whose weights the recipes then freeze. All it knows is the text of
-`action_llm_datasets.body_text`. A run that was stopped goes on from its last checkpoint when it is started again.
+`action_llm_datasets.simulation.body_text`. A run that was stopped goes on from its last checkpoint when it is started again.
 
 `run_line.py` and `quickstart.py` make one for themselves, once on a machine: it is kept beside the Hub's cache, in
 `$HF_HOME/action_llm/small_lm` (`~/.cache/huggingface` by default).
@@ -84,7 +84,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     import transformers
 
     from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
-    from action_llm_datasets.body_text import passages
+    from action_llm_datasets.simulation.body_text import passages
     from action_llm_recipes.common.run_cost import report_cost
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
     from action_llm_recipes.pretraining.muon import Muon
@@ -205,7 +205,7 @@ def damage_of_model(folder: Path) -> str | None:
 def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
     """Changes with all that a small language model is made of: settings, seed, text, code and libraries."""
     from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
-    from action_llm_datasets.body_text import passages
+    from action_llm_datasets.simulation.body_text import passages
     from action_llm_recipes.pretraining import muon
 
     digest = hashlib.blake2b(json.dumps([asdict(arguments), seed], sort_keys=True).encode(), digest_size=8)

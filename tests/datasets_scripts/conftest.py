@@ -2,7 +2,7 @@
 
 import pytest
 
-from action_llm_datasets.simulate import simulate
+from action_llm_datasets.simulation.simulate import simulate
 
 ACTIONS = (10, 23, 58)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from action_llm_datasets.body_knowledge import TWO_PEOPLE, BodyKnowledgeError, body_knowledge, read_step
-from action_llm_datasets.body_text import passage, passages
-from action_llm_datasets.english_verbs import article, gerund, is_plural, past, plural, third_person
 from action_llm_datasets.protocols import ntu_class_names
+from action_llm_datasets.simulation.body_knowledge import TWO_PEOPLE, BodyKnowledgeError, body_knowledge, read_step
+from action_llm_datasets.simulation.body_text import passage, passages
+from action_llm_datasets.simulation.english_verbs import article, gerund, is_plural, past, plural, third_person
 from action_llm_datasets.utd_mhad import utd_mhad_facts
 
 

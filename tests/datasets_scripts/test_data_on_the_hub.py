@@ -32,7 +32,7 @@ def run(hub, home, *arguments: str, expected: int = 0) -> str:
 
 def test_a_prepared_data_set_is_pushed_and_read_plain_and_streamed(hub, tmp_path):
     simulated = ["--performers", "3", "--replications", "1", "--actions", "6", "50", "--num_proc", "1"]
-    run(hub, tmp_path, "-m", "action_llm_datasets.simulate", "--output", "sim", *simulated)
+    run(hub, tmp_path, "-m", "action_llm_datasets.simulation.simulate", "--output", "sim", *simulated)
     prepare = [
         "-m",
         "action_llm_datasets.prepare",

@@ -15,7 +15,7 @@ from fresh_python import python, start
 from action_llm_datasets.atomic_files import write_atomically, written_whole
 from action_llm_datasets.endings import disks_error, machines_error
 from action_llm_datasets.folder_lock import LOCK, FolderInUseError, writing
-from action_llm_datasets.simulate import simulate
+from action_llm_datasets.simulation.simulate import simulate
 
 WAY_ON = "Run the same command again to continue."
 
@@ -34,7 +34,7 @@ def recordings(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, status, tmp_path):
-    arguments = ("-m", "action_llm_datasets.simulate", "--output", tmp_path / "s", "--performers", "40")
+    arguments = ("-m", "action_llm_datasets.simulation.simulate", "--output", tmp_path / "s", "--performers", "40")
     process = start(*arguments, "--num_proc", "2")
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "s").glob("*.skeleton"))) < 9:
@@ -42,7 +42,7 @@ def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, statu
         time.sleep(0.01)
     os.killpg(process.pid, signum)
     assert process.wait(60) == status, process.said()
-    assert process.said()[1].strip() == f"python -m action_llm_datasets.simulate: stopped. {WAY_ON}"
+    assert process.said()[1].strip() == f"python -m action_llm_datasets.simulation.simulate: stopped. {WAY_ON}"
     assert not list((tmp_path / "s").glob(".*")), "no half file, and no lock"
 
 
@@ -67,7 +67,14 @@ def test_signals_in_a_fork_are_answered_by_the_kernel():
 @pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     process = start(
-        "-m", "action_llm_datasets.simulate", "--output", tmp_path / "s", "--performers", "40", "--num_proc", "2"
+        "-m",
+        "action_llm_datasets.simulation.simulate",
+        "--output",
+        tmp_path / "s",
+        "--performers",
+        "40",
+        "--num_proc",
+        "2",
     )
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "s").glob("*.skeleton"))) < 9:
@@ -83,15 +90,16 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("command", ["simulate", "prepare", "render"])
+@pytest.mark.parametrize("command", ["simulation.simulate", "prepare", "render"])
 def test_a_folder_in_use_is_refused_with_its_owner(command, recordings, tmp_path):
-    words = {"simulate": [], "prepare": ["simulated-xsub", "--source", recordings]}
+    words = {"simulation.simulate": [], "prepare": ["simulated-xsub", "--source", recordings]}
     words["render"] = words["prepare"]
     with writing(tmp_path):
         done = python("-m", f"action_llm_datasets.{command}", *words[command], "--output", tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(
-        rf"python -m action_llm_datasets\.{command}: error: {tmp_path} is being written by process {os.getpid()} on \S+ since "
+        rf"python -m action_llm_datasets\.{re.escape(command)}: error: {tmp_path} is being written by process {os.getpid()} "
+        r"on \S+ since "
         r"\d\d:\d\d \(.*\): wait for it, or choose another --output\.\n",
         done.stderr,
     ), done.stderr

@@ -12,8 +12,8 @@ COMMANDS = {
     "prepare ntu60-xsub --sorce=x": "there is no option --sorce; did you mean --source?",
     "render smarthome-sc --source x --output y": "no protocol 'smarthome-sc' of skeletons; did you mean smarthome-cs?",
     "folder x --patern y": "there is no option --patern; did you mean --pattern?",
-    "simulate --actoins 3": "there is no option --actoins; did you mean --actions?",
-    "simulate_long --outptu x": "there is no option --outptu; did you mean --output?",
+    "simulation.simulate --actoins 3": "there is no option --actoins; did you mean --actions?",
+    "simulation.simulate_long --outptu x": "there is no option --outptu; did you mean --output?",
 }
 
 

@@ -16,7 +16,7 @@ from action_llm_datasets.rendering import (
     write_png,
     write_video,
 )
-from action_llm_datasets.simulate import perform
+from action_llm_datasets.simulation.simulate import perform
 
 
 def has_color(frame, color, tolerance=12):

@@ -8,7 +8,11 @@ import pytest
 
 from action_llm.skeleton_files import read_skeleton
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names, parse_ntu_name
-from action_llm_datasets.simulate import (
+from action_llm_datasets.simulation.actions import SINGLE_ACTIONS
+from action_llm_datasets.simulation.interactions import MUTUAL_ACTIONS
+from action_llm_datasets.simulation.people import Joint
+from action_llm_datasets.simulation.sensor import FIRST_BODY_ID, Track, observe, place_cameras, skeleton_text
+from action_llm_datasets.simulation.simulate import (
     SIMULATED_ACTION_IDS,
     SimulationFolderError,
     file_name,
@@ -18,10 +22,6 @@ from action_llm_datasets.simulate import (
     setup_of,
     simulate,
 )
-from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
-from action_llm_datasets.simulated_interactions import MUTUAL_ACTIONS
-from action_llm_datasets.simulated_people import Joint
-from action_llm_datasets.simulated_sensor import FIRST_BODY_ID, Track, observe, place_cameras, skeleton_text
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,10 @@ import pytest
 from action_llm.video_files import read_video_info
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names
-from action_llm_datasets.simulate import SimulationFolderError, simulate
-from action_llm_datasets.simulate_long import (
+from action_llm_datasets.simulation.actions import SINGLE_ACTIONS
+from action_llm_datasets.simulation.people import FRAME_RATE, Joint, Take, draw_person
+from action_llm_datasets.simulation.simulate import SimulationFolderError, simulate
+from action_llm_datasets.simulation.simulate_long import (
     LONG_ACTIONS,
     main,
     perform_long,
@@ -22,8 +24,6 @@ from action_llm_datasets.simulate_long import (
     turn_of,
     video_name,
 )
-from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
-from action_llm_datasets.simulated_people import FRAME_RATE, Joint, Take, draw_person
 from action_llm_datasets.timelines import read_timeline
 
 # Performers 1 and 4 train, 5 is held out, 3 is for the test.

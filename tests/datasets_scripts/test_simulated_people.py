@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from action_llm.skeleton_layouts import get_layout
-from action_llm_datasets.simulate import SIMULATED_ACTION_IDS
-from action_llm_datasets.simulated_actions import SINGLE_ACTIONS, ballistic
-from action_llm_datasets.simulated_interactions import MUTUAL_ACTIONS, facing
-from action_llm_datasets.simulated_people import (
+from action_llm_datasets.simulation.actions import SINGLE_ACTIONS, ballistic
+from action_llm_datasets.simulation.interactions import MUTUAL_ACTIONS, facing
+from action_llm_datasets.simulation.people import (
     ARMS,
     FRAME_RATE,
     LEFT,
@@ -25,7 +24,8 @@ from action_llm_datasets.simulated_people import (
     spline,
     two_bone,
 )
-from action_llm_datasets.simulated_sensor import RESTLESSNESS
+from action_llm_datasets.simulation.sensor import RESTLESSNESS
+from action_llm_datasets.simulation.simulate import SIMULATED_ACTION_IDS
 
 PEOPLE = (1, 2, 3, 6, 11)
 KINECT = get_layout("kinect25")

@@ -18,7 +18,7 @@ PERFORMERS = 5  # of NTU-60's subjects, 1, 2, 4 and 5 (held out) train and 3 tes
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
     """Folder of simulated `.skeleton` files: 5 people, 4 actions (one of two people), 3 cameras."""
-    from action_llm_datasets.simulate import simulate
+    from action_llm_datasets.simulation.simulate import simulate
 
     folder = tmp_path_factory.mktemp("simulated")
     simulate(folder, performers=PERFORMERS, replications=1, actions=ACTIONS, num_proc=1)

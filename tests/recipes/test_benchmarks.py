@@ -88,7 +88,7 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
 def test_a_stream_is_measured(monkeypatch, tmp_path):
     """Memory after every minute, and the same events at once."""
     pytest.importorskip("psutil", reason="measures the memory of processes")
-    from action_llm_datasets.simulate_long import simulate_long
+    from action_llm_datasets.simulation.simulate_long import simulate_long
     from action_llm_recipes.benchmarks import benchmark_stream
 
     simulate_long(tmp_path / "long", performers=1, videos=1, minutes=1.2, size=32, num_proc=1)

@@ -25,9 +25,8 @@ LAUNCHED = [
     for path in sorted(RECIPES.rglob("*.py"))
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 ]
-COMMANDS = [
-    f"action_llm_datasets.{name}" for name in ("folder", "pages", "prepare", "render", "simulate", "simulate_long")
-]
+COMMANDS = [f"action_llm_datasets.{name}" for name in ("folder", "pages", "prepare", "render")]
+COMMANDS += [f"action_llm_datasets.simulation.{name}" for name in ("simulate", "simulate_long")]
 HEAVY = ("torch", "trl", "transformers.training_args")
 
 # Runs command lines after each other in one process; of each, what it wrote, its options, and what heavy it has imported.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from action_llm_datasets.body_text import passages
+from action_llm_datasets.simulation.body_text import passages
 from action_llm_recipes.pretraining.small_lm import (
     SmallLMArguments,
     SmallLMConfig,
@@ -132,13 +132,15 @@ def test_the_seconds_of_a_run_are_those_of_all_its_starts(tmp_path, monkeypatch)
 
 
 def test_a_small_language_model_is_known_by_all_that_it_is_made_of(monkeypatch):
-    import action_llm_datasets.body_text
+    import action_llm_datasets.simulation.body_text
 
     few = SmallLMArguments(passages=30)
     known = [fingerprint(few, 0), fingerprint(few, 1), fingerprint(SmallLMArguments(passages=31), 0)]
     known.append(fingerprint(dataclasses.replace(few, hidden_size=96), 0))
     assert fingerprint(SmallLMArguments(passages=30), 0) == known[0]
-    monkeypatch.setattr(action_llm_datasets.body_text, "passages", lambda count, **_: ["other text"] * count)
+    monkeypatch.setattr(
+        action_llm_datasets.simulation.body_text, "passages", lambda count, **_: ["other text"] * count
+    )
     known.append(fingerprint(few, 0))
     assert len(set(known)) == 5
 

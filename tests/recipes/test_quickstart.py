@@ -11,8 +11,8 @@ import pytest
 import tiny_quickstart
 import torch
 
-from action_llm_datasets.simulated_actions import SINGLE_ACTIONS
-from action_llm_datasets.simulated_interactions import MUTUAL_ACTIONS
+from action_llm_datasets.simulation.actions import SINGLE_ACTIONS
+from action_llm_datasets.simulation.interactions import MUTUAL_ACTIONS
 from action_llm_recipes import quickstart
 
 

@@ -337,7 +337,7 @@ def test_prompts_in_layers_that_there_are_not(line, vtem, events, lvlm, tmp_path
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
     """Four people, three of whom train, with three actions each between still stretches."""
-    from action_llm_datasets.simulate_long import simulate_long
+    from action_llm_datasets.simulation.simulate_long import simulate_long
 
     folder = tmp_path_factory.mktemp("long")
     simulate_long(folder, performers=4, videos=1, actions_per_video=3, still=(1.0, 2.0), size=32, num_proc=1)

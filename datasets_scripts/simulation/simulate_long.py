@@ -1,8 +1,8 @@
 """Write simulated long videos: a person stands still, does an action, stands still, does the next; true times beside.
 
-    python -m action_llm_datasets.simulate_long --output long --performers 16 --videos 4
-    python -m action_llm_datasets.simulate_long --output many --performers 16 --videos 2 --actions_per_video 6
-    python -m action_llm_datasets.simulate_long --output hour --performers 1 --videos 1 --minutes 60
+    python -m action_llm_datasets.simulation.simulate_long --output long --performers 16 --videos 4
+    python -m action_llm_datasets.simulation.simulate_long --output many --performers 16 --videos 2 --actions_per_video 6
+    python -m action_llm_datasets.simulation.simulate_long --output hour --performers 1 --videos 1 --minutes 60
 
     long/
         P003_V002.mp4, …    the second video of performer 3: drawn skeletons, as one camera sees the true joints
@@ -34,19 +34,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic_files import write_atomically
-from .endings import ending_well
-from .folder_lock import writing
-from .names import METADATA, SKELETON, parse_arguments
-from .progress import Progress, set_up_output
-from .protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
-from .rendering import render_batches, write_video
+from ..atomic_files import write_atomically
+from ..endings import ending_well
+from ..folder_lock import writing
+from ..names import METADATA, SKELETON, parse_arguments
+from ..progress import Progress, set_up_output
+from ..protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
+from ..rendering import render_batches, write_video
+from ..timelines import TIMELINE, Segment, write_timeline
+from ..worker_processes import in_processes
+from .actions import SINGLE_ACTIONS
+from .people import FRAME_RATE, Motion, Person, Take, draw_person, drift
+from .sensor import place_cameras
 from .simulate import MAX_PERFORMERS, habit_of, on_stage, open_simulation, setup_of
-from .simulated_actions import SINGLE_ACTIONS
-from .simulated_people import FRAME_RATE, Motion, Person, Take, draw_person, drift
-from .simulated_sensor import place_cameras
-from .timelines import TIMELINE, Segment, write_timeline
-from .worker_processes import in_processes
 
 LONG_VERSION = 1
 """Grows when the same seed gives other files."""
@@ -67,7 +67,7 @@ _TURN = 5  # shares no factor with the number of actions, so that few performers
 
 _NOTICE = """SIMULATED VIDEOS
 
-These videos were computed by a kinematic simulator (action_llm_datasets.simulate_long). No person was recorded.
+These videos were computed by a kinematic simulator (action_llm_datasets.simulation.simulate_long). No person was recorded.
 Action names and subject numbers follow NTU RGB+D so that the same programs read them; they are no part of that data set and
 must not be reported as if they were.
 
@@ -239,6 +239,7 @@ def simulate_long(
     settings = {"actions_per_video": actions_per_video, "minutes": minutes, "still": list(still)}
     world = {
         "simulated": True,
+        # The name of before there was a folder for it: simulations of older versions are resumed.
         "generator": "action_llm_datasets.simulate_long",
         "version": LONG_VERSION,
         "seed": seed,
@@ -271,7 +272,7 @@ def simulate_long(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.simulate_long", description=__doc__.split("\n")[0]
+        prog="python -m action_llm_datasets.simulation.simulate_long", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--output", required=True, help="folder for the videos")
     parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")

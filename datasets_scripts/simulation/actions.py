@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .simulated_people import LEFT, OUTWARD, RIGHT, Motion, Take, spline
+from .people import LEFT, OUTWARD, RIGHT, Motion, Take, spline
 
 GRAVITY = 9.81
 

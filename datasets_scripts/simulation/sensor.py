@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from .simulated_people import Joint
+from .people import Joint
 
 FIRST_BODY_ID = 2**56  # Kinect's tracking ids begin here: too large for a float64
 DEPTH_CAMERA = (366.4, 256.4, 208.5)  # focal length and centre in pixels, fitted to real files

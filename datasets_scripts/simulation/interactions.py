@@ -1,7 +1,7 @@
 """What two simulated people do together: seven mutual actions of NTU RGB+D (A050 to A060).
 
 Every interaction is a function from the takes of an actor and a partner to their two motions and the distance in
-metres at which they begin, face to face. Each motion is in its own person's coordinates (`simulated_people`); `facing`
+metres at which they begin, face to face. Each motion is in its own person's coordinates (`people`); `facing`
 brings them into one room. A point (x, y, z) of the actor is (-x, y, distance - z) for the partner.
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .simulated_actions import zigzag
-from .simulated_people import LEFT, OUTWARD, RIGHT, Motion, Take, spline
+from .actions import zigzag
+from .people import LEFT, OUTWARD, RIGHT, Motion, Take, spline
 
 REACTION = 0.13  # seconds from a touch to the body giving way
 

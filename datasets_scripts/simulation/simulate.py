@@ -1,6 +1,6 @@
 """Write simulated recordings: people of different bodies and habits, seen by three cameras, as true `.skeleton` files.
 
-    python -m action_llm_datasets.simulate --output simulated --performers 16
+    python -m action_llm_datasets.simulation.simulate --output simulated --performers 16
 
 Files are named as those of NTU RGB+D (SsssCcccPpppRrrrAaaa.skeleton) and hold actions with NTU's ids, so the readers,
 builders and protocols of NTU serve them; the subject lists of NTU-60 split them too. One performance is seen by three
@@ -22,16 +22,16 @@ import numpy as np
 
 from action_llm.model_files import ModelFileError, read_json_object
 
-from .atomic_files import write_atomically
-from .endings import ending_well
-from .folder_lock import writing
-from .names import parse_arguments
-from .progress import Progress, set_up_output
-from .simulated_actions import SINGLE_ACTIONS
-from .simulated_interactions import MUTUAL_ACTIONS, facing
-from .simulated_people import Take, draw_person, rotation
-from .simulated_sensor import observe, place_cameras, skeleton_text
-from .worker_processes import in_processes
+from ..atomic_files import write_atomically
+from ..endings import ending_well
+from ..folder_lock import writing
+from ..names import parse_arguments
+from ..progress import Progress, set_up_output
+from ..worker_processes import in_processes
+from .actions import SINGLE_ACTIONS
+from .interactions import MUTUAL_ACTIONS, facing
+from .people import Take, draw_person, rotation
+from .sensor import observe, place_cameras, skeleton_text
 
 SIMULATION_VERSION = 1
 """Grows when the same seed gives other files."""
@@ -42,7 +42,7 @@ MAX_PERFORMERS = 40
 
 _NOTICE = """SIMULATED RECORDINGS
 
-These .skeleton files were computed by a kinematic simulator (action_llm_datasets.simulate). No person was recorded.
+These .skeleton files were computed by a kinematic simulator (action_llm_datasets.simulation.simulate). No person was recorded.
 File names, action ids and the file format follow NTU RGB+D so that the same programs read them; they are no part of
 that data set and must not be reported as if they were.
 
@@ -193,6 +193,7 @@ def simulate(
     folder = Path(output)
     world = {
         "simulated": True,
+        # The name of before there was a folder for it: simulations of older versions are resumed.
         "generator": "action_llm_datasets.simulate",
         "version": SIMULATION_VERSION,
         "seed": seed,
@@ -224,7 +225,9 @@ def simulate(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m action_llm_datasets.simulate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m action_llm_datasets.simulation.simulate", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--output", required=True, help="folder for the .skeleton files")
     parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")
     parser.add_argument("--replications", type=int, default=2)
