@@ -200,6 +200,17 @@ class Codebook(nn.Module):
             self.average_usage.masked_fill_(dead, uniform)
 
 
+def codebook_settings(config) -> dict:
+    """The settings of a codebook by the fields that the configurations of all action models have, but for its size."""
+    return {
+        "dim": config.codebook_dim,
+        "ema_decay": config.ema_decay,
+        "train_by_ema": config.codebook_training == "ema",
+        "dead_code_threshold": config.dead_code_threshold,
+        "kmeans_init": config.kmeans_init,
+    }
+
+
 class PoincareCodebook(Codebook):
     """Nearest by geodesic distance in the Poincaré ball of curvature −c (LLM-AR, Eq. 9); codes are tangent vectors."""
 
@@ -228,9 +239,9 @@ def residual_quantize(
     codebooks: Iterable[Codebook], latents: torch.Tensor, moves: bool = True
 ) -> tuple[list[Quantized], list[torch.Tensor]]:
     """
-    Words of several codes: each codebook quantises what those before it left over. In training, codebooks move, and one
-    that starts at k-means centres does so a step after the one before it: what that leaves of the latents that it has just
-    been fitted to is too little.
+    Residual quantisation: each codebook quantises the residual that the codebooks before it leave. In training, codebooks
+    move. One that starts at k-means centres starts a step after the one before it, whose residual of the latents that it has
+    just been fitted to is too small to start from.
 
     Args:
         codebooks (`Iterable[Codebook]`): in their order.
@@ -238,17 +249,17 @@ def residual_quantize(
         moves (`bool`, defaults to `True`): whether codebooks in training move.
 
     Returns:
-        What each codebook makes of its rest, and the rests (num_latents, dim); those after the first, which is `latents`, have
-        no gradient.
+        What each codebook makes of its residual, and the residuals (num_latents, dim). The first is `latents`; those after it
+        have no gradient.
     """
-    found, rests, rest, has_started = [], [], latents, False
+    quantized, residuals, residual, has_started = [], [], latents, False
     for codebook in codebooks:
         starts = codebook.training and codebook.kmeans_init and not codebook.initialized
-        found.append(codebook(rest) if moves and not has_started else codebook.lookup(rest))
+        quantized.append(codebook(residual) if moves and not has_started else codebook.lookup(residual))
         has_started = has_started or starts
-        rests.append(rest)
-        rest = rest.detach() - found[-1].embeds.detach()
-    return found, rests
+        residuals.append(residual)
+        residual = residual.detach() - quantized[-1].embeds.detach()
+    return quantized, residuals
 
 
-__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "residual_quantize"]
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "codebook_settings", "residual_quantize"]

@@ -2,11 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from .checked_config import CheckedConfig, config_errors, strict
-from .compatibility import PreTrainedConfig
-
-# Of a picture or a clip, pixels counting where there are no patches: 256 frames of 224 x 224, in patches of 1.
-MAX_PATCHES = 2**24
+from .checked_config import CheckedConfig, strict
 
 
 @strict
@@ -67,32 +63,4 @@ class ResNet3DConfig(CheckedConfig):
         return self.hidden_sizes[-1]
 
 
-def backbone_config_of(found: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
-    """
-    The configuration of a visual encoder, by name that of this project's own model: where this code comes from a repository,
-    transformers knows of no other model of this project.
-    """
-    if isinstance(found, dict) and found.get("model_type") == ResNet3DConfig.model_type:
-        with config_errors("backbone_config"):
-            return ResNet3DConfig(**found)
-    return found
-
-
-def check_backbone(config: PreTrainedConfig) -> None:
-    """Raises `ValueError` for a visual encoder with more patches than there can be: some families compute a table of them all
-    before any weight is read."""
-    picture, patch = getattr(config, "image_size", 1), getattr(config, "patch_size", 1)
-    sides = [side if isinstance(side, list | tuple) else [side, side] for side in (picture, patch)]
-    numbers = [*sides[0], *sides[1], getattr(config, "num_frames", 1) or 1]
-    if not all(isinstance(number, int) and 0 < number < 2**16 for number in numbers):
-        raise ValueError(
-            f"image_size {picture}, patch_size {patch} and num_frames {numbers[-1]} are no sizes of a video."
-        )
-    height, width = (whole / part for whole, part in zip(*sides, strict=False))
-    if height * width * numbers[-1] > MAX_PATCHES:
-        raise ValueError(
-            f"image_size {picture}, patch_size {patch} and num_frames {numbers[-1]} make more than {MAX_PATCHES:,} patches."
-        )
-
-
-__all__ = ["ResNet3DConfig", "backbone_config_of", "check_backbone"]
+__all__ = ["ResNet3DConfig"]

@@ -4,13 +4,13 @@ from typing import ClassVar, Literal
 
 from transformers import AutoConfig
 
-from .checked_config import CheckedConfig, config_errors, strict
+from .checked_config import strict
 from .compatibility import PreTrainedConfig, SubConfigSpec
-from .configuration_resnet3d import backbone_config_of, check_backbone
+from .video_action_config import VideoActionConfig
 
 
 @strict
-class VSTConfig(CheckedConfig):
+class VSTConfig(VideoActionConfig):
     r"""
     Configuration of [`VSTModel`]. The defaults are those of LVLM-VAR (section 4.1) and, where it is silent, of this project,
     for Swin Transformer V2 and LLaVA-13B.
@@ -97,19 +97,6 @@ class VSTConfig(CheckedConfig):
     alignment_weight: float | int = 0.1
     contrast_temperature: float | int = 0.1
     familiar_distance: float | int | None = None
-
-    def __post_init__(self, **kwargs):
-        self.backbone_config = backbone_config_of(self.backbone_config)
-        # The attention of a visual encoder that is there already is its own; the base class would reset it.
-        attention = getattr(self.backbone_config, "_attn_implementation", None)
-        if attention is not None:
-            kwargs.setdefault("attn_implementation", attention)
-        super().__post_init__(**kwargs)
-
-    def validate_backbone(self):
-        """The visual encoder reads pictures that there can be."""
-        with config_errors("backbone_config"):
-            check_backbone(self.backbone_config)
 
     def validate_sizes(self):
         """Everything that is counted is at least 1, and what is divided leaves no remainder."""

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from transformers import AutoConfig
 
-from .checked_config import CheckedConfig, config_errors, strict
+from .checked_config import strict
 from .compatibility import PreTrainedConfig, SubConfigSpec
-from .configuration_resnet3d import backbone_config_of, check_backbone
 from .temporal_pooling import LEAST_WEIGHT
+from .video_action_config import VideoActionConfig
 
 # CLIP ViT-L/14 at 336 pixels, the vision tower of LLaVA-1.5.
 LLAVA_VISION_TOWER = {
@@ -22,7 +22,7 @@ LLAVA_VISION_TOWER = {
 
 
 @strict
-class VTEMConfig(CheckedConfig):
+class VTEMConfig(VideoActionConfig):
     r"""
     Configuration of [`VTEMModel`]. The defaults are those of VT-LVLM-AR (section IV.A) and, where it is silent, of this
     project, for LLaVA-1.5's own vision tower: nothing else is what its frozen projector reads.
@@ -110,17 +110,7 @@ class VTEMConfig(CheckedConfig):
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
             self.backbone_config = dict(LLAVA_VISION_TOWER)
-        self.backbone_config = backbone_config_of(self.backbone_config)
-        # The attention of a visual encoder that is there already is its own; the base class would reset it.
-        attention = getattr(self.backbone_config, "_attn_implementation", None)
-        if attention is not None:
-            kwargs.setdefault("attn_implementation", attention)
         super().__post_init__(**kwargs)
-
-    def validate_backbone(self):
-        """The visual encoder reads pictures that there can be."""
-        with config_errors("backbone_config"):
-            check_backbone(self.backbone_config)
 
     def validate_sizes(self):
         """Everything that is counted is at least 1."""

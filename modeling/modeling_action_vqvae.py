@@ -12,7 +12,14 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
+from .codebook import (
+    TRAINING_BUFFERS,
+    Codebook,
+    EuclideanCodebook,
+    PoincareCodebook,
+    codebook_settings,
+    residual_quantize,
+)
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
@@ -250,14 +257,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         # Takes the encoder's output to tangent coordinates.
         self.latent_scale = config.latent_scale / math.sqrt(config.codebook_dim)
         if config.quantize:
-            settings = {
-                "size": config.codebook_size,
-                "dim": config.codebook_dim,
-                "ema_decay": config.ema_decay,
-                "train_by_ema": config.codebook_training == "ema",
-                "dead_code_threshold": config.dead_code_threshold,
-                "kmeans_init": config.kmeans_init,
-            }
+            settings = {"size": config.codebook_size, **codebook_settings(config)}
             if config.geometry == "poincare":
                 codebooks = [
                     PoincareCodebook(**settings, curvature=config.curvature) for _ in range(config.num_codebooks)

@@ -11,7 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
-from .codebook import EuclideanCodebook, Quantized
+from .codebook import EuclideanCodebook, Quantized, codebook_settings
 from .configuration_vst import VSTConfig
 from .temporal_attention import TemporalSelfAttention
 from .video_action_model import VideoActionModel
@@ -115,14 +115,7 @@ class VSTModel(VSTPreTrainedModel):
             self.decoder = TemporalSelfAttention(width, config.feature_size, **sizes)
         if config.quantize:
             self.quantizers = nn.ModuleList(
-                EuclideanCodebook(
-                    size=config.codebook_size // config.num_roles,
-                    dim=config.codebook_dim,
-                    ema_decay=config.ema_decay,
-                    train_by_ema=config.codebook_training == "ema",
-                    dead_code_threshold=config.dead_code_threshold,
-                    kmeans_init=config.kmeans_init,
-                )
+                EuclideanCodebook(config.codebook_size // config.num_roles, **codebook_settings(config))
                 for _ in range(config.num_roles)
             )
         self.post_init()

@@ -14,7 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import EuclideanCodebook
+from .codebook import EuclideanCodebook, codebook_settings
 from .configuration_vtem import VTEMConfig
 from .modeling_vst import consistency_loss
 from .temporal_pooling import BURST, Budget, Events, EventStream, PooledEvent, pool_events, unpool, within_budget
@@ -191,14 +191,7 @@ class VTEMModel(VTEMPreTrainedModel):
             self.feature_map = nn.Linear(config.feature_size, config.codebook_dim)
             self.target_standardisation = FeatureStandardisation(config.codebook_dim)
         if config.quantize:
-            self.quantizer = EuclideanCodebook(
-                size=config.codebook_size,
-                dim=config.codebook_dim,
-                ema_decay=config.ema_decay,
-                train_by_ema=config.codebook_training == "ema",
-                dead_code_threshold=config.dead_code_threshold,
-                kmeans_init=config.kmeans_init,
-            )
+            self.quantizer = EuclideanCodebook(config.codebook_size, **codebook_settings(config))
         self.post_init()
         if backbone is not None:
             keep_weights(backbone)
