@@ -52,26 +52,14 @@ ARGUMENTS = (TimelineArguments,)
 @writes_output_dir
 def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the metrics, where the truth is known."""
-    import torch
     from transformers import AutoConfig
 
-    from action_llm import ActionLLMForClassification, ActionLLMProcessor
-    from action_llm.recording_versions import stable_seed
     from action_llm.timelines import check_reads_timelines, check_window
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
-    from action_llm_datasets.timelines import Segment, write_timeline
-    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.stage_records import training_record
-    from action_llm_recipes.metrics.plots import plot_timeline
-    from action_llm_recipes.metrics.temporal_segments import (
-        BorderCounts,
-        f1_score,
-        seconds_named_rightly,
-        segment_hits,
-    )
 
     check_reads_timelines(AutoConfig.from_pretrained(arguments.model, trust_remote_code=False))
     check_window(arguments.seconds, arguments.stride)
@@ -82,61 +70,22 @@ def main(arguments: TimelineArguments) -> dict | None:
             "two videos have the same name, and their timelines would be the same files: run it for each folder."
         )
     truth = None if arguments.truth is None else known(arguments.truth, paths)
-    model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    processor = ActionLLMProcessor.from_pretrained(arguments.model)
-    if arguments.nothing and arguments.nothing not in processor.class_names:
-        raise ValueError(
-            f"--nothing {arguments.nothing!r} is no class of the model, which are {', '.join(processor.class_names)}; "
-            "--nothing '' where none of them means that no action is."
-        )
-    labels = {segment.label for found in (truth or {}).values() for segment in found}
-    if unknown := sorted(labels - set(processor.class_names)):
-        logger.warning("%s: the model has no class %s, and cannot find it", arguments.truth, ", ".join(unknown))
+    model, processor = load(arguments, truth or {})
     settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
-    run.check_identity(
-        settings
-        | {
-            "videos": sorted(path.name for path in paths),
-            "truth": None if truth is None else stable_seed(Path(arguments.truth).read_bytes()),
-            "action_model": weights_fingerprint(model.base_model.action_model),
-            "model": stable_seed(json.dumps(training_record(arguments.model), sort_keys=True)),
-        }
-    )
-    counts = {"seconds": 0.0, "right": 0.0, "found": 0, "true": 0}
-    hits, borders, skipped = dict.fromkeys(OVERLAPS, 0), BorderCounts(), []
+    run.check_identity(settings | _identity(arguments, paths, truth, model))
+    score, skipped = TimelineScore(), []
     for path in progress(paths, "timelines", "videos"):
         try:
-            made = model.timeline(
+            timeline = model.timeline(
                 processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size
             )
         except (VideoFileError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
             continue
-        spans = [one._replace(start=round(one.start, 3), end=round(one.end, 3)) for one in made.spans()]
-        named = [Segment(one.start, one.end, one.label) for one in spans if one.label != arguments.nothing]
-        write_timeline(run.path / f"{path.stem}.csv", {path.name: named})
-        content = {
-            "video": path.name,
-            "spans": [one._asdict() for one in spans],
-            "class_names": made.class_names,
-            "starts": made.starts.tolist(),
-            "probabilities": made.probabilities.round(6).tolist(),
-            "events": [[one.action_id, round(one.start, 3), round(one.end, 3)] for one in made.events],
-        }
-        write_atomically(run.path / f"{path.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
         true = None if truth is None else truth[path]
-        plot_timeline(made, run.path / f"{path.stem}.png", true, arguments.nothing, path.name)
-        if true is None:
-            continue
-        borders.add(made.events, true)
-        end = float(made.ends[-1])
-        everything = [*true, *(Segment(*gap, arguments.nothing) for gap in gaps(true, end))]
-        counts["seconds"] += end
-        counts["right"] += seconds_named_rightly(spans, everything)
-        counts["found"], counts["true"] = counts["found"] + len(named), counts["true"] + len(true)
-        for overlap in OVERLAPS:
-            hits[overlap] += segment_hits(named, true, overlap)
+        spans, actions = write(timeline, run.path, path, true, arguments.nothing)
+        if true is not None:
+            score.add(timeline, spans, actions, true, arguments.nothing)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
         logger.warning("%d of %d videos were skipped; the first: %s", len(skipped), len(arguments.videos), skipped[0])
@@ -149,18 +98,9 @@ def main(arguments: TimelineArguments) -> dict | None:
         videos=len(paths),
         skipped=len(skipped),
     )
-    if not borders.videos:
+    metrics = score.metrics()
+    if metrics is None:
         return None
-    metrics = {
-        "videos": borders.videos,
-        "minutes": counts["seconds"] / 60,
-        "time_named_rightly": counts["right"] / counts["seconds"],
-        "actions_found": counts["found"],
-        "actions_true": counts["true"],
-        **{f"actions_f1_{at:g}": f1_score(hits[at], counts["found"], counts["true"]).f1 for at in OVERLAPS},
-        "events_a_minute": 60 * (borders.found + borders.videos) / counts["seconds"],
-        "event_borders": borders.scores(),
-    }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     run.log_finished(
         "Timelines",
@@ -169,6 +109,119 @@ def main(arguments: TimelineArguments) -> dict | None:
     )
     logger.info("  in %s", run.path)
     return metrics
+
+
+def load(arguments: TimelineArguments, truth: dict) -> tuple:
+    """The recogniser and its processor.
+
+    Raises:
+        ValueError: the class of windows in which no action is, is no class of the model.
+    """
+    import torch
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    if arguments.nothing and arguments.nothing not in processor.class_names:
+        raise ValueError(
+            f"--nothing {arguments.nothing!r} is no class of the model, which are {', '.join(processor.class_names)}; "
+            "--nothing '' where none of them means that no action is."
+        )
+    labels = {action.label for actions in truth.values() for action in actions}
+    if unknown := sorted(labels - set(processor.class_names)):
+        logger.warning("%s: the model has no class %s, and cannot find it", arguments.truth, ", ".join(unknown))
+    return model, processor
+
+
+def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | None, model) -> dict:
+    from action_llm.recording_versions import stable_seed
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
+    from action_llm_recipes.common.stage_records import training_record
+
+    return {
+        "videos": sorted(path.name for path in paths),
+        "truth": None if truth is None else stable_seed(Path(arguments.truth).read_bytes()),
+        "action_model": weights_fingerprint(model.base_model.action_model),
+        "model": stable_seed(json.dumps(training_record(arguments.model), sort_keys=True)),
+    }
+
+
+def write(timeline, folder: Path, video: Path, true: list | None, nothing: str) -> tuple[list, list]:
+    """
+    Writes the timeline of a video as table, JSON and picture.
+
+    Args:
+        timeline: of the video.
+        folder: where it goes.
+        video: its file.
+        true: the actions in it, where they are known.
+        nothing: class of windows in which no action is.
+
+    Returns:
+        All spans, and those of actions.
+    """
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.timelines import Segment, write_timeline
+    from action_llm_recipes.metrics.plots import plot_timeline
+
+    spans = [span._replace(start=round(span.start, 3), end=round(span.end, 3)) for span in timeline.spans()]
+    actions = [Segment(span.start, span.end, span.label) for span in spans if span.label != nothing]
+    write_timeline(folder / f"{video.stem}.csv", {video.name: actions})
+    content = {
+        "video": video.name,
+        "spans": [span._asdict() for span in spans],
+        "class_names": timeline.class_names,
+        "starts": timeline.starts.tolist(),
+        "probabilities": timeline.probabilities.round(6).tolist(),
+        "events": [[event.action_id, round(event.start, 3), round(event.end, 3)] for event in timeline.events],
+    }
+    write_atomically(folder / f"{video.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
+    plot_timeline(timeline, folder / f"{video.stem}.png", true, nothing, video.name)
+    return spans, actions
+
+
+class TimelineScore:
+    """How well timelines agree with what is known to happen, over all videos."""
+
+    def __init__(self):
+        from action_llm_recipes.metrics.temporal_segments import BorderCounts
+
+        self.seconds = self.right = 0.0
+        self.found = self.true = 0
+        self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
+
+    def add(self, timeline, spans: list, actions: list, true: list, nothing: str):
+        """Counts a video: its timeline with its spans, the actions among these, and the true ones."""
+        from action_llm_datasets.timelines import Segment
+        from action_llm_recipes.metrics.temporal_segments import seconds_named_rightly, segment_hits
+
+        self.borders.add(timeline.events, true)
+        end = float(timeline.ends[-1])
+        self.seconds += end
+        everything = [*true, *(Segment(*gap, nothing) for gap in gaps(true, end))]
+        self.right += seconds_named_rightly(spans, everything)
+        self.found, self.true = self.found + len(actions), self.true + len(true)
+        for overlap in OVERLAPS:
+            self.hits[overlap] += segment_hits(actions, true, overlap)
+
+    def metrics(self) -> dict | None:
+        """None where nothing was counted."""
+        from action_llm_recipes.metrics.temporal_segments import f1_score
+
+        if not self.borders.videos:
+            return None
+        return {
+            "videos": self.borders.videos,
+            "minutes": self.seconds / 60,
+            "time_named_rightly": self.right / self.seconds,
+            "actions_found": self.found,
+            "actions_true": self.true,
+            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.found, self.true).f1 for at in OVERLAPS},
+            "events_a_minute": 60 * (self.borders.found + self.borders.videos) / self.seconds,
+            "event_borders": self.borders.scores(),
+        }
 
 
 def known(table: str, paths: list[Path]) -> dict[Path, list]:
