@@ -103,6 +103,7 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
 
     # A small language model that is made here leaves out the text with their names; one from elsewhere that read it is refused.
     made = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hub"))  # one may be kept on this machine
     monkeypatch.setattr(small_lm, "main", lambda own, training: made.append(own.unseen_of))
     monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, stages: stages["evaluation"]["unseen"])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
