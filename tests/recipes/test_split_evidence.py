@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import Line
 from datasets import Dataset, DatasetDict
 from skeleton_people import person
 from tiny_features import extract
@@ -51,16 +50,15 @@ def own(tmp_path):
     return folder
 
 
-class FolderLine(Line):
-    """The line on a folder of one's own."""
-
-    def data(self, dataset="folder", **kwargs):
-        return super().data("folder", **kwargs)
-
-
 @pytest.fixture
-def own_line(own, llm, tmp_path):
-    return FolderLine(own, str(tmp_path / "cache"), llm)
+def own_line(line, own, tmp_path):
+    """The line on this folder."""
+
+    class FolderLine(type(line)):
+        def data(self, dataset="folder", **kwargs):
+            return super().data("folder", **kwargs)
+
+    return FolderLine(own, str(tmp_path / "cache"), line.llm)
 
 
 # ------------------------------------------------------------------------------------------------- the folder re-marked
