@@ -81,10 +81,12 @@ class DataArguments:
         return dataset
 
     def chosen_subjects(self) -> list[str] | None:
-        """The subjects that are held out in place of those that the data set marks; None where its own are."""
-        if self.held_out_subjects or self.dataset != "features":
-            return self.held_out_subjects
-        return (self.features_record().get("split_evidence") or {}).get("held_out_subjects")
+        """The subjects that are held out in place of those that the data set marks, without names; None where its own are."""
+        from action_llm_recipes.common.held_out_subjects import without_names
+
+        if self.held_out_subjects:
+            return without_names(self.held_out_subjects)
+        return ((self.features_record() or {}).get("split_evidence") or {}).get("held_out_subjects")
 
     def protocol(self) -> str:
         """The data set that recordings are of, also where features of them are read."""

@@ -85,7 +85,7 @@ class SplitEvidence:
         dataset: the protocol of the recordings.
         parts: "training", "held_out" or "test" → `sample_id`s.
         folders: models, features or sentences that the stage reads, in which earlier stages left their evidence.
-        held_out_subjects: those that were chosen in place of the data set's own.
+        held_out_subjects: those that were chosen in place of the data set's own, as `without_names` gives them.
 
     Raises:
         ModelFileError: the evidence in a folder is damaged.
@@ -133,11 +133,7 @@ class SplitEvidence:
             part: {"recordings": len(recordings.names), "fingerprint": recordings.fingerprint}
             for part, recordings in self.parts.items()
         }
-        # Records are published, and people of a folder may go by their names.
-        subjects = self.held_out_subjects and [
-            name if name.isdecimal() else f"{_digest(name.encode()):016x}" for name in self.held_out_subjects
-        ]
-        return parts | ({"held_out_subjects": subjects} if subjects else {})
+        return parts | ({"held_out_subjects": self.held_out_subjects} if self.held_out_subjects else {})
 
     def save(self, folder: Path):
         """Writes all known sets into a folder, beside its record."""

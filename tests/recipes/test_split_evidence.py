@@ -391,6 +391,7 @@ def test_the_loop_over_subjects_is_a_command(own, llm, tmp_path, monkeypatch, ca
         assert (metrics["split"], metrics["recordings"], list(metrics["people"])) == ("held_out", 2, [subject])
         identity = json.loads((tmp_path / subject / "tokenizer" / "identity.json").read_text())
         assert identity["held_out_subjects"] == [subject]
+        listed_by_stages = set()
         for part in ("tokenizer", "sentences", "sft"):
             evidence = record_of(tmp_path / subject / part)["split_evidence"]
             assert evidence["held_out"]["recordings"] == 2
@@ -398,6 +399,8 @@ def test_the_loop_over_subjects_is_a_command(own, llm, tmp_path, monkeypatch, ca
             # Records are published: numbers stay, names do not.
             (listed,) = evidence["held_out_subjects"]
             assert listed == "3" if subject == "3" else len(listed) == 16
+            listed_by_stages.add(listed)
+        assert len(listed_by_stages) == 1
         assert subject == "3" or subject not in (tmp_path / subject / "sft" / "record.json").read_text()
     assert len(fingerprints) == 3
     assert not (tmp_path / "ada" / "sft" / "model" / TEST_EVALUATIONS).exists()
