@@ -27,7 +27,7 @@ from action_llm_recipes.common.fingerprints import weights_fingerprint
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.padding import collate
 from action_llm_recipes.common.people import write_people
-from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.stage_records import training_record
 from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
@@ -75,14 +75,18 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.shards import SplitShards, write_shard
+    from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     model, extractor, dataset = load(arguments, data, state.device)
     describe = explanations(arguments.explanations)
+    evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer])
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
+        sentences = {"tokenizer": training_record(arguments.tokenizer)}
+        evidence.doubt_test({"sentences": sentences}, untrained=(LANGUAGE_MODEL,))
         # Whoever reads the sentences can read the recordings in the same way.
         extractor.save_pretrained(run.path)
         if model.config.quantize:
@@ -106,7 +110,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
             write_shard(path, content, columns, skipped=skipped)
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(run, arguments, data, dataset, model, shards)
+        finish(run, arguments, data, dataset, model, shards, evidence)
 
 
 def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
@@ -151,7 +155,7 @@ def codes_per_word(config) -> int:
     return config.num_codebooks if config.quantize else 1
 
 
-def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, model, shards: dict):
+def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, model, shards: dict, evidence):
     """Writes what was skipped, who was recorded, the record, and the report on the tokens."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.action_sentences import load_action_sentences
@@ -166,8 +170,8 @@ def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, mode
     write_people(run.path, data.people(dataset))
     if skipped:
         logger.warning("%d recordings were skipped; they are listed in %s", len(skipped), run.path / "skipped.json")
-    record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
+        evidence,
         stage="encode_actions",
         dataset=data.protocol(),
         data=data.about(dataset),
@@ -175,7 +179,7 @@ def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, mode
         encodings=arguments.encodings,
         test_encodings=arguments.test_encodings,
         splits=summary,
-        tokenizer=read_record(record) if record.is_file() else None,
+        tokenizer=training_record(arguments.tokenizer) or None,
     )
     counts = (
         f"{counts['sentences']:,} from {counts['recordings']:,} {split} recordings"

@@ -22,7 +22,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
-from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.stage_records import training_record
 from action_llm_recipes.common.video_windows import by_video
 from action_llm_recipes.common.written_folders import check_model_folder
 
@@ -65,6 +65,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.shards import SplitShards, write_shard
+    from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
     from action_llm_recipes.stages.token_report import write_token_report
 
     check_settings(arguments)
@@ -88,6 +89,9 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             "weights": weights_fingerprint(model),
         }
     )
+    evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer])
+    tokenizer = training_record(arguments.tokenizer)
+    evidence.doubt_test({"sentences": {"tokenizer": tokenizer}}, untrained=(LANGUAGE_MODEL,))
     extractor.save_pretrained(run.path)
     write_codebook(run.path, model.codebook)
     columns = sentence_features(ClassLabel(names=labels), model.config.num_action_tokens, with_latents=False)
@@ -107,8 +111,8 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             write_shard(path, shard, columns)
         splits[split] = {"skipped": sum(entry["split"] == split for entry in skipped), **counts}
     write_people(run.path, people_of_windows)
-    record = Path(arguments.tokenizer) / "record.json"
     run.write_record(
+        evidence,
         stage="encode_windows",
         dataset=data.protocol(),
         data=data.about(dataset),
@@ -117,7 +121,7 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
             name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")
         },
         splits=splits,
-        tokenizer=read_record(record) if record.is_file() else None,
+        tokenizer=tokenizer or None,
     )
     write_token_report(run.path, load_action_sentences(run.path), model.config.num_action_tokens)
     facts = (f"{counts['sentences']} of {split} ({counts['unclear']} unclear)" for split, counts in splits.items())

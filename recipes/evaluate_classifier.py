@@ -13,7 +13,9 @@ Intervals are Wilson score intervals over recordings, which hold for few recordi
 class weighs rare and common classes. Where the data set says who was recorded and there are ten people or more, intervals are
 never narrower than a bootstrap over people.
 
-`--split held_out` evaluates on the held-out training subjects, for choosing settings; `test` is opened once per run.
+A recogniser whose training left the held-out subjects out is evaluated on these, for choosing settings; any other, or with
+`--split test`, on the test, and how often that was done is counted beside the model and said on its page. Recordings that a
+stage before was trained on are refused.
 `--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the class list of the test split is written
 into the prompt, and the records of all stages are checked for its names. Several processes share the recordings and give
 the result of one.
@@ -31,7 +33,7 @@ from action_llm_recipes.common.csv_tables import to_csv
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.recognisers import load_recogniser
 from action_llm_recipes.common.records import read_written
-from action_llm_recipes.common.stage_records import check_held_out, check_unseen, training_record
+from action_llm_recipes.common.stage_records import check_unseen, training_record
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
 logger = logging.getLogger(__name__)
@@ -49,9 +51,12 @@ class EvaluationArguments:
     output_dir: str = field(
         metadata={"help": "folder for metrics.json, per_class.csv, per_person.csv, predictions.csv and pictures"}
     )
-    split: Literal["test", "held_out", "train"] = field(
-        default="test",
-        metadata={"help": "test; held_out (held-out training subjects); train (the other training subjects)"},
+    split: Literal["test", "held_out", "train"] | None = field(
+        default=None,
+        metadata={
+            "help": "test; held_out (held-out training subjects); train (the other training subjects); by default held_out "
+            "where the training left these out, and test where it did not"
+        },
     )
     unseen: bool = field(default=False, metadata={"help": "the classes were left out of every stage of training"})
     encodings: int = field(
@@ -95,17 +100,26 @@ def main(arguments: EvaluationArguments) -> dict | None:
     )
     from action_llm_recipes.common.people import read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
+    from action_llm_recipes.common.split_evidence import (
+        check_evaluated,
+        count_test_evaluation,
+        default_split,
+        test_evaluations_text,
+    )
 
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
-    rows = select_split(load_action_sentences(arguments.sentences), arguments.split, arguments.encodings)
-    class_names = rows.features["label"].names
     record = training_record(arguments.model)
+    split = arguments.split or default_split(record, arguments.unseen)
+    if arguments.split is None and split == "held_out":
+        logger.info(
+            "The held-out recordings, which the training left out, are evaluated; --split test opens the test."
+        )
+    rows = select_split(load_action_sentences(arguments.sentences), split, arguments.encodings)
+    class_names = rows.features["label"].names
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
-    if arguments.split == "held_out":
-        check_held_out(record)
     if arguments.unseen:
         check_unseen(record, class_names)
     elif class_names != processor.class_names:
@@ -115,6 +129,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
             "trained on, set --unseen true."
         )
     model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
+    evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
 
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
     list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
@@ -137,20 +152,29 @@ def main(arguments: EvaluationArguments) -> dict | None:
         log_probabilities, labels, class_names, arguments.resamples, None if None in people else people
     )
     metrics |= {
-        "split": arguments.split,
+        "split": split,
         "encodings": arguments.encodings,
         "unseen": arguments.unseen,
         "dataset": identity["dataset"],
         "compared_by": compared_by(identity["dataset"]),
     }
+    opened = count_test_evaluation(arguments.model, identity["dataset"], evidence) if split == "test" else None
     write_results(run.path, metrics, log_probabilities, labels, class_names, rows["sample_id"], write_atomically)
     run.write_record(
-        stage="evaluate_classifier", metrics=metrics, model=record, hardware=describe_hardware(), split=arguments.split
+        evidence,
+        stage="evaluate_classifier",
+        metrics=metrics,
+        model=record,
+        hardware=describe_hardware(),
+        split=split,
+        test_evaluations=opened,
     )
     first = metrics["compared_by"]
     right = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
     run.log_finished("Evaluation", f"{right} of {len(labels)} recordings")
-    logger.info("\n%s\n\n  in %s", table({arguments.split: metrics}), run.path)
+    logger.info("\n%s\n\n  in %s", table({split: metrics}), run.path)
+    if opened is not None:
+        logger.info("%s", test_evaluations_text(opened))
     return metrics
 
 

@@ -80,7 +80,8 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.action_sentences import load_action_sentences, select_split, words_of
     from action_llm_recipes.common.recognisers import load_recogniser
     from action_llm_recipes.common.run_folder import RunFolder, without_nan
-    from action_llm_recipes.common.stage_records import check_held_out, training_record
+    from action_llm_recipes.common.split_evidence import check_evaluated
+    from action_llm_recipes.common.stage_records import training_record
 
     run = RunFolder(arguments.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,11 +91,13 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     sentences = load_action_sentences(arguments.sentences)
     rows = select_split(sentences, arguments.split)
     names = rows.features["label"].names
+    record = training_record(arguments.model)
+    check_evaluated(arguments.model, record, arguments.sentences, rows, arguments.split)
 
     threshold = arguments.unsure_below or 0.0
     if arguments.sure_accuracy is not None:
-        check_held_out(training_record(arguments.model))
         held_out = select_split(sentences, "held_out")
+        check_evaluated(arguments.model, record, arguments.sentences, held_out, "held_out")
         scores = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
         best = scores.max(dim=1)
         right = (best.indices == torch.tensor(held_out["label"])).tolist()

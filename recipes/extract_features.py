@@ -25,9 +25,9 @@ from pathlib import Path
 from action_llm.model_files import read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments, unreadable_files
-from action_llm_recipes.common.fingerprints import recordings_fingerprint
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.records import read_record
 from action_llm_recipes.common.video_arguments import VideoArguments
 from action_llm_recipes.common.written_folders import check_model_folder
 
@@ -79,6 +79,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.shards import SplitShards
+    from action_llm_recipes.common.split_evidence import SplitEvidence
 
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
@@ -86,6 +87,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
+    evidence = SplitEvidence.of_data(data, dataset, [arguments.backbone])
     backbone, layer = load_backbone(arguments)
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
@@ -95,7 +97,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run = RunFolder(arguments.output_dir)
     if state.is_main_process:
-        begin(run, arguments, data, dataset, encoder, extractor)
+        begin(run, arguments, data, dataset, encoder, extractor, evidence)
     state.wait_for_everyone()
     shards = {split: SplitShards(run.path, split, len(rows), VIDEOS_PER_SHARD) for split, rows in dataset.items()}
     for split, rows in dataset.items():
@@ -103,18 +105,19 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         write_shards(missing, split, rows, encoder, extractor, data, arguments)
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(run, arguments, data, dataset, encoder, shards)
+        finish(run, arguments, data, dataset, encoder, shards, evidence)
 
 
-def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor):
+def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor, evidence):
     """Checks that the folder is not of another run, and saves what made the features: extractor and visual encoder."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.fingerprints import weights_fingerprint
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL
 
     run.check_identity(
         {
             "dataset": data.dataset,
-            "recordings": recordings_fingerprint(dataset),
+            **data.identity(dataset),
             "versions": arguments.versions,
             # Older versions made one feature of a test video, and did not say so.
             **({"test_versions": arguments.test_versions} if arguments.test_versions != 1 else {}),
@@ -130,6 +133,10 @@ def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encode
     record = Path(arguments.backbone, "record.json")
     if record.is_file():  # whoever takes the encoder from here finds what it was trained on
         write_atomically(run.path / "backbone" / "record.json", record.read_bytes())
+        features = {"backbone_training": read_record(record)}
+        evidence.doubt_test(
+            {"sentences": {"tokenizer": {"features": features}}}, untrained=(ACTION_MODEL, LANGUAGE_MODEL)
+        )
 
 
 def write_shards(
@@ -150,7 +157,7 @@ def write_shards(
             write_shard(path, content, columns, skipped=skipped, damaged=damaged)
 
 
-def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict):
+def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict, evidence):
     """Writes which videos were skipped or damaged, who was recorded, and the record."""
     from action_llm_datasets.atomic_files import write_atomically
 
@@ -169,6 +176,7 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
     write_people(run.path, data.people(dataset))
     backbone, record = encoder.backbone, Path(arguments.backbone, "record.json")
     run.write_record(
+        evidence,
         stage="extract_features",
         dataset=data.dataset,
         data=data.about(dataset),

@@ -13,7 +13,15 @@ It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classi
 `extract_features.py` before them; each with the settings of a YAML file, by default those for a few hundred recordings on
 two cores. Without `--llm_name_or_path` it first makes a small language model, once on a machine, and, with videos, without
 `--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
-`--hold_out true` evaluates on the recordings that select, and leaves the test alone.
+`--hold_out true` evaluates on the recordings that select, and leaves the test alone; `--held_out_subjects 3` says whose they
+are, so that settings can be chosen by each training subject in turn:
+
+```bash
+for subject in 1 3 5 7; do
+    python recipes/run_line.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --hold_out true --held_out_subjects $subject \\
+        --output_dir runs/without_$subject
+done
+```
 
 The default settings are for 200 training recordings or more. Of n that are fewer, a stage takes n / 200 of its steps, a tenth
 at least, and where some of them are held out (`--validation` of a folder), these are left out of training, and stage 2 stops
@@ -28,6 +36,7 @@ into the prompt (Table 8), and the small language model reads no text with their
 """
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +59,8 @@ from action_llm_recipes.pipeline.settings import (
     with_early_stopping,
 )
 from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of, run_stage
+
+logger = logging.getLogger(__name__)
 
 LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
 
@@ -189,7 +200,8 @@ def begin(arguments: LineArguments, data: DataArguments, line: str, settings: di
     resolved = {stage: with_defaults(classes_of(stage, own), own) for stage, own in settings.items()}
     done = {name for name, stage in STAGES.items() if RunFolder.has_record(folder / stage.folder)} - {"evaluation"}
     # Another seed would make another language model before a stage refused it.
-    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed})
+    subjects = {"held_out_subjects": data.held_out_subjects} if data.held_out_subjects else {}
+    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed, **subjects})
     show_plan(resolved, counts, makes_llm=arguments.llm_name_or_path is None, done=done)
 
 
@@ -303,6 +315,10 @@ def fit_to_recordings(
             f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
         )
     train, stops_early = splits["train"], chooses_early_stopping(arguments, splits["train"])
+    if data.held_out_subjects and not (arguments.hold_out or stops_early):
+        logger.warning(
+            "--held_out_subjects changes nothing: without --hold_out true, all training subjects are trained on."
+        )
     rows = without_held_out(train, arguments.hold_out or stops_early)  # raises where there are none
     fitted = {
         stage: scale_steps(own, len(rows)) if getattr(arguments, f"{stage}_config") is None else own

@@ -186,6 +186,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import count_parameters
     from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
 
     arguments = fit_language_model(arguments, training)
     transformers.set_seed(training.seed)
@@ -201,6 +202,14 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run.configure(training)
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
+    before = {
+        "sentences": read_written(arguments.sentences, "record.json", "encode_actions.py"),
+        "llm_training": llm_training(arguments.llm_name_or_path),
+    }
+    evidence = SplitEvidence.of_sentences(
+        arguments.sentences, sentences, [arguments.llm_name_or_path], hold_out=arguments.hold_out
+    )
+    evidence.check_training(before, untrained=(LANGUAGE_MODEL,))
     text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
     action_model = load_action_model(arguments, identity["weights"])
     arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
@@ -229,17 +238,17 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         return
     processor.save_pretrained(run.model)
     run.write_record(
+        evidence,
         stage="sft",
         method=arguments.method,
         llm=home or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
         llm_revision=commit,
         training_classes=processor.class_names,
         hold_out=arguments.hold_out,
-        sentences=read_written(arguments.sentences, "record.json", "encode_actions.py"),
         seed=training.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         settings=record_of_settings(arguments, training, model, outcome),
-        llm_training=llm_training(arguments.llm_name_or_path),
+        **before,
         examples=len(train_dataset),
         cost=outcome.cost,
         final_loss=outcome.loss,

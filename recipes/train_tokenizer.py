@@ -102,6 +102,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import report_cost
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
     from action_llm_recipes.stages.tokenizer_trainer import StartEpoch, TokenizerTrainer
 
     *stage_settings, training = settings
@@ -126,6 +127,10 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
 
     rows = dataset["train"]
     train_rows = without_held_out(rows, arguments.hold_out)
+    target_folder = [] if target is None else [target.data_dir]
+    evidence = SplitEvidence.of_data(data, dataset, target_folder, hold_out=arguments.hold_out)
+    encoders = {"features": data.features_record(), "target_features": target and target.features_record()}
+    evidence.check_training({"sentences": {"tokenizer": encoders}}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
     stage = STAGES[arguments.action_model](arguments, data, train_rows, *stage_settings)
     held_out = rows.filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
     config = stage.model.config
@@ -154,11 +159,11 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     model.save_pretrained(run.model)
     stage.extractor.save_pretrained(run.model)
     run.write_record(
+        evidence,
         stage="train_tokenizer",
         dataset=data.protocol(),
         data=data.about(dataset),
-        features=data.features_record(),
-        target_features=None if target is None else target.features_record(),
+        **encoders,
         llm=Path(arguments.llm_name_or_path).name
         if Path(arguments.llm_name_or_path).exists()
         else arguments.llm_name_or_path,

@@ -111,16 +111,14 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     if "test" in dataset and dataset["test"].features["label"].names != class_names:
         raise ValueError(f"{data.dataset} is tested on unseen classes, which these classifiers cannot name.")
     split = arguments.split
-    encoder = (data.features_record() or {}).get("backbone_training")
-    if split == "held_out" and encoder is not None and not encoder["hold_out"]:
-        raise ValueError(f"the visual encoder of {data.data_dir} was trained on the held-out recordings.")
+    evidence = check_unseen_recordings(arguments, data, dataset)
     recordings = read_recordings(kind, dataset, data.data_dir, split, arguments.encodings, arguments.sentences)
     correct, columns = {}, {}
     for method in arguments.methods:
         examples = recordings
         if method in COLUMNS:
             wanted = set(recordings.sample_ids)
-            examples = read_sentences(arguments.sentences, COLUMNS[method], class_names, split, wanted)
+            examples = read_sentences(arguments.sentences, COLUMNS[method], class_names, wanted)
         seeds = 1 if method == "kernel_ridge" else arguments.seeds
         results = []
         for seed in range(seeds):
@@ -161,8 +159,23 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_predictions(run.path / "predictions.csv", recordings, class_names, columns, write_atomically)
-    run.write_record(stage="baselines", metrics=metrics)
+    run.write_record(evidence, stage="baselines", metrics=metrics)
     return metrics
+
+
+def check_unseen_recordings(arguments: BaselineArguments, data: DataArguments, dataset):
+    """The evidence of the recordings; raises `ValueError` where an encoder or an action model has seen what is evaluated."""
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
+
+    reads_sentences = any(method in COLUMNS for method in arguments.methods)
+    folders = [arguments.sentences] if reads_sentences else []
+    evidence = SplitEvidence.of_data(data, dataset, folders, hold_out=arguments.split == "held_out")
+    encoder = {"tokenizer": {"features": data.features_record()}}
+    evidence.refuse(arguments.split, {"sentences": encoder}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
+    if reads_sentences:
+        record = read_written(arguments.sentences, "record.json", "encode_actions.py")
+        evidence.refuse(arguments.split, {"sentences": record}, untrained=(LANGUAGE_MODEL,))
+    return evidence
 
 
 def read_predictions(path: Path, sample_ids) -> dict[str, int] | None:

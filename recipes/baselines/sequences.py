@@ -93,24 +93,18 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
     return examples
 
 
-def read_sentences(folder: str, column: str, class_names: list[str], split: str, wanted: set[str]) -> Examples:
+def read_sentences(folder: str, column: str, class_names: list[str], wanted: set[str]) -> Examples:
     """Sequences of an action model: `latents` (W, D), `codes` (W, D), or `action_ids` (W,), of words of several tokens (W, R);
     exactly the recordings `wanted` are evaluated.
 
     Raises:
-        ValueError: sentences of other classes, of an action model that has seen the recordings, or of too few recordings.
+        ValueError: sentences of other classes, or of too few recordings.
     """
     from action_llm_recipes.common.action_sentences import load_action_sentences, read_codebook
-    from action_llm_recipes.common.records import read_written
-    from action_llm_recipes.common.stage_records import check_held_out
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
         raise ValueError(f"{folder} was written for other classes than those of the data set.")
-    if split == "held_out":
-        record = read_written(folder, "record.json", "encode_actions.py")
-        # No language model is in it.
-        check_held_out({"hold_out": True, "sentences": record})
     codebook = read_codebook(folder) if column == "codes" else None
     if codebook is None and column not in sentences["train"].column_names:
         raise ValueError(f"{folder} holds no latents: run encode_actions.py with --latents true.")

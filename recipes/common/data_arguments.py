@@ -29,9 +29,19 @@ class DataArguments:
     accept_doubts: bool = field(
         default=False, metadata={"help": "go on where recordings cannot be right (joint order, axes, units)"}
     )
+    held_out_subjects: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "training subjects that are held out, in place of those that the data set marks; by each in turn, settings "
+            "can be chosen"
+        },
+    )
 
     def __post_init__(self):
         from action_llm_datasets.names import check_protocol
+
+        if self.held_out_subjects is not None:
+            self.held_out_subjects = sorted(set(map(str, self.held_out_subjects)))
 
         if self.dataset != "features":
             check_protocol(self.dataset)
@@ -48,7 +58,7 @@ class DataArguments:
                 videos (`extract_features.py`).
 
         Raises:
-            `ValueError`: the data set holds something else.
+            `ValueError`: the data set holds something else, or a subject that is to be held out is no training subject.
         """
         from action_llm_datasets.load import load_action_dataset
         from action_llm_recipes.common.action_features import load_features
@@ -64,7 +74,19 @@ class DataArguments:
         held = [name for name, column in KINDS.items() if all(column in r.features for r in dataset.values())]
         if not set(kinds) & set(held):
             raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {' or '.join(kinds)}.")
+        if self.held_out_subjects:
+            from action_llm_recipes.common.held_out_subjects import hold_out_subjects
+
+            dataset = hold_out_subjects(dataset, self.people({"train": dataset["train"]}), self.held_out_subjects)
         return dataset
+
+    def chosen_subjects(self) -> list[str] | None:
+        """The subjects that are held out in place of those that the data set marks, without names; None where its own are."""
+        from action_llm_recipes.common.held_out_subjects import without_names
+
+        if self.held_out_subjects:
+            return without_names(self.held_out_subjects)
+        return ((self.features_record() or {}).get("split_evidence") or {}).get("held_out_subjects")
 
     def protocol(self) -> str:
         """The data set that recordings are of, also where features of them are read."""
@@ -84,10 +106,16 @@ class DataArguments:
         from action_llm_datasets.building import SIMULATED
 
         if self.dataset == "features":
-            return self.features_record().get("data", {})
-        info = dataset["train"].info
-        said = {name: getattr(info, name) for name in ("description", "license", "citation", "homepage")}
-        return said | {"simulated": info.description.startswith(SIMULATED)}
+            about = self.features_record().get("data", {})
+        else:
+            info = dataset["train"].info
+            about = {name: getattr(info, name) for name in ("description", "license", "citation", "homepage")}
+            about["simulated"] = info.description.startswith(SIMULATED)
+        if self.held_out_subjects and about.get("description"):
+            from action_llm_recipes.common.held_out_subjects import describe_held_out
+
+            about = about | {"description": f"{about['description']} {describe_held_out(self.held_out_subjects)}"}
+        return about
 
     def people(self, dataset) -> dict[str, str]:
         """`sample_id` → who was recorded; empty where the data set does not say it for every recording."""
@@ -106,6 +134,8 @@ class DataArguments:
     def identity(self, dataset) -> dict:
         """What tells these recordings, and these features of them, from others; for `RunFolder.check_identity`."""
         found = {"recordings": recordings_fingerprint(dataset)}
+        if self.held_out_subjects:
+            found["held_out_subjects"] = self.held_out_subjects
         if self.dataset == "features":
             found["features"] = self.features_record("identity.json")
         return found

@@ -26,7 +26,10 @@ MAX_STAGES = 16
 RECORD_FIELDS = {
     **dict.fromkeys(("cost", "data", "libraries", "metrics", "settings", "splits"), (dict,)),
     **dict.fromkeys(("dataset", "evaluated_on", "hardware", "llm", "method", "stage", "version"), (str,)),
-    **dict.fromkeys(("examples", "recordings", "seed"), (int,)),
+    **dict.fromkeys(("examples", "recordings", "seed", "test_evaluations"), (int,)),
+    **dict.fromkeys(("split_evidence", "split_evidence.training"), (dict,)),
+    "split_evidence.training.fingerprint": (str,),
+    "split_evidence.held_out_subjects": (list,),
     "hold_out": (bool,),
     "seconds": (int, float),
     "training_classes": (list,),

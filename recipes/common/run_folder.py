@@ -68,6 +68,7 @@ class RunFolder:
     elapsed.json     how long it took until the last of them
     model/           what comes out, ready to load
     record.json      what a model page says of the run: nothing of the machine but its kind
+    split_evidence.json  hashes of its training, held-out and test recordings, and of those of the stages before
     ```
     """
 
@@ -254,14 +255,22 @@ class RunFolder:
         write_atomically(self.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
         return any("train_loss" in line for line in lines)
 
-    def write_record(self, **fields):
-        """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in."""
+    def write_record(self, evidence=None, **fields):
+        """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in.
+
+        Args:
+            evidence (`SplitEvidence`): of the recordings of the stage, which goes beside the record.
+        """
         fields.setdefault("seconds", round(self.seconds, 1))
         fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
         for weights in self.path.rglob("*.safetensors"):
             share_weights(weights.parent)
+        if evidence is not None:
+            fields["split_evidence"] = evidence.describe()
+            for folder in (self.path, *([self.model] if self.model.is_dir() else [])):
+                evidence.save(folder)
         record = without_nan(self.read_record() | fields)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # The page of a model is made from its record, so the record goes with the model.

@@ -21,6 +21,7 @@ from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
 from action_llm_recipes.common.records import read_record, required
+from action_llm_recipes.common.split_evidence import count_of_test_evaluations, test_evaluations_text
 from action_llm_recipes.common.stage_records import stages_behind
 
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -239,6 +240,7 @@ def model_page(
         interval=_interval(evaluations[0]["metrics"], unit) if evaluations else "",
         people=_people(evaluations[0]["metrics"], unit) if evaluations else "",
         spread=_spread(evaluations),
+        opened=_opened(model, dataset, evaluations),
         versions=evaluations[0]["metrics"].get("encodings", 1) if evaluations else 1,
         pictures={name: PICTURES[name] for name in PICTURES if name in pictures},
         token_metrics=_token_metrics(record),
@@ -470,6 +472,13 @@ def _spread(evaluations: list[dict]) -> str:
     compared_by = evaluations[0]["metrics"].get("compared_by", "top_1")
     values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
     return f"{METRICS[compared_by]} {sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+
+
+def _opened(model: Path, dataset: str, evaluations: list[dict]) -> str:
+    """How often the test split was evaluated, in a sentence behind others; empty where nothing counted it."""
+    counts = [record.get("test_evaluations") or 0 for record in evaluations[:1]]
+    count = max([count_of_test_evaluations(model, dataset), *counts])
+    return f" {test_evaluations_text(count)}" if count else ""
 
 
 def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_videos: bool) -> list[EvalResult]:

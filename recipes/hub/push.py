@@ -29,6 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 from action_llm.model_files import read_json_object
 from action_llm.token_lexicon import read_lexicon
 from action_llm_recipes.common.launching import CommandParser
+from action_llm_recipes.common.split_evidence import LOCAL_FILES
 from action_llm_recipes.hub.model_page import (
     PICTURES,
     evaluation_yaml,
@@ -220,7 +221,7 @@ def _model_files(model: Path) -> dict[str, bytes]:
     files, code = {}, _code()
     for path in sorted(model.rglob("*")):
         name = path.relative_to(model).as_posix()
-        if not path.is_file() or "__pycache__" in name or _is(name, WRITTEN):
+        if not path.is_file() or "__pycache__" in name or _is(name, WRITTEN) or name in LOCAL_FILES:
             continue
         if not (_is(name, MODEL_FILES) or name in code):
             raise PushError(f"{path} is no part of a model: nothing else goes to the Hub. Take it out of {model}.")

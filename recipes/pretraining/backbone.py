@@ -111,6 +111,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.data_arguments import unreadable_files, without_held_out
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.common.split_evidence import SplitEvidence
     from action_llm_recipes.pretraining.video_recogniser import VideoRecogniser
     from action_llm_recipes.stages.tokenizer_trainer import StartEpoch
 
@@ -160,6 +161,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     unreadable = unreadable_files(dataset)
     write_atomically(run.path / "skipped.json", json.dumps(unreadable, indent=2, ensure_ascii=False) + "\n")
     run.write_record(
+        SplitEvidence.of_data(data, dataset, hold_out=arguments.hold_out),
         stage="pretrain_backbone",
         dataset=data.dataset,
         data=data.about(dataset),

@@ -119,6 +119,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import report_cost
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
     from action_llm_recipes.common.stage_records import llm_training
     from action_llm_recipes.pretraining.visual_instruction_trainer import VisualInstructionTrainer
     from action_llm_recipes.stages.tokenizer_trainer import StartEpoch
@@ -134,6 +135,9 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         return
     run.configure(training)
     rows = without_held_out(dataset["train"], arguments.hold_out)
+    evidence = SplitEvidence.of_data(data, dataset, hold_out=arguments.hold_out)
+    encoder = {"tokenizer": {"features": data.features_record()}}
+    evidence.check_training({"sentences": encoder}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
     names = rows.features["label"].names
     tokenizer = load_tokenizer(arguments.llm_name_or_path)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
@@ -163,6 +167,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     tokenizer.save_pretrained(run.model)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     run.write_record(
+        evidence,
         stage="pretrain_small_lvlm",
         dataset=data.protocol(),
         features=data.features_record(),

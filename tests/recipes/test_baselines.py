@@ -270,7 +270,7 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
 def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     write_sentences(tmp_path, data.load(), with_latents=False)
     wanted = set(data.load()["test"]["sample_id"])
-    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", wanted)
+    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], wanted)
     for label, codes in zip(found.evaluation_labels, found.evaluation, strict=True):
         ids = np.arange(5) * (1 + label) % 16
         np.testing.assert_array_equal(codes, np.stack([2.0 * ids, 2.0 * ids + 1], axis=1))
@@ -282,11 +282,11 @@ def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     for split in ("train", "test"):
         SplitShards(tmp_path, split, 1).paths[0].unlink()
         write_shard(SplitShards(tmp_path, split, 1).paths[0], columns | times, features)
-    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
+    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})
     assert found.evaluation[0].tolist() == [[18, 20], [36, 38]]
     (tmp_path / "codebook.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds no codebook"):
-        read_sentences(str(tmp_path), "codes", ["lower", "lift"], "test", {"a"})
+        read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch):

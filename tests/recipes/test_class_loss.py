@@ -65,10 +65,12 @@ def test_continuous_latents(line, tmp_path):
     assert len(losses(tmp_path / "sft")) == 3 and np.isfinite(losses(tmp_path / "sft")).all()
 
 
-def test_held_out_recordings_have_this_loss_too(line, tokenizer, sentences, tmp_path):
+def test_held_out_recordings_have_this_loss_too(line, tmp_path):
+    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = line.encode(own, tmp_path / "sentences")
     training = {"eval_strategy": "steps", "eval_steps": 1}
-    line.sft(tokenizer, sentences, tmp_path, training, objective="classes", hold_out=True)
-    rows = [json.loads(one) for one in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    line.sft(own, sentences, tmp_path / "sft", training, objective="classes", hold_out=True)
+    rows = [json.loads(one) for one in (tmp_path / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row for row in rows if "eval_loss" in row]
 
 

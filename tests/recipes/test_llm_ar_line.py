@@ -136,7 +136,7 @@ def test_motion_needs_frames_that_are_comparable(line, skeleton, tmp_path):
 
 @pytest.mark.parametrize("num_codebooks", [1, 2])
 def test_standardized_words_have_the_moments_of_the_language_models_words(line, num_codebooks, tmp_path):
-    own = line.train_tokenizer(tmp_path / "tokenizer", num_codebooks=num_codebooks)
+    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, num_codebooks=num_codebooks)
     sentences = line.encode(own, tmp_path / "sentences")
     model = line.sft(own, sentences, tmp_path / "sft", standardize_words=True, hold_out=True)
     table = load_file(f"{model}/model.safetensors")["model.action_embedding.weight"].double().numpy()

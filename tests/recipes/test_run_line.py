@@ -131,7 +131,7 @@ def test_one_command_for_videos(llm, tmp_path):
     assert (seen["dataset"], seen["split"], seen["encodings"]) == ("folder-video", "test", 2)
     with pytest.raises(ValueError, match="the visual encoder was trained on the held-out subjects"):
         run("other", hold_out=True, backbone=str(tmp_path / "seen" / "backbone" / "model"))
-    with pytest.raises(ValueError, match=r"visual encoder of .* was trained on the held-out recordings"):
+    with pytest.raises(ValueError, match="the visual encoder was trained on the held-out subjects"):
         run_baselines.main(
             run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), split="held_out"),
             DataArguments(dataset="features", data_dir=str(tmp_path / "seen" / "features")),
