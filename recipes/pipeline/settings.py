@@ -1,9 +1,11 @@
 """The settings of the stages of a pipeline: YAML files, the command line, and what few recordings and early stopping change."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
 from action_llm_datasets.names import did_you_mean
+from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import option_names, typed, with_defaults
 from action_llm_recipes.pipeline.plan import training_steps
 from action_llm_recipes.pipeline.stages import classes_of
@@ -16,12 +18,13 @@ FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
 SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
 # Early stopping looks at the held-out recordings so often, and stops after so many looks that found nothing better.
 EVALUATIONS, PATIENCE = 10, 3
-# Settings that are options of run_line.py itself → their names there.
+# Settings of stages that run_line.py gives to all of them → its own option for each.
 OWN_OPTIONS = {
     name: name
     for name in (
-        *("dataset", "data_dir", "cache_dir", "num_proc", "accept_doubts", "seed", "hold_out", "backbone"),
-        *("llm_name_or_path", "llm_revision", "output_dir", "encodings", "test_encodings"),
+        *(option.name for option in dataclasses.fields(DataArguments)),
+        *("seed", "hold_out", "backbone", "llm_name_or_path", "llm_revision", "output_dir"),
+        *("encodings", "test_encodings"),
     )
 } | {"split": "hold_out"}
 # Settings that follow from the stages before.
@@ -47,6 +50,12 @@ def read_yaml(path: str | Path | None, stage: str, line: str) -> tuple[dict, Pat
     known = option_names(classes_of(stage, settings, path))
     if unknown := sorted(set(settings) - known):
         raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    if settings.get("held_out_subjects") is not None:
+        # Another data set than that of the file is harmless; another split would go unnoticed.
+        raise ValueError(
+            f"{path}: held_out_subjects must be the same in all stages. Give --held_out_subjects on the command line, for the "
+            "whole run."
+        )
     return settings, path
 
 
@@ -72,7 +81,10 @@ def read_overrides(overrides: dict[str, dict], settings: dict[str, dict]) -> dic
             if name in DERIVED and name in option_names(classes):
                 raise ValueError(f"--{stage}.{name}: it follows from the stages before.")
             if name in OWN_OPTIONS and name in option_names(classes):
-                raise ValueError(f"--{stage}.{name}: set --{OWN_OPTIONS[name]}, which is for all stages.")
+                raise ValueError(
+                    f"--{stage}.{name}: a single stage cannot have its own value. Give --{OWN_OPTIONS[name]} once, without a "
+                    "stage, for the whole run."
+                )
         read[stage] = typed(classes, given, prefix=f"--{stage}.")
     return read
 

@@ -164,6 +164,9 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
         ValueError, match=r"tokenizer\.yaml: action_model: expected one of action_vqvae, vst, vtem, found 'vqvae'"
     ):
         run_line.main(arguments, data)
+    (tmp_path / "tokenizer.yaml").write_text("held_out_subjects: ['1']")
+    with pytest.raises(ValueError, match=r"tokenizer\.yaml: held_out_subjects must be the same in all stages"):
+        run_line.main(arguments, data)
     rows = (own / "metadata.csv").read_text().replace(",test", ",train")
     (own / "metadata.csv").write_text(rows)
     with pytest.raises(ValueError, match="has no test recordings: mark some, or evaluate on held-out ones"):
@@ -574,7 +577,13 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
         ({"sft": {"lora_r": "many"}}, "--sft.lora_r: expected integer, got 'many'"),
         ({"sft": {"method": "lore"}}, "--sft.method: expected one of lora, .*got 'lore'"),
         ({"sft": {"learning_rate": ["1e-3", "2"]}}, "--sft.learning_rate: expected a single value"),
-        ({"sft": {"seed": 3}}, "--sft.seed: set --seed, which is for all stages"),
+        ({"sft": {"seed": 3}}, "--sft.seed: .* Give --seed once, without a stage, for the whole run"),
+        (
+            {"tokenizer": {"held_out_subjects": ["1"]}},
+            "--tokenizer.held_out_subjects: .* Give --held_out_subjects once",
+        ),
+        ({"encode": {"dataset": "folder"}}, "--encode.dataset: .* Give --dataset once"),
+        ({"evaluation": {"split": "test"}}, "--evaluation.split: .* Give --hold_out once"),
         ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer: it follows from the stages before"),
         ({"features": {"grid": 1}}, "--features.grid: this run has the stages tokenizer, sft, encode, evaluation"),
         ({"sft": 3}, "settings: sft: expected settings and their values, got 3"),
@@ -590,3 +599,12 @@ def test_a_wrong_setting_of_a_stage_is_told_before_anything_is_trained(settings,
             run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, settings=settings), data
         )
     assert not (tmp_path / "run" / "tokenizer").exists()
+
+
+def test_every_option_of_the_data_set_is_an_option_of_the_run():
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.pipeline.settings import read_overrides
+
+    for option in dataclasses.fields(DataArguments):
+        with pytest.raises(ValueError, match=f"--tokenizer.{option.name}: .* Give --{option.name} once"):
+            read_overrides({"tokenizer": {option.name: "x"}}, {"tokenizer": {}})
