@@ -174,8 +174,13 @@ class CheckedConfig(CompositeConfig):
 
     # Fields of older versions → the value with which their models can still be built; it is read, and not written again.
     removed_fields = {}
+    # Names of fields in older versions → their names now; they are read, and not written again.
+    renamed_fields = {}
 
     def __post_init__(self, **kwargs):
+        for former, name in self.renamed_fields.items():
+            if former in kwargs:
+                setattr(self, name, kwargs.pop(former))
         for name, value in self.removed_fields.items():
             if (stored := kwargs.pop(name, value)) != value:
                 raise ConfigError(name, as_written(stored), f"{value}, as other values are no longer supported")

@@ -54,14 +54,15 @@ class ActionLLMConfig(CheckedConfig):
         run_length_ids (`list[list[int]]`, *optional*):
             Text ids of the numbers 1, 2, …, where the length of a run is written after its token
             ([`~ActionLLMProcessor.run_length_ids`]). `None` writes tokens alone.
-        restrict_names (`bool`, defaults to `False`):
-            What the probability of a class is. Of its name among all texts, and normalised over the class list then
-            (VT-LVLM-AR, Eq. 6); or, if `True`, that with which decoding that is restricted to the class list writes the name:
-            each token is chosen among those that continue some name.
+        constrained_scoring (`bool`, defaults to `False`):
+            Whether class names are scored by constrained decoding: each step is renormalised over the tokens that can
+            continue a class name. If `False`, a name is scored among all texts, and the scores are then normalised over
+            the class list (VT-LVLM-AR, Eq. 6).
     """
 
     model_type = "action_llm"
     _auto_class: ClassVar[str] = "AutoConfig"
+    renamed_fields = {"restrict_names": "constrained_scoring"}
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
 
     text_config: dict | PreTrainedConfig | None = None
@@ -77,7 +78,7 @@ class ActionLLMConfig(CheckedConfig):
     prefix_layers: list[int] | None = None
     num_soft_prompts: int = 0
     run_length_ids: list[list[int]] | None = None
-    restrict_names: bool = False
+    constrained_scoring: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

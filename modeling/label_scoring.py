@@ -12,8 +12,8 @@ The probability of a class is the product of the token probabilities of its name
 
 [`most_likely_label`] finds the arg-max alone, without a score for every class.
 
-A trie that is [`~LabelTrie.restricted`] asks for another probability: that with which decoding writes the name when it may
-choose, at each token, only among those that continue some name. Where one token is left, nothing is asked of the model.
+[`LabelTrie.constrained`] scores names by constrained decoding: each step is renormalised over the tokens that can continue a
+class name. Steps with a single such token have probability 1 and are not read.
 
 All of it is agnostic of the model. `base` is called as text backbones are, with `input_ids`, `attention_mask`,
 `position_ids`, `use_cache` and the cache of keys and values, and returns `last_hidden_state` (and that cache). `head` maps
@@ -77,7 +77,7 @@ class LabelTrie:
         label_edges (`torch.LongTensor` of shape `(T,)`): the edges of each label from the prompt on, label after label.
         label_lengths (`torch.LongTensor` of shape `(C,)`): number of tokens of each label.
         label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
-        is_restricted (`bool`): whether tokens are chosen among the edges of their node alone ([`restricted`]).
+        is_constrained (`bool`): whether each step is renormalised over the edges of its node ([`constrained`]).
 
     Raises:
         TypeError: a token id that is not an integer.
@@ -85,7 +85,7 @@ class LabelTrie:
             beginning of another.
     """
 
-    is_restricted = False
+    is_constrained = False
 
     def __init__(self, label_ids: Sequence[Sequence[int]]):
         self.labels = tuple(tuple(label) for label in label_ids)
@@ -179,11 +179,11 @@ class LabelTrie:
         seen &= places < first + self._node_sizes[keys][:, None]
         return seen.logical_and_((keys > 0)[:, None])
 
-    def restricted(self) -> "LabelTrie":
-        """The trie of decoding that is restricted to these labels.
+    def constrained(self) -> "LabelTrie":
+        """A trie that scores these labels by constrained decoding.
 
-        The probability of an edge is that among the edges of its node, so that those of all labels add up to 1. Labels end
-        where no other goes along with them any more: what follows is certain, and is not read.
+        The probability of an edge is renormalised over the edges of its node, so the probabilities of all labels add up to 1.
+        Each label is cut off where it differs from all others: its remaining tokens have probability 1.
         """
         choices = torch.bincount(self.edge_parents) > 1  # of each node, whether it has several edges
         is_choice = choices[self.edge_parents[self.label_edges]].split(self.label_lengths.tolist())
@@ -193,7 +193,7 @@ class LabelTrie:
                 for label, steps in zip(self.labels, is_choice, strict=True)
             ]
         )
-        trie.is_restricted = True
+        trie.is_constrained = True
         return trie
 
     def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
@@ -274,8 +274,8 @@ def score_labels(
 ) -> torch.Tensor:
     """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalising over the classes).
 
-    Of labels that are restricted, exp of it adds up to 1: there is nothing left to normalise. Gradients flow into the model
-    where they are enabled.
+    With constrained labels ([`LabelTrie.constrained`]), the probabilities add up to 1 and need no normalising. Gradients flow
+    into the model where they are enabled.
 
     Args:
         base, head: the language model; see the top of this file.
@@ -383,7 +383,7 @@ def most_likely_label(
         log_probs = _token_log_probs(
             head, text_config, hidden[clips.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
         ).cpu()
-        if labels.is_restricted:
+        if labels.is_constrained:
             log_probs = _among_siblings(log_probs, rows)
         edge_log_probs = edge_log_probs.to(log_probs.dtype)
         edge_log_probs[clips[rows], edges] = log_probs
@@ -661,7 +661,7 @@ def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
 
     They are added up from the prompt outwards, one by one, so that no label has a higher sum than its beginning.
     """
-    if labels.is_restricted:
+    if labels.is_constrained:
         # Each edge from any of the labels that go along it.
         num_edges = len(labels.edge_tokens)
         of_edges = torch.zeros(num_edges, dtype=torch.long).scatter_(

@@ -938,8 +938,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         if label_ids is None:
             raise ValueError("label_ids are needed: the ids of the class names, which the processor gives.")
         names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
-        if self.config.restrict_names:
-            names = names.restricted()
+        if self.config.constrained_scoring:
+            names = names.constrained()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         sentence, prompts = None, {"input_ids": input_ids, "attention_mask": attention_mask}

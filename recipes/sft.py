@@ -66,11 +66,12 @@ class ActionSFTArguments:
         default=0.0,
         metadata={"help": "share of the probability that is spread over the class list (objective classes)"},
     )
-    restrict_names: bool = field(
+    constrained_scoring: bool = field(
         default=False,
         metadata={
-            "help": "a class is as probable as decoding that may write nothing but class names writes its name, token by "
-            "token; by default, as its name is among all texts, normalised over the class list (VT-LVLM-AR, Eq. 6)"
+            "help": "score class names by constrained decoding: each step is renormalised over the tokens that can continue "
+            "a class name. By default, names are scored among all texts and normalised over the class list (VT-LVLM-AR, Eq. 6)",
+            "formerly": "restrict_names",
         },
     )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
@@ -340,7 +341,7 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
         prefix_layers=arguments.prefix_layers if arguments.method == "prefix" else None,
         num_soft_prompts=processor.num_soft_prompts,
         run_length_ids=processor.run_length_ids(),
-        restrict_names=arguments.restrict_names,
+        constrained_scoring=arguments.constrained_scoring,
     )
     choose_trained(model, arguments.method)
     if action_model.config.quantize:  # reasons name the classes of a token
@@ -473,7 +474,7 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
     own = (
         "objective",
         "label_smoothing",
-        "restrict_names",
+        "constrained_scoring",
         "lora_r",
         "lora_alpha",
         "lora_dropout",

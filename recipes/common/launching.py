@@ -102,6 +102,7 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     if lazy:
         parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
         parser.epilog = f"The options of {' and '.join(cls._base for cls in lazy)} can be set, too: see --help_all."
+    config = renamed(classes, config)
     named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
@@ -208,6 +209,17 @@ def from_settings(classes: Collection[type], settings: dict) -> tuple:
         cls(**{name: value for name, value in settings.items() if name in names_of_it})
         for cls, names_of_it in zip(classes, names, strict=True)
     )
+
+
+def renamed(classes: Collection[type], settings: dict) -> dict:
+    """Settings that an older version wrote, under the names that the fields have now (`formerly` in a field's metadata)."""
+    names = {
+        field.metadata["formerly"]: field.name
+        for cls in classes
+        for field in dataclasses.fields(cls)
+        if "formerly" in field.metadata
+    }
+    return {names.get(name, name): value for name, value in settings.items()}
 
 
 def with_defaults(classes: Collection[type], settings: dict) -> dict:

@@ -24,6 +24,7 @@ from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.endings import Interrupted, deferring, requested
 from action_llm_datasets.progress import Progress, finished
 from action_llm_recipes.common.checkpoints import STATE, Checkpoints, checkpoints_of, damage_of, damage_of_weights
+from action_llm_recipes.common.launching import renamed
 from action_llm_recipes.common.records import read_record
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,10 @@ class RunFolder:
         path = self.path / "config.yaml"
         if path.is_file() and (self.finished or self.last_checkpoint() is not None):
             # As it would be read back: a tuple is a list in YAML.
-            found, wanted = self._read_config(), yaml.safe_load(yaml.safe_dump(config))
+            found, wanted = (
+                renamed(list(map(type, arguments)), self._read_config()),
+                yaml.safe_load(yaml.safe_dump(config)),
+            )
             other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
             if other:
                 differences = ", ".join(

@@ -10,8 +10,8 @@ prompt of a sentence: `[{"role": "user", "content": "<act_3><act_17>"}]`. Logits
 words are never the answer: they are in `suppress_tokens` of the generation config, and their rows of the head are zero. What
 becomes a sentence of a recording is said by the action model, which stays where it is.
 
-A recogniser that scores names by constrained decoding (`restrict_names`) is more than its weights: the page of the folder says
-how to restrict a plain model to the class names, too.
+A recogniser that scores names by constrained decoding (`constrained_scoring`) is more than its weights: the page of the folder
+says how to restrict a plain model to the class names, too.
 
 Prompts in layers (P-Tuning v2) and continuous latents have no place in a plain model: that is an error.
 """
@@ -100,12 +100,12 @@ def main(arguments: ExportArguments):
     plain.save_pretrained(folder)
     share_weights(folder)
     tokenizer.save_pretrained(folder)
-    restrict_names = model.config.restrict_names
-    write_atomically(folder / "README.md", page(record, processor, plain, restrict_names))
-    if restrict_names:
+    constrained_scoring = model.config.constrained_scoring
+    write_atomically(folder / "README.md", page(record, processor, plain, constrained_scoring))
+    if constrained_scoring:
         logger.warning(
-            "This recogniser scores names by constrained decoding (restrict_names), which a plain model does not do by itself: "
-            "%s says how",
+            "This recogniser scores names by constrained decoding (constrained_scoring), which a plain model does not do by "
+            "itself: %s says how",
             folder / "README.md",
         )
     logger.info("A plain %s of %d words is in %s", plain.config.model_type, plain.config.vocab_size, folder)
@@ -224,14 +224,14 @@ def chat_template(processor) -> str:
     )
 
 
-def page(record: dict, processor, plain, restrict_names: bool) -> str:
+def page(record: dict, processor, plain, constrained_scoring: bool) -> str:
     """The front page of the folder.
 
     Args:
         record: of the recogniser's training.
         processor: the recogniser's.
         plain: the exported model.
-        restrict_names: whether the recogniser scores names by constrained decoding.
+        constrained_scoring: whether the recogniser scores names by constrained decoding.
     """
     sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
     from action_llm.escaping import markdown, markdown_code
@@ -241,11 +241,11 @@ def page(record: dict, processor, plain, restrict_names: bool) -> str:
     simulated = is_simulated(record)
     trained_on = "**simulated** recordings, " * simulated + markdown_code(dataset)
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
-    restriction, restricted, length = "", "", 20
+    restriction, constrained, length = "", "", 20
     writes = "What it writes greedily is one class name, or none"
-    if restrict_names:
+    if constrained_scoring:
         restriction = RESTRICTION.format(names=json.dumps(processor.class_names, ensure_ascii=False))
-        restricted = ", prefix_allowed_tokens_fn=only_names"
+        constrained = ", prefix_allowed_tokens_fn=only_names"
         length = max(length, *map(len, processor.label_ids()))
         writes = CONSTRAINED
     return f"""---
@@ -268,7 +268,7 @@ model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 messages = [{{"role": "user", "content": "{sentence}"}}]
 inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
-{restriction}answer = model.generate(**inputs, max_new_tokens={length}, do_sample=False{restricted})
+{restriction}answer = model.generate(**inputs, max_new_tokens={length}, do_sample=False{constrained})
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 

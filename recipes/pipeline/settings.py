@@ -6,7 +6,7 @@ from pathlib import Path
 
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments
-from action_llm_recipes.common.launching import option_names, typed, with_defaults
+from action_llm_recipes.common.launching import option_names, renamed, typed, with_defaults
 from action_llm_recipes.pipeline.plan import training_steps
 from action_llm_recipes.pipeline.stages import classes_of
 
@@ -47,7 +47,8 @@ def read_yaml(path: str | Path | None, stage: str, line: str) -> tuple[dict, Pat
         raise ValueError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected settings of the stage {stage}, found {settings!r}")
-    known = option_names(classes_of(stage, settings, path))
+    classes = classes_of(stage, settings, path)
+    settings, known = renamed(classes, settings), option_names(classes)
     if unknown := sorted(set(settings) - known):
         raise ValueError(f"{path}: the stage {stage} has no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
     if settings.get("held_out_subjects") is not None:

@@ -143,8 +143,8 @@ def random_labels(count, seed=0, alphabet=range(2, 6), longest=5):
     return [list(label) for label in labels]
 
 
-def scores_alone(logits_of, prompts, labels, restricted=False):
-    """The definition: sum of log P(token | prompt and tokens before), one sequence at a time; restricted, P is among the
+def scores_alone(logits_of, prompts, labels, constrained=False):
+    """The definition: sum of log P(token | prompt and tokens before), one sequence at a time; constrained, P is among the
     tokens that continue a label."""
     rows = []
     for prompt in prompts:
@@ -152,7 +152,7 @@ def scores_alone(logits_of, prompts, labels, restricted=False):
         for label in labels:
             sequence = torch.tensor([prompt + label[:-1]])
             logits = logits_of(sequence)[0, len(prompt) - 1 :]
-            if restricted:
+            if constrained:
                 for place, one in enumerate(logits):
                     going_on = {other[place] for other in labels if other[:place] == label[:place]}
                     logits = logits.clone()
@@ -164,10 +164,10 @@ def scores_alone(logits_of, prompts, labels, restricted=False):
 
 
 def assert_exact(
-    base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), restricted=False, **kwargs
+    base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), constrained=False, **kwargs
 ):
     """Both ways equal `expected`, and the early stop finds its arg-max."""
-    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
+    trie = LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
     inputs = (base, head, base.config, *left_padded(prompts), trie)
     for method in methods:
         scores = score_labels(*inputs, method, **kwargs)
@@ -251,7 +251,7 @@ def test_a_trie_is_linear_in_the_tokens():
     start = time.process_time()
     name = [2 + place % 5 for place in range(20_000)]
     trie = LabelTrie([[*name, END], [9, END]])
-    assert trie.num_nodes == 20_001 and trie.restricted().labels == ((2,), (9,))
+    assert trie.num_nodes == 20_001 and trie.constrained().labels == ((2,), (9,))
     assert sum(values.numel() for values in vars(trie).values() if torch.is_tensor(values)) < 12 * len(name)
     sums = label_scoring._label_scores(-torch.ones(1, len(trie.label_edges)), trie)
     assert sums.tolist() == [[-20_001.0, -2.0]]
@@ -303,16 +303,16 @@ def float64_models():
 def test_any_labels_and_prompts(float64_models, family, labels, prompts):
     base, head = float64_models[family]
     with torch.no_grad():
-        for restricted in (False, True):
-            expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, restricted)
-            assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted)
+        for constrained in (False, True):
+            expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, constrained)
+            assert_exact(base, head, prompts, labels, expected, 1e-10, constrained=constrained)
             # In pieces of few nodes, whose siblings lie in others.
-            assert_exact(base, head, prompts, labels, expected, 1e-10, restricted=restricted, tokens_per_pass=3)
+            assert_exact(base, head, prompts, labels, expected, 1e-10, constrained=constrained, tokens_per_pass=3)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3-window"])
-@pytest.mark.parametrize("restricted", [False, True])
-def test_masks_are_bounded(float64_models, family, restricted, monkeypatch):
+@pytest.mark.parametrize("constrained", [False, True])
+def test_masks_are_bounded(float64_models, family, constrained, monkeypatch):
     """Long lists are read in pieces behind the prompts, and long names in several: masks stay small, and scores exact."""
     base, head = float64_models[family]
     prompts = random_prompts(9, 4, 1)
@@ -326,8 +326,8 @@ def test_masks_are_bounded(float64_models, family, restricted, monkeypatch):
     monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", 400)
     monkeypatch.setattr(label_scoring, "_additive_masks", spied)
     with torch.no_grad():
-        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, restricted)
-        assert_exact(base, head, prompts, labels, expected, 1e-10, methods=("trie",), restricted=restricted)
+        expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, constrained)
+        assert_exact(base, head, prompts, labels, expected, 1e-10, methods=("trie",), constrained=constrained)
     assert len(masks) > 2 and max(masks) <= 400
 
 
@@ -350,22 +350,22 @@ def test_gradients_of_long_lists(monkeypatch):
 
 
 @given(prefix_codes())
-def test_restricted_labels_end_where_no_other_goes_along(labels):
-    trie = LabelTrie(labels).restricted()
+def test_constrained_labels_end_where_no_other_goes_along(labels):
+    trie = LabelTrie(labels).constrained()
     for label, cut in zip(labels, trie.labels, strict=True):
         others = [other for other in labels if other != label]
         alone = [n for n in range(1, len(label) + 1) if all(tuple(other[:n]) != tuple(label[:n]) for other in others)]
         assert cut == tuple(label[: alone[0]])
-    assert trie.is_restricted and trie.num_nodes <= LabelTrie(labels).num_nodes
+    assert trie.is_constrained and trie.num_nodes <= LabelTrie(labels).num_nodes
 
 
 @pytest.mark.parametrize("method", ["trie", "cache"])
-def test_restricted_probabilities_add_up_to_one(method):
+def test_constrained_probabilities_add_up_to_one(method):
     _, base, head = causal_lm("llama")
-    labels = LabelTrie(random_labels(9)).restricted()
+    labels = LabelTrie(random_labels(9)).constrained()
     scores = score_labels(base, head, base.config, *left_padded(random_prompts(4, 7)), labels, method)
     torch.testing.assert_close(scores.exp().sum(-1), torch.ones(2))
-    only = LabelTrie([[3, 4, 1]]).restricted()
+    only = LabelTrie([[3, 4, 1]]).constrained()
     assert only.labels == ((3,),)
     alone = score_labels(base, head, base.config, *left_padded(random_prompts(4, 7)), only, method)
     assert alone.tolist() == [[0.0], [0.0]]
@@ -542,13 +542,13 @@ def test_masks_leave_no_row_empty():
 
 @pytest.mark.parametrize("method", ["trie", "cache"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("restricted", [False, True])
-def test_gradients_equal_those_of_each_label_alone(method, checkpointing, restricted, monkeypatch):
+@pytest.mark.parametrize("constrained", [False, True])
+def test_gradients_equal_those_of_each_label_alone(method, checkpointing, constrained, monkeypatch):
     model, base, head = causal_lm("llama-gqa-tied")
     in_float64(model, monkeypatch)
     prompts, labels = random_prompts(6, 3), random_labels(7)
     weights = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (scores_alone(lambda ids: model(ids).logits, prompts, labels, restricted) * weights).sum().backward()
+    (scores_alone(lambda ids: model(ids).logits, prompts, labels, constrained) * weights).sum().backward()
     expected = [parameter.grad.clone() for parameter in base.parameters()]
     model.zero_grad()
     if checkpointing:
@@ -556,7 +556,7 @@ def test_gradients_equal_those_of_each_label_alone(method, checkpointing, restri
         model.train()  # without dropout in its config
     calls = []
     model.lm_head.register_forward_pre_hook(lambda *_: calls.append(None))
-    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
+    trie = LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
     scores = score_labels(base, head, base.config, *left_padded(prompts), trie, method)
     forward_calls = len(calls)
     (scores * weights).sum().backward()
@@ -687,11 +687,11 @@ def test_most_likely_label_breaks_ties_like_argmax():
     labels=prefix_codes(),
     seed=st.integers(0, 1000),
     sharpness=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
-    restricted=st.booleans(),
+    constrained=st.booleans(),
 )
-def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness, restricted):
+def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness, constrained):
     base, head = float64_models["gpt2"]
-    trie = LabelTrie(labels).restricted() if restricted else LabelTrie(labels)
+    trie = LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
 
     def sharpened(hidden):
         return sharpness * head(hidden)

@@ -268,6 +268,15 @@ def test_bad_config():
         ActionLLMConfig(action_config={"model_type": "bert"})
 
 
+def test_a_renamed_field_is_read_and_not_written_again():
+    config = ActionLLMConfig.from_dict({"model_type": "action_llm", "restrict_names": True})
+    assert config.constrained_scoring
+    saved = config.to_dict()
+    assert saved["constrained_scoring"] and "restrict_names" not in saved
+    with pytest.raises(ValueError, match="`constrained_scoring` must be bool, got 'yes'"):
+        ActionLLMConfig.from_dict({"model_type": "action_llm", "restrict_names": "yes"})
+
+
 LOAD_ALONE = """
 import json, sys
 sys.modules["action_llm"] = None  # the package may be installed here: as if it were not

@@ -16,8 +16,8 @@ def losses(folder):
     return [row["loss"] for row in rows if "loss" in row]
 
 
-@pytest.mark.parametrize("restrict_names", [False, True])
-def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentences, restrict_names, tmp_path):
+@pytest.mark.parametrize("constrained_scoring", [False, True])
+def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentences, constrained_scoring, tmp_path):
     """With a rate of next to nothing, the loss of an epoch in one step is that of the model as it is."""
     rows = load_action_sentences(sentences)["train"]
     training = {"learning_rate": 1e-12, "max_steps": 1, "per_device_train_batch_size": len(rows)}
@@ -29,7 +29,7 @@ def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentenc
         objective="classes",
         label_smoothing=0.2,
         lora_dropout=0.0,
-        restrict_names=restrict_names,
+        constrained_scoring=constrained_scoring,
     )
     model = ActionLLMForClassification.from_pretrained(folder)
     processor = ActionLLMProcessor.from_pretrained(folder)
@@ -37,7 +37,7 @@ def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentenc
     for row in rows:  # each alone, by the reference, without padding
         with torch.no_grad():
             scores = model(**processor(action_ids=[row["action_ids"]]), method="cache").logits[0].double().numpy()
-        assert (abs(np.exp(scores).sum() - 1) < 1e-5) == restrict_names
+        assert (abs(np.exp(scores).sum() - 1) < 1e-5) == constrained_scoring
         log_posterior = scores - np.log(np.exp(scores).sum())
         expected.append(-0.8 * log_posterior[row["label"]] - 0.2 * log_posterior.mean())
     assert losses(tmp_path / "sft")[0] == pytest.approx(np.mean(expected), rel=1e-4)

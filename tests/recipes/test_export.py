@@ -132,7 +132,7 @@ def test_what_cannot_be_a_plain_model_is_told():
 
 def test_names_are_written_as_they_are_scored(tmp_path, capsys, caplog):
     """A recogniser that scores by constrained decoding: the page's example restricts the plain model to the class names."""
-    model, processor = compose(tiny_llm(), restrict_names=True)
+    model, processor = compose(tiny_llm(), constrained_scoring=True)
     plain, tokenizer, prompt, _ = exported(model, processor, tmp_path)
     page = (tmp_path / "plain" / "README.md").read_text()
     assert "scores names by constrained decoding" in page

@@ -229,6 +229,18 @@ def test_values_of_the_command_line_go_before_those_of_the_file(tmp_path):
     assert parse([Own], ["--needed", "1", "--flag"]) == (Own(1, flag=True),)
 
 
+def test_a_file_of_an_older_version_may_have_former_names(tmp_path):
+    @dataclass
+    class Renamed:
+        """Some options."""
+
+        rate: float = field(default=1.0, metadata={"formerly": "speed"})
+
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("speed: 2\n")
+    assert parse([Renamed], ["--config", str(settings)]) == (Renamed(2.0),)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -608,3 +608,11 @@ def test_every_option_of_the_data_set_is_an_option_of_the_run():
     for option in dataclasses.fields(DataArguments):
         with pytest.raises(ValueError, match=f"--tokenizer.{option.name}: .* Give --{option.name} once"):
             read_overrides({"tokenizer": {option.name: "x"}}, {"tokenizer": {}})
+
+
+def test_settings_of_an_older_version_have_their_former_names(tmp_path):
+    from action_llm_recipes.pipeline.settings import read_yaml
+
+    path = tmp_path / "sft.yaml"
+    path.write_text("restrict_names: true\nlora_r: 4\n", encoding="utf-8")
+    assert read_yaml(path, "sft", "llm_ar") == ({"constrained_scoring": True, "lora_r": 4}, path)

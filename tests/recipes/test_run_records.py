@@ -1,11 +1,13 @@
 """Records of runs that are damaged, or none: an error that names the file and the field."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 
 from action_llm.model_files import ModelFileError
 from action_llm_recipes.common import records, written_folders
+from action_llm_recipes.common.run_folder import RunFolder
 from action_llm_recipes.hub import demo, model_page
 
 RECORD = {
@@ -56,6 +58,19 @@ def test_a_page_needs_what_it_says(field, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(RECORD | {field: None}), encoding="utf-8")
     with pytest.raises(ModelFileError, match=f"field {field}: expected what a finished run writes there"):
         model_page.read_run(tmp_path)
+
+
+def test_a_run_of_an_older_version_is_resumed_with_former_names_of_settings(tmp_path):
+    @dataclass
+    class Renamed:
+        constrained: bool = field(default=False, metadata={"formerly": "restricted"})
+
+    (tmp_path / "config.yaml").write_text("restricted: true\n", encoding="utf-8")
+    (tmp_path / "record.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"other settings \(constrained: True, now False\)"):
+        RunFolder(tmp_path).save_config(Renamed())
+    RunFolder(tmp_path).save_config(Renamed(constrained=True))
+    assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "constrained: true\n"
 
 
 def test_an_evaluation_needs_what_a_page_says_of_it(tmp_path):

@@ -47,6 +47,7 @@ def test_it_answers_as_it_did(name):
     model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     inputs = processor(recordings=[skeleton()]) if name == "llm_ar" else processor(recordings=[video()], fps=20)
+    assert model.config.constrained_scoring == (name == "llm_ar")  # the stored configurations have its former name
     with torch.no_grad():
         outputs = model(**inputs)
     assert outputs.action_ids[0].tolist() == expected["action_ids"]
