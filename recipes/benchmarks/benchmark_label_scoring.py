@@ -1,15 +1,15 @@
-"""Time of naming one clip among 120 classes, exactly and not, in one run.
+"""Time to choose one of 120 class names for a recording: exact scores beside greedy decoding.
 
     python recipes/benchmarks/benchmark_label_scoring.py --output label_scoring
 
-A toy LLaMA (hidden 512, 8 layers, vocabulary 32,000; random weights) reads a prompt of 60 tokens. The labels are the class
-names of NTU RGB+D 120 in the word pieces of a byte-level BPE, each with an end token. Five ways are exact: one forward pass
-per label, one padded batch, `score_labels` by cache and by trie, and `most_likely_label`, which gives the arg-max alone. Two
-are not: greedy decoding, free and constrained to the class names, commits to the best first word.
+A small LLaMA with random weights (width 512, 8 layers, 32,000 tokens) reads a prompt of 60 tokens. The labels are the class
+names of NTU RGB+D 120, split by a byte-level BPE, each with an end token. Five methods are exact: one forward pass per label,
+one padded batch, `score_labels` with a cache and with a trie, and `most_likely_label`, which returns the arg-max alone. Two
+are not: greedy decoding, free or constrained to the class names, commits to the most likely first token.
 
-How early `most_likely_label` can stop depends on how sure the model is. So it is timed twice: with the random weights, for
-which all names are about equally likely, and after the model has learnt the names of a few clips by heart. All scores are
-compared before anything is timed. Writes `OUTPUT.json` and `OUTPUT.md`.
+The surer the model is, the earlier `most_likely_label` stops. So it is timed twice: with random weights, where all names are
+about equally likely, and after the model has memorised the labels of eight prompts. All scores are compared before anything
+is timed. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import json
@@ -18,26 +18,29 @@ import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 
 @dataclass
 class BenchmarkArguments:
     """What is measured, and how often."""
 
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
     prompt_length: int = field(default=60, metadata={"help": "tokens of the prompt"})
     hidden_size: int = field(default=512, metadata={"help": "width of the language model"})
     num_layers: int = field(default=8, metadata={"help": "layers of the language model"})
-    vocab_size: int = field(default=32000, metadata={"help": "vocabulary of the language model"})
-    repetitions: int = field(default=9, metadata={"help": "rounds over all ways; the median counts"})
-    training_steps: int = field(default=40, metadata={"help": "optimiser steps for learning eight clips by heart"})
+    vocab_size: int = field(default=32000, metadata={"help": "vocabulary size of the language model"})
+    repetitions: int = field(default=9, metadata={"help": "times that each method runs; the median is reported"})
+    training_steps: int = field(default=40, metadata={"help": "optimiser steps for memorising the eight labels"})
 
 
 END = 1
+EXACT = ("one padded batch", "score_labels, cache", "score_labels, trie")
+GREEDY = ("generate, greedy", "generate, prefix_allowed_tokens_fn")
 
 
 def class_name_tokens() -> list[list[int]]:
-    """Token ids of the 120 class names, each with the end token. Word pieces are learnt from text about actions."""
+    """Token ids of the 120 class names, each with the end token. The BPE is trained on text about actions."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from action_llm_datasets.protocols import ntu_class_names
@@ -56,8 +59,8 @@ def class_name_tokens() -> list[list[int]]:
     return [[*tokenizer.encode(name).ids, END] for name in names]
 
 
-def learn_by_heart(model, prompts, targets, steps: int):
-    """Fine-tunes `model` until each of the prompts (B, P) is followed by its label."""
+def memorise(model, prompts, targets, steps: int) -> float:
+    """Trains `model` to continue each of the prompts (B, P) with its label; returns the last loss."""
     import torch
 
     inputs = torch.nn.utils.rnn.pad_sequence(
@@ -77,8 +80,8 @@ def learn_by_heart(model, prompts, targets, steps: int):
     return loss.item()
 
 
-def score_one_by_one(model, prompt, labels):
-    """One forward pass for each label."""
+def score_each_label(model, prompt, labels):
+    """One forward pass per label; log-probabilities (L,)."""
     import torch
 
     scores = []
@@ -89,8 +92,8 @@ def score_one_by_one(model, prompt, labels):
     return torch.stack(scores)
 
 
-def score_as_one_batch(model, prompt, labels):
-    """One forward pass over all labels, padded on the right, each behind a copy of the prompt."""
+def score_in_one_batch(model, prompt, labels):
+    """One forward pass over all labels, each behind a copy of the prompt and padded on the right; log-probabilities (L,)."""
     import torch
 
     pad = torch.nn.utils.rnn.pad_sequence
@@ -102,34 +105,10 @@ def score_as_one_batch(model, prompt, labels):
     return torch.zeros(is_token.shape).masked_scatter(is_token, log_probs).sum(1)
 
 
-def time_in_turns(ways, repetitions: int):
-    """Median seconds of each way; the ways take turns, so that a busy moment of the machine hits them all."""
-    from statistics import median
-
-    seconds = {name: [] for name in ways}
-    for _ in range(repetitions):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in seconds.items()}
-
-
-ARGUMENTS = (BenchmarkArguments,)
-
-
-def main(arguments: BenchmarkArguments):
-    import torch
-    import transformers
+def random_llama(arguments: BenchmarkArguments):
+    """A LLaMA with random weights, in evaluation mode."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from action_llm.label_scoring import LabelTrie, most_likely_label, score_labels
-    from action_llm_datasets.atomic_files import write_atomically
-
-    torch.manual_seed(0)
-    label_ids = class_name_tokens()
-    trie = LabelTrie(label_ids)
-    longest = max(map(len, label_ids))
     config = LlamaConfig(
         vocab_size=arguments.vocab_size,
         hidden_size=arguments.hidden_size,
@@ -140,19 +119,26 @@ def main(arguments: BenchmarkArguments):
         eos_token_id=END,
         pad_token_id=0,
     )
-    model = LlamaForCausalLM(config).eval()
-    prompts = torch.randint(2, arguments.vocab_size, (8, arguments.prompt_length))
-    targets = label_ids[:: len(label_ids) // 8][:8]
-    prompt, mask = prompts[:1], torch.ones_like(prompts[:1])
+    return LlamaForCausalLM(config).eval()
+
+
+def methods_on(model, prompt, label_ids: list[list[int]], trie) -> dict:
+    """Name of each method → a function without arguments that runs it on the prompt (1, P)."""
+    import torch
+
+    from action_llm.label_scoring import most_likely_label, score_labels
+
+    mask, longest = torch.ones_like(prompt), max(map(len, label_ids))
+    continuations: dict[tuple[int, ...], set[int]] = {}
+    for label in label_ids:
+        for length, token in enumerate(label):
+            continuations.setdefault(tuple(label[:length]), set()).add(token)
 
     def head(hidden):
         return model.lm_head(hidden).float()
 
     def scored(method):
-        return score_labels(model.model, head, config, prompt, mask, trie, method)[0]
-
-    def most_likely():
-        return most_likely_label(model.model, head, config, prompt, mask, trie)
+        return score_labels(model.model, head, model.config, prompt, mask, trie, method)[0]
 
     def decoded(allowed=None):
         tokens = model.generate(
@@ -164,61 +150,134 @@ def main(arguments: BenchmarkArguments):
         )
         return tokens[0, prompt.shape[1] :].tolist()
 
-    continuations = {}
-    for label in label_ids:
-        for length in range(len(label)):
-            continuations.setdefault(tuple(label[:length]), set()).add(label[length])
-
     def allowed(_, tokens):
         return list(continuations[tuple(tokens[prompt.shape[1] :].tolist())])
 
-    with torch.no_grad():
-        untrained = time_in_turns({"most_likely_label": most_likely}, arguments.repetitions)["most_likely_label"]
-        untrained_nodes = most_likely().num_nodes.item()
-        assert most_likely().indices.item() == scored("cache").argmax().item()
-    loss = learn_by_heart(model, prompts, targets, arguments.training_steps)
-    ways = {
-        "one forward per label": lambda: score_one_by_one(model, prompt, label_ids),
-        "one padded batch": lambda: score_as_one_batch(model, prompt, label_ids),
+    return {
+        "one forward per label": lambda: score_each_label(model, prompt, label_ids),
+        "one padded batch": lambda: score_in_one_batch(model, prompt, label_ids),
         "score_labels, cache": lambda: scored("cache"),
         "score_labels, trie": lambda: scored("trie"),
-        "most_likely_label": most_likely,
+        "most_likely_label": lambda: most_likely_label(model.model, head, model.config, prompt, mask, trie),
         "generate, greedy": decoded,
         "generate, prefix_allowed_tokens_fn": lambda: decoded(allowed),
     }
-    with torch.no_grad():
-        results = {name: way() for name, way in ways.items()}
-        reference = results["one forward per label"]
-        differences = {
-            name: (results[name] - reference).abs().max().item()
-            for name in ("one padded batch", "score_labels, cache", "score_labels, trie")
-        }
-        assert max(differences.values()) < 1e-3, differences
-        best = results["most_likely_label"]
-        assert best.indices.item() == reference.argmax().item() == label_ids.index(targets[0])
-        for name in ("generate, greedy", "generate, prefix_allowed_tokens_fn"):
-            assert results[name] == targets[0], f"{name} wrote {results[name]}, expected {targets[0]}"
-        medians = time_in_turns(ways, arguments.repetitions)
 
-    greedy, ours = medians["generate, greedy"], medians["score_labels, trie"]
+
+def largest_differences(results: dict, label_ids: list[list[int]], target: list[int]) -> dict[str, float]:
+    """The largest difference of each exact method from one forward pass per label.
+
+    Raises:
+        AssertionError: if a score differs by 1e-3 or more, or a method does not choose `target`.
+    """
+    expected = results["one forward per label"]
+    differences = {name: (results[name] - expected).abs().max().item() for name in EXACT}
+    assert max(differences.values()) < 1e-3, differences
+    assert results["most_likely_label"].indices.item() == expected.argmax().item() == label_ids.index(target)
+    for name in GREEDY:
+        assert results[name] == target, f"{name} wrote {results[name]}, expected {target}"
+    return differences
+
+
+def time_in_turns(methods: dict, repetitions: int) -> dict[str, float]:
+    """Median seconds of each method. They take turns, so that a busy moment of the machine slows all of them."""
+    seconds = {name: [] for name in methods}
+    for _ in range(repetitions):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def table_rows(medians: dict[str, float], nodes: int, random_seconds: float, random_nodes: int) -> list[dict]:
+    """A row for each method, and one for `most_likely_label` with random weights: what it gives, and its time.
+
+    Args:
+        medians: seconds of each method.
+        nodes, random_nodes: trie nodes that `most_likely_label` read, after memorising and with random weights.
+        random_seconds: seconds of `most_likely_label` with random weights.
+    """
     gives = {
-        "most_likely_label": f"exact arg-max ({best.num_nodes.item()} nodes read)",
+        "most_likely_label": f"exact arg-max ({nodes} nodes read)",
         "generate, greedy": "text, not exact",
         "generate, prefix_allowed_tokens_fn": "a label, not exact",
+        "most_likely_label, random weights": f"exact arg-max ({random_nodes} nodes read)",
     }
-    rows = [
-        {"way": name, "gives": gives.get(name, "120 exact scores"), "seconds": seconds}
-        for name, seconds in medians.items()
-    ]
-    rows.append(
+    return [
         {
-            "way": "most_likely_label, random weights",
-            "gives": f"exact arg-max ({untrained_nodes} nodes read)",
-            "seconds": untrained,
+            "way": name,
+            "gives": gives.get(name, "120 exact scores"),
+            "seconds": seconds,
+            "times_greedy": seconds / medians["generate, greedy"],
+            "times_trie": seconds / medians["score_labels, trie"],
         }
-    )
-    for row in rows:
-        row |= {"times_greedy": row["seconds"] / greedy, "times_trie": row["seconds"] / ours}
+        for name, seconds in {**medians, "most_likely_label, random weights": random_seconds}.items()
+    ]
+
+
+def page(record: dict) -> str:
+    """The results as a page in Markdown."""
+    settings, machine = record["settings"], record["machine"]
+    lines = [
+        f"# Choosing among {settings['num_labels']} class names",
+        "",
+        f"LLaMA with random weights, {settings['num_layers']} layers of width {settings['hidden_size']}, vocabulary "
+        f"{settings['vocab_size']}, float32; prompt of {settings['prompt_length']} tokens; {settings['num_labels']} labels of "
+        f"{settings['mean_label_tokens']:.1f} tokens on average, end token included; {settings['trie_nodes']} trie nodes. "
+        f"Median of {settings['repetitions']}; {machine['threads']} of {machine['cores']} cores ({machine['processor']}), "
+        f"torch {machine['torch']}, transformers {machine['transformers']}.",
+        "",
+        "| method | gives | seconds | × greedy | × trie |",
+        "|---|---|---:|---:|---:|",
+        *(
+            f"| {row['way']} | {row['gives']} | {row['seconds']:.3f} | {row['times_greedy']:.1f} | {row['times_trie']:.2f} |"
+            for row in record["results"]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def processor_name() -> str:
+    """Model of the processor, as the operating system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+ARGUMENTS = (BenchmarkArguments,)
+
+
+def main(arguments: BenchmarkArguments) -> dict:
+    """Measures and writes the results; returns the contents of the JSON file."""
+    import torch
+    import transformers
+
+    from action_llm.label_scoring import LabelTrie
+    from action_llm_datasets.atomic_files import write_atomically
+
+    torch.manual_seed(0)
+    label_ids = class_name_tokens()
+    trie = LabelTrie(label_ids)
+    model = random_llama(arguments)
+    prompts = torch.randint(2, arguments.vocab_size, (8, arguments.prompt_length))
+    targets = label_ids[:: len(label_ids) // 8][:8]
+    methods = methods_on(model, prompts[:1], label_ids, trie)
+
+    with torch.no_grad():
+        most_likely = {"most_likely_label": methods["most_likely_label"]}
+        random_seconds = time_in_turns(most_likely, arguments.repetitions)["most_likely_label"]
+        random_best = methods["most_likely_label"]()
+        assert random_best.indices.item() == methods["score_labels, cache"]().argmax().item()
+    loss = memorise(model, prompts, targets, arguments.training_steps)
+    with torch.no_grad():
+        results = {name: method() for name, method in methods.items()}
+        differences = largest_differences(results, label_ids, targets[0])
+        medians = time_in_turns(methods, arguments.repetitions)
+
+    nodes, random_nodes = results["most_likely_label"].num_nodes.item(), random_best.num_nodes.item()
     record = {
         "settings": {
             **{name: value for name, value in vars(arguments).items() if name != "output"},
@@ -236,35 +295,12 @@ def main(arguments: BenchmarkArguments):
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "results": rows,
+        "results": table_rows(medians, nodes, random_seconds, random_nodes),
     }
-    settings, machine = record["settings"], record["machine"]
-    lines = [
-        f"Toy LLaMA, {arguments.num_layers} layers of width {arguments.hidden_size}, vocabulary {arguments.vocab_size}, "
-        f"float32; prompt of {arguments.prompt_length} tokens; {len(label_ids)} labels of "
-        f"{settings['mean_label_tokens']:.1f} tokens with the end token, {trie.num_nodes} trie nodes. "
-        f"Median of {arguments.repetitions}; {machine['threads']} of {machine['cores']} cores ({machine['processor']}), "
-        f"torch {machine['torch']}, transformers {machine['transformers']}.",
-        "",
-        "| way | gives | seconds | × greedy | × trie |",
-        "|---|---|---:|---:|---:|",
-        *(
-            f"| {row['way']} | {row['gives']} | {row['seconds']:.3f} | {row['times_greedy']:.1f} | {row['times_trie']:.2f} |"
-            for row in rows
-        ),
-    ]
     write_atomically(Path(f"{arguments.output}.json"), json.dumps(record, indent=2) + "\n")
-    write_atomically(Path(f"{arguments.output}.md"), "\n".join(lines) + "\n")
-    print("\n".join(lines))
-
-
-def processor_name() -> str:
-    """Model of the processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    write_atomically(Path(f"{arguments.output}.md"), page(record))
+    print(page(record), end="")
+    return record
 
 
 if __name__ == "__main__":
