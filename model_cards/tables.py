@@ -1,0 +1,168 @@
+"""
+Writes the tables of results in the README and in the model cards from `results/summary.json` and `results/published.json`.
+
+```bash
+python model_cards/tables.py
+python model_cards/tables.py --check
+```
+
+Each table stands between two comments, `<!-- results -->` and `<!-- end of results -->`. `--check` changes nothing; it exits
+with status 1 if a table differs.
+
+`summary.json` holds every headline number once. An entry has:
+
+- `about`: what was measured. `unit`: the unit of `value`, `low` and `high`.
+- `value`: the result, the mean if there are several seeds; null if it has not been measured, with the `reason`.
+- `low`, `high`: the range of the seeds. With one seed, the 95 % interval over recordings.
+- `seeds`: the number of seeds. `minutes`: the time per seed on one core.
+- `command`: the command that printed the number; its `page` in `results/` has the commands before it.
+
+`published.json` holds what the three papers report. These numbers were not reproduced here.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "model_cards" / "results"
+SUMMARY = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
+PUBLISHED = json.loads((RESULTS / "published.json").read_text(encoding="utf-8"))
+
+# Rows of the README: data set, model, and the keys of one version, of averaged versions and of the best baseline.
+ROWS = [
+    (
+        "UTD-MHAD skeletons",
+        "LLM-AR",
+        "utd_mhad_skeleton_small_one",
+        "utd_mhad_skeleton_small",
+        "utd_mhad_skeleton_baseline",
+    ),
+    ("MSR Action3D skeletons", "LLM-AR", "msr_action3d_small_one", "msr_action3d_small", "msr_action3d_baseline"),
+    (
+        "UTD-MHAD depth videos",
+        "LVLM-VAR",
+        "utd_mhad_video_lvlm_var_one",
+        "utd_mhad_video_lvlm_var",
+        "utd_mhad_video_baseline",
+    ),
+    (
+        "UTD-MHAD depth videos",
+        "VT-LVLM-AR",
+        "utd_mhad_video_vt_lvlm_ar_one",
+        "utd_mhad_video_vt_lvlm_ar",
+        "utd_mhad_video_vt_lvlm_ar_baseline",
+    ),
+]
+CARDS = {
+    "llm_ar": (
+        "LLM-AR",
+        [
+            "utd_mhad_skeleton_small",
+            "utd_mhad_skeleton_small_one",
+            "utd_mhad_skeleton_paper_one",
+            "utd_mhad_skeleton_baseline",
+            "msr_action3d_small",
+            "msr_action3d_small_one",
+            "simulated_xsub",
+            "simulated_xview",
+        ],
+    ),
+    "lvlm_var": (
+        "LVLM-VAR",
+        [
+            "utd_mhad_video_lvlm_var",
+            "utd_mhad_video_lvlm_var_one",
+            "utd_mhad_video_lvlm_var_paper_one",
+            "utd_mhad_video_baseline",
+            "utd_mhad_video_pixels",
+        ],
+    ),
+    "vt_lvlm_ar": (
+        "VT-LVLM-AR",
+        ["utd_mhad_video_vt_lvlm_ar_one", "utd_mhad_video_vt_lvlm_ar_baseline", "utd_mhad_video_pixels"],
+    ),
+}
+PROTOCOLS = {
+    "ntu60_xsub": "NTU RGB+D 60, X-Sub",
+    "ntu60_xview": "NTU RGB+D 60, X-View",
+    "ntu120_xsub": "NTU RGB+D 120, X-Sub",
+    "ntu120_xset": "NTU RGB+D 120, X-Set",
+}
+
+
+def cell(key: str) -> str:
+    """The value of an entry with its range, `—` if it has not been measured."""
+    entry = SUMMARY[key]
+    if entry["value"] is None:
+        return "—"
+    if entry["low"] is None:
+        return f"{entry['value']}"
+    return f"{entry['value']} ({entry['low']}–{entry['high']})"
+
+
+def table(header: list[str], rows: list[list[str]], numbers: set[int]) -> str:
+    """A table in Markdown; the columns in `numbers` are aligned to the right."""
+    rule = ["---:" if column in numbers else "---" for column in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *rows])
+
+
+def readme_table() -> str:
+    """What was measured here, then the numbers that the papers report for NTU RGB+D."""
+    rows = []
+    for data_set, model, one, averaged, baseline in ROWS:
+        measured = next(SUMMARY[key] for key in (averaged, one) if "minutes" in SUMMARY[key])
+        page = f"model_cards/results/{SUMMARY[one]['page']}"
+        ours = [cell(one), cell(averaged), cell(baseline)]
+        rows.append([f"[{data_set}]({page})", model, *ours, str(measured["seeds"]), measured["minutes"], "—"])
+    for paper in PUBLISHED:
+        claim = f"{paper['ntu60_xsub']} ({paper['source']})"
+        rows.append([PROTOCOLS["ntu60_xsub"], paper["model"], *["not run"] * 3, "—", "—", claim])
+    header = ["data set", "model", "one version", "averaged", "best baseline", "seeds", "minutes", "the paper claims"]
+    return table(header, rows, {2, 3, 4, 5, 6})
+
+
+def card_table(model: str, keys: list[str]) -> str:
+    """The results of a model, and what its paper reports."""
+    rows = []
+    for key in keys:
+        entry = SUMMARY[key]
+        rows.append([entry["about"], cell(key), str(entry["seeds"] or "—"), f"[page](results/{entry['page']})"])
+    measured = table(["measured here", "top-1, %", "seeds", "commands"], rows, {1, 2})
+    (paper,) = (paper for paper in PUBLISHED if paper["model"] == model)
+    rows = [[name, str(paper[protocol])] for protocol, name in PROTOCOLS.items()]
+    reported = table([f"reported by {paper['source']}; not reproduced here", "top-1, %"], rows, {1})
+    return f"{measured}\n{reported}"
+
+
+def pages() -> dict[Path, str]:
+    """Each page that has a table → its text with the table as it should be."""
+    tables = {ROOT / "README.md": readme_table()}
+    tables |= {ROOT / "model_cards" / f"{card}.md": card_table(*entries) for card, entries in CARDS.items()}
+    texts = {}
+    for page, content in tables.items():
+        text = page.read_text(encoding="utf-8")
+        before, start, rest = text.partition("<!-- results -->\n")
+        _, end, after = rest.partition("<!-- end of results -->")
+        if not start or not end:
+            raise ValueError(f"{page} has no <!-- results --> … <!-- end of results -->.")
+        texts[page] = f"{before}{start}{content}{end}{after}"
+    return texts
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a table differs")
+    check = parser.parse_args(words).check
+    differing = [page for page, text in pages().items() if text != page.read_text(encoding="utf-8")]
+    for page in differing:
+        if check:
+            print(f"{page.relative_to(ROOT)}: the table differs from summary.json; run python model_cards/tables.py")
+        else:
+            page.write_text(pages()[page], encoding="utf-8")
+    return int(check and bool(differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

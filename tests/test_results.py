@@ -1,0 +1,54 @@
+"""Headline numbers stand once, in summary.json: tables are written from it, and pages and prose agree with it."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CARDS = ROOT / "model_cards"
+SUMMARY = json.loads((CARDS / "results" / "summary.json").read_text("utf-8"))
+PUBLISHED = json.loads((CARDS / "results" / "published.json").read_text("utf-8"))
+MEASURED = [key for key, entry in SUMMARY.items() if entry["value"] is not None]
+FIELDS = ["about", "unit", "value", "low", "high", "seeds", "command", "page"]
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.,])\d+(?:\.\d+)?(?![\w]|[.,]\d)", text))
+
+
+def test_tables_are_those_of_the_summary(capsys):
+    tables = runpy.run_path(str(CARDS / "tables.py"))
+    assert tables["main"](["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", SUMMARY)
+def test_an_entry_has_a_value_or_a_reason(key):
+    entry = SUMMARY[key]
+    assert [field for field in entry if field not in ("minutes", "reason")] == FIELDS
+    if entry["value"] is None:
+        assert entry["reason"] and not any(entry[field] for field in ("low", "high", "seeds", "command", "page"))
+    else:
+        assert "reason" not in entry and (entry["low"] is None) == (entry["high"] is None)
+        assert entry["low"] is None or entry["low"] <= entry["value"] <= entry["high"]
+
+
+@pytest.mark.parametrize("key", MEASURED)
+def test_the_page_of_an_entry_has_its_numbers_and_its_command(key):
+    entry = SUMMARY[key]
+    page = (CARDS / "results" / entry["page"]).read_text("utf-8")
+    shown = {f"{entry[field]}" for field in ("value", "low", "high") if entry[field] is not None}
+    assert shown <= numbers(re.sub(r"[–*]", " ", page)), shown
+    assert entry["command"] in re.sub(r"\s*\\?\s+", " ", page)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(CARDS.glob("*.md"))], ids=lambda page: page.name)
+def test_prose_has_no_other_results(page):
+    """Outside code, percentages and numbers like 92.1 are results."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text("utf-8"), flags=re.S)
+    shown = set(re.findall(r"(?<![\d.,])\d\d\.\d(?![\d.])|\d+(?= ?%(?! interval))", text))
+    values = {f"{entry[field]}" for entry in SUMMARY.values() for field in ("value", "low", "high")}
+    values |= {f"{value}" for paper in PUBLISHED for value in paper.values()}
+    assert shown <= values, shown - values
