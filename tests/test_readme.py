@@ -18,17 +18,18 @@ from action_llm_recipes.common import launching
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "model_cards").rglob("*.md"))]
 LAUNCHERS = ("python", "python3", ".venv/bin/python", "accelerate")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_links_pictures_recipes_and_settings_exist(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
-    for recipe in re.findall(r"recipes/[a-z_/]+\.(?:py|yaml)", text):
+    for recipe in re.findall(r"(?<!/)recipes/[a-z_/]+\.(?:py|yaml)", text):
         assert (ROOT / recipe).is_file(), recipe
     for module in re.findall(r"python -m action_llm_datasets\.([a-z_]+(?:\.[a-z_]+)?)", text):
         assert (ROOT / "datasets_scripts" / f"{module.replace('.', '/')}.py").is_file(), module
@@ -131,17 +132,17 @@ def test_commands_are_those_of_the_recipes(page, monkeypatch, tmp_path):
         check(command)
 
 
-def rooms() -> dict[str, str]:
-    """The map: folder → what it says of it."""
-    text = re.search(r"## Rooms\n+```\n(.*?)```", README, re.S)[1]
+def layout() -> dict[str, str]:
+    """The map in CONTRIBUTING.md: folder → its entries."""
+    text = re.search(r"## Repository layout\n.*?```\n(.*?)```", CONTRIBUTING, re.S)[1]
     entries = re.split(r"^(\w+)/", text, flags=re.M)[1:]
     return dict(zip(entries[::2], entries[1::2], strict=True))
 
 
 def test_the_map_names_each_recipe_and_nothing_else():
-    top, *lines = re.split(r"\n    (?=\w)", rooms()["recipes"].strip())
+    top, *lines = re.split(r"\n    (?=\w)", layout()["recipes"].strip())
     _, _, names = top.partition("what a person launches:")
-    # "a, b for the Hub; c": a name, and perhaps what it is for.
+    # "a, b for videos; c": a name, and perhaps what it is for.
     named = {item.split()[0] for item in re.split("[,;]", names)}
     for line in lines:
         folder, _, about = line.partition("/")
@@ -157,21 +158,30 @@ def test_the_map_names_each_recipe_and_nothing_else():
         assert "/" in name or (ROOT / "recipes" / f"{name}.py").is_file(), name
 
 
-@pytest.mark.parametrize("room", ["modeling", "datasets_scripts"])
-def test_the_map_names_modules_that_exist(room):
-    """In the left column: names, patterns, and `…` for what the name before it begins with."""
-    modules = {path.stem for path in (ROOT / room).glob("*.py")} | {
-        f"{path.parent.name}/" for path in (ROOT / room).glob("*/__init__.py")
+@pytest.mark.parametrize("folder", ["modeling", "datasets_scripts"])
+def test_the_map_names_modules_that_exist(folder):
+    """In the left column: names, patterns, and `…` for the start of the name before it."""
+    modules = {path.stem for path in (ROOT / folder).glob("*.py")} | {
+        f"{path.parent.name}/" for path in (ROOT / folder).glob("*/__init__.py")
     }
-    lines = rooms()[room].splitlines()[1:]
+    lines = layout()[folder].splitlines()[1:]
     named = [name for line in lines for name in re.split(r"\s{2,}", line.strip())[0].split(", ")]
     assert len(named) > len(lines)
     for name in named:
         assert any(fnmatch(module, name.replace("…", "*")) for module in modules), name
     launched = {
-        path.stem for path in (ROOT / room).glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")
+        path.stem for path in (ROOT / folder).glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")
     }
     assert launched <= set(named), launched - set(named)
+
+
+def test_the_readme_names_folders_that_exist():
+    text = re.search(r"## Repository layout\n.*?```\n(.*?)```", README, re.S)[1]
+    folder = None
+    for line in text.splitlines():
+        names = re.findall(r"(\w+)/", line[: line.rindex("/") + 1] if line.startswith(" ") else line.split()[0])
+        folder = folder if line.startswith(" ") else names[0]
+        assert all((ROOT / folder / name if line.startswith(" ") else ROOT / name).is_dir() for name in names), line
 
 
 @pytest.mark.parametrize("number", [0, 1])
