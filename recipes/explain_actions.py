@@ -1,23 +1,28 @@
 """
-Reasons for a recogniser's decisions, and whether they can be believed.
+Explains the decisions of a recogniser, and measures how faithful the explanations are.
 
 ```bash
 python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
 ```
 
-For some recordings, spread over the split, what was recognised and the tokens that spoke for it with their times; of
-skeletons also what the body did then, and what it did in all (the narrator knows no actions): `explanations.jsonl`, and
-`index.html` with pictures. Over many more, faithfulness: how much of the probability goes when the named tokens are deleted,
-against as many others. Videos: `--dataset utd-mhad-video`, and `--lexicon` for what their tokens mean.
+`explanations.jsonl` and the illustrated `index.html` explain a few recordings, spread over the split: the recognised class and
+the tokens that spoke for it, with their times. For skeletons they also narrate what the body did, at these times and in all;
+the narrator does not know the classes.
 
-The probability below which it says that it is not sure is `--unsure_below`, or chosen on the held-out training subjects with
-`--sure_accuracy`, which needs a recogniser that was trained without them (`--hold_out true`).
+Faithfulness is measured over more recordings: how far the probability of the recognised class falls when the named tokens are
+deleted, compared with deleting as many other tokens.
+
+For videos, use `--dataset utd-mhad-video`. With `--lexicon`, explanations name the classes in which a token is frequent.
+
+An explanation says that the recogniser is not sure if the probability is below `--unsure_below`. `--sure_accuracy` chooses this
+threshold on the held-out training subjects, for a recogniser that was trained without them (`--hold_out true`).
 """
 
 import html
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,32 +35,45 @@ from action_llm_recipes.common.written_folders import check_recogniser, check_wr
 
 logger = logging.getLogger(__name__)
 
+# What is measured where no sentence is long enough.
+NOT_MEASURED = {"sentences": 0, "whole": None, "without_named": None, "without_others": None, "difference": None}
+
 
 @dataclass
 class ExplanationArguments:
-    """Which decisions are explained."""
+    """Which decisions are explained, and how."""
 
-    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    model: str = field(metadata={"help": "folder or Hub repository of a recogniser"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
-    output_dir: str = field(metadata={"help": "folder for explanations.jsonl, index.html and pictures"})
+    output_dir: str = field(metadata={"help": "folder for explanations.jsonl, index.html, metrics.json and pictures"})
     split: Literal["test", "held_out", "train"] = field(
-        default="test", metadata={"help": "test, held_out, or train without the held-out subjects"}
+        default="test",
+        metadata={"help": "test; held_out (held-out training subjects); train (the other training subjects)"},
     )
-    count: int = field(default=10, metadata={"help": "recordings that are explained, spread over the split"})
-    faithfulness_count: int = field(default=100, metadata={"help": "recordings over which faithfulness is measured"})
+    count: int = field(default=10, metadata={"help": "number of recordings to explain, spread over the split"})
+    faithfulness_count: int = field(
+        default=100, metadata={"help": "number of recordings to measure faithfulness on, spread over the split"}
+    )
     lexicon: str | None = field(
         default=None,
-        metadata={"help": "folder that token_lexicon.py wrote: tokens of videos are named with their classes"},
+        metadata={
+            "help": "folder that token_lexicon.py wrote: explanations of videos name the classes in which a token is frequent"
+        },
     )
-    num_reasons: int = field(default=3, metadata={"help": "tokens that a reason names"})
+    num_reasons: int = field(default=3, metadata={"help": "maximum number of tokens that an explanation names"})
     unsure_below: float | None = field(
-        default=None, metadata={"help": "probability below which it is not sure; by default it always is"}
+        default=None,
+        metadata={
+            "help": "probability below which the recogniser counts as not sure; by default it always counts as sure"
+        },
     )
     sure_accuracy: float | None = field(
         default=None,
-        metadata={"help": "choose that probability on held-out subjects: share of its answers to be right"},
+        metadata={
+            "help": "choose unsure_below on the held-out subjects, so that this share of the sure answers is correct"
+        },
     )
-    seed: int = field(default=0, metadata={"help": "seed of the tokens that are deleted at random"})
+    seed: int = field(default=0, metadata={"help": "random seed of the other tokens that are deleted"})
 
     def __post_init__(self):
         check_settings(self)
@@ -68,66 +86,148 @@ ARGUMENTS = (ExplanationArguments, DataArguments)
 
 @writes_output_dir
 def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
-    """Explains and measures; returns what is written to metrics.json."""
+    """Explains recordings and measures faithfulness; returns the content of metrics.json."""
     import torch
 
     from action_llm import ActionLLMProcessor
-    from action_llm.explanations import abstention_threshold, class_log_probabilities, explain, faithfulness
-    from action_llm.motion_narration import narrate
-    from action_llm.token_lexicon import read_lexicon
-    from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_sentences import load_action_sentences, select_split, words_of
+    from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
     from action_llm_recipes.common.recognisers import load_recogniser
-    from action_llm_recipes.common.run_folder import RunFolder, without_nan
+    from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.split_evidence import check_evaluated
     from action_llm_recipes.common.stage_records import training_record
 
     run = RunFolder(arguments.output_dir)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
-    model = load_recogniser(arguments.model, identity, device)
+    model = load_recogniser(arguments.model, identity, "cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
-    sentences = load_action_sentences(arguments.sentences)
-    rows = select_split(sentences, arguments.split)
-    names = rows.features["label"].names
-    record = training_record(arguments.model)
-    check_evaluated(arguments.model, record, arguments.sentences, rows, arguments.split)
+    sentences, record = load_action_sentences(arguments.sentences), training_record(arguments.model)
 
+    def evaluated_split(split: str):
+        rows = select_split(sentences, split)
+        check_evaluated(arguments.model, record, arguments.sentences, rows, split)
+        return rows
+
+    rows = evaluated_split(arguments.split)
+    recordings = recordings_of(rows, arguments.split, data)
     threshold = arguments.unsure_below or 0.0
     if arguments.sure_accuracy is not None:
-        held_out = select_split(sentences, "held_out")
-        check_evaluated(arguments.model, record, arguments.sentences, held_out, "held_out")
-        scores = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
-        best = scores.max(dim=1)
-        right = (best.indices == torch.tensor(held_out["label"])).tolist()
-        threshold = abstention_threshold(best.values.exp().tolist(), right, arguments.sure_accuracy)
-        logger.info("Sure from a probability of %.3f on, chosen on %d held-out recordings", threshold, len(held_out))
+        threshold = choose_threshold(model, processor, evaluated_split("held_out"), arguments.sure_accuracy)
+    metrics = measure_faithfulness(arguments, model, processor, rows)
+    metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
+    entries = explain_recordings(arguments, data, model, processor, rows, recordings, threshold, run.path)
+    write_explanations(run.path, entries, metrics)
+    run.log_finished("Explanations", f"{len(entries)} of {len(rows)} recordings of {arguments.split}")
+    logger.info("  in %s", run.path / "index.html")
+    return metrics
+
+
+def check_settings(arguments: ExplanationArguments) -> None:
+    """
+    Raises:
+        ValueError: if a setting is out of range, or `unsure_below` and `sure_accuracy` are both set.
+    """
+    for name, least in (("count", 1), ("faithfulness_count", 1), ("num_reasons", 0)):
+        if (value := getattr(arguments, name)) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    for name in ("unsure_below", "sure_accuracy"):
+        if (value := getattr(arguments, name)) is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, got {value}.")
+    if None not in (arguments.unsure_below, arguments.sure_accuracy):
+        raise ValueError(
+            f"unsure_below {arguments.unsure_below} sets the threshold that sure_accuracy {arguments.sure_accuracy} would "
+            "choose: leave one of them out."
+        )
+
+
+def recordings_of(rows, split: str, data: DataArguments):
+    """
+    The recordings of action sentences, in the order of the sentences.
+
+    Args:
+        rows: sentences of a split.
+        split: "test", "held_out" or "train".
+        data: the data set of the recordings.
+
+    Raises:
+        ValueError: if the data set lacks a recording.
+    """
+    recordings = data.load("skeletons", "videos")["test" if split == "test" else "train"].with_format("numpy")
+    index_of = {sample_id: index for index, sample_id in enumerate(recordings["sample_id"])}
+    if missing := set(rows["sample_id"]) - set(index_of):
+        raise ValueError(
+            f"{data.data_dir} has no recording {min(missing)}. This recipe explains whole recordings; for windows of long "
+            "videos, use timeline.py."
+        )
+    return recordings.select([index_of[sample_id] for sample_id in rows["sample_id"]])
+
+
+def choose_threshold(model, processor, held_out, accuracy: float) -> float:
+    """
+    The lowest probability from which on answers are accurate enough on held-out recordings.
+
+    Args:
+        model, processor: the recogniser.
+        held_out: sentences of the held-out training subjects.
+        accuracy: share of answers at or above the threshold that must be correct.
+    """
+    import torch
+
+    from action_llm.explanations import abstention_threshold, class_log_probabilities
+    from action_llm_recipes.common.action_sentences import words_of
+
+    log_probabilities = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
+    best = log_probabilities.max(dim=1)
+    is_correct = (best.indices == torch.tensor(held_out["label"])).tolist()
+    threshold = abstention_threshold(best.values.exp().tolist(), is_correct, accuracy)
+    logger.info(
+        "Answers are sure from a probability of %.3f, chosen on %d held-out recordings", threshold, len(held_out)
+    )
+    return threshold
+
+
+def measure_faithfulness(arguments: ExplanationArguments, model, processor, rows) -> dict:
+    """What `faithfulness` measures over recordings spread over the split; `NOT_MEASURED` where all sentences are too short."""
+    from action_llm.explanations import faithfulness
+    from action_llm_recipes.common.action_sentences import words_of
 
     words = [words_of(rows[index], processor) for index in spread(len(rows), arguments.faithfulness_count)]
-    metrics = {"sentences": 0, "whole": None, "without_named": None, "without_others": None, "difference": None}
     try:
-        metrics = faithfulness(model, processor, words, num_tokens=arguments.num_reasons, seed=arguments.seed)
-    except ValueError as error:  # short sentences are no reason not to explain
+        return faithfulness(model, processor, words, num_tokens=arguments.num_reasons, seed=arguments.seed)
+    except ValueError as error:  # short sentences can still be explained
         logger.warning("faithfulness was not measured: %s", error)
+        return dict(NOT_MEASURED)
 
-    lexicon = None
-    if arguments.lexicon is not None:
-        lexicon = read_lexicon(Path(arguments.lexicon, "lexicon.json"))
-    recordings = data.load("skeletons", "videos")["test" if arguments.split == "test" else "train"].with_format(
-        "numpy"
-    )
-    places = {name: index for index, name in enumerate(recordings["sample_id"])}
-    if missing := set(rows["sample_id"]) - set(places):
-        raise ValueError(
-            f"{min(missing)} is no recording of {data.data_dir}: explained are whole recordings; of windows, timeline.py tells."
-        )
-    found, sections = [], []
+
+def explain_recordings(
+    arguments: ExplanationArguments, data, model, processor, rows, recordings, threshold: float, folder: Path
+) -> list[dict]:
+    """
+    Explains recordings spread over the split, and draws a picture of each.
+
+    Args:
+        arguments, data: of the recipe.
+        model, processor: the recogniser.
+        rows, recordings: sentences of the split, and their recordings in the same order.
+        threshold: probability below which the recogniser counts as not sure.
+        folder: for the pictures.
+
+    Returns:
+        The lines of explanations.jsonl.
+    """
+    from action_llm.explanations import explain
+    from action_llm.motion_narration import narrate
+    from action_llm.token_lexicon import read_lexicon
+    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_sentences import words_of
+
+    names = rows.features["label"].names
+    lexicon = None if arguments.lexicon is None else read_lexicon(Path(arguments.lexicon, "lexicon.json"))
+    layout = getattr(processor.feature_extractor, "skeleton_layout", None)
+    entries = []
     for index in progress(spread(len(rows), arguments.count), "explaining", "recordings"):
-        row = rows[index]
-        recording = recordings[places[row["sample_id"]]]
-        with source(data.data_dir, recording) as video:
-            one = explain(
+        row, recording = rows[index], recordings[index]
+        with opened_video(data.data_dir, recording) as video:
+            explanation = explain(
                 model,
                 processor,
                 words_of(row, processor),
@@ -137,63 +237,65 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
                 num_reasons=arguments.num_reasons,
                 lexicon=lexicon,
             )
-            title = f"{names[row['label']]} (recognised: {one.label})"
-            picture = f"{row['sample_id']}.png"
-            layout = getattr(processor.feature_extractor, "skeleton_layout", None)
-            draw(recording, video, layout, row, one, run.path / picture, title)
-        told = narrate(recording).text if video is None else ""
-        entry = {"sample_id": row["sample_id"], "true_class": names[row["label"]], **asdict(one), "narration": told}
-        entry["probabilities"] = dict(sorted(one.probabilities.items(), key=lambda item: -item[1])[:5])
-        found.append(entry)
-        sections.append(_section(entry, picture))
-    lines = [json.dumps(entry, ensure_ascii=False) for entry in found]
-    write_atomically(run.path / "explanations.jsonl", "\n".join(lines) + "\n")
-    metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
-    write_atomically(run.path / "metrics.json", json.dumps(without_nan(metrics), indent=1) + "\n")
-    write_atomically(run.path / "index.html", _page(sections, metrics))
-    run.log_finished("Explanations", f"{len(found)} of {len(rows)} recordings of {arguments.split}")
-    logger.info("  in %s", run.path / "index.html")
-    return metrics
+            most_probable = sorted(explanation.probabilities.items(), key=lambda item: -item[1])[:5]
+            entry = {
+                "sample_id": row["sample_id"],
+                "true_class": names[row["label"]],
+                **asdict(explanation),
+                "probabilities": dict(most_probable),
+                "narration": narrate(recording).text if video is None else "",
+            }
+            draw(recording, video, layout, row, explanation, folder / picture_of(entry), title_of(entry))
+        entries.append(entry)
+    return entries
 
 
-def check_settings(arguments: ExplanationArguments) -> None:
-    """Raises `ValueError` for settings that cannot be, or that another one leaves without effect."""
-    for name, least in (("count", 1), ("faithfulness_count", 1), ("num_reasons", 0)):
-        if (value := getattr(arguments, name)) < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
-    for name in ("unsure_below", "sure_accuracy"):
-        if (value := getattr(arguments, name)) is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be from 0 to 1, got {value}.")
-    if None not in (arguments.unsure_below, arguments.sure_accuracy):
-        raise ValueError(
-            f"sure_accuracy {arguments.sure_accuracy} chooses the probability that unsure_below {arguments.unsure_below} sets: "
-            "leave one of them out."
-        )
+def write_explanations(folder: Path, entries: list[dict], metrics: dict):
+    """Writes explanations.jsonl, metrics.json and index.html."""
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.run_folder import without_nan
+
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    write_atomically(folder / "explanations.jsonl", "\n".join(lines) + "\n")
+    write_atomically(folder / "metrics.json", json.dumps(without_nan(metrics), indent=1) + "\n")
+    write_atomically(folder / "index.html", _page(entries, metrics))
 
 
 def spread(total: int, count: int) -> list[int]:
-    """At most `count` of the places 0 to `total` − 1, each once, at equal distances."""
+    """At most `count` different integers from 0 to `total` − 1, evenly spaced."""
     import numpy as np
 
     return np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist()
 
 
-def source(data_dir: str, recording: dict):
-    """A context: the video of a row, open for reading, or None for one with joints."""
-    from contextlib import nullcontext
-
+def opened_video(data_dir: str, recording: dict):
+    """A context manager that gives the video of a recording, open for reading, or None for a skeleton."""
     from action_llm_datasets.videos import open_row
 
     return open_row(data_dir, recording) if "video" in recording else nullcontext()
 
 
-def draw(recording: dict, video, layout, row: dict, explanation, path, title: str):
-    """Writes a picture: the recording over its sentence, and what each token did to the decision.
+def picture_of(entry: dict) -> str:
+    """File name of the picture of an explanation."""
+    return f"{entry['sample_id']}.png"
+
+
+def title_of(entry: dict) -> str:
+    return f"{entry['true_class']} (recognised: {entry['label']})"
+
+
+def draw(recording: dict, video, layout, row: dict, explanation, path: Path, title: str):
+    """
+    Draws a recording above its sentence, with the contribution of each token to the decision.
 
     Args:
-        recording: a row with joints, or `video`, open for reading.
-        layout: of the joints.
-        row: its sentence.
+        recording: the row of a skeleton; not read for a video.
+        video: open for reading, or None for a skeleton.
+        layout: joint layout of the skeleton.
+        row: the sentence.
+        explanation: of the decision.
+        path: of the picture.
+        title: above the picture.
     """
     import numpy as np
 
@@ -201,8 +303,8 @@ def draw(recording: dict, video, layout, row: dict, explanation, path, title: st
     from action_llm_recipes.metrics.plots import plot_action_sentence, plot_video_sentence
 
     contributions = np.zeros(len(row["action_ids"]))
-    for one in explanation.evidence:
-        contributions[one.place] = one.contribution
+    for token in explanation.evidence:
+        contributions[token.place] = token.contribution
     names = ("action_ids", "start_times", "end_times")
     sentence = {**{name: np.asarray(row[name]) for name in names}, "contributions": contributions}
     if video is None:
@@ -213,25 +315,13 @@ def draw(recording: dict, video, layout, row: dict, explanation, path, title: st
         plot_video_sentence(frames.frames_at, frames.info.seconds, path=path, title=title, **sentence)
 
 
-def _section(entry: dict, picture: str) -> str:
-    right = entry["label"] == entry["true_class"]
-    head = f"{entry['sample_id']}: {entry['true_class']}" + ("" if right else f", taken for {entry['label']}")
-    shown = f'<img src="{html.escape(picture)}" alt="">'
-    said = f"<p><b>In its own words.</b> {html.escape(entry['description'])}</p>" if entry["description"] else ""
-    told = f"<p><b>What the body did.</b> {html.escape(entry['narration'])}</p>" if entry["narration"] else ""
-    return (
-        f'<section><h2 class="{"" if right else "wrong"}">{html.escape(head)}</h2>{shown}'
-        f"<p><b>Reason.</b> {html.escape(entry['text'])}</p>{said}{told}</section>"
-    )
-
-
-def _page(sections: list[str], metrics: dict) -> str:
-    measured = "Whether the reasons can be believed was not measured: no sentence was long enough."
+def _page(entries: list[dict], metrics: dict) -> str:
+    faithfulness = "Faithfulness was not measured: no sentence was long enough."
     if metrics["sentences"]:
-        measured = (
-            f"Over {metrics['sentences']} recordings, the recognised class has a probability of {metrics['whole']:.0%} on "
-            f"average, {metrics['without_named']:.0%} after the tokens that are named (at most {metrics['num_tokens']}) are "
-            f"deleted, and {metrics['without_others']:.0%} after as many others are."
+        faithfulness = (
+            f"Over {metrics['sentences']} recordings, the recognised class has a mean probability of {metrics['whole']:.0%}. "
+            f"It falls to {metrics['without_named']:.0%} when the named tokens (at most {metrics['num_tokens']}) are deleted, "
+            f"and to {metrics['without_others']:.0%} when as many other tokens are deleted."
         )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>
@@ -240,10 +330,28 @@ def _page(sections: list[str], metrics: dict) -> str:
  img {{ max-width: 100%; }} .wrong {{ color: #b3261e; }}
 </style>
 <h1>What was recognised, and why</h1>
-<p>{measured}</p>
-{"".join(sections)}
+<p>{faithfulness}</p>
+{"".join(map(_section, entries))}
 </html>
 """
+
+
+def _section(entry: dict) -> str:
+    is_correct = entry["label"] == entry["true_class"]
+    heading = f"{entry['sample_id']}: {entry['true_class']}"
+    if not is_correct:
+        heading += f", recognised as {entry['label']}"
+    paragraphs = {
+        "Reason": entry["text"],
+        "Description by the language model": entry["description"],
+        "What the body did": entry["narration"],
+    }
+    return (
+        f'<section><h2 class="{"" if is_correct else "wrong"}">{html.escape(heading)}</h2>'
+        f'<img src="{html.escape(picture_of(entry))}" alt="">'
+        + "".join(f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in paragraphs.items() if text)
+        + "</section>"
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
     [
         (
             {"unsure_below": 0.4, "sure_accuracy": 0.9},
-            "sure_accuracy 0.9 chooses the probability that unsure_below 0.4 sets",
+            "unsure_below 0.4 sets the threshold that sure_accuracy 0.9 would choose",
         ),
         ({"unsure_below": 0.0, "sure_accuracy": 0.9}, "leave one of them out"),
         ({"unsure_below": 40}, "unsure_below must be from 0 to 1, got 40"),

@@ -422,7 +422,7 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
         )
     from action_llm_recipes import explain_actions
 
-    with pytest.raises(ValueError, match=r"of windows, timeline\.py tells"):
+    with pytest.raises(ValueError, match=r"for windows of long videos, use timeline\.py"):
         explain_actions.main(
             explain_actions.ExplanationArguments(
                 model=model, sentences=str(tmp_path / "windows"), output_dir=str(tmp_path / "explained"), count=1
