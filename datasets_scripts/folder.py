@@ -7,7 +7,6 @@ A pattern with a "/" is one of paths, for folders that say something: '(?P<label
 '(?P<split>[^/]+)/(?P<label>[^/]+)/.*' for such folders below `train` and `test`.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
+from .commands import command_parser, parse_arguments
 from .endings import ending_well
-from .names import METADATA, SKELETON, parse_arguments
+from .names import METADATA, SKELETON
 
 if TYPE_CHECKING:
     from action_llm.skeleton_plausibility import Doubt
@@ -155,9 +155,8 @@ def _choices(arguments: list[str]) -> dict[str, set[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.folder",
-        description="Write metadata.csv and skeleton.json for recordings whose file names say what is in them.",
+    parser = command_parser(
+        "Writes metadata.csv and skeleton.json for recordings whose file names or paths contain the labels.",
         epilog="example: my_recordings --pattern 'a(?P<label>\\d+)_s(?P<subject>\\d+)_.*' --test subject=2,4 --layout kinect20",
     )
     parser.add_argument("folder", help="folder of the recordings")

@@ -1,15 +1,15 @@
-"""Builder of NTU RGB+D 60 and 120 skeletons, and of simulated recordings with NTU names.
+"""Builder for the skeletons of NTU RGB+D 60 and 120, and for simulated recordings with NTU names.
 
     builder = NTUSkeletons(config_name="ntu60-xsub", data_dir="nturgb+d_skeletons")
     builder.download_and_prepare(num_proc=2)
     splits = builder.as_dataset()
 
-Configs: every protocol of `ntu_protocols.json`. A protocol with unseen classes (one-shot, LLM-AR's draws, zero-shot) is
-two configs, `…-seen` with the split `train` and `…-unseen` with `test` (and `exemplars`), each with a ClassLabel of its
-own: whoever trains on the first has no file, row or feature that names an unseen class.
+There is a config for each protocol of `ntu_protocols.json`. A protocol with unseen classes (one-shot, zero-shot, and the draws
+of LLM-AR) has two: `…-seen` with the split `train`, and `…-unseen` with `test` (and `exemplars`). Each has its own ClassLabel,
+so no file, row or feature of the training config names an unseen class.
 
-The data set itself cannot be downloaded without an agreement (https://rose1.ntu.edu.sg/dataset/actionRecognition/);
-`data_dir` is the folder of one or both archives, or of the `.skeleton` files unpacked from them.
+A signed agreement gives access to the data set (https://rose1.ntu.edu.sg/dataset/actionRecognition/). `data_dir` is the folder
+of one or both archives, or of the unpacked `.skeleton` files.
 """
 
 import json
@@ -34,8 +34,8 @@ class NTUConfig(SkeletonConfig):
 
     Attributes:
         protocol: name in `NTU_PROTOCOLS`.
-        part: "all", or "seen" or "unseen" classes of a protocol that has unseen ones.
-        skip_missing: leave out the published list of recordings without complete skeletons.
+        part: "all"; or "seen" or "unseen", if the protocol has unseen classes.
+        skip_missing: leave out the recordings on the published list of incomplete skeletons.
     """
 
     protocol: str = ""
@@ -52,7 +52,7 @@ def _configs() -> list[NTUConfig]:
 
 
 class NTUSkeletons(SkeletonBuilder):
-    """Skeletons of NTU RGB+D 60 and 120, or simulated ones; columns in `building`, plus the numbers of the name."""
+    """Skeletons of NTU RGB+D, recorded or simulated. Columns: as in `building`, and the numbers of the file name."""
 
     BUILDER_CONFIG_CLASS = NTUConfig
     BUILDER_CONFIGS = _configs()
@@ -75,19 +75,21 @@ class NTUSkeletons(SkeletonBuilder):
         if protocol.dataset != "simulated":
             if record.exists():
                 raise DataFolderError(
-                    f"{self.config.data_dir!r} holds simulated recordings; {self.config.name} is for recorded ones "
-                    f"(use simulated-xsub, simulated-xview or simulated-unseen)"
+                    f"{self.config.name} expects recordings of people, but {self.config.data_dir!r} holds simulated "
+                    "recordings: use simulated-xsub, simulated-xview or simulated-unseen"
                 )
             return protocol
         if not record.exists():
             raise DataFolderError(
-                f"{self.config.data_dir!r} has no {SIMULATION_RECORD}: it was not written by "
-                f"action_llm_datasets.simulation.simulate, which {self.config.name} is for"
+                f"{self.config.name} expects simulated recordings, but {self.config.data_dir!r} has no {SIMULATION_RECORD}: "
+                "action-llm-simulate writes such a folder"
             )
         try:
             actions = set(map(int, json.loads(record.read_text(encoding="utf-8"))["actions"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise DataFolderError(f"{record} is no record of a simulation: {type(error).__name__}: {error}") from error
+            raise DataFolderError(
+                f"{record}: expected the record of a simulation ({type(error).__name__}: {error})"
+            ) from error
         train, test = ([a for a in ids if a in actions] for ids in (protocol.train_actions, protocol.test_actions))
         return replace(protocol, train_actions=tuple(train), test_actions=tuple(test))
 
@@ -101,16 +103,18 @@ class NTUSkeletons(SkeletonBuilder):
 
     def protocol_rule(self) -> str:
         protocol = self.protocol
-        rule = f"`held_out` are the training recordings of performers {ranges(protocol.held_out)}."
-        if protocol.split_by is not None:
-            who = f"{protocol.split_by} {ranges(protocol.train)} train, {ranges(protocol.test)} test"
-            rule = f"{who}; {rule}"
+        parts = {"train": [], "test": []}
         if protocol.has_unseen_classes:
-            seen, unseen = ranges(protocol.train_actions), ranges(protocol.test_actions)
-            rule = f"actions {seen} train, actions {unseen} are tested and unseen; {rule}"
+            parts["train"].append(f"actions {ranges(protocol.train_actions)}")
+            parts["test"].append(f"the unseen actions {ranges(protocol.test_actions)}")
+        if protocol.split_by is not None:
+            for split, numbers in (("train", protocol.train), ("test", protocol.test)):
+                parts[split].append(f"{protocol.split_by}{'s' * (len(numbers) > 1)} {ranges(numbers)}")
+        rules = [f"{split}: {' of '.join(part)}" for split, part in parts.items()]
         if protocol.exemplars:
-            rule = f"one exemplar an unseen action ({len(protocol.exemplars)} names); {rule}"
-        return rule
+            rules.append(f"exemplars: {len(protocol.exemplars)} recordings, one of each unseen action")
+        rules.append(f"held out: the training recordings of performers {ranges(protocol.held_out)}.")
+        return "; ".join(rules)
 
     def facts(self, data_dir: Path) -> list[Path]:
         names = ("protocols.py", "ntu_protocols.json", "ntu_classes.json", "ntu_missing_skeletons.txt")

@@ -6,13 +6,13 @@ The tables, terms and citations are those that the builders work with; what is s
 a prepared copy, with what was left out of it, is written by `prepare`.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .atomic_files import write_atomically
+from .commands import command_parser, parse_arguments
 from .names import METRICS, SIMULATION_RECORD, protocol_names
 from .simulation.actions import SINGLE_ACTIONS
 from .simulation.interactions import MUTUAL_ACTIONS
@@ -203,11 +203,9 @@ def _row(protocol: str, builders: "list[SkeletonBuilder]", simulated: bool) -> s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.pages", description="Writes the pages of all data sets."
-    )
+    parser = command_parser("Writes the pages of all data sets.")
     parser.add_argument("output", help="folder for the pages")
-    folder = Path(parser.parse_args().output)
+    folder = Path(parse_arguments(parser).output)
     for name in PAGES:
         write_atomically(folder / name, data_set_page(name))
         print(folder / name)

@@ -13,7 +13,6 @@ with the shards that are missing. `preparation.json` counts what was left out an
 On the Hub the repository is private. `--public` is refused where the terms of a data set forbid that it is passed on.
 """
 
-import argparse
 import html
 import json
 import logging
@@ -31,17 +30,19 @@ import pyarrow.parquet as pq
 import yaml
 
 from action_llm.escaping import markdown
-from action_llm.model_files import ModelFileError, read_json_object
+from action_llm.model_files import read_json_object
 from action_llm.skeleton_bodies import NOWHERE, valid_joints
 from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import find_symptoms
 from action_llm.video_files import open_video
 
 from .atomic_files import write_atomically, written_whole
+from .commands import command_parser, parse_arguments
 from .doubts import doubt_lines
 from .endings import ending_well
 from .folder_lock import writing
-from .names import METRICS, REPORT_NAME, check_protocol, did_you_mean, parse_arguments, protocol_names
+from .folder_record import read_record
+from .names import METRICS, REPORT_NAME, check_protocol, did_you_mean, protocol_names
 from .progress import Progress, set_up_output
 from .rendering import SheetRow, contact_sheet, titled, write_png
 from .worker_processes import in_processes
@@ -133,41 +134,42 @@ def _prepare(
 
 
 def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", files_per_shard: int) -> None:
-    """A folder holds one data set, made of the same files with the same settings; what a killed run left half goes."""
+    """Refuses an output folder that was made from other files or with other settings; removes half-written files."""
     path = output / PROGRESS / "identity.json"
     settings = {
         key: value
         for key, value in vars(builders[0].config).items()
         if key not in ("name", "data_dir", "part", "accept_doubts")
     }
-    wanted = {
+    identity = {
         "name": name,
         "files": [builder.hash for builder in builders],
         "files_per_shard": files_per_shard,
         "settings": json.loads(json.dumps(settings, default=str)),
     }
-    if path.is_file():
-        try:
-            found = read_json_object(path)
-        except ModelFileError as error:
-            raise PreparationError(
-                f"{path} is damaged ({error}): choose another --output, or delete this one"
-            ) from error
-        settings_before = found.get("settings")
-        settings_before = settings_before if isinstance(settings_before, dict) else {}
-        other = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
-        other += [key for key, value in wanted["settings"].items() if settings_before.get(key) != value]
-        if other:
-            said = {"files": "other files, or by other code", "name": f"another data set, {found.get('name')}"}
-            raise PreparationError(
-                f"{os.fspath(output)!r} was made of {', '.join(said.get(key, f'another {key}') for key in other)}: choose "
-                "another --output"
-            )
+    record = read_record(path, PreparationError)
+    if record is not None:
+        _refuse_other(output, record, identity)
     elif output.is_dir() and any(output.rglob("*.parquet")):
-        raise PreparationError(f"{os.fspath(output)!r} holds Parquet files of something else: choose another --output")
+        raise PreparationError(f"{os.fspath(output)!r} holds other Parquet files: choose another --output")
     for left_over in output.rglob(".*.parquet.*"):
         left_over.unlink()
-    write_atomically(path, json.dumps(wanted) + "\n")
+    write_atomically(path, json.dumps(identity) + "\n")
+
+
+def _refuse_other(output: Path, record: dict, identity: dict) -> None:
+    """Raises `PreparationError` if the record of an earlier run in `output` differs from the identity of this run."""
+    settings = record.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    different = [key for key in identity if key != "settings" and record.get(key) != identity[key]]
+    different += [key for key, value in identity["settings"].items() if settings.get(key) != value]
+    if different:
+        words = {
+            "files": "other source files or another version of the code",
+            "name": f"the data set {record.get('name')}",
+        }
+        causes = ", ".join(words.get(key, f"another value of {key}") for key in different)
+        raise PreparationError(f"{os.fspath(output)!r} was made with {causes}: choose another --output")
 
 
 def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | None, files_per_shard: int) -> dict:
@@ -737,9 +739,7 @@ def _settings(name: str, arguments: list[str]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.prepare", description="Raw recordings → Parquet with a page."
-    )
+    parser = command_parser("Converts the raw files of a data set into Parquet, with a report and a data set card.")
     parser.add_argument("name", help=f"data set, or data set and protocol: {', '.join(protocol_names())}")
     parser.add_argument("--source", required=True, help="folder of the raw files")
     parser.add_argument("--protocol", help="protocol, where NAME is the data set alone")

@@ -1,23 +1,34 @@
-"""Who trains and who is tested: the protocols of NTU RGB+D 60 and 120 as functions of file names.
+"""The training and test splits of NTU RGB+D 60 and 120, as functions of file names.
 
-The facts (subject lists, unseen classes, published counts, class names) are data: `ntu_protocols.json`,
-`ntu_classes.json` and `ntu_missing_skeletons.txt` beside this file, with the source of each. Nothing here touches a
-recording, so the splits of a list of names can be counted without one.
+The facts (subject lists, unseen classes, published counts, class names) are data files beside this module, each with its
+sources: `ntu_protocols.json`, `ntu_classes.json` and `ntu_missing_skeletons.txt`. No recording is opened, so the splits of a
+list of file names can be counted without the data.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-_HERE = Path(__file__).parent
 _NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.IGNORECASE)
 
 
+def facts_file(name: str) -> Path:
+    """`name`.json beside this module."""
+    return Path(__file__).with_name(f"{name}.json")
+
+
+@cache
+def read_facts(name: str) -> dict:
+    """What is published about a data set, with its sources: the content of `facts_file(name)`."""
+    return json.loads(facts_file(name).read_text(encoding="utf-8"))
+
+
 class NotInProtocolError(ValueError):
-    """A recording that a protocol does not use. `kind` is one of few words to count by, `detail` says it in full."""
+    """A recording that a protocol does not use: `kind` is a category to count by, `detail` the full reason."""
 
     def __init__(self, kind: str, detail: str):
         super().__init__(detail)
@@ -29,7 +40,7 @@ class NotInProtocolError(ValueError):
 
 
 class NTUName(NamedTuple):
-    """The numbers of an NTU file name, all counted from 1."""
+    """The numbers of an NTU file name. All count from 1."""
 
     setup: int
     camera: int
@@ -42,7 +53,11 @@ class NTUName(NamedTuple):
 
 
 def parse_ntu_name(stem: str) -> NTUName:
-    """`S001C002P003R002A013` in any case -> its numbers. NotInProtocolError for any other name."""
+    """Parses a name such as `S001C002P003R002A013`, in upper or lower case.
+
+    Raises:
+        NotInProtocolError: if the name has another form.
+    """
     match = _NAME.fullmatch(stem)
     if match is None:
         raise NotInProtocolError("name", f"found {stem!r}, expected SsssCcccPpppRrrrAaaa with three digits each")
@@ -50,7 +65,7 @@ def parse_ntu_name(stem: str) -> NTUName:
 
 
 class Placement(NamedTuple):
-    """Where a recording belongs: its split, the position of its class in that split's names, and whether it selects."""
+    """Where a recording belongs: its split, its label in that split, and whether it is held out for model selection."""
 
     split: str
     label: int
@@ -59,17 +74,17 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class NTUProtocol:
-    """One way to split NTU RGB+D (or simulated recordings with NTU names).
+    """A training and test split of NTU RGB+D, or of simulated recordings with NTU names.
 
     Attributes:
-        name: as recipes call it, "ntu60-xsub".
+        name: such as "ntu60-xsub".
         dataset: "ntu60", "ntu120" or "simulated".
-        split_by: field of the name that decides between train and test; None where the class alone decides.
+        split_by: field of the file name that decides between train and test; None if only the class decides.
         train, test: values of that field.
-        train_actions, test_actions: action ids in label order. The same in both, or disjoint (unseen classes).
+        train_actions, test_actions: action ids in label order; the same in both, or disjoint (unseen classes).
         exemplars: names of the one-shot exemplars.
-        held_out: performers whose training recordings serve to select checkpoints and settings.
-        counts: published or computed counts, {"full" | "clean": {split: recordings}}; empty where there are none.
+        held_out: performers whose training recordings select checkpoints and settings.
+        counts: published or computed counts, {"full" | "clean": {split: recordings}}; empty if unknown.
     """
 
     name: str
@@ -101,7 +116,7 @@ class NTUProtocol:
 
     @property
     def missing(self) -> frozenset[str]:
-        """Names without complete skeletons; simulated recordings that bear such a name are complete."""
+        """Names of recordings without complete skeletons; empty for simulated recordings, which are all complete."""
         return frozenset() if self.dataset == "simulated" else ntu_missing_skeletons()
 
     def actions(self, split: str) -> tuple[int, ...]:
@@ -109,12 +124,16 @@ class NTUProtocol:
         return self.train_actions if split == "train" else self.test_actions
 
     def class_names(self, split: str) -> list[str]:
-        """Class names of a split in label order. Those of `train` do not contain an unseen class."""
+        """Class names of a split in label order; `train` has no unseen class."""
         names = ntu_class_names()
         return [names[action - 1] for action in self.actions(split)]
 
     def place(self, name: NTUName) -> Placement:
-        """Split, label and role of a recording; NotInProtocolError, with the reason, for one that is in no split."""
+        """The split and label of a recording, and whether it is held out.
+
+        Raises:
+            NotInProtocolError: if the recording is in no split; gives the reason.
+        """
         self._check_in_dataset(name)
         value = None if self.split_by is None else getattr(name, self.split_by)
         train_label, test_label = self._train_labels.get(name.action), self._test_labels.get(name.action)
@@ -126,11 +145,11 @@ class NTUProtocol:
         if train_label is None and test_label is None:
             raise NotInProtocolError("action", f"action A{name.action:03d} is not in {self.name}")
         seen = "seen" if test_label is None else "unseen"
-        raise NotInProtocolError("unused", f"{self.name} has no use for {seen} classes of {self.split_by} {value}")
+        raise NotInProtocolError("unused", f"{self.name} does not use {seen} classes of {self.split_by} {value}")
 
     def numbers(self, field: str) -> range:
-        """The numbers of a field in the data set: 1 to the number of its setups, cameras, performers or actions."""
-        return range(1, _facts()["datasets"][self.dataset][f"{field}s"] + 1)
+        """All values of a field of the file name: 1 to the number of setups, cameras, performers or actions."""
+        return range(1, read_facts("ntu_protocols")["datasets"][self.dataset][f"{field}s"] + 1)
 
     def _check_in_dataset(self, name: NTUName) -> None:
         title, limits = self._limits
@@ -144,35 +163,30 @@ class NTUProtocol:
 
     @cached_property
     def _limits(self) -> tuple[str, list[tuple[str, str, int]]]:
-        facts = _facts()["datasets"][self.dataset]
+        facts = read_facts("ntu_protocols")["datasets"][self.dataset]
         fields = (("action", "A"), ("performer", "P"), ("camera", "C"), ("setup", "S"))
         return facts["title"], [(field, letter, facts[field + "s"]) for field, letter in fields]
 
 
 @cache
-def _facts() -> dict:
-    return json.loads((_HERE / "ntu_protocols.json").read_text(encoding="utf-8"))
-
-
-@cache
 def ntu_class_names() -> tuple[str, ...]:
-    """The 120 class names in label order; NTU RGB+D 60 has the first 60."""
-    classes = json.loads((_HERE / "ntu_classes.json").read_text(encoding="utf-8"))["classes"]
-    return tuple(entry["name"] for entry in classes)
+    """The 120 class names in label order. The first 60 are those of NTU RGB+D 60."""
+    return tuple(entry["name"] for entry in read_facts("ntu_classes")["classes"])
 
 
 @cache
 def ntu_missing_skeletons() -> frozenset[str]:
-    """The 535 recordings of NTU RGB+D 120 without complete skeletons; 302 of them are in NTU RGB+D 60."""
-    lines = (_HERE / "ntu_missing_skeletons.txt").read_text(encoding="utf-8").split("\n")
+    """The 535 recordings of NTU RGB+D 120 without complete skeletons, of which 302 are in NTU RGB+D 60."""
+    lines = Path(__file__).with_name("ntu_missing_skeletons.txt").read_text(encoding="utf-8").split("\n")
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _build(name: str, facts: dict) -> NTUProtocol:
-    every = tuple(range(1, _facts()["datasets"][facts["dataset"]]["actions"] + 1))
+    published = read_facts("ntu_protocols")
+    every = tuple(range(1, published["datasets"][facts["dataset"]]["actions"] + 1))
     unseen = tuple(facts.get("unseen_actions", ()))
-    # Zero-shot protocols also split by performer, as X-Sub of the same data set does.
-    rule = _facts()["protocols"][facts["performers_of"]] if "performers_of" in facts else facts
+    # Zero-shot protocols also split by performer, like X-Sub of the same data set.
+    rule = published["protocols"][facts["performers_of"]] if "performers_of" in facts else facts
     return NTUProtocol(
         name=name,
         dataset=facts["dataset"],
@@ -187,10 +201,12 @@ def _build(name: str, facts: dict) -> NTUProtocol:
     )
 
 
-NTU_PROTOCOLS: dict[str, NTUProtocol] = {name: _build(name, facts) for name, facts in _facts()["protocols"].items()}
+NTU_PROTOCOLS: dict[str, NTUProtocol] = {
+    name: _build(name, facts) for name, facts in read_facts("ntu_protocols")["protocols"].items()
+}
 
 
-def ranges(numbers) -> str:
+def ranges(numbers: Iterable[int]) -> str:
     """`[1, 2, 3, 5]` → `1–3, 5`."""
     parts, numbers = [], sorted(numbers)
     for number in numbers:

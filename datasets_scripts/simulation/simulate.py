@@ -1,13 +1,13 @@
-"""Write simulated recordings: people of different bodies and habits, seen by three cameras, as true `.skeleton` files.
+"""Simulates recordings of people with different bodies and habits, seen by three cameras, as `.skeleton` files of Kinect v2.
 
     python -m action_llm_datasets.simulation.simulate --output simulated --performers 16
 
-Files are named as those of NTU RGB+D (SsssCcccPpppRrrrAaaa.skeleton) and hold actions with NTU's ids, so the readers,
-builders and protocols of NTU serve them; the subject lists of NTU-60 split them too. One performance is seen by three
-cameras at once. Nothing in these files was recorded: SIMULATED.txt and simulation.json in the folder say so.
+File names, action ids and file format are those of NTU RGB+D (SsssCcccPpppRrrrAaaa.skeleton), so the readers, builders and
+subject splits of NTU RGB+D 60 apply. The three cameras see each performance at the same time. SIMULATED.txt and
+simulation.json mark the folder as simulated.
 
-The same arguments give the same bytes, whatever the number of processes. Files are written whole or not at all, and a
-second run writes only what is missing.
+The same arguments give the same bytes, whatever the number of processes. Files are written whole or not at all, and a second
+run writes only what is missing.
 """
 
 import argparse
@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from action_llm.model_files import ModelFileError, read_json_object
-
 from ..atomic_files import write_atomically
-from ..endings import ending_well
+from ..commands import command_parser, run_command
 from ..folder_lock import writing
-from ..names import parse_arguments
-from ..progress import Progress, set_up_output
+from ..folder_record import check_record
+from ..names import SIMULATION_RECORD
+from ..progress import Progress
 from ..worker_processes import in_processes
 from .actions import SINGLE_ACTIONS
 from .interactions import MUTUAL_ACTIONS, facing
@@ -34,19 +33,19 @@ from .people import Take, draw_person, rotation
 from .sensor import observe, place_cameras, skeleton_text
 
 SIMULATION_VERSION = 1
-"""Grows when the same seed gives other files."""
+"""Raised when the same seed gives different files."""
 SIMULATED_ACTION_IDS = tuple(sorted([*SINGLE_ACTIONS, *MUTUAL_ACTIONS]))
 SETUPS = 8
 MAX_PERFORMERS = 40
-"""NTU-60 has subjects 1 to 40; its protocols know no others."""
+"""NTU RGB+D 60 has subjects 1 to 40, and its protocols split no others."""
 
 _NOTICE = """SIMULATED RECORDINGS
 
 These .skeleton files were computed by a kinematic simulator (action_llm_datasets.simulation.simulate). No person was recorded.
-File names, action ids and the file format follow NTU RGB+D so that the same programs read them; they are no part of
-that data set and must not be reported as if they were.
+File names, action ids and file format follow NTU RGB+D, so that the same programs read them. They are not part of that data
+set: do not report results on them as results on NTU RGB+D.
 
-simulation.json says with which seed and version they were made.
+simulation.json has the seed and the version of the simulator.
 """
 
 
@@ -55,20 +54,29 @@ class SimulationFolderError(ValueError):
 
 
 def habit_of(seed: int, number: int, action: int) -> np.random.Generator:
-    """How the person with this number does this action: for a `Take`, the same in all of them."""
+    """The random numbers of a person's habits in an action: the same in every `Take`."""
     return np.random.default_rng([seed, 2, number, action])
 
 
 def on_stage(joints: np.ndarray, heading: float, place: np.ndarray) -> np.ndarray:
-    """Joints (..., 3) of somebody who faces `heading` (radians; positive is to their left) at `place`, in the room."""
+    """Places a person in the room.
+
+    Args:
+        joints: (..., 3) in the person's coordinates.
+        heading: direction that the person faces, in radians; positive turns to their left.
+        place: (3,), in metres.
+
+    Returns:
+        Joints (..., 3) in room coordinates.
+    """
     return joints @ rotation(np.array([heading, 0.0, 0.0])).T + place
 
 
 def perform(seed: int, performer: int, action: int, replication: int) -> list[np.ndarray]:
-    """True joints of one performance in the room, one (T, 25, 3) float64 array in metres per person.
+    """True joints of a performance in room coordinates: for each person a float64 (T, 25, 3) array in metres.
 
-    The room's origin is the middle of the stage; camera 1 looks along -z. The partner in a mutual action is a guest
-    whom no other performer meets, so that no body is on both sides of a cross-subject split.
+    The origin is the middle of the stage, and camera 1 looks along -z. Each performer has a partner of their own for mutual
+    actions, so that no body is in both parts of a cross-subject split.
     """
 
     def take(number: int) -> Take:
@@ -76,7 +84,7 @@ def perform(seed: int, performer: int, action: int, replication: int) -> list[np
         return Take(draw_person(seed, number), habit_of(seed, number, action), chance)
 
     rng = np.random.default_rng([seed, 5, performer, action, replication])
-    # As in NTU, the first time towards one side camera, the second time towards the other.
+    # As in NTU RGB+D, the first repetition faces one side camera and the second faces the other.
     side = 1.0 if replication % 2 else -1.0
     if action in SINGLE_ACTIONS:
         people = [SINGLE_ACTIONS[action](take(performer)).solve()]
@@ -101,7 +109,7 @@ def file_name(performer: int, action: int, replication: int, camera: int) -> str
 
 
 def record(seed: int, performer: int, action: int, replication: int) -> dict[str, bytes]:
-    """File name -> text of one performance as the three cameras of its setup see it."""
+    """File name → content: a performance as seen by the three cameras of its setup."""
     people = perform(seed, performer, action, replication)
     files = {}
     for number, camera in enumerate(place_cameras(seed, setup_of(performer)), start=1):
@@ -120,42 +128,32 @@ def _record_into(folder: Path, seed: int, performance: tuple[int, int, int]) -> 
 
 def _check_arguments(performers: int, replications: int, actions: Sequence[int]) -> None:
     if not 1 <= performers <= MAX_PERFORMERS:
-        raise ValueError(f"performers must be 1 to {MAX_PERFORMERS}, the subjects of NTU-60; got {performers}")
+        raise ValueError(f"performers must be 1 to {MAX_PERFORMERS}, the subjects of NTU RGB+D 60; got {performers}")
     if replications < 1:
-        raise ValueError(f"replications must be 1 or more; got {replications}")
+        raise ValueError(f"replications must be at least 1; got {replications}")
     unknown = sorted(set(actions) - set(SIMULATED_ACTION_IDS))
     if unknown or not actions:
-        raise ValueError(f"actions must be some of {list(SIMULATED_ACTION_IDS)}; got {unknown or 'none'}")
+        raise ValueError(f"actions must be ids out of {list(SIMULATED_ACTION_IDS)}; got {unknown or 'none'}")
 
 
 def open_simulation(folder: Path, world: dict, extent: dict, notice: str, suffix: str) -> dict:
-    """Makes the folder of a simulation, or goes on in it; returns the content of simulation.json, `world` and `extent`.
+    """Creates the folder of a simulation, or resumes it; returns the content of simulation.json, `world` and `extent`.
 
     Args:
         folder: for the files.
-        world: what decides the content of a file: the same as long as the folder exists.
-        extent: how much there is: may grow.
+        world: settings that decide the content of a file. They are fixed once the folder exists.
+        extent: settings that decide the number of files. They may grow.
         notice: content of SIMULATED.txt.
         suffix: of the files that are written.
 
     Raises:
-        SimulationFolderError: the folder holds files of another world, or some that are not simulated.
+        SimulationFolderError: if the folder holds files of another world, or files that are not simulated.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record_path = folder / "simulation.json"
-    if record_path.exists():
-        try:
-            found = read_json_object(record_path)
-        except ModelFileError as error:
-            raise SimulationFolderError(
-                f"{error}: it says what was simulated; delete {folder}, or name another folder"
-            ) from error
-        other = {key: found.get(key) for key in world if found.get(key) != world[key]}
-        if other:
-            asked = {key: world[key] for key in other}
-            raise SimulationFolderError(f"{folder} holds another simulation: found {other}, asked for {asked}")
-    elif any(name.lower().endswith(suffix) for name in os.listdir(folder)):
-        raise SimulationFolderError(f"{folder} holds {suffix} files that are not simulated: name another folder")
+    record_path = folder / SIMULATION_RECORD
+    check_record(record_path, world, SimulationFolderError)
+    if not record_path.exists() and any(name.lower().endswith(suffix) for name in os.listdir(folder)):
+        raise SimulationFolderError(f"{folder} holds {suffix} files that are not simulated: choose another folder")
     summary = world | extent
     write_atomically(folder / "SIMULATED.txt", notice)
     content = json.dumps(summary, indent=2) + "\n"
@@ -173,27 +171,27 @@ def simulate(
     seed: int = 0,
     num_proc: int | None = None,
 ) -> dict:
-    """Write performers x actions x replications x 3 recordings into `output`; returns the content of simulation.json.
+    """Writes performers × actions × replications × 3 recordings; returns the content of simulation.json.
 
     Args:
-        output: folder, made where it is missing; what it already holds of this simulation is kept.
-        performers: 1 to 40; they get the subject numbers 1 to `performers`.
-        replications: how often everybody does everything.
+        output: folder; created if missing. Recordings of this simulation that it already holds are kept.
+        performers: number of performers, 1 to 40; their subject numbers count from 1.
+        replications: how often each performer does each action.
         actions: NTU action ids out of `SIMULATED_ACTION_IDS`.
-        seed: the world: bodies, habits, cameras and all chance.
-        num_proc: processes; None uses every core.
+        seed: decides bodies, habits, cameras and all random variation.
+        num_proc: number of processes; None uses every core.
 
     Raises:
-        ValueError: an argument is out of its range.
-        SimulationFolderError: the folder holds recordings of another seed or version.
-        FolderInUseError: another process writes the folder.
+        ValueError: if an argument is out of range.
+        SimulationFolderError: if the folder holds recordings of another seed or version.
+        FolderInUseError: if another process is writing to the folder.
     """
     actions = sorted(set(actions))
     _check_arguments(performers, replications, actions)
     folder = Path(output)
     world = {
         "simulated": True,
-        # The name of before there was a folder for it: simulations of older versions are resumed.
+        # The module's name in older versions, whose simulations can be resumed.
         "generator": "action_llm_datasets.simulate",
         "version": SIMULATION_VERSION,
         "seed": seed,
@@ -224,21 +222,40 @@ def simulate(
     return summary
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.simulation.simulate", description=__doc__.split("\n")[0]
+def simulation_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every simulation."""
+    parser = command_parser(description)
+    parser.add_argument(
+        "--output", required=True, help="folder for the files; a folder of the same simulation is completed"
     )
-    parser.add_argument("--output", required=True, help="folder for the .skeleton files")
-    parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")
-    parser.add_argument("--replications", type=int, default=2)
-    parser.add_argument("--actions", type=int, nargs="+", default=SIMULATED_ACTION_IDS, metavar="ID", help="NTU ids")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_proc", type=int, default=None, help="processes; default: every core")
-    arguments = parse_arguments(parser)
-    set_up_output()
-    with ending_well(parser.prog, resumes=True):
-        summary = simulate(**vars(arguments))
-    print(f"{summary['recordings']} simulated recordings in {arguments.output}")
+    parser.add_argument(
+        "--performers", type=int, default=16, help=f"number of people, 1 to {MAX_PERFORMERS} (default: 16)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of bodies, habits, cameras and random variation (default: 0)"
+    )
+    parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core)")
+    return parser
+
+
+def main() -> None:
+    parser = simulation_parser("Simulates recordings of people, seen by three cameras, as .skeleton files.")
+    parser.add_argument(
+        "--replications", type=int, default=2, help="times that each performer does each action (default: 2)"
+    )
+    parser.add_argument(
+        "--actions",
+        type=int,
+        nargs="+",
+        default=SIMULATED_ACTION_IDS,
+        metavar="ID",
+        help="NTU action ids (default: all 24)",
+    )
+
+    def work(**arguments) -> str:
+        return f"{simulate(**arguments)['recordings']} simulated recordings in {arguments['output']}"
+
+    run_command(parser, work)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,26 @@
-"""Write simulated long videos: a person stands still, does an action, stands still, does the next; true times beside.
+"""Simulates long videos in which a person stands still between actions, with the true time of each action.
 
     python -m action_llm_datasets.simulation.simulate_long --output long --performers 16 --videos 4
     python -m action_llm_datasets.simulation.simulate_long --output many --performers 16 --videos 2 --actions_per_video 6
     python -m action_llm_datasets.simulation.simulate_long --output hour --performers 1 --videos 1 --minutes 60
 
     long/
-        P003_V002.mp4, …    the second video of performer 3: drawn skeletons, as one camera sees the true joints
-        timeline.csv        file_name,start,end,label: when which action is (`timelines`); the rest is standing still
-        metadata.csv        the protocol "folder-video" (`folder`) reads the videos; their class is that of their one action
-        skeleton.json       with it: the names of all classes in their order
+        P003_V002.mp4, …    the second video of performer 3: skeletons drawn as one camera sees the true joints
+        timeline.csv        file_name,start,end,label: the span of each action (`timelines`); at other times the person stands
+        metadata.csv        for the protocol "folder-video"; a video with one action has its class
+        skeleton.json       the names of all classes in label order
 
-The people are those of `simulate` with the same seed, and have NTU-60's subject numbers: metadata.csv splits them as
-simulated-xsub does. They do actions that begin and end upright. Everything is drawn by chance from the seed and the number of
-the video: the same arguments give the same bytes, whatever the number of processes. Files are written whole or not at all,
-and a second run draws only what is missing. The tables are written last.
+The people are those of `simulate` with the same seed. They have subject numbers of NTU RGB+D 60, and metadata.csv splits them
+like simulated-xsub. All actions begin and end upright. The seed and the number of a video decide everything random: the same
+arguments give the same bytes, whatever the number of processes. Files are written whole or not at all, and a second run draws
+only what is missing. The tables are written last.
 
-**When an action is.** A true span begins with the frame in which the body leaves its standing pose, and ends with that in
-which it is back. A performance is cut to where its fastest joint moves (`MOVING`), and goes over from the standing pose and
-back to it within `BLEND` before and after; span and video hold both. Outside of spans the body is its standing pose with a
-sway of a few millimetres (`SWAY`), so `still` is the true length of what is between two actions.
+**Spans.** A span begins with the frame in which the body leaves its standing pose, and ends with the frame in which it is back.
+A performance is cut to the frames in which its fastest joint moves (`MOVING`), and blends from and to the standing pose over
+`BLEND` frames on either side, which belong to the span. Outside of spans the body keeps its standing pose with a sway of a few
+millimetres (`SWAY`), so `still` is the true time between two actions.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -35,10 +34,10 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic_files import write_atomically
-from ..endings import ending_well
+from ..commands import run_command
 from ..folder_lock import writing
-from ..names import METADATA, SKELETON, parse_arguments
-from ..progress import Progress, set_up_output
+from ..names import METADATA, SKELETON
+from ..progress import Progress
 from ..protocols import NTU_PROTOCOLS, NTUName, ntu_class_names
 from ..rendering import render_batches, write_video
 from ..timelines import TIMELINE, Segment, write_timeline
@@ -46,46 +45,46 @@ from ..worker_processes import in_processes
 from .actions import SINGLE_ACTIONS
 from .people import FRAME_RATE, Motion, Person, Take, draw_person, drift
 from .sensor import place_cameras
-from .simulate import MAX_PERFORMERS, habit_of, on_stage, open_simulation, setup_of
+from .simulate import MAX_PERFORMERS, habit_of, on_stage, open_simulation, setup_of, simulation_parser
 
 LONG_VERSION = 1
-"""Grows when the same seed gives other files."""
+"""Raised when the same seed gives different files."""
 LONG_ACTIONS = tuple(sorted(set(SINGLE_ACTIONS) - {8, 9, 43}))
-"""NTU ids of what one person does from standing to standing: not sitting down, standing up, falling."""
+"""NTU ids of the actions of one person that begin and end standing: without sitting down, standing up and falling."""
 MOVING = 0.25
-"""Metres a second of the fastest joint. A person at ease stays below, the slightest nod does not."""
+"""Speed of the fastest joint in metres per second. A person at ease is slower; the slightest nod is faster."""
 BLEND = 12
-"""Frames, 0.4 seconds."""
+"""Frames (0.4 seconds)."""
 SEVERAL = "several actions"
-"""The one class of videos that have no class of their own: what happens when is in their timeline."""
+"""The class of all videos with more than one action; the timeline has their actions."""
 SWAY = 0.003
-"""Metres, the standard deviation at one metre above the floor, ahead as aside."""
+"""Standard deviation in metres at one metre above the floor, forward and sideways."""
 
 _PROTOCOL = NTU_PROTOCOLS["simulated-xsub"]
-_LONGEST = 300  # frames: no performance is cut off
-_TURN = 5  # shares no factor with the number of actions, so that few performers spread over all of them
+_LONGEST = 300  # frames: long enough that no performance is cut off
+_TURN = 5  # has no common factor with the number of actions, so that few performers spread over all actions
 
 _NOTICE = """SIMULATED VIDEOS
 
 These videos were computed by a kinematic simulator (action_llm_datasets.simulation.simulate_long). No person was recorded.
-Action names and subject numbers follow NTU RGB+D so that the same programs read them; they are no part of that data set and
-must not be reported as if they were.
+Action names and subject numbers follow NTU RGB+D, so that the same programs read them. They are not part of that data set: do
+not report results on them as results on NTU RGB+D.
 
-simulation.json says with which seed, settings and version they were made.
+simulation.json has the seed, the settings and the version of the simulator.
 """
 
 
 def split_of(performer: int) -> str:
-    """`train`, `validation` or `test`: where simulated-xsub has this performer."""
+    """The split of a performer under simulated-xsub: `train`, `validation` or `test`."""
     placement = _PROTOCOL.place(NTUName(setup_of(performer), 1, performer, 1, LONG_ACTIONS[0]))
     return "validation" if placement.held_out else placement.split
 
 
 def turn_of(performer: int, video: int) -> int:
-    """The action of a video that has one: performers of a split take turns, so that each split has all of them equally often.
+    """The action of a video with one action. The performers of a split take turns, so that classes are balanced in each split.
 
-    A performer's `len(LONG_ACTIONS)` videos from any one on have every action once; what a video has does not depend on how
-    many there are.
+    Any `len(LONG_ACTIONS)` consecutive videos of a performer have every action once. The action of a video does not depend on
+    the number of videos.
     """
     split = split_of(performer)
     before = sum(split_of(other) == split for other in range(1, performer))
@@ -93,18 +92,18 @@ def turn_of(performer: int, video: int) -> int:
 
 
 def _by_chance(rng: np.random.Generator) -> Iterator[int]:
-    """All actions in some order, again and again."""
+    """All actions in random order, repeated without end, in a new order each time."""
     while True:
         yield from rng.permutation(LONG_ACTIONS).tolist()
 
 
 def _act(seed: int, person: Person, action: int, standing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One performance from the standing pose (25, 3) and back to it, (T, 25, 3)."""
+    """A performance (T, 25, 3) that starts from the standing pose (25, 3) and returns to it."""
     joints = SINGLE_ACTIONS[action](Take(person, habit_of(seed, person.number, action), rng, longest=_LONGEST)).solve()
     speed = FRAME_RATE * np.linalg.norm(np.diff(joints, axis=0), axis=-1).max(axis=1)
     moving = np.flatnonzero(speed > MOVING)
     frames = np.arange(moving[0] + 1 - BLEND, moving[-1] + 1 + BLEND)
-    # Where the moment at ease is shorter than the blend, its last frame waits.
+    # If the moment at ease is shorter than the blend, its outermost frame is held.
     joints = joints[np.clip(frames, 0, len(joints) - 1)]
     step = np.minimum(np.arange(1, len(frames) + 1), np.arange(len(frames), 0, -1))  # from the nearer end
     weight = 0.5 - 0.5 * np.cos(np.pi * np.minimum(step / (BLEND + 1), 1.0))
@@ -120,18 +119,18 @@ def perform_long(
     minutes: float | None = None,
     still: tuple[float, float] = (2.0, 6.0),
 ) -> tuple[np.ndarray, list[Segment]]:
-    """True joints of one long video as its camera sees them, and when the person does what.
+    """The true joints of a long video as its camera sees them, and the span of each action.
 
     Args:
-        seed: the world.
-        performer, video: who, and which video of theirs; from 1.
-        actions_per_video: 1 is the action whose turn it is (`turn_of`), more are drawn by chance.
-        minutes: in place of `actions_per_video`: actions by chance for as long; the last still stretch fills what is left, and
-            a video too short for an action has none.
-        still: bounds of a still stretch, seconds.
+        seed: of the simulation.
+        performer, video: number of the person, and of the video of this person; both count from 1.
+        actions_per_video: 1 takes the action whose turn it is (`turn_of`); more are drawn at random.
+        minutes: length of the video, instead of `actions_per_video`. Actions are drawn at random while they fit, and the person
+            stands for the rest; a video too short for an action has none.
+        still: shortest and longest time that the person stands between actions, in seconds.
 
     Returns:
-        Joints (T, 25, 3) float64 in metres, in camera space at `FRAME_RATE`, and the actions in the order of time.
+        Joints, float64 (T, 25, 3) in metres, in camera space at `FRAME_RATE`; and the actions, ordered by time.
     """
     rng = np.random.default_rng([seed, 7, performer, video])
     person = draw_person(seed, performer)
@@ -160,7 +159,7 @@ def perform_long(
     joints = np.concatenate(pieces)
     if minutes is not None:
         joints = np.pad(joints[:limit], ((0, max(0, limit - frames)), (0, 0), (0, 0)), mode="edge")
-    # Over the feet as a pendulum: they stay where they are.
+    # The body sways over its feet like an inverted pendulum.
     joints[..., [0, 2]] += SWAY * drift(rng, len(joints), 2, 0.25)[:, None] * joints[..., 1:2]
     return camera.view(on_stage(joints, heading, place)), segments
 
@@ -186,19 +185,19 @@ def _draw_into(folder: Path, size: int, seed: int, settings: dict, job: tuple[in
 
 def _check_arguments(performers: int, videos: int, actions_per_video, minutes, still, size: int) -> None:
     if not 1 <= performers <= MAX_PERFORMERS:
-        raise ValueError(f"performers must be 1 to {MAX_PERFORMERS}, the subjects of NTU-60; got {performers}")
+        raise ValueError(f"performers must be 1 to {MAX_PERFORMERS}, the subjects of NTU RGB+D 60; got {performers}")
     if videos < 1:
-        raise ValueError(f"videos must be 1 or more; got {videos}")
+        raise ValueError(f"videos must be at least 1; got {videos}")
     if minutes is not None and actions_per_video is not None:
-        raise ValueError(f"give actions_per_video or minutes, not both; got {actions_per_video} and {minutes}")
+        raise ValueError(f"set actions_per_video or minutes, not both; got {actions_per_video} and {minutes}")
     if actions_per_video is not None and actions_per_video < 1:
-        raise ValueError(f"actions_per_video must be 1 or more; got {actions_per_video}")
+        raise ValueError(f"actions_per_video must be at least 1; got {actions_per_video}")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a positive number; got {minutes}")
     if len(still) != 2 or not 0 < still[0] <= still[1] < math.inf:
-        raise ValueError(f"still must be two positive numbers of seconds, the lower first; got {list(still)}")
+        raise ValueError(f"still must be two positive numbers of seconds, the smaller first; got {list(still)}")
     if size < 16 or size % 2:
-        raise ValueError(f"size must be an even number, 16 or more; got {size}")
+        raise ValueError(f"size must be an even number of at least 16; got {size}")
 
 
 def simulate_long(
@@ -213,24 +212,25 @@ def simulate_long(
     seed: int = 0,
     num_proc: int | None = None,
 ) -> dict:
-    """Draw performers x videos long videos into `output`, with their tables; returns the content of simulation.json.
+    """Writes performers × videos long videos and their tables; returns the content of simulation.json.
 
     Args:
-        output: folder, made where it is missing; what it already holds of this simulation is kept.
-        performers: 1 to 40; they get the subject numbers 1 to `performers`.
-        videos: of each performer.
-        actions_per_video: how many actions, 1 if `minutes` does not say otherwise. One is by turns, so that classes are
-            balanced, and metadata.csv has it as the label; more are by chance, and the label is `SEVERAL`.
-        minutes: length of a video instead.
-        still: bounds of every still stretch, seconds; before the first action, between two, after the last.
+        output: folder; created if missing. Videos of this simulation that it already holds are kept.
+        performers: number of performers, 1 to 40; their subject numbers count from 1.
+        videos: number of videos of each performer.
+        actions_per_video: number of actions in a video; 1 if neither this nor `minutes` is set. A single action is the label of
+            the video in metadata.csv, and classes are balanced; several are drawn at random, and the label is `SEVERAL`.
+        minutes: length of a video, instead of `actions_per_video`.
+        still: shortest and longest time in seconds that the person stands before the first action, between actions, and after
+            the last.
         size: height and width in pixels, an even number.
-        seed: the world: bodies, habits, cameras and all chance.
-        num_proc: processes; None uses every core.
+        seed: decides bodies, habits, cameras and all random variation.
+        num_proc: number of processes; None uses every core.
 
     Raises:
-        ValueError: an argument is out of its range.
-        SimulationFolderError: the folder holds videos of another seed, other settings or another version.
-        FolderInUseError: another process writes the folder.
+        ValueError: if an argument is out of range.
+        SimulationFolderError: if the folder holds videos of another seed, other settings or another version.
+        FolderInUseError: if another process is writing to the folder.
     """
     _check_arguments(performers, videos, actions_per_video, minutes, still, size)
     if minutes is None and actions_per_video is None:
@@ -239,7 +239,7 @@ def simulate_long(
     settings = {"actions_per_video": actions_per_video, "minutes": minutes, "still": list(still)}
     world = {
         "simulated": True,
-        # The name of before there was a folder for it: simulations of older versions are resumed.
+        # The module's name in older versions, whose simulations can be resumed.
         "generator": "action_llm_datasets.simulate_long",
         "version": LONG_VERSION,
         "seed": seed,
@@ -255,41 +255,45 @@ def simulate_long(
             for job, segments in zip(jobs, drawn, strict=True):
                 timeline[video_name(*job)] = segments
                 bar.update()
-        write_timeline(folder / TIMELINE, timeline)
-        has_class = actions_per_video == 1
-        names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS] if has_class else [SEVERAL]
-        write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file_name", "label", "split", "person"])
-        for performer, video in jobs:
-            name = video_name(performer, video)
-            label = timeline[name][0].label if has_class else SEVERAL
-            writer.writerow([name, label, split_of(performer), performer])
-        write_atomically(folder / METADATA, text.getvalue())
+        _write_tables(folder, jobs, timeline, has_class=actions_per_video == 1)
     return summary
 
 
+def _write_tables(
+    folder: Path, jobs: list[tuple[int, int]], timeline: dict[str, list[Segment]], has_class: bool
+) -> None:
+    """Writes timeline.csv, skeleton.json and metadata.csv; with `has_class`, the action of a video is its label."""
+    write_timeline(folder / TIMELINE, timeline)
+    names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS] if has_class else [SEVERAL]
+    write_atomically(folder / SKELETON, json.dumps({"class_names": names}, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file_name", "label", "split", "person"])
+    for performer, video in jobs:
+        name = video_name(performer, video)
+        label = timeline[name][0].label if has_class else SEVERAL
+        writer.writerow([name, label, split_of(performer), performer])
+    write_atomically(folder / METADATA, text.getvalue())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m action_llm_datasets.simulation.simulate_long", description=__doc__.split("\n")[0]
+    parser = simulation_parser("Simulates long videos in which a person stands still between actions.")
+    parser.add_argument("--videos", type=int, default=4, help="number of videos of each performer (default: 4)")
+    parser.add_argument(
+        "--actions_per_video", type=int, help="number of actions (default: 1, or as many as fit into --minutes)"
     )
-    parser.add_argument("--output", required=True, help="folder for the videos")
-    parser.add_argument("--performers", type=int, default=16, help=f"1 to {MAX_PERFORMERS}")
-    parser.add_argument("--videos", type=int, default=4, help="of each performer")
-    parser.add_argument("--actions_per_video", type=int, help="default: 1, or as many as --minutes holds")
     parser.add_argument("--minutes", type=float, help="length of a video, instead of --actions_per_video")
     parser.add_argument(
-        "--still", type=float, nargs=2, default=(2.0, 6.0), metavar=("LOW", "HIGH"), help="seconds between actions"
-    )
-    parser.add_argument("--size", type=int, default=96, help="height and width in pixels")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_proc", type=int, help="processes; default: every core")
-    arguments = parse_arguments(parser)
-    set_up_output()
-    with ending_well(parser.prog, resumes=True):
-        summary = simulate_long(**vars(arguments))
-    print(f"{summary['performers'] * summary['videos']} simulated long videos in {arguments.output}")
+        "--still", type=float, nargs=2, default=(2.0, 6.0), metavar=("LOW", "HIGH"),
+        help="shortest and longest time between actions, in seconds (default: 2 6)",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, default=96, help="height and width in pixels (default: 96)")
+
+    def work(**arguments) -> str:
+        summary = simulate_long(**arguments)
+        return f"{summary['performers'] * summary['videos']} simulated long videos in {arguments['output']}"
+
+    run_command(parser, work)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from action_llm_datasets.protocols import ntu_class_names
 from action_llm_datasets.simulation.body_knowledge import TWO_PEOPLE, BodyKnowledgeError, body_knowledge, read_step
 from action_llm_datasets.simulation.body_text import passage, passages
 from action_llm_datasets.simulation.english_verbs import article, gerund, is_plural, past, plural, third_person
-from action_llm_datasets.utd_mhad import utd_mhad_facts
+from action_llm_datasets.utd_mhad import FACTS
 
 
 @given(st.integers(0, 10**6), st.integers(0, 2**32))
@@ -52,7 +52,7 @@ def test_every_word_of_the_table_is_written():
 
 def test_the_words_of_all_class_names_are_written():
     words = set(re.findall(r"[a-z]+", " ".join(passages(8000)).lower()))
-    for name in (*ntu_class_names(), *(entry["name"] for entry in utd_mhad_facts()["classes"])):
+    for name in (*ntu_class_names(), *(entry["name"] for entry in FACTS["classes"])):
         assert set(re.findall(r"[a-z]+", name.lower())) <= words, name
 
 

@@ -18,7 +18,7 @@ from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.folder import write_metadata
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.prepare import prepare
-from action_llm_datasets.utd_mhad import utd_mhad_facts
+from action_llm_datasets.utd_mhad import FACTS
 
 HEADER = "file_name,label,split,camera,note\n"
 ROWS = ["a.npy,wave,train,1,x", "more/b.npz,fall,validation,2,y", "c.txt,wave,test,3,", "d.npy,fall,train,4,z"]
@@ -412,7 +412,7 @@ def test_utd_mhad_is_the_same_as_by_its_own_builder(real_data, tmp_path):
     root = tmp_path / "utd"
     root.mkdir()
     (root / "files").symlink_to(real_data / "utd_mhad" / "skeleton")
-    names = [entry["name"] for entry in utd_mhad_facts()["classes"]]
+    names = [entry["name"] for entry in FACTS["classes"]]
     pattern = r"(?P<sample_id>a(?P<label>\d+)_s(?P<subject>\d+)_t(?P<trial>\d+))_skeleton\.mat"
     write_metadata(root, pattern, {"subject": {"2", "4", "6", "8"}}, {"subject": {"7"}}, names)
     (root / "skeleton.json").write_text(json.dumps({"layout": "kinect20", "class_names": names}))

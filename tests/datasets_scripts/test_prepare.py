@@ -87,7 +87,7 @@ def test_what_is_left_out_is_counted_named_and_shown(simulated, tmp_path):
     assert (tmp_path / "out" / "report-simulated-xsub-odd.png").stat().st_size > 5000
     # Other files are another data set.
     (source / broken).write_bytes((simulated / broken).read_bytes())
-    with pytest.raises(PreparationError, match="was made of other files"):
+    with pytest.raises(PreparationError, match="was made with other source files"):
         prepare("simulated-xsub", source, tmp_path / "out", num_proc=1)
 
 
@@ -196,29 +196,29 @@ def test_two_people_stay_apart(real_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "different"),
     [
-        ({}, {"clean": True}, "another clean"),
-        ({}, {"keep": ("tracking_state",)}, "another keep"),
-        ({}, {"skip_missing": False}, "another skip_missing"),
-        ({}, {"files_per_shard": 7}, "another files_per_shard"),
-        ({"min_body_frames": 3, "clean": True}, {"min_body_frames": 4, "clean": True}, "another min_body_frames"),
+        ({}, {"clean": True}, "clean"),
+        ({}, {"keep": ("tracking_state",)}, "keep"),
+        ({}, {"skip_missing": False}, "skip_missing"),
+        ({}, {"files_per_shard": 7}, "files_per_shard"),
+        ({"min_body_frames": 3, "clean": True}, {"min_body_frames": 4, "clean": True}, "min_body_frames"),
     ],
 )
-def test_what_was_made_with_other_settings_is_not_gone_on_with(ntu_source, tmp_path, first, second, said):
+def test_an_output_made_with_other_settings_is_refused(ntu_source, tmp_path, first, second, different):
     prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, **first)
     before = (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(PreparationError, match=f"was made of {said}: choose another --output"):
+    with pytest.raises(PreparationError, match=f"was made with another value of {different}: choose another --output"):
         prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, **second)
     assert (tmp_path / "out" / "README.md").read_text() == before
-    with pytest.raises(PreparationError, match="another data set, ntu60-xsub"):
+    with pytest.raises(PreparationError, match="was made with the data set ntu60-xsub"):
         prepare("ntu60-xview", ntu_source, tmp_path / "out", num_proc=1)
 
 
 def test_an_output_of_something_else(ntu_source, tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "train.parquet").write_bytes(b"x")
-    with pytest.raises(PreparationError, match="holds Parquet files of something else"):
+    with pytest.raises(PreparationError, match="holds other Parquet files"):
         prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1)
 
 
@@ -239,7 +239,7 @@ def test_what_is_damaged_is_written_again(ntu_source, tmp_path, lost):
     assert shard.read_bytes() == content and account.read_text() == said
     assert not list(tmp_path.rglob(".*.parquet.*"))
     (tmp_path / ".preparation" / "identity.json").write_text("")
-    with pytest.raises(PreparationError, match="is damaged"):
+    with pytest.raises(PreparationError, match="records how the folder was made: choose another"):
         prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
 
 

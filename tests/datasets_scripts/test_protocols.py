@@ -15,7 +15,7 @@ from action_llm_datasets.protocols import (
     ntu_missing_skeletons,
     parse_ntu_name,
 )
-from action_llm_datasets.utd_mhad import utd_mhad_facts
+from action_llm_datasets.utd_mhad import FACTS
 
 # Printed in papers and counted from name lists: NTU-60 and 120 without the missing skeletons.
 PUBLISHED = {
@@ -69,9 +69,8 @@ def test_facts_are_the_published_ones():
     for name, counts in PUBLISHED.items():
         assert NTU_PROTOCOLS[name].counts["clean"] == counts
     assert len(NTU_PROTOCOLS["ntu60-xsub"].train) == 20 and len(NTU_PROTOCOLS["ntu120-xsub"].train) == 53
-    facts = utd_mhad_facts()
-    assert len(facts["classes"]) == 27 == len({entry["name"] for entry in facts["classes"]})
-    assert not set(facts["train_subjects"]) & set(facts["test_subjects"])
+    assert len(FACTS["classes"]) == 27 == len({entry["name"] for entry in FACTS["classes"]})
+    assert not set(FACTS["train_subjects"]) & set(FACTS["test_subjects"])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -128,8 +127,8 @@ def test_labels_are_positions_in_the_class_names():
         ("ntu60-xview", "S001C004P001R001A001", "camera", "camera C004"),
         ("ntu120-xset", "S033C001P001R001A001", "setup", "setup S033"),
         ("ntu60-xsub", "S000C001P001R001A001", "setup", "setup S000"),
-        ("ntu60-zero-shot-55-5", "S001C001P003R001A001", "unused", "no use for seen classes of performer 3"),
-        ("ntu60-zero-shot-55-5", "S001C001P001R001A011", "unused", "no use for unseen classes of performer 1"),
+        ("ntu60-zero-shot-55-5", "S001C001P003R001A001", "unused", "does not use seen classes of performer 3"),
+        ("ntu60-zero-shot-55-5", "S001C001P001R001A011", "unused", "does not use unseen classes of performer 1"),
     ],
 )
 def test_recordings_outside_a_protocol_say_why(protocol, name, kind, message):

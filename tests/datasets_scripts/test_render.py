@@ -60,7 +60,7 @@ def test_a_second_run_draws_what_is_missing(simulated, videos):
     assert summary["videos"] == 45 and summary["skipped"] == []
     assert lost.read_bytes() == content
     assert all(path.stat().st_mtime_ns == time for path, time in others.items() if path != lost)
-    with pytest.raises(RenderFolderError, match=r"holds other videos: found \{'size': 64\}, asked for \{'size': 32\}"):
+    with pytest.raises(RenderFolderError, match="was made with other settings: expected size 32, found size 64"):
         render("simulated-xsub", simulated, videos, size=32, num_proc=1)
 
 
@@ -117,7 +117,7 @@ def test_wrong_arguments(simulated, tmp_path):
         ValueError, match="there is no protocol 'ntu60-xsub-video' of skeletons; did you mean ntu60-xsub"
     ):
         render("ntu60-xsub-video", simulated, tmp_path)
-    with pytest.raises(ValueError, match="size must be an even number, 16 or more; got 65"):
+    with pytest.raises(ValueError, match="size must be an even number of at least 16; got 65"):
         render("simulated-xsub", simulated, tmp_path, size=65)
 
 

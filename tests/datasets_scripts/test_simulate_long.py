@@ -190,7 +190,7 @@ def test_a_second_run_draws_what_is_missing_and_may_go_further(folder, tmp_path)
     assert json.loads((tmp_path / "simulation.json").read_text())["videos"] == 2
     for other in ({"seed": 4}, {"size": 32}, {"still": (0.5, 2.0)}, {"actions_per_video": 2}):
         with pytest.raises(
-            SimulationFolderError, match=rf"another simulation: found .*'{next(iter(other))}'.*asked for"
+            SimulationFolderError, match=f"other settings: expected {next(iter(other))} .*, found {next(iter(other))} "
         ):
             simulate_long(tmp_path, **few | other)
 
@@ -202,7 +202,7 @@ def test_a_folder_of_something_else_is_left_alone(simulated, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
     (tmp_path / "skeletons").mkdir()
     simulate(tmp_path / "skeletons", performers=1, replications=1, actions=(38,), num_proc=1)
-    with pytest.raises(SimulationFolderError, match=r"found .*'action_llm_datasets\.simulate'"):
+    with pytest.raises(SimulationFolderError, match=r"found generator 'action_llm_datasets\.simulate'"):
         simulate_long(tmp_path / "skeletons", **ARGUMENTS)
 
 
@@ -224,15 +224,15 @@ def test_videos_of_several_actions_have_a_timeline_and_no_class(tmp_path):
     ("arguments", "message"),
     [
         ({"performers": 41}, r"performers must be 1 to 40, .*; got 41"),
-        ({"videos": 0}, r"videos must be 1 or more; got 0"),
-        ({"actions_per_video": 0}, r"actions_per_video must be 1 or more; got 0"),
-        ({"actions_per_video": 1, "minutes": 2}, r"give actions_per_video or minutes, not both; got 1 and 2"),
+        ({"videos": 0}, r"videos must be at least 1; got 0"),
+        ({"actions_per_video": 0}, r"actions_per_video must be at least 1; got 0"),
+        ({"actions_per_video": 1, "minutes": 2}, r"set actions_per_video or minutes, not both; got 1 and 2"),
         ({"minutes": 0}, r"minutes must be a positive number; got 0"),
         ({"minutes": float("nan")}, r"minutes must be a positive number; got nan"),
-        ({"still": (3, 2)}, r"still must be two positive numbers of seconds, the lower first; got \[3, 2\]"),
+        ({"still": (3, 2)}, r"still must be two positive numbers of seconds, the smaller first; got \[3, 2\]"),
         ({"still": (0, 2)}, r"still must be two positive numbers"),
         ({"still": (2,)}, r"still must be two positive numbers"),
-        ({"size": 33}, r"size must be an even number, 16 or more; got 33"),
+        ({"size": 33}, r"size must be an even number of at least 16; got 33"),
     ],
 )
 def test_arguments_out_of_range(tmp_path, arguments, message):
@@ -266,4 +266,4 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [*command, "--minutes", "1", "--actions_per_video", "2"])
     with pytest.raises(SystemExit):
         main()
-    assert "give actions_per_video or minutes, not both" in capsys.readouterr().err
+    assert "set actions_per_video or minutes, not both" in capsys.readouterr().err

@@ -14,12 +14,12 @@ from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.protocols import NotInProtocolError
 from action_llm_datasets.smarthome import (
+    FACTS,
     Smarthome,
     SmarthomeName,
     parse_smarthome_name,
     place_smarthome,
     smarthome_activities,
-    smarthome_facts,
     smarthome_splits,
 )
 
@@ -77,7 +77,7 @@ def test_classes():
     cross_view = smarthome_activities(cross_view=True)
     assert len(cross_view) == 19 and list(cross_view) == sorted(set(cross_view) & set(activities))
     assert cross_view[16:18] == ("Usetablet", "Usetelephone") and "WatchTV" not in cross_view
-    names = [entry["name"] for entry in smarthome_facts()["classes"]]
+    names = [entry["name"] for entry in FACTS["classes"]]
     assert len(set(names)) == 31
     assert dict(zip(activities, names, strict=True))["Drink.Frombottle"] == "drinking from a bottle"
 
@@ -85,16 +85,16 @@ def test_classes():
 @pytest.mark.parametrize(
     ("protocol", "stem", "kind", "message"),
     [
-        ("smarthome-cs", "Pour.Fromcup_p02_r00_v01_c01", "no class", "none of the 31 classes"),
-        ("smarthome-cv1", "Pour.Fromcup_p02_r00_v01_c01", "no class", "none of the 31 classes"),
+        ("smarthome-cs", "Pour.Fromcup_p02_r00_v01_c01", "no class", "not one of the 31 classes"),
+        ("smarthome-cv1", "Pour.Fromcup_p02_r00_v01_c01", "no class", "not one of the 31 classes"),
         ("smarthome-cs", "Dance_p02_r00_v01_c01", "activity", "activity 'Dance' of Dance_p02"),
         ("smarthome-cs", "walk_p02_r00_v01_c01", "activity", "activity 'walk'"),
         ("smarthome-cs", "Walk_p05_r00_v01_c01", "subject", "subject 5"),
         ("smarthome-cv1", "Walk_p05_r00_v01_c01", "subject", "subject 5"),
         ("smarthome-cv2", "Walk_p02_r00_v01_c08", "camera", "camera 8"),
         ("smarthome-cs", "Walk_p02_r00_v01_c00", "camera", "camera 0"),
-        ("smarthome-cv1", "WatchTV_p02_r00_v01_c01", "unused", "smarthome-cv1 has no use for WatchTV"),
-        ("smarthome-cv1", "Walk_p02_r00_v01_c03", "unused", "smarthome-cv1 has no use for camera 3"),
+        ("smarthome-cv1", "WatchTV_p02_r00_v01_c01", "unused", "smarthome-cv1 does not use WatchTV"),
+        ("smarthome-cv1", "Walk_p02_r00_v01_c03", "unused", "smarthome-cv1 does not use camera 3"),
     ],
 )
 def test_clips_outside_a_protocol_say_why(protocol, stem, kind, message):
@@ -106,7 +106,7 @@ def test_clips_outside_a_protocol_say_why(protocol, stem, kind, message):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_clip_has_one_place(protocol):
     """Without the lists: labels, splits and roles of everything that there could be."""
-    facts, activities = smarthome_facts(), smarthome_activities(protocol != "smarthome-cs")
+    facts, activities = FACTS, smarthome_activities(protocol != "smarthome-cs")
     rule = facts["protocols"][protocol]
     assert smarthome_splits(protocol)[0] == "train" and smarthome_splits(protocol)[-1] == "test"
     values = [value for split in smarthome_splits(protocol) for value in rule[split]]
@@ -121,7 +121,7 @@ def test_every_clip_has_one_place(protocol):
 @pytest.mark.real_data
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_splits_of_the_official_lists_are_exact(official, clips, protocol):
-    rule, listed = smarthome_facts()["protocols"][protocol], official[PROTOCOLS[protocol]]
+    rule, listed = FACTS["protocols"][protocol], official[PROTOCOLS[protocol]]
     found = placed(protocol, clips)
     by_split = {split: {name for name in found if found[name].split == split} for split in smarthome_splits(protocol)}
     held_out = {name for name in found if found[name].held_out}
@@ -151,8 +151,8 @@ def test_counts_of_the_clips(clips):
     assert len(clips) == len(set(clips)) == 16_129
     without = [name for name in clips if name.activity == "Pour.Fromcup"]
     assert len(without) == 14 and len(placed("smarthome-cs", clips)) == 16_115
-    assert {name.subject for name in clips} == set(smarthome_facts()["subjects"])
-    assert {name.camera for name in clips} == set(smarthome_facts()["cameras"])
+    assert {name.subject for name in clips} == set(FACTS["subjects"])
+    assert {name.camera for name in clips} == set(FACTS["cameras"])
 
 
 @pytest.mark.real_data

@@ -11,11 +11,11 @@ from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.protocols import NotInProtocolError
 from action_llm_datasets.uav_human import (
+    FACTS,
     UAVHuman,
     UAVHumanName,
     parse_uav_human_name,
     place_uav_human,
-    uav_human_facts,
 )
 
 EXAMPLE = "P070S01G10B00H10UC102000LC092000A031R0_09131758"
@@ -43,8 +43,7 @@ def test_other_names_are_refused(stem):
 
 
 def test_facts_are_the_published_ones():
-    facts = uav_human_facts()
-    classes = facts["classes"]
+    classes = FACTS["classes"]
     assert [entry["action"] for entry in classes] == list(range(155))
     assert len({entry["name"] for entry in classes}) == 155
     corrected = {entry["action"]: (entry["official"], entry["name"]) for entry in classes if "official" in entry}
@@ -53,9 +52,9 @@ def test_facts_are_the_published_ones():
     assert two_person == [*range(74, 99), *range(130, 136), 146, 148]
     totals = set()
     for protocol in PROTOCOLS:
-        rule = facts["protocols"][protocol]
+        rule = FACTS["protocols"][protocol]
         assert (len(rule["train"]), len(rule["test"])) == (89, 30)
-        assert sorted(rule["train"] + rule["test"]) == list(range(facts["persons"])) == list(range(119))
+        assert sorted(rule["train"] + rule["test"]) == list(range(FACTS["persons"])) == list(range(119))
         assert set(rule["held_out_persons"]) < set(rule["train"]) and len(rule["held_out_persons"]) == 9
         totals.add(sum(rule["counts"].values()))
     assert totals == {23_031}
@@ -63,7 +62,7 @@ def test_facts_are_the_published_ones():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_person_has_one_place(protocol):
-    rule, example = uav_human_facts()["protocols"][protocol], parse_uav_human_name(EXAMPLE)
+    rule, example = FACTS["protocols"][protocol], parse_uav_human_name(EXAMPLE)
     for person in range(119):
         placement = place_uav_human(protocol, example._replace(person=person, action=person + 36))
         assert person in rule[placement.split] and placement.label == person + 36
