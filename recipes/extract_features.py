@@ -29,7 +29,7 @@ from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.records import read_record
 from action_llm_recipes.common.video_arguments import VideoArguments
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_model_folder, public_name
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
         dataset=data.dataset,
         data=data.about(dataset),
         training_classes=dataset["train"].features["label"].names,
-        backbone=arguments.backbone if not Path(arguments.backbone).exists() else Path(arguments.backbone).name,
+        backbone=public_name(arguments.backbone),
         backbone_revision=getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision,
         backbone_training=read_json_object(record) if record.is_file() else None,
         versions=arguments.versions,

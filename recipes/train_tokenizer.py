@@ -1,5 +1,6 @@
 """
-Stage 1: an action model learns to write recordings as sentences (LLM-AR and LVLM-VAR, section 3.1; VT-LVLM-AR, III.A).
+Stage 1: train an action model, which turns recordings into action sentences (LLM-AR and LVLM-VAR, section 3.1; VT-LVLM-AR,
+section III.A).
 
 ```bash
 accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/small_tokenizer.yaml \\
@@ -8,24 +9,25 @@ accelerate launch recipes/train_tokenizer.py --config recipes/configs/llm_ar/sma
     --output_dir runs/utd_mhad/tokenizer
 ```
 
-The language model that will read the sentences gives the width of the codes and the words that they are aligned with. With
-`action_model: action_vqvae`, the default, recordings are skeletons (`skeleton_stage.py`); with `vst` or `vtem`, features of
-videos (`--dataset features --data_dir` the folder that `extract_features.py` wrote; `video_stage.py`, `event_stage.py`). Every
-field of the model's configuration (`--codebook_size 256`) and of the skeletons' feature extractor (`--align_view none`) can be
-set in the YAML or on the command line. A run that was stopped goes on from its last checkpoint when it is started again.
+`--llm_name_or_path` is the language model that will read the sentences. It sets the width of the codes and the word embeddings
+that they are aligned with; its other weights are not read.
+
+`--action_model` is `action_vqvae` for skeletons (the default; `skeleton_stage.py`), or `vst` or `vtem` for features of videos
+(`video_stage.py`, `event_stage.py`). For features, set `--dataset features` and `--data_dir` to the output of
+`extract_features.py`. Every field of the model's configuration (`--codebook_size 256`) and of the skeleton feature extractor
+(`--align_view none`) can be set in the YAML file or on the command line. Runs resume automatically from the last checkpoint.
 """
 
 import dataclasses
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import given, launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_model_folder, public_name
 from action_llm_recipes.stages.event_stage import EventStage
 from action_llm_recipes.stages.skeleton_stage import SkeletonStage
 from action_llm_recipes.stages.video_stage import VideoStage
@@ -37,12 +39,12 @@ STAGES = {"action_vqvae": SkeletonStage, "vst": VideoStage, "vtem": EventStage}
 
 @dataclass
 class TokenizerArguments:
-    """What is trained on, beyond model and optimiser."""
+    """The language model, the action model, and the training recordings."""
 
     llm_name_or_path: str = field(
         metadata={
-            "help": "the language model that will read the sentences: repository or folder. Another one than the YAML's "
-            "leaves the YAML's llm_revision out"
+            "help": "language model that will read the sentences: Hub repository or folder. If it is not the one in the YAML "
+            "file, the file's llm_revision is ignored"
         }
     )
     llm_revision: str | None = field(
@@ -50,14 +52,15 @@ class TokenizerArguments:
         metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
     )
     action_model: Literal["action_vqvae", "vst", "vtem"] = field(
-        default="action_vqvae", metadata={"help": "what is trained; each has options of its own"}
+        default="action_vqvae", metadata={"help": "type of the action model; each has its own options"}
     )
-    window: int = field(default=64, metadata={"help": "frames of a training window of skeletons"})
+    window: int = field(default=64, metadata={"help": "length of a training window, in frames (skeletons)"})
     augment: bool = field(
-        default=True, metadata={"help": "vary the skeletons (the feature extractor's augment_ settings)"}
+        default=True,
+        metadata={"help": "augment the skeletons, as set by the augment_ options of the feature extractor"},
     )
     hold_out: bool = field(
-        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
+        default=False, metadata={"help": "leave the held-out training subjects out of training, and evaluate on them"}
     )
 
     def __post_init__(self):
@@ -66,7 +69,7 @@ class TokenizerArguments:
 
 @dataclass
 class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
-    """`TrainingArguments` with LLM-AR's settings (section 4.2) and, where it is silent, those of its VQ-VAE's family."""
+    """`TrainingArguments` with LLM-AR's settings (section 4.2), and common ones of motion VQ-VAEs where it gives none."""
 
     output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder of the run"})
     max_steps: int = 300_000
@@ -77,10 +80,14 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
     warmup_steps: float = 1000
     lr_scheduler_type: str = field(
         default="constant",
-        metadata={"help": "constant: warm-up, then one drop (below); any other is transformers' own"},
+        metadata={
+            "help": "constant: warm-up, then a single drop (lr_drop_step); any other name is a schedule of transformers"
+        },
     )
-    lr_drop_step: int | None = field(default=200_000, metadata={"help": "optimiser step at which the rate is lowered"})
-    lr_drop_factor: float = field(default=0.05, metadata={"help": "what it is multiplied by then"})
+    lr_drop_step: int | None = field(
+        default=200_000, metadata={"help": "optimiser step at which the learning rate drops (constant schedule)"}
+    )
+    lr_drop_factor: float = field(default=0.05, metadata={"help": "factor of the drop"})
     max_grad_norm: float = 1.0
     logging_steps: float = 100
     save_steps: float = 5000
@@ -90,54 +97,108 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
 
 
 def arguments_of(action_model: str) -> tuple[type, ...]:
-    """The argument classes of `main`, which depend on the action model."""
+    """The argument classes of `main` for an action model, a key of `STAGES`."""
     return (TokenizerArguments, DataArguments, *STAGES[action_model].ARGUMENTS, TokenizerTrainingArguments)
 
 
 @writes_output_dir
 def main(arguments: TokenizerArguments, data: DataArguments, *settings):
-    """Trains; `settings` are those of the stage (`ARGUMENTS`), in their order, and `TokenizerTrainingArguments`."""
+    """Trains an action model; `settings` are the argument classes of its stage (`ARGUMENTS`), in their order, and
+    `TokenizerTrainingArguments`."""
     import transformers
 
     from action_llm_recipes.common.data_arguments import without_held_out
-    from action_llm_recipes.common.run_cost import report_cost
-    from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
-    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
-    from action_llm_recipes.stages.tokenizer_trainer import StartEpoch, TokenizerTrainer
+    from action_llm_recipes.common.run_folder import RunFolder
 
     *stage_settings, training = settings
     if training.tf32:
-        raise ValueError("tf32 must be off: distances between latents and codes need all digits of float32.")
+        raise ValueError(
+            "tf32 must be false or unset: distances between latents and codes need full float32 precision."
+        )
     transformers.set_seed(training.seed)
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, *settings)
     dataset = data.load(STAGES[arguments.action_model].READS)
-    # Features of a vision tower that others are mapped to.
-    target = getattr(stage_settings[-1], "target_data_dir", None)
-    target = None if target is None else dataclasses.replace(data, data_dir=target)
+    target = target_features(data, stage_settings)
     if training.process_index == 0:
-        identity = data.identity(dataset)
-        run.check_identity(
-            identity if target is None else identity | {"target": target.features_record("identity.json")}
-        )
+        run.check_identity(identity_of(data, dataset, target))
     if run.finished:
         logger.info("%s is finished", run.path)
         return
     run.configure(training)
 
-    rows = dataset["train"]
-    train_rows = without_held_out(rows, arguments.hold_out)
-    target_folder = [] if target is None else [target.data_dir]
-    evidence = SplitEvidence.of_data(data, dataset, target_folder, hold_out=arguments.hold_out)
+    train_rows = without_held_out(dataset["train"], arguments.hold_out)
     encoders = {"features": data.features_record(), "target_features": target and target.features_record()}
-    evidence.check_training({"sentences": {"tokenizer": encoders}}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
+    evidence = check_splits(arguments, data, dataset, target, encoders)
+    held_out = dataset["train"].filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
     stage = STAGES[arguments.action_model](arguments, data, train_rows, *stage_settings)
-    held_out = rows.filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
-    config = stage.model.config
-    # In direct feature projection nothing is: all is learnt in stage 2.
-    is_trained = any(parameter.requires_grad for parameter in stage.model.parameters())
+    trainer = make_trainer(stage, train_rows, held_out, training, run)
+    cost = train(trainer, run)
+    if not trainer.is_world_process_zero():
+        return
+    metrics = evaluate_and_save(trainer, train_rows if held_out is None else held_out, run)
+    run.write_record(
+        evidence,
+        stage="train_tokenizer",
+        dataset=data.protocol(),
+        data=data.about(dataset),
+        **encoders,
+        llm=public_name(arguments.llm_name_or_path),
+        llm_revision=arguments.llm_revision,
+        recordings=len(trainer.train_dataset),
+        training_classes=dataset["train"].features["label"].names,
+        hold_out=arguments.hold_out,
+        evaluated_on="training recordings" if held_out is None else "held-out training subjects",
+        metrics=metrics,
+        seed=training.seed,
+        settings=record_of_settings(arguments, stage_settings[0], trainer),
+        cost=cost,
+    )
+    log_result(run, metrics, stage.model.config)
+
+
+def target_features(data: DataArguments, stage_settings: list) -> DataArguments | None:
+    """The features that those of `data` are mapped to (`--target_data_dir`), or None."""
+    folder = getattr(stage_settings[-1], "target_data_dir", None)
+    return None if folder is None else dataclasses.replace(data, data_dir=folder)
+
+
+def identity_of(data: DataArguments, dataset, target: DataArguments | None) -> dict:
+    """What identifies the recordings of a run (`RunFolder.check_identity`)."""
+    identity = data.identity(dataset)
+    return identity if target is None else identity | {"target": target.features_record("identity.json")}
+
+
+def check_splits(
+    arguments: TokenizerArguments, data: DataArguments, dataset, target: DataArguments | None, encoders: dict
+):
+    """
+    The evidence of which recordings are trained on, held out and tested (`SplitEvidence`).
+
+    Args:
+        arguments, data: of the recipe.
+        dataset: its splits.
+        target: the features that those of `data` are mapped to, if there are any.
+        encoders: the records of the features, which say what the visual encoders were trained on.
+
+    Raises:
+        ValueError: if a visual encoder was trained on recordings that are held out here.
+    """
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
+
+    folders = [] if target is None else [target.data_dir]
+    evidence = SplitEvidence.of_data(data, dataset, folders, hold_out=arguments.hold_out)
+    evidence.check_training({"sentences": {"tokenizer": encoders}}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
+    return evidence
+
+
+def make_trainer(stage, train_rows, held_out, training: TokenizerTrainingArguments, run):
+    """The trainer of the action model of a stage; `held_out` are the recordings that are evaluated, or None."""
+    from action_llm_recipes.common.run_folder import JsonLinesCallback
+    from action_llm_recipes.stages.tokenizer_trainer import StartEpoch, TokenizerTrainer
+
     examples = stage.examples(train_rows, training.seed)
-    trainer = TokenizerTrainer(
+    return TokenizerTrainer(
         model=stage.model,
         args=training,
         train_dataset=examples,
@@ -146,51 +207,56 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
         stage=stage,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
+
+
+def train(trainer, run) -> dict:
+    """Trains, where there is something to train, and returns the cost (`report_cost`)."""
+    import transformers
+
+    from action_llm_recipes.common.run_cost import report_cost
+
+    # Direct feature projection (LVLM-VAR, Table 2) has no weights in stage 1.
+    is_trained = any(parameter.requires_grad for parameter in trainer.model.parameters())
     cost = report_cost(trainer, "action model") if is_trained else {}
-    # The noise of Eq. 3 is drawn on every process: another one each.
-    transformers.set_seed(training.seed + 1_000_003 * training.process_index)
+    # Each process draws its own noise for Eq. 3 of LLM-AR.
+    transformers.set_seed(trainer.args.seed + 1_000_003 * trainer.args.process_index)
     if is_trained:
         run.train(trainer, "action model")
-    if not trainer.is_world_process_zero():
-        return
+    return cost
+
+
+def evaluate_and_save(trainer, rows, run) -> dict[str, float]:
+    """Evaluates the action model on some recordings, saves it with its feature extractor, and returns the metrics."""
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    metrics = stage.evaluate(model, train_rows if held_out is None else held_out, training.eval_batch_size)
-    config.familiar_distance = metrics.get("familiar_distance")
+    metrics = trainer.stage.evaluate(model, rows, trainer.args.eval_batch_size)
+    model.config.familiar_distance = metrics.get("familiar_distance")
     model.save_pretrained(run.model)
-    stage.extractor.save_pretrained(run.model)
-    run.write_record(
-        evidence,
-        stage="train_tokenizer",
-        dataset=data.protocol(),
-        data=data.about(dataset),
-        **encoders,
-        llm=Path(arguments.llm_name_or_path).name
-        if Path(arguments.llm_name_or_path).exists()
-        else arguments.llm_name_or_path,
-        llm_revision=arguments.llm_revision,
-        recordings=len(examples),
-        training_classes=rows.features["label"].names,
-        hold_out=arguments.hold_out,
-        evaluated_on="training recordings" if held_out is None else "held-out training subjects",
-        metrics=metrics,
-        seed=training.seed,
-        settings={
-            **dataclasses.asdict(stage_settings[0]),
-            "codebook_dim": config.codebook_dim,
-            "window": arguments.window,
-            "learning_rate": training.learning_rate,
-            "batch_size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
-            "steps": trainer.state.global_step,
-        },
-        cost=cost,
-    )
-    used = metrics.get("codebook/codes_used")
-    run.log_finished(
-        "Action model",
-        *([f"reconstruction loss {metrics['reconstruction_loss']:.3g}"] if "reconstruction_loss" in metrics else []),
-        f"{metrics['tokens']:.1f} tokens a recording",
-        *([] if used is None else [f"{used:.0f} of {config.codebook_size * config.num_codebooks} codes used"]),
-    )
+    trainer.stage.extractor.save_pretrained(run.model)
+    return metrics
+
+
+def record_of_settings(arguments: TokenizerArguments, model_arguments, trainer) -> dict:
+    """The settings for the record: those of the model, and those of its training."""
+    training = trainer.args
+    return {
+        **dataclasses.asdict(model_arguments),
+        "codebook_dim": trainer.stage.model.config.codebook_dim,
+        "window": arguments.window,
+        "learning_rate": training.learning_rate,
+        "batch_size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
+        "steps": trainer.state.global_step,
+    }
+
+
+def log_result(run, metrics: dict[str, float], config):
+    """Logs that the action model is finished, its main metrics, and its folder."""
+    facts = [f"{metrics['tokens']:.1f} tokens per recording"]
+    if "reconstruction_loss" in metrics:
+        facts.insert(0, f"reconstruction loss {metrics['reconstruction_loss']:.3g}")
+    if "codebook/codes_used" in metrics:
+        num_codes = config.codebook_size * config.num_codebooks
+        facts.append(f"{metrics['codebook/codes_used']:.0f} of {num_codes} codes used")
+    run.log_finished("Action model", *facts)
     logger.info("  in %s", run.model)
 
 

@@ -45,3 +45,8 @@ def check_written_folder(path: str, recipe: str):
         raise FileNotFoundError(
             f"{path} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {path}."
         )
+
+
+def public_name(name_or_path: str) -> str:
+    """The name of a model for a published record: its repository, or the last part of a local path."""
+    return Path(name_or_path).name if Path(name_or_path).exists() else name_or_path

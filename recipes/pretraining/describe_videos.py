@@ -20,7 +20,7 @@ from pathlib import Path
 from action_llm_datasets.folder_lock import writing
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_model_folder, public_name
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _prompt(processor, text: str, pictures: int) -> str:
 
 def _name(arguments: DescriptionArguments) -> str:
     """Of the model, without where it lies on this machine."""
-    name = Path(arguments.model).name if Path(arguments.model).exists() else arguments.model
+    name = public_name(arguments.model)
     return name if arguments.revision is None else f"{name}@{arguments.revision}"
 
 

@@ -592,7 +592,7 @@ def test_tf32_is_refused(line, tmp_path):
 
     training = recipe.TokenizerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     training.tf32 = True  # transformers itself refuses it where there is no GPU
-    with pytest.raises(ValueError, match="tf32 must be off"):
+    with pytest.raises(ValueError, match="tf32 must be false"):
         recipe.main(recipe.TokenizerArguments(line.llm), line.data(), None, None, training)
 
 
