@@ -1,23 +1,22 @@
 """Exact probabilities of class names under a causal language model.
 
-The probability of a class is the product of the token probabilities of its name with its end token, given the prompt
-(VT-LVLM-AR, Eq. 6). Two ways lead to the same numbers:
+The probability of a class is the product of the token probabilities of its name and end token, given the prompt
+(VT-LVLM-AR, Eq. 6). Two methods compute the same numbers:
 
-- ``"trie"``: class names share their first words, so they form a trie. One forward pass reads
-  ``[prompt | nodes of the trie]`` under an attention mask in which a node sees the prompt and its own ancestors only,
-  at the position that it would have alone. Needs dense attention masks, and positions that can be given.
-- ``"cache"``: the reference for every causal model. The prompt is read once, its cache is repeated, and the names
-  follow as padded rows. Where a cache cannot be repeated, as the states of recurrent layers, each row begins with the
-  prompt itself.
+- ``"trie"``: class names that share their first tokens form a trie. One forward pass reads ``[prompt | nodes of the trie]``.
+  The attention mask lets a node see the prompt and its own ancestors, and its position is the same as if its name were read
+  alone. This needs dense attention masks and explicit `position_ids`.
+- ``"cache"``: the reference, for every causal model. The prompt is read once, its cache is repeated, and the names are read
+  as padded rows behind it. If the cache cannot be repeated (states of recurrent layers), each row begins with the prompt.
 
-[`most_likely_label`] finds the arg-max alone, without a score for every class.
+[`most_likely_label`] finds the most likely class without scoring all of them.
 
 [`LabelTrie.constrained`] scores names by constrained decoding: each step is renormalised over the tokens that can continue a
 class name. Steps with a single such token have probability 1 and are not read.
 
-All of it is agnostic of the model. `base` is called as text backbones are, with `input_ids`, `attention_mask`,
-`position_ids`, `use_cache` and the cache of keys and values, and returns `last_hidden_state` (and that cache). `head` maps
-hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
+Nothing here depends on the model. `base` is called as the backbone of a causal language model, with `input_ids`,
+`attention_mask`, `position_ids`, `use_cache` and the key-value cache, and returns `last_hidden_state` (and the cache). `head`
+maps hidden states (..., H) to float32 logits (..., V), scaled and soft-capped as in the model.
 """
 
 import copy
@@ -33,8 +32,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask,
 
 from .compatibility import CACHE
 
-# Families whose backbones take a prepared additive mask (one per kind of layer where they have `layer_types`) and place
-# every token by `position_ids` alone. Each is tested against scoring every label alone; others use the reference.
+# Model types whose backbones take a prepared additive mask (one per layer type if they have `layer_types`) and place tokens by
+# `position_ids` alone. Each is tested against scoring every label separately; all others use the reference.
 # fmt: off
 TRIE_MODEL_TYPES = frozenset({
     "apertus", "arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm",
@@ -44,44 +43,42 @@ TRIE_MODEL_TYPES = frozenset({
     "smollm3", "stablelm", "starcoder2",
 })
 # fmt: on
-# Rotary frequencies that do not depend on the longest sequence of the batch, as "dynamic" and "longrope" do.
+# Rotary frequencies that do not depend on the longest sequence of the batch. Those of "dynamic" and "longrope" do.
 STATIC_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
-# Elements of the largest block of float32 logits held at a time: 64 MiB.
+# Most float32 logits held at a time: 64 MiB.
 LOGITS_PER_BLOCK = 2**24
-# Elements of the largest attention mask: 128 MiB in float32. Prompts of several hundred tokens with as many nodes have less.
+# Most elements of an attention mask: 128 MiB in float32. Several hundred prompt tokens and as many nodes need less.
 MASK_ELEMENTS = 2**25
 
 
 class LabelTrie:
     """Prefix tree of class names.
 
-    Its nodes are the distinct proper prefixes of the labels. Node 0 is the prompt itself (the empty prefix); nodes 1..N
-    are tokens that a forward pass has to read. Its edges are the distinct prefixes of one token and more, whole labels
-    included: the edge (parent, token) is scored from the logits of its parent, so that the last token of a label is
-    never read. Parents come before their children.
+    The nodes are the distinct proper prefixes of the labels. Node 0 is the prompt (the empty prefix); nodes 1..N are the
+    tokens that a forward pass has to read. The edges are the distinct prefixes of at least one token, whole labels included.
+    The logits of the parent score the edge (parent, token), so the last token of a label is never read. Parents come before
+    their children. Memory is linear in T, the number of tokens of all labels.
 
     Args:
         label_ids (`Sequence[Sequence[int]]` of length C):
-            For each class the token ids of its name with the end token, as they follow the prompt in training.
-
-    Its size is linear in the number of tokens of all labels, T.
+            For each class, the token ids of its name and end token, as they follow the prompt in training.
 
     Attributes:
         labels (`tuple[tuple[int, ...], ...]`): the label ids as given.
         node_tokens (`torch.LongTensor` of shape `(N + 1,)`): the token of each node; 0 for node 0, which has none.
         node_parents (`torch.LongTensor` of shape `(N + 1,)`): the parent of each node; 0 for node 0.
         node_edges (`torch.LongTensor` of shape `(N + 1,)`): the edge that leads to each node; 0 for node 0.
-        node_depths (`torch.LongTensor` of shape `(N + 1,)`): distance from the prompt.
+        node_depths (`torch.LongTensor` of shape `(N + 1,)`): the distance of each node from the prompt, in tokens.
         edge_parents, edge_tokens (`torch.LongTensor` of shape `(E,)`): the edges, sorted by parent.
-        label_edges (`torch.LongTensor` of shape `(T,)`): the edges of each label from the prompt on, label after label.
-        label_lengths (`torch.LongTensor` of shape `(C,)`): number of tokens of each label.
+        label_edges (`torch.LongTensor` of shape `(T,)`): the path of each label from the prompt, label after label.
+        label_lengths (`torch.LongTensor` of shape `(C,)`): the number of tokens of each label.
         label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
         is_constrained (`bool`): whether each step is renormalised over the edges of its node ([`constrained`]).
 
     Raises:
-        TypeError: a token id that is not an integer.
-        ValueError: no labels; a label without tokens or with a negative id; two equal labels; a label that is the
+        TypeError: if a token id is not an integer.
+        ValueError: if there are no labels, a label has no tokens or a negative id, two labels are equal, or a label is the
             beginning of another.
     """
 
@@ -100,9 +97,9 @@ class LabelTrie:
                 raise ValueError(f"label_ids[{index}] is empty: expected the tokens of a class name and its end token")
             for token in label:
                 if not isinstance(token, int) or isinstance(token, bool):
-                    raise TypeError(f"label_ids[{index}] holds {token!r}: expected integer token ids")
+                    raise TypeError(f"label_ids[{index}] contains {token!r}: expected integer token ids")
                 if token < 0:
-                    raise ValueError(f"label_ids[{index}] holds the token id {token}: expected ids of 0 or more")
+                    raise ValueError(f"label_ids[{index}] contains the token id {token}: expected ids of at least 0")
             node = 0
             for token in label[:-1]:
                 if token in ends[node]:
@@ -141,7 +138,7 @@ class LabelTrie:
                 path.append(node_edges[parent])
                 parent = node_parents[parent]
             label_edges += reversed(path)
-        # Numbered depth first, a node and all that descend from it follow each other.
+        # In depth-first order, a node and its descendants are consecutive.
         sizes, places, next_places = [1] * len(tokens), [0] * len(tokens), [1] * len(tokens)
         for node in range(len(tokens) - 1, 0, -1):
             sizes[node_parents[node]] += sizes[node]
@@ -167,17 +164,18 @@ class LabelTrie:
 
     @property
     def num_nodes(self) -> int:
-        """Number N of tokens that have to be read to score every label."""
+        """Number N of tokens that must be read to score every label."""
         return len(self.node_tokens) - 1
 
     def sees(self, queries: torch.LongTensor, keys: torch.LongTensor) -> torch.BoolTensor:
-        """Whether each of the nodes `queries` (B, Q) has each of the nodes `keys` (B, K) among its ancestors, or is it:
-        (B, Q, K). Nobody sees node 0, which serves as padding.
+        """Whether node `keys[b, k]` is node `queries[b, q]` or an ancestor of it: (B, Q, K) from (B, Q) and (B, K).
+
+        No node sees node 0, which serves as padding.
         """
         places, first = self._node_places[queries][:, :, None], self._node_places[keys][:, None]
-        seen = places >= first
-        seen &= places < first + self._node_sizes[keys][:, None]
-        return seen.logical_and_((keys > 0)[:, None])
+        is_visible = places >= first
+        is_visible &= places < first + self._node_sizes[keys][:, None]
+        return is_visible.logical_and_((keys > 0)[:, None])
 
     def constrained(self) -> "LabelTrie":
         """A trie that scores these labels by constrained decoding.
@@ -197,9 +195,12 @@ class LabelTrie:
         return trie
 
     def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
-        """Cuts the labels into tries of at most `max_nodes` nodes (a single label that has more is a trie of its own).
+        """Splits the labels into tries of at most `max_nodes` nodes (a longer label is a trie by itself).
 
-        Labels that begin alike stay together. Beside each trie are the indices of its labels.
+        Labels with a common beginning stay together.
+
+        Returns:
+            `list` of pairs: the indices of the labels of a trie, and the trie.
         """
         pieces: list[list[int]] = []
         num_nodes, previous = 0, ()
@@ -224,9 +225,9 @@ class MostLikelyLabel(NamedTuple):
     """Result of [`most_likely_label`].
 
     Attributes:
-        indices (`torch.LongTensor` of shape `(B,)`): the most likely class; the lowest index among equals.
+        indices (`torch.LongTensor` of shape `(B,)`): the most likely class; of equally likely classes, the lowest index.
         log_probs (`torch.FloatTensor` of shape `(B,)`): its log-probability, not normalised over the classes.
-        num_nodes (`torch.LongTensor` of shape `(B,)`): how many nodes of the trie were read to be sure of it.
+        num_nodes (`torch.LongTensor` of shape `(B,)`): how many nodes of the trie were read.
     """
 
     indices: torch.Tensor
@@ -235,23 +236,23 @@ class MostLikelyLabel(NamedTuple):
 
 
 def supports_label_trie(text_config: PreTrainedConfig, attn_implementation: str | None) -> bool:
-    """Whether the trie is exact for this language model.
+    """Whether the trie gives exact probabilities with this language model.
 
     It needs (1) an attention implementation with dense masks: eager, sdpa, or a function registered with one of their
-    mask functions (flash attention takes no such mask); (2) layers of full or sliding-window attention only (a recurrent
-    state cannot branch); (3) positions that follow `position_ids` (ALiBi follows slots) and do not depend on what else
-    is in the batch. What is not known to have all three is refused.
+    mask functions (flash attention takes no dense mask); (2) only layers of full or sliding-window attention (a recurrent
+    state cannot branch); (3) positions that follow `position_ids` (ALiBi counts slots) and do not depend on the rest of the
+    batch. A model that is not known to meet all three is not supported.
 
     Args:
         text_config (`PreTrainedConfig`): configuration of the language model.
-        attn_implementation (`str`): the attention that it runs with, `text_config._attn_implementation` when loaded.
+        attn_implementation (`str`): its attention implementation, `text_config._attn_implementation` of a loaded model.
     """
     mask_function = ALL_MASK_ATTENTION_FUNCTIONS.get(attn_implementation)
     if mask_function not in (eager_mask, sdpa_mask) or text_config.model_type not in TRIE_MODEL_TYPES:
         return False
     layer_types = getattr(text_config, "layer_types", None) or ()
     rope = getattr(text_config, "rope_parameters", None) or {}
-    # One set of parameters, or one for each kind of layer; some releases write `rope_type` beside the latter, too.
+    # One set of parameters, or one per layer type; some releases write `rope_type` beside the latter.
     ropes = [parameters for parameters in rope.values() if isinstance(parameters, dict)] or [rope]
     return (
         set(layer_types) <= {"full_attention", "sliding_attention"}
@@ -272,7 +273,7 @@ def score_labels(
     base_kwargs: dict[str, Any] | None = None,
     tokens_per_pass: int = 8192,
 ) -> torch.Tensor:
-    """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalising over the classes).
+    """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalisation over the classes).
 
     With constrained labels ([`LabelTrie.constrained`]), the probabilities add up to 1 and need no normalising. Gradients flow
     into the model where they are enabled.
@@ -283,18 +284,18 @@ def score_labels(
         input_ids (`torch.LongTensor` of shape `(B, P)`): prompts, padded on the left.
         attention_mask (`torch.Tensor` of shape `(B, P)`): 1 for tokens, 0 for padding.
         labels (`LabelTrie`): C class names.
-        method (`str`): "trie", "cache", or "auto", which is the trie where [`supports_label_trie`] allows it.
-        base_kwargs (`dict`): further arguments of `base` that belong to the prompts. Tensors have B rows, and are not
-            aligned with the slots of `input_ids`.
-        tokens_per_pass (`int`): how many tokens a forward pass may read, which bounds the memory. A prompt is read with
-            one label at least ("cache") or with as many nodes as it has tokens ("trie"). The result does not depend on it.
+        method (`str`): "trie", "cache", or "auto", which uses the trie if [`supports_label_trie`] allows it.
+        base_kwargs (`dict`): further arguments of `base` for the prompts. Tensors have B rows, but their other dimensions are
+            not aligned with `input_ids`.
+        tokens_per_pass (`int`): about how many tokens a forward pass may read; bounds the memory and does not change the
+            result. A pass reads at least one label ("cache"), or as many nodes as a prompt has tokens ("trie").
 
     Returns:
-        `torch.Tensor` of shape `(B, C)`: float32; float64 where the head returns float64.
+        `torch.Tensor` of shape `(B, C)`: float32, or float64 if the head returns float64.
 
     Raises:
-        ValueError: an unknown method; "trie" for a model without support; prompts that are empty or not padded on the
-            left; a label outside the vocabulary; a prompt that with the longest label exceeds the model's context.
+        ValueError: if the method is unknown, or "trie" and the model does not support it; if prompts are empty or not padded
+            on the left; if a label is outside the vocabulary; if a prompt with the longest label exceeds the model's context.
     """
     lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
     supported = supports_label_trie(text_config, text_config._attn_implementation)
@@ -305,7 +306,7 @@ def score_labels(
         if not supported:
             raise ValueError(
                 f"method 'trie' is not known to be exact for model_type {text_config.model_type!r} with attention "
-                f"{text_config._attn_implementation!r}: use 'cache' or 'auto'"
+                f"{text_config._attn_implementation!r}; use 'cache' or 'auto'"
             )
         inputs = (base, head, text_config, input_ids, attention_mask, lengths)
         batch, slots = input_ids.shape
@@ -315,18 +316,20 @@ def score_labels(
             log_probs = _score_behind_prompts(*inputs, labels, base_kwargs, tokens_per_pass)
         if log_probs is None:
             pieces = labels.split(max_nodes)
-            found = [_score_in_one_pass(*inputs, trie, base_kwargs) for _, trie in pieces]
-            log_probs = torch.cat(found, dim=1)[:, _in_label_order(labels, pieces)]
+            piece_log_probs = [_score_in_one_pass(*inputs, trie, base_kwargs) for _, trie in pieces]
+            log_probs = torch.cat(piece_log_probs, dim=1)[:, _in_label_order(labels, pieces)]
         return _label_scores(log_probs, labels)
     if method == "cache":
         log_probs = []
-        for clip, mask in enumerate(attention_mask.bool()):
-            of_clip = {
-                name: value[clip : clip + 1] if isinstance(value, torch.Tensor) else value
+        for index, mask in enumerate(attention_mask.bool()):
+            prompt_kwargs = {
+                name: value[index : index + 1] if isinstance(value, torch.Tensor) else value
                 for name, value in base_kwargs.items()
             }
-            prompt = input_ids[clip : clip + 1, mask]
-            log_probs.append(_score_after_prompt(base, head, text_config, prompt, labels, of_clip, tokens_per_pass))
+            prompt = input_ids[index : index + 1, mask]
+            log_probs.append(
+                _score_after_prompt(base, head, text_config, prompt, labels, prompt_kwargs, tokens_per_pass)
+            )
         return _label_scores(torch.stack(log_probs), labels)
     raise ValueError(f"method is {method!r}: expected 'auto', 'trie' or 'cache'")
 
@@ -342,20 +345,20 @@ def most_likely_label(
     base_kwargs: dict[str, Any] | None = None,
     nodes_per_step: int = 8,
 ) -> MostLikelyLabel:
-    """The label that [`score_labels`] puts first, found best-first and without reading the whole trie.
+    """The label with the highest score of [`score_labels`], by a best-first search that need not read the whole trie.
 
-    The log-probability of a prefix is an upper bound for every label that begins with it. So the most promising nodes
-    are read, behind the cache of the prompts, until a label is scored that no bound of another exceeds. The result is
-    exact; how soon it comes depends on how sure the model is. A model without support for the trie scores every label
-    by the reference.
+    The log-probability of a prefix is an upper bound for every label that begins with it. The search reads the nodes with the
+    highest bounds, behind the cache of the prompts, until the score of a label is at least the bound of every other label.
+    The result is exact; the more certain the model is, the sooner the search ends. For a model that does not support the trie,
+    the reference scores every label.
 
     Args:
         base, head, text_config, input_ids, attention_mask, labels, base_kwargs: as in [`score_labels`].
-        nodes_per_step (`int`): nodes of the first step for each clip. Every further step reads up to twice as many: where
-            the first do not settle it, many are needed, and few large steps are faster.
+        nodes_per_step (`int`): how many nodes the first step reads for each prompt. Every further step reads up to twice as
+            many: an undecided search needs many nodes, and few large steps are faster.
 
     Raises:
-        ValueError: as in [`score_labels`]; logits that are not numbers.
+        ValueError: as in [`score_labels`]; if the logits contain NaN.
     """
     if not supports_label_trie(text_config, text_config._attn_implementation):
         scores = score_labels(base, head, text_config, input_ids, attention_mask, labels, "cache", base_kwargs)
@@ -366,32 +369,32 @@ def most_likely_label(
     batch, device = input_ids.shape[0], input_ids.device
     reader = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs or {})
     hidden = reader.prompt_hidden
-    # The search runs on the host. An edge without a score counts 0, the upper bound of a log-probability.
+    # The search runs on the CPU. An edge that is not scored yet counts 0, the upper bound of a log-probability.
     edge_log_probs = torch.zeros(batch, len(labels.edge_tokens))
     first_edges = torch.searchsorted(labels.edge_parents, torch.arange(labels.num_nodes + 2))
     last_edges = labels.label_lengths.cumsum(0) - 1
     is_read = torch.zeros(batch, labels.num_nodes + 1, dtype=torch.bool)
-    # What the last pass read: node 0 is the prompt at first, later it fills up the rows.
+    # The nodes of the last pass. Node 0 is the prompt in the first, and padding in all others.
     nodes, is_node = torch.zeros(batch, 1, dtype=torch.long), torch.ones(batch, 1, dtype=torch.bool)
     while True:
-        clips, columns = is_node.nonzero(as_tuple=True)
-        read = nodes[clips, columns]
-        is_read[clips, read] = True
-        counts = first_edges[read + 1] - first_edges[read]
-        rows = torch.arange(len(read)).repeat_interleave(counts)
-        edges = torch.arange(len(rows)) + (first_edges[read] - counts.cumsum(0) + counts)[rows]
+        prompts, columns = is_node.nonzero(as_tuple=True)
+        new_nodes = nodes[prompts, columns]
+        is_read[prompts, new_nodes] = True
+        counts = first_edges[new_nodes + 1] - first_edges[new_nodes]
+        rows = torch.arange(len(new_nodes)).repeat_interleave(counts)
+        edges = torch.arange(len(rows)) + (first_edges[new_nodes] - counts.cumsum(0) + counts)[rows]
         log_probs = _token_log_probs(
-            head, text_config, hidden[clips.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
+            head, text_config, hidden[prompts.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
         ).cpu()
         if labels.is_constrained:
             log_probs = _among_siblings(log_probs, rows)
         edge_log_probs = edge_log_probs.to(log_probs.dtype)
-        edge_log_probs[clips[rows], edges] = log_probs
+        edge_log_probs[prompts[rows], edges] = log_probs
 
         node_bounds = _node_sums(edge_log_probs, labels)
         label_bounds = node_bounds[:, labels.label_parents] + edge_log_probs[:, labels.label_edges[last_edges]]
         is_scored = is_read[:, labels.label_parents]
-        leaders = label_bounds.argmax(-1, keepdim=True)  # scored or not, the lowest index among equals
+        leaders = label_bounds.argmax(-1, keepdim=True)  # scored or not; of equal bounds, the lowest index
         is_done = is_scored.gather(1, leaders)
         if is_done.all():
             break
@@ -399,9 +402,9 @@ def most_likely_label(
         is_open = ~is_read & ~is_done & (node_bounds >= best)
         width = min(nodes_per_step, reader.max_nodes(), int(is_open.sum(-1).max()))
         if width == 0:
-            raise ValueError("the language model gave logits that are not numbers")
+            raise ValueError("the logits of the language model contain NaN")
         nodes_per_step *= 2
-        # Below an open node, bounds are as high as its own and indices higher: a stable order puts parents first.
+        # Below an open node, bounds equal its own and indices are higher: a stable sort puts parents first.
         order = node_bounds.masked_fill(~is_open, -torch.inf).sort(descending=True, stable=True).indices[:, :width]
         is_node = is_open.gather(1, order)
         nodes = order.masked_fill(~is_node, 0)
@@ -421,7 +424,7 @@ def _score_in_one_pass(
     labels: LabelTrie,
     base_kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    """Log-probabilities (B, T) of the tokens of the labels, from one pass over [prompt | nodes]."""
+    """Log-probabilities (B, T) of all label tokens, from one pass over [prompt | nodes]."""
     (batch, slots), device = input_ids.shape, input_ids.device
     nodes = torch.arange(1, labels.num_nodes + 1)
     positions = torch.cat(
@@ -448,7 +451,7 @@ def _label_log_probs(
     hidden: torch.Tensor,
     labels: LabelTrie,
 ) -> torch.Tensor:
-    """Log-probabilities (B, T) of the tokens of the labels, from the hidden states (B, N + 1, H) of the nodes."""
+    """Log-probabilities (B, T) of all label tokens, from the hidden states (B, N + 1, H) of the nodes."""
     batch, device = hidden.shape[0], hidden.device
     rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
     tokens = labels.edge_tokens.expand(batch, -1)
@@ -457,11 +460,11 @@ def _label_log_probs(
 
 
 class _NodeReader:
-    """Reads nodes of a trie behind the cache of prompts that are read once.
+    """Reads the prompts once, then nodes of a trie behind their cache.
 
     Attributes:
         prompt_hidden (`torch.Tensor` of shape `(B, 1, H)`): hidden states of node 0.
-        holds_prompts (`bool`): whether the model has kept the keys and values of the prompts.
+        holds_prompts (`bool`): whether the model has cached the keys and values of the prompts.
     """
 
     def __init__(
@@ -476,7 +479,7 @@ class _NodeReader:
     ):
         self._base, self._text_config, self._labels, self._lengths = base, text_config, labels, lengths
         self._sees_prompt = attention_mask.bool()[:, None]
-        # Made without a configuration, the cache keeps every key in layers with a window too: our masks say which are seen.
+        # Without a configuration, the cache keeps every key, in sliding-window layers too: the masks hide keys.
         self._cache = DynamicCache()
         self._key_positions = _prompt_positions(attention_mask)
         self._slot_nodes = torch.zeros(len(input_ids), 0, dtype=torch.long)  # the node in each slot behind the prompt
@@ -491,19 +494,19 @@ class _NodeReader:
         self.holds_prompts = _holds_prompt(self._cache, input_ids.shape[1])
 
     def on(self, labels: LabelTrie) -> "_NodeReader":
-        """A reader of another trie behind the same prompts, of which this one has read no node."""
+        """A reader of another trie behind the same prompts. This reader must not have read a node yet."""
         reader = copy.copy(self)
         reader._labels, reader._cache = labels, _repeat(self._cache, 1)
         return reader
 
     def max_nodes(self) -> int:
-        """How many nodes can be read at a time within `MASK_ELEMENTS`."""
+        """How many nodes one pass can read without a mask of more than `MASK_ELEMENTS`."""
         batch, keys = self._key_positions.shape
-        # n nodes have masks of n * (keys + n).
+        # The mask of n nodes has n * (keys + n) elements for each prompt.
         return max(1, int((keys**2 / 4 + MASK_ELEMENTS / batch) ** 0.5 - keys / 2))
 
     def read(self, nodes: torch.LongTensor) -> torch.Tensor:
-        """Hidden states (B, Q, H) of nodes (B, Q) whose ancestors have been read, or stand before them; 0 is padding."""
+        """Hidden states (B, Q, H) of `nodes` (B, Q). Ancestors must have been read, or come first; 0 is padding."""
         labels, device = self._labels, self._key_positions.device
         self._slot_nodes = torch.cat([self._slot_nodes, nodes], dim=1)
         visible = torch.cat(
@@ -531,8 +534,8 @@ def _score_behind_prompts(
     base_kwargs: dict[str, Any],
     tokens_per_pass: int,
 ) -> torch.Tensor | None:
-    """Log-probabilities (B, T) of the tokens of the labels, with masks of `MASK_ELEMENTS` at most: the prompts are read
-    once, and pieces of the trie behind their cache. `None` where the model keeps no cache."""
+    """Log-probabilities (B, T) of all label tokens, with masks of at most `MASK_ELEMENTS`: the prompts are read once, then
+    pieces of the trie behind their cache. `None` if the model keeps no cache."""
     prompts = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs)
     if not prompts.holds_prompts:
         return None
@@ -541,7 +544,7 @@ def _score_behind_prompts(
     log_probs = []
     for _, trie in pieces:
         reader, hidden, first = prompts.on(trie), [prompts.prompt_hidden], 1
-        while first <= trie.num_nodes:  # several times for a label that is longer than a piece
+        while first <= trie.num_nodes:  # several passes for a label that is longer than a piece
             last = min(first + reader.max_nodes(), trie.num_nodes + 1)
             hidden.append(reader.read(torch.arange(first, last).expand(batch, -1)))
             first = last
@@ -550,19 +553,19 @@ def _score_behind_prompts(
 
 
 def _in_label_order(labels: LabelTrie, pieces: list[tuple[list[int], LabelTrie]]) -> torch.LongTensor:
-    """Where the tokens (T,) of the labels, in their order, stand among those of the pieces of `labels.split`."""
+    """Indices (T,) that reorder the tokens of the pieces of `labels.split` into the order of `labels`."""
     order = torch.tensor([index for indices, _ in pieces for index in indices])
     return _token_places(labels.label_lengths[order], order.argsort())
 
 
 def _token_places(lengths: torch.LongTensor, order: torch.LongTensor) -> torch.LongTensor:
-    """Labels of `lengths` (C,) follow each other; where their tokens stand when the labels are taken in `order` (C,): (T,)."""
+    """Indices (T,) that reorder the tokens of consecutive labels of `lengths` (C,) into the label order `order` (C,)."""
     starts = lengths.cumsum(0) - lengths
     return starts[order].repeat_interleave(lengths[order]) + _steps(lengths[order])
 
 
 def _steps(lengths: torch.LongTensor) -> torch.LongTensor:
-    """0, 1, … below each of `lengths` (C,), one after the other: (T,)."""
+    """The ranges 0, …, n − 1 for each n of `lengths` (C,), concatenated: (T,)."""
     return torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
 
 
@@ -575,9 +578,9 @@ def _score_after_prompt(
     base_kwargs: dict[str, Any],
     tokens_per_pass: int,
 ) -> torch.Tensor:
-    """Log-probabilities (T,) of the tokens of the labels, of one clip by the reference.
+    """Log-probabilities (T,) of all label tokens after one prompt, by the reference.
 
-    `prompt` (1, P) has no padding: all that is asked is causality.
+    `prompt` (1, P) has no padding, so the model only has to be causal.
     """
     length, device = prompt.shape[1], prompt.device
     output = base(input_ids=prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **base_kwargs)
@@ -585,10 +588,9 @@ def _score_after_prompt(
     first_tokens = torch.tensor([label[0] for label in labels.labels])
     rows = torch.zeros_like(first_tokens)
     first = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
-    # Where each of the log-probabilities stands among those of all labels.
     starts = labels.label_lengths.cumsum(0) - labels.label_lengths
-    places, found = [starts], [first]
-    # Labels of one token are done. Shortest first, so that little of a pass is padding.
+    places, log_probs = [starts], [first]  # the places are indices into the tokens of all labels
+    # Labels of one token are done. Sorted by length, the others need little padding.
     remaining = sorted(
         (index for index, label in enumerate(labels.labels) if len(label) > 1), key=lambda i: len(labels.labels[i])
     )
@@ -606,7 +608,7 @@ def _score_after_prompt(
                 input_ids=suffix, attention_mask=mask, use_cache=True, **{CACHE: _repeat(cache, count)}
             ).last_hidden_state
         else:
-            # Padding on the right comes after all that counts, for recurrent layers too.
+            # Padding on the right comes after every token that counts, for recurrent layers too.
             repeated = {
                 name: value.expand(count, *value.shape[1:]) if isinstance(value, torch.Tensor) else value
                 for name, value in base_kwargs.items()
@@ -615,10 +617,10 @@ def _score_after_prompt(
                 input_ids=torch.cat([prompts, suffix], dim=1), attention_mask=mask, use_cache=False, **repeated
             ).last_hidden_state[:, length:]
         hidden = hidden[is_token.bool()]
-        found.append(_token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets)))
-        clips, columns = is_token.cpu().nonzero(as_tuple=True)
-        places.append(starts[torch.tensor(chunk)[clips]] + columns + 1)
-    return torch.cat(found)[torch.cat(places).argsort().to(device)]
+        log_probs.append(_token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets)))
+        rows, columns = is_token.cpu().nonzero(as_tuple=True)
+        places.append(starts[torch.tensor(chunk)[rows]] + columns + 1)
+    return torch.cat(log_probs)[torch.cat(places).argsort().to(device)]
 
 
 def _token_log_probs(
@@ -630,7 +632,7 @@ def _token_log_probs(
 ) -> torch.Tensor:
     """log P(tokens[e] | hidden[rows[e]]), (E,), for hidden (M, H), tokens (E,) and rows (E,) in ascending order.
 
-    All logits at once would be the largest tensor of the computation by far. They are made block by block, and again
+    All logits together would be by far the largest tensor of the computation. They are computed block by block, and once more
     in the backward pass.
     """
     size = max(1, LOGITS_PER_BLOCK // text_config.vocab_size)
@@ -640,7 +642,7 @@ def _token_log_probs(
     def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         logits = head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # No rounding lifts this above 0, on which the bounds of the search rest: logsumexp adds to the largest logit.
+        # Never above 0, even with rounding, because logsumexp adds to the largest logit. The search relies on that bound.
         return logits[rows, tokens] - logits.logsumexp(-1)[rows]
 
     blocks = []
@@ -657,19 +659,19 @@ def _token_log_probs(
 
 
 def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
-    """Scores (B, C) from the log-probabilities (B, T) of the labels' tokens among all tokens.
+    """Scores (B, C) of the labels from the log-probabilities (B, T) of their tokens over the whole vocabulary.
 
-    They are added up from the prompt outwards, one by one, so that no label has a higher sum than its beginning.
+    The sums start at the prompt and grow token by token, so that no label scores higher than its prefixes, even with rounding.
     """
     if labels.is_constrained:
-        # Each edge from any of the labels that go along it.
+        # All labels that share an edge have the same value for it: any of them gives it.
         num_edges = len(labels.edge_tokens)
         of_edges = torch.zeros(num_edges, dtype=torch.long).scatter_(
             0, labels.label_edges, torch.arange(len(labels.label_edges))
         )
         edges = _among_siblings(log_probs[:, of_edges.to(log_probs.device)], labels.edge_parents)
         log_probs = edges[:, labels.label_edges.to(log_probs.device)]
-    # First tokens of the labels, the longest label first; second tokens of those that have one; …
+    # The first tokens of all labels, the longest label first; the second tokens of the labels that have one; and so on.
     order = labels.label_lengths.argsort(descending=True, stable=True)
     steps = _steps(labels.label_lengths[order])
     by_step = _token_places(labels.label_lengths, order)[steps.argsort(stable=True)].to(log_probs.device)
@@ -683,10 +685,10 @@ def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
 
 
 def _node_sums(edge_log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
-    """Sums (B, N + 1) of edge_log_probs (B, E) along the paths to the nodes, from the prompt outwards, one by one, so that no
-    node has a higher sum than its parent."""
+    """Sums (B, N + 1) of `edge_log_probs` (B, E) along the path to each node, in the order of the path, so that no node has a
+    higher sum than its parent, even with rounding."""
     order = labels.node_depths.argsort(stable=True)
-    place = torch.empty_like(order)  # of each node among those of its depth
+    place = torch.empty_like(order)  # index of each node among the nodes of its depth
     levels = order.split(torch.bincount(labels.node_depths).tolist())
     for level in levels:
         place[level] = torch.arange(len(level))
@@ -697,13 +699,13 @@ def _node_sums(edge_log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
 
 
 def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch.Tensor:
-    """Log-probabilities (..., E) of edges → those among the edges of the same parent (E,)."""
+    """Log-probabilities (..., E) of edges, renormalised over the edges of the same parent; `parents` (E,)."""
     parents = parents.to(log_probs.device)
     count = int(parents.max()) + 1
     largest = log_probs.detach().new_full((*log_probs.shape[:-1], count), -torch.inf)
     index = parents.expand(log_probs.shape)
     largest = largest.scatter_reduce(-1, index, log_probs.detach(), "amax").gather(-1, index)
-    # The largest is one of those that are added up: no rounding lifts any above 0.
+    # The largest is a term of the sum: no result is above 0, even with rounding.
     total = log_probs.new_zeros((*log_probs.shape[:-1], count)).scatter_add(-1, index, (log_probs - largest).exp())
     return log_probs - largest - total.log().gather(-1, index)
 
@@ -715,18 +717,18 @@ def _additive_masks(
     query_positions: torch.LongTensor,
     key_positions: torch.LongTensor,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Additive masks (B, 1, Q, K) from visible (B, Q, K), as the model's forward takes them: one for each kind of layer
-    where it has `layer_types`, else one for all.
+    """Additive masks (B, 1, Q, K) from `visible` (B, Q, K), as the model's forward takes them: a dict of one per layer type if
+    the model has `layer_types`, else one for all layers.
 
-    Floats, because eager attention would add a boolean mask as 0 and 1. Windows slide over positions: in the trie,
-    neighbouring slots may have the same position.
+    They are floats, because eager attention would add a boolean mask as 0 and 1. Windows slide over positions, not slots: in
+    the trie, neighbouring slots may have the same position.
     """
     dtype = getattr(base, "dtype", torch.float32)
     window = getattr(text_config, "sliding_window", None)
 
-    def mask_of(kind: str) -> torch.Tensor:
+    def mask_of(layer_type: str) -> torch.Tensor:
         hidden = ~visible
-        if kind == "sliding_attention":
+        if layer_type == "sliding_attention":
             hidden = hidden | (query_positions[:, :, None] - key_positions[:, None] >= window)
         mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
         return mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
@@ -734,44 +736,46 @@ def _additive_masks(
     layer_types = getattr(text_config, "layer_types", None)
     if layer_types is None:
         return mask_of("full_attention" if window is None else "sliding_attention")
-    return {kind: mask_of(kind) for kind in set(layer_types)}
+    return {layer_type: mask_of(layer_type) for layer_type in set(layer_types)}
 
 
 def _prompt_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
-    """Positions (B, P) of the tokens of prompts that are padded on the left; 0 for padding."""
+    """Positions (B, P) of the tokens of left-padded prompts; 0 for padding."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def _prompt_lengths(
     text_config: PreTrainedConfig, input_ids: torch.LongTensor, attention_mask: torch.Tensor, labels: LabelTrie
 ) -> torch.LongTensor:
-    """Tokens (B,) of each prompt, after a check of prompts and labels."""
+    """Number of tokens (B,) of each prompt. Raises `ValueError` for prompts and labels that cannot be scored."""
     if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
         raise ValueError(
-            f"input_ids has the shape {tuple(input_ids.shape)} and attention_mask {tuple(attention_mask.shape)}: expected "
-            "the same (batch, prompt length) of both"
+            "expected input_ids and attention_mask of the same shape (batch_size, prompt_length), got "
+            f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}"
         )
     is_token = attention_mask.bool()
     if not (is_token[:, -1:].all() and (is_token[:, 1:] >= is_token[:, :-1]).all() and input_ids.shape[1]):
         raise ValueError("attention_mask: expected prompts of at least one token, padded on the left")
     largest = max(map(max, labels.labels))
     if largest >= text_config.vocab_size:
-        raise ValueError(f"a label holds the token id {largest}, outside the vocabulary of {text_config.vocab_size}")
+        raise ValueError(
+            f"a label contains the token id {largest}, outside the vocabulary of {text_config.vocab_size} tokens"
+        )
     lengths = is_token.sum(-1)
     longest, depth = int(lengths.max()), int(labels.node_depths.max())
     context = getattr(text_config, "max_position_embeddings", None)
     if context is not None and longest + depth > context:
         raise ValueError(
-            f"a prompt of {longest} tokens and the {depth} tokens that are read of the longest label exceed the model's "
-            f"context of {context}: shorten the recording or the class list"
+            f"the model's context of {context} tokens is too short for a prompt of {longest} and {depth} more of the longest "
+            "label; shorten the recording or the class names"
         )
     return lengths
 
 
 def _holds_prompt(cache: Any, length: int) -> bool:
-    """Whether `cache` holds keys and values of exactly the prompt's tokens, so that its rows can be repeated.
+    """Whether `cache` holds the keys and values of exactly the prompt's tokens, so that its rows can be repeated.
 
-    Not so for recurrent states, for prompt learning that fills the cache beforehand, and under gradient checkpointing,
+    It does not with recurrent states, with prompt learning that fills the cache beforehand, and with gradient checkpointing,
     which leaves it empty.
     """
     return (
@@ -785,7 +789,7 @@ def _holds_prompt(cache: Any, length: int) -> bool:
 
 
 def _repeat(cache: DynamicCache, times: int) -> DynamicCache:
-    """A cache of `times` equal rows that grows without touching the original of one row."""
+    """A copy of `cache` with each row repeated `times` times; the original does not grow with it."""
     repeated = copy.copy(cache)
     repeated.layers = [copy.copy(layer) for layer in cache.layers]
     repeated.batch_repeat_interleave(times)
@@ -794,8 +798,8 @@ def _repeat(cache: DynamicCache, times: int) -> DynamicCache:
 
 def _prefix_error(shorter: int, longer: int) -> ValueError:
     return ValueError(
-        f"label_ids[{shorter}] is the beginning of label_ids[{longer}]: every label must close with the end token, or the "
-        "probability of the shorter would contain that of the longer"
+        f"label_ids[{shorter}] is the beginning of label_ids[{longer}]: end every label with the end token, or the probability "
+        "of the shorter label includes that of the longer"
     )
 
 
