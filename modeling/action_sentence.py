@@ -1,4 +1,4 @@
-"""Action sentences: what every action model writes, words of several tokens, and runs of equal tokens."""
+"""Action sentences: the output of every action model, words of several tokens, and runs of equal tokens."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers.utils import ModelOutput
 
-# Share of the recordings of the evaluation after training whose distance from their tokens is at most `familiar_distance`.
+# Share of the recordings evaluated after training whose token distance is at most `familiar_distance`.
 FAMILIAR_SHARE = 0.99
 
 
@@ -17,19 +17,18 @@ class ActionEncoderOutput(ModelOutput):
 
     Args:
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Token of each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook. Of an action model
-            with R codebooks, `(batch_size, num_tokens, R)`: the R tokens of each word, token u of codebook r as
-            `r * codebook_size + u`.
+            Token at each position, 0 to `codebook_size` − 1; 0 where padded. `None` without a codebook. With R codebooks, the
+            R tokens of each word, of shape `(batch_size, num_tokens, R)`; token u of codebook r is `r * codebook_size + u`.
         attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
-            1 for a token, 0 for padding.
+            1 for tokens, 0 for padding.
         action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
-            The codebook rows of the tokens, or their sums, float32; without a codebook the latents. 0 where padded.
+            The codes of the tokens, summed over codebooks, float32; without a codebook, the latents. 0 where padded.
         latents (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`):
-            Continuous latents before quantisation, float32, their mean where several became one token; 0 where padded.
+            Continuous latents before quantisation, float32; of merged tokens, their mean. 0 where padded.
         start_times, end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
-            Span of each token in seconds from the start of the recording; 0 where padded.
+            Start and end of each token in seconds from the start of the recording; 0 where padded.
         run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Equal tokens that became this one; 0 where padded. `None` where runs are not merged.
+            Number of equal tokens that were merged into this token; 0 where padded. `None` if runs are not merged.
     """
 
     action_ids: torch.LongTensor | None = None
@@ -42,40 +41,48 @@ class ActionEncoderOutput(ModelOutput):
 
 
 def token_distance(sentences: ActionEncoderOutput) -> torch.Tensor | None:
-    """How far recordings are from their tokens, float32 (batch_size,): the mean over a recording's tokens of ‖latent − code‖ /
-    ‖latent‖, what quantisation leaves out. `None` without a codebook.
+    """
+    Relative quantisation error of recordings: the mean of ‖latent − code‖ / ‖latent‖ over the tokens of each recording.
 
-    Recordings that are unlike those of training have latents where there are no codes.
+    It is large for recordings unlike those of training, whose latents lie far from all codes.
+
+    Args:
+        sentences ([`ActionEncoderOutput`]): sentences of a batch of recordings.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size,)`; `None` without a codebook.
     """
     if sentences.action_ids is None:
         return None
-    left_out = torch.linalg.vector_norm(sentences.latents - sentences.action_embeds, dim=-1)  # 0 where padded
+    errors = torch.linalg.vector_norm(sentences.latents - sentences.action_embeds, dim=-1)  # 0 where padded
     lengths = torch.linalg.vector_norm(sentences.latents, dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-    return (left_out / lengths).sum(dim=1) / sentences.attention_mask.sum(dim=1).clamp_min(1)
+    return (errors / lengths).sum(dim=1) / sentences.attention_mask.sum(dim=1).clamp_min(1)
 
 
 def first_tokens(action_ids) -> np.ndarray:
-    """The token of each place (W,), of words of several tokens (W, R) the first one, which says most."""
+    """The token of each word (W,). Of words of several tokens (W, R), it is the token of the first codebook, which carries most
+    of the information."""
     action_ids = np.asarray(action_ids)
     return action_ids[:, 0] if action_ids.ndim == 2 else action_ids
 
 
 class WordIds:
     """
-    Ids of words of several tokens: what a language model reads in one place is the sum of R codes.
+    Ids of words of several tokens, whose embedding is the sum of R codes.
 
-    In text, and in `action_ids`, a word is its R tokens, one of each codebook in order, `<act_3><act_260><act_700>`. In
-    `input_ids` it is one number, `first` and those R tokens as digits of base U. Sentences stay plain sequences of ids, which
-    can be padded, packed and cut, and are no longer for it. No tokenizer knows these numbers: `tokens` reads them.
+    In text and in `action_ids`, a word is written as its R tokens, one from each codebook in order:
+    `<act_3><act_260><act_700>`. In `input_ids` it is a single id: `first` plus the number whose digits in base U are those
+    tokens. Sentences stay plain sequences of ids, which can be padded, packed and truncated, and are no longer than with one
+    codebook. Tokenizers do not know these ids; `tokens` decodes them.
 
     Args:
         offset (`int`): id of `<act_0>`.
-        first (`int`): id of the word of the first token of every codebook; all larger ids are words, too.
-        codes_per_word (`int`): R.
-        num_action_tokens (`int`): tokens of all codebooks, R times U.
+        first (`int`): id of the word that consists of the first token of every codebook; all larger ids are words, too.
+        codes_per_word (`int`): number R of tokens of a word.
+        num_action_tokens (`int`): number of tokens of all codebooks, R times U.
 
     Raises:
-        ValueError: codebooks that are not alike, or more words than there are numbers.
+        ValueError: if `num_action_tokens` is not a multiple of `codes_per_word`, or there are more words than 64-bit ids.
     """
 
     def __init__(self, offset: int, first: int, codes_per_word: int, num_action_tokens: int):
@@ -106,16 +113,18 @@ class WordIds:
         return torch.stack(tokens[::-1], dim=-1)
 
     def fold(self, ids: list[int]) -> list[int]:
-        """Ids of a text, with one id for each word in place of those of its tokens. Tokens that make no word stay alone."""
+        """Replaces the ids of the tokens of each word by the id of the word. Tokens that do not form a word are kept."""
         folded, place = [], 0
         while place < len(ids):
-            found = [divmod(one - self.offset, self.codebook_size) for one in ids[place : place + self.codes_per_word]]
-            if [codebook for codebook, _ in found] != list(range(self.codes_per_word)):
+            tokens = [
+                divmod(token - self.offset, self.codebook_size) for token in ids[place : place + self.codes_per_word]
+            ]
+            if [codebook for codebook, _ in tokens] != list(range(self.codes_per_word)):
                 folded.append(ids[place])
                 place += 1
                 continue
             word = 0
-            for _, code in found:
+            for _, code in tokens:
                 word = word * self.codebook_size + code
             folded.append(self.first + word)
             place += self.codes_per_word
@@ -124,20 +133,20 @@ class WordIds:
 
 def merge_runs(sentences: ActionEncoderOutput) -> ActionEncoderOutput:
     """
-    Makes one token of equal tokens that follow each other: from the start of the first to the end of the last.
+    Merges consecutive equal tokens into one token, from the start of the first to the end of the last.
 
     Args:
-        sentences ([`ActionEncoderOutput`]): with `action_ids`; padding only behind the tokens.
+        sentences ([`ActionEncoderOutput`]): sentences with `action_ids`, padded on the right.
     """
     ids, mask = sentences.action_ids, sentences.attention_mask.bool()
     begins = mask.clone()
     begins[:, 1:] &= ids[:, 1:] != ids[:, :-1]
-    run = begins.cumsum(dim=1) - 1  # of each position; in padding that of the last token, which is masked out below
+    run = begins.cumsum(dim=1) - 1  # the run of each position; padding continues the last run and is masked out below
     length = int(begins.sum(dim=1).max()) if begins.numel() else 0
     run = run.clamp_min(0)
 
     def first_of_run(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        """(batch_size, length, …) of those values (batch_size, num_tokens, …) that `where` marks, one a run."""
+        """Values (batch_size, num_tokens, …) at the positions `where`, one in each run → (batch_size, length, …)."""
         merged = values.new_zeros(len(values), length, *values.shape[2:])
         rows, places = where.nonzero(as_tuple=True)
         merged[rows, run[rows, places]] = values[rows, places]

@@ -1,13 +1,14 @@
-"""Configurations that refuse what no model can be built from, by an error that names the field.
+"""Checks of configurations: no model is built from impossible values, and the error names the field.
 
-transformers checks the types of a model's own fields. What it leaves is checked here: the fields that all configurations
-share, names that are no field, and numbers that would make a configuration itself take hours or gigabytes.
+transformers checks the types of the fields that a configuration class declares. This file adds the rest: the fields that all
+configurations share, unknown names, ranges, and numbers so large that reading the configuration would take hours or gigabytes.
 """
 
 import difflib
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -19,8 +20,8 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from .compatibility import CompositeConfig, PreTrainedConfig, build_sub_config
 from .model_files import ModelFileError, as_written, shortened
 
-# What transformers itself passes to a configuration, or writes into config.json beside the fields, in saving, training
-# and registering; everything else that is no field is a mistake of the caller.
+# Names that transformers itself passes to a configuration or writes into config.json when it saves, trains and registers. Every
+# other name that is not a field is a mistake of the caller.
 TRANSFORMERS_KEYS = frozenset(
     {
         "attn_implementation",
@@ -41,9 +42,9 @@ TRANSFORMERS_KEYS = frozenset(
     }
 )
 
-# No configuration has levels within levels beyond this; each one costs several frames of Python's stack.
+# Configurations are nested at most this deep; each level costs several frames of Python's stack.
 MAX_LEVELS = 16
-# Numbers of parts, by what their fields' names end with: a module is made for each, or an entry of a list.
+# Upper bounds of counts, by the last word of the field's name: each part becomes a module or an entry of a list.
 MAX_PARTS = {
     "layer": 512,
     "layers": 512,
@@ -62,12 +63,11 @@ MAX_WORDS = 2**22  # rows of an embedding table; the largest in use have 2**18
 
 
 class ConfigError(ValueError):
-    """A configuration that no model can be built from.
+    """A configuration from which no model can be built.
 
     Attributes:
-        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None where fields do not fit
-            together.
-        found, expected (str): What it is, and what it should be.
+        field (str | None): Path of the field (`action_config.num_frames`); None if several fields contradict each other.
+        found, expected (str): The actual value, and what was expected.
     """
 
     def __init__(self, field: str | None, found: str, expected: str, message: str | None = None):
@@ -75,24 +75,24 @@ class ConfigError(ValueError):
         place = "" if field is None else f"`{field}`: "
         super().__init__(message or f"{place}expected {expected}, got {found}.")
 
-    def __reduce__(self):  # errors travel between processes
+    def __reduce__(self):  # errors are sent between processes
         return type(self), (self.field, self.found, self.expected, str(self))
 
     def within(self, field: str) -> "ConfigError":
-        """The same error, seen from the configuration that this one is a part of."""
-        inner = field if self.field is None else f"{field}.{self.field}"
-        return ConfigError(inner, self.found, self.expected, f"{field}: {self}")
+        """The same error for the enclosing configuration, which holds this one in `field`."""
+        path = field if self.field is None else f"{field}.{self.field}"
+        return ConfigError(path, self.found, self.expected, f"{field}: {self}")
 
     def in_file(self, folder: str | os.PathLike, subfolder: str = "") -> ModelFileError:
-        """The same error, of the `config.json` of a model folder."""
+        """The same error as one of the `config.json` in a model folder."""
         path = os.path.join(os.fspath(folder), subfolder or "", "config.json")
         return ModelFileError(path, self.field, self.found, self.expected)
 
 
 @contextmanager
 def config_errors(field: str | None, expected: str = "a configuration of a model"):
-    """Whatever is raised inside is a `ConfigError` of this field: transformers raises a `TypeError` or worse, deep inside, for
-    values that it does not check."""
+    """Turns exceptions into a `ConfigError` of `field`: for values that it does not check, transformers raises `TypeError` and
+    others, deep in its code."""
     try:
         yield
     except ConfigError as error:
@@ -107,7 +107,7 @@ def config_errors(field: str | None, expected: str = "a configuration of a model
 
 
 def _as_config_error(error: Exception, expected: str) -> ConfigError:
-    """An error of a check, by transformers or by us, taken apart."""
+    """Parses the message of a check, of transformers or of this project, into field, actual and expected value."""
     if isinstance(error, StrictDataclassFieldValidationError):
         field, message = re.search(r"field '(\w+)'", str(error)), str(error.__cause__)
         for parts in (
@@ -131,7 +131,7 @@ def _as_config_error(error: Exception, expected: str) -> ConfigError:
 
 
 def strict(cls: type) -> type:
-    """`huggingface_hub`'s decorator of the same name, with errors that are `ConfigError`s, and with `check_values`."""
+    """`huggingface_hub`'s decorator of the same name, which also runs `check_values` and raises `ConfigError`."""
     cls = _strict(cls)
     init, set_field, validate = cls.__init__, cls.__setattr__, cls.validate
 
@@ -156,7 +156,7 @@ def strict(cls: type) -> type:
     for name, method in (("__init__", __init__), ("__setattr__", __setattr__)):
         method.__doc__ = getattr(cls, name).__doc__
         setattr(cls, name, method)
-    checked.__is_defined_by_strict_decorator__ = True  # a subclass may be strict, too
+    checked.__is_defined_by_strict_decorator__ = True  # so that a subclass can be strict, too
     cls.validate = checked
     return cls
 
@@ -170,9 +170,13 @@ def _type_name(annotation: Any) -> str:
 
 
 class CheckedConfig(CompositeConfig):
-    """Base of this project's configurations: unknown names are refused, errors of parts and files say where."""
+    """Base of this project's configurations. It refuses unknown names, and its errors name the field and the file.
 
-    # Fields of older versions → the value with which their models can still be built; it is read, and not written again.
+    Subclasses check ranges in `validate_…` methods, with the `check_…` methods of this class. Those raise `ValueError` for the
+    first of the named fields that is out of range.
+    """
+
+    # Fields of older versions and the only value that is still supported: it is accepted, and not written again.
     removed_fields = {}
     # Names of fields in older versions → their names now; they are read, and not written again.
     renamed_fields = {}
@@ -192,12 +196,33 @@ class CheckedConfig(CompositeConfig):
                     setattr(self, name, build_sub_config(spec, name, value))
         super().__post_init__(**kwargs)
 
+    def check_sizes(self, *names: str) -> None:
+        """Sizes must be at least 1."""
+        self._check(names, "must be at least 1", lambda value: value >= 1)
+
+    def check_positive(self, *names: str) -> None:
+        """Divisors, temperatures and the like must be positive and finite."""
+        self._check(names, "must be a positive number", lambda value: 0 < value < math.inf)
+
+    def check_not_negative(self, *names: str) -> None:
+        """Weights and distances must be finite and not negative."""
+        self._check(names, "must not be negative", lambda value: 0 <= value < math.inf)
+
+    def check_fractions(self, *names: str) -> None:
+        """Fractions must be at least 0 and below 1."""
+        self._check(names, "must be at least 0 and below 1", lambda value: 0 <= value < 1)
+
+    def _check(self, names: tuple[str, ...], rule: str, is_right: Callable[[float], bool]) -> None:
+        for name in names:
+            if not is_right(value := getattr(self, name)):
+                raise ValueError(f"`{name}` {rule}, got {value}.")
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
         try:
             return super().from_dict(config_dict, **kwargs)
         except ConfigError as error:
-            if (folder := kwargs.get("name_or_path")) is None:  # AutoConfig says where it read the dictionary
+            if (folder := kwargs.get("name_or_path")) is None:  # AutoConfig passes where it read the dictionary
                 raise
             raise error.in_file(folder) from error
 
@@ -212,14 +237,14 @@ class CheckedConfig(CompositeConfig):
 
 def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
     """
-    Raises when a configuration is given a name that it has no field for; transformers would store it without a word.
+    Refuses names that are not fields of a configuration; transformers would silently store them.
 
     Args:
-        config_class (`type`): The configuration class, for its name and fields.
-        kwargs (`dict[str, Any]`): What `__post_init__` received, that is, everything that is not a field.
+        config_class (`type`): The configuration class.
+        kwargs (`dict[str, Any]`): The arguments of its `__post_init__`, which are all those that are not fields.
 
     Raises:
-        ConfigError: naming each unknown field and the nearest field that exists.
+        ConfigError: if a name is unknown; the message suggests the most similar field.
     """
     known = [field.name for field in fields(config_class)]
     unknown = []
@@ -236,8 +261,8 @@ def reject_unknown_fields(config_class: type[PreTrainedConfig], kwargs: dict[str
 
 def check_attention(implementation: Any, field: str = "attn_implementation") -> None:
     """
-    Raises `ConfigError` for an attention implementation that is no name of one. With a slash it is a repository on the Hub,
-    whose code would be fetched and run; who trusts it calls `set_attn_implementation` on a loaded model.
+    Raises `ConfigError` if `implementation` is not the name of an attention implementation. A name with a slash is a
+    repository on the Hub, whose code would be downloaded and run; `set_attn_implementation` of a loaded model accepts it.
     """
     names = implementation.values() if isinstance(implementation, dict) else [implementation]
     for name in names:
@@ -263,7 +288,7 @@ def _is_dtype(value: Any) -> bool:
 
 def _is_ids(value: Any) -> bool:
     ids = value if isinstance(value, list) else [value]
-    return all(one is None or (isinstance(one, int) and not isinstance(one, bool)) for one in ids)
+    return all(token is None or (isinstance(token, int) and not isinstance(token, bool)) for token in ids)
 
 
 def _is_id2label(value: Any) -> bool:
@@ -285,11 +310,11 @@ def _is_a(*types: type):
     return lambda value: value is None or isinstance(value, types)
 
 
-# Fields of every configuration, which transformers takes as they come: what they may be, and how that is said.
+# Fields that every configuration has and transformers does not check: the check, and the expected value in words.
 SHARED_FIELDS = {
     "architectures": (
         lambda value: value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)),
-        "a list of names of classes",
+        "a list of class names",
     ),
     "auto_map": (_is_class_references, "an object of references to classes"),
     "bos_token_id": (_is_ids, "the id of a token"),
@@ -297,24 +322,24 @@ SHARED_FIELDS = {
     "custom_pipelines": (_is_a(dict), "an object"),
     "dtype": (_is_dtype, "the name of a floating-point dtype of torch"),
     "eos_token_id": (_is_ids, "the id of a token, or a list of them"),
-    "id2label": (lambda value: value is None or _is_id2label(value), "an object of the names of classes 0, 1, 2, …"),
+    "id2label": (lambda value: value is None or _is_id2label(value), "an object with the names of classes 0, 1, 2, …"),
     "is_encoder_decoder": (_is_a(bool), "true or false"),
     "label2id": (
         lambda value: (
             value is None
             or (isinstance(value, dict) and all(_is_ids(label) or str(label).isdecimal() for label in value.values()))
         ),
-        "an object of the numbers of classes, by name",
+        "an object of class indices, by name",
     ),
-    "model_type": (_is_a(str), "the name of a kind of model"),
-    "name_or_path": (_is_a(str, os.PathLike), "a text"),
+    "model_type": (_is_a(str), "the name of a model type"),
+    "name_or_path": (_is_a(str, os.PathLike), "a string"),
     "num_labels": (lambda value: value is None or _is_count(value, MAX_LABELS), f"a number up to {MAX_LABELS}"),
     "output_attentions": (_is_a(bool), "true or false"),
     "output_hidden_states": (_is_a(bool), "true or false"),
     "pad_token_id": (_is_ids, "the id of a token"),
     "return_dict": (_is_a(bool), "true or false"),
     "torch_dtype": (_is_dtype, "the name of a floating-point dtype of torch"),
-    "transformers_version": (_is_a(str), "a text"),
+    "transformers_version": (_is_a(str), "a string"),
     "use_cache": (_is_a(bool), "true or false"),
     "vocab_size": (lambda value: value is None or _is_count(value, MAX_WORDS), f"a number up to {MAX_WORDS}"),
 }
@@ -323,14 +348,14 @@ SHARED_FIELDS["_name_or_path"] = SHARED_FIELDS["name_or_path"]
 
 def check_values(values: dict[str, Any], place: str = "") -> None:
     """
-    Checks the values that a configuration, with the dictionaries of its parts, is to be built from.
+    Checks the values from which a configuration and its nested configurations are built.
 
     Args:
-        values (`dict[str, Any]`): By field, as config.json has them.
-        place (`str`): What the names of the fields begin with, in errors.
+        values (`dict[str, Any]`): Values by field, as in config.json.
+        place (`str`): Prefix of the field names in errors.
 
     Raises:
-        ConfigError: of the first field that no model can have.
+        ConfigError: for the first field with an impossible value.
     """
     for name, value in values.items():
         field = f"{place}{name}"
@@ -348,7 +373,7 @@ def check_values(values: dict[str, Any], place: str = "") -> None:
 
 def _check_value(name: str, value: Any, field: str, level: int = 0) -> None:
     if field.count(".") + level > MAX_LEVELS:
-        raise ConfigError(field.split(".")[0], "more", f"at most {MAX_LEVELS} levels within each other")
+        raise ConfigError(field.split(".")[0], "more", f"at most {MAX_LEVELS} nested levels")
     if isinstance(value, dict):
         check_values(value, f"{field}.")
     elif isinstance(value, list | tuple):

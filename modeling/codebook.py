@@ -1,9 +1,9 @@
-"""Codebooks: nearest token, its losses, and three ways to keep the tokens alive (k-means, moving averages, restart).
+"""Codebooks for vector quantisation, with k-means initialisation, moving averages and the restart of dead codes.
 
-Both codebooks keep their codes as vectors of the latents' own Euclidean space, in which losses and means are taken and
-in which codes reach the decoder and the LLM. They differ in one thing, the distance that says which code is nearest:
-straight (`EuclideanCodebook`) or geodesic in the Poincaré ball into which exp₀ maps that space (`PoincareCodebook`).
-Since log₀(exp₀(v)) = v, the chosen token returns from the ball as its own row (LLM-AR, Eq. 8 to 10).
+Both codebooks keep their codes in the Euclidean space of the latents. Losses and means are computed there, and the decoder and
+the language model read the codes there. The codebooks differ only in the distance to the nearest code: Euclidean
+(`EuclideanCodebook`), or geodesic in the Poincaré ball into which exp₀ maps the space (`PoincareCodebook`). Since
+log₀(exp₀(v)) = v, the nearest token in the ball is read as its own row of the codebook (LLM-AR, Eq. 8 to 10).
 """
 
 from collections.abc import Iterable
@@ -11,25 +11,27 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .collectives import from_first_rank, sum_over_ranks
 from .poincare import pairwise_tangent_distance, tangent_distance
 
-# Candidates of the matrix product among which the exact distance chooses.
+# Candidates of the matrix product from which the exact distance chooses.
 NUM_CANDIDATES = 4
 KMEANS_ITERATIONS = 10
-# Buffers of the codebooks of a model that a checkpoint need not have: they begin anew where its training did not use them.
+# Buffers that a checkpoint may lack, because its training did not use them; they start afresh.
 TRAINING_BUFFERS = [r"\.average_usage$", r"\.initialized$"]
 
 
 class Quantized(NamedTuple):
     """
-    What a codebook makes of N latents.
+    Quantised latents.
 
     Args:
         ids (`torch.LongTensor` of shape `(num_latents,)`): the nearest token of each latent.
-        embeds (`torch.Tensor` of shape `(num_latents, dim)`): its code, differentiable in the codes.
-        distances (`torch.Tensor` of shape `(num_latents, codebook_size)`): differentiable in latents and codes.
+        embeds (`torch.Tensor` of shape `(num_latents, dim)`): its code, differentiable with respect to the codes.
+        distances (`torch.Tensor` of shape `(num_latents, codebook_size)`):
+            Distance to every code, differentiable with respect to latents and codes.
     """
 
     ids: torch.Tensor
@@ -39,20 +41,20 @@ class Quantized(NamedTuple):
 
 class Codebook(nn.Module):
     """
-    U codes of width `dim`, float32, trained by gradient (an embedding loss, LLM-AR, Eq. 11) or by moving averages.
+    U codes of width `dim`, float32, trained by gradient (embedding loss, LLM-AR, Eq. 11) or by moving averages.
+
+    In a distributed run, sums over latents are sums over all ranks, and random numbers are drawn on rank 0, so that the codes
+    stay equal on all ranks. With moving averages and restarts, all ranks must take part in every training forward.
 
     Args:
         size (`int`): number of codes U.
         dim (`int`): width of a code.
-        ema_decay (`float`): decay γ of the average usage, and of the codes when they are trained by moving averages.
+        ema_decay (`float`): decay γ of the average usage, and of the codes if they are trained by moving averages.
         train_by_ema (`bool`, defaults to `False`):
-            Every training forward moves each code towards the mean of its latents.
+            Whether every training forward moves each code towards the mean of its latents.
         dead_code_threshold (`float`, defaults to 0.0):
-            A code whose average usage falls below this fraction of uniform use is put on a random latent. 0: never.
-        kmeans_init (`bool`, defaults to `False`): the first training forward puts the codes on k-means centres.
-
-    In a distributed run all sums over latents are sums over ranks, and what is drawn at random is drawn on rank 0: the
-    codes stay equal everywhere. Moving averages and restarts need the latents of every rank's training forward.
+            A code whose average usage falls below this fraction of uniform use is restarted at a random latent. 0: never.
+        kmeans_init (`bool`, defaults to `False`): whether the first training forward moves the codes to k-means centres.
     """
 
     def __init__(
@@ -70,28 +72,57 @@ class Codebook(nn.Module):
         self.dead_code_threshold = dead_code_threshold
         self.kmeans_init = kmeans_init
         self.weight = nn.Parameter(torch.empty(size, dim, dtype=torch.float32))
-        # Persistent, so that a resumed run goes on exactly, and so that loading from the meta device fills them.
+        # Persistent, so that resuming is exact and loading from the meta device fills them.
         if train_by_ema or dead_code_threshold > 0:
             self.register_buffer("average_usage", torch.empty(size, dtype=torch.float32))
         if kmeans_init:
             self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
 
+    @classmethod
+    def from_config(cls, config, size: int | None = None, **settings) -> "Codebook":
+        """
+        The codebook of an action model.
+
+        Args:
+            config ([`~action_model_config.ActionModelConfig`]): configuration of the action model.
+            size (`int`, *optional*, defaults to `config.codebook_size`): number of codes.
+            **settings: further arguments of the constructor.
+        """
+        return cls(
+            config.codebook_size if size is None else size,
+            config.codebook_dim,
+            ema_decay=config.ema_decay,
+            train_by_ema=config.codebook_training == "ema",
+            dead_code_threshold=config.dead_code_threshold,
+            kmeans_init=config.kmeans_init,
+            **settings,
+        )
+
+    def reset_parameters(self, deviation: float) -> None:
+        """Draws the codes at random, with this standard deviation of a channel, and resets the average usage."""
+        init.normal_(self.weight, std=deviation)
+        if hasattr(self, "average_usage"):
+            init.constant_(self.average_usage, 1 / len(self.weight))
+        if hasattr(self, "initialized"):
+            init.zeros_(self.initialized)
+
     def pairwise_distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Distances (num_latents, num_codes) by a matrix product, differentiable."""
+        """Distances (num_latents, num_codes) between all latents and codes, by a matrix product; differentiable."""
         raise NotImplementedError
 
     def distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Distances (...) of latents and codes (..., dim), element by element, without a matrix product's rounding."""
+        """Distances (...) between latents and codes (..., dim), elementwise, without the rounding of a matrix product."""
         raise NotImplementedError
 
     @torch.no_grad()
     def nearest(self, distances: torch.Tensor, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """
-        Index of the nearest code (LLM-AR, Eq. 1). Equal to the nearest in exact arithmetic, ties excepted, for
-        tangent norms up to 15 / √c unless more than `NUM_CANDIDATES` codes lie within the rounding of `distances`.
+        Index of the nearest code (LLM-AR, Eq. 1).
 
-        The matrix product, a lower bound, names the candidates; because its rounding can be larger than the difference
-        between codes of nearly the same direction, the exact distance, in float64 where the device has it, chooses.
+        `distances` are lower bounds, and their rounding can be larger than the difference between codes of nearly the same
+        direction. They choose `NUM_CANDIDATES` candidates; the exact distance, in float64 if the device supports it, chooses
+        from these. The result equals exact arithmetic, ties excepted, for tangent norms up to 15 / √c, unless more than
+        `NUM_CANDIDATES` codes lie within the rounding of `distances`.
 
         Args:
             distances (`torch.Tensor` of shape `(num_latents, num_codes)`): `pairwise_distance(latents, codes)`.
@@ -114,14 +145,14 @@ class Codebook(nn.Module):
         """
         if self.training and self.kmeans_init and not self.initialized:
             self.initialize_from(latents)
-        found = self.lookup(latents)
+        quantized = self.lookup(latents)
         if self.training and (self.train_by_ema or self.dead_code_threshold > 0):
-            self._follow(latents.detach(), found.ids)
-        return found
+            self._update_codes(latents.detach(), quantized.ids)
+        return quantized
 
     def lookup(self, latents: torch.Tensor) -> Quantized:
-        """As a call, which in training moves codes; this never does."""
-        # A snapshot: the codes may be moved in place while autograd still needs the ones that were used.
+        """Quantises like `forward`, but never moves codes."""
+        # A copy: the codes may be moved in place while autograd still needs the values used here.
         codes = self.weight.clone()
         distances = self.pairwise_distance(latents, codes)
         ids = self.nearest(distances, latents, codes)
@@ -130,9 +161,8 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def initialize_from(self, latents: torch.Tensor) -> None:
         """
-        Puts the codes on k-means centres of `latents` (num_latents, dim), of all ranks, in random order: the pairs of
-        tokens u and u + U/2 (LLM-AR, Eq. 5) are random ones. With fewer latents than codes, codes share latents, a
-        little apart.
+        Moves the codes to k-means centres of `latents` (num_latents, dim) of all ranks. The order is random, so tokens u and
+        u + U/2 (LLM-AR, Eq. 5) are random pairs. With fewer latents than codes, several codes start near the same latent.
         """
         size = len(self.weight)
         codes = from_first_rank(self._spread_latents(latents, size))
@@ -152,7 +182,7 @@ class Codebook(nn.Module):
         return sum_over_ranks(counts), sum_over_ranks(sums)
 
     def _random_latents(self, latents: torch.Tensor, number: int) -> torch.Tensor:
-        """`number` random rows, distinct while there are enough of them; repeats are moved by 1 % of the spread."""
+        """`number` random rows, without repeats if there are enough; otherwise noise of 1 % of the spread is added."""
         rounds = -(-number // len(latents))
         order = torch.cat([torch.randperm(len(latents), device=latents.device) for _ in range(rounds)])[:number]
         chosen = latents[order]
@@ -163,26 +193,26 @@ class Codebook(nn.Module):
 
     def _spread_latents(self, latents: torch.Tensor, number: int) -> torch.Tensor:
         """
-        `number` rows by k-means++: each is drawn with a probability proportional to its squared distance from those
-        before it. Without it, clumps that no first centre falls into are never served.
+        `number` rows by k-means++: each row is drawn with a probability proportional to its squared distance from the rows
+        drawn before. With uniform draws, k-means never finds a cluster without an initial centre.
         """
         rows = self._random_latents(latents, number)
         nearest = torch.full_like(latents[:, 0], float("inf"))
         for place in range(1, min(number, len(latents))):
             nearest = torch.minimum(nearest, (latents - rows[place - 1]).square().sum(dim=1))
-            if nearest.max() == 0:  # fewer distinct latents than codes: the random rows are as good as any
+            if nearest.max() == 0:  # fewer distinct latents than codes: keep the random rows
                 break
             rows[place] = latents[torch.multinomial(nearest, 1).item()]
         return rows
 
     @torch.no_grad()
-    def _follow(self, latents: torch.Tensor, ids: torch.Tensor) -> None:
+    def _update_codes(self, latents: torch.Tensor, ids: torch.Tensor) -> None:
         """
         One step of the moving averages, and the restart of dead codes.
 
-        With average usage p ← γp + (1 − γ)n/N and codes c ← c + (1 − γ)(n/N)/p · (mean − c), c is the ratio of the two
-        decayed sums that are usually kept; as a step from where the code is, it goes together with gradients of other
-        losses.
+        With average usage p ← γp + (1 − γ)n/N and codes c ← c + (1 − γ)(n/N)/p · (mean − c), c equals the ratio of the two
+        decayed sums that are usually stored. Written as a step from the current code, it can be combined with the gradients of
+        other losses.
         """
         counts, sums = self._statistics(latents, ids)
         usage = counts / counts.sum()
@@ -194,29 +224,23 @@ class Codebook(nn.Module):
         if self.dead_code_threshold > 0:
             uniform = 1 / len(self.weight)
             dead = self.average_usage < self.dead_code_threshold * uniform
-            newcomers = from_first_rank(self._random_latents(latents, len(self.weight)))
-            self.weight.copy_(torch.where(dead[:, None], newcomers, self.weight))
-            # A newcomer is given the time that a code of uniform use would take to die.
+            replacements = from_first_rank(self._random_latents(latents, len(self.weight)))
+            self.weight.copy_(torch.where(dead[:, None], replacements, self.weight))
+            # A restarted code has as much time as a code of uniform use before it counts as dead.
             self.average_usage.masked_fill_(dead, uniform)
 
 
-def codebook_settings(config) -> dict:
-    """The settings of a codebook by the fields that the configurations of all action models have, but for its size."""
-    return {
-        "dim": config.codebook_dim,
-        "ema_decay": config.ema_decay,
-        "train_by_ema": config.codebook_training == "ema",
-        "dead_code_threshold": config.dead_code_threshold,
-        "kmeans_init": config.kmeans_init,
-    }
-
-
 class PoincareCodebook(Codebook):
-    """Nearest by geodesic distance in the Poincaré ball of curvature −c (LLM-AR, Eq. 9); codes are tangent vectors."""
+    """Codebook with the geodesic distance in the Poincaré ball of curvature −c (LLM-AR, Eq. 9); codes are tangent vectors."""
 
     def __init__(self, *args, curvature: float = 1.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.curvature = curvature
+
+    @classmethod
+    def from_config(cls, config, size: int | None = None, **settings) -> "PoincareCodebook":
+        """See [`Codebook.from_config`]; `config.curvature` is the curvature."""
+        return super().from_config(config, size, curvature=config.curvature, **settings)
 
     def pairwise_distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         return pairwise_tangent_distance(latents, codes, self.curvature)
@@ -226,7 +250,7 @@ class PoincareCodebook(Codebook):
 
 
 class EuclideanCodebook(Codebook):
-    """Nearest by straight distance: the ablation of LLM-AR, Table 6."""
+    """Codebook with the Euclidean distance: the ablation of LLM-AR, Table 6."""
 
     def pairwise_distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         return torch.cdist(latents, codes)
@@ -239,18 +263,19 @@ def residual_quantize(
     codebooks: Iterable[Codebook], latents: torch.Tensor, moves: bool = True
 ) -> tuple[list[Quantized], list[torch.Tensor]]:
     """
-    Residual quantisation: each codebook quantises the residual that the codebooks before it leave. In training, codebooks
-    move. One that starts at k-means centres starts a step after the one before it, whose residual of the latents that it has
-    just been fitted to is too small to start from.
+    Residual quantisation: each codebook quantises the residual of the codebooks before it.
+
+    Codebooks in training mode are updated. If they start at k-means centres, each starts a step after the codebook before it:
+    right after k-means, the residual of the latents that were clustered is too small to start from.
 
     Args:
-        codebooks (`Iterable[Codebook]`): in their order.
-        latents (`torch.Tensor` of shape `(num_latents, dim)`): float32, and, where codebooks move, valid ones only.
-        moves (`bool`, defaults to `True`): whether codebooks in training move.
+        codebooks (`Iterable[Codebook]`): the codebooks, in order.
+        latents (`torch.Tensor` of shape `(num_latents, dim)`): float32; only valid latents if codebooks are updated.
+        moves (`bool`, defaults to `True`): whether codebooks in training mode are updated.
 
     Returns:
-        What each codebook makes of its residual, and the residuals (num_latents, dim). The first is `latents`; those after it
-        have no gradient.
+        `tuple` of the `Quantized` residual of each codebook, and the residuals (num_latents, dim). The first residual is
+        `latents`; the others have no gradient.
     """
     quantized, residuals, residual, has_started = [], [], latents, False
     for codebook in codebooks:
@@ -262,4 +287,4 @@ def residual_quantize(
     return quantized, residuals
 
 
-__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "codebook_settings", "residual_quantize"]
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "residual_quantize"]

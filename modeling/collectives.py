@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed run. With one process, or none initialised, each is the identity."""
+"""Collective operations of a distributed run. With a single process, each function returns its argument."""
 
 import torch
 import torch.distributed
@@ -20,8 +20,8 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        # Every rank computes a loss of the same total, so the gradient of the ranks' *summed* loss is the sum of
-        # theirs. Data-parallel training then averages over ranks and is left with the gradient of one such loss.
+        # Every rank computes a loss of the same total, so the gradient of the *summed* loss is the sum of their gradients.
+        # Data-parallel training then averages over ranks, which gives the gradient of one loss.
         gradient = gradient.clone()
         torch.distributed.all_reduce(gradient)
         return gradient
@@ -29,17 +29,17 @@ class _SumOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """
-    Sum of `tensor` over all processes, differentiable: under data-parallel training, which averages gradients over
-    ranks, a loss of the sum gets exactly the gradient it has in one process with the whole batch.
+    Differentiable sum of `tensor` over all processes. Every process must call it with the same shape and dtype.
 
-    Every process must call it with the same shape and dtype.
+    Data-parallel training averages gradients over ranks; a loss of this sum then has the same gradient as in a single process
+    with the whole batch.
     """
     return _SumOverRanks.apply(tensor) if world_size() > 1 else tensor
 
 
 @torch.no_grad()
 def from_first_rank(tensor: torch.Tensor) -> torch.Tensor:
-    """The `tensor` of process 0 on every process, for what is drawn at random and must be the same everywhere."""
+    """The `tensor` of rank 0 on every rank, for random numbers that must agree."""
     if world_size() == 1:
         return tensor
     tensor = tensor.clone()

@@ -1,4 +1,4 @@
-"""Configuration of 3-D ResNets, which read clips (VT-LVLM-AR, section III.A)."""
+"""Configuration of 3-D ResNets, visual encoders of clips (VT-LVLM-AR, section III.A)."""
 
 from typing import ClassVar, Literal
 
@@ -13,20 +13,20 @@ class ResNet3DConfig(CheckedConfig):
     Args:
         convolution (`"3d"`, `"(2+1)d"` or `"mixed"`, defaults to `"3d"`):
             How space and time are convolved (arXiv:1711.11248, section 3): together (R3D); first space, then time
-            (R(2+1)D); or together in the stem and the first stage, and space alone in the others (MC3).
+            (R(2+1)D); or together in the stem and the first stage, and only space in the others (MC3).
         hidden_sizes (`list[int]`, defaults to `[64, 128, 256, 512]`):
-            Channels of the stages; the stem has those of the first. Every stage but the first halves height and width, and
-            the frames where it convolves time.
+            Number of channels of each stage; the stem has as many as the first. Every stage but the first halves height and
+            width, and also the number of frames if it convolves time.
         depths (`list[int]`, defaults to `[2, 2, 2, 2]`):
-            Residual blocks of the stages.
+            Number of residual blocks of each stage.
         num_channels (`int`, defaults to 3):
-            Channels of a picture.
+            Number of channels of a frame.
         num_frames (`int`, defaults to 16), image_size (`int`, defaults to 112):
-            Frames of the clips that the weights were trained on, and their height and width in pixels. The model itself
-            takes clips of any size.
+            Number of frames of the training clips, and their height and width in pixels. The model accepts clips of any
+            size.
 
     Raises:
-        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
+        ConfigError (a `ValueError`): if a field has the wrong type or is out of range, or a name is not a field.
     """
 
     model_type = "resnet3d"
@@ -44,17 +44,15 @@ class ResNet3DConfig(CheckedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        """Everything that is counted is at least 1, and every stage has a width and a depth."""
-        for name in ("num_channels", "num_frames", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        """Sizes must be positive, and every stage needs a width and a depth."""
+        self.check_sizes("num_channels", "num_frames", "image_size")
         for name in ("hidden_sizes", "depths"):
             values = getattr(self, name)
             if not values or min(values) < 1:
-                raise ValueError(f"`{name}` must be numbers of at least 1, one for each stage, got {values}.")
+                raise ValueError(f"`{name}` must be a list of numbers of at least 1, got {values}.")
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(
-                f"`hidden_sizes` and `depths` must be as many as there are stages, got {self.hidden_sizes} and {self.depths}."
+                f"`hidden_sizes` and `depths` must have one entry per stage, got {self.hidden_sizes} and {self.depths}."
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Configuration of the Video-to-Event Mapper, which writes long videos as visual event sentences (VT-LVLM-AR, III.A)."""
+"""Configuration of the Video-to-Event Mapper (VTEM), which turns long videos into event sentences (VT-LVLM-AR, III.A)."""
 
 from typing import ClassVar, Literal
 
@@ -24,61 +24,63 @@ LLAVA_VISION_TOWER = {
 @strict
 class VTEMConfig(VideoActionConfig):
     r"""
-    Configuration of [`VTEMModel`]. The defaults are those of VT-LVLM-AR (section IV.A) and, where it is silent, of this
-    project, for LLaVA-1.5's own vision tower: nothing else is what its frozen projector reads.
+    Configuration of [`VTEMModel`]. The defaults are for the vision tower of LLaVA-1.5, because LLaVA's frozen projector reads
+    only the features of that tower. They follow VT-LVLM-AR (section IV.A); values that the paper does not give are this
+    project's.
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to LLaVA-1.5's `CLIPVisionConfig`):
-            Configuration of the visual encoder: any transformers model of pictures or of clips.
+            Configuration of the visual encoder: any transformers model of images or of clips.
         feature_layer (`int`, *optional*, defaults to -2):
-            Hidden state of the visual encoder that is its feature. `None` is the last.
+            Index of the hidden state of the visual encoder that is used as feature. `None` is the last.
         grid (`int`, defaults to 1):
-            A picture is `grid` × `grid` cells, each the mean of its patches: 4 for short clips, 1 for long videos.
+            A frame is divided into `grid` × `grid` cells. The feature of a cell is the mean over its patches. Use 4 for short
+            clips, 1 for long videos.
         feature_size (`int`, defaults to 1024):
             Width of the visual encoder's features.
         codebook_dim (`int`, defaults to 1024):
-            Width of the codes: that of the features of the language model's vision tower.
+            Width of the codes: the feature width of the language model's vision tower.
         maps_features (`bool`, defaults to `False`):
-            Whether the visual encoder is another than that vision tower. Its features are mapped to those of the tower, which
-            it is shown in training, then.
+            Whether the visual encoder differs from that vision tower. If so, a linear layer maps its features to those of the
+            tower, which training has to provide.
         codebook_size (`int`, defaults to 2048):
             Number K of visual event tokens (Table VI).
         max_events (`int`, defaults to 256), window_cells (`int`, defaults to 1280):
-            At most M events (Table V) begin in every stretch of so many cells.
+            At most `max_events` events (M, Table V) begin in any `window_cells` consecutive cells.
         pooling (`"adaptive"` or `"uniform"`, defaults to `"adaptive"`):
-            Table II: events where the video changes, or of equal length, as many as the others are on average: three
-            quarters of M in a window.
+            Table II: adaptive pooling begins events where the video changes; uniform pooling makes events of equal length.
+            Both aim at three quarters of M events per window on average.
         quantize (`bool`, defaults to `True`):
-            Table II: `False` gives pooled features without codes.
+            Table II: `False` gives pooled features without a codebook.
         weight_size (`int`, defaults to 128), weight_reach (`int`, defaults to 5):
-            Width of what weighs a cell, and how many cells of the same place in the picture it sees: the cell and those
-            before it.
+            Hidden width of the network that computes the weight of a cell, and its receptive field: the number of cells at the
+            same place of the frame, which are the cell and those before it.
         codebook_training (`"gradient"` or `"ema"`, defaults to `"gradient"`), ema_decay (`float`, defaults to 0.99):
-            As of [`ActionVQVAEConfig`].
+            See [`ActionVQVAEConfig`].
         kmeans_init (`bool`, defaults to `True`), dead_code_threshold (`float`, defaults to 0.1):
-            As of [`ActionVQVAEConfig`]. Codes are features: they begin, and begin again, as such.
+            See [`ActionVQVAEConfig`]. Both place codes on features, because codes stand for features here.
         reconstruction_weight (`float`, defaults to 1.0):
-            α of Eq. 4: mean squared error of the standardised features of the cells.
+            α of Eq. 4: weight of the mean squared error of the standardised features of the cells.
         coherence_weight (`float`, defaults to 0.1):
-            β of Eq. 4: InfoNCE over temporal proximity. 0 is Table II, "w/o event coherence bias".
+            β of Eq. 4: weight of InfoNCE over temporal proximity. 0 is Table II, "w/o event coherence bias".
         coherence_distance (`int`, defaults to 4):
-            Events of the same video are negatives when they are further away than this.
-        contrast_temperature (`float`, defaults to 0.1): of it.
+            Events of the same video are negatives if they are more than this many events apart.
+        contrast_temperature (`float`, defaults to 0.1):
+            Temperature of the InfoNCE loss.
         embedding_weight (`float`, defaults to 1.0), commitment_weight (`float`, defaults to 0.25):
-            Weights of the mean squared errors between latents and codes, which Eq. 4 lacks.
+            Weights of the mean squared errors between latents and codes, which Eq. 4 does not have.
         quantity_weight (`float`, defaults to 1.0):
-            Weight of the squared relative error of the number of events in a batch, against three quarters of M in a window:
-            otherwise, more events would always be better.
+            Weight of the squared relative error of the number of events in a batch; the target is three quarters of M per
+            window. Without this loss, more events would always be better.
         familiar_distance (`float`, *optional*):
-            As of [`ActionVQVAEConfig`].
+            See [`ActionVQVAEConfig`].
 
     Raises:
-        ConfigError (a `ValueError`): a field of the wrong type, a value out of range, or a name that is no field.
+        ConfigError (a `ValueError`): if a field has the wrong type or is out of range, or a name is not a field.
     """
 
     model_type = "vtem"
     _auto_class: ClassVar[str] = "AutoConfig"
-    num_codebooks: ClassVar[int] = 1
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model")}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -113,58 +115,32 @@ class VTEMConfig(VideoActionConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        """Everything that is counted is at least 1."""
-        counted = (
-            "grid",
-            "feature_size",
-            "codebook_dim",
-            "codebook_size",
-            "max_events",
-            "window_cells",
-            "weight_size",
-        )
-        for name in counted:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        """Sizes must be positive, and a cell is compared with at least the cell before it."""
+        self.check_sizes("grid", "feature_size", "codebook_dim", "codebook_size")
+        self.check_sizes("max_events", "window_cells", "weight_size")
+        self.check_not_negative("coherence_distance")
+        self.check_positive("contrast_temperature")
         if self.weight_reach < 2:
             raise ValueError(
-                f"`weight_reach` must be at least 2, the cell and one before it, got {self.weight_reach}."
+                f"`weight_reach` must be at least 2, the cell and the cell before it, got {self.weight_reach}."
             )
-        if self.coherence_distance < 0:
-            raise ValueError(f"`coherence_distance` must not be negative, got {self.coherence_distance}.")
 
     def validate_events(self):
-        """There are fewer events than cells, and codes are features or learn to be."""
+        """An event has at least one cell, and without a map codes are as wide as the features."""
         if self.max_events > self.window_cells:
             raise ValueError(
-                f"`max_events` {self.max_events} must not be more than the cells of `window_cells`, {self.window_cells}."
+                f"`max_events` must be at most the {self.window_cells} cells of `window_cells`, got {self.max_events}."
             )
         if 0 < self.max_events / self.window_cells < 10 * LEAST_WEIGHT:
             raise ValueError(
-                f"`max_events` {self.max_events} in `window_cells` {self.window_cells} are less than one in "
-                f"{1 / (10 * LEAST_WEIGHT):g} cells."
+                f"`max_events` must be at least one in {1 / (10 * LEAST_WEIGHT):g} of the {self.window_cells} cells of "
+                f"`window_cells`, got {self.max_events}."
             )
         if not self.maps_features and self.codebook_dim != self.feature_size:
             raise ValueError(
-                f"`codebook_dim` {self.codebook_dim} must be the `feature_size` {self.feature_size}: codes are features of the "
-                "vision tower. Another visual encoder needs `maps_features=True`."
+                f"`codebook_dim` {self.codebook_dim} must equal `feature_size` {self.feature_size}, because codes are features "
+                "of the vision tower. For another visual encoder, set `maps_features=True`."
             )
-
-    def validate_fractions(self):
-        """Fractions are fractions, weights are not negative."""
-        for name in ("ema_decay", "dead_code_threshold"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 0 and below 1, got {getattr(self, name)}.")
-        for name in self.__dataclass_fields__:
-            if name.endswith("_weight") and not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if not 0 < self.contrast_temperature < float("inf"):
-            raise ValueError(f"`contrast_temperature` must be a positive number, got {self.contrast_temperature}.")
-
-    @property
-    def num_action_tokens(self) -> int:
-        """Tokens of all codebooks, of which there is one."""
-        return self.codebook_size
 
 
 __all__ = ["VTEMConfig"]

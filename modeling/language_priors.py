@@ -1,8 +1,8 @@
-"""What makes action sentences like human ones, as losses: Zipf's law, context sensitivity, likeness to an LLM's words.
+"""Losses that make action sentences resemble human language: Zipf's law, context sensitivity, and similarity to an LLM's words.
 
-The first two read *usage*: how often each of the U tokens of the codebook occurs, as counts of shape (U,) for a batch
-or (B, U) for each of its samples. The usage of training is sampled and differentiable ([`gumbel_usage`]);
-[`usage_statistics`] describes the usage that was really there.
+The first two losses read the *usage*: how often each of the U tokens of the codebook occurs, as counts of shape (U,) for a
+batch, or (B, U) for each of its samples. In training, the usage is sampled and differentiable ([`gumbel_usage`]);
+[`usage_statistics`] describes actual counts.
 """
 
 import math
@@ -14,7 +14,7 @@ def gumbel_usage(
     distances: torch.Tensor, sample_index: torch.Tensor, num_samples: int, temperature: float = 1.0
 ) -> torch.Tensor:
     """
-    Usage t^b of each sample through the Gumbel softmax trick (LLM-AR, Eq. 3), hard with a straight-through gradient.
+    Usage t^b of each sample by the Gumbel softmax trick (LLM-AR, Eq. 3), hard with a straight-through gradient.
 
     Args:
         distances (`torch.Tensor` of shape `(num_latents, codebook_size)`):
@@ -24,18 +24,18 @@ def gumbel_usage(
         num_samples (`int`):
             Batch size B.
         temperature (`float`, defaults to 1.0):
-            τ > 0, divides the distances. The Gumbel noise has a standard deviation of 1.28: where −dist/τ differs
-            between codes by less, the noise decides which token is counted.
+            τ > 0, divides the distances. The Gumbel noise has a standard deviation of 1.28: if −dist/τ of two codes differs by
+            less, mostly the noise decides which token is counted.
 
     Returns:
-        `torch.Tensor` of shape `(num_samples, codebook_size)`: whole numbers in the forward pass; row b sums to the
-        number of latents of sample b. Its gradient is that of Σ softmax(−dist/τ + noise).
+        `torch.Tensor` of shape `(num_samples, codebook_size)`: integers in the forward pass; row b sums to the number of
+        latents of sample b. The gradient is that of Σ softmax(−dist/τ + noise).
     """
-    # −log of an exponential variate is a standard Gumbel variate; an exponential variate may round to 0.
+    # −log of an exponential variate is a standard Gumbel variate; an exponential variate can round to 0.
     exponential = torch.empty_like(distances).exponential_().clamp_min(torch.finfo(distances.dtype).tiny)
     soft = torch.softmax(-distances / temperature - exponential.log(), dim=-1)
     hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
-    # Written so that the forward value is the whole number itself, not a whole number give or take a rounding.
+    # In this order, the forward value is an exact integer, without rounding.
     assignment = hard + (soft - soft.detach())
     return assignment.new_zeros(num_samples, assignment.shape[-1]).index_add(0, sample_index, assignment)
 
@@ -53,14 +53,14 @@ def zipf_law(size: int, alpha: float = 1.0, beta: float = 2.7) -> torch.Tensor:
 
 def js_divergence(p: torch.Tensor, q: torch.Tensor, slope_floor: float = 1e-8) -> torch.Tensor:
     """
-    Jensen–Shannon divergence in bits (base 2, so between 0 and 1) of two distributions over the last dimension.
+    Jensen–Shannon divergence of two distributions over the last dimension, in bits (between 0 and 1).
 
     Args:
         p, q (`torch.Tensor` of shape `(..., size)`):
             Distributions, float32 or float64; zeros are allowed.
         slope_floor (`float`, defaults to 1e-8):
-            The slope at p = 0 is −∞. Below this probability it stays what it is there, so that an unused token is
-            pulled into use by a finite gradient. The value is exact for all p > `slope_floor` and at p = 0.
+            The slope at p = 0 is −∞. Below this probability the slope is held constant, so that an unused token gets a
+            finite gradient towards use. The value is exact for all p > `slope_floor` and at p = 0.
 
     Returns:
         `torch.Tensor` of shape `(...)`.
@@ -76,7 +76,7 @@ def zipf_divergence(usage: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) 
 
     Args:
         usage (`torch.Tensor` of shape `(codebook_size,)`):
-            Counts over the whole batch (all ranks, all accumulation steps), float; not all zero.
+            Counts over the whole batch (all ranks, all accumulation steps), float, not all zero.
 
     Returns:
         `torch.Tensor` scalar between 0 and 1.
@@ -87,7 +87,7 @@ def zipf_divergence(usage: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) 
 
 def correlated_tokens(usage: torch.Tensor) -> torch.Tensor:
     """
-    Corr(t) (LLM-AR, Eq. 5): tokens of a sample that have their partner in it, 2 Σ_u min(t_u, t_{u+U/2}).
+    Corr(t) (LLM-AR, Eq. 5): number of tokens of a sample whose partner is in the same sample, 2 Σ_u min(t_u, t_{u+U/2}).
 
     Args:
         usage (`torch.Tensor` of shape `(..., codebook_size)`):
@@ -106,7 +106,7 @@ def context_loss(usage: torch.Tensor) -> torch.Tensor:
 
     Args:
         usage (`torch.Tensor` of shape `(batch_size, codebook_size)`):
-            Counts per sample; each latent is counted once, so that their sum is the number of valid latents.
+            Counts per sample; each latent is counted once, so the sum is the number of valid latents.
     """
     return 1 - correlated_tokens(usage).sum() / usage.detach().sum()
 
@@ -115,24 +115,25 @@ def maximum_mean_discrepancy(
     codes: torch.Tensor, words: torch.Tensor, num_kernels: int = 5, kernel_factor: float = 2.0
 ) -> torch.Tensor:
     """
-    Squared MMD between codes and an LLM's word embeddings (LLM-AR, Eq. 7), biased estimate, sum of RBF kernels.
+    Squared maximum mean discrepancy (MMD) between codes and an LLM's word embeddings (LLM-AR, Eq. 7): biased estimate, sum of
+    RBF kernels.
 
     The kernels are exp(−‖x − y‖²/h_i), with h_i = m · factor^(i − num_kernels // 2), i = 0..num_kernels − 1, and m the
-    mean squared distance over all pairs of distinct rows of both sets. Neither m nor the words carry a gradient: the
-    words are another model's, and a bandwidth that could be trained would be widened until everything looks alike. The
-    word–word term is thus a constant: it is in the value, which so is a discrepancy (≥ 0), and has no part in training.
+    mean squared distance over all pairs of distinct rows of both sets. Neither m nor the words have a gradient: the words
+    belong to another model, and training would widen the bandwidth until all vectors look alike. The word–word term is
+    therefore constant: it keeps the value at or above 0, and does not affect training.
 
     Args:
-        codes (`torch.Tensor` of shape `(num_codes, dim)`): tangent coordinates, float32.
+        codes (`torch.Tensor` of shape `(num_codes, dim)`): codes in tangent coordinates, float32.
         words (`torch.Tensor` of shape `(num_words, dim)`): a sample of rows of the LLM's embedding table, any dtype.
-        num_kernels (`int`, defaults to 5), kernel_factor (`float`, defaults to 2.0): number and ratio of bandwidths.
+        num_kernels (`int`, defaults to 5), kernel_factor (`float`, defaults to 2.0): number and ratio of the bandwidths.
 
     Returns:
         `torch.Tensor` scalar between 0 and 2 · num_kernels.
     """
     words = words.detach().to(codes.dtype)
     rows = torch.cat([codes, words])
-    # Distances do not change when all rows are shifted, and the matrix product loses less near the mean.
+    # Distances are invariant to a shift of all rows, and near the mean the matrix product rounds less.
     rows = rows - rows.detach().mean(dim=0)
     norms = rows.square().sum(dim=-1)
     distances = (norms[:, None] + norms[None, :] - 2 * rows @ rows.T).clamp_min(0)
@@ -148,33 +149,34 @@ def maximum_mean_discrepancy(
 
 def usage_statistics(counts: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) -> dict[str, float]:
     """
-    How a codebook is used, from its counts over any number of recordings.
+    Statistics of the usage of a codebook.
 
     Args:
         counts (`torch.Tensor` of shape `(codebook_size,)`):
-            How often each token was chosen (integers or floats); not all zero.
-        alpha, beta (`float`, defaults to 1.0 and 2.7): the law that `zipf_js` compares with; β is kept for the fit.
+            How often each token was chosen, over any number of recordings (integers or floats, not all zero).
+        alpha, beta (`float`, defaults to 1.0 and 2.7): parameters of Zipf's law for `zipf_js`; the fit uses β, too.
 
     Returns:
         `dict[str, float]`:
-        - `codes_used`: tokens chosen at least once;
-        - `entropy`: bits per token; `normalized_entropy`: divided by log2(codebook_size), 1 for uniform use;
+        - `codes_used`: number of tokens chosen at least once;
+        - `entropy`: entropy in bits per token; `normalized_entropy`: the same divided by log2(codebook_size), 1 for uniform
+          use;
         - `perplexity`: 2^entropy, the number of equally frequent tokens with that entropy;
-        - `zipf_js`: JS divergence (base 2) of the sorted frequencies from the law;
-        - `zipf_exponent`, `zipf_r2`: α of the least-squares line through log frequency against log(rank + β) over the
-          tokens in use, and its R²; NaN with fewer than three tokens in use.
+        - `zipf_js`: JS divergence (base 2) between the sorted frequencies and Zipf's law;
+        - `zipf_exponent`, `zipf_r2`: α and R² of the least-squares fit of log frequency on log(rank + β) over the tokens in
+          use; NaN for fewer than three tokens in use.
 
     Raises:
-        ValueError: counts that are negative, not finite or all zero.
+        ValueError: if counts are negative, not finite or all zero.
     """
     counts = counts.detach().to(device="cpu", dtype=torch.float64)
     if not torch.isfinite(counts).all() or (counts < 0).any() or counts.sum() == 0:
         raise ValueError(
-            f"`counts` must be finite, not negative and not all zero, found a sum of {counts.sum().item()}."
+            f"`counts` must be finite, not negative and not all zero, got a sum of {counts.sum().item()}."
         )
     frequency = counts.sort(descending=True).values / counts.sum()
     used = frequency[frequency > 0]
-    entropy = -(used * torch.log2(used)).sum().item() + 0.0  # + 0.0: a single token has entropy 0, not −0
+    entropy = -(used * torch.log2(used)).sum().item() + 0.0  # + 0.0 turns the −0 of a single token into 0
     exponent = r2 = math.nan
     if len(used) > 2:
         x = torch.log(torch.arange(1, len(used) + 1, dtype=torch.float64) + beta)
@@ -183,7 +185,7 @@ def usage_statistics(counts: torch.Tensor, alpha: float = 1.0, beta: float = 2.7
         slope = (x @ y) / (x @ x)
         exponent = -slope.item() + 0.0
         variance = (y @ y).item()
-        # Equal frequencies are a perfect fit with exponent 0.
+        # Equal frequencies fit perfectly, with exponent 0.
         r2 = (slope * (x @ y)).item() / variance if variance > 1e-24 else 1.0
     return {
         "codes_used": float(len(used)),
@@ -198,20 +200,20 @@ def usage_statistics(counts: torch.Tensor, alpha: float = 1.0, beta: float = 2.7
 
 def word_statistics(counts: torch.Tensor, num_codebooks: int) -> dict[str, float]:
     """
-    How codebooks are used together.
+    Statistics of the usage of the codebooks of residual quantisation.
 
     Args:
         counts (`torch.Tensor` of shape `(num_codebooks * codebook_size,)`): how often each token was chosen.
-        num_codebooks (`int`): tokens of a word.
+        num_codebooks (`int`): number of tokens of a word.
 
     Returns:
-        What [`usage_statistics`] says of the first codebook, but `codes_used` of all; and `bits_per_word`, the sum of their
-        entropies: what a word can tell at most.
+        `dict[str, float]`: the [`usage_statistics`] of the first codebook, except `codes_used`, which counts the codes of all
+        codebooks; and `bits_per_word`, the sum of their entropies, an upper bound of the information in a word.
     """
-    each = [usage_statistics(one) for one in counts.view(num_codebooks, -1)]
-    return each[0] | {
-        "codes_used": sum(one["codes_used"] for one in each),
-        "bits_per_word": sum(one["entropy"] for one in each),
+    statistics = [usage_statistics(codebook_counts) for codebook_counts in counts.view(num_codebooks, -1)]
+    return statistics[0] | {
+        "codes_used": sum(codebook["codes_used"] for codebook in statistics),
+        "bits_per_word": sum(codebook["entropy"] for codebook in statistics),
     }
 
 

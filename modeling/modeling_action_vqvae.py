@@ -1,4 +1,4 @@
-"""The action-based VQ-VAE: skeleton sequences to action sentences and back (LLM-AR, section 3.1)."""
+"""The action-based VQ-VAE: turns skeleton sequences into action sentences and back (LLM-AR, section 3.1)."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import (
-    TRAINING_BUFFERS,
-    Codebook,
-    EuclideanCodebook,
-    PoincareCodebook,
-    codebook_settings,
-    residual_quantize,
-)
+from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
 from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
@@ -27,42 +20,44 @@ from .saved_weights import SavedWeights
 
 logger = logging.get_logger(__name__)
 
-# Differences of frames are as large as joints when they are ways of so long.
+# Displacements are scaled to this time span, over which they are about as large as joint coordinates.
 MOTION_SECONDS = 0.2
 
 
 @dataclass
 class ActionVQVAEOutput(ModelOutput):
     """
-    Loss (LLM-AR, Eq. 12) with every term by name, unweighted. A term is `None` where it does not exist: all but the
-    first three without a codebook, `velocity_loss` with weight 0, `mmd_loss` without word embeddings. Another term of
-    weight 0 is reported all the same, without gradient.
+    Loss (LLM-AR, Eq. 12) and its unweighted terms.
+
+    A term that does not apply is `None`: all but the first three without a codebook, `velocity_loss` if its weight is 0, and
+    `mmd_loss` without word embeddings. Other terms of weight 0 are still reported, without gradient.
 
     Args:
         loss (`torch.FloatTensor` scalar):
             reconstruction + embedding + ω1 commitment + ω2 (Zipf + context + MMD), each times its own weight.
         reconstruction_loss (`torch.FloatTensor` scalar):
-            Smooth-L1, mean over channels and valid frames (LLM-AR, Eq. 11).
+            Smooth-L1 loss, mean over channels and valid frames (LLM-AR, Eq. 11).
         velocity_loss (`torch.FloatTensor` scalar, *optional*):
-            The same between differences of neighbouring valid frames.
+            Smooth-L1 loss of the differences between neighbouring valid frames.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
-            Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11); of several codebooks, the sum
-            of what each has to say, and the difference to the sum of codes.
+            Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11). With several codebooks, the
+            embedding loss is summed over codebooks and their residuals, and the commitment loss compares latents with the sum
+            of codes.
         zipf_loss (`torch.FloatTensor` scalar, *optional*):
             JS divergence, base 2, between sorted usage and Zipf's law (LLM-AR, Eq. 4).
         context_loss (`torch.FloatTensor` scalar, *optional*):
-            Share of tokens without their partner in the sample (LLM-AR, Eq. 5).
+            Share of tokens whose partner does not occur in the sample (LLM-AR, Eq. 5).
         mmd_loss (`torch.FloatTensor` scalar, *optional*):
-            Squared MMD between codes and LLM words (LLM-AR, Eq. 7).
+            Squared MMD between codes and the language model's words (LLM-AR, Eq. 7).
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Nearest tokens, with several codebooks `(batch_size, num_tokens, num_codebooks)`; 0 where padded.
+            Nearest tokens; with several codebooks, of shape `(batch_size, num_tokens, num_codebooks)`. 0 where padded.
         attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
-            1 for a token, 0 for padding.
+            1 for tokens, 0 for padding.
         usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            How often each token of the first codebook is the nearest one, in this call on this process.
+            How often each token of the first codebook was chosen in this call, on this process.
         collected_usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            The usage that `zipf_loss` saw: `previous_usage` plus the (in training: sampled) usage of this call, in
-            training summed over ranks. It is the `previous_usage` of the optimiser step's next micro-batch.
+            The usage of `zipf_loss`: `previous_usage` plus the usage of this call, which in training is sampled and summed
+            over ranks. Pass it as `previous_usage` with the next micro-batch of the optimiser step.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`):
             Reconstructed features; 0 where padded.
     """
@@ -84,15 +79,15 @@ class ActionVQVAEOutput(ModelOutput):
 
 class MaskedConv1d(nn.Conv1d):
     """
-    Convolution over time that reads 0 at padded positions, as it does beyond the ends of a sequence: a recording gives
-    the same result alone and in a padded batch.
+    Convolution over time that reads 0 at padded positions, as beyond the ends of a sequence. A recording therefore gives the
+    same result alone and in a padded batch.
     """
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, channels, length)`).
-            mask (`torch.Tensor` of shape `(batch_size, 1, length)`, *optional*): 1 for valid, 0 for padded.
+            mask (`torch.Tensor` of shape `(batch_size, 1, length)`, *optional*): 1 for valid positions, 0 for padding.
         """
         if mask is not None:
             hidden_states = hidden_states * mask
@@ -126,13 +121,13 @@ class ActionVQVAEResidualStack(nn.Module):
 
 
 def downsample_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Mask (..., length // 2): a position is valid when both that it was made from are."""
+    """Mask (..., length // 2) after a downsampling: a position is valid if both positions it covers are valid."""
     even = mask[..., : mask.shape[-1] // 2 * 2]
     return even[..., 0::2] * even[..., 1::2]
 
 
 class SkeletonStreams(nn.Module):
-    """Joints (batch_size, num_channels, num_frames) to what `config.streams` names (batch_size, streams * num_channels, …)."""
+    """Joints (batch_size, num_channels, num_frames) → `config.streams` (batch_size, streams * num_channels, num_frames)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
@@ -141,8 +136,12 @@ class SkeletonStreams(nn.Module):
     def forward(self, joints: torch.Tensor) -> torch.Tensor:
         if self.config.streams == ["joints"]:
             return joints
-        made = {"joints": lambda: joints, "bones": lambda: self._bones(joints), "motion": lambda: self._motion(joints)}
-        return torch.cat([made[name]() for name in self.config.streams], dim=1)
+        streams = {
+            "joints": lambda: joints,
+            "bones": lambda: self._bones(joints),
+            "motion": lambda: self._motion(joints),
+        }
+        return torch.cat([streams[name]() for name in self.config.streams], dim=1)
 
     def _people(self, joints: torch.Tensor) -> torch.Tensor:
         return joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
@@ -153,13 +152,14 @@ class SkeletonStreams(nn.Module):
 
     def _motion(self, joints: torch.Tensor) -> torch.Tensor:
         people = self._people(joints)
-        there = (people != 0).flatten(2, 3).any(dim=2)[:, :, None, None]  # who comes or goes has not moved
-        steps = people.diff(dim=-1) * (there[..., 1:] & there[..., :-1])
+        # A person who enters or leaves has not moved.
+        is_present = (people != 0).flatten(2, 3).any(dim=2)[:, :, None, None]
+        steps = people.diff(dim=-1) * (is_present[..., 1:] & is_present[..., :-1])
         return F.pad(steps * (self.config.fps * MOTION_SECONDS), (1, 0)).flatten(1, 3)
 
 
 class ActionVQVAEEncoder(nn.Module):
-    """Features (batch_size, num_channels, num_frames) to latents (batch_size, codebook_dim, num_tokens)."""
+    """Features (batch_size, num_channels, num_frames) → latents (batch_size, codebook_dim, num_tokens)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
@@ -173,8 +173,8 @@ class ActionVQVAEEncoder(nn.Module):
         self.output_conv = MaskedConv1d(width, config.codebook_dim, kernel_size=3, padding=1)
 
     def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
-        """`masks`: of the frames, and after each downsampling."""
-        # Differences are taken in float32, whatever the convolutions compute in.
+        """`masks`: the mask of the frames, and the mask after each downsampling."""
+        # Differences are computed in float32, whatever the dtype of the convolutions.
         hidden_states = self.streams(hidden_states).to(self.input_conv.weight.dtype)
         hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
         for level, (down_conv, stack) in enumerate(zip(self.down_convs, self.stacks, strict=True)):
@@ -184,7 +184,7 @@ class ActionVQVAEEncoder(nn.Module):
 
 
 class ActionVQVAEDecoder(nn.Module):
-    """Codes (batch_size, codebook_dim, num_tokens) to features (batch_size, num_channels, num_frames)."""
+    """Codes (batch_size, codebook_dim, num_tokens) → features (batch_size, num_channels, num_frames)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
@@ -198,7 +198,7 @@ class ActionVQVAEDecoder(nn.Module):
         self.output_conv = MaskedConv1d(width, config.num_channels, kernel_size=3, padding=1)
 
     def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
-        """`masks`: of the tokens, and after each upsampling."""
+        """`masks`: the mask of the tokens, and the mask after each upsampling."""
         hidden_states = F.relu(self.input_conv(hidden_states, masks[0]))
         for level, (stack, up_conv) in enumerate(zip(self.stacks, self.up_convs, strict=True)):
             hidden_states = stack(hidden_states, masks[level])
@@ -213,7 +213,7 @@ class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
     base_model_prefix = "action_vqvae"
     main_input_name = "input_features"
     input_modalities = ("time",)
-    # Distances in the Poincaré ball grow with the exponential of the norm: half precision has no digits for them.
+    # Distances in the Poincaré ball grow exponentially with the norm: half precision cannot resolve them.
     _keep_in_fp32_modules_strict = ["quantizer", "refinements"]
 
     @torch.no_grad()
@@ -223,30 +223,26 @@ class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
             bound = 1 / math.sqrt(module.in_channels * module.kernel_size[0])
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, Codebook):
-            # One that waits for its turn to start at k-means centres adds nothing until then.
+            # A later codebook that is still to start at k-means centres adds nothing until then.
             waits = module.kmeans_init and module is not self.quantizer
             norm = 0.0 if waits else self.config.codebook_init_norm
-            init.normal_(module.weight, std=norm / math.sqrt(self.config.codebook_dim))
-            if hasattr(module, "average_usage"):
-                init.constant_(module.average_usage, 1 / self.config.codebook_size)
-            if hasattr(module, "initialized"):
-                init.zeros_(module.initialized)
+            module.reset_parameters(norm / math.sqrt(self.config.codebook_dim))
 
 
 class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
     """
-    The action-based VQ-VAE of LLM-AR: 1-D convolutions over time, a codebook, and their mirror image.
+    The action-based VQ-VAE of LLM-AR: an encoder of 1-D convolutions over time, a codebook, and a mirrored decoder.
 
     Raises:
-        ValueError: by `encode`, `decode` and `forward`, for inputs of a wrong shape; the message names the argument.
+        ValueError: if an input of `encode`, `decode` or `forward` has the wrong shape; the message names the argument.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
 
     # `forward` returns means, so Trainer itself must divide by the number of accumulation steps.
     accepts_loss_kwargs = False
-    # Of a model that decodes, one that does not takes the rest.
+    # With `decodes=False`, the weights of a model with decoder load without it.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^decoder\."]
     _keys_to_ignore_on_load_missing: ClassVar[list[str]] = TRAINING_BUFFERS
 
@@ -254,27 +250,22 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
         self.decoder = ActionVQVAEDecoder(config) if config.decodes else None
-        # Takes the encoder's output to tangent coordinates.
+        # From the encoder's output to tangent coordinates.
         self.latent_scale = config.latent_scale / math.sqrt(config.codebook_dim)
         if config.quantize:
-            settings = {"size": config.codebook_size, **codebook_settings(config)}
-            if config.geometry == "poincare":
-                codebooks = [
-                    PoincareCodebook(**settings, curvature=config.curvature) for _ in range(config.num_codebooks)
-                ]
-            else:
-                codebooks = [EuclideanCodebook(**settings) for _ in range(config.num_codebooks)]
+            codebook_class = PoincareCodebook if config.geometry == "poincare" else EuclideanCodebook
+            codebooks = [codebook_class.from_config(config) for _ in range(config.num_codebooks)]
             self.quantizer = codebooks[0]
             self.refinements = nn.ModuleList(codebooks[1:])
-        # Latents of the first optimiser step so far; None once it has been compared with what Zipf's law needs.
+        # Number of latents in the first optimiser step so far; None once `_warn_of_small_steps` is done.
         self._first_step_latents: int | None = 0
         self.post_init()
 
     @property
     def codebook(self) -> torch.Tensor:
-        """Codes (num_action_tokens, codebook_dim), float32: tangent coordinates at 0, as `decode` and an LLM read them."""
+        """Codes (num_action_tokens, codebook_dim), float32: tangent coordinates, as `decode` and a language model read them."""
         if not self.config.quantize:
-            raise ValueError("this model has no codebook: it was made with `quantize=False`")
+            raise ValueError("this model has no codebook: its configuration has `quantize=False`")
         if not self.refinements:
             return self.quantizer.weight
         return torch.cat([codebook.weight for codebook in (self.quantizer, *self.refinements)])
@@ -291,23 +282,23 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
         Args:
             input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`):
-                Skeleton features, `num_frames` a multiple of `config.frames_per_token`.
+                Skeleton features; `num_frames` is a multiple of `config.frames_per_token`.
             feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
-                1 for valid frames, 0 for padding. A token is valid when all its frames are.
-            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                Frames per second of each sample, for the times; `config.fps` by default.
-            start_time (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                When the first frame of each sample is, seconds; 0 by default.
+                1 for valid frames, 0 for padding. A token is valid if all its frames are.
+            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*, defaults to `config.fps`):
+                Frames per second of each sample; gives the times of the tokens.
+            start_time (`torch.Tensor` of shape `(batch_size,)`, *optional*, defaults to 0):
+                Time of the first frame of each sample, in seconds.
         """
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
         latents = hidden_states * self.latent_scale
         action_ids, action_embeds = None, latents
         if self.config.quantize:
-            # One latent of padding in, one token of padding out: their latents are 0.
+            # Padded positions are quantised too, as latents of 0, and masked below.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                found, _ = residual_quantize((self.quantizer, *self.refinements), flat, moves=False)
-                codes = torch.stack([one.ids for one in found], dim=-1).unflatten(0, token_mask.shape)
+                quantized, _ = residual_quantize((self.quantizer, *self.refinements), flat, moves=False)
+            codes = torch.stack([residual.ids for residual in quantized], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
         start_times, end_times = self._token_times(token_mask, frame_rate, start_time)
@@ -331,10 +322,10 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
 
         Args:
             action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-                Tokens, 0 to `codebook_size` − 1; with several codebooks, `(batch_size, num_tokens, num_codebooks)`, one of
-                each.
+                Tokens, 0 to `codebook_size` − 1. With several codebooks, a token of each, of shape `(batch_size, num_tokens,
+                num_codebooks)`.
             action_embeds (`torch.Tensor` of shape `(batch_size, num_tokens, codebook_dim)`, *optional*):
-                Codes, or latents, instead of ids.
+                Codes or latents, instead of ids.
             attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
                 1 for tokens, 0 for padding.
 
@@ -349,7 +340,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() <= last:
                 raise ValueError(
                     f"`action_ids` must lie between 0 and {last}, "
-                    f"found {action_ids.min().item()} to {action_ids.max().item()}."
+                    f"got {action_ids.min().item()} to {action_ids.max().item()}."
                 )
             action_embeds = self._word_embeds(action_ids)
         return self._decode(action_embeds / self.latent_scale, attention_mask)
@@ -362,21 +353,20 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         previous_usage: torch.Tensor | None = None,
     ) -> ActionVQVAEOutput:
         """
-        Reconstruction and every loss of LLM-AR, Eq. 12.
+        Computes the reconstruction and all losses of LLM-AR, Eq. 12.
 
-        In training, usage is sampled (Eq. 3) and summed over ranks, and a codebook that is trained by moving averages,
-        restarted or initialised by k-means is moved; all processes of a run must take part. In evaluation nothing is
-        sampled, moved or communicated.
+        In training, usage is sampled (Eq. 3) and summed over ranks, and k-means, moving averages and restarts move the codes;
+        all processes of a run must take part. In evaluation, nothing is sampled, moved or communicated.
 
         Args:
             input_features (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`):
-                Skeleton features, `num_frames` a multiple of `config.frames_per_token`.
+                Skeleton features; `num_frames` is a multiple of `config.frames_per_token`.
             feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
                 1 for valid frames, 0 for padding.
             word_embeddings (`torch.Tensor` of shape `(num_words, codebook_dim)`, *optional*):
-                Word embeddings of the LLM, all or a sample of them, for the MMD.
+                Word embeddings of the language model, all or a sample of them, for the MMD.
             previous_usage (`torch.Tensor` of shape `(codebook_size,)`, *optional*):
-                `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first one.
+                `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first micro-batch.
         """
         config = self.config
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
@@ -395,14 +385,14 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                     loss = loss + self._word_loss(terms, word_embeddings)
                 elif self.training and config.human_weight * config.mmd_weight > 0:
                     logger.warning_once(
-                        "`mmd_weight` is not 0, but `forward` gets no `word_embeddings`: the codes are trained without "
-                        "the MMD to an LLM's words."
+                        "`mmd_weight` is not 0, but `forward` gets no `word_embeddings`: the MMD between codes and words is "
+                        "left out of the loss."
                     )
             ids = torch.zeros(*valid.shape, config.num_codebooks, dtype=torch.long, device=valid.device)
-            ids[valid] = torch.stack([found.ids for found in quantized], dim=-1)
+            ids[valid] = torch.stack([residual.ids for residual in quantized], dim=-1)
             terms["action_ids"] = self._token_ids(ids, token_mask)
-            # Eq. 11 in the encoder's units, where the mean over channels has its meaning.
-            codes = [found.embeds / scale for found in quantized]
+            # Eq. 11 in the encoder's units, of which the losses are means over channels.
+            codes = [residual.embeds / scale for residual in quantized]
             residuals = [valid_states, *(residual / scale for residual in residuals[1:])]
             terms["embedding_loss"] = sum(
                 F.mse_loss(code, residual.detach()) for code, residual in zip(codes, residuals, strict=True)
@@ -412,14 +402,14 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
             loss = loss + config.commitment_weight * terms["commitment_loss"]
-            # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
+            # Straight-through: the decoder reads codes, and its gradient is passed to the latents unchanged.
             codes = torch.zeros_like(hidden_states).masked_scatter(valid[..., None], codes.detach())
             hidden_states = hidden_states + (codes - hidden_states).detach()
 
         decoder_mask = None if feature_attention_mask is None else token_mask
         reconstruction = self._decode(hidden_states, decoder_mask).float()
         frames = valid.repeat_interleave(config.frames_per_token, dim=1)
-        # The target is read in float32 whatever the encoder computes in.
+        # The target stays in float32, whatever the dtype of the encoder.
         target = input_features.float()
         reconstruction_loss = F.smooth_l1_loss(reconstruction[frames], target[frames])
         loss = loss + config.reconstruction_weight * reconstruction_loss
@@ -436,28 +426,29 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         )
 
     def _check_words(self, action_ids: torch.Tensor) -> None:
-        """Raises `ValueError` for ids that are not one of each codebook. Padding is zeros."""
+        """Raises `ValueError` for words that are not a token of each codebook, in order. Padding is zeros."""
         number = self.config.num_codebooks
         if number == 1:
             return
         shape = tuple(action_ids.shape)
         if len(shape) != 3 or shape[2] != number:
             raise ValueError(f"`action_ids` must have the shape (batch_size, num_tokens, {number}), got {shape}.")
-        of_words = action_ids[action_ids.any(dim=-1)] // self.config.codebook_size
-        if (of_words != torch.arange(number, device=of_words.device)).any():
+        codebooks = action_ids[action_ids.any(dim=-1)] // self.config.codebook_size
+        if (codebooks != torch.arange(number, device=codebooks.device)).any():
             raise ValueError(
                 f"a word in `action_ids` must be a token of each of {number} codebooks of {self.config.codebook_size}, in "
                 "their order."
             )
 
     def _token_ids(self, codes: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-        """Ids (batch_size, num_tokens) or (…, num_codebooks) of codes (…, num_codebooks) of each codebook; 0 where padded."""
+        """Indices within each codebook (batch_size, num_tokens, num_codebooks) → action ids, 0 where padded; of shape
+        (batch_size, num_tokens) for a single codebook."""
         firsts = torch.arange(self.config.num_codebooks, device=codes.device) * self.config.codebook_size
         ids = (codes + firsts) * token_mask[..., None]
         return ids if self.config.num_codebooks > 1 else ids.squeeze(-1)
 
     def _word_embeds(self, action_ids: torch.Tensor) -> torch.Tensor:
-        """Words (batch_size, num_tokens, codebook_dim): the sums of their codes."""
+        """Embeddings (batch_size, num_tokens, codebook_dim) of words: the sums of their codes."""
         embeds = F.embedding(action_ids, self.codebook)
         return embeds.sum(dim=2) if self.refinements else embeds
 
@@ -465,8 +456,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Encoder output (batch_size, num_tokens, codebook_dim), not yet scaled, float32, 0 where padded, and the mask
-        (batch_size, num_tokens) of its tokens.
+        Unscaled output of the encoder (batch_size, num_tokens, codebook_dim), float32, 0 where padded, and the mask
+        (batch_size, num_tokens) of the tokens.
         """
         channels, multiple = self.config.num_channels, self.config.frames_per_token
         shape = tuple(input_features.shape)
@@ -492,9 +483,12 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         return hidden_states * token_mask[..., None], token_mask
 
     def _decode(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
-        """Features (batch_size, num_frames, num_channels), 0 where padded, of unscaled hidden states."""
+        """Unscaled hidden states (batch_size, num_tokens, codebook_dim) → features (batch_size, num_frames, num_channels), 0
+        where padded."""
         if self.decoder is None:
-            raise ValueError("this action model has no decoder (`decodes=False`): load the one that it was made from.")
+            raise ValueError(
+                "this action model has no decoder (`decodes=False`): load the tokenizer from which it was made."
+            )
         masks = [None] * (self.config.num_downsamplings + 1)
         if token_mask is not None:
             masks[0] = token_mask[:, None].to(self.dtype)
@@ -508,7 +502,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
     def _token_times(
         self, token_mask: torch.Tensor, frame_rate: torch.Tensor | None, start_time: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start and end (batch_size, num_tokens) in seconds."""
+        """Start and end times (batch_size, num_tokens) in seconds."""
         batch_size, num_tokens = token_mask.shape
         if frame_rate is None:
             frame_rate = torch.full((batch_size,), float(self.config.fps), device=token_mask.device)
@@ -547,8 +541,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if zipf_weight > 0:
                 self._warn_of_small_steps(valid, previous_usage)
         if previous_usage is not None:
-            # The value is of all latents so far, but Trainer divides the gradient by the number of micro-batches: each of
-            # them pulls with the weight that it has in the whole step.
+            # The value covers all latents so far, but Trainer divides the gradient by the number of micro-batches. The factor
+            # gives each micro-batch the weight that it has in the whole step.
             share = (total.sum() + previous_usage.sum()) / total.sum()
             total = total.detach() + (total - total.detach()) * share.detach()
             total = total + previous_usage.detach()
@@ -560,7 +554,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         return zipf_weight * terms["zipf_loss"] + context_weight * terms["context_loss"]
 
     def _word_loss(self, terms: dict[str, torch.Tensor], word_embeddings: torch.Tensor) -> torch.Tensor:
-        """Adds the MMD (LLM-AR, Eq. 7) to a sample of the words to `terms`; returns it weighted."""
+        """Adds the MMD (LLM-AR, Eq. 7) between codes and a sample of words to `terms`; returns it weighted."""
         config = self.config
         if word_embeddings.dim() != 2 or word_embeddings.shape[1] != config.codebook_dim:
             raise ValueError(
@@ -578,7 +572,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         return weight * terms["mmd_loss"]
 
     def _warn_of_small_steps(self, valid: torch.Tensor, previous_usage: torch.Tensor | None) -> None:
-        """Says once, when the first optimiser step is over, that it had too few latents to show Zipf's law."""
+        """Warns once, after the first optimiser step, if it had too few latents for the Zipf loss."""
         if self._first_step_latents is None:
             return
         if previous_usage is not None or self._first_step_latents == 0:
@@ -587,9 +581,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         needed = 4 * self.config.codebook_size
         if self._first_step_latents < needed:
             logger.warning(
-                f"An optimiser step has {self._first_step_latents} latents for {self.config.codebook_size} tokens. Below "
-                f"about {needed}, even a sample of Zipf's law is far from the law, and the Zipf loss cannot be met: use "
-                "larger batches, or accumulate and pass `previous_usage`."
+                f"An optimiser step has {self._first_step_latents} latents for {self.config.codebook_size} tokens. With fewer "
+                f"than about {needed}, even samples drawn from Zipf's law have a large Zipf loss: use larger batches, or "
+                "accumulate gradients and pass `previous_usage`."
             )
         self._first_step_latents = None
 

@@ -1,4 +1,4 @@
-"""The Video-to-Semantic-Tokens module: videos to sentences of semantic action tokens (LVLM-VAR, section 3.1)."""
+"""The Video-to-Semantic-Tokens (VST) module: turns videos into sentences of semantic action tokens (LVLM-VAR, section 3.1)."""
 
 import math
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput, merge_runs
-from .codebook import EuclideanCodebook, Quantized, codebook_settings
+from .codebook import EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
 from .temporal_attention import TemporalSelfAttention
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
-# Latents that the temporal consistency of a step starts from, at most: their similarities are a square of them.
+# Most anchors of the temporal consistency loss of a step: similarities take memory per anchor and latent.
 MAX_ANCHORS = 1024
 
 
 @dataclass
 class VSTOutput(ModelOutput):
     """
-    Loss of [`VSTModel`] with every term by name, unweighted; a term is `None` where it does not exist.
+    Loss of [`VSTModel`] and its unweighted terms. A term that does not apply is `None`.
 
     Args:
         loss (`torch.FloatTensor` scalar):
-            Every term times its weight.
+            Weighted sum of the terms.
         reconstruction_loss (`torch.FloatTensor` scalar):
-            Mean squared error between the standardised features and what the tokens say of them.
+            Mean squared error between the standardised features and their reconstruction from tokens.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
             Mean squared difference between valid latents and their codes.
         consistency_loss (`torch.FloatTensor` scalar, *optional*):
-            InfoNCE of latents that are close in time. Only in training, with a weight.
+            InfoNCE of latents that are close in time. Only in training, and if its weight is positive.
         alignment_loss (`torch.FloatTensor` scalar, *optional*):
             InfoNCE of videos and class names. Only with `labels` and `class_embeddings`.
         action_ids (`torch.LongTensor` of shape `(batch_size, num_segments * num_roles)`, *optional*):
             Nearest tokens, before runs are merged; 0 where padded.
         attention_mask (`torch.LongTensor` of the same shape):
-            1 for a token, 0 for padding.
+            1 for tokens, 0 for padding.
         usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            How often each token is the nearest one.
+            How often each token was chosen.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, num_segments, feature_size)`):
             Reconstructed features, in the visual encoder's units; 0 where padded.
     """
@@ -66,7 +66,7 @@ class VSTPreTrainedModel(VideoActionModel):
 
     @property
     def code_deviation(self) -> float:
-        """Of the channels of a code, where training begins."""
+        """Standard deviation of the channels of the codes at the start of training."""
         return self.config.codebook_init_norm / math.sqrt(self.config.codebook_dim)
 
     @torch.no_grad()
@@ -84,25 +84,24 @@ class VSTPreTrainedModel(VideoActionModel):
 
 class VSTModel(VSTPreTrainedModel):
     """
-    Visual encoder, temporal self-attention, projection, codebook (LVLM-VAR, Eq. 1 and 2), and what reconstructs features.
+    Visual encoder, temporal self-attention, projection and codebook (LVLM-VAR, Eq. 1 and 2), and a decoder of features.
 
-    All methods take `pixel_values`, as [`VideoFeatureExtractor`] gives them, or `input_features` (batch_size, num_segments,
-    views, feature_size), what `features` makes of them: those of a data set need be computed only once.
+    All methods take `pixel_values`, as [`VideoFeatureExtractor`] returns them, or `input_features` (batch_size, num_segments,
+    views, feature_size), which `features` computes from them: the features of a data set need to be computed only once.
 
     Args:
         config ([`VSTConfig`]): the configuration.
-        backbone (`PreTrainedModel`, *optional*): a visual encoder to use instead of a fresh one.
+        backbone (`PreTrainedModel`, *optional*): a pretrained visual encoder; without it, a new one is initialised.
 
     Raises:
-        ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
+        ValueError: if an input of a method has the wrong shape; the message names the argument.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
 
     def __init__(self, config: VSTConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
-        # The weights of one that is there stay as they are.
         self.visual_encoder = VisualEncoder(fresh_backbone(config.backbone_config) if backbone is None else backbone)
         self.standardisation = FeatureStandardisation(config.feature_size)
         if not config.direct:
@@ -115,7 +114,7 @@ class VSTModel(VSTPreTrainedModel):
             self.decoder = TemporalSelfAttention(width, config.feature_size, **sizes)
         if config.quantize:
             self.quantizers = nn.ModuleList(
-                EuclideanCodebook(config.codebook_size // config.num_roles, **codebook_settings(config))
+                EuclideanCodebook.from_config(config, config.codebook_size // config.num_roles)
                 for _ in range(config.num_roles)
             )
         self.post_init()
@@ -123,33 +122,20 @@ class VSTModel(VSTPreTrainedModel):
             keep_weights(backbone)
         self.freeze()
 
-    @classmethod
-    def from_backbone(cls, backbone: PreTrainedModel, **settings) -> "VSTModel":
-        """
-        A fresh module around a visual encoder that is there.
-
-        Args:
-            backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
-            **settings: fields of [`VSTConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
-        """
-        # Where it lies on this machine is nobody else's business.
-        backbone.config._name_or_path = ""
-        feature_size = VisualEncoder(backbone).feature_size
-        settings = {"feature_size": feature_size, **settings, "backbone_config": backbone.config}
-        if settings.get("direct"):
-            settings.setdefault("codebook_dim", feature_size)
-        return cls(VSTConfig(**settings), backbone=backbone)
+    @staticmethod
+    def codes_are_features(config_fields: dict) -> bool:
+        return bool(config_fields.get("direct"))
 
     @property
     def scale(self) -> float:
-        """Root mean square of a latent's channels."""
+        """Root mean square of the channels of a latent."""
         return self.config.latent_norm / math.sqrt(self.config.codebook_dim)
 
     @property
     def codebook(self) -> torch.Tensor:
-        """Codes (codebook_size, codebook_dim), float32, as an LLM reads them: those of role 0, of role 1, …"""
+        """Codes (codebook_size, codebook_dim), float32, as a language model reads them: role 0 first, then role 1, …"""
         if not self.config.quantize:
-            raise ValueError("this model has no codebook: it was made with `quantize=False`")
+            raise ValueError("this model has no codebook: its configuration has `quantize=False`")
         return torch.cat([quantizer.weight for quantizer in self.quantizers])
 
     def encode(
@@ -166,17 +152,15 @@ class VSTModel(VSTPreTrainedModel):
             pixel_values, input_features: see [`VSTModel`].
             feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_segments)`, *optional*):
                 1 for segments, 0 for padding.
-            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                Segments per second, for the times; 1 by default.
+            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*, defaults to 1):
+                Segments per second; gives the times of the tokens.
         """
         features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
         states = self.standardisation(features.mean(dim=2))
         batch_size, num_segments = mask.shape
-        rate = features.new_ones(batch_size) if frame_rate is None else frame_rate.to(features)
-        if rate.shape != (batch_size,):
-            raise ValueError(f"`frame_rate` must have the shape ({batch_size},), got {tuple(rate.shape)}.")
-        place = torch.arange(num_segments, device=mask.device)[None] / rate[:, None]
-        start_times, end_times = place * mask, (place + 1 / rate[:, None]) * mask
+        rates = self._segment_rates(frame_rate, features)[:, None]
+        starts = torch.arange(num_segments, device=mask.device)[None] / rates
+        start_times, end_times = starts * mask, (starts + 1 / rates) * mask
         if self.config.direct:
             latents = states * mask[..., None]
             return ActionEncoderOutput(None, mask, latents, latents, start_times, end_times)
@@ -198,13 +182,15 @@ class VSTModel(VSTPreTrainedModel):
         self, action_ids: torch.Tensor | None = None, action_embeds: torch.Tensor | None = None, attention_mask=None
     ) -> torch.Tensor:
         """
-        Turns action sentences, one token (with roles: R) a segment, into features in the visual encoder's units.
+        Reconstructs features, in the visual encoder's units, from action sentences whose runs are not merged.
 
         Args:
-            action_ids (`torch.LongTensor` of shape `(batch_size, num_segments * num_roles)`, *optional*): tokens.
+            action_ids (`torch.LongTensor` of shape `(batch_size, num_segments * num_roles)`, *optional*):
+                Tokens, `num_roles` for each segment.
             action_embeds (`torch.Tensor` of shape `(batch_size, num_segments * num_roles, codebook_dim)`, *optional*):
-                Codes, or latents, instead of ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_segments * num_roles)`, *optional*): 1 for tokens.
+                Codes or latents, instead of ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_segments * num_roles)`, *optional*):
+                1 for tokens, 0 for padding.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_segments, feature_size)`; 0 where padded.
@@ -212,17 +198,19 @@ class VSTModel(VSTPreTrainedModel):
         if (action_ids is None) == (action_embeds is None):
             raise ValueError("`decode` needs either `action_ids` or `action_embeds`.")
         if self.config.direct:
-            raise ValueError("this model reconstructs nothing: it was made with `direct=True`")
+            raise ValueError("this model has no decoder: its configuration has `direct=True`")
         if action_ids is not None:
             if action_ids.numel() and not 0 <= action_ids.min() <= action_ids.max() < self.config.codebook_size:
                 raise ValueError(
                     f"`action_ids` must lie between 0 and {self.config.codebook_size - 1}, "
-                    f"found {action_ids.min().item()} to {action_ids.max().item()}."
+                    f"got {action_ids.min().item()} to {action_ids.max().item()}."
                 )
             action_embeds = F.embedding(action_ids, self.codebook)
         roles = self.config.num_roles
         if action_embeds.shape[1] % roles:
-            raise ValueError(f"a segment is {roles} tokens, got {action_embeds.shape[1]}.")
+            raise ValueError(
+                f"expected {roles} tokens for each segment, got {action_embeds.shape[1]} tokens, which is not a multiple."
+            )
         states = action_embeds.reshape(len(action_embeds), -1, roles * self.config.codebook_dim) / self.scale
         mask = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask[:, ::roles]
         return self.standardisation.inverse(self._reconstruct(states, mask)) * mask[..., None]
@@ -236,27 +224,27 @@ class VSTModel(VSTPreTrainedModel):
         class_embeddings: torch.Tensor | None = None,
     ) -> VSTOutput:
         """
-        Reconstruction and every loss.
+        Computes the reconstruction and all losses.
 
         Args:
             pixel_values, input_features: see [`VSTModel`].
             feature_attention_mask (`torch.Tensor` of shape `(batch_size, num_segments)`, *optional*):
                 1 for segments, 0 for padding.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Class of each video, for the semantic alignment.
+                Class of each video, for the semantic alignment loss.
             class_embeddings (`torch.Tensor` of shape `(num_classes, codebook_dim)`, *optional*):
                 Frozen text embeddings of the class names.
         """
         config = self.config
         if config.direct:
-            raise ValueError("direct feature projection has nothing to train here: use `encode`")
+            raise ValueError("direct feature projection (`direct=True`) has nothing to train: call `encode` instead.")
         features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
         valid = mask.bool()
         if not valid.any():
             raise ValueError("`feature_attention_mask` leaves no valid segment in the batch.")
         states = self.standardisation(features.mean(dim=2))
         latents = self._latents(states, mask)
-        terms, loss, read = {}, 0.0, latents
+        terms, loss, embeds = {}, 0.0, latents
         if config.quantize:
             ids, codes, usage = self._quantize(latents[valid])
             terms["usage"] = usage
@@ -268,18 +256,18 @@ class VSTModel(VSTPreTrainedModel):
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
             loss = loss + config.commitment_weight * terms["commitment_loss"]
-            # Straight-through: the decoder reads codes, and its gradient goes to the encoder as if they were latents.
+            # Straight-through: the decoder reads codes, and its gradient is passed to the latents unchanged.
             codes = torch.zeros_like(latents).masked_scatter(valid[..., None, None], codes.detach())
-            read = latents + (codes - latents).detach()
-        reconstruction = self._reconstruct(read.flatten(2) / self.scale, mask)
-        # The features are the target, not what is to move: also where the visual encoder is trained.
+            embeds = latents + (codes - latents).detach()
+        reconstruction = self._reconstruct(embeds.flatten(2) / self.scale, mask)
+        # The features are targets and get no gradient.
         terms["reconstruction_loss"] = F.mse_loss(reconstruction[valid], states.detach()[valid])
         loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
         if self.training and config.consistency_weight > 0:
             terms["consistency_loss"] = self._consistency_loss(features, latents, mask)
             loss = loss + config.consistency_weight * terms["consistency_loss"]
         if labels is not None and class_embeddings is not None:
-            pooled = (read.mean(dim=2) * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+            pooled = (embeds.mean(dim=2) * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
             terms["alignment_loss"] = alignment_loss(pooled, labels, class_embeddings, config.contrast_temperature)
             loss = loss + config.alignment_weight * terms["alignment_loss"]
         return VSTOutput(
@@ -289,25 +277,6 @@ class VSTModel(VSTPreTrainedModel):
             **terms,
         )
 
-    def _inputs(self, pixel_values, input_features, mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (batch_size, num_segments, views, feature_size) and the mask (batch_size, num_segments) of segments."""
-        if (pixel_values is None) == (input_features is None):
-            raise ValueError("give either `pixel_values` or `input_features`.")
-        features = self.features(pixel_values) if input_features is None else input_features.float()
-        if features.dim() != 4 or features.shape[-1] != self.config.feature_size or 0 in features.shape:
-            raise ValueError(
-                f"`input_features` must have the shape (batch_size, num_segments, views, {self.config.feature_size}), "
-                f"got {tuple(features.shape)}."
-            )
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
-        if mask.shape != features.shape[:2]:
-            raise ValueError(
-                f"`feature_attention_mask` must have the shape {tuple(features.shape[:2])} of the segments, "
-                f"got {tuple(mask.shape)}."
-            )
-        return features, mask.long()
-
     def _latents(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Standardised features (batch_size, num_segments, feature_size) → latents (batch_size, num_segments, roles, dim)."""
         latents = self.temporal_attention(states.to(self.temporal_attention.input.weight.dtype), mask).float()
@@ -315,11 +284,11 @@ class VSTModel(VSTPreTrainedModel):
         return F.rms_norm(latents, latents.shape[-1:]) * self.scale
 
     def _reconstruct(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Codes of norm root dim (batch_size, num_segments, roles * dim) → standardised features, float32."""
+        """Codes (batch_size, num_segments, roles * dim), divided by `scale` → standardised features, float32."""
         return self.decoder(states.to(self.decoder.input.weight.dtype), mask).float()
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents (N, roles, dim) → ids (N, roles) among all tokens, codes (N, roles, dim), usage (codebook_size,)."""
+        """Latents (N, roles, dim) → ids (N, roles) in the whole codebook, codes (N, roles, dim), usage (codebook_size,)."""
         ids, codes = [], []
         with torch.autocast(device_type=latents.device.type, enabled=False):
             for role, quantizer in enumerate(self.quantizers):
@@ -331,7 +300,7 @@ class VSTModel(VSTPreTrainedModel):
         return ids, torch.stack(codes, dim=1), usage
 
     def _consistency_loss(self, features: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Between the two halves of each segment's views, or between neighbours where there is one view."""
+        """Consistency of the two halves of each segment's views, or of neighbouring segments if a segment has one view."""
         views = features.shape[2]
         if views > 1:
             halves = (features[:, :, : views // 2], features[:, :, views // 2 :])
@@ -349,17 +318,19 @@ def consistency_loss(
     first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, shift: int, distance: int, temperature: float
 ) -> torch.Tensor:
     """
-    InfoNCE over temporal proximity: latent m of `first` against latent m + `shift` of `second`, by cosine.
+    InfoNCE over temporal proximity, by cosine similarity. The positive of latent m of `first` is latent m + `shift` of
+    `second`.
 
     Args:
-        first, second (`torch.Tensor` of shape `(batch_size, num_segments, dim)`): two readings of the same videos.
-        mask (`torch.Tensor` of shape `(batch_size, num_segments)`): 1 for segments.
-        shift (`int`): segments between a latent and its positive.
-        distance (`int`): segments of the same video that are further away than this are negatives, as are all others'.
-        temperature (`float`): what similarities are divided by.
+        first, second (`torch.Tensor` of shape `(batch_size, num_segments, dim)`): two sets of latents of the same videos.
+        mask (`torch.Tensor` of shape `(batch_size, num_segments)`): 1 for segments, 0 for padding.
+        shift (`int`): number of segments between a latent and its positive.
+        distance (`int`): latents of the same video more than this many segments away are negatives, as are those of all other
+            videos.
+        temperature (`float`): divides the similarities.
 
     Returns:
-        Mean over at most `MAX_ANCHORS` latents, drawn at random if there are more; 0 where no latent has a positive.
+        `torch.Tensor` scalar: mean over at most `MAX_ANCHORS` latents, drawn at random; 0 if no latent has a positive.
     """
     batch_size, length = mask.shape
     valid = mask.bool()
@@ -389,12 +360,16 @@ def alignment_loss(
     videos: torch.Tensor, labels: torch.Tensor, class_embeddings: torch.Tensor, temperature: float
 ) -> torch.Tensor:
     """
-    InfoNCE between videos and the names of the classes in the batch, by cosine.
+    InfoNCE between videos and the names of the classes in the batch, by cosine similarity.
 
     Args:
-        videos (`torch.Tensor` of shape `(batch_size, dim)`), labels (`torch.LongTensor` of shape `(batch_size,)`).
-        class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): not trained.
-        temperature (`float`): what similarities are divided by.
+        videos (`torch.Tensor` of shape `(batch_size, dim)`): mean token of each video.
+        labels (`torch.LongTensor` of shape `(batch_size,)`): class of each video.
+        class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): text embeddings of the class names; get no gradient.
+        temperature (`float`): divides the similarities.
+
+    Raises:
+        ValueError: if the class embeddings are not as wide as the codes.
     """
     if videos.shape[-1] != class_embeddings.shape[-1]:
         raise ValueError(
@@ -406,12 +381,12 @@ def alignment_loss(
 
 
 def _interleaved(roles: list[ActionEncoderOutput]) -> ActionEncoderOutput:
-    """Sentences of several roles as one, in the order of their starts; of those that start together, role 0 first."""
+    """Merges the sentences of several roles into one, ordered by start time; tokens that start together are ordered by role."""
     joined = {name: torch.cat([role[name] for role in roles], dim=1) for name in roles[0]}
-    number = torch.cat([torch.full_like(role.start_times, place) for place, role in enumerate(roles)], dim=1)
-    late = torch.where(joined["attention_mask"].bool(), joined["start_times"], torch.inf)
-    order = torch.argsort(number, dim=1, stable=True)
-    order = order.gather(1, torch.argsort(late.gather(1, order), dim=1, stable=True))
+    role_numbers = torch.cat([torch.full_like(role.start_times, number) for number, role in enumerate(roles)], dim=1)
+    starts = torch.where(joined["attention_mask"].bool(), joined["start_times"], torch.inf)
+    order = torch.argsort(role_numbers, dim=1, stable=True)
+    order = order.gather(1, torch.argsort(starts.gather(1, order), dim=1, stable=True))
     return ActionEncoderOutput(
         **{
             name: values.gather(1, order.view(*order.shape, *[1] * (values.dim() - 2)).expand_as(values))

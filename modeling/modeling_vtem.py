@@ -1,4 +1,4 @@
-"""The Video-to-Event Mapper: long videos to sentences of visual event tokens (VT-LVLM-AR, section III.A)."""
+"""The Video-to-Event Mapper (VTEM): turns long videos into sentences of visual event tokens (VT-LVLM-AR, section III.A)."""
 
 import math
 import warnings
@@ -14,36 +14,36 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import EuclideanCodebook, codebook_settings
+from .codebook import EuclideanCodebook
 from .configuration_vtem import VTEMConfig
 from .modeling_vst import consistency_loss
 from .temporal_pooling import BURST, Budget, Events, EventStream, PooledEvent, pool_events, unpool, within_budget
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
-# Of standardised features: what differs by less is the same.
+# Lower bound of the novelty, in units of standardised features: smaller differences count as none.
 LEAST_NOVELTY = 1e-3
-# What a deviation of the logarithm of the novelty adds to the logit of a weight, where training begins.
+# Initial change of the logit of a weight per standard deviation of the log novelty.
 SENSITIVITY = 2.0
-# What a network may add to that logit, at most: where nothing changes, nothing that it has never seen makes events.
+# Bound of the network's contribution to that logit: unfamiliar input alone must not make events where nothing changes.
 MOST_LEARNED = 2.0
-# Segments that a stream looks at together.
+# Number of segments that a stream processes at a time.
 STREAM_BLOCK = 8
 
 
 @dataclass
 class VTEMOutput(ModelOutput):
     """
-    Loss of [`VTEMModel`] with every term by name, unweighted; a term is `None` where it does not exist.
+    Loss of [`VTEMModel`] and its unweighted terms. A term that does not apply is `None`.
 
     Args:
         loss (`torch.FloatTensor` scalar):
-            Every term times its weight.
+            Weighted sum of the terms.
         reconstruction_loss (`torch.FloatTensor` scalar):
             Mean squared error between the standardised features of the cells (with `maps_features`, those of the vision
             tower) and the tokens of their events.
         coherence_loss (`torch.FloatTensor` scalar, *optional*):
-            InfoNCE of tokens that are close in time. Only in training, with a weight.
+            InfoNCE of tokens that are close in time. Only in training, and if its weight is positive.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
             Mean squared difference between valid latents and their codes.
         quantity_loss (`torch.FloatTensor` scalar, *optional*):
@@ -51,9 +51,9 @@ class VTEMOutput(ModelOutput):
         action_ids (`torch.LongTensor` of shape `(batch_size, num_events)`, *optional*):
             Nearest tokens; 0 where padded.
         attention_mask (`torch.LongTensor` of the same shape):
-            1 for an event, 0 for padding.
+            1 for events, 0 for padding.
         usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            How often each token is the nearest one.
+            How often each token was chosen.
     """
 
     loss: torch.FloatTensor | None = None
@@ -69,10 +69,11 @@ class VTEMOutput(ModelOutput):
 
 class CellWeights(nn.Module):
     """
-    How much of an event each cell is: the more, the more it differs from the cells before it at the same place of the picture.
+    Weights of cells: a cell weighs more, the more it differs from the cells before it at the same place of the frame.
 
-    Where it begins is the novelty alone, the distance from their mean, which weighs so that three quarters of the allowed
-    events come to pass (`calibrate`); a network that sees those cells learns what is to be added.
+    The logit of a weight is a linear function of the log novelty, plus the output of a network that sees the same cells.
+    Novelty is the distance from the mean of the cells before. `calibrate` chooses the bias so that pooling makes three quarters
+    of the allowed events; the network starts at 0.
     """
 
     def __init__(self, config: VTEMConfig):
@@ -84,22 +85,30 @@ class CellWeights(nn.Module):
         self.output = nn.Linear(config.weight_size, 1)
         self.sensitivity = nn.Parameter(torch.empty(()))
         self.bias = nn.Parameter(torch.empty(()))
-        # Of the logarithm of the novelty, over training videos.
+        # Statistics of the log novelty over training videos.
         self.novelty = FeatureStandardisation(1)
 
     @property
     def num_before(self) -> int:
-        """Cells that are seen before the first one."""
+        """Number of cells before the first cell that its weight depends on."""
         return (self.reach - 1) * self.places
 
     def begin(self, states: torch.Tensor) -> torch.Tensor:
-        """What is taken for the cells before the first ones (batch_size, num_cells, feature_size): those, standing still."""
+        """
+        Stand-ins for the cells before the start of a video: copies of the cells of its first frame.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch_size, num_cells, feature_size)`): standardised features.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_before, feature_size)`.
+        """
         return states[:, torch.arange(self.num_before, device=states.device) % self.places % states.shape[1]]
 
     def log_novelty(self, states: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         """Logarithm (batch_size, num_cells) of the root mean square difference from the mean of the cells before."""
-        seen, length = torch.cat([before, states], dim=1), states.shape[1]
-        past = sum(seen[:, i * self.places : i * self.places + length] for i in range(self.reach - 1))
+        cells, length = torch.cat([before, states], dim=1), states.shape[1]
+        past = sum(cells[:, i * self.places : i * self.places + length] for i in range(self.reach - 1))
         differences = states - past / (self.reach - 1)
         return differences.square().mean(dim=-1).clamp_min(LEAST_NOVELTY**2).log() / 2
 
@@ -107,13 +116,13 @@ class CellWeights(nn.Module):
         """
         Args:
             states (`torch.Tensor` of shape `(batch_size, num_cells, feature_size)`): standardised features.
-            before (`torch.Tensor` of shape `(batch_size, num_before, feature_size)`): those of the cells before.
+            before (`torch.Tensor` of shape `(batch_size, num_before, feature_size)`): features of the cells before.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_cells)`, between 0 and 1.
         """
-        seen = self.input(torch.cat([before, states], dim=1).to(self.input.weight.dtype))
-        learned = self.output(F.gelu(self.context(seen.transpose(1, 2))).transpose(1, 2))[..., 0].float()
+        cells = self.input(torch.cat([before, states], dim=1).to(self.input.weight.dtype))
+        learned = self.output(F.gelu(self.context(cells.transpose(1, 2))).transpose(1, 2))[..., 0].float()
         learned = MOST_LEARNED * torch.tanh(learned / MOST_LEARNED)
         return torch.sigmoid(self._of_novelty(self.log_novelty(states, before)) + learned)
 
@@ -122,13 +131,13 @@ class CellWeights(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, log_novelty: torch.Tensor) -> None:
-        """Takes the statistics of the novelty over, and the bias with which it makes as many events as are aimed at.
+        """Sets the statistics of the log novelty, and the bias that gives the number of events that pooling aims at.
 
         Args:
-            log_novelty (`torch.Tensor` of shape `(num_cells,)`): of all cells of the training videos.
+            log_novelty (`torch.Tensor` of shape `(num_cells,)`): log novelty of all cells of the training videos.
         """
-        found = log_novelty.double()
-        self.novelty.set(found.mean()[None].float(), found.std(correction=0)[None].float())
+        values = log_novelty.double()
+        self.novelty.set(values.mean()[None].float(), values.std(correction=0)[None].float())
         low, high = -50.0, 50.0
         for _ in range(60):
             self.bias.fill_((low + high) / 2)
@@ -137,7 +146,7 @@ class CellWeights(nn.Module):
 
 
 def events_per_cell(config: VTEMConfig) -> float:
-    """The number of events a cell that pooling aims at: what a window can have, less half of what it may save up."""
+    """Number of events per cell that pooling aims at: three quarters of the most that a window can have (see `BURST`)."""
     return (1 - BURST / 2) * config.max_events / config.window_cells
 
 
@@ -145,8 +154,8 @@ class VTEMPreTrainedModel(VideoActionModel):
     config_class = VTEMConfig
     base_model_prefix = "vtem"
     _keep_in_fp32_modules_strict = ["quantizer", "standardisation", "target_standardisation", "novelty"]
-    # That of standardised features.
-    code_deviation = 1.0
+    code_deviation = 1.0  # of standardised features
+    feature_unit = "cells"
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -160,21 +169,22 @@ class VTEMPreTrainedModel(VideoActionModel):
 
 class VTEMModel(VTEMPreTrainedModel):
     """
-    Visual encoder, adaptive temporal pooling, codebook (VT-LVLM-AR, Eq. 1 to 3). Tokens are features of the language model's
-    own vision tower, which its projector reads: what reconstructs the cells of an event is its token.
+    Visual encoder, adaptive temporal pooling and codebook (VT-LVLM-AR, Eq. 1 to 3). The codes are features of the language
+    model's own vision tower, which its projector reads. There is no decoder: the code of an event itself reconstructs the
+    features of its cells.
 
-    All methods take `pixel_values`, as [`VideoFeatureExtractor`] gives them, or `input_features` (batch_size, num_cells,
-    views, feature_size), what `features` makes of them: those of a data set need be computed only once.
+    All methods take `pixel_values`, as [`VideoFeatureExtractor`] returns them, or `input_features` (batch_size, num_cells,
+    views, feature_size), which `features` computes from them: the features of a data set need to be computed only once.
 
     Args:
         config ([`VTEMConfig`]): the configuration.
-        backbone (`PreTrainedModel`, *optional*): a visual encoder to use instead of a fresh one.
+        backbone (`PreTrainedModel`, *optional*): a pretrained visual encoder; without it, a new one is initialised.
 
     Raises:
-        ValueError: by all methods, for inputs of a wrong shape; the message names the argument.
+        ValueError: if an input of a method has the wrong shape; the message names the argument.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
 
     def __init__(self, config: VTEMConfig, backbone: PreTrainedModel | None = None):
@@ -191,38 +201,30 @@ class VTEMModel(VTEMPreTrainedModel):
             self.feature_map = nn.Linear(config.feature_size, config.codebook_dim)
             self.target_standardisation = FeatureStandardisation(config.codebook_dim)
         if config.quantize:
-            self.quantizer = EuclideanCodebook(config.codebook_size, **codebook_settings(config))
+            self.quantizer = EuclideanCodebook.from_config(config)
         self.post_init()
         if backbone is not None:
             keep_weights(backbone)
         self.freeze()
 
-    @classmethod
-    def from_backbone(cls, backbone: PreTrainedModel, **settings) -> "VTEMModel":
-        """
-        A fresh mapper around a visual encoder that is there.
+    @staticmethod
+    def codes_are_features(config_fields: dict) -> bool:
+        return not config_fields.get("maps_features")
 
-        Args:
-            backbone (`PreTrainedModel`): of pictures or clips, as `AutoModel.from_pretrained` gives it.
-            **settings: fields of [`VTEMConfig`]; `backbone_config` and `feature_size` are the visual encoder's.
-        """
-        # Where it lies on this machine is nobody else's business.
-        backbone.config._name_or_path = ""
-        settings = {"feature_size": VisualEncoder(backbone).feature_size, **settings}
-        if not settings.get("maps_features"):
-            settings.setdefault("codebook_dim", settings["feature_size"])
-        return cls(VTEMConfig(**{**settings, "backbone_config": backbone.config}), backbone=backbone)
+    @property
+    def features_per_segment(self) -> int:
+        return self.config.grid**2
 
     @property
     def codebook(self) -> torch.Tensor:
         """Codes (codebook_size, codebook_dim), float32, as features of the vision tower."""
         if not self.config.quantize:
-            raise ValueError("this model has no codebook: it was made with `quantize=False`")
+            raise ValueError("this model has no codebook: its configuration has `quantize=False`")
         return self._targets.inverse(self.quantizer.weight)
 
     @property
     def _targets(self) -> FeatureStandardisation:
-        """Statistics of the features that tokens are."""
+        """Statistics of the vision tower's features, in whose standardised units codes are kept."""
         return self.target_standardisation if self.config.maps_features else self.standardisation
 
     def encode(
@@ -238,25 +240,23 @@ class VTEMModel(VTEMPreTrainedModel):
         Args:
             pixel_values, input_features: see [`VTEMModel`].
             feature_attention_mask (`torch.Tensor`, *optional*):
-                1 for what is there, 0 for padding: (batch_size, num_segments) of `pixel_values`, (batch_size, num_cells) of
-                `input_features`.
-            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                Segments per second, for the times; 1 by default.
+                1 for valid positions, 0 for padding: (batch_size, num_segments) with `pixel_values`, (batch_size, num_cells)
+                with `input_features`.
+            frame_rate (`torch.Tensor` of shape `(batch_size,)`, *optional*, defaults to 1):
+                Segments per second; gives the times of the tokens.
         """
         features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
-        rate = features.new_ones(len(mask)) if frame_rate is None else frame_rate.to(features)
-        if rate.shape != (len(mask),):
-            raise ValueError(f"`frame_rate` must have the shape ({len(mask)},), got {tuple(rate.shape)}.")
+        rates = self._segment_rates(frame_rate, features)
         shortest = int(mask.sum(dim=1).min())
         if shortest < min(self.config.max_events, self.config.window_cells):
             warnings.warn(
-                f"a video has {shortest} cells, fewer than the {self.config.max_events} events that it may have: take more "
-                "segments of it, or a finer grid.",
+                f"a video has {shortest} cells, fewer than the {self.config.max_events} events that it may have: read more "
+                "segments of it, or use a finer grid.",
                 stacklevel=2,
             )
         events, _ = self._events(self.standardisation(features.mean(dim=2)), mask)
         latents = self._latents(events.features)
-        starts, ends = self._times(events.starts, events.ends, rate.double()[:, None])
+        starts, ends = self._times(events.starts, events.ends, rates.double()[:, None])
         valid = events.mask[..., None]
         raw = self._targets.inverse(latents) * valid
         if not self.config.quantize:
@@ -267,7 +267,7 @@ class VTEMModel(VTEMPreTrainedModel):
 
     def stream(self, frame_rate: float) -> "VisualEventStream":
         """
-        Reads one video of any length, in bounded memory: see [`VisualEventStream`].
+        Returns a [`VisualEventStream`], which reads one video of any length in bounded memory.
 
         Args:
             frame_rate (`float`): segments per second.
@@ -282,12 +282,12 @@ class VTEMModel(VTEMPreTrainedModel):
         target_features: torch.Tensor | None = None,
     ) -> VTEMOutput:
         """
-        Every loss (VT-LVLM-AR, Eq. 4).
+        Computes all losses (VT-LVLM-AR, Eq. 4).
 
         Args:
             pixel_values, input_features, feature_attention_mask: see `encode`.
             target_features (`torch.Tensor` of shape `(batch_size, num_cells, views, codebook_dim)`, *optional*):
-                With `maps_features`, what the vision tower makes of the same cells.
+                Features of the vision tower for the same cells; required with `maps_features`.
         """
         config = self.config
         features, mask = self._inputs(pixel_values, input_features, feature_attention_mask)
@@ -295,15 +295,15 @@ class VTEMModel(VTEMPreTrainedModel):
         targets = states
         if config.maps_features:
             if target_features is None or target_features.shape[:2] != mask.shape:
-                found = None if target_features is None else tuple(target_features.shape)
+                actual = None if target_features is None else tuple(target_features.shape)
                 raise ValueError(
                     f"`target_features` of the vision tower must have the cells {tuple(mask.shape)} of the visual encoder, "
-                    f"got {found}."
+                    f"got {actual}."
                 )
             targets = self.target_standardisation(target_features.float().mean(dim=2))
         events, weights = self._events(states, mask)
         latents, valid = self._latents(events.features), events.mask.bool()
-        terms, loss, read = {"attention_mask": events.mask}, 0.0, latents
+        terms, loss, embeds = {"attention_mask": events.mask}, 0.0, latents
         if weights is not None:
             expected = events_per_cell(config) * mask.sum()
             terms["quantity_loss"] = ((weights * mask).sum() / expected - 1).square()
@@ -318,15 +318,15 @@ class VTEMModel(VTEMPreTrainedModel):
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
             loss = loss + config.commitment_weight * terms["commitment_loss"]
-            # Straight-through: tokens are codes, and their gradient goes to latents as well.
+            # Straight-through: the value is the code, and the gradient goes to the latents (and here, to the codes as well).
             codes = torch.zeros_like(latents).masked_scatter(valid[..., None], codes)
             through = latents - latents.detach()
-            read, contrasted = codes.detach() + through, codes + through
+            embeds, contrasted = codes.detach() + through, codes + through
         else:
             contrasted = latents
-        # The features are the target, not what is to move.
-        there = mask.bool()
-        terms["reconstruction_loss"] = F.mse_loss(unpool(read, events)[there], targets.detach()[there])
+        # The features are targets and get no gradient.
+        is_cell = mask.bool()
+        terms["reconstruction_loss"] = F.mse_loss(unpool(embeds, events)[is_cell], targets.detach()[is_cell])
         loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
         if self.training and config.coherence_weight > 0:
             terms["coherence_loss"] = consistency_loss(
@@ -335,30 +335,8 @@ class VTEMModel(VTEMPreTrainedModel):
             loss = loss + config.coherence_weight * terms["coherence_loss"]
         return VTEMOutput(loss=loss, **terms)
 
-    def _inputs(self, pixel_values, input_features, mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (batch_size, num_cells, views, feature_size) and the mask (batch_size, num_cells) of cells."""
-        if (pixel_values is None) == (input_features is None):
-            raise ValueError("give either `pixel_values` or `input_features`.")
-        if input_features is None:
-            features = self.features(pixel_values)
-            mask = None if mask is None else mask.repeat_interleave(self.config.grid**2, dim=1)
-        else:
-            features = input_features.float()
-        if features.dim() != 4 or features.shape[-1] != self.config.feature_size or 0 in features.shape:
-            raise ValueError(
-                f"`input_features` must have the shape (batch_size, num_cells, views, {self.config.feature_size}), "
-                f"got {tuple(features.shape)}."
-            )
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
-        if mask.shape != features.shape[:2]:
-            raise ValueError(
-                f"`feature_attention_mask` must be of the {tuple(features.shape[:2])} cells, got {tuple(mask.shape)}."
-            )
-        return features, mask.long()
-
     def _events(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[Events, torch.Tensor | None]:
-        """Standardised features (batch_size, num_cells, feature_size) → events, and the weights before the budget."""
+        """Standardised features (batch_size, num_cells, feature_size) → events, and the cell weights before the budget."""
         if self.config.pooling == "uniform":
             return pool_events(states, self._uniform(states), mask), None
         weights = self.cell_weights(states, self.cell_weights.begin(states))
@@ -366,7 +344,7 @@ class VTEMModel(VTEMPreTrainedModel):
         return pool_events(states, kept, mask), weights
 
     def _uniform(self, states: torch.Tensor) -> torch.Tensor:
-        """Weights (…, num_cells) of events of equal length, as many as adaptive pooling aims at."""
+        """Cell weights (…, num_cells) that give events of equal length, as many as adaptive pooling aims at."""
         return states.new_full(states.shape[:-1], events_per_cell(self.config), dtype=torch.float64)
 
     def _latents(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -376,13 +354,13 @@ class VTEMModel(VTEMPreTrainedModel):
         return pooled.float()
 
     def _nearest(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents (N, dim) → ids (N,), codes (N, dim); nothing is learned."""
+        """Latents (N, dim) → ids (N,), codes (N, dim); the codes are not moved."""
         with torch.autocast(device_type=latents.device.type, enabled=False):
-            found = self.quantizer.lookup(latents.contiguous())
-        return found.ids, found.embeds
+            quantized = self.quantizer.lookup(latents.contiguous())
+        return quantized.ids, quantized.embeds
 
     def _times(self, starts, ends, rate) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cells → seconds, float32. The cells of one picture are at the same time."""
+        """Cells → seconds, float32. The cells of one segment have the same time."""
         places = self.config.grid**2
         if places > 1:
             starts, ends = torch.floor(starts / places + 1e-9), torch.ceil(ends / places - 1e-9)
@@ -394,9 +372,9 @@ class VisualEvent(NamedTuple):
     An event of a stream.
 
     Attributes:
-        action_id: its token, 0 to `codebook_size` − 1; `None` without a codebook.
+        action_id: the token, 0 to `codebook_size` − 1; `None` without a codebook.
         start, end: seconds from the start of the video.
-        latent: float32 (codebook_dim,), the pooled feature before quantisation; `None` where it was not kept.
+        latent: the pooled feature before quantisation, float32 (codebook_dim,); `None` if it was not kept.
     """
 
     action_id: int | None
@@ -407,14 +385,17 @@ class VisualEvent(NamedTuple):
 
 class VisualEventStream:
     """
-    Frames in, events out: one video of any length, looked at once. What is held does not grow with it.
+    Turns the frames of one video of any length into events, in a single pass. Memory does not grow with the video.
 
-    Whatever comes is read in blocks of `STREAM_BLOCK` segments, counted from the start: wherever a video is cut on its way in
-    here, the events are the same to the last bit.
+    Segments are processed in blocks of `STREAM_BLOCK`, counted from the start of the video. The events are therefore identical
+    to the last bit, however the video is divided into calls of `push`.
 
     Args:
         model ([`VTEMModel`]): the mapper; it is not changed.
         frame_rate (`float`): segments per second.
+
+    Raises:
+        ValueError: if the frame rate is not a positive number.
     """
 
     def __init__(self, model: VTEMModel, frame_rate: float):
@@ -433,12 +414,16 @@ class VisualEventStream:
     ) -> list[VisualEvent]:
         """
         Args:
-            pixel_values (`torch.Tensor` of shape `(num_segments, frames, 3, height, width)`, *optional*): what comes next.
+            pixel_values (`torch.Tensor` of shape `(num_segments, frames, 3, height, width)`, *optional*):
+                The next segments of the video.
             input_features (`torch.Tensor` of shape `(num_segments, grid ** 2, views, feature_size)`, *optional*):
-                Or what the visual encoder made of it.
+                Features of the next segments, instead of pixels.
 
         Returns:
-            Events that have ended.
+            `list[VisualEvent]`: the events that have ended since the last call.
+
+        Raises:
+            ValueError: if segments have the wrong shape, or contain NaN or Inf; no segment of the call is read then.
         """
         if (pixel_values is None) == (input_features is None):
             raise ValueError("give either `pixel_values` or `input_features`.")
@@ -452,14 +437,13 @@ class VisualEventStream:
         return events
 
     def finish(self) -> list[VisualEvent]:
-        """The events of what is left. The next video may follow."""
+        """Returns the remaining events, and resets the stream for the next video."""
         events = self._read(self._waiting) if self._waiting else []
-        events += [self._named(event) for event in self._events.finish()]
+        events += [self._quantized(event) for event in self._events.finish()]
         self.__init__(self.model, self.frame_rate)
         return events
 
     def _checked(self, segments: torch.Tensor) -> torch.Tensor:
-        """What is pushed; `ValueError` for what is none, before anything of it is taken."""
         config = self.model.config
         segments = torch.as_tensor(segments)
         shape = tuple(segments.shape[1:])
@@ -471,10 +455,12 @@ class VisualEventStream:
                 f"(frames, 3, height, width), got {shape}."
             )
         if self._shape not in (None, shape):
-            raise ValueError(f"segment {self._pushed} has the shape {shape}, and those before it {self._shape}.")
+            raise ValueError(
+                f"segment {self._pushed} has the shape {shape}, but the segments before it have {self._shape}."
+            )
         bad = ~segments.flatten(1).isfinite().all(dim=1)
         if bad.any():
-            raise ValueError(f"segment {self._pushed + int(bad.nonzero()[0])} holds what is no number.")
+            raise ValueError(f"segment {self._pushed + int(bad.nonzero()[0])} contains NaN or Inf.")
         self._shape = shape
         return segments
 
@@ -488,13 +474,13 @@ class VisualEventStream:
         else:
             cells = model.cell_weights
             before = cells.begin(states) if self._before is None else self._before
-            found = cells(states, before).double().cpu().numpy()
-            weights = np.minimum(found, self._budget.allow(found))
+            weights = cells(states, before).double().cpu().numpy()
+            weights = np.minimum(weights, self._budget.allow(weights))
             self._before = torch.cat([before, states], dim=1)[:, -cells.num_before :]
-        return [self._named(event) for event in self._events.push(states[0].cpu().numpy(), weights[0])]
+        return [self._quantized(event) for event in self._events.push(states[0].cpu().numpy(), weights[0])]
 
     @torch.no_grad()
-    def _named(self, event: PooledEvent) -> VisualEvent:
+    def _quantized(self, event: PooledEvent) -> VisualEvent:
         model = self.model
         pooled = torch.from_numpy(event.feature).to(model.device, torch.float32)[None]
         latents = model._latents(pooled)

@@ -11,8 +11,8 @@ class TemporalSelfAttention(nn.Module):
     A transformer encoder over time, between two linear layers.
 
     Args:
-        width_in, width_out (`int`): of what it reads and gives.
-        hidden_size, num_layers, num_heads, intermediate_size (`int`), dropout (`float`): of the transformer.
+        width_in, width_out (`int`): width of the inputs and of the outputs.
+        hidden_size, num_layers, num_heads, intermediate_size (`int`), dropout (`float`): sizes of the transformer.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TemporalSelfAttention(nn.Module):
         self.output = nn.Linear(hidden_size, width_out)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch_size, length, width_in) and its mask (batch_size, length), 0 where padded → (…, width_out)."""
+        """Hidden states (batch_size, length, width_in), mask (batch_size, length), 0 where padded → (…, width_out)."""
         hidden_states = self.input(hidden_states)
         hidden_states = hidden_states + _positions(hidden_states)
         hidden_states = self.layers(hidden_states, src_key_padding_mask=~mask.bool())
@@ -44,7 +44,7 @@ class TemporalSelfAttention(nn.Module):
 
 
 def _positions(hidden_states: torch.Tensor) -> torch.Tensor:
-    """Sines and cosines (length, width) of the place; made anew, so that loading cannot lose them."""
+    """Sinusoidal position embeddings (length, width); computed in each call, so that loading cannot lose them."""
     length, width = hidden_states.shape[1:]
     half = -(-width // 2)
     place = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[:, None]

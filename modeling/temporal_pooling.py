@@ -1,9 +1,9 @@
-"""Adaptive temporal pooling: cells of a video become events of varying length, in order (VT-LVLM-AR, Eq. 2).
+"""Adaptive temporal pooling: groups the cells of a video into consecutive events of varying length (VT-LVLM-AR, Eq. 2).
 
-Every cell has a weight between 0 and 1. The weights are summed along the video, and an event ends each time the sum passes a
-whole number (continuous integrate-and-fire, Dong and Xu 2020): heavy cells make short events, light ones are drawn together. A
-cell on a border belongs to both events, by shares. By a budget, at most `max_events` events begin in every stretch of `window`
-cells, wherever that begins. Nothing looks ahead, so a stream gives the events that the whole video gives.
+Every cell has a weight between 0 and 1. The weights are summed along the video, and an event ends each time the sum passes an
+integer (continuous integrate-and-fire, Dong and Xu 2020): cells of large weight make short events, cells of small weight long
+ones. A cell on a border is divided between both events. A budget lets at most `max_events` events begin in any `window`
+consecutive cells. Pooling is causal, so a stream gives the same events as the whole video.
 """
 
 from collections.abc import Iterator
@@ -13,26 +13,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# No cell is without weight: something has to be the event where nothing happens.
+# Lower bound of weights, so that a video in which nothing happens has an event, too.
 LEAST_WEIGHT = 1e-4
-# What is left of a sum that is a whole number but for rounding is no event.
+# Tolerance for rounding when a sum is compared with an integer.
 SLACK = 1e-9
-# Share of the events of a window that may follow each other at once; the rest is earned, cell by cell.
+# Share of a window's events that may follow each other immediately; the rest is earned, cell by cell.
 BURST = 0.5
 
 
 @dataclass
 class Events:
-    """Events of a batch of videos.
-
-    A cell has its weight in one event, or in two that follow each other.
+    """Events of a batch of videos. The weight of a cell belongs to one event, or to two consecutive events.
 
     Attributes:
-        features: (batch_size, num_events, width), the mean of the cells, by their weights; 0 where padded.
-        mask: int64 (batch_size, num_events), 1 for events.
+        features: (batch_size, num_events, width), the weighted mean of the cells' features; 0 where padded.
+        mask: int64 (batch_size, num_events), 1 for events, 0 for padding.
         starts, ends: float64 (batch_size, num_events), in cells from the start of the video; 0 where padded.
         first: int64 (batch_size, num_cells), the event in which a cell begins; 0 where padded.
-        share: (batch_size, num_cells), how much of the cell's weight is that event's, 0 to 1; the rest is the next one's.
+        share: (batch_size, num_cells), the share of the cell's weight in that event, 0 to 1; the rest is in the next event.
     """
 
     features: torch.Tensor
@@ -45,15 +43,15 @@ class Events:
 
 def pool_events(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> Events:
     """
-    Events of videos.
+    Pools the cells of videos into events.
 
     Args:
-        features (`torch.Tensor` of shape `(batch_size, num_cells, width)`): of the cells.
-        weights (`torch.Tensor` of shape `(batch_size, num_cells)`): between 0 and 1.
-        mask (`torch.Tensor` of shape `(batch_size, num_cells)`): 1 for cells, which come before all padding.
+        features (`torch.Tensor` of shape `(batch_size, num_cells, width)`): features of the cells, padded on the right.
+        weights (`torch.Tensor` of shape `(batch_size, num_cells)`): weights of the cells, between 0 and 1.
+        mask (`torch.Tensor` of shape `(batch_size, num_cells)`): 1 for cells, 0 for padding.
 
     Raises:
-        ValueError: shapes that do not fit, weights that are none, a video without cells.
+        ValueError: if shapes do not match, weights are not between 0 and 1, or a video has no cells.
     """
     _check_cells(features, weights, mask)
     valid = mask.bool()
@@ -61,9 +59,9 @@ def pool_events(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tenso
     sums = weights.cumsum(dim=1)
     before = sums - weights
     counts = torch.ceil(sums[:, -1].detach() - SLACK).clamp_min(1).long()
-    # In padding, that of the last cell: it gets nothing.
+    # Padding counts to the last event, with weight 0.
     first = torch.minimum((before.detach() + SLACK).floor().long(), counts[:, None] - 1)
-    # The last event takes what is left of the sum.
+    # The last event takes the rest of the sum.
     into_next = (sums - (first + 1)).clamp_min(0) * (first < counts[:, None] - 1)
     share = ((weights - into_next) / weights.clamp_min(LEAST_WEIGHT)).masked_fill(~valid, 0)
 
@@ -91,19 +89,22 @@ def pool_events(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tenso
 
 
 def unpool(tokens: torch.Tensor, events: Events) -> torch.Tensor:
-    """Tokens of events (batch_size, num_events, width) → cells (batch_size, num_cells, width), by their shares."""
+    """Tokens of events (batch_size, num_events, width) → cells (batch_size, num_cells, width): a cell on a border gets the mean
+    of both tokens, weighted by its shares."""
     second = (events.first + 1).clamp_max(tokens.shape[1] - 1)
-    begun, ended = (tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[-1])) for at in (events.first, second))
-    return ended + events.share[..., None].to(tokens.dtype) * (begun - ended)
+    of_first, of_second = (
+        tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1])) for index in (events.first, second)
+    )
+    return of_second + events.share[..., None].to(tokens.dtype) * (of_first - of_second)
 
 
 def _add_at(total: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`total` (batch_size, num_events, …) plus `values` (batch_size, num_cells, …), each at its event."""
+    """Adds `values` (batch_size, num_cells, …) to `total` (batch_size, num_events, …) at the events `index`."""
     return total.scatter_add(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand_as(values), values)
 
 
 def _crossings(sums: torch.Tensor, weights: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Cells, with their fraction, at which the running sum (batch_size, num_cells) reaches each level (batch_size, E)."""
+    """Fractional cells (batch_size, E) at which the running sum (batch_size, num_cells) reaches each level (batch_size, E)."""
     index = torch.searchsorted(sums.contiguous(), levels.contiguous() + SLACK).clamp_max(sums.shape[1] - 1)
     before = sums.gather(1, index) - weights.gather(1, index)
     return index + ((levels - before) / weights.gather(1, index).clamp_min(LEAST_WEIGHT)).clamp(0, 1)
@@ -119,18 +120,18 @@ def _check_cells(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tens
         raise ValueError(f"video {int((~mask.bool()[:, 0]).nonzero()[0])} of the batch has no cells.")
     least, most = float(weights.detach().min()), float(weights.detach().max())
     if not (least >= 0 and most <= 1):
-        raise ValueError(f"weights must be between 0 and 1, found {least:g} to {most:g}.")
+        raise ValueError(f"weights must be between 0 and 1, got {least:g} to {most:g}.")
 
 
 class Budget:
     """
-    What weights may be spent: a purse that holds half of a window's events and earns the other half, cell by cell.
+    Budget for the weights of cells: a purse that starts with half of a window's events, and earns the other half cell by cell.
 
-    Whatever the weights, they sum to at most `max_events` in every stretch of `window` cells.
+    Weights that are cut to the budget sum to at most `max_events` over any `window` consecutive cells.
 
     Args:
-        max_events (`int`), window (`int`): at most so many events in so many cells.
-        batch_size (`int`, *optional*): videos that are read side by side.
+        max_events (`int`), window (`int`): at most `max_events` events in `window` cells.
+        batch_size (`int`, defaults to 1): number of videos.
     """
 
     def __init__(self, max_events: int, window: int, batch_size: int = 1):
@@ -139,7 +140,7 @@ class Budget:
         self.purse = np.full(batch_size, self.burst)
 
     def allow(self, weights: np.ndarray) -> np.ndarray:
-        """Weights (batch_size, num_cells), float64 → the most that each may be, after what came before it."""
+        """Weights (batch_size, num_cells), float64 → the upper bound of each, given the weights before it."""
         allowed = np.empty_like(weights)
         for cell in range(weights.shape[1]):
             allowed[:, cell] = self.purse
@@ -148,7 +149,7 @@ class Budget:
 
 
 def within_budget(weights: torch.Tensor, max_events: int, window: int) -> torch.Tensor:
-    """Weights (batch_size, num_cells) cut to the budget (`Budget`); differentiable where they are not cut."""
+    """Weights (batch_size, num_cells), cut to their [`Budget`]; differentiable where they are not cut."""
     allowed = Budget(max_events, window, len(weights)).allow(weights.detach().double().cpu().numpy())
     return torch.minimum(weights, torch.from_numpy(allowed).to(weights))
 
@@ -163,30 +164,30 @@ class PooledEvent(NamedTuple):
 
 class EventStream:
     """
-    Events of one video of any length, from cells as they come. What it holds does not grow.
+    Pools one video of any length, cell by cell. Memory does not grow with the video.
 
     Args:
-        width (`int`): of the cells.
+        width (`int`): width of the features.
     """
 
     def __init__(self, width: int):
-        self.cell = 0  # of all that came
-        self._level = 0.0  # of the open event: it ends at 1
+        self.cell = 0  # number of cells so far
+        self._level = 0.0  # sum of the weights of the open event, which ends at 1
         self._start, self._sum = 0.0, np.zeros(width)
 
     def push(self, features: np.ndarray, weights: np.ndarray) -> Iterator[PooledEvent]:
         """
         Args:
-            features (`np.ndarray` of shape `(num_cells, width)`), weights (`np.ndarray` of shape `(num_cells,)`): between 0
-                and 1.
+            features (`np.ndarray` of shape `(num_cells, width)`): features of the next cells.
+            weights (`np.ndarray` of shape `(num_cells,)`): their weights, between 0 and 1.
 
         Yields:
-            Events that have ended.
+            The events that have ended.
         """
         for feature, weight in zip(features.astype(np.float64), weights.tolist(), strict=True):
             weight = max(weight, LEAST_WEIGHT)
             left = weight
-            # A border is passed, not only reached: the last event of a video ends with the video.
+            # An event ends when its border is passed, not when it is reached: the last event ends with the video.
             if self._level >= 1 - SLACK:
                 yield self._close(float(self.cell))
             if self._level + weight > 1 + SLACK:
@@ -200,7 +201,7 @@ class EventStream:
             self.cell += 1
 
     def finish(self) -> Iterator[PooledEvent]:
-        """The event that is still open, if any. The next video may follow."""
+        """Yields the open event, if any, and resets the stream for the next video."""
         if self._level > 0:
             yield self._close(float(self.cell))
         self.__init__(len(self._sum))

@@ -327,7 +327,7 @@ def test_decode_is_what_forward_reconstructs():
     model = tiny_vst(merge_runs=False).eval()
     outputs = model(videos())
     torch.testing.assert_close(model.decode(outputs.action_ids), outputs.reconstruction, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="between 0 and 15, found 0 to 16"):
+    with pytest.raises(ValueError, match="between 0 and 15, got 0 to 16"):
         model.decode(torch.tensor([[0, 16]]))
 
 
@@ -382,7 +382,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
         ({"num_heads": 3}, "must be a multiple of `num_heads` 3"),
         ({"num_roles": 3}, "`codebook_size` 512 must be a multiple of `num_roles` 3"),
         ({"direct": True}, "`direct` needs `quantize=False`"),
-        ({"num_roles": 2, "quantize": False}, "`num_roles` divides a codebook"),
+        ({"num_roles": 2, "quantize": False}, "`num_roles` above 1 needs `quantize=True`"),
         ({"dropout": 1}, "`dropout` must be at least 0 and below 1"),
         ({"alignment_weight": -1}, "`alignment_weight` must not be negative"),
         ({"contrast_temperature": 0}, "`contrast_temperature` must be a positive number"),

@@ -278,12 +278,12 @@ def test_bad_streams():
         stream.push(input_features=torch.zeros(1, 1, 1, 15))
     stream.push(pictures(3))
     with pytest.raises(
-        ValueError, match=r"segment 3 has the shape \(2, 3, 16, 32\), and those before it \(2, 3, 32, 32\)"
+        ValueError, match=r"segment 3 has the shape \(2, 3, 16, 32\), but the segments before it have \(2, 3, 32, 32\)"
     ):
         stream.push(pictures(2)[:, :, :, :16])
     lost = pictures(4)
     lost[2, 0, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="segment 5 holds what is no number"):
+    with pytest.raises(ValueError, match="segment 5 contains NaN or Inf"):
         stream.push(lost)
     # Nothing of what was refused was taken.
     assert len(stream._waiting) == 3 and stream.push(pictures(3).numpy()) == []
@@ -366,9 +366,9 @@ def test_fewer_frames_than_an_event_has():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_events": 17}, "`max_events` 17 must not be more than the cells of `window_cells`, 16"),
-        ({"codebook_dim": 15}, "`codebook_dim` 15 must be the `feature_size` 16"),
-        ({"max_events": 1, "window_cells": 5000}, "1 in `window_cells` 5000 are less than one in 1000 cells"),
+        ({"max_events": 17}, "`max_events` must be at most the 16 cells of `window_cells`, got 17"),
+        ({"codebook_dim": 15}, "`codebook_dim` 15 must equal `feature_size` 16"),
+        ({"max_events": 1, "window_cells": 5000}, "`max_events` must be at least one in 1000 of the 5000 cells"),
         ({"weight_reach": 1}, "`weight_reach` must be at least 2"),
         ({"grid": 0}, "`grid` must be at least 1, got 0"),
         ({"coherence_weight": -1.0}, "`coherence_weight` must not be negative, got -1"),
@@ -386,7 +386,7 @@ def test_inputs_of_wrong_shapes():
         ValueError, match=r"`input_features` must have the shape \(batch_size, num_cells, views, 16\), got"
     ):
         model.encode(input_features=torch.zeros(2, 5, 16))
-    with pytest.raises(ValueError, match=r"must be of the \(2, 24\) cells, got \(2, 23\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \(2, 24\) of the cells, got \(2, 23\)"):
         model.encode(input_features=cells(), feature_attention_mask=torch.ones(2, 23))
     with pytest.raises(ValueError, match=r"`frame_rate` must have the shape \(2,\), got \(1,\)"):
         model.encode(input_features=cells(), frame_rate=torch.ones(1))

@@ -104,7 +104,7 @@ def test_a_picture_smaller_than_a_patch_is_refused(real_data, whole, tmp_path):
     shutil.copy(fault, folder / PROCESSOR)
     (folder / EXTRACTOR).unlink()
     recognise = pipeline("action-recognition", model=str(folder), trust_remote_code=True, device="cpu")
-    with pytest.raises(ValueError, match="a picture of 1 x 32 pixels"):
+    with pytest.raises(ValueError, match="an image of 1 x 32 pixels"):
         recognise(RECORDINGS["videos"])
 
 

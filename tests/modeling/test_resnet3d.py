@@ -190,9 +190,9 @@ def test_wrong_inputs(shape, message):
     [
         ({"depth": [1]}, r"`depth` \(did you mean `depths`\?\)"),
         ({"convolution": "2d"}, "convolution"),
-        ({"depths": [2, 2]}, r"as many as there are stages, got \[64, 128, 256, 512\] and \[2, 2\]"),
-        ({"hidden_sizes": [], "depths": []}, r"`hidden_sizes` must be numbers of at least 1.* got \[\]"),
-        ({"depths": [2, 2, 0, 2]}, r"`depths` must be numbers of at least 1.* got \[2, 2, 0, 2\]"),
+        ({"depths": [2, 2]}, r"must have one entry per stage, got \[64, 128, 256, 512\] and \[2, 2\]"),
+        ({"hidden_sizes": [], "depths": []}, r"`hidden_sizes` must be a list of numbers of at least 1.* got \[\]"),
+        ({"depths": [2, 2, 0, 2]}, r"`depths` must be a list of numbers of at least 1.* got \[2, 2, 0, 2\]"),
         ({"num_frames": 0}, "`num_frames` must be at least 1, got 0"),
     ],
 )

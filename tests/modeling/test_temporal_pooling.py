@@ -163,7 +163,7 @@ def test_what_cannot_be_pooled():
     features, weights, mask = torch.randn(2, 4, 3), torch.rand(2, 4), torch.ones(2, 4)
     with pytest.raises(ValueError, match=r"got \(2, 4, 3\), \(2, 3\) and \(2, 4\)"):
         pool_events(features, weights[:, :3], mask)
-    with pytest.raises(ValueError, match=r"weights must be between 0 and 1, found .* to 3"):
+    with pytest.raises(ValueError, match=r"weights must be between 0 and 1, got .* to 3"):
         pool_events(features, weights.clone().fill_(3), mask)
     with pytest.raises(ValueError, match="video 1 of the batch has no cells"):
         pool_events(features, weights, torch.tensor([[1] * 4, [0] * 4]))

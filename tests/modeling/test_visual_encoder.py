@@ -45,7 +45,7 @@ def test_encoders_of_every_kind_have_cells(kind):
         cells = encoder(made)
     assert cells.shape == (2, 3, 1 if clips else 4, encoder.feature_size)
     if kind in ("videomae", "vjepa2"):
-        with pytest.raises(ValueError, match=f"{kind} reads clips, of which no layer but the last"):
+        with pytest.raises(ValueError, match=f"{kind} reads clips: only its last layer can be used"):
             VisualEncoder(tiny_backbone(kind), grid=2)
         return
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_pictures_that_are_no_squares():
     assert patch_rows_and_columns(6, 16, 24) == (2, 3)
     assert patch_rows_and_columns(7, 16, 24) == (2, 3)
     assert patch_rows_and_columns(577, 336, 336) == (24, 24)
-    with pytest.raises(ValueError, match="33 patches do not fill a picture of 32 x 32 pixels"):
+    with pytest.raises(ValueError, match="33 patches cannot be arranged in rows and columns of an image of 32 x 32"):
         patch_rows_and_columns(33, 32, 32)
 
 

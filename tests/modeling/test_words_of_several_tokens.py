@@ -150,7 +150,7 @@ def test_streams_are_joints_bones_and_motion(tmp_path):
     half.encoder.streams.register_forward_hook(lambda _, given, made: seen.append(made))
     half.encode((joints[..., :4] * 1e-3 + 3).transpose(1, 2))
     assert seen[0].dtype == torch.float32
-    with pytest.raises(ValueError, match="`joint_parents` must name a joint for each of 25"):
+    with pytest.raises(ValueError, match="`joint_parents` must name a parent for each of the 25 joints"):
         ActionVQVAEConfig(streams=["bones"])
     with pytest.raises(ValueError, match="`streams` must be some of joints, bones, motion, each once"):
         ActionVQVAEConfig(streams=["joints", "speed"])
