@@ -52,3 +52,12 @@ def test_prose_has_no_other_results(page):
     values = {f"{entry[field]}" for entry in SUMMARY.values() for field in ("value", "low", "high")}
     values |= {f"{value}" for paper in PUBLISHED for value in paper.values()}
     assert shown <= values, shown - values
+
+
+def test_output_in_the_readme_is_that_of_a_results_page():
+    """Whole paragraphs; the README breaks long lines, and leaves out the Markdown."""
+    pages = [re.sub(r"[\s*`]+", " ", page.read_text("utf-8")) for page in (CARDS / "results").glob("*.md")]
+    outputs = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert len(outputs) >= 2
+    for paragraph in re.split(r"\n\n", "\n\n".join(outputs)):
+        assert any(" ".join(paragraph.split()) in page for page in pages), paragraph
