@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.calibration
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,6 +130,19 @@ def test_likelihood_equals_scikit_learn():
     logs, labels = log_normalize(rng.normal(size=(50, 4))), rng.integers(4, size=50)
     expected = sklearn.metrics.log_loss(labels, np.exp(logs), labels=range(4))
     assert negative_log_likelihood(logs, labels) == pytest.approx(expected)
+
+
+def test_brier_score_and_reliability_equal_scikit_learn():
+    rng = np.random.default_rng(7)
+    logs, labels = log_normalize(2 * rng.normal(size=(300, 5))), rng.integers(5, size=300)
+    expected = sklearn.metrics.brier_score_loss(labels, np.exp(logs), labels=range(5), scale_by_half=False)
+    assert brier_score(logs, labels) == pytest.approx(expected)
+    hits, confidence = logs.argmax(axis=1) == labels, np.exp(logs.max(axis=1))
+    fractions, means = sklearn.calibration.calibration_curve(hits, confidence, n_bins=15)
+    bins = reliability_bins(logs, labels)
+    filled = bins.count > 0
+    np.testing.assert_allclose(bins.accuracy[filled], fractions)
+    np.testing.assert_allclose(bins.confidence[filled], means)
 
 
 @given(scored(), st.integers(1, 20))

@@ -1,11 +1,11 @@
-"""Krippendorff's alpha against the examples of its paper and against the definition by pairs; its interval."""
+"""Krippendorff's alpha against the examples of its paper, its definition and the package krippendorff; its interval."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -61,6 +61,15 @@ ratings = arrays(
 @given(ratings, st.sampled_from(["nominal", "ordinal"]))
 def test_alpha_is_that_of_the_definition(made, level):
     assert krippendorff_alpha(made, level) == pytest.approx(by_pairs(made, level), nan_ok=True, abs=1e-9)
+
+
+@given(ratings, st.sampled_from(["nominal", "ordinal"]))
+def test_alpha_is_that_of_the_package_krippendorff(made, level):
+    oracle = pytest.importorskip("krippendorff", reason="krippendorff is not installed")
+    pairable = made[(~np.isnan(made)).sum(axis=1) > 1]
+    assume(len(np.unique(pairable[~np.isnan(pairable)])) > 1)  # otherwise the package raises an error
+    expected = oracle.alpha(reliability_data=made.T, level_of_measurement=level)
+    assert krippendorff_alpha(made, level) == pytest.approx(expected, abs=1e-9)
 
 
 @given(ratings, st.permutations(range(5)))
