@@ -1,1 +1,1 @@
-"""From a run to a repository, a page, a served model, a demo."""
+"""Publishing a run: repository, model card, plain language model, demo."""

@@ -1,5 +1,5 @@
 """
-A page to try a recogniser: drop a recording, see what it saw, what it decided, and why.
+A web page to try a recogniser: upload a recording, and see its action tokens, the predicted action, and why.
 
 ```bash
 python recipes/hub/demo.py --model runs/quickstart/model \\
@@ -7,11 +7,11 @@ python recipes/hub/demo.py --model runs/quickstart/model \\
 python recipes/hub/demo.py --model me/llm-ar-simulated --examples walk.skeleton --push_to_space me/llm-ar-demo
 ```
 
-Skeletons move, and can be turned; of videos, frames are shown, whatever their format. Tokens lie under the recording in time,
-and a click on one shows its entry in the lexicon. `--push_to_space` makes a Space of it, private unless `--public`; examples go
-along only if they are simulated.
+Skeletons are animated and can be rotated; videos are shown as a series of frames, whatever their format. The tokens lie on a
+timeline under the recording, and a click on a token shows its entry in the lexicon. `--push_to_space` creates a Space, which is
+private unless you pass `--public`. Only simulated examples are uploaded.
 
-Needs the extra `demo`: `pip install -e '.[demo]'`. A Space is this file, the player, and the package `action_llm`.
+Needs the extra `demo`: `pip install -e '.[demo]'`. A Space contains this file, the player, and the package `action_llm`.
 """
 
 import base64
@@ -21,6 +21,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +32,19 @@ HERE = Path(__file__).resolve().parent
 PLAYER = HERE / "demo_player.html"
 MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
-# What a visitor can ask for: the size of a file, classes and the characters of all of them, and visitors who wait.
+# Limits for visitors: size of a file, number of classes, characters of all their names together, and visitors in the queue.
 MAX_FILE, MAX_CLASSES, MAX_CHARACTERS, MAX_WAITING = "200mb", 200, 10_000, 20
 
 
 @dataclass
 class DemoArguments:
-    """Which recogniser, and where the page is."""
+    """Which recogniser is shown, and where."""
 
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
-    examples: list[str] = field(default_factory=list, metadata={"help": "recordings to pick from"})
-    port: int = field(default=7860, metadata={"help": "port on this machine"})
-    push_to_space: str | None = field(default=None, metadata={"help": "Space to make, in place of a page here"})
-    public: bool = field(default=False, metadata={"help": "a public Space"})
+    examples: list[str] = field(default_factory=list, metadata={"help": "example recordings on the page"})
+    port: int = field(default=7860, metadata={"help": "port of the local web server"})
+    push_to_space: str | None = field(default=None, metadata={"help": "Space to create, instead of a local page"})
+    public: bool = field(default=False, metadata={"help": "make the Space public"})
 
     def __post_init__(self):
         from action_llm_recipes.common.written_folders import check_recogniser
@@ -62,10 +63,12 @@ def main(arguments: DemoArguments):
         from action_llm_recipes.hub.push import push
 
         files = space_files(arguments.model, arguments.examples)
-        title = f"A page to try {arguments.model}"
+        title = f"Demo of {arguments.model}"
         logger.info(
-            "%s\nThe Space reads %s as anybody would: while that is private, give the Space a secret HF_TOKEN.",
-            push(files, arguments.push_to_space, public=arguments.public, title=title, kind="space", replace=False),
+            "%s\nThe Space downloads %s: if that repository is private, add a secret HF_TOKEN to the Space.",
+            push(
+                files, arguments.push_to_space, public=arguments.public, title=title, repo_type="space", replace=False
+            ),
             arguments.model,
         )
         return
@@ -73,7 +76,7 @@ def main(arguments: DemoArguments):
 
 
 def serve(page, **settings):
-    """Launches the page with bounds on what a visitor can send; `settings` are those of `gradio.Blocks.launch`."""
+    """Launches the page with limits on uploads and on the queue; `settings` are passed to `gradio.Blocks.launch`."""
     return page.queue(max_size=MAX_WAITING).launch(max_file_size=MAX_FILE, **settings)
 
 
@@ -82,76 +85,37 @@ def build(model: str, examples: list[str] = ()):
 
     Args:
         model: folder or repository of a recogniser.
-        examples: paths of recordings to pick from.
+        examples: paths of example recordings.
+
+    Raises:
+        ValueError: if the recogniser reads continuous latents.
+        SystemExit: if gradio is not installed.
     """
     try:
         import gradio as gr
     except ImportError as error:
         raise SystemExit("hub/demo.py needs gradio: pip install -e '.[demo]'") from error
-    from transformers import pipeline
-
-    from action_llm import ActionLLMForClassification, ActionLLMProcessor
-    from action_llm.escaping import markdown
     from action_llm.recording_files import RECORDING_SUFFIXES
     from action_llm.video_files import VIDEO_SUFFIXES
 
-    # By the package's own classes: no code of the repository is run.
-    recognise = pipeline(
-        "action-recognition",
-        model=ActionLLMForClassification.from_pretrained(model),
-        processor=ActionLLMProcessor.from_pretrained(model),
-    )
-    extractor = recognise.processor.feature_extractor
-    reads_skeletons = hasattr(extractor, "skeleton_layout")
+    recognise = load_pipeline(model)
     names = recognise.processor.class_names
-    if recognise.model.config.injection_layer is not None:
-        raise ValueError(
-            f"{model} reads continuous latents: it has no tokens to show, and no reason that can be checked."
-        )
-
-    def answer(path: str | None, others: str):
-        if path is None:
-            raise gr.Error("Drop a recording, or pick an example.")
-        labels = [line.strip() for line in (others or "").splitlines() if line.strip()] or None
-        if len(labels or ()) > MAX_CLASSES or len(others or "") > MAX_CHARACTERS:
-            raise gr.Error(
-                f"Give at most {MAX_CLASSES} classes, in {MAX_CHARACTERS:,} characters: these are {len(labels or ()):,} in "
-                f"{len(others):,}."
-            )
-        try:
-            found = recognise(
-                path, top_k=len(labels or names), candidate_labels=labels, explain=True, return_tokens=True
-            )
-            shown = player(path, extractor, found[0]["tokens"], recognise.model.lexicon)
-        except (ValueError, OSError) as error:
-            # What is wrong with a file is said; where it lies on the server is not. The page would show HTML as such.
-            message = str(error).replace(path, os.path.basename(path))
-            raise gr.Error(html.escape(message, quote=False)) from error
-        except Exception as error:
-            logger.exception("%s was not recognised", path)
-            raise gr.Error(
-                "This recording cannot be recognised; the log of the server says why. Try another."
-            ) from error
-        scores = {one["label"]: one["score"] for one in found}
-        careful = f"**Careful:** {markdown('; '.join(found[0]['warnings']))}\n\n" if "warnings" in found[0] else ""
-        description = f"\n\n{markdown(found[0]['description'])}" if "description" in found[0] else ""
-        return shown, scores, f"{careful}**Why.** {markdown(found[0]['reason'])}{description}"
-
+    reads_skeletons = hasattr(recognise.processor.feature_extractor, "skeleton_layout")
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
             "# Which action is it?\nA recording becomes a sentence of action tokens, and a language model reads it. "
-            f"This one knows {len(names)} classes and nothing else. {said_of(model)}"
+            f"This model knows {len(names)} classes. {describe_training(model)}"
         )
         with gr.Row():
             with gr.Column(scale=2):
                 recording = gr.File(
-                    label="A recording of a skeleton" if reads_skeletons else "A video",
+                    label="A recording of skeletons" if reads_skeletons else "A video",
                     file_types=list(RECORDING_SUFFIXES if reads_skeletons else VIDEO_SUFFIXES),
                     type="filepath",
                     elem_id="recording",
                 )
-                others = gr.Textbox(
-                    label="Other classes to choose from, one a line",
+                classes = gr.Textbox(
+                    label="Other classes to choose from, one per line",
                     lines=3,
                     max_length=MAX_CHARACTERS,
                     placeholder="\n".join(names[:3]),
@@ -162,19 +126,92 @@ def build(model: str, examples: list[str] = ()):
                     gr.Examples([[path] for path in examples], [recording], label="Examples", elem_id="examples")
                 scores = gr.Label(label="Probabilities", num_top_classes=5, elem_id="scores")
             with gr.Column(scale=3):
-                shown = gr.HTML(elem_id="player")
+                animation = gr.HTML(elem_id="player")
                 reason = gr.Markdown(label="Why", elem_id="reason")
-        asked = {"inputs": [recording, others], "outputs": [shown, scores, reason]}
-        gr.on([button.click, others.submit], answer, **asked, api_name="recognise")
-        # A file that is taken away leaves nothing behind.
+        fields = {"inputs": [recording, classes], "outputs": [animation, scores, reason]}
+        gr.on([button.click, classes.submit], partial(answer, recognise), **fields, api_name="recognise")
+        # When the file is removed, its results are removed too.
         recording.change(
-            lambda path, labels: answer(path, labels) if path else (None, None, None), **asked, api_name=False
+            lambda path, classes: answer(recognise, path, classes) if path else (None, None, None),
+            **fields,
+            api_name=False,
         )
     return page
 
 
-def said_of(model: str) -> str:
-    """What the record beside a model says that it was trained on, in a sentence; nothing where there is none."""
+def load_pipeline(model: str):
+    """The pipeline of a recogniser, by the classes of the installed package: no code of its repository is run.
+
+    Raises:
+        ValueError: if the recogniser reads continuous latents.
+    """
+    from transformers import pipeline
+
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    recognise = pipeline(
+        "action-recognition",
+        model=ActionLLMForClassification.from_pretrained(model),
+        processor=ActionLLMProcessor.from_pretrained(model),
+    )
+    if recognise.model.config.injection_layer is not None:
+        raise ValueError(f"{model} reads continuous latents: it has no tokens to show, and no explanations.")
+    return recognise
+
+
+def answer(recognise, path: str | None, classes: str | None):
+    """The answer to a visitor.
+
+    Args:
+        recognise: pipeline of the recogniser.
+        path: the uploaded file.
+        classes: names of classes to choose from, one per line; empty for the classes of the model.
+
+    Returns:
+        HTML of the player, class → probability, and the explanation in Markdown.
+
+    Raises:
+        gradio.Error: if there is no file, the file cannot be recognised, or there are too many classes.
+    """
+    import gradio as gr
+
+    from action_llm.escaping import markdown
+
+    if path is None:
+        raise gr.Error("Upload a recording, or choose an example.")
+    classes = classes or ""
+    labels = [line.strip() for line in classes.splitlines() if line.strip()] or None
+    if len(labels or ()) > MAX_CLASSES or len(classes) > MAX_CHARACTERS:
+        raise gr.Error(
+            f"Enter at most {MAX_CLASSES} classes with {MAX_CHARACTERS:,} characters in all; these are {len(labels or ()):,} "
+            f"classes with {len(classes):,} characters."
+        )
+    count = len(labels or recognise.processor.class_names)
+    try:
+        answers = recognise(path, top_k=count, candidate_labels=labels, explain=True, return_tokens=True)
+        best = answers[0]
+        animation = player(path, recognise.processor.feature_extractor, best["tokens"], recognise.model.lexicon)
+    except (ValueError, OSError) as error:
+        # The message names the file, but not its folder on the server. The page would render HTML in it.
+        message = str(error).replace(path, os.path.basename(path))
+        raise gr.Error(html.escape(message, quote=False)) from error
+    except Exception as error:
+        logger.exception("%s was not recognised", path)
+        raise gr.Error(
+            "This recording cannot be recognised; see the log of the server. Try another recording."
+        ) from error
+    scores = {entry["label"]: entry["score"] for entry in answers}
+    warning = f"**Warning:** {markdown('; '.join(best['warnings']))}\n\n" if "warnings" in best else ""
+    description = f"\n\n{markdown(best['description'])}" if "description" in best else ""
+    return animation, scores, f"{warning}**Why.** {markdown(best['reason'])}{description}"
+
+
+def describe_training(model: str) -> str:
+    """The data set that a model was trained on, in a sentence; empty for a model without a record.
+
+    Raises:
+        ModelFileError: if the record is damaged.
+    """
     from transformers.utils.hub import cached_file
 
     from action_llm.escaping import markdown_code
@@ -186,20 +223,18 @@ def said_of(model: str) -> str:
     record = read_json_object(path)
     dataset = read_field(path, record, "sentences.dataset", str) or ""
     if dataset.startswith("simulated") or read_field(path, record, "sentences.data.simulated", bool):
-        return (
-            f"It was trained on **simulated** recordings ({markdown_code(dataset)}), and is no recogniser of people."
-        )
+        return f"It was trained on **simulated** recordings ({markdown_code(dataset)}), not on recordings of people."
     return f"It was trained on {markdown_code(dataset)}." if dataset else ""
 
 
 def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
-    """A recording with its sentence, as a frame of a page.
+    """A recording and its action sentence as an HTML iframe.
 
     Args:
-        path: the recording.
+        path: path of the recording.
         extractor: the feature extractor that read it.
-        tokens: as the pipeline returns them.
-        lexicon: entries of all tokens, or `None`.
+        tokens: the pipeline's `tokens`.
+        lexicon: entries of all tokens, or None.
     """
     from action_llm.token_lexicon import token_color
 
@@ -207,7 +242,7 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
     used = {token["id"] for token in tokens}
     entries = {} if lexicon is None else {token: lexicon[token].to_dict() for token in used}
     data |= {"tokens": tokens, "lexicon": entries, "colors": {token: token_color(token) for token in used}}
-    # A name must not end the element that it stands in.
+    # In a script, "</script>" in a name would end the element.
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     page = PLAYER.read_text(encoding="utf-8").replace("/*DATA*/", text)
     return (
@@ -217,28 +252,27 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
 
 
 def bodies(path: str, extractor) -> dict:
-    """Joints of all bodies, at most `MAX_FRAMES` frames of them, with what draws them."""
+    """Joints of all bodies in at most `MAX_FRAMES` frames, and what the player needs to draw them."""
     from action_llm.skeleton_layouts import get_layout
 
     recording = extractor.read(path)
     layout = get_layout(recording.layout)
-    chosen = (
-        np.linspace(0, len(recording.keypoints) - 1, min(len(recording.keypoints), MAX_FRAMES)).round().astype(int)
-    )
+    count = len(recording.keypoints)
+    chosen = np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int)
     joints = np.zeros((len(chosen), *recording.keypoints.shape[1:3], 3))
     joints[..., : recording.keypoints.shape[3]] = recording.keypoints[chosen]
     seen = np.isfinite(joints).all(-1) & (joints != 0).any(-1) & recording.present[chosen][..., None]
     frames = [
         [
-            [np.round(joint, 3).tolist() if sure else None for joint, sure in zip(*body, strict=True)]
+            [np.round(joint, 3).tolist() if is_seen else None for joint, is_seen in zip(*body, strict=True)]
             for body in zip(*frame, strict=True)
         ]
         for frame in zip(joints, seen, strict=True)
     ]
-    # What a single frame that went astray says is not where people are. What can be recognised has a joint.
+    # Percentiles, since a single wrong frame must not set the scale. A recording that was recognised has a joint.
     low, high = np.percentile(joints[seen], (0.5, 99.5), axis=0)
     return {
-        "seconds": len(recording.keypoints) / recording.fps,
+        "seconds": count / recording.fps,
         "frames": frames,
         "bones": [[child, parent] for child, parent in enumerate(layout.parents) if parent >= 0],
         "up": layout.up,
@@ -248,7 +282,7 @@ def bodies(path: str, extractor) -> dict:
 
 
 def pictures(path: str) -> dict:
-    """At most `MAX_PICTURES` frames of a video as JPEG, evenly spread."""
+    """At most `MAX_PICTURES` evenly spaced frames of a video, as JPEG."""
     from PIL import Image
 
     from action_llm.video_files import open_video
@@ -281,15 +315,15 @@ models:
 - {model}
 ---
 
-Drop a recording and see what the recogniser `{model}` saw, what it decided, and why.{simulated}
+Upload a recording, and see its action tokens, the action that `{model}` predicts, and why.{simulated}
 """
 
 
 def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
-    """What a Space holds: path in it → content.
+    """The files of a Space: path → content.
 
     Raises:
-        ValueError: the model is a folder of this machine, or an example is not simulated.
+        ValueError: if the model is not on the Hub, or an example is not known to be simulated.
     """
     from importlib.metadata import version
 
@@ -306,10 +340,12 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     except HFValidationError:
         is_on_the_hub = False
     if not is_on_the_hub:
-        raise ValueError(f"--model {model}: a Space needs a model that is on the Hub (hub/push.py).")
+        raise ValueError(f"--model {model}: a Space needs a model that is on the Hub; push it with hub/push.py.")
     for path in examples:
         if not Path(path).with_name(SIMULATION_RECORD).is_file():
-            raise ValueError(f"{path} is not known to be simulated: recordings of people are not pushed.")
+            raise ValueError(
+                f"{path} is not known to be simulated, and recordings of people are not uploaded: remove it from --examples."
+            )
     files = {
         "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
         "demo.py": Path(__file__).read_bytes(),
@@ -326,7 +362,7 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
 
 def cli():
     """The command `action-llm-demo`."""
-    from action_llm_recipes.common.launching import launch  # a Space has no recipes
+    from action_llm_recipes.common.launching import launch  # not part of a Space
 
     launch(main, *ARGUMENTS)
 

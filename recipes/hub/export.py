@@ -1,19 +1,19 @@
 """
-A recogniser as a plain causal language model, which serving engines load with no code of this project.
+Exports a recogniser as a plain causal language model, which serving engines load without the code of this project.
 
 ```bash
 python recipes/hub/export.py --model runs/ntu60/sft/model --output_dir runs/ntu60/served
 ```
 
-The adapter is merged, the vocabulary grows by the action words, the head has a matrix of its own, and a chat template makes the
-prompt of a sentence: `[{"role": "user", "content": "<act_3><act_17>"}]`. Logits of text are those of the recogniser. Action
-words are never the answer: they are in `suppress_tokens` of the generation config, and their rows of the head are zero. What
-becomes a sentence of a recording is said by the action model, which stays where it is.
+The adapter is merged, the vocabulary is extended by the action tokens, the output embeddings are no longer tied to the input
+embeddings, and a chat template turns a sentence into the prompt: `[{"role": "user", "content": "<act_3><act_17>"}]`. The logits
+of text tokens equal those of the recogniser. Action tokens are never generated: they are in `suppress_tokens` of the generation
+config, and their output embeddings are zero. The action model, which turns recordings into sentences, is not exported.
 
-A recogniser that scores names by constrained decoding (`constrained_scoring`) is more than its weights: the page of the folder
-says how to restrict a plain model to the class names, too.
+A recogniser with `constrained_scoring` scores names by constrained decoding, which weights alone cannot do: the README.md in
+the folder shows how to constrain the plain model to the class names.
 
-Prompts in layers (P-Tuning v2) and continuous latents have no place in a plain model: that is an error.
+Prompts in layers (P-Tuning v2) and continuous latents cannot be exported: they raise an error.
 """
 
 import copy
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ExportArguments:
-    """Which recogniser, and where to."""
+    """Which recogniser is exported, and where."""
 
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
     output_dir: str = field(metadata={"help": "folder for the plain model and its tokenizer"})
-    dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; as trained by default"})
+    dtype: str | None = field(default=None, metadata={"help": "dtype of the weights; by default that of the training"})
 
     def __post_init__(self):
         check_recogniser(self.model)
 
 
-# Lines of the example on the page of a recogniser that scores names by constrained decoding.
-RESTRICTION = """
-# Nothing but class names: at each step, the tokens that continue one.
+# Lines in the example of README.md, for a recogniser that scores names by constrained decoding.
+CONSTRAINT = """
+# Constrained decoding: at each step, only tokens that can continue a class name.
 names = {names}
 answers = [
     tokenizer.apply_chat_template([*messages, {{"role": "assistant", "content": name}}])["input_ids"] for name in names
@@ -58,13 +58,13 @@ def only_names(_, ids):
 
 
 CONSTRAINED = """The recogniser scores names by constrained decoding: each
-step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model may write
-anything; an engine needs the names, each with a space before it, as the choices of its structured outputs. What it writes
-greedily is then a class name, though not always the likeliest"""
+step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model may generate
+any text; in a serving engine, set the class names, each with a space before it, as the choices of its structured outputs.
+Greedy decoding then gives a class name, though not always the most likely one"""
 
 
 class ExportError(ValueError):
-    """The recogniser is more than a plain causal language model can be; the message says by what."""
+    """The recogniser cannot be exported as a plain causal language model; the message says why."""
 
 
 ARGUMENTS = (ExportArguments,)
@@ -79,10 +79,11 @@ def main(arguments: ExportArguments):
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.stage_records import training_record
 
-    kind = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).model_type
-    if kind != ActionLLMForClassification.config_class.model_type:
+    model_type = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).model_type
+    expected_type = ActionLLMForClassification.config_class.model_type
+    if model_type != expected_type:
         raise ExportError(
-            f"{arguments.model} is a {kind}: what is exported is the recogniser that reads its tokens (sft.py)."
+            f"{arguments.model}: expected a recogniser ({expected_type}), which sft.py writes, found the type {model_type}."
         )
     record = training_record(arguments.model)
     model = ActionLLMForClassification.from_pretrained(
@@ -93,7 +94,7 @@ def main(arguments: ExportArguments):
     plain.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     tokenizer = processor.tokenizer
     tokenizer.chat_template = chat_template(processor)
-    # What a processor left there names code that does not go along.
+    # These settings of the processor name code that is not exported.
     for name in ("auto_map", "processor_class", "is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(name, None)
     folder = Path(arguments.output_dir)
@@ -105,24 +106,29 @@ def main(arguments: ExportArguments):
     if constrained_scoring:
         logger.warning(
             "This recogniser scores names by constrained decoding (constrained_scoring), which a plain model does not do by "
-            "itself: %s says how",
+            "itself: see %s",
             folder / "README.md",
         )
-    logger.info("A plain %s of %d words is in %s", plain.config.model_type, plain.config.vocab_size, folder)
+    logger.info(
+        "The %s with a vocabulary of %d tokens is in %s", plain.config.model_type, plain.config.vocab_size, folder
+    )
     return plain
 
 
 def to_causal_lm(model, vocab_size: int):
     """
-    The language model of a recogniser with the action words in its own table.
+    The language model of a recogniser, with the action tokens in its own embeddings.
 
     Args:
-        model ([`ActionLLMForClassification`]): its LoRA is merged, in place.
-        vocab_size (`int`): length of the processor's tokenizer: text, action words, placeholder, soft prompts.
+        model ([`ActionLLMForClassification`]): the recogniser; its LoRA adapter is merged in place.
+        vocab_size (`int`): length of the processor's tokenizer: text, action tokens, placeholder, soft prompts.
+
+    Returns:
+        The model, as `AutoModelForCausalLM` loads it.
 
     Raises:
-        ExportError: it has prompts in layers, reads latents, is quantised, has an adapter other than LoRA, a language model
-            without a class of its own, or words of several tokens.
+        ExportError: if the recogniser has prompts in layers, reads continuous latents, is quantised, has an adapter other than
+            LoRA, a text decoder without a causal language model of its own, or words of several tokens.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -132,28 +138,30 @@ def to_causal_lm(model, vocab_size: int):
     text_config = copy.deepcopy(config.text_config)
     if config.codes_per_word > 1:
         raise ExportError(
-            f"a word of this model is the sum of {config.codes_per_word} tokens in one place, and a plain language model looks "
-            "up one token in each."
+            f"each word of this model is the sum of the embeddings of {config.codes_per_word} tokens, and a plain language "
+            "model reads one token per position."
         )
     if config.prefix_length:
         raise ExportError(
-            f"this model has {config.prefix_length} prompts in its layers (P-Tuning v2): keys and values that no plain "
-            "model has a place for. Train with --method lora or prompt to export it."
+            f"this model has {config.prefix_length} prompts in its layers (P-Tuning v2), which a plain model cannot hold: "
+            "train with --method lora or prompt to export it."
         )
     if config.injection_layer is not None:
-        raise ExportError("this model reads continuous latents (injection_layer): a plain model reads words alone.")
+        raise ExportError(
+            "this model reads continuous latents (injection_layer), and a plain model reads tokens alone."
+        )
     if getattr(model, "is_quantized", False):
-        raise ExportError("a quantised language model is not merged into: load it unquantised to export it.")
+        raise ExportError("LoRA cannot be merged into a quantised language model: load it unquantised to export it.")
     if type(text_config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ExportError(
-            f"the text side of this model, {text_config.model_type}, has no causal language model of its own."
+            f"the text decoder of this model, {text_config.model_type}, has no causal language model of its own."
         )
     merge_adapter(model)
     base, offset = model.base_model, config.action_token_offset
     text_table, head = base.language_model.get_input_embeddings().weight, model.lm_head
     rows = max(vocab_size, len(text_table))
     with torch.no_grad():
-        # Not through the lookup: a family that scales its table scales these rows, too, when it reads them.
+        # The stored rows, since a model that scales its embeddings scales these rows too.
         embedding = base.action_embedding
         parts = [embedding.weight, embedding.weight.new_zeros(1, embedding.weight.shape[1])]
         words = torch.cat(parts + ([] if embedding.soft_prompts is None else [embedding.soft_prompts]))
@@ -181,10 +189,10 @@ def to_causal_lm(model, vocab_size: int):
 
 
 def merge_adapter(model) -> None:
-    """Adds what LoRA learned to the weights of the language model, and takes the adapter away.
+    """Merges LoRA into the weights of the language model in place, and removes the adapter.
 
     Raises:
-        ExportError: the adapter is no LoRA.
+        ExportError: if the adapter is not LoRA.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -196,21 +204,19 @@ def merge_adapter(model) -> None:
             module.merge(safe_merge=True)
             setattr(model.get_submodule(parent), last, module.get_base_layer())
         elif isinstance(module, BaseTunerLayer):
-            raise ExportError(
-                f"the adapter at {name} is a {type(module).__name__}, which is not merged: only LoRA is."
-            )
+            raise ExportError(f"the adapter at {name} is a {type(module).__name__}: only LoRA can be merged.")
         elif isinstance(module, ModulesToSaveWrapper):
             setattr(model.get_submodule(parent), last, module.modules_to_save[module.active_adapters[0]])
 
 
 def chat_template(processor) -> str:
-    """Jinja that makes the prompt of a sentence, and the answer after it."""
+    """The Jinja template of the prompt with a sentence, and of the answer after it."""
     before, after = processor.prompt([(0, 1) if processor.run_lengths else 0]).split(
         "<act_0>" + " 1" * processor.run_lengths
     )
     ids = processor.encode_prompt_and_label(processor.prompt([(0, 1) if processor.run_lengths else 0]))[0]
     begins = "{{ bos_token }}" if ids[0] == processor.tokenizer.bos_token_id else ""
-    # Clients send a text, or a list of parts.
+    # Clients send a string, or a list of parts.
     content = (
         "{% set content = message['content'] if message['content'] is string else "
         "message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join %}"
@@ -219,17 +225,17 @@ def chat_template(processor) -> str:
         "{% for message in messages %}"
         f"{content}{{% if message['role'] == 'user' %}}{begins}{{{{ {json.dumps(before)} + content + {json.dumps(after)} }}}}"
         "{% elif message['role'] == 'assistant' %}{{ ' ' + content + eos_token }}"
-        "{% else %}{{ raise_exception('this model reads sentences of action tokens alone') }}{% endif %}"
+        "{% else %}{{ raise_exception('this model reads user and assistant messages alone') }}{% endif %}"
         "{% endfor %}"
     )
 
 
 def page(record: dict, processor, plain, constrained_scoring: bool) -> str:
-    """The front page of the folder.
+    """The README.md of the folder.
 
     Args:
-        record: of the recogniser's training.
-        processor: the recogniser's.
+        record: record of the recogniser's training.
+        processor: processor of the recogniser.
         plain: the exported model.
         constrained_scoring: whether the recogniser scores names by constrained decoding.
     """
@@ -237,17 +243,17 @@ def page(record: dict, processor, plain, constrained_scoring: bool) -> str:
     from action_llm.escaping import markdown, markdown_code
     from action_llm_recipes.hub.model_page import is_simulated
 
-    dataset = (record.get("sentences") or {}).get("dataset", "recordings that its record does not name")
+    dataset = (record.get("sentences") or {}).get("dataset", "recordings that the record does not name")
     simulated = is_simulated(record)
     trained_on = "**simulated** recordings, " * simulated + markdown_code(dataset)
     first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
-    restriction, constrained, length = "", "", 20
-    writes = "What it writes greedily is one class name, or none"
+    constraint, option, length = "", "", 20
+    decoding = "Greedy decoding gives a class name, or another text"
     if constrained_scoring:
-        restriction = RESTRICTION.format(names=json.dumps(processor.class_names, ensure_ascii=False))
-        constrained = ", prefix_allowed_tokens_fn=only_names"
+        constraint = CONSTRAINT.format(names=json.dumps(processor.class_names, ensure_ascii=False))
+        option = ", prefix_allowed_tokens_fn=only_names"
         length = max(length, *map(len, processor.label_ids()))
-        writes = CONSTRAINED
+        decoding = CONSTRAINED
     return f"""---
 license: other
 library_name: transformers
@@ -258,8 +264,9 @@ tags:
 
 # An action recogniser as a plain language model
 
-Exported from a recogniser that was trained on {trained_on}: adapter merged, action words in the vocabulary. It reads a
-sentence of action tokens and says which action it was. The classes: {", ".join(map(markdown, processor.class_names))}.
+Exported from a recogniser that was trained on {trained_on}, with the adapter merged and the action tokens in the vocabulary.
+It reads a sentence of action tokens and answers which action it was. Classes:
+{", ".join(map(markdown, processor.class_names))}.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -268,14 +275,14 @@ model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 messages = [{{"role": "user", "content": "{sentence}"}}]
 inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
-{restriction}answer = model.generate(**inputs, max_new_tokens={length}, do_sample=False{constrained})
+{constraint}answer = model.generate(**inputs, max_new_tokens={length}, do_sample=False{option})
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 
-Ids {first} to {last} are action words. `generate` never writes them (`suppress_tokens`); an engine that does not read the
-generation config needs them as banned words. {writes}: the exact probability of every
-class is given by the recogniser that this was exported from, which also makes sentences of recordings. The terms of its
-language model ({markdown(record.get("llm", "not recorded"))}) and of the recordings hold for these weights.
+Token ids {first} to {last} are action tokens. `generate` never returns them (`suppress_tokens`); an engine that does not read
+the generation config must ban them. {decoding}. The recogniser that this model was exported from gives the exact
+probability of each class, and turns recordings into sentences. The terms of its language model
+({markdown(record.get("llm", "not recorded"))}) and of the recordings apply to these weights.
 """
 
 

@@ -1,4 +1,4 @@
-"""The page of a model, written from its run's record and from nothing else; evaluation results as the Hub reads them."""
+"""The model card of a run, written from the run's record alone, and evaluation results in the format of the Hub."""
 
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
@@ -25,11 +25,11 @@ from action_llm_recipes.common.split_evidence import count_of_test_evaluations, 
 from action_llm_recipes.common.stage_records import stages_behind
 
 TEMPLATE = Path(__file__).with_suffix(".md")
-# What torch brings on machines with a GPU, in versions that torch names.
+# Packages that torch installs on machines with a GPU, and pins itself.
 CUDA = ("nvidia-", "cuda-", "triton")
 
-# Line and paper, by the `model_type` of the action model.
-LINES = {
+# Method and paper, by the `model_type` of the action model.
+PAPERS = {
     "action_vqvae": ("LLM-AR", "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024."),
     "vst": (
         "LVLM-VAR",
@@ -42,7 +42,7 @@ LINES = {
         "Recognition in Long-Term Videos.",
     ),
 }
-PICTURES = {"confusion.png": "Confusion", "calibration.png": "Calibration", "per_class.png": "Accuracy of each class"}
+PICTURES = {"confusion.png": "Confusion", "calibration.png": "Calibration", "per_class.png": "Accuracy by class"}
 STAGES = {
     "pretrain_backbone": "visual encoder",
     "extract_features": "features",
@@ -58,18 +58,19 @@ _USE_CLASSIFIER = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository pins the versions that it was pushed with:
-`pip install -r requirements.txt`.
+These version ranges were tested. To install the exact versions that this model was pushed with, run
+`pip install -r requirements.txt` with the file in this repository.
 
 ```python
 from transformers import pipeline
 
 recognise = pipeline("action-recognition", model="{repository}", trust_remote_code=True)
-for answer in recognise("{example}", top_k=3{asked}):
+for answer in recognise("{example}", top_k=3{options}):
     print(f"{{answer['score']:.1%}}  {{answer['label']}}  {{answer.get('reason', '')}}")
 ```
 
-`candidate_labels=[…]` chooses from any list of names; `batch_size` reads many recordings at a time. The parts alone:
+`candidate_labels=[…]` classifies into any list of names, and `batch_size` sets how many recordings are processed at a time. To
+use model and processor without the pipeline:
 
 ```python
 from transformers import AutoModel, AutoProcessor
@@ -83,8 +84,8 @@ _USE_ACTION_MODEL = """```bash
 pip install {needs}
 ```
 
-These ranges were tested. `requirements.txt` in this repository pins the versions that it was pushed with:
-`pip install -r requirements.txt`.
+These version ranges were tested. To install the exact versions that this model was pushed with, run
+`pip install -r requirements.txt` with the file in this repository.
 
 ```python
 from transformers import AutoFeatureExtractor, AutoModel
@@ -92,33 +93,32 @@ from transformers import AutoFeatureExtractor, AutoModel
 action_model = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
 feature_extractor = AutoFeatureExtractor.from_pretrained("{repository}", trust_remote_code=True)
 sentence = action_model.encode(**feature_extractor("{example}"))
-print(sentence.{shown}, sentence.start_times[0].tolist())
+print(sentence.{output}, sentence.start_times[0].tolist())
 ```"""
 
 
 class PageError(ValueError):
-    """There is nothing from which a page could be written truly; the message says what is missing."""
+    """A card cannot be written; the message says what is missing."""
 
 
 def read_run(model: Path) -> dict:
     """The record beside a model.
 
     Raises:
-        PageError: there is none, or it is not of a model that has a page.
-        ModelFileError: it lacks what a page says, or holds something else.
+        PageError: if there is no record, or it is of a stage without a model card.
+        ModelFileError: if a field that the card needs is missing or has another type.
     """
     path = model / "record.json"
     if not path.is_file():
-        raise PageError(
-            f"{model} has no record.json: a page is written from the record of a finished run, and from nothing else."
-        )
+        raise PageError(f"{model} has no record.json, from which the model card is written: finish the run first.")
     record = read_record(path)
     if record.get("stage") not in ("sft", "train_tokenizer"):
         raise PageError(
-            f"{path}: stage is {record.get('stage')!r}; a page has a model of the stage sft or train_tokenizer."
+            f"{path}: expected the stage sft or train_tokenizer, found {record.get('stage')!r}: only their models have a card."
         )
-    for field, kind in (("method", str), ("examples", int)) if record["stage"] == "sft" else (("recordings", int),):
-        required(path, record, field, kind)
+    fields = (("method", str), ("examples", int)) if record["stage"] == "sft" else (("recordings", int),)
+    for field, expected_type in fields:
+        required(path, record, field, expected_type)
     return record
 
 
@@ -126,19 +126,19 @@ def read_evaluation(folder: Path) -> dict:
     """The record of an evaluation.
 
     Raises:
-        ModelFileError: it lacks what a page says of it, or holds something else.
+        ModelFileError: if a field that the card needs is missing or has another type.
     """
     path = folder / "record.json"
     record = read_record(path)
     if record.get("stage") == "evaluate_classifier":
         required(path, record, "model", dict)
-        for field, kinds in (
+        for field, expected_types in (
             ("dataset", [str]),
             ("split", [str]),
             ("recordings", [int]),
             ("calibration_error", [int, float]),
         ):
-            required(path, record, f"metrics.{field}", *kinds)
+            required(path, record, f"metrics.{field}", *expected_types)
         for name in METRICS:
             for part in ("estimate", "low", "high"):
                 required(path, record, f"metrics.{name}.{part}", int, float)
@@ -152,14 +152,14 @@ def model_page(
 
     Args:
         model: folder of the model, with its record.
-        repository: its name on the Hub.
-        evaluations: records that `evaluate_classifier.py` wrote: the first of this model, the others of other seeds.
-        pictures: names of files in the repository's `pictures`.
-        code_repo: repository of the code, where that is another.
+        repository: name of the repository on the Hub.
+        evaluations: records that `evaluate_classifier.py` wrote: first that of this model, then those of other seeds.
+        pictures: names of the files in the repository's `pictures`.
+        code_repo: repository of the code, if it is another.
 
     Raises:
-        PageError: there is no record; an evaluation is of another kind of run; a name that no repository can have.
-        ModelFileError: the settings of the feature extractor are damaged, or its two files differ.
+        PageError: if there is no record, the record is of another stage, or a repository name is not valid.
+        ModelFileError: if the configuration or the settings of the feature extractor are damaged, or its two files differ.
     """
     from action_llm.processing_action_llm import load_feature_extractor
 
@@ -169,44 +169,20 @@ def model_page(
         except HFValidationError as error:
             raise PageError(f"expected the name of a repository on the Hub, found {name!r}: {error}") from error
     record, extractor = read_run(model), load_feature_extractor(model)
-    config_path = model / "config.json"
-    config = read_json_object(config_path)
     is_classifier = record["stage"] == "sft"
-    action = required(config_path, config, "action_config", dict) if is_classifier else config
-    action_type = required(config_path, action, "model_type", str)
-    if action_type not in LINES:
-        raise ModelFileError(config_path, "model_type", repr(action_type), f"one of {', '.join(LINES)}")
-    read_field(config_path, config, "id2label", dict)
-    read_field(config_path, config, "llm_name_or_path", str)
-    line, paper = LINES[action_type]
-    stages = known_stages(record)
-    sentences = record.get("sentences") or {}
-    dataset = sentences.get("dataset") or record["dataset"]
-    # Of what it was trained on last; a visual encoder may have seen other recordings before.
-    data = next((part["data"] for part in reversed(stages) if part.get("dataset") == dataset and part.get("data")), {})
-    others = {part["dataset"]: part["data"] for part in stages if part.get("data") and part["dataset"] != dataset}
-    simulated = is_simulated(record)
-    # Weights that were learnt from simulated recordings alone are free; others have the terms of what they were learnt from.
-    is_free = simulated and all(one.get("simulated") for one in others.values())
-    is_free = is_free and (not is_classifier or bool(record.get("llm_training")))
-    reads_videos = action["model_type"] != "action_vqvae"
-    has_tokens = action.get("quantize", True)
-    what = _what(action)
-    if is_classifier:
-        llm = config.get("llm_name_or_path") or record["llm"]
-        what += " A language model reads them and says which action it was, how sure it is, and why."
-        what += f" Language model: {markdown(llm)}."
-    else:
-        what += " A language model reads them; this repository is the first half."
-    unit = "windows" if sentences.get("stage") == "encode_windows" else "recordings"
-    rows = [_row(one) for one in evaluations]
-    tags = ["action-recognition", "video" if reads_videos else "skeleton", line.lower()] + ["simulated"] * simulated
+    config, action_config = _read_configs(model / "config.json", is_classifier)
+    method, paper = PAPERS[action_config["model_type"]]
+    training_data = _training_data(record)
+    dataset, simulated = training_data["dataset"], training_data["simulated"]
+    reads_videos = action_config["model_type"] != "action_vqvae"
+    has_tokens = action_config.get("quantize", True)
     card = ModelCardData(
         language="en",
-        license="apache-2.0" if is_free else "other",
+        license="apache-2.0" if _is_free(record, training_data) else "other",
         library_name="transformers",
         pipeline_tag="video-classification" if is_classifier and reads_videos else None,
-        tags=tags,
+        tags=["action-recognition", "video" if reads_videos else "skeleton", method.lower()]
+        + ["simulated"] * simulated,
         base_model=config.get("llm_name_or_path"),
         model_name=repository.split("/")[-1],
         eval_results=_model_index(evaluations, dataset, simulated, reads_videos) or None,
@@ -214,106 +190,184 @@ def model_page(
     page = ModelCard.from_template(
         card,
         template_path=str(TEMPLATE),
-        title=f"{line}{'' if is_classifier else ': action model'} on {markdown(dataset)}" + " (simulated)" * simulated,
-        kind=config["model_type"],
-        what=what,
+        title=f"{method}{'' if is_classifier else ': action model'} on {markdown(dataset)}"
+        + " (simulated)" * simulated,
+        model_type=config["model_type"],
+        summary=_summary(action_config, config.get("llm_name_or_path") or record["llm"] if is_classifier else None),
         classes=[markdown(name) for name in (config.get("id2label") or {}).values()],
         usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
             repository=repository,
             example=_example(extractor),
-            needs=" ".join(f"'{one}'" for one in requirements()),
-            asked=", explain=True, return_tokens=True" if has_tokens else "",
-            shown="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
+            needs=" ".join(f"'{requirement}'" for requirement in requirements()),
+            options=", explain=True, return_tokens=True" if has_tokens else "",
+            output="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
         has_tokens=has_tokens,
         code_repo=code_repo,
         reads=_reads(extractor),
-        unit=unit,
-        data=_escaped(data),
-        others={markdown_code(name): _escaped(other) for name, other in others.items()},
-        dataset=markdown_code(dataset),
-        simulated=simulated,
-        splits=_splits(sentences) if is_classifier else {"train": {"recordings": record["recordings"], "skipped": 0}},
-        hold_out=record.get("hold_out"),
-        metric_name=METRICS[evaluations[0]["metrics"].get("compared_by", "top_1")].capitalize() if evaluations else "",
-        evaluations=rows,
-        interval=_interval(evaluations[0]["metrics"], unit) if evaluations else "",
-        people=_people(evaluations[0]["metrics"], unit) if evaluations else "",
-        spread=_spread(evaluations),
-        opened=_opened(model, dataset, evaluations),
-        versions=evaluations[0]["metrics"].get("encodings", 1) if evaluations else 1,
         pictures={name: PICTURES[name] for name in PICTURES if name in pictures},
         token_metrics=_token_metrics(record),
-        made=_made(record, is_classifier),
-        stages=[
-            {
-                "name": STAGES[part["stage"]],
-                "hardware": markdown(part.get("hardware", "not recorded")),
-                "time": _time(part.get("seconds")),
-            }
-            for part in stages
-        ],
-        seed=markdown(record.get("seed")),
-        settings=markdown(_listed(record)),
-        version=markdown(record.get("version") or "before 0.2.0"),
-        libraries=markdown(", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())),
-        paper=f"{line}: {paper}",
+        paper=f"{method}: {paper}",
+        **_page_of_training_data(training_data),
+        **_page_of_evaluations(model, dataset, training_data["unit"], evaluations),
+        **_page_of_training(record, is_classifier),
     )
     return page.content.rstrip() + "\n"
 
 
+def _read_configs(path: Path, is_classifier: bool) -> tuple[dict, dict]:
+    """The configuration of a model and that of its action model, which is its own where the model is no recogniser.
+
+    Raises:
+        ModelFileError: if a field that the card needs is missing or has another type.
+    """
+    config = read_json_object(path)
+    action_config = required(path, config, "action_config", dict) if is_classifier else config
+    model_type = required(path, action_config, "model_type", str)
+    if model_type not in PAPERS:
+        raise ModelFileError(path, "model_type", repr(model_type), f"one of {', '.join(PAPERS)}")
+    read_field(path, config, "id2label", dict)
+    read_field(path, config, "llm_name_or_path", str)
+    return config, action_config
+
+
+def _training_data(record: dict) -> dict:
+    """The recordings that a run was trained on, by its record.
+
+    Returns:
+        `dataset`, the protocol of the last stage, and its `data`: description, license, citation, homepage. `others`, the same
+        for other protocols that earlier stages were trained on. `simulated`, `unit`, `splits` and `hold_out`.
+    """
+    stages, sentences = known_stages(record), record.get("sentences") or {}
+    dataset = sentences.get("dataset") or record["dataset"]
+    with_data = [stage for stage in stages if stage.get("data")]
+    return {
+        "dataset": dataset,
+        "data": next((stage["data"] for stage in reversed(with_data) if stage.get("dataset") == dataset), {}),
+        "others": {stage["dataset"]: stage["data"] for stage in with_data if stage["dataset"] != dataset},
+        "simulated": is_simulated(record),
+        "unit": "windows" if sentences.get("stage") == "encode_windows" else "recordings",
+        "splits": (
+            _splits(sentences)
+            if record["stage"] == "sft"
+            else {"train": {"recordings": record["recordings"], "skipped": 0}}
+        ),
+        "hold_out": record.get("hold_out"),
+    }
+
+
+def _is_free(record: dict, training_data: dict) -> bool:
+    """Whether all weights were trained by this project on simulated recordings; others have the terms of their sources."""
+    parts = [training_data, *training_data["others"].values()]
+    has_own_llm = record["stage"] != "sft" or bool(record.get("llm_training"))
+    return has_own_llm and all(part.get("simulated") for part in parts)
+
+
+def _page_of_training_data(training_data: dict) -> dict:
+    """The fields of the template's section on training data."""
+    others = {markdown_code(name): _escaped(data) for name, data in training_data["others"].items()}
+    return training_data | {
+        "dataset": markdown_code(training_data["dataset"]),
+        "data": _escaped(training_data["data"]),
+        "others": others,
+    }
+
+
+def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list[dict]) -> dict:
+    """The fields of the template's section on results, empty where there are none."""
+    fields = {
+        "evaluations": [_row(evaluation) for evaluation in evaluations],
+        "spread": _spread(evaluations),
+        "opened": _opened(model, dataset, evaluations),
+        "metric_name": "",
+        "interval": "",
+        "people": "",
+        "versions": 1,
+    }
+    if evaluations:
+        metrics = evaluations[0]["metrics"]
+        fields |= {
+            "metric_name": METRICS[metrics.get("compared_by", "top_1")],
+            "interval": _interval(metrics, unit),
+            "people": _people(metrics, unit),
+            "versions": metrics.get("encodings", 1),
+        }
+    return fields
+
+
+def _page_of_training(record: dict, is_classifier: bool) -> dict:
+    """The fields of the template's section on training."""
+    libraries = ", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())
+    return {
+        "made": _made(record, is_classifier),
+        "stages": [
+            {
+                "name": STAGES[stage["stage"]],
+                "hardware": markdown(stage.get("hardware", "not recorded")),
+                "time": _time(stage.get("seconds")),
+            }
+            for stage in known_stages(record)
+        ],
+        "seed": markdown(record.get("seed")),
+        "settings": markdown(_listed(record)),
+        "version": markdown(record.get("version") or "before 0.2.0"),
+        "libraries": markdown(libraries),
+    }
+
+
 def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
-    """`.eval_results/*.yaml`: what the Hub shows and compares.
+    """The contents of `.eval_results/*.yaml`, from which the Hub builds its leaderboards.
 
     Args:
-        evaluations: as in `model_page`.
+        evaluations: see `model_page`.
         benchmark: name of the data set on the Hub.
     """
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
     notes += ", simulated recordings" * is_simulated(evaluations[0]["model"])
-    notes += ", classes that were not trained" * bool(metrics.get("unseen")) + _averaged(metrics)
+    notes += ", classes unseen in training" * bool(metrics.get("unseen")) + _averaged(metrics)
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
-    # What these weights score; what other seeds do is said beside it.
+    # The value is that of these weights; the notes give the other seeds.
     entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _escaped(data: dict) -> dict:
-    """What a record says of a data set, for a page in Markdown."""
+    """The description of a data set in a record, its texts escaped for Markdown."""
     return {name: markdown(value) if isinstance(value, str) else value for name, value in data.items()}
 
 
 def _example(extractor) -> str:
-    """A name of a file as the model reads them."""
+    """An example of a file name that the model reads."""
     if not hasattr(extractor, "skeleton_layout"):
         return "clip.mp4"
     return "recording.skeleton" if extractor.layout == "kinect25" else "recording.npy"
 
 
 def _reads(extractor) -> str:
-    """What kind of recordings a model reads, in sentences."""
+    """The recordings that a model reads, in words."""
     from action_llm.recording_files import RECORDING_SUFFIXES
     from action_llm.video_files import VIDEO_SUFFIXES
 
     if not hasattr(extractor, "skeleton_layout"):
         suffixes = ", ".join(f"`{suffix}`" for suffix in VIDEO_SUFFIXES)
-        kinds = f"Files ({suffixes}), folders of numbered pictures, or arrays (frames, height, width, 3)"
+        inputs = f"a file ({suffixes}), a folder of numbered frames, or an array (frames, height, width, 3)"
         seconds = extractor.segment_seconds
-        parts = (
-            f"a picture is read for every {seconds:g} s" if seconds else f"{extractor.num_segments} segments are read"
+        sampling = (
+            f"one frame every {seconds:g} s is read" if seconds else f"{extractor.num_segments} segments are read"
         )
-        return f"{kinds}; {parts}."
+        return f"The input is a video: {inputs}; {sampling}."
     layout = extractor.skeleton_layout
     joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions ({markdown_code(layout.name)})"
     rate = f", resampled to {extractor.fps:g} frames a second" if extractor.fps else ""
-    kinds = ", ".join(f"`{one}`" for one in RECORDING_SUFFIXES)
-    return f"Skeletons of {joints}{rate}: {kinds}, or arrays (frames, people, joints, coordinates)."
+    suffixes = ", ".join(f"`{suffix}`" for suffix in RECORDING_SUFFIXES)
+    inputs = f"a file ({suffixes}), or an array (frames, people, joints, coordinates)"
+    return f"The input is a recording of skeletons with {joints}{rate}: {inputs}."
 
 
-# What the code of a repository imports, by itself or through transformers.
+# Packages that the code of a repository imports, itself or through transformers.
 NEEDED = (
     "accelerate",
     "av",
@@ -329,79 +383,97 @@ NEEDED = (
 
 
 def requirements() -> list[str]:
-    """What a repository's code needs, in the ranges that were tested."""
-    found = [requirement for name, requirement in _required_by("action-llm") if name in NEEDED]
-    return [one.name + ",".join(sorted(map(str, one.specifier), reverse=True)) for one in found]
+    """The requirements of a repository's code, with the version ranges that were tested."""
+    needed = [requirement for name, requirement in _required_by("action-llm") if name in NEEDED]
+    return [
+        requirement.name + ",".join(sorted(map(str, requirement.specifier), reverse=True)) for requirement in needed
+    ]
 
 
 def exact_requirements() -> str:
-    """The same and what it requires, in the versions that are installed here: a `requirements.txt`."""
+    """A `requirements.txt` that pins these requirements and theirs to the versions installed here."""
     names, pins = list(NEEDED), {}
     while names:
         name = names.pop()
         if name in pins or name.startswith(CUDA):
             continue
         try:
-            # Without the label of a build, such as +cpu.
+            # Without a build label such as +cpu.
             pins[name] = f"{distribution(name).name}=={version(name).partition('+')[0]}"
-        except PackageNotFoundError:  # of another platform, or left out when it was installed
+        except PackageNotFoundError:  # for another platform, or not installed
             continue
         names += [name for name, _ in _required_by(name)]
-    header = f"# The versions that ActionLLM {__version__} pushed this with, direct and indirect."
+    header = f"# The versions that ActionLLM {__version__} pushed this model with, direct and indirect dependencies."
     return "\n".join([header, *sorted(pins.values(), key=str.lower)]) + "\n"
 
 
 def _required_by(name: str) -> list[tuple[str, Requirement]]:
-    """Name and requirement of each thing that an installed package requires here, without extras."""
-    found = map(Requirement, requires(name) or ())
+    """Name and requirement of each dependency of an installed package on this platform, without extras."""
     return sorted(
-        (canonicalize_name(one.name), one) for one in found if one.marker is None or one.marker.evaluate({"extra": ""})
+        (canonicalize_name(requirement.name), requirement)
+        for requirement in map(Requirement, requires(name) or ())
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     )
 
 
-def _what(action: dict) -> str:
-    """What an action model does, by its configuration."""
-    if action["model_type"] == "action_vqvae":
-        if not action.get("quantize", True):
+def _summary(action_config: dict, llm: str | None) -> str:
+    """What a model does, in sentences.
+
+    Args:
+        action_config: configuration of the action model.
+        llm: name of the language model of a recogniser; None for an action model alone.
+    """
+    summary = _summary_of_action_model(action_config)
+    if llm is None:
+        return f"{summary} A language model reads them; this repository contains the action model alone."
+    summary += " A language model reads them and answers which action it was, how likely that is, and why."
+    return f"{summary} Language model: {markdown(llm)}."
+
+
+def _summary_of_action_model(config: dict) -> str:
+    """What an action model does, in a sentence."""
+    quantize = config.get("quantize", True)
+    if config["model_type"] == "action_vqvae":
+        if not quantize:
             return "Skeletons become sequences of continuous latents (the encoder of a VQ-VAE that has no codebook)."
-        kind = "hyperbolic" if action.get("geometry", "poincare") == "poincare" else "Euclidean"
-        several, size = action.get("num_codebooks", 1), action["codebook_size"]
-        if several > 1:
+        geometry = "hyperbolic" if config.get("geometry", "poincare") == "poincare" else "Euclidean"
+        count, size = config.get("num_codebooks", 1), config["codebook_size"]
+        if count > 1:
             return (
-                f"Skeletons become sentences of words of {several} action tokens (a VQ-VAE with {several} {kind} codebooks of "
-                f"{size}, each for what those before it left over)."
+                f"Skeletons become sentences of words of {count} action tokens (a residual VQ-VAE with {count} {geometry} "
+                f"codebooks of size {size})."
             )
-        return f"Skeletons become sentences of action tokens (a VQ-VAE with a {kind} codebook of {size})."
-    quantize = action.get("quantize", True)
-    into = f"a codebook of {action['codebook_size']}" if quantize else "no codebook: latents stay continuous"
-    if action["model_type"] == "vst":
-        seen = "a visual encoder alone" if action.get("direct") else "a visual encoder, attention over time"
-        return f"Videos become sentences of semantic action tokens ({seen}, {into})."
-    pooling = action.get("pooling", "adaptive")
-    return f"Videos become sentences of visual events ({pooling} pooling, features of the vision tower, {into})."
+        return f"Skeletons become sentences of action tokens (a VQ-VAE with a {geometry} codebook of size {size})."
+    codebook = f"a codebook of size {config['codebook_size']}" if quantize else "no codebook: latents stay continuous"
+    if config["model_type"] == "vst":
+        encoder = "a visual encoder" if config.get("direct") else "a visual encoder, temporal attention"
+        return f"Videos become sentences of semantic action tokens ({encoder}, {codebook})."
+    pooling = config.get("pooling", "adaptive")
+    return f"Videos become sentences of visual events ({pooling} pooling of the vision tower's features, {codebook})."
 
 
 def known_stages(record: dict) -> list[dict]:
-    """The records of the stages behind a run that a page names, each once."""
+    """The records of the stages that led to a run and have a name on its card, each once."""
     stages = []
-    for _, part in stages_behind(record):
-        if part.get("stage") in STAGES and part not in stages:
-            stages.append(part)
+    for _, stage in stages_behind(record):
+        if stage.get("stage") in STAGES and stage not in stages:
+            stages.append(stage)
     return stages
 
 
 def is_simulated(record: dict) -> bool:
-    """Whether the recordings that a run was trained on last were simulated: its protocol says so, or their folder did."""
+    """Whether the last stage was trained on simulated recordings, by the name of its protocol or the record of its data."""
     sentences = record.get("sentences") or record
     return sentences.get("dataset", "").startswith("simulated") or bool((sentences.get("data") or {}).get("simulated"))
 
 
-def same_line(one: dict, other: dict) -> bool:
-    """Whether two runs are the same but for what chance makes of them."""
-    return _without_chance(one) == _without_chance(other)
+def differ_by_seed_alone(first: dict, second: dict) -> bool:
+    """Whether two records are of the same data and settings, but for the seed."""
+    return _without_outcomes(first) == _without_outcomes(second)
 
 
-_CHANCE = {
+# Fields that differ between two seeds of the same run.
+_OUTCOMES = {
     "seed",
     "seconds",
     "cost",
@@ -416,9 +488,9 @@ _CHANCE = {
 }
 
 
-def _without_chance(part):
+def _without_outcomes(part):
     if isinstance(part, dict):
-        return {name: _without_chance(value) for name, value in part.items() if name not in _CHANCE}
+        return {name: _without_outcomes(value) for name, value in part.items() if name not in _OUTCOMES}
     return part
 
 
@@ -438,72 +510,72 @@ def _row(evaluation: dict) -> dict:
 
 
 def _interval(metrics: dict, unit: str) -> str:
-    """Which intervals an evaluation has, in a sentence."""
-    if "interval" not in metrics:  # records of before intervals were right for few recordings
+    """How the intervals of an evaluation were computed, in a sentence."""
+    if "interval" not in metrics:  # evaluations of older versions
         return f"the intervals are 95 % bootstrap intervals over {unit}."
     over = f"the intervals are 95 % Wilson score intervals over {metrics['recordings']:,} {unit}"
     people = metrics["people"]
     if people is None:
-        return f"{over}; who was recorded is not known."
+        return f"{over}; it is not known which people were recorded."
     if metrics["interval"] == "people":
-        return f"{over}, widened where {len(people)} people, drawn anew with all of their {unit}, vary more."
-    known = "one person" if len(people) == 1 else f"{len(people)} people"
-    return f"{over} of {known}, too few to say how much other people would differ."
+        return f"{over}, or 95 % bootstrap intervals over the {len(people)} people in them where these are wider."
+    count = "one person" if len(people) == 1 else f"{len(people)} people"
+    return f"{over} of {count}, too few to estimate how much results vary between people."
 
 
 def _people(metrics: dict, unit: str) -> str:
-    """The accuracy of each person, in a sentence. Without their names, which may be real ones."""
+    """The accuracy of each person, in a sentence. Without their names, which may be real."""
     people = sorted((metrics.get("people") or {}).values(), key=lambda person: person["top_1"])
     if len(people) < 2:
         return ""
     listed = ", ".join(f"{100 * person['top_1']:.1f} ({person['recordings']:,})" for person in people)
-    return f"Top-1 of each person, the lowest first (number of {unit}): {listed}."
+    return f"Top-1 accuracy by person, in ascending order (number of {unit}): {listed}."
 
 
 def _averaged(metrics: dict) -> str:
-    """What is added to a number that is of the mean of several versions of each recording."""
-    versions = metrics.get("encodings", 1)  # of records of before there was one
+    """A suffix for results that average several versions of each recording."""
+    versions = metrics.get("encodings", 1)  # evaluations of older versions lack it
     return f", {versions} versions averaged" if versions > 1 else ""
 
 
 def _spread(evaluations: list[dict]) -> str:
+    """Mean and range of a metric over seeds."""
     if len(evaluations) < 2:
         return ""
     compared_by = evaluations[0]["metrics"].get("compared_by", "top_1")
-    values = [100 * one["metrics"][compared_by]["estimate"] for one in evaluations]
+    values = [100 * evaluation["metrics"][compared_by]["estimate"] for evaluation in evaluations]
     return f"{METRICS[compared_by]} {sum(values) / len(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
 
 def _opened(model: Path, dataset: str, evaluations: list[dict]) -> str:
-    """How often the test split was evaluated, in a sentence behind others; empty where nothing counted it."""
+    """How often the test split was evaluated, in a sentence after others; empty where it was not counted."""
     counts = [record.get("test_evaluations") or 0 for record in evaluations[:1]]
     count = max([count_of_test_evaluations(model, dataset), *counts])
     return f" {test_evaluations_text(count)}" if count else ""
 
 
 def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_videos: bool) -> list[EvalResult]:
-    results = []
-    for one in evaluations[:1]:
-        for name, label in METRICS.items():
-            results.append(
-                EvalResult(
-                    task_type="video-classification" if reads_videos else "other",
-                    task_name="Action recognition",
-                    dataset_type=dataset,
-                    dataset_name=dataset + " (simulated)" * simulated,
-                    dataset_split=one["metrics"]["split"],
-                    metric_type="accuracy" if name == "top_1" else "balanced_accuracy",
-                    metric_name=label + " (%)" + _averaged(one["metrics"]),
-                    metric_value=round(100 * one["metrics"][name]["estimate"], 2),
-                )
-            )
-    return results
+    """The results of this model for the head of its card."""
+    return [
+        EvalResult(
+            task_type="video-classification" if reads_videos else "other",
+            task_name="Action recognition",
+            dataset_type=dataset,
+            dataset_name=dataset + " (simulated)" * simulated,
+            dataset_split=evaluation["metrics"]["split"],
+            metric_type="accuracy" if name == "top_1" else "balanced_accuracy",
+            metric_name=label + " (%)" + _averaged(evaluation["metrics"]),
+            metric_value=round(100 * evaluation["metrics"][name]["estimate"], 2),
+        )
+        for evaluation in evaluations[:1]
+        for name, label in METRICS.items()
+    ]
 
 
 def _splits(sentences: dict) -> dict:
     return {
-        split: {"recordings": one["recordings"], "skipped": one.get("skipped", 0)}
-        for split, one in (sentences.get("splits") or {}).items()
+        split: {"recordings": counts["recordings"], "skipped": counts.get("skipped", 0)}
+        for split, counts in (sentences.get("splits") or {}).items()
     }
 
 
@@ -525,39 +597,32 @@ def _token_metrics(record: dict) -> str:
 def _made(record: dict, is_classifier: bool) -> str:
     if not is_classifier:
         return f"Trained on {record['recordings']:,} recordings, seed {markdown(record.get('seed'))}."
-    method = {
-        "lora": "LoRA on the frozen language model",
-        "qlora": "LoRA on the frozen language model in 4 bit",
+    trained = {
+        "lora": "LoRA adapters of the frozen language model",
+        "qlora": "LoRA adapters of the frozen language model, which was loaded in 4 bits",
         "full": "all weights of the language model",
-        "prefix": "P-Tuning v2: prompts in layers of the frozen language model",
+        "prefix": "prompts in the layers of the frozen language model (P-Tuning v2)",
         "prompt": "soft prompts at the input of the frozen language model",
-        "none": "nothing: the language model reads tokens that it has never seen",
+        "none": "nothing, so that the language model reads action tokens that it has never seen",
     }[record["method"]]
+    text = f"Stage 2 trained {trained}, on {record['examples']:,} sentences with seed {markdown(record.get('seed'))}"
     cost = record.get("cost") or {}
-    said = (
-        f"What was trained in stage 2: {method}; {record['examples']:,} sentences, seed {markdown(record.get('seed'))}"
-    )
     if cost:
-        said += f"; {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
-        said += "model and what was added to it"
-        said += f", {cost['peak_memory_gb']:.2f} GB at the peak"
-    return said + "."
+        text += f": {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
+        text += f"model and what was added to it. Peak memory: {cost['peak_memory_gb']:.2f} GB"
+    return text + "."
 
 
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not recorded"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _listed(record: dict) -> str:
-    """Settings, without those of methods that were not used."""
+    """The settings of a run, without those of methods that it did not use."""
     unused = {"lora": ("prefix_",), "qlora": ("prefix_",), "prefix": ("lora_",), "prompt": ("lora_",)}
     unused = unused.get(record.get("method"), () if record["stage"] != "sft" else ("lora_", "prefix_"))
     shown = {

@@ -1,19 +1,18 @@
 """
-A finished run → a repository on the Hub, in one commit.
+Pushes a finished run to the Hub, in one commit.
 
 ```bash
 python recipes/hub/push.py runs/ntu60 me/llm-ar-ntu60-xsub --dry_run
 python recipes/hub/push.py runs/ntu60 me/llm-ar-ntu60-xsub
 ```
 
-RUN is the folder of a run: of sft (or of a whole line, of which the language model is meant), or of train_tokenizer. What
-goes up is the model with its processor and code, the adapter, the lexicon of its tokens where there is one (`RUN/lexicon`),
-plots, and a page that is written from the run's record; evaluation results are read by the Hub from `.eval_results`.
-Evaluations are found beside the run, or named (`--evaluations`, one for each seed). Nothing else goes up: a file that is none
-of these stops the push, so no recordings do.
+RUN is the folder of an sft run, of a whole pipeline (its recogniser is pushed), or of a train_tokenizer run. The model, its
+processor, code and adapter, the lexicon of its tokens (`RUN/lexicon`, if there is one), plots, and a model card written from
+the run's record are uploaded; the Hub reads the evaluation results from `.eval_results`. Evaluations are found beside the run,
+or named with `--evaluations`, one for each seed. Any other file stops the push, so recordings are never uploaded.
 
-The repository is private unless `--public`. `--code_repo` keeps the code in a repository of its own, for many models. A
-referenced language model stays where it is, unless `--with_llm`.
+The repository is private unless you pass `--public`. `--code_repo` puts the code into a repository of its own, which many
+models can share. A language model that is referenced by name is not copied, unless you pass `--with_llm`.
 """
 
 import argparse
@@ -32,15 +31,15 @@ from action_llm_recipes.common.launching import CommandParser
 from action_llm_recipes.common.split_evidence import LOCAL_FILES
 from action_llm_recipes.hub.model_page import (
     PICTURES,
+    differ_by_seed_alone,
     evaluation_yaml,
     exact_requirements,
     model_page,
     read_evaluation,
     read_run,
-    same_line,
 )
 
-# What a model is made of, beside its code. Everything else stays here.
+# Files of a model, beside its code. All others stay on this machine.
 MODEL_FILES = (
     "model.safetensors",
     "model-*-of-*.safetensors",
@@ -58,7 +57,7 @@ MODEL_FILES = (
     "chat_template.jinja",
     "record.json",
 )
-# What is written anew for every push.
+# Files that every push writes anew.
 WRITTEN = (
     "README.md",
     "requirements.txt",
@@ -66,71 +65,83 @@ WRITTEN = (
     *(f"pictures/{name}" for name in PICTURES),
     ".eval_results/*",
 )
-# Words of a tokenizer may look like paths.
+# Files whose words may look like paths.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
-TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
-PLACE = re.compile(r"(?:/[\w.-]+/|~/|[A-Za-z]:[\\/])")
+ACCESS_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
+LOCAL_PATH = re.compile(r"(?:/[\w.-]+/|~/|[A-Za-z]:[\\/])")
 
 
 class PushError(ValueError):
-    """The run cannot go to the Hub as it is; the message says why."""
+    """The run cannot be pushed as it is; the message says why."""
 
 
 def find_model(run: Path) -> Path:
-    """The folder of the model of a run, of a line, or that is given itself.
+    """The folder of a model: that of a run, that of a pipeline's recogniser, or the given folder itself.
 
     Raises:
-        PushError: there is none.
+        PushError: if there is no model.
     """
     if not run.is_dir():
         raise PushError(f"there is no folder {run}.")
     for folder in (run / "model", run / "sft" / "model", run):
         if (folder / "config.json").is_file():
             return folder
-    raise PushError(f"{run} holds no model: neither {run / 'model'} nor {run / 'sft' / 'model'} has a config.json.")
+    raise PushError(
+        f"{run} contains no model: expected a config.json in {run / 'model'}, {run / 'sft' / 'model'} or the folder itself."
+    )
 
 
 def find_evaluations(run: Path, record: dict, named: list[str] | None) -> list[Path]:
     """Folders of evaluations, that of this model first.
 
+    Args:
+        run: folder of the run.
+        record: record of its model.
+        named: folders of evaluations, one for each seed; None for the evaluation beside the run.
+
     Raises:
-        PushError: one that is named is none, or of another line; or none is of this model.
+        PushError: if a named folder has no evaluation, or one of a model with other settings or data; if none is of this model;
+            if they are not of the same recordings; or if two have the same seed.
     """
     if named is None:
         beside = [folder / "evaluation" for folder in (run, *list(run.resolve().parents)[:2])]
-        around = [*beside, *sorted(run.glob("*/evaluation"))]
-        found = {path.resolve(): path for path in around if (path / "record.json").is_file()}
-        return [path for path in found.values() if _evaluated(path) == record][:1]
+        candidates = [*beside, *sorted(run.glob("*/evaluation"))]
+        folders = {path.resolve(): path for path in candidates if (path / "record.json").is_file()}
+        return [path for path in folders.values() if _evaluated_model(path) == record][:1]
     folders = list(map(Path, named))
     for folder in folders:
         if not (folder / "record.json").is_file():
-            raise PushError(f"{folder} is no evaluation: it has no record.json of evaluate_classifier.py.")
-        if not same_line(_evaluated(folder), record):
-            raise PushError(f"{folder} evaluates a model of another line, or with other settings, than {run}.")
-    own = [folder for folder in folders if _evaluated(folder) == record]
+            raise PushError(
+                f"{folder} contains no evaluation: expected a record.json that evaluate_classifier.py wrote."
+            )
+        if not differ_by_seed_alone(_evaluated_model(folder), record):
+            raise PushError(
+                f"{folder} evaluates a model of other data or settings than {run}: only the seed may differ."
+            )
+    own = [folder for folder in folders if _evaluated_model(folder) == record]
     if folders and not own:
         raise PushError(f"none of the evaluations is of the model in {run}: {', '.join(map(str, folders))}.")
-    kinds = {json.dumps(_asked(folder)) for folder in folders}
-    if len(kinds) > 1:
+    protocols = {json.dumps(_evaluation_protocol(folder)) for folder in folders}
+    if len(protocols) > 1:
         raise PushError(
-            f"the evaluations are not of the same recordings, or of other versions of them: {' and '.join(sorted(kinds))}."
+            "the evaluations are not of the same recordings, or average different numbers of versions: "
+            f"{' and '.join(sorted(protocols))}."
         )
-    seeds = [_evaluated(folder).get("seed") for folder in folders]
+    seeds = [_evaluated_model(folder).get("seed") for folder in folders]
     if len(set(seeds)) < len(seeds):
-        raise PushError(
-            f"the evaluations are not each of another seed, but of the seeds {', '.join(map(str, seeds))}."
-        )
+        raise PushError(f"expected evaluations of different seeds, found the seeds {', '.join(map(str, seeds))}.")
     return own + [folder for folder in folders if folder not in own]
 
 
-def _asked(folder: Path) -> dict:
-    """What an evaluation was of."""
+def _evaluation_protocol(folder: Path) -> dict:
+    """The recordings of an evaluation, its classes, and the number of versions that it averages."""
     metrics = read_evaluation(folder)["metrics"]
-    asked = {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
-    return asked | {"encodings": metrics.get("encodings", 1)}  # records of before say nothing of it
+    protocol = {name: metrics.get(name) for name in ("dataset", "split", "unseen", "recordings", "classes")}
+    return protocol | {"encodings": metrics.get("encodings", 1)}  # evaluations of older versions lack it
 
 
-def _evaluated(folder: Path) -> dict:
+def _evaluated_model(folder: Path) -> dict:
+    """The record of the model that was evaluated, empty for other records."""
     record = read_evaluation(folder)
     return record.get("model") or {} if record.get("stage") == "evaluate_classifier" else {}
 
@@ -145,23 +156,23 @@ def repository_files(
     with_llm: bool = False,
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """
-    What a repository holds: path in it → content; and what goes to the repository of the code.
+    The files of a repository, path → content, and those of the repository of the code, which is empty without `code_repo`.
 
     Args:
-        run: as on the command line.
-        repository: name on the Hub.
-        evaluations: folders of `evaluate_classifier.py`; None: that beside the run.
-        benchmark: name of the data set on the Hub; None: the protocol, under the same owner.
-        code_repo: repository of the code.
-        with_llm: whether the weights of a referenced language model go along.
+        run: folder of a run, a pipeline or a model.
+        repository: name of the repository on the Hub.
+        evaluations: folders that `evaluate_classifier.py` wrote; None for the evaluation beside the run.
+        benchmark: name of the data set on the Hub; None for the protocol under the repository's owner.
+        code_repo: name of the repository of the code; None to upload the code with the model.
+        with_llm: whether the weights of a language model that is referenced by name are uploaded too.
 
     Raises:
-        PushError: a file is no part of a model, or says where it was made; or there is no model.
-        PageError: there is no record to write a page from.
+        PushError: if there is no model, a file is not part of one, or a file contains an access token or a local path.
+        PageError: if there is no record to write a model card from.
     """
     if code_repo == repository:
         raise PushError(
-            f"--code_repo {code_repo}: the code already goes with the model; a repository of its own has another name."
+            f"--code_repo {code_repo} is the repository of the model, which contains the code by default: give it another name."
         )
     run = Path(run)
     model = find_model(run)
@@ -169,21 +180,21 @@ def repository_files(
     config = read_json_object(model / "config.json")
     if record["stage"] == "sft" and not config.get("custom_pipelines"):
         raise PushError(
-            f"{model} was saved by an older version, without the pipeline. Save it again: ActionLLMForClassification."
-            "from_pretrained(FOLDER).save_pretrained(FOLDER), and its processor alike."
+            f"{model} was saved by an older version, without the pipeline. Save model and processor again: "
+            "ActionLLMForClassification.from_pretrained(FOLDER).save_pretrained(FOLDER), and the same with ActionLLMProcessor."
         )
-    found = find_evaluations(run, record, evaluations)
-    records = [read_evaluation(folder) for folder in found]
-    with tempfile.TemporaryDirectory() as whole:
-        files = _model_files(_with_llm(model, Path(whole)) if with_llm else model)
+    evaluated = find_evaluations(run, record, evaluations)
+    records = [read_evaluation(folder) for folder in evaluated]
+    with tempfile.TemporaryDirectory() as folder:
+        files = _model_files(_with_llm(model, Path(folder)) if with_llm else model)
     code = {}
     if code_repo is not None:
-        # All of it, for whatever model is pushed next.
+        # All of the code, since models that are pushed later share it.
         code = _code()
         files = {path: _with_code_of(code_repo, path, content) for path, content in files.items() if path not in code}
-    pictures = {name: found[0] / name for name in PICTURES if found and (found[0] / name).is_file()}
+    pictures = {name: evaluated[0] / name for name in PICTURES if evaluated and (evaluated[0] / name).is_file()}
     files |= {f"pictures/{name}": path.read_bytes() for name, path in pictures.items()}
-    # The model's own names classes; the one that token_lexicon.py wrote also says what a token looks like.
+    # The lexicon that token_lexicon.py wrote also describes each token; the model's own has classes alone.
     for folder in (run / "lexicon", run.parent / "lexicon", model):
         if (folder / "lexicon.json").is_file():
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
@@ -195,17 +206,17 @@ def repository_files(
         name = benchmark or f"{repository.partition('/')[0]}/{dataset}"
         files[f".eval_results/{dataset}.yaml"] = evaluation_yaml(records, name).encode()
     for path, content in files.items():
-        _check_says_nothing(path, content)
+        _check_private(path, content)
     return dict(sorted(files.items())), code
 
 
 def _is(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a path in a repository is one of these; `*` stays within a folder."""
-    return any(fnmatch(name, one) and name.count("/") == one.count("/") for one in patterns)
+    """Whether a path in a repository matches a pattern; `*` does not match a `/`."""
+    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _code() -> dict[str, bytes]:
-    """The code that models are loaded with, as it is now."""
+    """The files of the code that models are loaded with."""
     import action_llm
 
     folder = Path(action_llm.__file__).parent
@@ -213,10 +224,10 @@ def _code() -> dict[str, bytes]:
 
 
 def _model_files(model: Path) -> dict[str, bytes]:
-    """The files of a model, read.
+    """The contents of a model's files, by their paths.
 
     Raises:
-        PushError: one of them is none of a model's.
+        PushError: if there is a file that is not part of a model.
     """
     files, code = {}, _code()
     for path in sorted(model.rglob("*")):
@@ -224,13 +235,13 @@ def _model_files(model: Path) -> dict[str, bytes]:
         if not path.is_file() or "__pycache__" in name or _is(name, WRITTEN) or name in LOCAL_FILES:
             continue
         if not (_is(name, MODEL_FILES) or name in code):
-            raise PushError(f"{path} is no part of a model: nothing else goes to the Hub. Take it out of {model}.")
+            raise PushError(f"{path} is not part of a model, and only models are pushed: move it out of {model}.")
         files[name] = path.read_bytes()
     return files
 
 
 def _with_llm(model: Path, folder: Path) -> Path:
-    """A copy of a model with the weights of its language model."""
+    """Saves a copy of a model in `folder`, with the weights of its language model; returns `folder`."""
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
 
     loaded = ActionLLMForClassification.from_pretrained(model)
@@ -242,79 +253,87 @@ def _with_llm(model: Path, folder: Path) -> Path:
 
 
 def _with_code_of(code_repo: str, path: str, content: bytes) -> bytes:
-    """A configuration whose classes are those of another repository."""
+    """The content of a file, in which a configuration names the classes of another repository."""
     if not path.endswith("config.json"):
         return content
     config = json.loads(content)
 
-    def pointed(value):
-        if isinstance(value, str):
-            return f"{code_repo}--{value.rpartition('--')[2]}"
-        return [pointed(one) for one in value] if isinstance(value, list) else value
+    def in_code_repo(reference):
+        if isinstance(reference, str):
+            return f"{code_repo}--{reference.rpartition('--')[2]}"
+        return [in_code_repo(part) for part in reference] if isinstance(reference, list) else reference
 
-    def walk(part):
+    def redirect(part):
         if isinstance(part, list):
-            return [walk(one) for one in part]
+            return [redirect(item) for item in part]
         if not isinstance(part, dict):
             return part
-        made = {name: walk(value) for name, value in part.items()}
+        redirected = {name: redirect(value) for name, value in part.items()}
         if isinstance(part.get("auto_map"), dict):
-            made["auto_map"] = {name: pointed(value) for name, value in part["auto_map"].items()}
-        for task, one in (made.get("custom_pipelines") or {}).items():
-            made["custom_pipelines"][task] = one | {"impl": pointed(one["impl"])}
-        return made
+            redirected["auto_map"] = {name: in_code_repo(value) for name, value in part["auto_map"].items()}
+        for task, pipeline in (redirected.get("custom_pipelines") or {}).items():
+            redirected["custom_pipelines"][task] = pipeline | {"impl": in_code_repo(pipeline["impl"])}
+        return redirected
 
-    return (json.dumps(walk(config), indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(redirect(config), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _without_names(path: Path) -> bytes:
-    """A lexicon without the names of recordings."""
+    """The content of a lexicon without the names of recordings."""
     entries = [entry.to_dict() | {"examples": []} for entry in read_lexicon(path)]
     return (json.dumps(entries, ensure_ascii=False) + "\n").encode()
 
 
-def _check_says_nothing(path: str, content: bytes):
-    """Raises `PushError` for what would tell about the machine, or let somebody in."""
+def _check_private(path: str, content: bytes):
+    """Raises `PushError` if a file contains an access token or a path on this machine."""
     if path.endswith((".safetensors", ".png", ".model")):
         return
     from huggingface_hub import get_token
 
     text = content.decode("utf-8")
-    if TOKEN.search(text) or (get_token() or "\0") in text:
-        raise PushError(f"{path} holds an access token: take it out, and revoke it.")
+    if ACCESS_TOKEN.search(text) or (get_token() or "\0") in text:
+        raise PushError(f"{path} contains an access token: remove it from the file, and revoke it.")
     if path.endswith((*VOCABULARIES, ".py")):
         return
     for folder in (os.path.expanduser("~"), os.getcwd()):
         if len(folder) > 1 and folder + "/" in text:
-            raise PushError(f"{path} names a folder of this machine ({folder}): it was made with a path in it.")
+            raise PushError(
+                f"{path} contains the path of a folder on this machine ({folder}): remove it from the file."
+            )
     for value in _texts(json.loads(text)) if path.endswith(".json") else ():
-        if PLACE.match(value):
-            raise PushError(f"{path} names a place on the machine that made it ({value}).")
+        if LOCAL_PATH.match(value):
+            raise PushError(f"{path} contains a path on the machine that wrote it ({value}): remove it from the file.")
 
 
 def _texts(part):
-    """Every text in what a JSON file holds."""
+    """Every string in the value of a JSON file, names of fields excepted."""
     if isinstance(part, str):
         yield part
-    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from _texts(one)
+    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _texts(item)
 
 
 def push(
-    files: dict[str, bytes], repository: str, *, public: bool, title: str, kind: str = "model", replace: bool = True
+    files: dict[str, bytes],
+    repository: str,
+    *,
+    public: bool,
+    title: str,
+    repo_type: str = "model",
+    replace: bool = True,
 ) -> str:
-    """Makes a repository hold these files, in one commit; returns the commit's address.
+    """Uploads files to a repository in one commit; returns the URL of the commit.
 
     Args:
         files: path in the repository → content.
-        repository: its name; it is made where there is none.
-        public: whether it is to be public.
-        title: of the commit.
-        kind: `model` or `space`.
-        replace: whether what an earlier push left there, and this one has not, goes. What is not of such a push stays.
+        repository: name of the repository, which is created if it does not exist.
+        public: whether the repository is public.
+        title: title of the commit.
+        repo_type: `model` or `space`.
+        replace: whether to delete files of an earlier push that are not among `files`. Other files are never deleted.
 
     Raises:
-        PushError: the repository is public and `public` was not said, or it is private and it was; or nobody is logged in.
+        PushError: if the repository exists and is not as `public` says, or nobody is logged in.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -323,30 +342,29 @@ def push(
     try:
         api.create_repo(
             repository,
-            repo_type=kind,
+            repo_type=repo_type,
             private=not public,
             exist_ok=True,
-            space_sdk="gradio" if kind == "space" else None,
+            space_sdk="gradio" if repo_type == "space" else None,
         )
     except HfHubHTTPError as error:
         if error.response.status_code != 401:
             raise
-        raise PushError(f"{repository} cannot be made: log in with `hf auth login`, or set HF_TOKEN.") from error
-    if public == api.repo_info(repository, repo_type=kind).private:
-        is_now, said = ("private", "without --public") if public else ("public", "with --public")
-        raise PushError(f"{repository} is {is_now}: change that on the Hub, name another, or push {said}.")
-    ours, there = (
-        (*MODEL_FILES, *WRITTEN, *_code()),
-        api.list_repo_files(repository, repo_type=kind) if replace else [],
-    )
-    gone = [name for name in there if name not in files and _is(name, ours)]
+        raise PushError(f"{repository} cannot be created: log in with `hf auth login`, or set HF_TOKEN.") from error
+    if public == api.repo_info(repository, repo_type=repo_type).private:
+        visibility, option = ("private", "without --public") if public else ("public", "with --public")
+        raise PushError(
+            f"{repository} is {visibility}: change that on the Hub, choose another name, or push {option}."
+        )
+    existing = api.list_repo_files(repository, repo_type=repo_type) if replace else []
+    pushed = (*MODEL_FILES, *WRITTEN, *_code())
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-    operations += [CommitOperationDelete(name) for name in gone]
-    return str(api.create_commit(repository, operations, repo_type=kind, commit_message=title).commit_url)
+    operations += [CommitOperationDelete(name) for name in existing if name not in files and _is(name, pushed)]
+    return str(api.create_commit(repository, operations, repo_type=repo_type, commit_message=title).commit_url)
 
 
 def listing(files: dict[str, bytes], repository: str) -> str:
-    """The files with their sizes."""
+    """A list of the files with their sizes in bytes."""
     lines = [f"{len(content):>12,}  {path}" for path, content in files.items()]
     total = sum(map(len, files.values()))
     return "\n".join([f"{repository}:", *lines, f"{total:>12,}  bytes in {len(files)} files"])
@@ -354,21 +372,21 @@ def listing(files: dict[str, bytes], repository: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="folder of a run of sft or train_tokenizer, or of a line")
-    parser.add_argument("repository", help="name on the Hub, as me/model")
+    parser.add_argument("run", help="folder of an sft or train_tokenizer run, or of a pipeline")
+    parser.add_argument("repository", help="name of the repository on the Hub, such as me/model")
     parser.add_argument("--dry_run", action="store_true", help="list the files with their sizes, and push nothing")
-    parser.add_argument("--public", action="store_true", help="a public repository")
-    parser.add_argument("--evaluations", nargs="+", help="folders of evaluate_classifier.py, one for each seed")
+    parser.add_argument("--public", action="store_true", help="make the repository public")
     parser.add_argument(
-        "--benchmark", help="the data set on the Hub that results are shown with; default: OWNER/PROTOCOL"
+        "--evaluations", nargs="+", help="folders that evaluate_classifier.py wrote, one for each seed"
     )
-    parser.add_argument("--code_repo", help="repository that the code goes to, in place of each model's")
-    parser.add_argument("--with_llm", action="store_true", help="the weights of the language model as well")
+    parser.add_argument("--benchmark", help="data set on the Hub that shows the results; default: OWNER/PROTOCOL")
+    parser.add_argument("--code_repo", help="repository to put the code into, in place of the model's")
+    parser.add_argument("--with_llm", action="store_true", help="push the weights of the language model too")
     given = parser.parse_args(arguments)
     try:
         for name in filter(None, (given.repository, given.code_repo, given.benchmark)):
             if name.count("/") != 1:
-                raise PushError(f"expected OWNER/NAME, found {name!r}.")
+                raise PushError(f"expected a repository as OWNER/NAME, found {name!r}.")
             validate_repo_id(name)
         files, code = repository_files(
             given.run,

@@ -166,11 +166,11 @@ def read_model(folder: Path, file: str) -> None:
 
 def _read_record(folder: Path) -> None:
     from action_llm_recipes.common.stage_records import check_dataset, check_held_out, check_unseen, training_record
-    from action_llm_recipes.hub.demo import said_of
+    from action_llm_recipes.hub.demo import describe_training
     from action_llm_recipes.hub.model_page import is_simulated, known_stages, read_run
 
     record = training_record(str(folder))
-    said_of(str(folder))
+    describe_training(str(folder))
     check_dataset(record, seeds.PROTOCOL)
     check_held_out(record)
     check_unseen(record, ["wave"])

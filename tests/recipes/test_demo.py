@@ -71,7 +71,7 @@ def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skele
     assert data["colors"] == {str(token["id"]): token_color(token["id"]) for token in data["tokens"]}
     assert sum(scores.values()) == pytest.approx(1) and "**Why.** " in reason
     assert set(answer(str(walk), "falling\n waving \n")[1]) == {"falling", "waving"}
-    with pytest.raises(gradio.Error, match="Drop a recording, or pick an example"):
+    with pytest.raises(gradio.Error, match="Upload a recording, or choose an example"):
         answer(None, "")
 
 
@@ -83,7 +83,7 @@ def test_what_is_unlike_the_training_is_said_first(reads_skeletons, walk, tmp_pa
     (answer,) = (one.fn for one in demo.build(str(tmp_path / "model")).fns.values() if one.api_name == "recognise")
     reason = answer(str(walk), "")[2]
     assert (
-        reason.startswith("**Careful:** ") and "this recording is unlike those" in reason and "\n\n**Why.** " in reason
+        reason.startswith("**Warning:** ") and "this recording is unlike those" in reason and "\n\n**Why.** " in reason
     )
 
 
@@ -100,13 +100,13 @@ def test_what_a_visitor_sends_is_bounded_and_shown_as_text(reads_skeletons, walk
     page = demo.build(str(reads_skeletons))
     (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
     for others in ("\n".join(f"class {number}" for number in range(201)), "x" * 10_001):
-        with pytest.raises(gradio.Error, match="Give at most 200 classes, in 10,000 characters"):
+        with pytest.raises(gradio.Error, match="Enter at most 200 classes with 10,000 characters in all"):
             answer(str(walk), others)
     (tmp_path / "<img src=x onerror=alert(1)>.skeleton").write_text("two\n")
     with pytest.raises(gradio.Error, match="&lt;img src=x onerror=alert\\(1\\)&gt;"):
         answer(str(tmp_path / "<img src=x onerror=alert(1)>.skeleton"), "")
     monkeypatch.setattr(demo, "player", lambda *arguments: 1 / 0)
-    with pytest.raises(gradio.Error, match="This recording cannot be recognised; the log of the server says why"):
+    with pytest.raises(gradio.Error, match="This recording cannot be recognised; see the log of the server"):
         answer(str(walk), "")
 
 
@@ -135,14 +135,14 @@ def test_a_visitor_reads_no_other_files_and_sends_no_huge_ones(reads_skeletons, 
 
 
 def test_the_record_beside_a_model_is_text(reads_skeletons, tmp_path):
-    assert demo.said_of(str(reads_skeletons)) == ""
+    assert demo.describe_training(str(reads_skeletons)) == ""
     record = tmp_path / "record.json"
     record.write_text(json.dumps({"sentences": {"dataset": "my `<b>\ndata"}}))
-    assert demo.said_of(str(tmp_path)) == "It was trained on ``my `<b> data``."
+    assert demo.describe_training(str(tmp_path)) == "It was trained on ``my `<b> data``."
     for content in ([], {"sentences": []}, {"sentences": {"dataset": 3}}, {"sentences": "x"}):
         record.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"record\.json"):
-            demo.said_of(str(tmp_path))
+            demo.describe_training(str(tmp_path))
 
 
 def test_frames_of_videos_of_any_format_are_pictures(tmp_path):

@@ -11,7 +11,7 @@ from action_llm import SkeletonFeatureExtractor
 from action_llm_datasets.folder_builder import METADATA, SKELETON
 from action_llm_datasets.prepare import prepare
 from action_llm_recipes.hub import model_page
-from action_llm_recipes.hub.demo import said_of, space_files
+from action_llm_recipes.hub.demo import describe_training, space_files
 from action_llm_recipes.hub.export import page as exported_page
 from action_llm_recipes.metrics.action_classification.classification_scores import ClassScore
 from action_llm_recipes.metrics.plots import plot_class_accuracy
@@ -93,7 +93,7 @@ def test_no_repository_has_such_a_name(tmp_path, name):
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_the_demo_and_the_exported_model(tmp_path, hostile):
     record = folder_of_model(tmp_path, hostile)
-    said = said_of(str(tmp_path))
+    said = describe_training(str(tmp_path))
     assert said.startswith("It was trained on `") and "\n" not in said
 
     class Plain:

@@ -122,7 +122,7 @@ def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
     assert (person["person"], person["recordings"]) == ("3", "12")
 
     page = model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
-    said = "the intervals are 95 % Wilson score intervals over 12 recordings of one person, too few to say"
+    said = "the intervals are 95 % Wilson score intervals over 12 recordings of one person, too few to estimate"
     assert said in page and f"{100 * theirs.low:.1f}–{100 * theirs.high:.1f}" in page
     assert re.search(r"\| 42 \| test \| 12 \|", page) and "It knows 4 classes" in page
 
@@ -130,16 +130,21 @@ def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
     metrics["people"] = {name: {"recordings": 5, "top_1": number / 11} for number, name in enumerate(names)}
     metrics["interval"] = "people"
     page = model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
-    assert "widened where 12 people, drawn anew with all of their recordings, vary more." in page
-    assert "Top-1 of each person, the lowest first (number of recordings): 0.0 (5), 9.1 (5)," in page
+    assert "or 95 % bootstrap intervals over the 12 people in them where these are wider." in page
+    assert "Top-1 accuracy by person, in ascending order (number of recordings): 0.0 (5), 9.1 (5)," in page
     assert "name 1" not in page, "names of people stay here"
 
     metrics["people"], metrics["interval"] = None, "recordings"
-    assert "who was recorded is not known." in model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
+    assert "it is not known which people were recorded." in model_page.model_page(
+        evaluated / "sft" / "model", "me/model", [record]
+    )
     # Evaluations of older versions.
     del metrics["people"], metrics["interval"]
     page = model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
-    assert "the intervals are 95 % bootstrap intervals over recordings." in page and "Top-1 of each person" not in page
+    assert (
+        "the intervals are 95 % bootstrap intervals over recordings." in page
+        and "Top-1 accuracy by person" not in page
+    )
 
 
 def test_older_sentences_do_not_say_who_was_recorded(evaluated, line, sentences, tmp_path):

@@ -128,7 +128,7 @@ def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer
     assert "another name" in launch(
         hub, tmp_path, "hub/push.py", run, "tester/x", "--code_repo", "tester/x", expected=2
     )
-    assert "The code is in `tester/code`" in hub.files("tester/weights")["README.md"].decode()
+    assert "runs the code in `tester/code`" in hub.files("tester/weights")["README.md"].decode()
     page = ModelCard(hub.files("tester/tokens")["README.md"].decode())
     assert "LLM-AR: action model on simulated-xsub" in page.content and "codes used" in page.content
     script = """
@@ -171,7 +171,7 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
     )
     assert "24 versions averaged" in files[".eval_results/simulated-xsub.yaml"].decode()
     (copy / "evaluation" / "record.json").write_text(json.dumps(record))
-    with pytest.raises(push.PushError, match="not of the same recordings, or of other versions"):
+    with pytest.raises(push.PushError, match="not of the same recordings, or average different numbers of versions"):
         push.repository_files(copy, "me/x", evaluations=both)
     (folder / "record.json").write_text(json.dumps(other))
     with pytest.raises(push.PushError, match="none of the evaluations is of the model"):
@@ -183,11 +183,11 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
         (folder / "record.json").write_text(json.dumps(other | {"metrics": other["metrics"] | change}))
         with pytest.raises(push.PushError, match=message):
             push.repository_files(copy, "me/x", evaluations=both)
-    with pytest.raises(push.PushError, match="not each of another seed"):
+    with pytest.raises(push.PushError, match="expected evaluations of different seeds"):
         push.repository_files(copy, "me/x", evaluations=[str(copy / "evaluation"), str(run / "evaluation")])
     other["model"]["settings"]["lora_r"] = 64
     (folder / "record.json").write_text(json.dumps(other))
-    with pytest.raises(push.PushError, match="evaluates a model of another line, or with other settings"):
+    with pytest.raises(push.PushError, match="evaluates a model of other data or settings"):
         push.repository_files(copy, "me/x", evaluations=both)
 
 
@@ -204,13 +204,13 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
     ):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text("{}")
-        with pytest.raises(push.PushError, match=re.escape(name) + " is no part of a model"):
+        with pytest.raises(push.PushError, match=re.escape(name) + " is not part of a model"):
             push.repository_files(copy, "me/x")
         (model / name).unlink()
     config = json.loads((model / "generation_config.json").read_text())
     for said, message in (
-        (os.path.expanduser("~/secret"), "names a folder of this machine"),
-        ("/usr/bin", "names a place on the machine"),
+        (os.path.expanduser("~/secret"), "contains the path of a folder on this machine"),
+        ("/usr/bin", "contains a path on the machine"),
         ("hf_" + "a" * 30, "access token"),
     ):
         (model / "generation_config.json").write_text(json.dumps(config | {"note": said}))
@@ -220,13 +220,15 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
     (model / "record.json").unlink()
     with pytest.raises(SystemExit):
         push.main([str(copy), "me/x", "--dry_run"])
-    assert "has no record.json: a page is written from the record of a finished run" in capsys.readouterr().err
-    with pytest.raises(model_page.PageError, match=r"stage is 'encode_actions'"):
+    assert "has no record.json, from which the model card is written" in capsys.readouterr().err
+    with pytest.raises(
+        model_page.PageError, match=r"expected the stage sft or train_tokenizer, found 'encode_actions'"
+    ):
         (model / "record.json").write_text('{"stage": "encode_actions"}')
         push.repository_files(copy, "me/x")
     for arguments, message in (
         ([tmp_path / "no", "me/x"], "there is no folder"),
-        ([tmp_path, "me/x"], "holds no model"),
+        ([tmp_path, "me/x"], "contains no model"),
         ([copy, "x"], "OWNER/NAME"),
     ):
         with pytest.raises(SystemExit):
@@ -270,7 +272,7 @@ def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     launch(hub, tmp_path, "hub/push.py", run, "tester/public", "--public")
     assert not hub.repositories["model", "tester/public"].private
     said = launch(hub, tmp_path, "hub/push.py", run, "tester/public", expected=2)
-    assert "tester/public is public: change that on the Hub, name another, or push with --public." in said
+    assert "tester/public is public: change that on the Hub, choose another name, or push with --public." in said
     nobody = launch(hub, tmp_path / "nobody", "hub/push.py", run, "tester/x", "--dry_run")
     assert "nothing was pushed" in nobody, "to look needs no login"
 
@@ -327,10 +329,12 @@ def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
     page = model_page.model_page(model, "me/x", [{"model": record, "metrics": metrics_of(copy)}], [])
     card = ModelCard(page)
     assert "a Euclidean codebook" in page and "hyperbolic" not in page and "UTD-MHAD." in page and "C. Chen" in page
-    assert "(simulated)" not in page and card.data.license == "other" and "less those of the held-out subjects" in page
     assert (
-        "A stage before was trained on `simulated-xsub`" in page
-        and "Windows overlap, and those of one video are alike" in page
+        "(simulated)" not in page and card.data.license == "other" and "without those of the held-out subjects" in page
+    )
+    assert (
+        "An earlier stage was trained on `simulated-xsub`" in page
+        and "Windows overlap and those of one video are similar" in page
     )
     # Nothing known of the recordings; latents in place of tokens.
     del record["sentences"]["data"], record["sentences"]["tokenizer"]["data"]
@@ -339,8 +343,10 @@ def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
     (model / "record.json").write_text(json.dumps(record))
     (model / "config.json").write_text(json.dumps(config))
     page = model_page.model_page(model, "me/x", [], [])
-    assert "do not say which recordings" in page and "> **Simulated data.**" in page and "explain=True" not in page
-    assert "No evaluation was pushed with it." in page and "no codebook" in page
+    assert (
+        "does not describe its recordings" in page and "> **Simulated data.**" in page and "explain=True" not in page
+    )
+    assert "No evaluation was pushed with this model." in page and "no codebook" in page
 
 
 def metrics_of(run: Path) -> dict:

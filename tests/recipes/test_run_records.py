@@ -48,9 +48,9 @@ def test_a_damaged_record_is_told(content, message, tmp_path):
 def test_a_demo_says_nothing_of_a_record_that_is_none(tmp_path):
     (tmp_path / "record.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelFileError, match="expected a JSON object"):
-        demo.said_of(str(tmp_path))
+        demo.describe_training(str(tmp_path))
     (tmp_path / "record.json").write_text(json.dumps(RECORD), encoding="utf-8")
-    assert demo.said_of(str(tmp_path)) == "It was trained on `ntu60-xsub`."
+    assert demo.describe_training(str(tmp_path)) == "It was trained on `ntu60-xsub`."
 
 
 @pytest.mark.parametrize("field", ["method", "examples"])
