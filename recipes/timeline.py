@@ -195,13 +195,13 @@ class TimelineScore:
     def add(self, timeline, spans: list, actions: list, true: list, nothing: str):
         """Counts a video: its timeline with its spans, the actions among these, and the true ones."""
         from action_llm_datasets.timelines import Segment
-        from action_llm_recipes.metrics.temporal_segments import seconds_named_rightly, segment_hits
+        from action_llm_recipes.metrics.temporal_segments import seconds_correct, segment_hits
 
         self.borders.add(timeline.events, true)
         end = float(timeline.ends[-1])
         self.seconds += end
         everything = [*true, *(Segment(*gap, nothing) for gap in gaps(true, end))]
-        self.right += seconds_named_rightly(spans, everything)
+        self.right += seconds_correct(spans, everything)
         self.found, self.true = self.found + len(actions), self.true + len(true)
         for overlap in OVERLAPS:
             self.hits[overlap] += segment_hits(actions, true, overlap)

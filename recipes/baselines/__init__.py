@@ -1,1 +1,1 @@
-"""Classifiers that read the same recordings without a language model."""
+"""Baselines: classifiers of the same recordings without a language model."""

@@ -1,7 +1,7 @@
-"""Small classifiers of sequences, to hold a recogniser against: kernel ridge, a transformer, a graph network (ST-GCN).
+"""Small classifiers of sequences as baselines: kernel ridge, a transformer, a graph network (ST-GCN).
 
-All of them take lists of sequences, one array a recording, and integer labels (N,); what comes out are log-probabilities
-or scores (N, classes). The two networks are trained by one function, `fit`.
+All of them take a list of sequences, an array for each recording, and integer labels (N,). Kernel ridge gives scores, the two
+networks give log-probabilities, both (N, classes). `fit` trains the networks.
 """
 
 import math
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class KernelRidge:
-    """Kernel ridge regression on one-hot classes, of joints resampled in time and their differences.
+    """Kernel ridge regression to one-hot classes, from frames resampled in time and their differences.
 
-    The kernel is exp(-gamma d² / m), with d the distance of two recordings and m the median d² among those that it is
-    fitted to. (K + ridge I) A = Y - mean(Y) is solved exactly, in float64.
+    The kernel is exp(-gamma d² / m), where d is the distance between two recordings and m the median of d² over the training
+    recordings. (K + ridge I) A = Y - mean(Y) is solved exactly, in float64.
 
     Args:
-        num_classes: how many classes there are.
-        frames: frames to which every recording is resampled by linear interpolation.
-        difference_weight: factor on the differences of neighbouring resampled frames, beside joints of weight 1.
-        gamma: sharpness of the kernel.
-        ridge: weight of the penalty.
+        num_classes: number of classes.
+        frames: number of frames that every recording is resampled to, by linear interpolation.
+        difference_weight: weight of the differences between consecutive resampled frames; the frames have weight 1.
+        gamma: γ of the kernel; the higher, the narrower.
+        ridge: weight of the ridge penalty.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class KernelRidge:
         self.ridge = ridge
 
     def fit(self, sequences: Sequence[np.ndarray], labels: np.ndarray) -> "KernelRidge":
-        """Fits to sequences (frames, channels) and labels (N,)."""
+        """Fits sequences (frames, channels) and labels (N,)."""
         self.vectors = self._vectors(sequences)
         squared = _squared_distances(self.vectors, self.vectors)
         above = squared[np.triu_indices(len(squared), 1)]
@@ -59,7 +59,7 @@ class KernelRidge:
         return self
 
     def scores(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """float64 (N, classes): the higher, the likelier; not probabilities."""
+        """float64 (N, classes): higher means more likely; not probabilities."""
         squared = _squared_distances(self._vectors(sequences), self.vectors)
         return np.exp(-self.gamma * squared / self.scale) @ self.weights + self.mean
 
@@ -72,10 +72,13 @@ class KernelRidge:
 
 
 class SequenceTransformer(nn.Module):
-    """Transformer encoder over a sequence, mean over its positions, linear classes.
+    """Transformer encoder over a sequence, mean over its positions, linear classifier.
 
-    One of `input_size` and `vocabulary_size` says what is read: vectors (joints of some frames, continuous latents, code
-    vectors), which are standardised by the training data, or ids of tokens, which get an embedding.
+    Set `input_size` to read vectors (joints, continuous latents, code vectors), which are standardised by the training data;
+    set `vocabulary_size` to read token ids, which are embedded.
+
+    Raises:
+        ValueError: unless exactly one of `input_size` and `vocabulary_size` is given.
     """
 
     def __init__(
@@ -90,9 +93,7 @@ class SequenceTransformer(nn.Module):
     ):
         super().__init__()
         if (input_size is None) == (vocabulary_size is None):
-            raise ValueError(
-                f"one of input_size and vocabulary_size must be given; got {input_size} and {vocabulary_size}."
-            )
+            raise ValueError(f"expected either input_size or vocabulary_size; got {input_size} and {vocabulary_size}.")
         if input_size is None:
             self.embed = nn.Embedding(vocabulary_size, hidden_size)
         else:
@@ -105,10 +106,16 @@ class SequenceTransformer(nn.Module):
         self.classify = nn.Linear(hidden_size, num_classes)
 
     def forward(self, sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Float (B, W, D), int (B, W), or (B, W, R) for words of several tokens; bool (B, W), False where padded → logits
-        (B, classes)."""
+        """
+        Args:
+            sequences: float (B, W, D); token ids int (B, W), or (B, W, R) for words of several tokens.
+            mask: bool (B, W), False where padded.
+
+        Returns:
+            Logits (B, classes).
+        """
         hidden = self.embed(sequences)
-        if hidden.ndim == 4:  # a word is the sum of its tokens
+        if hidden.ndim == 4:  # the embedding of a word is the sum of those of its tokens
             hidden = hidden.sum(dim=2)
         hidden = self.dropout(hidden + _positions(hidden.shape[1], hidden.shape[2]).to(hidden))
         hidden = self.encoder(hidden, src_key_padding_mask=~mask)
@@ -117,11 +124,11 @@ class SequenceTransformer(nn.Module):
 
 
 class SkeletonGraphNetwork(nn.Module):
-    """Spatial-temporal graph network after ST-GCN (Yan et al. 2018), small.
+    """A small spatial-temporal graph network after ST-GCN (Yan et al. 2018).
 
-    Each block sums graph convolutions over three partitions of the bones (a joint itself, towards the root, away from it),
-    with learned weights on the bones, and then convolves over time. It reads joints, bone vectors and motion; recordings
-    are resampled to `frames`; people are pooled over those who are there.
+    Each block sums graph convolutions over three partitions of the bones (the joint itself, towards the root, away from it)
+    with learned weights on the bones, and then convolves over time. The network reads joints, bone vectors and motion.
+    Recordings are resampled to `frames` frames; features are averaged over the people who are present.
     """
 
     def __init__(
@@ -137,7 +144,7 @@ class SkeletonGraphNetwork(nn.Module):
         super().__init__()
         self.persons, self.joints, self.coordinates, self.frames = num_persons, layout.num_joints, coordinates, frames
         self.register_buffer("adjacency", torch.tensor(bone_partitions(layout), dtype=torch.float32))
-        # A root has no bone of its own: its vector is 0.
+        # The root has no bone: its bone vector is 0.
         self.parents = [joint if parent < 0 else parent for joint, parent in enumerate(layout.parents)]
         self.normalize = nn.BatchNorm1d(3 * coordinates * layout.num_joints)
         self.blocks = nn.ModuleList()
@@ -149,14 +156,14 @@ class SkeletonGraphNetwork(nn.Module):
         self.classify = nn.Linear(previous, num_classes)
 
     def forward(self, sequences: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """float (B, T, persons * joints * coordinates) and bool (B, T), False where padded → logits (B, classes)."""
+        """Float (B, T, persons * joints * coordinates) and bool (B, T), False where padded → logits (B, classes)."""
         batch = len(sequences)
         people = _resample_batch(sequences, mask, self.frames)
         people = people.view(batch, self.frames, self.persons, self.joints, self.coordinates)
         people = people.transpose(1, 2).flatten(0, 1)  # (B P, T, J, C)
-        there = people.abs().sum(dim=(1, 2, 3)) > 0
-        there |= ~there.view(batch, self.persons).any(dim=1).repeat_interleave(self.persons)
-        people = people[there]
+        present = people.abs().sum(dim=(1, 2, 3)) > 0
+        present |= ~present.view(batch, self.persons).any(dim=1).repeat_interleave(self.persons)
+        people = people[present]
         bones = people - people[:, :, self.parents]
         motion = torch.diff(people, dim=1, append=people[:, -1:])
         hidden = torch.cat([people, bones, motion], dim=-1).permute(0, 3, 1, 2)  # (N, C, T, J)
@@ -165,7 +172,7 @@ class SkeletonGraphNetwork(nn.Module):
         for block in self.blocks:
             hidden = block(hidden)
         pooled = hidden.mean(dim=(2, 3))
-        owner = there.nonzero().squeeze(1) // self.persons
+        owner = present.nonzero().squeeze(1) // self.persons
         total = torch.zeros(batch, pooled.shape[1], device=pooled.device).index_add(0, owner, pooled)
         return self.classify(total / torch.bincount(owner, minlength=batch)[:, None])
 
@@ -183,10 +190,10 @@ class _GraphBlock(nn.Module):
             nn.BatchNorm2d(outputs),
             nn.Dropout(dropout),
         )
-        same = inputs == outputs and stride == 1
+        keeps_shape = inputs == outputs and stride == 1
         self.shortcut = (
             nn.Identity()
-            if same
+            if keeps_shape
             else nn.Sequential(nn.Conv2d(inputs, outputs, 1, (stride, 1)), nn.BatchNorm2d(outputs))
         )
 
@@ -199,7 +206,7 @@ class _GraphBlock(nn.Module):
 
 
 class _Standardize(nn.Module):
-    """Mean 0 and standard deviation 1 in each channel, over the training data (see `fit`)."""
+    """Standardises each channel to mean 0 and standard deviation 1 over the training data (see `fit`)."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -207,10 +214,10 @@ class _Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(size))
 
     def measure(self, sequences: Sequence[np.ndarray]):
-        """Takes mean and deviation over all positions of the sequences (W, size)."""
+        """Sets mean and standard deviation to those over all positions of the sequences (W, size)."""
         stacked = np.concatenate([np.asarray(sequence, dtype=np.float64) for sequence in sequences])
         self.mean.copy_(torch.from_numpy(stacked.mean(axis=0)))
-        # A channel that never changes stays 0.
+        # A constant channel becomes 0.
         self.deviation.copy_(torch.from_numpy(np.maximum(stacked.std(axis=0), 1e-3)))
 
     def forward(self, sequences: torch.Tensor) -> torch.Tensor:
@@ -229,19 +236,24 @@ def fit(
     label_smoothing: float = 0.1,
     seed: int = 0,
 ) -> nn.Module:
-    """Trains a network by AdamW with a cosine schedule on cross-entropy; the result is a function of the arguments.
+    """Trains a network with cross-entropy, AdamW and a cosine schedule. Equal arguments give equal results.
 
     Args:
-        model: takes padded sequences and their mask, as the networks of this file.
-        sequences: one array (W, D) of numbers or (W,) of ids for each example; recordings may come in several versions.
-        labels: integers, one for each sequence.
-        steps: optimiser steps.
-        batch_size, learning_rate, weight_decay, label_smoothing: of the training.
-        seed: of the order of examples and of dropout. The model's own initialisation is the caller's.
+        model: a network of this file, or another that takes padded sequences and their mask. The caller initialises it.
+        sequences: an array of vectors (W, D) or of token ids (W,) for each example.
+        labels: (N,) integers, the class of each sequence.
+        steps: number of optimiser steps.
+        batch_size: number of sequences in a batch.
+        learning_rate, weight_decay: settings of AdamW.
+        label_smoothing: label smoothing of the cross-entropy.
+        seed: seed of the order of examples and of dropout.
+
+    Raises:
+        ValueError: if there is no sequence, or the numbers of sequences and labels differ.
     """
     if len(sequences) != len(labels) or not len(labels):
         raise ValueError(
-            f"{len(sequences)} sequences and {len(labels)} labels: there must be as many, and at least one."
+            f"expected a label for each sequence, and at least one; got {len(sequences)} sequences and {len(labels)} labels."
         )
     for module in model.modules():
         if isinstance(module, _Standardize):
@@ -270,7 +282,7 @@ def fit(
 
 @torch.no_grad()
 def log_probabilities(model: nn.Module, sequences: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
-    """float64 (N, classes), log-probabilities that a trained network gives to each sequence."""
+    """Log-probabilities of the classes of each sequence, float64 (N, classes)."""
     model.eval()
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     result: list[np.ndarray | None] = [None] * len(sequences)
@@ -283,7 +295,11 @@ def log_probabilities(model: nn.Module, sequences: Sequence[np.ndarray], batch_s
 
 
 def collate(sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arrays (W, D) or (W,) → one padded tensor (float32, or int64 for ids) and its bool mask (B, W)."""
+    """Pads arrays (W, D) or (W,) to a tensor, float32 or for token ids int64; returns it and its bool mask (B, W).
+
+    Raises:
+        ValueError: if a sequence is empty.
+    """
     ids = np.issubdtype(np.asarray(sequences[0]).dtype, np.integer)
     tensors = [
         torch.as_tensor(np.asarray(sequence), dtype=torch.long if ids else torch.float32) for sequence in sequences
@@ -295,14 +311,18 @@ def collate(sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor
 
 
 def join_frames(features: np.ndarray, count: int) -> np.ndarray:
-    """(T, D) → (T / count, count D): what one token of an action sentence covers, as one vector. T must be a multiple."""
+    """Joins groups of frames, as many as a token covers, to vectors: (T, D) → (T / count, count D).
+
+    Raises:
+        ValueError: if T is not a multiple of `count`.
+    """
     if len(features) % count:
-        raise ValueError(f"{len(features)} frames cannot be joined by {count}.")
+        raise ValueError(f"{len(features)} frames cannot be joined in groups of {count}.")
     return features.reshape(len(features) // count, -1)
 
 
 def resample(sequence: np.ndarray, frames: int) -> np.ndarray:
-    """(T, ...) → (frames, ...) by linear interpolation from the first frame to the last."""
+    """Resamples (T, ...) to (frames, ...) by linear interpolation from the first frame to the last."""
     position = np.linspace(0, len(sequence) - 1, frames)
     early = np.floor(position).astype(int)
     late = np.minimum(early + 1, len(sequence) - 1)
@@ -311,9 +331,9 @@ def resample(sequence: np.ndarray, frames: int) -> np.ndarray:
 
 
 def bone_partitions(layout: "SkeletonLayout") -> np.ndarray:
-    """(3, J, J): each joint itself, its parent (towards the root), its children; rows (to, from) sum to 1 or 0.
+    """The spatial partition of ST-GCN (section 3.3): matrices (3, J, J) of each joint itself, its parent, and its children.
 
-    The spatial partition of ST-GCN (section 3.3), by the distance to the layout's root.
+    Entry (to, from) is the weight of joint `from` for joint `to`; rows sum to 1, or to 0 where there is no such joint.
     """
     joints = layout.num_joints
     own, inward, outward = np.eye(joints), np.zeros((joints, joints)), np.zeros((joints, joints))
@@ -326,7 +346,7 @@ def bone_partitions(layout: "SkeletonLayout") -> np.ndarray:
 
 
 def _resample_batch(sequences: torch.Tensor, mask: torch.Tensor, frames: int) -> torch.Tensor:
-    """(B, T, D), of which the first mask.sum(1) frames count, → (B, frames, D), as `resample`."""
+    """Like `resample`, for a batch: (B, T, D), of which the first mask.sum(1) frames are valid, → (B, frames, D)."""
     last = mask.sum(dim=1, keepdim=True) - 1
     position = torch.linspace(0, 1, frames, device=sequences.device) * last
     early = position.floor().long()
@@ -337,7 +357,7 @@ def _resample_batch(sequences: torch.Tensor, mask: torch.Tensor, frames: int) ->
 
 
 def _positions(length: int, size: int) -> torch.Tensor:
-    """Sinusoids (length, size) (Vaswani et al. 2017, section 3.5)."""
+    """Sinusoidal position encodings (length, size) (Vaswani et al. 2017, section 3.5)."""
     angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :size]
 
@@ -348,7 +368,7 @@ def _squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _batches(count: int, batch_size: int, rng: np.random.Generator):
-    """Batches of indices without end: each example once before any comes again."""
+    """Yields batches of indices without end, from random permutations of all examples."""
     pool = np.array([], dtype=int)
     while True:
         while len(pool) < batch_size:

@@ -1,4 +1,4 @@
-"""Recordings as sequences for the baselines: joints, pooled pixels, features, latents, tokens."""
+"""Input sequences of the baselines: joints, pooled pixels, features, latents, tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,20 +6,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FRAMES_PER_TOKEN = 4
-# Frames of a video and their height and width, where pixels are what is read.
+# Number of frames read from a video, and their size in pixels.
 POOLED_FRAMES, POOLED_HEIGHT, POOLED_WIDTH = 16, 12, 16
 
 
 @dataclass
 class Examples:
-    """Sequences of one kind, arrays (T, D) or ids (T,): all versions for training, one a recording for evaluation.
+    """Sequences for training and evaluation: arrays of vectors (T, D) or of token ids (T,).
 
     Attributes:
-        train, train_labels, train_versions: version 0 is the recording as it is, the others are augmented.
-        evaluation, evaluation_labels, sample_ids: of the recordings that are evaluated.
-        skipped: `sample_id` and `reason` of what could not be read.
-        frames_per_step: neighbouring elements that a transformer reads as one.
-        extractor: what made joints, a `SkeletonFeatureExtractor`.
+        train: training sequences; a recording may have several versions.
+        train_labels: class of each training sequence.
+        train_versions: version of each training sequence; 0 is the recording itself, the others are augmented.
+        evaluation: evaluated sequences, one for each recording.
+        evaluation_labels, sample_ids: class and name of each evaluated recording.
+        skipped: `sample_id` and `reason` of each recording that could not be read.
+        frames_per_step: number of consecutive elements that a transformer reads at each position.
+        extractor: the `SkeletonFeatureExtractor` of the joints; None for other modalities.
     """
 
     train: list = field(default_factory=list)
@@ -33,30 +36,32 @@ class Examples:
     extractor: object = None
 
 
-def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int, sentences: str | None) -> Examples:
-    """Sequences of the recordings themselves.
+def read_recordings(
+    modality: str, dataset, data_dir: str, split: str, versions: int, sentences: str | None
+) -> Examples:
+    """Reads the sequences of recordings.
 
     Args:
-        kind: "skeletons": joints (frames, channels); "videos": pooled pixels; "features": those of the visual encoder, one
-            a segment.
-        dataset: with the splits train and test.
-        data_dir: where videos lie.
-        split: "test", or "held_out": the held-out training subjects, which then are not trained on.
-        versions: of a training recording. Videos have one.
-        sentences: folder of sentences: joints are read as their action model saw them.
+        modality: "skeletons" for joints (frames, channels), "videos" for pooled pixels, "features" for a vector of the visual
+            encoder per segment.
+        dataset: data set with the splits train and test.
+        data_dir: folder of the videos.
+        split: "test", or "held_out" for the held-out training subjects, which are then left out of training.
+        versions: number of versions of each training recording; videos have one.
+        sentences: folder of action sentences, whose feature extractor reads the joints; None for a default one.
 
     Raises:
-        ValueError: nothing to train on or nothing to evaluate.
+        ValueError: if there is no training sequence, or no recording to evaluate.
     """
     from action_llm.feature_extraction_skeleton import SkeletonInputError
     from action_llm.video_files import VideoFileError
     from action_llm_datasets.building import UNREADABLE
 
     examples = Examples()
-    if kind == "skeletons":
+    if modality == "skeletons":
         examples.extractor = _skeleton_extractor(dataset["train"], sentences)
         examples.frames_per_step = FRAMES_PER_TOKEN
-    pooled = _pooled_pixels(data_dir) if kind == "videos" else None
+    pooled = _pooled_pixels(data_dir) if modality == "videos" else None
     for part in ("train", "test"):
         if part == "test" and split == "held_out":
             continue
@@ -65,12 +70,12 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
             "skeletons": lambda row, evaluated: _joints(row, examples.extractor, 1 if evaluated else versions),
             "videos": lambda row, _: [(0, pooled(row))],
             "features": lambda row, evaluated: _features(row, 1 if evaluated else versions),
-        }[kind]
+        }[modality]
         columns = {
             "skeletons": ["keypoints", "shape", "layout", "fps"],
             "videos": ["video", "video_fps"],
             "features": ["features", "shape", "version"],
-        }[kind]
+        }[modality]
         for row in rows.select_columns([*columns, "sample_id", "label", "held_out"]):
             evaluated = part == "test" or (split == "held_out" and bool(row["held_out"]))
             name, label = str(row["sample_id"]), int(row["label"])
@@ -88,26 +93,35 @@ def read_recordings(kind: str, dataset, data_dir: str, split: str, versions: int
                 examples.skipped.append({"sample_id": name, "reason": str(error)})
     if not examples.train or not examples.evaluation:
         raise ValueError(
-            f"{split}: {len(examples.train)} training sequences and {len(examples.evaluation)} recordings to evaluate."
+            f"expected recordings to train on and to evaluate on ({split}); got {len(examples.train)} training sequences and "
+            f"{len(examples.evaluation)} recordings to evaluate."
         )
     return examples
 
 
 def read_sentences(folder: str, column: str, class_names: list[str], wanted: set[str]) -> Examples:
-    """Sequences of an action model: `latents` (W, D), `codes` (W, D), or `action_ids` (W,), of words of several tokens (W, R);
-    exactly the recordings `wanted` are evaluated.
+    """Reads the sequences that an action model wrote.
+
+    Args:
+        folder: folder of action sentences.
+        column: `latents` (W, D), `codes` (W, D), or `action_ids` (W,), (W, R) for words of several tokens.
+        class_names: classes of the data set.
+        wanted: names of the recordings to evaluate; other training recordings are trained on.
 
     Raises:
-        ValueError: sentences of other classes, or of too few recordings.
+        ValueError: if the sentences are of other classes, have no latents, or lack a recording to evaluate.
+        FileNotFoundError: if codes are read and there is no codebook.
     """
     from action_llm_recipes.common.action_sentences import load_action_sentences, read_codebook
 
     sentences = load_action_sentences(folder)
     if sentences["train"].features["label"].names != class_names:
-        raise ValueError(f"{folder} was written for other classes than those of the data set.")
+        raise ValueError(
+            f"{folder} has other classes than the data set: encode its recordings with encode_actions.py."
+        )
     codebook = read_codebook(folder) if column == "codes" else None
     if codebook is None and column not in sentences["train"].column_names:
-        raise ValueError(f"{folder} holds no latents: run encode_actions.py with --latents true.")
+        raise ValueError(f"{folder} contains no latents: run encode_actions.py with --latents true.")
     examples = Examples()
     for part, rows in sentences.items():
         for row in rows.with_format("numpy"):
@@ -127,14 +141,16 @@ def read_sentences(folder: str, column: str, class_names: list[str], wanted: set
                 examples.train_labels.append(int(row["label"]))
                 examples.train_versions.append(int(row["encoding"]))
     if missing := wanted - set(examples.sample_ids):
-        raise ValueError(f"{folder} lacks {len(missing)} of the recordings, such as {min(missing)}.")
+        raise ValueError(
+            f"{folder} lacks sentences of {len(missing)} recordings, such as {min(missing)}: encode the same data set."
+        )
     return examples
 
 
 def _skeleton_extractor(train, sentences: str | None):
     from action_llm import SkeletonFeatureExtractor
 
-    if sentences is not None:  # the joints as the action model saw them
+    if sentences is not None:  # the action model's own
         return SkeletonFeatureExtractor.from_pretrained(sentences)
     persons = min(2, max(int(shape[1]) for shape in train["shape"]))
     return SkeletonFeatureExtractor(
@@ -145,17 +161,16 @@ def _skeleton_extractor(train, sentences: str | None):
 def _joints(row: dict, extractor, versions: int) -> list[tuple[int, np.ndarray]]:
     from action_llm.recording_versions import stable_seed
 
-    made = []
+    sequences = []
     for version in range(versions):
         seed = stable_seed(0, str(row["sample_id"]), version)
-        made.append(
-            (version, extractor(row, augment=version > 0, seed=seed, return_tensors=None)["input_features"][0])
-        )
-    return made
+        features = extractor(row, augment=version > 0, seed=seed, return_tensors=None)["input_features"][0]
+        sequences.append((version, features))
+    return sequences
 
 
 def _pooled_pixels(data_dir: str):
-    """A function of a row with a video: float32 (POOLED_FRAMES, pixels), colours between 0 and 1."""
+    """A function that reads a row with a video as float32 (POOLED_FRAMES, pixels), with colours from 0 to 1."""
     from action_llm import VideoFeatureExtractor
     from action_llm_datasets.videos import open_row
 
@@ -171,6 +186,6 @@ def _pooled_pixels(data_dir: str):
 
 
 def _features(row: dict, versions: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Features of segments (M, D), the mean of a segment's views."""
+    """Features of segments (M, D), averaged over the views of each segment."""
     if row["version"] < versions:
         yield int(row["version"]), np.asarray(row["features"]).reshape(tuple(row["shape"])).mean(axis=1)

@@ -1,1 +1,1 @@
-"""Metrics and plots."""
+"""Metrics of recognition, of timelines and of agreement between raters; plots of them."""

@@ -1,4 +1,4 @@
-"""Pictures of a recogniser's results. Each function draws one figure and writes it to a PNG file, whole or not at all."""
+"""Plots of a recogniser's results. Each function draws a figure and writes it to a PNG file atomically."""
 
 import os
 import textwrap
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from action_llm import SkeletonLayout
 
 INK, FAINT, ACCENT, SECOND, THIRD = "#22303c", "#c9d1d9", "#2f6f9f", "#d1603d", "#6b9e5b"
-MOST_OF_NAME = 40  # characters of a class name at an axis
+MAX_NAME_LENGTH = 40  # characters of a class name in a plot
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 11,
@@ -26,7 +26,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
-    "text.parse_math": False,  # a "$" in a name is a "$"
+    "text.parse_math": False,  # a "$" in a name begins no formula
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -38,13 +38,13 @@ _STYLE = {
 def plot_confusion_matrix(
     matrix: np.ndarray, class_names: list[str], path: str | os.PathLike, title: str = "Confusion"
 ):
-    """Rows are true classes, in fractions of their recordings; an empty row is a class without recordings.
+    """Draws a confusion matrix, normalised over the recordings of each true class; a class without recordings has an empty row.
 
     Args:
-        matrix: (C, C) counts as `confusion_matrix` gives them.
-        class_names: C names.
+        matrix: (C, C) counts, from `confusion_matrix`.
+        class_names: names of the C classes.
         path: PNG file to write.
-        title: above the figure.
+        title: title of the figure.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -66,27 +66,27 @@ def plot_confusion_matrix(
         axes.grid(which="minor", color="white", linewidth=0.6)
         axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("taken for")
+        axes.set_xlabel("predicted class")
         axes.set_ylabel("true class (recordings)")
         if classes <= 40:
             for row, column in np.argwhere(fractions > 0.005):
                 value = fractions[row, column]
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=small - 1,
                           color="white" if value > 0.55 else INK)  # fmt: skip
-        right = np.trace(matrix) / max(matrix.sum(), 1)
-        axes.set_title(f"{title}: {100 * right:.1f} % of {int(matrix.sum())} recordings right", pad=12)
+        accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+        axes.set_title(f"{title}: {100 * accuracy:.1f} % of {int(matrix.sum())} recordings correct", pad=12)
         bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, format=PercentFormatter(1))
         bar.outline.set_visible(False)
-        bar.set_label("of the recordings of the true class")
+        bar.set_label("share of the recordings of the true class")
 
 
 def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str = "Calibration"):
-    """Accuracy against confidence, beside the diagonal of a calibrated recogniser, and how many recordings lie where.
+    """Draws accuracy against confidence, with the diagonal of perfect calibration, and the number of recordings in each bin.
 
     Args:
         bins: from `reliability_bins`.
         path: PNG file to write.
-        title: above the figure.
+        title: title of the figure.
     """
     filled = bins.count > 0
     error = np.sum(bins.count[filled] * np.abs(bins.accuracy - bins.confidence)[filled]) / max(bins.count.sum(), 1)
@@ -102,19 +102,19 @@ def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str 
         top.set_title(f"{title}: expected calibration error {100 * error:.1f} %")
         top.legend(loc="upper left")
         bottom.bar(centres, bins.count, width * 0.94, color=FAINT)
-        bottom.set(xlabel="confidence, the probability of the predicted class", ylabel="recordings")
+        bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="recordings")
 
 
 def plot_token_usage(
-    counts: np.ndarray, path: str | os.PathLike, title: str = "Use of the action words", alpha=1.0, beta=2.7
+    counts: np.ndarray, path: str | os.PathLike, title: str = "Frequency of the action tokens", alpha=1.0, beta=2.7
 ):
-    """Frequency against rank of the action tokens, beside the Zipf–Mandelbrot law 1 / (rank + beta)^alpha (LLM-AR, Eq. 2).
+    """Draws the frequency of tokens against their rank, with the Zipf–Mandelbrot law 1 / (rank + beta)^alpha (LLM-AR, Eq. 2).
 
     Args:
-        counts: (K,) how often each token of the codebook was used.
+        counts: (K,) number of occurrences of each token.
         path: PNG file to write.
-        title: above the figure.
-        alpha, beta: of the law, which is normalised over the K ranks.
+        title: title of the figure.
+        alpha, beta: parameters of the law, which is normalised over the K ranks.
     """
     counts = np.sort(np.asarray(counts, dtype=float))[::-1]
     ranks = np.arange(1, len(counts) + 1)
@@ -131,25 +131,25 @@ def plot_token_usage(
         axes = figure.subplots()
         axes.loglog(ranks, law, color=SECOND, linewidth=1.6, label=f"Zipf–Mandelbrot, α = {alpha:g}, β = {beta:g}")
         axes.loglog(ranks[used], frequency[used], "o", color=ACCENT, markersize=3.5, markeredgewidth=0, alpha=0.85,
-                    label="tokens of the recordings")  # fmt: skip
+                    label="tokens in the recordings")  # fmt: skip
         axes.grid(which="major", color=FAINT, linewidth=0.5)
         axes.set(xlabel="rank of the token", ylabel="frequency")
         axes.set_title(title)
         axes.legend(loc="lower left")
-        facts = (
+        summary = (
             f"{int(used.sum())} of {len(counts)} tokens used\n{entropy:.2f} bits per token\n"
-            f"divergence from the law {divergence:.3f} bits"
+            f"divergence from the law: {divergence:.3f} bits"
         )
-        axes.text(0.98, 0.97, facts, transform=axes.transAxes, ha="right", va="top", backgroundcolor="white")
+        axes.text(0.98, 0.97, summary, transform=axes.transAxes, ha="right", va="top", backgroundcolor="white")
 
 
 def plot_sentence_lengths(lengths: Sequence[int], path: str | os.PathLike, title: str = "Tokens per recording"):
-    """How many sentences have how many tokens.
+    """Draws a histogram of the number of tokens per sentence.
 
     Args:
-        lengths: of the sentences.
+        lengths: number of tokens of each sentence.
         path: PNG file to write.
-        title: above the figure.
+        title: title of the figure.
     """
     lengths = np.asarray(lengths)
     step = max(1, -(-int(lengths.max() + 1 - lengths.min()) // 40))
@@ -175,17 +175,17 @@ def plot_action_sentence(
     title: str = "",
     contributions: np.ndarray | None = None,
 ):
-    """A recording over its sentence: the skeleton at some moments, and every token from its start to its end.
+    """Draws a recording above its sentence: the skeleton at several times, and each token from its start to its end.
 
     Args:
-        keypoints: (T, P, J, 3) as recorded; people who are absent are zeros.
-        layout: its joints and bones.
+        keypoints: (T, P, J, 3) joints; zeros for people who are absent.
+        layout: names and bones of the joints.
         fps: frames per second of `keypoints`.
-        action_ids: (W,) tokens, or (W, R) words, of which the first token is shown; equal tokens have equal colours.
-        start_times, end_times: (W,) seconds.
+        action_ids: (W,) tokens, or (W, R) words, whose first token is shown. A token always has the same colour.
+        start_times, end_times: (W,) start and end of each token in seconds.
         path: PNG file to write.
-        title: above the figure.
-        contributions: (W,) what each token did to the decision, drawn as bars; `TokenEvidence.contribution`.
+        title: title of the figure.
+        contributions: (W,) contribution of each token to the decision (`TokenEvidence.contribution`), drawn as bars.
     """
     keypoints = np.asarray(keypoints, dtype=float)
     duration = max(len(keypoints) / fps, float(np.max(end_times, initial=0.0)))
@@ -195,7 +195,7 @@ def plot_action_sentence(
     low, high = seen[..., 1].min(), seen[..., 1].max()
     height = 1.08 * max(high - low, 1e-6)
     with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
-        # One scale for both axes, however long the recording is: a metre is as wide as it is high.
+        # A metre is as wide as it is high, although the x axis is time.
         _lay_out(axes.figure)
         box = axes.get_window_extent()
         seconds_per_unit = duration / box.width * box.height / height
@@ -216,8 +216,8 @@ def plot_action_sentence(
                 _draw_skeleton(axes, pose, layout, faint=body > 0)
         axes.set(ylim=(low - 0.04 * height, low + 0.96 * height))
         if len(shown) > 1:
-            lighter = ", ".join(str(body) for body in sorted(shown) if body > 1)
-            note = f"several bodies were seen; lighter: body {lighter}"
+            others = ", ".join(str(body) for body in sorted(shown) if body > 1)
+            note = f"several bodies were detected; in lighter colours: body {others}"
             axes.text(1, 1, note, transform=axes.transAxes, ha="right", va="top", fontsize=8)
 
 
@@ -231,11 +231,11 @@ def plot_video_sentence(
     title: str = "",
     contributions: np.ndarray | None = None,
 ):
-    """A video over its sentence: its picture at some moments, and every token from its start to its end.
+    """Draws a video above its sentence: frames at several times, and each token from its start to its end.
 
     Args:
-        frames_at: seconds → uint8 (N, H, W, 3), such as `VideoFile.frames_at`.
-        duration: seconds.
+        frames_at: function of N times in seconds that returns frames, uint8 (N, H, W, 3), such as `VideoFile.frames_at`.
+        duration: duration of the video in seconds.
         action_ids, start_times, end_times, path, title, contributions: see `plot_action_sentence`.
     """
     with _sentence(path, duration, action_ids, start_times, end_times, title, contributions) as axes:
@@ -255,7 +255,7 @@ def plot_video_sentence(
 
 @contextmanager
 def _sentence(path, duration: float, action_ids, start_times, end_times, title: str, contributions):
-    """A figure whose upper part, which is yielded, is the recording, and whose lower part is its sentence."""
+    """A figure of a sentence, with its tokens below; yields the axes above them, for the recording."""
     from matplotlib.ticker import MaxNLocator
 
     from action_llm.action_sentence import first_tokens
@@ -277,14 +277,14 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
             widths = np.subtract(end_times, start_times)
             others[0].bar(start_times, values, width=widths, align="edge", color=colours, edgecolor="white")
             others[0].axhline(0, color=INK, linewidth=0.6)
-            # Both signs are on the scale, also where all tokens spoke for the label.
+            # The scale shows both signs, even if all contributions have the same.
             most = max(np.abs(values).max(initial=0), 1e-3)
             others[0].set(
                 ylim=(min(1.15 * values.min(initial=0), -0.15 * most), max(1.15 * values.max(initial=0), 0.15 * most))
             )
             others[0].yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             others[0].set_ylabel(
-                "spoke for it,\nlog-probability\n(nats)", rotation=0, ha="right", va="center", fontsize=8
+                "contribution,\nlog-probability\n(nats)", rotation=0, ha="right", va="center", fontsize=8
             )
             others[0].spines[["bottom"]].set_visible(False)
             others[0].tick_params(axis="x", length=0)
@@ -301,12 +301,12 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
 
 
 def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title: str = "Accuracy by class"):
-    """A bar for each class that has recordings, the best on top, with what it is confused with.
+    """Draws the accuracy of each class that has recordings, the highest at the top, with the class it is confused with most.
 
     Args:
         table: from `per_class_table`.
         path: PNG file to write.
-        title: above the figure.
+        title: title of the figure.
     """
     rows = sorted((row for row in table if row.count), key=lambda row: (row.accuracy, row.name))
     mean = float(np.mean([row.accuracy for row in rows])) if rows else float("nan")
@@ -322,18 +322,18 @@ def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title:
         for index, row in enumerate(rows):
             if row.confused_with is not None:
                 axes.text(101, index, f"{row.confused_count} × {_short(row.confused_with)}", va="center", fontsize=6.5)
-        axes.set(xlim=(0, 100), ylim=(-0.6, len(rows) - 0.4), xlabel="% of its recordings recognised")
+        axes.set(xlim=(0, 100), ylim=(-0.6, len(rows) - 0.4), xlabel="accuracy (%)")
         axes.set_title(f"{title}: mean {100 * mean:.1f} %")
-        axes.text(101, len(rows) - 0.3, "taken most for", fontsize=6.5, style="italic", va="bottom")
+        axes.text(101, len(rows) - 0.3, "most confused with", fontsize=6.5, style="italic", va="bottom")
 
 
 def plot_ratings(scales: dict[str, dict[str, dict[str, int]]], path: str | os.PathLike, title: str = "Ratings"):
-    """A bar for each system of each scale: the shares of its answers, the lowest at the left, and how many there are.
+    """Draws a bar for each system and scale: the shares of its answers from the lowest to the highest, and their number.
 
     Args:
-        scales: title of a scale → name of a system → answer → how often it was given, answers in order.
+        scales: title of a scale → name of a system → answer, from the lowest to the highest → how often it was given.
         path: PNG file to write.
-        title: above the figure.
+        title: title of the figure.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -351,9 +351,9 @@ def plot_ratings(scales: dict[str, dict[str, dict[str, int]]], path: str | os.Pa
                     share = count / max(total, 1)
                     axes.barh(row, share, left=left, color=colour, height=0.78, edgecolor="white", linewidth=0.8)
                     if share > 0.035:
-                        dark = colour[:3] @ (0.299, 0.587, 0.114) < 0.6
+                        is_dark = colour[:3] @ (0.299, 0.587, 0.114) < 0.6
                         axes.text(left + share / 2, row, answer, ha="center", va="center", fontsize=8,
-                                  color="white" if dark else INK)  # fmt: skip
+                                  color="white" if is_dark else INK)  # fmt: skip
                     left += share
                 axes.text(1.01, row, f"{total:,}", va="center", fontsize=8)
             axes.set_yticks(range(len(systems)), list(systems))
@@ -362,12 +362,12 @@ def plot_ratings(scales: dict[str, dict[str, dict[str, int]]], path: str | os.Pa
             axes.spines[["left", "bottom"]].set_visible(False)
             axes.tick_params(axis="x", length=0)
             axes.xaxis.set_major_formatter(PercentFormatter(1))
-        panels[-1].set_xlabel("of its ratings, whose number is at the right")
+        panels[-1].set_xlabel("share of the ratings; their number at the right")
 
 
 @contextmanager
 def _figure(path: str | os.PathLike, size: tuple[float, float]):
-    """A figure without a window system, written as a whole when the block ends without an error."""
+    """A figure that needs no display; written atomically when the block ends without an error."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -380,7 +380,7 @@ def _figure(path: str | os.PathLike, size: tuple[float, float]):
         _lay_out(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        # Without the version of the library in the file, equal results give equal files.
+        # Without the version of Matplotlib in the file, equal results give equal files.
         try:
             figure.savefig(partial, format="png", metadata={"Software": None})
             os.replace(partial, path)
@@ -389,7 +389,7 @@ def _figure(path: str | os.PathLike, size: tuple[float, float]):
 
 
 def _lay_out(figure):
-    """Places everything, with the fonts of this machine for what Matplotlib's own does not have."""
+    """Lays out a figure, with fonts of this machine for characters that Matplotlib's own font lacks."""
     from matplotlib import font_manager
     from matplotlib.text import Text
 
@@ -410,27 +410,28 @@ def _lay_out(figure):
         if paths:
             for path in paths:
                 font_manager.fontManager.addfont(path)
-            # Few fonts of other scripts have a bold face.
+            # Few fonts for other scripts are bold.
             text.set(family=["DejaVu Sans", *(font_manager.get_font(path).family_name for path in sorted(paths))])
             text.set(weight="normal")
-    # Before, a title that is too wide leaves no room for anything else; where it begins is known after.
+    # Titles are broken before the layout, since a wide title leaves no room for the axes, and after it, when their place is
+    # known.
     _fit_titles(figure)
     figure.canvas.draw()
     _fit_titles(figure)
 
 
 def _short(name: str) -> str:
-    """A class name as it stands beside a bar or a row."""
-    return name if len(name) <= MOST_OF_NAME else f"{name[: MOST_OF_NAME - 1].rstrip()}…"
+    """A class name, cut to `MAX_NAME_LENGTH` characters."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1].rstrip()}…"
 
 
 def _room_for(names: Sequence[str]) -> float:
-    """Inches that long names take more than usual ones."""
+    """Inches that long names need beyond the usual."""
     return 0.12 * max(0, max(map(len, map(_short, names)), default=0) - 20)
 
 
 def _fit_titles(figure):
-    """Breaks titles that are wider than the figure into lines."""
+    """Breaks titles that are wider than the figure into several lines."""
     from matplotlib.text import Text
 
     titles = {figure.get_suptitle(), *(axes.get_title(loc="left") for axes in figure.axes)} - {""}
@@ -451,17 +452,17 @@ def _confusion_colours():
 
 
 def _rating_colours(places: np.ndarray) -> np.ndarray:
-    """(n, 4), from the worst answer at 0 to the best at 1."""
+    """Colours (N, 4) of answers from the worst at 0 to the best at 1."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("ratings", [SECOND, "#eec3ae", "#e4e8ec", "#9dc0d8", ACCENT])(places)
 
 
 def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool):
-    """Bones of one body, left and right in their own colours; `pose` is (J, 2) in the units of the axes."""
+    """Draws the bones of a body, left and right in different colours; `pose` is (J, 2) in the units of the axes."""
     from matplotlib.colors import to_rgb
 
-    # Mixed with white rather than transparent, which would show the joints as dots.
+    # Mixed with white, since overlapping transparent lines would show joints as dots.
     left_colour, right_colour, middle_colour = (
         tuple(1 - (0.45 if faint else 1.0) * (1 - channel) for channel in to_rgb(name))
         for name in (SECOND, ACCENT, INK)
@@ -480,19 +481,21 @@ def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool
 def plot_timeline(
     timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", title: str = "", rows: int = 12
 ):
-    """Class probabilities along a video, the borders of its events, and, where it is known, what was true.
+    """Draws class probabilities along a video, the borders of its events, and, if known, its true actions.
 
     Args:
         timeline: a `Timeline` of `action_llm.timelines`.
         path: PNG file to write.
-        true: segments with `start`, `end` and `label`.
-        nothing: the class that means that no action is.
-        title: of the video.
-        rows: classes that are shown, at most: those with the highest probabilities, and the true ones before all.
+        true: true actions, with `start`, `end` and `label`.
+        nothing: the class that means that no action happens.
+        title: title of the figure.
+        rows: maximum number of classes: true classes first, then those with the highest probabilities.
     """
-    names, chances = timeline.class_names, timeline.probabilities
-    there = {segment.label for segment in true or ()}
-    ranked = sorted(range(len(names)), key=lambda index: (names[index] not in there, -chances[:, index].max()))
+    names, probabilities = timeline.class_names, timeline.probabilities
+    true_names = {segment.label for segment in true or ()}
+    ranked = sorted(
+        range(len(names)), key=lambda index: (names[index] not in true_names, -probabilities[:, index].max())
+    )
     shown = sorted(ranked[:rows], key=lambda index: (names[index] == nothing, index))
     end = float(timeline.ends[-1])
     unit, name = (60, "minutes") if end > 300 else (1, "seconds")
@@ -501,23 +504,23 @@ def plot_timeline(
         edges = np.append(timeline.starts, end) / unit
         lines = np.arange(len(shown) + 1) - 0.5
         image = top.pcolormesh(
-            edges, lines, chances[:, shown].T, cmap=_confusion_colours(), vmin=0, vmax=1, rasterized=True
+            edges, lines, probabilities[:, shown].T, cmap=_confusion_colours(), vmin=0, vmax=1, rasterized=True
         )
         for segment in true or ():
             if segment.label in names and names.index(segment.label) in shown:
                 row = shown.index(names.index(segment.label))
                 box = ((segment.start / unit, row - 0.42), (segment.end - segment.start) / unit, 0.84)
                 top.add_patch(_box(*box))
-        best = chances.argmax(axis=1)
+        best = probabilities.argmax(axis=1)
         for row, index in enumerate(shown):
             for step in np.flatnonzero(best == index):
                 top.plot(edges[step : step + 2], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
         top.set_yticks(range(len(shown)), [_short(names[index]) for index in shown], fontsize=8)
         top.set_ylim(len(shown) - 0.5, -0.5)
         top.tick_params(length=0)
-        top.set_title(title or "What happens when", pad=18)  # the note has its own line below
-        boxes = "; boxes, green: when actions truly were" if true else ""
-        note = f"blue: probability; lines: the most likely class{boxes}"
+        top.set_title(title or "Actions over time", pad=18)  # leaves a line for the note
+        legend = "; boxes and green areas: true actions" if true else ""
+        note = f"blue: probability; lines: most likely class{legend}"
         top.text(0, 1.02, note, transform=top.transAxes, ha="left", va="bottom", fontsize=8)
         figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01, label="probability")
         starts = [event.start / unit for event in timeline.events]

@@ -1,7 +1,7 @@
-"""Krippendorff's alpha: how far raters agree beyond chance, where not everybody has rated everything.
+"""Krippendorff's alpha: agreement between raters beyond chance, where ratings may be missing.
 
-Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability". 1 is full agreement, 0 what chance gives; below 0, raters
-disagree more than by chance. Throughout, `ratings` are (items, raters), NaN where a rater has not rated an item.
+Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability". 1 is full agreement, 0 the agreement expected by chance; below
+0, raters disagree more than by chance. Throughout, `ratings` are (items, raters), NaN where a rating is missing.
 """
 
 import numpy as np
@@ -9,21 +9,21 @@ import numpy as np
 from action_llm_recipes.metrics.action_classification.classification_scores import Interval
 
 LEVELS = ("nominal", "ordinal")
-_DRAWS = 256  # resamples that are scored at a time
+_BATCH = 256  # resamples that are scored at a time
 
 
 def krippendorff_alpha(ratings: np.ndarray, level: str) -> float:
-    """Alpha of some ratings. Items with fewer than two ratings say nothing of agreement and do not count.
+    """Krippendorff's alpha of some ratings. Items with fewer than two ratings do not count.
 
     Args:
-        ratings: (items, raters), NaN where there is none.
-        level: "nominal", values are equal or not; "ordinal", values have an order, such as 1 to 5.
+        ratings: (items, raters), NaN where a rating is missing.
+        level: "nominal" for values without an order; "ordinal" for values with an order, such as 1 to 5.
 
     Returns:
-        NaN where nothing can be said: no item has two ratings, or all ratings are one value.
+        Alpha, at most 1; NaN if no item has two ratings, or all ratings are equal.
 
     Raises:
-        ValueError: ratings of another shape, or another level.
+        ValueError: if `ratings` have another shape, or `level` is not known.
     """
     coincidences = _coincidences(ratings, level)
     return float(_alpha(coincidences.sum(axis=0), level))
@@ -34,18 +34,18 @@ def alpha_interval(
 ) -> Interval:
     """Alpha with its percentile bootstrap interval over items.
 
-    Raters stay as they are: a rater who is drawn twice would agree with himself.
+    Raters are not resampled: a rater drawn twice would agree with themself.
 
     Args:
-        ratings, level: as of `krippendorff_alpha`.
-        resamples: how often the items that have two ratings are drawn anew, with replacement.
-        confidence: probability that the interval covers.
-        seed: of the draws; the result is a function of the arguments.
+        ratings, level: see `krippendorff_alpha`.
+        resamples: number of bootstrap resamples of the items with two ratings or more.
+        confidence: confidence level of the interval.
+        seed: seed of the resamples; equal arguments give equal results.
 
     Returns:
-        All NaN where alpha is. Resamples in which all ratings are one value have no alpha and are left out. Both ends are NaN
-        where all resamples have the same alpha, as where raters agree on every item: they show no spread, which is not to say
-        that there is none.
+        All values are NaN if alpha is. Both ends are NaN if all resamples have the same alpha, for example if raters agree on
+        every item: the resamples then tell nothing about its spread. Resamples whose ratings are all equal have no alpha and
+        are left out.
     """
     coincidences = _coincidences(ratings, level)
     estimate = float(_alpha(coincidences.sum(axis=0), level))
@@ -53,11 +53,11 @@ def alpha_interval(
         return Interval(estimate, estimate, estimate)
     items, values = coincidences.shape[:2]
     rng = np.random.default_rng(seed)
-    found = []
-    for start in range(0, resamples, _DRAWS):
-        times = rng.multinomial(items, np.full(items, 1 / items), size=min(_DRAWS, resamples - start))
-        found.append(_alpha((times @ coincidences.reshape(items, -1)).reshape(-1, values, values), level))
-    drawn = np.concatenate(found)
+    alphas = []
+    for start in range(0, resamples, _BATCH):
+        counts = rng.multinomial(items, np.full(items, 1 / items), size=min(_BATCH, resamples - start))
+        alphas.append(_alpha((counts @ coincidences.reshape(items, -1)).reshape(-1, values, values), level))
+    drawn = np.concatenate(alphas)
     if np.nanmax(drawn) - np.nanmin(drawn) < 1e-9:
         return Interval(estimate, float("nan"), float("nan"))
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -65,10 +65,10 @@ def alpha_interval(
 
 
 def _coincidences(ratings, level) -> np.ndarray:
-    """float64 (items with two ratings or more, values, values): pairs of ratings of an item, each over its raters − 1."""
+    """float64 (items with two ratings or more, values, values): pairs of ratings of each item, divided by its raters − 1."""
     ratings = np.asarray(ratings, np.float64)
     if ratings.ndim != 2:
-        raise ValueError(f"ratings must be (items, raters); got shape {ratings.shape}.")
+        raise ValueError(f"ratings must have the shape (items, raters); got shape {ratings.shape}.")
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {level!r}.")
     values = np.unique(ratings[~np.isnan(ratings)])
@@ -79,16 +79,16 @@ def _coincidences(ratings, level) -> np.ndarray:
 
 
 def _alpha(coincidences: np.ndarray, level: str) -> np.ndarray:
-    """(…, values, values) → (…): 1 − observed over expected disagreement."""
+    """Alpha (…) of coincidences (…, values, values): 1 − observed / expected disagreement."""
     totals = coincidences.sum(axis=-1)
     expected = totals[..., :, None] * totals[..., None, :]
     if level == "nominal":
         distance = 1.0 - np.eye(totals.shape[-1])
     else:
-        # Ratings that lie between two values, with half of those that have one of the two.
+        # The number of ratings between two values, counting half of those equal to either.
         middle = totals.cumsum(axis=-1) - totals / 2
         distance = (middle[..., :, None] - middle[..., None, :]) ** 2
-    observed, by_chance = (coincidences * distance).sum(axis=(-2, -1)), (expected * distance).sum(axis=(-2, -1))
+    observed, chance = (coincidences * distance).sum(axis=(-2, -1)), (expected * distance).sum(axis=(-2, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        alpha = 1 - (totals.sum(axis=-1) - 1) * observed / by_chance
-    return np.where(by_chance > 0, alpha, np.nan)
+        alpha = 1 - (totals.sum(axis=-1) - 1) * observed / chance
+    return np.where(chance > 0, alpha, np.nan)

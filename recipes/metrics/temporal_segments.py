@@ -1,89 +1,93 @@
-"""Scores of timelines: borders, actions by their overlap, and the time that is named rightly."""
+"""Scores of timelines: borders of events, overlap of actions, and time with the correct label."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Seconds within which a border of an event counts as that of an action.
+# Tolerances in seconds within which the border of an event matches that of an action.
 TOLERANCES = (0.2, 0.5, 1.0)
 
 
 class Score(NamedTuple):
-    """Precision, recall and their harmonic mean; 0 where there is nothing to divide by."""
+    """Precision, recall and their harmonic mean; 0 where a denominator is 0."""
 
     precision: float
     recall: float
     f1: float
 
 
-def border_hits(found: Sequence[float], true: Sequence[float], tolerance: float) -> int:
+def border_hits(predicted: Sequence[float], true: Sequence[float], tolerance: float) -> int:
     """
-    The largest number of pairs of a found and a true border, each in one pair at most, that are not further apart than
-    `tolerance`, in seconds.
+    The largest number of pairs of a predicted and a true border that are at most `tolerance` seconds apart. A border belongs to
+    one pair at most.
     """
-    found, true = sorted(found), sorted(true)
-    hits = place = 0
+    predicted, true = sorted(predicted), sorted(true)
+    hits = index = 0
     for border in true:
-        # The earliest that is near enough leaves the later ones to the borders that follow.
-        while place < len(found) and found[place] < border - tolerance:
-            place += 1
-        if place < len(found) and found[place] <= border + tolerance:
-            hits, place = hits + 1, place + 1
+        # The earliest match leaves later predictions to later borders.
+        while index < len(predicted) and predicted[index] < border - tolerance:
+            index += 1
+        if index < len(predicted) and predicted[index] <= border + tolerance:
+            hits, index = hits + 1, index + 1
     return hits
 
 
-def segment_hits(found: Sequence, true: Sequence, overlap: float) -> int:
+def segment_hits(predicted: Sequence, true: Sequence, overlap: float) -> int:
     """
-    Found segments (`start`, `end`, `label`) that overlap a true one of the same label by at least `overlap`, as a share of both
-    together (intersection over union; Lea et al. 2017). A true segment is hit once.
+    The number of predicted segments (`start`, `end`, `label`) whose intersection over union with a true segment of the same
+    label is at least `overlap` (Lea et al. 2017). A true segment counts once.
     """
-    hits, taken = 0, set()
-    for one in found:
-        best, place = 0.0, None
+    hits, matched = 0, set()
+    for segment in predicted:
+        best, best_index = 0.0, None
         for index, other in enumerate(true):
-            if other.label == one.label:
-                shared = min(one.end, other.end) - max(one.start, other.start)
-                share = shared / (max(one.end, other.end) - min(one.start, other.start))
-                if share > best:
-                    best, place = share, index
-        if place is not None and place not in taken and best >= overlap:
+            if other.label == segment.label:
+                union = max(segment.end, other.end) - min(segment.start, other.start)
+                ratio = _intersection(segment, other) / union
+                if ratio > best:
+                    best, best_index = ratio, index
+        if best_index is not None and best_index not in matched and best >= overlap:
             hits += 1
-            taken.add(place)
+            matched.add(best_index)
     return hits
 
 
-def f1_score(hits: int, found: int, true: int) -> Score:
-    """Of counts, summed over videos."""
-    precision, recall = (hits / count if count else 0.0 for count in (found, true))
-    return Score(precision, recall, 2 * hits / (found + true) if found + true else 0.0)
+def _intersection(first, second) -> float:
+    """Seconds that two segments have in common."""
+    return max(0.0, min(first.end, second.end) - max(first.start, second.start))
 
 
-def seconds_named_rightly(found: Sequence, true: Sequence) -> float:
-    """Seconds in which a found segment and a true one have the same label."""
+def f1_score(hits: int, predicted: int, true: int) -> Score:
+    """The score of numbers of hits, predictions and true items, each summed over videos."""
+    precision, recall = (hits / count if count else 0.0 for count in (predicted, true))
+    return Score(precision, recall, 2 * hits / (predicted + true) if predicted + true else 0.0)
+
+
+def seconds_correct(predicted: Sequence, true: Sequence) -> float:
+    """Seconds in which a predicted and a true segment have the same label."""
     return sum(
-        max(0.0, min(one.end, other.end) - max(one.start, other.start))
-        for one in found
-        for other in true
-        if one.label == other.label
+        _intersection(segment, other) for segment in predicted for other in true if segment.label == other.label
     )
 
 
 class BorderCounts:
-    """How near the borders of events are to those of actions, over videos."""
+    """Counts of borders of events that match borders of actions, summed over videos."""
 
     def __init__(self):
         self.videos = self.found = self.true = 0
         self._hits = dict.fromkeys(TOLERANCES, 0)
 
     def add(self, events: Sequence, actions: Sequence) -> None:
-        """One video: its events, of which the first begins with it, and its actions, each with `start` and `end`."""
-        found, true = [one.start for one in events[1:]], [at for one in actions for at in (one.start, one.end)]
-        self.videos, self.found, self.true = self.videos + 1, self.found + len(found), self.true + len(true)
+        """Adds a video: its events, the first of which starts with the video, and its actions, with `start` and `end`."""
+        predicted = [event.start for event in events[1:]]
+        true = [time for action in actions for time in (action.start, action.end)]
+        self.videos, self.found, self.true = self.videos + 1, self.found + len(predicted), self.true + len(true)
         for tolerance in TOLERANCES:
-            self._hits[tolerance] += border_hits(found, true, tolerance)
+            self._hits[tolerance] += border_hits(predicted, true, tolerance)
 
     def scores(self) -> dict:
-        """Numbers of borders, and a [`Score`] for each tolerance."""
+        """The numbers of predicted and true borders, and a [`Score`] for each tolerance."""
         scores = {
-            f"within_{at:g}_s": f1_score(hits, self.found, self.true)._asdict() for at, hits in self._hits.items()
+            f"within_{tolerance:g}_s": f1_score(hits, self.found, self.true)._asdict()
+            for tolerance, hits in self._hits.items()
         }
         return {"found": self.found, "true": self.true, **scores}

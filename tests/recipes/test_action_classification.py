@@ -53,12 +53,12 @@ def test_probabilities_are_taken_as_they_are(load):
     )
     for name, value in load().compute(predictions=np.log(probabilities), references=labels).items():
         np.testing.assert_allclose(result[name], value, rtol=1e-6)
-    with pytest.raises(ValueError, match="between 0 and 1 and sum to 1"):
+    with pytest.raises(ValueError, match="between 0 and 1, and sum to 1"):
         load("probabilities").compute(predictions=[[0.5, 0.6]], references=[0])
 
 
 def test_what_cannot_be_scored_is_an_error(load):
-    with pytest.raises(ValueError, match="each recording needs as many scores; found"):
+    with pytest.raises(ValueError, match="each recording needs the same number of scores; found"):
         load().compute(predictions=[[0.1, 0.2], [0.3]], references=[0, 0])
-    with pytest.raises(ValueError, match=r'"default" \(scores\), "probabilities" and "labels"; got'):
+    with pytest.raises(ValueError, match=r'"default" \(scores\), "probabilities" or "labels"; got'):
         load("top5")

@@ -65,7 +65,7 @@ def test_resampling_equals_numpy_interp(length, frames):
 def test_what_a_token_covers_is_one_vector():
     frames = np.arange(24).reshape(8, 3)
     assert join_frames(frames, 4).tolist() == [list(range(12)), list(range(12, 24))]
-    with pytest.raises(ValueError, match="8 frames cannot be joined by 3"):
+    with pytest.raises(ValueError, match="8 frames cannot be joined in groups of 3"):
         join_frames(frames, 3)
 
 
@@ -167,11 +167,11 @@ def test_networks_learn_and_are_the_same_each_time(kind):
 
 def test_bad_sequences_are_errors():
     model = SequenceTransformer(2, input_size=3)
-    with pytest.raises(ValueError, match="2 sequences and 1 labels"):
+    with pytest.raises(ValueError, match="got got 2 sequences and 1 labels"):
         fit(model, sequences(2, 3), np.array([0]), steps=1)
     with pytest.raises(ValueError, match="sequence 1 of the batch is empty"):
         collate([np.zeros((2, 3)), np.zeros((0, 3))])
-    with pytest.raises(ValueError, match="one of input_size and vocabulary_size"):
+    with pytest.raises(ValueError, match="either input_size or vocabulary_size"):
         SequenceTransformer(2)
 
 
@@ -293,8 +293,8 @@ def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch)
     first = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data)
     (tmp_path / "predictions" / "transformer-1.json").unlink()
     called = []
-    evaluate = run_baselines.evaluate
-    monkeypatch.setattr(run_baselines, "evaluate", lambda *args: called.append(args[:2]) or evaluate(*args))
+    original = run_baselines.train_and_predict
+    monkeypatch.setattr(run_baselines, "train_and_predict", lambda *args: called.append(args[:2]) or original(*args))
     assert run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"]), data) == first
     assert called == [("transformer", 1)]
     more = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge", "transformer"], seeds=3), data)
@@ -305,7 +305,9 @@ def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch)
 
 def test_held_out_subjects_are_evaluated_and_not_trained_on(data, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(run_baselines, "evaluate", lambda *args: seen.update(examples=args[2]) or np.zeros(6, int))
+    monkeypatch.setattr(
+        run_baselines, "train_and_predict", lambda *args: seen.update(examples=args[2]) or np.zeros(6, int)
+    )
     metrics = run_baselines.main(arguments(tmp_path, methods=["kernel_ridge"], split="held_out"), data)
     assert metrics["recordings"] == 6
     assert seen["examples"].sample_ids == [f"s3-{index}" for index in range(6)]
@@ -316,7 +318,7 @@ def test_held_out_subjects_are_evaluated_and_not_trained_on(data, tmp_path, monk
 def test_wrong_arguments_are_errors(data, tmp_path):
     with pytest.raises(ValueError, match="no method 'svm' for skeletons"):
         run_baselines.main(arguments(tmp_path, methods=["svm"]), data)
-    with pytest.raises(ValueError, match="method tokens reads --sentences"):
+    with pytest.raises(ValueError, match="the method tokens reads sentences"):
         run_baselines.main(arguments(tmp_path, methods=["tokens"]), data)
     write_sentences(tmp_path / "sentences", data.load(), with_latents=False)
     with pytest.raises(ValueError, match="action model was trained on the held-out subjects"):
@@ -324,7 +326,7 @@ def test_wrong_arguments_are_errors(data, tmp_path):
             tmp_path / "a", methods=["tokens"], split="held_out", sentences=str(tmp_path / "sentences")
         )
         run_baselines.main(held_out, data)
-    with pytest.raises(ValueError, match="holds no latents"):
+    with pytest.raises(ValueError, match="contains no latents"):
         run_baselines.main(
             arguments(tmp_path / "run", methods=["latents"], sentences=str(tmp_path / "sentences")), data
         )

@@ -394,7 +394,7 @@ def test_other_bad_input_is_an_error():
         bootstrap_interval(accuracy, labels, labels[:1])
     with pytest.raises(ScoreError, match="level"):
         bootstrap_interval(accuracy, labels, labels, level=95)
-    with pytest.raises(ScoreError, match="expected a proportion from 0 to 1 of more than 0 recordings; got 1 of 0"):
+    with pytest.raises(ScoreError, match="expected a proportion from 0 to 1, of more than 0 recordings; got 1, of 0"):
         wilson_interval(1, 0)
     with pytest.raises(ScoreError, match="bins"):
         reliability_bins(np.log(np.full((1, 2), 0.5)), np.array([0]), 0)

@@ -224,7 +224,7 @@ def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
     assert result["recordings"] == 2 and list(result["accuracy"]) == loss.methods
     identity = json.loads((tmp_path / "loss" / "identity.json").read_text())
     assert identity["features"]["versions"] == 3 and identity["encodings"] == 3
-    with pytest.raises(ValueError, match="no method 'graph' for features: there are kernel_ridge, transformer,"):
+    with pytest.raises(ValueError, match="no method 'graph' for features: choose from kernel_ridge, transformer,"):
         run_baselines.main(run_baselines.BaselineArguments(output_dir=str(tmp_path), methods=["graph"]), data)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from action_llm_datasets.timelines import Segment
-from action_llm_recipes.metrics.temporal_segments import border_hits, f1_score, seconds_named_rightly, segment_hits
+from action_llm_recipes.metrics.temporal_segments import border_hits, f1_score, seconds_correct, segment_hits
 
 TIMES = st.lists(st.integers(0, 30).map(lambda tenth: tenth / 10), max_size=5)
 
@@ -49,4 +49,4 @@ def test_f1_is_that_of_precision_and_recall():
 
 def test_seconds_that_are_named_rightly():
     true = [Segment(0, 4, "jump"), Segment(4, 8, "bow")]
-    assert seconds_named_rightly([Segment(1, 6, "jump"), Segment(6, 9, "bow")], true) == pytest.approx(3 + 2)
+    assert seconds_correct([Segment(1, 6, "jump"), Segment(6, 9, "bow")], true) == pytest.approx(3 + 2)

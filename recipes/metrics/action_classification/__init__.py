@@ -1,1 +1,1 @@
-"""Metrics of classification, as a module of `evaluate`."""
+"""The classification metric as a module of `evaluate`."""

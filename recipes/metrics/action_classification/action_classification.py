@@ -1,4 +1,4 @@
-"""The metrics of action recognition as one `evaluate` metric; the functions behind it are in `classification_scores`."""
+"""The metrics of action recognition as an `evaluate` metric; `classification_scores` computes them."""
 
 import datasets
 import evaluate
@@ -15,26 +15,26 @@ from .classification_scores import (
 
 _DESCRIPTION = """
 Top-1, top-5 and mean per-class accuracy, confusion matrix and calibration error of action recognisers.
-NTU RGB+D, UAV-Human and UTD-MHAD are compared by top-1 accuracy, Toyota Smarthome by mean per-class accuracy. A class
-without a recording among the references has no accuracy and does not count in the mean.
+Results on NTU RGB+D, UAV-Human and UTD-MHAD are compared by top-1 accuracy, those on Toyota Smarthome by mean per-class
+accuracy. Classes without a recording among the references do not count in the mean.
 """
 
 _INPUTS = """
 Args:
-    predictions: log-probabilities or other scores, one list of C numbers a recording, the higher the likelier; or (the
-        config "probabilities") their probabilities; or (the config "labels") the class of each recording.
+    predictions: a list of C scores for each recording, such as log-probabilities, where a higher score means a more likely
+        class; with the config "probabilities", a list of C probabilities; with the config "labels", the predicted class.
     references: the true class of each recording, an integer from 0.
-    num_classes: C, for the confusion matrix of the config "labels". By default one more than the largest class seen.
+    num_classes: C, for the confusion matrix of the config "labels". By default the largest class plus 1.
 
 Returns:
-    top_1 and mean_per_class; confusion_matrix, whose entry (i, j) counts recordings of class i that were taken for j;
-    with scores also top_5 (top_C of fewer classes) and calibration_error (15 bins; scores are normalised first).
+    top_1 and mean_per_class; confusion_matrix, whose entry (i, j) is the number of recordings of class i that class j was
+    predicted for; except for labels also top_5 (top_C if C < 5) and calibration_error (15 bins; scores are normalised first).
 """
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class ActionClassification(evaluate.Metric):
-    """See the module."""
+    """Top-1, top-5 and mean per-class accuracy, confusion matrix and calibration error."""
 
     def _info(self):
         if self.config_name == "labels":
@@ -43,7 +43,7 @@ class ActionClassification(evaluate.Metric):
             predictions = datasets.Sequence(datasets.Value("float64"))
         else:
             raise ValueError(
-                f'the configs are "default" (scores), "probabilities" and "labels"; got {self.config_name!r}.'
+                f'the config must be "default" (scores), "probabilities" or "labels"; got {self.config_name!r}.'
             )
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -55,7 +55,7 @@ class ActionClassification(evaluate.Metric):
     def _compute(self, predictions, references, num_classes=None):
         references = np.asarray(references)
         if not len(references):
-            raise ValueError("there is no recording to score.")
+            raise ValueError("references are empty: there is no recording to score.")
         if self.config_name == "labels":
             classes = np.asarray(predictions)
             num_classes = num_classes or 1 + int(max(classes.max(), references.max()))
@@ -63,17 +63,19 @@ class ActionClassification(evaluate.Metric):
         else:
             widths = {len(row) for row in predictions}
             if len(widths) != 1 or num_classes not in (None, *widths):
-                raise ValueError(f"each recording needs {num_classes or 'as many'} scores; found {sorted(widths)}.")
+                raise ValueError(
+                    f"each recording needs {num_classes or 'the same number of'} scores; found {sorted(widths)}."
+                )
             scores = np.asarray(predictions)
             if self.config_name == "probabilities":
                 if not (scores >= 0).all() or np.abs(scores.sum(axis=1) - 1).max() > 1e-3:
-                    raise ValueError("probabilities lie between 0 and 1 and sum to 1 for each recording.")
+                    raise ValueError("probabilities must lie between 0 and 1, and sum to 1 for each recording.")
                 scores = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
             num_classes = scores.shape[1]
-            classes, best = scores.argmax(axis=1), min(5, num_classes)
+            classes, k = scores.argmax(axis=1), min(5, num_classes)
             result = {
                 "top_1": top_k_accuracy(scores, references),
-                f"top_{best}": top_k_accuracy(scores, references, best),
+                f"top_{k}": top_k_accuracy(scores, references, k),
                 "calibration_error": expected_calibration_error(log_normalize(scores), references),
             }
         return {

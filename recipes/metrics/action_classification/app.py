@@ -1,4 +1,4 @@
-"""The metric's page as a Space."""
+"""The Space of the metric."""
 
 import evaluate
 from evaluate.utils import launch_gradio_widget

@@ -1,7 +1,8 @@
-"""How good predictions of classes are: plain functions of arrays, without a framework.
+"""Metrics of classification, as functions of NumPy arrays.
 
-Throughout, N recordings, C classes, `labels` are integers (N,) in 0..C-1, `scores` are (N, C), higher is better, and
-`log_probabilities` are scores whose rows sum to 1 after exp (see `log_normalize`). Bad input raises `ScoreError`.
+Throughout, N is the number of recordings and C that of classes; `labels` are integers (N,) from 0 to C-1; `scores` are (N, C),
+where a higher score means a more likely class; `log_probabilities` are scores whose exponentials sum to 1 in each row (see
+`log_normalize`). All functions raise `ScoreError` for other arrays.
 """
 
 import math
@@ -11,23 +12,23 @@ from statistics import NormalDist
 
 import numpy as np
 
-# Fewer people than this are no sample of people: an interval is over their recordings alone.
+# With fewer people, an interval over people would be unreliable: it is computed over recordings alone.
 MIN_PEOPLE = 10
 
 
 class ScoreError(ValueError):
-    """The arrays cannot be scored: wrong shape, NaN, or a label that is no class."""
+    """The arrays cannot be scored: they have a wrong shape, contain NaN, or a label is not a class."""
 
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Recordings sorted by confidence, the probability of the predicted class, into bins of equal width.
+    """Recordings in bins of equal width by confidence, the probability of the predicted class.
 
     Attributes:
-        edges: (bins + 1,) float64 from 0 to 1. A bin holds its upper edge; the first one holds 0 too.
-        count: (bins,) int64 recordings in the bin.
-        confidence: (bins,) float64 mean confidence, NaN where the bin is empty.
-        accuracy: (bins,) float64 fraction of right predictions, NaN where the bin is empty.
+        edges: (bins + 1,) float64 from 0 to 1. A bin includes its upper edge, and the first bin includes 0.
+        count: (bins,) int64 number of recordings.
+        confidence: (bins,) float64 mean confidence, NaN if the bin is empty.
+        accuracy: (bins,) float64 fraction of correct predictions, NaN if the bin is empty.
     """
 
     edges: np.ndarray
@@ -38,7 +39,7 @@ class ReliabilityBins:
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic on all recordings, and the two ends of its confidence interval."""
+    """An estimate and the two ends of its confidence interval."""
 
     estimate: float
     low: float
@@ -51,12 +52,12 @@ class ClassScore:
 
     Attributes:
         name: name of the class.
-        count: recordings of this class.
-        predicted: recordings that were given this class.
+        count: number of recordings of this class.
+        predicted: number of recordings that this class was predicted for.
         accuracy: fraction of its recordings that were recognised (recall); NaN without recordings.
-        precision: fraction of the predictions of this class that were right; NaN without predictions.
-        confused_with: the class that most of its missed recordings were taken for, or None.
-        confused_count: how many.
+        precision: fraction of correct predictions among those of this class; NaN without predictions.
+        confused_with: the class that was predicted for most of its misclassified recordings, or None.
+        confused_count: number of these recordings.
     """
 
     name: str
@@ -69,9 +70,12 @@ class ClassScore:
 
 
 def log_normalize(scores: np.ndarray) -> np.ndarray:
-    """Subtracts log-sum-exp from each row, so that the probabilities of the C classes sum to 1. (N, C) → float64 (N, C).
+    """Normalises scores (N, C) to log-probabilities, float64 (N, C), by subtracting log-sum-exp from each row.
 
-    A score of -inf (probability 0) is allowed as long as a row has a finite one.
+    A score may be -inf (probability 0), as long as its row has a finite score.
+
+    Raises:
+        ScoreError: if a row has no finite score, or a score is NaN or inf.
     """
     scores = _check_scores(scores)
     top = scores.max(axis=1, keepdims=True)
@@ -83,7 +87,7 @@ def log_normalize(scores: np.ndarray) -> np.ndarray:
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     """Fraction of recordings whose class is among the `k` highest scores.
 
-    Among equal scores the class with the smaller index comes first, as in `numpy.argmax`.
+    Of classes with equal scores, that with the smaller index ranks higher, as in `numpy.argmax`.
     """
     scores, labels = _check_scores(scores, labels)
     if not 1 <= k <= scores.shape[1]:
@@ -95,16 +99,13 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of right predictions."""
+    """Fraction of correct predictions."""
     predictions, labels, _ = _check_predictions(predictions, labels)
     return float(np.mean(predictions == labels))
 
 
 def mean_per_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes that occur in `labels` of the fraction of their recordings that were recognised.
-
-    A class without recordings has no accuracy and does not count, neither as 0 nor as 1.
-    """
+    """Mean recall over the classes that occur in `labels` (balanced accuracy). Classes without recordings do not count."""
     predictions, labels, classes = _check_predictions(predictions, labels)
     counts = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels[predictions == labels], minlength=classes)
@@ -112,13 +113,13 @@ def mean_per_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> floa
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 (C, C): entry (i, j) counts recordings of class i that were taken for class j."""
+    """int64 (C, C): entry (i, j) is the number of recordings of class i that class j was predicted for."""
     predictions, labels, _ = _check_predictions(predictions, labels, num_classes)
     return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def per_class_table(predictions: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassScore]:
-    """One `ClassScore` for each class, in the order of `class_names`."""
+    """A `ClassScore` for each class, in the order of `class_names`."""
     matrix = confusion_matrix(predictions, labels, len(class_names))
     missed = matrix - np.diag(np.diag(matrix))
     table = []
@@ -141,13 +142,13 @@ def per_class_table(predictions: np.ndarray, labels: np.ndarray, class_names: Se
 
 
 def negative_log_likelihood(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log P(class of the recording), in nats; inf where a true class had probability 0."""
+    """Mean of -log P(true class) in nats; inf if a true class has probability 0."""
     log_probabilities, labels = _check_log_probabilities(log_probabilities, labels)
     return float(-np.mean(log_probabilities[np.arange(len(labels)), labels]))
 
 
 def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over recordings of Σ_c (P(c) - [c is the class])², from 0 to 2 (Brier 1950)."""
+    """Mean over recordings of Σ_c (P(c) - [c is the true class])², from 0 to 2 (Brier 1950)."""
     log_probabilities, labels = _check_log_probabilities(log_probabilities, labels)
     errors = np.exp(log_probabilities)
     errors[np.arange(len(labels)), labels] -= 1
@@ -155,62 +156,63 @@ def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability_bins(log_probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> ReliabilityBins:
-    """Confidence against accuracy in `bins` bins of equal width (Guo et al. 2017, "On calibration…", section 2)."""
+    """Confidence and accuracy in bins of equal width (Guo et al. 2017, "On Calibration of Modern Neural Networks")."""
     log_probabilities, labels = _check_log_probabilities(log_probabilities, labels)
     if bins < 1:
         raise ScoreError(f"bins must be at least 1; got {bins}.")
-    # A row that sums to 1 only to rounding must not fall out at the top.
+    # A row sums to 1 up to rounding, and must not exceed the last edge.
     confidence = np.minimum(np.exp(log_probabilities.max(axis=1)), 1.0)
-    right = log_probabilities.argmax(axis=1) == labels
+    correct = log_probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(index, weights=confidence, minlength=bins) / count
-        mean_accuracy = np.bincount(index, weights=right, minlength=bins) / count
+        mean_accuracy = np.bincount(index, weights=correct, minlength=bins) / count
     return ReliabilityBins(edges, count, mean_confidence, mean_accuracy)
 
 
 def expected_calibration_error(log_probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean |accuracy - confidence| over the bins, weighted by their recordings (Guo et al. 2017, Eq. 3)."""
+    """Mean of |accuracy - confidence| over bins, weighted by their numbers of recordings (Guo et al. 2017, Eq. 3)."""
     table = reliability_bins(log_probabilities, labels, bins)
     return float(np.nansum(table.count * np.abs(table.accuracy - table.confidence)) / table.count.sum())
 
 
 def wilson_interval(estimate: float, count: float, level: float = 0.95) -> Interval:
-    """Wilson score interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001), which is right at 0 and 1.
+    """Wilson score interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001), which stays valid at 0 and 1.
 
-    The mean of `count` numbers between 0 and 1 varies at most as much as a proportion of the same mean, so the interval also
-    covers for such a mean.
+    It also covers the mean of `count` numbers between 0 and 1, whose variance is at most that of a proportion with the same
+    mean.
 
     Args:
         estimate: the proportion, from 0 to 1.
-        count: number of recordings; for a mean over classes the effective number, which need not be whole.
-        level: probability that the interval covers.
+        count: number of recordings; for a mean over classes their effective number, which need not be an integer.
+        level: confidence level.
     """
     _check_level(level)
     if not 0 <= estimate <= 1 or not 0 < count < math.inf:
-        raise ScoreError(f"expected a proportion from 0 to 1 of more than 0 recordings; got {estimate} of {count}.")
+        raise ScoreError(f"expected a proportion from 0 to 1, of more than 0 recordings; got {estimate}, of {count}.")
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (estimate + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(estimate * (1 - estimate) / count + z**2 / (4 * count**2))
-    # Rounding must not put the estimate outside.
+    # Rounding must not put the estimate outside of the interval.
     return Interval(float(estimate), max(0.0, min(middle - half, estimate)), min(1.0, max(middle + half, estimate)))
 
 
 def mean_per_class_interval(predictions: np.ndarray, labels: np.ndarray, level: float = 0.95) -> Interval:
     """Confidence interval of the mean accuracy over the classes that occur in `labels`.
 
-    Classes of similar size form a stratum: those of 1 to 3 recordings, of 4 to 15, of 16 to 63, and so on. Within a stratum of
-    K classes with n_k recordings, all recognised with probability p, the variance of the mean accuracy is p (1 - p) / n with
-    n = K² / Σ 1 / n_k, so the stratum has the Wilson interval of n recordings (on effective sample sizes: Dean and Pagano 2015,
-    "Evaluating confidence interval methods for binomial proportions in clustered surveys"). For classes of one size, n is the
-    number of recordings, and equal p is the worst case (Hoeffding 1956). Strata are weighted by their numbers of classes and
-    combined by MOVER (Zou and Donner 2008, "Construction of confidence limits about effect measures"), which adds the squared
-    distances of the limits from the estimates. So rare classes are not assumed to be as accurate as common ones.
+    Classes of similar size form a stratum: those with 1 to 3 recordings, with 4 to 15, with 16 to 63, and so on. In a stratum
+    of K classes with n_k recordings, all recognised with probability p, the variance of the mean accuracy is p (1 - p) / n with
+    n = K² / Σ 1 / n_k. So the interval of the stratum is the Wilson interval of n recordings (on effective sample sizes: Dean
+    and Pagano 2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"). If all classes
+    have the same size, n is the number of recordings, and equal p is the worst case (Hoeffding 1956). Strata are weighted by
+    their numbers of classes and combined by MOVER (Zou and Donner 2008, "Construction of confidence limits about effect
+    measures"), which adds the squared distances of the limits from the estimates. So rare classes need not be as accurate as
+    common ones.
 
-    In simulations with 2 to 60 classes of 1 to 630 recordings and accuracies from 0.1 to 1, the 95 % interval covers in 93 % of
-    the cases or more. For a single class it is the Wilson interval, whose coverage drops to 88 % where 1 of 100 is missed.
+    In simulations with 2 to 60 classes of 1 to 630 recordings and accuracies from 0.1 to 1, the coverage of the 95 % interval
+    is at least 93 %. For a single class it is the Wilson interval, whose coverage drops to 88 % at an accuracy of 99 %.
     """
     predictions, labels, classes = _check_predictions(predictions, labels)
     counts = np.bincount(labels, minlength=classes)
@@ -219,10 +221,10 @@ def mean_per_class_interval(predictions: np.ndarray, labels: np.ndarray, level: 
     accuracies, strata = hits / counts, np.floor(np.log2(counts) / 2)
     estimate, below, above = float(accuracies.mean()), 0.0, 0.0
     for stratum in np.unique(strata):
-        of_it = strata == stratum
-        interval = wilson_interval(accuracies[of_it].mean(), of_it.sum() ** 2 / np.sum(1 / counts[of_it]), level)
-        below += (of_it.mean() * (interval.estimate - interval.low)) ** 2
-        above += (of_it.mean() * (interval.high - interval.estimate)) ** 2
+        inside = strata == stratum
+        interval = wilson_interval(accuracies[inside].mean(), inside.sum() ** 2 / np.sum(1 / counts[inside]), level)
+        below += (inside.mean() * (interval.estimate - interval.low)) ** 2
+        above += (inside.mean() * (interval.high - interval.estimate)) ** 2
     return Interval(estimate, max(0.0, estimate - math.sqrt(below)), min(1.0, estimate + math.sqrt(above)))
 
 
@@ -235,16 +237,14 @@ def accuracy_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Confidence interval of an accuracy: that over recordings, and with `MIN_PEOPLE` people or more nowhere narrower than what
-    other people would show.
+    """Confidence interval of an accuracy over recordings, widened to that over people if there are `MIN_PEOPLE` or more.
 
     Args:
         statistic: function of the arrays that returns an accuracy, such as `accuracy`.
-        arrays: arrays of one length N.
+        arrays: arrays of the same length N.
         over_recordings: its `wilson_interval` or `mean_per_class_interval`.
-        people: (N,) who was recorded, where that is known. Of `MIN_PEOPLE` or more, people are drawn anew with all of their
-            recordings (`bootstrap_interval`), and the wider of both ends counts: where all are recognised, drawing people shows
-            no spread.
+        people: (N,) the person in each recording, if known. Of `MIN_PEOPLE` people or more, the bootstrap interval over people
+            is computed, and the wider one counts at each end: if all recordings are recognised, the bootstrap has no width.
         resamples, level, seed: see `bootstrap_interval`.
     """
     if not samples_people(people):
@@ -261,14 +261,14 @@ def samples_people(people: Sequence[str] | None) -> bool:
 
 
 def paired_interval(differences: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean difference of two methods on the same recordings: the paired bootstrap over recordings.
+    """Paired bootstrap interval of the mean difference between two methods on the same recordings.
 
-    Each resample is drawn from the recordings and two more, one that only the first method recognises and one that only the
-    second does (the adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data"): methods that agree on all of few recordings are not known to be equal.
+    Two pseudo-recordings are added to the resamples: one that only the first method recognises, and one that only the second
+    does (as in Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data"). Without them, methods that agree on a few recordings would have an interval without width.
 
     Args:
-        differences: (N,) of each recording, from -1 to 1.
+        differences: (N,) difference on each recording, from -1 to 1.
         resamples, level, seed: see `bootstrap_interval`.
     """
     differences = np.asarray(differences, dtype=np.float64)
@@ -280,16 +280,18 @@ def paired_interval(differences: np.ndarray, resamples: int = 2000, level: float
 
 
 def accuracy_by_person(hits: np.ndarray, people: Sequence[str]) -> dict[str, dict]:
-    """Person → number of `recordings` and `top_1`, the fraction of them that was recognised; in the order of their names.
+    """Person → number of `recordings` and their accuracy `top_1`, sorted by name.
 
     Args:
         hits: bool (N,), whether each recording was recognised.
-        people: (N,) who was recorded.
+        people: (N,) the person in each recording.
     """
     hits, people = np.asarray(hits, dtype=bool), np.asarray(people, dtype=str)
     if hits.ndim != 1 or hits.shape != people.shape:
-        raise ScoreError(f"{people.shape} people for {hits.shape} recordings.")
-    # 2 comes before 10.
+        raise ScoreError(
+            f"expected a person for each recording; got {people.shape} people for {hits.shape} recordings."
+        )
+    # Numbers are sorted by value: 2 before 10.
     names = sorted(set(people.tolist()), key=lambda name: (not name.isdecimal(), len(name) * name.isdecimal(), name))
     return {
         name: {"recordings": int((people == name).sum()), "top_1": float(hits[people == name].mean())}
@@ -307,21 +309,23 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of a statistic, over recordings or groups of them.
 
-    A statistic that is the same in every resample, such as an accuracy of 1, has no width: use `accuracy_interval` and
-    `paired_interval` there.
+    The interval of a statistic that is equal in all resamples, such as an accuracy of 1, has no width; `accuracy_interval` and
+    `paired_interval` avoid that.
 
     Args:
         statistic: function of the arrays that returns a number, such as `accuracy`.
-        arrays: arrays of one length N. In each resample all of them are drawn with the same N indices, so that
+        arrays: arrays of the same length N. A resample takes the same N indices from all of them, so that
             `statistic=lambda a, b, y: accuracy(a, y) - accuracy(b, y)` gives the interval of a *paired* difference.
         groups: (N,) the group of each recording, such as its person: groups are drawn with all of their recordings (the
-            cluster bootstrap, Davison and Hinkley 1997, section 3.8). By default each recording is its own.
-        resamples: how often N recordings, or as many groups as there are, are drawn with replacement.
-        level: probability that the interval covers.
-        seed: of the draws; the result is a function of the arguments.
+            cluster bootstrap, Davison and Hinkley 1997, section 3.8). By default each recording is a group of its own.
+        resamples: number of resamples, each of as many groups as there are, with replacement.
+        level: confidence level.
+        seed: seed of the resamples; equal arguments give equal results.
     """
     if not arrays or len({len(array) for array in arrays}) != 1 or len(arrays[0]) == 0:
-        raise ScoreError(f"the arrays must have one length above 0; got {[len(array) for array in arrays]}.")
+        raise ScoreError(
+            f"the arrays must have the same length, above 0; got the lengths {[len(array) for array in arrays]}."
+        )
     _check_level(level)
     if resamples < 1:
         raise ScoreError(f"resamples must be at least 1; got {resamples}.")
@@ -331,7 +335,7 @@ def bootstrap_interval(
     members = None
     if groups is not None:
         if len(groups) != size:
-            raise ScoreError(f"{len(groups)} groups for {size} recordings.")
+            raise ScoreError(f"expected a group for each recording; got {len(groups)} groups for {size} recordings.")
         _, group_of = np.unique(np.asarray(groups), return_inverse=True)
         members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(np.bincount(group_of))[:-1])
     values = np.empty(resamples)
@@ -358,7 +362,7 @@ def _check_scores(scores, labels=None):
     wrong = np.isnan(scores) | np.isposinf(scores)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ScoreError(f"score of recording {row} for class {column} is {scores[row, column]}.")
+        raise ScoreError(f"the score of recording {row} for class {column} is {scores[row, column]}.")
     return scores if labels is None else (scores, _check_labels(labels, "labels", len(scores), scores.shape[1]))
 
 
@@ -368,7 +372,7 @@ def _check_log_probabilities(log_probabilities, labels):
     wrong = np.abs(sums - 1) > 1e-3
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ScoreError(f"probabilities of recording {row} sum to {sums[row]:.6g}, not to 1: use log_normalize.")
+        raise ScoreError(f"the probabilities of recording {row} sum to {sums[row]:.6g}, not to 1: use log_normalize.")
     return log_probabilities, labels
 
 
@@ -387,7 +391,9 @@ def _check_predictions(predictions, labels, num_classes=None):
 def _check_labels(labels, what, count, num_classes):
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
-        raise ScoreError(f"{what} must be a row of integers; got {labels.dtype} of shape {labels.shape}.")
+        raise ScoreError(
+            f"{what} must be a one-dimensional array of integers; got {labels.dtype} of shape {labels.shape}."
+        )
     if count is not None and len(labels) != count:
         raise ScoreError(f"{len(labels)} {what} for {count} recordings.")
     outside = (labels < 0) | (labels >= num_classes)
