@@ -1,1 +1,1 @@
-"""Models that are trained before a line: visual encoders, small language models, small LVLMs."""
+"""Models that the pipeline starts from: visual encoders, small language models, small LVLMs."""

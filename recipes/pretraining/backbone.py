@@ -1,15 +1,15 @@
 """
-A small visual encoder of one's own, for where no pretrained one can be had.
+Trains a small visual encoder, for use where no pretrained one is available.
 
 ```bash
 python recipes/pretraining/backbone.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/backbone
 ```
 
-A ResNet reads frames, temporal self-attention (that of `VSTModel`) reads its features, a linear layer names the class; they
-learn to tell the classes of the training videos. What is kept is the ResNet, a transformers model with a
-`preprocessor_config.json` that `extract_features.py` takes like any other. It is no foundation model: it has seen the training
-videos of one data set and nothing else. A run that was stopped goes on from its last checkpoint. `skipped.json` lists the
-videos that could not be read when the data set was prepared.
+A ResNet reads frames, temporal self-attention (as in `VSTModel`) reads its features, and a linear layer classifies the video.
+All of them are trained to classify the training videos; the ResNet is saved, as a transformers model with a
+`preprocessor_config.json` that `extract_features.py` reads like any other. It is no foundation model: it was trained on a
+single data set. Runs resume automatically. `skipped.json` lists the videos that could not be read when the data set was
+prepared.
 """
 
 import json
@@ -27,21 +27,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class BackboneArguments:
-    """What is trained."""
+    """The visual encoder and its training."""
 
     widths: list[int] = field(
-        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "channels of the ResNet's stages"}
+        default_factory=lambda: [16, 32, 64, 128], metadata={"help": "channels of each stage of the ResNet"}
     )
-    blocks: int = field(default=1, metadata={"help": "residual blocks of each stage"})
-    label_smoothing: float = field(default=0.1, metadata={"help": "of the cross-entropy"})
+    blocks: int = field(default=1, metadata={"help": "residual blocks per stage"})
+    label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy"})
     mixup: float = field(
         default=0.0,
         metadata={
-            "help": "α of the beta distribution of the share by which videos of a batch are blended; 0 blends none"
+            "help": "α of mixup's beta distribution, by which the videos of a batch are blended; 0 disables mixup"
         },
     )
     hold_out: bool = field(
-        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate on them"}
+        default=False, metadata={"help": "leave the held-out training subjects out of training, and evaluate on them"}
     )
 
 
@@ -49,13 +49,17 @@ class BackboneArguments:
 class BackboneTrainingArguments(RunTrainingArguments, base="transformers.TrainingArguments"):
     """`TrainingArguments` for a few hundred videos on two cores."""
 
-    output_dir: str = field(default="runs/backbone", metadata={"help": "folder of the run; the encoder is in model"})
+    output_dir: str = field(
+        default="runs/backbone", metadata={"help": "folder of the run; the encoder is in its subfolder model"}
+    )
     num_train_epochs: float = 40
     per_device_train_batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     lr_scheduler_type: str = "cosine"
-    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of all steps"})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "warm-up steps, or their share of all steps if below 1"}
+    )
     logging_steps: float = 27
     save_strategy: str = "epoch"
     save_total_limit: int | None = 2
@@ -63,13 +67,13 @@ class BackboneTrainingArguments(RunTrainingArguments, base="transformers.Trainin
 
 
 class VideoExamples:
-    """Training videos, varied anew in every epoch; what an example is depends on seed, epoch and index alone.
+    """Training videos, augmented differently in each epoch. An example depends on seed, epoch and index alone.
 
     Args:
-        rows (`datasets.Dataset`): videos.
-        data_dir (`str`): their folder.
-        extractor (`VideoFeatureExtractor`): reads them.
-        seed (`int`): of the augmentation.
+        rows (`datasets.Dataset`): rows of the videos.
+        data_dir (`str`): folder of the videos.
+        extractor (`VideoFeatureExtractor`): feature extractor that reads the videos.
+        seed (`int`): seed of the augmentation.
     """
 
     def __init__(self, rows, data_dir: str, extractor, seed: int):
@@ -91,7 +95,7 @@ class VideoExamples:
 
 
 def read_video(row: dict, data_dir: str, extractor, seed: int | None = None) -> dict:
-    """A video as a model reads it; with a seed, varied."""
+    """The features of a video; augmented if there is a seed."""
     from action_llm_datasets.videos import open_row
 
     with open_row(data_dir, row) as video:
@@ -103,7 +107,7 @@ ARGUMENTS = (BackboneArguments, DataArguments, VideoArguments, BackboneTrainingA
 
 @writes_output_dir
 def main(arguments: BackboneArguments, data: DataArguments, reading, training: BackboneTrainingArguments):
-    import torch
+    """Trains the visual encoder and saves it with its feature extractor and record."""
     import transformers
     from transformers import ResNetConfig
 
@@ -147,15 +151,8 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    metrics = {}
-    if arguments.hold_out:
-        held_out = [row for row in dataset["train"] if row["held_out"]]
-        right = 0
-        for row in held_out:
-            with torch.no_grad():
-                pixel_values = read_video(row, data.data_dir, extractor)["pixel_values"]
-                right += int(model(pixel_values.to(training.device))["logits"].argmax()) == row["label"]
-        metrics["held_out_top_1"] = right / len(held_out)
+    held_out = [row for row in dataset["train"] if row["held_out"]] if arguments.hold_out else []
+    metrics = {"held_out_top_1": accuracy(model, held_out, data.data_dir, extractor)} if held_out else {}
     model.encoder.backbone.save_pretrained(run.model)
     extractor.save_pretrained(run.model)
     unreadable = unreadable_files(dataset)
@@ -173,13 +170,24 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
         seed=training.seed,
         settings=asdict(arguments),
     )
-    right = metrics.get("held_out_top_1")
     run.log_finished(
         "Visual encoder",
         f"{len(rows)} videos",
-        *([] if right is None else [f"top-1 {right:.1%} of {len(held_out)} held-out ones"]),
+        *(f"top-1 {top_1:.1%} on {len(held_out)} held-out videos" for top_1 in metrics.values()),
     )
     logger.info("  in %s", run.model)
+
+
+def accuracy(model, rows: list[dict], data_dir: str, extractor) -> float:
+    """Fraction of videos whose class a [`VideoRecogniser`] predicts."""
+    import torch
+
+    device, correct = next(model.parameters()).device, 0
+    for row in rows:
+        pixel_values = read_video(row, data_dir, extractor)["pixel_values"].to(device)
+        with torch.no_grad():
+            correct += int(model(pixel_values)["logits"].argmax()) == row["label"]
+    return correct / len(rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-A 3-D ResNet of torchvision for Kinetics-400 → a visual encoder that `extract_features.py` takes.
+Converts a 3-D ResNet of torchvision (Kinetics-400) to a visual encoder for `extract_features.py`.
 
 ```bash
 python recipes/pretraining/convert_resnet3d.py r2plus1d_18-91a641e6.pth runs/r2plus1d_18
@@ -7,8 +7,8 @@ python recipes/extract_features.py --backbone runs/r2plus1d_18 --dataset utd-mha
     --output_dir runs/utd_mhad_video/features
 ```
 
-The checkpoint is one of r3d_18, r2plus1d_18 and mc3_18, or of another width or depth of theirs. The folder gets the weights
-without the classifier as safetensors, and a `preprocessor_config.json` for clips of 16 frames of 112 x 112 pixels.
+The checkpoint is one of r3d_18, r2plus1d_18 and mc3_18, or a variant of another width or depth. The folder contains the weights
+without the classifier, as safetensors, and a `preprocessor_config.json` for clips of 16 frames of 112 x 112 pixels.
 """
 
 import logging
@@ -20,7 +20,7 @@ from action_llm_recipes.common.launching import CommandParser
 
 logger = logging.getLogger(__name__)
 
-# Of red, green and blue over the training clips of Kinetics-400, as torchvision normalises them.
+# Mean and standard deviation of red, green and blue over the training clips of Kinetics-400, as in torchvision.
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
@@ -35,32 +35,31 @@ def convert(
     Writes a folder that `AutoModel.from_pretrained` loads.
 
     Args:
-        checkpoint (`str`): file of a state dict, as torchvision publishes it.
-        output_dir (`str`): folder that is written.
-        image_mean, image_std (`Sequence[float]`): of red, green and blue between 0 and 1, for the feature extractor.
+        checkpoint (`str`): file with a state dict, as torchvision publishes it.
+        output_dir (`str`): folder of the visual encoder.
+        image_mean, image_std (`Sequence[float]`): mean and standard deviation of red, green and blue, from 0 to 1.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no file of weights alone, or of another model; the message names one.
+        OSError: if the file cannot be read.
+        ValueError: if the file contains more than weights, or weights of another model.
     """
     import torch
 
     from action_llm import ResNet3DModel, VideoFeatureExtractor
 
-    # The one place of this project that reads a pickle, of tensors alone: `weights_only` runs nothing that a file says.
+    # The only pickle that this project reads. `weights_only` loads tensors, and runs no code of the file.
     try:
         state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a pickle reader makes of a file that is none, or of one that would run something
-        found = type(error).__name__
-        raise ValueError(f"{checkpoint}: expected a file of weights alone, found something else ({found})") from error
+    # Damaged files, and those that would run code, raise errors of many types.
+    except Exception as error:
+        reason = type(error).__name__
+        raise ValueError(f"{checkpoint}: expected a file of weights alone, found something else ({reason})") from error
     if not isinstance(state_dict, dict) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
-        found = list(state_dict)[:3] if isinstance(state_dict, dict) else type(state_dict).__name__
+        content = list(state_dict)[:3] if isinstance(state_dict, dict) else type(state_dict).__name__
         raise ValueError(
-            f"{checkpoint}: expected weights by their names, as torchvision publishes them; found {found}"
+            f"{checkpoint}: expected names and weights, as in the files that torchvision publishes; found {content}"
         )
     model = ResNet3DModel.from_torchvision(state_dict)
     size = model.config.image_size
@@ -78,12 +77,19 @@ def convert(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = CommandParser(description="A 3-D ResNet of torchvision → a visual encoder.", allow_abbrev=False)
-    parser.add_argument("checkpoint", help="file of the weights (.pth)")
+    parser = CommandParser(description="Converts a 3-D ResNet of torchvision to a visual encoder.", allow_abbrev=False)
+    parser.add_argument("checkpoint", help="file with the weights (.pth)")
     parser.add_argument("output_dir", help="folder for the visual encoder")
     colours = {"type": float, "nargs": 3, "metavar": ("RED", "GREEN", "BLUE")}
-    parser.add_argument("--image_mean", default=KINETICS_MEAN, help="by default those of Kinetics", **colours)
-    parser.add_argument("--image_std", default=KINETICS_STD, help="by default those of Kinetics", **colours)
+    parser.add_argument(
+        "--image_mean",
+        default=KINETICS_MEAN,
+        help="mean of each colour, 0 to 1; by default that of Kinetics",
+        **colours,
+    )
+    parser.add_argument(
+        "--image_std", default=KINETICS_STD, help="standard deviation; by default that of Kinetics", **colours
+    )
     arguments = parser.parse_args()
     if not Path(arguments.checkpoint).is_file():
         parser.error(f"there is no file {arguments.checkpoint}.")

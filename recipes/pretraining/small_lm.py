@@ -1,5 +1,5 @@
 """
-A small language model that has read about bodies and actions, for a machine without a Hub: about two million weights,
+Trains a small language model on text about bodies and actions, for use without access to the Hub: about two million parameters,
 in a minute on two cores.
 
 ```bash
@@ -7,11 +7,11 @@ python recipes/pretraining/small_lm.py --output_dir runs/small_lm
 python recipes/pretraining/small_lm.py --output_dir runs/larger_lm --passages 40000 --hidden_size 256 --num_attention_heads 8
 ```
 
-It stands in for the LLM of LLM-AR: `OUTPUT_DIR/model` is a plain Llama with its own byte-level BPE that
-`AutoModelForCausalLM` and `AutoTokenizer` load, and whose weights the recipes then freeze. All it knows is the text of
-`action_llm_datasets.simulation.body_text`. A run that was stopped goes on from its last checkpoint when it is started again.
+It takes the place of the LLM of LLM-AR: `OUTPUT_DIR/model` is a Llama with a byte-level BPE of its own, which
+`AutoModelForCausalLM` and `AutoTokenizer` load. Its only training data is the text of
+`action_llm_datasets.simulation.body_text`. Runs resume automatically.
 
-`run_line.py` and `quickstart.py` make one for themselves, once on a machine: it is kept beside the Hub's cache, in
+`run_line.py` and `quickstart.py` train one when they first need it, and keep it beside the Hub's cache, in
 `$HF_HOME/action_llm/small_lm` (`~/.cache/huggingface` by default).
 """
 
@@ -31,32 +31,32 @@ from action_llm_recipes.common.training_arguments import RunTrainingArguments
 
 logger = logging.getLogger(__name__)
 
-# The held-out passages are a corpus of their own, far from the ones that are trained on.
+# Held-out passages are generated from here on, far from the training passages.
 HELD_OUT_START = 10**9
 
 
 @dataclass
 class SmallLMArguments:
-    """How much is read, and the size of the model."""
+    """The training text, and the size of the model."""
 
-    passages: int = field(
-        default=8000, metadata={"help": "passages that are read, each once per epoch (~46 tokens each)"}
-    )
-    held_out_passages: int = field(default=400, metadata={"help": "passages on which perplexity is measured"})
+    passages: int = field(default=8000, metadata={"help": "training passages, of about 46 tokens each"})
+    held_out_passages: int = field(default=400, metadata={"help": "passages to measure perplexity on"})
     text_seed: int = field(default=0, metadata={"help": "seed of the text"})
     unseen_of: str | None = field(
         default=None,
-        metadata={"help": "protocol of unseen classes (ntu120-unseen-0): passages with their names are left out"},
+        metadata={"help": "protocol with unseen classes (ntu120-unseen-0), whose names are left out of the text"},
     )
     vocabulary_size: int = field(default=1536, metadata={"help": "size of the byte-level BPE vocabulary"})
-    block_length: int = field(default=128, metadata={"help": "tokens per training row; passages are joined"})
+    block_length: int = field(default=128, metadata={"help": "tokens per training example; passages are joined"})
     hidden_size: int = field(default=192, metadata={"help": "width of the model"})
-    intermediate_size: int = field(default=512, metadata={"help": "width of its feed-forward layers"})
-    num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
-    num_attention_heads: int = field(default=6, metadata={"help": "query heads"})
-    num_key_value_heads: int = field(default=2, metadata={"help": "key and value heads"})
-    max_position_embeddings: int = field(default=1024, metadata={"help": "longest prompt the model accepts"})
-    tie_word_embeddings: bool = field(default=True, metadata={"help": "one table for reading and writing words"})
+    intermediate_size: int = field(default=512, metadata={"help": "width of the feed-forward layers"})
+    num_hidden_layers: int = field(default=4, metadata={"help": "number of layers"})
+    num_attention_heads: int = field(default=6, metadata={"help": "number of query heads"})
+    num_key_value_heads: int = field(default=2, metadata={"help": "number of key and value heads"})
+    max_position_embeddings: int = field(default=1024, metadata={"help": "context length in tokens"})
+    tie_word_embeddings: bool = field(
+        default=True, metadata={"help": "use the same matrix for input and output embeddings"}
+    )
 
 
 @dataclass
@@ -80,7 +80,7 @@ ARGUMENTS = (SmallLMArguments, SmallLMConfig)
 
 @writes_output_dir
 def main(arguments: SmallLMArguments, training: SmallLMConfig):
-    """Writes the text, trains tokenizer and model, measures perplexity; returns the fields of record.json."""
+    """Generates the text, trains tokenizer and model, and measures perplexity; returns the fields of record.json."""
     import transformers
 
     from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
@@ -99,10 +99,11 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     left_out = unseen_classes(arguments.unseen_of)
     text = without_names(passages(arguments.passages, seed=arguments.text_seed), left_out)
     held_out = list(passages(arguments.held_out_passages, seed=arguments.text_seed, start=HELD_OUT_START))
-    # The words of the instruction come whole: what is asked of the model later is then half as long.
-    asked = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
-    spelled = text + asked * (len(text) // 20)
-    tokenizer = train_tokenizer(spelled, arguments.vocabulary_size, arguments.max_position_embeddings)
+    # The tokenizer learns the words of the prompt as single tokens, which halves the length of prompts.
+    prompts = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
+    tokenizer = train_tokenizer(
+        text + prompts * (len(text) // 20), arguments.vocabulary_size, arguments.max_position_embeddings
+    )
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=len(tokenizer),
@@ -131,7 +132,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     run.train(trainer, "small language model")
     if not trainer.is_world_process_zero():
         return {}
-    # Not trainer.save_model: it would leave a pickle of its arguments beside the weights.
+    # Not trainer.save_model, which also writes a pickle of its arguments.
     model.save_pretrained(run.model)
     tokenizer.save_pretrained(run.model)
 
@@ -159,12 +160,12 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
 
 def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:
     """
-    The folder of a small language model of these settings, with `SmallLMConfig`'s: that which was made on this machine before,
-    or one that is made now. A second process that asks for it waits until the first has made it.
+    The folder of a small language model with these settings and those of `SmallLMConfig`. It is trained if this machine has
+    none; a second process waits for the first to finish.
 
     Args:
-        arguments (`SmallLMArguments`): what is read, and the size of the model.
-        seed (`int`): of its weights and of the order of the text.
+        arguments (`SmallLMArguments`): training text, and size of the model.
+        seed (`int`): seed of the weights and of the order of the text.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
@@ -173,23 +174,23 @@ def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:
 
     folder = Path(constants.HF_HOME, "action_llm", "small_lm", fingerprint(arguments, seed))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # The processes of one launch make it together: they must not wait for each other here.
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    with contextlib.nullcontext() if together else WeakFileLock(folder.with_suffix(".lock")):
+    # The processes of a distributed run train it together, and must not wait for each other.
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with contextlib.nullcontext() if is_distributed else WeakFileLock(folder.with_suffix(".lock")):
         damage = damage_of_model(folder / "model")
         if RunFolder.has_record(folder) and damage is None:
-            logger.info("The small language model was made before: %s", folder / "model")
+            logger.info("Using the small language model in %s", folder / "model")
         else:
             if (folder / "record.json").is_file() and damage is not None:
-                logger.warning("%s is damaged (%s): it is made again", folder / "model", damage)
+                logger.warning("%s is damaged (%s): it is trained again", folder / "model", damage)
                 (folder / "record.json").unlink()
-            logger.info("A small language model reads about bodies and actions; it is made once")
+            logger.info("Training a small language model on text about bodies and actions, once on this machine")
             main(arguments, SmallLMConfig(output_dir=str(folder), seed=seed))
     return str(folder / "model")
 
 
 def damage_of_model(folder: Path) -> str | None:
-    """What is wrong with the files of a small language model, in a few words; None where nothing is."""
+    """What is wrong with the files of a small language model, in a few words; None if they are intact."""
     from action_llm_recipes.common.checkpoints import damage_of_weights
 
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -198,12 +199,12 @@ def damage_of_model(folder: Path) -> str | None:
         except FileNotFoundError:
             return f"{name} is missing"
         except ModelFileError as error:
-            return f"{name} holds {error.found}"
+            return f"{name} contains {error.found}"
     return damage_of_weights(folder)
 
 
 def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
-    """Changes with all that a small language model is made of: settings, seed, text, code and libraries."""
+    """A hash of everything that a small language model depends on: settings, seed, text, code and libraries."""
     from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
     from action_llm_datasets.simulation.body_text import passages
     from action_llm_recipes.pretraining import muon
@@ -220,7 +221,11 @@ def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
 
 
 def unseen_classes(protocol: str | None) -> list[str]:
-    """Names of the classes that a protocol keeps for the test."""
+    """Names of the unseen test classes of a protocol; empty without one.
+
+    Raises:
+        ValueError: if there is no such protocol, or it has no unseen classes.
+    """
     from action_llm_datasets.protocols import NTU_PROTOCOLS
 
     if protocol is None:
@@ -228,20 +233,22 @@ def unseen_classes(protocol: str | None) -> list[str]:
     known = [name for name, rule in NTU_PROTOCOLS.items() if rule.has_unseen_classes]
     if protocol not in known:
         raise ValueError(
-            f"unseen_of: there is no protocol {protocol!r} with unseen classes; there are {', '.join(known)}."
+            f"unseen_of: there is no protocol {protocol!r} with unseen classes: choose from {', '.join(known)}."
         )
     return NTU_PROTOCOLS[protocol].class_names("test")
 
 
 def without_names(text, names: list[str]) -> list[str]:
-    """The passages in which none of the names stands, in any case of letters."""
+    """The passages that contain none of the names, in upper or lower case."""
     names = [name.lower() for name in names]
     return [passage for passage in text if not any(name in passage.lower() for name in names)]
 
 
 def train_tokenizer(text: list[str], vocabulary_size: int, max_length: int):
-    """A byte-level BPE as GPT-2's (words keep the space before them, digits stay apart from letters), with the special
-    tokens `<pad>`, `<s>` (put before every text) and `</s>`."""
+    """A byte-level BPE like GPT-2's (words include the space before them, digits are split from letters).
+
+    Its special tokens are `<pad>`, `<s>`, which is added before each text, and `</s>`.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -269,24 +276,30 @@ def train_tokenizer(text: list[str], vocabulary_size: int, max_length: int):
 
 
 def encode(tokenizer, text: list[str]) -> list[list[int]]:
-    """Token ids of each passage, `<s>` before and `</s>` after it."""
+    """Token ids of each passage, from `<s>` to `</s>`."""
     return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(text)["input_ids"]]
 
 
 def join_in_blocks(rows: list[list[int]], length: int):
-    """Data set of rows of `length` tokens, cut from the passages in their order; the incomplete last row is left out."""
+    """Data set of examples of `length` tokens, cut from the joined passages; the incomplete last example is left out.
+
+    Raises:
+        ValueError: if the text is shorter than `length`.
+    """
     import numpy as np
     from datasets import Dataset
 
     joined = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
     if len(joined) < length:
-        raise ValueError(f"the text has {len(joined)} tokens, too few for one row of block_length={length}.")
+        raise ValueError(
+            f"the text has {len(joined)} tokens, too few for an example of block_length={length}: set more passages."
+        )
     blocks = joined[: len(joined) // length * length].reshape(-1, length)
     return Dataset.from_dict({"input_ids": blocks, "labels": blocks})
 
 
 def model_perplexity(model, rows: list[list[int]], batch_size: int = 32) -> float:
-    """exp of the mean negative log-likelihood per token, each passage given alone; the first token is not predicted."""
+    """Perplexity per token: exp of the mean negative log-likelihood, over all tokens of each passage but the first."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -305,7 +318,7 @@ def model_perplexity(model, rows: list[list[int]], batch_size: int = 32) -> floa
 
 
 def unigram_perplexity(rows: list[list[int]], held_out: list[list[int]], vocabulary_size: int) -> float:
-    """Perplexity of the frequencies of single tokens (one added to each count) on the same tokens as the model's."""
+    """Perplexity of token frequencies (with add-one smoothing), over the same tokens as `model_perplexity`."""
     import numpy as np
 
     log_probs = np.log(_unigram(rows, vocabulary_size))
@@ -313,8 +326,8 @@ def unigram_perplexity(rows: list[list[int]], held_out: list[list[int]], vocabul
 
 
 def bigram_perplexity(rows: list[list[int]], held_out: list[list[int]], vocabulary_size: int) -> float:
-    """Perplexity of pairs of tokens: absolute discounting by 0.75, backed off to single tokens (Ney, Essen and Kneser
-    1994, "On structuring probabilistic dependences in stochastic language modelling")."""
+    """Perplexity of bigrams with absolute discounting by 0.75 and interpolation with unigrams (Ney, Essen and Kneser 1994, "On
+    structuring probabilistic dependences in stochastic language modelling")."""
     import numpy as np
 
     probabilities = _bigram(rows, vocabulary_size)
@@ -343,7 +356,7 @@ def _bigram(rows, vocabulary_size, discount=0.75):
 
 
 def write_samples(model, tokenizer, seed: int, count: int = 4, length: int = 60) -> list[str]:
-    """Passages that the model writes by itself at temperature 0.7."""
+    """Passages that the model generates from `<s>` at temperature 0.7."""
     import torch
 
     torch.manual_seed(seed)

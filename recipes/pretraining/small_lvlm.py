@@ -1,17 +1,17 @@
 """
-A small language model that sees, for where LLaVA cannot be had: a visual encoder and a small language model of one's own, and
-the projector between them.
+Trains a small vision-language model, for use where LLaVA is not available: a projector between a visual encoder and a small
+language model.
 
 ```bash
 python recipes/pretraining/small_lvlm.py --dataset features --data_dir runs/events/features \\
     --llm_name_or_path runs/small_lm/model --output_dir runs/events/small_lvlm
 ```
 
-It is made as LLaVA is (Liu et al. 2024): features of the frozen vision tower go through two linear layers and a GELU and stand
-before a question, and projector and language model learn to answer. What is asked, in several ways, is the class of a training
-video, so this model has seen those videos and nothing else; it stands in for the frozen LVLM of VT-LVLM-AR, of which only
+It is built like LLaVA (Liu et al. 2024): features of the frozen vision tower pass through two linear layers with a GELU and are
+put before a question, and projector and language model learn to answer. The questions ask for the class of a training video in
+several wordings; there is no other training data. The model takes the place of the frozen LVLM of VT-LVLM-AR, of which only
 prompts are trained afterwards (`sft.py --method prefix`). `OUTPUT_DIR/model` is a `LlavaForConditionalGeneration` with its
-tokenizer. A run that was stopped goes on from its last checkpoint.
+tokenizer. Runs resume automatically.
 """
 
 import logging
@@ -29,7 +29,7 @@ from action_llm_recipes.stages.video_stage import FeatureExamples, feature_stati
 logger = logging.getLogger(__name__)
 
 IMAGE_TOKEN = "<image>"
-# What is asked of LLaVA afterwards is none of these: prompts are to be learned for something.
+# The later prompt of the recogniser is none of these, so that there is something for prompts to learn.
 QUESTIONS = (
     "What is the person doing?",
     "Which action is shown?",
@@ -37,16 +37,16 @@ QUESTIONS = (
     "Which of these actions is it: {classes}?",
     "Name what is done. It is one of {classes}.",
 )
-# Features are drawn together to a quarter of their number at least: events are of any length.
-MOST_DRAWN_TOGETHER = 4
+# Features are averaged over segments of random lengths, down to a quarter of their number, since events have any length.
+MAX_MEAN_LENGTH = 4
 
 
 @dataclass
 class SmallLVLMArguments:
-    """What is joined."""
+    """The language model, and the held-out subjects."""
 
     llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
-    hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out"})
+    hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out of training"})
 
     def __post_init__(self):
         check_model_folder(self.llm_name_or_path)
@@ -70,12 +70,14 @@ class SmallLVLMTrainingArguments(RunTrainingArguments, base="transformers.Traini
 
 
 class QuestionExamples(FeatureExamples):
-    """Features of videos, drawn together at random places, with a question and its answer, by seed, epoch and index alone.
+    """Features of videos, averaged over random segments, with a question and its answer.
+
+    An example depends on seed, epoch and index alone.
 
     Args:
-        rows (`datasets.Dataset`): as `extract_features.py` writes them.
-        tokenizer: of the language model.
-        seed (`int`): of what is asked.
+        rows (`datasets.Dataset`): features, as `extract_features.py` writes them.
+        tokenizer: tokenizer of the language model.
+        seed (`int`): seed of the segments and questions.
     """
 
     def __init__(self, rows, tokenizer, seed: int):
@@ -90,20 +92,20 @@ class QuestionExamples(FeatureExamples):
         from action_llm.recording_versions import stable_seed
 
         example = super().__getitem__(index)
-        chance = random.Random(stable_seed(self.seed, self.epoch, int(index)))
+        generator = random.Random(stable_seed(self.seed, self.epoch, int(index)))
         features = torch.as_tensor(example["input_features"]).mean(dim=1)
-        count = chance.randint(max(1, len(features) // MOST_DRAWN_TOGETHER), len(features))
-        borders = [0, *sorted(chance.sample(range(1, len(features)), count - 1)), len(features)]
+        count = generator.randint(max(1, len(features) // MAX_MEAN_LENGTH), len(features))
+        borders = [0, *sorted(generator.sample(range(1, len(features)), count - 1)), len(features)]
         features = torch.stack([features[start:end].mean(dim=0) for start, end in pairwise(borders)])
-        classes = ", ".join(chance.sample(self.names, len(self.names)))
-        question = f" {chance.choice(QUESTIONS).format(classes=classes)}"
-        asked, whole = (
+        classes = ", ".join(generator.sample(self.names, len(self.names)))
+        question = f" {generator.choice(QUESTIONS).format(classes=classes)}"
+        question_ids, ids = (
             self.tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (question, f"{question} {self.names[example['labels']]}")
         )
-        whole = [*whole, self.tokenizer.eos_token_id]
-        labels = [-100] * len(asked) + whole[len(asked) :]
-        return {"features": features, "input_ids": torch.tensor(whole), "labels": torch.tensor(labels)}
+        ids = [*ids, self.tokenizer.eos_token_id]
+        labels = [-100] * len(question_ids) + ids[len(question_ids) :]
+        return {"features": features, "input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
 ARGUMENTS = (SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments)
@@ -111,6 +113,7 @@ ARGUMENTS = (SmallLVLMArguments, DataArguments, SmallLVLMTrainingArguments)
 
 @writes_output_dir
 def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLMTrainingArguments):
+    """Trains the small LVLM and saves it with its tokenizer and record."""
     import torch
     import transformers
     from transformers import AutoModel, AutoModelForCausalLM
@@ -156,7 +159,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         data_collator=collate,
         callbacks=[JsonLinesCallback(run.metrics), StartEpoch(examples)],
     )
-    # The loss is a mean over a micro-batch: Trainer is to divide by their number.
+    # The loss is a mean over a micro-batch, so Trainer must divide it by the number of micro-batches.
     trainer.model_accepts_loss_kwargs = False
     cost = report_cost(trainer, "small LVLM")
     run.train(trainer, "small LVLM")
@@ -186,13 +189,18 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
 
 
 def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
-    """A LLaVA of a vision tower and a language model that are there, its projector fresh.
+    """A LLaVA of a pretrained vision tower and a pretrained language model, with a new projector.
 
     Args:
-        tower, llm, tokenizer: the parts; the tokenizer has the image token.
-        feature_layer: hidden state of the tower that is read; None is the last.
-        mean, deviation: of its features (feature_size,). The projector begins as one of standardised features: those of most
-            encoders differ less than they have in common.
+        tower: vision tower.
+        llm: causal language model.
+        feature_layer: index of the tower's hidden state that is read; None for the last.
+        tokenizer: tokenizer of the language model, with the image token.
+        mean, deviation: mean and standard deviation (feature_size,) of the tower's features. The first layer of the projector
+            is initialised for standardised features, since those of most encoders differ less than they have in common.
+
+    Returns:
+        A `LlavaForConditionalGeneration` whose vision tower is frozen.
     """
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -200,9 +208,9 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
     from action_llm.visual_encoder import FeatureStandardisation, VisualEncoder
 
     llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    # Where a model calls the width of its features otherwise (ResNet), LLaVA would not find it.
+    # LLaVA reads the width of features from this name, which not every model uses (ResNet).
     tower.config.hidden_size = VisualEncoder(tower).feature_size
-    # Where the parts lie on this machine is nobody else's business.
+    # The folders of the parts on this machine stay private.
     tower.config._name_or_path = llm.config._name_or_path = ""
     config = LlavaConfig(
         vision_config=tower.config,
@@ -233,7 +241,7 @@ def join(tower, llm, feature_layer: int | None, tokenizer, mean, deviation):
 
 
 def collate(examples: list[dict]) -> dict:
-    """Padded at the end: `features`, `input_ids`, `labels`; `attention_mask` is of features and words together."""
+    """A batch of `features`, `input_ids` and `labels`, padded at the end; `attention_mask` covers features, then tokens."""
     import torch
 
     from action_llm_recipes.common.padding import padded

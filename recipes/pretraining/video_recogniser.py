@@ -1,4 +1,4 @@
-"""What trains a visual encoder: attention over its features, and a linear layer that names the class."""
+"""The model that a visual encoder is trained in: temporal attention over its features, and a linear classifier."""
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,14 @@ from action_llm.visual_encoder import VisualEncoder
 
 
 class VideoRecogniser(nn.Module):
-    """Visual encoder, temporal self-attention over segments, and a linear layer on their mean.
+    """Visual encoder, temporal self-attention over segments, and a linear classifier on their mean.
 
     Args:
-        config (`ResNetConfig`): of the encoder.
-        num_classes (`int`): classes.
-        label_smoothing (`float`): of the loss.
-        mixup (`float`): α of the share by which the videos of a batch, and their losses, are blended in training, each with
-            another one (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 blends none.
+        config (`ResNetConfig`): configuration of the visual encoder.
+        num_classes (`int`): number of classes.
+        label_smoothing (`float`): label smoothing of the loss.
+        mixup (`float`): α of the beta distribution by which videos of a batch, and their losses, are blended in training (Zhang
+            et al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 disables mixup.
     """
 
     accepts_loss_kwargs = False
@@ -33,9 +33,9 @@ class VideoRecogniser(nn.Module):
         self.label_smoothing, self.mixup = label_smoothing, mixup
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
-        """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss`."""
-        blends = self.training and self.mixup > 0 and labels is not None
-        if blends:
+        """(B, segments, frames, 3, H, W) → `logits` (B, classes), and the `loss` if there are labels (B,)."""
+        uses_mixup = self.training and self.mixup > 0 and labels is not None
+        if uses_mixup:
             share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
             order = torch.randperm(len(labels))
             pixel_values = share * pixel_values + (1 - share) * pixel_values[order]
@@ -45,7 +45,7 @@ class VideoRecogniser(nn.Module):
         if labels is None:
             return {"logits": logits}
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if blends:
+        if uses_mixup:
             other = F.cross_entropy(logits, labels[order], label_smoothing=self.label_smoothing)
             loss = share * loss + (1 - share) * other
         return {"loss": loss, "logits": logits}

@@ -1,1 +1,1 @@
-"""Human ratings of explanations: sheets, studies, reports."""
+"""Human ratings of explanations, descriptions and tokens: studies, sheets, reports."""

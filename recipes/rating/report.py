@@ -1,21 +1,21 @@
 """
-What human raters said: means with intervals, differences between systems, agreement between raters.
+Summarises human ratings: means with intervals, differences between systems, agreement between raters.
 
 ```bash
 python recipes/rating/report.py --key runs/mine/rating/key.json --ratings returned/*.csv --output_dir runs/mine/rating/report
 ```
 
-Reads the sheets of `rating/sheets.py` that have come back, filled in on their pages or by hand, wholly or in part, and writes
-`report.json`, `report.md` and `ratings.png`.
+Reads the sheets of `rating/sheets.py` that were returned, complete or not, and writes `report.json`, `report.md` and
+`ratings.png`. Sheets can be filled in on their pages or in a spreadsheet.
 
-- A mean is over all ratings. Both recordings and raters are a sample of those there could have been, so for its 95 % interval
-  both are drawn anew, each on its own (the bootstrap of crossed samples: Owen 2007, "The pigeonhole bootstrap"; it is a little
-  too wide rather than too narrow). The interval of a single rater says nothing of others.
-- Twelve times yes is not 100 % for certain. Where all draws give the same mean, and for shares of yes, the interval is never
-  narrower than the normal one over recordings with a few made-up ones at both ends of the scale: two each for a mean (Agresti
-  and Coull 1998), one each for a difference (Agresti and Caffo 2000; of pairs Bonett and Price 2012).
-- A difference is between ratings of the same recording by the same rater, where systems have recordings in common; both systems
-  keep the recordings and raters of a draw.
+- A mean is over all ratings. Recordings and raters are both samples, so its 95 % interval resamples both independently (the
+  bootstrap of crossed samples: Owen 2007, "The pigeonhole bootstrap"; it is slightly too wide rather than too narrow). The
+  interval of a single rater does not generalise to other raters.
+- Twelve answers "yes" do not prove a share of 100 %. For shares of yes, and if all resamples give the same mean, the interval
+  is at least as wide as the normal interval over recordings with a few pseudo-ratings at both ends of the scale: two each for a
+  mean (Agresti and Coull 1998), one each for a difference (Agresti and Caffo 2000; for pairs Bonett and Price 2012).
+- A difference compares ratings of the same recording by the same rater if systems have recordings in common. A resample has the
+  same recordings and raters for all systems.
 - Agreement between raters is Krippendorff's alpha over the items of all systems, ordinal for 1 to 5 and nominal for yes and no,
   with an interval over items (`metrics/rater_agreement.py`).
 """
@@ -38,15 +38,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RatingReportArguments:
-    """Which ratings are summed up."""
+    """Which ratings are summarised, and where."""
 
     key: str = field(metadata={"help": "key.json that rating/sheets.py wrote"})
-    ratings: list[str] = field(metadata={"help": "CSV files of raters, one each"})
+    ratings: list[str] = field(metadata={"help": "returned CSV files, one for each rater"})
     output_dir: str = field(metadata={"help": "folder for report.json, report.md and ratings.png"})
     resamples: int = field(default=2000, metadata={"help": "bootstrap resamples"})
     seed: int = field(default=0, metadata={"help": "seed of the resamples"})
     note: str = field(
-        default="", metadata={"help": "said at the head of the report: made-up ratings must be called so"}
+        default="", metadata={"help": "note at the top of the report, for example that the ratings are made up"}
     )
 
 
@@ -54,7 +54,7 @@ ARGUMENTS = (RatingReportArguments,)
 
 
 def main(arguments: RatingReportArguments) -> dict:
-    """Writes the report; returns what is in report.json."""
+    """Writes the report; returns the contents of report.json."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.run_folder import without_nan
     from action_llm_recipes.metrics.plots import plot_ratings
@@ -65,18 +65,18 @@ def main(arguments: RatingReportArguments) -> dict:
         sheet = read_sheet(path, key)
         if sheet.rater in sheets:
             raise ValueError(
-                f"{path} and {sheets[sheet.rater].path} are both of {sheet.rater}: expected one file a rater."
+                f"{path} and {sheets[sheet.rater].path} are both of {sheet.rater}: expected one file for each rater."
             )
         sheets[sheet.rater] = sheet
     report = summarise(key, list(sheets.values()), arguments.resamples, arguments.seed)
     if not any(scale["ratings"] for scale in report["scales"].values()):
-        raise ValueError(f"there is not a single rating in {', '.join(arguments.ratings)}.")
+        raise ValueError(f"there is no rating in {', '.join(arguments.ratings)}: pass sheets that raters filled in.")
     report = {"note": arguments.note, **report} if arguments.note else report
     output, study = Path(arguments.output_dir), STUDIES[key["study"]]
     write_atomically(output / "report.json", json.dumps(without_nan(report), indent=1, ensure_ascii=False) + "\n")
     write_atomically(output / "report.md", to_markdown(report, study))
     rows = {
-        scale.title: {name: found["counts"] for name, found in report["scales"][scale.name]["systems"].items()}
+        scale.title: {name: system["counts"] for name, system in report["scales"][scale.name]["systems"].items()}
         for scale in study.scales
     }
     plot_ratings(rows, output / "ratings.png", title=arguments.note or study.title)
@@ -86,7 +86,7 @@ def main(arguments: RatingReportArguments) -> dict:
 
 @dataclass
 class Sheet:
-    """What a rater sent: item → scale → answer, and item → comment."""
+    """The answers of a rater: item → scale → answer, and item → comment."""
 
     path: str
     rater: str
@@ -95,10 +95,11 @@ class Sheet:
 
 
 def read_sheet(path: str, key: dict) -> Sheet:
-    """A sheet as the page writes it, or a spreadsheet (commas, semicolons or tabs); what is not answered is empty.
+    """Reads a sheet, as its page or a spreadsheet writes it: with commas, semicolons or tabs. Missing answers are empty cells.
 
     Raises:
-        `RatingFileError`: names file, line and field; `ValueError` for a file that is no text.
+        RatingFileError: if a line or cell is not as expected; names file, line and field.
+        ValueError: if the file is not text in UTF-8.
     """
     from action_llm_recipes.rating.sheets import NOT_ASKED, columns
 
@@ -116,9 +117,7 @@ def read_sheet(path: str, key: dict) -> Sheet:
     for row in reader:
         line = reader.line_num
         if None in row:
-            raise RatingFileError(
-                path, line, "line", f"{len(row[None])} cells more", f"{len(reader.fieldnames)} cells"
-            )
+            raise RatingFileError(path, line, "line", f"{len(row[None])} more", f"{len(reader.fieldnames)} cells")
         row = {name: cell.strip() for name, cell in row.items()}
         if not any(row.values()):
             continue
@@ -126,13 +125,13 @@ def read_sheet(path: str, key: dict) -> Sheet:
             expected = f"one of {', '.join(key['raters'])}"
             raise RatingFileError(path, line, "rater", repr(row["rater"]), expected)
         if row["rater"] != (sheet.rater or row["rater"]):
-            raise RatingFileError(path, line, "rater", row["rater"], f"{sheet.rater} as above")
+            raise RatingFileError(path, line, "rater", row["rater"], f"{sheet.rater}, as in the lines above")
         sheet.rater = row["rater"]
         item = row["item"]
         if item not in key["items"]:
             raise RatingFileError(path, line, "item", repr(item), "an item of this study")
         if item in sheet.answers:
-            raise RatingFileError(path, line, "item", f"{item} again", "an item once")
+            raise RatingFileError(path, line, "item", f"{item} again", "each item once")
         sheet.answers[item] = {}
         for scale in study.scales:
             cell, is_asked = row[scale.name].lower(), scale.name in key["items"][item]["asked"]
@@ -140,19 +139,19 @@ def read_sheet(path: str, key: dict) -> Sheet:
                 continue
             if not is_asked or cell not in scale.answers:
                 expected = (
-                    f"{' or '.join(scale.answers)}, or nothing" if is_asked else f"{NOT_ASKED}: it was not asked"
+                    f"{' or '.join(scale.answers)}, or nothing" if is_asked else f"{NOT_ASKED}, since it was not asked"
                 )
                 raise RatingFileError(path, line, scale.name, repr(row[scale.name]), expected)
             sheet.answers[item][scale.name] = cell
         if row.get("comment"):
             sheet.comments[item] = row["comment"]
     if not sheet.rater:
-        raise RatingFileError(path, 2, "item", "no line", "a line for each item")
+        raise RatingFileError(path, 2, "item", "none", "a line for each item")
     return sheet
 
 
 def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict:
-    """Counts, means, differences and agreement, a scale each; nothing of who rated what but how much."""
+    """Counts, means, differences and agreement for each scale, and the number of answers of each rater."""
     from action_llm_recipes.metrics.rater_agreement import alpha_interval
 
     scales = {}
@@ -162,10 +161,11 @@ def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict
             continue
         draws = crossed_draws(tables, resamples, seed)
         ends = (value(scale.answers[0]), value(scale.answers[-1]))
-        together = np.concatenate(list(tables.values()))
+        pooled = np.concatenate(list(tables.values()))
+        level = "ordinal" if scale.low else "nominal"
         ours, *others = tables
         scales[scale.name] = {
-            "ratings": int(np.isfinite(together).sum()),
+            "ratings": int(np.isfinite(pooled).sum()),
             "systems": {
                 name: {
                     "ratings": int(np.isfinite(table).sum()),
@@ -185,10 +185,8 @@ def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict
                 for other in others
             },
             "alpha": {
-                "level": "ordinal" if scale.low else "nominal",
-                **asdict(
-                    alpha_interval(together, "ordinal" if scale.low else "nominal", resamples=resamples, seed=seed)
-                ),
+                "level": level,
+                **asdict(alpha_interval(pooled, level, resamples=resamples, seed=seed)),
             },
         }
     items = key["items"]
@@ -201,20 +199,20 @@ def summarise(key: dict, sheets: list[Sheet], resamples: int, seed: int) -> dict
         "asked": sum(len(item["asked"]) for item in items.values()),
         "scales": scales,
         "comments": [
-            {"rater": sheet.rater, "system": items[item]["system"], "subject": items[item]["subject"], "said": said}
+            {"rater": sheet.rater, "system": items[item]["system"], "subject": items[item]["subject"], "said": comment}
             for sheet in sheets
-            for item, said in sheet.comments.items()
+            for item, comment in sheet.comments.items()
         ],
     }
 
 
 def value(answer: str) -> float:
-    """1 to 5; no is 0 and yes 1."""
+    """The number of an answer: 1 to 5, or 0 for no and 1 for yes."""
     return float(YES_NO.index(answer)) if answer in YES_NO else float(answer)
 
 
 def rating_tables(key: dict, sheets: list[Sheet], scale) -> dict:
-    """System → float64 (subjects, raters), NaN where there is no rating; of the systems that are asked for, all subjects."""
+    """System → float64 (subjects, raters), NaN where a rating is missing; only systems that the scale is asked for."""
     items = {name: item for name, item in key["items"].items() if scale.name in item["asked"]}
     subjects = {subject: row for row, subject in enumerate(dict.fromkeys(item["subject"] for item in items.values()))}
     tables = {
@@ -233,14 +231,14 @@ def rating_tables(key: dict, sheets: list[Sheet], scale) -> dict:
 def crossed_draws(tables: dict, resamples: int, seed: int):
     """How often each subject and each rater is drawn: (resamples, subjects) and (resamples, raters).
 
-    Subjects are drawn among those that were rated for the same systems, so that none of these gets more or fewer.
+    Subjects are drawn within strata of those that were rated for the same systems, so that each system keeps its number.
     """
     rng = np.random.default_rng(seed)
     rated = np.stack([np.isfinite(table) for table in tables.values()])
     subjects = np.zeros((resamples, rated.shape[1]))
-    kinds, kind_of = np.unique(rated.any(axis=2).T, axis=0, return_inverse=True)
-    for kind in range(len(kinds)):
-        rows = np.flatnonzero(kind_of.ravel() == kind)
+    strata, stratum_of = np.unique(rated.any(axis=2).T, axis=0, return_inverse=True)
+    for stratum in range(len(strata)):
+        rows = np.flatnonzero(stratum_of.ravel() == stratum)
         subjects[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
     present = np.flatnonzero(rated.any(axis=(0, 1)))
     raters = np.zeros((resamples, rated.shape[2]))
@@ -250,12 +248,12 @@ def crossed_draws(tables: dict, resamples: int, seed: int):
 
 
 def means(table, draws):
-    """Mean of all ratings of a table in each draw; NaN where a draw has none."""
+    """Mean of all ratings of a table in each resample; NaN if a resample has none."""
     subjects, raters = draws
-    there = np.isfinite(table)
-    total = ((subjects @ np.where(there, table, 0)) * raters).sum(axis=1)
+    is_rated = np.isfinite(table)
+    total = ((subjects @ np.where(is_rated, table, 0)) * raters).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return total / ((subjects @ there) * raters).sum(axis=1)
+        return total / ((subjects @ is_rated) * raters).sum(axis=1)
 
 
 def mean_interval(table, draws):
@@ -264,7 +262,7 @@ def mean_interval(table, draws):
 
 
 def difference_interval(ours, other, draws):
-    """Difference of means; of the ratings of the same subjects by the same raters, where there are any."""
+    """Difference of means: over pairs of ratings of a subject by the same rater if there are any, else over all ratings."""
     both = np.isfinite(ours) & np.isfinite(other)
     if both.any():
         return mean_interval(np.where(both, ours - other, np.nan), draws)
@@ -274,11 +272,13 @@ def difference_interval(ours, other, draws):
 
 
 def with_ends(drawn: Interval, tables: list, ends: tuple[float, float]) -> Interval:
-    """The interval of a mean, or of the difference of two, where few recordings that agree must not make it too narrow.
+    """Widens the interval of a mean or a difference if a few ratings that agree would make it too narrow.
+
+    The interval is at least as wide as the normal interval over subjects with pseudo-ratings at both ends of the scale.
 
     Args:
-        drawn: from `mean_interval` of one table or `difference_interval` of two.
-        tables: the one or two, (subjects, raters) with NaN.
+        drawn: the bootstrap interval, from `mean_interval` of a table or `difference_interval` of two.
+        tables: the one or two tables (subjects, raters), NaN where a rating is missing.
         ends: the lowest and the highest rating of the scale.
     """
     if not np.isfinite(drawn.estimate) or (drawn.low < drawn.high and ends != (0, 1)):
@@ -305,18 +305,19 @@ def with_ends(drawn: Interval, tables: list, ends: tuple[float, float]) -> Inter
 
 
 def interval(estimate, values):
-    """The estimate and the middle 95 % of its draws."""
+    """The estimate, with the interval from the 2.5 % to the 97.5 % quantile of its resamples."""
     values = values[np.isfinite(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
     return Interval(float(estimate), float(low), float(high))
 
 
 def to_markdown(report: dict, study) -> str:
-    """Tables as in the papers, and what is needed to judge them."""
+    """The report in Markdown: tables as in the papers, intervals, and agreement between raters."""
     from action_llm.escaping import markdown
 
-    systems, scales = report["systems"], {one.name: one for one in study.scales if one.name in report["scales"]}
-    differences = list(dict.fromkeys(name for found in report["scales"].values() for name in found["differences"]))
+    systems, results = report["systems"], report["scales"]
+    scales = {scale.name: scale for scale in study.scales if scale.name in results}
+    differences = list(dict.fromkeys(name for result in results.values() for name in result["differences"]))
     lines = [f"**{markdown(report['note'])}**", ""] if report.get("note") else []
     lines += [
         f"# {study.title}",
@@ -325,36 +326,34 @@ def to_markdown(report: dict, study) -> str:
         _row("---", *["---"] * len(systems + differences)),
     ]
     for name, scale in scales.items():
-        found = report["scales"][name]
-        cells = [found["systems"].get(system) for system in systems] + [
-            found["differences"].get(one) for one in differences
-        ]
+        cells = [results[name]["systems"].get(system) for system in systems]
+        cells += [results[name]["differences"].get(difference) for difference in differences]
         lines.append(_row(scale.title, *(_cell(cell, scale) for cell in cells)))
     lines += [
         "",
-        "95 % intervals over recordings and raters, both drawn anew; where all agree, and for shares of yes, never narrower "
-        "than the number of recordings allows. N/A: not asked of this system.",
+        "95 % intervals, bootstrapped over recordings and raters; for shares of yes, and if all ratings agree, at least as "
+        "wide as the number of recordings requires. N/A: not asked for this system.",
         "",
     ]
     lines += [_row("scale", "Krippendorff's alpha", "ratings", "raters"), _row("---", "---", "---", "---")]
     for name, scale in scales.items():
-        found = report["scales"][name]
-        alpha, raters = found["alpha"], max(one["raters"] for one in found["systems"].values())
-        said = "not defined"
+        alpha = results[name]["alpha"]
+        raters = max(system["raters"] for system in results[name]["systems"].values())
+        cell = "not defined"
         if np.isfinite(alpha["estimate"]):
-            said = (
-                _numbers(alpha, 1, "{:.2f}") if np.isfinite(alpha["low"]) else f"{alpha['estimate']:.2f}, no interval"
-            )
-        lines.append(_row(scale.title, f"{said}, {alpha['level']}", found["ratings"], raters))
+            has_interval = np.isfinite(alpha["low"])
+            cell = _numbers(alpha, 1, "{:.2f}") if has_interval else f"{alpha['estimate']:.2f}, no interval"
+        lines.append(_row(scale.title, f"{cell}, {alpha['level']}", results[name]["ratings"], raters))
     lines += [
         "",
-        "1 is full agreement, 0 chance; not defined where no item was rated twice, or all ratings are one value. Its interval "
-        "is over items drawn anew; there is none where every draw gives the same alpha.",
+        "1 is full agreement, 0 agreement by chance. Alpha is not defined if no item was rated twice, or all ratings are "
+        "equal. Its interval is bootstrapped over items; there is none if all resamples have the same alpha.",
     ]
     answered = ", ".join(f"{markdown(rater)} {count}" for rater, count in report["answered"].items())
     lines += [
         "",
-        f"{len(report['answered'])} of {report['sheets']} sheets came back; of {report['asked']} answers each has: {answered}.",
+        f"{len(report['answered'])} of {report['sheets']} sheets were returned. Answers of each rater, of {report['asked']}: "
+        f"{answered}.",
         "",
     ]
     lines += ["![How often each answer was given](ratings.png)", ""]
@@ -365,16 +364,16 @@ def _row(*cells) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _cell(found: dict | None, scale) -> str:
-    if found is None:
+def _cell(result: dict | None, scale) -> str:
+    if result is None:
         return "N/A"
-    if not np.isfinite(found["estimate"]):
+    if not np.isfinite(result["estimate"]):
         return "–"
-    return _numbers(found, 1, "{:.2f}") if scale.low else f"{_numbers(found, 100, '{:.1f}')} %"
+    return _numbers(result, 1, "{:.2f}") if scale.low else f"{_numbers(result, 100, '{:.1f}')} %"
 
 
-def _numbers(found: dict, factor: float, form: str) -> str:
-    estimate, low, high = (form.format(factor * found[name]) for name in ("estimate", "low", "high"))
+def _numbers(result: dict, factor: float, template: str) -> str:
+    estimate, low, high = (template.format(factor * result[name]) for name in ("estimate", "low", "high"))
     return f"{estimate} [{low}, {high}]"
 
 

@@ -1,26 +1,26 @@
 """
-Blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (the consistency score); VT-LVLM-AR, Table III.
+Writes blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (consistency score); VT-LVLM-AR, Table III.
 
 ```bash
 python recipes/rating/sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \\
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/mine/rating
 ```
 
-`sheets/` is for the raters: each has a page that needs nothing but a browser, with the clips in it, and the same as CSV to be
-filled in by hand. `key.json` says which item is what: it stays with whoever leads the study, for `rating/report.py`.
+`sheets/` is for the raters: each rater gets a page that runs in a browser and contains the clips, and a CSV file to fill in by
+hand instead. `key.json` maps items to systems: keep it from the raters; `rating/report.py` needs it.
 
-- `explanations`: does the label fit, and is the explanation coherent, accurate, helpful? A line of a file is a recording:
-  `sample_id`, `label` and the explanation, which a baseline may lack. What `explain_actions.py` writes serves as it is; of a
-  baseline the predictions.csv of `evaluate_classifier.py`, or of `baselines/run_baselines.py` with the column as its name
-  (`graph-0=runs/baselines/predictions.csv`).
-- `events`: is the description of what happens coherent and meaningful? Of each line, `sample_id` and the description, an event
-  a line of text; beside ours that of the baseline (tokens of features at regular times).
-- `tokens`: do the moments at which a code occurs show the same? Codes are drawn evenly from those that occur in enough
-  recordings of what `encode_actions.py` wrote. Between them are controls: moments of as many different codes.
+- `explanations`: does the label fit, and is the explanation coherent, accurate and helpful? Each line of a file is a recording
+  with `sample_id`, `label` and the explanation, which a baseline may lack. Pass what `explain_actions.py` writes; for a
+  baseline, the predictions.csv of `evaluate_classifier.py`, or that of `baselines/run_baselines.py` under the name of its
+  column (`graph-0=runs/baselines/predictions.csv`).
+- `events`: is the description of the events coherent and meaningful? Each line has `sample_id` and the description, with a line
+  of text for each event. The baseline of the paper describes tokens of features at regular times.
+- `tokens`: do the moments at which a code occurs show the same? Codes are drawn uniformly from those that occur in enough
+  recordings that `encode_actions.py` encoded. Controls mix moments of different codes.
 
-A rater sees clips, predicted labels and texts, and nothing else of a file; names of items mean nothing. Every rater gets every
-item, in an order of their own, in which a recording comes back only after all others were shown once. An explanation is shown
-once the label was judged. Equal arguments give equal files.
+Raters see clips, predicted labels and texts only; names of items are random. Every rater gets every item, in a random order in
+which a recording is repeated only after all others were shown. An explanation is shown after the label was judged. Equal
+arguments give equal files.
 """
 
 import base64
@@ -40,45 +40,49 @@ logger = logging.getLogger(__name__)
 
 CONTROL = "control"
 NOT_ASKED = "n/a"
-MAX_PICTURES, MAX_RATE = 300, 30.0  # of a clip: long recordings have fewer pictures a second, and are shown whole
-SLOWED = 2  # moments of tokens
-QUALITY = 26  # of H.264
-MARK, BORDER = (209, 96, 61), 6  # colour and pixels of the frame while a token lasts
-LETTERS = list("bcdfghjkmnpqrstvwxz")  # no words, and nothing that a spreadsheet takes for a number
+MAX_PICTURES, MAX_RATE = 300, 30.0  # limits of a clip: long recordings are shown whole, at a lower frame rate
+SLOWED = 2  # factor by which moments of tokens are slowed down
+QUALITY = 26  # constant rate factor of H.264
+MARK, BORDER = (209, 96, 61), 6  # colour and width in pixels of the frame during a token
+LETTERS = list("bcdfghjkmnpqrstvwxz")  # they spell no words, and nothing that a spreadsheet reads as a number
 
 
 @dataclass
 class RatingSheetArguments:
-    """What is rated, and by how many."""
+    """What is rated, and by how many raters."""
 
-    study: Literal["explanations", "events", "tokens"] = field(metadata={"help": "what raters are asked"})
+    study: Literal["explanations", "events", "tokens"] = field(metadata={"help": "which questions raters answer"})
     items: list[str] = field(
         metadata={
-            "help": "what is compared, ours first, as NAME=PATH or PATH: files of JSON lines, a recording each; tokens: "
-            "folders that encode_actions.py wrote"
+            "help": "systems to compare, ours first, as NAME=PATH or PATH: files of JSON lines or CSV; for tokens, folders "
+            "that encode_actions.py wrote"
         }
     )
     output_dir: str = field(metadata={"help": "folder for key.json and sheets/"})
-    raters: int = field(default=10, metadata={"help": "sheets; more can be made later, those that are there stay"})
-    count: int = field(default=200, metadata={"help": "recordings, at most, or codes of each folder"})
-    seed: int = field(default=0, metadata={"help": "seed of what is drawn, and of the orders"})
-    text: str = field(default="text", metadata={"help": "field of a line that is shown: text, description, …"})
+    raters: int = field(
+        default=10, metadata={"help": "number of sheets; with a higher number later, existing sheets stay the same"}
+    )
+    count: int = field(default=200, metadata={"help": "maximum number of recordings, or of codes from each folder"})
+    seed: int = field(default=0, metadata={"help": "seed of the drawn recordings and codes, and of the orders"})
+    text: str = field(
+        default="text", metadata={"help": "field of a line with the text that is rated: text, description, …"}
+    )
     size: int = field(default=256, metadata={"help": "longer side of a clip in pixels"})
 
 
 @dataclass
 class MomentArguments:
-    """Moments of tokens."""
+    """Moments of the study `tokens`."""
 
-    split: str = field(default="test", metadata={"help": "tokens: test, held_out or train"})
-    moments: int = field(default=4, metadata={"help": "tokens: moments of an item, all of different recordings"})
-    context: float = field(default=0.3, metadata={"help": "tokens: seconds that are shown before and after a moment"})
-    controls: float = field(default=0.2, metadata={"help": "tokens: controls for each code"})
+    split: str = field(default="test", metadata={"help": "split of the moments of tokens: test, held_out or train"})
+    moments: int = field(default=4, metadata={"help": "moments of each token, from different recordings"})
+    context: float = field(default=0.3, metadata={"help": "seconds shown before and after a moment of a token"})
+    controls: float = field(default=0.2, metadata={"help": "number of controls per code"})
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A recording, or from `start` to `end` (seconds) of it."""
+    """A recording, or the part of it from `start` to `end` in seconds."""
 
     sample_id: str
     start: float | None = None
@@ -87,7 +91,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Item:
-    """What is judged at a time; `subject`, which recording or code it is about, is what systems have in common."""
+    """What a rater judges at a time. `subject` is the recording or code; items of several systems can share it."""
 
     system: str
     subject: str
@@ -116,8 +120,8 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
         items = text_items(sources, arguments)
     digest = hashlib.blake2b(repr((arguments.study, arguments.seed, items)).encode(), digest_size=8).hexdigest()
     generator = np.random.default_rng(int(digest, 16))
-    moments = sorted({one for item in items for one in item.moments}, key=repr)
-    names = meaningless_names(len(items) + len(moments), generator)
+    moments = sorted({moment for item in items for moment in item.moments}, key=repr)
+    names = random_names(len(items) + len(moments), generator)
     item_names, clip_names = (
         dict(zip(names, items, strict=False)),
         dict(zip(moments, names[len(items) :], strict=True)),
@@ -134,10 +138,10 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
     }
     path = output / "key.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
-        raise ValueError(f"{output} holds the sheets of other items: choose another --output_dir.")
+        raise ValueError(f"{output} contains the sheets of other items: choose another --output_dir.")
 
     recordings = Recordings(data)
-    if recordings.kind == "skeletons":
+    if recordings.modality == "skeletons":
         study = replace(study, instruction=f"{study.instruction} {SKELETONS}")
     clips = {
         clip_names[moment]: base64.b64encode(recordings.clip(moment, arguments.size, tokens.context)).decode()
@@ -146,33 +150,37 @@ def main(arguments: RatingSheetArguments, tokens: MomentArguments, data: DataArg
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     for number, rater in enumerate(raters, start=1):
         order = rater_order(item_names, np.random.default_rng([int(digest, 16), number]))
-        shown = sheet_of(study, digest, rater, order, item_names, clip_names, clips)
-        # Within a script, "<" could begin a tag.
-        page = template.replace("{{study}}", json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"))
+        sheet = sheet_of(study, digest, rater, order, item_names, clip_names, clips)
+        # In a script, "</script>" in a text would end the element.
+        page = template.replace("{{study}}", json.dumps(sheet, ensure_ascii=False).replace("<", "\\u003c"))
         write_atomically(output / "sheets" / f"{rater}.html", page)
-        write_atomically(output / "sheets" / f"{rater}.csv", "\ufeff" + empty_sheet(shown))
+        write_atomically(output / "sheets" / f"{rater}.csv", "\ufeff" + empty_sheet(sheet))
     write_atomically(path, json.dumps(key, indent=1, ensure_ascii=False) + "\n")
     logger.info(
-        "%d items of %s for %d raters, %.1f MB each, in %s; %s is not for them",
+        "%d items of %s for %d raters, %.1f MB each, in %s; keep %s from the raters",
         len(items), " and ".join(key["systems"]), len(raters), len(page) / 1e6, output / "sheets", path,
     )  # fmt: skip
     return key
 
 
 def named_sources(items: list[str]) -> dict[str, Path]:
-    """Name of a system → its file; raises `ValueError` for two of one name."""
+    """Name of a system → its path; raises `ValueError` if two systems have the same name."""
     sources = {}
-    for one in items:
-        name, _, path = one.rpartition("=")
+    for item in items:
+        name, _, path = item.rpartition("=")
         name = name or Path(path).stem
         if name in sources or name == CONTROL:
-            raise ValueError(f"--items {one}: there is already a {name!r}; give it another name, as NAME=PATH.")
+            raise ValueError(f"--items {item}: the name {name!r} is already in use; choose another, as NAME=PATH.")
         sources[name] = Path(path)
     return sources
 
 
 def read_predictions(path: Path, system: str) -> dict[str, dict]:
-    """Sample id → line, of a table of predictions: those of the column named as the system is, or of `prediction`."""
+    """Sample id → entry of a CSV file of predictions, from the column named like the system, or else from `prediction`.
+
+    Raises:
+        RatingFileError: if a column or a prediction is missing, or a recording occurs twice.
+    """
     entries = {}
     with open(path, encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
@@ -185,7 +193,7 @@ def read_predictions(path: Path, system: str) -> dict[str, dict]:
         for row in table:
             if row["sample_id"] in entries:
                 found = f"{row['sample_id']!r} again"
-                raise RatingFileError(path, table.line_num, "sample_id", found, "a recording once")
+                raise RatingFileError(path, table.line_num, "sample_id", found, "each recording once")
             if not (row[column] or "").strip():
                 raise RatingFileError(path, table.line_num, column, "nothing", "the name of a class")
             entries[row["sample_id"]] = {"sample_id": row["sample_id"], "label": row[column]}
@@ -193,7 +201,16 @@ def read_predictions(path: Path, system: str) -> dict[str, dict]:
 
 
 def read_lines(path: Path, with_label: bool, text: str | None) -> dict[str, dict]:
-    """Sample id → line. `RatingFileError` for lines that are none, a recording twice, and fields that are missing."""
+    """Sample id → entry of a file of JSON lines.
+
+    Args:
+        path: the file.
+        with_label: whether entries need a `label`.
+        text: name of the text field that entries need, if any.
+
+    Raises:
+        RatingFileError: if a line is not JSON, a field is missing, or a recording occurs twice.
+    """
     entries = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         try:
@@ -206,13 +223,17 @@ def read_lines(path: Path, with_label: bool, text: str | None) -> dict[str, dict
             if not isinstance(value, str) or not value.strip():
                 raise RatingFileError(path, number, name, json.dumps(value), "text")
         if entry["sample_id"] in entries:
-            raise RatingFileError(path, number, "sample_id", f"{entry['sample_id']!r} again", "a recording once")
+            raise RatingFileError(path, number, "sample_id", f"{entry['sample_id']!r} again", "each recording once")
         entries[entry["sample_id"]] = entry
     return entries
 
 
 def text_items(sources: dict[str, Path], arguments: RatingSheetArguments) -> list[Item]:
-    """Items of recordings drawn from those that every system has."""
+    """Items of recordings that are drawn from those that all systems have in common.
+
+    Raises:
+        ValueError: if no entry has the text field, or the systems have no recording in common.
+    """
     import numpy as np
 
     with_label = arguments.study == "explanations"
@@ -223,12 +244,14 @@ def text_items(sources: dict[str, Path], arguments: RatingSheetArguments) -> lis
         for name, path in sources.items()
     }
     if not any(entry.get(arguments.text) for entries in lines.values() for entry in entries.values()):
-        raise ValueError(f"no line of {', '.join(map(str, sources.values()))} has {arguments.text!r}.")
+        raise ValueError(
+            f"no line of {', '.join(map(str, sources.values()))} has the field {arguments.text!r}: set --text."
+        )
     common = sorted(set.intersection(*(set(entries) for entries in lines.values())))
     if not common:
         raise ValueError(f"{', '.join(map(str, sources.values()))} have no recording in common.")
     chosen = np.random.default_rng(arguments.seed).permutation(common)[: arguments.count].tolist()
-    logger.info("%d of the %d recordings that every system has", len(chosen), len(common))
+    logger.info("%d of the %d recordings that all systems have in common", len(chosen), len(common))
     return [
         Item(
             name,
@@ -245,7 +268,11 @@ def text_items(sources: dict[str, Path], arguments: RatingSheetArguments) -> lis
 
 
 def token_items(sources: dict[str, Path], count: int, tokens: MomentArguments, seed: int) -> list[Item]:
-    """Items of codes, and controls, whose moments are of as many codes that are drawn from the same ones."""
+    """Items of codes, and controls, whose moments are of different codes.
+
+    Raises:
+        ValueError: if too few codes occur in enough recordings, or a setting is out of range.
+    """
     import numpy as np
 
     from action_llm.action_sentence import first_tokens
@@ -255,13 +282,13 @@ def token_items(sources: dict[str, Path], count: int, tokens: MomentArguments, s
         raise ValueError("moments must be at least 2, context and controls at least 0.")
     generator, items = np.random.default_rng(seed), []
     for name, folder in sources.items():
-        places: dict[int, dict[str, list[Moment]]] = {}
+        moments_of: dict[int, dict[str, list[Moment]]] = {}
         for row in select_split(load_action_sentences(folder), tokens.split):
             codes = first_tokens(row["action_ids"]).tolist()
             for code, start, end in zip(codes, row["start_times"], row["end_times"], strict=True):
                 moment = Moment(row["sample_id"], round(start, 4), round(end, 4))
-                places.setdefault(code, {}).setdefault(row["sample_id"], []).append(moment)
-        codes = sorted(code for code, found in places.items() if len(found) >= tokens.moments)
+                moments_of.setdefault(code, {}).setdefault(row["sample_id"], []).append(moment)
+        codes = sorted(code for code, by_recording in moments_of.items() if len(by_recording) >= tokens.moments)
         if len(codes) < tokens.moments:
             raise ValueError(
                 f"{folder}: {len(codes)} codes occur in {tokens.moments} recordings or more of {tokens.split}; expected at "
@@ -269,34 +296,42 @@ def token_items(sources: dict[str, Path], count: int, tokens: MomentArguments, s
             )
         chosen = generator.permutation(codes)[:count].tolist()
         logger.info(
-            "%d of the %d codes of %s that occur in %d recordings", len(chosen), len(codes), name, tokens.moments
+            "%d of the %d codes of %s that occur in at least %d recordings",
+            len(chosen),
+            len(codes),
+            name,
+            tokens.moments,
         )
         for code in chosen:
-            items.append(Item(name, f"{name} {code}", draw_moments([places[code]] * tokens.moments, generator)))
+            items.append(Item(name, f"{name} {code}", draw_moments([moments_of[code]] * tokens.moments, generator)))
         for number in range(round(tokens.controls * len(chosen))):
             drawn = generator.permutation(codes)[: tokens.moments].tolist()
-            moments = draw_moments([places[code] for code in drawn], generator)
+            moments = draw_moments([moments_of[code] for code in drawn], generator)
             items.append(Item(CONTROL, f"{name} {CONTROL} {number}", moments))
     return items
 
 
-def draw_moments(places: list[dict[str, list[Moment]]], generator) -> tuple[Moment, ...]:
-    """One moment of each code, given by recording, all of different recordings."""
+def draw_moments(moments_of: list[dict[str, list[Moment]]], generator) -> tuple[Moment, ...]:
+    """Draws a moment of each code, all from different recordings.
+
+    Args:
+        moments_of: for each code, its moments by recording.
+    """
     moments, used = [], set()
-    for found in places:
-        sample_id = generator.choice(sorted(set(found) - used))
+    for by_recording in moments_of:
+        sample_id = generator.choice(sorted(set(by_recording) - used))
         used.add(sample_id)
-        moments.append(found[sample_id][generator.integers(len(found[sample_id]))])
+        moments.append(by_recording[sample_id][generator.integers(len(by_recording[sample_id]))])
     return tuple(moments)
 
 
 def asked(study, item: Item) -> list[str]:
-    """Names of the scales of an item: those of the text where it has one."""
+    """Names of the scales that are asked for an item; those about the text only if it has one."""
     return [scale.name for scale in study.scales if item.text or not scale.of_text]
 
 
-def meaningless_names(count: int, generator) -> list[str]:
-    """Different words of seven letters."""
+def random_names(count: int, generator) -> list[str]:
+    """Different random words of seven letters."""
     names: dict[str, None] = {}
     while len(names) < count:
         names["".join(generator.choice(LETTERS, 7))] = None
@@ -304,7 +339,7 @@ def meaningless_names(count: int, generator) -> list[str]:
 
 
 def rater_order(items: dict[str, Item], generator) -> list[str]:
-    """Names of items, shuffled, in rounds: each shows every subject that has items left, by a system that is drawn."""
+    """Names of items in random order, in rounds: each round shows every subject with items left, by a random system."""
     left: dict[str, list[str]] = {}
     for name in generator.permutation(list(items)).tolist():
         left.setdefault(items[name].subject, []).append(name)
@@ -319,12 +354,17 @@ def rater_order(items: dict[str, Item], generator) -> list[str]:
 
 
 def sheet_of(study, digest: str, rater: str, order: list[str], items, clip_names, clips) -> dict:
-    """What the page of a rater knows."""
-    shown = []
-    for name in order:
-        item = items[name]
-        of_item = {"id": name, "clips": [clip_names[one] for one in item.moments], "asked": asked(study, item)}
-        shown.append(of_item | {"label": item.label, "text": item.text})
+    """The data of a rater's page."""
+    shown = [
+        {
+            "id": name,
+            "clips": [clip_names[moment] for moment in items[name].moments],
+            "asked": asked(study, items[name]),
+            "label": items[name].label,
+            "text": items[name].text,
+        }
+        for name in order
+    ]
     return {
         "rater": rater,
         "digest": digest,
@@ -333,34 +373,34 @@ def sheet_of(study, digest: str, rater: str, order: list[str], items, clip_names
         "columns": columns(study),
         "not_asked": NOT_ASKED,
         "items": shown,
-        "clips": {clip: clips[clip] for of_item in shown for clip in of_item["clips"]},
+        "clips": {clip: clips[clip] for item in shown for clip in item["clips"]},
     }
 
 
 def columns(study) -> list[str]:
-    """Of a sheet."""
+    """Columns of a sheet."""
     return ["rater", "number", "item", *(scale.name for scale in study.scales), "comment"]
 
 
-def empty_sheet(shown: dict) -> str:
-    """The CSV that is filled in by hand; the number of an item is that on the page."""
+def empty_sheet(sheet: dict) -> str:
+    """CSV text to fill in by hand; items have the same numbers as on the page."""
     from action_llm_recipes.common.csv_tables import to_csv
 
     return to_csv(
-        {"rater": shown["rater"], "number": number, "item": item["id"]}
-        | {scale["name"]: "" if scale["name"] in item["asked"] else NOT_ASKED for scale in shown["scales"]}
+        {"rater": sheet["rater"], "number": number, "item": item["id"]}
+        | {scale["name"]: "" if scale["name"] in item["asked"] else NOT_ASKED for scale in sheet["scales"]}
         | {"comment": ""}
-        for number, item in enumerate(shown["items"], start=1)
+        for number, item in enumerate(sheet["items"], start=1)
     )
 
 
 class Recordings:
-    """The recordings of a data set by their sample ids, as small videos."""
+    """Draws the recordings of a data set as small videos."""
 
     def __init__(self, data: DataArguments):
-        self.kind = "videos" if "video" in data.dataset else "skeletons"
+        self.modality = "videos" if "video" in data.dataset else "skeletons"
         self._folder = data.data_dir
-        self._splits = data.load(self.kind).with_format("numpy")
+        self._splits = data.load(self.modality).with_format("numpy")
         self._places = {
             sample_id: (split, index)
             for split, rows in self._splits.items()
@@ -369,7 +409,11 @@ class Recordings:
         self._dataset = data.dataset
 
     def clip(self, moment: Moment, size: int, context: float) -> bytes:
-        """H.264 in mp4, without sound and without a word of where it is from; of a moment with what is around it, slowed."""
+        """An MP4 file (H.264) without sound and metadata. A moment is slowed down and has `context` seconds around it.
+
+        Raises:
+            ValueError: if the data set has no such recording.
+        """
         import tempfile
 
         import numpy as np
@@ -377,10 +421,12 @@ class Recordings:
         from action_llm_datasets.rendering import write_video
 
         if moment.sample_id not in self._places:
-            raise ValueError(f"{self._dataset} has no recording {moment.sample_id!r}.")
+            raise ValueError(
+                f"{self._dataset} has no recording {moment.sample_id!r}: set --dataset to that of --items."
+            )
         split, index = self._places[moment.sample_id]
         row = self._splits[split][index]
-        read, fps, seconds = (self._video if self.kind == "videos" else self._skeleton)(row, size)
+        read, fps, seconds = (self._video if self.modality == "videos" else self._skeleton)(row, size)
         begin, end = 0.0, seconds
         if moment.start is not None:
             begin, end = max(0.0, moment.start - context), min(seconds, moment.end + context)
@@ -424,7 +470,7 @@ class Recordings:
             with open_row(self._folder, row) as opened, open_video(opened) as video:
                 height, width = video.frames_at([0.0]).shape[1:3]
                 scale = min(1.0, size / max(height, width))
-                # H.264 halves the colours: even sides.
+                # H.264 with half the colour resolution needs even sides.
                 return video.frames_at(times, tuple(max(2, round(side * scale / 2) * 2) for side in (height, width)))
 
         return read, float(row["video_fps"]), float(row["seconds"])

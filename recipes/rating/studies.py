@@ -1,25 +1,25 @@
-"""What human raters are asked: the studies of LVLM-VAR (Table 3, Figure 1) and VT-LVLM-AR (Table III).
+"""The studies with human raters of LVLM-VAR (Table 3, Figure 1) and VT-LVLM-AR (Table III).
 
-The papers name their scales and no more; the questions, and what 1 and 5 mean, are this project's words.
+The papers give only the names of their scales; the questions and the meanings of 1 and 5 are this project's.
 """
 
 from dataclasses import dataclass
 
 YES_NO = ("no", "yes")
-# Behind the instruction, where skeletons are drawn.
+# Added to the instruction if the recordings are skeletons.
 SKELETONS = "People are drawn as stick figures: the left side of their body is red, the right side blue."
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One question about an item.
+    """A question about an item.
 
     Attributes:
-        name: The column of a sheet.
-        title: As the paper's table has it.
-        question: As it is put to a rater.
-        low, high: What 1 and 5 mean; empty where the answer is yes or no.
-        of_text: Whether it is about the text, and so asked of items that have one, once the others are answered.
+        name: name of its column in a sheet.
+        title: name of the scale in the paper's table.
+        question: the question that raters answer.
+        low, high: meanings of 1 and 5; empty if the answer is yes or no.
+        of_text: whether the question is about the text. It is then asked only for items with a text, after the others.
     """
 
     name: str
@@ -31,18 +31,18 @@ class Scale:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What may stand in its column."""
+        """The possible answers, from the lowest to the highest."""
         return tuple("12345") if self.low else YES_NO
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is shown and asked.
+    """The texts and questions of a study.
 
     Attributes:
-        title, instruction: At the head of the page.
-        label_heading, text_heading: Above the predicted label and the text; no heading, and it is not shown.
-        scales: In the order in which they are asked.
+        title, instruction: at the top of the page.
+        scales: questions, in the order in which they are asked.
+        label_heading, text_heading: headings of the predicted label and of the text, which are not shown if empty.
     """
 
     title: str
@@ -55,34 +55,34 @@ class Study:
 STUDIES = {
     "explanations": Study(
         "Names and explanations of actions",
-        "Programs were given recordings of people. Each gave a name to what somebody does, and some explained why. Watch the "
-        "clip, as often as you like, and say whether the name fits. Where there is an explanation, it is shown then: judge it "
-        "by the clip alone. A wrong name can have a good explanation, and a right name a bad one. Words like <act_12> are a "
-        "program's own names for short stretches of movement.",
+        "Computer programs watched recordings of people. Each program named the action in a recording, and some explained "
+        "their choice. Watch the clip as often as you like, and decide whether the name fits. If there is an explanation, it "
+        "is shown afterwards: judge it by the clip alone. A wrong name can have a good explanation, and a correct name a bad "
+        "one. Words like <act_12> are a program's own names for short movements.",
         (
-            Scale("agreement", "Human agreement (action label)", "Does the name fit what is done in the clip?"),
+            Scale("agreement", "Human agreement (action label)", "Does the name fit the action in the clip?"),
             Scale(
                 "coherence",
                 "Explanation coherence (1–5)",
                 "Is the explanation well formed and coherent?",
-                "hard to read, in pieces, or against itself",
-                "clear, whole, and each part follows from the others",
+                "hard to read, disconnected, or contradictory",
+                "clear, complete, and consistent",
                 of_text=True,
             ),
             Scale(
                 "accuracy",
                 "Explanation accuracy (1–5)",
-                "Is what it says true of the clip?",
-                "nothing that it says can be seen in the clip",
-                "everything that it says can be seen, at the times that it says",
+                "Is the explanation true of the clip?",
+                "nothing that it describes can be seen in the clip",
+                "everything that it describes can be seen, at the times that it gives",
                 of_text=True,
             ),
             Scale(
                 "helpfulness",
                 "Helpfulness for diagnosis (1–5)",
-                "Does it help you to understand why the program chose this name, be it right or wrong?",
-                "I know no more than without it",
-                "I know what the choice rests on, and could say where it went wrong",
+                "Does it help you to understand why the program chose this name, whether correct or wrong?",
+                "it tells me nothing about the choice",
+                "I know what the choice is based on, and could tell where it went wrong",
                 of_text=True,
             ),
         ),
@@ -91,22 +91,22 @@ STUDIES = {
     ),
     "events": Study(
         "Descriptions of actions",
-        "Programs described recordings of people as a course of events. Watch the clip, as often as you like, and read the "
-        "description. Judge it by the clip alone.",
+        "Computer programs described recordings of people as a sequence of events. Watch the clip as often as you like, and "
+        "read the description. Judge it by the clip alone.",
         (
             Scale(
                 "coherence",
                 "Average coherence score (1–5)",
-                "Do the events go together as one course of action?",
-                "very poor: single pieces that have nothing to do with each other",
-                "excellent: one course, each event follows from the one before",
+                "Do the events fit together as a single course of action?",
+                "very poor: separate events that have nothing to do with each other",
+                "excellent: a single course, in which each event follows from the previous one",
                 of_text=True,
             ),
             Scale(
                 "meaningfulness",
                 "Average meaningfulness score (1–5)",
                 "Does the description capture the essence and the progression of the action in the clip?",
-                "very poor: nobody could tell from it what is done",
+                "very poor: nobody could tell the action from it",
                 "excellent: it tells what is done, and in which order",
                 of_text=True,
             ),
@@ -115,16 +115,17 @@ STUDIES = {
     ),
     "tokens": Study(
         "Moments that belong together",
-        "Each page has some short moments, cut from different recordings and slowed down. Only the part with the coloured "
-        "frame counts: what is before and after is there to make it easier to see. Say how far the moments show one and the "
-        "same part of an action (an arm that goes up, somebody who stands still), whoever does it and however it is seen.",
+        "Each page shows several short moments from different recordings, slowed down. Only the part with the coloured frame "
+        "counts; what comes before and after it is shown for context. Decide to what degree the moments show the same part of "
+        "an action (for example, an arm that is raised, or a person standing still), no matter who does it and from which side "
+        "it is seen.",
         (
             Scale(
                 "consistency",
                 "Semantic consistency score (1–5)",
                 "How consistently do these moments show the same part of an action?",
-                "not at all: each shows something else",
-                "highly: all show the same",
+                "not at all: each moment shows something different",
+                "highly: all moments show the same",
             ),
         ),
     ),
@@ -132,11 +133,12 @@ STUDIES = {
 
 
 class RatingFileError(ValueError):
-    """A file of a study is not as it should be.
+    """A file of a study has unexpected content.
 
     Attributes:
-        path (str), line (int), field (str): Where.
-        found, expected (str): What is there, and what should be.
+        path (str), line (int), field (str): where it is.
+        found (str): the content.
+        expected (str): the content that was expected.
     """
 
     def __init__(self, path, line: int, field: str, found: str, expected: str):

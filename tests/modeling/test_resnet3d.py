@@ -275,7 +275,7 @@ def test_a_file_that_would_run_something_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.zeros(1)], r"expected weights by their names, as torchvision publishes them; found list"),
+        ([torch.zeros(1)], r"expected names and weights, as in the files that torchvision publishes; found list"),
         ({"state_dict": {"stem.0.weight": torch.zeros(1)}}, r"found \['state_dict'\]"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_baseline_is_a_table_of_predictions(lines, data, sample_ids, tmp_path,
     assert all(one["asked"] == ["agreement"] for one in of_baseline)
     for text, message in (
         ("sample_id,label\na,b\n", r"line 1, header: expected 'prediction' among the columns, found sample_id, label"),
-        (f"sample_id,{column}\na,b\na,c\n", "line 3, sample_id: expected a recording once, found 'a' again"),
+        (f"sample_id,{column}\na,b\na,c\n", "line 3, sample_id: expected each recording once, found 'a' again"),
         (f"sample_id,{column}\na,\n", "line 2, .*: expected the name of a class, found nothing"),
     ):
         (tmp_path / "predictions.csv").write_text(text)
@@ -277,7 +277,7 @@ def test_sheets_filled_in_part_and_by_a_spreadsheet(made, tmp_path):
     subject = key["items"][kept[0]["item"]]["subject"]
     assert found["comments"] == [{"rater": "rater_02", "system": OURS, "subject": subject, "said": "Größe; ä"}]
     assert (
-        "2 of 4 sheets came back; of 30 answers each has: rater_01 30, rater_02 11."
+        "2 of 4 sheets were returned. Answers of each rater, of 30: rater_01 30, rater_02 11."
         in (tmp_path / "report" / "report.md").read_text()
     )
 
@@ -291,7 +291,7 @@ def test_sheets_filled_in_part_and_by_a_spreadsheet(made, tmp_path):
         ("agreement", "4", "line 2, agreement: expected no or yes, or nothing, found '4'"),
         ("item", "bcdfghj", "line 2, item: expected an item of this study, found 'bcdfghj'"),
         ("rater", "rater_99", "line 2, rater: expected one of rater_01, .*, found 'rater_99'"),
-        ("rater", "rater_02", "line 3, rater: expected rater_02 as above, found rater_01"),
+        ("rater", "rater_02", "line 3, rater: expected rater_02, as in the lines above, found rater_01"),
     ],
 )
 def test_what_cannot_stand_in_a_sheet_is_named(made, tmp_path, column, text, expected):
@@ -321,19 +321,19 @@ def test_sheets_that_are_not_whole_or_not_one_a_rater(made, tmp_path):
             read_sheet(path, key)
 
     write_rows(path, [rows[0], rows[1], rows[0]])
-    refused(f"line 4, item: expected an item once, found {rows[0]['item']} again")
+    refused(f"line 4, item: expected each item once, found {rows[0]['item']} again")
     write_rows(path, [next(row for row in rows if row["coherence"] == "n/a") | {"coherence": "3"}])
-    refused("line 2, coherence: expected n/a: it was not asked, found '3'")
+    refused("line 2, coherence: expected n/a, since it was not asked, found '3'")
     write_rows(path, [{name: cell for name, cell in row.items() if name != "accuracy"} for row in rows])
     refused("line 1, accuracy: expected a column, found the columns rater, number, item")
     (tmp_path / "made_up" / "rater_01.csv").write_text("")
     refused("line 1, rater: expected a column")
     write_rows(path, [dict.fromkeys(rows[0], "")])
-    refused("line 2, item: expected a line for each item, found no line")
+    refused("line 2, item: expected a line for each item, found none")
     write_rows(path, rows)
     with open(path, "a") as file:
         file.write("rater_01" + ",1" * 12 + "\n")
-    refused("line 14, line: expected 8 cells, found 5 cells more")
+    refused("line 14, line: expected 8 cells, found 5 more")
     (tmp_path / "made_up" / "rater_01.csv").write_bytes("Größe".encode("latin-1"))
     refused("rater_01.csv: expected text in UTF-8, found byte 0xf6", ValueError)
 
@@ -342,7 +342,7 @@ def test_sheets_that_are_not_whole_or_not_one_a_rater(made, tmp_path):
     with pytest.raises(ValueError, match=r"twin\.csv and .*rater_01\.csv are both of rater_01"):
         report(folder, [path, str(twin)], tmp_path / "report")
     nothing = fill(folder, tmp_path / "nothing", lambda *_: None, raters=1)
-    with pytest.raises(ValueError, match="not a single rating"):
+    with pytest.raises(ValueError, match="there is no rating in"):
         report(folder, nothing, tmp_path / "report")
 
 
@@ -538,10 +538,10 @@ def test_lines_that_cannot_be_shown_are_named(lines, data, tmp_path, content, er
 @pytest.mark.parametrize(
     "settings, error",
     [
-        ({"text": "texd"}, "has 'texd'"),
+        ({"text": "texd"}, "has the field 'texd'"),
         ({"raters": 0}, "raters and count must be at least 1"),
-        ({"items": ["a/explanations.jsonl", "b/explanations.jsonl"]}, "already a 'explanations'"),
-        ({"items": ["control=a.jsonl"]}, "already a 'control'"),
+        ({"items": ["a/explanations.jsonl", "b/explanations.jsonl"]}, "the name 'explanations' is already in use"),
+        ({"items": ["control=a.jsonl"]}, "the name 'control' is already in use"),
     ],
 )
 def test_arguments_that_cannot_be(lines, data, tmp_path, settings, error):

@@ -456,7 +456,7 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
         run_line.main(dataclasses.replace(arguments, output_dir=str(tmp_path / "other")), data)
     assert len(made) == 1 and made[0].startswith(str(tmp_path / "hub" / "action_llm" / "small_lm"))
     assert not (tmp_path / "run" / "small_lm").exists()
-    assert "The small language model was made before" in caplog.text
+    assert "Using the small language model in" in caplog.text
 
 
 def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, tmp_path):
