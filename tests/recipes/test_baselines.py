@@ -167,7 +167,7 @@ def test_networks_learn_and_are_the_same_each_time(kind):
 
 def test_bad_sequences_are_errors():
     model = SequenceTransformer(2, input_size=3)
-    with pytest.raises(ValueError, match="got got 2 sequences and 1 labels"):
+    with pytest.raises(ValueError, match="got 2 sequences and 1 labels"):
         fit(model, sequences(2, 3), np.array([0]), steps=1)
     with pytest.raises(ValueError, match="sequence 1 of the batch is empty"):
         collate([np.zeros((2, 3)), np.zeros((0, 3))])
