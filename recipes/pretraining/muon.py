@@ -1,24 +1,27 @@
-"""Muon: steps of hidden matrices made orthogonal, so that a small model learns most from few tokens."""
+"""Muon, an optimiser with orthogonalised steps, with which a small model learns more from few tokens."""
 
 import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") for the matrices inside a
-    model, AdamW (Loshchilov and Hutter 2019) for all other weights, as one optimiser with one learning rate.
+    """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") for the hidden matrices of a
+    model and AdamW (Loshchilov and Hutter 2019) for all other weights, as one optimiser with one learning rate.
 
     Muon's steps are scaled by 0.2 √(larger side), which gives them the size of AdamW's (Liu et al. 2025, "Muon is
-    scalable for LLM training", section 2.2). Matrices of one shape are made orthogonal together, in float32.
+    scalable for LLM training", section 2.2). Matrices of one shape are orthogonalised together, in float32.
+
+    `torch.optim.Muon`, which the tests compare with, orthogonalises one matrix at a time in bfloat16. CPUs without bfloat16
+    instructions emulate it, which makes training several times slower (`benchmarks/benchmark_muon.py`).
 
     Args:
-        model (`torch.nn.Module`): its embeddings and heads, its vectors and anything else that is not (out, in) go to
-            AdamW; all other matrices go to Muon.
-        lr, weight_decay: of both; only matrices and tables decay.
-        momentum: of Muon, with Nesterov's look-ahead.
-        betas, eps: of AdamW.
+        model (`torch.nn.Module`): Muon trains its (out, in) matrices, AdamW its embedding tables, output head, vectors and
+            all other weights.
+        lr (`float`), weight_decay (`float`): settings of both parts; vectors do not decay.
+        momentum (`float`): Nesterov momentum of Muon.
+        betas (`tuple[float, float]`), eps (`float`): settings of AdamW.
     """
 
-    # The quintic that makes singular values meet near 1 in five steps, from Muon's authors.
+    # Coefficients of the quintic Newton–Schulz step from Muon's authors: singular values come near 1 in five steps.
     coefficients = (3.4445, -4.7750, 2.0315)
     iterations = 5
 
@@ -44,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step of every weight that has a gradient; returns the loss of `closure`, if there is one."""
+        """Updates all weights that have a gradient. Returns the loss of `closure`, or None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -89,7 +92,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: torch.Tensor, coefficients=Muon.coefficients, iterations: int = Muon.iterations):
     """Moves the singular values of each matrix towards 1 by Newton–Schulz steps. (N, out, in) → (N, out, in).
 
-    Five steps leave them between about 0.7 and 1.2, which is as good to the optimiser as 1.
+    After five steps they lie between about 0.7 and 1.2, which serves the optimiser as well as 1.
     """
     first, third, fifth = coefficients
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT

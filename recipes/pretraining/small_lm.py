@@ -104,21 +104,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     tokenizer = train_tokenizer(
         text + prompts * (len(text) // 20), arguments.vocabulary_size, arguments.max_position_embeddings
     )
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=arguments.hidden_size,
-            intermediate_size=arguments.intermediate_size,
-            num_hidden_layers=arguments.num_hidden_layers,
-            num_attention_heads=arguments.num_attention_heads,
-            num_key_value_heads=arguments.num_key_value_heads,
-            max_position_embeddings=arguments.max_position_embeddings,
-            tie_word_embeddings=arguments.tie_word_embeddings,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = make_model(arguments, tokenizer)
     rows = encode(tokenizer, text)
     trainer = transformers.Trainer(
         model=model,
@@ -156,6 +142,27 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     run.log_finished("Small language model", perplexity.format(**result["held_out_perplexity"]))
     logger.info("  in %s", run.model)
     return result
+
+
+def make_model(arguments: SmallLMArguments, tokenizer):
+    """A Llama with random weights for the vocabulary of a tokenizer."""
+    import transformers
+
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=arguments.hidden_size,
+            intermediate_size=arguments.intermediate_size,
+            num_hidden_layers=arguments.num_hidden_layers,
+            num_attention_heads=arguments.num_attention_heads,
+            num_key_value_heads=arguments.num_key_value_heads,
+            max_position_embeddings=arguments.max_position_embeddings,
+            tie_word_embeddings=arguments.tie_word_embeddings,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def kept_small_lm(arguments: SmallLMArguments, seed: int) -> str:

@@ -195,10 +195,10 @@ def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.people import write_people
     from action_llm_recipes.common.shards import SplitShards, write_shard
+    from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE, SplitEvidence
 
     model, processor = tiny_recogniser("skeletons")
     _save_without_code(folder / MODEL, model, processor)
-    (folder / MODEL / "record.json").write_text(json.dumps(_RECORD))
     folder, root = folder / SENTENCES, folder
     folder.mkdir()
     features = sentence_features(ClassLabel(names=CLASS_NAMES), NUM_ACTION_TOKENS, with_latents=False)
@@ -218,11 +218,21 @@ def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
     people = {f"{split}{n}": f"P{n % 3}" for split, count in (("train", 6), ("test", 4)) for n in range(count)}
     write_people(folder, people)
     write_codebook(folder, torch.ones(NUM_ACTION_TOKENS, WIDTH))
+    parts = {
+        "training": [f"train{n}" for n in (0, 2, 4)],
+        "held_out": [f"train{n}" for n in (1, 3, 5)],
+        "test": [f"test{n}" for n in range(4)],
+    }
+    evidence = SplitEvidence(PROTOCOL, parts)
+    for place in (folder, root / MODEL):
+        evidence.save(place)
+    (root / MODEL / "record.json").write_text(json.dumps(_RECORD | {"split_evidence": evidence.describe()}))
     (folder / "record.json").write_text(
         json.dumps(
             {
                 "stage": "encode_actions",
                 "dataset": PROTOCOL,
+                "split_evidence": evidence.describe(),
                 "splits": {"train": {"sentences": 6}, "test": {"sentences": 4}},
             }
         )
@@ -233,10 +243,9 @@ def folders_of_sentences(folder: Path, real: Path | None) -> list[Seed]:
         )
     )
     shards = ("test/00000-of-00001.parquet", "train/00000-of-00001.parquet")
-    return [
-        Seed(root, f"{SENTENCES}/{name}")
-        for name in (*shards, *shards, "record.json", "identity.json", "people.json", "codebook.safetensors")
-    ]
+    written = ("record.json", "identity.json", "people.json", "codebook.safetensors", SPLIT_EVIDENCE)
+    names = [f"{SENTENCES}/{name}" for name in (*shards, *shards, *written)]
+    return [Seed(root, name) for name in (*names, f"{MODEL}/{SPLIT_EVIDENCE}")]
 
 
 def video_files(folder: Path, real: Path | None) -> list[Seed]:
