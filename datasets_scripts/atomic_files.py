@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a program that is killed, never sees half of it; makes the folders above it."""
+    """Writes a file whole or not at all, also if the program is killed. Missing parent folders are created."""
     with written_whole(path) as unfinished:
         unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write a file under; the file comes to its place when the block ends, and is removed where it fails.
+    """Yields a temporary path to write to. The file is moved to `path` when the block ends, or removed if the block fails.
 
-    Until it is whole it lies beside its place under a hidden name, which `find_files` leaves out. The folders above it are
-    made.
+    The temporary file is in the same folder and has a hidden name, which `find_files` leaves out. Missing parent folders are
+    created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,21 @@
-"""What the builders of skeleton data sets share: finding files, rows, and the account of what was left out.
+"""The base of all data set builders: finding source files, making rows, and recording what was left out.
 
-A row holds a recording as it was recorded (nothing is resampled, padded or normalised here):
+A row holds a recording as it was recorded. Nothing is resampled, padded or normalised.
 
     sample_id     str
-    keypoints     List(float32), flat; `shape` gives (T, persons, joints, 3); zeros where a person is absent
-    shape         List(int32)
-    body_ids      List(int64), as in the file
-    layout, fps   name of the joint layout, frames per second
-    cleaned       bool, whether `persons` are people, in the order of their motion, or bodies as they were tracked
+    keypoints     List(float32), flattened from (T, persons, joints, 3); zeros where a person is absent
+    shape         List(int32), the shape of `keypoints`
+    body_ids      List(int64), the tracking ids of the file
+    layout, fps   name of the joint layout; frames per second
+    cleaned       bool: True if `persons` are people, those who move most first; False if they are bodies as they were tracked
     label         ClassLabel
-    held_out      bool, a training recording that selects checkpoints and settings instead of training
+    held_out      bool: True for a training recording that selects checkpoints and settings
     …             the numbers of the file name
 
-A file that cannot be used is skipped; `preparation.json` beside the prepared data counts what was skipped, and lists
-every name with its reason. It lists as well in which recordings there is more than one plain person (`Cleaning`): bodies too
-short or too flat, people who were given another id, gaps. Rows hold all bodies; with `clean=True` they hold the people. And it
-lists what is doubtful about the whole (`doubts`).
+A file that cannot be used is skipped. `preparation.json` beside the prepared data counts the skipped files and gives the reason
+for each. It also lists the recordings that cleaning changes (`Cleaning`: bodies that are too short or too flat, people who were
+given a new id, gaps), and what to check about the data set as a whole (`doubts`). Rows hold all tracked bodies, or people with
+`clean=True`.
 """
 
 import hashlib
@@ -54,84 +54,89 @@ from .protocols import NotInProtocolError, Placement
 logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 64
-# Recordings that are looked at before all are read.
+# Number of recordings that are checked before all are read.
 SAMPLE = 40
-# Doubts about the joints of fewer recordings than this share are counted in the log, and listed in the report.
+# Doubts about the joints of less than this share of the recordings are only counted in the log; the report lists them.
 MINOR = 0.1
 SIMULATED = "Simulated recordings: a program computed them, nobody was recorded."
-# What opening and reading a file, or a member of an archive, raises.
+# Errors of opening and reading a file, or a member of an archive.
 UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, OverflowError)
-_SHOWN = 5  # names in a log line; the report has all
+_SHOWN = 5  # reasons in a log line; the report has all
 
 
 class DataFolderError(ValueError):
-    """A source folder that holds nothing of the data set; the message says what it holds."""
+    """A source folder without usable recordings of the data set; the message says what the folder holds."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of the source folder: `path` relative to it, with "/", and what tells that it changed.
+    """A file of the source folder: its `path` relative to the folder, with "/", and its size and time of change.
 
-    The path of a member of an archive goes on behind the archive's: `skeletons.zip/S001C001P001R001A001.skeleton`.
+    The path of an archive member starts with the path of the archive: `skeletons.zip/S001C001P001R001A001.skeleton`.
     """
 
     path: str
     size: int
     mtime_ns: int
     problem: str = ""
-    """What is wrong with an archive of which no member can be read."""
+    """What is wrong with an archive, if no member of it can be read."""
 
     @property
     def stem(self) -> str:
-        """Name without folders and without its suffix; names of Toyota Smarthome have dots before that."""
+        """Name without folders and suffix. Names of Toyota Smarthome have further dots."""
         return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def find_files(
     folder: str | os.PathLike, suffix: str | tuple[str, ...], unpacked_by_name: bool = True
 ) -> list[SourceFile]:
-    """Files under a folder, however deep, whose name ends with `suffix` in any case, sorted by path.
+    """All files below a folder whose name ends with `suffix`, in upper or lower case, sorted by path.
 
-    Hidden files are left out: an interrupted program may have left them half written. Members of `.zip` archives
-    are taken like files, with `unpacked_by_name` unless a file of that name lies in the folder too.
+    Hidden files are left out, because an interrupted program may have left them half written. Members of `.zip` archives count
+    as files.
+
+    Args:
+        folder: to search, with all folders below it.
+        suffix: end of the file names, in lower case, or several such ends.
+        unpacked_by_name: leave out a member of an archive if a file of its name is anywhere in the folder.
 
     Raises:
-        DataFolderError: there is no such folder, or no such file in it, at most archives that cannot be read.
+        DataFolderError: if there is no such folder, or no readable file with the suffix in it.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataFolderError(f"data_dir {os.fspath(folder)!r} is not a folder")
-    found, archives, census, folders = [], [], Counter(), set()
+    files, archives, other_suffixes, folders = [], [], Counter(), set()
     for base, subfolders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(base)
-        if here in folders:  # a link that leads back
+        real = os.path.realpath(base)
+        if real in folders:  # a link to a folder that was searched already
             subfolders.clear()
             continue
-        folders.add(here)
+        folders.add(real)
         for name in names:
             if name.startswith("."):
                 continue
             if name.lower().endswith(suffix):
                 path = Path(base, name)
-                stat = path.stat() if path.exists() else path.lstat()  # a link to nothing cannot be read, later
-                found.append(SourceFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
+                stat = path.stat() if path.exists() else path.lstat()  # reading a broken link fails later
+                files.append(SourceFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
             else:
-                census[Path(name).suffix.lower() or "no suffix"] += 1
+                other_suffixes[Path(name).suffix.lower() or "no suffix"] += 1
                 if name.lower().endswith(".zip"):
                     archives.append(Path(base, name))
-    unpacked = {file.path.rsplit("/", 1)[-1] for file in found} if unpacked_by_name else set()
+    unpacked = {file.path.rsplit("/", 1)[-1] for file in files} if unpacked_by_name else set()
     for archive in archives:
-        found += _members(archive, root, suffix, unpacked)
-    if not any(not file.problem for file in found):
-        if found:
-            raise DataFolderError(found[0].problem)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in census.most_common(6)) or "nothing"
-        inside = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
+        files += _members(archive, root, suffix, unpacked)
+    if all(file.problem for file in files):
+        if files:
+            raise DataFolderError(files[0].problem)
+        counts = ", ".join(f"{count} {other}" for other, count in other_suffixes.most_common(6)) or "nothing"
+        top = ", ".join(sorted(entry.name for entry in os.scandir(root))[:6]) or "nothing"
         raise DataFolderError(
-            f"{os.fspath(folder)!r} holds no {_either(suffix)} file in any of its {len(folders)} folders; found {kinds} "
-            f"(at the top: {inside})"
+            f"{os.fspath(folder)!r} holds no {_either(suffix)} file in any of its {len(folders)} folders; found {counts} "
+            f"(at the top: {top})"
         )
-    return sorted(found, key=lambda file: file.path)
+    return sorted(files, key=lambda file: file.path)
 
 
 def _either(suffix: str | tuple[str, ...]) -> str:
@@ -139,7 +144,7 @@ def _either(suffix: str | tuple[str, ...]) -> str:
 
 
 def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list[SourceFile]:
-    """Those members of an archive that `find_files` would take from a folder, without those that are unpacked."""
+    """The members of an archive that `find_files` lists, without those whose name is in `unpacked`."""
 
     def is_wanted(member: zipfile.ZipInfo) -> bool:
         name = member.filename.rsplit("/", 1)[-1]
@@ -154,19 +159,20 @@ def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list
         problem = f"cannot be read: {shortened(str(error))}"
     if any(member.flag_bits & 1 for member in members):
         problem = "is encrypted: unpack it with its password"
-    astray = [one.filename for one in members if ".." in one.filename.split("/") or one.filename.startswith("/")]
-    if astray:
-        problem = f"has members that lie outside of it, as {astray[0]!r}"
+    names = [member.filename for member in members]
+    outside = [name for name in names if ".." in name.split("/") or name.startswith("/")]
+    if outside:
+        problem = f"has members with paths outside of the archive, such as {outside[0]!r}"
     if problem:
         return [SourceFile(place, archive.stat().st_size, mtime, f"{place!r} {problem}")]
     return [SourceFile(f"{place}/{member.filename}", member.file_size, mtime) for member in members]
 
 
 def open_source(folder: str | os.PathLike, path: str) -> BinaryIO:
-    """Opens a file that `find_files` has found, in a folder or in an archive.
+    """Opens a file that `find_files` lists, in a folder or in an archive.
 
     Raises:
-        OSError, zipfile.BadZipFile, NotImplementedError: it cannot be opened.
+        OSError, zipfile.BadZipFile, NotImplementedError: if the file cannot be opened.
     """
     for archive in Path(folder, path).parents:
         if archive.is_file():
@@ -180,26 +186,29 @@ def _open_member(archive: Path, name: str) -> BinaryIO:
         member = content.getinfo(name)
         if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return content.open(member)
-    except (KeyError, RuntimeError, ValueError, struct.error) as error:  # damaged since it was listed, or in its parts
+    except (KeyError, RuntimeError, ValueError, struct.error) as error:  # the archive is damaged, or has changed
         raise zipfile.BadZipFile(f"{archive.name}: {shortened(str(error))}") from error
-    # Those unpack gigabytes at a time, however little is read of them.
+    # Other methods unpack gigabytes at a time, even if little is read.
     method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
     raise NotImplementedError(
-        f"{archive.name} is compressed with {method}, expected deflate: unpack it, or zip it anew"
+        f"{archive.name}: expected compression with deflate, found {method}: unpack the archive, or compress it again"
     )
 
 
 @lru_cache(maxsize=8)
 def _archive(path: Path, mtime_ns: int, process: int) -> zipfile.ZipFile:
-    """An archive stays open: to list its members takes longer than to read one. Processes do not share the place in it."""
+    """An open archive. It stays open because listing its members takes longer than reading a member.
+
+    `process` is part of the cache key, so that processes do not share a file position.
+    """
     return zipfile.ZipFile(path)
 
 
 def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
-    """Changes when a source file is added, removed, resized or touched, or when a file in `read_with` (the code and
-    the facts that decide what becomes of them) says something else.
+    """A hash that changes when a source file is added, removed, resized or touched, or when a file of `read_with` changes: the
+    code and the facts that decide what rows hold.
 
-    The cache of `datasets` compares only arguments: without this it would serve old data after either.
+    The cache of `datasets` compares only arguments. Without this hash it would return old data after such a change.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -211,15 +220,15 @@ def fingerprint(files: Iterable[SourceFile], read_with: Iterable[Path]) -> str:
 
 @dataclass
 class SkeletonConfig(datasets.BuilderConfig):
-    """What every builder of skeletons can be told.
+    """The settings of all builders.
 
     Attributes:
-        clean: Rows hold people in place of bodies: `Cleaning` with the thresholds below. Gaps stay as they are, zeros.
-        num_persons, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: As of `Cleaning`.
-        keep: Further columns of the joints, of the builder's `JOINT_EXTRAS`.
-        accept_doubts: Read recordings as they are also where that cannot be right: joints in the order of another layout,
-            another axis that points up, pixels in place of metres.
-        skeletons, modality: Of builders of videos, the folder of the skeletons that go with them, and which camera (`videos`).
+        clean: Rows hold people instead of tracked bodies, by `Cleaning` with the thresholds below. Gaps stay zeros.
+        num_persons, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: As in `Cleaning`.
+        keep: Additional columns of the joints, out of the builder's `JOINT_EXTRAS`.
+        accept_doubts: Also read recordings that cannot be right: joints in the order of another layout, another axis that
+            points up, pixels instead of metres.
+        skeletons, modality: For builders of videos: the folder of the matching skeletons, and the camera (`videos`).
     """
 
     version: str = "1.0.0"
@@ -241,16 +250,16 @@ class SkeletonConfig(datasets.BuilderConfig):
 
 
 class Tally:
-    """What became of some files of a split, gathered while they are read.
+    """Counts and records of the files of a split, collected while they are read.
 
     Attributes:
         split: Name of the split.
         labels: Label → number of recordings.
-        skipped: Files that could not be used: `file`, `kind`, `reason`.
-        cleaned: Recordings with something to clean: `sample_id`, and as `describe_cleaning`.
-        used: Files that became rows, as `UsedFile`.
-        symptoms: File → what is odd about its skeleton, where anything is.
-        layout: Joint layout of the recordings; empty of videos.
+        skipped: Files that could not be used, each with `file`, `kind` and `reason`.
+        cleaned: Recordings that cleaning changes: `sample_id`, and the keys of `describe_cleaning`.
+        used: Files that became rows.
+        symptoms: File → what is implausible about its skeleton, for files with symptoms.
+        layout: Joint layout of the recordings; empty for videos.
     """
 
     def __init__(
@@ -269,7 +278,7 @@ class Tally:
         self.labels = Counter({int(label): count for label, count in (labels or {}).items()})
 
     def rows(self, builder: "SkeletonBuilder", paths: Iterable[str]) -> Iterator[dict]:
-        """The rows of those files that can be used."""
+        """The rows of all usable files."""
         for path in paths:
             try:
                 row = builder.row(path)
@@ -277,7 +286,7 @@ class Tally:
                 self.skipped.append({"file": path, "kind": reason.kind, "reason": reason.detail})
                 continue
             except (MemoryError, OverflowError) as error:
-                reason = f"{path}: too large to be read ({type(error).__name__}: {error})"
+                reason = f"{path}: too large to read ({type(error).__name__}: {error})"
                 self.skipped.append({"file": path, "kind": "unreadable", "reason": reason})
                 continue
             self.labels[row["label"]] += 1
@@ -291,40 +300,40 @@ class Tally:
             yield row
 
     def doubts(self) -> list[Doubt]:
-        """What looks wrong in the joints of these recordings."""
+        """What is implausible about the joints of these recordings."""
         return judge(self.symptoms, len(self.used), get_layout(self.layout)) if self.symptoms else []
 
     def to_json(self) -> str:
-        """In one line; `Tally(**json.loads(line))` reads it."""
+        """One line of JSON, which `Tally(**json.loads(line))` reads."""
         return json.dumps(vars(self), ensure_ascii=False)
 
 
 class SkeletonBuilder(datasets.ArrowBasedBuilder):
-    """Base of the builders: a subclass says which files there are, where each belongs, and how one is read.
+    """Base class of the builders. A subclass defines which files belong to the data set, their splits, and how to read them.
 
-    `data_dir` is the folder of the raw files, nested in any way, or of their `.zip` archives. The cache follows the files
-    and the code that reads them (`fingerprint`), so that no `hash=` need be given.
+    `data_dir` is the folder of the raw files, in any folder structure, or of their `.zip` archives. The cache is renewed when
+    the files or the code that reads them change (`fingerprint`), so `hash=` need not be given.
     """
 
     SUFFIX: ClassVar[str | tuple[str, ...]]
     """End of the file names, in lower case, or several such ends."""
     UNPACKED_BY_NAME: ClassVar[bool] = True
-    """Whether a file that lies in the folder is the member of that name of an archive beside it, wherever that is."""
+    """Whether a file in the folder and an archive member of the same name are the same recording, whatever their folders."""
     FIELDS: ClassVar[tuple[str, ...]]
-    """Numbers of the file name that become columns."""
+    """The numbers of the file name, which become columns."""
     TITLE: ClassVar[str]
     HOMEPAGE: ClassVar[str]
     CITATION: ClassVar[str]
     LICENSE: ClassVar[str]
-    """The terms, in a sentence."""
+    """The terms of use, in a sentence."""
     JOINT_EXTRAS: ClassVar[tuple[str, ...]] = ()
-    """What `keep` can name."""
+    """Columns that `keep` can add."""
     METRIC: ClassVar[str] = "top_1"
-    """What recognisers are compared by on this data set: `top_1` or `mean_per_class`."""
+    """The metric by which models are compared on this data set: `top_1` or `mean_per_class`."""
 
     def __init__(self, *, data_dir: str | os.PathLike, **kwargs):
         project = __package__.partition(".")[0]
-        classes = [one for one in type(self).__mro__ if one.__module__.partition(".")[0] == project]
+        classes = [base for base in type(self).__mro__ if base.__module__.partition(".")[0] == project]
         readers = (mat_files, size_limits, skeleton_bodies, skeleton_files, skeleton_layouts, skeleton_plausibility)
         code = dict.fromkeys([*(module.__file__ for module in readers), *map(inspect.getfile, classes)])
         read_with = [*map(Path, code), *self.facts(Path(data_dir))]
@@ -332,21 +341,22 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             kwargs["hash"] = fingerprint(self.source_files(data_dir, kwargs.get("skeletons", "")), read_with)
         super().__init__(data_dir=os.fspath(data_dir), **kwargs)
 
-    # -------------------------------------------------------------------------- what a data set has to say
+    # -------------------------------------------------------------------------- defined by each data set
 
     def facts(self, data_dir: Path) -> list[Path]:
-        """Files besides the recordings on which rows depend, and besides the code that all data sets share."""
+        """Files on which rows depend, other than the recordings and the code that all data sets share."""
         raise NotImplementedError
 
     def class_names(self) -> list[str]:
-        """Names in label order."""
+        """Class names in label order."""
         raise NotImplementedError
 
     def split_names(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """Names of the splits."""
+        return ("train", "test")
 
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
-        """Every file that rows are made of."""
+        """All files that rows are made from."""
         return find_files(data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
 
     def listed(self) -> list[SourceFile]:
@@ -354,21 +364,21 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return self.source_files(self.config.data_dir, "")
 
     def absent(self, there: Collection[str]) -> list[dict]:
-        """What a table lists beyond the paths that are there, each with `file`, `kind` and `reason`."""
+        """Listed recordings that are not among the paths `there`, each with `file`, `kind` and `reason`."""
         return []
 
     def key(self, file: SourceFile) -> str:
-        """What `place` is asked about."""
+        """The name of a file that `place` takes."""
         return file.stem
 
     def check(self, file: SourceFile) -> None:
-        """Raises `NotInProtocolError` for a file that is not one of this config's, whatever its name says."""
+        """Raises `NotInProtocolError` if the file does not belong to this config, whatever its name."""
 
     def place(self, name: str) -> tuple[str, Placement | None, dict]:
-        """`key` of a file -> sample id, placement (None: none of this config's splits), fields.
+        """Sample id, placement and fields of the file with this `key`; the placement is None if no split of the config has it.
 
         Raises:
-            NotInProtocolError: the file is to be skipped; says why.
+            NotInProtocolError: if the file is to be skipped; gives the reason.
         """
         raise NotImplementedError
 
@@ -377,55 +387,59 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     @property
     def terms(self) -> str:
-        """The terms of this config's recordings, in a sentence."""
+        """The terms of use of this config's recordings, in a sentence."""
         return self.LICENSE
 
     def protocol_rule(self) -> str:
-        """Who is in which split, in a sentence; empty where a table says it."""
+        """Which recordings are in which split, in a sentence; empty if a table decides it."""
         raise NotImplementedError
 
     @property
     def is_simulated(self) -> bool:
-        """Whether nobody was recorded: a simulator wrote the folder, and says so in it."""
+        """Whether a simulator wrote the folder."""
         return Path(self.config.data_dir, SIMULATION_RECORD).exists()
 
     @property
     def may_be_published(self) -> bool:
-        """Whether the terms let anybody pass the recordings on."""
+        """Whether the terms allow redistribution."""
         return False
 
     def published_counts(self) -> dict[str, int]:
-        """Recordings per split as published, for the report; empty where there are none."""
+        """Published number of recordings of each split, for the report; empty if unknown."""
         raise NotImplementedError
 
     def published_fields(self) -> dict[str, Iterable[int]]:
-        """Field of `place` → its values in the published data set, to say of which the folder has no file."""
+        """Field of `place` → its values in the published data set, so that missing values can be reported."""
         return {}
 
     def published_class_counts(self) -> dict[str, dict[str, int]]:
-        """Split, or "all" for all splits together → class → recordings as published; empty where there are none."""
+        """Split (or "all" for all splits together) → class → published number of recordings; empty if unknown."""
         return {}
 
     # ------------------------------------------------------------------------------------------- datasets
 
     def _info(self) -> datasets.DatasetInfo:
         self._check_settings()
-        said, rule = SIMULATED if self.is_simulated else f"{self.TITLE}.", self.protocol_rule()
-        said += f" Who is in which split: {rule}" if rule else ""
+        description, rule = SIMULATED if self.is_simulated else f"{self.TITLE}.", self.protocol_rule()
+        description += f" Splits: {rule}" if rule else ""
         homepage, citation = ("", "") if self.is_simulated else (self.HOMEPAGE, self.CITATION)
         return datasets.DatasetInfo(
-            description=said, features=self._features(), homepage=homepage, citation=citation, license=self.terms
+            description=description,
+            features=self._features(),
+            homepage=homepage,
+            citation=citation,
+            license=self.terms,
         )
 
     def _check_settings(self) -> None:
-        _ = self.config.cleaning  # names a threshold that cannot be
+        _ = self.config.cleaning  # raises an error if a threshold is out of range
         unknown = sorted(set(map(str, self.config.keep)) - set(self.JOINT_EXTRAS))
         if unknown:
             raise ValueError(
                 f"keep: {self.config.name} has {', '.join(self.JOINT_EXTRAS) or 'nothing to keep'}; got {unknown[0]!r}"
             )
         if self.config.skeletons or self.config.modality:
-            raise ValueError(f"skeletons and modality are for videos; {self.config.name} has skeletons")
+            raise ValueError(f"skeletons and modality are settings for videos; {self.config.name} has skeletons")
 
     def _features(self) -> datasets.Features:
         return datasets.Features(
@@ -439,13 +453,13 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         )
 
     def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
-        """Where each file of the folder belongs, by its name alone.
+        """Assigns each file of the folder to a split by its name; no file is opened.
 
         Returns:
-            Paths of each split, sorted; and the files that are left out, each with `file`, `kind` and `reason`.
+            Sorted paths of each split; and the files that are left out, each with `file`, `kind` and `reason`.
 
         Raises:
-            DataFolderError: no file belongs to this config; says what there is.
+            DataFolderError: if no file belongs to this config; says what the folder holds.
         """
         paths: dict[str, list[str]] = {name: [] for name in self.split_names()}
         first: dict[str, str] = {}
@@ -469,11 +483,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             else:
                 paths[placement.split].append(file.path)
         if not any(paths.values()):
-            kinds = dict(Counter(entry["kind"] for entry in skipped))
+            counts = dict(Counter(entry["kind"] for entry in skipped))
             example = f"; for example {skipped[0]['reason']}" if skipped else ""
             raise DataFolderError(
                 f"no {_either(self.SUFFIX)} file under {self.config.data_dir!r} belongs to {self.config.name}: "
-                f"{len(skipped)} skipped {kinds}, {elsewhere} of other splits{example}"
+                f"{len(skipped)} skipped {counts}, {elsewhere} of other splits{example}"
             )
         return paths, skipped
 
@@ -493,7 +507,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(
         self, report_into: str | None, split: str, paths: list[str]
     ) -> Iterator[tuple[Key, pa.Table]]:
-        """Tables of up to `ROWS_PER_TABLE` rows. Runs in several processes: what is skipped goes through a file."""
+        """Tables of up to `ROWS_PER_TABLE` rows. This runs in several processes, which pass on their tallies in files."""
         tally = Tally(split)
         rows = tally.rows(self, paths)
         for number, batch in enumerate(iter(lambda: list(islice(rows, ROWS_PER_TABLE)), [])):
@@ -505,26 +519,29 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             _log_skipped(self.config.name, tally.skipped)
 
     def row(self, path: str) -> dict:
-        """Reads one file of `assign`: the columns, under "cleaning" what `describe_cleaning` says, under "content" a digest
-        of what the file holds, of skeletons under "symptoms" what is odd about it (`skeleton_plausibility`).
+        """Reads a file of `assign`.
+
+        Returns:
+            The columns; the result of `describe_cleaning` as "cleaning"; a digest of the content as "content"; and for
+            skeletons, what is implausible as "symptoms" (`skeleton_plausibility`).
 
         Raises:
-            NotInProtocolError: the file cannot be used; says why.
+            NotInProtocolError: if the file cannot be used; gives the reason.
         """
         sample_id, placement, fields = self.place(self.key(SourceFile(path, 0, 0)))
         columns = self.recording_columns(path)
         return {"sample_id": sample_id, **columns, "label": placement.label, "held_out": placement.held_out, **fields}
 
     def recording_features(self) -> dict:
-        """Columns that come from the recording itself."""
+        """Features of the columns that are read from the file."""
         return self.skeleton_features()
 
     def recording_columns(self, path: str) -> dict:
-        """Their values, "cleaning" and "content". Raises `NotInProtocolError` for a recording that cannot be used."""
+        """The values of these columns, and the further entries of `row`; raises `NotInProtocolError` if it cannot be used."""
         return self.skeleton_columns(self.config.data_dir, path)
 
     def skeleton_features(self) -> dict:
-        """Columns of a skeleton."""
+        """Features of the columns of a skeleton."""
         return {
             "keypoints": datasets.List(datasets.Value("float32")),
             "shape": datasets.List(datasets.Value("int32")),
@@ -539,18 +556,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         }
 
     def skeleton_columns(self, folder: str | os.PathLike, path: str) -> dict:
-        """Their values, of a file in `folder`, "cleaning", "content" and "symptoms"."""
-        try:
-            with open_source(folder, path) as opened:
-                recording = self.read(opened)
-        except SkeletonFileError as error:
-            place = path if error.line is None else f"{path}, line {error.line}"
-            raise NotInProtocolError(
-                "unreadable", f"{place}: found {error.found}, expected {error.expected}"
-            ) from error
-        except UNREADABLE as error:
-            problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise NotInProtocolError("unreadable", f"{path}: {problem}") from error
+        """The values of these columns for a file in `folder`, with "cleaning", "content" and "symptoms"."""
+        recording = self._read_skeleton(folder, path)
         valid = valid_joints(recording.keypoints, recording.present)
         if not valid.any():
             frames = len(recording.present)
@@ -565,7 +572,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             for name, bodies in arrays.items():
                 arrays[name] = bodies[frame, actors]
                 arrays[name][absent] = 0
-            # A person goes by the id that they had first.
+            # A person keeps the first of their ids.
             body_ids = body_ids[[person[person >= 0][0] for person in actors.T]]
         return {
             **{name: array.reshape(-1) for name, array in arrays.items()},
@@ -580,8 +587,22 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             | find_symptoms(recording.keypoints, valid, get_layout(recording.layout), recording.fps),
         }
 
+    def _read_skeleton(self, folder: str | os.PathLike, path: str) -> SkeletonRecording:
+        """Reads a file of a skeleton; raises `NotInProtocolError` if that fails."""
+        try:
+            with open_source(folder, path) as opened:
+                return self.read(opened)
+        except SkeletonFileError as error:
+            place = path if error.line is None else f"{path}, line {error.line}"
+            raise NotInProtocolError(
+                "unreadable", f"{place}: found {error.found}, expected {error.expected}"
+            ) from error
+        except UNREADABLE as error:
+            problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NotInProtocolError("unreadable", f"{path}: {problem}") from error
+
     def table(self, rows: list[dict]) -> pa.Table:
-        """Rows as a table of this config's features."""
+        """Rows as a table with this config's features."""
         schema = self.info.features.arrow_schema
         columns = []
         for field in schema:
@@ -597,7 +618,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def _download_and_prepare(self, dl_manager, verification_mode, **prepare_split_kwargs) -> None:
         folder = Path(self._output_dir)
-        for left_over in folder.iterdir():  # of a run that was killed
+        for left_over in folder.iterdir():  # from a run that was killed
             left_over.unlink()
         super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
         tallies = []
@@ -609,16 +630,16 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
     def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
-        """What became of the files, in total and by name.
+        """The record of a prepared config: counts, skipped files, doubts and cleaning.
 
         Args:
-            tallies: of those that were read.
-            skipped: those that `assign` left out.
+            tallies: of the files that were read.
+            skipped: files that `assign` left out.
 
         Returns:
-            `recordings` of each split, and of each of its `classes`; `published` numbers of both; `skipped`, how many for which
-            reason, and `files`, which; `doubts` (see there); `cleaning`, the convention, whether it was applied, and what it
-            does to which recordings.
+            `recordings` of each split and `classes` of each split; `published` and `published_classes`, the published counts;
+            `skipped`, the number of files by category; `files`, the skipped files with their reasons; `doubts`; and
+            `cleaning`: its thresholds (`convention`), whether it was applied, and the recordings that it changes.
         """
         names, labels = self.class_names(), {split: Counter() for split in self.split_names()}
         unread = [entry for tally in tallies for entry in tally.skipped]
@@ -634,9 +655,9 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             cleaned += tally.cleaned
         return {
             "config": self.config.name,
-            "recordings": {split: found.total() for split, found in labels.items()},
+            "recordings": {split: counts.total() for split, counts in labels.items()},
             "classes": {
-                split: {name: found[label] for label, name in enumerate(names)} for split, found in labels.items()
+                split: {name: counts[label] for label, name in enumerate(names)} for split, counts in labels.items()
             },
             "published": self.published_counts(),
             "published_classes": self.published_class_counts(),
@@ -660,30 +681,30 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         }
 
     def check_sample(self, paths: dict[str, list[str]]) -> None:
-        """Looks at some recordings before all are read.
+        """Checks a sample of the recordings before all are read.
 
         Args:
-            paths: As from `assign`.
+            paths: the paths that `assign` returns.
 
         Raises:
-            DataFolderError: What they hold cannot be right, and `accept_doubts` is not set.
+            DataFolderError: if their joints cannot be right, and `accept_doubts` is not set.
         """
         if self.config.accept_doubts or "keypoints" not in self.info.features:
             return
-        every = [path for listed in paths.values() for path in listed]
-        step = max(1, -(-len(every) // SAMPLE))
+        listed = [path for split in paths.values() for path in split]
+        step = max(1, -(-len(listed) // SAMPLE))
         tally = Tally("sample")
-        for _ in tally.rows(self, every[::step]):
+        for _ in tally.rows(self, listed[::step]):
             pass
         for doubt in tally.doubts():
             if doubt.stops:
                 raise DataFolderError(
                     f"{self.config.data_dir!r}: {doubt.reason}, for example {doubt.files[0]}. "
-                    "Set accept_doubts to read them all the same"
+                    "Set accept_doubts to read the recordings anyway"
                 )
 
     def _doubts_of_numbers(self, paths: list[str]) -> list[dict]:
-        """What the published data set has beyond the files that are there."""
+        """The doubt that recordings of the published data set are missing; empty if none are."""
         published = sum(self.published_counts().values())
         if len(paths) >= published:
             return []
@@ -695,7 +716,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return [missing_doubt(len(paths), published, lacking)]
 
     def _drop_empty_splits(self, report: dict) -> None:
-        """`datasets` cannot load a split without rows: a folder of test subjects only has no `train`."""
+        """Removes splits without rows, which `datasets` cannot load: a folder with test subjects only has no `train`."""
         filled = {name: info for name, info in self.info.splits.items() if info.num_examples}
         if not filled:
             _log_skipped(self.config.name, report["files"])
@@ -704,17 +725,19 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
                 f"for example {shortened(report['files'][0]['reason'], 300)}"
             )
         for name in set(self.info.splits) - set(filled):
-            logger.warning("%s: no recording for the split %s", self.config.name, name)
+            logger.warning("%s: the split %s has no recording", self.config.name, name)
             dict.__delitem__(self.info.splits, name)
 
     @property
     def report(self) -> dict:
-        """The content of `preparation.json`: counts, published counts, and every file that was skipped, with its reason."""
+        """The content of `preparation.json` (see `account`)."""
         return json.loads(Path(self.cache_dir, REPORT_NAME).read_text(encoding="utf-8"))
 
     def log_report(self) -> None:
-        """Says how many recordings there are, how many are published, and what was skipped and why, and what is doubtful;
-        once in a process, in which every stage of a run may load them."""
+        """Logs the counts of recordings, published recordings and skipped files, and the doubts.
+
+        A process logs them once, also if several stages of a run load the same data.
+        """
         if self.cache_dir in _LOGGED:
             return
         _LOGGED.add(self.cache_dir)
@@ -723,22 +746,21 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         published = ", ".join(f"{count:,} {name}" for name, count in report["published"].items())
         logger.info("%s: %s%s", self.config.name, counted, f" (published: {published})" if published else "")
         _log_skipped(self.config.name, report["files"])
-        # What concerns a few recordings is in the report.
-        some = MINOR * sum(report["recordings"].values())
-        minor = [doubt for doubt in report["doubts"] if doubt["kind"] in KINDS and len(doubt["files"]) < some]
+        few = MINOR * sum(report["recordings"].values())
+        minor = [doubt for doubt in report["doubts"] if doubt["kind"] in KINDS and len(doubt["files"]) < few]
         for line in doubt_lines([doubt for doubt in report["doubts"] if doubt not in minor]):
             logger.warning("%s: %s", self.config.name, line)
         if minor:
-            kinds = ", ".join(doubt["kind"] for doubt in minor)
-            logger.info("%s: a few recordings with %s, listed in %s", self.config.name, kinds, REPORT_NAME)
+            categories = ", ".join(doubt["kind"] for doubt in minor)
+            logger.info("%s: a few recordings with %s, listed in %s", self.config.name, categories, REPORT_NAME)
 
 
-# Folders of prepared data whose report was logged.
+# Folders of prepared data whose report this process has logged.
 _LOGGED: set[str] = set()
 
 
 def _log_skipped(config: str, skipped: list[dict]) -> None:
-    for kind, count in Counter(entry["kind"] for entry in skipped).most_common():
-        reasons = [entry["reason"] for entry in skipped if entry["kind"] == kind]
+    for category, count in Counter(entry["kind"] for entry in skipped).most_common():
+        reasons = [entry["reason"] for entry in skipped if entry["kind"] == category]
         more = f" … and {count - _SHOWN:,} more, listed in {REPORT_NAME}" if count > _SHOWN else ""
-        logger.warning("%s: skipped %s (%s): %s%s", config, f"{count:,}", kind, "; ".join(reasons[:_SHOWN]), more)
+        logger.warning("%s: skipped %s (%s): %s%s", config, f"{count:,}", category, "; ".join(reasons[:_SHOWN]), more)

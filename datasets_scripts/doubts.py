@@ -1,9 +1,9 @@
-"""What is doubtful about a data set although its files can be read.
+"""Doubts about a data set: what to check although all files can be read.
 
-Classes that differ only in case, spaces or Unicode form; classes that are tested but never trained; the same recording in two
-files; recordings of a published data set that are not in the folder. A doubt is `{"kind", "reason", "files"}`: a few words to
-count by, what was found, and the files in question. `SkeletonBuilder.account` lists the doubts of a data set; the log, the
-report, the page and `prepare` show them as `doubt_lines` writes them.
+The doubts are: class names that differ only in case, spaces or Unicode form; test classes without a training recording; people
+in both train and test; the same recording in two files; published recordings that are missing. A doubt is a dict of `kind` (a
+category to count by), `reason` and `files`. `SkeletonBuilder.account` lists the doubts of a data set; the log, the report, the
+card and `prepare` show them as `doubt_lines`.
 """
 
 import re
@@ -16,11 +16,11 @@ from typing import NamedTuple
 from .names import REPORT_NAME
 from .protocols import ranges
 
-_SHOWN = 5  # doubts of a kind, and files of a doubt; the report has all
+_SHOWN = 5  # doubts per category, and files per doubt; the report has all
 
 
 class UsedFile(NamedTuple):
-    """A file that became a row: its path, its part (its split, or "held_out"), its label, and a digest of what it holds."""
+    """A file that became a row: its path, its part ("held_out", or the split), its label, and a digest of its content."""
 
     file: str
     part: str
@@ -29,7 +29,7 @@ class UsedFile(NamedTuple):
 
 
 def doubt_lines(doubts: Iterable[dict]) -> list[str]:
-    """A line for each kind of doubt, with the first of its doubts and of their files."""
+    """One line per category, with the first doubts and the first files of each."""
     lines = []
     for heading, alike in groupby(sorted(doubts, key=lambda doubt: doubt["kind"]), key=lambda doubt: doubt["kind"]):
         texts = []
@@ -45,7 +45,7 @@ def _more(entries: Sequence) -> str:
 
 
 def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> list[dict]:
-    """Class names that are equal but for case, spaces or Unicode form; classes without a training recording."""
+    """Class names that differ only in case, spaces or Unicode form; classes without a training recording."""
     files, parts, spellings = defaultdict(list), defaultdict(Counter), defaultdict(list)
     for file in used:
         files[file.label].append(file.file)
@@ -63,7 +63,7 @@ def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> li
             reason = f"{len(labels)} classes differ only in {form}: {counted}"
             rarer = [file for label in labels if label != most for file in files[label]]
             doubts.append({"kind": "class names", "reason": reason, "files": sorted(rarer)})
-    if any(counts["train"] for counts in parts.values()):  # otherwise unseen classes are what is tested
+    if any(counts["train"] for counts in parts.values()):  # otherwise the config is of unseen classes
         for label, counts in sorted(parts.items()):
             if not counts["train"]:
                 tested = ", ".join(f"{part}: {count:,}" for part, count in sorted(counts.items(), reverse=True))
@@ -78,7 +78,7 @@ def _without_form(name: str) -> str:
 
 
 def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
-    """What names that are equal `_without_form` differ in, and how to write them so that it can be seen."""
+    """How names that are equal by `_without_form` differ, and a function that writes them so that the difference shows."""
     if len({unicodedata.normalize("NFC", name) for name in names}) == 1:
         return "Unicode form", ascii
     if len({" ".join(name.split()) for name in names}) == 1:
@@ -91,11 +91,11 @@ def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
 
 
 def doubts_of_people(people: Iterable[tuple[str, str, str]], column: str) -> list[dict]:
-    """People who train and are tested.
+    """People with recordings in both train and test.
 
     Args:
-        people: of each recording its file, its split, and who was recorded.
-        column: that says who.
+        people: file, split and person of each recording.
+        column: name of the column with the person.
     """
     files = defaultdict(lambda: defaultdict(list))
     for file, split, person in people:
@@ -105,17 +105,12 @@ def doubts_of_people(people: Iterable[tuple[str, str, str]], column: str) -> lis
         return []
     names = ", ".join(both[:_SHOWN]) + _more(both)
     reason = f"{len(both)} of {len(files)} people by the column {column} are in train and in test ({names})"
-    return [
-        {
-            "kind": "same person in two splits",
-            "reason": reason,
-            "files": sorted(f for p in both for f in files[p]["test"]),
-        }
-    ]
+    tested = sorted(file for person in both for file in files[person]["test"])
+    return [{"kind": "same person in two splits", "reason": reason, "files": tested}]
 
 
 def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> list[dict]:
-    """Files that hold the same recording."""
+    """Recordings that are in more than one file."""
     same = defaultdict(list)
     for file in used:
         same[file.content].append(file)
@@ -133,15 +128,15 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
     return sorted(doubts, key=lambda doubt: doubt["files"])
 
 
-def missing_doubt(there: int, published: int, lacking: dict[str, Collection[int]]) -> dict:
-    """That recordings of a published data set are not in the folder.
+def missing_doubt(present: int, published: int, lacking: dict[str, Collection[int]]) -> dict:
+    """The doubt that published recordings are not in the folder.
 
     Args:
-        there: number of files of this data set, whether they can be read or not.
-        published: how many there should be.
-        lacking: field of the file names → its values of which there is no file.
+        present: number of files of the data set, readable or not.
+        published: number of published recordings.
+        lacking: field of the file names → its values without a file.
     """
-    reason = f"{published - there:,} of {published:,} published recordings are not in the folder"
+    reason = f"{published - present:,} of {published:,} published recordings are not in the folder"
     of_fields = [f"{field}{'s' * (len(values) > 1)} {ranges(values)}" for field, values in lacking.items() if values]
     if of_fields:
         reason += f"; no file of {', '.join(of_fields)}"

@@ -1,12 +1,12 @@
 """
-How a command ends when it cannot finish: with one sentence that says why and how to go on, and an exit status.
+How a command ends if it cannot finish: with one sentence that gives the reason and the next step, and an exit status.
 
-| why | status |
+| reason | status |
 |---|---|
 | Ctrl-C, SIGTERM (SLURM, `docker stop`), SIGHUP | 130, 143, 129 |
-| what a person can mend: an option, a file, a folder that is in use | 2 |
+| an error that the user can fix: an option, a file, a folder in use | 2 |
 | the machine: a full or read-only disk, too little memory | 1 |
-| a fault of the program | 1, with its traceback |
+| a bug | 1, with a traceback |
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-# A terminal and a launcher both send the signal of a Ctrl-C.
+# After Ctrl-C, both the terminal and a launcher send a signal: signals within this time count as one.
 SAME_REQUEST_SECONDS = 1.0
-# A `ValueError` or `ImportError` raised by a file of these folders is meant for the person.
+# Errors for the user: a `ValueError` or `ImportError` raised by a file of these folders.
 OWN_FOLDERS = {Path(__file__).resolve().parent}
-# The same of libraries that read files and ask servers: theirs have no common base.
+# Errors for the user: any error of these libraries, which read files or call servers.
 OF_DATA = ("safetensors", "httpx", "requests")
 
 _requested: int | None = None
@@ -36,8 +36,8 @@ class Interrupted(KeyboardInterrupt):
     """A signal ends the command.
 
     Args:
-        signum: the signal.
-        state: how far it came, as "after step 12 of 40, with a checkpoint of it".
+        signum: number of the signal.
+        state: how far the command came, such as "after step 12 of 40, with a checkpoint".
     """
 
     def __init__(self, signum: int, state: str = ""):
@@ -46,17 +46,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 def handle_signals(signals: Collection[int] = SIGNALS, speaks: bool = True):
-    """From here on Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` in this process; it is this process that ends its forks.
+    """Makes Ctrl-C, SIGTERM and SIGHUP raise `Interrupted` in this process, which is responsible for ending its forks.
 
     Args:
-        signals: that are handled.
-        speaks: whether a signal is answered by a sentence: of several processes the first does.
+        signals: the signals to handle.
+        speaks: whether to print a sentence. In a launch of several processes, only the first prints.
     """
     global _requested, _deferred, _speaks
     _requested, _deferred = None, ""
     _speaks = speaks and os.environ.get("RANK", "0") == "0"
     for signum in signals:
-        # nohup
+        # A command under nohup keeps ignoring signals.
         if signum == signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, _receive)
 
@@ -74,14 +74,16 @@ def _receive(signum: int, _frame):
 
 
 def requested() -> int | None:
-    """The signal that asked this process to end; None where there was none."""
+    """The signal that asked this process to end, or None."""
     return _requested
 
 
 @contextlib.contextmanager
 def deferring(notice: str) -> Iterator[None]:
-    """In the block a first signal is only noted (`requested`) and answered with `notice`; whoever runs it ends where its state
-    is whole, by `Interrupted`. A second signal ends it at once."""
+    """Defers signals: in the block, a first signal is only recorded (`requested`) and answered with `notice`.
+
+    The code in the block ends, by raising `Interrupted`, when its state is complete. A second signal ends it at once.
+    """
     global _deferred
     _deferred = notice
     try:
@@ -94,11 +96,11 @@ def deferring(notice: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
-    """Runs a command; however it ends, it ends as the table above says.
+    """Runs a command in the block, and ends it as in the table above.
 
     Args:
-        program: its name, which begins the sentence.
-        resumes: whether the same command, run again, continues what was stopped.
+        program: name of the command, for messages.
+        resumes: whether the same command continues a run that was stopped.
     """
     handle_signals()
     way_on = " Run the same command again to continue." if resumes else ""
@@ -107,11 +109,11 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         state = getattr(stop, "state", "")
-        # After the ^C that a terminal shows.
+        # A new line after the ^C of the terminal.
         start = "\n" if signum == signal.SIGINT else ""
         _say(f"{start}{program}: stopped{' ' * bool(state)}{state}.{way_on}")
         sys.exit(128 + signum)
-    except BrokenPipeError:  # whoever read the output, as `| head` does, has ended
+    except BrokenPipeError:  # the reader of the output, such as `| head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except Exception as error:
@@ -127,12 +129,15 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
 
 
 def _begin_fork():
-    """In a fork the kernel answers. A handler in Python runs when a call returns, and that for the lock of a pool may not."""
+    """Resets signals in a fork to handlers of the kernel.
+
+    A handler in Python runs only when the current call returns, and waiting for the lock of a pool may never return.
+    """
     for signum in SIGNALS:
         if signal.getsignal(signum) is _receive:
-            # A terminal sends the others to all: the process that made a fork ends it.
+            # The terminal sends SIGINT and SIGHUP to all processes; the parent process ends its forks.
             signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.SIG_IGN)
-    # Workers of the data go on while the last step is finished; the process that made them ends them.
+    # Data loader workers keep working while the last step finishes; the parent process ends them.
     if _deferred and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -163,7 +168,7 @@ DISK = {
 
 
 def disks_error(error: BaseException) -> int | None:
-    """`ENOSPC`, `EDQUOT` or `EROFS`, where that is what is behind an error; native writers have the number in their text."""
+    """`ENOSPC`, `EDQUOT` or `EROFS` if it is the cause of an error. Native writers have the number only in their message."""
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in DISK:
             return cause.errno
@@ -174,33 +179,34 @@ def disks_error(error: BaseException) -> int | None:
 
 
 def machines_error(error: BaseException) -> str | None:
-    """What the machine lacks, as one line without its full stop: a disk that can be written, or memory; None of another
-    error."""
+    """The message, one line without a full stop, of an error caused by a disk or by too little memory; None otherwise."""
     number = disks_error(error)
     if number is not None:
-        # Of a copy, the second name is that of what could not be written.
+        # The second file name of a copy is the file that could not be written.
         names = (getattr(cause, field, None) for cause in _chain(error) for field in ("filename2", "filename"))
         name = next(filter(None, names), None)
         return DISK[number].format("" if name is None else f" ({name})")
     for cause in _chain(error):
         text = " ".join(str(cause).split())
         if isinstance(cause, MemoryError) or "can't allocate memory" in text:
-            return f"there is too little memory ({text or 'MemoryError'}); set a smaller batch, or fewer processes"
+            return (
+                f"there is too little memory ({text or 'MemoryError'}); set a smaller batch size, or fewer processes"
+            )
         if type(cause).__name__ == "OutOfMemoryError":
-            return f"there is too little GPU memory ({text.partition('. ')[0]}); set a smaller batch"
+            return f"there is too little GPU memory ({text.partition('. ')[0]}); set a smaller batch size"
         if type(cause).__name__ == "BrokenProcessPool" or "abruptly died" in text:
-            return "a worker process was ended from outside, perhaps for want of memory; set a smaller --num_proc"
+            return "a worker process was killed, perhaps for lack of memory; set a smaller --num_proc"
         if text.startswith("DataLoader worker"):
-            return f"{text.rstrip('.')}; perhaps for want of memory: set a smaller --dataloader_num_workers"
+            return f"{text.rstrip('.')}, perhaps for lack of memory; set a smaller --dataloader_num_workers"
     return None
 
 
 def users_error(error: BaseException | None) -> str | None:
     """
-    The message, as one line, of an error that the person who runs a command can mend.
+    The message, as one line, of an error that the user can fix; None for any other error, which is a bug.
 
-    These are errors of files and of the Hub, and those that this project raises on purpose: `ValueError` and `ImportError`
-    from its own code, or a cause of another error. Anything else is a fault of the program: None.
+    Errors for the user are those of files and of the Hub, and each `ValueError` and `ImportError` that the code of this project
+    raises, also as the cause of another error.
     """
     own = set(OWN_FOLDERS)
     if "action_llm" in sys.modules:
@@ -211,7 +217,7 @@ def users_error(error: BaseException | None) -> str | None:
             trace = trace.tb_next
         raised_in = None if trace is None else Path(trace.tb_frame.f_code.co_filename).resolve()
         is_own = raised_in is not None and not own.isdisjoint(raised_in.parents)
-        if isinstance(cause, ValueError) and "trust_remote_code=True" in str(cause):  # of transformers
+        if isinstance(cause, ValueError) and "trust_remote_code=True" in str(cause):  # raised by transformers
             return f"{' '.join(str(cause).split()).partition('. ')[0]}; recipes run no code of a repository"
         of_data = type(cause).__module__.partition(".")[0] in OF_DATA
         if isinstance(cause, OSError) or of_data or (is_own and isinstance(cause, (ValueError, ImportError))):

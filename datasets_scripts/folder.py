@@ -1,10 +1,10 @@
-"""Writes metadata.csv and skeleton.json for recordings of one's own whose file names say what is in them (`folder_builder`).
+"""Writes metadata.csv and skeleton.json for your own recordings, from labels in their file names (`folder_builder`).
 
     python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
         --layout kinect20 --fps 30
 
-A pattern with a "/" is one of paths, for folders that say something: '(?P<label>[^/]+)/.*' for a folder a class,
-'(?P<split>[^/]+)/(?P<label>[^/]+)/.*' for such folders below `train` and `test`.
+A pattern with a "/" is matched against the path: '(?P<label>[^/]+)/.*' if each class has its folder, and
+'(?P<split>[^/]+)/(?P<label>[^/]+)/.*' if these folders are in `train` and `test`.
 """
 
 import csv
@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,22 +31,22 @@ def write_metadata(
     folder: str | os.PathLike, pattern: str, test: dict[str, set[str]], validation: dict[str, set[str]],
     class_names: list[str] | None = None,
 ) -> dict[str, int]:  # fmt: skip
-    """Writes metadata.csv for files, skeletons or videos, whose names say what is in them.
+    """Writes metadata.csv for skeletons or videos whose file names or paths contain the labels.
 
     Args:
-        folder: of the recordings, nested in any way.
-        pattern: regular expression of a whole file name, or where it holds a "/" of the path below the folder, with the named
-            group `label`, and groups for whatever else becomes a column; a group `sample_id` names the recording, a group
-            `split` is its split.
-        test, validation: of a group, the values whose recordings are for the test, or for selecting.
-        class_names: where labels are numbers from 1, the names in their order.
+        folder: of the recordings, with any folders below it.
+        pattern: regular expression that matches a whole file name or, if it has a "/", the path relative to the folder. The
+            named group `label` is the class, `split` the split and `sample_id` the name of the recording; other groups become
+            columns.
+        test, validation: group → its values that mark recordings for testing, or for model selection.
+        class_names: the class names, if labels are numbers that count from 1.
 
     Returns:
-        Number of files of each split, with "left out" for those whose names do not match.
+        Number of files of each split, and "left out", the number of files that do not match.
 
     Raises:
-        ValueError: the pattern, or a group of `test` or `validation`, is none; or a label has no name.
-        DataFolderError: no file matches.
+        ValueError: if the pattern is not valid, has no group of `label`, `test` or `validation`, or a label has no name.
+        DataFolderError: if no file matches.
     """
     from action_llm.video_files import VIDEO_SUFFIXES
 
@@ -58,53 +59,66 @@ def write_metadata(
         raise ValueError(f"pattern {pattern!r}: {error}") from error
     for group in ("label", *test, *validation):
         if group not in compiled.groupindex:
-            raise ValueError(f"pattern {pattern!r} has no group (?P<{group}>…); it has {list(compiled.groupindex)}")
-    counts, lines, examples = Counter(), [], []
+            raise ValueError(
+                f"pattern {pattern!r} has no group (?P<{group}>…); its groups are {list(compiled.groupindex)}"
+            )
+    rows, left_out = [], []
     for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
         if file.path == SKELETON:
             continue
         match = compiled.fullmatch(file.path if "/" in pattern else file.path.rsplit("/", 1)[-1])
         if match is None or not match["label"]:
-            counts["left out"] += 1
-            examples.append(file.path)
+            left_out.append(file.path)
             continue
         values = match.groupdict(default="")
         split = "test" if _any_of(values, test) else "validation" if _any_of(values, validation) else "train"
         split = values.pop("split", split)
-        counts[split] += 1
-        label = values.pop("label")
-        if class_names is not None:
-            if not (label.isdecimal() and 1 <= int(label) <= len(class_names)):
-                raise ValueError(f"{file.path}: the label {label!r} is not a number from 1 to {len(class_names)}")
-            label = class_names[int(label) - 1]
-        lines.append({"file_name": file.path, "label": label, "split": split, **values})
-    for group, accepted in (*test.items(), *validation.items()):
-        unmet = sorted(accepted - {line.get(group, line["label"]) for line in lines})
-        if lines and unmet and group != "label":
-            there = sorted({line[group] for line in lines})
-            raise ValueError(f"{group} {unmet[0]!r} is in no file name; there are {', '.join(map(repr, there[:20]))}")
-    if not lines:
-        there = f"there is {examples[0]}" if examples else "there are none"
-        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; {there}")
+        label = _class_name(values.pop("label"), class_names, file.path)
+        rows.append({"file_name": file.path, "label": label, "split": split, **values})
+    if not rows:
+        example = f"for example {left_out[0]}" if left_out else "it holds no recording"
+        raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; {example}")
+    _check_values(rows, (*test.items(), *validation.items()))
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0], lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(rows)
     write_atomically(Path(folder, METADATA), text.getvalue())
-    return dict(counts)
+    return dict(Counter([row["split"] for row in rows] + ["left out"] * len(left_out)))
+
+
+def _class_name(label: str, class_names: list[str] | None, path: str) -> str:
+    """The name of a label, which is a number if there are `class_names`."""
+    if class_names is None:
+        return label
+    if not (label.isdecimal() and 1 <= int(label) <= len(class_names)):
+        raise ValueError(f"{path}: expected a label from 1 to {len(class_names)}, found {label!r}")
+    return class_names[int(label) - 1]
+
+
+def _check_values(rows: list[dict[str, str]], chosen: Iterable[tuple[str, set[str]]]) -> None:
+    """Raises `ValueError` if a chosen value of a group is in no file name."""
+    for group, accepted in chosen:
+        if group == "label":
+            continue
+        present = {row[group] for row in rows}
+        missing = sorted(accepted - present)
+        if missing:
+            values = ", ".join(map(repr, sorted(present)[:20]))
+            raise ValueError(f"no file name has {group} {missing[0]!r}; the values are {values}")
 
 
 def doubts_of_recordings(
     folder: str | os.PathLike, layout: str | dict, fps: float | None = None, up: str | None = None
 ) -> "list[Doubt]":
-    """What looks wrong in the joints of some of a folder's skeletons (`skeleton_plausibility`).
+    """What is implausible about the joints of a sample of a folder's skeletons (`skeleton_plausibility`).
 
     Args:
         folder: of the recordings.
         layout, fps, up: as in skeleton.json.
 
     Raises:
-        ValueError: none of them can be read.
+        ValueError: if no recording of the sample can be read.
     """
     from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
     from action_llm.skeleton_bodies import valid_joints
@@ -115,17 +129,19 @@ def doubts_of_recordings(
 
     try:
         files = [file for file in find_files(folder, RECORDING_SUFFIXES) if file.path != SKELETON]
-    except DataFolderError:  # of videos alone
+    except DataFolderError:  # a folder of videos
         return []
     skeleton, symptoms, count, problems = get_layout(layout), {}, 0, []
     for file in files[:: max(1, -(-len(files) // SAMPLE))]:
         try:
             with open_source(folder, file.path) as opened:
                 recording = read_recording(opened, layout=layout, fps=fps, up=up)
-        except (ValueError, *UNREADABLE) as error:  # skipped and listed where the data set is built
+        except (ValueError, *UNREADABLE) as error:  # building the data set skips and lists the file
             problems.append(str(error))
             continue
-        if recording.keypoints.shape[2] != skeleton.num_joints:  # of a derived layout, the source
+        if (
+            recording.keypoints.shape[2] != skeleton.num_joints
+        ):  # the file has the layout from which `layout` is derived
             skeleton = get_layout(recording.layout)
         count += 1
         valid = valid_joints(recording.keypoints, recording.present)
@@ -134,7 +150,7 @@ def doubts_of_recordings(
             symptoms[file.path] = odd
     if problems and not count:
         raise ValueError(
-            f"none of {len(problems)} recordings that were looked at can be read; for example {problems[0]}"
+            f"none of the {len(problems)} recordings that were checked can be read; for example {problems[0]}"
         )
     return judge(symptoms, count, skeleton)
 
@@ -149,7 +165,7 @@ def _choices(arguments: list[str]) -> dict[str, set[str]]:
     for argument in arguments:
         group, equals, values = argument.partition("=")
         if not equals or not values:
-            raise ValueError(f"expected GROUP=VALUE,VALUE, found {argument!r}")
+            raise ValueError(f"--test and --validation: expected GROUP=VALUE,VALUE, found {argument!r}")
         chosen[group] = set(values.split(","))
     return chosen
 
@@ -161,38 +177,52 @@ def main() -> None:
     )
     parser.add_argument("folder", help="folder of the recordings")
     parser.add_argument(
-        "--pattern", required=True, help="regular expression of file names, with groups (?P<label>…) and more"
-    )
-    parser.add_argument("--test", nargs="+", default=[], metavar="GROUP=VALUES", help="recordings for the test")
-    parser.add_argument(
-        "--validation", nargs="+", default=[], metavar="GROUP=VALUES", help="training recordings that select"
-    )
-    parser.add_argument("--class_names", help="file with a class name a line, where labels are numbers from 1")
-    parser.add_argument(
-        "--layout", default="kinect25", help="joint layout: its name, or a JSON file that describes it"
+        "--pattern",
+        required=True,
+        help="regular expression that matches a file name (or with a /, a path) and has a group (?P<label>…); other groups "
+        "become columns",
     )
     parser.add_argument(
-        "--fps", type=float, help="frames per second; default: what the data set of the files says, or 30"
+        "--test", nargs="+", default=[], metavar="GROUP=VALUES", help="recordings for testing: person=3,7"
     )
     parser.add_argument(
-        "--up", choices=("y", "-y", "z", "-z", "x", "-x"), help="axis that points up; default: that of the layout"
+        "--validation",
+        nargs="+",
+        default=[],
+        metavar="GROUP=VALUES",
+        help="training recordings that select checkpoints and settings",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the tables that are there")
+    parser.add_argument("--class_names", help="file with one class name per line, if labels are numbers from 1")
     parser.add_argument(
-        "--accept_doubts", action="store_true", help="write the tables also where the joints cannot be right"
+        "--layout",
+        default="kinect25",
+        help="joint layout: its name, or a JSON file that describes it (default: kinect25)",
+    )
+    parser.add_argument(
+        "--fps",
+        type=float,
+        help="frames per second (default: that of the data set that a file format belongs to, or 30)",
+    )
+    parser.add_argument(
+        "--up", choices=("y", "-y", "z", "-z", "x", "-x"), help="axis that points up (default: that of the layout)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing metadata.csv and skeleton.json")
+    parser.add_argument(
+        "--accept_doubts", action="store_true", help="write the files even if the joints cannot be right"
     )
     arguments = parse_arguments(parser)
     from action_llm.skeleton_layouts import get_layout
     from action_llm.skeleton_plausibility import RATES, is_possible_rate
 
     with ending_well(parser.prog):
-        there = [name for name in (METADATA, SKELETON) if Path(arguments.folder, name).exists()]
-        if there and not arguments.overwrite:
+        existing = [name for name in (METADATA, SKELETON) if Path(arguments.folder, name).exists()]
+        if existing and not arguments.overwrite:
             raise ValueError(
-                f"{arguments.folder} has a {' and a '.join(there)} already: say --overwrite to replace them"
+                f"{arguments.folder} already has {' and '.join(existing)}: set --overwrite to replace"
+                f" {'them' if len(existing) > 1 else 'it'}"
             )
         if arguments.fps is not None and not is_possible_rate(arguments.fps):
-            raise ValueError(f"--fps: expected a positive number from {RATES[0]} to {RATES[1]}, got {arguments.fps}")
+            raise ValueError(f"--fps: expected a number from {RATES[0]} to {RATES[1]}, got {arguments.fps}")
         names = None
         if arguments.class_names is not None:
             lines = Path(arguments.class_names).read_text(encoding="utf-8").splitlines()
@@ -207,7 +237,9 @@ def main() -> None:
         for doubt in doubts:
             print(f"{doubt.kind}: {doubt.reason}, for example {doubt.files[0]}", file=sys.stderr)
         if any(doubt.stops for doubt in doubts) and not arguments.accept_doubts:
-            raise ValueError("this cannot be right, so nothing is written; --accept_doubts writes it all the same")
+            raise ValueError(
+                "the joints cannot be right, so nothing was written; --accept_doubts writes the files anyway"
+            )
         counts = write_metadata(
             arguments.folder, arguments.pattern, _choices(arguments.test), _choices(arguments.validation), names
         )

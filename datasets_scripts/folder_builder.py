@@ -1,27 +1,34 @@
-"""Builder of people's own recordings: a folder of files, and a table that says what is in them.
+"""Builder for your own recordings: a folder of files, and a table with their labels and splits.
 
     my_recordings/
         metadata.csv        file_name,label,split[,anything else]
         skeleton.json       {"layout": "kinect20", "fps": 30}
         a.npy, more/b.npz   …
 
-`metadata.csv` is as `imagefolder` of `datasets` has it: a row a recording, `file_name` relative to the folder. `split` is
-`train`, `test`, or `validation` for training recordings that select settings. A column `sample_id` names the recordings
-(otherwise their file names do), a column `fps` gives their frames per second, whatever the files say; all other columns are
-kept. `skeleton.json` says what all files have in common: the joint layout, by its name or described (below); `fps` of the files
-that do not say it; `up`, the axis that points up where it is not that of the layout ("z", "-y"); if labels are to be in an
-order of their own, `class_names`; and, for the page, the `license`. Without it, files are `.skeleton` files of Kinect 2. Which
-files are read: `read_recording`.
+`metadata.csv` has the format of `imagefolder` in `datasets`: one row per recording, with a `file_name` relative to the folder.
+`split` is `train`, `test`, or `validation` for training recordings that select checkpoints and settings. A column `sample_id`
+names the recordings (default: their file names). A column `fps` overrides the frames per second of the files. All other columns
+are kept.
+
+`skeleton.json` has what all files have in common:
+
+    layout        the joint layout: its name, or a description (below)
+    fps           frames per second, for files that do not contain it
+    up            the axis that points up, if it is not that of the layout ("z", "-y")
+    class_names   the class names in label order (default: sorted)
+    license       for the data set card
+
+Without it, files are read as `.skeleton` files of Kinect 2. `read_recording` lists the file formats.
 
     builder = ActionFolder(config_name="folder", data_dir="my_recordings")
 
-A layout of one's own: `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
-[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, joints by their numbers or names; pelvis, neck, hips and shoulders are
-found by name, or given.
+A layout is described as `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
+[0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, with the numbers or names of joints. Pelvis, neck, hips and shoulders
+are identified by their names, or given.
 
-Videos are listed in the same way; their config is `folder-video` (`videos`), and of skeleton.json they need `class_names` only.
+Videos are listed in the same way, with the config `folder-video` (`videos`). They only need `class_names` of skeleton.json.
 
-`python -m action_llm_datasets.folder my_recordings …` (`folder.py`) writes both files from names that follow a pattern.
+`python -m action_llm_datasets.folder my_recordings …` (`folder.py`) writes both files from file names that follow a pattern.
 """
 
 import csv
@@ -61,15 +68,15 @@ _SPLITS = {
 
 
 _POSSIBLE_RATES = f"from {RATES[0]} to {RATES[1]} frames per second"
-# Of metadata.csv: values and columns that are kept in memory, of a million recordings a few columns.
+# Limits of metadata.csv, which is kept in memory: a few columns for a million recordings.
 _MAX_VALUES, _MAX_COLUMNS, MAX_DESCRIPTION_BYTES = 5_000_000, 1000, 1 << 20
-# Only what comes out as it went in, and an int64 can hold: 007 is a name.
+# Numbers that are written back in the same way: 007 stays text.
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class _Row(NamedTuple):
-    """A line of metadata.csv; `problem` says why it cannot be used."""
+    """A line of metadata.csv; `problem` is the category and the reason if it cannot be used."""
 
     line: int
     sample_id: str
@@ -82,7 +89,7 @@ class _Row(NamedTuple):
 
 
 def _class_folders(paths: Iterable[str]) -> tuple[str, list[str]]:
-    """The pattern of files that lie as class/file or split/class/file, and the classes; none where they lie otherwise."""
+    """The pattern of files in folders class/file or split/class/file, and the classes; empty for other folders."""
     folders = [PurePosixPath(path).parts[:-1] for path in paths]
     depths = {len(parts) for parts in folders}
     classes = sorted({parts[-1] for parts in folders}) if depths in ({1}, {2}) else []
@@ -95,8 +102,24 @@ def _class_folders(paths: Iterable[str]) -> tuple[str, list[str]]:
     return "", []
 
 
+def _read_settings(path: Path, defaults: dict) -> dict:
+    """The settings of skeleton.json, with no other names than those of `defaults`; raises `DataFolderError` otherwise."""
+    content = read_file_bounded(path, MAX_DESCRIPTION_BYTES)
+    if content is None:
+        raise DataFolderError(f"{path}: expected a layout and a few settings, found more than 1 MiB")
+    try:
+        settings = json.loads(content.decode("utf-8-sig"))
+        json.dumps(settings, ensure_ascii=False).encode()  # fails for a lone surrogate, which is not valid text
+    except (ValueError, RecursionError) as error:
+        raise DataFolderError(f"{path}: expected JSON: {error}") from error
+    unknown = sorted(set(settings) - set(defaults)) if isinstance(settings, dict) else [type(settings).__name__]
+    if unknown:
+        raise DataFolderError(f"{path}: expected an object with {', '.join(defaults)}, found {as_written(unknown[0])}")
+    return settings
+
+
 class ActionFolder(SkeletonBuilder):
-    """Recordings with a metadata.csv; columns in `building`, plus those of the table."""
+    """Recordings with a metadata.csv. Columns: as in `building`, and the columns of the table."""
 
     BUILDER_CONFIG_CLASS = SkeletonConfig
     BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
@@ -112,25 +135,14 @@ class ActionFolder(SkeletonBuilder):
 
     @cached_property
     def _common(self) -> dict:
-        """skeleton.json, checked: `layout` for `get_layout`, `fps`, whether it `says_fps`; `up` and `class_names`, or None."""
+        """The settings of skeleton.json, checked.
+
+        `layout` is for `get_layout`, `says_fps` is whether the file has `fps`, and `up` and `class_names` may be None.
+        """
         path = Path(self.config.data_dir, SKELETON)
-        common = {"layout": "kinect25", "fps": 30.0, "up": None, "class_names": None, "license": ""}
-        given = {}
-        if path.is_file():
-            content = read_file_bounded(path, MAX_DESCRIPTION_BYTES)
-            if content is None:
-                raise DataFolderError(f"{path}: expected a layout and a few settings, found more than 1 MiB")
-            try:
-                given = json.loads(content.decode("utf-8-sig"))
-                json.dumps(given, ensure_ascii=False).encode()  # a lone surrogate is no text
-            except (ValueError, RecursionError) as error:
-                raise DataFolderError(f"{path}: expected JSON: {error}") from error
-            unknown = sorted(set(given) - set(common)) if isinstance(given, dict) else [type(given).__name__]
-            if unknown:
-                raise DataFolderError(
-                    f"{path}: found {as_written(unknown[0])}, expected an object with {', '.join(common)}"
-                )
-            common |= given
+        defaults = {"layout": "kinect25", "fps": 30.0, "up": None, "class_names": None, "license": ""}
+        given = _read_settings(path, defaults) if path.is_file() else {}
+        common = defaults | given
         if not isinstance(common["layout"], str | dict):
             raise DataFolderError(
                 f"{path}: layout: expected a name or a description, found {as_written(common['layout'])}"
@@ -156,7 +168,7 @@ class ActionFolder(SkeletonBuilder):
         for place, name in enumerate(names or (), start=1):
             if fault := fault_of_class_name(name):
                 raise DataFolderError(f"{path}: class_names, entry {place}: the label {name!r} {fault}")
-        # A layout that has no name here goes with each recording.
+        # The description of an unknown layout goes with each recording.
         known = LAYOUTS.get(skeleton.name) == skeleton
         layout = skeleton.name if known else json.dumps(skeleton.to_dict(), separators=(",", ":"))
         common |= {"layout": layout, "fps": float(fps), "license": str(common["license"])}
@@ -177,30 +189,34 @@ class ActionFolder(SkeletonBuilder):
                     raise DataFolderError(f"{path}, line 1: {len(columns):,} columns, expected at most {_MAX_COLUMNS}")
                 missing = [name for name in ("file_name", "label", "split") if name not in columns]
                 own = {*self.recording_features(), "cleaning", "held_out"}
-                # Skeletons have the rate of the table; videos have one of their own, and keep the column as they keep others.
+                # The column `fps` sets the frame rate of skeletons. Videos have a rate, and keep it as an ordinary column.
                 has_fps = "fps" in own
                 taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
-                if odd := next((name for name in columns if not name.isprintable()), None):
+                if unprintable := next((name for name in columns if not name.isprintable()), None):
                     raise DataFolderError(
-                        f"{path}, line 1: a column has control characters in its name: {as_written(odd)}"
+                        f"{path}, line 1: a column name has control characters: {as_written(unprintable)}"
                     )
                 if missing or taken:
-                    problem = f"no column {missing[0]!r}" if missing else f"a column {taken[0]!r} that has another use"
+                    problem = (
+                        f"no column {missing[0]!r}"
+                        if missing
+                        else f"the column name {taken[0]!r} is repeated or reserved"
+                    )
                     raise DataFolderError(
                         f"{path}, line 1: {problem}; found {shortened(', '.join(columns)) or 'nothing'}"
                     )
                 for entry in reader:
                     if (len(rows) + 1) * len(columns) > _MAX_VALUES:
                         raise DataFolderError(
-                            f"{path}, line {reader.line_num}: more than {_MAX_VALUES:,} values, which is too large for a "
-                            "table: split the folder, or leave columns out"
+                            f"{path}, line {reader.line_num}: expected a table of at most {_MAX_VALUES:,} values: split the "
+                            "folder, or leave columns out"
                         )
                     fps = entry.pop("fps", "") if has_fps else entry.get("fps", "")
                     self._add_row(rows, reader.line_num, entry, (fps or "").strip())
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataFolderError(f"{path}: expected a CSV table in UTF-8: {error}") from error
         if not rows:
-            raise DataFolderError(f"{path} has no row")
+            raise DataFolderError(f"{path}: expected a row per recording, found none")
         return rows
 
     def _add_row(self, rows: dict[str, _Row], line: int, entry: dict, fps: str) -> None:
@@ -214,45 +230,40 @@ class ActionFolder(SkeletonBuilder):
         sample_id = values.pop("sample_id", "") or (name if is_folder else str(Path(name).with_suffix("")))
         problem, place = None, f"{METADATA}, line {line}"
         if surplus:
-            problem = ("metadata", f"{place}: {len(surplus)} values more than columns")
+            problem = ("metadata", f"{place}: {len(surplus)} more values than columns")
         elif not label:
             problem = ("label", f"{place}: {name} has no label")
         elif split.lower() not in _SPLITS:
-            problem = ("split", f"{place}: found the split {split!r}, expected train, test or validation")
+            problem = ("split", f"{place}: expected the split train, test or validation, found {split!r}")
         elif fault := fault_of_class_name(label):
             problem = ("label", f"{place}: the label {label!r} {fault}")
         if name in rows:
-            problem = ("duplicate", f"{place}: {name} stands in line {rows[name].line} already")
+            problem = ("duplicate", f"{place}: {name} is already in line {rows[name].line}")
             name = f"{name} (line {line})"
         rows[name] = _Row(line, sample_id, label, split.lower(), fps, is_folder, values, problem)
 
     def _without_table(self) -> str:
-        """Why there is no data set, and which command makes one of it."""
+        """The error of a folder without metadata.csv, with the command that writes it."""
         paths = [file.path for file in self.source_files(self.config.data_dir, "")]
         pattern, classes = _class_folders([path for path in paths if path.lower().endswith(self.SUFFIX)])
         command = f"python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)}"
         text = f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split)"
         if not classes:
-            return f"{text}; {command} --pattern … writes one from names that follow a pattern"
+            return f"{text}; `{command} --pattern …` writes it from file names that follow a pattern"
         text += f", but folders that look like classes ({', '.join(classes[:5])}{', …' * (len(classes) > 5)}); "
-        text += f"{command} --pattern {shlex.quote(pattern)} takes them as labels"
+        text += f"`{command} --pattern {shlex.quote(pattern)}` uses them as labels"
         if "<split>" not in pattern:
-            text += (
-                "; another group of the pattern with --test says what is tested, as (?P<person>…) and --test person=3"
-            )
+            text += "; add a group such as (?P<person>…) to the pattern, and --test person=3, to choose the test recordings"
         return text
 
     def class_names(self) -> list[str]:
-        found = {row.label for row in self._rows.values() if row.problem is None}
         if self._common["class_names"] is not None:
             return self._common["class_names"]
-        if not found:
+        labels = {row.label for row in self._rows.values() if row.problem is None}
+        if not labels:
             raise DataFolderError(f"{Path(self.config.data_dir, METADATA)} has no row with a label and a split")
-        # Labels that are numbers in the order of numbers.
-        return sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
-
-    def split_names(self) -> tuple[str, ...]:
-        return ("train", "test")
+        # Numbers are sorted as numbers.
+        return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
     def key(self, file: SourceFile) -> str:
         return file.path
@@ -279,28 +290,27 @@ class ActionFolder(SkeletonBuilder):
 
     @cached_property
     def _extras(self) -> dict[str, tuple[type, str]]:
-        """Other columns of the table → what they are: whole numbers, numbers, or text."""
+        """Additional column of the table → its type in Python and in `datasets`."""
         rows = [row for row in self._rows.values() if row.problem is None]
         names = rows[0].extras if rows else {}
-        kinds = {}
+        types = {}
         for name in names:
             values = [row.extras[name] for row in rows]
             if all(_WHOLE_NUMBER.fullmatch(value) and abs(int(value)) < 2**63 for value in values):
-                kinds[name] = (int, "int64")
-            elif all(
-                _NUMBER.fullmatch(value) and len(value) <= 16 for value in values
-            ):  # digits that a float can hold
-                kinds[name] = (float, "float64")
+                types[name] = (int, "int64")
+            # A float holds the digits of up to 16 characters.
+            elif all(_NUMBER.fullmatch(value) and len(value) <= 16 for value in values):
+                types[name] = (float, "float64")
             else:
-                kinds[name] = (str, "string")
-        return kinds
+                types[name] = (str, "string")
+        return types
 
     def _features(self) -> datasets.Features:
         extras = {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
         return datasets.Features({**super()._features(), **extras})
 
     def listed(self) -> list[SourceFile]:
-        # What lies in a folder that has a row belongs to that row.
+        # If a folder has a row, its files belong to that row.
         folders = {name for name, row in self._rows.items() if row.is_folder}
         return [
             file
@@ -320,7 +330,7 @@ class ActionFolder(SkeletonBuilder):
     def _why_absent(self, name: str) -> str:
         path = Path(self.config.data_dir, name)
         if path.is_file():
-            return f"{name} is none of {', '.join(self.SUFFIX)}, which {self.config.name} is for"
+            return f"{self.config.name} reads {', '.join(self.SUFFIX)}, not {name}"
         if not path.is_dir():
             return f"there is no {name}"
         first = min(path.glob("*.json"), default=None)
@@ -328,7 +338,9 @@ class ActionFolder(SkeletonBuilder):
             if first is not None:
                 refuse_foreign_json(first, first.read_bytes())
         except SkeletonFileError as error:
-            return f"{name} is a folder of files such as {first.name}: found {error.found}, expected {error.expected}"
+            return (
+                f"{name} is a folder with files such as {first.name}: found {error.found}, expected {error.expected}"
+            )
         except UNREADABLE:
             pass
         return f"{name} is a folder, expected a file"
@@ -337,19 +349,23 @@ class ActionFolder(SkeletonBuilder):
         columns = super().recording_columns(path)
         fps = self.frame_rate(path, 0.0)
         if fps:
-            symptoms = {kind: value for kind, value in columns["symptoms"].items() if kind != "frame rate"}
+            symptoms = {name: value for name, value in columns["symptoms"].items() if name != "frame rate"}
             columns |= {"fps": fps, "symptoms": symptoms}
         return columns | ({"up": self._common["up"]} if self._common["up"] else {})
 
     def skeleton_features(self) -> dict:
-        # The model reads new files as it read these.
+        # A model trained on these recordings reads new files with the same axis up.
         return super().skeleton_features() | ({"up": datasets.Value("string")} if self._common["up"] else {})
 
     def frame_rate(self, path: str, otherwise: float) -> float:
-        """Frames per second of a recording, as the column `fps` has it.
+        """Frames per second of a recording, from the column `fps`.
+
+        Args:
+            path: of the recording.
+            otherwise: returned if the column is empty or missing.
 
         Raises:
-            NotInProtocolError: the column holds something else.
+            NotInProtocolError: if the column has anything but a possible frame rate.
         """
         row = self._rows[path]
         fps = float(row.fps) if _NUMBER.fullmatch(row.fps) else 0.0
@@ -369,9 +385,11 @@ class ActionFolder(SkeletonBuilder):
             up=self._common["up"],
         )
         if self._common["says_fps"] and recording.source.lower().endswith((".json", ".mat")):
-            recording.fps = self._common["fps"]  # their files do not say it, only their data sets do
+            recording.fps = self._common[
+                "fps"
+            ]  # these files have no frame rate; readers assume that of their data set
         skeleton = get_layout(self._common["layout"])
-        if recording.layout != skeleton.name:  # UTD-MHAD's files have a layout of their own
+        if recording.layout != skeleton.name:  # files of UTD-MHAD always have the layout kinect20
             raise SkeletonFileError(
                 recording.source, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}"
             )
@@ -399,5 +417,5 @@ class ActionFolder(SkeletonBuilder):
 
     @property
     def may_be_published(self) -> bool:
-        """Whoever made the recordings decides."""
+        """True: the people who made the recordings decide."""
         return True

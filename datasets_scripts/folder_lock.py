@@ -1,4 +1,4 @@
-"""One writer for an output folder: a second process is told who writes it, and ends."""
+"""A lock on output folders: a second process that would write to a folder ends with an error that names the first."""
 
 import contextlib
 import errno
@@ -18,40 +18,40 @@ from .endings import DISK
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes on one folder are not told apart
+except ImportError:  # Windows: there is no lock
     fcntl = None
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".action_llm.lock"
-# What file systems answer that have no locks, as some network file systems.
+# Errors of file systems without locks, such as some network file systems.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-# Lock file → how often this process has taken it, and in which thread. A run of several stages takes their folders, too.
+# Lock file → how often this process has taken it, and in which thread. A run takes the lock again for its stages.
 _held: dict[Path, tuple[int, int]] = {}
 _descriptors: set[int] = set()
 
 
 class FolderInUseError(ValueError):
-    """Another process writes the output."""
+    """Another process is writing to the output."""
 
 
 @contextlib.contextmanager
 def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file: bool = False) -> Iterator[None]:
-    """Keeps other processes from writing an output folder, or an output file, while the block runs.
+    """Keeps other processes from writing to an output folder, or an output file, while the block runs.
 
-    The lock is `flock` on a hidden file, which says who holds it. The kernel gives it up with the process, however that
-    ends, and children do not have it. It holds between hosts where the file system passes locks on, as NFS does; where the
-    file system has no locks, a warning says so and the work goes on. A process may take a lock that it holds. Of the
-    processes of a launch (`RANK`), the first holds it for all.
+    The lock is `flock` on a hidden file that names its owner. The kernel releases it when the process ends in any way, and
+    child processes do not inherit it. It works between hosts if the file system supports that, as NFS does. On a file system
+    without locks, a warning is logged and the block runs. A process may take a lock that it holds. The first process of a
+    launch (`RANK`) holds the lock for all.
 
     Args:
-        output: the folder, made where it is missing; or the file.
-        option: of the command, which names another output.
+        output: the folder, created if missing; or the file.
+        option: the command's option for the output, for messages.
         is_file: whether the output is a file.
 
     Raises:
-        FolderInUseError: another process writes it; says which, where, since when.
+        FolderInUseError: if another process is writing to the output; says which, where, and since when.
     """
     output = Path(output)
     folder = output.parent if is_file else output
@@ -79,7 +79,7 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
     try:
         yield
     except OSError as error:
-        if error.errno in DISK and error.filename is None:  # of a write to an open file
+        if error.errno in DISK and error.filename is None:  # writing to an open file failed
             error.filename = str(output)
         raise
     finally:
@@ -88,14 +88,14 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(descriptor)
-        # An error before anything is made leaves no empty folders.
+        # If nothing was written, new folders are empty and are removed.
         with contextlib.suppress(OSError):
             for parent in made:
                 parent.rmdir()
 
 
 def writes_output_dir(main: Callable) -> Callable:
-    """Decorates the `main` of a recipe, of whose arguments one has an `output_dir`: `writing` it."""
+    """Decorator for the `main` of a recipe, one of whose arguments has an `output_dir`: holds its lock (`writing`)."""
 
     @functools.wraps(main)
     def locked(*arguments):
@@ -123,9 +123,11 @@ def _take(path: Path, output: Path, option: str) -> int:
                 os.close(descriptor)
                 raise
             logger.warning(
-                "%s cannot be locked (%s): start no second process that writes there", output, os.strerror(error.errno)
+                "%s cannot be locked (%s): do not start a second process that writes there",
+                output,
+                os.strerror(error.errno),
             )
-        # The one that held it may have removed the file between the two calls.
+        # The previous owner may have removed the file between the two calls.
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 break
@@ -134,7 +136,7 @@ def _take(path: Path, output: Path, option: str) -> int:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(owner).encode())
-    except OSError:  # of a full disk, which the work itself will speak of
+    except OSError:  # the disk is full, which the work itself will report
         pass
     _descriptors.add(descriptor)
     return descriptor
@@ -147,7 +149,7 @@ def _describe(owner: str) -> str:
         day = "" if began[:3] == time.localtime()[:3] else "%Y-%m-%d "
         since = time.strftime(f"{day}%H:%M", began)
         return f"process {owner['process']} on {owner['host']} since {since} ({owner['command']})"
-    except (ValueError, KeyError, TypeError, OverflowError):  # it is just beginning
+    except (ValueError, KeyError, TypeError, OverflowError):  # the owner has not written its description yet
         return "another process"
 
 
@@ -157,7 +159,7 @@ def _command() -> str:
 
 
 def _close_in_child():
-    # A worker that outlives a killed process would hold the lock.
+    # Otherwise a worker that outlives a killed process would hold the lock.
     for descriptor in _descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Text in pictures: in any script that a font on this machine has, and no wider than its place.
+"""Text in pictures: in any script for which this machine has a font, and within a given width.
 
-The fonts that come with Pillow and Matplotlib have no Chinese, Japanese, Korean, Hindi, … and draw a box for each character
-that they lack. Such characters are drawn with a font from the usual folders of the operating system. Where there is none, they
-are written as their code points (`\\u6325`), so that names stay apart, and a warning says so once.
+The fonts of Pillow and Matplotlib draw a box for each character that they lack, such as those of Chinese, Japanese, Korean and
+Hindi. Such characters are drawn with a font from the usual folders of the operating system. If no font has a character, it is
+written as its code point (`\\u6325`), so that names stay distinct, and a warning is logged once.
 """
 
 import logging
@@ -23,7 +23,7 @@ _FOLDERS = {
     "win32": (r"%WINDIR%\Fonts", r"%LOCALAPPDATA%\Microsoft\Windows\Fonts"),
 }.get(sys.platform, ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"))
 _SUFFIXES = (".ttf", ".otf", ".ttc")
-# Plain faces come first. LastResort has a box for every character, on purpose.
+# Plain styles are tried first. The font LastResort is left out: it has a box for every character.
 _STYLES = (
     "bold",
     "italic",
@@ -39,30 +39,30 @@ _STYLES = (
     "emoji",
 )
 _UNASSIGNED = "\U0010fffe"
-_untold = True
+_warned = False
 
 
 @cache
 def system_fonts() -> tuple[Path, ...]:
-    """The font files of the operating system and of this user, plain faces first."""
-    found = []
+    """The font files of the operating system and of this user, plain styles first."""
+    files = []
     for folder in _FOLDERS:
         for path, _, names in os.walk(os.path.expandvars(os.path.expanduser(folder))):
-            found += [Path(path, name) for name in names if name.lower().endswith(_SUFFIXES)]
+            files += [Path(path, name) for name in names if name.lower().endswith(_SUFFIXES)]
 
     def order(path: Path) -> tuple:
         name = path.stem.lower()
         return sum(style in name for style in _STYLES) - ("sansserif" in name), name, str(path)
 
-    return tuple(sorted((path for path in found if "lastresort" not in path.stem.lower()), key=order))
+    return tuple(sorted((path for path in files if "lastresort" not in path.stem.lower()), key=order))
 
 
 @cache
 def has_character(path: Path | None, character: str) -> bool:
-    """Whether a font file, or Pillow's own font (None), draws a character as something else than the box of a missing one."""
+    """Whether a font file, or Pillow's own font (None), has a character and does not draw the box of a missing character."""
     if character.isspace():
         return True
-    # A layout of whole words would give a mark that stands alone a dotted circle.
+    # Text shaping would draw a combining mark on a dotted circle.
     font = _font(path, 24, ImageFont.Layout.BASIC)
     if font is None:
         return False
@@ -72,26 +72,26 @@ def has_character(path: Path | None, character: str) -> bool:
 
 @cache
 def fallback_font(characters: str) -> Path | None:
-    """The first font of this machine that has all of some characters."""
+    """The first font of this machine that has all the characters; None if no font has."""
     return next(
         (path for path in system_fonts() if all(has_character(path, character) for character in characters)), None
     )
 
 
 def drawable(text: str, base: Path | None = None) -> str:
-    """The text with what no font of this machine has written otherwise: without its accents, or as a code point.
+    """The text, with each character that no font of this machine has replaced by its unaccented form or its code point.
 
     Args:
         text: in any script.
-        base: a font file that is tried first; by default Pillow's own font.
+        base: the font file that is tried first; None is Pillow's own font.
     """
-    global _untold
+    global _warned
     written, lost = [], []
     for character in unicodedata.normalize("NFC", text):
         if has_character(base, character) or fallback_font(character) is not None:
             written.append(character)
             continue
-        if unicodedata.category(character) == "Cf":  # joiners draw nothing
+        if unicodedata.category(character) == "Cf":  # invisible, such as joiners
             continue
         plain = unicodedata.normalize("NFKD", character)[0]
         if plain != character and has_character(base, plain):
@@ -99,10 +99,10 @@ def drawable(text: str, base: Path | None = None) -> str:
         else:
             written.append(character.encode("ascii", "backslashreplace").decode())
             lost.append(character)
-    if lost and _untold:
-        _untold = False
+    if lost and not _warned:
+        _warned = True
         logger.warning(
-            "no font on this machine has %s: pictures show such characters as code points (%s). Install a font that has them, "
+            "no font on this machine has %s: pictures show code points instead (%s). Install a font for these characters, "
             "such as Noto Sans CJK for Chinese, Japanese and Korean.",
             " ".join(dict.fromkeys(lost)),
             lost[0].encode("ascii", "backslashreplace").decode(),
@@ -111,14 +111,14 @@ def drawable(text: str, base: Path | None = None) -> str:
 
 
 def text_width(text: str, size: int = SIZE) -> float:
-    """Width of a drawable text in pixels."""
+    """Width of a text of `drawable` in pixels."""
     return sum(font.getlength(part) for font, part in _parts(text, size))
 
 
 def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, fill, size: int = SIZE) -> None:
-    """Draws a drawable text from its upper left corner, each part with a font that has its characters."""
+    """Draws a text of `drawable` with its upper left corner at `place`, each part in a font that has its characters."""
     left, top = place
-    # Fonts differ in height: what stands on a line has one baseline.
+    # Fonts differ in height: all parts share a baseline.
     ascent = _font(None, size).getmetrics()[0]
     for font, part in _parts(text, size):
         draw.text((left, top + ascent), part, fill=fill, font=font, anchor="ls")
@@ -126,7 +126,7 @@ def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, 
 
 
 def shortened(text: str, width: float, size: int = SIZE) -> str:
-    """A drawable text, cut with an ellipsis where it is wider than so many pixels."""
+    """A text of `drawable`, cut with an ellipsis if it is wider than `width` pixels."""
     if text_width(text, size) <= width:
         return text
     end = len(text)
@@ -136,28 +136,28 @@ def shortened(text: str, width: float, size: int = SIZE) -> str:
 
 
 def wrapped(text: str, width: float, lines: int = 3, size: int = SIZE) -> list[str]:
-    """A drawable text in at most so many lines, each no wider than so many pixels; the last one is cut with an ellipsis."""
-    found, words = [], text.split(" ")
-    while words and len(found) < lines - 1:
+    """A text of `drawable` in at most `lines` lines of `width` pixels; the last line is cut with an ellipsis if needed."""
+    wrapped_lines, words = [], text.split(" ")
+    while words and len(wrapped_lines) < lines - 1:
         count = 1
         while count < len(words) and text_width(" ".join(words[: count + 1]), size) <= width:
             count += 1
-        if text_width(words[0], size) > width:  # a single word: characters are what can be parted
+        if text_width(words[0], size) > width:  # a single long word is broken between characters
             end = len(words[0])
             while end > 1 and text_width(words[0][:end], size) > width:
                 end -= 1
-            found.append(words[0][:end])
+            wrapped_lines.append(words[0][:end])
             words[0] = words[0][end:]
         else:
-            found.append(" ".join(words[:count]))
+            wrapped_lines.append(" ".join(words[:count]))
             words = words[count:]
     if words:
-        found.append(shortened(" ".join(words), width, size))
-    return found
+        wrapped_lines.append(shortened(" ".join(words), width, size))
+    return wrapped_lines
 
 
 def _parts(text: str, size: int) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:
-    """The text with one font that has all of it; where none has, neighbouring characters of one font, with it."""
+    """Parts of the text with their fonts: one part if a font has all characters, otherwise neighbours that share a font."""
     lacking = "".join(sorted({character for character in text if not has_character(None, character)}))
     whole = fallback_font("".join(sorted(set(text)))) if lacking else None
     if whole is not None or not lacking:
@@ -179,7 +179,7 @@ def _parts(text: str, size: int) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]
 
 @cache
 def _font(path: Path | None, size: int, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont | None:
-    """A font, Pillow's own without a path; None where the file is no font of outlines."""
+    """A font, or Pillow's own font without a path; None if the file is not an outline font."""
     if path is None:
         return ImageFont.load_default(size)
     try:

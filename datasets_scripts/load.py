@@ -1,4 +1,4 @@
-"""One way to a prepared data set for every recipe: a protocol's name and the folder of raw files."""
+"""Loads any data set from the name of a protocol and the folder of the raw files."""
 
 import os
 
@@ -15,7 +15,7 @@ from .videos import FolderVideos, NTUVideos, SmarthomeVideos, UAVHumanVideos, UT
 
 
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
-    """Name of a protocol -> its builder and configs: one, or one of seen and one of unseen classes."""
+    """Name of a protocol → its builder and the names of its configs: one, or one each for seen and unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
     skeletons = (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder)
     for builder in (*skeletons, NTUVideos, UTDMHADVideos, SmarthomeVideos, UAVHumanVideos, FolderVideos):
@@ -36,25 +36,25 @@ def load_action_dataset(
     num_proc: int | None = None,
     **overrides,
 ) -> datasets.DatasetDict:
-    """Prepare a data set from its raw files (once; the cache follows the files) and load it.
+    """Prepares a data set from its raw files and loads it. The prepared data are cached until the files change.
 
     Args:
-        name: the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "smarthome-cs", "uav-human-csv1",
-            "simulated-xsub", …, or "folder" for recordings of your own (`folder`); `PROTOCOLS` has all.
-        data_dir: folder of the raw files, nested in any way.
-        cache_dir: where the prepared data go; None is the cache of `datasets`.
-        num_proc: processes that read.
-        **overrides: fields of the config, as `held_out_subject` of "utd-mhad".
+        name: of the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "smarthome-cs", "uav-human-csv1", "simulated-xsub",
+            …, or "folder" for your own recordings (`folder_builder`). `PROTOCOLS` has all names.
+        data_dir: folder of the raw files, in any folder structure.
+        cache_dir: folder for the prepared data; None uses the cache of `datasets`.
+        num_proc: number of processes that read files.
+        **overrides: fields of the config, such as `held_out_subject` of "utd-mhad".
 
     Returns:
-        Splits `train` and `test` (one-shot: `exemplars` too; smarthome-cv1 and -cv2: `validation`, clips of a camera
-        that never trains). Rows as in `building`; `held_out` marks the training recordings that are for selecting.
-        Where the test classes are unseen, each split has its own `label` names and those of `train` do not contain a
-        test class.
+        The splits `train` and `test`; one-shot protocols also have `exemplars`, and smarthome-cv1 and -cv2 have `validation`,
+        the clips of a camera that is never used for training. `building` describes the rows; `held_out` marks the training
+        recordings that select checkpoints and settings. If the test classes are unseen, each split has its own `label` names,
+        and `train` has no test class.
 
     Raises:
-        ValueError: there is no such protocol, or a field has no such value.
-        DataFolderError: the folder holds nothing of the data set; says what it holds.
+        ValueError: if there is no such protocol, or a field has a wrong value.
+        DataFolderError: if the folder has no usable recording of the data set; says what it holds.
     """
     check_protocol(name)
     builder_class, configs = PROTOCOLS[name]
@@ -63,7 +63,7 @@ def load_action_dataset(
         cache = None if cache_dir is None else os.fspath(cache_dir)
         builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache, **overrides)
         builder.download_and_prepare(num_proc=num_proc)
-        # Every time, not only when it was prepared: whoever trains on it now is to know what is missing.
+        # Also for cached data: every training run should show what is missing.
         builder.log_report()
         splits.update(builder.as_dataset())
     return splits

@@ -1,8 +1,8 @@
 """
-What a command says while it runs: a page that a person reads.
+The progress of a command: bars and log lines.
 
-A terminal has one bar at a time, which is gone when its work is done; anywhere else, long work has a line at each quarter.
-When a stage ends it says so in one line, with its time. All of it is logged, so a program that sets up no logging is silent.
+A terminal shows one bar at a time, which disappears when its work is done. Elsewhere, long work logs a line at each quarter.
+Each stage ends with one line that gives its time. All lines are logged, so a program without logging is silent.
 """
 
 import logging
@@ -16,33 +16,33 @@ from typing import ClassVar
 
 logger = logging.getLogger(__name__)
 
-# Work that takes less between two quarters has no line for them.
+# Quarters that follow each other faster are not logged.
 SECONDS_BETWEEN_LINES = 20
 
 
-# Warnings that a library raises about another library's code.
-OF_OTHERS = (
-    # trl 1.16 and peft 0.21 ask models of transformers 5.23 by the former name.
+# Warnings of a library about the code of another library.
+IGNORED_WARNINGS = (
+    # trl 1.16 and peft 0.21 use the old name with transformers 5.23.
     "`is_gradient_checkpointing` is deprecated and will be removed in v6",
 )
 
 
 def set_up_output():
-    """Log lines go to standard output, from the first process of a launch alone; libraries draw no bars in a log."""
+    """Sends log lines of the first process of a launch to standard output, and turns off progress bars outside a terminal."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", handlers=[_Handler()])
-    logging.getLogger("torch").setLevel(logging.WARNING)  # it sums up its caches at the end
-    for message in OF_OTHERS:
+    logging.getLogger("torch").setLevel(logging.WARNING)  # torch logs a summary of its caches at the end
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message))
     if first and sys.stderr.isatty():
-        os.environ.setdefault("TQDM_LEAVE", "")  # bars go when they are full
+        os.environ.setdefault("TQDM_LEAVE", "")  # full bars disappear
     else:
         for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to standard output, above the bar where there is one."""
+    """Writes to standard output, above the bar if there is one."""
 
     def __init__(self):
         super().__init__(sys.stdout)
@@ -58,21 +58,21 @@ class _Handler(logging.StreamHandler):
 
 
 class Progress:
-    """How far some work is.
+    """The progress of some work.
 
     Args:
-        what: the work, as "scoring".
-        total: number of its parts.
-        unit: what parts are called, as "files".
-        done: parts that were there before.
+        what: name of the work, such as "scoring".
+        total: number of parts.
+        unit: name of the parts, such as "files".
+        done: number of parts that an earlier run finished.
     """
 
     listener: ClassVar[Callable[[str], None] | None] = None
-    """Called with the text of the progress instead of drawing a bar; used when another process shows it."""
+    """Called with the progress as text instead of drawing a bar, if another process shows it."""
 
     def __init__(self, what: str, total: int, unit: str = "steps", done: int = 0):
         self.what, self.total, self.unit, self.done, self._before = what, total, unit, done, done
-        self._started = self._said = time.monotonic()
+        self._started = self._logged = time.monotonic()
         self._quarter, self._bar = 4 * done // max(total, 1), None
         if self.listener is None and logger.isEnabledFor(logging.INFO) and sys.stderr.isatty():
             from tqdm import tqdm
@@ -80,7 +80,7 @@ class Progress:
             self._bar = tqdm(desc=what, total=total, unit=f" {unit}", initial=done, leave=False)
 
     def update(self, parts: int = 1, note: str = ""):
-        """Some parts are done; `note` is what else there is to say, as "loss 0.53"."""
+        """Adds finished parts; `note` is shown beside the progress, such as "loss 0.53"."""
         self.done += parts
         if self.listener is not None:
             type(self).listener(f"{self.what} {self.done / max(self.total, 1):.0%}")
@@ -89,13 +89,13 @@ class Progress:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(parts)
         else:
-            self._say(note)
+            self._log(note)
 
-    def _say(self, note: str):
+    def _log(self, note: str):
         now, quarter = time.monotonic(), 4 * self.done // max(self.total, 1)
-        if quarter == self._quarter or now - self._said < SECONDS_BETWEEN_LINES or self.done >= self.total:
+        if quarter == self._quarter or now - self._logged < SECONDS_BETWEEN_LINES or self.done >= self.total:
             return
-        self._quarter, self._said = quarter, now
+        self._quarter, self._logged = quarter, now
         left = duration((now - self._started) * (self.total - self.done) / (self.done - self._before))
         logger.info(
             "  %s: %d of %d %s%s, %s left",
@@ -119,15 +119,15 @@ class Progress:
 
 
 def progress(items: Collection, what: str, unit: str) -> Iterator:
-    """The items; says how many of them are done."""
-    with Progress(what, len(items), unit) as so_far:
+    """Yields the items and shows how many are done."""
+    with Progress(what, len(items), unit) as bar:
         for item in items:
             yield item
-            so_far.update()
+            bar.update()
 
 
 def finished(stage: str, seconds: float, *facts: str):
-    """Says in one line that a stage is done, how long it took, and the facts of it that a person asks for."""
+    """Logs one line about a finished stage: its name, its time, and facts such as its accuracy."""
     logger.info("%s", f"{stage:<22}{duration(seconds):>8}   {', '.join(facts)}".rstrip())
 
 

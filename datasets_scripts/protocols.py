@@ -39,6 +39,18 @@ class NotInProtocolError(ValueError):
         return type(self), (self.kind, self.detail)
 
 
+def match_name(pattern: re.Pattern, stem: str, expected: str) -> tuple[str, ...]:
+    """The groups of a file name that matches a pattern.
+
+    Raises:
+        NotInProtocolError: if it does not match; `expected` describes the pattern.
+    """
+    match = pattern.fullmatch(stem)
+    if match is None:
+        raise NotInProtocolError("name", f"expected {expected}, found {stem!r}")
+    return match.groups()
+
+
 class NTUName(NamedTuple):
     """The numbers of an NTU file name. All count from 1."""
 
@@ -58,10 +70,7 @@ def parse_ntu_name(stem: str) -> NTUName:
     Raises:
         NotInProtocolError: if the name has another form.
     """
-    match = _NAME.fullmatch(stem)
-    if match is None:
-        raise NotInProtocolError("name", f"found {stem!r}, expected SsssCcccPpppRrrrAaaa with three digits each")
-    return NTUName(*map(int, match.groups()))
+    return NTUName(*map(int, match_name(_NAME, stem, "SsssCcccPpppRrrrAaaa with three digits each")))
 
 
 class Placement(NamedTuple):

@@ -1,4 +1,4 @@
-"""Skeletons as pictures: frames, mp4 for video models, contact sheets as PNG. No window system, no display."""
+"""Draws skeletons without a display: frames, mp4 for video models, and contact sheets as PNG."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from .fonts import draw_text, drawable, shortened, wrapped
 
 BACKGROUND = (250, 250, 248)
 INK = (40, 42, 48)
-# Left is warm, right is cold; the second person in lighter tones.
+# Left limbs have warm colours and right limbs cold colours; further people have lighter tones.
 PART_COLORS = {
     "trunk": ((52, 56, 64), (132, 140, 150)),
     "left_arm": ((214, 69, 48), (240, 150, 96)),
@@ -26,13 +26,13 @@ PART_COLORS = {
     "right_leg": ((32, 72, 148), (118, 140, 206)),
 }
 OVERSAMPLING = 2
-_BATCH_PIXELS = 1 << 24  # of one oversampled canvas
-_MARGIN, _LINE = 4, 13  # of text, in pixels
+_BATCH_PIXELS = 1 << 24  # pixels of an oversampled canvas
+_MARGIN, _LINE = 4, 13  # margin and height of a line of text, in pixels
 
 
 @dataclass
 class SheetRow:
-    """One recording of a contact sheet: `keypoints` (T, J, C) or (T, P, J, C), a title, and a text under each picture."""
+    """A recording of a contact sheet: `keypoints` (T, J, C) or (T, P, J, C), a title, and a caption for each picture."""
 
     keypoints: np.ndarray
     title: str
@@ -40,7 +40,7 @@ class SheetRow:
 
 
 def _as_people(keypoints: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
-    """float64 (T, P, J, C) with NaN where nobody is."""
+    """Keypoints as float64 (T, P, J, C), NaN for absent people and for joints without a position."""
     keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.ndim == 3:
         keypoints = keypoints[:, None]
@@ -54,7 +54,7 @@ def _as_people(keypoints: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
 
 
 def _to_pixels(people: np.ndarray, layout: SkeletonLayout, size: tuple[int, int], yaw: float) -> np.ndarray:
-    """(T, P, J, C) -> (T, P, J, 3): column, row, depth. One window for the whole recording, so that people move in it."""
+    """(T, P, J, C) → (T, P, J, 3): column, row, depth. The view is fixed for the recording, so that people move in it."""
     across, up = people[..., 0], people[..., 1]
     depth = people[..., 2] if people.shape[-1] == 3 else np.zeros_like(across)
     if yaw:
@@ -67,7 +67,7 @@ def _to_pixels(people: np.ndarray, layout: SkeletonLayout, size: tuple[int, int]
     if not np.isfinite(across).any():
         return np.stack([across, down, depth], axis=-1)
     height, width = size
-    # Percentiles: one wild joint must not make everybody small.
+    # Percentiles, so that a single outlier does not shrink the picture.
     low, high = np.nanpercentile(np.stack([across, down]).reshape(2, -1), [0.2, 99.8], axis=1)
     scale = 0.88 * min(width / max(high[0] - low[0], 1e-6), height / max(high[1] - low[1], 1e-6))
     middle = 0.5 * (low + high)
@@ -83,19 +83,20 @@ def render_frames(
     size: tuple[int, int] = (240, 240),
     yaw: float = 0.0,
 ) -> np.ndarray:
-    """Draw a recording, seen as its sensor saw it (or from `yaw` degrees further round).
+    """Draws a recording from the viewpoint of its sensor, or rotated by `yaw`.
 
     Args:
-        keypoints: (T, J, C) or (T, P, J, C), C = 2 or 3; a person of zeros is absent, joints that are NaN are left out.
+        keypoints: (T, J, C) or (T, P, J, C) with C = 2 or 3. People whose joints are all zero are absent; NaN joints are left
+            out.
         layout: name of the joint layout, or the layout.
         size: height and width in pixels.
-        yaw: degrees about the vertical; needs C = 3.
+        yaw: rotation about the vertical in degrees; needs C = 3.
 
     Returns:
-        uint8 (T, height, width, 3), RGB. Left limbs are warm, right ones cold; nearer bones lie over farther ones.
+        uint8 (T, height, width, 3), RGB. Left limbs have warm colours and right limbs cold colours; near bones cover far bones.
 
     Raises:
-        ValueError: keypoints do not fit the layout.
+        ValueError: if keypoints do not fit the layout.
     """
     return np.concatenate(list(render_batches(keypoints, layout, size=size, yaw=yaw)))
 
@@ -107,7 +108,7 @@ def render_batches(
     size: tuple[int, int] = (240, 240),
     yaw: float = 0.0,
 ) -> Iterator[np.ndarray]:
-    """`render_frames` in parts, so that memory does not grow with the recording: (n, height, width, 3) each, in order."""
+    """`render_frames` in batches (n, height, width, 3), in order, so that memory does not grow with the recording."""
     layout = get_layout(layout)
     people = _as_people(keypoints, layout)
     height, width = size
@@ -118,7 +119,7 @@ def render_batches(
 
 
 def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -> np.ndarray:
-    """All frames of a batch on one tall canvas: far less overhead than one canvas each."""
+    """Draws all frames of a batch on one tall canvas, which is much faster than a canvas per frame."""
     count, persons = pixels.shape[:2]
     tall = height * OVERSAMPLING
     canvas = Image.new("RGB", (width * OVERSAMPLING, tall * count), BACKGROUND)
@@ -133,7 +134,7 @@ def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -
     head = list(layout.joint_names).index("head") if "head" in layout.joint_names else None
 
     points = pixels.copy()
-    # Frames lie on one tall canvas: the ends of bones stay in their own picture.
+    # The ends of bones must stay within their frame of the tall canvas.
     points[..., 1] = np.clip(points[..., 1], 0.5 * pen, tall - 1 - 0.5 * pen)
     points[..., 1] += tall * np.arange(count)[:, None, None]
     ends = np.concatenate([points[:, :, child, :2], points[:, :, parent, :2]], axis=-1)  # (T, P, B, 4)
@@ -153,7 +154,7 @@ def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -
                 x, y = points[frame, person, head, :2].tolist()
                 if np.isfinite(x + y):
                     radius = 2.2 * pen
-                    # The whole ring within its own picture: the next one begins right below.
+                    # The ring must stay within its frame: the next frame is directly below.
                     y = min(max(y, frame * tall + radius), (frame + 1) * tall - 1 - radius)
                     draw.ellipse(
                         (x - radius, y - radius, x + radius, y + radius), outline=colors[person][head], width=pen
@@ -170,10 +171,19 @@ def contact_sheet(
     size: tuple[int, int] = (150, 150),
     yaw: float = 0.0,
 ) -> np.ndarray:
-    """Recordings one under the other, each as `columns` pictures evenly spaced in time; uint8 (H, W, 3).
+    """Draws recordings below each other, each as pictures that are evenly spaced in time.
 
-    Captions, where a row has them, are one per picture. A title that is too wide has further lines, a caption ends with an
-    ellipsis. Where more than one body is drawn, the title says which is which.
+    Titles are wrapped and captions are cut with an ellipsis. If several bodies are drawn, the title gives their colours.
+
+    Args:
+        rows: the recordings.
+        layout: name of their joint layout, or the layout.
+        columns: number of pictures per recording.
+        size: height and width of a picture in pixels.
+        yaw: rotation about the vertical in degrees.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
     """
     height, width = size
     layout = get_layout(layout)
@@ -182,7 +192,7 @@ def contact_sheet(
     for row in rows:
         keypoints = np.asarray(row.keypoints)
         picked = np.linspace(0, len(keypoints) - 1, columns).round().astype(int)
-        # Scaled over the whole recording, drawn only where it is looked at.
+        # The scale is that of the whole recording, but only the shown frames are drawn.
         pixels = _to_pixels(_as_people(keypoints, layout), layout, (height * OVERSAMPLING, width * OVERSAMPLING), yaw)
         strip = _draw(pixels[picked], layout, height, width).transpose(1, 0, 2, 3).reshape(height, columns * width, 3)
         bodies = np.flatnonzero(np.isfinite(pixels[picked]).all(axis=-1).any(axis=(0, 2))) + 1
@@ -198,7 +208,7 @@ def contact_sheet(
 
 
 def _which_is_which(bodies: list[int]) -> str:
-    """What a title says of the colours of several bodies, which are numbered from 1; nothing of one."""
+    """The colours of several bodies, numbered from 1, for a title; empty for a single body."""
     if len(bodies) < 2:
         return ""
     lighter = [str(body) for body in bodies if body > 1]
@@ -206,7 +216,7 @@ def _which_is_which(bodies: list[int]) -> str:
 
 
 def titled(image: np.ndarray, title: str) -> np.ndarray:
-    """uint8 (H, W, 3) with a title above it, in as many lines as it needs, three at most."""
+    """The image, uint8 (H, W, 3), with a title of up to three lines above it."""
     lines = wrapped(drawable(title), image.shape[1] - 2 * _MARGIN)
     band = 3 + _LINE * max(len(lines), 1)
     sheet = Image.new("RGB", (image.shape[1], image.shape[0] + band), BACKGROUND)
@@ -217,22 +227,22 @@ def titled(image: np.ndarray, title: str) -> np.ndarray:
 
 
 def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) as PNG, whole or not at all."""
+    """Writes an image, uint8 (H, W, 3), as PNG, whole or not at all."""
     with written_whole(path) as unfinished:
         Image.fromarray(np.ascontiguousarray(image)).save(unfinished, format="PNG")
 
 
 def write_video(path: str | os.PathLike, batches: Iterable[np.ndarray], fps: float, *, quality: int = 18) -> None:
-    """Write frames as mp4 (H.264), whole or not at all.
+    """Writes frames as mp4 (H.264), whole or not at all.
 
     Args:
         path: of the video.
-        batches: uint8 (n, H, W, 3) each, H and W even: the frames in order.
+        batches: the frames in order, uint8 (n, H, W, 3) each, with even H and W.
         fps: frames per second.
-        quality: the constant rate factor of x264; higher is smaller and worse.
+        quality: constant rate factor of x264; a higher value gives a smaller file and a worse picture.
     """
-    # One thread: the same bytes on every machine, and a batch job has a process a core. Without x264's macroblock tree: on
-    # processors with AVX-512 equal frames gave other bytes with it (measured with av 18.1).
+    # One thread gives the same bytes on every machine, and commands run one process per core. The macroblock tree of x264 is
+    # off, because on processors with AVX-512 equal frames gave different bytes with it (measured with av 18.1).
     options = {"preset": "veryfast", "crf": str(quality), "threads": "1", "x264-params": "mbtree=0"}
     with written_whole(path) as unfinished, av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)

@@ -28,7 +28,7 @@ from action_llm import smarthome_files
 from action_llm.skeleton_files import SkeletonRecording
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement, facts_file, ranges, read_facts
+from .protocols import NotInProtocolError, Placement, facts_file, match_name, ranges, read_facts
 
 FACTS = read_facts("smarthome")
 # The names of refined skeletons end in _pose3d.
@@ -54,12 +54,8 @@ def parse_smarthome_name(stem: str) -> SmarthomeName:
     Raises:
         NotInProtocolError: if the name has another form.
     """
-    match = _NAME.fullmatch(stem)
-    if match is None:
-        raise NotInProtocolError(
-            "name", f"found {stem!r}, expected <Activity>_p<..>_r<..>_v<..>_c<..>, two digits each"
-        )
-    return SmarthomeName(match[1], *map(int, match.groups()[1:]))
+    activity, *numbers = match_name(_NAME, stem, "<Activity>_p<..>_r<..>_v<..>_c<..> with two digits each")
+    return SmarthomeName(activity, *map(int, numbers))
 
 
 @cache

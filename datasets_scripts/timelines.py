@@ -1,11 +1,11 @@
-"""What happens when in long videos: a table with a row for every action.
+"""Tables of the actions in long videos, with a row for every action.
 
     file_name,start,end,label
     P001_V001.mp4,3.9333,7.1667,clapping
     P001_V001.mp4,10.2,12.7333,kicking something
 
-`start` and `end` are seconds from the video's beginning. Rows come in any order; the actions of a video do not overlap, and
-what is in no row is no action. Other columns are for whoever wrote the table, and are not read.
+`start` and `end` are seconds from the beginning of the video. Rows may be in any order, and the actions of a video must not
+overlap. The time between rows has no action. Other columns are ignored.
 """
 
 import csv
@@ -23,7 +23,7 @@ COLUMNS = ("file_name", "start", "end", "label")
 
 
 class TimelineError(ValueError):
-    """A table that is no timeline; the message names the file and the line."""
+    """The table is not a valid timeline; the message names the file and the line."""
 
 
 class Segment(NamedTuple):
@@ -35,42 +35,42 @@ class Segment(NamedTuple):
 
 
 def read_timeline(path: str | os.PathLike) -> dict[str, list[Segment]]:
-    """File name of every video with an action → its actions, in the order of time.
+    """File name of every video with an action → its actions, ordered by time.
 
     Raises:
-        TimelineError: the table lacks a column, a row is no action (an empty cell, a time that is no number or before the
-            beginning, an end that is not after the start), or two actions of a video overlap.
-        OSError: the file cannot be read.
+        TimelineError: if a column is missing, a row is not an action (an empty cell, a time that is not a number or is
+            negative, an end that is not after the start), or two actions of a video overlap.
+        OSError: if the file cannot be read.
     """
-    found: dict[str, list[tuple[Segment, int]]] = {}
+    videos: dict[str, list[tuple[Segment, int]]] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             missing = [name for name in COLUMNS if name not in columns]
             if missing:
-                there = ", ".join(columns) or "nothing"
-                raise TimelineError(f"{path}, line 1: no column {missing[0]!r}; found {there}")
+                names = ", ".join(columns) or "nothing"
+                raise TimelineError(f"{path}, line 1: no column {missing[0]!r}; found {names}")
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
                 name, segment = _read_row(row, place)
-                found.setdefault(name, []).append((segment, reader.line_num))
+                videos.setdefault(name, []).append((segment, reader.line_num))
     except (UnicodeDecodeError, csv.Error) as error:
         raise TimelineError(f"{path}: expected a CSV table in UTF-8: {error}") from error
-    for name, entries in found.items():
+    for name, entries in videos.items():
         entries.sort()
         for (before, first), (after, second) in pairwise(entries):
             if after.start < before.end:
                 raise TimelineError(
-                    f"{path}, line {second}: {after.label!r} of {name} begins at {after.start} s, before {before.label!r} "
-                    f"of line {first} ends at {before.end} s; expected actions that do not overlap"
+                    f"{path}, line {second}: expected actions that do not overlap, but {after.label!r} of {name} starts at "
+                    f"{after.start} s, before {before.label!r} of line {first} ends at {before.end} s"
                 )
-    return {name: [segment for segment, _ in entries] for name, entries in found.items()}
+    return {name: [segment for segment, _ in entries] for name, entries in videos.items()}
 
 
 def _read_row(row: dict, place: str) -> tuple[str, Segment]:
     if None in row:
-        raise TimelineError(f"{place}: {len(row[None])} values more than columns")
+        raise TimelineError(f"{place}: {len(row[None])} more values than columns")
     cells = {column: (row[column] or "").strip() for column in COLUMNS}
     for column in ("file_name", "label"):
         if not cells[column]:
@@ -85,14 +85,14 @@ def _read_row(row: dict, place: str) -> tuple[str, Segment]:
             raise TimelineError(f"{place}: {column}: expected a number of seconds, found {cells[column]!r}")
     start, end = times["start"], times["end"]
     if start < 0:
-        raise TimelineError(f"{place}: start: expected 0 or more seconds, found {start}")
+        raise TimelineError(f"{place}: start: expected at least 0 seconds, found {start}")
     if end <= start:
-        raise TimelineError(f"{place}: end: expected more than the start, {start} s; found {end}")
+        raise TimelineError(f"{place}: end: expected a time after the start at {start} s, found {end}")
     return cells["file_name"], Segment(start, end, cells["label"])
 
 
 def write_timeline(path: str | os.PathLike, timeline: Mapping[str, Iterable[Segment]]) -> None:
-    """Writes a table that `read_timeline` reads back the same, whole or not at all; a video without actions has no row."""
+    """Writes a table for `read_timeline`, whole or not at all. A video without actions has no row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from action_llm.skeleton_files import SkeletonRecording, read_skeleton
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement, facts_file, ranges, read_facts
+from .protocols import NotInProtocolError, Placement, facts_file, match_name, ranges, read_facts
 
 FACTS = read_facts("uav_human")
 _NAME = re.compile(
@@ -54,12 +54,8 @@ def parse_uav_human_name(stem: str) -> UAVHumanName:
     Raises:
         NotInProtocolError: if the name has another form, as the unlabelled test files of the competitions have.
     """
-    match = _NAME.fullmatch(stem)
-    if match is None:
-        raise NotInProtocolError(
-            "name", f"found {stem!r}, expected PpppSssGggBbbHhhUCuuuuuuLCllllllAaaaRr_mmddhhmm, R with one digit"
-        )
-    return UAVHumanName(*map(int, match.groups()))
+    expected = "PpppSssGggBbbHhhUCuuuuuuLCllllllAaaaRr_mmddhhmm, R with one digit"
+    return UAVHumanName(*map(int, match_name(_NAME, stem, expected)))
 
 
 def place_uav_human(protocol: str, name: UAVHumanName) -> Placement:
@@ -96,9 +92,6 @@ class UAVHuman(SkeletonBuilder):
 
     def facts(self, data_dir: Path) -> list[Path]:
         return [facts_file("uav_human")]
-
-    def split_names(self) -> tuple[str, ...]:
-        return ("train", "test")
 
     def class_names(self) -> list[str]:
         return [entry["name"] for entry in FACTS["classes"]]

@@ -18,7 +18,7 @@ import datasets
 from action_llm.skeleton_files import SkeletonRecording, read_utd_mhad
 
 from .building import SkeletonBuilder, SkeletonConfig
-from .protocols import NotInProtocolError, Placement, facts_file, ranges, read_facts
+from .protocols import NotInProtocolError, Placement, facts_file, match_name, ranges, read_facts
 
 FACTS = read_facts("utd_mhad")
 _NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)(?:_skeleton)?", re.IGNORECASE | re.ASCII)
@@ -52,17 +52,11 @@ class UTDMHAD(SkeletonBuilder):
     def facts(self, data_dir: Path) -> list[Path]:
         return [facts_file("utd_mhad")]
 
-    def split_names(self) -> tuple[str, ...]:
-        return ("train", "test")
-
     def class_names(self) -> list[str]:
         return [entry["name"] for entry in FACTS["classes"]]
 
     def place(self, stem: str) -> tuple[str, Placement, dict[str, int]]:
-        match = _NAME.fullmatch(stem)
-        if match is None:
-            raise NotInProtocolError("name", f"found {stem!r}, expected a<action>_s<subject>_t<trial>_skeleton")
-        action, subject, trial = map(int, match.groups())
+        action, subject, trial = map(int, match_name(_NAME, stem, "a<action>_s<subject>_t<trial>_skeleton"))
         if not 1 <= action <= len(FACTS["classes"]):
             raise NotInProtocolError("action", f"action {action} of {stem} is not in UTD-MHAD, expected 1 to 27")
         if not 1 <= subject <= FACTS["subjects"]:

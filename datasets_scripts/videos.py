@@ -1,23 +1,24 @@
-"""Builders of videos, of NTU RGB+D, UTD-MHAD, Toyota Smarthome, UAV-Human and in a folder: all as of their skeletons.
+"""Builders for videos of NTU RGB+D, UTD-MHAD, Toyota Smarthome, UAV-Human and your own folders, with the splits of skeletons.
 
     load_action_dataset("ntu60-xsub-video", "nturgb+d_rgb")
     load_action_dataset("ntu60-xsub-video", "nturgb+d_rgb", skeletons="nturgb+d_skeletons")
 
-Instead of the columns of a skeleton, a row has `video`, the path of the file below `data_dir` (behind the archive's, for a
-member of a `.zip` archive: `building.open_source` opens both), and what its container says: `num_frames`, `video_fps`,
-`seconds`, `width`, `height`. Nothing is decoded here; a file that is empty, damaged or no video is skipped and listed.
-`open_row` opens the video of a row. In a folder of one's own that may be a folder of pictures whose names end in their numbers;
-its frame rate is that of the column `fps` of metadata.csv, or of skeleton.json.
+Instead of the columns of a skeleton, a row has `video`, the path of the file relative to `data_dir`, and the properties in its
+container: `num_frames`, `video_fps`, `seconds`, `width`, `height`. The path of an archive member starts with the path of the
+archive; `building.open_source` opens both. No frame is decoded. Files that are empty, damaged or not videos are skipped and
+listed. `open_row` opens the video of a row. In your own folders, a video may be a folder of pictures whose names end in their
+numbers, with the frame rate of the column `fps` in metadata.csv, or of skeleton.json.
 
-A sensor has several cameras; `modality=` says which is meant ("rgb", "depth", "ir", "color", as it stands behind names), and
-must, where a folder holds more than one and the data set has no usual one. Files of another are skipped and listed.
+`modality=` chooses the camera of a sensor by the tag at the end of file names: "rgb", "depth", "ir" or "color". It is required
+if a folder has videos of several cameras and the data set has no default camera. Videos of other cameras are skipped and
+listed.
 
-With `skeletons=`, the folder of the skeletons, rows have their columns too, with the frame rate of the video where they have as
-many frames. A video without a skeleton, or with one that is longer or shorter by more than half a second, in frames as in
-seconds, is skipped and listed.
+With `skeletons=`, the folder of the skeletons, rows also have the columns of a skeleton. If the skeleton has as many frames as
+its video, it gets the frame rate of the video. A video without a skeleton, or with a skeleton that is longer or shorter by more
+than half a second, counted both in frames and in seconds, is skipped and listed.
 
-NTU RGB+D has every config twice: `…-video` is all recordings, `…-video-with-skeletons` leaves out those without complete
-skeletons, so that the counts are those of skeleton papers. Simulated recordings have videos once they are drawn (`render`).
+NTU RGB+D has each config twice: `…-video` has all recordings, and `…-video-with-skeletons` leaves out the recordings without
+complete skeletons, so that counts match papers on skeletons. `render` draws videos of simulated recordings.
 """
 
 import hashlib
@@ -53,16 +54,16 @@ from .utd_mhad import UTDMHAD
 
 LENGTH_TOLERANCE = 0.5
 DIGEST_BYTES = 1 << 16
-# What stands behind the name of a recording: which camera of the sensor.
+# The tag at the end of a file name: the camera of the sensor.
 _TAG = re.compile(r"_(rgb|color|depth|ir)$", re.IGNORECASE)
 
 
 class _Videos:
-    """Makes videos of a builder of skeletons; stands before it among the bases."""
+    """Turns a builder of skeletons into a builder of videos; it is the first of the two base classes."""
 
     SUFFIX = VIDEO_SUFFIXES
     MODALITY = ""
-    """The usual camera; empty where there is none."""
+    """The default camera; empty if there is none."""
 
     def facts(self, data_dir: Path) -> list[Path]:
         return [*super().facts(data_dir), Path(__file__), Path(video_files.__file__)]
@@ -73,7 +74,9 @@ class _Videos:
 
     def _check_settings(self) -> None:
         if (self.config.clean or self.config.keep) and not self.config.skeletons:
-            raise ValueError(f"clean and keep are for skeletons; {self.config.name} has none without `skeletons`")
+            raise ValueError(
+                f"clean and keep are settings for skeletons; {self.config.name} has skeletons only if `skeletons` is set"
+            )
 
     def key(self, file: SourceFile) -> str:
         return _TAG.sub("", super().key(file))
@@ -81,10 +84,10 @@ class _Videos:
     def assign(self) -> tuple[dict[str, list[str]], list[dict]]:
         tags = {file.path: tag[1].lower() for file in self.listed() if (tag := _TAG.search(file.stem))}
         wanted = self.config.modality or self.MODALITY
-        found = sorted(set(tags.values()))
-        if not wanted and len(found) > 1:
+        modalities = sorted(set(tags.values()))
+        if not wanted and len(modalities) > 1:
             raise DataFolderError(
-                f"{self.config.data_dir!r} holds videos of several cameras: say modality= with one of {', '.join(found)}"
+                f"{self.config.data_dir!r} has videos of several cameras: set modality to one of {', '.join(modalities)}"
             )
         self._others = {path: tag for path, tag in tags.items() if tag != (wanted or tag)}
         return super().assign()
@@ -95,7 +98,7 @@ class _Videos:
             raise NotInProtocolError("modality", f"{file.path} is {self._others[file.path]}, not {wanted}")
 
     def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
-        # Different videos may have the same size and the same ends: only then are they read whole.
+        # Videos with the same size and the same ends may still differ: only these are read completely.
         counts = Counter(file.content for tally in tallies for file in tally.used)
         for tally in tallies:
             tally.used = [
@@ -108,7 +111,7 @@ class _Videos:
         try:
             return self.digest(path)
         except UNREADABLE:
-            return path  # nothing is known of it, so it is the same as no other
+            return path  # unreadable: equal to no other video
 
     def digest(self, path: str) -> str:
         """A digest of all bytes of a video."""
@@ -116,7 +119,7 @@ class _Videos:
             return hashlib.file_digest(file, _new_digest).hexdigest()
 
     def read_video(self, path: str) -> tuple[VideoInfo, str]:
-        """What the head of a video says, and a digest of a part of its content."""
+        """The properties in the header of a video, and a digest of a part of its content."""
         with open_source(self.config.data_dir, path) as file:
             return read_video_info(file), _digest_of_ends(file)
 
@@ -128,7 +131,7 @@ class _Videos:
             try:
                 paths.setdefault(self.place(super().key(file))[0], file.path)
             except NotInProtocolError:
-                continue  # whether a recording is used, its video says
+                continue  # the name of the video decides whether a recording is used
         return paths
 
     def recording_features(self) -> dict:
@@ -151,16 +154,16 @@ class _Videos:
             return columns
         sample_id, _, _ = self.place(self.key(SourceFile(path, 0, 0)))
         if sample_id not in self._skeletons:
-            raise NotInProtocolError("no skeleton", f"{path}: there is no skeleton of {sample_id}")
+            raise NotInProtocolError("no skeleton", f"{path}: {sample_id} has no skeleton")
         skeleton = self.skeleton_columns(self.config.skeletons, self._skeletons[sample_id])
         seconds = skeleton["shape"][0] / skeleton["fps"]
-        # Of some data sets, how many frames a second the skeletons have is hearsay: the video of as many frames knows.
+        # For some data sets, the frame rate of skeletons is not documented. If the video has as many frames, its rate is right.
         if abs(skeleton["shape"][0] - info.num_frames) <= LENGTH_TOLERANCE * info.fps:
             skeleton["fps"] = info.fps
         elif abs(seconds - info.seconds) > LENGTH_TOLERANCE:
             raise NotInProtocolError(
-                "length", f"{path}: {info.seconds:.2f} s of video ({info.num_frames} frames), "
-                f"{seconds:.2f} s of skeleton ({skeleton['shape'][0]} frames)"
+                "length", f"{path}: the video has {info.seconds:.2f} s ({info.num_frames} frames), "
+                f"its skeleton {seconds:.2f} s ({skeleton['shape'][0]} frames)"
             )  # fmt: skip
         return columns | skeleton
 
@@ -175,7 +178,7 @@ def _digest_of_file(path: Path) -> bytes:
 
 
 def _digest_of_ends(file: BinaryIO) -> str:
-    """Of the size and both ends of a file, in which nearly all videos differ; to read all files whole would take hours."""
+    """A digest of the size and both ends of a file, in which nearly all videos differ. Reading all files would take hours."""
     size = file.seek(0, os.SEEK_END)
     content = _new_digest(str(size).encode())
     for start in (0, max(0, size - DIGEST_BYTES)):
@@ -186,14 +189,14 @@ def _digest_of_ends(file: BinaryIO) -> str:
 
 @contextmanager
 def open_row(data_dir: str | os.PathLike, row: dict) -> Iterator[BinaryIO | FrameFolder]:
-    """The video of a row, open for reading: what `open_video` and the extractor of video features take.
+    """Opens the video of a row for `open_video` and the extractor of video features.
 
     Args:
-        data_dir: the folder that the row was made of.
-        row: of its columns, `video` and `video_fps`.
+        data_dir: the folder that the row was made from.
+        row: with the columns `video` and `video_fps`.
 
     Raises:
-        VideoFileError, OSError, zipfile.BadZipFile, NotImplementedError: it cannot be opened.
+        VideoFileError, OSError, zipfile.BadZipFile, NotImplementedError: if the video cannot be opened.
     """
     path = Path(data_dir, str(row["video"]))
     if path.is_dir():
@@ -204,7 +207,7 @@ def open_row(data_dir: str | os.PathLike, row: dict) -> Iterator[BinaryIO | Fram
 
 
 class NTUVideos(_Videos, NTUSkeletons):
-    """Colour videos of NTU RGB+D 60 and 120, and simulated ones."""
+    """Colour videos of NTU RGB+D 60 and 120, and videos of simulated recordings."""
 
     BUILDER_CONFIGS = [
         replace(config, name=_name, skip_missing=_clean)
@@ -221,7 +224,7 @@ class NTUVideos(_Videos, NTUSkeletons):
 
 
 class FolderVideos(_Videos, ActionFolder):
-    """People's own videos, files or folders of pictures, with a metadata.csv."""
+    """Your own videos, or folders of pictures, with a metadata.csv."""
 
     BUILDER_CONFIGS = [replace(config, name=f"{config.name}-video") for config in ActionFolder.BUILDER_CONFIGS]
     TITLE = "Videos in a folder"
@@ -237,7 +240,7 @@ class FolderVideos(_Videos, ActionFolder):
         return sorted([*videos, *folders], key=lambda file: file.path)
 
     def _pictures(self, name: str) -> list[Path]:
-        """The pictures of a folder, in the order of their names."""
+        """The pictures of a folder, sorted by name."""
         files = sorted(Path(self.config.data_dir, name).iterdir())
         return [file for file in files if file.name.lower().endswith(FRAME_SUFFIXES) and file.name[0] != "."]
 
@@ -270,7 +273,9 @@ class FolderVideos(_Videos, ActionFolder):
     def _check_settings(self) -> None:
         super()._check_settings()
         if self.config.skeletons:
-            raise ValueError("skeletons: videos of a folder are paired with none; use a folder of skeletons")
+            raise ValueError(
+                "skeletons: videos in your own folder cannot be paired with skeletons; load the skeletons alone"
+            )
 
 
 class UTDMHADVideos(_Videos, UTDMHAD):
@@ -288,7 +293,7 @@ class SmarthomeVideos(_Videos, Smarthome):
 
 
 class UAVHumanVideos(_Videos, UAVHuman):
-    """Colour videos of UAV-Human. How many of them each split should have is not published."""
+    """Colour videos of UAV-Human. Their numbers per split are not published."""
 
     BUILDER_CONFIGS = [replace(config, name=f"{config.name}-video") for config in UAVHuman.BUILDER_CONFIGS]
     TITLE = "UAV-Human (videos)"

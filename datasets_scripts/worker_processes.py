@@ -1,4 +1,4 @@
-"""Work in fresh processes that end with the one that asked for them, silently."""
+"""Parallel work in new processes that end silently with their parent process."""
 
 import contextlib
 import multiprocessing
@@ -11,7 +11,7 @@ from functools import partial
 
 from .endings import SIGNALS
 
-# By this the first process ends its workers: other signals are sent to all, and are the first one's matter.
+# The signal by which the parent ends its workers. Workers leave other signals, which all processes receive, to the parent.
 END = getattr(signal, "SIGUSR1", signal.SIGTERM)
 
 
@@ -26,21 +26,22 @@ def in_processes(
     initializer: Callable | None = None,
     initargs: tuple = (),
 ) -> Iterator[Iterator]:
-    """`work` of every job, in their order, by as many processes as there are jobs for.
+    """Yields an iterator of the results of `work` for each job, in order.
 
-    Where the block is left early, by Ctrl-C or an error, the workers end first, without a word; what they were writing is
-    removed. They end, too, when this process is killed.
-
-    Raises:
-        BrokenProcessPool: A worker ended by itself: it crashed, or was killed for its memory.
+    If the block is left early, by Ctrl-C or an error, the workers end silently first, and remove the files that they were
+    writing. They also end if this process is killed.
 
     Args:
-        work: a function of a module, or a `partial` of one.
-        jobs: what it is called with.
-        num_proc: processes; None for every core. One is this process itself, unless `apart`.
-        chunksize: jobs that a worker takes at a time.
-        apart: whether a job may end its process, so that no job may run in this one.
-        initializer, initargs: called at the beginning of each process.
+        work: function of a module, or a `partial` of a function.
+        jobs: arguments of `work`, one per call.
+        num_proc: number of processes, at most one per job; None uses every core. 1 works in this process, unless `apart` is
+            set.
+        chunksize: number of jobs that a worker takes at a time.
+        apart: whether to run no job in this process, because a job may end its process.
+        initializer, initargs: called at the start of each process.
+
+    Raises:
+        BrokenProcessPool: if a worker crashes, or is killed for lack of memory.
     """
     num_proc = min(num_proc or os.cpu_count() or 1, len(jobs) or 1)
     if num_proc == 1 and not apart:
@@ -51,13 +52,13 @@ def in_processes(
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), partial(_begin, initializer), initargs)
     try:
-        with _signals_blocked():  # processes begin here, and inherit it
+        with _signals_blocked():  # the processes start here and inherit the mask
             results = pool.map(work, jobs, chunksize=chunksize)
         yield results
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
-            with contextlib.suppress(OSError, ValueError, TypeError):  # it has ended, or has not begun
+            with contextlib.suppress(OSError, ValueError, TypeError):  # the process has ended, or has not started
                 os.kill(process.pid, END)
         raise
     finally:
@@ -77,7 +78,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _begin(initializer: Callable | None, *initargs):
-    """The first act of a worker."""
+    """The start of a worker: it ends by `END` and with its parent."""
 
     def end(*_):
         raise SystemExit(1)

@@ -1,1 +1,1 @@
-"""Simulated people, motions, sensors and long videos, and text about bodies for the small language model."""
+"""Simulated people, motions, sensors and long videos; and text about bodies, to pretrain a small language model."""

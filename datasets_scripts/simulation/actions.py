@@ -1,7 +1,7 @@
-"""What simulated people do alone: seventeen actions of NTU RGB+D (A006 to A043) as key poses with timing and style.
+"""Simulated actions of one person: seventeen actions of NTU RGB+D (A006 to A043) as key poses with timing and style.
 
-Every action is a function from a `Take` (who, and with which variation) to a `Motion`. Wrist poses are (outward, up,
-ahead) of the shoulder in arm lengths; other lengths are metres; s is the x of the person's main side.
+Each action is a function from a `Take` (a person and the random variation) to a `Motion`. Wrist poses are (outward, up, ahead)
+of the shoulder in arm lengths; other lengths are in metres. `s` is the x direction of the person's preferred side.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ GRAVITY = 9.81
 
 
 def zigzag(count: int, low, high) -> np.ndarray:
-    """2 * count + 1 key values that go from `low` to `high` and back `count` times."""
+    """2 * count + 1 key values that alternate between `low` and `high`, starting and ending with `low`."""
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     return np.stack([high if index % 2 else low for index in range(2 * count + 1)])
 
 
 def ballistic(times: np.ndarray, takeoff: float, landing: float) -> np.ndarray:
-    """Height above the height at take-off of a body in free flight, (T,), metres."""
+    """Height of a body in free flight above its height at take-off, (T,), in metres."""
     since = np.clip(times - takeoff, 0.0, landing - takeoff)
     return 0.5 * GRAVITY * since * (landing - takeoff - since)
 
@@ -38,7 +38,7 @@ def pick_up(take: Take) -> Motion:
     motion.turn("spine", keys, np.outer([0, 1, 1, 0], [-s * 0.12, 0.62 - 0.1 * squat, -s * 0.05]))
     motion.turn("chest", keys, np.outer([0, 1, 1, 0], [-s * 0.15, 0.38 - 0.12 * squat, 0.0]))
     motion.turn("head", keys, np.outer([0, 1, 0.8, 0], [0.0, 0.25, 0.0]))
-    # The hand starts late and arrives with the trunk; afterwards it carries what it found.
+    # The hand starts late and arrives with the trunk; afterwards it may carry the object.
     carries = take.likes(0.6)
     carried = (0.05, -0.62, 0.48) if carries else None
     motion.reach(
@@ -123,7 +123,7 @@ def throw(take: Take) -> Motion:
 
 
 def _sit(motion: Motion, times, amounts, seat_height: float) -> None:
-    """Pelvis back and down to the seat; the knees come forward by themselves."""
+    """Moves the pelvis back and down to the seat; inverse kinematics brings the knees forward."""
     person = motion.person
     size = person.stature / 1.7
     down = seat_height - person.pelvis_height
@@ -189,7 +189,7 @@ def stand_up(take: Take) -> Motion:
 
 
 def _hands_together(take: Take, motion: Motion, times, weights, points, *, spread: float = 0.0) -> None:
-    """Both wrists to mirror points (K or T, 3) of the chest frame; x is outward."""
+    """Brings both wrists to mirrored points (K or T, 3) in the frame of the chest; x is outward."""
     for side in (LEFT, RIGHT):
         point = np.asarray(points, dtype=np.float64) * [OUTWARD[side], 1.0, 1.0]
         point = point + spread * take.chance.standard_normal(3)
@@ -197,7 +197,7 @@ def _hands_together(take: Take, motion: Motion, times, weights, points, *, sprea
 
 
 def _front_pose(take: Take, motion: Motion, keys, up: float, ahead: float) -> None:
-    """Raise both hands in front of the trunk at the inner keys, hang at the outer ones."""
+    """Raises both hands in front of the trunk at the inner keys; they hang at the first and last key."""
     for side in (LEFT, RIGHT):
         pose = (-0.15, up, ahead)
         motion.reach(
@@ -286,7 +286,7 @@ def wave_hand(take: Take) -> Motion:
 
 
 def kick_foot(motion: Motion, keys, back: float, ahead: float, height: float) -> None:
-    """Lead the main foot back, forward and home again at five key times: lift, back, hit, recoil, ground."""
+    """Moves the preferred foot at five key times: lift, back, hit, recoil, ground."""
     take, person = motion.take, motion.person
     s, main = take.sign, take.main
     home = motion.toe_start(main)
@@ -325,7 +325,7 @@ def kick(take: Take) -> Motion:
 
 
 def _leap(motion: Motion, feet, takeoff: float, landing: float) -> None:
-    """Free flight of the whole body: pelvis and the given feet rise together."""
+    """Adds free flight of the whole body: the pelvis and the given feet rise together."""
     height = ballistic(motion.times, takeoff, landing)
     motion.shift[:, 1] += height
     for side in feet:
@@ -460,7 +460,7 @@ def rub_hands(take: Take) -> Motion:
 
 
 def bow(take: Take) -> Motion:
-    """A nod of the head, a bow of the trunk, or something between: the person's habit."""
+    """A nod of the head, a bow of the trunk, or something between, depending on the person's habit."""
     person = take.person
     depth = take.between(0.0, 1.0)
     if depth < 0.35:
@@ -560,7 +560,7 @@ def cross_hands(take: Take) -> Motion:
 
 
 def fall(take: Take) -> Motion:
-    """Lose balance and go to the floor: on the side, backward or forward, as the person's habit is."""
+    """A fall to the side, backward or forward, depending on the person's habit."""
     person, s = take.person, take.sign
     size = person.stature / 1.7
     begin, tipping, impact, still = take.start(0.35, 0.5, 0.45)
@@ -597,7 +597,7 @@ def fall(take: Take) -> Motion:
         motion.turn("spine", keys, [[0, 0, 0], [0, 0.25, s * 0.1], [0, 0.3, s * 0.2], [0, 0.2, -s * 0.05]])
         hands = [(0.45, -0.5, 0.5), (0.35, -0.3, 0.75), (0.2, -0.45, 0.6)]
     else:  # onto the knees, then flat forward on the hands
-        flat = 0.97 * person.leg + person.hip_drop + 0.09 * size  # the toes stay, so the legs end up straight
+        flat = 0.97 * person.leg + person.hip_drop + 0.09 * size  # the toes stay in place, so the legs end up straight
         motion.move(keys, [[0, 0, 0], [0, -0.34 * size, 0.05], [0, lying + 0.18, 0.82 * flat], [0, lying, flat]])
         motion.turn("pelvis", keys, [[0, 0, 0], [0, 0.2, 0], [0, 1.25, 0], [0, 1.5, 0]])
         motion.turn("spine", keys, [[0, 0, 0], [0, 0.3, 0], [0, -0.2, 0], [0, -0.05, 0]])

@@ -1,7 +1,7 @@
-"""What everybody knows about bodies: parts of the body, things that hands hold, and actions, limb by limb.
+"""Common knowledge about bodies: body parts, objects that hands hold, and the steps of actions.
 
-The table itself is `body_knowledge.json`. It was written for this project, from common knowledge. Its actions cover
-the class names of NTU RGB+D 120 and of UTD-MHAD, beside other sports, exercises and everyday actions.
+The table is `body_knowledge.json`, written for this project. Its actions cover the class names of NTU RGB+D 120 and UTD-MHAD,
+and other sports, exercises and everyday actions.
 """
 
 import json
@@ -22,14 +22,15 @@ class BodyKnowledgeError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One limb's share in an action.
+    """A movement of a body part in an action.
 
     Attributes:
-        part: what moves: "right hand", "both arms", "head"; also "ball" or "body".
-        by_person: the person does it *with* the part ("lift the cup"); otherwise the part itself moves ("tilt back").
-        verb: base form.
-        rest: what follows the verb, or "".
-        partner: the part belongs to the second person.
+        part: the part that moves, such as "right hand", "both arms" or "head"; also "ball" or "body".
+        by_person: whether the person does something with the part ("lift the cup"); otherwise the part itself moves ("tilt
+            back").
+        verb: base form of the verb.
+        rest: the words after the verb, or "".
+        partner: whether the part belongs to the second person.
     """
 
     part: str
@@ -41,17 +42,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Action:
-    """One action.
+    """An action.
 
     Attributes:
-        name: what it is called, as a label.
-        does: verb phrase, base form of the verb first.
-        kind: "gesture", "sport", ...; `TWO_PEOPLE` for actions of two.
+        name: the class name.
+        does: verb phrase that starts with the base form of the verb.
+        kind: category, such as "gesture" or "sport"; `TWO_PEOPLE` for actions of two people.
         purpose: why people do it, such as "to greet somebody".
-        steps: in the order of time.
+        steps: the steps, ordered by time.
         thing: the object that is used, with its article, or "".
-        posture: how the body is held: standing, sitting, walking, running, kneeling or lying.
-        repeated: whether one performance repeats the steps.
+        posture: standing, sitting, walking, running, kneeling or lying.
+        repeated: whether a performance repeats the steps.
     """
 
     name: str
@@ -65,13 +66,13 @@ class Action:
 
     @property
     def people(self) -> int:
-        """1 or 2."""
+        """Number of people, 1 or 2."""
         return 2 if self.kind == TWO_PEOPLE else 1
 
 
 @dataclass(frozen=True)
 class BodyPart:
-    """A part of the body: how many of it a person has, where it is, its region (head, trunk, arm, leg), its use."""
+    """A body part: how many a person has, where it is, its region (head, trunk, arm, leg) and its use."""
 
     name: str
     count: int
@@ -82,7 +83,7 @@ class BodyPart:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: what it is and where it is found."""
+    """An object: what it is and where it is kept."""
 
     name: str
     definition: str
@@ -91,7 +92,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Word:
-    """A word about actions and recordings, and what it means."""
+    """A word about actions and recordings, and its meaning."""
 
     name: str
     definition: str
@@ -108,20 +109,23 @@ class BodyKnowledge:
 
 
 def read_step(text: str) -> Step:
-    """Read "right hand > lift the cup" (done with the part) or "head : tilt back" (the part moves).
+    """Parses "right hand > lift the cup" (done with the part) or "head : tilt back" (the part moves).
 
-    A part that begins with "partner" belongs to the second person. Raises `BodyKnowledgeError` for anything else.
+    A part that starts with "partner" belongs to the second person.
+
+    Raises:
+        BodyKnowledgeError: if the text has another form.
     """
     match = _STEP.fullmatch(text)
     if match is None:
-        raise BodyKnowledgeError(f"step {text!r} is not of the form 'part > verb rest' or 'part : verb rest'")
+        raise BodyKnowledgeError(f"expected a step 'part > verb rest' or 'part : verb rest', found {text!r}")
     part = match["part"]
     return Step(part.removeprefix(PARTNER), match["sign"] == ">", match["verb"], match["rest"] or "", PARTNER in part)
 
 
 @cache
 def body_knowledge() -> BodyKnowledge:
-    """Read the table that lies beside this file."""
+    """The table in `body_knowledge.json`."""
     table = json.loads(Path(__file__).with_name("body_knowledge.json").read_text(encoding="utf-8"))
     return BodyKnowledge(
         parts=tuple(BodyPart(**row) for row in table["parts"]),

@@ -1,4 +1,4 @@
-"""Forms of English words: third person, gerund and past of verbs, plurals and articles of nouns."""
+"""Forms of English words: third person, gerund and past of verbs; plural and article of nouns."""
 
 # Verbs of one syllable (or stressed at the end) whose last consonant is doubled before -ing and -ed.
 _DOUBLED = (
@@ -33,6 +33,11 @@ _PLURAL = {
 _VOWELS = "aeiou"
 
 
+def _doubled(verb: str) -> str:
+    """ "clap" → "clapp", before -ing and -ed."""
+    return verb + verb[-1] if verb in _DOUBLED else verb
+
+
 def third_person(verb: str) -> str:
     """ "carry" → "carries"."""
     if verb in ("be", "have"):
@@ -48,24 +53,19 @@ def gerund(verb: str) -> str:
     """ "swing" → "swinging", "take" → "taking", "clap" → "clapping"."""
     if verb in _GERUND:
         return _GERUND[verb]
-    if verb in _DOUBLED:
-        return verb + verb[-1] + "ing"
-    if verb.endswith("e") and not verb.endswith("ee"):
-        return verb[:-1] + "ing"
-    return verb + "ing"
+    drops_e = verb.endswith("e") and not verb.endswith("ee")
+    return (verb[:-1] if drops_e else _doubled(verb)) + "ing"
 
 
 def past(verb: str) -> str:
     """ "lift" → "lifted", "throw" → "threw"."""
     if verb in _PAST:
         return _PAST[verb]
-    if verb in _DOUBLED:
-        return verb + verb[-1] + "ed"
     if verb.endswith("e"):
         return verb + "d"
     if verb[-1] == "y" and verb[-2] not in _VOWELS:
         return verb[:-1] + "ied"
-    return verb + "ed"
+    return _doubled(verb) + "ed"
 
 
 def plural(noun: str) -> str:
@@ -91,6 +91,6 @@ def article(noun: str) -> str:
 
 
 def is_plural(noun: str) -> bool:
-    """Whether a noun of the body takes a plural verb: "both arms", "feet", "knees"."""
+    """Whether a body part takes a plural verb: "both arms", "feet", "knees"."""
     last = noun.rsplit(" ", 1)[-1]
     return last in ("feet", "teeth") or (last.endswith("s") and not last.endswith(("ss", "is")))

@@ -1,8 +1,8 @@
-"""What two simulated people do together: seven mutual actions of NTU RGB+D (A050 to A060).
+"""Simulated actions of two people: seven mutual actions of NTU RGB+D (A050 to A060).
 
-Every interaction is a function from the takes of an actor and a partner to their two motions and the distance in
-metres at which they begin, face to face. Each motion is in its own person's coordinates (`people`); `facing`
-brings them into one room. A point (x, y, z) of the actor is (-x, y, distance - z) for the partner.
+Each interaction is a function from the takes of an actor and a partner to their two motions, and the distance in metres at
+which they start face to face. Each motion is in the coordinates of its person (`people`); `facing` places both in a room. The
+point (x, y, z) of the actor is (-x, y, distance - z) for the partner.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import numpy as np
 from .actions import zigzag
 from .people import LEFT, OUTWARD, RIGHT, Motion, Take, spline
 
-REACTION = 0.13  # seconds from a touch to the body giving way
+REACTION = 0.13  # seconds between a touch and the response of the body
 
 
 def facing(joints: np.ndarray, distance: float, *, partner: bool) -> np.ndarray:
-    """Joints (T, 25, 3) of one person -> the room, its origin half way between the two, the actor looking along +z."""
+    """Joints (T, 25, 3) in room coordinates: the origin is half way between the two people, and the actor looks along +z."""
     if partner:
         joints = joints * [-1.0, 1.0, -1.0]
     return joints + np.array([0.0, 0.0, 0.5 * distance if partner else -0.5 * distance])
@@ -39,7 +39,7 @@ def _step_by(motion: Motion, side: int, begin: float, end: float, ahead: float, 
 
 
 def _give_way(motion: Motion, hit: float, force: float, turn: float, *, steps: float) -> None:
-    """A body that is hit or pushed at time `hit`: trunk and head back, then balance, a step back when it is hard."""
+    """The response of a body that is hit or pushed at time `hit`: trunk and head go back, with a step after a hard hit."""
     take = motion.take
     keys = [hit, hit + REACTION + 0.08, hit + 0.45, hit + 0.95]
     amounts = np.array([0.0, 1.0, 0.6, 0.1]) * force
@@ -134,7 +134,7 @@ def hug(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
     motion, other = _together(actor, partner)
     keys = [begin, near, held, apart]
     way = begin + 0.55 * (near - begin)
-    over = actor.likes(0.5)  # whose arms go over the shoulders
+    over = actor.likes(0.5)  # whether the arms of the actor go over the partner's shoulders
     for mine, theirs, high in ((motion, other, over), (other, motion, not over)):
         take = mine.take
         stride = 0.5 * (distance - close)
@@ -143,7 +143,7 @@ def hug(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
         _step_by(mine, 1 - first, begin + 0.45 * (near - begin), near, stride)
         _step_by(mine, first, held + 0.25, apart, -actor.vary(0.16, 0.04))
         back = _chest_height(theirs.take) + (0.12 if high else -0.14)
-        # The partner's back, seen from where this person began.
+        # The partner's back in the coordinates of this person.
         behind = stride + close + 0.10
         for side in (LEFT, RIGHT):
             up = 0.25 if high else -0.25
@@ -185,7 +185,7 @@ def _meeting_hands(motion: Motion, side: int, keys, weights, point, *, up: float
 
 
 def shake_hands(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
-    """Right hands, whatever hand a person prefers."""
+    """Both people use the right hand, whatever their preferred hand."""
     size = 0.5 * (actor.person.stature + partner.person.stature) / 1.7
     count, period = int(np.rint(actor.between(1.6, 4.4))), actor.between(0.3, 0.45)
     begin, together = actor.start(0.6)
@@ -214,7 +214,7 @@ def give(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
     distance = float(np.clip(actor.vary(0.92, 0.07), 0.76, 1.1)) * size
     motion, other = _together(actor, partner)
     point = np.array([-actor.sign * 0.04, actor.vary(1.02, 0.06) * size, 0.5 * distance])
-    # The giver brings the thing from the waist, the receiver's hand comes a little later and takes it home.
+    # The giver brings the object from the waist; the receiver's hand follows a little later and takes it back.
     motion.reach(
         actor.main,
         [begin - 0.1, begin, offered, taken, drawn],
@@ -245,10 +245,10 @@ def give(actor: Take, partner: Take) -> tuple[Motion, Motion, float]:
 
 
 def _walk(motion: Motion, begin: float, distance: float, *, turn: float = 0.0) -> float:
-    """Walk `distance` metres, first turning by `turn` radians if asked; returns the time of the last foot down.
+    """Walks `distance` metres, after a turn by `turn` radians; returns the time when the last foot is down.
 
-    Steps alternate, the heel comes up before each, the pelvis rides over the standing foot and drops as the step
-    opens, arms and shoulders swing against the legs.
+    Steps alternate, and the heel comes up before each step. The pelvis moves over the standing foot and drops as the step
+    opens; arms and shoulders swing against the legs.
     """
     take, person = motion.take, motion.person
     size = person.stature / 1.7
@@ -284,7 +284,7 @@ def _walk(motion: Motion, begin: float, distance: float, *, turn: float = 0.0) -
         last_down = now + swing
         now += step_time
     motion.heading += spline(heading_keys, heading_values, motion.times)
-    # Positive: the left foot is ahead, so the right arm and shoulder are.
+    # Positive if the left foot is ahead, and with it the right arm and shoulder.
     stride = spline(swing_keys, swing_values, motion.times)
     amount = 0.3 * person.amplitude
     for side in (LEFT, RIGHT):
@@ -301,7 +301,7 @@ def _walk(motion: Motion, begin: float, distance: float, *, turn: float = 0.0) -
 
 
 def _walk_length(take: Take, distance: float, turn: bool) -> float:
-    """Generous estimate in seconds, to set the clock before the walk is planned."""
+    """A generous estimate of the time of a walk in seconds, to set the length of the take before the walk is planned."""
     return (distance / (0.46 * take.person.stature / 1.7) + (2 if turn else 0)) * 0.42 / take.person.tempo
 
 

@@ -1,14 +1,13 @@
 """Simulated people: bodies with bone lengths and habits, and the kinematics that turn a motion into 25 joints.
 
-A `Person` is one body (bone lengths in metres) and one way of moving (tempo, amplitude, posture, handedness). A
-`Motion` says over time where the pelvis and the toes are, how the trunk turns, where each wrist is relative to its
-shoulder and what the hands touch. `Motion.solve` makes joints of it: forward kinematics down the trunk, two-bone
-inverse kinematics for arms and legs, so that every bone keeps its length in every frame and planted toes stay where
-they are.
+A `Person` has a body (bone lengths in metres) and a way of moving (tempo, amplitude, posture, handedness). A `Motion` gives,
+for each frame, the positions of the pelvis and the toes, the rotations of the trunk, the position of each wrist relative to
+its shoulder, and the points that the hands touch. `Motion.solve` computes the joints, by forward kinematics for the trunk and
+two-bone inverse kinematics for arms and legs: bones keep their length in every frame, and planted toes do not move.
 
-Coordinates of a person: metres, y up, z ahead, x to the person's left; the floor is y = 0. Rotations are (yaw, pitch,
-roll) in radians, applied as R_y(yaw) R_x(pitch) R_z(roll): positive yaw turns left, positive pitch leans forward,
-positive roll leans right. Sides are indexed 0 = left, 1 = right.
+Coordinates of a person are in metres: y up, z ahead, x to the person's left, and the floor at y = 0. Rotations are (yaw, pitch,
+roll) in radians, applied as R_y(yaw) R_x(pitch) R_z(roll): positive yaw turns left, positive pitch leans forward, positive roll
+leans right. Sides have the index 0 (left) or 1 (right).
 """
 
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ import numpy as np
 
 FRAME_RATE = 30.0
 LEFT, RIGHT = 0, 1
-OUTWARD = np.array([1.0, -1.0])  # x of "outward" on each side
+OUTWARD = np.array([1.0, -1.0])  # x direction of "outward" on each side
 
 
 class Joint(IntEnum):
-    """The 25 joints of Kinect v2 in its order (index in the file, from 0)."""
+    """The 25 joints of Kinect v2, with their index in the file."""
 
     SPINE_BASE = 0
     SPINE_MID = 1
@@ -53,7 +52,7 @@ class Joint(IntEnum):
 
 
 LEFT_HANDED = frozenset({2, 6, 9, 14, 20, 23, 28, 33, 38})
-"""Performers who do it with the left: fixed, so that both sides of NTU-60's subject split have some from the start."""
+"""Left-handed performers. The list is fixed so that both parts of the subject split of NTU RGB+D 60 have some."""
 
 ARMS = np.array([[4, 5, 6, 7, 21, 22], [8, 9, 10, 11, 23, 24]])  # shoulder, elbow, wrist, hand, tip, thumb
 LEGS = np.array([[12, 13, 14, 15], [16, 17, 18, 19]])  # hip, knee, ankle, foot (toes)
@@ -61,7 +60,7 @@ LEGS = np.array([[12, 13, 14, 15], [16, 17, 18, 19]])  # hip, knee, ankle, foot 
 
 @dataclass(frozen=True)
 class Person:
-    """One body and one way of moving. Lengths in metres, angles in radians; see `draw_person` for their spread."""
+    """A body and a way of moving. Lengths are in metres and angles in radians; `draw_person` has their distributions."""
 
     number: int
     stature: float
@@ -83,28 +82,28 @@ class Person:
     main_side: int
     """LEFT or RIGHT: the preferred hand and foot."""
     tempo: float
-    """Durations are divided by it."""
+    """Divides durations."""
     amplitude: float
-    """Oscillations, leans and leaps are multiplied by it."""
+    """Multiplies oscillations, leans and leaps."""
     slouch: float
     """Pitch of the upper trunk and head when standing at ease."""
     stance: float
     """Half the distance between the feet."""
     toe_out: float
     carry: float
-    """How far the hanging arms stand off and bend, 0 to 1."""
+    """How far hanging arms are away from the body and bent, 0 to 1."""
     trunk_share: float
-    """How much the trunk takes part when an arm moves."""
+    """How much the trunk moves with an arm."""
     squat: float
     """0 bends the back, 1 bends the knees."""
     unrest: float
     """Scale of sway and idle motion."""
     lag: float
-    """Seconds by which the hands trail and the trunk leads the arms."""
+    """Seconds by which the hands follow the arms, and the trunk leads them."""
 
     @property
     def arm(self) -> float:
-        """Shoulder to wrist of the straight arm, the unit of wrist positions."""
+        """Length of the straight arm from shoulder to wrist, the unit of wrist positions."""
         return self.upper_arm + self.forearm
 
     @property
@@ -113,24 +112,24 @@ class Person:
 
     @cached_property
     def hip_drop(self) -> float:
-        """The hip joints lie below the base of the spine."""
+        """Distance of the hip joints below the base of the spine."""
         return 0.45 * self.hip
 
     @cached_property
     def pelvis_height(self) -> float:
-        """Height of the base of the spine when standing with knees almost straight."""
+        """Height of the base of the spine when the person stands with almost straight knees."""
         spread = max(self.stance - self.hip, 0.0)
         return self.ankle_height + np.sqrt((0.985 * self.leg) ** 2 - spread**2) + self.hip_drop
 
     @cached_property
     def toe_offset(self) -> np.ndarray:
-        """From the ankle to the toes of a flat foot, (3,)."""
+        """Vector from the ankle to the toes of a flat foot, (3,)."""
         drop = self.ankle_height - 0.02
         return np.array([0.0, -drop, np.sqrt(max(self.foot**2 - drop**2, 1e-4))])
 
 
 def draw_person(seed: int, number: int) -> Person:
-    """The person with this number in the world of this seed: always the same one."""
+    """The person with this number in the simulation of this seed: the same in every call."""
     rng = np.random.default_rng([seed, 1, number])
 
     def near(mean, spread, low, high):
@@ -180,11 +179,11 @@ def draw_person(seed: int, number: int) -> Person:
 
 
 def spline(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Smooth path through key values, (K,), (K, ...), (T,) -> (T, ...); constant outside the keys.
+    """A smooth path through key values, (K,), (K, ...), (T,) → (T, ...); constant outside the keys.
 
-    Quintic pieces with zero acceleration at the keys. A key where the direction turns has zero velocity, so that a
-    piece between two such keys is the minimum-jerk movement of Flash and Hogan (1985); keys on the way are passed at
-    the harmonic mean of the neighbouring speeds, which never overshoots.
+    The pieces are quintic polynomials with zero acceleration at the keys. At a key where the direction reverses, the velocity
+    is zero, so that a piece between two such keys is the minimum-jerk movement of Flash and Hogan (1985). At other keys, the
+    velocity is the harmonic mean of the neighbouring velocities, which never overshoots.
     """
     times = np.asarray(times, dtype=np.float64)
     values = np.asarray(values, dtype=np.float64)
@@ -212,7 +211,7 @@ def spline(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def drift(rng: np.random.Generator, frames: int, channels: int, cutoff: float) -> np.ndarray:
-    """Slow random motion, (frames, channels), unit variance, no content above about `cutoff` Hz."""
+    """Slow random motion (frames, channels) with unit variance and almost no frequencies above `cutoff` Hz."""
     from scipy.ndimage import gaussian_filter1d
 
     sigma = FRAME_RATE / (2 * np.pi * cutoff)
@@ -224,7 +223,7 @@ def drift(rng: np.random.Generator, frames: int, channels: int, cutoff: float) -
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """(..., 3) yaw, pitch, roll in radians -> (..., 3, 3)."""
+    """Yaw, pitch and roll in radians (..., 3) → rotation matrices (..., 3, 3)."""
     (cy, cp, cr), (sy, sp, sr) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
     matrix = np.empty((*np.shape(angles)[:-1], 3, 3))
     matrix[..., 0, 0] = cy * cr + sy * sp * sr
@@ -240,7 +239,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def apply(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) times (..., 3), broadcast."""
+    """Matrices (..., 3, 3) times vectors (..., 3), broadcast."""
     return (matrix @ np.asarray(vector)[..., None])[..., 0]
 
 
@@ -249,10 +248,10 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def two_bone(root, target, upper: float, lower: float, pole):
-    """Middle and end joint of a two-bone limb that reaches for `target`, bent towards `pole`.
+    """Middle and end joint of a limb with two bones that reaches for `target` and bends towards `pole`.
 
-    All arguments (..., 3); lengths in metres. A target out of reach is approached along the straight line to it: the
-    bones keep their lengths.
+    Positions and directions are (..., 3), lengths are in metres. If the target is out of reach, the limb points towards it:
+    bones keep their length.
     """
     towards = target - root
     distance = np.linalg.norm(towards, axis=-1, keepdims=True)
@@ -268,8 +267,7 @@ def two_bone(root, target, upper: float, lower: float, pole):
 
 
 def _around_the_shoulder(times: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Adds a key outward and ahead between two wrist positions that are nearly opposite: the way is not through the
-    shoulder."""
+    """Adds a key outward and ahead between nearly opposite wrist positions, so that the path does not cross the shoulder."""
     directions = unit(keys)
     for index in np.flatnonzero((directions[1:] * directions[:-1]).sum(axis=1) < -0.2)[::-1]:
         between = unit(directions[index] + directions[index + 1] + [0.5, 0.0, 0.7])
@@ -281,21 +279,21 @@ def _around_the_shoulder(times: np.ndarray, keys: np.ndarray) -> tuple[np.ndarra
 
 @dataclass
 class Contact:
-    """A hand that is somewhere for a reason: `point` (3,) or (T, 3) in the frame of head, chest, pelvis or floor."""
+    """A point that a hand touches: `point` (3,) or (T, 3) in the frame of head, chest, pelvis or floor."""
 
     side: int
     weight: np.ndarray
     frame: str
     point: np.ndarray
     palm: bool
-    """True: the palm reaches the point; False: the wrist is there."""
+    """Whether the palm reaches the point; otherwise the wrist does."""
 
 
 class Take:
-    """One person in one performance: the clock, and the two sources of variation.
+    """A person in a performance, with its frame times and two sources of random variation.
 
-    `habit` is the same whenever this person does this action, `chance` differs in every repetition. A recording ends after
-    `longest` frames, done or not.
+    `habit` is the same in every repetition of an action by this person; `chance` differs. A recording has at most `longest`
+    frames, even if the action is not finished.
     """
 
     def __init__(self, person: Person, habit: np.random.Generator, chance: np.random.Generator, *, longest: int = 128):
@@ -315,31 +313,31 @@ class Take:
 
     @property
     def sign(self) -> float:
-        """x of the direction towards the main side."""
+        """The x direction of the preferred side."""
         return OUTWARD[self.person.main_side]
 
     def vary(self, mean, spread):
-        """`mean` (number or array) with this person's habit and this repetition's chance added, `spread` in all."""
+        """`mean` (number or array) plus variation by habit and by chance, with the standard deviation `spread` in total."""
         shape = np.shape(mean)
         return mean + spread * (0.8 * self.habit.standard_normal(shape) + 0.6 * self.chance.standard_normal(shape))
 
     def between(self, low: float, high: float) -> float:
-        """A value between two bounds that this person mostly keeps to."""
+        """A value between two bounds, which depends mostly on the person's habit."""
         return low + (high - low) * float(np.clip(0.75 * self.habit.random() + 0.25 * self.chance.random(), 0, 1))
 
     def likes(self, probability: float) -> bool:
-        """Does this person do it this way? Mostly the same answer in every repetition."""
+        """Whether the person does something that way; mostly the same in every repetition."""
         habit, whim, chance = self.habit.random(), self.chance.random(), self.chance.random()
         return (chance if whim < 0.15 else habit) < probability
 
     def durations(self, *seconds: float) -> np.ndarray:
-        """The given durations at this person's tempo, each a little different every time."""
+        """Durations at this person's tempo, with a small variation."""
         pace = self.person.tempo * np.exp(0.06 * self.chance.standard_normal())
         each = np.exp(self.vary(np.zeros(len(seconds)), 0.14))
         return np.array(seconds) * each / pace
 
     def start(self, *seconds: float) -> np.ndarray:
-        """Key times of a sequence of phases, after a moment at ease; sets the clock to end a moment after the last."""
+        """Key times of a sequence of phases that starts after a moment at ease; the take ends a moment after the last phase."""
         lead = self.chance.uniform(0.15, 0.6)
         keys = lead + np.concatenate([[0.0], np.cumsum(self.durations(*seconds))])
         self.run_until(keys[-1] + self.chance.uniform(0.15, 0.55))
@@ -350,7 +348,7 @@ class Take:
         self.times = np.arange(frames) / FRAME_RATE
 
     def cycles(self, begin: float, count: int, period: float) -> np.ndarray:
-        """Times of the turning points of `count` back-and-forth movements, (2 * count + 1,)."""
+        """Times at which `count` back-and-forth movements reverse, (2 * count + 1,)."""
         halves = np.full(2 * count, period / 2 / self.person.tempo) * np.exp(
             0.09 * self.chance.standard_normal(2 * count)
         )
@@ -358,7 +356,7 @@ class Take:
 
 
 class Motion:
-    """What one person does over the frames of a take; begins as standing at ease and is changed by the methods."""
+    """The motion of a person over the frames of a take. It starts as standing at ease; the methods add movements."""
 
     def __init__(self, take: Take):
         person, rng, frames = take.person, take.chance, len(take.times)
@@ -366,9 +364,9 @@ class Motion:
         slow, quick = drift(rng, frames, 12, 0.25), drift(rng, frames, 16, 0.9)
         unrest = person.unrest
         breath = rng.uniform(0, 2 * np.pi) + 2 * np.pi * rng.uniform(0.2, 0.34) * self.times
-        breath = np.sin(breath + 0.35 * np.sin(breath))  # in is quicker than out
+        breath = np.sin(breath + 0.35 * np.sin(breath))  # breathing in is faster than breathing out
 
-        # Trunk: (T, 3) yaw, pitch, roll of each part relative to the part below.
+        # Trunk: yaw, pitch, roll (T, 3) of each part relative to the part below.
         self.pelvis = unrest * 0.018 * slow[:, 0:3]
         self.spine = unrest * 0.014 * slow[:, 3:6]
         self.chest = unrest * 0.010 * quick[:, 0:3]
@@ -381,7 +379,7 @@ class Motion:
         self.heading = np.zeros(frames)
         self.airborne = np.zeros(frames)
 
-        # Arms: wrist relative to the shoulder, in arm lengths (outward, up, ahead); `hang` is 1 where gravity decides.
+        # Arms: wrist relative to the shoulder (outward, up, ahead) in arm lengths; `hang` is 1 for an arm that hangs freely.
         self.rest = np.empty((2, 3))
         for side in (LEFT, RIGHT):
             stand_off = 0.10 + 0.14 * person.carry
@@ -396,7 +394,7 @@ class Motion:
         self.hand = 0.06 * unrest * quick[:, 8:14].reshape(frames, 2, 3) + [-0.08, 0.0, 0.12]
         self.contacts: list[Contact] = []
 
-        # Feet: where the toes are, how the foot points (yaw) and how far the heel is up (pitch).
+        # Feet: position of the toes, direction of the foot (yaw), and lift of the heel (pitch).
         stagger = take.vary(0.0, 0.03)
         self.toe = np.zeros((frames, 2, 3))
         self.toe[..., 0] = OUTWARD * (person.stance + 0.3 * person.toe_out * person.foot)
@@ -410,21 +408,21 @@ class Motion:
     # ------------------------------------------------------------------------------------------------- trunk
 
     def turn(self, part: str, times, angles) -> None:
-        """Add a rotation path to "pelvis", "spine", "chest" or "head"; the trunk leads the arms a little."""
+        """Adds a rotation path to "pelvis", "spine", "chest" or "head"; the trunk leads the arms by a fraction of `lag`."""
         lead = {"pelvis": 1.0, "spine": 0.6, "chest": 0.3, "head": 1.4}[part] * self.person.lag
         getattr(self, part).__iadd__(spline(times, angles, self.times + lead))
 
     def move(self, times, offsets) -> None:
-        """Add a path (K, 3) to where the pelvis is over the feet."""
+        """Adds a path (K, 3) to the position of the pelvis over the feet."""
         self.shift += spline(times, offsets, self.times)
 
     # -------------------------------------------------------------------------------------------------- arms
 
     def reach(self, side: int, times, poses, *, elbow=None, hand=None, spread: float = 0.05) -> None:
-        """Move a wrist through poses: each (outward, up, ahead) of the shoulder in arm lengths, or None for hanging.
+        """Moves a wrist through poses, each (outward, up, ahead) of the shoulder in arm lengths, or None for a hanging arm.
 
-        Directions turn and distances change separately, so that the wrist moves on arcs. `elbow` (K, 3) says where the
-        elbow points, `hand` (K, 3) where the hand bends to; None where gravity decides.
+        Direction and distance are interpolated separately, so that the wrist moves on arcs. `elbow` (K, 3) are directions of
+        the elbow, and `hand` (K, 3) directions in which the hand bends; None leaves the default.
         """
         hanging = np.array([pose is None for pose in poses], dtype=np.float64)
         keys = np.stack(
@@ -444,14 +442,14 @@ class Motion:
             self.hand[:, side] += spline(times, bends, self.times - self.person.lag)
 
     def touch(self, side: int, times, weights, frame: str, point, *, palm: bool = True) -> None:
-        """Bring a hand to a point: "head", "chest" and "pelvis" move with the body, "floor" stays in the room."""
+        """Brings a hand to a point. The frames "head", "chest" and "pelvis" move with the body; "floor" is fixed."""
         weight = spline(times, weights, self.times)
         self.contacts.append(Contact(side, weight, frame, np.asarray(point, dtype=np.float64), palm))
 
     # -------------------------------------------------------------------------------------------------- feet
 
     def step(self, side: int, begin: float, end: float, to, *, yaw: float | None = None, lift: float = 0.07) -> None:
-        """Lift a foot, put its toes down at `to` (x, z) and leave it there; the heel comes up first."""
+        """Lifts a foot, heel first, and puts its toes down at `to` (x, z), where they stay."""
         times = self.times
         phase = np.clip((times - begin) / (end - begin), 0, 1)
         done = phase**3 * (10 + phase * (-15 + 6 * phase))
@@ -467,7 +465,7 @@ class Motion:
         self.planted[:, side] &= (phase <= 0) | (phase >= 1)
 
     def swing_foot(self, side: int, times, toes, pitch) -> None:
-        """Lead the toes of a lifted foot through points (K, 3); planted again at the last."""
+        """Moves the toes of a lifted foot through points (K, 3); the foot is planted again at the last point."""
         self.toe[:, side] = spline(times, toes, self.times)
         self.foot_pitch[:, side] += spline(times, pitch, self.times)
         self.planted[:, side] &= (self.times <= times[0]) | (self.times >= times[-1])
@@ -478,7 +476,7 @@ class Motion:
     # ------------------------------------------------------------------------------------------------ joints
 
     def solve(self) -> np.ndarray:
-        """Joints over time, (T, 25, 3) float64, metres, in the person's coordinates."""
+        """The joints, float64 (T, 25, 3) in metres, in the person's coordinates."""
         person, frames = self.person, len(self.times)
         joints = np.empty((frames, 25, 3))
         upright = rotation(np.stack([self.heading, np.zeros(frames), np.zeros(frames)], axis=1))
@@ -492,7 +490,7 @@ class Motion:
         top = joints[:, Joint.SPINE_MID] + person.upper_spine * chest[..., 1]
         joints[:, Joint.SPINE_SHOULDER] = top
         joints[:, Joint.NECK] = top + person.neck * chest[..., 1]
-        # The eyes stay on what they look at: the head undoes part of what the trunk does.
+        # The gaze stays fixed: the head compensates part of the rotation of the trunk.
         gaze = (
             self.head
             - np.array([0.5, 0.35, 0.4]) * (self.spine + self.chest)
@@ -522,7 +520,7 @@ class Motion:
         return apply(pelvis, np.array([OUTWARD[side] * across, -person.hip_drop, 0.0]))
 
     def _pelvis_position(self, upright, pelvis) -> np.ndarray:
-        """The pelvis follows the feet, and comes down where a planted leg would be too short."""
+        """Position of the pelvis: it follows the feet, and is lowered if a planted leg would be too short."""
         from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
         person = self.person
@@ -546,7 +544,7 @@ class Motion:
         person, outward = self.person, OUTWARD[side]
         shoulder_joint, elbow_joint, wrist_joint, hand_joint, tip_joint, thumb_joint = ARMS[side]
         mirror = np.array([outward, 1.0, 1.0])
-        # A raised arm takes the shoulder with it.
+        # A raised arm lifts the shoulder.
         lift = self.shrug[:, side] + 0.22 * np.clip(self.wrist[:, side, 1] + 0.1, 0, 1.2)
         forward = 0.25 * np.clip(self.wrist[:, side, 2], -0.6, 1.0) * (1 - self.hang[:, side])
         turn = rotation(np.stack([-outward * forward, np.zeros_like(lift), outward * lift], axis=1))
@@ -568,7 +566,7 @@ class Motion:
             wrist = wrist + contact.weight[:, None] * (goal - wrist)
         wrist[:, 1] = np.maximum(wrist[:, 1], 0.05)
         pole = apply(chest, self.elbow[:, side] * mirror)
-        pole[:, 1] += 2.0 * np.clip((0.7 - shoulder[:, 1]) / 0.4, 0, 1)  # nobody's elbow is in the floor
+        pole[:, 1] += 2.0 * np.clip((0.7 - shoulder[:, 1]) / 0.4, 0, 1)  # keeps the elbow above the floor
         joints[:, elbow_joint], joints[:, wrist_joint] = two_bone(
             shoulder, wrist, person.upper_arm, person.forearm, pole
         )

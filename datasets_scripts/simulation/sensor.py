@@ -1,8 +1,8 @@
-"""Simulated Kinect v2 sensors: what three cameras make of true joints, and the `.skeleton` text they write.
+"""Simulated Kinect v2 sensors: three cameras that turn true joints into `.skeleton` files.
 
-Camera space as Kinect defines it: metres, origin at the sensor, x to the sensor's left, y up (it follows the tilt), z
-away from the sensor. Noise, inferred joints, lost frames and false bodies are chosen after the look of real NTU RGB+D
-files; they are a model of a sensor, not a copy of one.
+Camera space is that of Kinect, in metres: the origin is at the sensor, x points to the sensor's left, y up (tilted with the
+sensor) and z away from the sensor. Noise, inferred joints, lost frames and false bodies are modelled on real files of NTU
+RGB+D.
 """
 
 import re
@@ -14,13 +14,13 @@ import pyarrow.csv as pa_csv
 
 from .people import Joint
 
-FIRST_BODY_ID = 2**56  # Kinect's tracking ids begin here: too large for a float64
+FIRST_BODY_ID = 2**56  # Kinect's tracking ids start here, too large for a float64 to tell them apart
 DEPTH_CAMERA = (366.4, 256.4, 208.5)  # focal length and centre in pixels, fitted to real files
 COLOR_CAMERA = (1057.0, 956.0, 567.0)
-COLOR_SHIFT = 70.0  # pixel metres: the colour camera sits beside the depth camera
+COLOR_SHIFT = 70.0  # pixels times metres: the colour camera is beside the depth camera
 TRACKED, INFERRED = 2, 1
 
-# How restless each joint is: the trunk is seen well, hands and feet are small, thumbs smallest.
+# Relative noise of each joint: low for the trunk, higher for hands, feet and thumbs, which are small.
 _RESTLESSNESS = {
     "SPINE_BASE": 0.35,
     "SPINE_MID": 0.35,
@@ -40,7 +40,7 @@ _RESTLESSNESS = {
 }
 RESTLESSNESS = np.array([_RESTLESSNESS[re.sub("_(LEFT|RIGHT)$", "", joint.name)] for joint in Joint])
 
-# Balls that hide what is behind them: (joint, joint, how far from the first to the second, radius in metres).
+# Balls that occlude joints behind them: (joint, joint, position as a share of the way between them, radius in metres).
 _OCCLUDERS = (
     (Joint.SPINE_BASE, Joint.SPINE_MID, 0.1, 0.13),
     (Joint.SPINE_BASE, Joint.SPINE_MID, 0.8, 0.12),
@@ -57,21 +57,21 @@ _OCCLUDERS = (
 
 @dataclass(frozen=True)
 class Camera:
-    """Pose of one sensor in the room: `axes` (3, 3) rows x, y, z of camera space; `position` (3,) metres."""
+    """Pose of a sensor in the room: `position` (3,) in metres, and `axes` (3, 3), whose rows are x, y and z of camera space."""
 
     position: np.ndarray
     axes: np.ndarray
 
     def view(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the room in camera space."""
+        """Points (..., 3) of the room, in camera space."""
         return (points - self.position) @ self.axes.T
 
 
 def place_cameras(seed: int, setup: int) -> list[Camera]:
-    """The three cameras of a setup, as in NTU RGB+D: camera 1 in the middle, 2 and 3 at 45 degrees to its sides.
+    """The three cameras of a setup, as in NTU RGB+D: camera 1 in the middle, cameras 2 and 3 at 45 degrees to its sides.
 
-    Height, distance and tilt differ between setups and stay within one; a person who faces camera 3 is seen from the
-    side by camera 2.
+    Height, distance and tilt differ between setups and are fixed within a setup. Camera 2 sees a person who faces camera 3 from
+    the side.
     """
     rng = np.random.default_rng([seed, 4, setup])
     height, distance = rng.uniform(1.1, 2.1), rng.uniform(2.9, 3.9)
@@ -90,7 +90,7 @@ def place_cameras(seed: int, setup: int) -> list[Camera]:
 
 @dataclass
 class Track:
-    """One body id as a sensor reports it: `joints` (T, 25, 3) in camera space, `state` (T, 25), `present` (T,)."""
+    """A tracked body as the sensor reports it: `joints` (T, 25, 3) in camera space, `state` (T, 25), `present` (T,)."""
 
     body_id: int
     joints: np.ndarray
@@ -99,7 +99,7 @@ class Track:
 
 
 def _hidden(joints: np.ndarray, occluders: np.ndarray, radii: np.ndarray, margin: float) -> np.ndarray:
-    """Is the line from the sensor to a joint blocked by a ball? (T, J, 3), (T, K, 3), (K,) -> (T, J) bool."""
+    """Whether a ball occludes a joint from the sensor: (T, J, 3), (T, K, 3), (K,) → bool (T, J)."""
     distance = np.linalg.norm(joints, axis=-1)
     direction = joints / distance[..., None]
     along = np.einsum("tjc,tkc->tjk", direction, occluders)
@@ -114,7 +114,7 @@ def _occluders(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> np.ndarray:
-    """First-order low-pass noise over axis 0, unit variance."""
+    """First-order low-pass noise along axis 0, with unit variance."""
     from scipy.signal import lfilter
 
     white = rng.standard_normal(shape)
@@ -123,7 +123,7 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], memory: floa
 
 
 def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) -> list[Track]:
-    """What one sensor reports of people's true joints, each (T, 25, 3) in the room: noisy, guessed, with gaps."""
+    """What a sensor reports for the true joints (T, 25, 3) of each person in the room: with noise, inferred joints and gaps."""
     from scipy.signal import lfilter
 
     frames = len(people[0])
@@ -139,31 +139,31 @@ def observe(people: list[np.ndarray], camera: Camera, rng: np.random.Generator) 
         guessed = np.clip(lfilter([0.35], [1.0, -0.65], hidden.astype(np.float64), axis=0), 0, 1)
 
         distance = joints[..., 2:]
-        quality = np.exp(0.3 * rng.standard_normal())  # clothes, light: some recordings are worse than others
+        quality = np.exp(0.3 * rng.standard_normal())  # clothes and light make some recordings worse
         scale = 0.0024 * quality * (distance / 2.5) ** 2 * RESTLESSNESS[:, None]
         error = scale * (0.75 * _smooth_noise(rng, joints.shape, 0.75) + 0.35 * rng.standard_normal(joints.shape))
-        # Where a joint is seen to be depends on clothing and view: an offset that stays for the recording.
+        # Clothes and viewpoint shift each joint by a constant offset for the recording.
         error += 0.010 * np.sqrt(RESTLESSNESS)[:, None] * rng.standard_normal((1, 25, 3))
-        # A hidden joint is guessed: it wanders, and is put too near the trunk.
+        # An occluded joint is guessed: it drifts, and is too near the trunk.
         wander = 0.028 * np.sqrt(RESTLESSNESS)[:, None] * _smooth_noise(rng, joints.shape, 0.93)
         trunk = joints[:, [Joint.SPINE_MID]]
         pulled = 0.12 * (trunk - joints)
         reported = joints + error + guessed[..., None] * (wander + pulled)
 
         state = np.where(hidden | (rng.random(hidden.shape) < 0.03 * RESTLESSNESS), INFERRED, TRACKED).astype(np.int8)
-        present = hidden.mean(axis=1) < 0.8  # a body that is almost all guess is lost
+        present = hidden.mean(axis=1) < 0.8  # the sensor loses a body whose joints are mostly occluded
         body_id += int(rng.integers(1, 60))
         tracks.append(Track(body_id, reported, state, present))
     tracks = _faults(tracks, frames, rng)
     for track in tracks:
         track.joints = track.joints.astype(np.float32)
-    if rng.random() < 0.4:  # the order of bodies in a frame is the order in which the sensor found them
+    if rng.random() < 0.4:  # the sensor may detect the bodies in another order
         tracks.reverse()
     return tracks
 
 
 def _faults(tracks: list[Track], frames: int, rng: np.random.Generator) -> list[Track]:
-    """The things that go wrong in real recordings, each rare: late tracking, gaps, a new id, a piece of furniture."""
+    """Adds the rare faults of real recordings: late tracking, gaps, a new id, a piece of furniture tracked as a body."""
     draws = rng.random(4)
     if draws[0] < 0.06:
         late = int(rng.integers(2, 11))
@@ -174,7 +174,7 @@ def _faults(tracks: list[Track], frames: int, rng: np.random.Generator) -> list[
         start = int(rng.integers(5, frames - 10))
         gap = slice(start, start + int(rng.integers(1, 6)))
         victim.present[gap] = False
-        if draws[1] < 0.03:  # found again as somebody else
+        if draws[1] < 0.03:  # tracked again under a new id
             again = Track(
                 victim.body_id + int(rng.integers(100, 400)), victim.joints, victim.state, victim.present.copy()
             )
@@ -187,7 +187,7 @@ def _faults(tracks: list[Track], frames: int, rng: np.random.Generator) -> list[
 
 
 def _false_body(frames: int, body_id: int, rng: np.random.Generator) -> Track:
-    """A chair or table taken for a person: flat (wider than high), still, and there for part of the time."""
+    """A chair or table that is tracked as a person: wider than high, still, and present for part of the time."""
     center = np.array([rng.uniform(-1.2, 1.2), rng.uniform(-0.9, -0.2), rng.uniform(2.5, 4.2)])
     extent = np.array([rng.uniform(0.25, 0.5), rng.uniform(0.04, 0.12), rng.uniform(0.05, 0.2)])
     joints = center + extent * rng.standard_normal((25, 3)) + 0.01 * _smooth_noise(rng, (frames, 25, 3), 0.9)
@@ -205,9 +205,10 @@ _CSV = pa_csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="n
 
 
 def skeleton_text(tracks: list[Track]) -> bytes:
-    """The `.skeleton` file of a recording. Orientations are not simulated: 0 0 0 0, as Kinect writes for leaf joints.
+    """The content of the `.skeleton` file of a recording.
 
-    Coordinates are written in the shortest form that reads back as the same float32.
+    Orientations are not simulated: they are 0 0 0 0, which Kinect writes for leaf joints. Coordinates have the shortest form
+    that reads back as the same float32.
     """
     frames = len(tracks[0].present)
     present = np.stack([track.present for track in tracks], axis=1)  # (T, P)
@@ -244,6 +245,6 @@ def skeleton_text(tracks: list[Track]) -> bytes:
 
 
 def _clipped_edges(depth_x: np.ndarray, depth_y: np.ndarray) -> np.ndarray:
-    """Kinect's bit flags for a body that leaves the 512 x 424 depth image: 1 right, 2 left, 4 top, 8 bottom; (N,)."""
+    """Kinect's bit flags (N,) for bodies that leave the 512 × 424 depth image: 1 right, 2 left, 4 top, 8 bottom."""
     edges = (depth_x > 511, depth_x < 0, depth_y < 0, depth_y > 423)
     return sum(bit * edge.any(axis=1) for bit, edge in zip((1, 2, 4, 8), edges, strict=True))

@@ -89,7 +89,7 @@ def test_steps_are_read():
         True,
     )
     assert read_step("head : nod").rest == ""
-    with pytest.raises(BodyKnowledgeError, match="right hand lifts"):
+    with pytest.raises(BodyKnowledgeError, match="found 'right hand lifts"):
         read_step("right hand lifts the cup")
 
 

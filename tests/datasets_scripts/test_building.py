@@ -181,7 +181,7 @@ def test_training_on_seen_classes_holds_no_trace_of_the_others(ntu_folder, tmp_p
 def test_a_folder_may_hold_one_split_only_but_not_none(ntu_folder, tmp_path, caplog):
     folder = ntu_folder("S001C001P003R001A001.skeleton")
     _, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
-    assert list(splits) == ["test"] and "no recording for the split train" in caplog.text
+    assert list(splits) == ["test"] and "the split train has no recording" in caplog.text
     assert list(prepare("ntu60-xsub", folder, tmp_path / "cache")[1]) == ["test"]  # from the cache
     ntu_folder("S001C001P003R001A001.skeleton", "broken")
     with pytest.raises(
@@ -200,13 +200,13 @@ def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
         archive.writestr("3.png", "a picture")
     with pytest.raises(DataFolderError, match=r"no \.skeleton file in any of its 2 folders; found 3 \.png, 1 \.zip"):
         load_action_dataset("ntu60-xsub", tmp_path / "pictures")
-    with pytest.raises(DataFolderError, match="holds simulated recordings"):
+    with pytest.raises(DataFolderError, match=r"expects recordings of people, but .* holds simulated"):
         load_action_dataset("ntu60-xsub", simulated, cache_dir=tmp_path / "cache")
     folder = ntu_folder("other names/person_1.skeleton")
     with pytest.raises(DataFolderError, match=r"has no simulation\.json"):
         load_action_dataset("simulated-xsub", folder, cache_dir=tmp_path / "cache")
     (folder / "simulation.json").write_text('{"actions": null}')
-    with pytest.raises(DataFolderError, match=r"simulation\.json is no record of a simulation: TypeError"):
+    with pytest.raises(DataFolderError, match=r"simulation\.json: expected the record of a simulation \(TypeError"):
         load_action_dataset("simulated-xsub", folder, cache_dir=tmp_path / "cache")
     (folder / "simulation.json").unlink()
     builder = NTUSkeletons(config_name="ntu60-xsub", data_dir=folder, cache_dir=str(tmp_path / "cache"))
@@ -222,7 +222,7 @@ def test_members_that_lie_outside_of_their_archive_are_refused(ntu_folder, tmp_p
     builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
     assert splits["train"]["sample_id"] == ["S001C001P001R001A001"]
     reasons = {entry["file"]: entry["reason"] for entry in builder.report["files"]}
-    assert "members that lie outside of it, as '../../escaped" in reasons["bad.zip"]
+    assert "members with paths outside of the archive, such as '../../escaped" in reasons["bad.zip"]
     assert "'broken.zip' cannot be read" in reasons["broken.zip"]
 
 
@@ -433,7 +433,7 @@ def test_members_that_unpack_to_more_and_other_compressions(ntu_folder, tmp_path
     assert len(splits["train"]) == 1
     large, other = (entry["reason"] for entry in builder.report["files"] if entry["kind"] == "unreadable")
     assert "found more than 512 MiB, expected at most 512 MiB" in large
-    assert "other.zip is compressed with bzip2, expected deflate: unpack it, or zip it anew" in other
+    assert "other.zip: expected compression with deflate, found bzip2: unpack the archive" in other
 
 
 def test_mutated_archives_are_listed_or_read(tmp_path, recording):

@@ -312,7 +312,7 @@ def test_the_folder_command_says_when_nothing_can_be_read(tmp_path):
     for number in range(3):
         np.save(tmp_path / f"{number}.npy", np.zeros((3, 60, 20, 1)))
     with pytest.raises(
-        ValueError, match=r"none of 3 recordings that were looked at can be read; for example .*ST-GCN"
+        ValueError, match=r"none of the 3 recordings that were checked can be read; for example .*ST-GCN"
     ):
         doubts_of_recordings(tmp_path, "kinect20")
 

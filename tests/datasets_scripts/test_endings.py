@@ -185,7 +185,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with writing(tmp_path):
         pass
-    assert "cannot be locked (No locks available): start no second process that writes there" in caplog.text
+    assert "cannot be locked (No locks available): do not start a second process that writes there" in caplog.text
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

@@ -121,10 +121,10 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
     load(root, tmp_path)
     found = {name: (entry["kind"], entry["reason"]) for name, entry in report(tmp_path).items()}
     assert found.pop("gone.npy") == ("missing file", "metadata.csv, line 6: there is no gone.npy")
-    assert found.pop("a.npy (line 7)") == ("duplicate", "metadata.csv, line 7: a.npy stands in line 2 already")
+    assert found.pop("a.npy (line 7)") == ("duplicate", "metadata.csv, line 7: a.npy is already in line 2")
     assert found.pop("e.npy") == ("label", "metadata.csv, line 8: e.npy has no label")
-    assert found.pop("f.npy")[1] == "metadata.csv, line 9: found the split 'tset', expected train, test or validation"
-    assert found.pop("b2.npy") == ("metadata", "metadata.csv, line 10: 1 values more than columns")
+    assert found.pop("f.npy")[1] == "metadata.csv, line 9: expected the split train, test or validation, found 'tset'"
+    assert found.pop("b2.npy") == ("metadata", "metadata.csv, line 10: 1 more values than columns")
     assert found.pop("stranger.npy") == ("not in the table", "stranger.npy has no row in metadata.csv")
     kind, reason = found.pop("d.npy")
     assert kind == "unreadable" and "found float32 (8, 7, 3), expected numbers (frames, 20, 3)" in reason
@@ -135,10 +135,14 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
     ("header", "skeleton", "message"),
     [
         ("file,label,split\n", None, r"metadata\.csv, line 1: no column 'file_name'; found file, label, split"),
-        ("file_name,label,split,shape\n", None, r"line 1: a column 'shape' that has another use"),
+        ("file_name,label,split,shape\n", None, r"line 1: the column name 'shape' is repeated or reserved"),
         (HEADER, "{", r"skeleton\.json: expected JSON"),
-        (HEADER, "[]", r"skeleton\.json: found 'list', expected an object"),
-        (HEADER, '{"layuot": "kinect20"}', r"found 'layuot', expected an object with layout, fps, up, class_names"),
+        (HEADER, "[]", r"skeleton\.json: expected an object with layout, .*, found 'list'"),
+        (
+            HEADER,
+            '{"layuot": "kinect20"}',
+            r"expected an object with layout, fps, up, class_names, license, found 'layuot'",
+        ),
         (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
         (HEADER, '{"layout": 5}', r"skeleton\.json: layout: expected a name or a description, found 5"),
         (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
@@ -271,7 +275,7 @@ def test_json_that_is_not_read_is_refused_by_its_name(folder, tmp_path, name):
         f"(frames, people, joints, coordinates) made of it, layout {layout}"
     )
     assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
-    place = "metadata.csv, line 7: frames is a folder of files such as clip_000_keypoints.json"
+    place = "metadata.csv, line 7: frames is a folder with files such as clip_000_keypoints.json"
     assert skipped.pop("frames")["reason"] == f"{place}: {expected}"
     assert not skipped  # the frames of a folder that has a row are not strangers
 
@@ -286,7 +290,7 @@ def test_a_folder_for_each_class_names_the_command(tmp_path):
         DataFolderError, match=r"has no metadata\.csv .* folders that look like classes \(sit, wave\)"
     ) as error:
         load(root, tmp_path)
-    command = re.search(r"python (-m action_llm_datasets\.folder .*) takes them as labels", str(error.value))[1]
+    command = re.search(r"`python (-m action_llm_datasets\.folder .*)` uses them as labels", str(error.value))[1]
     done = python(*shlex.split(command), cwd=tmp_path)
     assert done.returncode == 0 and "3 train" in done.stdout, done.stderr
     assert load(root, tmp_path)["train"].features["label"].names == ["sit", "wave"]
@@ -299,7 +303,7 @@ def test_folders_for_splits_and_classes(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / f"{name}.npy", person(5, "kinect25", seed=len(name)))
     with pytest.raises(
-        DataFolderError, match=r"--pattern '\(\?P<split>\[\^/\]\+\)/\(\?P<label>\[\^/\]\+\)/\.\*' takes"
+        DataFolderError, match=r"--pattern '\(\?P<split>\[\^/\]\+\)/\(\?P<label>\[\^/\]\+\)/\.\*'` uses"
     ):
         load(tmp_path, tmp_path)
     counts = write_metadata(tmp_path, "(?P<split>[^/]+)/(?P<label>[^/]+)/.*", {}, {})
@@ -374,7 +378,7 @@ def test_values_that_no_name_has(tmp_path):
     for subject in ("01", "02"):
         np.save(tmp_path / f"wave_s{subject}.npy", person(5, "kinect20"))
     pattern = r"(?P<label>[a-z]+)_s(?P<subject>\d+)\.npy"
-    with pytest.raises(ValueError, match="subject '2' is in no file name; there are '01', '02'"):
+    with pytest.raises(ValueError, match="no file name has subject '2'; the values are '01', '02'"):
         write_metadata(tmp_path, pattern, {"subject": {"2"}}, {})
     assert write_metadata(tmp_path, pattern, {"subject": {"02"}}, {}) == {"train": 1, "test": 1}
 
@@ -392,9 +396,7 @@ def test_the_command_writes_the_table_from_names(tmp_path):
     assert splits["test"]["person"] == [2] and set(splits["train"]["person"]) == {1, 3}
     assert [row["sample_id"] for row in splits["train"] if row["held_out"]] == ["fall_p3_z"]
     failed = python(*command)
-    assert (
-        failed.returncode == 2 and "has a metadata.csv and a skeleton.json already: say --overwrite" in failed.stderr
-    )
+    assert failed.returncode == 2 and "already has metadata.csv and skeleton.json: set --overwrite" in failed.stderr
     failed = python(*command, "--overwrite", "--test", "subject=2")
     assert failed.returncode == 2 and "has no group (?P<subject>…)" in failed.stderr
 
@@ -403,7 +405,7 @@ def test_numbers_become_names(tmp_path):
     np.save(tmp_path / "a2.npy", person(5, "kinect20", seed=0))
     write_metadata(tmp_path, r"a(?P<label>\d+)\.npy", {}, {}, ["walk", "wave"])
     assert (tmp_path / "metadata.csv").read_text() == "file_name,label,split\na2.npy,wave,train\n"
-    with pytest.raises(ValueError, match=r"a2\.npy: the label '2' is not a number from 1 to 1"):
+    with pytest.raises(ValueError, match=r"a2\.npy: expected a label from 1 to 1, found '2'"):
         write_metadata(tmp_path, r"a(?P<label>\d+)\.npy", {}, {}, ["walk"])
 
 

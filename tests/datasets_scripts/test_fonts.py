@@ -39,7 +39,7 @@ def write_font(path, characters: str):
 def machine(tmp_path, monkeypatch):
     """A folder for the fonts of a machine that has no others."""
     monkeypatch.setattr(fonts, "_FOLDERS", (str(tmp_path),))
-    monkeypatch.setattr(fonts, "_untold", True)
+    monkeypatch.setattr(fonts, "_warned", False)
     for function in (fonts.system_fonts, fonts.has_character, fonts.fallback_font):
         function.cache_clear()
     yield tmp_path

@@ -18,6 +18,7 @@ from action_llm_datasets import prepare as module
 from action_llm_datasets.building import DataFolderError
 from action_llm_datasets.folder_builder import ActionFolder
 from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.preparation_report import choose_recordings
 from action_llm_datasets.prepare import PreparationError, prepare, push
 
 
@@ -169,11 +170,11 @@ def test_settings_on_the_command_line(arguments, settings):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("cleen=true", "--set: ntu60-xsub has .*clean.*; found 'cleen=true'"),
+        ("cleen=true", "--set: expected FIELD=VALUE with a field of ntu60-xsub .*clean.*, found 'cleen=true'"),
         ("clean", "found 'clean'"),
         ("clean=yes", "--set clean: expected a value like false, found 'yes'"),
         ("min_body_frames=1.5", "--set min_body_frames: expected a value like 11, found '1.5'"),
-        ("protocol=x", "--set: ntu60-xsub has"),
+        ("protocol=x", "with a field of ntu60-xsub .*, found 'protocol=x'"),
     ],
 )
 def test_wrong_settings_on_the_command_line(argument, message):
@@ -265,10 +266,10 @@ def test_a_public_repository_does_not_get_what_is_private(simulated, ntu_source,
 
 def test_the_page_says_what_is_odd(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
-    chosen = module._chosen(tmp_path, "simulated-xsub")
-    odd, usual = ({one.measures["sample_id"] for one in chosen[title]} for title in chosen)
-    assert odd and not odd & usual and all(one.odd for one in chosen["Odd recordings"])
-    assert all(f"(odd: {one.odd})" in one.title for one in chosen["Odd recordings"])
+    chosen = choose_recordings(tmp_path / ".preparation" / "simulated-xsub")
+    odd, usual = ({recording.measures["sample_id"] for recording in recordings} for recordings in chosen.values())
+    assert odd and not odd & usual and all(recording.odd for recording in chosen["Odd recordings"])
+    assert all(f"(odd: {recording.odd})" in recording.title for recording in chosen["Odd recordings"])
 
 
 def test_the_page_of_videos_has_pictures(tmp_path):
@@ -321,7 +322,7 @@ def test_repositories_are_private_unless_the_terms_and_the_user_say_otherwise(si
     assert not hub[2][2]["private"]
     terms = tmp_path / ".preparation" / "terms.json"
     terms.write_text(json.dumps({"license": "no redistribution", "may_be_published": False}))
-    with pytest.raises(PreparationError, match=r"must not be passed on \(no redistribution\)"):
+    with pytest.raises(PreparationError, match=r"the terms forbid redistribution \(no redistribution\)"):
         push(tmp_path, "me/ntu", public=True)
     assert len(hub) == 4
 
@@ -398,7 +399,7 @@ def test_a_file_that_ends_its_process_costs_only_itself(tmp_path, monkeypatch, c
     assert account["skipped"] == {"crash": 2} and account["recordings"] == {"train": 4, "test": 2}
     assert {entry["file"] for entry in account["files"]} == lethal
     assert all("the process that read it ended" in entry["reason"] for entry in account["files"])
-    assert "a process ended while these were read: " in caplog.text and "c4.npy is skipped" in caplog.text
+    assert "a process ended while it was reading " in caplog.text and "c4.npy is skipped" in caplog.text
     assert not list((tmp_path / "out").rglob(".*.parquet.*"))
     # The others are as they are without those.
     for name in lethal:

@@ -171,8 +171,8 @@ def test_videos_with_their_skeletons(tmp_path):
     assert rows[0]["shape"] == [6, 1, 25, 3] and rows[0]["video"] == "S001C001P001R001A001_rgb.avi"
     reasons = {entry["kind"]: entry["reason"] for entry in made.report["files"]}
     assert reasons == {
-        "length": "S001C001P001R001A003_rgb.mp4: 0.73 s of video (22 frames), 0.20 s of skeleton (6 frames)",
-        "no skeleton": "S001C001P001R001A004_rgb.avi: there is no skeleton of S001C001P001R001A004",
+        "length": "S001C001P001R001A003_rgb.mp4: the video has 0.73 s (22 frames), its skeleton 0.20 s (6 frames)",
+        "no skeleton": "S001C001P001R001A004_rgb.avi: S001C001P001R001A004 has no skeleton",
     }
     before = made.hash
     (skeletons / "S001C001P001R001A003.skeleton").unlink()
@@ -185,16 +185,16 @@ def test_videos_with_their_skeletons(tmp_path):
 
 def test_settings_of_skeletons_are_not_for_videos(tmp_path):
     folder = write(tmp_path / "rgb", S001C001P001R001A001_rgb__avi=AVI)
-    with pytest.raises(ValueError, match="ntu60-xsub-video has none without `skeletons`"):
+    with pytest.raises(ValueError, match="ntu60-xsub-video has skeletons only if `skeletons` is set"):
         load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache", clean=True)
     (folder / "S001C001P001R001A001.skeleton").write_text("0\n")
-    with pytest.raises(ValueError, match="skeletons and modality are for videos; ntu60-xsub has skeletons"):
+    with pytest.raises(ValueError, match="skeletons and modality are settings for videos; ntu60-xsub has skeletons"):
         load_action_dataset("ntu60-xsub", folder, cache_dir=tmp_path / "cache", skeletons=str(folder))
 
 
 def test_several_cameras(tmp_path):
     folder = write(tmp_path / "videos", a1_s1_t1_depth__mp4=MP4, a1_s1_t1_color__mp4=MP4, a2_s1_t1_depth__mp4=MP4)
-    with pytest.raises(DataFolderError, match="several cameras: say modality= with one of color, depth"):
+    with pytest.raises(DataFolderError, match="several cameras: set modality to one of color, depth"):
         load_action_dataset("utd-mhad-video", folder, cache_dir=tmp_path / "cache")
     rows = load_action_dataset("utd-mhad-video", folder, cache_dir=tmp_path / "cache", modality="depth")["train"]
     assert rows["video"] == ["a1_s1_t1_depth.mp4", "a2_s1_t1_depth.mp4"]
@@ -233,7 +233,7 @@ def test_columns_of_the_table_do_not_take_the_place_of_ours(tmp_path):
     folder = write(tmp_path / "mine", a__mp4=MP4)
     for column in ("width", "video", "cleaning", "label"):
         (folder / "metadata.csv").write_text(f"file_name,label,split,{column}\na.mp4,wave,train,1\n")
-        with pytest.raises(DataFolderError, match=f"a column '{column}' that has another use"):
+        with pytest.raises(DataFolderError, match=f"the column name '{column}' is repeated or reserved"):
             load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
 
 
@@ -247,7 +247,7 @@ def test_videos_of_ones_own(tmp_path):
     assert splits["train"].features["label"].names == ["fall", "wave"]
     report = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())
     reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
-    assert reasons["b.npy"].endswith(f"b.npy is none of {', '.join(VIDEO_SUFFIXES)}, which folder-video is for")
+    assert reasons["b.npy"].endswith(f"folder-video reads {', '.join(VIDEO_SUFFIXES)}, not b.npy")
     assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
 
 
