@@ -372,9 +372,8 @@ def _compare(rng: random.Random) -> str:
         says.append(f"{first.name} is {article(first.kind)}, but {second.name} is {article(second.kind)}")
     differences = {"repeated": "{} is repeated, while {} is done once", "thing": "{} needs {thing}, but {} does not"}
     for value, text in differences.items():
-        one, other = getattr(first, value), getattr(second, value)
-        if bool(one) != bool(other):
-            pair = (first, second) if one else (second, first)
+        if bool(getattr(first, value)) != bool(getattr(second, value)):
+            pair = (first, second) if getattr(first, value) else (second, first)
             says.append(text.format(pair[0].name, pair[1].name, thing=pair[0].thing))
     says.append(f"in {first.name} {_step_clause(rng.choice(first.steps))}")
     says.append(f"in {second.name} {_step_clause(rng.choice(second.steps))}")
@@ -411,13 +410,13 @@ def _kinds(rng: random.Random) -> str:
 
 
 def _opposites(rng: random.Random) -> str:
-    one, other = rng.sample(rng.choice(_OPPOSITES), 2)
+    word, opposite = rng.sample(rng.choice(_OPPOSITES), 2)
     first, second = rng.choice(_UNDONE)
     action = _any_action(rng, lambda action: any("right" in s.part or "left" in s.part for s in action.steps))
     step = rng.choice([s for s in action.steps if "right" in s.part or "left" in s.part])
     clause = _step_clause(step)
     says = [
-        f"the opposite of {one} is {other}",
+        f"the opposite of {word} is {opposite}",
         f"{first} and {second} undo each other",
         f"after {first} comes {second}",
         f"in the mirror, {clause} becomes: {_swap_sides(clause)}",

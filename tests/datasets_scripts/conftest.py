@@ -1,4 +1,4 @@
-"""A tiny folder of simulated recordings that tests of builders share."""
+"""A tiny folder of simulated recordings, shared by the tests of builders."""
 
 import pytest
 
@@ -9,7 +9,7 @@ ACTIONS = (10, 23, 58)
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
-    """Simulated `.skeleton` files of 5 people, 3 actions (`ACTIONS`, one of two people), 3 cameras; not to be changed."""
+    """Simulated `.skeleton` files: 5 people, 3 actions (`ACTIONS`, one by two people), 3 cameras. Do not change the folder."""
     folder = tmp_path_factory.mktemp("simulated")
     simulate(folder, performers=5, replications=1, actions=ACTIONS, num_proc=1)
     return folder

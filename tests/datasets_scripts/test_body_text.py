@@ -1,4 +1,4 @@
-"""Text about bodies: a function of (seed, index), true to its table, and never a recognition prompt."""
+"""The text about bodies is reproducible, consistent with its table, and never a recognition prompt."""
 
 import re
 
@@ -40,7 +40,7 @@ def test_no_passage_looks_like_the_recognition_prompt():
         assert "predict the" not in lowered and "given a sequence" not in lowered
 
 
-def test_every_word_of_the_table_is_written():
+def test_the_corpus_uses_every_word_of_the_table():
     corpus = " ".join(passages(8000)).lower()
     words = set(re.findall(r"[a-z]+", corpus))
     for action in body_knowledge().actions:
@@ -50,13 +50,13 @@ def test_every_word_of_the_table_is_written():
         assert set(re.findall(r"[a-z]+", row.name)) <= words
 
 
-def test_the_words_of_all_class_names_are_written():
+def test_the_corpus_has_the_words_of_all_class_names():
     words = set(re.findall(r"[a-z]+", " ".join(passages(8000)).lower()))
     for name in (*ntu_class_names(), *(entry["name"] for entry in FACTS["classes"])):
         assert set(re.findall(r"[a-z]+", name.lower())) <= words, name
 
 
-def test_names_in_the_table_are_unique_and_things_are_known():
+def test_names_in_the_table_are_unique_and_objects_are_defined():
     knowledge = body_knowledge()
     for rows in (knowledge.actions, knowledge.parts, knowledge.things, knowledge.words):
         names = [row.name for row in rows]
@@ -68,8 +68,8 @@ def test_names_in_the_table_are_unique_and_things_are_known():
         assert all(not step.partner for step in action.steps) or action.people == 2
 
 
-def test_directions_and_order_of_a_riddle_are_those_of_the_table():
-    """A riddle tells the limbs in the order of the table; a mirrored one with left and right exchanged."""
+def test_a_riddle_keeps_the_order_and_directions_of_the_table():
+    """A riddle has the steps in the order of the table; a mirrored riddle exchanges left and right."""
     for text in passages(3000):
         if " This is kicking something." in text and text.startswith("The right leg"):
             assert text.startswith(
@@ -79,7 +79,7 @@ def test_directions_and_order_of_a_riddle_are_those_of_the_table():
     pytest.fail("no riddle about kicking among 3000 passages")
 
 
-def test_steps_are_read():
+def test_parsing_steps():
     step = read_step("partner right hand > take the gift")
     assert (step.part, step.by_person, step.verb, step.rest, step.partner) == (
         "right hand",

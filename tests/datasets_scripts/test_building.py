@@ -1,4 +1,4 @@
-"""Builders on simulated folders, on real recordings, and on everything that is wrong with a source folder."""
+"""Builders with simulated folders, real recordings and faulty source folders."""
 
 import json
 import os
@@ -28,13 +28,13 @@ ACTIONS = (10, 23, 58)  # of the fixture `simulated`
 
 @pytest.fixture(scope="module")
 def recording(simulated):
-    """Text of one good recording."""
+    """The content of a valid recording."""
     return (simulated / "S001C001P001R001A010.skeleton").read_text()
 
 
 @pytest.fixture
 def ntu_folder(tmp_path, recording):
-    """A folder of recorded files (that is, without simulation.json); returns a function that adds one."""
+    """A folder of recordings without simulation.json; returns a function that adds a file."""
 
     def add(name, text=recording):
         path = tmp_path / "data" / name
@@ -71,12 +71,12 @@ def test_rows_are_the_recordings(simulated, tmp_path):
 
 
 def test_several_processes_and_streaming_give_the_same_rows(simulated, tmp_path):
-    one = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "one")
-    two = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "two", num_proc=2)
+    single = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "one")
+    parallel = load_action_dataset("simulated-xview", simulated, cache_dir=tmp_path / "two", num_proc=2)
     stream = NTUSkeletons(config_name="simulated-xview", data_dir=simulated, cache_dir=str(tmp_path / "three"))
     for split in ("train", "test"):
-        assert one[split].data.table.equals(two[split].data.table)
-        assert list(stream.as_streaming_dataset(split)) == list(one[split])
+        assert single[split].data.table.equals(parallel[split].data.table)
+        assert list(stream.as_streaming_dataset(split)) == list(single[split])
 
 
 def test_cache_follows_files_and_arguments(ntu_folder, tmp_path, recording):
@@ -92,7 +92,7 @@ def test_cache_follows_files_and_arguments(ntu_folder, tmp_path, recording):
     assert changed.cache_dir != grown.cache_dir
 
 
-def test_everything_wrong_with_a_file_is_skipped_counted_and_listed(ntu_folder, tmp_path, recording, caplog):
+def test_unusable_files_are_skipped_counted_and_listed(ntu_folder, tmp_path, recording, caplog):
     lines = recording.splitlines(keepends=True)
     missing = min(name for name in ntu_missing_skeletons() if name.endswith("A008"))
     empty = f"{3}\n" + "0\n" * 3
@@ -129,8 +129,8 @@ def test_everything_wrong_with_a_file_is_skipped_counted_and_listed(ntu_folder, 
     assert "same name as again/" in reasons["good/S001C002P001R001A001.skeleton"]
     assert "list of incomplete skeletons" in reasons[f"{missing}.skeleton"]
     builder.log_report()
-    for kind in report["skipped"]:
-        assert f"({kind})" in caplog.text
+    for category in report["skipped"]:
+        assert f"({category})" in caplog.text
     assert not list((tmp_path / "cache").rglob("tally-*"))
 
     complete, splits = prepare("ntu60-xsub", folder, tmp_path / "cache", skip_missing=False)
@@ -153,7 +153,7 @@ def test_a_killed_preparation_leaves_nothing_behind(ntu_folder, tmp_path):
 
 
 @pytest.mark.parametrize("config", ["ntu120-unseen-1", "ntu120-one-shot", "ntu60-zero-shot-55-5"])
-def test_training_on_seen_classes_holds_no_trace_of_the_others(ntu_folder, tmp_path, config):
+def test_training_data_of_seen_classes_never_name_an_unseen_class(ntu_folder, tmp_path, config):
     protocol = NTU_PROTOCOLS[config]
     for action in range(1, protocol.train_actions[-1] + 1):
         setup = 1 if action <= 60 else 18
@@ -168,7 +168,7 @@ def test_training_on_seen_classes_holds_no_trace_of_the_others(ntu_folder, tmp_p
     assert not set(train["action"]) & set(protocol.test_actions)
     assert set(test["action"]) <= set(protocol.test_actions)
     assert {train.features["label"].int2str(label) for label in train["label"]} & unseen == set()
-    # Not even the bytes on disk: no prepared file of the seen part has the name of an unseen class.
+    # No prepared file of the seen part contains the name of an unseen class.
     prepared = [path for path in (tmp_path / "cache").rglob(f"{config}-seen*/**/*") if path.is_file()]
     content = b"".join(path.read_bytes() for path in prepared)
     assert all(json.dumps(name).encode() in content for name in protocol.class_names("train"))
@@ -178,7 +178,7 @@ def test_training_on_seen_classes_holds_no_trace_of_the_others(ntu_folder, tmp_p
         assert set(splits["exemplars"]["sample_id"]) <= protocol.exemplars
 
 
-def test_a_folder_may_hold_one_split_only_but_not_none(ntu_folder, tmp_path, caplog):
+def test_a_folder_needs_at_least_one_split(ntu_folder, tmp_path, caplog):
     folder = ntu_folder("S001C001P003R001A001.skeleton")
     _, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
     assert list(splits) == ["test"] and "the split train has no recording" in caplog.text
@@ -190,7 +190,7 @@ def test_a_folder_may_hold_one_split_only_but_not_none(ntu_folder, tmp_path, cap
         prepare("ntu60-xsub", folder, tmp_path / "cache")
 
 
-def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
+def test_errors_of_wrong_folders_name_their_content(tmp_path, simulated, ntu_folder):
     with pytest.raises(DataFolderError, match="is not a folder"):
         NTUSkeletons(config_name="ntu60-xsub", data_dir=tmp_path / "nowhere")
     (tmp_path / "pictures" / "old").mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_wrong_folders_say_what_they_hold(tmp_path, simulated, ntu_folder):
         builder.download_and_prepare()
 
 
-def test_members_that_lie_outside_of_their_archive_are_refused(ntu_folder, tmp_path, recording):
+def test_archive_members_with_paths_outside_are_refused(ntu_folder, tmp_path, recording):
     folder = ntu_folder("S001C001P001R001A001.skeleton")
     with zipfile.ZipFile(folder / "bad.zip", "w") as archive:
         archive.writestr("../../escaped/S001C001P001R001A002.skeleton", recording)
@@ -226,14 +226,14 @@ def test_members_that_lie_outside_of_their_archive_are_refused(ntu_folder, tmp_p
     assert "'broken.zip' cannot be read" in reasons["broken.zip"]
 
 
-def test_a_link_to_nothing_is_skipped(ntu_folder, tmp_path):
+def test_a_broken_link_is_skipped(ntu_folder, tmp_path):
     folder = ntu_folder("S001C001P001R001A001.skeleton")
     (folder / "S001C001P001R001A002.skeleton").symlink_to(folder / "gone")
     builder, splits = prepare("ntu60-xsub", folder, tmp_path / "cache")
     assert builder.report["skipped"] == {"unreadable": 1} and len(splits["train"]) == 1
 
 
-def test_the_cache_follows_all_code_that_places_recordings(ntu_folder, monkeypatch):
+def test_the_cache_depends_on_all_code_that_assigns_splits(ntu_folder, monkeypatch):
     folder = ntu_folder("S001C001P001R001A001.skeleton")
     read = []
     monkeypatch.setattr(building, "fingerprint", lambda files, read_with: read.extend(map(str, read_with)) or "x")
@@ -253,14 +253,14 @@ def test_the_cache_follows_all_code_that_places_recordings(ntu_folder, monkeypat
     assert {path.rsplit("/", 1)[-1] for path in read} >= {"videos.py", "ntu.py", "video_files.py", "building.py"}
 
 
-def test_thresholds_that_cannot_be(ntu_folder, tmp_path):
+def test_thresholds_out_of_range(ntu_folder, tmp_path):
     folder = ntu_folder("S001C001P001R001A001.skeleton")
     for name, value in (("num_persons", 0), ("max_width_ratio", float("nan")), ("min_body_frames", "11")):
         with pytest.raises(ValueError, match=f"{name}: expected a number of at least"):
             prepare("ntu60-xsub", folder, tmp_path / "cache", **{name: value})
 
 
-def test_links_that_lead_back_are_followed_once(ntu_folder):
+def test_circular_links_are_followed_once(ntu_folder):
     folder = ntu_folder("a/S001C001P001R001A001.skeleton")
     (folder / "a" / "back").symlink_to(folder, target_is_directory=True)
     assert [file.stem for file in find_files(folder, ".skeleton")] == ["S001C001P001R001A001"]
@@ -276,7 +276,7 @@ def test_unknown_protocol_and_settings(simulated, tmp_path):
     assert len(PROTOCOLS["ntu120-unseen-4"][1]) == 2
 
 
-def test_the_real_ntu_files(real_data, tmp_path):
+def test_real_ntu_files(real_data, tmp_path):
     source = real_data / "ntu_rgbd"
     splits = load_action_dataset("ntu60-xsub", source, cache_dir=tmp_path)
     rows = {row["sample_id"]: row for split in splits.values() for row in split}
@@ -329,7 +329,7 @@ def test_utd_mhad_without_the_data(tmp_path):
 
 
 def test_prepared_data_are_published_as_plain_parquet(simulated, tmp_path):
-    """What a reader without this code sees: Parquet with a flat list and its shape."""
+    """Readers without this code see Parquet with a flat list and its shape."""
     split = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path / "cache")["train"]
     split.to_parquet(tmp_path / "train.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "train.parquet")
@@ -362,11 +362,11 @@ def test_archives_are_read_like_folders(simulated, ntu_folder, tmp_path, recordi
             assert sorted(splits[split], key=lambda row: row["sample_id"]) == list(rows)
     assert "deep/Skeletons.ZIP/nturgb+d_skeletons/S001C001P001R001A002.skeleton, line 1: found 'broken'" in caplog.text
 
-    # What is unpacked beside an archive counts, once.
+    # A file that is both in an archive and unpacked counts once.
     (packed / paths[0].name).write_text(recording)
-    found = [file.path for file in find_files(packed, ".skeleton")]
-    assert len(found) == len(paths) + 1
-    assert [path for path in found if path.endswith(paths[0].name)] == [paths[0].name]
+    listed = [file.path for file in find_files(packed, ".skeleton")]
+    assert len(listed) == len(paths) + 1
+    assert [path for path in listed if path.endswith(paths[0].name)] == [paths[0].name]
 
 
 def test_damaged_and_encrypted_archives(ntu_folder, tmp_path, recording):
@@ -399,7 +399,7 @@ def test_damaged_and_encrypted_archives(ntu_folder, tmp_path, recording):
 @pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large")])
 @pytest.mark.parametrize("place", ["read", "recording_columns"])
 def test_a_recording_that_is_too_large_is_skipped(ntu_folder, tmp_path, monkeypatch, error, place):
-    """While it is read, and after that."""
+    """Memory runs out while the file is read, or later."""
     small, large = "S001C001P001R001A010.skeleton", "S001C001P001R001A023.skeleton"
     ntu_folder(small)
     folder = ntu_folder(large)
@@ -419,7 +419,7 @@ def test_a_recording_that_is_too_large_is_skipped(ntu_folder, tmp_path, monkeypa
     )
 
 
-def test_members_that_unpack_to_more_and_other_compressions(ntu_folder, tmp_path, recording):
+def test_wrong_sizes_and_other_compressions_in_archives(ntu_folder, tmp_path, recording):
     folder = ntu_folder("S001C001P001R001A010.skeleton")
     with (
         zipfile.ZipFile(folder / "large.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -436,8 +436,8 @@ def test_members_that_unpack_to_more_and_other_compressions(ntu_folder, tmp_path
     assert "other.zip: expected compression with deflate, found bzip2: unpack the archive" in other
 
 
-def test_mutated_archives_are_listed_or_read(tmp_path, recording):
-    """Whatever is wrong in an archive, `find_files` and `open_source` end in files or in what `UNREADABLE` names."""
+def test_mutated_archives_are_read_or_reported(tmp_path, recording):
+    """For any damage of an archive, `find_files` and `open_source` return files or raise an error of `UNREADABLE`."""
     generator, ends = random.Random(0), Counter()
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,4 @@
-"""A prepared data set goes to the Hub over HTTP, and is read from there without this project, streamed as well."""
+"""A prepared data set is uploaded to the Hub over HTTP, and loaded from there without this project, also in streaming mode."""
 
 import pytest
 from fresh_python import python
@@ -6,7 +6,7 @@ from hub_server import HubServer
 
 READ = """
 import sys
-sys.modules["action_llm_datasets"] = None  # the package may be installed here: as if it were not
+sys.modules["action_llm_datasets"] = None  # as if the package were not installed
 from datasets import load_dataset
 rows = load_dataset("tester/simulated")
 first = next(iter(load_dataset("tester/simulated", split="test", streaming=True)))
@@ -30,7 +30,7 @@ def run(hub, home, *arguments: str, expected: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_prepared_data_set_is_pushed_and_read_plain_and_streamed(hub, tmp_path):
+def test_a_prepared_data_set_is_pushed_loaded_and_streamed(hub, tmp_path):
     simulated = ["--performers", "3", "--replications", "1", "--actions", "6", "50", "--num_proc", "1"]
     run(hub, tmp_path, "-m", "action_llm_datasets.simulation.simulate", "--output", "sim", *simulated)
     prepare = [
@@ -50,5 +50,5 @@ def test_a_prepared_data_set_is_pushed_and_read_plain_and_streamed(hub, tmp_path
     files = hub.files("tester/simulated", "dataset")
     assert {"README.md", "preparation.json", "simulated-xsub/train-00000-of-00001.parquet"} <= files.keys()
     assert not [path for path in files if path.startswith(".preparation")]
-    said = run(hub, tmp_path, "-c", READ)
-    assert "12 6 S003C001P003R001A006 True ['pickup', 'punching/slapping other person']" in said
+    output = run(hub, tmp_path, "-c", READ)
+    assert "12 6 S003C001P003R001A006 True ['pickup', 'punching/slapping other person']" in output

@@ -1,4 +1,4 @@
-"""What is doubtful about a data set: said where it is, not said where it is not, and shown wherever the account is shown."""
+"""Doubts about a data set: when they are raised, and where they are shown."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from action_llm_datasets.utd_mhad import UTDMHAD
 
 
 def used(*files):
-    """(file, part, label, content) with a content of its own where none is given."""
+    """Used files from (file, part, label, content); files without a content all differ."""
     return [UsedFile(*file, *[file[0]][: 4 - len(file)]) for file in files]
 
 
@@ -36,30 +36,30 @@ def used(*files):
         (("Bücken", unicodedata.normalize("NFD", "bücken")), "case, spaces or Unicode form: "),
     ],
 )
-def test_class_names_that_are_alike(names, difference):
+def test_similar_class_names(names, difference):
     files = used(("a", "train", 0), ("b", "train", 1), ("c", "train", 1), ("d", "train", 2))
     (doubt,) = doubts_of_labels(files, [*names, "fall"])
-    assert doubt["kind"] == "class names" and doubt["files"] == ["a"]  # those of the rarer spelling
+    assert doubt["kind"] == "class names" and doubt["files"] == ["a"]  # the files with the rarer spelling
     assert doubt["reason"].startswith(f"2 classes differ only in {difference}")
 
 
-def test_class_names_that_are_not_alike():
+def test_different_class_names():
     files = used(*((str(label), "train", label) for label in range(4)))
     assert doubts_of_labels(files, ["wave", "waves", "wave 2", "Wave"][:3]) == []
-    # A name of which there is no recording is in nobody's way.
+    # A class without recordings raises no doubt.
     assert doubts_of_labels(files[:3], ["wave", "waves", "wave 2", "Wave"]) == []
 
 
-def test_classes_that_are_tested_but_not_trained():
+def test_classes_without_a_training_recording():
     files = used(("a", "train", 0), ("b", "test", 1), ("c", "held_out", 1), ("d", "test", 0), ("e", "train", 2))
     (doubt,) = doubts_of_labels(files, ["wave", "sit", "only trained"])
     assert doubt["files"] == ["b", "c"]
     assert doubt["reason"] == "'sit' has no training recording (test: 1, held_out: 1)"
-    # Unseen classes, and a folder of test recordings, have no training recordings at all.
+    # Configs of unseen classes and folders of test recordings have no training recordings at all.
     assert doubts_of_labels(files[1:2], ["wave", "sit", "only trained"]) == []
 
 
-def test_the_same_recording():
+def test_duplicate_recordings():
     files = used(
         ("a", "train", 0, "x"), ("b", "test", 0, "x"), ("c", "train", 0, "y"), ("d", "train", 1, "y"), ("e", "test", 1),
         ("f", "held_out", 1, "z"), ("g", "train", 1, "z"),
@@ -83,7 +83,7 @@ def test_the_same_recording():
     ]
 
 
-def test_lines_are_short_and_complete():
+def test_lines_are_short_and_count_everything():
     doubts = [{"kind": "odd", "reason": f"reason {number}", "files": list("abcdefg")} for number in range(7)]
     (line,) = doubt_lines(doubts)
     assert line.startswith("odd: reason 0 (a, b, c, d, e … and 2 more, listed in preparation.json); reason 1 (")
@@ -94,7 +94,7 @@ def test_lines_are_short_and_complete():
     ]
 
 
-def test_what_is_missing_of_a_published_data_set():
+def test_missing_recordings_of_a_published_data_set():
     doubt = missing_doubt(69, 56578, {"setup": set(range(2, 18)), "camera": {3}, "performer": set()})
     assert doubt["reason"] == (
         "56,509 of 56,578 published recordings are not in the folder; no file of setups 2–17, camera 3"
@@ -102,14 +102,14 @@ def test_what_is_missing_of_a_published_data_set():
     assert missing_doubt(1, 2, {})["reason"] == "1 of 2 published recordings are not in the folder"
 
 
-def test_a_few_files_of_ntu(tmp_path, simulated, caplog):
-    """Nothing is skipped, and all but four recordings are missing: the report, the page, the log and the command say it."""
+def test_an_incomplete_folder_of_ntu(tmp_path, simulated, caplog):
+    """All but four recordings are missing: the record, the report, the card and the log say so."""
     source = tmp_path / "source"
     source.mkdir()
     names = {"S001C001P001R001A010": "S001C001P001R001A010", "S001C002P001R001A010": "S001C002P001R001A010"}
     for name, of in (names | {"S001C001P003R001A010": "S003C001P003R001A010"}).items():
         (source / f"{name}.skeleton").write_bytes((simulated / f"{of}.skeleton").read_bytes())
-    (source / "S001C001P002R001A023.skeleton").write_text("broken")  # it is there, though it cannot be read
+    (source / "S001C001P002R001A023.skeleton").write_text("broken")  # present, but unreadable
     account = prepare("ntu60-xsub", source, tmp_path / "out", num_proc=1)["ntu60-xsub"]
     (doubt,) = account["doubts"]
     expected = "56,574 of 56,578 published recordings are not in the folder; no file of setups 2–17, camera 3, performers 4–40"
@@ -124,7 +124,7 @@ def test_a_few_files_of_ntu(tmp_path, simulated, caplog):
 
 
 @pytest.mark.slow
-def test_the_command_does_not_say_that_nothing_is_missing(tmp_path, simulated):
+def test_the_command_reports_missing_recordings(tmp_path, simulated):
     source = tmp_path / "source"
     source.mkdir()
     name = "S001C001P001R001A010.skeleton"
@@ -135,15 +135,15 @@ def test_the_command_does_not_say_that_nothing_is_missing(tmp_path, simulated):
     assert "left out: none of the files that are there" in done.stdout
 
 
-def test_unseen_classes_are_not_accused(simulated, tmp_path):
+def test_unseen_classes_raise_no_doubt(simulated, tmp_path):
     accounts = prepare("simulated-unseen", simulated, tmp_path / "out", num_proc=1)
-    kinds = {doubt["kind"] for account in accounts.values() for doubt in account["doubts"]}
-    assert kinds <= {"empty frames"}
+    categories = {doubt["kind"] for account in accounts.values() for doubt in account["doubts"]}
+    assert categories <= {"empty frames"}
     assert "no training recording" not in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_a_part_of_a_protocol_lacks(simulated, tmp_path):
-    """Of unseen classes only the test's performers are expected, of seen ones only those who train."""
+def test_published_fields_of_a_part_of_a_protocol(simulated, tmp_path):
+    """Unseen classes are expected of test performers only, seen classes of training performers only."""
     name = "S001C001P001R001A010.skeleton"
     (tmp_path / name).write_bytes((simulated / name).read_bytes())
     expected = {}
@@ -153,7 +153,7 @@ def test_what_a_part_of_a_protocol_lacks(simulated, tmp_path):
     assert expected["seen"] == set(builder.protocol.train) and expected["unseen"] == set(builder.protocol.test)
 
 
-def test_the_same_bytes_as_videos(tmp_path):
+def test_duplicate_videos(tmp_path):
     rows = ["file_name,label,split"]
     for name, split, frames in (("a", "train", 6), ("b", "test", 6), ("c", "train", 7), ("d", "test", 8)):
         (tmp_path / f"{name}.mp4").write_bytes(tiny_video(frames))
@@ -164,8 +164,8 @@ def test_the_same_bytes_as_videos(tmp_path):
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_videos_that_differ_only_in_the_middle_are_not_the_same(tmp_path, archive):
-    """Their sizes and ends are equal; a copy of them is found all the same."""
+def test_videos_that_differ_only_in_the_middle_are_no_duplicates(tmp_path, archive):
+    """Their sizes and ends are equal; real copies are still detected."""
     folder, where = tmp_path / "in", "videos.zip/" if archive else ""
     folder.mkdir()
     rows, files = ["file_name,label,split"], {}
@@ -193,7 +193,7 @@ def test_videos_that_differ_only_in_the_middle_are_not_the_same(tmp_path, archiv
     assert sorted(accused) == sorted([[f"{where}a.mp4", f"{where}c.mp4"], ["d", "f"]])
 
 
-def test_the_same_joints_in_two_kinds_of_files(tmp_path):
+def test_duplicates_in_two_file_formats(tmp_path):
     body = person(9, "kinect20")
     np.save(tmp_path / "a.npy", body)
     np.savez(tmp_path / "b.npz", keypoints=body)
@@ -206,14 +206,14 @@ def test_the_same_joints_in_two_kinds_of_files(tmp_path):
     assert doubt["files"] == ["a.npy", "b.npz"]
 
 
-def test_a_tally_goes_through_json():
+def test_a_tally_survives_json():
     tally = Tally("train", used=used(("a", "train", 0, "x")))
     assert Tally(**json.loads(tally.to_json())).used == tally.used
 
 
 @pytest.mark.real_data
 def test_real_data_sets(real_data, tmp_path):
-    """UTD-MHAD is complete, each recording is there once; and the cases."""
+    """UTD-MHAD is complete and without duplicates; the example folders have their known doubts."""
     builder = UTDMHAD(config_name="utd-mhad", data_dir=real_data / "utd_mhad", cache_dir=str(tmp_path))
     builder.download_and_prepare()
     assert builder.report["doubts"] == []
@@ -222,19 +222,19 @@ def test_real_data_sets(real_data, tmp_path):
         "d06_test_only_class": ["untrained class"],
         "d08_same_recording_both_splits": ["same recording in two splits"],
     }
-    for case, kinds in cases.items():
+    for case, expected in cases.items():
         load_action_dataset("folder", real_data / "cases" / case, cache_dir=tmp_path / case)
         report = json.loads(next((tmp_path / case).rglob("preparation.json")).read_text())
-        found = [doubt["kind"] for doubt in report["doubts"] if doubt["kind"] != "frame rate"]
-        assert found[: len(kinds)] == kinds
+        actual = [doubt["kind"] for doubt in report["doubts"] if doubt["kind"] != "frame rate"]
+        assert actual[: len(expected)] == expected
     assert report["doubts"][0]["files"] == ["a.npy", "b.npy"]
 
 
 # ------------------------------------------------------------------------------------------ joints
 
 
-def skeleton_folder(root, layout="kinect20-sdk", said="kinect20", turned=None, count=6, **common):
-    """A folder of bodies in `layout` that says that they are in the layout `said`."""
+def skeleton_folder(root, layout="kinect20-sdk", stated="kinect20", turned=None, count=6, **common):
+    """A folder of bodies in `layout` whose skeleton.json names the layout `stated`."""
     root.mkdir()
     rows = ["file_name,label,split"]
     for number in range(count):
@@ -242,7 +242,7 @@ def skeleton_folder(root, layout="kinect20-sdk", said="kinect20", turned=None, c
         np.save(root / f"{number}.npy", body if turned is None else body @ turned)
         rows.append(f"{number}.npy,{'wave' if number % 2 else 'fall'},{'test' if number > 3 else 'train'}")
     (root / "metadata.csv").write_text("\n".join(rows) + "\n")
-    (root / "skeleton.json").write_text(json.dumps({"layout": said, "fps": 30, **common}))
+    (root / "skeleton.json").write_text(json.dumps({"layout": stated, "fps": 30, **common}))
     return root
 
 
@@ -265,7 +265,7 @@ def test_joints_in_another_order_stop_the_build_unless_they_are_accepted(tmp_pat
     assert prepare("folder", root, tmp_path / "right", num_proc=1)["folder"]["doubts"] == []
 
 
-def test_an_axis_that_points_up_is_said_and_turned(tmp_path):
+def test_another_vertical_axis_is_reported_and_rotated(tmp_path):
     z_up = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)  # y becomes z
     root = skeleton_folder(tmp_path / "mine", "kinect20", turned=z_up)
     with pytest.raises(DataFolderError, match=r'set "up": "z" in skeleton\.json'):
@@ -274,25 +274,25 @@ def test_an_axis_that_points_up_is_said_and_turned(tmp_path):
     row = load_action_dataset("folder", root, cache_dir=tmp_path / "cache")["train"][0]
     body = person(20, "kinect20", seed=0, activity=0.05)
     np.testing.assert_allclose(np.reshape(row["keypoints"], row["shape"])[:, 0], body, atol=1e-6)
-    assert row["up"] == "z"  # a model reads new files as it read these
+    assert row["up"] == "z"  # a model reads new files in the same way
     for wrong in ("up", 5, ["z"]):
         (root / "skeleton.json").write_text(json.dumps({"layout": "kinect20", "up": wrong}))
         with pytest.raises(DataFolderError, match=r"skeleton\.json: up: expected one of y, -y, z, -z"):
             load_action_dataset("folder", root, cache_dir=tmp_path / "cache")
 
 
-def test_a_rate_that_nothing_says_is_doubted(tmp_path):
+def test_an_assumed_frame_rate_raises_a_doubt(tmp_path):
     root = skeleton_folder(tmp_path / "mine", "kinect20")
     (root / "skeleton.json").write_text('{"layout": "kinect20"}')
     (doubt,) = prepare("folder", root, tmp_path / "out", num_proc=1)["folder"]["doubts"]
     assert doubt["kind"] == "frame rate" and "taken to be 30 frames per second" in doubt["reason"]
     rows = (root / "metadata.csv").read_text().replace("split\n", "split,fps\n").replace("train\n", "train,15\n")
     (root / "metadata.csv").write_text(rows.replace("test\n", "test,15\n"))
-    assert prepare("folder", root, tmp_path / "said", num_proc=1)["folder"]["doubts"] == []
+    assert prepare("folder", root, tmp_path / "with rates", num_proc=1)["folder"]["doubts"] == []
 
 
 @pytest.mark.slow
-def test_the_folder_command_writes_nothing_that_cannot_be_right(tmp_path):
+def test_the_folder_command_refuses_implausible_joints(tmp_path):
     root = skeleton_folder(tmp_path / "mine")
     for name in ("metadata.csv", "skeleton.json"):
         (root / name).unlink()
@@ -306,7 +306,7 @@ def test_the_folder_command_writes_nothing_that_cannot_be_right(tmp_path):
     assert right.returncode == 0 and not right.stderr
 
 
-def test_the_folder_command_says_when_nothing_can_be_read(tmp_path):
+def test_the_folder_command_reports_unreadable_recordings(tmp_path):
     from action_llm_datasets.folder import doubts_of_recordings
 
     for number in range(3):
@@ -325,7 +325,7 @@ def test_class_names_that_differ_in_separators_or_numbers(names):
     assert doubts_of_labels(files, ["1", "2", "10"]) == []
 
 
-def test_people_who_train_and_are_tested(tmp_path):
+def test_people_in_both_splits(tmp_path):
     root = skeleton_folder(tmp_path / "mine", "kinect20")
     rows = (root / "metadata.csv").read_text().splitlines()
     people = ["person", "3", "3", "4", "5", "3", "6"]

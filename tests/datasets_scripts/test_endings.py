@@ -1,4 +1,4 @@
-"""Commands that are stopped, or meet a folder in use or a full disk: one sentence, a status, and no half file."""
+"""Commands that are stopped, or meet a folder in use or a full disk, print one sentence and leave no half-written file."""
 
 import errno
 import multiprocessing
@@ -33,7 +33,7 @@ def recordings(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, status, tmp_path):
+def test_a_signal_to_all_processes_prints_one_sentence(signum, status, tmp_path):
     arguments = ("-m", "action_llm_datasets.simulation.simulate", "--output", tmp_path / "s", "--performers", "40")
     process = start(*arguments, "--num_proc", "2")
     deadline = time.monotonic() + 60
@@ -46,8 +46,8 @@ def test_a_signal_to_all_processes_of_a_simulation_is_one_sentence(signum, statu
     assert not list((tmp_path / "s").glob(".*")), "no half file, and no lock"
 
 
-def test_signals_in_a_fork_are_answered_by_the_kernel():
-    """A handler in Python would wait for the call that a worker of a pool is in, and the pool would wait for the worker."""
+def test_forks_handle_signals_in_the_kernel():
+    """A handler in Python would wait for the current call of a pool worker, while the pool waits for the worker."""
     done = python(
         "-c",
         "import os, signal\n"
@@ -85,13 +85,13 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
     time.sleep(2)
     count = len(list((tmp_path / "s").iterdir()))
     time.sleep(2)
-    assert len(list((tmp_path / "s").iterdir())) == count, "nobody writes any more"
+    assert len(list((tmp_path / "s").iterdir())) == count, "no process is writing"
     with writing(tmp_path / "s"):  # the lock is gone with its owner
         pass
 
 
 @pytest.mark.parametrize("command", ["simulation.simulate", "prepare", "render"])
-def test_a_folder_in_use_is_refused_with_its_owner(command, recordings, tmp_path):
+def test_the_error_of_a_folder_in_use_names_its_owner(command, recordings, tmp_path):
     words = {"simulation.simulate": [], "prepare": ["simulated-xsub", "--source", recordings]}
     words["render"] = words["prepare"]
     with writing(tmp_path):
@@ -114,7 +114,7 @@ def _try(folder, answers):
         answers.put(str(error))
 
 
-def test_the_lock_is_the_process_s_and_may_be_taken_twice(tmp_path):
+def test_a_process_may_take_its_lock_twice(tmp_path):
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
 
@@ -133,26 +133,26 @@ def test_the_lock_is_the_process_s_and_may_be_taken_twice(tmp_path):
     assert not list(tmp_path.iterdir()), "folders that nothing was written into are not left"
 
 
-def test_another_thread_is_told(tmp_path):
-    said = []
+def test_another_thread_is_refused(tmp_path):
+    messages = []
 
     def second():
         try:
             with writing(tmp_path):
                 pass
         except FolderInUseError as error:
-            said.append(str(error))
+            messages.append(str(error))
 
     with writing(tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-    assert said == [f"{tmp_path} is being written by another thread of this process: choose another --output_dir."]
+    assert messages == [f"{tmp_path} is being written by another thread of this process: choose another --output_dir."]
     with writing(tmp_path):
         pass
 
 
-def test_the_lock_touches_no_other_file(tmp_path):
+def test_the_lock_overwrites_no_other_file(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "output").mkdir()
@@ -176,7 +176,7 @@ with writing({str(tmp_path)!r}):
         pass
 
 
-def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_logs_a_warning(tmp_path, monkeypatch, caplog):
     import fcntl
 
     def refuse(*_):
@@ -189,7 +189,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_write_that_fails_leaves_no_half_file_and_what_was_there(number, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(number, tmp_path, monkeypatch):
     write_atomically(tmp_path / "a.json", "whole")
 
     def fail(self, content):
@@ -208,12 +208,12 @@ def test_a_write_that_fails_leaves_no_half_file_and_what_was_there(number, tmp_p
     assert files_of(tmp_path) == {"a.json": b"whole"}
 
 
-def test_a_full_disk_names_what_could_not_be_written():
+def test_the_error_of_a_full_disk_names_the_file():
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "source.py", None, "copy.py")
     assert machines_error(error) == "the disk is full (copy.py); free some space"
 
 
-def test_what_the_machine_lacks_is_a_line():
+def test_errors_of_the_machine_are_one_line():
     def wrapped(cause):
         error = RuntimeError("wrapped")
         error.__cause__ = cause

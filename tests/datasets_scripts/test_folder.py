@@ -1,4 +1,4 @@
-"""People's own recordings: a folder and a table become a data set; whatever is wrong with either is named with its line."""
+"""Your own recordings: a folder and a table become a data set, and errors name the line."""
 
 import json
 import re
@@ -26,7 +26,7 @@ ROWS = ["a.npy,wave,train,1,x", "more/b.npz,fall,validation,2,y", "c.txt,wave,te
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four recordings of two classes in three formats; a function that writes the table."""
+    """Four recordings of two classes in three formats; returns a function that writes the table."""
     root = tmp_path / "mine"
     (root / "more").mkdir(parents=True)
     bodies = [person(8 + number, "kinect20", seed=number).astype(np.float32) for number in range(4)]
@@ -78,7 +78,7 @@ def test_a_changed_table_is_read_again(folder, tmp_path):
     assert len(load(folder(*ROWS[:3], ROWS[3].replace("train", "test")), tmp_path)["test"]) == 2
 
 
-def test_labels_in_an_order_of_their_own(folder, tmp_path):
+def test_class_names_set_the_label_order(folder, tmp_path):
     root = folder(*ROWS)
     (root / "skeleton.json").write_text('{"layout": "kinect20", "class_names": ["wave", "sit", "fall"]}')
     assert load(root, tmp_path)["train"].features["label"].names == ["wave", "sit", "fall"]
@@ -90,12 +90,12 @@ def test_labels_in_an_order_of_their_own(folder, tmp_path):
     assert report(tmp_path / "third")["d.npy"]["reason"].endswith("of skeleton.json; did you mean Fall?")
 
 
-def test_labels_that_are_numbers_are_in_the_order_of_numbers(folder, tmp_path):
+def test_numeric_labels_are_sorted_as_numbers(folder, tmp_path):
     splits = load(folder("a.npy,10,train,1,", "d.npy,9,test,1,"), tmp_path)
     assert splits["train"].features["label"].names == ["9", "10"]
 
 
-def test_a_layout_of_ones_own_goes_with_each_row(folder, tmp_path):
+def test_a_custom_layout_is_stored_in_each_row(folder, tmp_path):
     root = folder(*ROWS)
     own = LAYOUTS["kinect20"].to_dict() | {"name": "mine"}
     (root / "skeleton.json").write_text(json.dumps({"layout": own}))
@@ -106,7 +106,7 @@ def test_a_layout_of_ones_own_goes_with_each_row(folder, tmp_path):
     assert np.array_equal(extractor(row, return_tensors="np")["input_features"], expected["input_features"])
 
 
-def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
+def test_unusable_rows_and_files_are_skipped_and_listed(folder, tmp_path):
     root = folder(
         *ROWS,
         "gone.npy,wave,train,1,",
@@ -119,16 +119,18 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
         np.save(root / f"{name}.npy", folder.bodies[0])
     np.save(root / "d.npy", folder.bodies[0][:, :7])
     load(root, tmp_path)
-    found = {name: (entry["kind"], entry["reason"]) for name, entry in report(tmp_path).items()}
-    assert found.pop("gone.npy") == ("missing file", "metadata.csv, line 6: there is no gone.npy")
-    assert found.pop("a.npy (line 7)") == ("duplicate", "metadata.csv, line 7: a.npy is already in line 2")
-    assert found.pop("e.npy") == ("label", "metadata.csv, line 8: e.npy has no label")
-    assert found.pop("f.npy")[1] == "metadata.csv, line 9: expected the split train, test or validation, found 'tset'"
-    assert found.pop("b2.npy") == ("metadata", "metadata.csv, line 10: 1 more values than columns")
-    assert found.pop("stranger.npy") == ("not in the table", "stranger.npy has no row in metadata.csv")
-    kind, reason = found.pop("d.npy")
-    assert kind == "unreadable" and "found float32 (8, 7, 3), expected numbers (frames, 20, 3)" in reason
-    assert not found
+    skipped = {name: (entry["kind"], entry["reason"]) for name, entry in report(tmp_path).items()}
+    assert skipped.pop("gone.npy") == ("missing file", "metadata.csv, line 6: there is no gone.npy")
+    assert skipped.pop("a.npy (line 7)") == ("duplicate", "metadata.csv, line 7: a.npy is already in line 2")
+    assert skipped.pop("e.npy") == ("label", "metadata.csv, line 8: e.npy has no label")
+    assert (
+        skipped.pop("f.npy")[1] == "metadata.csv, line 9: expected the split train, test or validation, found 'tset'"
+    )
+    assert skipped.pop("b2.npy") == ("metadata", "metadata.csv, line 10: 1 more values than columns")
+    assert skipped.pop("stranger.npy") == ("not in the table", "stranger.npy has no row in metadata.csv")
+    category, reason = skipped.pop("d.npy")
+    assert category == "unreadable" and "found float32 (8, 7, 3), expected numbers (frames, 20, 3)" in reason
+    assert not skipped
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(folder, tmp_path):
         (HEADER, '{"class_names": ["a", "a"]}', r"class_names: expected distinct names"),
     ],
 )
-def test_a_folder_that_is_wrong_says_what_was_found(folder, tmp_path, header, skeleton, message):
+def test_errors_of_wrong_tables_and_settings(folder, tmp_path, header, skeleton, message):
     root = folder(*ROWS, header=header)
     if skeleton is not None:
         (root / "skeleton.json").write_text(skeleton)
@@ -167,7 +169,7 @@ def test_a_folder_that_is_wrong_says_what_was_found(folder, tmp_path, header, sk
         load(root, tmp_path)
 
 
-def test_a_rate_that_no_camera_has_is_skipped(folder, tmp_path):
+def test_impossible_frame_rates_are_skipped(folder, tmp_path):
     header = "file_name,label,split,fps\n"
     rows = ["a.npy,wave,train,20", "more/b.npz,fall,train,1e-300", "d.npy,fall,train,501", "c.txt,wave,train,0.001"]
     assert load(folder(*rows, header=header), tmp_path)["train"]["sample_id"] == ["a"]
@@ -175,14 +177,14 @@ def test_a_rate_that_no_camera_has_is_skipped(folder, tmp_path):
     assert report(tmp_path)["d.npy"]["reason"] == expected and len(report(tmp_path)) == 3
 
 
-def test_a_table_of_too_many_values(folder, tmp_path, monkeypatch):
+def test_a_table_with_too_many_values(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_builder, "_MAX_VALUES", 8)
     with pytest.raises(DataFolderError, match=r"metadata\.csv, line 3: more than 8 values, .*: split the folder"):
         load(folder(*ROWS), tmp_path)
 
 
-def test_a_rate_for_each_recording(folder, tmp_path):
-    """The column goes before what a file says; an empty cell leaves that, and then the rate of the folder."""
+def test_a_frame_rate_for_each_recording(folder, tmp_path):
+    """The column overrides the rate of a file; with an empty cell, the rate of the file or of the folder applies."""
     header = "file_name,label,split,fps,note\n"
     rows = ["a.npy,wave,train,20,x", "more/b.npz,fall,train,29.97,x", "c.txt,wave,test,,x", "d.npy,fall,train,fast,x"]
     for number, wrong in enumerate(("0", "-25", "nan", "inf", "1e999", "1_0", "25 fps")):
@@ -197,14 +199,14 @@ def test_a_rate_for_each_recording(folder, tmp_path):
     assert skipped["d.npy"]["reason"] == "metadata.csv, line 5: fps: expected a positive number, found 'fast'"
 
 
-def test_an_empty_rate_leaves_that_of_the_file(folder, tmp_path):
+def test_an_empty_frame_rate_keeps_that_of_the_file(folder, tmp_path):
     splits = load(folder("more/b.npz,fall,train,", header="file_name,label,split,fps\n"), tmp_path)
     assert splits["train"]["fps"] == [15]
 
 
-def test_paths_as_windows_writes_them(folder, tmp_path):
+def test_windows_paths(folder, tmp_path):
     root = folder("more\\b.npz,fall,train,1,x", "back\\slash.npy,wave,train,1,x", "a.npy,wave,test,1,x")
-    np.save(root / "back\\slash.npy", folder.bodies[0])  # a name that other systems allow
+    np.save(root / "back\\slash.npy", folder.bodies[0])  # a valid name on other systems
     splits = load(root, tmp_path)
     assert splits["train"]["sample_id"] == ["back\\slash", "more/b"]
 
@@ -222,16 +224,16 @@ def test_paths_as_windows_writes_them(folder, tmp_path):
         ("[INST] wave", "holds [INST]"),
     ],
 )
-def test_class_names_that_must_not_go_into_prompts(folder, tmp_path, label, fault):
+def test_class_names_that_are_refused(folder, tmp_path, label, fault):
     splits = load(folder("a.npy,wave,train,1,x", f"d.npy,{label},train,1,x"), tmp_path)
     assert splits["train"].features["label"].names == ["wave"]
     entry = report(tmp_path)["d.npy"]
-    lines = 1 + label.count("\n")  # a quoted line end is part of the row
+    lines = 1 + label.count("\n")  # a quoted line break is part of the row
     assert entry["kind"] == "label" and entry["reason"].startswith(f"metadata.csv, line {2 + lines}: the label ")
     assert fault in entry["reason"]
 
 
-def test_class_names_that_may(folder, tmp_path):
+def test_class_names_that_are_accepted(folder, tmp_path):
     names = ["a < b > c", "می\u200cرود", "put on (a shoe)", "wave [left]", "手を振る"]
     root = folder(*(f"{number}.npy,{name},train,1,x" for number, name in enumerate(names)))
     for number in range(len(names)):
@@ -241,7 +243,7 @@ def test_class_names_that_may(folder, tmp_path):
 
 @pytest.mark.parametrize("layout", ["lcrnet13", "lcrnet13-2d"])
 def test_json_of_toyota_smarthome(folder, tmp_path, layout):
-    """skeleton.json is no recording; a rate that it gives goes before what was found of the data set."""
+    """skeleton.json is not read as a recording, and its frame rate overrides the default of the data set."""
     root = folder("clip.json,drink,train,1,x", "gone.json,drink,test,1,x")
     (root / "skeleton.json").write_text(json.dumps({"layout": layout}))
     (root / "clip.json").write_bytes(smarthome_text((1, 1, 1)))
@@ -262,7 +264,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_json_that_is_not_read_is_refused_by_its_name(folder, tmp_path, name):
+def test_other_json_formats_are_refused_by_name(folder, tmp_path, name):
     root = folder(*ROWS, "clip.json,wave,train,1,x", "frames,wave,train,1,x")
     (root / "frames").mkdir()
     content, layout = FOREIGN[name]
@@ -277,11 +279,11 @@ def test_json_that_is_not_read_is_refused_by_its_name(folder, tmp_path, name):
     assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
     place = "metadata.csv, line 7: frames is a folder with files such as clip_000_keypoints.json"
     assert skipped.pop("frames")["reason"] == f"{place}: {expected}"
-    assert not skipped  # the frames of a folder that has a row are not strangers
+    assert not skipped  # files of a folder with a row are not reported
 
 
-def test_a_folder_for_each_class_names_the_command(tmp_path):
-    """The command of the error, as it stands there, makes a data set of it."""
+def test_the_error_of_class_folders_names_the_command(tmp_path):
+    """The command in the error message creates the table."""
     root = tmp_path / "my recordings"
     for name in ("wave/p1_1", "sit/p1_1", "sit/p2_1"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +314,7 @@ def test_folders_for_splits_and_classes(tmp_path):
 
 
 @pytest.mark.real_data
-def test_cases_that_people_bring(real_data, tmp_path):
+def test_real_user_folders(real_data, tmp_path):
     def rows(case, name="folder"):
         splits = load_action_dataset(name, real_data / "cases" / case, cache_dir=tmp_path / case)
         return {row["sample_id"]: row for split in splits.values() for row in split}
@@ -332,14 +334,14 @@ def test_cases_that_people_bring(real_data, tmp_path):
         rows("d12_class_folders")
 
 
-def test_a_folder_without_a_table_names_the_command(folder, tmp_path):
+def test_the_error_of_a_missing_table_names_the_command(folder, tmp_path):
     root = folder(*ROWS)
     (root / "metadata.csv").unlink()
     with pytest.raises(DataFolderError, match=r"has no metadata\.csv .*python -m action_llm_datasets\.folder"):
         load(root, tmp_path)
 
 
-def test_what_is_no_plain_number_stays_as_it_is(folder, tmp_path):
+def test_text_that_looks_like_a_number_stays_text(folder, tmp_path):
     header = "file_name,label,split,who,code,hash,size,part\n"
     long = "9" * 24
     root = folder(f"a.npy,wave,train,007,1_0,{long},1.50,3", f"d.npy,fall,test,12,20,{long},-2e3,4", header=header)
@@ -347,7 +349,7 @@ def test_what_is_no_plain_number_stays_as_it_is(folder, tmp_path):
     assert (row["who"], row["code"], row["hash"], row["size"], row["part"]) == ("007", "1_0", long, 1.5, 3)
 
 
-def test_skeleton_files_of_a_layout_of_ones_own(folder, tmp_path):
+def test_skeleton_files_with_a_custom_layout(folder, tmp_path):
     root = folder("mine.skeleton,wave,train,1,x", "d.npy,fall,test,1,x")
     layout = {
         "name": "mine", "joint_names": ["pelvis", "left_hip", "right_hip", "left_shoulder", "right_shoulder", "head"],
@@ -359,12 +361,12 @@ def test_skeleton_files_of_a_layout_of_ones_own(folder, tmp_path):
     row = load(root, tmp_path)["train"][0]
     assert row["shape"] == [8, 1, 6, 3]
     features = SkeletonFeatureExtractor(layout=layout, num_persons=1)(row)
-    assert features["input_features"].shape == (1, 12, 18)  # 30 a second
+    assert features["input_features"].shape == (1, 12, 18)  # at 30 frames per second
     prepared = prepare("folder", root, tmp_path / "prepared", num_proc=1)
     assert prepared["folder"]["recordings"]["train"] == 1
 
 
-def test_members_of_archives_by_their_whole_path(folder, tmp_path):
+def test_archive_members_by_their_full_path(folder, tmp_path):
     root = folder("a.npy,wave,train,1,x", "p2.zip/p2/a.npy,fall,train,1,x", "p2.zip/p3/a.npy,fall,test,1,x")
     with zipfile.ZipFile(root / "p2.zip", "w") as archive:
         for name in ("p2/a.npy", "p3/a.npy"):
@@ -373,8 +375,8 @@ def test_members_of_archives_by_their_whole_path(folder, tmp_path):
     assert len(splits["train"]) == 2 and len(splits["test"]) == 1
 
 
-def test_values_that_no_name_has(tmp_path):
-    """As subject=2 for files that say s02."""
+def test_values_without_a_file_name(tmp_path):
+    """For example subject=2 for file names with s02."""
     for subject in ("01", "02"):
         np.save(tmp_path / f"wave_s{subject}.npy", person(5, "kinect20"))
     pattern = r"(?P<label>[a-z]+)_s(?P<subject>\d+)\.npy"
@@ -384,7 +386,7 @@ def test_values_that_no_name_has(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_writes_the_table_from_names(tmp_path):
+def test_the_command_writes_the_table_from_file_names(tmp_path):
     for name in ("wave_p1_x", "wave_p2_y", "fall_p1_x", "fall_p3_z", "readme"):
         np.save(tmp_path / f"{name}.npy", person(5, "kinect20", seed=0))
     command = ["-m", "action_llm_datasets.folder", tmp_path]
@@ -401,7 +403,7 @@ def test_the_command_writes_the_table_from_names(tmp_path):
     assert failed.returncode == 2 and "has no group (?P<subject>…)" in failed.stderr
 
 
-def test_numbers_become_names(tmp_path):
+def test_numeric_labels_become_class_names(tmp_path):
     np.save(tmp_path / "a2.npy", person(5, "kinect20", seed=0))
     write_metadata(tmp_path, r"a(?P<label>\d+)\.npy", {}, {}, ["walk", "wave"])
     assert (tmp_path / "metadata.csv").read_text() == "file_name,label,split\na2.npy,wave,train\n"
@@ -410,7 +412,7 @@ def test_numbers_become_names(tmp_path):
 
 
 @pytest.mark.real_data
-def test_utd_mhad_is_the_same_as_by_its_own_builder(real_data, tmp_path):
+def test_utd_mhad_as_a_folder_equals_its_builder(real_data, tmp_path):
     root = tmp_path / "utd"
     root.mkdir()
     (root / "files").symlink_to(real_data / "utd_mhad" / "skeleton")
@@ -419,11 +421,11 @@ def test_utd_mhad_is_the_same_as_by_its_own_builder(real_data, tmp_path):
     write_metadata(root, pattern, {"subject": {"2", "4", "6", "8"}}, {"subject": {"7"}}, names)
     (root / "skeleton.json").write_text(json.dumps({"layout": "kinect20", "class_names": names}))
     own = load_action_dataset("utd-mhad", real_data / "utd_mhad" / "skeleton", cache_dir=tmp_path)
-    found = load(root, tmp_path)
+    splits = load(root, tmp_path)
     columns = ["sample_id", "keypoints", "shape", "body_ids", "layout", "fps", "label", "held_out"]
     for split in own:
-        assert found[split].features["label"] == own[split].features["label"]
-        assert found[split].select_columns(columns).data.equals(own[split].select_columns(columns).data)
+        assert splits[split].features["label"] == own[split].features["label"]
+        assert splits[split].select_columns(columns).data.equals(own[split].select_columns(columns).data)
 
 
 @pytest.mark.real_data
@@ -444,7 +446,7 @@ def test_msr_action3d(real_data, tmp_path):
         lengths.append(
             [np.linalg.norm(joints[:, c] - joints[:, p], axis=-1).mean() for c, p in LAYOUTS["msr20"].bones]
         )
-    # Bones of people: the left and the right one of a pair are as long.
+    # Left and right bones of people have the same length.
     lengths, bones = np.mean(lengths, axis=0), [child for child, _ in LAYOUTS["msr20"].bones]
     for left, right in LAYOUTS["msr20"].left_right:
         assert lengths[bones.index(left)] == pytest.approx(lengths[bones.index(right)], rel=0.05)

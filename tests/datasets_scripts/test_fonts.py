@@ -1,4 +1,4 @@
-"""Text of any script in pictures: with a font of this machine that has it, and without one in letters that can be drawn."""
+"""Text of any script in pictures, with and without a system font that has its characters."""
 
 import logging
 
@@ -12,7 +12,7 @@ from action_llm_datasets import fonts
 
 
 def write_font(path, characters: str):
-    """A font of squares of growing size, and a box for what it lacks."""
+    """A font whose characters are squares of increasing size, with a box for missing characters."""
     names = [".notdef", *(f"u{ord(character):x}" for character in characters)]
     glyphs = {}
     for number, name in enumerate(names):
@@ -37,7 +37,7 @@ def write_font(path, characters: str):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A folder for the fonts of a machine that has no others."""
+    """The only folder of system fonts."""
     monkeypatch.setattr(fonts, "_FOLDERS", (str(tmp_path),))
     monkeypatch.setattr(fonts, "_warned", False)
     for function in (fonts.system_fonts, fonts.has_character, fonts.fallback_font):
@@ -53,7 +53,7 @@ def picture(text):
     return np.asarray(image)
 
 
-def test_a_font_of_the_machine_is_found_and_drawn(machine, caplog):
+def test_a_system_font_draws_missing_characters(machine, caplog):
     (machine / "deep").mkdir()
     write_font(machine / "deep" / "Han-Regular.ttf", "挥手")
     (machine / "broken.ttf").write_bytes(b"no font")
@@ -66,7 +66,7 @@ def test_a_font_of_the_machine_is_found_and_drawn(machine, caplog):
     assert fonts.text_width("挥手 wave") == pytest.approx(22 + fonts.text_width(" wave"), abs=1)
 
 
-def test_without_a_font_names_stay_apart_and_it_is_said_once(machine, caplog):
+def test_without_a_font_names_stay_distinct_with_one_warning(machine, caplog):
     with caplog.at_level(logging.WARNING):
         assert fonts.drawable("挥手") == r"\u6325\u624b" and fonts.drawable("鼓掌 2") == r"\u9f13\u638c 2"
     (record,) = caplog.records
@@ -76,7 +76,7 @@ def test_without_a_font_names_stay_apart_and_it_is_said_once(machine, caplog):
         assert fonts.has_character(None, character)
 
 
-def test_an_ordinary_text_is_drawn_as_pillow_draws_it(machine):
+def test_plain_text_is_drawn_as_by_pillow(machine):
     own = Image.new("L", (240, 20), 255)
     ImageDraw.Draw(own).text((4, 1), "S001: frames 103, gjpq", fill=0, font=ImageFont.load_default(11))
     np.testing.assert_array_equal(picture("S001: frames 103, gjpq"), own)
@@ -86,7 +86,7 @@ def test_an_ordinary_text_is_drawn_as_pillow_draws_it(machine):
     "text", ["wave", "a title of many words " * 9, "x" * 200, "", "ends with a space ", "a " + "y" * 90]
 )
 @pytest.mark.parametrize("width", [40, 120, 500])
-def test_lines_fit_and_lose_only_what_the_ellipsis_says(text, width):
+def test_wrapped_lines_fit_and_keep_the_text(text, width):
     lines = fonts.wrapped(text, width, lines=3)
     assert len(lines) <= 3 and all(fonts.text_width(line) <= width for line in lines)
     whole = "".join(lines).replace(" ", "")

@@ -1,4 +1,4 @@
-"""A name or an option that does not exist is told at once, with the nearest that does."""
+"""Unknown names and options fail at once, with a suggestion."""
 
 import pytest
 from fresh_python import python
@@ -30,7 +30,7 @@ def test_the_nearest_name_is_suggested(command, tmp_path):
     assert done.stdout.strip() == "[]"  # before anything heavy is imported
 
 
-def test_abbreviations_and_values_stay_what_they_are(tmp_path):
+def test_abbreviations_and_values_are_still_accepted(tmp_path):
     done = python("-m", "action_llm_datasets.folder", tmp_path, "--patt", "--", cwd=tmp_path)
     assert "there is no option" not in done.stderr
     done = python("-m", "action_llm_datasets.folder", tmp_path / "none", "--patt", "(?P<label>.*)", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Pages of the data sets say what the builders do."""
+"""The pages of the data sets agree with the builders."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "model_cards" / "datasets"
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_in_the_repository_is_the_one_that_is_written(name):
+def test_the_pages_in_the_repository_are_up_to_date(name):
     assert (FOLDER / name).read_text(encoding="utf-8") == data_set_page(name), (
-        "python -m action_llm_datasets.pages model_cards/datasets"
+        "run python -m action_llm_datasets.pages model_cards/datasets"
     )
 
 
-def test_every_protocol_is_on_one_page_and_there_is_no_other_page():
+def test_each_protocol_is_on_exactly_one_page():
     assert {path.name for path in FOLDER.iterdir()} == set(PAGES)
     for protocol in PROTOCOLS:
         pages = [name for name, (_, prefixes, *_) in PAGES.items() if protocol.startswith(prefixes)]

@@ -1,4 +1,4 @@
-"""Raw recordings to Parquet: the same rows as the builder's, whatever was killed on the way, and terms that are kept."""
+"""Preparing Parquet: rows equal those of the builder, killed runs resume, and terms are respected."""
 
 import json
 import os
@@ -30,16 +30,16 @@ def test_rows_are_those_of_the_builder(simulated, tmp_path):
     accounts = prepare("simulated-xsub", simulated, tmp_path / "out", num_proc=1, files_per_shard=10)
     assert accounts["simulated-xsub"]["recordings"] == {"train": 36, "test": 9}
     own = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path / "cache")
-    found = read(tmp_path / "out", "simulated-xsub", tmp_path / "cache")
-    assert set(found) == {"train", "test"}
+    splits = read(tmp_path / "out", "simulated-xsub", tmp_path / "cache")
+    assert set(splits) == {"train", "test"}
     for split in own:
-        assert found[split].features == own[split].features
-        assert found[split].data.table.equals(own[split].data.table)
+        assert splits[split].features == own[split].features
+        assert splits[split].data.table.equals(own[split].data.table)
     streamed = read(tmp_path / "out", "simulated-xsub", tmp_path / "cache", streaming=True)
     assert [row["sample_id"] for row in streamed["test"]] == list(own["test"]["sample_id"])
 
 
-def test_classes_that_are_unseen_are_a_config_of_their_own(simulated, tmp_path):
+def test_unseen_classes_have_their_own_config(simulated, tmp_path):
     prepare("simulated-unseen", simulated, tmp_path / "out", num_proc=1)
     seen = read(tmp_path / "out", "simulated-unseen-seen", tmp_path / "cache")
     unseen = read(tmp_path / "out", "simulated-unseen-unseen", tmp_path / "cache")
@@ -57,12 +57,12 @@ def test_a_finished_run_reads_nothing_again(simulated, tmp_path, monkeypatch):
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
 
 
-def test_what_is_missing_is_written(simulated, tmp_path, monkeypatch):
+def test_a_missing_shard_is_written_again(simulated, tmp_path, monkeypatch):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1, files_per_shard=10)
     lost = tmp_path / "simulated-xsub" / "train-00002-of-00004.parquet"
     content = lost.read_bytes()
     lost.unlink()
-    lost.with_name(f".{lost.name}.123").write_bytes(content[:100])  # as a kill leaves it
+    lost.with_name(f".{lost.name}.123").write_bytes(content[:100])  # left behind by a killed run
     calls, write = [], module._write_shard
     monkeypatch.setattr(
         module, "_write_shard", lambda builder, shard: calls.append(shard.parquet) or write(builder, shard)
@@ -71,7 +71,7 @@ def test_what_is_missing_is_written(simulated, tmp_path, monkeypatch):
     assert calls == [lost] and lost.read_bytes() == content
 
 
-def test_what_is_left_out_is_counted_named_and_shown(simulated, tmp_path):
+def test_skipped_files_are_counted_and_listed(simulated, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for path in simulated.iterdir():
@@ -86,19 +86,19 @@ def test_what_is_left_out_is_counted_named_and_shown(simulated, tmp_path):
     assert broken in page and "expected" in page and "1 (unreadable)" in card
     assert json.loads((tmp_path / "out" / "preparation.json").read_text())["simulated-xsub"] == account
     assert (tmp_path / "out" / "report-simulated-xsub-odd.png").stat().st_size > 5000
-    # Other files are another data set.
+    # Changed source files are refused.
     (source / broken).write_bytes((simulated / broken).read_bytes())
     with pytest.raises(PreparationError, match="was made with other source files"):
         prepare("simulated-xsub", source, tmp_path / "out", num_proc=1)
 
 
-def test_people_in_place_of_bodies(ntu_source, tmp_path):
-    """Two people, one of whom gets a new id after a gap, and a body in the furniture: both kinds of rows, one account."""
+def test_people_instead_of_bodies(ntu_source, tmp_path):
+    """Two people, one of whom gets a new id after a gap, and a false body: rows differ, the record is the same."""
     raw = prepare("ntu60-xsub", ntu_source, tmp_path / "raw", num_proc=1)["ntu60-xsub"]
     clean = prepare("ntu60-xsub", ntu_source, tmp_path / "clean", num_proc=1, clean=True)["ntu60-xsub"]
     bodies = [{"body_id": 12, "frames": 8, "fate": "short"}, {"body_id": 13, "frames": 15, "fate": "continues"}]
-    found = {"sample_id": "S001C001P001R001A050", "bodies": bodies, "gap_frames": [0, 10]}
-    assert raw["cleaning"]["recordings"] == clean["cleaning"]["recordings"] == [found]
+    expected = {"sample_id": "S001C001P001R001A050", "bodies": bodies, "gap_frames": [0, 10]}
+    assert raw["cleaning"]["recordings"] == clean["cleaning"]["recordings"] == [expected]
     assert raw["cleaning"]["counts"] == {"continues": 1, "gap": 1, "short": 1}
     assert raw["cleaning"]["convention"]["min_body_frames"] == 11
     assert (raw["cleaning"]["applied"], clean["cleaning"]["applied"]) == (False, True)
@@ -143,7 +143,7 @@ def ntu_source(tmp_path):
     return tmp_path / "source"
 
 
-def test_what_can_be_kept_of_each_joint(ntu_source, tmp_path):
+def test_additional_columns_of_joints(ntu_source, tmp_path):
     prepare("ntu60-xsub", ntu_source, tmp_path / "out", num_proc=1, keep=("tracking_state", "color_pixels"))
     row = read(tmp_path / "out", "ntu60-xsub", tmp_path / "cache")["train"][0]
     assert np.reshape(row["tracking_state"], row["shape"][:3])[20].tolist() == [[2] * 25, [0] * 25, [0] * 25, [0] * 25]
@@ -184,7 +184,7 @@ def test_wrong_settings_on_the_command_line(argument, message):
 
 @pytest.mark.real_data
 def test_two_people_stay_apart(real_data, tmp_path):
-    """S001C003P008R002A058: ids that differ by 4 at 2^56, where float64 steps by 16."""
+    """The ids of S001C003P008R002A058 differ by 4 near 2^56, where the spacing of float64 is 16."""
     for clean in (False, True):
         output = tmp_path / str(clean)
         prepare("ntu60-xsub", real_data / "ntu_rgbd" / "skeletons", output, num_proc=1, clean=clean)
@@ -216,7 +216,7 @@ def test_an_output_made_with_other_settings_is_refused(ntu_source, tmp_path, fir
         prepare("ntu60-xview", ntu_source, tmp_path / "out", num_proc=1)
 
 
-def test_an_output_of_something_else(ntu_source, tmp_path):
+def test_an_output_with_other_parquet_files(ntu_source, tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "train.parquet").write_bytes(b"x")
     with pytest.raises(PreparationError, match="holds other Parquet files"):
@@ -224,27 +224,27 @@ def test_an_output_of_something_else(ntu_source, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["account", "footer", "content of the account"])
-def test_what_is_damaged_is_written_again(ntu_source, tmp_path, lost):
+def test_damaged_shards_are_written_again(ntu_source, tmp_path, lost):
     prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
     shard = tmp_path / "ntu60-xsub" / "train-00000-of-00001.parquet"
     account = tmp_path / ".preparation" / "ntu60-xsub" / "train-00000-of-00001.json"
-    content, said = shard.read_bytes(), account.read_text()
+    content, record = shard.read_bytes(), account.read_text()
     if lost == "account":
         account.unlink()
     elif lost == "footer":
         shard.write_bytes(content[:-20])
     else:
-        account.write_text(said[: len(said) // 2])
+        account.write_text(record[: len(record) // 2])
     (shard.parent / f".{shard.name}.77").write_bytes(b"half")
     prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
-    assert shard.read_bytes() == content and account.read_text() == said
+    assert shard.read_bytes() == content and account.read_text() == record
     assert not list(tmp_path.rglob(".*.parquet.*"))
     (tmp_path / ".preparation" / "identity.json").write_text("")
     with pytest.raises(PreparationError, match="records how the folder was made: choose another"):
         prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
 
 
-def test_nothing_that_can_be_used(tmp_path):
+def test_no_usable_recording(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "S001C001P001R001A001.skeleton").write_text("broken")
     with pytest.raises(
@@ -254,7 +254,7 @@ def test_nothing_that_can_be_used(tmp_path):
     assert not (tmp_path / "out" / "README.md").exists()
 
 
-def test_a_public_repository_does_not_get_what_is_private(simulated, ntu_source, tmp_path, hub):
+def test_private_data_are_not_pushed_to_a_public_repository(simulated, ntu_source, tmp_path, hub):
     prepare("ntu60-xsub", ntu_source, tmp_path, num_proc=1)
     with pytest.raises(PreparationError, match="me/public is public"):
         push(tmp_path, "me/public")
@@ -264,7 +264,7 @@ def test_a_public_repository_does_not_get_what_is_private(simulated, ntu_source,
     assert "**/.*" in options["ignore_patterns"] and "*/*.parquet" in options["delete_patterns"]
 
 
-def test_the_page_says_what_is_odd(simulated, tmp_path):
+def test_the_report_shows_odd_and_usual_recordings(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
     chosen = choose_recordings(tmp_path / ".preparation" / "simulated-xsub")
     odd, usual = ({recording.measures["sample_id"] for recording in recordings} for recordings in chosen.values())
@@ -272,7 +272,7 @@ def test_the_page_says_what_is_odd(simulated, tmp_path):
     assert all(f"(odd: {recording.odd})" in recording.title for recording in chosen["Odd recordings"])
 
 
-def test_the_page_of_videos_has_pictures(tmp_path):
+def test_the_report_of_videos_has_pictures(tmp_path):
     for action in range(1, 9):
         source = tmp_path / "source" / f"S001C001P001R001A00{action}_rgb.mp4"
         source.parent.mkdir(exist_ok=True)
@@ -283,7 +283,7 @@ def test_the_page_of_videos_has_pictures(tmp_path):
     assert "- skeleton" not in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_says_what_it_is(simulated, tmp_path):
+def test_the_card_of_simulated_recordings(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
     card = (tmp_path / "README.md").read_text()
     assert "**Simulated.**" in card and "- simulated" in card and "Nobody was recorded" in card
@@ -295,7 +295,7 @@ def test_the_card_says_what_it_is(simulated, tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Calls that would go to the Hub."""
+    """Records the calls to the Hub."""
     calls = []
 
     class Api:
@@ -335,8 +335,8 @@ def command(simulated, output):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(simulated, tmp_path):
-    """kill -9 in the middle, twice, with two processes; what comes out is what an undisturbed run writes."""
+def test_a_killed_run_resumes(simulated, tmp_path):
+    """Two runs with two processes are killed by SIGKILL; the third run gives the output of an uninterrupted run."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     prepare("simulated-xsub", simulated, whole, num_proc=1, files_per_shard=4)
     code = (
@@ -374,7 +374,7 @@ def test_the_command(simulated, tmp_path):
 
 
 class FolderThatKills(ActionFolder):
-    """Its reader ends the process at recordings of 13 frames, as a damaged file does inside a native library."""
+    """Reading a recording of 13 frames ends the process, like a file that crashes a native library."""
 
     def read(self, file):
         recording = super().read(file)
@@ -383,7 +383,7 @@ class FolderThatKills(ActionFolder):
         return recording
 
 
-def test_a_file_that_ends_its_process_costs_only_itself(tmp_path, monkeypatch, caplog):
+def test_only_the_file_that_ends_its_process_is_skipped(tmp_path, monkeypatch, caplog):
     source = tmp_path / "source"
     source.mkdir()
     lines = ["file_name,label,split"]
@@ -401,7 +401,7 @@ def test_a_file_that_ends_its_process_costs_only_itself(tmp_path, monkeypatch, c
     assert all("the process that read it ended" in entry["reason"] for entry in account["files"])
     assert "a process ended while it was reading " in caplog.text and "c4.npy is skipped" in caplog.text
     assert not list((tmp_path / "out").rglob(".*.parquet.*"))
-    # The others are as they are without those.
+    # The other recordings are not affected.
     for name in lethal:
         (source / name).unlink()
     whole = prepare("folder", source, tmp_path / "whole", num_proc=1)["folder"]

@@ -1,4 +1,4 @@
-"""Splits of NTU RGB+D as functions of names, counted against the published and computed counts."""
+"""Splits of NTU RGB+D by file name, compared with published and computed counts."""
 
 import gzip
 from itertools import product
@@ -17,7 +17,7 @@ from action_llm_datasets.protocols import (
 )
 from action_llm_datasets.utd_mhad import FACTS
 
-# Printed in papers and counted from name lists: NTU-60 and 120 without the missing skeletons.
+# Counts without the missing skeletons, from papers and from lists of names.
 PUBLISHED = {
     "ntu60-xsub": {"train": 40091, "test": 16487},
     "ntu60-xview": {"train": 37646, "test": 18932},
@@ -35,18 +35,18 @@ def available(real_data):
 
 
 def placed(protocol, names):
-    """[(name, placement)] of the names that the protocol uses."""
-    found = []
+    """(name, placement) of each name that the protocol uses."""
+    placements = []
     for name in names:
         try:
-            found.append((name, protocol.place(name)))
+            placements.append((name, protocol.place(name)))
         except NotInProtocolError:
             continue
-    return found
+    return placements
 
 
 @given(st.tuples(*[st.integers(0, 999)] * 5))
-def test_names_are_read_back_in_any_case(numbers):
+def test_names_are_parsed_in_any_case(numbers):
     name = NTUName(*numbers)
     assert parse_ntu_name(str(name)) == parse_ntu_name(str(name).lower()) == name
 
@@ -61,7 +61,7 @@ def test_other_names_are_refused(stem):
     assert error.value.kind == "name"
 
 
-def test_facts_are_the_published_ones():
+def test_facts_match_published_numbers():
     assert len(ntu_class_names()) == 120 == len(set(ntu_class_names()))
     assert ntu_class_names()[0] == "drink water" and ntu_class_names()[119].startswith("finger-guessing game")
     missing = {parse_ntu_name(name) for name in ntu_missing_skeletons()}
@@ -74,15 +74,17 @@ def test_facts_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_counts_of_the_real_names_are_exact(available, name):
+def test_counts_of_the_official_names(available, name):
     protocol = NTU_PROTOCOLS[name]
-    found = placed(protocol, available)
-    counts = {split: sum(placement.split == split for _, placement in found) for split in protocol.splits}
+    placements = placed(protocol, available)
+    counts = {split: sum(placement.split == split for _, placement in placements) for split in protocol.splits}
     assert counts == protocol.counts["clean"]
 
-    # Disjoint as the protocol says: by recording always, by the deciding field or by class.
-    by_split = {split: [entry for entry, placement in found if placement.split == split] for split in protocol.splits}
-    assert sum(map(len, by_split.values())) == len({entry for entry, _ in found})
+    # Splits are disjoint by recording, and by the deciding field or by class.
+    by_split = {
+        split: [entry for entry, placement in placements if placement.split == split] for split in protocol.splits
+    }
+    assert sum(map(len, by_split.values())) == len({entry for entry, _ in placements})
     train, test = by_split["train"], by_split["test"]
     if protocol.split_by is not None:
         train_values, test_values = ({getattr(entry, protocol.split_by) for entry in part} for part in (train, test))
@@ -93,17 +95,17 @@ def test_counts_of_the_real_names_are_exact(available, name):
     else:
         assert {entry.action for entry in train} == {entry.action for entry in test} == set(protocol.train_actions)
 
-    # The held-out performers select: training recordings only, about an eighth.
-    held_out = [entry for entry, placement in found if placement.held_out]
+    # Held-out recordings are training recordings, about an eighth of them.
+    held_out = [entry for entry, placement in placements if placement.held_out]
     assert {entry.performer for entry in held_out} == protocol.held_out
     assert 0.10 < len(held_out) / len(train) < 0.15
-    assert not any(placement.held_out for _, placement in found if placement.split != "train")
+    assert not any(placement.held_out for _, placement in placements if placement.split != "train")
     if protocol.split_by == "performer":
         assert protocol.held_out < protocol.train
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "ntu120-one-shot"])
-def test_full_counts_are_those_with_the_missing_recordings(available, name):
+def test_full_counts_include_the_missing_recordings(available, name):
     protocol = NTU_PROTOCOLS[name]
     everything = [*available, *map(parse_ntu_name, ntu_missing_skeletons())]
     splits = [placement.split for _, placement in placed(protocol, everything)]
@@ -120,7 +122,7 @@ def test_labels_are_positions_in_the_class_names():
 
 
 @pytest.mark.parametrize(
-    ("protocol", "name", "kind", "message"),
+    ("protocol", "name", "category", "message"),
     [
         ("ntu60-xsub", "S018C001P008R001A061", "action", "action A061 is not in NTU RGB.D 60, expected A001 to A060"),
         ("ntu60-xsub", "S001C001P041R001A001", "performer", "performer P041"),
@@ -131,13 +133,13 @@ def test_labels_are_positions_in_the_class_names():
         ("ntu60-zero-shot-55-5", "S001C001P001R001A011", "unused", "does not use unseen classes of performer 1"),
     ],
 )
-def test_recordings_outside_a_protocol_say_why(protocol, name, kind, message):
+def test_reasons_for_recordings_outside_a_protocol(protocol, name, category, message):
     with pytest.raises(NotInProtocolError, match=message) as error:
         NTU_PROTOCOLS[protocol].place(parse_ntu_name(name))
-    assert error.value.kind == kind
+    assert error.value.kind == category
 
 
-def test_one_shot_exemplars_are_one_of_each_novel_class():
+def test_one_exemplar_of_each_novel_class():
     protocol = NTU_PROTOCOLS["ntu120-one-shot"]
     exemplars = [protocol.place(parse_ntu_name(name)) for name in protocol.exemplars]
     assert sorted(placement.label for placement in exemplars) == list(range(20))

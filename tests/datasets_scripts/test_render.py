@@ -1,4 +1,4 @@
-"""Recordings of skeletons as videos: what is drawn, what goes with it, and what happens twice."""
+"""Recordings of skeletons as videos: what is drawn and copied, and what a second run does."""
 
 import json
 
@@ -21,7 +21,7 @@ def videos(simulated, tmp_path_factory):
     return folder
 
 
-def test_videos_are_a_data_set_with_the_rows_of_the_skeletons(simulated, videos, tmp_path):
+def test_videos_load_with_the_splits_of_their_skeletons(simulated, videos, tmp_path):
     drawn = load_action_dataset("simulated-xsub-video", videos, cache_dir=tmp_path, skeletons=str(simulated))
     recorded = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path)
     for split in recorded:
@@ -31,18 +31,18 @@ def test_videos_are_a_data_set_with_the_rows_of_the_skeletons(simulated, videos,
     assert (videos / "SIMULATED.txt").read_text().startswith("SIMULATED RECORDINGS")
 
 
-def test_frames_are_those_that_are_rendered(simulated, videos, tmp_path):
+def test_videos_have_the_rendered_frames(simulated, videos, tmp_path):
     row = load_action_dataset("simulated-xsub", simulated, cache_dir=tmp_path, clean=True)["train"][0]
     expected = render_frames(np.reshape(row["keypoints"], row["shape"]), size=(64, 64))
     with av.open(str(videos / f"{row['sample_id']}.mp4")) as container:
         assert container.streams.video[0].average_rate == 30
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert frames.shape == expected.shape
-    assert np.abs(frames.astype(int) - expected).mean() < 6  # of 255; the codec keeps half the colours
+    assert np.abs(frames.astype(int) - expected).mean() < 6  # out of 255; the codec subsamples colours
     assert (expected != expected[0, 0, 0]).any(-1).mean() > 0.03
 
 
-def test_a_video_in_batches_is_that_of_all_its_frames(tmp_path):
+def test_batches_do_not_change_a_video(tmp_path):
     from action_llm_datasets.rendering import write_video
 
     frames = np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_a_video_in_batches_is_that_of_all_its_frames(tmp_path):
     assert read_video_info(tmp_path / "batches.mp4").num_frames == 9
 
 
-def test_a_second_run_draws_what_is_missing(simulated, videos):
+def test_a_second_run_draws_missing_videos(simulated, videos):
     lost = min(videos.glob("*.mp4"))
     content, others = lost.read_bytes(), {path: path.stat().st_mtime_ns for path in videos.glob("*.mp4")}
     lost.unlink()
@@ -64,7 +64,7 @@ def test_a_second_run_draws_what_is_missing(simulated, videos):
         render("simulated-xsub", simulated, videos, size=32, num_proc=1)
 
 
-def test_a_folder_of_ones_own(tmp_path):
+def test_your_own_folder(tmp_path):
     source = tmp_path / "mine"
     (source / "more").mkdir(parents=True)
     np.save(source / "more" / "a.npy", person(12, "kinect20"))
@@ -80,7 +80,7 @@ def test_a_folder_of_ones_own(tmp_path):
     assert read_video_info(tmp_path / "videos" / "more" / "a.mp4").fps == 12.5
 
 
-def test_two_recordings_of_one_name(tmp_path):
+def test_two_recordings_with_the_same_name(tmp_path):
     (tmp_path / "mine").mkdir()
     np.save(tmp_path / "mine" / "a.npy", person(4, "kinect20"))
     np.savez(tmp_path / "mine" / "a.npz", person(5, "kinect20"))
@@ -94,7 +94,7 @@ def test_two_recordings_of_one_name(tmp_path):
     assert summary["videos"] == 1 and summary["skipped"][0]["kind"] == "duplicate"
 
 
-def test_a_broken_joint_does_not_blank_the_picture():
+def test_an_outlier_joint_does_not_blank_the_picture():
     body = person(8, "coco17")
     body[3, 4, 0], body[5, 2, 1] = np.inf, 1e7
     frames = render_frames(body, "coco17", size=(64, 64))

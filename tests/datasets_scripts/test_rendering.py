@@ -1,4 +1,4 @@
-"""Pictures of skeletons: who is where, in which colour, in front of whom."""
+"""Pictures of skeletons: positions, colours and occlusion."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_frames_show_a_person_moving(person):
         assert has_color(frames[0], color), part
     assert (frames[0] != frames[len(frames) // 2]).any()
     rows = np.flatnonzero(drawn(frames[0]).any(axis=1))
-    assert 0.7 * 120 < np.ptp(rows) < 120  # fills the window, all of it inside
+    assert 0.7 * 120 < np.ptp(rows) < 120  # fills the picture and stays inside
 
 
 def test_up_is_up_and_right_is_right():
@@ -70,7 +70,7 @@ def test_nearer_people_cover_farther_ones(person):
     both = np.stack([far, near], axis=1)
     frames = render_frames(both)
     first, second = (render_frames(part) for part in (far, near))
-    assert (first == second).all()  # the same picture, so only colours tell who is in front
+    assert (first == second).all()  # equal pictures: only colours show who is in front
     assert has_color(frames[0], PART_COLORS["left_leg"][1]) and not has_color(frames[0], PART_COLORS["left_leg"][0])
 
 
@@ -100,7 +100,7 @@ def test_batches_do_not_change_pictures(person, monkeypatch):
     np.testing.assert_array_equal(render_frames(person, size=(60, 60)), whole)
 
 
-def test_a_video_of_several_batches_is_as_good_as_its_quality(person, tmp_path):
+def test_a_video_of_several_batches_keeps_its_quality(person, tmp_path):
     frames = render_frames(np.concatenate([person] * 2)[:80], size=(64, 64))
     write_video(tmp_path / "whole.mp4", [frames], 30)
     write_video(tmp_path / "parts.mp4", [frames[:70], frames[70:]], 30)
@@ -117,7 +117,7 @@ def test_wrong_shapes_are_refused(person):
         render_frames(person[0])
 
 
-def test_a_long_title_has_lines_and_is_never_cut_at_the_edge(person):
+def test_a_long_title_is_wrapped(person):
     margin = np.array(BACKGROUND)
 
     def sheet(title):
@@ -132,11 +132,11 @@ def test_a_long_title_has_lines_and_is_never_cut_at_the_edge(person):
         band = longer[1 : longer.shape[0] - 60 - 14]
         assert (band[:, -4:] == margin).all(), "text runs into the edge"
         assert (np.abs(band.astype(int) - margin).max(axis=2) > 60).any(axis=1).sum() > 5 * lines
-    # A caption stays below its own picture.
+    # A caption stays below its picture.
     assert (short[-14:, 76:80] == margin).all() and (short[-14:, :76] != margin).any()
 
 
-def test_a_second_body_is_explained(person, monkeypatch):
+def test_the_title_explains_a_second_body(person, monkeypatch):
     titles = []
     monkeypatch.setattr("action_llm_datasets.rendering.titled", lambda image, title: titles.append(title) or image)
     aside = person + np.array([1.0, 0.0, 0.0])
@@ -154,9 +154,9 @@ def test_contact_sheet_and_png(person, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_a_head_at_the_edge_stays_in_its_own_picture():
-    """Frames are drawn on one tall canvas: the ring of a head must not reach into the next one."""
+def test_a_head_at_the_edge_stays_in_its_frame():
+    """Frames are drawn on one tall canvas: the ring of a head must not reach into the next frame."""
     body = standing(40)
-    body[20, 3] += [0, 3, 0]  # one wild head
+    body[20, 3] += [0, 3, 0]  # an outlier
     ink = (render_frames(body) != np.array(BACKGROUND)).any(-1)
     assert ink[20, :20].any() and not ink[19, -8:].any()

@@ -1,4 +1,4 @@
-"""Simulated recordings as files: what the sensors report, what is written, and what a second run does."""
+"""Simulated recordings: what sensors report, what is written, and what a second run does."""
 
 import json
 import re
@@ -26,22 +26,22 @@ from action_llm_datasets.simulation.simulate import (
 
 @pytest.fixture(scope="module")
 def many_tracks():
-    """What a sensor reports in 300 recordings of one performance: enough for rare faults."""
+    """The tracks of 300 recordings of a performance, enough for rare faults."""
     people = perform(0, 1, 23, 1)
     camera = place_cameras(0, 1)[0]
     return people, camera, [observe(people, camera, np.random.default_rng([9, index])) for index in range(300)]
 
 
-def test_actions_are_enough_and_their_classes_say_how_many_people():
+def test_actions_of_one_and_two_people():
     assert len(SINGLE_ACTIONS) >= 16 and len(MUTUAL_ACTIONS) >= 4
     assert sorted([*SINGLE_ACTIONS, *MUTUAL_ACTIONS]) == list(SIMULATED_ACTION_IDS)
     names = ntu_class_names()
     assert names[22] == "hand waving" and names[57] == "handshaking"
-    # NTU-60's mutual actions are A050 to A060.
+    # The mutual actions of NTU RGB+D 60 are A050 to A060.
     assert all(action < 50 for action in SINGLE_ACTIONS) and all(50 <= action <= 60 for action in MUTUAL_ACTIONS)
 
 
-def test_cameras_stand_as_in_ntu():
+def test_cameras_are_placed_as_in_ntu():
     for setup in range(1, 9):
         middle, right, left = place_cameras(0, setup)
         for camera in (middle, right, left):
@@ -49,10 +49,10 @@ def test_cameras_stand_as_in_ntu():
             assert np.linalg.det(camera.axes) == pytest.approx(1.0)
             x, y, z = camera.view(np.array([0.0, 1.0, 0.0]))
             assert 2.4 < z < 4.6 and abs(x) < 0.6  # the stage is in front
-            assert camera.view(np.array([0.0, 2.0, 0.0]))[1] > y  # up is up
+            assert camera.view(np.array([0.0, 2.0, 0.0]))[1] > y  # y points up
         azimuth = [np.degrees(np.arctan2(*camera.position[[0, 2]])) for camera in (middle, right, left)]
         np.testing.assert_allclose(azimuth, [0, -45, 45], atol=12)
-    # Somebody who faces a sensor has their left hand at the smaller x, as in real files.
+    # The left hand of a person who faces the sensor has the smaller x, as in real files.
     ahead = place_cameras(0, 1)[0]
     left_hand, right_hand = ahead.view(np.array([[0.3, 1.0, 0.0], [-0.3, 1.0, 0.0]]))
     assert left_hand[0] < right_hand[0]
@@ -68,7 +68,7 @@ def test_three_cameras_see_one_performance():
         assert np.median(error[:, :4]) < 0.04  # trunk
         tracked = track.state == 2
         assert np.median(error[tracked]) < 0.06 and np.quantile(error[tracked], 0.99) < 0.3
-        assert not tracked.all()  # something is always hidden from somewhere
+        assert not tracked.all()  # some joint is always occluded
         assert np.median(error[~tracked]) > np.median(error[tracked])
 
 
@@ -84,10 +84,10 @@ def test_noise_grows_with_distance():
     assert jitter(2.0) > 1.5 * jitter(0.0)
 
 
-def test_faults_are_there_and_rare(many_tracks):
+def test_faults_occur_and_are_rare(many_tracks):
     people, _, recordings = many_tracks
     frames = len(people[0])
-    kinds = {"late": 0, "gap": 0, "new id": 0, "false body": 0, "clean": 0}
+    counts = {"late": 0, "gap": 0, "new id": 0, "false body": 0, "clean": 0}
     for tracks in recordings:
         somebody = np.any([track.present for track in tracks], axis=0)
         bodies = [track for track in tracks if track.joints[:, :, 1].std() > 0.2]
@@ -100,28 +100,28 @@ def test_faults_are_there_and_rare(many_tracks):
         late = not somebody[0]
         person = np.any([track.present for track in bodies], axis=0)
         gap = not person[np.argmax(person) :].all()
-        kinds["late"] += late
-        kinds["gap"] += gap
-        kinds["new id"] += len(bodies) > 1
-        kinds["false body"] += any(flat)
-        kinds["clean"] += len(tracks) == 1 and person.all()
+        counts["late"] += late
+        counts["gap"] += gap
+        counts["new id"] += len(bodies) > 1
+        counts["false body"] += any(flat)
+        counts["clean"] += len(tracks) == 1 and person.all()
         assert person.sum() > 0.6 * frames
-    for kind, low, high in (("late", 5, 40), ("gap", 15, 70), ("new id", 1, 25), ("false body", 5, 40)):
-        assert low <= kinds[kind] <= high, kinds
-    assert kinds["clean"] > 180
+    for fault, low, high in (("late", 5, 40), ("gap", 15, 70), ("new id", 1, 25), ("false body", 5, 40)):
+        assert low <= counts[fault] <= high, counts
+    assert counts["clean"] > 180
 
 
-def test_text_reads_back_to_the_bit(tmp_path):
+def test_written_files_are_read_back_exactly(tmp_path):
     rng = np.random.default_rng(1)
     joints = (rng.normal(size=(6, 25, 3)) * [1, 1, 0.1] + [0, 0, 3]).astype(np.float32)
-    joints[2, 3] = [1e-7, -3e-5, 2.0]  # numbers that are written with an exponent
+    joints[2, 3] = [1e-7, -3e-5, 2.0]  # written with an exponent
     state = rng.integers(1, 3, (6, 25)).astype(np.int8)
     first = Track(FIRST_BODY_ID + 1, joints, state, np.array([0, 1, 1, 1, 0, 1], bool))
     second = Track(FIRST_BODY_ID + 2, joints[::-1] + np.float32(0.5), state, np.array([0, 0, 0, 1, 1, 0], bool))
     path = tmp_path / "S001C001P001R001A001.skeleton"
     path.write_bytes(skeleton_text([first, second]))
     recording = read_skeleton(path, keep=["tracking_state"])
-    assert recording.body_ids.tolist() == [FIRST_BODY_ID + 1, FIRST_BODY_ID + 2]  # one apart: no float64 tells them
+    assert recording.body_ids.tolist() == [FIRST_BODY_ID + 1, FIRST_BODY_ID + 2]  # these ids are equal in float64
     for person, track in enumerate((first, second)):
         np.testing.assert_array_equal(recording.present[:, person], track.present)
         there = track.present
@@ -129,7 +129,7 @@ def test_text_reads_back_to_the_bit(tmp_path):
         np.testing.assert_array_equal(recording.tracking_state[there, person], track.state[there])
 
 
-def test_text_has_the_twelve_columns_of_a_real_file(real_data):
+def test_written_files_have_the_columns_of_a_real_file(real_data):
     def first_joint(text):
         lines = text.splitlines()
         start = next(index for index, line in enumerate(lines) if line.strip() == "25")
@@ -141,12 +141,12 @@ def test_text_has_the_twelve_columns_of_a_real_file(real_data):
         columns, info = first_joint(text)
         assert len(columns) == 12 and info == 10
         x, y, z, depth_x, depth_y, color_x, color_y = columns[:7]
-        # One pinhole model of the depth camera fits both to a few pixels.
+        # The same pinhole model of the depth camera fits both to a few pixels.
         np.testing.assert_allclose([256.4 + 366.4 * x / z, 208.5 - 366.4 * y / z], [depth_x, depth_y], atol=3)
         np.testing.assert_allclose([956 + (1057 * x + 70) / z, 567 - 1057 * y / z], [color_x, color_y], atol=12)
 
 
-def test_same_arguments_same_bytes_whatever_the_processes(tmp_path):
+def test_the_same_arguments_give_the_same_bytes(tmp_path):
     arguments = {"performers": 2, "replications": 1, "actions": (23, 58), "seed": 3}
     simulate(tmp_path / "one", num_proc=1, **arguments)
     summary = simulate(tmp_path / "two", num_proc=2, **arguments)
@@ -160,14 +160,14 @@ def test_same_arguments_same_bytes_whatever_the_processes(tmp_path):
     assert all((tmp_path / "one" / name).read_bytes() != text for name, text in other_seed.items())
 
 
-def test_a_second_run_writes_what_is_missing_and_nothing_else(tmp_path):
+def test_a_second_run_writes_only_missing_files(tmp_path):
     arguments = {"performers": 1, "replications": 1, "actions": (38,), "num_proc": 1}
     simulate(tmp_path, **arguments)
     files = {path: path.read_bytes() for path in tmp_path.glob("*.skeleton")}
     gone, kept, _ = files
     stamp = kept.stat().st_mtime_ns
     gone.unlink()
-    (tmp_path / f".{gone.name}.77").write_bytes(b"half")  # what a killed run leaves behind
+    (tmp_path / f".{gone.name}.77").write_bytes(b"half")  # left behind by a killed run
     simulate(tmp_path, **arguments)
     assert gone.read_bytes() == files[gone]
     assert kept.stat().st_mtime_ns == stamp
@@ -224,8 +224,8 @@ def test_protocols_of_ntu_60_split_simulated_performers():
         assert all(placement.split == "train" for _, placement in placements if placement.held_out)
 
 
-def test_a_partner_is_nobody_else():
-    """The two bodies of a mutual action belong to one performer number only: no body is on both sides of X-Sub."""
+def test_each_performer_has_their_own_partner():
+    """Both bodies of a mutual action belong to one performer number, so no body is in both splits of X-Sub."""
     partners = []
     for number in (1, 2, 3):
         first, second = perform(0, number, 58, 1)
@@ -234,13 +234,13 @@ def test_a_partner_is_nobody_else():
     assert len(set(np.round(partners, 9))) == 3
 
 
-def test_files_hold_no_trace_of_the_machine(tmp_path):
+def test_files_do_not_name_local_paths(tmp_path):
     simulate(tmp_path, performers=1, replications=1, actions=(37,), num_proc=1)
     for path in (tmp_path / "simulation.json", tmp_path / "SIMULATED.txt"):
         assert not re.search(str(tmp_path), path.read_text())
 
 
-def test_a_folder_of_recordings_is_not_simulated_into(tmp_path):
+def test_a_folder_of_recordings_is_refused(tmp_path):
     (tmp_path / "S001C001P001R001A006.skeleton").write_text("recorded")
     with pytest.raises(SimulationFolderError, match=r"holds \.skeleton files that are not simulated"):
         simulate(tmp_path, performers=1, replications=1, actions=[10], num_proc=1)

@@ -1,4 +1,4 @@
-"""Simulated long videos: when the body moves, what is written, who reads it, and what a second run does."""
+"""Simulated long videos: when the body moves, what is written and loaded, and what a second run does."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from action_llm_datasets.simulation.simulate_long import (
 )
 from action_llm_datasets.timelines import read_timeline
 
-# Performers 1 and 4 train, 5 is held out, 3 is for the test.
+# Performers 1 and 4 are in train, 5 is held out, and 3 is in test.
 ARGUMENTS = {"performers": 5, "videos": 2, "still": (0.5, 1.0), "size": 48, "seed": 3, "num_proc": 1}
 
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 
 def speeds(joints):
-    """Metres a second of every joint from each frame to the next, (T - 1, 25)."""
+    """Speed of every joint from each frame to the next, (T - 1, 25), in metres per second."""
     return FRAME_RATE * np.linalg.norm(np.diff(joints, axis=0), axis=-1)
 
 
@@ -46,7 +46,7 @@ def frames_of(segment):
     return round(segment.start * FRAME_RATE), round(segment.end * FRAME_RATE)
 
 
-def test_actions_are_those_that_begin_and_end_upright():
+def test_actions_begin_and_end_upright():
     upright = []
     for action, act in SINGLE_ACTIONS.items():
         heights = []
@@ -60,7 +60,7 @@ def test_actions_are_those_that_begin_and_end_upright():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"actions_per_video": 4}, {"actions_per_video": None, "minutes": 0.5}])
-def test_true_spans_are_where_the_body_moves(arguments):
+def test_the_body_moves_in_the_spans(arguments):
     for performer in (1, 2, 7):
         joints, segments = perform_long(0, performer, 1, still=(1.0, 2.0), **arguments)
         speed, doing = speeds(joints), np.zeros(len(joints) - 1, bool)
@@ -68,15 +68,15 @@ def test_true_spans_are_where_the_body_moves(arguments):
             start, end = frames_of(segment)
             doing[start - 1 : end] = True
             assert speed[start - 1 : end].max() > 0.5
-            # The border is where the movement is: it is under way within half a second from either end.
+            # The movement starts and ends within half a second of the borders of the span.
             peak = speed[start - 1 : end].max(axis=1)
             assert peak[:15].max() > 0.2 and peak[-15:].max() > 0.2
         assert speed[~doing].max() < 0.05 and speed[doing].mean() > 20 * speed[~doing].mean()
-        # Not frozen: in still stretches, too, no frame is that before it.
+        # The body also sways between actions: no two frames are equal.
         assert speed[:, Joint.HEAD].min() > 0
 
 
-def test_still_stretches_are_as_long_as_asked_for_and_the_body_is_back_in_its_pose():
+def test_the_body_stands_between_actions_for_the_given_time():
     joints, segments = perform_long(0, 6, 1, actions_per_video=20, still=(0.4, 1.5))
     ends = [(0, 0), *map(frames_of, segments), (len(joints), 0)]
     still = [(before[1], after[0]) for before, after in pairwise(ends)]
@@ -86,14 +86,14 @@ def test_still_stretches_are_as_long_as_asked_for_and_the_body_is_back_in_its_po
     away = poses - np.median(poses, axis=0)
     assert 0.001 < away[:, Joint.SPINE_BASE].std(axis=0).max() < 0.008 and np.abs(away).max() < 0.04
     assert np.abs(away[:, [Joint.FOOT_LEFT, Joint.FOOT_RIGHT]]).max() < 0.002
-    # Nobody jumps from one pose into another.
+    # Poses change without jumps.
     change = np.abs(np.diff(speeds(joints), axis=0)).max(axis=1)
     borders = [frame + shift for segment in segments for frame in frames_of(segment) for shift in (-2, -1, 0)]
     assert change[borders].max() < 0.5
 
 
-def test_a_person_is_seen_whole():
-    """The camera is that of a setup of NTU: the body is in front of it, upright, head above the feet."""
+def test_the_whole_person_is_visible():
+    """The body is in front of the camera and upright, with the head above the feet."""
     for performer in range(1, 9):
         joints, _ = perform_long(0, performer, 1)
         assert joints[..., 2].min() > 2.0 and joints[..., 2].max() < 5.0
@@ -101,21 +101,21 @@ def test_a_person_is_seen_whole():
         assert height == pytest.approx(0.88 * draw_person(0, performer).stature, rel=0.1)
 
 
-def test_videos_of_chance_differ():
-    (first, said), (second, other), (again, same) = (
+def test_random_videos_differ():
+    (first, segments), (second, other), (again, same) = (
         perform_long(0, 1, video, actions_per_video=5) for video in (1, 2, 1)
     )
-    assert said == same and np.array_equal(first, again)
-    assert [segment.label for segment in said] != [segment.label for segment in other]
-    assert len({segment.label for segment in said}) == 5  # nothing twice before everything once
+    assert segments == same and np.array_equal(first, again)
+    assert [segment.label for segment in segments] != [segment.label for segment in other]
+    assert len({segment.label for segment in segments}) == 5  # no action repeats before all were drawn
     assert first.shape != second.shape or not np.allclose(first, second)
 
 
-def test_minutes_are_the_length():
+def test_minutes_set_the_length():
     joints, segments = perform_long(0, 1, 1, actions_per_video=None, minutes=0.7)
     assert len(joints) == 0.7 * 60 * FRAME_RATE
     assert len(segments) >= 3 and segments[-1].end <= 42 - 2
-    assert 42 - segments[-1].end < 6 + 6 + 10.8  # it stops for want of room only
+    assert 42 - segments[-1].end < 6 + 6 + 10.8  # another action would not fit
     short, none = perform_long(0, 1, 1, actions_per_video=None, minutes=0.02)
     assert len(short) == 36 and none == []
 
@@ -133,7 +133,7 @@ def test_classes_are_balanced():
     assert {number for number in range(1, 41) if split_of(number) == "validation"} == protocol.held_out
 
 
-def test_videos_are_a_data_set_of_the_folder(folder, tmp_path):
+def test_videos_load_as_a_folder(folder, tmp_path):
     splits = load_action_dataset("folder-video", folder, cache_dir=tmp_path)
     names = [ntu_class_names()[action - 1] for action in LONG_ACTIONS]
     rows = {row["video"]: (split, row) for split in splits for row in splits[split]}
@@ -160,14 +160,14 @@ def test_frames_show_the_person_at_one_scale(folder):
     ink = np.abs(frames - frames[0, 0, 0]).max(-1) > 60
     assert ink.mean((1, 2)).min() > 0.02 and ink.mean((1, 2)).max() < 0.3
     rows = np.flatnonzero(ink[0].any(axis=1))
-    assert np.ptp(rows) > 0.6 * 48  # as high as most of the picture
-    # Before the action and after it the picture is the same but for the sway; in it, another.
+    assert np.ptp(rows) > 0.6 * 48  # fills most of the height
+    # Before and after the action, pictures differ only by the sway; during the action, they differ more.
     change = np.abs(frames - frames[0]).mean((1, 2, 3))
     assert max(change[:start].max(), change[-10:].max()) < 0.5 * change.max()
 
 
 @pytest.mark.slow
-def test_same_arguments_same_bytes_whatever_the_processes(folder, tmp_path):
+def test_the_same_arguments_give_the_same_bytes(folder, tmp_path):
     simulate_long(tmp_path, **ARGUMENTS | {"num_proc": 2})
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == names and len(names) == 10 + 5
@@ -176,7 +176,7 @@ def test_same_arguments_same_bytes_whatever_the_processes(folder, tmp_path):
     assert b"SIMULATED VIDEOS" in (folder / "SIMULATED.txt").read_bytes()
 
 
-def test_a_second_run_draws_what_is_missing_and_may_go_further(folder, tmp_path):
+def test_a_second_run_draws_missing_and_further_videos(folder, tmp_path):
     few = ARGUMENTS | {"performers": 2, "videos": 1}
     simulate_long(tmp_path, **few)
     lost, kept = (tmp_path / video_name(performer, 1) for performer in (1, 2))
@@ -195,7 +195,7 @@ def test_a_second_run_draws_what_is_missing_and_may_go_further(folder, tmp_path)
             simulate_long(tmp_path, **few | other)
 
 
-def test_a_folder_of_something_else_is_left_alone(simulated, tmp_path):
+def test_a_folder_of_other_files_is_refused(simulated, tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"recorded")
     with pytest.raises(SimulationFolderError, match=r"holds \.mp4 files that are not simulated"):
         simulate_long(tmp_path, **ARGUMENTS)
@@ -206,7 +206,7 @@ def test_a_folder_of_something_else_is_left_alone(simulated, tmp_path):
         simulate_long(tmp_path / "skeletons", **ARGUMENTS)
 
 
-def test_videos_of_several_actions_have_a_timeline_and_no_class(tmp_path):
+def test_videos_of_several_actions_have_a_timeline_and_one_class(tmp_path):
     arguments = ARGUMENTS | {"performers": 1, "videos": 1, "size": 32}
     simulate_long(tmp_path / "many", actions_per_video=3, **arguments)
     simulate_long(tmp_path / "minutes", minutes=0.3, **arguments)

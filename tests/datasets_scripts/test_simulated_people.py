@@ -1,4 +1,4 @@
-"""Bodies, trajectories and kinematics of the simulator, and what each motion must do to deserve its name."""
+"""Bodies, trajectories and kinematics of the simulator, and the properties of each action."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def solo(action: int, number: int, replication: int = 1):
 
 
 def duo(action: int, number: int, replication: int = 1):
-    """Motions, and joints in one room, of actor and partner."""
+    """Motions and joints of actor and partner, in room coordinates."""
     takes = take_of(number, action, replication), take_of(1000 + number, action, replication)
     motion, other, distance = MUTUAL_ACTIONS[action](*takes)
     rooms = facing(motion.solve(), distance, partner=False), facing(other.solve(), distance, partner=True)
@@ -53,7 +53,7 @@ def duo(action: int, number: int, replication: int = 1):
 
 
 def everybody(action: int):
-    """(motion, joints in the person's own coordinates) of several people doing an action."""
+    """(motion, joints in the person's coordinates) of several people who do an action."""
     for number in PEOPLE:
         if action in SINGLE_ACTIONS:
             yield solo(action, number)
@@ -97,7 +97,7 @@ def test_spline_velocity_has_no_jumps():
         speed = np.diff(spline(times, values, fine), axis=0) / np.diff(fine)[:, None]
         return np.abs(np.diff(speed, axis=0)).max()
 
-    assert largest_jump(20000) < 0.6 * largest_jump(10000)  # a jump would stay as large
+    assert largest_jump(20000) < 0.6 * largest_jump(10000)  # a jump would not shrink
 
 
 def test_drift_has_unit_variance_and_no_fast_content():
@@ -128,7 +128,7 @@ vector = st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3).map(np.array)
 @given(root=vector, target=vector, pole=vector, upper=st.floats(0.15, 0.5), lower=st.floats(0.15, 0.5))
 def test_two_bones_keep_their_lengths_and_reach_what_they_can(root, target, pole, upper, lower):
     if np.linalg.norm(target - root) < 1e-3 or np.linalg.norm(np.cross(pole, target - root)) < 1e-3:
-        return  # no direction to reach or bend in
+        return  # no direction is defined
     middle, end = two_bone(root, target, upper, lower, pole)
     assert np.linalg.norm(middle - root) == pytest.approx(upper, abs=1e-9)
     assert np.linalg.norm(end - middle) == pytest.approx(lower, abs=1e-9)
@@ -150,14 +150,14 @@ def test_ballistic_flight_rises_as_high_as_its_duration_says():
 
 
 def test_joints_are_those_of_the_layout():
-    def parts(name):  # "left_hand_tip" and HAND_TIP_LEFT are one
+    def parts(name):  # "left_hand_tip" and HAND_TIP_LEFT are the same joint
         return sorted(name.lower().split("_"))
 
     assert [parts(name) for name in KINECT.joint_names] == [parts(joint.name) for joint in Joint]
     assert RESTLESSNESS.shape == (25,) and RESTLESSNESS[Joint.HAND_TIP_LEFT] > RESTLESSNESS[Joint.SPINE_MID]
 
 
-def test_people_are_themselves_and_differ_from_each_other():
+def test_people_are_reproducible_and_differ():
     assert draw_person(3, 7) == draw_person(3, 7) != draw_person(4, 7)
     crowd = [draw_person(0, number) for number in range(1, 41)]
     statures = np.array([person.stature for person in crowd])
@@ -167,15 +167,15 @@ def test_people_are_themselves_and_differ_from_each_other():
 
 
 @pytest.mark.parametrize("number", PEOPLE)
-def test_a_person_stands_as_tall_as_stated(number):
-    _, joints = solo(23, number)  # waving begins and ends at ease
+def test_the_stature_of_a_standing_person(number):
+    _, joints = solo(23, number)  # waving starts and ends at ease
     person = draw_person(0, number)
-    head = joints[0, Joint.HEAD, 1]  # the middle of the head, some 12 cm below the top
+    head = joints[0, Joint.HEAD, 1]  # the middle of the head, about 12 cm below the top
     assert 0.85 * person.stature < head + 0.12 < 1.08 * person.stature
 
 
 @pytest.mark.parametrize("action", SIMULATED_ACTION_IDS)
-def test_bones_keep_their_lengths_feet_their_places_and_nobody_is_in_the_floor(action):
+def test_bones_feet_and_floor(action):
     for motion, joints in everybody(action):
         lengths = np.linalg.norm(joints - joints[:, PARENTS], axis=-1)
         assert lengths.std(axis=0).max() < 1e-9
@@ -184,22 +184,22 @@ def test_bones_keep_their_lengths_feet_their_places_and_nobody_is_in_the_floor(a
         for side in (LEFT, RIGHT):
             standing = motion.planted[1:, side] & motion.planted[:-1, side]
             slip = np.linalg.norm(np.diff(joints[:, LEGS[side][3]], axis=0), axis=-1)[standing]
-            # Somebody who falls may drag a foot; nobody else does.
+            # Only a falling person may drag a foot.
             assert slip.max(initial=0.0) < (0.015 if action == FALLING else 1e-4)
         assert joints[..., 1].min() > -0.07
         assert 48 <= len(joints) <= 128
 
 
 @pytest.mark.parametrize("action", SIMULATED_ACTION_IDS)
-def test_nobody_moves_faster_than_people_do(action):
+def test_speeds_are_plausible(action):
     for _, joints in everybody(action):
         speed = np.linalg.norm(np.diff(joints, axis=0), axis=-1) * FRAME_RATE
         assert speed[:, Joint.SPINE_BASE].max() < 5.0
         assert speed.max() < 20.0  # the finger tips of a throw
-        assert speed.max() > 0.3  # and nobody is a statue
+        assert speed.max() > 0.3  # and everybody moves
 
 
-def test_repetitions_and_people_vary_but_the_clock_decides_nothing_else():
+def test_repetitions_and_people_vary_reproducibly():
     first, second = (solo(23, 1, replication)[1] for replication in (1, 2))
     again = solo(23, 1, 1)[1]
     np.testing.assert_array_equal(first, again)
@@ -214,7 +214,7 @@ def wrist(joints, side):
 
 
 @pytest.mark.parametrize("number", PEOPLE)
-def test_single_actions_do_what_they_say(number):
+def test_single_actions_match_their_names(number):
     main = draw_person(0, number).main_side
     other = 1 - main
 
@@ -259,7 +259,7 @@ def test_single_actions_do_what_they_say(number):
 
 
 @pytest.mark.parametrize("number", PEOPLE)
-def test_mutual_actions_do_what_they_say(number):
+def test_mutual_actions_match_their_names(number):
     def apart(first, second, joint=Joint.SPINE_BASE):
         return np.linalg.norm((first - second)[:, joint, [0, 2]], axis=-1)
 
@@ -284,7 +284,7 @@ def test_mutual_actions_do_what_they_say(number):
         assert moved.max() > 0.06, "and the other body gives way"
 
 
-def test_a_take_ends_when_the_recording_does():
+def test_a_take_has_at_most_its_longest_length():
     take = Take(draw_person(0, 1), np.random.default_rng(0), np.random.default_rng(1))
     longer = Take(draw_person(0, 1), np.random.default_rng(0), np.random.default_rng(1), longest=300)
     for each in (take, longer):

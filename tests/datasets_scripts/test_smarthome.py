@@ -1,4 +1,4 @@
-"""Toyota Smarthome: names, classes and splits against the official lists, and the builder on made-up clips."""
+"""Toyota Smarthome: names, classes and splits compared with the official lists, and the builder on synthetic clips."""
 
 import re
 from itertools import product
@@ -28,7 +28,7 @@ PROTOCOLS = {"smarthome-cs": "CS", "smarthome-cv1": "CV1", "smarthome-cv2": "CV2
 
 @pytest.fixture(scope="module")
 def official(real_data):
-    """{"CS": {"train": [names], "validation": …, "test": …}, …}, as the official lists have them."""
+    """The official lists: {"CS": {"train": [names], "validation": …, "test": …}, …}."""
     folder = real_data / "smarthome/protocol_splits/splits"
     return {
         title: {
@@ -41,23 +41,23 @@ def official(real_data):
 
 @pytest.fixture(scope="module")
 def clips(official):
-    """Every clip: the lists of CS are a partition of them."""
+    """All clips, which the lists of CS partition."""
     return [name for names in official["CS"].values() for name in names]
 
 
 def placed(protocol, names):
-    """{name: placement} of those that the protocol uses."""
-    found = {}
+    """{name: placement} of the names that the protocol uses."""
+    placements = {}
     for name in names:
         try:
-            found[name] = place_smarthome(protocol, name)
+            placements[name] = place_smarthome(protocol, name)
         except NotInProtocolError:
             continue
-    return found
+    return placements
 
 
 @given(st.from_regex(r"[A-Za-z.]+", fullmatch=True), st.tuples(*[st.integers(0, 99)] * 4), st.booleans())
-def test_names_are_read_back(activity, numbers, refined):
+def test_names_are_parsed(activity, numbers, refined):
     name = SmarthomeName(activity, *numbers)
     assert parse_smarthome_name(f"{name}_pose3d" if refined else str(name)) == name
 
@@ -83,7 +83,7 @@ def test_classes():
 
 
 @pytest.mark.parametrize(
-    ("protocol", "stem", "kind", "message"),
+    ("protocol", "stem", "category", "message"),
     [
         ("smarthome-cs", "Pour.Fromcup_p02_r00_v01_c01", "no class", "not one of the 31 classes"),
         ("smarthome-cv1", "Pour.Fromcup_p02_r00_v01_c01", "no class", "not one of the 31 classes"),
@@ -97,15 +97,15 @@ def test_classes():
         ("smarthome-cv1", "Walk_p02_r00_v01_c03", "unused", "smarthome-cv1 does not use camera 3"),
     ],
 )
-def test_clips_outside_a_protocol_say_why(protocol, stem, kind, message):
+def test_reasons_for_clips_outside_a_protocol(protocol, stem, category, message):
     with pytest.raises(NotInProtocolError, match=message) as error:
         place_smarthome(protocol, parse_smarthome_name(stem))
-    assert error.value.kind == kind
+    assert error.value.kind == category
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_clip_has_one_place(protocol):
-    """Without the lists: labels, splits and roles of everything that there could be."""
+def test_every_clip_has_one_split(protocol):
+    """Labels and splits of all possible names, without the lists."""
     facts, activities = FACTS, smarthome_activities(protocol != "smarthome-cs")
     rule = facts["protocols"][protocol]
     assert smarthome_splits(protocol)[0] == "train" and smarthome_splits(protocol)[-1] == "test"
@@ -120,11 +120,13 @@ def test_every_clip_has_one_place(protocol):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_splits_of_the_official_lists_are_exact(official, clips, protocol):
+def test_splits_match_the_official_lists(official, clips, protocol):
     rule, listed = FACTS["protocols"][protocol], official[PROTOCOLS[protocol]]
-    found = placed(protocol, clips)
-    by_split = {split: {name for name in found if found[name].split == split} for split in smarthome_splits(protocol)}
-    held_out = {name for name in found if found[name].held_out}
+    placements = placed(protocol, clips)
+    by_split = {
+        split: {name for name in placements if placements[name].split == split} for split in smarthome_splits(protocol)
+    }
+    held_out = {name for name in placements if placements[name].held_out}
     counts = {split: len(names) for split, names in by_split.items()} | {"held_out": len(held_out)}
     assert counts == rule["counts"]
 
@@ -140,8 +142,8 @@ def test_splits_of_the_official_lists_are_exact(official, clips, protocol):
         assert 0.10 < len(held_out) / len(by_split["train"]) < 0.15
     assert by_split == lists
 
-    # Disjoint by clip, and by what the protocol splits by.
-    assert sum(map(len, by_split.values())) == len(found)
+    # Splits are disjoint by clip, and by the field of the protocol.
+    assert sum(map(len, by_split.values())) == len(placements)
     values = [{getattr(name, rule["split_by"]) for name in names} for names in by_split.values()]
     assert sum(map(len, values)) == len(set().union(*values))
 
@@ -157,19 +159,19 @@ def test_counts_of_the_clips(clips):
 
 @pytest.mark.real_data
 def test_cv2_by_subject_would_train_on_test_clips(official, clips):
-    """The slip of widely copied code, which picks the training clips of CV2 by subject ids."""
+    """Widely copied code selects the training clips of CV2 by subject ids, by mistake."""
     activities = smarthome_activities(cross_view=True)
     by_subject = {name for name in clips if name.subject in (1, 3, 4, 6, 7) and name.activity in activities}
     test = set(official["CV2"]["test"])
     assert (len(by_subject), len(by_subject & test)) == (3297, 477)
-    found = placed("smarthome-cv2", clips)
-    assert not {name for name in found if found[name].split == "train"} & test
-    assert {name.camera for name in found if found[name].split == "train"} == {1, 3, 4, 6, 7}
+    placements = placed("smarthome-cv2", clips)
+    assert not {name for name in placements if placements[name].split == "train"} & test
+    assert {name.camera for name in placements if placements[name].split == "train"} == {1, 3, 4, 6, 7}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of clips; returns a function that adds one."""
+    """A folder of clips; returns a function that adds a clip."""
 
     def add(name, content=None):
         path = tmp_path / "data" / name
@@ -217,7 +219,7 @@ def test_a_validation_split_by_camera(folder, tmp_path):
     assert splits["test"][0]["label"] == 18 and splits["test"][0]["action"] == 29
 
 
-def test_everything_wrong_with_a_clip_is_skipped_and_listed(folder, tmp_path):
+def test_unusable_clips_are_skipped_and_listed(folder, tmp_path):
     folder("Walk_p02_r00_v01_c01.json")
     folder("Walk_p02_r00_v01_c01_pose3d.json")
     folder("Pour.Fromcup_p02_r00_v01_c01.json")
@@ -249,7 +251,7 @@ def test_folders_of_other_files(folder, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["smarthome-cs", "smarthome-cv1", "smarthome-cv2"])
-def test_clips_of_each_class_add_up_to_those_of_the_splits(protocol, folder):
+def test_class_counts_add_up_to_split_counts(protocol, folder):
     builder = Smarthome(config_name=protocol, data_dir=folder("Walk_p02_r00_v01_c01.json"))
     counts = builder.published_class_counts()
     assert {split: sum(classes.values()) for split, classes in counts.items()} == builder.published_counts()

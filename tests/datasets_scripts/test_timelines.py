@@ -1,11 +1,11 @@
-"""Tables of what happens when: what is read back, and what is said about a table that is wrong."""
+"""Timelines: writing and reading tables, and the errors of wrong tables."""
 
 import pytest
 
 from action_llm_datasets.timelines import Segment, TimelineError, read_timeline, write_timeline
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_written_timeline_is_read_back(tmp_path):
     timeline = {
         "a.mp4": [Segment(0.0, 2.0333, "hand waving"), Segment(2.0333, 3599.9667, 'kicking, "hard"')],
         "more/b.mp4": [Segment(1 / 3, 7.0, "salute")],
@@ -17,8 +17,8 @@ def test_what_is_written_is_read_back(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["timeline.csv"]
 
 
-def test_a_table_that_somebody_typed(tmp_path):
-    """In any order, with a byte order mark, spaces and columns of one's own; two videos at the same time."""
+def test_a_table_typed_by_hand(tmp_path):
+    """Rows in any order, with a byte order mark, spaces and additional columns; times of different videos may overlap."""
     path = tmp_path / "mine.csv"
     path.write_text(
         "label,who,file_name,start,end\nwave,ann,a.mp4, 5 ,6.5\nfall,bob,b.mp4,5,6\nkick,ann,a.mp4,1,5\n",
@@ -50,7 +50,7 @@ def test_a_table_that_somebody_typed(tmp_path):
         ("a.mp4,1,2,wave\na.mp4,1,2,wave", r"line 3: .*'wave' of a\.mp4 starts at 1\.0 s, before 'wave' of line 2"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(tmp_path, rows, message):
+def test_errors_name_the_line(tmp_path, rows, message):
     path = tmp_path / "timeline.csv"
     path.write_text(f"file_name,start,end,label\n{rows}\n")
     with pytest.raises(TimelineError, match=rf"timeline\.csv, {message}"):
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, rows, message):
         (b"file_name,start,end,label\na.mp4,1,2,\xff\n", r"timeline\.csv: expected a CSV table in UTF-8"),
     ],
 )
-def test_what_is_no_timeline(tmp_path, content, message):
+def test_files_that_are_not_timelines(tmp_path, content, message):
     (tmp_path / "timeline.csv").write_bytes(content)
     with pytest.raises(TimelineError, match=message):
         read_timeline(tmp_path / "timeline.csv")

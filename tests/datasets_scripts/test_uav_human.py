@@ -1,4 +1,4 @@
-"""UAV-Human: names, classes and splits, and the builder on made-up recordings."""
+"""UAV-Human: names, classes and splits, and the builder on synthetic recordings."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ PROTOCOLS = ("uav-human-csv1", "uav-human-csv2")
 
 
 @given(st.tuples(*(st.integers(0, 10**digits - 1) for digits in (3, 2, 2, 2, 2, 6, 6, 3, 1, 8))))
-def test_names_are_read_back_in_any_case(numbers):
+def test_names_are_parsed_in_any_case(numbers):
     name = UAVHumanName(*numbers)
     assert parse_uav_human_name(str(name)) == parse_uav_human_name(str(name).lower()) == name
 
@@ -42,7 +42,7 @@ def test_other_names_are_refused(stem):
     assert error.value.kind == "name"
 
 
-def test_facts_are_the_published_ones():
+def test_facts_match_published_numbers():
     classes = FACTS["classes"]
     assert [entry["action"] for entry in classes] == list(range(155))
     assert len({entry["name"] for entry in classes}) == 155
@@ -61,7 +61,7 @@ def test_facts_are_the_published_ones():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_person_has_one_place(protocol):
+def test_every_person_has_one_split(protocol):
     rule, example = FACTS["protocols"][protocol], parse_uav_human_name(EXAMPLE)
     for person in range(119):
         placement = place_uav_human(protocol, example._replace(person=person, action=person + 36))
@@ -71,12 +71,12 @@ def test_every_person_has_one_place(protocol):
 
 
 @pytest.mark.parametrize(("field", "value"), [("person", 119), ("setup", 55), ("action", 155)])
-def test_numbers_outside_the_data_set_say_so(field, value):
+def test_numbers_outside_the_data_set(field, value):
     name = parse_uav_human_name(EXAMPLE)._replace(**{field: value})
     with pytest.raises(NotInProtocolError, match=f"{field} {value} of P.* expected 0 to {value - 1}") as error:
         place_uav_human("uav-human-csv1", name)
     assert error.value.kind == field
-    place_uav_human("uav-human-csv1", name._replace(**{field: 0}))  # ids are counted from 0
+    place_uav_human("uav-human-csv1", name._replace(**{field: 0}))  # ids count from 0
 
 
 def write(folder, text, **numbers):
@@ -104,7 +104,7 @@ def test_rows_are_the_recordings(tmp_path):
     assert (row["gender"], row["upper"]) == (10, 102000)
 
 
-def test_everything_wrong_with_a_file_is_skipped_and_listed(tmp_path):
+def test_unusable_files_are_skipped_and_listed(tmp_path):
     data = tmp_path / "Skeleton"
     write(data, uav_human_text([1, 1]), person=5)
     write(data, uav_human_text([1], joints=25), person=6)

@@ -1,4 +1,4 @@
-"""Videos have the splits and labels of the skeletons of the same names; what is no video is skipped and named."""
+"""Videos have the splits and labels of the skeletons with the same names; other files are skipped and listed."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def test_rows(tmp_path):
     }  # fmt: skip
 
 
-def test_recordings_without_skeletons_are_there_unless_they_are_not_wanted(tmp_path):
+def test_recordings_without_skeletons_can_be_left_out(tmp_path):
     missing = next(name for name in sorted(ntu_missing_skeletons()) if parse_ntu_name(name).action <= 60)
     folder = write(tmp_path / "rgb", **{f"{missing}_rgb__avi": AVI, "S001C001P001R001A001_rgb__avi": AVI})
     every = builder("ntu60-xview-video", folder, tmp_path / "cache")
@@ -66,7 +66,7 @@ def test_recordings_without_skeletons_are_there_unless_they_are_not_wanted(tmp_p
     assert fewer.report["published"] == NTU_PROTOCOLS["ntu60-xview"].counts["clean"]
 
 
-def test_what_is_no_video_is_skipped(tmp_path):
+def test_files_that_are_not_videos_are_skipped(tmp_path):
     folder = write(
         tmp_path / "rgb",
         S001C001P001R001A001_rgb__avi=AVI,
@@ -94,8 +94,8 @@ def test_what_is_no_video_is_skipped(tmp_path):
 
 
 @pytest.mark.real_data
-def test_every_suffix_of_a_video_is_read(real_data, tmp_path):
-    """The files are GIF, MPEG-TS, WMV and MPEG, of a second each; a sample is named by its file without the suffix."""
+def test_all_video_suffixes(real_data, tmp_path):
+    """GIF, MPEG-TS, WMV and MPEG files of a second each; samples are named by their file without the suffix."""
     folder = real_data / "cases" / "d11_video_suffixes"
     for number, path in enumerate(sorted(folder.glob("test*"))):
         (tmp_path / f"clip{number}{path.suffix}").write_bytes(path.read_bytes())
@@ -109,7 +109,7 @@ def test_every_suffix_of_a_video_is_read(real_data, tmp_path):
     assert [rows[name] for name in names if name != "old.AVI"] == pytest.approx([1.0] * 5)
 
 
-def test_members_of_archives(tmp_path):
+def test_archive_members(tmp_path):
     (tmp_path / "rgb").mkdir()
     with zipfile.ZipFile(tmp_path / "rgb" / "nturgbd_rgb_s001.zip", "w") as archive:
         archive.writestr("nturgb+d_rgb/S001C001P001R001A001_rgb.avi", AVI)
@@ -146,7 +146,7 @@ def test_every_protocol_of_skeletons_has_its_videos():
 
 
 def test_videos_with_their_skeletons(tmp_path):
-    """Six frames of skeleton beside videos of as many, of a few more, of far more, and of none."""
+    """Skeletons of six frames, with videos of as many, a few more and many more frames, and a video without a skeleton."""
     text = "6\n" + "".join(
         "1\n72057594037931101 0 1 1 1 1 0 0 0 2\n25\n" + "0.5 1.5 3 0 0 0 0 0 0 0 0 2\n" * 25 for _ in range(6)
     )
@@ -183,7 +183,7 @@ def test_videos_with_their_skeletons(tmp_path):
     assert again.hash != before
 
 
-def test_settings_of_skeletons_are_not_for_videos(tmp_path):
+def test_settings_of_skeletons_are_refused(tmp_path):
     folder = write(tmp_path / "rgb", S001C001P001R001A001_rgb__avi=AVI)
     with pytest.raises(ValueError, match="ntu60-xsub-video has skeletons only if `skeletons` is set"):
         load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache", clean=True)
@@ -202,7 +202,7 @@ def test_several_cameras(tmp_path):
     assert rows["video"] == ["a1_s1_t1_color.mp4"]
 
 
-def test_the_frame_rate_of_skeletons_is_that_of_videos_of_as_many_frames(tmp_path):
+def test_skeletons_get_the_frame_rate_of_their_video(tmp_path):
     """How many frames a second Toyota's skeletons have, one source says; the container knows."""
     name = "Walk_p02_r00_v01_c01"
     folder = write(tmp_path / "mp4", **{f"{name}__mp4": tiny_video(20, 25)})
@@ -213,7 +213,7 @@ def test_the_frame_rate_of_skeletons_is_that_of_videos_of_as_many_frames(tmp_pat
     assert rows["fps"] == [25.0] and rows["num_frames"] == [20] and rows[0]["shape"][0] == 20
 
 
-def test_a_title_that_is_not_unicode(tmp_path):
+def test_metadata_that_is_not_unicode(tmp_path):
     """As older programs write it."""
     file = io.BytesIO()
     with av.open(file, "w", format="avi") as out:
@@ -229,7 +229,7 @@ def test_a_title_that_is_not_unicode(tmp_path):
     assert load_action_dataset("ntu60-xsub-video", folder, cache_dir=tmp_path / "cache")["train"]["num_frames"] == [3]
 
 
-def test_columns_of_the_table_do_not_take_the_place_of_ours(tmp_path):
+def test_reserved_column_names_are_refused(tmp_path):
     folder = write(tmp_path / "mine", a__mp4=MP4)
     for column in ("width", "video", "cleaning", "label"):
         (folder / "metadata.csv").write_text(f"file_name,label,split,{column}\na.mp4,wave,train,1\n")
@@ -237,7 +237,7 @@ def test_columns_of_the_table_do_not_take_the_place_of_ours(tmp_path):
             load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
 
 
-def test_videos_of_ones_own(tmp_path):
+def test_your_own_videos(tmp_path):
     folder = write(tmp_path / "mine", a__mp4=MP4, more__webm=tiny_video(container="webm"), b__npy=b"x")
     table = "file_name,label,split,place\na.mp4,wave,train,1\nmore.webm,fall,test,2\nb.npy,fall,test,2\nc.avi,fall,test,2\n"
     (folder / "metadata.csv").write_text(table)
@@ -258,7 +258,7 @@ def frames(folder, count, first=0):
         Image.fromarray(np.full((24, 32, 3), 20 * number + first, np.uint8)).save(folder / f"{number:05d}.png")
 
 
-def test_folders_of_pictures_are_videos(tmp_path):
+def test_folders_of_pictures(tmp_path):
     """Each with its rate: of the column, or of skeleton.json. A file beside them has its own."""
     folder = write(tmp_path / "mine", c__mp4=MP4)
     frames(folder / "a_rgb", 8)
@@ -305,7 +305,7 @@ def test_a_changed_picture_is_read_again(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_case_of_folders_of_pictures(real_data, tmp_path):
+def test_a_real_folder_of_pictures(real_data, tmp_path):
     splits = load_action_dataset("folder-video", real_data / "cases" / "d10_frame_folders", cache_dir=tmp_path)
     assert [
         (row["sample_id"], row["num_frames"], row["video_fps"]) for row in (*splits["train"], *splits["test"])
@@ -316,7 +316,7 @@ def test_the_case_of_folders_of_pictures(real_data, tmp_path):
 
 
 @pytest.mark.real_data
-def test_rgb_of_ntu_has_the_length_of_its_skeletons(real_data, tmp_path):
+def test_ntu_videos_are_as_long_as_their_skeletons(real_data, tmp_path):
     source = real_data / "ntu_rgbd"
     splits = load_action_dataset(
         "ntu60-xsub-video", source / "rgb", cache_dir=tmp_path, skeletons=str(source / "skeletons")
