@@ -36,7 +36,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -185,26 +185,9 @@ class ActionFolder(SkeletonBuilder):
             with open(path, encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 columns = reader.fieldnames or []
-                if len(columns) > _MAX_COLUMNS:
-                    raise DataFolderError(f"{path}, line 1: {len(columns):,} columns, expected at most {_MAX_COLUMNS}")
-                missing = [name for name in ("file_name", "label", "split") if name not in columns]
-                own = {*self.recording_features(), "cleaning", "held_out"}
+                self._check_columns(columns, f"{path}, line 1")
                 # The column `fps` sets the frame rate of skeletons. Videos have a rate, and keep it as an ordinary column.
-                has_fps = "fps" in own
-                taken = [name for name in columns if name in own - {"fps"} or columns.count(name) > 1]
-                if unprintable := next((name for name in columns if not name.isprintable()), None):
-                    raise DataFolderError(
-                        f"{path}, line 1: a column name has control characters: {as_written(unprintable)}"
-                    )
-                if missing or taken:
-                    problem = (
-                        f"no column {missing[0]!r}"
-                        if missing
-                        else f"the column name {taken[0]!r} is repeated or reserved"
-                    )
-                    raise DataFolderError(
-                        f"{path}, line 1: {problem}; found {shortened(', '.join(columns)) or 'nothing'}"
-                    )
+                has_fps = "fps" in self.recording_features()
                 for entry in reader:
                     if (len(rows) + 1) * len(columns) > _MAX_VALUES:
                         raise DataFolderError(
@@ -218,6 +201,22 @@ class ActionFolder(SkeletonBuilder):
         if not rows:
             raise DataFolderError(f"{path}: expected a row per recording, found none")
         return rows
+
+    def _check_columns(self, columns: Sequence[str], place: str) -> None:
+        """Raises `DataFolderError` if metadata.csv lacks a column, or has an invalid column name."""
+        if len(columns) > _MAX_COLUMNS:
+            raise DataFolderError(f"{place}: {len(columns):,} columns, expected at most {_MAX_COLUMNS}")
+        if unprintable := next((name for name in columns if not name.isprintable()), None):
+            raise DataFolderError(f"{place}: a column name has control characters: {as_written(unprintable)}")
+        reserved = {*self.recording_features(), "cleaning", "held_out"} - {"fps"}
+        problems = [f"no column {name!r}" for name in ("file_name", "label", "split") if name not in columns]
+        problems += [
+            f"the column name {name!r} is repeated or reserved"
+            for name in columns
+            if name in reserved or columns.count(name) > 1
+        ]
+        if problems:
+            raise DataFolderError(f"{place}: {problems[0]}; found {shortened(', '.join(columns)) or 'nothing'}")
 
     def _add_row(self, rows: dict[str, _Row], line: int, entry: dict, fps: str) -> None:
         surplus = entry.pop(None, None)

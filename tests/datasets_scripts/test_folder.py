@@ -179,7 +179,9 @@ def test_impossible_frame_rates_are_skipped(folder, tmp_path):
 
 def test_a_table_with_too_many_values(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_builder, "_MAX_VALUES", 8)
-    with pytest.raises(DataFolderError, match=r"metadata\.csv, line 3: more than 8 values, .*: split the folder"):
+    with pytest.raises(
+        DataFolderError, match=r"metadata\.csv, line 3: expected a table of at most 8 values: split the folder"
+    ):
         load(folder(*ROWS), tmp_path)
 
 

@@ -35,3 +35,12 @@ def test_abbreviations_and_values_are_still_accepted(tmp_path):
     assert "there is no option" not in done.stderr
     done = python("-m", "action_llm_datasets.folder", tmp_path / "none", "--patt", "(?P<label>.*)", cwd=tmp_path)
     assert "is not a folder" in done.stderr
+
+
+def test_a_command_calls_itself_as_it_was_started(tmp_path):
+    script = tmp_path / "action-llm-folder"
+    script.write_text("from action_llm_datasets.folder import main\n\nmain()\n")
+    assert python(script, "--help").stdout.startswith("usage: action-llm-folder [-h]")
+    assert python("-m", "action_llm_datasets.folder").stderr.startswith(
+        "usage: python -m action_llm_datasets.folder [-h]"
+    )
