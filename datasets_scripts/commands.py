@@ -11,7 +11,7 @@ from .progress import set_up_output
 
 
 def command_parser(description: str, **options) -> argparse.ArgumentParser:
-    """A parser that calls the command as the user did: `action-llm-prepare`, or `python -m action_llm_datasets.prepare`.
+    """A parser whose messages name the command as it was started, such as `action-llm-prepare`.
 
     Args:
         description: one sentence for the help.
@@ -38,7 +38,7 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[..., str], *, re
     Args:
         parser: of the command.
         work: takes every argument by its name.
-        resumes: whether the same command continues a run that was stopped, which the message of a stopped run then says.
+        resumes: whether the same command continues a stopped run; messages then say so.
     """
     arguments = parse_arguments(parser)
     set_up_output()

@@ -79,7 +79,7 @@ def fallback_font(characters: str) -> Path | None:
 
 
 def drawable(text: str, base: Path | None = None) -> str:
-    """The text, with each character that no font of this machine has replaced by its unaccented form or its code point.
+    """The text, in which the unaccented form or the code point replaces each character that no font of this machine has.
 
     Args:
         text: in any script.
