@@ -43,7 +43,7 @@ def test_a_signal_to_all_processes_prints_one_sentence(signum, status, tmp_path)
     os.killpg(process.pid, signum)
     assert process.wait(60) == status, process.said()
     assert process.said()[1].strip() == f"python -m action_llm_datasets.simulation.simulate: stopped. {WAY_ON}"
-    assert not list((tmp_path / "s").glob(".*")), "no half file, and no lock"
+    assert not list((tmp_path / "s").glob(".*")), "there is neither a half-written file nor a lock"
 
 
 def test_forks_handle_signals_in_the_kernel():
@@ -128,9 +128,9 @@ def test_a_process_may_take_its_lock_twice(tmp_path):
         with writing(tmp_path / "a" / "b"):
             pass
         assert "is being written by process" in ask(tmp_path / "a" / "b")
-        assert ask(tmp_path / "a") == "taken", "a run and its stages have folders of their own"
+        assert ask(tmp_path / "a") == "taken", "a run and its stages have different folders"
     assert ask(tmp_path / "a" / "b") == "taken"
-    assert not list(tmp_path.iterdir()), "folders that nothing was written into are not left"
+    assert not list(tmp_path.iterdir()), "empty folders are removed"
 
 
 def test_another_thread_is_refused(tmp_path):

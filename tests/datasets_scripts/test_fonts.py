@@ -62,7 +62,7 @@ def test_a_system_font_draws_missing_characters(machine, caplog):
     assert not caplog.records
     assert not fonts.has_character(None, "挥") and fonts.fallback_font("挥").name == "Han-Regular.ttf"
     both, first = picture("挥手"), picture("挥挥")
-    assert (both != 255).any() and (both != first).any(), "other characters are other pictures"
+    assert (both != 255).any() and (both != first).any(), "different characters have different pictures"
     assert fonts.text_width("挥手 wave") == pytest.approx(22 + fonts.text_width(" wave"), abs=1)
 
 

@@ -130,7 +130,7 @@ def test_a_long_title_is_wrapped(person):
         longer = sheet(title)
         assert longer.shape[0] - short.shape[0] == 13 * (lines - 1)
         band = longer[1 : longer.shape[0] - 60 - 14]
-        assert (band[:, -4:] == margin).all(), "text runs into the edge"
+        assert (band[:, -4:] == margin).all(), "the text reaches the edge"
         assert (np.abs(band.astype(int) - margin).max(axis=2) > 60).any(axis=1).sum() > 5 * lines
     # A caption stays below its picture.
     assert (short[-14:, 76:80] == margin).all() and (short[-14:, :76] != margin).any()

@@ -265,7 +265,7 @@ def test_mutual_actions_match_their_names(number):
 
     _, (first, second) = duo(58, number)
     hands = np.linalg.norm(first[:, Joint.HAND_RIGHT] - second[:, Joint.HAND_RIGHT], axis=-1)
-    assert hands.min() < 0.16 and hands[0] > 0.4, "right hands meet, whatever hand is preferred"
+    assert hands.min() < 0.16 and hands[0] > 0.4, "right hands meet, whatever the preferred hand"
 
     _, (first, second) = duo(55, number)
     assert apart(first, second).min() < 0.5, "close enough to hug"
@@ -281,7 +281,7 @@ def test_mutual_actions_match_their_names(number):
         touch = np.linalg.norm(hand[:, None] - second, axis=-1).min()
         assert touch < 0.22, "the hand arrives at the other body"
         moved = np.linalg.norm(second[:, Joint.HEAD] - second[0, Joint.HEAD], axis=-1)
-        assert moved.max() > 0.06, "and the other body gives way"
+        assert moved.max() > 0.06, "the other body moves"
 
 
 def test_a_take_has_at_most_its_longest_length():

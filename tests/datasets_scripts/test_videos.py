@@ -163,7 +163,7 @@ def test_videos_with_their_skeletons(tmp_path):
     )
     made = NTUVideos(
         config_name="ntu60-xsub-video", data_dir=folder, cache_dir=str(tmp_path / "cache"), skeletons=str(skeletons),
-        accept_doubts=True,  # joints made up, in one place
+        accept_doubts=True,  # all joints are at one place
     )  # fmt: skip
     made.download_and_prepare()
     rows = made.as_dataset()["train"]
@@ -178,7 +178,7 @@ def test_videos_with_their_skeletons(tmp_path):
     (skeletons / "S001C001P001R001A003.skeleton").unlink()
     again = NTUVideos(
         config_name="ntu60-xsub-video", data_dir=folder, cache_dir=str(tmp_path / "cache"), skeletons=str(skeletons),
-        accept_doubts=True,  # joints made up, in one place
+        accept_doubts=True,  # all joints are at one place
     )  # fmt: skip
     assert again.hash != before
 
@@ -203,7 +203,7 @@ def test_several_cameras(tmp_path):
 
 
 def test_skeletons_get_the_frame_rate_of_their_video(tmp_path):
-    """How many frames a second Toyota's skeletons have, one source says; the container knows."""
+    """The frame rate of Toyota Smarthome is documented by a single source; the container of the video has it."""
     name = "Walk_p02_r00_v01_c01"
     folder = write(tmp_path / "mp4", **{f"{name}__mp4": tiny_video(20, 25)})
     skeletons = write(tmp_path / "json", **{f"{name}_pose3d__json": smarthome_text((1,) * 20)})
@@ -214,7 +214,7 @@ def test_skeletons_get_the_frame_rate_of_their_video(tmp_path):
 
 
 def test_metadata_that_is_not_unicode(tmp_path):
-    """As older programs write it."""
+    """Older programs write metadata in other encodings."""
     file = io.BytesIO()
     with av.open(file, "w", format="avi") as out:
         stream = out.add_stream("mpeg4", rate=30)
@@ -252,14 +252,14 @@ def test_your_own_videos(tmp_path):
 
 
 def frames(folder, count, first=0):
-    """Pictures of different grey, numbered."""
+    """Numbered pictures in different greys."""
     folder.mkdir(parents=True)
     for number in range(count):
         Image.fromarray(np.full((24, 32, 3), 20 * number + first, np.uint8)).save(folder / f"{number:05d}.png")
 
 
 def test_folders_of_pictures(tmp_path):
-    """Each with its rate: of the column, or of skeleton.json. A file beside them has its own."""
+    """Folders have the frame rate of the column or of skeleton.json; video files have their own."""
     folder = write(tmp_path / "mine", c__mp4=MP4)
     frames(folder / "a_rgb", 8)
     frames(folder / "deep" / "b.v2", 6, first=3)
@@ -279,10 +279,10 @@ def test_folders_of_pictures(tmp_path):
         "a_rgb": (10, 8, 24), "deep/b.v2": (12, 6, 24), "c": (30, 6, 32), "same": (12, 8, 24),
     }  # fmt: skip
     reasons = {entry["file"]: entry["reason"] for entry in accounts["folder-video"]["files"]}
-    assert set(reasons) == {"empty", "bad"}  # pictures without a row are no videos
+    assert set(reasons) == {"empty", "bad"}  # pictures without a row are not reported
     assert "line 5: empty is a folder without pictures (.jpg, " in reasons["empty"]
     assert reasons["bad"] == "metadata.csv, line 6: fps: expected a positive number, found 'fast'"
-    _, doubt = accounts["folder-video"]["doubts"]  # before it, that fall has no training recording
+    _, doubt = accounts["folder-video"]["doubts"]  # the first doubt: fall has no training recording
     assert (doubt["kind"], doubt["files"]) == ("same recording in two splits", ["a_rgb", "same"])
     with open_row(folder, rows["a_rgb"]) as opened, open_video(opened) as video:
         assert video.info.seconds == pytest.approx(0.8)
