@@ -1,7 +1,7 @@
-"""ActionLLM: recordings of people become sentences of action tokens, and a language model says what they do.
+"""ActionLLM encodes recordings of people as sentences of action tokens, from which a language model recognises the action.
 
-Importing this package makes its classes known to `AutoConfig`, `AutoModel`, `AutoModelForVideoClassification`,
-`AutoFeatureExtractor`, `AutoProcessor` and `pipeline`. Nothing else happens then: modules are imported when they are used.
+Importing this package registers its classes with `AutoConfig`, `AutoModel`, `AutoModelForVideoClassification`,
+`AutoFeatureExtractor`, `AutoProcessor` and `pipeline`. All modules are imported lazily.
 """
 
 import importlib
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .processing_action_llm import ActionLLMProcessor
     from .versions import __version__
 
-# Public name → its module, imported when the name is used.
+# Public names and their modules, which are imported when the name is used.
 _MODULES = {
     "ActionLLMConfig": "configuration_action_llm",
     "ActionLLMForClassification": "modeling_action_llm",
@@ -50,7 +50,7 @@ _MODULES = {
     "VideoFeatureExtractor": "feature_extraction_video",
     "__version__": "versions",
 }
-# What the auto classes find: configurations by `model_type`, the others by configuration.
+# Entries of the auto classes: configurations by `model_type`, all other classes by configuration.
 _CONFIGURATIONS = {
     "action_llm": "ActionLLMConfig",
     "action_vqvae": "ActionVQVAEConfig",
@@ -84,7 +84,7 @@ def __dir__() -> list[str]:
 
 
 class _Deferred(type):
-    """Stands for a class of this package in the auto classes' tables, and imports it when it is used."""
+    """A stand-in for a class of this package in the tables of the auto classes, which imports the class when it is used."""
 
     def __getattr__(cls, name: str):
         return getattr(_public(cls.__name__), name)
@@ -127,12 +127,12 @@ def _register(auto_class, names: dict[str, str]):
 
 
 def _register_pipeline(pipelines):
-    # The module registers its task itself, since repositories carry a copy of it.
+    # The module registers its task itself, so that its copy in a repository works, too.
     importlib.import_module(".pipeline_action_recognition", __name__)
 
 
 class _AfterImport(MetaPathFinder):
-    """Registers our classes with modules of transformers, which take seconds to import, once somebody imports them."""
+    """Registers the classes with modules of transformers as soon as these are imported, which takes seconds."""
 
     ACTIONS = {
         "transformers.models.auto.configuration_auto": _register_configurations,
@@ -152,8 +152,8 @@ class _AfterImport(MetaPathFinder):
             execute(module)
             try:
                 action(module)
-            except ImportError as error:  # transformers is of use without us
-                warnings.warn(f"{fullname} does not know the classes of ActionLLM: {error}", stacklevel=2)
+            except ImportError as error:  # transformers works without this package
+                warnings.warn(f"the classes of ActionLLM are not registered with {fullname}: {error}", stacklevel=2)
 
         spec.loader.exec_module = exec_module
         return spec

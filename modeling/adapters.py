@@ -1,7 +1,7 @@
 """Loads and saves adapters of the language model through PEFT's own functions.
 
-transformers has a mixin for this, which checks for a PEFT release in every call: transformers 5.24.0 asks for one that was
-never published. PEFT's functions read and write the same files, in the format that `PeftModel` reads.
+transformers has a mixin for this, but it checks the PEFT release in every call, and transformers 5.24.0 requires a release that
+was never published. PEFT's functions read and write the same files, in the format that `PeftModel` reads.
 """
 
 import copy
@@ -31,7 +31,7 @@ except ImportError as error:
 
 logger = logging.get_logger(__name__)
 
-# Where the adapter lies in a repository. Not in its root: there, `AutoModel` would take the repository for a bare adapter
+# The adapter's folder in a repository. In the root of the repository, `AutoModel` would take the repository for a bare adapter
 # and look for a base model.
 ADAPTER_FOLDER = "adapter"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -41,29 +41,29 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 ADAPTER_NAME = "default"
 
-# Methods that consist of the weights beside their configuration: others fetch or compile something.
+# Methods that consist only of configuration and weights; others download or compile something.
 ADAPTER_TYPES = ("LORA", "IA3")
 # Settings of LoRA that import a module or copy layers.
 REFUSED_SETTINGS = ("megatron_config", "layer_replication")
 # Settings that select the modules of an adapter.
 SELECTING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-# Settings whose texts PEFT takes for regular expressions, and how many repetitions each may have: more can take for ever.
+# Settings that PEFT reads as regular expressions, and the most repetitions of an expression: more can take exponential time.
 PATTERNS = ("feedforward_modules", "rank_pattern", "alpha_pattern")
 MAX_REPETITIONS = 4
 
 
 def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | None = None) -> None:
     """
-    Puts the adapter of `folder` on a model, frozen and ready for inference.
+    Loads an adapter into a model, frozen and ready for inference.
 
     Args:
-        model (`nn.Module`): the model that the adapter was trained on, without an adapter.
-        folder (`str` or `os.PathLike`): holds `adapter_config.json` and `adapter_model.safetensors`.
-        base_model (`str`, *optional*): repository of the language model. A warning is logged if the adapter names another one.
+        model (`nn.Module`): the model that the adapter was trained with, without an adapter.
+        folder (`str` or `os.PathLike`): folder with `adapter_config.json` and `adapter_model.safetensors`.
+        base_model (`str`, *optional*): repository of the language model. If the adapter names another one, a warning is logged.
 
     Raises:
-        ImportError: PEFT is not installed.
-        ModelFileError: the files are no adapter of this model.
+        ImportError: if PEFT is not installed.
+        ModelFileError: if the files are not an adapter of this model.
     """
     if PEFT_TYPE_TO_CONFIG_MAPPING is None:
         raise ImportError(f"{folder} is an adapter, which needs PEFT: pip install peft ({PEFT_ERROR}).")
@@ -72,7 +72,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
     check_adapter_config(config_path, settings, stored_tensors([path]))
     other = read_field(config_path, settings, "base_model_name_or_path", str)
     if None not in (other, base_model) and other != base_model:
-        logger.warning("%s is of the language model %s, and the model reads with %s.", config_path, other, base_model)
+        logger.warning("%s is for the language model %s, but the model has %s.", config_path, other, base_model)
     weights = {key.removeprefix(PEFT_PREFIX): value for key, value in load_file(path).items()}
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[settings["peft_type"]].from_pretrained(os.fspath(folder))
@@ -80,22 +80,22 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
         _inject(config, model, weights)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # PEFT takes the types of its settings as they come
-        found = shortened(f"{type(error).__name__}: {error}")
-        raise ModelFileError(config_path, None, found, "an adapter of the language model") from error
+    except Exception as error:  # PEFT does not check the types of its settings
+        actual = shortened(f"{type(error).__name__}: {error}")
+        raise ModelFileError(config_path, None, actual, "an adapter of the language model") from error
     try:
         loaded = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a weight of another shape, or of a module that the settings do not name
-        found = str(error).splitlines()[-1].strip()
-        raise ModelFileError(path, None, found, "weights that fit the model") from error
+        actual = str(error).splitlines()[-1].strip()
+        raise ModelFileError(path, None, actual, "weights that fit the model") from error
     expected = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
     missing = sorted(expected.keys() - weights.keys())
     if missing or loaded.unexpected_keys:
-        found = f"missing {missing[:5]}, unexpected {loaded.unexpected_keys[:5]}"
-        raise ModelFileError(path, None, found, "weights that fit the model")
-    # What transformers' own methods (`disable_adapters`…) look at.
+        actual = f"missing {missing[:5]}, unexpected {loaded.unexpected_keys[:5]}"
+        raise ModelFileError(path, None, actual, "weights that fit the model")
+    # transformers' own methods (`disable_adapters`…) look at this flag.
     model._hf_peft_config_loaded = True
     model.eval()
     for module in model.modules():
@@ -104,11 +104,12 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
 
 
 def _inject(config, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Makes room for an adapter in the modules that it has weights of.
+    """Adds the layers of an adapter to the modules for which it has weights.
 
-    The settings may name these by regular expressions, of which some take for ever; the names of the weights say the same.
+    The settings may select modules by regular expressions, some of which take exponential time. The names of the weights tell
+    the same modules.
     """
-    named = {name: getattr(config, name, None) for name in SELECTING}
+    selection = {name: getattr(config, name, None) for name in SELECTING}
     for name in SELECTING:
         setattr(config, name, None)
     config.target_modules = {
@@ -117,13 +118,13 @@ def _inject(config, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     try:
         inject_adapter_in_model(config, model, ADAPTER_NAME)
     finally:
-        for name, value in named.items():
+        for name, value in selection.items():
             setattr(config, name, value)
 
 
 def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str, StoredTensor]) -> None:
-    """Raises `ModelFileError` for settings with which PEFT would load or run something else than the weights of the adapter, or
-    make room for more than those."""
+    """Raises `ModelFileError` for settings with which PEFT would load or run more than the weights of the adapter, or allocate
+    more than them."""
     if settings.get("peft_type") not in ADAPTER_TYPES:
         raise ModelFileError(
             path, "peft_type", as_written(settings.get("peft_type")), f"one of {', '.join(ADAPTER_TYPES)}"
@@ -148,16 +149,16 @@ def check_adapter_config(path: str, settings: dict[str, Any], tensors: dict[str,
 
 
 def _texts(path: str, settings: dict[str, Any], field: str) -> list[str]:
-    """The texts of a setting that is a text, a list of them, or an object by them."""
+    """The strings of a setting that is a string, a list of strings, or an object with strings as keys."""
     value = read_field(path, settings, field, str, list, dict)
     texts = [value] if isinstance(value, str) else list(value or ())
     if not all(isinstance(text, str) for text in texts):
-        raise ModelFileError(path, field, as_written(value), "names of modules")
+        raise ModelFileError(path, field, as_written(value), "module names")
     return texts
 
 
 def has_adapter(model: nn.Module) -> bool:
-    """Whether a model has an adapter, loaded or in training."""
+    """Whether a model has an adapter, loaded or being trained."""
     return bool(getattr(model, "peft_config", None))
 
 
@@ -169,9 +170,9 @@ def save_adapter(
 
     Args:
         model (`nn.Module`): a model with an adapter.
-        folder (`str` or `os.PathLike`): where to; it is made if it is not there.
+        folder (`str` or `os.PathLike`): output folder, created if needed.
         state_dict (`dict[str, torch.Tensor]`): the weights of the model, which may be gathered from several processes.
-        base_model (`str`, *optional*): repository of the language model, as the adapter's config names it.
+        base_model (`str`, *optional*): repository of the language model, to be named in the adapter's config.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +188,7 @@ def save_adapter(
 
 
 def active_adapter(model: nn.Module) -> str:
-    """Name of the adapter that a model computes with."""
+    """Name of the active adapter of a model."""
     layer = next((module for module in model.modules() if isinstance(module, BaseTunerLayer)), None)
     return next(iter(model.peft_config)) if layer is None else layer.active_adapters[0]
 

@@ -1,4 +1,4 @@
-"""Readers of people's own recordings: joints as arrays (`.npy`, `.npz`) or as rows of numbers (`.txt`)."""
+"""Readers of users' own recordings: joints as arrays (`.npy`, `.npz`) or as rows of numbers (`.txt`)."""
 
 import io
 import math
@@ -25,28 +25,28 @@ from .skeleton_files import SkeletonFileError, SkeletonRecording, check_size, ch
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".txt")
-# Detectors give joints that they did not find a score near 0; OpenPose does not draw those below this.
+# Detectors give undetected joints a score near 0; OpenPose does not draw joints below this score.
 MIN_SCORE = 0.05
-# Whole numbers that a column holds, at most, which says in which state a joint is and not where.
+# A column with at most this many distinct integers holds the state of a joint, not a coordinate.
 MAX_STATES = 3
-# Visibility flags are 0, 1 or 2 in COCO; detectors give joints that they did not find a score of 0, or of -1.
+# Visibility flags are 0, 1 or 2 in COCO; detectors give undetected joints a score of 0 or -1.
 MAX_SCORE, NOT_FOUND = 2.0, -1.0
-# A number as it is written where the comma is the decimal sign; alone in its row it could be two.
+# A number with a decimal comma. Only a row of such numbers alone is certain; others could be pairs of integers.
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
-# Numbers of a file of rows, at 8 bytes each.
+# Most numbers of a file of rows, at 8 bytes each.
 _MAX_NUMBERS = MAX_TEXT_BYTES // 8
-# Arrays in an `.npz`, of which one is read.
+# Most arrays of an `.npz`, of which only one is read.
 MAX_ARRAYS = 1000
-# Numbers of a row that holds one joint, at most: as many as a line of `.skeleton` files.
+# Most numbers of a row that holds a single joint: as many as in a line of `.skeleton` files.
 JOINT_NUMBERS = 12
-# Numbers of an array that are compared at a time.
+# Number of elements of an array that are compared at a time.
 _BLOCK = 1 << 20
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 _PICKLED = (
-    "a pickled object, which is not read because unpickling can run code: where you trust it, load it with "
+    "a pickled object, which is not read because unpickling can run code: if you trust it, load it with "
     "numpy.load(…, allow_pickle=True) and save its joints as an array (frames, people, joints, coordinates)"
 )
 
@@ -56,24 +56,26 @@ def read_joint_array(
 ) -> SkeletonRecording:
     """Reads a recording of T frames, P people and J joints from a file of numbers.
 
-    `.npy`: one array (T, J, C) or (T, P, J, C), see `recording_from_array`. `.npz`: such an array under the name
-    `keypoints`, or as the only one; a number `fps` beside it is taken. `.txt`: rows of numbers between spaces or commas,
-    each either a frame (all joints of one person, or of several people after each other; a frame number may stand before
-    them) or a joint ("x y z" or "x y", the J joints of a frame after each other, one person; the numbers of the frame and
-    of the joint may stand before them, and whatever follows on the row is left out).
+    `.npy`: an array (T, J, C) or (T, P, J, C), see `recording_from_array`.
+
+    `.npz`: such an array named `keypoints`, or the only array of the file; a number `fps` beside it is read, too.
+
+    `.txt`: rows of numbers, separated by spaces or commas. A row is a frame or a joint. A frame has all joints of a person, or
+    of several people one after the other, optionally after a frame number. A joint is "x y z" or "x y", for a single person,
+    with J rows per frame; the indices of frame and joint may come before it, and the rest of the row is ignored.
 
     Args:
-        file: Its path, or the open file.
-        layout: The joint layout, by its name or its description.
-        fps: Frames per second, where the file does not say it. None is 30, and `fps_is_assumed`.
+        file: Path, or open file.
+        layout: The joint layout, by name or description.
+        fps: Frames per second, if the file does not define the rate. None assumes 30, and sets `fps_is_assumed`.
 
     Returns:
         The recording; bodies have the ids 0, 1, … in the order of the array.
 
     Raises:
-        SkeletonFileError: No array, several of them, a wrong shape, no numbers, rows that are neither frames nor joints, or
-            pickled objects, which are not read.
-        OSError: The file cannot be read.
+        SkeletonFileError: If there is no array or several arrays, the shape is wrong, values are not numbers, rows are neither
+            frames nor joints, or the array is pickled.
+        OSError: If the file cannot be read.
     """
     skeleton = get_layout(layout)
     path, data = read_content(file)
@@ -84,7 +86,7 @@ def read_joint_array(
     else:
         keypoints, fps = _read_numpy(path, data, fps)
     recording = recording_from_array(keypoints, layout=skeleton, fps=fps, source=str(path))
-    with np.errstate(over="ignore"):  # beyond float32 is infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         recording.keypoints = recording.keypoints.astype(np.float32)
     return recording
 
@@ -96,22 +98,21 @@ def recording_from_array(
     fps: float | None = None,
     source: str = "array",
 ) -> SkeletonRecording:
-    """A recording of joints in an array.
+    """Makes a recording of an array of joints.
 
-    NaN is kept: a joint that was not seen. A person all of whose joints are 0, -1 or NaN is absent from that frame. Of a
-    2-D layout, a third number from 0 to 2 is a score, and joints whose score is below 0.05 were not seen; where it is 0
-    everywhere, it is no score. People are followed by distance where they change their place in the array, and copies of a
-    person are left out (`skeleton_bodies.follow_people`).
+    NaN marks missing joints. A person whose joints are all 0, -1 or NaN is absent from the frame. In 2-D layouts, a third
+    number from 0 to 2 is a score, unless it is 0 everywhere; joints with a score below 0.05 are missing. People who change
+    their place in the array are tracked by distance, and copies of a person are dropped (`skeleton_bodies.follow_people`).
 
     Args:
-        keypoints: (T, J, C) or (T, P, J, C) of C = 2 (2-D layouts) or 3 numbers; floating point keeps its precision.
-        layout: The joint layout, by its name or its description.
-        fps: Frames per second. None is 30, and `fps_is_assumed`.
-        source: What errors call it.
+        keypoints: Joints, (T, J, C) or (T, P, J, C) with C = 2 (2-D layouts) or 3 numbers; floating point keeps its precision.
+        layout: The joint layout, by name or description.
+        fps: Frames per second. None assumes 30, and sets `fps_is_assumed`.
+        source: Name of the recording in errors.
 
     Raises:
-        SkeletonFileError: Another shape, no numbers, more people than frames, a recording that is too large (`size_limits`), or
-            a rate that no camera has.
+        SkeletonFileError: If the shape is wrong, values are not numbers, there are more people than frames, the recording is
+            too large (`size_limits`), or the frame rate is impossible.
     """
     skeleton = get_layout(layout)
     shape, name = keypoints.shape, Path(source).name
@@ -125,27 +126,23 @@ def recording_from_array(
         or not len(keypoints)
     ):
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
-        found = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
-        raise SkeletonFileError(source, None, found, f"{expected}, layout {skeleton.name}")
+        actual = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
+        raise SkeletonFileError(source, None, actual, f"{expected}, layout {skeleton.name}")
     rate = 30.0 if fps is None else checked_rate(source, fps)
-    if keypoints.shape[1] > len(keypoints):  # people first, as PYSKL and MMAction2 have them
+    if keypoints.shape[1] > len(keypoints):  # people first, as in PYSKL and MMAction2
         frames = f"{len(keypoints)} frame" + "s" * (len(keypoints) > 1)
-        found = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
-        raise SkeletonFileError(source, None, found, "(frames, people, joints, coordinates)")
+        actual = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
+        raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")
     check_size(source, *keypoints.shape[:3])
     fault = comparisons_fault(*keypoints.shape[:2])
     if fault is not None:
         raise SkeletonFileError(source, None, *fault)
     if _has_people_first(keypoints[..., : skeleton.dimensions]):
-        found = (
-            f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other"
+        actual = (
+            f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other; if "
+            "people come first, transpose the first two axes"
         )
-        raise SkeletonFileError(
-            source,
-            None,
-            f"{found}; if people come first, transpose the first two axes",
-            "(frames, people, joints, coordinates)",
-        )
+        raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")
     dtype = keypoints.dtype if keypoints.dtype.kind == "f" else np.float32
     recorded = np.zeros((*keypoints.shape[:3], 3), dtype)
     recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
@@ -171,31 +168,32 @@ def recording_from_array(
 
 
 def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
-    """What an array of another shape probably is, for an error."""
+    """A guess of what an array of another shape is, for an error."""
     joints = skeleton.num_joints
     if len(shape) == 4 and shape[0] in (2, 3) and shape[2] == joints:
-        return " (coordinates first, as ST-GCN has them: transpose to (frames, people, joints, coordinates))"
+        return " (coordinates first, as in ST-GCN: transpose to (frames, people, joints, coordinates))"
     if len(shape) == 2 and shape[1] in (2 * joints, 3 * joints):
-        return f" (a frame a row: reshape to ({shape[0]}, {joints}, {shape[1] // joints}))"
+        return f" (a frame per row: reshape to ({shape[0]}, {joints}, {shape[1] // joints}))"
     fitting = [layout.name for layout in LAYOUTS.values() if layout.num_joints in shape[1:] and layout.source is None]
-    return f" (that many joints have {', '.join(fitting)})" if fitting and joints not in shape else ""
+    return f" (the layouts with that many joints are {', '.join(fitting)})" if fitting and joints not in shape else ""
 
 
 def _has_people_first(keypoints: np.ndarray) -> bool:
-    """Whether neighbours on the axis of people are as near as frames are, and those on the axis of frames as far as people.
+    """Whether the first axis is probably that of people: neighbours on the second axis are as close as consecutive frames, and
+    neighbours on the first axis as far apart as people.
 
     Args:
-        keypoints: (T, P, J, C) as they were given.
+        keypoints: The joints as passed by the caller, (T, P, J, C).
     """
     if min(keypoints.shape[:2]) < 2:
         return False
-    seen = np.isfinite(keypoints).all((2, 3)) & (keypoints != 0).any((2, 3)) & (keypoints != -1).any((2, 3))
-    if not seen.all():
+    is_seen = np.isfinite(keypoints).all((2, 3)) & (keypoints != 0).any((2, 3)) & (keypoints != -1).any((2, 3))
+    if not is_seen.all():
         return False
     size = float(np.median((keypoints.max(2).astype(np.float64) - keypoints.min(2)).max(-1)))
     nearest, farthest = np.inf, 0.0
     frames = max(1, _BLOCK // keypoints[0].size)
-    for start in range(0, len(keypoints), frames):  # of an hour, not all at once
+    for start in range(0, len(keypoints), frames):  # in blocks, to save memory
         bodies = keypoints[start : start + frames + 1].astype(np.float64)
         down, across = (np.linalg.norm(np.diff(bodies, axis=axis), axis=-1).mean(-1) for axis in (0, 1))
         nearest, farthest = min(nearest, down.min(initial=np.inf)), max(farthest, across.max())
@@ -205,61 +203,59 @@ def _has_people_first(keypoints: np.ndarray) -> bool:
 
 
 def _are_scores(numbers: np.ndarray) -> bool:
-    """Whether the third numbers of joints are scores, and not 0 everywhere."""
+    """Whether the third numbers of joints are scores that are not 0 everywhere."""
     finite = numbers[np.isfinite(numbers) & (numbers != NOT_FOUND)]
     return bool(finite.any() and finite.min() >= 0 and finite.max() <= MAX_SCORE)
 
 
 def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:
     """The array of a `.npy` or `.npz` file, and the frames per second."""
+    expected = "an array `keypoints`, or a single array"
     try:
         if not data.startswith(_ZIP):
             return _parse_npy(data), fps
-        if data.count(b"PK\1\2") > MAX_ARRAYS:  # all of them would be listed before the first is read
-            raise SkeletonFileError(
-                path, None, f"more than {MAX_ARRAYS:,} arrays", "an array `keypoints`, or one array alone"
-            )
+        if data.count(b"PK\1\2") > MAX_ARRAYS:  # zipfile lists all of them before it reads the first
+            raise SkeletonFileError(path, None, f"more than {MAX_ARRAYS:,} arrays", expected)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             rate = members.pop("fps", None)
             if rate is not None:
                 fps = _parse_npy(_read_member(path, archive, rate))
-                checked_rate(path, fps)  # a huge array is refused before it is printed or converted
+                checked_rate(path, fps)  # refuses a huge array before it is printed or converted
             if "keypoints" not in members and len(members) != 1:
-                found = f"the arrays {shortened(str(sorted(members)))}"
-                raise SkeletonFileError(path, None, found, "an array `keypoints`, or one array alone")
+                raise SkeletonFileError(path, None, f"the arrays {shortened(str(sorted(members)))}", expected)
             return _parse_npy(_read_member(path, archive, members.get("keypoints", next(iter(members.values()))))), fps
     except SkeletonFileError:
         raise
     except Exception as error:  # damaged files make NumPy and zipfile raise nearly anything
-        found = shortened(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        raise SkeletonFileError(path, None, found, "a NumPy file of numbers") from error
+        actual = shortened(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        raise SkeletonFileError(path, None, actual, "a NumPy file of numbers") from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """A member of an `.npz`, unpacked as far as the limit."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+    """Unpacks a member of an `.npz`, up to the size limit."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked without a limit
         raise ValueError(f"{member.filename} is compressed in a way that NumPy does not write")
     with archive.open(member) as file:
         data = read_bounded(file)
     if data is None:
-        found, expected = bytes_fault()
-        raise SkeletonFileError(path, None, f"{member.filename} of {found}", expected)
+        actual, expected = bytes_fault()
+        raise SkeletonFileError(path, None, f"{member.filename} of {actual}", expected)
     return data
 
 
 def _parse_npy(data: bytes) -> np.ndarray:
-    """The array of a `.npy` file, read-only; its shape is compared with the bytes that are there before anything else.
+    """The array of a `.npy` file, read-only. Its shape is compared with the number of bytes first.
 
     Raises:
-        ValueError: No such array, or one of objects.
+        ValueError: If the data is not an array of numbers.
     """
     if data.startswith(b"\x80"):
         raise ValueError(_PICKLED)
     content = io.BytesIO(data)
     version = np.lib.format.read_magic(content)
     if version not in _READ_HEADER:
-        raise ValueError(f"format version {version} of NumPy, which no array of numbers needs")
+        raise ValueError(f"format version {version} of NumPy, which is not for arrays of numbers")
     shape, by_column, dtype = _READ_HEADER[version](content)
     if dtype.hasobject:
         raise ValueError(_PICKLED)
@@ -271,19 +267,16 @@ def _parse_npy(data: bytes) -> np.ndarray:
 
 
 def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
-    """(T, P, J, C) of rows that are frames, or (T, J, C) of rows that are joints."""
-    # Of numbers, not of lists, which take several times the memory of the file.
+    """Joints (T, P, J, C) from rows that are frames, or (T, J, C) from rows that are joints."""
+    # Arrays of numbers, because lists would take several times the memory of the file.
     values, widths, lines = array("d"), array("q"), array("q")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SkeletonFileError(path, None, "text in UTF-16", "numbers in plain text (UTF-8)")
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(io.BytesIO(text), start=1):
         if len(line) > MAX_LINE_BYTES:
-            found, expected = (
-                f"a line of {len(line):,} bytes",
-                f"at most {MAX_LINE_BYTES:,}: a line for each frame or joint",
-            )
-            raise SkeletonFileError(path, number, found, expected)
+            expected = f"at most {MAX_LINE_BYTES:,}: a line for each frame or joint"
+            raise SkeletonFileError(path, number, f"a line of {len(line):,} bytes", expected)
         if b"," in line and all(map(_DECIMAL_COMMA.fullmatch, line.split())):
             shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
             raise SkeletonFileError(path, number, f"decimal commas ({shown})", "decimal points")
@@ -291,7 +284,7 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
         if not tokens:
             continue
         numbers = _leading_numbers(tokens)
-        # What stands behind the coordinates of a joint may be anything.
+        # The coordinates of a joint may be followed by anything.
         if len(numbers) == len(tokens) or (len(tokens) <= JOINT_NUMBERS and len(numbers) >= 2):
             values.extend(numbers)
             widths.append(len(numbers))
@@ -299,12 +292,12 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
             if len(values) > _MAX_NUMBERS:
                 expected = f"at most {_MAX_NUMBERS:,} numbers: cut the recording into shorter ones"
                 raise SkeletonFileError(path, number, f"{len(values):,} numbers so far", expected)
-        elif widths or numbers:  # names of columns may stand before the first row
+        elif widths or numbers:  # column names may come before the first row
             shown = repr(line.strip()[:40].decode("ascii", "backslashreplace"))
             raise SkeletonFileError(path, number, shown, "the coordinates of a joint")
     joints = skeleton.num_joints
     if not widths:
-        raise SkeletonFileError(path, None, "0 rows", f"{joints} rows a frame")
+        raise SkeletonFileError(path, None, "0 rows", f"{joints} rows per frame")
     if len(widths) > 1 and widths[0] == 2 < widths[1] and list(values[:2]) == [(len(widths) - 1) / joints, joints]:
         del values[:2], widths[0], lines[0]  # the numbers of frames and of joints
     first, widths = widths[0], np.frombuffer(widths, np.int64)
@@ -322,7 +315,7 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
     if is_frame:
         return _frames_of_rows(path, table, skeleton)
     if len(table) % joints:
-        raise SkeletonFileError(path, None, f"{len(table)} rows", f"{joints} rows a frame")
+        raise SkeletonFileError(path, None, f"{len(table)} rows", f"{joints} rows per frame")
     table = _without_indices(table, joints)
     few = np.unique(table[:, 0])
     if (
@@ -331,17 +324,17 @@ def _read_rows(path: Path, data: bytes, skeleton: SkeletonLayout) -> np.ndarray:
         and (few == np.rint(few)).all()
         and len(np.unique(table[:, 1])) > MAX_STATES
     ):
-        found = f"rows that begin with {', '.join(f'{value:g}' for value in few)}"
-        raise SkeletonFileError(path, None, found, "rows that begin with a coordinate: take the first column out")
+        actual = f"rows that begin with {', '.join(f'{value:g}' for value in few)}"
+        raise SkeletonFileError(path, None, actual, "rows that begin with a coordinate: remove the first column")
     return table[:, :3].reshape(-1, joints, min(table.shape[1], 3))
 
 
 def _leading_numbers(tokens: list[bytes]) -> list[float]:
-    """The numbers at the start of a row, as far as they are numbers."""
+    """The numbers at the start of a row, up to the first token that is not a number."""
     numbers = []
     for token in tokens:
         try:
-            if b"_" in token:  # Python's own spelling of digits, which nobody else writes
+            if b"_" in token:  # underscores between digits are Python's syntax, not that of recorders
                 break
             numbers.append(float(token))
         except ValueError:
@@ -350,7 +343,7 @@ def _leading_numbers(tokens: list[bytes]) -> list[float]:
 
 
 def _frames_of_rows(path: Path, table: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
-    """(T, P, J, C) of rows that hold a frame each, people after each other."""
+    """Joints (T, P, J, C) from rows with a frame each, one person after the other."""
     joints, width = skeleton.num_joints, table.shape[1]
     sizes = (3,) if skeleton.dimensions == 3 else (2, 3)
     for before in (0, 1):
@@ -358,11 +351,11 @@ def _frames_of_rows(path: Path, table: np.ndarray, skeleton: SkeletonLayout) -> 
         if size is not None and (not before or _counts(table[:, 0])):
             return table[:, before:].reshape(len(table), -1, joints, size)
     expected = f"{joints} joints of {sizes[-1]} numbers in a row, with or without a frame number before them"
-    raise SkeletonFileError(path, None, f"rows of {width} numbers", f"{expected}, or a joint a row")
+    raise SkeletonFileError(path, None, f"rows of {width} numbers", f"{expected}, or a joint per row")
 
 
 def _without_indices(table: np.ndarray, joints: int) -> np.ndarray:
-    """Rows of joints without the numbers of the frame and of the joint that stand before the coordinates."""
+    """Removes the indices of frame and joint before the coordinates from rows of joints."""
     if table.shape[1] < 3:
         return table
     columns = table[:, :2].T.reshape(2, -1, joints)
@@ -370,7 +363,7 @@ def _without_indices(table: np.ndarray, joints: int) -> np.ndarray:
         bool((column - column[:, :1] == np.arange(joints)).all() and np.isin(column[:, 0], (0, 1)).all())
         for column in columns
     ]
-    # All joints of a frame in one place is no x: it is the number of the frame, or its time.
+    # A column that is equal for all joints of a frame is not x, but the number or time of the frame.
     first = columns[0][:, 0]
     counts_frames = bool((columns[0] == columns[0][:, :1]).all() and (np.diff(first) > 0).all())
     if counts_joints[0]:
@@ -381,7 +374,7 @@ def _without_indices(table: np.ndarray, joints: int) -> np.ndarray:
 
 
 def _counts(numbers: np.ndarray) -> bool:
-    """Whether numbers are whole and grow by 1."""
+    """Whether numbers are consecutive integers."""
     return bool((numbers == np.rint(numbers)).all() and (np.diff(numbers) == 1).all())
 
 

@@ -1,7 +1,7 @@
-"""The few names that transformers changed between the releases this code runs with.
+"""Names that transformers changed between the supported releases.
 
-before 5.20   a composite configuration says `sub_configs` and converts them itself; since then, `sub_configs_defaults`
-before 5.24   models take and return their keys and values as `past_key_values`; since then, as `cache`
+before 5.20   a composite configuration has `sub_configs` and converts them itself; since then, `sub_configs_defaults`
+before 5.24   models take and return their key-value cache as `past_key_values`; since then, as `cache`
 """
 
 from dataclasses import fields
@@ -20,7 +20,7 @@ logger = logging.get_logger(__name__)
 for _sentence in untested_versions():
     logger.warning_once(_sentence)
 
-# What the keys and values that a model has computed are called, in its arguments and in its outputs.
+# Name of the key-value cache in the arguments and outputs of models.
 CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
 
 if hasattr(configuration_utils, "SubConfigSpec"):
@@ -29,7 +29,7 @@ if hasattr(configuration_utils, "SubConfigSpec"):
 else:
 
     class SubConfigSpec:
-        """A configuration within a configuration, by `AutoConfig`, and the `model_type` of one that does not name its own."""
+        """A nested configuration: its class `AutoConfig`, and the default `model_type`."""
 
         def __init__(self, config_class: type, model_type: str):
             self.config_class, self.model_type = config_class, model_type
@@ -39,7 +39,7 @@ else:
             return AutoConfig.for_model(value.pop("model_type", self.model_type), **value)
 
     class CompositeConfig(PreTrainedConfig):
-        """A configuration that may have parts, which `sub_configs_defaults` names."""
+        """A configuration with nested configurations, which are listed in `sub_configs_defaults`."""
 
         sub_configs_defaults = {}
 
@@ -49,7 +49,7 @@ else:
 
 
 def build_sub_config(spec: SubConfigSpec, name: str, value: dict | None) -> PreTrainedConfig:
-    """The configuration that the field `name` of a composite one gets."""
+    """Builds the nested configuration of the field `name`."""
     return spec.create_subconfig(name, value)[0] if hasattr(spec, "create_subconfig") else spec.build(value)
 
 

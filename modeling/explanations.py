@@ -1,7 +1,7 @@
-"""Reasons that can be checked: which tokens moved the decision, when they were, and what the body did then.
+"""Explanations that can be checked: which tokens changed the decision, when they occurred, and how the body moved meanwhile.
 
-The probability of a class is exact, so what a token did to it is exact too: it is left out, and the class is scored again. The
-text is made of that and of what was measured (`motion_narration`), not of what a language model would like to say.
+Class probabilities are exact, so the contribution of a token is exact too: the class is scored again without it. The text is
+composed of contributions and of measured movements (`motion_narration`); no language model writes it.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from .token_lexicon import TokenEntry
 
 @dataclass(frozen=True)
 class TokenEvidence:
-    """What one token of a sentence did to the decision.
+    """The contribution of a token, or of a word of several tokens, to the decision.
 
     Attributes:
-        place: Its place in the sentence.
-        action_id: The token; of a word of several tokens, the first one. What is left out is the whole word.
+        place: Index of the token in the sentence.
+        action_id: The token; of a word of several tokens, the first.
         start, end: Seconds from the start of the recording.
-        contribution: log P(label | whole sentence) − log P(label | sentence without it), natural logarithm, probabilities
-            normalised over the class list. Positive where it spoke for the label.
-        further: The other tokens of its word.
+        contribution: log P(label | whole sentence) − log P(label | sentence without the word), natural logarithm of
+            probabilities normalised over the class list. Positive if the word supports the label.
+        further: The other tokens of the word.
     """
 
     place: int
@@ -37,7 +37,7 @@ class TokenEvidence:
 
     @property
     def word(self) -> str:
-        """As it stands in the text that the language model reads."""
+        """The word as written in the prompt."""
         return "".join(f"<act_{token}>" for token in (self.action_id, *self.further))
 
 
@@ -46,12 +46,14 @@ class Explanation:
     """A decision and its reason.
 
     Attributes:
-        label: The likeliest class; `probability` is its probability.
-        probabilities: Of every class, by name.
-        is_sure: Whether the probability reaches the threshold.
-        evidence: Every token, the one that spoke for the label most first.
-        text: In English.
-        description: What the language model says that happens, where it was trained to; it has no part in the decision.
+        label: The most likely class.
+        probability: Its probability.
+        probabilities: The probability of each class, by name.
+        is_sure: Whether `probability` is at least `unsure_below`.
+        evidence: All tokens, by decreasing contribution.
+        text: The reason in English.
+        description: What happens, as written by the language model if it was trained to describe recordings. The decision does
+            not depend on it.
     """
 
     label: str
@@ -84,27 +86,29 @@ def explain(
     batch_size: int = 16,
 ) -> Explanation:
     """
-    Says why a sentence was recognised as it was: each token is left out in turn, and the class is scored again.
+    Explains the decision for an action sentence: each word is left out in turn, and the class is scored again.
 
     Args:
-        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): as trained together.
-        action_ids (`Sequence`): The sentence, as [`~ActionLLMProcessor.prompt`] takes it.
-        log_probabilities (`torch.Tensor`, *optional*): What the model said of it: (number of classes,), in the order of the
-            class list. By default the sentence is scored here.
-        times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token, seconds.
-        recording (*optional*): Of a skeleton, what the feature extractor reads; it is narrated, and not encoded again.
-        class_names (`Sequence[str]`, *optional*): The class list, where it is not the trained one.
-        list_classes (`bool`, *optional*): Whether the class list stands in the prompt, where that is not as trained.
-        unsure_below (`float`): Below this probability the text says that it is not sure (`abstention_threshold`).
-        probabilities (`Sequence[float]`, *optional*): Of every class, where the decision was made by more than this sentence,
-            such as their means over versions of the recording; the reason is about the likeliest. By default this sentence's.
-        num_reasons (`int`): Tokens that the text names, at most; those that spoke against the label are never named for it.
-        lexicon (`Sequence[TokenEntry]`, *optional*): Of the action model (`build_lexicon`), by default that of the model's
-            repository: where no joints say what happened during a token, the text names the classes that it occurs in most.
-        batch_size (`int`): Sentences scored at a time.
+        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): The model and its processor.
+        action_ids (`Sequence`): The sentence, in the form of [`~ActionLLMProcessor.prompt`].
+        log_probabilities (`torch.Tensor` of shape `(num_classes,)`, *optional*): Log-probabilities of the classes given the
+            sentence, in the order of the class list. By default, the sentence is scored here.
+        times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token in seconds.
+        recording (*optional*): The recorded skeleton, in any form that the feature extractor reads. The text then describes the
+            movement during each token.
+        class_names (`Sequence[str]`, *optional*): The class list, if it differs from the trained classes.
+        list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
+        unsure_below (`float`): Below this probability, the text says that the model is not sure (`abstention_threshold`).
+        probabilities (`Sequence[float]`, *optional*): Class probabilities of a decision that is based on more than this
+            sentence, such as means over versions of the recording. The reason explains the most likely class. By default, the
+            probabilities given this sentence.
+        num_reasons (`int`): The most tokens that the text names. Only tokens that support the label are named.
+        lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
+            repository. For tokens without a measured movement, the text names the classes in which they occur most.
+        batch_size (`int`): Number of sentences that are scored at a time.
 
     Raises:
-        ValueError: The model reads continuous latents, which cannot be left out one by one; or sizes that cannot be.
+        ValueError: If the model reads continuous latents, or `num_reasons` or `batch_size` is too small.
     """
     check_explains(model)
     names = processor.class_names
@@ -115,15 +119,15 @@ def explain(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     action_ids = list(action_ids)
     times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
-    scored = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
+    settings = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     if log_probabilities is None:
-        (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], **scored)
+        (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], **settings)
     probabilities = log_probabilities.exp().tolist() if probabilities is None else list(probabilities)
     best = int(np.argmax(probabilities))
     evidence = []
     if len(action_ids) > 1:
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
-        without = class_log_probabilities(model, processor, shortened, **scored)[:, best]
+        without = class_log_probabilities(model, processor, shortened, **settings)[:, best]
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
             action_id, *further = map(int, np.atleast_1d(word))
             contribution = float(log_probabilities[best] - without[place])
@@ -145,15 +149,15 @@ def explain(
 
 
 def check_explains(model) -> None:
-    """Raises `ValueError` for a model that reads continuous latents: only tokens can be left out one by one."""
+    """Raises `ValueError` for a model that reads continuous latents instead of tokens."""
     if model.config.injection_layer is not None:
-        raise ValueError("this model reads continuous latents: only tokens can be left out one by one.")
+        raise ValueError("this model reads continuous latents; only decisions from tokens can be explained.")
 
 
 def sentence_of(outputs, index: int = 0, run_lengths: bool = False) -> tuple[list, list[tuple[float, float]]]:
-    """The words of one recording in the outputs of a model, and their start and end in seconds.
+    """The words of a recording in the outputs of a model, and the start and end of each word in seconds.
 
-    A word is a token or a list of several; with `run_lengths`, a pair of a token and how many equal ones became it.
+    A word is a token, or a list of several tokens; with `run_lengths`, it is a pair of a token and the length of its run.
     """
     mask = outputs.action_attention_mask[index].bool()
     words = outputs.action_ids[index][mask].tolist()
@@ -166,19 +170,20 @@ def sentence_of(outputs, index: int = 0, run_lengths: bool = False) -> tuple[lis
 @torch.no_grad()
 def describe(model, processor, action_ids: Sequence[int], max_new_tokens: int = 120) -> str:
     """
-    What the language model says that happens in a sentence, the likeliest word each time. It can be wrong where the evidence
-    cannot; it is not asked for a class, and no class probability depends on it.
+    Generates a description of an action sentence by greedy decoding. Unlike the evidence, it can be wrong. Class probabilities
+    do not depend on it.
 
     Args:
-        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): trained on explanations.
+        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): A model that was trained to describe
+            recordings, and its processor.
         action_ids (`Sequence[int]`): The sentence.
-        max_new_tokens (`int`): Words of the language model, at most.
+        max_new_tokens (`int`): The most tokens to generate.
     """
     prompt, _ = processor.encode_prompt_and_label(processor.prompt(action_ids, to_explain=True))
     ids = torch.tensor([prompt], device=model.device)
     tokenizer = processor.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    made = model.generate(
+    generated = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max_new_tokens,
@@ -186,7 +191,7 @@ def describe(model, processor, action_ids: Sequence[int], max_new_tokens: int = 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad,
     )
-    return tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True).strip()
+    return tokenizer.decode(generated[0, len(prompt) :], skip_special_tokens=True).strip()
 
 
 @torch.no_grad()
@@ -198,7 +203,7 @@ def class_log_probabilities(
     list_classes: bool | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
-    """log P(class | sentence), normalised over the class list: (num_sentences, num_classes), float32, on the CPU."""
+    """log P(class | sentence), normalised over the class list: (num_sentences, num_classes), float32 on the CPU."""
     rows = []
     for start in range(0, len(sentences), batch_size):
         inputs = processor(
@@ -219,39 +224,39 @@ def faithfulness(
     batch_size: int = 16,
 ) -> dict[str, float]:
     """
-    Whether the tokens that explanations name are those that the decision hangs on: the probability of the label after they
-    are deleted, against that after as many others, drawn at random, are. Only tokens that spoke for the label are named.
+    Measures whether the decision depends on the tokens that explanations name: compares the probability of the label after they
+    are deleted with that after the same number of other tokens, drawn at random, is deleted.
 
     Args:
-        sentences (`Sequence[Sequence[int]]`): Action sentences, see [`~ActionLLMProcessor.prompt`]; those of fewer than
-            `2 * num_tokens` tokens are left out, and those of which no token spoke for the label.
-        num_tokens (`int`): Tokens that an explanation names, at most.
-        seed (`int`): Of the draw.
+        sentences (`Sequence[Sequence[int]]`): Action sentences, see [`~ActionLLMProcessor.prompt`]. Sentences of fewer than
+            `2 * num_tokens` tokens are left out, and sentences without a token that supports the label.
+        num_tokens (`int`): The most tokens that an explanation names.
+        seed (`int`): Seed of the random draw.
 
     Returns:
-        `whole`, `without_named` and `without_others`, mean probabilities of the label; `difference` of the last two: how much
-        more the named tokens carry; `sentences`, how many were scored.
+        `dict[str, float]`: `whole`, `without_named` and `without_others`, mean probabilities of the label; `difference`, the
+        last minus the second, which is how much more the named tokens contribute; `sentences`, the number of scored sentences.
 
     Raises:
-        ValueError: No sentence is long enough, or explained.
+        ValueError: If no sentence is long enough, or none has a token that supports the label.
     """
     generator = np.random.default_rng(seed)
-    long_enough = [list(one) for one in sentences if len(one) >= 2 * num_tokens]
+    long_enough = [list(sentence) for sentence in sentences if len(sentence) >= 2 * num_tokens]
     if not long_enough:
-        raise ValueError(f"no sentence of {len(sentences)} has {2 * num_tokens} tokens.")
+        raise ValueError(f"none of the {len(sentences)} sentences has at least {2 * num_tokens} tokens.")
     whole, shorter, labels = [], [], []
     for sentence in long_enough:
-        found = explain(model, processor, sentence, class_names=class_names, batch_size=batch_size)
-        named = [token.place for token in found.evidence[:num_tokens] if token.contribution > 0]
+        explanation = explain(model, processor, sentence, class_names=class_names, batch_size=batch_size)
+        named = [token.place for token in explanation.evidence[:num_tokens] if token.contribution > 0]
         if not named:
             continue
         others = generator.permutation([place for place in range(len(sentence)) if place not in named])[: len(named)]
         for deleted in (named, others.tolist()):
             shorter.append([token for place, token in enumerate(sentence) if place not in deleted])
-        whole.append(found.probability)
-        labels.append(list(found.probabilities).index(found.label))
+        whole.append(explanation.probability)
+        labels.append(list(explanation.probabilities).index(explanation.label))
     if not labels:
-        raise ValueError(f"in none of {len(long_enough)} sentences a token spoke for the label.")
+        raise ValueError(f"none of the {len(long_enough)} sentences has a token that supports the label.")
     scored = class_log_probabilities(model, processor, shorter, class_names, batch_size=batch_size).exp()
     index = torch.tensor(labels).repeat_interleave(2)[:, None]
     named, others = scored.gather(1, index).view(-1, 2).mean(0).tolist()
@@ -266,25 +271,25 @@ def faithfulness(
 
 def abstention_threshold(probabilities: Sequence[float], is_right: Sequence[bool], accuracy: float) -> float:
     """
-    The lowest probability from which on answers are right often enough; chosen on recordings of held-out training subjects.
+    The lowest threshold for which the answers at or above it reach an accuracy. Choose it on held-out training subjects.
 
     Args:
-        probabilities (`Sequence[float]`): Of the likeliest class, a recording each.
-        is_right (`Sequence[bool]`): Whether it was the true one.
-        accuracy (`float`): Share of answers at or above the threshold that are to be right.
+        probabilities (`Sequence[float]`): Probability of the most likely class, for each recording.
+        is_right (`Sequence[bool]`): Whether that class is the true class, for each recording.
+        accuracy (`float`): Required share of right answers.
 
     Returns:
-        The threshold; infinity where even the surest answers are not right so often.
+        `float`: the threshold; infinity if no threshold reaches the accuracy.
 
     Raises:
-        ValueError: No recording, or as many as there are not answers.
+        ValueError: If there are no recordings, or the lengths differ.
     """
     values, right = np.asarray(probabilities, np.float64), np.asarray(is_right, bool)
     if values.ndim != 1 or values.shape != right.shape or not len(values):
-        raise ValueError(f"expected as many probabilities as answers, found {values.shape} and {right.shape}.")
+        raise ValueError(f"expected as many probabilities as answers, got {values.shape} and {right.shape}.")
     order = np.argsort(-values, kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(values) + 1)
-    # Of equal probabilities all are answered or none.
+    # Recordings of equal probability are all answered, or all not.
     is_last = np.append(values[order][1:] != values[order][:-1], True)
     enough = (is_last & (share >= accuracy)).nonzero()[0]
     return float(values[order][enough[-1]]) if len(enough) else float("inf")
@@ -295,7 +300,7 @@ def _on(model, inputs) -> dict:
 
 
 def _narration(processor, recording) -> list:
-    """What the first person did, where the recording has joints."""
+    """Movements of the first person of a skeleton; empty for videos."""
     from .feature_extraction_skeleton import SkeletonFeatureExtractor
     from .motion_narration import narrate
 
@@ -304,7 +309,7 @@ def _narration(processor, recording) -> list:
         return []
     if isinstance(recording, list | tuple):
         recording = recording[0]
-    # As a description: a processor that was loaded from the Hub has classes of its own, beside those of the model.
+    # The layout is passed as a dict, because a processor loaded from the Hub has its own copy of the layout's class.
     events = narrate(recording, extractor.skeleton_layout.to_dict()).events
     return events[0] if events else []
 
@@ -320,36 +325,37 @@ def _text(
     order = np.argsort(-np.asarray(probabilities), kind="stable")
     best = order[0]
     if is_sure:
-        said = f"{names[best]}, with a probability of {probabilities[best]:.0%}."
+        answer = f"{names[best]}, with a probability of {probabilities[best]:.0%}."
     else:
-        others = " or ".join(f"{names[one]} ({probabilities[one]:.0%})" for one in order[:2])
-        said = f"Not sure: {others}."
-    reasons = [one for one in reasons if one.contribution > 0]
+        candidates = " or ".join(f"{names[index]} ({probabilities[index]:.0%})" for index in order[:2])
+        answer = f"Not sure: {candidates}."
+    reasons = [token for token in reasons if token.contribution > 0]
     if not reasons:
-        return f"{said} No single token spoke for it."
-    # Tokens during which the body did the same, and equal tokens, are named together.
+        return f"{answer} No single token spoke for it."
+    # Tokens of the same movement are named together, and so are equal tokens.
     groups: dict[str, tuple[str, list[TokenEvidence]]] = {}
-    for one in sorted(reasons, key=lambda one: one.place):
-        half = (one.end - one.start) / 2
-        meanwhile = [event for event in events if min(event.end, one.end) - max(event.start, one.start) >= half]
-        did = " and ".join(f"the {event.part} {event.said}" for event in meanwhile[:2]).replace("the both", "both")
-        groups.setdefault(did or one.word, (did, []))[1].append(one)
+    for token in sorted(reasons, key=lambda token: token.place):
+        half = (token.end - token.start) / 2
+        meanwhile = [event for event in events if min(event.end, token.end) - max(event.start, token.start) >= half]
+        movement = " and ".join(f"the {event.part} {event.movement}" for event in meanwhile[:2])
+        movement = movement.replace("the both", "both")
+        groups.setdefault(movement or token.word, (movement, []))[1].append(token)
     parts = []
-    for did, some in groups.values():
-        tokens = {one.word: f"{one.word}{'' if did else _meaning(one, lexicon)}" for one in some}
-        times = [f"{one.start:.1f} to {one.end:.1f}" for one in some]
-        when = "" if np.isnan(some[0].start) else f" at {_listed(times)} s"
-        parts.append(f"{_listed(list(tokens.values()))}{when}{f', when {did}' if did else ''}")
-    return f"{said} What spoke for it most: {'; '.join(parts)}."
+    for movement, tokens in groups.values():
+        words = {token.word: f"{token.word}{'' if movement else _meaning(token, lexicon)}" for token in tokens}
+        times = [f"{token.start:.1f} to {token.end:.1f}" for token in tokens]
+        when = "" if np.isnan(tokens[0].start) else f" at {_listed(times)} s"
+        parts.append(f"{_listed(list(words.values()))}{when}{f', when {movement}' if movement else ''}")
+    return f"{answer} What spoke for it most: {'; '.join(parts)}."
 
 
 def _listed(words: Sequence[str]) -> str:
-    """One; one and another; one, another and a third."""
+    """ "a"; "a and b"; "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
-    """The classes that a token, the first one of its word, occurs in most, in brackets, or nothing."""
+    """The classes in which a token occurs most, in brackets, or an empty string."""
     classes = lexicon[token.action_id].classes if lexicon is not None else []
     return f" (as in {' and '.join(name for name, _ in classes[:2])})" if classes else ""
 

@@ -1,8 +1,8 @@
-"""Feature extractors from the files of a model folder.
+"""Loads feature extractors from the files of a model folder.
 
-The settings of a recogniser's feature extractor stand in two files: in `processor_config.json`, from which
-`ActionLLMProcessor` reads them, and in `preprocessor_config.json`, for `AutoFeatureExtractor`. Where the two differ,
-recordings would become other tokens by one way of loading than by the other, so that nothing is loaded.
+The settings of a recogniser's feature extractor are stored twice: in `processor_config.json` for `ActionLLMProcessor`, and in
+`preprocessor_config.json` for `AutoFeatureExtractor`. If the two differ, the same recording would give different tokens,
+depending on how the feature extractor is loaded; loading is refused.
 """
 
 import os
@@ -19,15 +19,15 @@ PROCESSOR_FILE = "processor_config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
 # The settings of the feature extractor in `PROCESSOR_FILE`.
 EXTRACTOR_FIELD = "feature_extractor"
-# What transformers writes beside the settings. It does not change what a recording becomes.
-_BESIDE = ("feature_extractor_type", "_processor_class", "auto_map")
+# Fields that transformers writes beside the settings, without effect on features.
+_NOT_SETTINGS = ("feature_extractor_type", "_processor_class", "auto_map")
 
 
 class RecordingFeatureExtractor(FeatureExtractionMixin):
     """Base of [`SkeletonFeatureExtractor`] and [`VideoFeatureExtractor`].
 
     Raises:
-        SettingError: There is no such setting.
+        SettingError: If a setting is unknown.
     """
 
     def __init__(self, **kwargs):
@@ -35,18 +35,18 @@ class RecordingFeatureExtractor(FeatureExtractionMixin):
         unknown = sorted(set(kwargs) - {"processor_class", "auto_map"})
         if unknown:
             name, known = unknown[0], list(type(self).__init__.__annotations__)
-            message = f"{type(self).__name__} has no setting {name!r}, it has {known}"
+            message = f"{type(self).__name__} has no setting {name!r}; its settings are {known}"
             raise SettingError(name, f"one of the settings {known}", f"the setting {name!r}", message)
         check_class_references(kwargs)
         super().__init__(**kwargs)
 
     @classmethod
     def get_feature_extractor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
-        """The settings in the files of a model folder; and those arguments that do not say where the files are.
+        """The settings in the files of a model folder, and the arguments that do not concern the download.
 
         Raises:
-            ModelFileError: A file does not hold settings of this class, or two files hold different ones.
-            OSError: There are none.
+            ModelFileError: If a file has no settings of this class, or two files have different settings.
+            OSError: If there are no such files.
         """
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         for internal in ("_from_auto", "_from_pipeline"):
@@ -56,24 +56,27 @@ class RecordingFeatureExtractor(FeatureExtractionMixin):
 
 
 def model_file(name_or_path: str | os.PathLike, file_name: str, hub: dict[str, Any]) -> str | None:
-    """Path of a file of a model folder or repository, None where it has no such file; `OSError` where there is neither.
+    """Path of a file of a model folder or repository, or None if it has no such file.
 
     Args:
         name_or_path: Folder, or repository on the Hub.
-        file_name: The file.
+        file_name: Name of the file.
         hub: The `HUB_ARGUMENTS` of `from_pretrained`.
+
+    Raises:
+        OSError: If there is no such folder or repository.
     """
     hub = {**hub, "subfolder": hub.get("subfolder") or ""}
     return cached_file(os.fspath(name_or_path), file_name, _raise_exceptions_for_missing_entries=False, **hub)
 
 
 def check_class_references(values: dict[str, Any]) -> None:
-    """Raises `SettingError` where what names classes in a file does not: `auto_map` and `processor_class`."""
+    """Raises `SettingError` if `auto_map` or `processor_class` are not names of classes."""
     auto_map = values.get("auto_map")
     if not isinstance(auto_map, dict | None):
-        raise SettingError("auto_map", "an object of auto classes and what they load", as_written(auto_map))
+        raise SettingError("auto_map", "an object from auto classes to class names", as_written(auto_map))
     for auto_class, reference in (auto_map or {}).items():
-        # Tokenizers have two classes, of which one may be missing.
+        # Tokenizers have a pair of classes, and one of them may be missing.
         is_pair = isinstance(reference, list) and len(reference) == 2 and auto_class == "AutoTokenizer"
         if not all(isinstance(name, str) for name in (filter(None, reference) if is_pair else [reference])):
             raise SettingError(f"auto_map.{auto_class}"[:100], "the name of a class", as_written(reference))
@@ -84,16 +87,16 @@ def check_class_references(values: dict[str, Any]) -> None:
 def read_feature_extractor(
     name_or_path: str | os.PathLike, hub: dict[str, Any], classes: Sequence[type[RecordingFeatureExtractor]]
 ) -> tuple[dict[str, Any], RecordingFeatureExtractor]:
-    """The settings of a feature extractor in a model folder, as they stand there, and the feature extractor.
+    """The saved settings of a feature extractor of a model folder, and the feature extractor.
 
     Args:
         name_or_path: Folder, or repository on the Hub; or one of the two files.
         hub: The `HUB_ARGUMENTS` of `from_pretrained`.
-        classes: Those that it may have. Where there is one, its name may be missing.
+        classes: Classes that the feature extractor may have. If there is only one, the file need not name it.
 
     Raises:
-        ModelFileError: A file does not hold settings of one of these classes, or two files hold different ones.
-        OSError: There are none.
+        ModelFileError: If a file has no settings of one of these classes, or two files have different settings.
+        OSError: If there are no such files.
     """
     sources = []
     if os.path.isfile(name_or_path):
@@ -101,27 +104,27 @@ def read_feature_extractor(
     else:
         path = model_file(name_or_path, PROCESSOR_FILE, hub)
         content = {} if path is None else read_json_object(path)
-        if EXTRACTOR_FIELD in content:  # transformers 4 saved it apart
+        if EXTRACTOR_FIELD in content:  # transformers 4 saved it only in the other file
             sources.append((path, EXTRACTOR_FIELD, content[EXTRACTOR_FIELD]))
         path = model_file(name_or_path, EXTRACTOR_FILE, hub)
         if path is not None:
             sources.append((path, None, read_json_object(path)))
     if not sources:
         raise OSError(
-            f"{name_or_path} has no feature extractor: neither {PROCESSOR_FILE} nor {EXTRACTOR_FILE} holds one."
+            f"{name_or_path} has no feature extractor: expected its settings in {PROCESSOR_FILE} or {EXTRACTOR_FILE}."
         )
-    extractors = [_made(path, field, values, classes) for path, field, values in sources]
+    extractors = [_extractor(path, field, values, classes) for path, field, values in sources]
     if len(extractors) == 2:
         _check_equal(*extractors, sources[1][0], sources[0][0])
     return sources[0][2], extractors[0]
 
 
-def _made(path: str, field: str | None, values: Any, classes: Sequence[type]) -> RecordingFeatureExtractor:
+def _extractor(path: str, field: str | None, values: Any, classes: Sequence[type]) -> RecordingFeatureExtractor:
     def within(setting: str) -> str:
         return setting if field is None else f"{field}.{setting}"
 
     if not isinstance(values, dict):
-        raise ModelFileError(path, field, as_written(values), "an object of settings of a feature extractor")
+        raise ModelFileError(path, field, as_written(values), "an object with the settings of a feature extractor")
     names = [extractor_class.__name__ for extractor_class in classes]
     class_name = values.get("feature_extractor_type", names[0] if len(names) == 1 else None)
     if class_name not in names:
@@ -130,18 +133,18 @@ def _made(path: str, field: str | None, values: Any, classes: Sequence[type]) ->
         return classes[names.index(class_name)](**values)
     except SettingError as error:
         raise ModelFileError(path, within(error.setting), error.actual, error.expected) from error
-    except (ValueError, TypeError) as error:  # settings that do not go together, a setting called "self"
+    except (ValueError, TypeError) as error:  # contradictory settings, or a setting called "self"
         raise ModelFileError(path, field, str(error), f"settings of a {class_name}") from error
 
 
 def _check_equal(used: RecordingFeatureExtractor, other: RecordingFeatureExtractor, path: str, used_path: str) -> None:
-    """Raises `ModelFileError` for a setting of the file `path` that is another than that of `used_path`."""
+    """Raises `ModelFileError` if a setting of the file `path` differs from that of `used_path`."""
     if type(used) is not type(other):
         expected = f"{type(used).__name__}, as in {used_path}"
         raise ModelFileError(path, "feature_extractor_type", type(other).__name__, expected)
     settings, others = used.to_dict(), other.to_dict()
     for name in settings:
-        if name not in _BESIDE and settings[name] != others[name]:
+        if name not in _NOT_SETTINGS and settings[name] != others[name]:
             expected = f"{as_written(settings[name])}, as in {used_path} (make both equal, or remove {EXTRACTOR_FILE})"
             raise ModelFileError(path, name, as_written(others[name]), expected)
 

@@ -1,6 +1,6 @@
-"""Feature extractor for skeletons: from a recording as it lies on disk to what an action model reads.
+"""Feature extractor for skeletons: from a recording on disk to the input of an action model.
 
-Dataset building, training, evaluation and the pipeline all go through this one class, so that they cannot differ.
+Dataset building, training, evaluation and the pipeline all use this class, so that they cannot differ.
 """
 
 import math
@@ -30,43 +30,43 @@ from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
 
 Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
-# The view is measured over this long from the start of a recording, before the action has turned the body.
+# The view is measured over these first seconds of a recording, before the action turns the body.
 VIEW_SECONDS = 0.5
-# Hips and shoulders together are about one torso length wide. Below this share of it they say nothing of the view.
+# The widths of hips and shoulders add up to about a torso length. Below this share of it, the view cannot be measured.
 MIN_ACROSS = 0.1
-# What settings can ask for, so that a damaged file asks for no more memory than there is: people, numbers of a recording's
-# features (1 GiB), repeated frames, recorded units, and factors of variation.
+# Upper bounds of settings, so that a damaged file cannot exhaust the memory: people, numbers of a recording's features (1 GiB),
+# repeated frames, recorded units, and factors of augmentation.
 MAX_PERSONS, MAX_VALUES, MAX_MULTIPLE = 100, 2**28, 4096
 SCALES, MAX_VARIED = (1e-6, 1e6), 100
-# A torso below this share of the body's extent is no torso, and the recording keeps its scale.
+# If the torso is below this share of the body's extent, the recording is not scaled by it.
 MIN_TORSO = 1e-3
 
 
 class SkeletonInputError(ValueError):
-    """A recording from which no features can be made.
+    """A recording from which no features can be computed.
 
     Attributes:
-        source (str): Name of the recording (of its file or sample), or its place in the batch.
-        found, expected (str): What it holds, and what it should.
+        source (str): Name of the recording (its file or sample), or its index in the batch.
+        found, expected (str): The actual content, and what was expected.
     """
 
     def __init__(self, source: str, found: str, expected: str):
         self.source, self.found, self.expected = source, found, expected
         super().__init__(f"{shortened(source, 300)}: expected {expected}, found {found}")
 
-    def __reduce__(self):  # errors travel between the processes of a batch job
+    def __reduce__(self):  # errors are sent between processes
         return type(self), (self.source, self.found, self.expected)
 
 
 @dataclass(frozen=True)
 class SkeletonTransform:
-    """How recorded coordinates x became features: (x - center) @ rotation.T / scale, for the people who are there.
+    """The transform from recorded coordinates x to features, for the people who are present: (x - center) @ rotation.T / scale.
 
     Attributes:
-        center: float64 (T, 3) recorded units, T frames of the features.
-        rotation: float64 (3, 3).
+        center: Center at each of the T frames of the features, float64 (T, 3), in recorded units.
+        rotation: Rotation matrix, float64 (3, 3).
         scale: Recorded units per unit of the features.
-        present: bool (T, persons).
+        present: Whether each person is present in each frame, bool (T, persons).
     """
 
     center: np.ndarray
@@ -78,52 +78,51 @@ class SkeletonTransform:
 class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     """Turns recordings of skeletons into normalised sequences.
 
-    In this order: frames before the first body and after the last are cut off, bodies are assigned to people
-    (`skeleton_bodies.py`), lost joints and frames are interpolated, the recording is moved, turned and scaled, all people by
-    the same amounts, which are measured on the first person, and resampled in time by linear interpolation.
+    The steps are: frames before the first body and after the last are cut off; bodies are assigned to people
+    (`skeleton_bodies.py`); missing joints and frames are interpolated; the recording is centred, rotated and scaled by amounts
+    that are measured on the first person and apply to all people; and it is resampled in time by linear interpolation.
 
     Args:
-        layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` (or its JSON) for one of your own.
-            With a derived layout, recordings of its source layout are accepted too.
-        num_persons: How many people the features have room for. Who is not there is zeros.
-        coordinates: 3, or 2 for x and y only. None is the number that the layout has.
+        layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` (or its JSON) for your own layout. With a
+            derived layout, recordings of its source layout are accepted, too.
+        num_persons: Number of people in the features; absent people are zeros.
+        coordinates: 3, or 2 for x and y only. None is the number of dimensions of the layout.
         fps: Frames per second of the features. None keeps the recorded rate.
-        recorded_fps: Frames per second of recordings that do not say it (arrays, `.npy`, rows of text), unless the call does:
-            the rate of those that the model was trained on. None is `fps`, or 30.
+        recorded_fps: Frames per second of recordings that do not define it (arrays, `.npy`, rows of text), unless a call does:
+            the rate of the training recordings. None is `fps`, or 30.
         recorded_up: The axis that points up in files and arrays, see `read_recording`; None is that of the layout.
-        length: If given, every recording is resampled as a whole to this many frames instead.
-        max_frames: If given, longer recordings are resampled as a whole to this many frames.
-        frame_multiple: The last frame is repeated until the number of frames is a multiple of this (those repeated
-            count as frames of the recording), so that an encoder that reduces time by 4 leaves no remainder.
-        center: "first", the pelvis of the first person in their first frame, becomes the origin; "frame", it does so
-            in every frame; "none".
-        align_view: "yaw" turns the recording about the vertical (y) until the first person faces the sensor, with
-            their left-to-right direction (mean over hips and shoulders, first half second) along +x; "full" also
-            turns their trunk upright; "none". Where that direction is degenerate nothing is turned. None is "yaw" for
-            layouts with three dimensions and "none" for the others, which cannot be turned.
-        scale: "torso" divides by the distance from pelvis to neck of the first person (median over frames), a number
-            by that number (recorded units); "none".
-        clean, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: How bodies become people, see
-            `Cleaning`: those seen in so few frames or fewer are dropped, and those that are wider than this times their
-            height in such a share of their frames. Rows that hold people already (`cleaned`) stay as they are.
-        max_gap: Seconds. Longer absences of a second person stay zeros, shorter ones are interpolated. The first
-            person is interpolated through all, and held before and after.
-        augment_rotation: Degrees. With `augment=True`, turned about the vertical by up to so much either way (2-D
-            layouts: in the plane).
-        augment_tilt: Degrees. Turned about a random horizontal axis by up to so much (not 2-D layouts).
-        augment_scale: The size is multiplied by a factor between 1 / (1 + this) and 1 + this.
-        augment_bones: The same for each bone on its own, the same on both sides of the body: other proportions.
-        augment_speed: The same for the tempo. No effect with `length`.
-        augment_trim: Below 0.5: up to this share of the recording is left out at each end.
-        augment_warp: Between 0 and 1: the tempo drifts within the recording by up to this share.
+        length: If set, every recording is resampled to this number of frames, whatever its duration.
+        max_frames: If set, longer recordings are resampled to this number of frames.
+        frame_multiple: The last frame is repeated until the number of frames is a multiple of this, so that an encoder that
+            reduces time by 4 has no remainder. Repeated frames count as frames of the recording.
+        center: "first": the origin is the pelvis of the first person in their first frame; "frame": their pelvis in every
+            frame; "none".
+        align_view: "yaw" rotates the recording about the vertical (y) so that the first person faces the sensor, with their
+            left-to-right direction (mean over hips and shoulders, first half second) along +x; "full" also turns their trunk
+            upright; "none". A degenerate direction is not rotated. None is "yaw" for 3-D layouts, and "none" for 2-D layouts,
+            which cannot be rotated.
+        scale: "torso" divides by the distance from pelvis to neck of the first person (median over frames); a number divides by
+            that number of recorded units; "none".
+        clean, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: Settings of the assignment of bodies to
+            people, see `Cleaning`. Rows that already contain people (`cleaned`) are not changed.
+        max_gap: Seconds. Shorter absences of a second person are interpolated, longer absences are zeros. The first person is
+            interpolated over all absences, and held constant before and after.
+        augment_rotation: Degrees. With `augment=True`, the recording is rotated about the vertical (2-D layouts: in the plane)
+            by up to this angle in both directions.
+        augment_tilt: Degrees. It is rotated about a random horizontal axis by up to this angle (not 2-D layouts).
+        augment_scale: The size is multiplied by a factor between 1 / (1 + `augment_scale`) and 1 + `augment_scale`.
+        augment_bones: Each bone is multiplied by such a factor, equal on both sides of the body, which changes proportions.
+        augment_speed: The speed is multiplied by such a factor. No effect with `length`.
+        augment_trim: Below 0.5: up to this share of the recording is cut off at each end.
+        augment_warp: Between 0 and 1: the speed drifts within the recording by up to this share.
         augment_noise: Standard deviation of noise on each joint in each frame, in units of the features.
-        augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
+        augment_mirror: Probability of swapping left and right. 0 by default, because it changes handedness.
 
     Raises:
-        ValueError: An argument is unknown or has a value that it cannot have; the message names it.
+        ValueError: If an argument is unknown or out of range; the message names it.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoFeatureExtractor"
 
     model_input_names: ClassVar[list[str]] = ["input_features", "feature_attention_mask", "frame_rate", "start_time"]
@@ -163,7 +162,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         try:
             self.skeleton_layout = skeleton = get_layout(layout)
         except ValueError as error:
-            expected = "the name of a joint layout, or the description of one"
+            expected = "the name or the description of a joint layout"
             raise SettingError("layout", expected, f"{as_written(layout)} ({error})", str(error)) from error
         if skeleton.source in LAYOUTS:
             named = {joint for joints in skeleton.derivation for joint in joints}
@@ -181,7 +180,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.recorded_fps = None if recorded_fps is None else checked("recorded_fps", recorded_fps, float, *RATES)
         try:
             turned_upright(np.zeros(3), recorded_up, skeleton)
-        except ValueError as error:  # names the axes that there are
+        except ValueError as error:  # its message lists the axes
             expected = str(error).partition("expected ")[2].rpartition(", got ")[0]
             raise SettingError("recorded_up", expected, as_written(recorded_up)) from error
         self.recorded_up = recorded_up
@@ -194,7 +193,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             align_view = "yaw" if skeleton.dimensions == 3 else "none"
         self.align_view = one_of("align_view", align_view, ("none", "yaw", "full"))
         if skeleton.dimensions == 2 and align_view != "none":
-            expected = f"'none', since {skeleton.name} is 2-D and cannot be turned"
+            expected = f"'none', since {skeleton.name} is 2-D and cannot be rotated"
             raise SettingError("align_view", expected, as_written(align_view))
         if isinstance(scale, str):
             self.scale = one_of("scale", scale, ("torso", "none"))
@@ -218,19 +217,19 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
 
     @property
     def cleaning(self) -> Cleaning:
-        """How bodies become people."""
+        """The settings of the assignment of bodies to people."""
         thresholds = (self.min_body_frames, self.max_width_ratio, self.max_flat_share, self.max_join_distance)
         return Cleaning(self.clean, self.num_persons, *thresholds)
 
     @property
     def feature_size(self) -> int:
-        """Numbers per frame: persons x joints x coordinates."""
+        """Number of values per frame: persons x joints x coordinates."""
         return self.num_persons * self.skeleton_layout.num_joints * self.coordinates
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, as they stand in `preprocessor_config.json`."""
+        """The settings, as in `preprocessor_config.json`."""
         settings = super().to_dict()
-        del settings["skeleton_layout"]  # the object that `layout` names or describes
+        del settings["skeleton_layout"]  # follows from `layout`
         return settings
 
     def __call__(
@@ -243,33 +242,34 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return_transform: bool = False,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Makes features of one recording or of several.
+        """Computes features of a recording, or of several.
 
         Args:
-            recordings: Each a path or an open file (see `read_recording`) of this extractor's layout, a `SkeletonRecording`, a
-                dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C) or (T, P, J, C) of
-                this extractor's layout (see `recording_from_array`). Zeros in a row or array are bodies that are absent.
-            fps: Frames per second of the recordings, whatever they say themselves. None is what they say, and where they
-                say nothing, `recorded_fps`.
-            augment: Vary the recordings at random for training, by the `augment_` settings.
-            seed: With `augment`. What comes out depends on the recording and on this, not on the rest of the batch.
-            return_transform: Add `transforms`, one `SkeletonTransform` per recording.
-            return_tensors: "pt" or "np" give padded batches; None gives lists of arrays, not padded.
+            recordings: A recording or a list of recordings. Each is a path or an open file (see `read_recording`), a
+                `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C)
+                or (T, P, J, C) (see `recording_from_array`), in the layout of this feature extractor. Zeros in a row or array
+                are absent bodies.
+            fps: Frames per second of the recordings; overrides their own rate. Without it, recordings that do not define their
+                rate have `recorded_fps`.
+            augment: Whether to vary the recordings at random for training, by the `augment_` settings.
+            seed: Seed of the augmentation. The result depends only on the recording and the seed, not on the rest of the batch.
+            return_transform: Whether to add `transforms`, a `SkeletonTransform` for each recording.
+            return_tensors: "pt" or "np" return padded batches; None returns lists of arrays without padding.
 
         Returns:
-            `input_features` float32 (B, T, persons * joints * coordinates), in this order, zeros where padded;
-            `feature_attention_mask` int64 (B, T); `frame_rate` float32 (B,), frames per second; `start_time` float32 (B,),
-            the seconds before the first body, which were cut off. Token w of an encoder that reduces time by 4 spans the
-            seconds start_time + 4 w / frame_rate to start_time + 4 (w + 1) / frame_rate of the recording (of the one played
-            at another speed, when `augment_speed` changed it).
+            `BatchFeature`: `input_features` float32 (B, T, persons * joints * coordinates), in this order, zeros where padded;
+            `feature_attention_mask` int64 (B, T); `frame_rate` float32 (B,), frames per second; `start_time` float32 (B,), the
+            seconds before the first body, which were cut off. Token w of an encoder that reduces time by 4 spans the seconds
+            start_time + 4 w / frame_rate to start_time + 4 (w + 1) / frame_rate of the recording, at the changed speed if
+            `augment_speed` applies.
 
         Raises:
-            SkeletonInputError: No frames, no body in any, no joint that is a number, wrong layout or shape, a rate that no
-                camera has, more than a recording can hold (`size_limits`).
-            SkeletonFileError: A file is not what its format says.
+            SkeletonInputError: If a recording has no frames, no body or no valid joint, another layout or shape, an impossible
+                frame rate, or is too large (`size_limits`).
+            SkeletonFileError: If a file does not follow its format.
         """
         if augment and seed is None:
-            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+            raise ValueError("augment=True needs a seed, without which training could not be resumed exactly")
         is_one = isinstance(recordings, str | os.PathLike | Mapping) or _is_recording(recordings)
         if is_one or hasattr(recordings, "ndim") or hasattr(recordings, "read"):
             recordings = [recordings]
@@ -296,16 +296,16 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["transforms"])
 
     def crop(self, features: BatchFeature, length: int, seed: int) -> BatchFeature:
-        """Cuts a window of `length` frames at a random place out of every recording; a shorter one is padded.
+        """Crops a window of `length` frames at a random position from every recording; shorter recordings are padded.
 
         Args:
-            features: What `__call__` returned, as arrays or tensors. Its masks are ones followed by zeros.
-            length: Frames.
-            seed: The place depends on it and on the recording, not on the rest of the batch.
+            features: The output of `__call__`, as arrays or tensors.
+            length: Number of frames.
+            seed: Seed of the positions, which depend only on the seed and the recording, not on the rest of the batch.
 
         Returns:
-            `input_features` (B, length, C), `feature_attention_mask` (B, length) and `frame_rate` (B,), of the same
-            type as those given.
+            `BatchFeature`: `input_features` (B, length, C), `feature_attention_mask` (B, length) and `frame_rate` (B,), of the
+            type of the inputs.
         """
         inputs, mask = features["input_features"], features["feature_attention_mask"]
         starts = []
@@ -325,25 +325,28 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return BatchFeature(data, tensor_type="np" if isinstance(inputs, np.ndarray) else "pt")
 
     def inverse(self, features: Any, transform: SkeletonTransform) -> np.ndarray:
-        """From features back to recorded coordinates, at the frames of the features.
+        """Maps features back to recorded coordinates, at the frames of the features.
 
-        What resampling, interpolation and augmentation did is not undone: features of an augmented recording become
-        the augmented person in recorded coordinates.
+        Resampling, interpolation and augmentation are not undone: an augmented recording gives the augmented person in
+        recorded coordinates.
 
         Args:
-            features: (T, persons * joints * coordinates), an array or tensor: features of one recording, or what a
-                decoder made of them. Frames beyond those of the transform (padding) are left out.
-            transform: That recording's, from `__call__(..., return_transform=True)`.
+            features: Features of a recording, or their reconstruction by a decoder: an array or tensor (T, persons * joints *
+                coordinates). Frames beyond those of the transform (padding) are ignored.
+            transform: The transform of the recording, from `__call__(..., return_transform=True)`.
 
         Returns:
-            float32 (T, persons, joints, 3); zeros for people who are not there, and for z of 2-D layouts.
+            float32 (T, persons, joints, 3); zeros for absent people, and for z in 2-D layouts.
 
         Raises:
-            ValueError: The features hold fewer coordinates than the layout has, or have another shape.
+            ValueError: If the features have fewer coordinates than the layout, or another shape.
         """
         skeleton = self.skeleton_layout
         if self.coordinates != skeleton.dimensions:
-            raise ValueError(f"no inverse: coordinates={self.coordinates} of {skeleton.dimensions} were kept")
+            raise ValueError(
+                f"features with {self.coordinates} of {skeleton.dimensions} coordinates have no inverse: create the feature "
+                f"extractor with coordinates={skeleton.dimensions}"
+            )
         features = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features, np.float64)
         if features.ndim != 2 or features.shape[1] != self.feature_size or len(features) < len(transform.center):
             expected = f"({len(transform.center)} or more, {self.feature_size})"
@@ -357,36 +360,37 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     def read(
         self, recording: Recording, *, fps: float | None = None, name: str = "array"
     ) -> "SkeletonRecording | Mapping[str, Any]":
-        """A recording as this extractor reads it, so that it can be looked at (`doubts`) and not be read twice.
+        """Reads a recording once, to check it (`doubts`) and to pass it to a call.
 
         Args:
-            recording: As in a call.
-            fps: As in a call.
-            name: What errors call an array.
+            recording: A recording, see `__call__`.
+            fps: Frames per second, see `__call__`.
+            name: Name of an array in errors.
 
         Returns:
-            A `SkeletonRecording`; a dataset row stays one.
+            A `SkeletonRecording`; a dataset row is returned as a row.
 
         Raises:
-            SkeletonInputError, SkeletonFileError: As in a call.
+            SkeletonInputError, SkeletonFileError: If the recording cannot be read, see `__call__`.
         """
         skeleton = self.skeleton_layout
         if isinstance(recording, Mapping):
             return recording if fps is None else {**recording, "fps": fps}
         if _is_recording(recording):
-            given = {} if fps is None else {"fps": float(fps), "fps_is_assumed": False}
-            recording = replace(recording, **given)  # a copy: the caller's stays as it is
+            rate = {} if fps is None else {"fps": float(fps), "fps_is_assumed": False}
+            recording = replace(recording, **rate)  # a copy, because the caller's recording must not change
         elif isinstance(recording, str | os.PathLike) or hasattr(recording, "read"):
             recording = read_recording(recording, layout=skeleton, fps=fps, up=self.recorded_up)
             if fps is not None:
                 recording.fps = float(fps)
         else:
             if not (hasattr(recording, "__array__") or isinstance(recording, Sequence)):
-                kinds = "a path, an open file, an array, a recording or a row of a data set"
-                raise SkeletonInputError(name, type(recording).__name__, kinds)
+                expected = "a path, an open file, an array, a recording or a row of a data set"
+                raise SkeletonInputError(name, type(recording).__name__, expected)
             keypoints, layout = np.asarray(recording), skeleton
             source = skeleton.source and get_layout(skeleton.source)
-            if source and keypoints.ndim >= 3 and keypoints.shape[-2] == source.num_joints:  # an array does not say
+            # An array does not name its layout, but its number of joints tells the two apart.
+            if source and keypoints.ndim >= 3 and keypoints.shape[-2] == source.num_joints:
                 layout = source
             try:
                 recording = recording_from_array(keypoints, layout=layout, fps=fps, source=name)
@@ -395,36 +399,35 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             recording.keypoints = turned_upright(recording.keypoints, self.recorded_up, layout)
         if recording.fps_is_assumed:
             usual, recording.fps = recording.fps, self.recorded_fps or self.fps or 30.0
-            # A sensor's files have its rate; other files and arrays could have any.
+            # Files of a sensor have its rate, but other files and arrays can have any rate.
             if "frame rate" in recording.symptoms or recording.fps != usual:
                 recording.symptoms = {**recording.symptoms, "frame rate": recording.fps}
         return recording
 
     def doubts(self, recording: Recording, *, fps: float | None = None, name: str = "recording") -> list[str]:
-        """What looks wrong in a recording, and what had to be assumed of it, in sentences; empty for most.
+        """Sentences about implausible parts of a recording, and assumptions that had to be made; empty for most recordings.
 
         Args:
-            recording, fps, name: As of `read`.
+            recording, fps, name: See `read`.
 
         Raises:
-            SkeletonInputError, SkeletonFileError: As in a call.
+            SkeletonInputError, SkeletonFileError: If the recording cannot be read, see `__call__`.
         """
         recorded = self.read(recording, fps=fps, name=name)
         keypoints, present, rate, name, _ = self._resolve(recorded, name)
         layout = get_layout(recorded["layout"] if isinstance(recorded, Mapping) else recorded.layout)
-        if (
-            layout.num_joints != keypoints.shape[2]
-        ):  # of a layout of one's own, the recording has no more than the name
+        # A recording of a user's own layout has only its name, which may be that of another layout here.
+        if layout.num_joints != keypoints.shape[2]:
             layout = self.skeleton_layout
-        noticed = {} if isinstance(recorded, Mapping) else recorded.symptoms
-        symptoms = {**noticed, **find_symptoms(keypoints, valid_joints(keypoints, present), layout, rate)}
+        reader_symptoms = {} if isinstance(recorded, Mapping) else recorded.symptoms
+        symptoms = {**reader_symptoms, **find_symptoms(keypoints, valid_joints(keypoints, present), layout, rate)}
         return [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
 
     def _resolve(
         self, recording: "SkeletonRecording | Mapping[str, Any]", place: str
     ) -> tuple[np.ndarray, np.ndarray, float, str, bool]:
-        """What `read` gives -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, its name, and
-        whether bodies are people already."""
+        """The output of `read` -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, name, and whether the
+        bodies are already people."""
         skeleton = self.skeleton_layout
         cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
         if _is_recording(recording):
@@ -450,15 +453,15 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
                 raise SkeletonInputError(name, f"fps {as_written(fps)}", "a frame rate") from error
 
         if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
-            found = f"{keypoints.dtype} {keypoints.shape}"
-            raise SkeletonInputError(name, found, "numbers (T, J, C) or (T, P, J, C)")
+            actual = f"{keypoints.dtype} {keypoints.shape}"
+            raise SkeletonInputError(name, actual, "numbers (T, J, C) or (T, P, J, C)")
         layout = get_layout(layout).name if layout.lstrip().startswith("{") else layout
         if layout not in (skeleton.name, skeleton.source):
             raise SkeletonInputError(name, f"the layout {shortened(layout)}", f"the layout {skeleton.name}")
         num_joints = skeleton.num_joints if layout == skeleton.name else get_layout(layout).num_joints
         if keypoints.shape[2] != num_joints or not skeleton.dimensions <= keypoints.shape[3] <= 3:
-            found = f"{keypoints.shape[2]} joints of {keypoints.shape[3]} coordinates"
-            raise SkeletonInputError(name, found, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
+            actual = f"{keypoints.shape[2]} joints of {keypoints.shape[3]} coordinates"
+            raise SkeletonInputError(name, actual, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
         if not len(keypoints):
             raise SkeletonInputError(name, "0 frames", "at least one frame")
         if not is_possible_rate(fps):
@@ -477,23 +480,25 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     def _extract(
         self, recording: tuple[np.ndarray, np.ndarray, float, str, bool], seed: int | None
     ) -> tuple[np.ndarray, float, float, SkeletonTransform]:
-        """Features float32 (T, C), frames per second, seconds that were cut off at the start, transform."""
+        """Features float32 (T, C), frames per second, seconds cut off at the start, and transform."""
         keypoints, present, recorded_fps, name, cleaned = recording
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
-            found = f"no body in any of {len(keypoints)} frames: every joint is 0, -1, NaN or beyond {NOWHERE:g}"
-            raise SkeletonInputError(name, found, "at least one body")
-        # Padding, and the time before somebody comes in, are no part of an action.
+            actual = f"no body in any of {len(keypoints)} frames: every joint is 0, -1, NaN or beyond {NOWHERE:g}"
+            raise SkeletonInputError(name, actual, "at least one body")
+        # Padding, and frames before people enter, are not part of an action.
         seen = valid.any((1, 2)).nonzero()[0]
         keypoints, valid = keypoints[seen[0] : seen[-1] + 1], valid[seen[0] : seen[-1] + 1]
         start = float(seen[0]) / recorded_fps
         if keypoints.shape[2] != skeleton.num_joints:
-            # A derived joint is measured where all those that it is derived from are.
+            # A derived joint is valid if all joints from which it is derived are.
             keypoints = skeleton.derive(np.where(valid[..., None], keypoints, np.nan))
             valid = np.isfinite(keypoints).all(-1)
             if not valid.any():
-                raise SkeletonInputError(name, f"no joint of {skeleton.name}", "the joints that it is derived from")
+                raise SkeletonInputError(
+                    name, f"no joint of {skeleton.name}", "the joints from which its joints are derived"
+                )
 
         if cleaned:
             seen = valid.any(-1)[:, : self.num_persons]
@@ -509,7 +514,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             raise SkeletonInputError(
                 name,
                 f"no more than {', '.join(seen_joints)}",
-                "hips, or shoulders and a neck, to centre and scale the body by",
+                "hips, or shoulders and a neck, to centre and scale the body",
             )
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
@@ -533,7 +538,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return features.reshape(len(tracks), -1), rate, start, SkeletonTransform(center, rotation, scale, everybody)
 
     def _presence(self, seen: np.ndarray, fps: float) -> np.ndarray:
-        """bool (T, S): the first person always, others while they are seen and through short gaps."""
+        """Presence of each person, bool (T, S): the first always, others while they are seen and during short gaps."""
         present = seen.copy()
         for person in range(1, seen.shape[1]):
             frames = seen[:, person].nonzero()[0]
@@ -546,7 +551,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     def _measure(
         self, person: np.ndarray, seen: np.ndarray, fps: float
     ) -> tuple[np.ndarray | None, np.ndarray, float]:
-        """Center (3,), None if it moves; rotation (3, 3); scale: all measured on one person (T, J, 3)."""
+        """Center (3,), or None if it moves; rotation (3, 3); scale; all measured on a person (T, J, 3)."""
         skeleton = self.skeleton_layout
         person = person[seen]
         pelvis, neck = (person[:, list(joints)].mean(1) for joints in (skeleton.pelvis, skeleton.neck))
@@ -576,10 +581,9 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     def _sample_positions(
         self, num_frames: int, fps: float, generator: np.random.Generator | None, name: str
     ) -> tuple[np.ndarray, float]:
-        """Where each frame of the features lies in the recording, in recorded frames (T,), and their rate.
+        """Position of each frame of the features in the recording, in recorded frames (T,), and the rate of the features.
 
-        A frame stands for the interval around it, so that n frames at 30 per second last n / 30 s however they are
-        resampled.
+        A frame stands for the interval around it, so that n frames at 30 per second last n / 30 s at any sampling rate.
         """
         speed = 1.0 if generator is None else _factors(generator, self.augment_speed)
         begin, end = 0.0, 1.0
@@ -594,13 +598,13 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         most = MAX_JOINTS // (self.num_persons * self.skeleton_layout.num_joints)
         total = count + (-count % self.frame_multiple)
         if total > most:
-            found = f"{total:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
+            actual = f"{total:,} frames of features at {rate:g} per second, from {num_frames:,} at {fps:g} per second"
             raise SkeletonInputError(
-                name, found, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
+                name, actual, f"at most {most:,}: cut the recording into shorter ones, or set max_frames"
             )
         time = (np.arange(count) + 0.5) / rate / seconds
         if generator is not None:
-            # Both ends stay, and the local tempo is 1 + drift * cos(pi * time) > 0.
+            # Both ends are fixed, and the local speed is 1 + drift * cos(pi * time) > 0.
             drift = generator.uniform(-self.augment_warp, self.augment_warp)
             time = time + drift / np.pi * np.sin(np.pi * time)
         time = begin + (end - begin) * time
@@ -608,7 +612,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         return np.append(positions, np.repeat(positions[-1], -count % self.frame_multiple)), rate
 
     def _augment(self, tracks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """(T, S, J, 3) in units of the features -> the same person in another body, place and light."""
+        """Augments tracks (T, S, J, 3) in units of the features: proportions, view, size, side and noise."""
         skeleton = self.skeleton_layout
         mirror = list(skeleton.mirror)
         factors = _factors(generator, self.augment_bones, skeleton.num_joints)[np.minimum(mirror, range(len(mirror)))]
@@ -627,7 +631,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
 
     @staticmethod
     def _pad(arrays: list[np.ndarray]) -> np.ndarray:
-        """Stacks arrays of different lengths, zeros at their ends."""
+        """Stacks arrays of different lengths, padded with zeros at the end."""
         batch = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
@@ -635,32 +639,33 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
 
 
 def _sizes(name: str, shape: Any) -> tuple[int, ...]:
-    """The shape of a row's keypoints as numbers; `SkeletonInputError` where it holds something else."""
+    """The shape of a row's keypoints. Raises `SkeletonInputError` if it is not a sequence of integers."""
     try:
         return tuple(map(operator.index, shape))
     except TypeError as error:
-        raise SkeletonInputError(name, f"shape {as_written(shape)}", "four whole numbers (T, P, J, 3)") from error
+        raise SkeletonInputError(name, f"shape {as_written(shape)}", "four integers (T, P, J, 3)") from error
 
 
 def _is_recording(recording: Any) -> bool:
-    """Whether it is a `SkeletonRecording`, of this copy of the code or of another one that came from a repository."""
+    """Whether it is a `SkeletonRecording`, possibly of another copy of this code, loaded from a repository."""
     return isinstance(recording, SkeletonRecording) or type(recording).__name__ == SkeletonRecording.__name__
 
 
-# Bones by which a trunk is measured that lacks an end: joints, and the length of the trunk by theirs (Drillis and Contini,
-# "Body segment parameters", 1966: trunk 0.288, shoulders 0.259, upper arm 0.186, thigh 0.245, shank 0.246 of the height).
+# Bones from which the length of a trunk is estimated if an end of it is missing: joints, and the ratio of trunk to bone
+# (Drillis and Contini, "Body segment parameters", 1966: trunk 0.288, shoulders 0.259, upper arm 0.186, thigh 0.245, shank
+# 0.246 of the height).
 _BONES_BELOW_NECK = {("left_shoulder", "right_shoulder"): 0.288 / 0.259, ("shoulder", "elbow"): 0.288 / 0.186}
 _BONES_BELOW_PELVIS = {("hip", "knee"): 0.288 / 0.245, ("knee", "ankle"): 0.288 / 0.246}
 
 
 def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> bool:
-    """Puts a pelvis that was never measured where it has to be: between the hips, else below the neck; a neck likewise.
+    """Estimates a pelvis that was never measured, between the hips or else below the neck, and a neck likewise.
 
-    Without it a recording of the upper body would be centred on, and scaled by, a point in the middle of the chest.
+    Otherwise a recording of the upper body would be centred and scaled by a point in the middle of the chest.
 
     Args:
-        tracks: (T, S, J, C), changed in place.
-        measured: bool (S, J), the joints that were measured at least once.
+        tracks: Joints (T, S, J, C), changed in place.
+        measured: Whether each joint was measured at least once, bool (S, J).
         skeleton: The layout.
 
     Returns:
@@ -671,58 +676,56 @@ def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: Skelet
     pelvis, neck = list(skeleton.pelvis), list(skeleton.neck)
     hips, shoulders = [skeleton.left_hip, skeleton.right_hip], [skeleton.left_shoulder, skeleton.right_shoulder]
     has_both = []
-    for person, there in enumerate(measured):
-        joints, there = tracks[:, person], there.copy()
+    for person, known in enumerate(measured):
+        joints, known = tracks[:, person], known.copy()
         for anchor, sides in ((pelvis, hips), (neck, shoulders)):
-            if not there[anchor].all() and there[sides].all():
+            if not known[anchor].all() and known[sides].all():
                 joints[:, anchor] = joints[:, sides].mean(1, keepdims=True)
-                there[anchor] = True
-        for anchor, sides, other, bones, way in (
+                known[anchor] = True
+        for anchor, sides, other, bones, direction in (
             (pelvis, hips, neck, _BONES_BELOW_NECK, -1),
             (neck, shoulders, pelvis, _BONES_BELOW_PELVIS, 1),
         ):
-            length = (
-                None
-                if there[anchor].all() or not there[other].all()
-                else _trunk_length(joints, there, bones, skeleton)
-            )
+            if known[anchor].all() or not known[other].all():
+                continue
+            length = _trunk_length(joints, known, bones, skeleton)
             if length is not None:
-                place = joints[:, other].mean(1, keepdims=True) + way * length * vertical
-                unseen = [joint for joint in {*anchor, *sides} if not there[joint]]
-                joints[:, unseen] = place
-                there[unseen] = True
-        has_both.append(bool(there[pelvis].all() and there[neck].all()))
+                position = joints[:, other].mean(1, keepdims=True) + direction * length * vertical
+                unknown = [joint for joint in {*anchor, *sides} if not known[joint]]
+                joints[:, unknown] = position
+                known[unknown] = True
+        has_both.append(bool(known[pelvis].all() and known[neck].all()))
     return has_both[0]
 
 
 def _trunk_length(
-    joints: np.ndarray, there: np.ndarray, bones: Mapping[tuple[str, str], float], skeleton: SkeletonLayout
+    joints: np.ndarray, known: np.ndarray, bones: Mapping[tuple[str, str], float], skeleton: SkeletonLayout
 ) -> float | None:
-    """Length of the trunk by the first of these bones that was measured; None without any. (T, J, C), bool (J,)."""
+    """Length of the trunk, from the first of these bones whose joints are known; (T, J, C), bool (J,). None without any."""
     names = skeleton.joint_names
     for ends, factor in bones.items():
         pairs = [ends] if ends[0] in names else [tuple(f"{side}_{end}" for end in ends) for side in ("left", "right")]
         pairs = [[names.index(end) for end in pair] for pair in pairs if set(pair) <= set(names)]
-        pairs = [pair for pair in pairs if there[pair].all()]
+        pairs = [pair for pair in pairs if known[pair].all()]
         if pairs:
-            # Seen from the side bones are short: the frames count in which they are long.
+            # In 2-D, bones look shorter when they point towards the camera, so frames with long bones count.
             lengths = [np.linalg.norm(joints[:, first] - joints[:, second], axis=-1) for first, second in pairs]
             return factor * float(np.percentile(lengths, 90))
     return None
 
 
 def _generator(seed: int, array: np.ndarray) -> np.random.Generator:
-    """Random numbers that depend on the seed and on the content of an array, and on nothing else."""
+    """A generator of random numbers that depend only on the seed and on the content of an array."""
     return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(array).data)])
 
 
 def _factors(generator: np.random.Generator, share: float, size: int | None = None) -> Any:
-    """Factors between 1 / (1 + share) and 1 + share, evenly spread in the logarithm."""
+    """Factors between 1 / (1 + share) and 1 + share, uniform in the logarithm."""
     return np.exp(generator.uniform(-1, 1, size) * np.log1p(share))
 
 
 def _interpolate(tracks: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """(T, ...) at fractional frames (N,) -> (N, ...), linear in between."""
+    """Linear interpolation of tracks (T, ...) at fractional frames (N,) -> (N, ...)."""
     early = np.floor(positions).astype(int)
     weight = (positions - early).reshape(-1, *[1] * (tracks.ndim - 1))
     late = np.minimum(early + 1, len(tracks) - 1)
@@ -738,7 +741,7 @@ def _rotation(angle: float, axis: tuple[float, float, float]) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _paths(parents: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Two (J, J) matrices: joints -> bone vectors (the root's is its place), and back (sums along the path)."""
+    """Matrices (J, J) from joints to bone vectors (the vector of the root is its position), and back (sums along paths)."""
     to_bones = np.eye(len(parents))
     for child, parent in enumerate(parents):
         if parent >= 0:
@@ -747,7 +750,7 @@ def _paths(parents: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bone_matrix(parents: tuple[int, ...], factors: np.ndarray) -> np.ndarray:
-    """(J, J) that multiplies each bone by its factor and leaves the root where it is."""
+    """Matrix (J, J) that multiplies the length of each bone by its factor, and keeps the position of the root."""
     to_bones, to_joints = _paths(parents)
     lengths = np.where(np.array(parents) < 0, 1.0, factors)
     return to_joints @ (lengths[:, None] * to_bones)

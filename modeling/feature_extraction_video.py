@@ -1,6 +1,6 @@
-"""Feature extractor for videos: from a recording as it lies on disk to what a video action model reads.
+"""Feature extractor for videos: from a recording on disk to the input of an action model of videos.
 
-Frames are chosen by time, not by number, so that a video of another or of a changing frame rate gives the same pictures.
+Frames are chosen by time, not by index, so that the result does not depend on the frame rate, which may even vary.
 """
 
 import os
@@ -22,33 +22,34 @@ from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, V
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
-# Numbers in the features of a video, and in what a stream gives at a time, at most: 1 GiB of float32.
+# Most numbers in the features of a video, and in a batch of a stream: 1 GiB of float32.
 MAX_VALUES = 1 << 28
-# Seconds of a segment, at least: of a shorter one, the same frame is in many.
+# Least duration of a segment; shorter segments would repeat the same frame many times.
 MIN_SECONDS = 0.01
-# Black is looked for in pictures of at most so many rows and columns. Compressed, it is as bright as this, of 255, at most.
+# Black borders are detected in frames of at most PROBE rows and columns. Values up to BLACK, of 255, count as black, because
+# compression changes black pixels.
 PROBE, BLACK = 256, 32
-# Added on each side, as a share of the part's own length; and the smallest part, as a share of the picture's.
+# Margin on each side of the part that is not black, as a share of its length; least length of that part, as a share of the
+# frame.
 MARGIN, LEAST_PART = 0.05, 0.25
 
-# What settings may be at most, so that a damaged file cannot ask for more memory than there is; and deviations that keep
-# what is divided by them finite.
+# Upper bounds of settings, so that a damaged file cannot exhaust the memory; DEVIATIONS keep quotients finite.
 MAX_SEGMENTS, MAX_FRAMES, MAX_SIDE, MAX_THREADS = 2**16, 1024, 4096, 256
 MAX_SECONDS, DEVIATIONS, MAX_VARIED = 86_400, (1e-4, 1e4), 100
 
 
 class _Part(NamedTuple):
-    """A part of pictures: from where to where it goes, in shares of their height and of their width."""
+    """A rectangular part of frames: start and end, as shares of their height and width."""
 
     rows: tuple[float, float]
     columns: tuple[float, float]
 
     def whole(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the pictures of which this part has a size."""
+        """Height and width of frames of which this part has the given size."""
         return tuple(max(1, round(length / (high - low))) for length, (low, high) in zip(size, self, strict=True))
 
     def slices(self, size: tuple[int, int]) -> tuple[slice, slice]:
-        """Its rows and columns in pictures of which it has a size."""
+        """Rows and columns of this part in frames of which it has the given size."""
         lengths = zip(self, self.whole(size), size, strict=True)
         starts = [min(round(low * whole), whole - length) for (low, _), whole, length in lengths]
         return tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))
@@ -58,7 +59,7 @@ WHOLE = _Part((0.0, 1.0), (0.0, 1.0))
 
 
 class _Variation(NamedTuple):
-    """How one recording is varied: magnified, which part is taken then, how bright it is, mirrored; of when its frames are."""
+    """The augmentation of a recording: zoom, position of the crop, brightness, mirroring, and jitter of frame times."""
 
     zoom: float = 1.0
     place: tuple[float, float] = (0.5, 0.5)
@@ -70,39 +71,41 @@ class _Variation(NamedTuple):
 class VideoFeatureExtractor(RecordingFeatureExtractor):
     """Turns videos into segments of frames.
 
-    A video is cut into segments of equal duration, and of each some frames are taken, evenly spaced in time: the middle
-    frame of each of `frames_per_segment` equal parts.
+    A video is divided into segments of equal duration, and each segment into `frames_per_segment` equal parts. The middle frame
+    of each part is taken.
 
     Args:
-        num_segments: Segments of a video, M (LVLM-VAR, Eq. 1). With `segment_seconds`, the most that there are.
-        frames_per_segment: Frames taken from each.
-        segment_seconds: None cuts every video into `num_segments`, however long it is ("sparse"). A number is the duration of
-            a segment ("dense"): a video has as many as it is long; if those are more than `num_segments`, they get longer.
-        height, width: Of the pictures, pixels.
-        fit: How a picture with another aspect ratio is resized: "squash" stretches it, "crop" cuts off its edges, "pad" adds
-            black bars. "crop" and "pad" keep the proportions that a player shows: pixels that are not square are made square.
-        trim_black: Cut off first what is black in all frames that are taken, but for a margin: depth maps of bodies alone,
-            drawn videos and letterboxed ones, in which a body is small. Black is what is not brighter than 32 of 255, so a body
-            in millimetres of 16 bits is black too. A part is never less than a quarter of the height and of the width. The
-            frames are those of a video that is not varied, so all versions of it have one part. Not with `segment_seconds`.
-        channels: What a picture's three channels are. "color" is red, green and blue of its frame. "time" is the brightness
-            (Rec. 601) of three frames, the middles of the thirds of its part of a segment, so that an encoder of pictures sees
-            what moves (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020).
-            Depth and infrared videos lose nothing by it: their colors are alike.
-        image_mean, image_std: Of the three channels between 0 and 1; what is subtracted, and divided by then.
-        fps: Frames per second of folders of pictures and of arrays.
-        decode_threads: Videos that are decoded at the same time.
-        augment_scale: With `augment=True`, a part of the picture is taken, down to 1 / (1 + this) of its height and width.
-        augment_time: Frames are taken anywhere in their part of a segment in place of its middle; 1 is anywhere, 0 the middle.
-            The three of "time" keep their distance, each in its third.
-        augment_brightness: Light is multiplied by a factor between 1 / (1 + this) and 1 + this.
-        augment_mirror: Probability of swapping left and right. 0 by default: it changes handedness.
+        num_segments: Number M of segments of a video (LVLM-VAR, Eq. 1). With `segment_seconds`, their maximum.
+        frames_per_segment: Number of frames of a segment.
+        segment_seconds: Duration of a segment in seconds ("dense" sampling). If a video then has more than `num_segments`
+            segments, they become longer. None divides every video into `num_segments`, whatever its length ("sparse").
+        height, width: Size of the resized frames in pixels.
+        fit: How frames with another aspect ratio are resized: "squash" stretches them, "crop" cuts off edges, "pad" adds black
+            bars. "crop" and "pad" keep the proportions that a player shows, also if pixels are not square.
+        trim_black: Whether to first cut off borders that are black in all sampled frames, except for a margin. It enlarges
+            small bodies in depth maps, drawn videos and letterboxed videos. Values up to 32 of 255 count as black, which
+            includes bodies in 16-bit depth in millimetres. At least a quarter of the height and of the width is kept. The
+            borders are measured without augmentation, so all versions of a video are cut in the same way. Not with
+            `segment_seconds`.
+        channels: The three channels of an image. "color": red, green and blue of a frame. "time": the brightness (Rec. 601) of
+            three frames, in the middle of each third of the part of the segment, so that an image encoder sees motion (Kim and
+            Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020). Depth and infrared
+            videos lose no information, because their colour channels are equal.
+        image_mean, image_std: Mean and standard deviation of the channels between 0 and 1, for normalisation.
+        fps: Frames per second of folders of frames and of arrays.
+        decode_threads: Number of videos that are decoded in parallel.
+        augment_scale: With `augment=True`, a random crop is taken, down to 1 / (1 + `augment_scale`) of height and width.
+        augment_time: Frames are sampled at random around the middle of their part: 0 is always the middle, 1 is anywhere. The
+            three frames of "time" keep their distance.
+        augment_brightness: Brightness is multiplied by a factor between 1 / (1 + `augment_brightness`) and
+            1 + `augment_brightness`.
+        augment_mirror: Probability of swapping left and right. 0 by default, because it changes handedness.
 
     Raises:
-        ValueError: An argument is unknown or has a value that it cannot have; the message names it.
+        ValueError: If an argument is unknown or out of range; the message names it.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoFeatureExtractor"
 
     model_input_names: ClassVar[list[str]] = ["pixel_values", "feature_attention_mask", "frame_rate"]
@@ -136,7 +139,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         self.height = checked("height", height, int, 1, MAX_SIDE)
         self.width = checked("width", width, int, 1, MAX_SIDE)
         segment = 3 * self.frames_per_segment * self.height * self.width
-        # Where segments have a duration, num_segments is only the most that there can be.
+        # With a duration of segments, num_segments is only their maximum.
         numbers = segment * (self.num_segments if segment_seconds is None else 1)
         if numbers > MAX_VALUES:
             size = f"{self.num_segments} segments of {self.frames_per_segment} frames of {self.height} x {self.width}"
@@ -148,7 +151,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         self.trim_black = true_or_false("trim_black", trim_black)
         if trim_black and segment_seconds is not None:
             message = (
-                "trim_black needs the whole video before its first segment, segment_seconds may read it as a stream: "
+                "trim_black needs the whole video before the first segment, but with segment_seconds it may be a stream: "
                 "set trim_black to False, or segment_seconds to None"
             )
             raise SettingError("trim_black", "False with segment_seconds", "True", message)
@@ -174,39 +177,43 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         seed: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Makes features of one video or of several.
+        """Computes features of a video, or of several.
 
         Args:
-            recordings: Each a file or what is open for reading bytes, a folder of pictures whose names end in numbers, or an
-                array of frames; or what `open_video` makes of one, which is closed then.
-            fps: Frames per second of arrays and of folders of pictures, in place of the setting.
-            augment: Vary the videos at random for training, by the `augment_` settings: the same for all frames of one.
-            seed: With `augment`. What comes out depends on this and on the video (the name of its file, the first picture of
-                an array), not on the rest of the batch.
-            return_tensors: "pt" or "np" give padded batches; None gives lists of arrays, not padded.
+            recordings: A video or a list of videos. Each is a file or an open binary file, a folder of frames whose names end
+                in numbers, an array of frames, or the result of `open_video`, which is then closed.
+            fps: Frames per second of arrays and of folders of frames; overrides the setting.
+            augment: Whether to vary the videos at random for training, by the `augment_` settings. All frames of a video are
+                varied in the same way.
+            seed: Seed of the augmentation. The result depends only on the seed and the video (the name of its file, or the
+                first frame of an array), not on the rest of the batch.
+            return_tensors: "pt" or "np" return padded batches; None returns lists of arrays without padding.
 
         Returns:
-            `pixel_values` float32 (B, M, frames, 3, height, width), 0 where padded; `feature_attention_mask` int64 (B, M);
-            `frame_rate` float32 (B,), segments per second: segment m spans m / frame_rate to (m + 1) / frame_rate.
+            `BatchFeature`: `pixel_values` float32 (B, M, frames, 3, height, width), 0 where padded; `feature_attention_mask`
+            int64 (B, M); `frame_rate` float32 (B,), segments per second: segment m spans m / frame_rate to
+            (m + 1) / frame_rate.
 
         Raises:
-            VideoFileError: A recording is no video, or not a frame of it can be decoded, or all are damaged.
-            OSError: A file cannot be opened.
+            VideoFileError: If a recording is not a video, none of its frames can be decoded, or all are damaged.
+            OSError: If a file cannot be opened.
         """
         if augment and seed is None:
-            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+            raise ValueError("augment=True needs a seed, without which training could not be resumed exactly")
         if not isinstance(recordings, list | tuple):
             recordings = [recordings]
         if not len(recordings):
             raise ValueError("recordings: expected at least one, got none")
-        places = [(recording, f"recording {index}") for index, recording in enumerate(recordings)]
-        if len(places) == 1 or self.decode_threads == 1:
-            made = [self._extract(*place, seed if augment else None, fps) for place in places]
+        named = [(recording, f"recording {index}") for index, recording in enumerate(recordings)]
+        if len(named) == 1 or self.decode_threads == 1:
+            extracted = [self._extract(*recording, seed if augment else None, fps) for recording in named]
         else:
             with ThreadPoolExecutor(self.decode_threads) as pool:
-                made = list(pool.map(lambda place: self._extract(*place, seed if augment else None, fps), places))
-        segments, rates = zip(*made, strict=True)
-        masks = [np.ones(len(one), np.int64) for one in segments]
+                extracted = list(
+                    pool.map(lambda recording: self._extract(*recording, seed if augment else None, fps), named)
+                )
+        segments, rates = zip(*extracted, strict=True)
+        masks = [np.ones(len(values), np.int64) for values in segments]
         data = {"pixel_values": list(segments), "feature_attention_mask": masks, "frame_rate": list(rates)}
         if return_tensors is not None:
             length = max(map(len, segments))
@@ -221,30 +228,30 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
     def stream(
         self, recording: Video, segments: int = 8, *, augment: bool = False, seed: int | None = None
     ) -> Iterator[torch.Tensor]:
-        """Segments of one video of any length, in order; no more of it is held than what is given at a time.
+        """Yields the segments of a video of any length, in order. Only a batch of segments is kept in memory.
 
-        Every segment lasts `segment_seconds`, which must be set; `num_segments` is no limit here.
+        Every segment lasts `segment_seconds`, which must be set. `num_segments` is ignored.
 
         Args:
-            recording: As in a call.
-            segments: How many are given at a time.
-            augment, seed: As in a call.
+            recording: A video, see `__call__`.
+            segments: Number of segments in a batch.
+            augment, seed: See `__call__`.
 
         Yields:
-            float32 (up to `segments`, frames, 3, height, width). Where the video ends before its container says, so do these,
-            with a warning.
+            float32 (up to `segments`, frames, 3, height, width). If the video ends earlier than its container says, so does the
+            stream, with a warning.
 
         Raises:
-            ValueError: `segment_seconds` is None.
-            VideoFileError, OSError: As in a call.
+            ValueError: If `segment_seconds` is None, or `augment` has no seed.
+            VideoFileError, OSError: If the video cannot be read, see `__call__`.
         """
         if self.segment_seconds is None:
             raise ValueError(
-                "a stream is cut into segments of equal duration: set segment_seconds; it is None, which cuts a video into "
-                f"{self.num_segments} segments, however long it is"
+                "a stream has segments of equal duration: set segment_seconds; it is None, which divides every video into "
+                f"{self.num_segments} segments"
             )
         if augment and seed is None:
-            raise ValueError("augment=True needs a seed: training could not be resumed exactly without one")
+            raise ValueError("augment=True needs a seed, without which training could not be resumed exactly")
         with open_video(recording, fps=self.fps) as video:
             self._check_segments(segments, video.path)
             variation = self._variation(recording, video.path, seed if augment else None)
@@ -255,11 +262,11 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
                     moments = part + self._moments(1, variation.jitter)[0]
                     yield from (moments * self.segment_seconds / self.frames_per_segment).tolist()
 
-            pictures, frames_of_one = video.pictures_in_order(times(), size), self.frames_per_segment * self._shots
-            while held := list(islice(pictures, segments * frames_of_one)):
-                # A segment that breaks off is filled up with its last frame.
-                held += [held[-1]] * (-len(held) % frames_of_one)
-                values = self._normalised(np.stack(held), variation)
+            pictures, segment_frames = video.pictures_in_order(times(), size), self.frames_per_segment * self._shots
+            while batch := list(islice(pictures, segments * segment_frames)):
+                # An incomplete segment is filled with its last frame.
+                batch += [batch[-1]] * (-len(batch) % segment_frames)
+                values = self._normalised(np.stack(batch), variation)
                 yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
 
     def _extract(self, recording: Video, place: str, seed: int | None, fps: float | None) -> tuple[np.ndarray, float]:
@@ -269,14 +276,14 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             times, rate = self._times(video, variation.jitter)
             if len(times) > info.num_frames:
                 warnings.warn(
-                    f"{video.path}: {info.num_frames} frames for {len(times)} places in "
-                    f"{len(times) // (self.frames_per_segment * self._shots)} segments: frames are repeated",
+                    f"{video.path}: {info.num_frames} frames are fewer than the {len(times)} that "
+                    f"{len(times) // (self.frames_per_segment * self._shots)} segments need: frames are repeated",
                     stacklevel=3,
                 )
             if self.segment_seconds is not None and rate * self.segment_seconds < 0.99:
                 warnings.warn(
-                    f"{video.path}: {info.seconds:.0f} s are more than {self.num_segments} segments of "
-                    f"{self.segment_seconds:g} s, so they last {1 / rate:.2g} s: read it as a stream, or set num_segments",
+                    f"{video.path}: {info.seconds:.0f} s exceed {self.num_segments} segments of {self.segment_seconds:g} s, so "
+                    f"segments last {1 / rate:.2g} s: read the video as a stream, or set num_segments",
                     stacklevel=3,
                 )
             part = self._not_black(video) if self.trim_black else WHOLE
@@ -286,10 +293,10 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
 
     def _variation(self, recording: Video, path: str, seed: int | None) -> "_Variation":
-        """How a recording is varied; without a seed not at all. What is seen of it does not depend on the number of frames."""
+        """The augmentation of a recording; none without a seed. The crop does not depend on the number of frames."""
         if seed is None:
             return _Variation()
-        # An array has no name: its first picture stands for it.
+        # An array has no name and is identified by its first frame.
         is_array = hasattr(recording, "__array__")
         mark = np.asarray(recording[:1]).tobytes() if is_array else os.path.basename(path).encode()
         generator = np.random.default_rng([seed, zlib.crc32(mark)])
@@ -302,7 +309,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         )
 
     def _normalised(self, frames: np.ndarray, variation: "_Variation") -> np.ndarray:
-        """uint8 (N · shots, h, w, 3), scaled as `_size` says → float32 (N, 3, height, width)."""
+        """Frames uint8 (N · shots, h, w, 3), scaled to `_size` → float32 (N, 3, height, width)."""
         frames = self._cut(frames, variation.place)
         if variation.mirror:
             frames = frames[:, :, ::-1]
@@ -316,11 +323,11 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         return (values - mean) / std
 
     def _times(self, video, jitter: np.random.Generator | None) -> tuple[np.ndarray, float]:
-        """Seconds of all frames, picture after picture; segments per second."""
+        """Times of all frames in seconds, in order; segments per second."""
         count, seconds = self.num_segments, video.info.seconds
         if self.segment_seconds is not None:
             wanted = max(1, round(seconds / self.segment_seconds))
-            # As a stream cuts it, where it is one segment at least and not too many.
+            # The same segments as in a stream, if the video is long enough for one segment and not too long.
             if wanted <= count and seconds >= self.segment_seconds:
                 seconds = wanted * self.segment_seconds
             count = min(count, wanted)
@@ -330,49 +337,49 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         return moments.ravel() * (seconds / parts), count / seconds
 
     def _check_segments(self, count: int, path: str) -> None:
-        """Raises `VideoFileError` for more numbers at a time than there should be memory for."""
+        """Raises `VideoFileError` if a batch of segments would take too much memory."""
         values = count * self.frames_per_segment * self._shots * 3 * self.height * self.width
         if values > MAX_VALUES:
-            found = f"{count} segments of {self.frames_per_segment} frames, {self.height} x {self.width} pixels ({values:,})"
+            actual = f"{count} segments of {self.frames_per_segment} frames, {self.height} x {self.width} pixels ({values:,})"
             raise VideoFileError(
                 path,
-                found,
+                actual,
                 f"features of at most {MAX_VALUES:,} numbers at a time (lower num_segments, frames_per_segment, height or "
                 "width, or read it as a stream)",
             )
 
     @property
     def _shots(self) -> int:
-        """Frames that a picture is made of."""
+        """Number of frames that are combined to an image."""
         return 3 if self.channels == "time" else 1
 
     def _moments(self, parts: int, jitter: np.random.Generator | None) -> np.ndarray:
-        """When the frames of a picture are (parts, shots), from 0 to 1 in its part of a segment."""
+        """Times of the frames of each image (parts, shots), from 0 to 1 within its part of a segment."""
         within = np.full(parts, 0.5)
         if jitter is not None:
             within += self.augment_time * jitter.uniform(-0.5, 0.5, parts)
         return (np.arange(self._shots) + within[:, None]) / self._shots
 
     def _not_black(self, video) -> "_Part":
-        """The part of the pictures outside of which they are black, with a margin; all of them where they are black."""
+        """The part of the frames that is not black, with a margin; the whole frame if all frames are black."""
         times, _ = self._times(video, None)
         size = tuple(min(length, PROBE) for length in video.picture_size())
         bright = video.frames_at(times, size).max(axis=0).max(axis=-1) > BLACK
         if not bright.any():
             warnings.warn(
-                f"{video.path}: black in all frames that are read, so there is nothing to see in it", stacklevel=4
+                f"{video.path}: all frames that were read are black, so nothing can be recognised", stacklevel=4
             )
         spans = []
         for axis, count in zip((1, 0), size, strict=True):
-            (places,) = np.nonzero(bright.any(axis=axis))
-            low, high = (places[0] / count, (places[-1] + 1) / count) if len(places) else (0.0, 1.0)
+            (indices,) = np.nonzero(bright.any(axis=axis))
+            low, high = (indices[0] / count, (indices[-1] + 1) / count) if len(indices) else (0.0, 1.0)
             length = min(max((1 + 2 * MARGIN) * (high - low), LEAST_PART), 1.0)
             start = min(max((low + high - length) / 2, 0.0), 1.0 - length)
             spans.append((start, start + length))
         return _Part(*spans)
 
     def _size(self, video, variation: "_Variation", part: "_Part") -> tuple[int, int]:
-        """Height and width that this part of the pictures is scaled to, before what is too much is cut off."""
+        """Height and width to which this part of the frames is scaled, before it is cropped."""
         height, width = self.height * variation.zoom, self.width * variation.zoom
         if self.fit != "squash":
             own_height, own_width = (
@@ -384,14 +391,14 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         return max(1, round(height)), max(1, round(width))
 
     def _cut(self, frames: np.ndarray, place: tuple[float, float]) -> np.ndarray:
-        """(N, h, w, 3) → (N, height, width, 3): what is too much is cut off, what is too little is black."""
+        """Frames (N, h, w, 3) → (N, height, width, 3), cropped or padded with black."""
         result = np.zeros((len(frames), self.height, self.width, 3), np.uint8)
         spans = []
         for axis, (wanted, share) in enumerate(zip((self.height, self.width), place, strict=True), start=1):
-            there = frames.shape[axis]
-            spare = round(abs(there - wanted) * (share if there > wanted else 0.5))
-            length = min(there, wanted)
-            cut, put = (spare, 0) if there > wanted else (0, spare)
+            actual = frames.shape[axis]
+            spare = round(abs(actual - wanted) * (share if actual > wanted else 0.5))
+            length = min(actual, wanted)
+            cut, put = (spare, 0) if actual > wanted else (0, spare)
             spans.append((slice(cut, cut + length), slice(put, put + length)))
         (cut_rows, put_rows), (cut_columns, put_columns) = spans
         result[:, put_rows, put_columns] = frames[:, cut_rows, cut_columns]

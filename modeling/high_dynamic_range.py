@@ -1,19 +1,19 @@
-"""From high to standard dynamic range: frames as phones and HDR10 discs have them, as the others look.
+"""Converts frames of high dynamic range (HDR), as from phones and HDR10 discs, to standard dynamic range.
 
-Coded for a screen of 1000 cd/m² and more, white paper (203 cd/m², ITU-R BT.2408) is a middle grey if it is read as if it were
-coded for a usual screen.
+HDR video is coded for screens of 1000 cd/m² and more. Read as if it were standard video, white paper (203 cd/m², ITU-R BT.2408)
+would be a middle grey.
 """
 
 from functools import cache
 
 import numpy as np
 
-# FFmpeg's numbers of the transfer functions of ITU-R BT.2100, and of the primaries of BT.2020.
+# FFmpeg's numbers for the transfer functions of ITU-R BT.2100, and for the primaries of BT.2020.
 PQ, HLG, BT2020 = 16, 18, 9
 HDR_TRANSFERS = (PQ, HLG)
-# cd/m² of white paper, and of the brightest white of HLG.
+# Luminance of white paper, and of the brightest white of HLG, in cd/m².
 PAPER_WHITE, HLG_PEAK = 203.0, 1000.0
-# Pixels that are mapped at a time.
+# Number of pixels that are converted at a time.
 STRIP_PIXELS = 1 << 20
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 # Red, green and blue of BT.2020 to those of BT.709, both linear (ITU-R BT.2087).
@@ -21,17 +21,17 @@ TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0
 
 
 def to_standard_range(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
-    """Maps up to white paper exactly; what is brighter than that is white.
+    """Converts a frame. Luminances up to white paper are exact; brighter pixels are clipped.
 
     Args:
-        picture: RGB uint16 (H, W, 3), of the full range.
-        transfer, primaries: As FFmpeg numbers them; a transfer of `HDR_TRANSFERS`.
+        picture: RGB uint16 (H, W, 3), full range.
+        transfer, primaries: FFmpeg's numbers; the transfer function is one of `HDR_TRANSFERS`.
 
     Returns:
         sRGB uint8 (H, W, 3).
     """
     result = np.empty(picture.shape, np.uint8)
-    # Floats of some rows at a time: those of a large picture would take gigabytes.
+    # Converted by strips of rows, because the floats of a large frame would take gigabytes.
     rows = max(1, STRIP_PIXELS // max(picture.shape[1], 1))
     for start in range(0, len(picture), rows):
         result[start : start + rows] = _strip(picture[start : start + rows], transfer, primaries)
@@ -39,10 +39,10 @@ def to_standard_range(picture: np.ndarray, transfer: int, primaries: int) -> np.
 
 
 def _strip(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
-    """Some rows of `to_standard_range`."""
+    """Converts a strip of rows."""
     light = _linear_light(transfer)[picture]
     if transfer == HLG:
-        # What the camera saw becomes what a screen of that peak shows.
+        # From the light at the camera to the light of a screen with this peak.
         light *= (light @ LUMINANCE)[..., None] ** np.float32(0.2) * np.float32(HLG_PEAK / PAPER_WHITE)
     if primaries == BT2020:
         light = light @ TO_BT709.T
@@ -53,7 +53,7 @@ def _strip(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
 
 @cache
 def _linear_light(transfer: int) -> np.ndarray:
-    """float32 (65536,): light of each coded value, 1 for white paper (PQ) or the brightest white of the camera (HLG)."""
+    """Light of each coded value, float32 (65536,); 1 is white paper (PQ), or the brightest white of the camera (HLG)."""
     coded = np.linspace(0, 1, 65536)
     if transfer == PQ:
         root = coded ** (32 / 2523)

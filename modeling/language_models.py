@@ -1,4 +1,4 @@
-"""Language models for reading: causal ones as they are, and the text side of models that see, without their eyes."""
+"""Language models: causal language models, and the text decoders of vision-language models."""
 
 import os
 
@@ -24,17 +24,17 @@ from .model_files import ModelFileError, as_written
 
 logger = logging.get_logger(__name__)
 
-# What Trainer, TRL and PEFT look at to see how a model was loaded.
+# Attributes by which Trainer, TRL and PEFT recognise how a model was loaded.
 LOADING_FLAGS = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "quantization_method", "hf_quantizer")
 
 
 class VisualProjector(nn.Module):
     """
-    What makes words of features in the LLaVA family: two linear layers and a GELU.
+    The projector of the LLaVA family, which maps visual features to word embeddings: two linear layers and a GELU.
 
     Args:
         feature_size (`int`): width of the vision tower's features.
-        hidden_size (`int`): width of the language model's words.
+        hidden_size (`int`): width of the language model's word embeddings.
     """
 
     def __init__(self, feature_size: int, hidden_size: int):
@@ -44,20 +44,20 @@ class VisualProjector(nn.Module):
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "VisualProjector | None":
-        """That of an image-text-to-text model, its weights shared; `None` where it has another kind."""
-        found = next((m for name, m in model.named_modules() if name.endswith("multi_modal_projector")), None)
-        if found is None:
+        """The projector of a vision-language model, with shared weights; `None` if its projector has another architecture."""
+        original = next((m for name, m in model.named_modules() if name.endswith("multi_modal_projector")), None)
+        if original is None:
             return None
-        names = {name: tuple(weight.shape) for name, weight in found.named_parameters()}
-        first = names.get("linear_1.weight")
+        shapes = {name: tuple(weight.shape) for name, weight in original.named_parameters()}
+        first = shapes.get("linear_1.weight")
         if first is None or getattr(model.config, "projector_hidden_act", None) != "gelu":
             return None
         hidden_size, feature_size = first
         with torch.device("meta"):
             projector = cls(feature_size, hidden_size)
-        if names != {name: tuple(weight.shape) for name, weight in projector.named_parameters()}:
+        if shapes != {name: tuple(weight.shape) for name, weight in projector.named_parameters()}:
             return None
-        projector.linear_1, projector.linear_2 = found.linear_1, found.linear_2
+        projector.linear_1, projector.linear_2 = original.linear_1, original.linear_2
         return projector
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -67,16 +67,16 @@ class VisualProjector(nn.Module):
 
 class TextDecoder(PreTrainedModel):
     """
-    The decoder and the head of an image-text-to-text model: a causal language model for those families that have none of their
-    own for their text.
+    The text decoder of a vision-language model with its head, as a causal language model. Some vision-language models have no
+    causal class of their own for their text decoder.
 
     Args:
-        config (`PreTrainedConfig`): of the text decoder.
-        model, lm_head (`nn.Module`, *optional*): the parts, where they are there.
+        config (`PreTrainedConfig`): configuration of the text decoder.
+        model, lm_head (`nn.Module`, *optional*): existing decoder and head; without them, new ones are initialised.
 
     Attributes:
-        projector ([`VisualProjector`], *optional*): what makes words of features in the model that this one is taken from. It
-            is no part of this one.
+        projector ([`VisualProjector`], *optional*): projector of the vision-language model. Its weights are not part of this
+            model.
     """
 
     base_model_prefix = "model"
@@ -105,7 +105,7 @@ class TextDecoder(PreTrainedModel):
 
 
 def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal language model with weights of no meaning yet."""
+    """An untrained causal language model."""
     if type(text_config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM.from_config(text_config, trust_remote_code=False)
     return TextDecoder(text_config)
@@ -113,16 +113,16 @@ def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
 
 def load_language_model(name_or_path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
     """
-    Loads a causal language model, or of an image-text-to-text model (LLaVA, Qwen-VL, SmolVLM…) the language model alone.
+    Loads a causal language model, or the text decoder of a vision-language model (LLaVA, Qwen-VL, SmolVLM…).
 
     Args:
         name_or_path (`str`): repository or folder.
         revision (`str`, *optional*): commit.
-        **kwargs: of `from_pretrained`: dtype, device_map, quantization_config…
+        **kwargs: arguments of `from_pretrained`, such as dtype, device_map and quantization_config.
 
     Raises:
-        ValueError: There is a model, and it cannot be loaded, or only by running code of its repository.
-        OSError: There is none.
+        ValueError: if the model cannot be loaded, or only with code of its repository.
+        OSError: if there is no such model.
     """
     hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in kwargs}
     source = {"revision": revision or "main", "trust_remote_code": False}
@@ -133,60 +133,66 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
             check_attention(getattr(part, "_attn_implementation", None), "_attn_implementation")
         if config.get_text_config() is config:
             return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
-        return without_eyes(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
+        return text_decoder_of(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
     except (OSError, ImportError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever transformers stumbles over in files that it does not check
+    except (
+        Exception
+    ) as error:  # transformers does not check all files, and raises many kinds of errors for damaged files
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{name_or_path} cannot be loaded as a language model: {reason}") from error
 
 
 def check_reference(llm_name_or_path: str, model_name_or_path: str | os.PathLike) -> None:
     """
-    Checks where a model says that its language model lives. A model from the Hub may name a repository there and nothing else;
-    a folder may name another folder, which is said aloud. Code of either is never run.
+    Checks the reference of a model to its language model. A model from the Hub may refer only to a repository on the Hub. A
+    local folder may also refer to another folder; a warning names it. No code of either is run.
+
+    Args:
+        llm_name_or_path (`str`): the reference, `config.llm_name_or_path`.
+        model_name_or_path (`str` or `os.PathLike`): the model that holds the reference.
 
     Raises:
-        ModelFileError: It is neither.
+        ModelFileError: if the reference is not allowed.
     """
     path = os.path.join(model_name_or_path, "config.json")
     if not os.path.isdir(llm_name_or_path):
         try:
             validate_repo_id(llm_name_or_path)
         except ValueError as error:
-            expected = "a repository on the Hub, or a folder that is there"
+            expected = "a repository on the Hub, or an existing folder"
             raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected) from error
     elif not os.path.isdir(model_name_or_path):
         expected = "a repository on the Hub, not a folder of this machine"
         raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected)
     else:
-        logger.warning("The language model is read from the folder %s, as %s says.", llm_name_or_path, path)
+        logger.warning("The language model is loaded from the folder %s, as given in %s.", llm_name_or_path, path)
 
 
 def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
-    """Why a repository could not be loaded, and what to do, in a sentence; the library's own words where that is not known."""
+    """Explains why a repository could not be loaded and what to do; the library's own message for unknown causes."""
     causes = []
     while error is not None:
         causes.append(error)
         error = error.__cause__ or error.__context__
-    if any(isinstance(one, GatedRepoError) for one in causes):
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
         return (
             f"{name_or_path} is gated: accept its terms at {ENDPOINT}/{name_or_path}, and then log in with "
             "`hf auth login`, or set HF_TOKEN."
         )
-    if any(isinstance(one, RevisionNotFoundError) for one in causes):
-        return f"{name_or_path} has no commit {revision} any more: pass another, or ask who pushed the model."
-    if any(isinstance(one, RepositoryNotFoundError) for one in causes):
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
         return (
-            f"there is no repository {name_or_path}, or it is private: log in with `hf auth login`, or set HF_TOKEN."
+            f"{name_or_path} no longer has the commit {revision}: pass another commit, or ask the author of the model."
         )
-    if any(isinstance(one, LocalEntryNotFoundError | OfflineModeIsEnabled) for one in causes):
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"the repository {name_or_path} does not exist or is private: log in with `hf auth login`, or set HF_TOKEN."
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
         return f"the Hub cannot be reached, and {name_or_path} is not in the cache."
     return str(causes[0])
 
 
 def projected_layer(config: PreTrainedConfig) -> int | None:
-    """The hidden state of its vision tower that a model of the LLaVA family projects; `None` of other models."""
+    """Index of the hidden state of the vision tower that a LLaVA model projects; `None` for other models."""
     layer = getattr(config, "vision_feature_layer", None)
     return layer if isinstance(layer, int) else None
 
@@ -198,13 +204,13 @@ def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) 
     Args:
         name_or_path (`str`): repository or folder.
         revision (`str`, *optional*): commit.
-        **kwargs: of `from_pretrained`: dtype…
+        **kwargs: arguments of `from_pretrained`, such as dtype.
 
     Returns:
-        The encoder, and the hidden state of it that the projector reads.
+        `tuple`: the encoder, and the index of the hidden state that the projector reads.
 
     Raises:
-        ValueError: the model has no vision tower with one such state.
+        ValueError: if the model has no vision tower, or its projector does not read a single hidden state.
     """
     model = AutoModelForImageTextToText.from_pretrained(
         name_or_path, revision=revision or "main", trust_remote_code=False, **kwargs
@@ -213,24 +219,25 @@ def load_vision_tower(name_or_path: str, revision: str | None = None, **kwargs) 
     layer = projected_layer(model.config)
     if tower is None or layer is None:
         raise ValueError(
-            f"{name_or_path}, a {model.config.model_type}, has no vision tower of which one hidden state is read."
+            f"{name_or_path} is a {model.config.model_type}; expected a LLaVA model, whose projector reads one hidden state "
+            "of a vision tower."
         )
     return tower, layer
 
 
 def visual_words(llm: PreTrainedModel, features: torch.Tensor) -> torch.Tensor:
     """
-    Features of the vision tower as words of the language model (VT-LVLM-AR, section III.B).
+    Maps features of the vision tower to word embeddings of the language model (VT-LVLM-AR, section III.B).
 
     Args:
-        llm (`PreTrainedModel`): as `load_language_model` gives it.
-        features (`torch.Tensor` of shape `(num_features, feature_size)`).
+        llm (`PreTrainedModel`): the language model, as `load_language_model` returns it.
+        features (`torch.Tensor` of shape `(num_features, feature_size)`): features of the vision tower.
 
     Returns:
-        `torch.Tensor` of shape `(num_features, hidden_size)`, float32, as the frozen projector makes them.
+        `torch.Tensor` of shape `(num_features, hidden_size)`, float32: the output of the frozen projector.
 
     Raises:
-        ValueError: the language model is none of the LLaVA family, or its projector reads features of another width.
+        ValueError: if the language model is not from the LLaVA family, or its projector reads features of another width.
     """
     projector = check_projector(llm, features.shape[-1])
     weight = projector.linear_1.weight
@@ -239,33 +246,34 @@ def visual_words(llm: PreTrainedModel, features: torch.Tensor) -> torch.Tensor:
 
 
 def check_projector(llm: PreTrainedModel, feature_size: int) -> VisualProjector:
-    """The projector of a language model; `ValueError` where it has none that reads features of this width."""
+    """The projector of a language model. Raises `ValueError` if it has none that reads features of this width."""
     projector = getattr(llm, "projector", None)
     if projector is None:
         raise ValueError(
-            f"visual event tokens become words by the projector of a LLaVA model, and this {llm.config.model_type} has none."
+            f"visual event tokens need the projector of a LLaVA model, but this {llm.config.model_type} has none: choose a "
+            "LLaVA model as language model."
         )
     if projector.linear_1.in_features != feature_size:
         raise ValueError(
             f"the codebook has vectors of width {feature_size}, but the projector of the language model takes "
-            f"{projector.linear_1.in_features}: train the action model on features of its own vision tower."
+            f"{projector.linear_1.in_features}: train the action model on features of the language model's own vision tower."
         )
     return projector
 
 
-def without_eyes(model: PreTrainedModel) -> PreTrainedModel:
+def text_decoder_of(model: PreTrainedModel) -> TextDecoder:
     """
-    The text decoder and the head of an image-text-to-text model, with its projector beside them where that is LLaVA's; the
-    weights are not copied, and those of what sees can go.
+    The text decoder of a vision-language model as a causal language model, with the projector of a LLaVA model. Weights are
+    shared, not copied; the vision tower is not kept.
 
     Raises:
-        ValueError: the model has no decoder of text with a head.
+        ValueError: if the model has no text decoder with a head.
     """
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    sees = model.config.get_text_config() is not model.config
-    if not sees or decoder is None or head is None:
-        raise ValueError(f"{type(model).__name__} has no text decoder with a head that could read alone.")
-    # Whether they are tied stands in the configuration of the whole.
+    has_vision = model.config.get_text_config() is not model.config
+    if not has_vision or decoder is None or head is None:
+        raise ValueError(f"{type(model).__name__} has no text decoder with a head: expected a vision-language model.")
+    # Only the configuration of the whole model tells whether they are tied.
     decoder.config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
     text = TextDecoder(decoder.config, decoder, head)
     text.generation_config = model.generation_config
@@ -293,7 +301,7 @@ __all__ = [
     "load_language_model",
     "load_vision_tower",
     "projected_layer",
+    "text_decoder_of",
     "visual_words",
     "why_not_loaded",
-    "without_eyes",
 ]

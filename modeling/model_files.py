@@ -1,21 +1,21 @@
-"""JSON files of a model folder: an object, or an error that names the file and the field."""
+"""Reads JSON files of a model folder; errors name the file and the field."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-# Arguments of `from_pretrained` that say where files come from.
+# Arguments of `from_pretrained` that concern the download.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 class ModelFileError(ValueError):
-    """A file of a model folder does not hold what the model needs.
+    """A file of a model folder lacks something that the model needs.
 
     Attributes:
         path (str): The file.
-        field (str | None): The field, with dots between its parts (`action_config.num_frames`); None for the whole file.
-        found, expected (str): What stands there, and what should.
+        field (str | None): Path of the field (`action_config.num_frames`); None for the whole file.
+        found, expected (str): The actual content, and what was expected.
     """
 
     def __init__(self, path: str | os.PathLike, field: str | None, found: str, expected: str):
@@ -24,22 +24,22 @@ class ModelFileError(ValueError):
         place = self.path if field is None else f"{self.path}, field {self.field}"
         super().__init__(f"{place}: expected {expected}, found {self.found}")
 
-    def __reduce__(self):  # errors travel between processes
+    def __reduce__(self):  # errors are sent between processes
         return type(self), (self.path, self.field, self.found, self.expected)
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Reads the JSON object in a file.
 
     Raises:
-        ModelFileError: Not UTF-8, not JSON, nested too deep, or not an object.
-        OSError: The file cannot be read.
+        ModelFileError: If the file is not UTF-8, not JSON, nested too deeply, or not an object.
+        OSError: If the file cannot be read.
     """
     return read_json(path, dict)
 
 
 def read_json(path: str | os.PathLike, json_type: type) -> Any:
-    """What a JSON file holds, an object (`dict`) or a list (`list`); errors as of `read_json_object`."""
+    """Reads the object (`dict`) or list (`list`) in a JSON file; raises the errors of `read_json_object`."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -56,10 +56,16 @@ def read_json(path: str | os.PathLike, json_type: type) -> Any:
 
 
 def read_field(path: str | os.PathLike, content: dict[str, Any], field: str, *types: type) -> Any:
-    """A field of what `read_json_object` gave, by its name, with dots between its parts; None where it or a part is missing.
+    """The value of a field of an object from `read_json_object`; None if it is missing.
+
+    Args:
+        path: The file, for errors.
+        content: The object.
+        field: Path of the field, with dots (`action_config.num_frames`).
+        *types: Types that the value may have.
 
     Raises:
-        ModelFileError: It has none of these types, or a part is no object.
+        ModelFileError: If the value has another type, or a part of the path is not an object.
     """
     value, place = content, ""
     for name in field.split("."):
@@ -69,14 +75,15 @@ def read_field(path: str | os.PathLike, content: dict[str, Any], field: str, *ty
         if value is None:
             return None
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise ModelFileError(path, field, as_written(value), " or ".join(JSON_TYPES[one] for one in types))
+        expected = " or ".join(JSON_TYPES[json_type] for json_type in types)
+        raise ModelFileError(path, field, as_written(value), expected)
     return value
 
 
 JSON_TYPES = {
     dict: "an object",
     list: "a list",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     int: "a number",
     float: "a number",
@@ -84,12 +91,12 @@ JSON_TYPES = {
 
 
 def shortened(text: str, length: int = 120) -> str:
-    """What a file holds, as a message can show it."""
+    """A text cut to `length` characters, for a message."""
     return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
 
 
 def as_written(value: Any) -> str:
-    """A value as Python writes it, for a message."""
+    """The shortened `repr` of a value, for a message."""
     try:
         return shortened(repr(value))
     except ValueError:  # an int of more than 4300 digits

@@ -1,10 +1,10 @@
 """ActionLLM: a causal language model that reads sentences of action tokens (LLM-AR, section 3.2).
 
-Three classes share one set of weights:
+Three classes share the same weights:
 
-- [`ActionLLMModel`], the base: embeds text by the language model's own table and action words by the action table, and
-  runs the language model's backbone. Neither the weights nor the vocabulary of the language model are touched.
-- [`ActionLLMForConditionalGeneration`] adds the language model's head. It is what TRL trains and what explains.
+- [`ActionLLMModel`], the base model, embeds text by the language model's own table and action words by the action table, and
+  runs the language model's backbone. The weights and the vocabulary of the language model do not change.
+- [`ActionLLMForConditionalGeneration`] adds the language model's head, for training with TRL and for explanations.
 - [`ActionLLMForClassification`] scores class names: `logits` are log P(class name | prompt).
 """
 
@@ -60,17 +60,17 @@ if TYPE_CHECKING:
     from .explanations import Explanation
     from .timelines import Timeline
 
-# The action models that can make the sentence, by their `model_type`.
+# The action models, by their `model_type`.
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
-# What tells one language model from another of the same family.
+# Fields that distinguish language models of the same family.
 LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 LEXICON = "lexicon.json"
 
-# What `pipeline("action-recognition")` is made of, as a repository's config says it.
+# The entry of `custom_pipelines` in config.json, by which `pipeline("action-recognition")` finds its class.
 PIPELINE = {"impl": "pipeline_action_recognition.ActionRecognitionPipeline", "pt": ["AutoModel"], "type": "multimodal"}
 
-# Arguments of `from_pretrained` that say how the language model is loaded.
+# Arguments of `from_pretrained` that apply to the language model.
 LLM_LOADING_ARGUMENTS = (
     "dtype",
     "torch_dtype",
@@ -94,20 +94,20 @@ class ActionClassifierOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
             log P(class name and end token | prompt), natural logarithm, float32.
         probabilities (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
-            The same, normalised over the class list: each row sums to 1.
+            Probabilities, normalised over the class list: each row sums to 1.
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            The action sentence, when recordings were given; of an action model with several codebooks, `(batch_size,
-            num_tokens, num_codebooks)`. 0 at padded positions.
+            The action sentences, if the inputs are recordings; of an action model with several codebooks, `(batch_size,
+            num_tokens, num_codebooks)`. 0 where padded.
         action_attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            1 where `action_ids` holds a token.
+            1 for tokens, 0 for padding.
         start_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Where each token begins, in seconds from the start of the recording.
+            Start of each token, in seconds from the start of the recording.
         end_times (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Where each token ends, in seconds.
+            End of each token, in seconds.
         run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-            Equal tokens that became this one, where the action model merges them.
+            Number of equal tokens that were merged into this token, if the action model merges runs.
         token_distance (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
-            How far the recording is from its tokens, when recordings were given to an action model with a codebook; see
+            Relative quantisation error of each recording, if the action model has a codebook; see
             [`~action_sentence.token_distance`].
     """
 
@@ -123,20 +123,23 @@ class ActionClassifierOutput(ModelOutput):
 
 
 def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
-    """Soft-capping and scale of a language model's own forward, in float32.
+    """Applies the scale and soft-capping of the language model's own `forward`, in float32.
 
-    The head is applied here and not by the language model, so what its class does after the head is done here too.
+    ActionLLM calls the head directly, so it has to repeat what the language model's class does after the head.
 
     Args:
-        logits (`torch.Tensor` of shape `(..., vocab_size)`): what the head gives.
+        logits (`torch.Tensor` of shape `(..., vocab_size)`): output of the head.
         text_config (`PreTrainedConfig`): the language model's configuration.
+
+    Returns:
+        `torch.FloatTensor` of shape `(..., vocab_size)`.
     """
     logits = logits.float()
     scale = next(
         (
-            s
-            for n in ("logit_scale", "output_multiplier", "lm_head_multiplier")
-            if (s := getattr(text_config, n, None)) is not None
+            value
+            for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")
+            if (value := getattr(text_config, name, None)) is not None
         ),
         None,
     )
@@ -150,14 +153,13 @@ def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
 
 
 class ActionEmbedding(nn.Module):
-    """The language model's words and the action words behind one lookup.
+    """Embeds text and action words.
 
-    Ids below `offset` are looked up in the language model's own table, id `offset + u` is row u of the action table, and
-    the placeholder `<act>` is zero (its vector comes beside the text). Soft prompts, if any, follow it, and words of several
-    tokens follow those: the sum of their rows.
+    Ids below `offset` are looked up in the language model's own table; id `offset + u` is row u of the action table. Next come
+    the placeholder `<act>`, whose embedding is zero (its latent is passed separately), the soft prompts, and the words of
+    several tokens, which are embedded as the sum of their rows.
 
-    The action table is kept here; the language model is only referred to, so that its table stays its own, whatever
-    adapters or quantisation do to it.
+    This module owns the action table. It only refers to the language model, whose table may be adapted or quantised.
     """
 
     def __init__(
@@ -175,25 +177,25 @@ class ActionEmbedding(nn.Module):
         self.soft_prompts = nn.Parameter(torch.empty(num_soft_prompts, width)) if num_soft_prompts else None
         self.offset = offset
         self.word_ids = word_ids
-        # Past nn.Module's registration: the language model is a child of the base model already.
+        # Not registered as a submodule, because it already is one of the base model.
         self.__dict__["language_model"] = language_model
 
     def __deepcopy__(self, memo):
-        # PEFT copies the layers that it trains as a whole; the language model behind this one is not to be copied along.
+        # PEFT copies layers that it trains fully; the language model must not be copied with this one.
         language_model = memo.get(id(self.language_model), self.language_model)
-        twin = type(self)(
+        copied = type(self)(
             language_model, *self.weight.shape, self.offset, self.weight.requires_grad, word_ids=self.word_ids
         )
         for name, weight in self.named_parameters():
-            setattr(twin, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
-        return twin
+            setattr(copied, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+        return copied
 
     def forward(self, input_ids: torch.LongTensor) -> torch.Tensor:
-        """(batch_size, length) ids → (batch_size, length, width) vectors in the language model's dtype."""
+        """Ids (batch_size, length) → embeddings (batch_size, length, width) in the language model's dtype."""
         text_table = self.language_model.get_input_embeddings()
         is_text = input_ids < self.offset
         text = text_table(torch.where(is_text, input_ids, 0))
-        # One more row, of zeros, for the placeholder.
+        # A row of zeros for the placeholder.
         table = F.pad(self.weight, (0, 0, 0, 1))
         if self.soft_prompts is not None:
             table = torch.cat([table, self.soft_prompts])
@@ -205,25 +207,25 @@ class ActionEmbedding(nn.Module):
             action = F.embedding(torch.where(is_text | is_word, 0, rows), table)
             tokens = self.word_ids.tokens(torch.where(is_word, input_ids, self.word_ids.first))
             action = torch.where(is_word[..., None], F.embedding(tokens, table).sum(dim=-2), action).to(text.dtype)
-        # Gemma scales what comes out of its table; a row of the action table is a row like any other.
+        # Gemma scales the embeddings of its table; those of the action table are scaled like them.
         if (scale := getattr(text_table, "embed_scale", None)) is not None:
             action = action * scale.to(action.dtype)
         return torch.where(is_text.unsqueeze(-1), text, action)
 
 
 class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
-    """Loading and saving of a language model, an action model, the action table and an adapter as one."""
+    """Loads and saves the language model, the action model, the action table and an adapter together."""
 
     config: ActionLLMConfig
     config_class = ActionLLMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    # What is known of each token (`token_lexicon.TokenEntry`), where the repository says it.
+    # A `token_lexicon.TokenEntry` for each token, if the repository has a lexicon.
     lexicon: list | None = None
     _skip_keys_device_placement = [CACHE]
-    # The distances of the hyperbolic codebook need float32 whatever the language model runs in, and a word of several tokens is
-    # rounded as a sum, not token by token, as it was in training.
+    # Distances of the hyperbolic codebook need float32, whatever the dtype of the language model. Embeddings of words of
+    # several tokens are summed in float32 and then rounded, as in training.
     _keep_in_fp32_modules_strict = ["action_model", "action_embedding"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -243,12 +245,13 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs):
         raise NotImplementedError(
-            f"{type(self).__name__} leaves the language model's vocabulary as it is: action words have a table of their own."
+            f"{type(self).__name__} keeps the language model's vocabulary; action words have a table of their own."
         )
 
     def set_input_embeddings(self, value):
         raise NotImplementedError(
-            f"{type(self).__name__} joins two tables: set the language model's with model.language_model.set_input_embeddings."
+            f"{type(self).__name__} has two embedding tables: set the language model's by "
+            "model.language_model.set_input_embeddings."
         )
 
     @classmethod
@@ -261,22 +264,26 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         class_names: Sequence[str] | None = None,
         **config_fields,
     ) -> Self:
-        """Puts a language model and an action model together.
+        """Combines a language model and an action model.
 
         Args:
             llm (`PreTrainedModel`):
-                A causal language model, or that of a model that sees (`load_language_model`). It is used as it is, not copied.
+                A causal language model, or the text decoder of a vision-language model (`load_language_model`). It is not
+                copied.
             action_model (`PreTrainedModel`, *optional*):
-                The model that writes the sentences. Its codebook becomes the action table; where codes are visual features
-                (VT-LVLM-AR), what the language model's projector makes of them.
+                The model that encodes recordings as action sentences. Its codebook becomes the action table; if its codes are
+                visual features (VT-LVLM-AR), the language model's projector maps them to word embeddings.
             action_table (`torch.Tensor` of shape `(num_action_tokens, width)`, *optional*):
-                The action table, where there is no action model, or where it is another than its codebook.
+                The action table, if there is no action model, or the table differs from its codebook.
             class_names (`Sequence[str]`, *optional*):
                 Names of the trained classes, in the order of their labels.
             **config_fields:
-                Fields of [`ActionLLMConfig`]: `action_token_offset`, the length of the text tokenizer, is required; with
-                `llm_name_or_path` and `llm_revision` the language model is referenced on saving, without them its weights
-                are saved with the rest.
+                Fields of [`ActionLLMConfig`]. `action_token_offset`, the length of the text tokenizer, is required. With
+                `llm_name_or_path` and `llm_revision`, saving stores a reference to the language model instead of its weights.
+
+        Raises:
+            ValueError: if a required argument is missing, or the action table does not match the action model or the width of
+                the language model.
         """
         class_names = None if class_names is None else check_class_names(class_names)
         if action_model is None and action_table is None:
@@ -285,12 +292,12 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             raise ValueError("from_llm needs action_token_offset, the length of the text tokenizer.")
         if None not in (action_model, action_table) and len(action_table) != action_model.config.num_action_tokens:
             raise ValueError(
-                f"the action table has {len(action_table)} rows, and the action model "
+                f"the action table has {len(action_table)} rows, but the action model has "
                 f"{action_model.config.num_action_tokens} tokens."
             )
         reads_visual_features = action_model is not None and action_model.config.model_type == "vtem"
         table, reads_latents = action_table, config_fields.get("injection_layer") is not None
-        # A model that reads continuous latents has no words to look up.
+        # A model of continuous latents needs no action table.
         if table is None and not reads_latents:
             table = visual_words(llm, action_model.codebook) if reads_visual_features else action_model.codebook
         config = ActionLLMConfig(
@@ -316,28 +323,27 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             projector = check_projector(llm, action_model.config.codebook_dim)
             model.base_model.action_projector.load_state_dict(projector.state_dict())
             model._freeze_own_weights()
-        if config.num_soft_prompts:  # words that mean something are a better start than noise
+        if config.num_soft_prompts:  # the embeddings of words are a better start than noise
             words = llm.get_input_embeddings().weight
-            places = (config.num_soft_prompts,)
-            chosen = torch.randint(min(config.action_token_offset, len(words)), places, device=words.device)
+            shape = (config.num_soft_prompts,)
+            chosen = torch.randint(min(config.action_token_offset, len(words)), shape, device=words.device)
             model.base_model.action_embedding.soft_prompts.data = words.detach()[chosen].float().clone()
         model._mirror_loading(llm)
         return model.eval()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs) -> Self:
-        """Loads a repository: language model (from where it is referenced, or from here), action model, action table and
-        adapter.
+        """Loads the action model, the action table, the adapter and the language model, which may be a reference.
 
-        `dtype`, `device_map`, `attn_implementation` and `quantization_config` are about the language model. The action
-        model is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`]. An `attn_implementation`
-        with a slash is code from the Hub, and is refused here; `set_attn_implementation` of the loaded model takes it.
+        `dtype`, `device_map`, `attn_implementation` and `quantization_config` apply to the language model; the action model
+        is always float32. All other arguments are those of [`PreTrainedModel.from_pretrained`]. An `attn_implementation`
+        with a slash is code from the Hub and is refused; pass it to `set_attn_implementation` of the loaded model instead.
 
         Raises:
-            ModelFileError: A file of the repository does not hold what the model needs.
-            OSError: A file or the language model is missing.
+            ModelFileError: if a file of the repository lacks something that the model needs.
+            OSError: if a file or the language model is missing.
         """
-        # Not given, transformers would ask at the terminal whether code of the folder may be run.
+        # Without a value, transformers would ask in the terminal whether to run code of the folder.
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if (
@@ -351,8 +357,10 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         else:
             loaded = model = cls._from_referenced_llm(pretrained_model_name_or_path, config, hub, kwargs)
         model._freeze_own_weights()
-        known = cached_file(pretrained_model_name_or_path, LEXICON, _raise_exceptions_for_missing_entries=False, **hub)
-        model.lexicon = None if known is None else read_lexicon(known, config.num_action_tokens)
+        lexicon = cached_file(
+            pretrained_model_name_or_path, LEXICON, _raise_exceptions_for_missing_entries=False, **hub
+        )
+        model.lexicon = None if lexicon is None else read_lexicon(lexicon, config.num_action_tokens)
         folder = os.path.join(hub.pop("subfolder", ""), ADAPTER_FOLDER)
         adapter = cached_file(
             pretrained_model_name_or_path,
@@ -362,7 +370,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             **hub,
         )
         if adapter is not None:
-            # From the Hub, files come one by one.
+            # Files from the Hub are downloaded one by one.
             cached_file(pretrained_model_name_or_path, "adapter_model.safetensors", subfolder=folder, **hub)
             load_adapter(model, Path(adapter).parent, config.llm_name_or_path)
             doubt_numbers(model, Path(adapter).parent)
@@ -370,7 +378,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
 
     @classmethod
     def _from_referenced_llm(cls, name_or_path, config, hub: dict, kwargs: dict):
-        """The language model from its own repository, everything else from this one."""
+        """Loads the language model from its own repository, and everything else from this one."""
         config = copy.deepcopy(config)
         check_reference(config.llm_name_or_path, name_or_path)
         check_attention(kwargs.get("attn_implementation"))
@@ -382,13 +390,18 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
         except OSError as error:
             reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
-            raise OSError(f"{name_or_path} reads with a language model that cannot be loaded: {reason}") from error
-        own, found = ({name: getattr(c, name, None) for name in LLM_SIZES} for c in (config.text_config, llm.config))
-        if own != found:
-            different = {name: (own[name], found[name]) for name in LLM_SIZES if own[name] != found[name]}
+            raise OSError(f"the language model of {name_or_path} cannot be loaded: {reason}") from error
+        expected, actual = (
+            {name: getattr(part, name, None) for name in LLM_SIZES} for part in (config.text_config, llm.config)
+        )
+        if expected != actual:
             raise ValueError(
-                f"{name_or_path} was trained for another language model than {config.llm_name_or_path}: "
-                + ", ".join(f"{name} {was} there, {now} here" for name, (was, now) in different.items())
+                f"{name_or_path} was trained with another language model than {config.llm_name_or_path}: "
+                + ", ".join(
+                    f"expected {name} {expected[name]}, got {actual[name]}"
+                    for name in LLM_SIZES
+                    if expected[name] != actual[name]
+                )
                 + "."
             )
         config.text_config = llm.config
@@ -398,8 +411,9 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         missing, unexpected = model.load_state_dict(own_weights, strict=False)
         missing = [key for key in missing if not model._is_llm_key(key)]
         if missing or unexpected:
-            found = f"missing {missing[:5]}, unexpected {unexpected[:5]}"
-            raise ModelFileError(paths[0], (missing + unexpected)[0], found, "the weights that config.json speaks of")
+            difference = f"missing {missing[:5]}, unexpected {unexpected[:5]}"
+            expected = "exactly the weights of the model in config.json"
+            raise ModelFileError(paths[0], (missing + unexpected)[0], difference, expected)
         doubt_numbers(model, name_or_path)
         model._mirror_loading(llm)
         device = llm.get_input_embeddings().weight.device
@@ -408,28 +422,28 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         return model.eval()
 
     def save_pretrained(self, save_directory, *args, state_dict: dict | None = None, **kwargs):
-        """Saves what is this repository's own: config, action model, action table, adapter (in a subfolder), code.
+        """Saves config, action model, action table, adapter (in a subfolder) and code.
 
-        The weights of the language model are saved with them only if it has no home of its own
-        (`config.llm_name_or_path` is `None`).
+        The weights of the language model are saved only if it is not a reference, that is, if `config.llm_name_or_path` is
+        `None`.
         """
         state_dict = self.state_dict() if state_dict is None else state_dict
         own = {}
         for key, value in state_dict.items():
-            # PEFT keeps the wrapped weight of an adapted layer under another name, and beside it what it trained.
+            # PEFT renames the original weight of an adapted layer, and adds the trained weights.
             if ".lora_" not in key and ".modules_to_save." not in key:
                 own[key.replace(".base_layer.", ".").replace(".original_module.", ".")] = value
         if self.config.llm_name_or_path is not None:
             own = {key: value for key, value in own.items() if not self._is_llm_key(key)}
-        # The conversions that transformers remembers from loading an adapter are not undone: nothing here needs them.
+        # Do not undo the renaming of weights that transformers remembers from loading an adapter.
         kwargs["save_original_format"] = False
-        # Where the code goes along: `AutoModel` is named by the base class, the others here.
+        # If the code is saved too, the base class registers `AutoModel`; the rest is registered here.
         with_code = self._auto_class is not None
         if with_code:
             self.config.custom_pipelines = {"action-recognition": dict(PIPELINE)}
             if self.config.reads_videos:
-                others = {"AutoModelForVideoClassification": "modeling_action_llm.ActionLLMForClassification"}
-                self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **others}
+                classes = {"AutoModelForVideoClassification": "modeling_action_llm.ActionLLMForClassification"}
+                self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **classes}
         with self._plain():
             super().save_pretrained(save_directory, *args, state_dict=own, **kwargs)
         if with_code and kwargs.get("is_main_process", True):
@@ -442,19 +456,19 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
 
     @contextmanager
     def _plain(self):
-        """Saves as if nothing were quantised or adapted: both belong to the language model, not to this repository."""
+        """Hides quantisation, adapters and local paths while saving: they do not belong into this repository."""
         hidden = {
             name: self.__dict__.pop(name)
             for name in ("hf_quantizer", "_hf_peft_config_loaded")
             if name in self.__dict__
         }
-        # Where the language model was loaded from on this machine is nobody else's business.
+        # The folders from which the parts were loaded must not be saved.
         text_config = self.config.text_config
-        named = [c for c in (self.config, text_config, self.config.action_config) if c is not None]
-        names = [c._name_or_path for c in named]
-        for config in named:
+        configs = [config for config in (self.config, text_config, self.config.action_config) if config is not None]
+        names = [config._name_or_path for config in configs]
+        for config in configs:
             config._name_or_path = ""
-        # A referenced language model is quantised, or not, by whoever loads it.
+        # Whether a referenced language model is quantised is decided when it is loaded.
         quantized = text_config.__dict__.pop("quantization_config", None) if self.config.llm_name_or_path else None
         try:
             yield
@@ -462,7 +476,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             self.__dict__.update(hidden)
             if quantized is not None:
                 text_config.quantization_config = quantized
-            for config, name in zip(named, names, strict=True):
+            for config, name in zip(configs, names, strict=True):
                 config._name_or_path = name
 
     @staticmethod
@@ -473,7 +487,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         return [child for name, child in self.base_model.named_children() if name != "language_model"]
 
     def _freeze_own_weights(self):
-        """`requires_grad` is not saved: what is frozen by config is frozen again after loading."""
+        """Freezes the parts that the config freezes; needed after loading too, because `requires_grad` is not saved."""
         base = self.base_model
         base.action_embedding.weight.requires_grad_(self.config.train_action_embeddings)
         if base.action_model is not None:
@@ -482,7 +496,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
             base.action_projector.requires_grad_(False)
 
     def _mirror_loading(self, llm: PreTrainedModel):
-        """Shows how the language model was loaded to those who ask the wrapper."""
+        """Copies the loading flags of the language model, so that Trainer, TRL and PEFT find them on this model."""
         for name in LOADING_FLAGS:
             if hasattr(llm, name):
                 setattr(self, name, getattr(llm, name))
@@ -495,12 +509,12 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
 
 
 class ActionLLMModel(ActionLLMPreTrainedModel):
-    """The backbone of the language model behind the joined embedding of text and action words.
+    """The embedding of text and action words, and the backbone of the language model.
 
     Args:
         config ([`ActionLLMConfig`]): the configuration.
-        llm (`PreTrainedModel`, *optional*): a causal language model to use instead of a fresh one.
-        action_model (`PreTrainedModel`, *optional*): an action model to use instead of a fresh one.
+        llm (`PreTrainedModel`, *optional*): a causal language model; without it, a new one is initialised.
+        action_model (`PreTrainedModel`, *optional*): an action model; without it, a new one is initialised.
     """
 
     def __init__(
@@ -524,16 +538,14 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             config.word_ids,
         )
         if action_model is None and config.action_config is not None:
-            # As its weights: a visual encoder computes tables when it is built, in the dtype of the language model otherwise.
+            # A visual encoder computes tables when it is built. They must be float32, not of the language model's dtype.
             with config_errors("action_config"), local_torch_dtype(torch.float32):
                 action_model = ACTION_MODELS[config.action_config.model_type](config.action_config)
         self.action_model = action_model
         self.action_projector = None
         if config.injection_layer is not None:
             if config.action_config is None:
-                raise ValueError(
-                    "injection_layer needs action_config: the continuous latents come from the action model."
-                )
+                raise ValueError("injection_layer needs action_config: the latents come from the action model.")
             projector = VisualProjector if config.reads_visual_features else nn.Linear
             self.action_projector = projector(config.action_config.codebook_dim, width)
             self._injected = None
@@ -568,16 +580,16 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
             action_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, codebook_dim)`, *optional*):
                 Continuous latents, one for each placeholder `<act>`, in order (LLM-AR, Table 5).
             action_embeds_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-                1 where `action_embeds` holds a latent.
+                1 for latents, 0 for padding.
             **kwargs:
-                All other arguments of the language model's backbone: its cache of keys and values (`cache`, or
-                `past_key_values` before transformers 5.24), `use_cache`, `output_hidden_states`…
+                Other arguments of the language model's backbone: its key-value cache (`cache`, or `past_key_values` before
+                transformers 5.24), `use_cache`, `output_hidden_states`…
         """
         if inputs_embeds is None:
             inputs_embeds = self.action_embedding(input_ids)
         if self.action_projector is not None:
-            # Kept until the next forward, not cleared after this one: gradient checkpointing runs the layer again in
-            # the backward pass, and it has to see the same vectors.
+            # Kept until the next forward: gradient checkpointing runs the layer again in the backward pass, with the same
+            # vectors.
             self._injected = None
             if action_embeds is not None:
                 vectors, places = self._latents_at_placeholders(input_ids, action_embeds, action_embeds_mask)
@@ -587,7 +599,7 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
                     self._injected = (vectors, places)
         elif action_embeds is not None:
             raise ValueError(
-                "action_embeds were given, but the config has no injection_layer: this model reads discrete words."
+                "this model reads discrete words, but got action_embeds: set injection_layer in its config to use latents."
             )
         return self.language_model(
             inputs_embeds=inputs_embeds,
@@ -597,20 +609,21 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         )
 
     def _latents_at_placeholders(self, input_ids, action_embeds, mask):
-        """Projected latents (num_latents, width) and where they go, (batch_size, length, 1)."""
+        """Projected latents (num_latents, width), and the mask (batch_size, length, 1) of their placeholders."""
         if input_ids is None:
-            raise ValueError("action_embeds need input_ids: the placeholders say where they go.")
+            raise ValueError("action_embeds need input_ids: they replace the placeholders <act>.")
         places = input_ids == self.config.placeholder_token_id
         latents = action_embeds.flatten(0, 1) if mask is None else action_embeds[mask.bool()]
         if int(places.sum()) != latents.shape[0]:
             raise ValueError(
-                f"the prompts hold {int(places.sum())} placeholders <act>, but {latents.shape[0]} latents were given."
+                f"expected one latent for each placeholder <act>, got {int(places.sum())} placeholders and "
+                f"{latents.shape[0]} latents."
             )
         vectors = self.action_projector(latents.to(next(self.action_projector.parameters()).dtype))
         return vectors, places.unsqueeze(-1)
 
     def _inject(self, layer, args, kwargs):
-        """Replaces the hidden states at the placeholders on their way into `layer`."""
+        """Pre-forward hook of `layer`: replaces the hidden states at the placeholders by the latents."""
         if self._injected is None:
             return None
         vectors, places = self._injected
@@ -623,28 +636,32 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         return args, {**kwargs, "hidden_states": hidden_states}
 
     def write_sentences(self, input_ids, attention_mask, **features):
-        """Encodes recordings and writes each one's sentence where its prompt has the placeholder `<act>`.
+        """Encodes recordings, and replaces the placeholder `<act>` of each prompt by the action sentence.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`): prompts with one placeholder each.
-            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): 1 where there is a word.
-            features: what the feature extractor made of the recordings, see `encode` of the action model.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): 1 for tokens, 0 for padding.
+            **features: features of the recordings from the feature extractor; see `encode` of the action model.
 
         Returns:
-            The action model's output, and a dict with `input_ids` and `attention_mask` of the written prompts,
-            left-padded, and with `action_embeds` and `action_embeds_mask` where the latents stay continuous.
+            `tuple`: the action model's output, and a dict with `input_ids` and `attention_mask` of the completed prompts,
+            left-padded. For continuous latents, the dict also has `action_embeds` and `action_embeds_mask`.
+
+        Raises:
+            ValueError: if the model has no action model, or a prompt does not have exactly one placeholder.
         """
         if self.action_model is None:
             raise ValueError(
-                "recordings were given, but this model has no action model (config.action_config is None)."
+                "this model has no action model (config.action_config is None), so it cannot read recordings: pass encoded "
+                "sentences instead."
             )
         with torch.no_grad():
             sentence = self.action_model.encode(**features)
         counts = (input_ids == self.config.placeholder_token_id).sum(1)
         if (counts != 1).any():
             raise ValueError(
-                f"each prompt needs one placeholder <act>, id {self.config.placeholder_token_id} in config.json, "
-                f"found {counts.tolist()}: the processor may be that of another model."
+                f"each prompt needs one placeholder <act> (id {self.config.placeholder_token_id}), got {counts.tolist()}: use "
+                "the processor of this model."
             )
         prompts = []
         for index, (row, row_mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
@@ -661,9 +678,9 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
         return sentence, written
 
     def _words(self, sentence, index: int) -> torch.LongTensor:
-        """Ids of the words of one sentence of a batch."""
+        """Ids of the words of sentence `index` of a batch."""
         mask = sentence.attention_mask[index].bool()
-        if self.action_projector is not None:  # latents that stay continuous take a placeholder each
+        if self.action_projector is not None:  # each continuous latent replaces a placeholder
             return torch.full_like(sentence.attention_mask[index][mask], self.config.placeholder_token_id)
         ids = sentence.action_ids[index][mask]
         if self.config.word_ids is not None:
@@ -680,9 +697,9 @@ class ActionLLMModel(ActionLLMPreTrainedModel):
 
 
 class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixin):
-    """The language model with its own head: what TRL trains, and what writes explanations.
+    """ActionLLM with the language model's own head, for training with TRL and for writing explanations.
 
-    It has no columns for action words, so it can never write one.
+    The head has no columns for action words, so the model cannot generate them.
     """
 
     def __init__(
@@ -699,7 +716,7 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
             name = next(name for name, p in self.model.language_model.named_parameters() if p is table)
             self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}"}
         self.post_init()
-        # Rows between the end of the text and the end of a padded table would read as action ids.
+        # The ids behind the text, in a padded head, would be read as action words.
         padded = range(config.action_token_offset, self.lm_head.weight.shape[0])
         if padded:
             self.generation_config.suppress_tokens = list(padded)
@@ -722,9 +739,9 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
         r"""
         Args:
             labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
-                Ids of the words to predict, -100 where nothing is asked (LLM-AR, Eq. 13).
+                Ids of the tokens to predict; -100 is ignored (LLM-AR, Eq. 13).
             logits_to_keep (`int` or `torch.Tensor`, defaults to 0):
-                How many positions, counted from the end, or which ones, get logits; 0 is all.
+                Number of positions at the end, or indices of positions, for which logits are computed; 0 for all.
 
         See [`ActionLLMModel`] for the other arguments.
         """
@@ -751,7 +768,7 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
         )
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
-        # Latents are read with the prompt; later steps find them in the cache.
+        # Latents are read with the prompt. In later steps, they are in the cache.
         if not is_first_iteration:
             kwargs.pop("action_embeds", None)
             kwargs.pop("action_embeds_mask", None)
@@ -765,10 +782,10 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
 class ActionLLMForClassification(ActionLLMForConditionalGeneration):
     """Recognises actions: `logits` are log P(class name | prompt), for any list of class names.
 
-    It has the weights of [`ActionLLMForConditionalGeneration`], under the same names, and `generate` of it.
+    It has the weights of [`ActionLLMForConditionalGeneration`], under the same names, and its `generate`.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
 
     def forward(
@@ -789,22 +806,22 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         r"""
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
-                Prompts, left-padded. With recordings, each holds one placeholder `<act>` where its sentence goes.
+                Prompts, left-padded. With recordings, each has one placeholder `<act>` in place of its sentence.
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
-                1 where there is a word; all of them by default.
+                1 for tokens, 0 for padding; by default, nothing is padding.
             label_ids (`torch.LongTensor` of shape `(num_classes, label_length)`):
-                Ids of each class name and its end token, as they follow the prompt; -100 where there is none.
+                Ids of each class name and its end token, as they follow the prompt; -100 for padding.
             input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`, *optional*):
-                Recordings, as [`SkeletonFeatureExtractor`] gives them, with `feature_attention_mask`, `frame_rate` and
+                Skeletons, as [`SkeletonFeatureExtractor`] returns them, with `feature_attention_mask`, `frame_rate` and
                 `start_time`.
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_segments, frames, 3, height, width)`, *optional*):
-                Videos, as [`VideoFeatureExtractor`] gives them, with the first two of those.
+                Videos, as [`VideoFeatureExtractor`] returns them, with `feature_attention_mask` and `frame_rate`.
             action_embeds, action_embeds_mask:
                 See [`ActionLLMModel`].
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Index of the true class, for the loss.
             method (`"auto"`, `"trie"` or `"cache"`, defaults to `"auto"`):
-                How the class names are scored; the result is the same (see [`score_labels`]).
+                How class names are scored; all methods give the same result (see [`score_labels`]).
         """
         names, prompts, base_kwargs, sentence = self._read(
             input_ids,
@@ -829,8 +846,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         )
         if not self.training and logits.isnan().any():
             raise ValueError(
-                f"{self.config.name_or_path or type(self).__name__} gives scores that are no numbers: its weights are damaged, "
-                "or too large for their dtype."
+                f"the scores of {self.config.name_or_path or type(self).__name__} are NaN: its weights are damaged, or too "
+                "large for their dtype."
             )
         return ActionClassifierOutput(
             loss=None if labels is None else F.cross_entropy(logits, labels),
@@ -858,9 +875,12 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         action_embeds: torch.FloatTensor | None = None,
         action_embeds_mask: torch.LongTensor | None = None,
     ) -> torch.LongTensor:
-        """The arg-max of `logits`, exactly, without computing all of them: (batch_size,) indices of classes.
+        """Index of the most likely class, without scoring all classes (see [`~label_scoring.most_likely_label`]).
 
-        It stops as soon as no other class name can win. The arguments are described at `forward`.
+        The arguments are those of `forward`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size,)`: the exact arg-max of `logits`.
         """
         names, prompts, base_kwargs, _ = self._read(
             input_ids,
@@ -884,7 +904,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         )[0]
 
     def explain(self, processor, outputs: ActionClassifierOutput, index: int = 0, **settings) -> "Explanation":
-        """Says why a recording was recognised as it was: label, probabilities, and a reason that can be checked.
+        """Explains the answer for a recording: label, probabilities, and a reason that can be checked.
 
         ```python
         recording = processor.feature_extractor.read("clip.skeleton")
@@ -893,34 +913,36 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         ```
 
         Args:
-            processor ([`ActionLLMProcessor`]): the one that the model was trained with.
-            outputs ([`ActionClassifierOutput`]): what the model returned for recordings.
-            index (`int`, defaults to 0): which of these recordings.
-            **settings: see [`~explanations.explain`]; with a skeleton's `recording`, the text says what the body did.
+            processor ([`ActionLLMProcessor`]): the processor of this model.
+            outputs ([`ActionClassifierOutput`]): outputs of this model for recordings.
+            index (`int`, defaults to 0): index of the recording in the batch.
+            **settings: arguments of [`~explanations.explain`]. With a skeleton's `recording`, the text describes the movement.
 
         Returns:
-            `Explanation` with `label`, `probability`, `probabilities`, `text`, `evidence` and, where the model was trained to
-            describe, `description`.
+            `Explanation` with `label`, `probability`, `probabilities`, `text`, `evidence` and, if the model was trained to
+            describe recordings, `description`.
 
         Raises:
-            ValueError: the model reads continuous latents; or the outputs are of sentences, not of recordings.
+            ValueError: if the model reads continuous latents, or the outputs are those of encoded sentences.
         """
         from .explanations import check_explains, explain, sentence_of
 
         check_explains(self)
         if outputs.action_ids is None:
-            raise ValueError("the outputs hold no action tokens: give those of recordings, not of sentences.")
+            raise ValueError(
+                "outputs have no action tokens: pass the outputs of recordings, not of encoded sentences."
+            )
         words, times = sentence_of(outputs, index, processor.run_lengths)
         log_probabilities = outputs.logits[index].detach().float().log_softmax(-1).cpu()
         return explain(self, processor, words, log_probabilities, times=times, **settings)
 
     def timeline(self, processor, recording, **settings) -> "Timeline":
-        """Recognises what happens in a long video, and when, by a window that slides over its visual events.
+        """Recognises which actions happen in a long video, and when, by a window that slides over its visual events.
 
         Args:
-            processor ([`ActionLLMProcessor`]): the one that the model was trained with.
-            recording: a video of any length, as its feature extractor reads it.
-            **settings: see [`~timelines.timeline`].
+            processor ([`ActionLLMProcessor`]): the processor of this model.
+            recording: a video of any length, in any form that the feature extractor reads.
+            **settings: arguments of [`~timelines.timeline`].
 
         Returns:
             `Timeline` with class probabilities along the video, `spans()` and the events.
@@ -933,10 +955,10 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         return text_logits(self.lm_head(hidden_states), self.config.text_config)
 
     def _read(self, input_ids, attention_mask, label_ids, latents, **features):
-        """Class names as a trie, prompts with their sentences written out, the latents that go with them, and the action
-        model's output if it ran."""
+        """The trie of class names, the prompts with their sentences, the latents, and the action model's output for
+        recordings (else None)."""
         if label_ids is None:
-            raise ValueError("label_ids are needed: the ids of the class names, which the processor gives.")
+            raise ValueError("label_ids are missing: pass the ids of the class names, as the processor returns them.")
         names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
         if self.config.constrained_scoring:
             names = names.constrained()
@@ -947,9 +969,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         if "input_features" in features or "pixel_values" in features:
             sentence, prompts = self.model.write_sentences(input_ids, attention_mask, **features)
         elif (input_ids == self.config.placeholder_token_id).any() and self.model.action_projector is None:
-            raise ValueError(
-                "the prompt holds the placeholder <act>, but no recording was given to write in its place."
-            )
+            raise ValueError("the prompt has a placeholder <act>, but no recording was passed to replace it.")
         if latents["action_embeds"] is None:
             latents = {name: prompts[name] for name in latents if name in prompts}
         return names, prompts, latents, sentence
@@ -959,27 +979,27 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         return _same_weights(self, ActionLLMForConditionalGeneration)
 
     def generate(self, *args, **kwargs):
-        """Text after a prompt; see [`~transformers.GenerationMixin.generate`]."""
+        """Generates text after a prompt; see [`~transformers.GenerationMixin.generate`]."""
         return self.as_generator().generate(*args, **kwargs)
 
 
 def _same_weights(model: ActionLLMPreTrainedModel, cls: type) -> ActionLLMPreTrainedModel:
-    """`model` seen as another of the classes that share its weights."""
+    """A view of `model` as another class with the same weights."""
     view = cls.__new__(cls)
-    # Without a `forward` that a trainer put on the instance: it belongs to the class that was trained.
+    # A trainer may have replaced `forward` on the instance; that one belongs to the trained class.
     view.__dict__.update({name: value for name, value in model.__dict__.items() if name != "forward"})
     return view
 
 
 def _mark_initialized(*models: PreTrainedModel | None):
-    """What comes with weights is not initialised again by the model that it becomes a part of."""
+    """Marks models as initialised, so that the model that contains them does not initialise them again."""
     for model in models:
         for module in [] if model is None else model.modules():
             module._is_hf_initialized = True
 
 
 def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers of a language model, whatever its family calls the list."""
+    """The decoder layers of a language model: the list with as many modules as the config has layers."""
     depth = language_model.config.num_hidden_layers
     for module in language_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
@@ -988,10 +1008,10 @@ def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
 
 
 def check_context_length(length: int, text_config):
-    """Raises `ValueError` when a prompt with its class name does not fit the context of the language model.
+    """Raises `ValueError` if a prompt with its class name does not fit the context of the language model.
 
     Args:
-        length (`int`): number of words of the longest prompt and class name together.
+        length (`int`): number of tokens of the longest prompt and class name together.
         text_config (`PreTrainedConfig`): the language model's configuration.
     """
     context = getattr(text_config, "max_position_embeddings", None)

@@ -1,6 +1,6 @@
-"""3-D ResNets of clips (arXiv:1711.11248): the sparsely sampled feature extractor of VT-LVLM-AR, section III.A.
+"""3-D ResNets (arXiv:1711.11248): the visual encoder of clips of VT-LVLM-AR, section III.A.
 
-Modules are named as in torchvision, whose Kinetics-400 checkpoints r3d_18, r2plus1d_18 and mc3_18 load as they are.
+Modules are named as in torchvision, whose Kinetics-400 checkpoints r3d_18, r2plus1d_18 and mc3_18 can be loaded directly.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from transformers.modeling_utils import PreTrainedModel
 from .configuration_resnet3d import ResNet3DConfig
 from .saved_weights import SavedWeights
 
-# Channels between space and time in the stem of R(2+1)D, whatever its width: those of the checkpoints.
+# Channels between space and time in the stem of R(2+1)D, as in torchvision's checkpoints; independent of the stem's width.
 STEM_MIDDLE_WIDTH = 45
 
 
 def _convolution(width_in: int, width_out: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Conv3d:
-    """A convolution over (frames, pixels each way), padded so that stride 1 keeps their numbers."""
+    """A convolution with a kernel and stride of (frames, pixels); padding keeps the size with stride 1."""
     (frames, pixels), (frame_stride, pixel_stride) = kernel, stride
     return nn.Conv3d(
         width_in,
@@ -47,19 +47,19 @@ def _space_then_time(
 
 class ResNet3DBlock(nn.Module):
     """
-    Two convolutions, and beside them what goes in.
+    A residual block of two convolutions.
 
     Args:
-        convolution (`str`): `"3d"`, `"(2+1)d"`, or `"2d"`, which leaves time alone.
-        width_in, width_out (`int`): channels.
-        stride (`int`): of the first convolution, in all that it goes over.
+        convolution (`str`): `"3d"`, `"(2+1)d"`, or `"2d"`, which convolves only space.
+        width_in, width_out (`int`): number of channels of input and output.
+        stride (`int`): stride of the first convolution, in all dimensions that it convolves.
     """
 
     def __init__(self, convolution: str, width_in: int, width_out: int, stride: int):
         super().__init__()
         strides = (1 if convolution == "2d" else stride, stride)
-        # As many weights as 3 x 3 x 3 would have (arXiv:1711.11248, section 3.5). By that rule the second convolution of a
-        # block that widens would have a wider middle; in the checkpoints it has that of the first.
+        # The number of weights equals that of a 3 x 3 x 3 convolution (arXiv:1711.11248, section 3.5). By this rule, the second
+        # convolution of a widening block would have a larger middle width; in the checkpoints, it has that of the first.
         middle_width = 27 * width_in * width_out // (9 * width_in + 3 * width_out)
 
         def convolve(width: int, strides: tuple[int, int]) -> nn.Module:
@@ -76,7 +76,7 @@ class ResNet3DBlock(nn.Module):
             )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch_size, width_in, frames, height, width) → (batch_size, width_out, …), each divided by its stride."""
+        """(batch_size, width_in, frames, height, width) → (batch_size, width_out, …), divided by the strides."""
         return F.relu(self.conv2(self.conv1(hidden_states)) + self.downsample(hidden_states))
 
 
@@ -89,7 +89,7 @@ class ResNet3DPreTrainedModel(SavedWeights, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        super()._init_weights(module)  # of batch norms
+        super()._init_weights(module)  # initialises batch norms
         if isinstance(module, nn.Conv3d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -102,7 +102,7 @@ class ResNet3DModel(ResNet3DPreTrainedModel):
         config ([`ResNet3DConfig`]): the configuration.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
 
     def __init__(self, config: ResNet3DConfig):
@@ -126,33 +126,33 @@ class ResNet3DModel(ResNet3DPreTrainedModel):
     @classmethod
     def from_torchvision(cls, state_dict: Mapping[str, torch.Tensor]) -> "ResNet3DModel":
         """
-        A model with the weights of one of torchvision's video ResNets of basic blocks, in evaluation mode.
+        A model with the weights of a video ResNet of torchvision (with basic blocks), in evaluation mode.
 
         Args:
             state_dict (`Mapping[str, torch.Tensor]`):
-                As `torchvision.models.video.r3d_18().state_dict()` gives it, of any widths and depths. The classifier `fc`
-                is left out.
+                The weights, as from `torchvision.models.video.r3d_18().state_dict()`, of any widths and depths. The
+                classifier `fc` is ignored.
 
         Raises:
-            ValueError: `state_dict` is of no such model; the message names the first weight that is missing, of another
-                shape, or too many.
+            ValueError: if `state_dict` is not from such a model; the message names the first weight that is missing, has
+                another shape, or is unexpected.
         """
         weights = {name: value for name, value in state_dict.items() if not name.startswith("fc.")}
-        foreign = "`state_dict` is not that of a video ResNet of torchvision"
+        expected = "expected the `state_dict` of a video ResNet of torchvision"
         try:
             model = cls(_config_of(weights))
         except KeyError as missing:
-            raise ValueError(f"{foreign}: it has no {missing}.") from None
-        expected = model.state_dict()
-        for name, value in expected.items():
+            raise ValueError(f"{expected}, but it has no {missing}.") from None
+        own_weights = model.state_dict()
+        for name, value in own_weights.items():
             if name not in weights:
-                raise ValueError(f"{foreign}: it has no '{name}'.")
+                raise ValueError(f"{expected}, but it has no '{name}'.")
             if weights[name].shape != value.shape:
-                shapes = f"{tuple(value.shape)}, got {tuple(weights[name].shape)}"
-                raise ValueError(f"{foreign}: '{name}' must have the shape {shapes}.")
+                shapes = f"{tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+                raise ValueError(f"{expected}, but '{name}' has the shape {shapes}.")
         for name in weights:
-            if name not in expected:
-                raise ValueError(f"{foreign}: it has '{name}', too.")
+            if name not in own_weights:
+                raise ValueError(f"{expected}, but it also has '{name}'.")
         model.load_state_dict(weights)
         return model.eval()
 
@@ -160,15 +160,15 @@ class ResNet3DModel(ResNet3DPreTrainedModel):
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, frames, num_channels, height, width)`):
-                Clips of any size, normalised as those that the weights were trained on.
+                Clips of any size, normalised as in training.
 
         Returns:
-            `last_hidden_state` of shape `(batch_size, hidden_size, frames', height', width')`: height and width are divided
-            by 2 in the stem and in every stage but the first, and rounded up; so are the frames, but not in the stem nor
-            where a stage leaves time alone. `pooler_output` of shape `(batch_size, hidden_size)`: its mean.
+            `last_hidden_state` of shape `(batch_size, hidden_size, frames', height', width')`, and its mean `pooler_output` of
+            shape `(batch_size, hidden_size)`. The stem and every stage but the first halve height and width, rounding up.
+            Every stage but the first that convolves time also halves the number of frames.
 
         Raises:
-            ValueError: `pixel_values` has another shape, or nothing in it.
+            ValueError: if `pixel_values` has another shape, or is empty.
         """
         channels = self.config.num_channels
         if pixel_values.dim() != 5 or pixel_values.shape[2] != channels:
@@ -189,7 +189,7 @@ class ResNet3DModel(ResNet3DPreTrainedModel):
 
 
 def _config_of(weights: Mapping[str, torch.Tensor]) -> ResNet3DConfig:
-    """What the shapes of torchvision's weights say; `KeyError` with the name of a weight that should be there."""
+    """The configuration that the shapes of torchvision's weights imply. Raises `KeyError` for a missing weight."""
     hidden_sizes, depths = [], []
     while not hidden_sizes or f"layer{len(depths) + 1}.0.conv2.1.weight" in weights:
         stage = f"layer{len(depths) + 1}"

@@ -1,7 +1,7 @@
-"""A kinematic narrator: says in plain English what a body did, part by part and in order, from the joints alone.
+"""A kinematic narrator: describes the movements of a body in plain English, part by part and in order, from the joints alone.
 
-It knows no actions and no objects. Everything that it says is measured: lengths in torsos (pelvis to neck), heights against the
-person's own body, sides as the person has them.
+It knows neither actions nor objects; everything it says is measured. The unit of length is a torso (pelvis to neck), heights
+refer to the person's own body, and left and right are the person's own.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from .skeleton_layouts import SkeletonLayout, get_layout
 
 FPS = 30.0
 SMOOTHING = 5  # frames
-SPEED = 0.6  # torsos a second: slower is still
+SPEED = 0.6  # torsos per second; slower points count as still
 MIN_SECONDS, MAX_PAUSE = 0.15, 0.25
-MIN_PATH = 0.35  # torsos: shorter is a twitch
-SWING = 0.18  # torsos between two turning points of a repeated movement
-# Heights above the pelvis, in torsos.
+MIN_PATH = 0.35  # torsos; shorter movements are ignored
+SWING = 0.18  # torsos; least distance between two turning points of a repeated movement
+# Heights above the pelvis, in torsos: a hand below HANGING hangs down; ZONES are upper bounds and names.
 HANGING = 0.4
 ZONES = (
     (-1.3, "the feet"), (-0.65, "the knees"), (-0.05, "the hips"), (0.35, "the waist"), (0.8, "the chest"),
@@ -40,27 +40,27 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class MotionEvent:
-    """Something that a part of a body did.
+    """A movement of a part of the body.
 
     Attributes:
-        part: "right hand", "both hands", "left foot", "body".
-        said: What it did, or they did, without the subject.
+        part: The part: "right hand", "both hands", "left foot", "body".
+        movement: The movement in words, without subject: "rises from the hips to the head".
         start, end: Seconds from the start of the recording.
     """
 
     part: str
-    said: str
+    movement: str
     start: float
     end: float
 
 
 @dataclass(frozen=True)
 class MotionNarration:
-    """What the people of a recording did.
+    """The movements of the people of a recording.
 
     Attributes:
-        text: In English.
-        events: One list a person, in order of time.
+        text: The movements in English.
+        events: For each person, the movements in order of time.
     """
 
     text: str
@@ -71,13 +71,15 @@ def narrate(
     recording: Any, layout: str | dict | SkeletonLayout | None = None, fps: float | None = None
 ) -> MotionNarration:
     """
+    Describes the movements of up to two people.
+
     Args:
         recording: Anything that `SkeletonFeatureExtractor` reads: a path, a `SkeletonRecording`, a row, an array.
-        layout: The joint layout; by default that of the recording, kinect25 for paths and arrays.
+        layout: The joint layout; by default that of the recording, or kinect25 for paths and arrays.
         fps: Frames per second of an array; 30 by default.
 
     Raises:
-        SkeletonInputError, SkeletonFileError: As the feature extractor.
+        SkeletonInputError, SkeletonFileError: If the feature extractor cannot read the recording.
     """
     if layout is None:
         layout = recording.get("layout") if isinstance(recording, dict) else getattr(recording, "layout", "kinect25")
@@ -96,24 +98,24 @@ def narrate(
     people = [person for person in range(2) if present[:, person].sum() > FPS * MIN_SECONDS]
     for person in people:
         frames = present[:, person].nonzero()[0]
-        found = _events(tracks[frames, person].astype(np.float64), skeleton, frames[0] / FPS)
-        events.append(found)
+        person_events = _events(tracks[frames, person].astype(np.float64), skeleton, frames[0] / FPS)
+        events.append(person_events)
         subject = "The person" if len(people) == 1 else ("The first person", "The second person")[person]
-        texts.append(_tell(subject, found))
+        texts.append(_narrated(subject, person_events))
     return MotionNarration(" ".join(texts), events)
 
 
 def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> str:
     """
-    Says where the hands are and which way they go, and whether the body is low or leans, in a few frames.
+    Describes a few frames: position and direction of the hands, and whether the body leans or the hips are low.
 
     Args:
-        track: (T, J, C), one person in torsos, +x to their right, as `SkeletonFeatureExtractor` makes features with
-            `scale="torso"` and their view aligned; 30 frames a second.
-        layout: Its joint layout.
+        track: (T, J, C), the joints of a person at 30 frames per second, in torsos, +x to the person's right, as
+            `SkeletonFeatureExtractor` computes features with `scale="torso"` and an aligned view.
+        layout: The joint layout.
     """
     body = _Body(np.asarray(track, np.float64), get_layout(layout))
-    said = []
+    parts = []
     for side, end in body.hands.items():
         relative = end - body.neck
         height = float(np.median(end[:, 1] - body.pelvis[:, 1]))
@@ -127,13 +129,13 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
                 f" going {'forward' if moved[2] > 0 else 'backward'}",
             )[axis]
         zone = _zone(height)
-        said.append(f"{side} hand {zone if zone.startswith('above') else f'at {zone}'}{way}")
+        parts.append(f"{side} hand {zone if zone.startswith('above') else f'at {zone}'}{way}")
     trunk = (body.neck - body.pelvis).mean(0)
     if trunk[1] < 0.8 * np.linalg.norm(trunk):
-        said.append("body leaning")
+        parts.append("body leaning")
     if body.feet and min(float(np.median(body.pelvis[:, 1] - foot[:, 1])) for foot in body.feet.values()) < 0.9:
-        said.append("hips low")
-    return ", ".join(said)
+        parts.append("hips low")
+    return ", ".join(parts)
 
 
 def _with_three(array: np.ndarray) -> np.ndarray:
@@ -146,35 +148,38 @@ def _with_three(array: np.ndarray) -> np.ndarray:
 
 
 def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[MotionEvent]:
-    """(T, J, C) in torsos, +x to the person's right → what happened, in order."""
+    """Joints (T, J, C) in torsos, +x to the person's right → movements in order; `start` in seconds."""
     body = _Body(track, skeleton)
-    found = [*body.posture(), *body.travel()]
+    events = [*body.posture(), *body.travel()]
     hands, feet = {side: body.hand(side) for side in body.hands}, {side: body.foot(side) for side in body.feet}
     claps = body.claps()
     if claps is not None:
-        found.append(claps)
+        events.append(claps)
         inside = (claps.start - MAX_PAUSE, claps.end + MAX_PAUSE)
         hands = {
-            side: [one for one in some if not inside[0] <= (one.start + one.end) / 2 <= inside[1]]
-            for side, some in hands.items()
+            side: [event for event in hand if not inside[0] <= (event.start + event.end) / 2 <= inside[1]]
+            for side, hand in hands.items()
         }
-    found += _together(hands.get("left", []), hands.get("right", []), "both hands")
-    walks = [one for one in found if one.said.startswith(("walks", "jumps"))]
+    events += _together(hands.get("left", []), hands.get("right", []), "both hands")
+    walks = [event for event in events if event.movement.startswith(("walks", "jumps"))]
     steps = _together(feet.get("left", []), feet.get("right", []), "both feet")
-    found += [one for one in steps if not any(walk.start - 0.3 <= one.start <= walk.end + 0.3 for walk in walks)]
-    found = sorted(found, key=lambda one: (one.start, one.part))
-    return [MotionEvent(one.part, one.said, round(one.start + start, 2), round(one.end + start, 2)) for one in found]
+    events += [step for step in steps if not any(walk.start - 0.3 <= step.start <= walk.end + 0.3 for walk in walks)]
+    events = sorted(events, key=lambda event: (event.start, event.part))
+    return [
+        MotionEvent(event.part, event.movement, round(event.start + start, 2), round(event.end + start, 2))
+        for event in events
+    ]
 
 
 class _Body:
-    """One person's signals: to the right, upwards and ahead, in torsos; (T, 3), ahead is 0 where the recording has no depth."""
+    """Joint positions of a person, (T, 3) in torsos: right, up and ahead; ahead is 0 in recordings without depth."""
 
     def __init__(self, track: np.ndarray, skeleton: SkeletonLayout):
         self.skeleton = skeleton
         depth = -skeleton.up * track[..., 2] if track.shape[-1] == 3 else np.zeros(track.shape[:-1])
         axes = np.stack([track[..., 0], skeleton.up * track[..., 1], depth], axis=-1)
         if skeleton.dimensions == 2:
-            axes[..., 0] *= -1  # a person who faces the camera has their right where the picture has its left
+            axes[..., 0] *= -1  # the right of a person who faces the camera is the left of the image
         self.axes = _smooth(axes)
         self.pelvis = self.axes[:, list(skeleton.pelvis)].mean(1)
         self.neck = self.axes[:, list(skeleton.neck)].mean(1)
@@ -191,42 +196,42 @@ class _Body:
         return ends
 
     def hand(self, side: str) -> list[MotionEvent]:
-        """What a hand did against the shoulders: up, what it does there, and down again."""
+        """Movements of a hand relative to the shoulders: its way up, its movement there, and its way down."""
         end = self.hands[side]
         relative, height = end - self.neck, end[:, 1] - self.pelvis[:, 1]
-        found = []
+        events = []
         for first, last in _moving(relative):
             for start, stop in _strokes(height, first, last):
-                said = _repeated(relative[start:stop], height[start:stop])
-                said = said or _single(relative[start:stop], height[start:stop], side)
-                if said is not None:
-                    found.append(MotionEvent(f"{side} hand", said, start / FPS, stop / FPS))
-        return _without_return(found)
+                movement = _repeated(relative[start:stop], height[start:stop])
+                movement = movement or _single(relative[start:stop], height[start:stop], side)
+                if movement is not None:
+                    events.append(MotionEvent(f"{side} hand", movement, start / FPS, stop / FPS))
+        return _without_return(events)
 
     def foot(self, side: str) -> list[MotionEvent]:
-        """What a foot did against the floor."""
-        found = []
+        """Movements of a foot relative to the floor."""
+        events = []
         for first, last in _moving(self.feet[side]):
-            said = _step(self.feet[side][first:last], side)
-            if said is not None:
-                found.append(MotionEvent(f"{side} foot", said, first / FPS, last / FPS))
-        return found
+            movement = _step(self.feet[side][first:last], side)
+            if movement is not None:
+                events.append(MotionEvent(f"{side} foot", movement, first / FPS, last / FPS))
+        return events
 
     def posture(self) -> list[MotionEvent]:
-        """Sitting or crouching down, getting up, bending over, turning, jumping."""
-        found, jumps = [], []
+        """Movements of the whole body: down, up, bending over, straightening up, jumping."""
+        events, jumps = [], []
         if self.feet and self.skeleton.dimensions == 3:
             floor = {side: np.percentile(foot[:, 1], 10) for side, foot in self.feet.items()}
             jumps = _runs(np.min([foot[:, 1] - floor[side] for side, foot in self.feet.items()], axis=0) > 0.15)
         if jumps:
-            said = f"jumps {_times(len(jumps))}" if len(jumps) > 1 else "jumps"
-            found.append(MotionEvent("body", said, jumps[0][0] / FPS, jumps[-1][1] / FPS))
+            movement = f"jumps {_times(len(jumps))}" if len(jumps) > 1 else "jumps"
+            events.append(MotionEvent("body", movement, jumps[0][0] / FPS, jumps[-1][1] / FPS))
         for first, last in _changes(self.pelvis[:, 1], 0.45):
             if any(start - 10 < last and first < stop + 10 for start, stop in jumps):
                 continue
             height = self.pelvis[:, 1]
-            said = "goes down with the hips" if height[last] < height[first] else "comes up with the hips"
-            found.append(MotionEvent("body", said, first / FPS, last / FPS))
+            movement = "goes down with the hips" if height[last] < height[first] else "comes up with the hips"
+            events.append(MotionEvent("body", movement, first / FPS, last / FPS))
         trunk = self.neck - self.pelvis
         lean = np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
         for first, last in _changes(lean / 35, 1.0):
@@ -237,12 +242,12 @@ class _Body:
                 if trunk[last, 2] > 0
                 else "backward"
             )
-            said = f"bends {side}" if lean[last] > lean[first] else "straightens up"
-            found.append(MotionEvent("body", said, first / FPS, last / FPS))
-        return found
+            movement = f"bends {side}" if lean[last] > lean[first] else "straightens up"
+            events.append(MotionEvent("body", movement, first / FPS, last / FPS))
+        return events
 
     def travel(self) -> list[MotionEvent]:
-        """Walking: where the pelvis went over the floor."""
+        """Walking: movement of the pelvis over the floor."""
         place = self.pelvis[:, [0, 2]]
         moved = place[-1] - place[0]
         if np.linalg.norm(moved) < 1.2:
@@ -254,7 +259,7 @@ class _Body:
         return [MotionEvent("body", f"walks {way}", first / FPS, last / FPS)]
 
     def claps(self) -> MotionEvent | None:
-        """Hands that meet again and again."""
+        """Hands that meet at least twice."""
         if len(self.hands) < 2:
             return None
         apart = np.linalg.norm(self.hands["left"] - self.hands["right"], axis=1)
@@ -273,7 +278,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First frame and the one behind the last of each run of true, runs apart by less than `MAX_PAUSE` joined."""
+    """Start and end (exclusive) of each run of True; runs less than `MAX_PAUSE` apart are joined."""
     edges = np.diff(np.concatenate([[0], flags.astype(int), [0]])).nonzero()[0].reshape(-1, 2).tolist()
     joined: list[list[int]] = []
     for first, last in edges:
@@ -285,18 +290,18 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _moving(path: np.ndarray) -> list[tuple[int, int]]:
-    """Intervals in which a point moves, and goes somewhere."""
+    """Intervals in which a point moves, and gets at least `MIN_PATH` away from its start."""
     speed = np.linalg.norm(np.diff(path, axis=0), axis=1) * FPS
-    found = []
+    intervals = []
     for first, last in _runs(speed > SPEED):
-        there = path[first : last + 1]
-        if last - first >= MIN_SECONDS * FPS and np.linalg.norm(there - there[0], axis=1).max() >= MIN_PATH:
-            found.append((first, last + 1))
-    return found
+        part = path[first : last + 1]
+        if last - first >= MIN_SECONDS * FPS and np.linalg.norm(part - part[0], axis=1).max() >= MIN_PATH:
+            intervals.append((first, last + 1))
+    return intervals
 
 
 def _strokes(height: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
-    """A movement in up to three: what brings a hand up from where it hangs, what it does up there, what brings it down."""
+    """Splits a movement of a hand into up to three parts: its way up, its movement there, and its way down."""
     inside = height[first:last]
     top = inside.max()
     cuts = [first, last]
@@ -309,29 +314,29 @@ def _strokes(height: np.ndarray, first: int, last: int) -> list[tuple[int, int]]
 
 
 def _without_return(events: list[MotionEvent]) -> list[MotionEvent]:
-    """A hand that only drops to where it came from has come back: that goes with what it did before."""
+    """Joins "rises" and a following "drops" to the same height into "rises … and comes back"."""
     kept: list[MotionEvent] = []
     for event in events:
         before = kept[-1] if kept else None
-        up = before is not None and before.said.startswith("rises from ")
-        if up and event.said.startswith("drops from ") and event.start - before.end < 0.4:
-            low = before.said.removeprefix("rises from ").replace(" to ", " above ").split(" above ")[0]
-            if event.said.endswith(f"to {low}"):
-                said = f"{before.said} and comes back"
-                kept[-1] = MotionEvent(event.part, said, before.start, event.end)
+        up = before is not None and before.movement.startswith("rises from ")
+        if up and event.movement.startswith("drops from ") and event.start - before.end < 0.4:
+            low = before.movement.removeprefix("rises from ").replace(" to ", " above ").split(" above ")[0]
+            if event.movement.endswith(f"to {low}"):
+                movement = f"{before.movement} and comes back"
+                kept[-1] = MotionEvent(event.part, movement, before.start, event.end)
                 continue
         kept.append(event)
     return kept
 
 
 def _changes(values: np.ndarray, threshold: float) -> list[tuple[int, int]]:
-    """Intervals over which a signal changes by the threshold or more, from one turning point to the next."""
+    """Intervals between consecutive turning points over which a signal changes by at least the threshold."""
     turns = [0, *(frame for frame, _ in _turning_points(values, threshold)), len(values) - 1]
     return [(first, last) for first, last in pairwise(turns) if abs(values[last] - values[first]) >= threshold]
 
 
 def _turning_points(values: np.ndarray, swing: float) -> list[tuple[int, bool]]:
-    """Frames where a signal turns by `swing` or more, and whether they are tops."""
+    """Frames at which a signal turns by at least `swing`, and whether each is a maximum."""
     turns: list[tuple[int, bool]] = []
     low = high = 0
     rising = None
@@ -363,18 +368,18 @@ def _times(count: int) -> str:
 
 
 def _repeated(path: np.ndarray, height: np.ndarray) -> str | None:
-    """A movement that turns three times or more, or goes round; None where there is none."""
+    """A movement that goes round, or turns at least three times, in words; None if it does neither."""
     centered = path - path.mean(0)
     _, strength, axes = np.linalg.svd(centered, full_matrices=False)
     first, second = centered @ axes[0], centered @ axes[1]
     if strength[1] > 0.5 * strength[0] and strength[1] / np.sqrt(len(path)) > 0.12:
-        # From the middle, how often has it gone round, and which way as the person sees it?
+        # Number of rounds about the middle, and direction as the person sees it.
         swept = np.unwrap(np.arctan2(second, first))
         rounds = abs(swept[-1] - swept[0]) / (2 * np.pi)
         if rounds > 0.8:
             circle = "a circle" if rounds < 1.6 else "circles"
             right, up = centered[:, 0], centered[:, 1]
-            # In a plane that they look at, the person sees which way round.
+            # The direction is only given if the circle faces the person.
             turned = (right[:-1] * up[1:] - up[:-1] * right[1:]).sum()
             facing = min(right.std(), up.std()) > 0.5 * strength[1] / np.sqrt(len(path))
             way = f" {'counter ' if turned > 0 else ''}clockwise" if facing else ""
@@ -389,28 +394,28 @@ def _repeated(path: np.ndarray, height: np.ndarray) -> str | None:
 
 
 def _single(path: np.ndarray, height: np.ndarray, side: str) -> str | None:
-    """A movement of a hand to somewhere, and perhaps back."""
+    """A movement of a hand away, and perhaps back, in words; None if it is shorter than `MIN_PATH`."""
     away = path - path[0]
     far = int(np.linalg.norm(away, axis=1).argmax())
     reach, end = away[far], away[-1]
     if np.linalg.norm(reach) < MIN_PATH:
         return None
     back = " and comes back" if np.linalg.norm(end) < 0.45 * np.linalg.norm(reach) else ""
-    start, there = height[0], height[far]
+    start, farthest = height[0], height[far]
     axis = int(np.abs(reach).argmax())
     if axis == 1:
         verb = "rises" if reach[1] > 0 else "drops"
-        if _zone(start) == _zone(there):
-            return f"{verb} a little {_level(there)}{back}"
-        target = _zone(there)
+        if _zone(start) == _zone(farthest):
+            return f"{verb} a little {_level(farthest)}{back}"
+        target = _zone(farthest)
         return f"{verb} from {_zone(start)} {'' if target.startswith('above') else 'to '}{target}{back}"
     if axis == 2:
-        return f"goes {'forward' if reach[2] > 0 else 'backward'} {_level(there)}{back}"
-    return f"goes {_sideways(reach[0], side)} {_level(there)}{back}"
+        return f"goes {'forward' if reach[2] > 0 else 'backward'} {_level(farthest)}{back}"
+    return f"goes {_sideways(reach[0], side)} {_level(farthest)}{back}"
 
 
 def _step(path: np.ndarray, side: str) -> str | None:
-    """A movement of a foot."""
+    """A movement of a foot in words; None if it is shorter than `MIN_PATH`."""
     away = path - path[0]
     far = int(np.linalg.norm(away, axis=1).argmax())
     reach = away[far]
@@ -432,40 +437,38 @@ def _sideways(right: float, side: str) -> str:
 
 
 def _together(left: list[MotionEvent], right: list[MotionEvent], both: str) -> list[MotionEvent]:
-    """Movements of the two sides, as one where they are the same at the same time."""
-    found, rest = [], list(right)
-    for one in left:
+    """Movements of both sides; equal movements at the same time are joined."""
+    joined, rest = [], list(right)
+    for event in left:
         for other in rest:
-            overlap = min(one.end, other.end) - max(one.start, other.start)
-            mirrored = other.said.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
-            if overlap > 0.5 * max(one.end - one.start, other.end - other.start) and one.said in (
-                other.said,
-                mirrored,
-            ):
-                said = one.said
+            overlap = min(event.end, other.end) - max(event.start, other.start)
+            mirrored = other.movement.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
+            is_same = event.movement in (other.movement, mirrored)
+            if is_same and overlap > 0.5 * max(event.end - event.start, other.end - other.start):
+                movement = event.movement
                 for side in ("left", "right"):
-                    said = said.replace(f"out to the {side}", "out to the sides").replace(
+                    movement = movement.replace(f"out to the {side}", "out to the sides").replace(
                         f"across the body to the {side}", "inwards across the body"
                     )
-                found.append(MotionEvent(both, _plural(said), min(one.start, other.start), max(one.end, other.end)))
+                start, end = min(event.start, other.start), max(event.end, other.end)
+                joined.append(MotionEvent(both, _plural(movement), start, end))
                 rest.remove(other)
                 break
         else:
-            found.append(one)
-    return found + rest
+            joined.append(event)
+    return joined + rest
 
 
-def _tell(subject: str, events: list[MotionEvent]) -> str:
-    """Sentences: what happened in order, and what was still."""
+def _narrated(subject: str, events: list[MotionEvent]) -> str:
+    """The text of the movements of a person in order, and of the limbs that are still."""
     if not events:
         return f"{subject} stands or sits still."
     clauses, last = [], None
     for event in events:
-        said = event.said
-        clause = f"{event.part if event.part.startswith('both') else f'the {event.part}'} {said}"
+        clause = f"{event.part if event.part.startswith('both') else f'the {event.part}'} {event.movement}"
         if last is not None:
             if event.part == last.part:
-                clause = f"then {said}"
+                clause = f"then {event.movement}"
             else:
                 clause = f"{'at the same time' if event.start < last.end - 0.3 else 'then'} {clause}"
         clauses.append(clause)
@@ -473,7 +476,7 @@ def _tell(subject: str, events: list[MotionEvent]) -> str:
     moved = " ".join(event.part for event in events)
     limbs = {"left arm": "left hand", "right arm": "right hand", "left leg": "left foot", "right leg": "right foot"}
     both = {"hand": "both hands" in moved, "foot": "both feet" in moved}
-    goes = any(event.said.startswith(("walks", "jumps")) for event in events)
+    goes = any(event.movement.startswith(("walks", "jumps")) for event in events)
     still = [
         limb
         for limb, end in limbs.items()
@@ -497,9 +500,9 @@ _PLURALS = {
 }  # fmt: skip
 
 
-def _plural(said: str) -> str:
+def _plural(movement: str) -> str:
     """ "goes out and comes back" → "go out and come back"."""
-    return " ".join(_PLURALS.get(word, word) for word in said.split(" "))
+    return " ".join(_PLURALS.get(word, word) for word in movement.split(" "))
 
 
 __all__ = ["MotionEvent", "MotionNarration", "describe_moment", "narrate"]

@@ -1,7 +1,7 @@
-"""The boxes of an MP4 or MOV file, as far as they say how much memory its index takes: FFmpeg believes them.
+"""Checks the boxes of MP4 and MOV files (ISO/IEC 14496-12) that determine the memory of the index.
 
-Boxes are those of ISO/IEC 14496-12. FFmpeg makes an entry of its index for every sample (frame) that a box announces, before it
-looks for one: a file of 2 KB may ask for gigabytes.
+FFmpeg allocates an entry of its index for every sample (frame) that a box announces, before it looks for the sample: a file of
+2 KB can make it allocate gigabytes.
 """
 
 import io
@@ -12,30 +12,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-# Boxes that hold boxes. FFmpeg takes what it knows wherever it stands.
+# Boxes that contain boxes. FFmpeg accepts known boxes anywhere.
 CONTAINERS = frozenset(
     b"moov hoov free trak mdia minf stbl edts mvex moof traf cmov udta dinf tref wave sinf schi iprp".split()
 )
-# Boxes that announce how many of something there are, or what.
+# Boxes that contain counts, or the type of a track.
 COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun iloc".split())
-# Where boxes may stand behind fields of many lengths: descriptions of samples. They are found by their names.
+# In descriptions of samples, boxes may follow fields of variable length, so they are found by name.
 _NAMES = re.compile(b"|".join(sorted(COUNTING)))
 MAX_DESCRIPTION_BYTES = 1 << 20
-# Boxes of a file, and bytes of its index: ten hours at 60 frames a second have an index of 30 MB.
+# Most boxes of a file, and most bytes of its index: ten hours at 60 frames per second have an index of 30 MB.
 MAX_BOXES, MAX_INDEX_BYTES = 1_000_000, 1 << 26
-# Entries of an index that any file may have; one of more may have as many as bytes, since a sample has a byte at least.
+# An index may have this many entries, or as many as the file has bytes, because a sample has at least a byte.
 MIN_ENTRIES = 2_000_000
-# FFmpeg makes one entry of so many samples of uncompressed sound.
+# FFmpeg makes one entry for this many samples of uncompressed sound.
 SOUND_SAMPLES = 1024
 
 
 class TooManyBoxesError(ValueError):
-    """An MP4 file announces more than it can hold; the message says what was found."""
+    """An MP4 file announces more than it can contain; the message names the actual numbers."""
 
 
 @dataclass
 class _Track:
-    """What the boxes of a track announce."""
+    """The numbers that the boxes of a track announce."""
 
     samples: int = 0
     chunks: int = 0
@@ -45,14 +45,14 @@ class _Track:
     is_uncompressed: bool = False
 
     def entries(self) -> int:
-        """Of the index that FFmpeg makes of it: each edit may show all samples anew."""
+        """Number of entries of FFmpeg's index; each edit may show all samples again."""
         by_chunk = self.is_sound and self.is_uncompressed
         samples = self.chunks * self.samples_per_chunk // SOUND_SAMPLES if by_chunk else self.samples
         return samples * max(self.edits, 1)
 
 
 def lacks_index(file: BinaryIO) -> bool:
-    """Whether a file is MP4 (or MOV) that ends before, or within, the box `moov`, which recorders write last."""
+    """Whether a file is an MP4 (or MOV) file that ends before or within the box `moov`, which recorders write last."""
     end, names = file.seek(0, os.SEEK_END), []
     for name, start, length in _boxes(file, 0, end):
         if name == b"moov" and start + length <= end:
@@ -64,13 +64,13 @@ def lacks_index(file: BinaryIO) -> bool:
 
 
 def check_index(file: BinaryIO) -> None:
-    """Raises `TooManyBoxesError` where the index of an MP4 file asks for more than the file can hold.
+    """Raises `TooManyBoxesError` if the index of an MP4 file announces more than the file can contain.
 
-    FFmpeg finds MP4 behind boxes that it does not know, so that any file is looked at; of other formats, little is read.
+    FFmpeg finds MP4 content behind unknown boxes, so files of all formats are checked; of other formats, little is read.
     """
     end = file.seek(0, os.SEEK_END)
     track, announced = _Track(), 0
-    most_boxes = max(MAX_BOXES, end // 16)  # of long recordings with a fragment for each frame
+    most_boxes = max(MAX_BOXES, end // 16)  # long recordings may have a fragment for each frame
     for count, (name, length, content) in enumerate(_walk(file, end)):
         if count > most_boxes:
             raise TooManyBoxesError(f"more than {most_boxes:,} boxes")
@@ -81,7 +81,7 @@ def check_index(file: BinaryIO) -> None:
         elif name in (b"stco", b"co64"):
             track.chunks = max(track.chunks, min(_number(content, 4), length // 4))
         elif name == b"stsc":
-            # Of each run of chunks 12 bytes, the second number is that of the samples of a chunk.
+            # 12 bytes for each run of chunks; the second number is the number of samples per chunk.
             track.samples_per_chunk = max(
                 (_number(content, place) for place in range(12, len(content), 12)), default=0
             )
@@ -93,7 +93,7 @@ def check_index(file: BinaryIO) -> None:
             track.edits = min(_number(content, 4), length // 12)
         elif name == b"trun":
             announced += _number(content, 4)
-        elif name == b"iloc":  # of pictures
+        elif name == b"iloc":  # of still images
             announced += int.from_bytes(content[6:10] if content[:1] >= b"\2" else content[6:8], "big")
     announced += track.entries()
     if announced > max(end, MIN_ENTRIES):
@@ -105,14 +105,14 @@ def _number(content: bytes, place: int) -> int:
 
 
 def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the content and its length, of the boxes between two places; the last may end behind the second."""
+    """Name, start of the content and its length, of the boxes between two positions; the last box may end after the second."""
     while place + 8 <= end:
         file.seek(place)
         head = file.read(16)
         length, name, size = _number(head, 0), head[4:8], 8
         if length == 1:
             length, size = int.from_bytes(head[8:16], "big"), 16
-        elif length == 0:  # up to the end
+        elif length == 0:  # extends to the end
             length = end - place
         if length < size:
             return
@@ -121,7 +121,7 @@ def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, i
 
 
 def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name and length of all boxes, those in other boxes behind them; first bytes of those that count, of `stsc` all."""
+    """Name and length of all boxes, nested boxes after their parents, and the first bytes of counting boxes (`stsc`: all)."""
     inner, was_compressed = [(file, _boxes(file, 0, end), end)], False
     while inner:
         file, boxes, end = inner[-1]
@@ -140,7 +140,7 @@ def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
             for match in _NAMES.finditer(content):
                 yield match[0], len(content) - match.end(), content[match.end() : match.end() + 16]
         elif name in CONTAINERS or name == b"meta":
-            # FFmpeg looks for the first box of `meta`, behind which others stand, in steps of 4 bytes.
+            # FFmpeg looks for the first of the boxes in `meta` in steps of 4 bytes.
             start = place + _place_of_boxes(file, place, length) if name == b"meta" else place
             inner.append((file, _boxes(file, start, place + length), place + length))
         elif name == b"cmvd":
@@ -152,7 +152,7 @@ def _walk(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _place_of_boxes(file: BinaryIO, place: int, length: int) -> int:
-    """Where the boxes of `meta` begin, from its start."""
+    """Offset of the first box in `meta`."""
     file.seek(place)
     content = file.read(min(length, MAX_DESCRIPTION_BYTES))
     tags = (tag for tag in range(4, len(content) - 3, 4) if content[tag : tag + 4] == b"hdlr")
@@ -160,7 +160,7 @@ def _place_of_boxes(file: BinaryIO, place: int, length: int) -> int:
 
 
 def _inflated(file: BinaryIO, place: int, length: int) -> io.BytesIO:
-    """A compressed index; nothing where it is damaged, which FFmpeg says."""
+    """Decompresses an index; empty if it is damaged, which FFmpeg reports."""
     file.seek(place)
     inflate = zlib.decompressobj()
     try:

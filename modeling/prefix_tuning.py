@@ -1,8 +1,7 @@
-"""P-Tuning v2 in chosen layers: learned keys and values that every word of a prompt can attend to (VT-LVLM-AR, section III.C).
+"""P-Tuning v2 in some layers: trained keys and values that every token can attend to (VT-LVLM-AR, section III.C).
 
-The prompts have no place in the sequence: nothing is inserted into it, so masks, positions, caches, packing and left padding
-stay as they are. In the chosen layers, keys and values are put in front of those of the words, after positions were rotated in
-and after the cache was read.
+The prompts are not part of the sequence, so masks, positions, caches, packing and left padding do not change. In the chosen
+layers, their keys and values are put before those of the tokens, after rotary embedding and after the cache was read.
 """
 
 import sys
@@ -17,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 SUFFIX = "_prefix"
-# Share of the layers that have prompts by default, from the last one down: 9 of 32, 1.2 M parameters in a model of 7 B.
+# By default, this share of the layers has prompts, counted from the last: 9 of 32, or 1.2 M parameters in a model of 7 B.
 DEFAULT_SHARE = 9 / 32
 INIT_STD = 0.02
 
@@ -27,13 +26,13 @@ class LayerPrefix(nn.Module):
     Keys and values of `length` prompts in some layers of a language model.
 
     Args:
-        config (`PreTrainedConfig`): of the language model; its heads for keys and values, and their width, are those of the
-            prompts.
+        config (`PreTrainedConfig`): configuration of the language model; gives number and width of the key-value heads.
         length (`int`): number of prompts.
-        layers (`Sequence[int]`, *optional*): those that have prompts, from 0; by default the last 9 of 32 (`default_layers`).
+        layers (`Sequence[int]`, *optional*): indices of the layers with prompts, from 0; by default the last 9 of 32
+            (`default_layers`).
 
     Raises:
-        ValueError: A layer that there is not, or one that stands twice.
+        ValueError: if `length` is below 1, or a layer does not exist or is given twice.
     """
 
     def __init__(self, config: PreTrainedConfig, length: int, layers: Sequence[int] | None = None):
@@ -57,30 +56,31 @@ class LayerPrefix(nn.Module):
 
     def attach(self, language_model: nn.Module) -> None:
         """
-        Makes a language model attend to the prompts. Its weights are not touched.
+        Makes a language model attend to the prompts; its weights do not change.
 
         Raises:
-            ValueError: It runs with another attention than eager or sdpa, or has attention layers of another kind.
+            ValueError: if its attention implementation is not eager or sdpa, or a chosen layer has no attention.
         """
-        kind = language_model.config._attn_implementation.removesuffix(SUFFIX)
-        if kind not in ("eager", "sdpa"):
+        implementation = language_model.config._attn_implementation.removesuffix(SUFFIX)
+        if implementation not in ("eager", "sdpa"):
             raise ValueError(
-                f"prompts in layers were tested with eager and sdpa attention; this language model runs with {kind!r}: load it "
-                "with attn_implementation='sdpa'."
+                f"prompts in layers need eager or sdpa attention, but the language model has {implementation!r}: load it with "
+                "attn_implementation='sdpa'."
             )
         attentions = attention_layers(language_model)
         for place, layer in enumerate(self.layers):
             if layer not in attentions:
                 raise ValueError(
-                    f"layer {layer} of {type(language_model).__name__} has no attention that prompts could be put before."
+                    f"layer {layer} of {type(language_model).__name__} has no attention that could read prompts: leave it out "
+                    "of `prefix_layers`."
                 )
-            # Past nn.Module's registration: the prompts are the wrapper's, not the language model's.
+            # Not registered as a submodule: the prompts belong to the wrapper, not to the language model.
             attentions[layer].__dict__["layer_prefix"] = _PromptsOf(self, place)
-        language_model.config._attn_implementation = kind + SUFFIX
+        language_model.config._attn_implementation = implementation + SUFFIX
 
 
 class _PromptsOf:
-    """The prompts of one layer; an object and no closure, so that a copied model has copied prompts."""
+    """The prompts of a layer. An object rather than a closure, so that a copied model gets copied prompts."""
 
     def __init__(self, prefix: LayerPrefix, place: int):
         self.prefix, self.place = prefix, place
@@ -88,31 +88,31 @@ class _PromptsOf:
     def __call__(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (batch_size, heads, length, width) in the dtype and on the device of `like`."""
         keys, values = self.prefix.weight[self.place].to(like.device, like.dtype)
-        return (one[None].expand(len(like), -1, -1, -1) for one in (keys, values))
+        return (states[None].expand(len(like), -1, -1, -1) for states in (keys, values))
 
 
 def default_layers(depth: int) -> list[int]:
-    """The last layers of a model of `depth`: 9 of 32, and as large a share of others."""
+    """The last layers of a model of `depth` layers: 9 of 32, and the same share of other depths."""
     return list(range(depth - max(1, round(DEFAULT_SHARE * depth)), depth))
 
 
 def attention_layers(language_model: nn.Module) -> dict[int, nn.Module]:
-    """The module of each layer that attends, by its `layer_idx`."""
-    found = {}
+    """The attention module of each layer, by `layer_idx`."""
+    attentions = {}
     for module in language_model.modules():
         layer = module.__dict__.get("layer_idx")
-        # Some families number the layers, too: the innermost one is the attention.
+        # In some models, the decoder layer has a `layer_idx` too: the innermost module with an index is the attention.
         if layer is not None and not any("layer_idx" in child.__dict__ for child in list(module.modules())[1:]):
-            found.setdefault(layer, module)
-    return found
+            attentions.setdefault(layer, module)
+    return attentions
 
 
-def _attention_with_prompts(kind: str) -> Callable:
-    """An attention function of transformers that puts prompts before the keys and values of layers that have some."""
+def _attention_with_prompts(implementation: str) -> Callable:
+    """An attention function of transformers that, in layers with prompts, puts them before keys and values."""
 
     def forward(module, query, key, value, attention_mask, **kwargs):
         attend = sdpa_attention_forward
-        if kind == "eager":  # each family has its own, some with soft-capping
+        if implementation == "eager":  # each model has its own function, some with soft-capping
             attend = sys.modules[type(module).__module__].eager_attention_forward
         prompts = module.__dict__.get("layer_prefix")
         if prompts is None:
@@ -120,25 +120,28 @@ def _attention_with_prompts(kind: str) -> Callable:
         prompt_keys, prompt_values = prompts(key)
         length, queries, words = prompt_keys.shape[2], query.shape[2], key.shape[2]
         if attention_mask is None and queries > 1:
-            # What "causal" would mean has to be written down: the prompts come before everything.
+            # Without a mask, attention is causal. With prompts before all tokens, the mask has to be explicit.
             visible = torch.ones(queries, words, dtype=torch.bool, device=query.device).tril(words - queries)
             attention_mask = visible[None, None]
-            if kind == "eager":
+            if implementation == "eager":
                 attention_mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(
                     ~visible, torch.finfo(query.dtype).min
                 )[None, None]
         if attention_mask is not None:
-            seen = attention_mask.new_full((*attention_mask.shape[:-1], length), attention_mask.dtype == torch.bool)
-            attention_mask = torch.cat([seen, attention_mask], dim=-1)
+            # True in a boolean mask, 0 in an additive mask: all prompts are visible.
+            prompt_mask = attention_mask.new_full(
+                (*attention_mask.shape[:-1], length), attention_mask.dtype == torch.bool
+            )
+            attention_mask = torch.cat([prompt_mask, attention_mask], dim=-1)
         key, value = torch.cat([prompt_keys, key], dim=2), torch.cat([prompt_values, value], dim=2)
         return attend(module, query, key, value, attention_mask, **kwargs)
 
     return forward
 
 
-for _kind, _mask in (("eager", eager_mask), ("sdpa", sdpa_mask)):
-    AttentionInterface.register(_kind + SUFFIX, _attention_with_prompts(_kind))
-    AttentionMaskInterface.register(_kind + SUFFIX, _mask)
+for _implementation, _mask in (("eager", eager_mask), ("sdpa", sdpa_mask)):
+    AttentionInterface.register(_implementation + SUFFIX, _attention_with_prompts(_implementation))
+    AttentionMaskInterface.register(_implementation + SUFFIX, _mask)
 
 
 __all__ = ["LayerPrefix", "attention_layers", "default_layers"]

@@ -1,4 +1,4 @@
-"""From recordings or action ids to what ActionLLM reads: prompts, class names and features."""
+"""Processor of ActionLLM: turns recordings or action ids into prompts, class names and features."""
 
 import copy
 import os
@@ -26,57 +26,62 @@ from .extractor_files import (
 from .model_files import HUB_ARGUMENTS, ModelFileError, as_written, read_json_object
 from .tokenizer_files import load_tokenizer
 
-# LLM-AR, section 3.2 and, for classes that were not trained, Table 8.
+# LLM-AR, section 3.2; with the class list, as for unseen classes, Table 8.
 INSTRUCTION = "Given a sequence of action tokens {tokens}, please predict the corresponding action."
 INSTRUCTION_WITH_CLASSES = (
     "Given a sequence of action tokens {tokens}, please predict the corresponding action from {classes}."
 )
-# LVLM-VAR, Eq. 3: a class and an explanation. They are asked for apart, so that no class depends on the text of a reason.
+# LVLM-VAR, Eq. 3 asks for a class and an explanation. Here they are separate prompts, so that the class does not depend on the
+# text of an explanation.
 INSTRUCTION_TO_EXPLAIN = "Given a sequence of action tokens {tokens}, please describe what is happening."
 PLACEHOLDER = "<act>"
-# What a processor may add to a tokenizer, and the codebooks of a word.
+# Upper bounds of what a processor adds to a tokenizer, and of the number of codebooks.
 MAX_ACTION_TOKENS, MAX_SOFT_PROMPTS, MAX_CODES = 2**16, 4096, 64
-# Of a class list in the prompt, what a name behind it is tokenized with. Where a token ends at the end of the prompt, which is
-# checked, BPE and unigram models segment what follows by itself.
+# Class names are tokenized after this many characters of a class list, not after the whole list. This is exact: the end of the
+# prompt is also the end of a token (checked), and BPE and unigram models segment the text behind it independently.
 CHARACTERS_BEFORE_NAME = 32
 
 
 class ActionLLMProcessor(ProcessorMixin):
     r"""
-    Builds every prompt and every label of ActionLLM, for training, scoring, evaluation and the pipeline alike.
+    Builds all prompts and labels of ActionLLM, for training, scoring, evaluation and the pipeline.
 
-    Word u of the codebook is the token `<act_u>`; the placeholder `<act>` stands for an action sentence that the model
-    writes itself. Both are added to (a copy of) the text tokenizer, behind its own words.
+    Token u of the codebook is written `<act_u>`. The placeholder `<act>` stands for an action sentence that the model
+    encodes from a recording. Both are added to a copy of the text tokenizer, after its own tokens.
 
     Args:
         feature_extractor ([`SkeletonFeatureExtractor`] or [`VideoFeatureExtractor`]):
-            Makes features of recordings.
+            Computes features of recordings.
         tokenizer (`PreTrainedTokenizerBase`):
             The language model's own tokenizer. It must have an end token.
         class_names (`Sequence[str]`, *optional*):
-            Names of the trained classes, in the order of their labels: the list that is scored unless another is given.
+            Names of the trained classes, in the order of their labels. They are scored unless other names are passed.
         num_action_tokens (`int`, defaults to 512):
-            Number of action tokens, of all codebooks.
+            Number of action tokens of all codebooks.
         codes_per_word (`int`, defaults to 1):
             Number of codebooks. With several, a word is a token of each ([`~action_sentence.WordIds`]).
         instruction (`str`):
-            What the model is asked; `{tokens}` is where the sentence goes.
+            Prompt that asks for the class; the sentence replaces `{tokens}`.
         instruction_with_classes (`str`):
-            What it is asked when the class list is part of the prompt; `{classes}` is where the list goes.
+            Prompt that asks for a class of a list; the list replaces `{classes}`.
         list_classes (`bool`, defaults to `False`):
             Whether the class list is part of the prompt.
         instruction_to_explain (`str`):
-            What it is asked when it is to describe.
+            Prompt that asks for a description.
         explains (`bool`, defaults to `False`):
-            Whether the model was trained to.
+            Whether the model was trained to describe recordings.
         run_lengths (`bool`, defaults to `False`):
-            Whether the length of a run of equal tokens stands after its token, as a number. The words of a sentence are pairs
-            (token, length) then.
+            Whether the length of each run of equal tokens is written after the token, as a number. The words of a sentence are
+            then pairs (token, length).
         num_soft_prompts (`int`, defaults to 0):
-            Number of soft prompts, the words `<soft_0>`, `<soft_1>`, … before everything else (VT-LVLM-AR, Eq. 5).
+            Number of soft prompts, written `<soft_0>`, `<soft_1>`, … at the start of the prompt (VT-LVLM-AR, Eq. 5).
+
+    Raises:
+        SettingError (a `ValueError`): if a setting has the wrong type or is out of range, or settings contradict each other.
+        ValueError: if the tokenizer has no end token, or does not give the action tokens consecutive ids.
     """
 
-    # Saving puts the code beside the weights, so that they load where this package is not installed.
+    # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoProcessor"
 
     def __init__(
@@ -115,13 +120,15 @@ class ActionLLMProcessor(ProcessorMixin):
                     raise SettingError(name, f"text that contains {field} once", as_written(template), message)
             setattr(self, name, template)
         if codes_per_word > 1 and run_lengths:
-            message = "run_lengths are written after a token, not after a word of several."
+            message = "run_lengths must be False with codes_per_word above 1: lengths are written after single tokens."
             raise SettingError("run_lengths", "False with codes_per_word above 1", "True", message)
         if run_lengths and not hasattr(feature_extractor, "num_segments"):
             expected = "False with a feature extractor of skeletons, whose sentences have no limit"
             raise SettingError("run_lengths", expected, "True")
         if tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer has no end token (eos_token), which closes every class name.")
+            raise ValueError(
+                "the tokenizer has no end token, which must follow every class name: set tokenizer.eos_token."
+            )
         super().__init__(
             feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
         )
@@ -133,21 +140,21 @@ class ActionLLMProcessor(ProcessorMixin):
     ) -> Self:
         """Loads the processor of a model folder or repository.
 
-        Nothing is asked and no code of the repository is run, whatever its files name: the processor and its feature
-        extractor are classes of this package.
+        No code of the repository is run, whatever classes its files name: the processor and its feature extractor are classes
+        of this package.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`):
                 Folder, or repository on the Hub.
             trust_remote_code (`bool`, defaults to `False`):
-                Whether a tokenizer that transformers does not have may be loaded with the repository's code.
+                Whether a tokenizer that is not part of transformers may be loaded with the repository's code.
             **kwargs:
-                Where files come from (`revision`, `token`, `cache_dir`, …), and settings of the processor, the feature
-                extractor and the tokenizer to change.
+                Arguments of the download (`revision`, `token`, `cache_dir`, …), and settings of the processor, the feature
+                extractor and the tokenizer that override the saved ones.
 
         Raises:
-            `ModelFileError`: a file does not hold what the processor needs; the message names the file and the field.
-            `OSError`: there is no such folder or repository, or no processor in it.
+            `ModelFileError`: if a file lacks something that the processor needs; the message names the file and the field.
+            `OSError`: if there is no such folder or repository, or it has no processor.
         """
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         path = model_file(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
@@ -156,7 +163,7 @@ class ActionLLMProcessor(ProcessorMixin):
                 f"{pretrained_model_name_or_path} has no {PROCESSOR_FILE}, so it has no processor: save it there with "
                 "ActionLLMProcessor.save_pretrained."
             )
-        if commit := extract_commit_hash(path, None):  # all files of one commit, also while somebody pushes
+        if commit := extract_commit_hash(path, None):  # all files come from the same commit, even during a push
             hub["revision"] = kwargs["revision"] = commit
         settings = cls._settings(path)
         overrides = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
@@ -164,7 +171,7 @@ class ActionLLMProcessor(ProcessorMixin):
         changed = {name: kwargs.pop(name) for name in extractor.to_dict().keys() & kwargs.keys()}
         if changed:
             extractor = type(extractor).from_dict(extractor.to_dict() | changed)
-        # The tokenizer's own files say what it is: without a configuration, that of the model is not read for it.
+        # The tokenizer's own files name its class; the empty configuration keeps transformers from reading the model's.
         tokenizer = load_tokenizer(
             pretrained_model_name_or_path,
             trust_remote_code=bool(trust_remote_code),
@@ -181,9 +188,9 @@ class ActionLLMProcessor(ProcessorMixin):
 
     @classmethod
     def _settings(cls, path: str) -> dict[str, Any]:
-        """What `PROCESSOR_FILE` says of the processor itself."""
+        """The processor's own settings in `PROCESSOR_FILE`."""
         content = read_json_object(path)
-        for name in (EXTRACTOR_FIELD, "tokenizer", "chat_template"):  # saved by themselves
+        for name in (EXTRACTOR_FIELD, "tokenizer", "chat_template"):  # stored in files of their own
             content.pop(name, None)
         try:
             check_class_references(content)
@@ -214,7 +221,7 @@ class ActionLLMProcessor(ProcessorMixin):
 
     @property
     def word_ids(self) -> WordIds | None:
-        """How a word of several tokens is one id; `None` where a word is a token."""
+        """Ids of words of several tokens; `None` if a word is a single token."""
         if self.codes_per_word == 1:
             return None
         first = self.action_token_offset + self.num_action_tokens + 1 + self.num_soft_prompts
@@ -231,38 +238,38 @@ class ActionLLMProcessor(ProcessorMixin):
         """The text of a prompt.
 
         Args:
-            action_ids (`Sequence[int]`, or of pairs with `run_lengths`, or of words of several tokens, *optional*):
-                The action sentence, tokens 0 to U - 1. Without it, the prompt has placeholders.
+            action_ids (`Sequence`, *optional*):
+                The action sentence: tokens 0 to U - 1; with `run_lengths`, pairs of a token and the length of its run; with
+                several codebooks, words of several tokens. Without a sentence, the prompt has placeholders.
             class_names (`Sequence[str]`, *optional*):
-                The list to choose from, when the class list is part of the prompt.
+                The class names to list, if the class list is part of the prompt.
             list_classes (`bool`, *optional*):
                 Overrides the processor's `list_classes`.
             num_latents (`int`, defaults to 1):
-                Number of placeholders: one to be replaced by a whole sentence, or one for each continuous latent.
+                Number of placeholders: 1 for a sentence that the model encodes, or the number of continuous latents.
             to_explain (`bool`, defaults to `False`):
-                Whether a description is asked for in place of a class.
+                Whether the prompt asks for a description instead of a class.
 
         Raises:
-            `ValueError`: on an empty sentence, an id that is no token of the codebook, or a length where none is read or none
-            where one is.
+            `ValueError`: if the sentence is empty, an id is not a token of the codebook, or lengths are missing or unexpected.
         """
         lists = self.list_classes if list_classes is None else list_classes
         classes = ", ".join(self._class_names(class_names)) if lists and not to_explain else None
         return self._prompt(action_ids, classes, num_latents, to_explain)
 
     def _prompt(self, action_ids, classes: str | None, num_latents: int = 1, to_explain: bool = False) -> str:
-        """The text of a prompt; `classes` is the class list as it stands there, or None where it is not part of it."""
+        """The text of a prompt; `classes` is the text of the class list, or None if the prompt has no list."""
         if action_ids is None:
             tokens = PLACEHOLDER * num_latents
         else:
-            tokens = "".join(self._word(one) for one in action_ids)
+            tokens = "".join(self._word(word) for word in action_ids)
             if not tokens:
                 raise ValueError("the action sentence is empty.")
         soft = "".join(f"<soft_{prompt}>" for prompt in range(self.num_soft_prompts))
         if to_explain:
             return soft + self.instruction_to_explain.replace("{tokens}", tokens)
         if classes is not None:
-            # The names last: whatever stands in them is not a place for anything.
+            # Names are inserted last, because they might contain "{tokens}".
             return soft + self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
         return soft + self.instruction.replace("{tokens}", tokens)
 
@@ -270,7 +277,7 @@ class ActionLLMProcessor(ProcessorMixin):
         """The text of a token, of a token and the length of its run, or of a word of several tokens."""
         if self.codes_per_word > 1:
             size = self.num_action_tokens // self.codes_per_word
-            tokens = [int(one) for one in word] if isinstance(word, Iterable) else [int(word)]
+            tokens = [int(token) for token in word] if isinstance(word, Iterable) else [int(word)]
             if [token // size for token in tokens] != list(range(self.codes_per_word)):
                 raise ValueError(
                     f"a word is {self.codes_per_word} tokens, one of each codebook of {size} in their order, got {tokens}."
@@ -288,38 +295,43 @@ class ActionLLMProcessor(ProcessorMixin):
         return f"<act_{token}> {length}" if has_length else f"<act_{token}>"
 
     def run_length_ids(self) -> list[list[int]] | None:
-        """Ids of the numbers 1 to the most segments that a video has, as they stand after a token; without them `None`.
+        """Text ids of the numbers 1 to the most segments of a video, as written after a token; `None` without `run_lengths`.
 
         Raises:
-            `ValueError`: the tokenizer does not write a number alike in the middle of a sentence and at its end.
+            `ValueError`: if the tokenizer writes a number differently within a sentence and at its end.
         """
         if not self.run_lengths:
             return None
-        token = self.action_token_offset
-        found = []
+        action_token = self.action_token_offset
+        number_ids = []
         for length in range(1, self.feature_extractor.num_segments + 1):
             inside = self.encode_prompt_and_label(self.prompt([(0, length), (0, 1)]))[0]
-            first, second = (index for index, one in enumerate(inside) if one == token)
-            found.append(inside[first + 1 : second])
+            first, second = (index for index, token in enumerate(inside) if token == action_token)
+            number_ids.append(inside[first + 1 : second])
             at_the_end = self.encode_prompt_and_label(self.prompt([(0, length)]))[0]
-            if at_the_end[first + 1 : second] != found[-1] or len(at_the_end) != len(inside) - 1 - len(found[0]):
+            if at_the_end[first + 1 : second] != number_ids[-1] or len(at_the_end) != len(inside) - 1 - len(
+                number_ids[0]
+            ):
                 raise ValueError(
-                    f"the tokenizer does not write {length} alike in the middle of a sentence and at its end: "
-                    f"set another instruction than {self.instruction!r}."
+                    f"the tokenizer writes {length} differently within a sentence and at its end: change the instruction "
+                    f"{self.instruction!r}."
                 )
-        return found
+        return number_ids
 
     def encode_prompt_and_label(self, prompt: str, completion: str | None = None) -> tuple[list[int], list[int]]:
-        """Ids of a prompt, and ids of what follows it, as the language model sees them in one text.
+        """Ids of a prompt and of its completion, tokenized together as a single text.
 
-        This is the only place where prompts and labels become ids.
+        All prompts and labels are tokenized here.
 
         Args:
-            prompt (`str`): what [`~ActionLLMProcessor.prompt`] gives.
-            completion (`str`, *optional*): class name (or explanation), without its end token.
+            prompt (`str`): the text of [`~ActionLLMProcessor.prompt`].
+            completion (`str`, *optional*): class name or explanation, without end token.
 
         Returns:
-            ids of the prompt; ids of the completion with its end token (empty without a completion).
+            `tuple`: ids of the prompt; ids of the completion with its end token (empty without a completion).
+
+        Raises:
+            `ValueError`: if the tokenizer merges the end of the prompt with the completion.
         """
         if completion is None:
             return self._ids([prompt])[0], []
@@ -327,33 +339,37 @@ class ActionLLMProcessor(ProcessorMixin):
         return prompt_ids, label_ids[0]
 
     def _encode_labels(self, prompt: str, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """Ids of a prompt, and of each of several texts that may follow it, with their end tokens."""
+        """Ids of a prompt, and of each of several alternative completions with their end tokens."""
         prompt_ids, *all_ids = self._ids([prompt, *(f"{prompt} {completion}" for completion in completions)])
         for completion, ids in zip(completions, all_ids, strict=True):
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise ValueError(
-                    f"the tokenizer joins the end of the prompt with {completion!r}: end the instruction with a full stop "
+                    f"the tokenizer merges the end of the prompt with {completion!r}: end the instruction with a full stop "
                     "or another token that does not merge with a following space."
                 )
         return prompt_ids, [[*ids[len(prompt_ids) :], self.tokenizer.eos_token_id] for ids in all_ids]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        """Ids of texts that are not over: without the end token by which some tokenizers close every text."""
+        """Ids of incomplete texts: without the end token that some tokenizers add to every text."""
         all_ids, words = self.tokenizer(texts)["input_ids"], self.word_ids
-        for place, text in enumerate(texts):
-            ids = all_ids[place] if words is None else words.fold(all_ids[place])
-            if words is not None and any(words.offset <= one < words.offset + self.num_action_tokens for one in ids):
-                raise ValueError(f"the tokenizer does not write the tokens of a word after each other: {text[:80]!r}.")
+        for index, text in enumerate(texts):
+            ids = all_ids[index] if words is None else words.fold(all_ids[index])
+            if words is not None and any(
+                words.offset <= token < words.offset + self.num_action_tokens for token in ids
+            ):
+                raise ValueError(
+                    f"the tokenizer does not write the tokens of a word directly after each other: {text[:80]!r}."
+                )
             if not ids:
-                raise ValueError(f"the tokenizer makes no tokens of {text[:80]!r}.")
-            all_ids[place] = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
+                raise ValueError(f"the tokenizer gives no tokens for {text[:80]!r}.")
+            all_ids[index] = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
         return all_ids
 
     def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
         """Ids of each class name with its end token, as they follow the prompt."""
         names = self._class_names(class_names)
-        # What a name becomes depends on the text before it back to the last action word, not on the sentence; and of a list
-        # of classes on its end.
+        # The ids of a name depend only on the text between the last action word and the name, and on the end of a class list.
+        # A short prompt therefore gives the same ids as the full one.
         if self.codes_per_word > 1:
             word = range(0, self.num_action_tokens, self.num_action_tokens // self.codes_per_word)
         else:
@@ -374,23 +390,23 @@ class ActionLLMProcessor(ProcessorMixin):
         """Inputs of [`ActionLLMForClassification`].
 
         Args:
-            recordings (a recording or a list of them, *optional*):
-                Whatever the feature extractor reads: paths, arrays, rows of a dataset.
+            recordings (a recording or a list of recordings, *optional*):
+                Anything that the feature extractor reads: paths, arrays, rows of a dataset.
             action_ids (`Sequence[Sequence[int]]`, *optional*):
-                Action sentences that were encoded before, instead of recordings; see [`~ActionLLMProcessor.prompt`].
+                Encoded action sentences, instead of recordings; see [`~ActionLLMProcessor.prompt`].
             class_names (`Sequence[str]`, *optional*):
-                Any list of class names, instead of the trained ones.
+                Class names to score, instead of the trained ones.
             list_classes (`bool`, *optional*):
                 Overrides the processor's `list_classes`.
             return_tensors (`str`, defaults to `"pt"`):
                 Only `"pt"` is supported.
 
         Returns:
-            `input_ids` and `attention_mask` (batch_size, length), left-padded; `label_ids` (num_classes, label_length),
-            padded with -100; for recordings the features as well.
+            `BatchFeature`: `input_ids` and `attention_mask` (batch_size, length), left-padded; `label_ids` (num_classes,
+            label_length), padded with -100; for recordings, also their features.
         """
         if return_tensors != "pt":
-            raise ValueError(f"ActionLLMProcessor gives torch tensors only, got return_tensors={return_tensors!r}.")
+            raise ValueError(f"ActionLLMProcessor returns only torch tensors, got return_tensors={return_tensors!r}.")
         if (recordings is None) == (action_ids is None):
             raise ValueError("give either recordings or action_ids.")
         names = self._class_names(class_names)
@@ -417,11 +433,11 @@ class ActionLLMProcessor(ProcessorMixin):
         if class_names is not None:
             return check_class_names(class_names, self.class_names or ())
         if self.class_names is None:
-            raise ValueError("this processor has no class names of its own: give class_names.")
+            raise ValueError("this processor has no class names of its own: pass class_names.")
         return self.class_names
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves the processor, and the feature extractor's `preprocessor_config.json` for those who want it alone."""
+        """Saves the processor, and `preprocessor_config.json`, from which the feature extractor loads separately."""
         files = super().save_pretrained(save_directory, **kwargs)
         self.feature_extractor.save_pretrained(save_directory)
         return files
@@ -432,16 +448,18 @@ class ActionLLMProcessor(ProcessorMixin):
 
 
 def load_feature_extractor(name_or_path: str | os.PathLike, **hub) -> RecordingFeatureExtractor:
-    """The feature extractor of a model folder or repository, of the class that its files name. No code of theirs is run.
+    """Loads the feature extractor of a model folder or repository. No code of the repository is run.
 
     Args:
-        name_or_path: Folder, or repository on the Hub.
-        **hub: Where files come from, as of `from_pretrained`: revision, token, cache_dir…
+        name_or_path (`str` or `os.PathLike`): folder, or repository on the Hub.
+        **hub: arguments of the download, such as revision, token and cache_dir.
+
+    Returns:
+        [`SkeletonFeatureExtractor`] or [`VideoFeatureExtractor`], as named in the files.
 
     Raises:
-        ModelFileError: A file does not hold settings of a feature extractor of this package, or two files hold
-            different ones.
-        OSError: There are none.
+        ModelFileError: if a file has no settings of a feature extractor of this package, or two files have different ones.
+        OSError: if there are no such files.
     """
     from .feature_extraction_skeleton import SkeletonFeatureExtractor
     from .feature_extraction_video import VideoFeatureExtractor
@@ -450,13 +468,11 @@ def load_feature_extractor(name_or_path: str | os.PathLike, **hub) -> RecordingF
 
 
 def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int = 0):
-    """A copy of a text tokenizer with the words `<act_0>` … `<act_{U-1}>`, the placeholder `<act>` and the soft prompts
-    `<soft_0>` … behind its own.
-
-    A tokenizer that has them already is returned as it is.
+    """A copy of a text tokenizer with the action words `<act_0>` … `<act_{U-1}>`, the placeholder `<act>` and the soft prompts
+    `<soft_0>` … after its own tokens. A tokenizer that already has them is returned unchanged.
 
     Raises:
-        `ValueError`: if the words do not get the ids that follow the text.
+        `ValueError`: if the ids of the words do not directly follow those of the text.
     """
     words = [f"<act_{u}>" for u in range(num_action_tokens)] + [PLACEHOLDER]
     words += [f"<soft_{prompt}>" for prompt in range(num_soft_prompts)]
@@ -470,14 +486,14 @@ def with_action_words(tokenizer, num_action_tokens: int, num_soft_prompts: int =
     for index, word in enumerate(words, start=offset):
         if known.get(word) != index:
             raise ValueError(
-                f"the tokenizer gives the action word {word} the id {known.get(word)}, expected {index}: it was made for "
-                f"another number of action tokens than {num_action_tokens} or of soft prompts than {num_soft_prompts}, or its "
-                "text ids have holes."
+                f"expected the id {index} for the action word {word}, but the tokenizer has {known.get(word)}: it has another "
+                f"number of action tokens than {num_action_tokens} or of soft prompts than {num_soft_prompts}, or gaps between "
+                "its text ids."
             )
     return tokenizer
 
 
-# What stands in `PROCESSOR_FILE` beside the feature extractor.
+# The settings in `PROCESSOR_FILE`, besides those of the feature extractor.
 _SETTINGS = tuple(ActionLLMProcessor.__init__.__annotations__)
 
 

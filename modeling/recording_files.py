@@ -1,4 +1,4 @@
-"""One way to read any recording of skeletons: the kind of file says which reader."""
+"""Reads recordings of skeletons in any supported format, which the suffix of the file determines."""
 
 import io
 import json
@@ -20,7 +20,7 @@ RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)
 
 
 class _Content(io.BytesIO):
-    """What a file holds, under its name."""
+    """The content of a file, and its name."""
 
     def __init__(self, name: str, data: bytes):
         super().__init__(data)
@@ -34,24 +34,25 @@ def read_recording(
     fps: float | None = None,
     up: str | None = None,
 ) -> SkeletonRecording:
-    """Reads a recording by the end of its name: `.skeleton` (as `.txt` too, as UAV-Human has it), UTD-MHAD's `.mat`, Toyota
-    Smarthome's `.json`, `.npy`, `.npz`, or `.txt` with a joint a row.
+    """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome,
+    `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
+
+    A recording may have at most 22.4 million joints in 512 MiB, half of that as rows of text, and a quarter as JSON
+    (`size_limits`). As an array, this is an hour of 30 frames per second with 8 people of 25 joints. Larger files are refused
+    before memory is allocated.
 
     Args:
-        file: Its path, or the open file.
-        layout: The joint layout, by its name or its description. Of a derived layout, recordings of its source are read.
-        fps: Frames per second, where neither the file nor its data set says it. None is 30, and `fps_is_assumed`.
+        file: Path, or open file.
+        layout: The joint layout, by name or description. For a derived layout, recordings of its source layout are read.
+        fps: Frames per second, if neither the file nor its data set defines the rate. None assumes 30, and sets
+            `fps_is_assumed`.
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
-            is turned (`turned_upright`).
-
-    A recording has at most 22.4 million joints in 512 MiB (`size_limits`), rows of text half of that, JSON a quarter: as an
-    array an hour of 30 frames per second with 8 people of 25 joints. What is larger, or says so, is refused before memory is
-    asked for.
+            is rotated (`turned_upright`).
 
     Raises:
-        SkeletonFileError: The file is not what its format says, is too large, says a rate that no camera has, or has a name
-            that says nothing of its kind.
-        OSError: The file cannot be read.
+        SkeletonFileError: If the file does not follow its format, is too large, has an impossible frame rate, or has an
+            unknown suffix.
+        OSError: If the file cannot be read.
     """
     skeleton = get_layout(layout)
     path, data = read_content(file)
@@ -76,7 +77,7 @@ def read_recording(
     return recording
 
 
-# Turns to y up, as rows of a rotation matrix: axis and sign that each new coordinate is taken from.
+# Rotations to y up, as rows of a rotation matrix: axis and sign of each new coordinate.
 _TURNS = {
     "y": ((0, 1), (1, 1), (2, 1)),
     "-y": ((0, 1), (1, -1), (2, -1)),
@@ -88,16 +89,15 @@ _TURNS = {
 
 
 def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout) -> np.ndarray:
-    """Joints in the axes of their layout: of a 3-D layout turned, of a 2-D one with y reversed where it grows the other way;
-    NaN where -1 said that a joint was not seen.
+    """Joints in the axes of their layout: 3-D joints are rotated; in 2-D, y is negated if it grows in the other direction.
 
     Args:
-        keypoints: (..., 3).
-        up: The axis that points up in them, see `read_recording`; None changes nothing.
-        layout: The layout, which says whether y is to grow upwards.
+        keypoints: Joints, (..., 3). Joints of -1, which were not detected, become NaN if they are rotated.
+        up: The axis that points up, see `read_recording`; None changes nothing.
+        layout: The layout, which defines whether y grows upwards.
 
     Raises:
-        ValueError: There is no such axis.
+        ValueError: If there is no such axis.
     """
     vertical = "y" if layout.up > 0 else "-y"
     if up is None or up == vertical:
@@ -105,7 +105,7 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
         axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
         raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {as_written(up)}")
-    # What marks a joint that was not seen marks nothing once it is turned.
+    # Joints of -1 mark missing detections, which would be lost by a rotation.
     lost = (keypoints[..., :2] == -1).all(-1) & np.isin(keypoints[..., 2], (-1, 0))
     keypoints = np.where(lost[..., None], np.nan, keypoints).astype(keypoints.dtype, copy=False)
     if layout.dimensions == 2:
@@ -116,7 +116,7 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
 
 
 def refuse_foreign_json(path: Path, data: bytes):
-    """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with what to make of it; returns for any other."""
+    """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with advice on conversion; ignores others."""
     if json_fault(data) is not None:
         return
     try:
@@ -132,14 +132,12 @@ def refuse_foreign_json(path: Path, data: bytes):
         content_name, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
     else:
         return
-    expected = (
-        f"JSON of Toyota Smarthome, or a .npy array (frames, people, joints, coordinates) made of it, layout {layout}"
-    )
-    raise SkeletonFileError(path, None, f"{content_name}, which this release does not read", expected)
+    expected = f"JSON of Toyota Smarthome; or convert it to a .npy array (frames, people, joints, coordinates), layout {layout}"
+    raise SkeletonFileError(path, None, f"{content_name}, which this release cannot read", expected)
 
 
 def _starts_with_a_count(data: bytes) -> bool:
-    """Whether the first line is a number alone, as in `.skeleton` files: rows of joints have at least two."""
+    """Whether the first line is a single number, as in `.skeleton` files; rows of joints have at least two."""
     line = data[: data.find(b"\n")] if b"\n" in data else data
     return len(line[:MAX_LINE_BYTES].replace(b",", b" ").split(None, 1)) == 1
 

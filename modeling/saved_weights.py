@@ -1,5 +1,4 @@
-"""Weights on disk: checked against the configuration before anything is built for them, and saved for everybody who may read
-the files beside them."""
+"""Saved weights: checked against the configuration before a model is built, and saved with the permissions of other files."""
 
 import copy
 import os
@@ -21,14 +20,14 @@ from .model_files import HUB_ARGUMENTS, ModelFileError, as_written, read_json_ob
 
 logger = logging.get_logger(__name__)
 
-# A configuration may ask for this many numbers more than the files hold, where transformers renames what it loads.
+# A model may need this many numbers more than its files contain, because transformers renames weights when it loads them.
 SPARE_NUMBERS = 2**22
-# What `generate` makes a copy of the cache for.
+# Most beams of `generate`, which copies the cache for each.
 MAX_BEAMS = 256
 
 
 class StoredTensor(NamedTuple):
-    """What the header of a safetensors file says of a tensor: its shape, its dtype (`F32`, `BF16`…), and the file."""
+    """Shape, dtype (`F32`, `BF16`…) and file of a tensor, from the header of a safetensors file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -36,8 +35,8 @@ class StoredTensor(NamedTuple):
 
 
 def share_weights(folder: str | os.PathLike) -> None:
-    """Gives the safetensors files of a folder the permissions of the configuration beside them: those of the umask, not the
-    owner's alone, with which safetensors writes."""
+    """Gives the safetensors files of a folder the permissions of the configuration beside them, which follow the umask;
+    safetensors makes its files readable only for the owner."""
     config = next(Path(folder).glob("*config.json"), None)
     if config is None:
         return
@@ -50,7 +49,7 @@ def stored_tensors(paths: Iterable[str | os.PathLike]) -> dict[str, StoredTensor
     The tensors of safetensors files, by name. Only the headers are read, a few kilobytes.
 
     Raises:
-        ModelFileError: A file is no safetensors file, or is cut off.
+        ModelFileError: If a file is not a safetensors file, or is incomplete.
     """
     tensors = {}
     for path in map(os.fspath, paths):
@@ -60,22 +59,22 @@ def stored_tensors(paths: Iterable[str | os.PathLike]) -> dict[str, StoredTensor
                     part = file.get_slice(name)
                     tensors[name] = StoredTensor(tuple(part.get_shape()), part.get_dtype(), path)
         except SafetensorError as error:
-            raise ModelFileError(path, None, str(error), "a whole safetensors file") from error
+            raise ModelFileError(path, None, str(error), "a complete safetensors file") from error
     return tensors
 
 
 def weight_files(name_or_path: str | os.PathLike, variant: str | None = None, **hub) -> list[str]:
     """
-    The safetensors files of a model, of which there are several if it has an index.
+    Paths of the safetensors files of a model: a single file, or those of its index.
 
     Args:
         name_or_path (`str` or `os.PathLike`): Folder or repository.
-        variant (`str`, *optional*): As of `from_pretrained`.
+        variant (`str`, *optional*): The argument of `from_pretrained`.
         **hub: `HUB_ARGUMENTS`.
 
     Raises:
-        ModelFileError: The index is invalid, or names files outside the folder.
-        OSError: There are none, or one of the index is missing.
+        ModelFileError: If the index is invalid, or names files outside the folder.
+        OSError: If there are no such files, or a file of the index is missing.
     """
     single, index = (
         name if variant is None else re.sub(r"(?=\.safetensors)", f".{variant}", name)
@@ -86,39 +85,39 @@ def weight_files(name_or_path: str | os.PathLike, variant: str | None = None, **
         return [path]
     path = cached_file(name_or_path, index, _raise_exceptions_for_missing_entries=False, **hub)
     if path is None:
-        raise OSError(f"{name_or_path} has no {single}: weights are read from safetensors files alone.")
+        raise OSError(f"{name_or_path} has no {single}: only weights in safetensors files can be loaded.")
     content = read_json_object(path)
-    places = content.get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise ModelFileError(path, "weight_map", as_written(places), "an object of the file of each weight")
-    for weight, name in places.items():
+    files = content.get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise ModelFileError(path, "weight_map", as_written(files), "an object with the file of each weight")
+    for weight, name in files.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
             raise ModelFileError(path, f"weight_map.{weight}", as_written(name), "a safetensors file beside it")
-    if not isinstance(content.get("metadata"), dict):  # transformers reads it, whatever is in it
+    if not isinstance(content.get("metadata"), dict):  # transformers reads it without a check
         raise ModelFileError(path, "metadata", as_written(content.get("metadata")), "an object")
-    return [cached_file(name_or_path, name, **hub) for name in sorted(set(places.values()))]
+    return [cached_file(name_or_path, name, **hub) for name in sorted(set(files.values()))]
 
 
 def check_weights(
     model: nn.Module, tensors: Mapping[str, StoredTensor], prefix: str = "", quantized: bool = False
 ) -> None:
     """
-    Compares the weights that a model needs with those that its files hold.
+    Compares the weights that a model needs with the weights in its files.
 
     Args:
-        model (`nn.Module`): On the meta device, so that nothing is allocated.
-        tensors: As `stored_tensors` gives them.
-        prefix (`str`): What names begin with in the files of the model with a head.
-        quantized (`bool`): Whether what is stored has another shape than what it stands for.
+        model (`nn.Module`): The model on the meta device, where nothing is allocated.
+        tensors: The tensors of its files, from `stored_tensors`.
+        prefix (`str`): Prefix that names may have in the files of a model with a head.
+        quantized (`bool`): Whether the weights are quantised, and so stored in other shapes.
 
     Raises:
-        ModelFileError: A weight has another shape or kind of number than the configuration says, or the configuration asks for
-            many more than there are.
+        ModelFileError: If a weight has another shape or type of number than the configuration says, or the model needs many
+            more weights than its files contain.
     """
     tied, missing = getattr(model, "all_tied_weights_keys", None) or {}, {}
     for name, weight in model.state_dict().items():
         names = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."))
-        stored = next((tensors[one] for one in names if one in tensors), None)
+        stored = next((tensors[stored_name] for stored_name in names if stored_name in tensors), None)
         if stored is None:
             if name not in tied:
                 missing[name] = weight
@@ -127,68 +126,65 @@ def check_weights(
             raise ModelFileError(stored.path, name, str(stored.shape), shape)
         elif not quantized and weight.is_floating_point() != stored.dtype.startswith(("F", "BF")):
             raise ModelFileError(stored.path, name, stored.dtype, str(weight.dtype).removeprefix("torch."))
-    held = sum(torch.Size(stored.shape).numel() for stored in tensors.values())
-    if sum(weight.numel() for weight in missing.values()) > 2 * held + SPARE_NUMBERS:
+    num_stored = sum(torch.Size(stored.shape).numel() for stored in tensors.values())
+    if sum(weight.numel() for weight in missing.values()) > 2 * num_stored + SPARE_NUMBERS:
         name, weight = max(missing.items(), key=lambda item: item[1].numel())
         path = next(iter(tensors.values())).path if tensors else SAFE_WEIGHTS_NAME
         raise ModelFileError(path, name, "none", f"weights of the shape {tuple(weight.shape)}, as config.json says")
 
 
 def check_generation_config(path: str | os.PathLike) -> None:
-    """
-    Raises `ModelFileError` for a `generation_config.json` that cannot be generated by.
-    """
+    """Raises `ModelFileError` for a `generation_config.json` that `generate` cannot use."""
     content = read_json_object(path)
     for field, value in content.items():
         if field.endswith("_token_id") or field in ("suppress_tokens", "begin_suppress_tokens"):
             ids = value if isinstance(value, list) else [value]
             if not all(token is None or (isinstance(token, int) and not isinstance(token, bool)) for token in ids):
-                raise ModelFileError(path, field, as_written(value), "ids of tokens")
+                raise ModelFileError(path, field, as_written(value), "token ids")
         elif field in ("num_beams", "num_return_sequences") and value not in (None, *range(1, MAX_BEAMS + 1)):
             raise ModelFileError(path, field, as_written(value), f"a number from 1 to {MAX_BEAMS}")
     try:
         GenerationConfig.from_dict(content).validate()
     except Exception as error:
-        found = shortened(f"{type(error).__name__}: {error}")
-        raise ModelFileError(path, None, found, "settings that text can be generated by") from error
+        actual = shortened(f"{type(error).__name__}: {error}")
+        raise ModelFileError(path, None, actual, "valid settings of text generation") from error
 
 
 def doubt_numbers(model: nn.Module, path: str | os.PathLike) -> None:
-    """Warns of weights that contain NaN: whatever reads with them answers NaN."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    ruined = []
-    for name, weight in named:
+    """Logs a warning if weights contain NaN, since the model's output is then NaN, too."""
+    damaged = []
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
         if weight.is_meta or weight.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             continue
-        # A sum needs no memory, and is NaN where a weight is.
+        # The sum, which needs no memory, is NaN or infinite if a weight is.
         if not torch.isfinite(weight.detach().sum()) and torch.isnan(weight.detach()).any():
-            ruined.append(name)
-    if ruined:
-        several = f" and {len(ruined) - 1} more" if len(ruined) > 1 else ""
-        logger.warning("%s: %s%s contain NaN: no answer of this model means anything.", path, ruined[0], several)
+            damaged.append(name)
+    if damaged:
+        several = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        logger.warning("%s: %s%s contain NaN: the answers of this model are meaningless.", path, damaged[0], several)
 
 
 class SavedWeights:
     """
-    Base, before `PreTrainedModel`, of this project's models.
+    Base class of this project's models, to be listed before `PreTrainedModel`.
 
-    Weights are loaded from safetensors files alone. Before anything is built, what the configuration says is compared with the
-    headers of the files; a weight that is missing is an error, not a random number. What `_keep_in_fp32_modules_strict` names
-    is float32 after `half()`, `bfloat16()` and `to(dtype)`, too, as it is after loading with that `dtype`.
+    Weights are loaded only from safetensors files. Before a model is built, its configuration is compared with the headers of
+    the files. A missing weight is an error; it is not initialised at random. The modules of `_keep_in_fp32_modules_strict` stay
+    float32 in `half()`, `bfloat16()` and `to(dtype)`, as they do when a model is loaded with that `dtype`.
     """
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """As [`PreTrainedModel.from_pretrained`].
+        """Like [`PreTrainedModel.from_pretrained`], with checks.
 
         Raises:
-            ModelFileError: A file of the folder does not hold what the model needs.
-            OSError: A file is missing.
+            ModelFileError: If a file of the folder lacks something that the model needs.
+            OSError: If a file is missing.
         """
         if pretrained_model_name_or_path is None:  # weights from memory
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
         if kwargs.pop("use_safetensors", None) is False:
-            raise ValueError(f"{cls.__name__} is loaded from safetensors alone: leave `use_safetensors` out.")
+            raise ValueError(f"{cls.__name__} can only be loaded from safetensors files: omit `use_safetensors`.")
         if "attn_implementation" in kwargs:
             check_attention(kwargs["attn_implementation"])
         name, hub = pretrained_model_name_or_path, {n: kwargs[n] for n in HUB_ARGUMENTS if n in kwargs}
@@ -197,7 +193,9 @@ class SavedWeights:
             path = cached_file(name, "generation_config.json", _raise_exceptions_for_missing_entries=False, **hub)
             if path is not None:
                 check_generation_config(path)
-        settings = {} if kwargs.get("force_download") is None else {"force_download": False}  # all of it has just come
+        settings = (
+            {} if kwargs.get("force_download") is None else {"force_download": False}
+        )  # it has just been downloaded
         with_info = kwargs.pop("output_loading_info", False)
         if not kwargs.get("ignore_mismatched_sizes"):
             checked = config if isinstance(config, PreTrainedConfig) else cls._config_of(name, config, hub, kwargs)
@@ -207,7 +205,7 @@ class SavedWeights:
         )
         if info["missing_keys"] and not kwargs.get("ignore_mismatched_sizes"):
             path = os.path.join(name, hub.get("subfolder") or "", SAFE_WEIGHTS_NAME)
-            expected = "the weights of every part that config.json says there is"
+            expected = "the weights of all parts in config.json"
             raise ModelFileError(path, min(info["missing_keys"]), "none", expected)
         doubt_numbers(model, name)
         return (model, info) if with_info else model
@@ -220,25 +218,25 @@ class SavedWeights:
 
     @classmethod
     def _refuse_adapter(cls, name, hub: dict):
-        """transformers would load an adapter from there by itself, pickled ones too."""
+        """Refuses an adapter in the root of a repository, which transformers would load itself, even if it is pickled."""
         path = cached_file(name, "adapter_config.json", _raise_exceptions_for_missing_entries=False, **hub)
         if path is not None:
-            raise ModelFileError(path, None, "an adapter beside the model", "it in the folder `adapter`")
+            raise ModelFileError(path, None, "it beside the model", "an adapter in the folder `adapter`")
 
     @classmethod
     def check_files(cls, name, config: PreTrainedConfig, paths: list[str], hub: dict, ignored=lambda name: False):
         """
-        Builds the model without memory, and compares it with the headers of its files.
+        Builds the model on the meta device, and compares it with the headers of its files.
 
         Args:
             name (`str` or `os.PathLike`): Folder or repository, for errors.
-            config (`PreTrainedConfig`): Its configuration; it is not changed.
-            paths (`list[str]`): Its safetensors files.
+            config (`PreTrainedConfig`): The configuration; it is not changed.
+            paths (`list[str]`): The safetensors files.
             hub (`dict`): `HUB_ARGUMENTS`, for errors.
-            ignored: Says of a weight, by name, that it lives elsewhere.
+            ignored: Function of a weight's name that is true if the weight is stored elsewhere.
 
         Raises:
-            ModelFileError: See `check_weights`; or no model can be built from the configuration.
+            ModelFileError: See `check_weights`; also if no model can be built from the configuration.
         """
         try:
             with config_errors(None), torch.device("meta"):
@@ -257,22 +255,22 @@ class SavedWeights:
         return saved
 
     def _apply(self, fn, recurse=True):
-        # `half()`, `to()` and their like all come here with what they do to a tensor.
+        # `half()`, `to()` and similar methods all call this one.
         kept = set()
         for name, module in self.named_modules():
             if not set(name.split(".")).isdisjoint(self._keep_in_fp32_modules_strict or ()):
                 kept |= {id(tensor) for weight in module.parameters() for tensor in (weight, weight.grad)}
                 kept |= {id(buffer) for buffer in module.buffers()}
-            # Frequencies of rotary positions, which loading leaves in float32, too.
+            # The frequencies of rotary embeddings also stay in float32 when a model is loaded.
             kept |= {id(buffer) for name, buffer in module.named_buffers(recurse=False) if "inv_freq" in name}
 
-        def keeping(weight):
+        def keep_float32(weight):
             moved = fn(weight)
             if id(weight) in kept and moved.is_floating_point() and moved.dtype != torch.float32:
                 return weight.to(moved.device)
             return moved
 
-        return super()._apply(keeping, recurse)
+        return super()._apply(keep_float32, recurse)
 
 
 __all__ = [

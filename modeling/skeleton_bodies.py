@@ -1,14 +1,16 @@
-"""Whose skeleton is it: from the tracked bodies of a recording to the people who act in it.
+"""Assigns the tracked bodies of a recording to the people who act in it.
 
-A depth sensor gives a person a new body id whenever it loses and finds them again, and sees bodies in furniture. The filters
-and their thresholds are those of the SGN and CTR-GCN data preparation; made for Kinect 2, upright people and metres, they are
-used for every layout. What is different here, each time so that less is lost:
+A depth sensor gives a person a new body id whenever it loses and re-detects them, and also sees bodies in furniture. The
+filters and their thresholds are those of the data preparation of SGN and CTR-GCN. They were made for Kinect 2, upright people
+and metres, and are used for all layouts here. The differences from SGN and CTR-GCN keep more of the recording:
 
-- Time is never shifted; there, tracks are moved to close gaps.
-- If all bodies are flat (two people lying down), all stay; there, the last of them does.
-- A body joins a person whom it never shares a frame with and whose track ends or begins near it, bodies in the order in which
-  they appear; there, in the order of motion, by the first and last frames alone and wherever they are.
-- Whole people are put in the order of motion; there, the liveliest body is the first actor, and who fits no actor is dropped.
+- Time is never shifted. (There, tracks are moved to close gaps.)
+- If all bodies are flat (two people lying down), all are kept. (There, only the last.)
+- Bodies are processed in order of appearance. A body continues a person if they never share a frame, and their tracks are close
+  where they are closest in time. (There, bodies are processed in order of motion, and only the first and last frames count, not
+  distances.)
+- People are ordered by motion. (There, the body with the most motion is the first actor, and bodies that fit no actor are
+  dropped.)
 """
 
 from collections import Counter
@@ -16,21 +18,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Neither metres nor pixels nor millimetres go so far: such a coordinate is a broken number.
+# Larger coordinates are impossible in metres, pixels and millimetres: they are corrupt numbers.
 NOWHERE = 1e6
 
 
 def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Which joints were measured.
 
-    A joint is lost where a coordinate is not finite or so large that it is no place (`NOWHERE`), and where all its
-    coordinates are exactly 0, or exactly -1 (z may be 0), which is how sensors and detectors write "nothing here". A joint
-    that is 0 whenever its body is there is what the recording is centred on, and kept, if it is the only one and the body
-    lies around it; otherwise it was never seen.
+    A joint is missing if a coordinate is not finite or impossible (`NOWHERE`), or if all its coordinates are exactly 0, or
+    exactly -1 (z may be 0), by which sensors and detectors mark missing joints. A joint that is 0 in all frames of its body may
+    also be the origin of a centred recording: it is kept if it is the only such joint and the body lies around it.
 
     Args:
-        keypoints: (T, P, J, C).
-        present: bool (T, P).
+        keypoints: Joints, (T, P, J, C).
+        present: Whether each body is in each frame, bool (T, P).
 
     Returns:
         bool (T, P, J).
@@ -39,7 +40,7 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
     if keypoints.shape[-1] == 3:
         size += np.abs(keypoints[..., 2])
     valid = (size < NOWHERE) & present[..., None]  # False for NaN too
-    # Three coordinates of -1, or two of them and a 0: nothing else of that size is looked at.
+    # The absolute values of (-1, -1, -1) sum to 3, and those of (-1, -1, 0) to 2.
     suspect = (size == 3) | (size == 2)
     if suspect.any():
         places = keypoints[suspect]
@@ -59,34 +60,34 @@ def valid_joints(keypoints: np.ndarray, present: np.ndarray) -> np.ndarray:
 def body_motion(keypoints: np.ndarray, valid: np.ndarray) -> float:
     """Variance of the coordinates over joints and frames, summed over coordinates: (T, J, C), bool (T, J) -> float.
 
-    The spread of the posture counts with the movement, so a person who stands upright beats a flickering chair.
+    It includes the extent of the posture, so that a person who stands still ranks above a flickering chair.
     """
     points = keypoints.reshape(-1, keypoints.shape[-1]) if valid.all() else keypoints[valid]
-    # The mean as a product: several times faster than reducing an axis next to one of length 3.
+    # The mean as a matrix product is several times faster than a reduction beside an axis of length 3.
     points = points - np.full(len(points), 1 / len(points)) @ points
     return float((points * points).sum() / len(points))
 
 
-# Slots of an array are exchanged where a person would otherwise step further than this, in sizes of the body.
+# People change slots of an array if they would otherwise step further than this, in body sizes.
 LONGEST_STEP = 0.5
-# The same person twice: joints as near as this, in sizes of the body, in such a share of the frames.
+# Two detections are the same person if their joints are closer than SAME_PLACE body sizes in SAME_SHARE of the frames.
 SAME_PLACE, SAME_SHARE = 0.05, 0.8
 
 
 def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Who is who in an array whose slots are detections, without an identity from frame to frame.
+    """Tracks people in an array whose slots are detections without identity.
 
-    People keep their slot as long as they make no step that is too long for a body; where they do, detections are given
-    to the nearest person of the frames before, the nearest pair first. A detection that lies where another one does in
-    nearly all frames is left out.
+    People keep their slot unless they would make a step that is too long for a body. In that case, detections are assigned to
+    the nearest person of the previous frames, closest pairs first. A detection that coincides with another detection in nearly
+    all frames is dropped.
 
     Args:
-        keypoints: (T, P, J, C), finite where valid.
-        valid: bool (T, P, J).
+        keypoints: Joints, (T, P, J, C), finite where valid.
+        valid: Whether each joint was measured, bool (T, P, J).
 
     Returns:
-        int64 (T, P), the slot of each person in each frame, -1 where they are not there; the number of frames in which
-        people change slots; and the number of detections that were left out.
+        `tuple`: the slot of each person in each frame, int64 (T, P), -1 where they are absent; the number of frames in which
+        people change slots; and the number of dropped detections.
     """
     slots = np.where(valid.any(-1), np.arange(valid.shape[1]), -1)
     if valid.shape[1] < 2 or not valid.any():
@@ -94,15 +95,15 @@ def follow_people(keypoints: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray,
     joints = _Measured(keypoints, valid)
     bodies = valid.any((0, 2)).nonzero()[0]
     size = float(np.median([_size(joints[:, body], valid[:, body]) for body in bodies]))
-    left_out = _leave_out_copies(joints, valid, slots, size)
+    num_copies = _drop_copies(joints, valid, slots, size)
     changes = 0
     if _has_long_steps(joints, valid, slots, LONGEST_STEP * size):
         changes = _reassign(joints, valid, slots, LONGEST_STEP * size)
-    return slots, changes, left_out
+    return slots, changes, num_copies
 
 
 class _Measured:
-    """Joints float64 (T, P, J, C), 0 where not valid, as many as are asked for: of an hour, all would fill the memory."""
+    """Joints as float64 (T, P, J, C), 0 where not valid, converted when indexed: those of an hour would fill the memory."""
 
     def __init__(self, keypoints: np.ndarray, valid: np.ndarray):
         self._keypoints, self._valid = keypoints, valid
@@ -111,15 +112,15 @@ class _Measured:
         return np.where(self._valid[index][..., None], self._keypoints[index], 0).astype(np.float64, copy=False)
 
 
-def _distance(joints: np.ndarray, there: np.ndarray, others: np.ndarray, others_there: np.ndarray) -> np.ndarray:
-    """Mean distance of the joints that both have, infinite where there are none; (..., J, C), bool (..., J) → (...)."""
-    both = there & others_there
+def _distance(joints: np.ndarray, valid: np.ndarray, others: np.ndarray, others_valid: np.ndarray) -> np.ndarray:
+    """Mean distance of the joints that are valid in both bodies, or infinity; (..., J, C), bool (..., J) → (...)."""
+    both = valid & others_valid
     total = np.where(both, np.linalg.norm(joints - others, axis=-1), 0).sum(-1)
     return np.where(both.any(-1), total / np.maximum(both.sum(-1), 1), np.inf)
 
 
-def _leave_out_copies(joints: _Measured, valid: np.ndarray, slots: np.ndarray, size: float) -> int:
-    """Takes those detections out of `slots` (T, P) that lie where an earlier one does; returns their number."""
+def _drop_copies(joints: _Measured, valid: np.ndarray, slots: np.ndarray, size: float) -> int:
+    """Removes detections that coincide with an earlier slot from `slots` (T, P); returns their number."""
     count = 0
     for slot in range(1, valid.shape[1]):
         body = joints[:, slot]
@@ -133,42 +134,45 @@ def _leave_out_copies(joints: _Measured, valid: np.ndarray, slots: np.ndarray, s
 
 
 def _has_long_steps(joints: _Measured, valid: np.ndarray, slots: np.ndarray, longest: float) -> bool:
-    """Whether anything in a slot moves further than `longest` from where it was seen last."""
+    """Whether the body in a slot moves further than `longest` between two consecutive detections."""
     for slot in range(slots.shape[1]):
         frames = (slots[:, slot] >= 0).nonzero()[0]
-        body, there = joints[frames, slot], valid[frames, slot]
-        steps = _distance(body[1:], there[1:], body[:-1], there[:-1])
+        body, body_valid = joints[frames, slot], valid[frames, slot]
+        steps = _distance(body[1:], body_valid[1:], body[:-1], body_valid[:-1])
         if (np.isfinite(steps) & (steps > longest)).any():
             return True
     return False
 
 
 def _reassign(joints: _Measured, valid: np.ndarray, slots: np.ndarray, longest: float) -> int:
-    """Gives detections to the people whom they are nearest to, in `slots` (T, P); returns in how many frames any changes."""
+    """Assigns detections to the nearest people, in `slots` (T, P); returns the number of frames with a change."""
     people = np.arange(slots.shape[1])
-    last, last_there = np.zeros_like(joints[0]), np.zeros_like(valid[0])
-    order, changes = people.copy(), 0  # slot of each person in the frame before
+    last, last_valid = np.zeros_like(joints[0]), np.zeros_like(valid[0])
+    order, changes = people.copy(), 0  # slot of each person in the previous frame
     for frame in range(len(slots)):
-        there = valid[frame] & (slots[frame] >= 0)[:, None]
+        detected_valid = valid[frame] & (slots[frame] >= 0)[:, None]
         detected = joints[frame]
-        steps = _distance(last[:, None], last_there[:, None], detected[None], there[None])  # (people, slots)
+        steps = _distance(last[:, None], last_valid[:, None], detected[None], detected_valid[None])  # (people, slots)
         kept = steps[people, order]
         if (np.isfinite(kept) & (kept > longest)).any():
-            # A person who goes, or one who comes, costs as much as the longest step.
-            one_sided = last_there.any(-1)[:, None] != there.any(-1)[None]
+            # A person who leaves or enters costs as much as the longest step.
+            one_sided = last_valid.any(-1)[:, None] != detected_valid.any(-1)[None]
             costs = np.where(np.isfinite(steps), steps, np.where(one_sided, longest, 0))
             nearest = _nearest_slots(steps, order, longest)
             if costs[people, order].sum() - costs[people, nearest].sum() > longest:
                 changes += 1
                 order = nearest
-        slots[frame] = np.where(there.any(-1)[order], order, -1)
-        seen = there[order].any(-1)
-        last[seen], last_there[seen] = detected[order][seen], there[order][seen]
+        slots[frame] = np.where(detected_valid.any(-1)[order], order, -1)
+        is_detected = detected_valid[order].any(-1)
+        last[is_detected], last_valid[is_detected] = (
+            detected[order][is_detected],
+            detected_valid[order][is_detected],
+        )
     return changes
 
 
 def _nearest_slots(steps: np.ndarray, order: np.ndarray, longest: float) -> np.ndarray:
-    """Slot of each person, the shortest steps (people, slots) first; who has no short one keeps the slot, if it is free."""
+    """Slot of each person: shortest steps (people, slots) first; a person without a short step keeps their slot if free."""
     slots, free = np.full(len(order), -1), set(order.tolist())
     for pair in np.argsort(steps, axis=None, kind="stable"):
         person, slot = divmod(int(pair), len(order))
@@ -187,20 +191,20 @@ def _nearest_slots(steps: np.ndarray, order: np.ndarray, longest: float) -> np.n
 
 @dataclass(frozen=True)
 class Cleaning:
-    """The convention by which bodies become people (`select_actors`); its thresholds are published ones.
+    """The settings of `select_actors`.
 
     Attributes:
-        clean: Whether bodies are dropped and joined at all. Without, the first `num_persons` bodies in order of first
-            appearance are the people.
-        num_persons: Most people of a recording.
-        min_body_frames: A body seen in so few frames or fewer is dropped (11: SGN, CTR-GCN).
-        max_width_ratio, max_flat_share: A frame is flat where the body is wider than this times its height; a body that
-            is flat in such a share of its frames is dropped (0.8, 0.69754: SGN, CTR-GCN).
-        max_join_distance: A body joins a person only if their mean joints, where the two tracks come closest in time, are
-            this near, in sizes of the body (its largest extent, median over frames).
+        clean: Whether bodies are dropped and joined. If not, the first `num_persons` bodies in order of appearance are the
+            people.
+        num_persons: The most people of a recording.
+        min_body_frames: A body that is seen in at most this many frames is dropped (11: SGN, CTR-GCN).
+        max_width_ratio, max_flat_share: A body is flat in a frame if its width exceeds `max_width_ratio` times its height. A
+            body that is flat in at least `max_flat_share` of its frames is dropped (0.8, 0.69754: SGN, CTR-GCN).
+        max_join_distance: A body continues a person only if their mean joints, at the two frames closest in time, are within
+            this distance, in body sizes (largest extent, median over frames).
 
     Raises:
-        ValueError: A threshold that cannot be; the message names it.
+        ValueError: If a threshold is out of range; the message names it.
     """
 
     clean: bool = True
@@ -227,25 +231,25 @@ class Cleaning:
 
 
 def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) -> tuple[np.ndarray, list[str]]:
-    """Assigns bodies to at most `num_persons` people, the one who moves most first.
+    """Assigns bodies to at most `num_persons` people, in order of decreasing motion.
 
-    1. A body seen in `min_body_frames` frames or fewer is dropped, unless all are.
-    2. A frame is flat where the body is wider (x) than `max_width_ratio` times its height (y). A body that is flat in
-       a share of `max_flat_share` of its frames or more is dropped, unless all are. The motion of the others is the
-       smaller of that over all and that over their frames that are not flat.
-    3. In order of first appearance, a body continues a person with whom it never shares a frame, the one who is
-       nearest where the two tracks come closest in time; if there is none within `max_join_distance`, it is a new person.
-    4. People are ordered by motion, that of their liveliest body. Those after `num_persons` are left out.
+    1. A body seen in at most `min_body_frames` frames is dropped, unless all are.
+    2. A body is flat in a frame if its width (x) exceeds `max_width_ratio` times its height (y). A body that is flat in at
+       least `max_flat_share` of its frames is dropped, unless all are. The motion of the others is the smaller of that over
+       all frames and that over frames in which they are not flat.
+    3. In order of first appearance, a body continues a person with whom it never shares a frame: the nearest person at the
+       frames where the two tracks are closest in time. If none is within `max_join_distance`, the body is a new person.
+    4. People are ordered by the motion of their body with the most motion. People after `num_persons` are dropped.
 
     Args:
-        keypoints: (T, P, J, C), finite where valid.
-        valid: bool (T, P, J).
-        cleaning: The thresholds, or that nothing is to be cleaned.
+        keypoints: Joints, (T, P, J, C), finite where valid.
+        valid: Whether each joint was measured, bool (T, P, J).
+        cleaning: The settings.
 
     Returns:
-        int64 (T, S), S <= num_persons: which body each person is in each frame, -1 where they are not seen; and what
-        became of each body: "person", "continues" (a person who had another id before), "short", "flat", "surplus", or
-        "never seen".
+        `tuple`: the body of each person in each frame, int64 (T, S), S <= num_persons, -1 where the person is not seen; and
+        the fate of each body: "person", "continues" (a person with an earlier id), "short", "flat", "surplus", or "never
+        seen".
     """
     seen = valid.any(-1)
     bodies = seen.any(0).nonzero()[0].tolist()
@@ -281,7 +285,7 @@ def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) 
             person = np.full(len(keypoints), -1)
             people.append(person)
         person[seen[:, body]] = body
-    # Sorting is stable: equals stay in order of appearance.
+    # Sorting is stable, so people of equal motion stay in order of appearance.
     people.sort(key=lambda person: -max(motion[body] for body in set(person.tolist()) - {-1}))
     fates |= dict.fromkeys(bodies, "surplus")
     for person in people[: cleaning.num_persons]:
@@ -292,16 +296,17 @@ def select_actors(keypoints: np.ndarray, valid: np.ndarray, cleaning: Cleaning) 
 
 
 def describe_cleaning(actors: np.ndarray, fates: list[str], body_ids: np.ndarray, seen: np.ndarray) -> dict:
-    """What `select_actors` did to a recording, for a report; empty where every body is a person without a gap.
+    """Describes the effect of `select_actors` on a recording, for a report.
 
     Args:
-        actors, fates: What it returned.
-        body_ids: int64 (P,).
-        seen: bool (T, P), in which frames each body is.
+        actors, fates: The result of `select_actors`.
+        body_ids: Ids of the bodies, int64 (P,).
+        seen: Whether each body is in each frame, bool (T, P).
 
     Returns:
-        `bodies`: of each body that is not simply a person, its id, its number of frames and its fate; `gap_frames`: of
-        each person, frames between their first and their last in which they are not seen.
+        `dict`, empty if every body is a person without gaps: `bodies`, the id, number of frames and fate of each body that is
+        not a person; `gap_frames`, for each person the number of frames between the first and the last in which they are not
+        seen.
     """
     unusual = [
         {"body_id": int(body_ids[body]), "frames": int(seen[:, body].sum()), "fate": fate}
@@ -316,7 +321,7 @@ def describe_cleaning(actors: np.ndarray, fates: list[str], body_ids: np.ndarray
 
 
 def count_cleaning(descriptions: list[dict]) -> dict[str, int]:
-    """Of many recordings' `describe_cleaning`: how many have a body of each fate, and how many a gap."""
+    """Counts the recordings that have a body of each fate, and those with gaps, from their `describe_cleaning`."""
     counts = Counter()
     for description in descriptions:
         counts.update({body["fate"] for body in description["bodies"]})
@@ -325,8 +330,8 @@ def count_cleaning(descriptions: list[dict]) -> dict[str, int]:
 
 
 def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -> np.ndarray:
-    """(T, J, C), bool (T, J) -> bool (T,): wider than `max_width_ratio` times its height."""
-    # The joint axis last and contiguous: several times faster to reduce.
+    """Joints (T, J, C), bool (T, J) -> bool (T,): whether the width exceeds `max_width_ratio` times the height."""
+    # A reduction over a contiguous last axis is several times faster.
     x, y = np.ascontiguousarray(keypoints[..., 0]), np.ascontiguousarray(keypoints[..., 1])
     if valid.all():
         width, height = x.max(1) - x.min(1), y.max(1) - y.min(1)
@@ -338,35 +343,35 @@ def _is_flat(keypoints: np.ndarray, valid: np.ndarray, max_width_ratio: float) -
 
 
 def _size(keypoints: np.ndarray, valid: np.ndarray) -> float:
-    """(T, J, C), bool (T, J) -> the largest extent along an axis, median over the frames in which there is a joint."""
-    seen = valid.any(1)
-    points, there = keypoints[seen], valid[seen][..., None]
-    extent = np.where(there, points, -np.inf).max(1) - np.where(there, points, np.inf).min(1)
+    """Largest extent along an axis, median over frames with a valid joint; (T, J, C), bool (T, J) -> float."""
+    has_joints = valid.any(1)
+    points, is_valid = keypoints[has_joints], valid[has_joints][..., None]
+    extent = np.where(is_valid, points, -np.inf).max(1) - np.where(is_valid, points, np.inf).min(1)
     return float(np.median(extent.max(1)))
 
 
 def _gap(keypoints: np.ndarray, valid: np.ndarray, person: np.ndarray, body: int) -> float:
-    """Distance between the mean joints of a person and of a body, at the two frames of theirs closest in time."""
-    theirs, own = (person >= 0).nonzero()[0], valid[:, body].any(-1).nonzero()[0]
-    after = np.searchsorted(theirs, own)
-    before = theirs[np.maximum(after - 1, 0)]
-    after = theirs[np.minimum(after, len(theirs) - 1)]
-    nearest = np.where(np.abs(own - before) <= np.abs(after - own), before, after)
-    closest = np.abs(nearest - own).argmin()
+    """Distance between the mean joints of a person and of a body, at their two frames closest in time."""
+    person_frames, body_frames = (person >= 0).nonzero()[0], valid[:, body].any(-1).nonzero()[0]
+    after = np.searchsorted(person_frames, body_frames)
+    before = person_frames[np.maximum(after - 1, 0)]
+    after = person_frames[np.minimum(after, len(person_frames) - 1)]
+    nearest = np.where(np.abs(body_frames - before) <= np.abs(after - body_frames), before, after)
+    closest = np.abs(nearest - body_frames).argmin()
     ends = []
-    for frame, index in ((nearest[closest], person[nearest[closest]]), (own[closest], body)):
+    for frame, index in ((nearest[closest], person[nearest[closest]]), (body_frames[closest], body)):
         ends.append(keypoints[frame, index][valid[frame, index]].mean(0))
     return float(np.linalg.norm(ends[0] - ends[1]))
 
 
 def fill_gaps(tracks: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Interpolates joints linearly over the frames where they were not measured, and holds them before and after.
+    """Interpolates missing joints linearly over time; before the first and after the last measurement, they stay constant.
 
-    A joint that was never measured is put at the mean of the person's other joints.
+    A joint that was never measured gets the mean of the person's other joints.
 
     Args:
-        tracks: (T, S, J, C), any value where not valid.
-        valid: bool (T, S, J), for every person at least once true.
+        tracks: Joints, (T, S, J, C), with any value where not valid.
+        valid: Whether each joint was measured, bool (T, S, J); every person has at least one valid joint.
 
     Returns:
         (T, S, J, C), equal to `tracks` where valid, finite everywhere.

@@ -1,17 +1,17 @@
-"""Recorded skeletons, and the readers of `.skeleton` text (NTU RGB+D, UAV-Human) and of UTD-MHAD's `.mat` files.
+"""Recorded skeletons, and the readers of `.skeleton` files (NTU RGB+D, UAV-Human) and of UTD-MHAD's `.mat` files.
 
-Toyota Smarthome's JSON is read in `smarthome_files`. A `.skeleton` file holds numbers in lines:
+Toyota Smarthome's JSON is read in `smarthome_files`. A `.skeleton` file is text with lines of numbers:
 
     number of frames
-        number of bodies in the frame (0 is legal)
-            body id, nine numbers that are not read here
+        number of bodies in the frame (may be 0)
+            body id, nine numbers that are ignored
             number of joints
-                x y z, depth x y, colour x y, orientation w x y z, tracking state      (one line per joint)
+                x y z, depth x y, colour x y, orientation w x y z, tracking state      (a line per joint)
 
-UAV-Human's `.txt` files are the same with 17 joints (layout coco17): x and y are pixels, z and the rest say nothing,
-and bodies are counted 000, 001.
+UAV-Human's `.txt` files have the same format with 17 joints (layout coco17): x and y are pixels, z and the rest carry no
+information, and bodies are numbered 000, 001.
 
-Nothing is dropped, sorted or resampled here: `SkeletonRecording` is what the file says.
+Nothing is dropped, sorted or resampled here: a `SkeletonRecording` has the content of the file.
 """
 
 import codecs
@@ -43,21 +43,21 @@ from .skeleton_plausibility import RATES, is_possible_rate
 
 BODY_COLUMNS = 10
 JOINT_COLUMNS = 12
-# Columns of a joint, first and behind the last, that are read when they are asked for.
+# Optional columns of a joint: first, and last (exclusive).
 JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
-# Temporary arrays of one block stay below the size (128 KB) from which malloc maps, and unmaps, fresh pages.
+# Temporary arrays of a block stay below 128 KB, the size from which malloc maps fresh pages.
 SCAN_BYTES = 1 << 16
-# Of a long file, what is scanned at a time; and of a line with the one before it, what can be of such a file.
+# Bytes of a long file that are scanned at a time, and the most bytes of two consecutive lines of such a file.
 BLOCK_BYTES, LINES_BYTES = 1 << 23, 1 << 14
 
 
 class SkeletonFileError(ValueError):
-    """A file is not what its format says.
+    """A file does not follow its format.
 
     Attributes:
         path (str): The file.
-        line (int | None): Line number, counted from 1; None where the file has no lines.
-        found, expected (str): What stands there, and what should.
+        line (int | None): Line number, from 1; None for files without lines.
+        found, expected (str): The actual content, and what was expected.
     """
 
     def __init__(self, path: str | os.PathLike, line: int | None, found: str, expected: str):
@@ -65,26 +65,26 @@ class SkeletonFileError(ValueError):
         place = f"{self.path}, line {line}" if line is not None else self.path
         super().__init__(f"{place}: expected {expected}, found {self.found}")
 
-    def __reduce__(self):  # errors travel between the processes of a batch job
+    def __reduce__(self):  # errors are sent between processes
         return type(self), (self.path, self.line, self.found, self.expected)
 
 
 @dataclass
 class SkeletonRecording:
-    """One recording, as recorded. T frames, P bodies, J joints.
+    """A recording of T frames, P bodies and J joints, as in its file.
 
     Attributes:
-        keypoints: float32 (T, P, J, 3), metres, or pixels with z = 0; zeros where a body is absent.
-        present: bool (T, P), which body is in which frame.
-        body_ids: int64 (P,), distinct, in order of first appearance.
+        keypoints: Joints, float32 (T, P, J, 3), in metres, or in pixels with z = 0; zeros where a body is absent.
+        present: Whether each body is in each frame, bool (T, P).
+        body_ids: Distinct ids of the bodies, int64 (P,), in order of first appearance.
         layout: Name of the joint layout.
         fps: Frames per second.
         source: Name of the file, without its folder.
-        tracking_state: int8 (T, P, J), 0 not tracked, 1 inferred, 2 tracked; None when it was not asked for.
-        depth_pixels, color_pixels: float32 (T, P, J, 2), where the joint is in the depth and in the colour picture; None
-            when they were not asked for.
-        fps_is_assumed: Whether neither the file nor the caller said `fps`, which is the usual rate of such files then.
-        symptoms: What the reader noticed, by kind, in the words of `skeleton_plausibility`.
+        tracking_state: int8 (T, P, J): 0 not tracked, 1 inferred, 2 tracked; None if not requested.
+        depth_pixels, color_pixels: Position of each joint in the depth image and in the colour image, float32 (T, P, J, 2);
+            None if not requested.
+        fps_is_assumed: Whether `fps` is only the usual rate of such files, because neither the file nor the caller gave it.
+        symptoms: Observations of the reader that affect plausibility, by their names in `skeleton_plausibility`.
     """
 
     keypoints: np.ndarray
@@ -101,11 +101,11 @@ class SkeletonRecording:
 
 
 def read_content(file: str | os.PathLike | BinaryIO, most: int = MAX_BYTES) -> tuple[Path, bytes]:
-    """Name and content of a file: a path, or what is open for reading bytes (a member of an archive, a stream).
+    """Name and content of a file: a path, or an open binary file (a member of an archive, a stream).
 
     Raises:
-        SkeletonFileError: It holds more than `most` bytes.
-        OSError: It cannot be read.
+        SkeletonFileError: If it has more than `most` bytes.
+        OSError: If it cannot be read.
     """
     is_open = hasattr(file, "read")
     path = Path(getattr(file, "name", "stream")) if is_open else Path(file)
@@ -116,10 +116,10 @@ def read_content(file: str | os.PathLike | BinaryIO, most: int = MAX_BYTES) -> t
 
 
 def checked_rate(source: str | os.PathLike, fps: Any) -> float:
-    """Frames per second that a file, a row or a caller says.
+    """The frame rate of a file, a row or a caller as a float.
 
     Raises:
-        SkeletonFileError: No camera and no sensor has that rate (`skeleton_plausibility.is_possible_rate`).
+        SkeletonFileError: If the rate is impossible (`skeleton_plausibility.is_possible_rate`).
     """
     rate = np.asarray(fps)
     is_number = not rate.shape and rate.dtype.kind in "fiu"
@@ -130,7 +130,7 @@ def checked_rate(source: str | os.PathLike, fps: Any) -> float:
 
 
 def check_size(source: str | os.PathLike, frames: int, people: int, joints: int) -> None:
-    """Raises `SkeletonFileError` for a recording that is too large to be one."""
+    """Raises `SkeletonFileError` for a recording that is too large (`size_limits`)."""
     fault = size_fault(frames, people, joints)
     if fault is not None:
         raise SkeletonFileError(source, None, *fault)
@@ -143,22 +143,22 @@ def read_skeleton(
     fps: float | None = None,
     keep: Collection[str] = (),
 ) -> SkeletonRecording:
-    """Reads a `.skeleton` file, or one of UAV-Human's `.txt` files with `layout="coco17"`.
+    """Reads a `.skeleton` file, or a `.txt` file of UAV-Human with `layout="coco17"`.
 
-    Bodies are told apart by their 64-bit ids, which no float can hold. Frames without a body count: the time of a
+    Bodies are distinguished by their 64-bit ids, which floats cannot represent. Frames without a body are kept: the time of a
     frame is its index / fps. A file whose frames are all empty gives P = 0.
 
     Args:
-        file: Its path, or the open file. Lines may end in LF or CRLF; blank lines at its end are ignored.
-        layout: Joint layout, by its name or its description; every body must have its number of joints.
-        fps: Frames per second, which the file does not say; the sensor's 30 by default.
-        keep: What else to read of each joint, of `JOINT_EXTRAS`.
+        file: Path, or open file. Lines may end with LF or CRLF; blank lines at the end are ignored.
+        layout: Joint layout, by name or description. Every body must have its number of joints.
+        fps: Frames per second, which the file does not contain; by default 30, the rate of the sensor.
+        keep: Further columns to read, from `JOINT_EXTRAS`.
 
     Raises:
-        SkeletonFileError: Truncated, lines too many, a wrong number of joints or columns, a token that is not a
-            number, a body id outside int64 or twice in one frame. NaN is a number and is kept.
-        ValueError: `keep` names something else.
-        OSError: The file cannot be read.
+        SkeletonFileError: If the file is truncated or has surplus lines, a number of joints or columns is wrong, a token is
+            not a number, or a body id exceeds int64 or occurs twice in a frame. NaN is a number and is kept.
+        ValueError: If `keep` has an unknown name.
+        OSError: If the file cannot be read.
     """
     unknown = sorted(set(keep) - set(JOINT_EXTRAS))
     if unknown:
@@ -167,7 +167,7 @@ def read_skeleton(
     num_joints, layout = skeleton.num_joints, skeleton.name
     path, data = read_content(file)
     rate = 30.0 if fps is None else checked_rate(path, fps)
-    data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors put it before the number of frames
+    data = data.removeprefix(codecs.BOM_UTF8)  # editors on Windows write it before the number of frames
     bodies = _scan_columns(data, num_joints, keep)
     if bodies is None:
         bodies = _read_lines(path, data, num_joints, layout, keep)
@@ -186,7 +186,7 @@ def read_skeleton(
     arrays = {}
     for name, values in columns.items():
         arrays[name] = np.zeros((*shape, *values.shape[2:]), np.int8 if name == "tracking_state" else np.float32)
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(token)) is
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, as in float32(float(token))
             arrays[name][frame, slot] = values
     return SkeletonRecording(
         arrays.pop("keypoints"),
@@ -200,30 +200,37 @@ def read_skeleton(
     )
 
 
-def parse_numbers(text: bytes, edges: np.ndarray, kind: pa.DataType) -> np.ndarray:
-    """The numbers between `edges`, int32 (N, 2) in order, parsed where they stand: (N,) of an Arrow type.
+def parse_numbers(text: bytes, edges: np.ndarray, number_type: pa.DataType) -> np.ndarray:
+    """Parses the numbers of a text in place.
 
-    Integers and floats come out as Python's int() and float() read them, bit for bit.
+    Args:
+        text: The text.
+        edges: Start and end of each number, int32 (N, 2), in order.
+        number_type: The Arrow type of the numbers.
+
+    Returns:
+        The numbers, (N,), equal bit for bit to those of Python's int() and float().
 
     Raises:
-        pa.ArrowInvalid: Something there is not a number of that type.
+        pa.ArrowInvalid: If a piece of text is not a number of that type.
     """
-    # Arrow wants strings that touch, so what lies between two numbers is a string too, a null one.
+    # Arrow needs adjacent strings, so the text between two numbers becomes a null string.
     offsets = np.append(edges, np.int32(len(text)))
-    numbers_only = pa.py_buffer(b"\x55" * (len(offsets) // 8 + 1))
-    strings = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text), numbers_only)
-    return np.frombuffer(strings.cast(kind).buffers()[1], kind.to_pandas_dtype())[: 2 * len(edges) : 2]
+    is_number = pa.py_buffer(b"\x55" * (len(offsets) // 8 + 1))
+    strings = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text), is_number)
+    values = np.frombuffer(strings.cast(number_type).buffers()[1], number_type.to_pandas_dtype())
+    return values[: 2 * len(edges) : 2]
 
 
-# What both ways of reading return, for F frames that hold N bodies in total: number of bodies of each frame int64
-# (F,), their ids int64 (N,), and "keypoints", x y z (N, J, 3) in float32 or more, with whatever is kept beside them.
+# The result of both readers below, for F frames with N bodies in total: number of bodies of each frame int64 (F,), their ids
+# int64 (N,), and a dict of "keypoints", x y z (N, J, 3) in float32 or more, and the further columns of `keep`.
 _Bodies = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodies | None:
-    """Reads a whole file with a few passes over its bytes, or returns None when it has not the plain form (`_scan_block`).
+    """Reads a file with a few vectorised passes over its bytes; returns None if it is not in plain form (`_scan_block`).
 
-    A long file is read in blocks of frames: the places of all its numbers would take several times its size.
+    A long file is read in blocks of frames, because the positions of all its numbers would take several times its size.
     """
     if len(data) <= BLOCK_BYTES:
         block = _scan_block(data, num_joints, keep)
@@ -231,7 +238,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
     blocks, start, num_frames, frames = [], 0, 0, 0
     while start < len(data):
         stop = len(data) if start + BLOCK_BYTES >= len(data) else _last_frame(data, start, start + BLOCK_BYTES)
-        # Only the first block begins with the number of frames.
+        # Only the first block begins with the number of frames; the others get a dummy line.
         head = b"" if start == 0 else b"0\r\n" if b"\r" in data[: data.find(b"\n")] else b"0\n"
         block = None if stop is None else _scan_block(head + data[start:stop], num_joints, keep)
         if block is None:
@@ -241,7 +248,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
         frames += len(body_counts)
         if size_fault(frames, 0, num_joints) is not None:
             return None
-        with np.errstate(over="ignore"):  # beyond float32 is infinite
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
             columns = {
                 name: values if values.dtype == np.int8 else values.astype(np.float32)
                 for name, values in columns.items()
@@ -256,7 +263,7 @@ def _scan_columns(data: bytes, num_joints: int, keep: Collection[str]) -> _Bodie
 
 
 def _last_frame(data: bytes, start: int, stop: int) -> int | None:
-    """Where the last frame begins between two places: a line of one number that is not behind the line of a body."""
+    """Start of the last frame between two positions: a line with a single number that does not follow the line of a body."""
     end = data.rfind(b"\n", start, stop)
     while end > start:
         begin = data.rfind(b"\n", start, end) + 1
@@ -270,17 +277,16 @@ def _last_frame(data: bytes, start: int, stop: int) -> int | None:
 
 
 def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[int, _Bodies] | None:
-    """Reads a number and frames behind it, or returns None when they have not the plain form.
+    """Reads a number of frames and the frames after it; returns None if they are not in plain form.
 
-    Plain is what the data sets ship: numbers with one space between them, one kind of line end, and lines that follow
-    each other as the counts in them say. Whatever differs in any way is left to `_read_lines`, which either reads it
-    or names the line.
+    Files of the data sets are in plain form: single spaces between numbers, consistent line ends, and lines that match the
+    counts. All other files are left to `_read_lines`, which either reads them or names the faulty line.
     """
     line_end = b"\r\n" if data[: data.find(b"\n")].endswith(b"\r") else b"\n"
     if not data.endswith(line_end) or data.endswith(2 * line_end):
         data = data.rstrip() + line_end
     text = np.frombuffer(data, np.uint8)
-    # As if a line end stood before the first line. Of a CRLF, the CR separates and the LF is skipped.
+    # Starts with a virtual line end before the first line. Of CRLF, the CR is the separator, and the LF is skipped.
     separators = [np.full(1, -len(line_end), np.int32)]
     for start in range(0, len(text), SCAN_BYTES):
         block = text[start : start + SCAN_BYTES]
@@ -291,10 +297,10 @@ def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[in
     separators = np.concatenate(separators)
     characters = text[separators]
     characters[0] = line_end[0]
-    line_starts = (characters == line_end[0]).nonzero()[0]  # index into `separators` of the one before each line
+    line_starts = (characters == line_end[0]).nonzero()[0]  # index of the separator before each line
     if (
         np.count_nonzero(characters == 32) + len(line_starts) != len(characters)  # tabs and the like
-        or (np.diff(separators) < 2).any()  # nothing between two separators
+        or (np.diff(separators) < 2).any()  # adjacent separators
         or (len(line_end) == 2 and not _is_crlf_throughout(text, separators[line_starts[1:]]))
         or b"x" in data  # Arrow would read 0x10 as an integer
         or b"X" in data
@@ -306,13 +312,13 @@ def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[in
         return None
     stride = 2 + num_joints  # lines of a body
 
-    def parse(lines: np.ndarray, column: int, width: int, kind: pa.DataType) -> np.ndarray:
-        """`width` columns of some lines, as (lines, width) numbers."""
+    def parse(lines: np.ndarray, column: int, width: int, number_type: pa.DataType) -> np.ndarray:
+        """Numbers (lines, width) of `width` columns of some lines, from `column` on."""
         around = separators[(line_starts[lines] + column)[:, None] + np.arange(width + 1)]
         edges = np.stack([around[:, :-1] + 1, around[:, 1:]], axis=-1)
         if column == 0:
             edges[:, 0, 0] += len(line_end) - 1
-        return parse_numbers(data, edges.reshape(-1, 2), kind).reshape(len(lines), width)
+        return parse_numbers(data, edges.reshape(-1, 2), number_type).reshape(len(lines), width)
 
     is_count = columns == 1
     is_count[0] = False
@@ -322,10 +328,10 @@ def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[in
         integers = parse(np.concatenate([[0], frame, body + 1, body]), 0, 1, pa.int64())[:, 0]
         num_frames, body_counts = integers[0], integers[1 : 1 + len(frame)]
         joint_counts, body_ids = integers[1 + len(frame) :].reshape(2, len(body))
-        # Bounded first: a body id that stands where a count should would ask for more memory than there is.
+        # Checked first, because a body id in the place of a count would allocate too much memory.
         if ((body_counts < 0) | (body_counts > len(body))).any():
             return None
-        # Where each line has to be, if the counts are right.
+        # The line numbers that follow from the counts.
         bodies_before = np.cumsum(body_counts) - body_counts
         expected_frame = 1 + np.arange(len(frame)) + stride * bodies_before
         in_frame = np.repeat(np.arange(len(frame)), body_counts)
@@ -340,8 +346,8 @@ def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[in
         kept = {"keypoints": parse(joint, 0, 3, pa.float64()).reshape(len(body), num_joints, 3)}
         for name in keep:
             first, last = JOINT_EXTRAS[name]
-            kind = pa.int8() if name == "tracking_state" else pa.float64()
-            kept[name] = parse(joint, first, last - first, kind).reshape(len(body), num_joints, last - first)
+            number_type = pa.int8() if name == "tracking_state" else pa.float64()
+            kept[name] = parse(joint, first, last - first, number_type).reshape(len(body), num_joints, last - first)
         if "tracking_state" in kept:
             kept["tracking_state"] = states = kept["tracking_state"][..., 0]
             if ((states < 0) | (states > 2)).any():
@@ -352,18 +358,18 @@ def _scan_block(data: bytes, num_joints: int, keep: Collection[str]) -> tuple[in
 
 
 def _is_crlf_throughout(text: np.ndarray, carriage_returns: np.ndarray) -> bool:
-    """Whether each of these places, but no other, is followed by a line feed."""
+    """Whether line feeds follow all of these positions, and no others."""
     follows = text[np.minimum(carriage_returns + 1, len(text) - 1)] == 10
     return bool(follows.all()) and np.count_nonzero(text == 10) == len(carriage_returns)
 
 
 def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Collection[str]) -> _Bodies:
-    """Reads a file line by line, and knows the line of whatever is wrong."""
+    """Reads a file line by line; errors name the line."""
     lines = io.BytesIO(data)
     position = 0
 
-    def refuse(found: str, expected: str):
-        raise SkeletonFileError(path, position, found, expected)
+    def refuse(actual: str, expected: str):
+        raise SkeletonFileError(path, position, actual, expected)
 
     def line(count: int, what: str) -> list[bytes]:
         nonlocal position
@@ -373,18 +379,18 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
             refuse("the end of the file", what)
         row = text.split(None, count)
         if len(row) != count:
-            # A line of gigabytes is not taken apart to count it.
+            # A very long line is not split only to count its columns.
             columns = len(text.split()) if len(text) <= MAX_LINE_BYTES else f"more than {count}"
             refuse(f"{columns} columns ({_quote(text)})", f"{what} in {count} columns")
         return row
 
-    def number(token: bytes, kind: type, what: str):
+    def number(token: bytes, number_type: type, what: str):
         try:
-            if b"_" in token:  # Python's own spelling of digits, which no recorder writes
+            if b"_" in token:  # underscores between digits are Python's syntax, not that of recorders
                 raise ValueError
-            return kind(token)
+            return number_type(token)
         except ValueError:
-            if kind is float and token.lower().lstrip(b"+-").startswith(b"nan("):  # C's own spelling of NaN
+            if number_type is float and token.lower().lstrip(b"+-").startswith(b"nan("):  # NaN as written by C
                 return math.nan
             refuse(_quote(token), what)
 
@@ -395,7 +401,7 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
     def count(what: str) -> int:
         return integer(line(1, what)[0], what, 0, 2**63 - 1)
 
-    # Of numbers, not of objects, which take several times the memory of the file.
+    # Arrays of numbers, because lists of objects would take several times the memory of the file.
     body_counts, body_ids = array("q"), array("q")
     kept = {name: array("d") for name in ("keypoints", *keep)}
     for frame in range(count("the number of frames")):
@@ -408,9 +414,9 @@ def _read_lines(path: Path, data: bytes, num_joints: int, layout: str, keep: Col
                 refuse(f"body {body_id} a second time", f"another body in frame {frame}")
             in_frame.add(body_id)
             body_ids.append(body_id)
-            found = count("the number of joints")
-            if found != num_joints:
-                refuse(f"{found} joints", f"{num_joints} joints (layout {layout})")
+            joints = count("the number of joints")
+            if joints != num_joints:
+                refuse(f"{joints} joints", f"{num_joints} joints (layout {layout})")
             for _ in range(num_joints):
                 row = line(JOINT_COLUMNS, f"a joint of body {body_id}, frame {frame}")
                 kept["keypoints"].extend([number(token, float, "a coordinate") for token in row[:3]])
@@ -439,14 +445,15 @@ def _quote(text: bytes, length: int = 40) -> str:
 
 
 def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
-    """Reads a skeleton of UTD-MHAD: `d_skel` (20, 3, T) in a `.mat` file, metres, 30 frames per second, one person.
+    """Reads a skeleton of UTD-MHAD: `d_skel` (20, 3, T) in a `.mat` file; a single person in metres, 30 frames per second.
 
     Args:
-        file: Its path, or the open file.
+        file: Path, or open file.
 
     Raises:
-        SkeletonFileError: The file is no `.mat` file of level 5 (`mat_files`), or `d_skel` is missing or has another shape.
-        OSError: The file cannot be read.
+        SkeletonFileError: If the file is not a `.mat` file of level 5 (`mat_files`), or `d_skel` is missing or has another
+            shape.
+        OSError: If the file cannot be read.
     """
     path, data = read_content(file)
     try:
@@ -455,10 +462,10 @@ def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
         raise SkeletonFileError(path, None, error.found, error.expected) from error
     num_joints = get_layout("kinect20").num_joints
     if skeleton.ndim != 3 or skeleton.shape[:2] != (num_joints, 3):
-        found = f"d_skel {skeleton.dtype.name} {skeleton.shape}"
-        raise SkeletonFileError(path, None, found, f"d_skel of numbers ({num_joints}, 3, frames)")
+        actual = f"d_skel {skeleton.dtype.name} {skeleton.shape}"
+        raise SkeletonFileError(path, None, actual, f"d_skel of numbers ({num_joints}, 3, frames)")
     check_size(path, skeleton.shape[2], 1, num_joints)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         keypoints = np.ascontiguousarray(skeleton.transpose(2, 0, 1)[:, None], np.float32)
     return SkeletonRecording(
         keypoints, np.ones((len(keypoints), 1), bool), np.zeros(1, np.int64), "kinect20", 30.0, path.name

@@ -1,4 +1,4 @@
-"""Joint layouts: what each row of a skeleton is called, what it hangs on, which part of the body it belongs to.
+"""Joint layouts: the name, the parent and the body part of each row of a skeleton.
 
 Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`); the 20 joints of the first
 Kinect in three orders, that of its SDK as in Northwestern-UCLA (`kinect20-sdk`), that of UTD-MHAD (`kinect20`) and that of
@@ -23,24 +23,23 @@ MAX_JOINTS = 1000
 
 @dataclass(frozen=True)
 class SkeletonLayout:
-    """The joints of one kind of skeleton. Indices are 0-based rows of the joint axis.
+    """The joints of a type of skeleton. Indices are rows of the joint axis, from 0.
 
     Args:
-        name: Name of the layout; a recording names its layout by it.
-        joint_names: One name per joint. "left" and "right" are the person's own.
-        parents: Parent of each joint; the bones form one tree, whose root has the parent -1.
-        parts: Partition of the joints into parts of the body (here always trunk, which carries the head, left_arm,
-            right_arm, left_leg, right_leg).
+        name: Name of the layout, by which a recording refers to it.
+        joint_names: Names of the joints. "left" and "right" are the person's own.
+        parents: Parent of each joint. The bones form a tree, whose root has the parent -1.
+        parts: Partition of the joints into body parts: trunk (including the head), left_arm, right_arm, left_leg, right_leg.
         left_right: Pairs (left joint, right joint).
         pelvis, neck: Joints whose mean is the middle of the hips, and the point between the shoulders.
-        left_hip, right_hip, left_shoulder, right_shoulder: Joints that say which way a person faces.
-        dimensions: How many of the recorded coordinates carry information: 3 (metres), or 2 (pixels, z = 0).
-        up: +1 when y grows upwards, -1 when it grows downwards, as in pixels.
-        source: Name of the layout that this one is derived from, if it is.
-        derivation: With `source`, for each joint the source joints that are averaged; one named twice counts twice.
+        left_hip, right_hip, left_shoulder, right_shoulder: Joints that determine the direction that a person faces.
+        dimensions: Number of coordinates that carry information: 3 (metres), or 2 (pixels, z = 0).
+        up: +1 if y grows upwards, -1 if it grows downwards, as in pixels.
+        source: Name of the layout from which this one is derived, if any.
+        derivation: With `source`, the source joints that are averaged for each joint; repeated joints count repeatedly.
 
     Raises:
-        ValueError: The fields contradict each other; the message names the layout and the field.
+        ValueError: If the fields contradict each other; the message names the layout and the field.
     """
 
     name: str
@@ -66,7 +65,7 @@ class SkeletonLayout:
         if self.num_joints > MAX_JOINTS:
             self._refuse("joint_names", f"must be at most {MAX_JOINTS}", self.num_joints)
         if len(self.parents) != self.num_joints or list(self.parents).count(-1) != 1:
-            self._refuse("parents", f"must hold {self.num_joints} joints, -1 exactly once", self.parents)
+            self._refuse("parents", f"must have {self.num_joints} entries, -1 exactly once", self.parents)
         for joint in joints:
             ancestor, steps = joint, 0
             while ancestor != -1:
@@ -74,7 +73,7 @@ class SkeletonLayout:
                     self._refuse("parents", "must lead from every joint to the root", self.parents)
                 ancestor, steps = self.parents[ancestor], steps + 1
         if sorted(joint for part in self.parts.values() for joint in part) != list(joints):
-            self._refuse("parts", "must hold every joint exactly once", self.parts)
+            self._refuse("parts", "must contain every joint exactly once", self.parts)
         paired = [joint for pair in self.left_right for joint in pair]
         if (
             len(set(paired)) != len(paired)
@@ -93,9 +92,11 @@ class SkeletonLayout:
         if self.up not in (-1, 1):
             self._refuse("up", "must be +1 or -1", self.up)
         if (self.source is None) != (self.derivation is None):
-            self._refuse("derivation", "and source come together or not at all", self.derivation)
+            self._refuse("derivation", "and source must be set together", self.derivation)
         if self.derivation is not None and (len(self.derivation) != self.num_joints or not all(self.derivation)):
-            self._refuse("derivation", f"must name source joints for each of {self.num_joints}", self.derivation)
+            self._refuse(
+                "derivation", f"must name source joints for each of {self.num_joints} joints", self.derivation
+            )
 
     def _refuse(self, field: str, rule: str, value: Any):
         _refuse(self.name, field, rule, value)
@@ -106,7 +107,7 @@ class SkeletonLayout:
 
     @property
     def bones(self) -> tuple[tuple[int, int], ...]:
-        """(child, parent) for every joint but the root, in joint order."""
+        """Pairs (child, parent) for every joint but the root, in the order of the joints."""
         return tuple((child, parent) for child, parent in enumerate(self.parents) if parent != -1)
 
     @cached_property
@@ -118,14 +119,14 @@ class SkeletonLayout:
         return tuple(permutation)
 
     def derive(self, keypoints: np.ndarray) -> np.ndarray:
-        """Joints of this layout from joints of its `source` layout: (..., J_source, C) -> (..., J, C)."""
+        """Computes joints of this layout from joints of its `source` layout: (..., J_source, C) -> (..., J, C)."""
         if self.derivation is None:
             raise ValueError(f"skeleton layout {self.name!r} is not derived from another layout")
         joints = [keypoints[..., list(rows), :].mean(-2) for rows in self.derivation]
         return np.stack(joints, axis=-2).astype(keypoints.dtype, copy=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values (lists instead of tuples), as they stand in a JSON file."""
+        """The fields as values of JSON, with lists instead of tuples."""
 
         def plain(value):
             if isinstance(value, Mapping):
@@ -136,11 +137,11 @@ class SkeletonLayout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SkeletonLayout":
-        """Inverse of `to_dict`. Joints may be given by their names in place of their numbers, a single joint without a list
-        around it; pelvis, neck, hips and shoulders are found by the names of the joints where they are not given.
+        """Inverse of `to_dict`. Joints may also be given by name, and a single joint without a list. If pelvis, neck, hips and
+        shoulders are missing, they are found by the names of the joints.
 
         Raises:
-            ValueError: A field is missing or unknown, or has a value that it cannot have.
+            ValueError: If a field is missing, unknown or invalid.
         """
         if not isinstance(values, Mapping):
             raise ValueError(
@@ -183,7 +184,7 @@ def _read_list(value: Any) -> list:
 
 def _read_number(value: Any, joint_names: Sequence[str]) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError("must be a whole number")
+        raise ValueError("must be an integer")
     return int(value)
 
 
@@ -194,7 +195,7 @@ def _read_joint(value: Any, joint_names: Sequence[str]) -> int:
         return joint_names.index(value)
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)
-    raise ValueError("must give a joint by its number or by its name in joint_names")
+    raise ValueError("must be a joint: its index, or its name in joint_names")
 
 
 def _read_joints(value: Any, joint_names: Sequence[str]) -> tuple[int, ...]:
@@ -219,11 +220,12 @@ def _read_pairs(value: Any, joint_names: Sequence[str]) -> tuple[tuple[int, ...]
 
 
 def _read_derivation(value: Any, joint_names: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
-    """Joints of another layout, whose names are not known here."""
+    """Indices of joints of another layout, whose names are not known here."""
     return None if value is None else tuple(_read_joints(joints, ()) for joints in _read_list(value))
 
 
-# Field of a layout, in order → what reads it from JSON, given the names of the joints; `ValueError` says what it must be.
+# The fields of a layout, in order, and the function that reads each from JSON, given the joint names. Its `ValueError` says
+# what the value must be.
 _READERS: dict[str, Callable[[Any, Sequence[str]], Any]] = {
     "name": _read_text,
     "joint_names": lambda value, _: tuple(_read_text(name, ()) for name in _read_list(value)),
@@ -244,25 +246,26 @@ _READERS: dict[str, Callable[[Any, Sequence[str]], Any]] = {
 
 
 def _anchors(names: Sequence[str]) -> dict[str, Any]:
-    """Those of pelvis, neck, hips and shoulders that joint names tell; a pelvis is between hips, a neck between shoulders."""
+    """Pelvis, neck, hips and shoulders, as far as joint names tell. The pelvis is between the hips, the neck between the
+    shoulders."""
     words = [name.lower() for name in names]
 
     def find(*together: str) -> int | None:
         return next((joint for joint, word in enumerate(words) if all(part in word for part in together)), None)
 
-    found = {f"{side}_{part}": find(side, part) for part in ("hip", "shoulder") for side in ("left", "right")}
+    anchors = {f"{side}_{part}": find(side, part) for part in ("hip", "shoulder") for side in ("left", "right")}
     for anchor, own, part in (
         ("pelvis", ("pelvis", "spine_base", "hip_center", "mid_hip"), "hip"),
         ("neck", ("spine_shoulder", "shoulder_center", "neck"), "shoulder"),
     ):
         joint = next((joint for name in own if (joint := find(name)) is not None), None)
-        both = [found[f"left_{part}"], found[f"right_{part}"]]
-        found[anchor] = (joint,) if joint is not None else None if None in both else tuple(both)
-    return {anchor: joint for anchor, joint in found.items() if joint is not None}
+        both = [anchors[f"left_{part}"], anchors[f"right_{part}"]]
+        anchors[anchor] = (joint,) if joint is not None else None if None in both else tuple(both)
+    return {anchor: joint for anchor, joint in anchors.items() if joint is not None}
 
 
 def _limb_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """(left, right) pairs of the joints whose names differ only in that word."""
+    """Pairs (left, right) of joints whose names differ only in these words."""
     return tuple(
         (joint, names.index(name.replace("left_", "right_"))) for joint, name in enumerate(names) if "left_" in name
     )
@@ -285,7 +288,7 @@ _KINECT20 = (
     "right_hip", "right_knee", "right_ankle", "right_foot",
 )  # fmt: skip
 
-# The trunk from the hips up, where UTD-MHAD has it from the head down.
+# The trunk from the hips up; in UTD-MHAD, it goes from the head down.
 _KINECT20_SDK = (*_KINECT20[3::-1], *_KINECT20[4:])
 
 _MSR20 = (
@@ -313,7 +316,7 @@ _LCRNET13 = (
     "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder", "head",
 )  # fmt: skip
 
-# The two derived sets hold the limbs of lcrnet13 in reversed order; only the trunk differs.
+# The two derived layouts have the limbs of lcrnet13 in reversed order, and another trunk.
 _LIMBS = _LCRNET13[11::-1]
 _LCRNET15 = ("head", *_LIMBS, "neck", "hip_center")
 _LCRNET17 = ("head", "nose", "neck", "chest", "hip_center", *_LIMBS)
@@ -484,7 +487,7 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             dimensions=2,
             up=-1,
             source="lcrnet13-2d",
-            # The nose is the mean of head and neck, and the neck that of the shoulders: the head counts twice.
+            # The nose is the mean of head and neck, and the neck is the mean of the shoulders: the head counts twice.
             derivation=(
                 (12,),
                 (12, 12, 10, 11),
@@ -497,7 +500,7 @@ LAYOUTS: dict[str, SkeletonLayout] = {
     )
 }
 
-# The rows of the limbs are those of kinect20.
+# The limbs have the same rows as in kinect20.
 LAYOUTS["kinect20-sdk"] = replace(
     LAYOUTS["kinect20"],
     name="kinect20-sdk",
@@ -515,16 +518,16 @@ def _parse_layout(text: str) -> SkeletonLayout:
     try:
         return SkeletonLayout.from_dict(json.loads(text))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"skeleton layout: {text[:60]!r} is no JSON: {error}") from error
+        raise ValueError(f"skeleton layout: {text[:60]!r} is not JSON: {error}") from error
 
 
 def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayout:
-    """The layout of that name, or the one that a dict (from `SkeletonLayout.to_dict`), or its JSON text, describes.
+    """A layout by its name, or from its description: a dict (see `SkeletonLayout.to_dict`), or the JSON text of it.
 
-    A recording of a layout that has no name here carries the description itself, so that it can be read anywhere.
+    A recording of a layout that is not among `LAYOUTS` stores the description, so that it can be read anywhere.
 
     Raises:
-        ValueError: No layout has that name; the message lists those that exist. Or the description is none.
+        ValueError: If there is no layout of that name (the message lists all names), or the description is invalid.
     """
     if isinstance(layout, SkeletonLayout):
         return layout
@@ -532,7 +535,7 @@ def get_layout(layout: str | Mapping[str, Any] | SkeletonLayout) -> SkeletonLayo
         return SkeletonLayout.from_dict(layout)
     if not isinstance(layout, str):
         raise ValueError(
-            f"skeleton layout: expected the name of a layout, or the description of one, got {as_written(layout)}"
+            f"skeleton layout: expected the name or the description of a layout, got {as_written(layout)}"
         )
     if layout.lstrip().startswith("{"):
         return _parse_layout(layout)

@@ -1,9 +1,9 @@
-"""Is a skeleton what its layout says? Cheap checks of the anatomy, the axes and the numbers of recordings.
+"""Plausibility of skeletons: cheap checks of the anatomy, the axes and the units of recordings.
 
-A recording of the right shape can still be wrong: joints in another order, z pointing up, pixels where metres are
-expected. `find_symptoms` looks at one recording, `judge` at those of a folder (or at one alone) and says in sentences
-what looks wrong, in how many recordings, and what it probably is. Thresholds were set on UTD-MHAD, MSR Action3D,
-Northwestern-UCLA and nine files of NTU RGB+D: there, no recording in its own layout is taken for one of another.
+A recording of the right shape can still be wrong: joints in another order, z pointing up, pixels instead of metres.
+`find_symptoms` checks a single recording. `judge` summarises the symptoms of the recordings of a folder (or of a single
+recording) in sentences: what looks wrong, in how many recordings, and the probable cause. The thresholds were set on UTD-MHAD,
+MSR Action3D, Northwestern-UCLA and nine files of NTU RGB+D; no recording of these is mistaken for another layout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,39 +14,40 @@ import numpy as np
 
 from .skeleton_layouts import LAYOUTS, SkeletonLayout
 
-# Frames of a recording whose anatomy is looked at, and joints without which nothing is said of it.
+# Number of frames of a recording whose anatomy is checked, and the fewest joints for this check.
 FRAMES, LEAST_JOINTS = 8, 8
-# Another layout is the right one if its bones are this much shorter in total, or a little shorter and its head is up.
+# Another layout fits better if its bones are shorter by the first factor in total, or by the second and its head is up.
 SHORTER, A_LITTLE_SHORTER = 0.85, 0.95
 # The bones of a body are at most this many times as long as the shortest tree between its joints (1.1 to 1.9 measured).
 LONGEST_TREE = 2.2
-# Cosine of the angle between the trunk and an axis that it is said to follow.
+# Least cosine of the angle between the trunk and an axis along which it counts as aligned.
 ALONG_AXIS = 0.7
-# Largest extent of a body in metres.
+# Range of the largest extent of a body in metres.
 METRES = (0.3, 3.0)
 # Bones of the left and right side differ by at most this factor.
 UNEQUAL_SIDES = 1.35
-# Frames without a body between the first and the last that have one, as a share.
+# Largest share of frames without a body between the first and the last frame with a body.
 MISSING = 0.2
-# A step between two frames, in body sizes, that nobody makes.
+# Longest plausible step between two frames, in body sizes.
 JUMP = 0.5
-# Frames per second of cameras and sensors.
+# Range of the frames per second of cameras and sensors.
 RATES = (1, 500)
-# Knees and feet behind the body's plane by this share of its trunk, on average.
+# Knees and feet point backwards if they are behind the body's plane by this share of its trunk, on average.
 BACKWARDS = 0.02
-# From this share of the recordings on, a symptom is the folder's and not that of somebody who lies down or turns round.
+# A symptom in the share MOST of at least MANY recordings is due to the data, not to people who lie down or turn round. FEW is
+# the fewest recordings in which a vertical axis is judged.
 MOST, MANY, FEW = 0.8, 10, 3
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What looks wrong in some recordings.
+    """A fault that some recordings probably have.
 
     Attributes:
-        kind: One of few words to count by.
-        reason: A sentence: what was seen, in how many recordings, what it probably is and what to do.
+        kind: Name of the symptom, a key of `KINDS`.
+        reason: A sentence: the observation, in how many recordings, the probable cause, and what to do.
         files: Names of the recordings.
-        stops: Whether it cannot be right, so that training on the recordings makes no sense.
+        stops: Whether the recordings are certainly wrong, so that they should not be used for training.
     """
 
     kind: str
@@ -58,20 +59,20 @@ class Doubt:
 def find_symptoms(
     keypoints: np.ndarray, valid: np.ndarray, layout: SkeletonLayout, fps: float | None = None
 ) -> dict[str, Any]:
-    """What is odd about one recording; empty for most.
+    """Finds the symptoms of faults in a recording.
 
     Args:
-        keypoints: (T, P, J, 3), recorded units, z = 0 where the layout is 2-D.
-        valid: bool (T, P, J), the joints that were measured (`valid_joints`).
-        layout: The layout that the recording is said to have.
-        fps: Frames per second that it is said to have.
+        keypoints: Joints in recorded units, (T, P, J, 3); z = 0 for 2-D layouts.
+        valid: Whether each joint was measured (`valid_joints`), bool (T, P, J).
+        layout: The stated layout.
+        fps: The stated frame rate.
 
     Returns:
-        By kind, in a form that JSON holds: `joint order` (the layout that fits better, "" if none does), `up axis` (the axis
-        that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides` (ratio of left to right
-        bones), `impossible rate` (frames per second), `mirrored` (True), `lost joints` and `still joints` (their names), `empty
-        frames` (how many without a body at the start and at the end), `missing frames` (how many in between), `frozen` (True),
-        `jumps` (how many).
+        `dict` of values of JSON, empty for most recordings: `joint order` (the layout that fits better, "" if none does),
+        `up axis` (the axis that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides`
+        (ratio of left to right bones), `impossible rate` (frames per second), `mirrored` (True), `lost joints` and `still
+        joints` (their names), `empty frames` (number of frames without a body at the start and at the end), `missing frames`
+        (their number in between), `frozen` (True), `jumps` (their number).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
@@ -83,19 +84,20 @@ def find_symptoms(
     if inside > MISSING * (seen[-1] - seen[0]):
         symptoms["missing frames"] = inside
     body = int(valid.sum((0, 2)).argmax())
-    joints, there = keypoints[:, body, :, : layout.dimensions], valid[:, body]
-    unseen = ~there.any(0)
+    joints, valid = keypoints[:, body, :, : layout.dimensions], valid[:, body]
+    unseen = ~valid.any(0)
     if unseen.any():
         symptoms["lost joints"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
-    still = _still_joints(joints, there)
+    still = _still_joints(joints, valid)
     if len(still) == layout.num_joints:
         symptoms["frozen"] = True
     elif len(still):
         symptoms["still joints"] = [layout.joint_names[joint] for joint in still]
-    fullest = np.argsort(-there.sum(1), kind="stable")[: max(FRAMES, int((there.sum(1) == there.sum(1).max()).sum()))]
+    counts = valid.sum(1)
+    fullest = np.argsort(-counts, kind="stable")[: max(FRAMES, int((counts == counts.max()).sum()))]
     fullest = np.sort(fullest)
     picked = fullest[np.linspace(0, len(fullest) - 1, min(FRAMES, len(fullest))).astype(int)]
-    frames = np.where(there[picked][..., None], joints[picked], np.nan).astype(np.float64)
+    frames = np.where(valid[picked][..., None], joints[picked], np.nan).astype(np.float64)
     size = float(np.nanmedian((np.nanmax(frames, axis=1) - np.nanmin(frames, axis=1)).max(-1)))
     if fps is not None and not is_possible_rate(fps):
         symptoms["impossible rate"] = float(fps)
@@ -103,37 +105,37 @@ def find_symptoms(
         return symptoms | {"units": "point"}
     if layout.dimensions == 3:
         symptoms |= _odd_units(frames, size)
-    jumps = _count_jumps(joints, there, size)
+    jumps = _count_jumps(joints, valid, size)
     if jumps:
         symptoms["jumps"] = jumps
     if "units" in symptoms and symptoms["units"] in ("score", "flat"):
         frames = frames[..., :2]
     symptoms |= _odd_anatomy(frames, layout)
     if symptoms.get("units") == "score":
-        symptoms.pop("up axis", None)  # y grows downwards in pictures
+        symptoms.pop("up axis", None)  # y grows downwards in images
     return symptoms
 
 
 def is_possible_rate(fps: float) -> bool:
-    """Whether a camera or a sensor takes so many frames per second."""
+    """Whether a camera or a sensor can have this frame rate."""
     return RATES[0] <= fps <= RATES[1]
 
 
-def _still_joints(joints: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Joints that stay exactly where they are, without one that all is centred on; (T, J, C), bool (T, J) → indices."""
-    often = there.sum(0) >= 10
-    if there.all() and not (joints == joints[0]).all((0, 2)).any():
+def _still_joints(joints: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Joints that never move, except an origin on which the recording is centred; (T, J, C), bool (T, J) → indices."""
+    often = valid.sum(0) >= 10
+    if valid.all() and not (joints == joints[0]).all((0, 2)).any():
         return np.array([], int)
-    span = np.where(there[..., None], joints, -np.inf).max(0) - np.where(there[..., None], joints, np.inf).min(0)
+    span = np.where(valid[..., None], joints, -np.inf).max(0) - np.where(valid[..., None], joints, np.inf).min(0)
     still = often & (span == 0).all(-1)
     if still.all():
         return still.nonzero()[0]
-    centre = still & (np.where(there[..., None], joints, 0) == 0).all((0, 2))
+    centre = still & (np.where(valid[..., None], joints, 0) == 0).all((0, 2))
     return (still & ~centre).nonzero()[0]
 
 
 def _odd_units(frames: np.ndarray, size: float) -> dict[str, Any]:
-    """Pixels, scores and other units in what should be metres; (F, J, 3)."""
+    """Pixels, scores and other units instead of metres; (F, J, 3)."""
     depth = frames[..., 2][np.isfinite(frames[..., 2])]
     across = float(np.nanmax(frames[..., :2]) - np.nanmin(frames[..., :2]))
     if across > 20 and depth.min() >= 0 and depth.max() <= 1 and depth.max() > 0:
@@ -143,15 +145,15 @@ def _odd_units(frames: np.ndarray, size: float) -> dict[str, Any]:
     return {} if METRES[0] <= size <= METRES[1] else {"units": float(f"{size:.3g}")}
 
 
-def _count_jumps(joints: np.ndarray, there: np.ndarray, size: float) -> int:
-    """Steps from a frame to the next that are longer than `JUMP` body sizes; (T, J, C), bool (T, J)."""
-    both = there[1:] & there[:-1]
+def _count_jumps(joints: np.ndarray, valid: np.ndarray, size: float) -> int:
+    """Number of steps between consecutive frames that are longer than `JUMP` body sizes; (T, J, C), bool (T, J)."""
+    both = valid[1:] & valid[:-1]
     steps = np.linalg.norm(np.where(both[..., None], np.diff(joints, axis=0), 0), axis=-1).sum(1)
     return int((steps > JUMP * size * np.maximum(both.sum(1), 1)).sum())
 
 
 def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
-    """Joint order, vertical axis, sides, and facing; (F, J, C) with NaN where a joint is lost."""
+    """Symptoms of joint order, vertical axis, sides and facing; (F, J, C) with NaN for missing joints."""
     symptoms: dict[str, Any] = {}
     distances = _joint_distances(frames)
     if np.isfinite(distances).any(0).sum() < LEAST_JOINTS:
@@ -176,7 +178,7 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
         mirror, (child, parent) = np.array(layout.mirror), np.array(layout.bones).T
         left = mirror[child] > child
         lengths = np.stack([distances[child, parent], distances[mirror[child], mirror[parent]]])[:, left]
-        lengths = lengths[:, (lengths > 0).all(0)]  # NaN is not
+        lengths = lengths[:, (lengths > 0).all(0)]  # drops NaN, too
         unequal = np.exp(np.median(np.abs(np.log(lengths[0] / lengths[1])))) if lengths.size else 1.0
         if unequal > UNEQUAL_SIDES:
             symptoms["sides"] = float(f"{unequal:.3g}")
@@ -186,25 +188,25 @@ def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
 
 
 def _joint_distances(frames: np.ndarray) -> np.ndarray:
-    """Distance between each two joints, the median of the frames that have both, NaN without one; (F, J, C) → (J, J)."""
+    """Distance between any two joints, the median over frames with both, NaN without any; (F, J, C) → (J, J)."""
     offsets = frames[:, :, None] - frames[:, None]
     distances = np.sqrt(np.einsum("fijc,fijc->fij", offsets, offsets))
     if np.isfinite(distances).all():
         return np.median(distances, axis=0)
     count = np.isfinite(distances).sum(0)
-    middle = np.maximum(count - 1, 0) // 2  # NaN is sorted behind the numbers
+    middle = np.maximum(count - 1, 0) // 2  # NaN is sorted last
     return np.take_along_axis(np.sort(distances, axis=0), middle[None], axis=0)[0]
 
 
 def _tree_length(distances: np.ndarray, layout: SkeletonLayout) -> float:
-    """Mean length of those bones of a layout whose joints were seen, with joints this far apart (J, J)."""
+    """Mean length of the bones of a layout whose joints were seen; `distances` (J, J)."""
     child, parent = np.array(layout.bones).T
     lengths = distances[child, parent]
     return float(lengths[np.isfinite(lengths)].mean()) if np.isfinite(lengths).any() else np.inf
 
 
 def _shortest_tree(distances: np.ndarray) -> float:
-    """Mean length of a bone of the minimum spanning tree of the joints that were seen (Prim); (J, J)."""
+    """Mean length of an edge of the minimum spanning tree of the joints that were seen (Prim); `distances` (J, J)."""
     seen = np.isfinite(distances.diagonal())
     distances = np.nan_to_num(distances[seen][:, seen], nan=np.inf)
     reached, nearest, length = np.zeros(len(distances), bool), distances[0].copy(), 0.0
@@ -218,7 +220,7 @@ def _shortest_tree(distances: np.ndarray) -> float:
 
 
 def _trunk(frames: np.ndarray, layout: SkeletonLayout) -> np.ndarray:
-    """Mean direction from the pelvis to the head, or to the neck without one; (F, J, C) → (C,), at most of length 1."""
+    """Mean direction from the pelvis to the head, or to the neck if there is no head; (F, J, C) → (C,), of length up to 1."""
     names = layout.joint_names
     top = next(((names.index(name),) for name in ("head", "nose") if name in names), layout.neck)
     trunk = frames[:, list(top)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
@@ -232,7 +234,7 @@ def _is_up(trunk: np.ndarray, layout: SkeletonLayout) -> bool:
 
 
 def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
-    """Whether knees and feet point behind the body, as they do where left and right are swapped or an axis is mirrored."""
+    """Whether knees and feet point backwards, which means that left and right are swapped or an axis is mirrored."""
     names = layout.joint_names
     pairs = [(f"{side}_{part}") for side in ("left", "right") for part in ("hip", "knee", "ankle")]
     if not set(pairs) <= set(names):
@@ -243,7 +245,7 @@ def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
     across = frames[:, layout.right_hip] - frames[:, layout.left_hip]
     across = across + frames[:, layout.right_shoulder] - frames[:, layout.left_shoulder]
     up = frames[:, list(layout.neck)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
-    # With x to the right, y up and z away from the sensor, a person whose right is at +x looks along -(across x up).
+    # With x to the right, y up and z away from the sensor, a person with their right at +x looks along -(across x up).
     (ax, ay, az), (ux, uy, uz) = across.T, up.T
     back = np.stack([ay * uz - az * uy, az * ux - ax * uz, ax * uy - ay * ux], axis=-1)
     length = np.sqrt((back * back).sum(-1, keepdims=True))
@@ -259,15 +261,15 @@ def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
 
 
 def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: SkeletonLayout) -> list[Doubt]:
-    """What the symptoms of recordings say together.
+    """Summarises the symptoms of recordings.
 
     Args:
-        symptoms: Of each recording that has any, by its name: what `find_symptoms` and the reader say.
-        total: Number of recordings, with those that have none.
+        symptoms: The symptoms of each recording that has any, from `find_symptoms` and the reader, by name of the recording.
+        total: Number of recordings, including those without symptoms.
         layout: Their layout.
 
     Returns:
-        Doubts, those that stop first.
+        `list[Doubt]`, beginning with doubts that stop.
     """
     doubts = []
     for kind, (sentence, stops, least_share, least_total) in KINDS.items():
@@ -275,7 +277,7 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
         for name, of_recording in symptoms.items():
             if kind in of_recording:
                 value = of_recording[kind]
-                # Numbers and lists differ from recording to recording.
+                # Numbers and lists differ between recordings, so they are grouped together.
                 by_value.setdefault(value if isinstance(value, str | bool) else "", []).append(name)
         for value, files in by_value.items():
             share, share_of_kind = (count / max(total, 1) for count in (len(files), sum(map(len, by_value.values()))))
@@ -285,7 +287,7 @@ def judge(symptoms: Mapping[str, Mapping[str, Any]], total: int, layout: Skeleto
             reason = sentence(value, examples, layout) + (
                 f" ({len(files):,} of {total:,} recordings)" if total > 1 else ""
             )
-            # A recording or two may be of people who lie down.
+            # In one or two recordings, people may be lying down.
             stop = stops is not None and share_of_kind > stops and total >= (FEW if kind == "up axis" else 1)
             stop = stop and (kind != "units" or value in ("score", "point"))
             doubts.append(Doubt(kind, reason, tuple(files), stop))
@@ -391,7 +393,13 @@ def _rate(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 class _Kind(NamedTuple):
-    """How a symptom is told: its sentence; the share of recordings beyond which it stops a build; where it is told at all."""
+    """The report of a symptom.
+
+    Attributes:
+        sentence: Function of the value, all examples and the layout that returns the sentence.
+        stops: Share of recordings above which the symptom stops a build; None never stops.
+        least_share, least_total: Least share and number of recordings for a report.
+    """
 
     sentence: Callable[[str, Sequence, SkeletonLayout], str]
     stops: float | None = None

@@ -1,12 +1,12 @@
-"""Reader of Toyota Smarthome's skeletons: poses found by LCR-Net, one JSON file per clip.
+"""Reader of Toyota Smarthome's skeletons: poses detected by LCR-Net, in a JSON file per clip.
 
     {"K": …, "njts": 13, "frames": [frame, …]}
-        frame: a list of detections, [] when nobody was found
+        frame: a list of detections, [] if nobody was detected
             detection: {"pose2d": 26 numbers, "pose3d": 39 numbers, …}
 
-A pose lists coordinates, not joints: x of all 13 joints, then y, then z. `pose2d` is in pixels of a 640 x 480 picture,
-`pose3d` in metres as the camera sees it; y grows downwards in both. The frame of `pose3d` is documented nowhere: no
-floor and no common axis of the cameras is to be relied on.
+A pose is ordered by coordinate: x of all 13 joints, then y, then z. `pose2d` is in pixels of a 640 x 480 image, `pose3d` in
+metres from the camera; y grows downwards in both. The coordinate system of `pose3d` is not documented: neither the floor nor
+common axes of the cameras can be relied on.
 """
 
 import json
@@ -32,7 +32,7 @@ from .skeleton_layouts import get_layout
 LAYOUTS = {"pose2d": "lcrnet13-2d", "pose3d": "lcrnet13"}
 POSES = {"pose2d": 2, "pose3d": 3}
 MISSING = -1.0
-# A list that begins like a number, up to the first bracket that closes.
+# A list that begins with a number, up to the first closing bracket.
 NUMBER_LIST = re.compile(rb"\[(\s*[-0-9][^]]*)\]")
 
 
@@ -41,20 +41,20 @@ def read_smarthome(
 ) -> SkeletonRecording:
     """Reads a skeleton of Toyota Smarthome, layout lcrnet13, or lcrnet13-2d for the pixels of `pose2d`.
 
-    A detection has no id. The n-th of a frame is body n: the refined poses (V1.2) have one per frame at most, the older
-    ones (V1.1) have several, of which nothing says who is who from frame to frame. Frames without a detection count.
+    Detections have no ids: the n-th detection of a frame is body n. The refined poses (V1.2) have at most one detection per
+    frame. The older poses (V1.1) have several, which are not tracked from frame to frame. Frames without a detection are kept.
 
     Args:
-        file: Its path, or the open file.
+        file: Path, or open file.
         pose: "pose3d" (metres), or "pose2d" (pixels, z = 0, and 0 for joints that the file marks as missing by -1).
-        fps: Frames per second; the file does not say it. 20 is what its videos were found to have, though the official
-            code decodes them at 30.
+        fps: Frames per second, which the file does not contain. The videos have 20, though the official code decodes them at
+            30.
 
     Raises:
-        SkeletonFileError: Not JSON, another structure, a wrong number of joints, something among the coordinates that
-            is not a number. NaN is a number and is kept. Only the poses that were asked for are looked at.
-        ValueError: No such pose.
-        OSError: The file cannot be read.
+        SkeletonFileError: If the file is not JSON, or has another structure or number of joints, or a coordinate is not a
+            number. NaN is a number and is kept. Only the requested poses are checked.
+        ValueError: If `pose` is unknown.
+        OSError: If the file cannot be read.
     """
     if pose not in POSES:
         raise ValueError(f"pose must be one of {list(POSES)}, got {pose!r}")
@@ -78,24 +78,24 @@ def read_smarthome(
     check_size(path, *shape, num_joints)
     keypoints = np.zeros((*shape, num_joints, 3), np.float32)
     present = np.zeros(shape, bool)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, as float32(float(number)) is
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, as in float32(float(number))
         keypoints[frame, slot, :, : POSES[pose]] = joints
     present[frame, slot] = True
     return SkeletonRecording(keypoints, present, np.arange(shape[1]), LAYOUTS[pose], rate, path.name)
 
 
-# What both ways of reading return, for F frames that hold N detections in total: number of detections of each frame
-# int64 (F,), the numbers of their poses float64 (N, length), in the order of the file.
+# The result of both readers below, for F frames with N detections in total: number of detections of each frame int64 (F,), and
+# the numbers of their poses float64 (N, length), in the order of the file.
 _Poses = tuple[np.ndarray, np.ndarray]
 
 
 def _scan_lists(path: Path, data: bytes, pose: str, length: int) -> _Poses | None:
-    """Reads a file with its lists of numbers cut out of the JSON, or returns None when that has not the plain form.
+    """Reads a file fast, by cutting the lists of numbers out of the JSON; returns None if it is not in plain form.
 
-    Every such list becomes its own index, [0], [1], …, which leaves little to `json`; all numbers are parsed at once.
-    Plain is what `json.dump` writes. Whatever differs, in a list that is read or in another, is left to `_read_json`.
+    Each list is replaced by its index, [0], [1], …, so that `json` has little to parse, and all numbers are parsed at once.
+    Plain form is the output of `json.dump`. All other files are left to `_read_json`.
     """
-    if b"\0" in data:  # UTF-16, in which no list would be found
+    if b"\0" in data:  # UTF-16, in which the pattern does not match
         return None
     pieces = NUMBER_LIST.split(data)
     lists = pieces[1::2]
@@ -104,7 +104,7 @@ def _scan_lists(path: Path, data: bytes, pose: str, length: int) -> _Poses | Non
         counts, indices = _poses_of(path, json.loads(b"".join(pieces)), pose)
     except (SkeletonFileError, ValueError, RecursionError):
         return None
-    # A list that begins otherwise is still there, and no index.
+    # Lists that do not begin with a number were not replaced by an index.
     if any(len(index) != 1 or type(index[0]) is not int for index in indices):
         return None
     separator = b", " if lists and b", " in lists[0] else b","
@@ -113,8 +113,8 @@ def _scan_lists(path: Path, data: bytes, pose: str, length: int) -> _Poses | Non
     if numbers is None:
         return None
     values, commas = numbers
-    # A number stands behind as many numbers as commas.
-    ends = np.cumsum([len(one) + len(separator) for one in lists], dtype=np.int64)
+    # The number of commas before a position is the number of numbers before it.
+    ends = np.cumsum([len(piece) + len(separator) for piece in lists], dtype=np.int64)
     ends = np.searchsorted(commas, ends - len(separator)) + 1
     chosen = np.array(indices, np.int64).reshape(-1)
     ends, lengths = ends[chosen], np.diff(ends, prepend=0)[chosen]
@@ -124,7 +124,7 @@ def _scan_lists(path: Path, data: bytes, pose: str, length: int) -> _Poses | Non
 
 
 def _parse_list(text: bytes, separator: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Numbers of `1.5, -2, …` as float64 (N,), and where its N - 1 commas are; None where it is not just that."""
+    """The numbers of `1.5, -2, …`, float64 (N,), and the positions of the N - 1 commas; None if the text is anything else."""
     if not text:
         return np.empty(0), np.empty(0, np.int32)
     characters = np.frombuffer(text, np.uint8)
@@ -135,7 +135,7 @@ def _parse_list(text: bytes, separator: int) -> tuple[np.ndarray, np.ndarray] | 
     def is_digit(places):
         return characters[places] - np.uint8(ord("0")) < 10
 
-    # Arrow reads numbers that are none in JSON: 01, 1., 1.e5, .5, inf. It does refuse what else is none.
+    # Arrow accepts some numbers that JSON does not: 01, 1., 1.e5, .5, inf. It refuses everything else that is not a number.
     if not is_digit(edges[:, 1] - 1).all() or any(e in text and b"." + e in text for e in (b"e", b"E")):
         return None
     if separator == 2 and not (characters[commas + 1] == ord(" ")).all():
@@ -152,12 +152,12 @@ def _parse_list(text: bytes, separator: int) -> tuple[np.ndarray, np.ndarray] | 
 
 
 def _read_json(path: Path, data: bytes, pose: str, length: int) -> _Poses:
-    """Reads a file with `json` alone, and knows the place of whatever is wrong."""
+    """Reads a file with `json`; errors name the place of the fault."""
     try:
         content = json.loads(data, parse_int=float)
     except json.JSONDecodeError as error:
-        found = f"{error.msg} at character {error.colno}"
-        raise SkeletonFileError(path, error.lineno, found, "JSON") from error
+        actual = f"{error.msg} at character {error.colno}"
+        raise SkeletonFileError(path, error.lineno, actual, "JSON") from error
     except (ValueError, RecursionError) as error:
         raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "JSON") from error
     counts, poses = _poses_of(path, content, pose)
@@ -165,16 +165,16 @@ def _read_json(path: Path, data: bytes, pose: str, length: int) -> _Poses:
     for index, values in enumerate(poses):
         wrong = [value for value in values if type(value) is not float]
         if len(values) != length or wrong:
-            found = f"{len(values)} numbers" if not wrong else _describe(wrong[0])
-            raise SkeletonFileError(path, None, found, f"{length} numbers as {pose} of frame {frame[index]}")
+            actual = f"{len(values)} numbers" if not wrong else _describe(wrong[0])
+            raise SkeletonFileError(path, None, actual, f"{length} numbers as {pose} of frame {frame[index]}")
     return np.array(counts, np.int64), np.array(poses, np.float64).reshape(len(poses), length)
 
 
 def _poses_of(path: Path, content: Any, pose: str) -> tuple[list[int], list[list]]:
-    """Number of detections of each frame, and the `pose` lists of all detections, whatever is in them."""
+    """Number of detections of each frame, and the unchecked `pose` lists of all detections."""
 
-    def check(value: Any, kind: type, expected: str, frame: int | None = None):
-        if not isinstance(value, kind):
+    def check(value: Any, json_type: type, expected: str, frame: int | None = None):
+        if not isinstance(value, json_type):
             raise SkeletonFileError(path, None, _describe(value), expected.format(pose=pose, frame=frame))
         return value
 

@@ -1,4 +1,4 @@
-"""Timelines of long videos: when did which action happen (VT-LVLM-AR over a sliding window)."""
+"""Timelines of long videos: which action happens when (VT-LVLM-AR over a sliding window)."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from .modeling_vtem import VisualEvent
 
 
 class Span(NamedTuple):
-    """Seconds from `start` to `end` in which `label` is the most likely class, with its mean probability."""
+    """A span from `start` to `end` seconds in which `label` is the most likely class, and its mean probability."""
 
     start: float
     end: float
@@ -28,10 +28,11 @@ class Timeline:
     Class probabilities along a video.
 
     Attributes:
-        class_names: the classes.
-        starts, ends: float64 (num_steps,), seconds; every step ends where the next one begins.
-        probabilities: float64 (num_steps, num_classes), the mean over the windows that a step is in; rows sum to 1.
-        events: the visual events of the video, in order, without their latents.
+        class_names: names of the classes.
+        starts, ends: start and end of each step in seconds, float64 (num_steps,); a step ends where the next begins.
+        probabilities: mean class probabilities of the windows that contain a step, float64 (num_steps, num_classes); rows sum
+            to 1.
+        events: the visual events of the video, in order, without latents.
     """
 
     class_names: list[str]
@@ -41,7 +42,7 @@ class Timeline:
     events: list[VisualEvent]
 
     def spans(self) -> list[Span]:
-        """Steps that follow each other with the same most likely class, as one."""
+        """Merges consecutive steps with the same most likely class into spans."""
         best = self.probabilities.argmax(axis=1)
         borders = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
         return [
@@ -56,7 +57,7 @@ class Timeline:
 
 
 class Window(NamedTuple):
-    """Seconds from `start` to `end`, and the numbers of the events in it, `first` up to `last` without it."""
+    """A window from `start` to `end` seconds. It contains the events `first` to `last` − 1."""
 
     start: float
     end: float
@@ -66,15 +67,18 @@ class Window(NamedTuple):
 
 def stream_events(action_model, feature_extractor, recording) -> Iterator[VisualEvent]:
     """
-    Visual events of a video of any length, as they end; neither its frames nor its features are kept.
+    Yields the visual events of a video of any length, each as soon as it ends. Frames and features are not kept.
 
     Args:
         action_model ([`VTEMModel`]): the mapper.
-        feature_extractor ([`VideoFeatureExtractor`]): with `segment_seconds`.
-        recording: a path, an open file, a folder of pictures or an array of frames.
+        feature_extractor ([`VideoFeatureExtractor`]): a feature extractor with `segment_seconds`.
+        recording: a path, an open file, a folder of frames or an array of frames.
+
+    Raises:
+        ValueError: if the action model cannot stream.
     """
     if not hasattr(action_model, "stream"):
-        raise ValueError(f"a {action_model.config.model_type} reads whole recordings: only a vtem streams.")
+        raise ValueError(f"expected a vtem, which can stream, got a {action_model.config.model_type}.")
     stream = None
     for pixel_values in feature_extractor.stream(recording):
         if stream is None:
@@ -84,26 +88,24 @@ def stream_events(action_model, feature_extractor, recording) -> Iterator[Visual
 
 
 def check_reads_timelines(config) -> None:
-    """Raises `ValueError` for a recogniser that reads no timelines.
+    """Raises `ValueError` for a recogniser that cannot read long videos.
 
     Args:
-        config ([`ActionLLMConfig`]): of the recogniser.
+        config ([`ActionLLMConfig`]): configuration of the recogniser.
     """
     action_config = getattr(config, "action_config", None)
     if action_config is None or action_config.model_type != "vtem":
-        reads = "none" if action_config is None else f"{action_config.model_type}, which reads whole recordings"
+        actual = None if action_config is None else action_config.model_type
         raise ValueError(
-            f"a timeline needs a recogniser whose action model is a vtem, which reads long videos; this one has {reads}. "
-            "Recognise clips with pipeline('action-recognition'), or train a recogniser with run_line.py --line vt_lvlm_ar."
+            f"a timeline needs a recogniser of long videos, whose action model is a vtem, got {actual}. Recognise clips with "
+            "pipeline('action-recognition'), or train a recogniser with run_line.py --line vt_lvlm_ar."
         )
     if not action_config.quantize:
-        raise ValueError(
-            "a timeline is read from tokens: the vtem of this recogniser has no codebook (quantize: false)."
-        )
+        raise ValueError("a timeline needs tokens, but the vtem of this recogniser has no codebook (quantize: false).")
 
 
 def check_window(seconds: float, stride: float) -> None:
-    """Raises `ValueError` for a window that does not slide over all of a video."""
+    """Raises `ValueError` for a stride that is not positive, or would leave gaps between windows."""
     if not 0 < stride <= seconds:
         raise ValueError(
             f"the stride must be above 0 and at most the window of {seconds} s, or it leaves gaps; got {stride}."
@@ -112,19 +114,20 @@ def check_window(seconds: float, stride: float) -> None:
 
 def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float) -> Iterator[Window]:
     """
-    Windows over the events of a video. An event is in a window if its middle is; where none is, the one that is going on.
+    Yields windows over the events of a video. A window contains the events whose middle is in it; if there are none, it
+    contains the event at the middle of the window.
 
     Args:
-        events (`Sequence[VisualEvent]`): in order.
-        seconds (`float`): length of a window; that of the video, where it is shorter.
+        events (`Sequence[VisualEvent]`): the events, in order.
+        seconds (`float`): length of a window; a shorter video is a single window.
         stride (`float`): seconds between the starts of windows.
 
     Raises:
-        ValueError: lengths that are not positive, a stride that leaves gaps, no event.
+        ValueError: if the stride is not positive or leaves gaps, or there are no events.
     """
     check_window(seconds, stride)
     if not events:
-        raise ValueError("there are no events.")
+        raise ValueError("expected at least one event, got none.")
     duration = events[-1].end
     middles = [(event.start + event.end) / 2 for event in events]
     starts = [event.start for event in events]
@@ -150,47 +153,48 @@ def timeline(
     batch_size: int = 8,
 ) -> Timeline:
     """
-    Recognises what happens in a long video, and when.
+    Recognises which actions happen in a long video, and when.
 
     Args:
-        model ([`ActionLLMForClassification`]): with a [`VTEMModel`] that has a codebook.
-        processor ([`ActionLLMProcessor`]): the one that the model was trained with.
-        recording: whatever its feature extractor reads.
-        seconds (`float`, defaults to 4.0), stride (`float`, defaults to 1.0): of the window that slides over the events.
-        class_names (`Sequence[str]`, *optional*): any list, instead of the trained classes.
-        batch_size (`int`, defaults to 8): windows that are read at a time.
+        model ([`ActionLLMForClassification`]): a model whose action model is a [`VTEMModel`] with a codebook.
+        processor ([`ActionLLMProcessor`]): the processor of the model.
+        recording: a video of any length, in any form that the feature extractor reads.
+        seconds (`float`, defaults to 4.0): length of the window that slides over the events.
+        stride (`float`, defaults to 1.0): seconds between the starts of windows.
+        class_names (`Sequence[str]`, *optional*): class names to score, instead of the trained classes.
+        batch_size (`int`, defaults to 8): number of windows that are scored at a time.
 
     Raises:
-        ValueError: the action model does not stream or has no codebook; settings that make no windows.
+        ValueError: if the action model cannot stream or has no codebook, or `stride` or `batch_size` is out of range.
     """
     check_reads_timelines(model.config)
-    # Whatever is wrong shows before a long video is read.
+    # Settings are checked before a long video is read.
     check_window(seconds, stride)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     names = processor.class_names
     if class_names is not None:
         names = class_names = check_class_names(class_names, names or ())
-    # Of an hour, thousands: what is not read of them is not kept.
+    # An hour has thousands of events; their latents are not needed.
     events = [
         event._replace(latent=None)
         for event in stream_events(model.base_model.action_model, processor.feature_extractor, recording)
     ]
     windows = list(sliding_windows(events, seconds, stride))
-    sentences = [tuple(event.action_id for event in events[w.first : w.last]) for w in windows]
-    # Where nothing happens, windows are alike.
-    different = sorted(set(sentences), key=len)
-    found = {}
-    for start in range(0, len(different), batch_size):
-        chosen = different[start : start + batch_size]
-        inputs = processor(action_ids=chosen, class_names=class_names)
+    sentences = [tuple(event.action_id for event in events[window.first : window.last]) for window in windows]
+    # Many windows can have the same sentence, for instance if nothing happens; each sentence is scored once.
+    distinct = sorted(set(sentences), key=len)
+    probabilities = {}
+    for start in range(0, len(distinct), batch_size):
+        batch = distinct[start : start + batch_size]
+        inputs = processor(action_ids=batch, class_names=class_names)
         inputs = {name: values.to(model.device) for name, values in inputs.items()}
-        found |= zip(chosen, model(**inputs).probabilities.double().cpu().numpy(), strict=True)
+        probabilities |= zip(batch, model(**inputs).probabilities.double().cpu().numpy(), strict=True)
     steps = max(1, int(np.ceil(events[-1].end / stride - 1e-9)))
     totals, counts = np.zeros((steps, len(names))), np.zeros(steps)
     for window, sentence in zip(windows, sentences, strict=True):
         covered = slice(round(window.start / stride), max(int(np.ceil(window.end / stride - 1e-9)), 1))
-        totals[covered] += found[sentence]
+        totals[covered] += probabilities[sentence]
         counts[covered] += 1
     starts = np.arange(steps) * stride
     ends = np.append(starts[1:], events[-1].end)

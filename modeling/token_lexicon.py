@@ -1,4 +1,4 @@
-"""A lexicon of action tokens: for every code, how often and how long it is, which classes it speaks for, where to see it."""
+"""A lexicon of action tokens: how often and how long each token occurs, for which classes it is typical, and examples."""
 
 import colorsys
 import math
@@ -12,23 +12,23 @@ import numpy as np
 
 from .model_files import ModelFileError, as_written, read_json
 
-# Sentences that are added to each class before its share is taken, so that one occurrence is no certainty.
+# Pseudo-count of sentences of each class, which smooths the shares of rare tokens.
 PRIOR = 1.0
 
 
 @dataclass
 class TokenEntry:
-    """What there is to know about one code.
+    """Statistics of a token.
 
     Attributes:
-        action_id: The code.
-        count: Occurrences.
+        action_id: The token.
+        count: Number of occurrences.
         seconds: Mean duration of an occurrence.
-        classes: Names and lifts of the classes that it speaks for most: how many times as frequent its sentences are in the
-            class as in all recordings, each counted once and smoothed; only those above 1.
-        when: Mean place in the sentence, from 0 (its start) to 1.
-        examples: Where it occurs: sample id, start and end in seconds.
-        description: What it looks like, where somebody has said it.
+        classes: Names and lifts of the classes for which the token is most typical. The lift is the smoothed share of the
+            class's sentences that contain the token, divided by the share of all sentences; only lifts above 1.
+        when: Mean position in the sentence, from 0 (start) to 1 (end).
+        examples: Occurrences: sample id, start and end in seconds.
+        description: What the token looks like, if somebody has described it.
     """
 
     action_id: int
@@ -40,19 +40,19 @@ class TokenEntry:
     description: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The entry as a dict for JSON."""
         return asdict(self)
 
 
 def read_lexicon(path: str | os.PathLike, num_action_tokens: int | None = None) -> list[TokenEntry]:
-    """A lexicon as `lexicon.json` holds it, an entry for each code.
+    """Reads a lexicon from `lexicon.json`, which has an entry for each token.
 
     Args:
         path: The file.
-        num_action_tokens: Number of codes that it is to have entries for.
+        num_action_tokens: Expected number of entries.
 
     Raises:
-        ModelFileError: The file holds something else.
+        ModelFileError: If the file is not a lexicon, or has another number of entries.
     """
     entries = read_json(path, list)
     for place, entry in enumerate(entries):
@@ -60,14 +60,15 @@ def read_lexicon(path: str | os.PathLike, num_action_tokens: int | None = None) 
             raise ModelFileError(path, f"[{place}]", as_written(entry), "an entry of a lexicon, an object")
         for name, value in entry.items():
             if name not in _ENTRY_FIELDS or not _ENTRY_FIELDS[name](value):
-                expected = "the fields of an entry of a lexicon, and their types"
+                expected = "a field of an entry of a lexicon, of the right type"
                 raise ModelFileError(path, f"[{place}].{name}", as_written(value), expected)
         if entry.get("action_id") != place:
-            raise ModelFileError(path, f"[{place}].action_id", repr(entry.get("action_id")), f"{place}, its place")
+            raise ModelFileError(
+                path, f"[{place}].action_id", repr(entry.get("action_id")), f"{place}, its index in the list"
+            )
     if num_action_tokens not in (None, len(entries)):
-        raise ModelFileError(
-            path, None, f"{len(entries)} entries", f"one for each of {num_action_tokens} action tokens"
-        )
+        expected = f"an entry for each of {num_action_tokens} action tokens"
+        raise ModelFileError(path, None, f"{len(entries)} entries", expected)
     return [TokenEntry(**entry) for entry in entries]
 
 
@@ -105,59 +106,64 @@ def build_lexicon(
     num_examples: int = 4,
 ) -> list[TokenEntry]:
     """
+    Builds the lexicon of a set of sentences.
+
     Args:
-        rows: Sentences: `sample_id`, `label`, `action_ids` (tokens, or words of several), `start_times`, `end_times`.
-        class_names: Names in label order.
-        num_action_tokens: Number of codes K, of all codebooks.
-        num_classes, num_examples: How many of each an entry names, at most. Examples are of different recordings, the first
-            ones in order.
+        rows: Sentences: `sample_id`, `label`, `action_ids` (tokens, or words of several tokens), `start_times`, `end_times`.
+        class_names: Names of the classes, in the order of their labels.
+        num_action_tokens: Number K of tokens of all codebooks.
+        num_classes, num_examples: The most classes and examples of an entry. Examples are taken from different recordings, in
+            the order of the rows.
 
     Returns:
-        An entry for each code, 0 to K − 1, also for those that never occur.
+        `list[TokenEntry]`: an entry for each token from 0 to K − 1, including tokens that never occur.
 
     Raises:
-        ValueError: A token that is none, or times that are not as many as tokens.
+        ValueError: If a token is out of range, or the number of times differs from the number of words.
     """
     entries = [TokenEntry(code) for code in range(num_action_tokens)]
     seconds, places = np.zeros(num_action_tokens), np.zeros(num_action_tokens)
-    holders: dict[int, Counter] = defaultdict(Counter)  # code → class → sentences that hold it
+    containing: dict[int, Counter] = defaultdict(Counter)  # token → class → number of sentences that contain it
     sentences = Counter()
     for row in rows:
         words = np.asarray(row["action_ids"], dtype=int)
         words = words[:, None] if words.ndim == 1 else words
         starts, ends = list(row["start_times"]), list(row["end_times"])
         if not len(words) == len(starts) == len(ends):
-            raise ValueError(f"{row['sample_id']}: {len(words)} tokens, {len(starts)} starts, {len(ends)} ends.")
+            raise ValueError(
+                f"{row['sample_id']}: expected a start and an end for each of {len(words)} words, got {len(starts)} starts and "
+                f"{len(ends)} ends."
+            )
         if words.size and not 0 <= words.min() <= words.max() < num_action_tokens:
             raise ValueError(
-                f"{row['sample_id']}: tokens {words.min()} to {words.max()}, expected 0 to {num_action_tokens - 1}."
+                f"{row['sample_id']}: expected tokens from 0 to {num_action_tokens - 1}, got {words.min()} to {words.max()}."
             )
         sentences[int(row["label"])] += 1
-        for code in np.unique(words).tolist():
-            holders[code][int(row["label"])] += 1
-        seen = set()
+        for token in np.unique(words).tolist():
+            containing[token][int(row["label"])] += 1
+        with_example = set()
         for place, (word, start, end) in enumerate(zip(words.tolist(), starts, ends, strict=True)):
-            for code in word:
-                entry = entries[code]
+            for token in word:
+                entry = entries[token]
                 entry.count += 1
-                seconds[code] += end - start
-                places[code] += place / max(len(words) - 1, 1)
-                if code not in seen and len(entry.examples) < num_examples:
+                seconds[token] += end - start
+                places[token] += place / max(len(words) - 1, 1)
+                if token not in with_example and len(entry.examples) < num_examples:
                     entry.examples.append((str(row["sample_id"]), float(start), float(end)))
-                seen.add(code)
+                with_example.add(token)
     total = sentences.total()
     for entry in entries:
         if not entry.count:
             continue
-        held = holders[entry.action_id]
-        share = held.total() / total
+        counts = containing[entry.action_id]
+        share = counts.total() / total
         lifts = {
-            label: (held[label] + PRIOR * share) / (sentences[label] + PRIOR) / share
+            label: (counts[label] + PRIOR * share) / (sentences[label] + PRIOR) / share
             for label in sentences
-            if held[label]
+            if counts[label]
         }
         best = sorted(lifts.items(), key=lambda item: (-item[1], item[0]))[:num_classes]
-        # Rounded first: 1 and the last digit of a float is no more than 1.
+        # Rounded before the comparison, so that a lift of 1 plus a rounding error is not above 1.
         rounded = [(class_names[label], round(lift, 3)) for label, lift in best]
         entry.classes = [(name, lift) for name, lift in rounded if lift > 1]
         entry.seconds = float(seconds[entry.action_id] / entry.count)
@@ -166,10 +172,10 @@ def build_lexicon(
 
 
 def token_color(action_id: int) -> str:
-    """The colour of a token in every picture and page, `#rrggbb`: light, so that dark text can be read on it.
+    """The colour of a token in all figures and pages, `#rrggbb`: light, so that dark text is readable on it.
 
-    Hues of tokens that follow each other are the golden ratio of a turn apart; of those that come near again, lightness and
-    saturation differ.
+    The hues of consecutive tokens differ by the golden ratio of the colour circle. Tokens whose hues are close again differ in
+    lightness and saturation.
     """
     hue = action_id * 0.6180339887 % 1
     red, green, blue = colorsys.hls_to_rgb(hue, (0.86, 0.72, 0.79)[action_id % 3], (0.75, 0.4)[action_id // 3 % 2])

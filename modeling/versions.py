@@ -1,4 +1,4 @@
-"""This release, and the releases of other libraries that its tests passed with."""
+"""The version of this package, and the tested versions of other libraries."""
 
 import importlib.metadata
 
@@ -6,7 +6,7 @@ from packaging.specifiers import SpecifierSet
 
 __version__ = "0.2.0"
 
-# The ranges of setup.cfg, for those libraries whose changes have broken this code before.
+# The ranges of setup.cfg for libraries whose changes have broken this code before.
 TESTED = {
     "transformers": ">=5.16.1,<5.25",
     "torch": ">=2.13,<2.15",
@@ -15,7 +15,7 @@ TESTED = {
 
 
 def untested_versions() -> list[str]:
-    """A sentence for each installed library that is outside the range that was tested."""
+    """A sentence for each installed library whose version is outside the tested range."""
     sentences = []
     for name, tested in TESTED.items():
         try:
@@ -30,7 +30,7 @@ def untested_versions() -> list[str]:
 
 
 def check_major_version():
-    """Raises `ImportError` with transformers 4, in which most of what this code builds on has other names."""
+    """Raises `ImportError` with transformers 4, in which most names that this code uses are different."""
     if importlib.metadata.version("transformers").startswith("4."):
         raise ImportError(untested_versions()[0])
 

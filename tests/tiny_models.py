@@ -30,7 +30,7 @@ from action_llm import (
     SkeletonFeatureExtractor,
     VideoFeatureExtractor,
 )
-from action_llm.language_models import without_eyes
+from action_llm.language_models import text_decoder_of
 from action_llm.modeling_vst import VSTModel
 from action_llm.modeling_vtem import VTEMModel
 
@@ -179,7 +179,9 @@ def tiny_vtem(kind: str = "swinv2", **settings) -> VTEMModel:
 def tiny_llava():
     """The text decoder of a LLaVA with a projector from width 16; the same weights each time."""
     torch.manual_seed(0)
-    return without_eyes(AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)))
+    return text_decoder_of(
+        AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7))
+    )
 
 
 def tiny_recogniser(reads: str, num_codebooks: int = 1):

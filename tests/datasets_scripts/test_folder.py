@@ -147,8 +147,8 @@ def test_unusable_rows_and_files_are_skipped_and_listed(folder, tmp_path):
         ),
         (HEADER, '{"layout": "kinect21"}', r"skeleton\.json: layout: unknown skeleton layout 'kinect21'"),
         (HEADER, '{"layout": 5}', r"skeleton\.json: layout: expected a name or a description, found 5"),
-        (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must give a joint"),
-        (HEADER, '{"class_names": ["wave", "</s>"]}', r"skeleton\.json: class_names, entry 2: .* holds </s>"),
+        (HEADER, '{"layout": {"name": "x", "pelvis": {}}}', r"layout: skeleton layout 'x': pelvis must be a joint"),
+        (HEADER, '{"class_names": ["wave", "</s>"]}', r"skeleton\.json: class_names, entry 2: .* contains </s>"),
         (HEADER, '{"fps": 0}', r"fps: expected a positive number, found 0"),
         (HEADER, '{"fps": 0.001}', r"skeleton\.json: fps: expected from 1 to 500 frames per second, found 0\.001"),
         (HEADER, "[" * 100_000, r"skeleton\.json: expected JSON"),
@@ -216,13 +216,13 @@ def test_windows_paths(folder, tmp_path):
 @pytest.mark.parametrize(
     ("label", "fault"),
     [
-        ('"wa\nve"', r"holds the control character '\n'"),
-        ("wa\tve", r"holds the control character '\t'"),
-        ("wa\x1bve", r"holds the control character '\x1b'"),
-        ("wave\u202e", r"holds the control character '\u202e'"),
-        ("wave<act_3>", "holds <act_3>, which tokenizers may read as a special token"),
-        ("</s>", "holds </s>"),
-        ("<|im_end|> wave", "holds <|im_end|>"),
+        ('"wa\nve"', r"contains the control character '\n'"),
+        ("wa\tve", r"contains the control character '\t'"),
+        ("wa\x1bve", r"contains the control character '\x1b'"),
+        ("wave\u202e", r"contains the control character '\u202e'"),
+        ("wave<act_3>", "contains <act_3>, which tokenizers may read as a special token"),
+        ("</s>", "contains </s>"),
+        ("<|im_end|> wave", "contains <|im_end|>"),
         ("[INST] wave", "holds [INST]"),
     ],
 )
@@ -275,8 +275,8 @@ def test_other_json_formats_are_refused_by_name(folder, tmp_path, name):
     load(root, tmp_path)
     skipped = report(tmp_path)
     expected = (
-        f"found JSON of {name}, which this release does not read, expected JSON of Toyota Smarthome, or a .npy array "
-        f"(frames, people, joints, coordinates) made of it, layout {layout}"
+        f"found JSON of {name}, which this release cannot read, expected JSON of Toyota Smarthome; or convert it to a .npy "
+        f"array (frames, people, joints, coordinates), layout {layout}"
     )
     assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
     place = "metadata.csv, line 7: frames is a folder with files such as clip_000_keypoints.json"

@@ -138,7 +138,7 @@ def test_other_names_and_single_tokens(model, processor):
     assert found.text.endswith("%. No single token spoke for it.")
     with torch.no_grad():
         outputs = model(**processor(action_ids=[[5]]))
-    with pytest.raises(ValueError, match="hold no action tokens: give those of recordings"):
+    with pytest.raises(ValueError, match="have no action tokens: pass the outputs of recordings"):
         model.explain(processor, outputs)
 
 
@@ -158,7 +158,7 @@ def test_faithfulness_is_what_deleting_does(model, processor):
     assert found["whole"] == pytest.approx(np.mean(whole), abs=1e-4)
     assert found["difference"] == pytest.approx(found["without_others"] - found["without_named"])
     assert found == faithfulness(model, processor, sentences, num_tokens=2, seed=3, batch_size=5)
-    with pytest.raises(ValueError, match="no sentence of 1 has 6 tokens"):
+    with pytest.raises(ValueError, match="none of the 1 sentences has at least 6 tokens"):
         faithfulness(model, processor, [[1, 2]])
 
 

@@ -55,7 +55,9 @@ def test_dense_segments_have_a_duration():
 
 def test_more_segments_than_frames_is_said():
     extractor = VideoFeatureExtractor(num_segments=4, frames_per_segment=2, **PLAIN)
-    with pytest.warns(UserWarning, match="recording 0: 3 frames for 8 places in 4 segments: frames are repeated"):
+    with pytest.warns(
+        UserWarning, match="recording 0: 3 frames are fewer than the 8 that 4 segments need: frames are repeated"
+    ):
         found = frame_numbers(extractor(numbered(3)))[0]
     assert found.tolist() == [[0, 0], [0, 1], [1, 2], [2, 2]]
     with pytest.warns(UserWarning, match="1 frames for 8 places"):
@@ -127,7 +129,7 @@ def test_what_is_trimmed(tmp_path):
     """All of a black video is left; a quarter at least; proportions are those of the part."""
     settings = {**PLAIN, "height": 64, "width": 64, "num_segments": 2, "frames_per_segment": 1, "trim_black": True}
     black = np.zeros((4, 60, 80, 3), np.uint8)
-    with pytest.warns(UserWarning, match="recording 0: black in all frames that are read"):
+    with pytest.warns(UserWarning, match="recording 0: all frames that were read are black"):
         assert not VideoFeatureExtractor(**settings)(black)["pixel_values"].any()
     dot = black.copy()
     dot[:, 30:32, 40:42] = 255
@@ -282,7 +284,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_segment": 3}, r"has no setting .num_segment., it has"),
+        ({"num_segment": 3}, r"has no setting .num_segment.; its settings are"),
         ({"num_segments": 0}, "num_segments: expected int at least 1, got 0"),
         ({"segment_seconds": -1}, "segment_seconds: expected float"),
         ({"segment_seconds": 0}, "segment_seconds: expected float"),
@@ -341,7 +343,7 @@ def test_a_stream_is_what_a_call_makes_of_a_video(tmp_path):
 def test_a_video_that_is_too_long_for_its_segments_is_told(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(tiny_video(60))
     extractor = VideoFeatureExtractor(4, 1, segment_seconds=0.2, height=16, width=16)
-    with pytest.warns(UserWarning, match=r"clip\.mp4: 2 s are more than 4 segments of 0\.2 s, so they last 0\.5 s"):
+    with pytest.warns(UserWarning, match=r"clip\.mp4: 2 s exceed 4 segments of 0\.2 s, so segments last 0\.5 s"):
         assert extractor(tmp_path / "clip.mp4")["pixel_values"].shape[1] == 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")

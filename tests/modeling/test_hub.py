@@ -259,8 +259,8 @@ def test_what_goes_wrong_is_told_clearly(hub, home, pushed):
     assert "tester/nothing is not a local folder and is not a valid model identifier" in nothing
     assert f"tester/base is gated: accept its terms at {hub.url}/tester/base" in gated
     assert not_let_in == gated
-    assert "hf auth login" in gated and "there is no repository tester/nobody" in gone
-    assert f"tester/base has no commit {'a' * 40} any more" in old
+    assert "hf auth login" in gated and "the repository tester/nobody does not exist or is private" in gone
+    assert f"tester/base no longer has the commit {'a' * 40}" in old
     assert unreached.wait() == 0
     assert "couldn't connect to 'http://127.0.0.1:9'" in json.loads(unreached.said()[0].splitlines()[-1])[0]
     # The repository is in the cache, and its language model is not.

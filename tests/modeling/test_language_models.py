@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaCon
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from action_llm import ActionLLMForClassification
-from action_llm.language_models import TextDecoder, fresh_language_model, load_language_model, without_eyes
+from action_llm.language_models import TextDecoder, fresh_language_model, load_language_model, text_decoder_of
 
 
 def whole(family):
@@ -43,7 +43,7 @@ def test_text_is_read_as_by_the_whole(family, tmp_path):
 
 @pytest.mark.parametrize("family", VISION_LANGUAGE)
 def test_class_scores_are_exact_and_survive_saving(family, tmp_path):
-    composed, processor = compose(without_eyes(whole(family))), tiny_processor()
+    composed, processor = compose(text_decoder_of(whole(family))), tiny_processor()
     inputs = processor(action_ids=[[3, 1, 4], [1]])
     with torch.no_grad():
         by_cache = composed(**inputs, method="cache").logits
@@ -85,7 +85,7 @@ def test_a_causal_model_is_loaded_as_it_is(tmp_path):
     model.save_pretrained(tmp_path)
     assert type(load_language_model(str(tmp_path))).__name__ == "LlamaForCausalLM"
     with pytest.raises(ValueError, match="has no text decoder with a head"):
-        without_eyes(model)
+        text_decoder_of(model)
 
 
 def test_the_share_of_trainable_parameters_of_llava_13b():
@@ -100,7 +100,7 @@ def test_the_share_of_trainable_parameters_of_llava_13b():
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=sight))
         total = sum(parameter.numel() for parameter in model.parameters())
-        text_side = without_eyes(model)
+        text_side = text_decoder_of(model)
         assert isinstance(text_side, TextDecoder)
         lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
         adapted = get_peft_model(text_side, lora)

@@ -177,7 +177,7 @@ def test_files_that_ended_the_process(real_data):
     assert paths
     for path in paths:
         with pytest.raises(
-            SkeletonFileError, match=r"expected a \.mat file that is whole \(copy it again\), found an element of"
+            SkeletonFileError, match=r"expected a complete \.mat file \(copy it again\), found an element of"
         ):
             read_recording(path, layout="kinect20")
 

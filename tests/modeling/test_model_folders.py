@@ -166,7 +166,7 @@ def test_a_missing_weight_is_no_random_number(model, tmp_path):
     name = next(key for key in weights if "quantizer" in key)
     del weights[name]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelFileError, match=rf"model.safetensors, field {name}: expected the weights of every part"):
+    with pytest.raises(ModelFileError, match=rf"model.safetensors, field {name}: expected the weights of all parts"):
         AutoModel.from_pretrained(tmp_path)
 
 
@@ -294,7 +294,7 @@ def test_pickles_are_never_read(part, copied, tmp_path):
     with pytest.raises(OSError, match="safetensors"):
         AutoModel.from_pretrained(folder)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(ValueError, match="loaded from safetensors alone"):
+    with pytest.raises(ValueError, match="can only be loaded from safetensors files"):
         ActionLLMForClassification.from_pretrained(folder, use_safetensors=False)
 
 
@@ -344,14 +344,14 @@ def test_an_adapter_in_the_root_is_refused(copied):
     """transformers would load it, and a pickled one too."""
     folder = copied("adapted")
     shutil.copytree(folder / "adapter", folder, dirs_exist_ok=True)
-    with pytest.raises(ModelFileError, match=r"adapter_config.json: expected it in the folder `adapter`"):
+    with pytest.raises(ModelFileError, match=r"adapter_config.json: expected an adapter in the folder `adapter`"):
         AutoModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"action_id": 0}], "expected one for each of 16 action tokens, found 1 entries"),
+        ([{"action_id": 0}], "expected an entry for each of 16 action tokens, found 1 entries"),
         ([{"action_id": n} for n in range(17)], "found 17 entries"),
         ([{"action_id": 1}], r"field \[0\].action_id: expected 0"),
         ([{"action_id": 0, "count": "3"}], r"field \[0\].count"),
@@ -384,7 +384,7 @@ def test_a_language_model_in_a_folder_is_said_and_runs_no_code(tmp_path, caplog)
     model.config.llm_name_or_path = str(tmp_path / "llm")
     model.save_pretrained(tmp_path / "model")
     AutoModel.from_pretrained(tmp_path / "model")
-    assert f"read from the folder {tmp_path / 'llm'}" in caplog.text
+    assert f"loaded from the folder {tmp_path / 'llm'}" in caplog.text
     # Of a kind that only its own code knows.
     change(tmp_path / "llm" / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Config"})
     (tmp_path / "llm" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")

@@ -197,9 +197,9 @@ def test_continuous_latents_replace_hidden_states(layer, processor):
     projected = model.model.action_projector(sentence.latents[sentence.attention_mask.bool()])
     torch.testing.assert_close(seen["args"][0][0, places], projected)
 
-    with pytest.raises(ValueError, match=f"hold {count} placeholders <act>, but {count - 1} latents"):
+    with pytest.raises(ValueError, match=f"got {count} placeholders and {count - 1} latents"):
         model.model(ids, action_embeds=sentence.latents[:, 1:])
-    with pytest.raises(ValueError, match="no injection_layer"):
+    with pytest.raises(ValueError, match="this model reads discrete words"):
         compose().model(ids, action_embeds=sentence.latents)
 
 
@@ -237,13 +237,13 @@ def test_generation_with_latents(processor):
 def test_bad_input(processor):
     model = compose()
     inputs = processor(action_ids=[[1]])
-    with pytest.raises(ValueError, match="label_ids are needed"):
+    with pytest.raises(ValueError, match="label_ids are missing"):
         model(inputs["input_ids"])
-    with pytest.raises(ValueError, match="no recording was given"):
+    with pytest.raises(ValueError, match="no recording was passed"):
         model(**{**inputs, "input_ids": torch.full_like(inputs["input_ids"], model.config.placeholder_token_id)})
     two = processor(recordings=recordings(1))
     two["input_ids"][0, :2] = model.config.placeholder_token_id
-    with pytest.raises(ValueError, match=r"one placeholder <act>, id \d+ in config.json, found \[3\]"):
+    with pytest.raises(ValueError, match=r"one placeholder <act> \(id \d+\), got \[3\]"):
         model(**two)
     with pytest.raises(ValueError, match="context of 256"):
         model(**processor(action_ids=[[1] * 250]))

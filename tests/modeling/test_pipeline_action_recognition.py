@@ -86,7 +86,7 @@ def test_versions_of_a_recording_have_the_mean_of_their_probabilities(parts, rec
         means = dict(zip(CLASS_NAMES, probabilities.mean(0).tolist(), strict=True))
         assert {each["label"]: each["score"] for each in one} == pytest.approx(means, abs=1e-6)
         assert one[0]["tokens"] == of_one[0]["tokens"]  # of the recording as it is
-    with pytest.raises(ValueError, match="versions must be a whole number from 1 to 1000, got 0"):
+    with pytest.raises(ValueError, match="versions must be an integer from 1 to 1000, got 0"):
         recognise(recordings[0], versions=0)
 
 
@@ -205,7 +205,7 @@ def test_files_urls_and_videos(see, server, tmp_path):
     assert see(f"{server}/clip.mp4", explain=True, return_tokens=True) == here
     assert see(np.zeros((24, 40, 40, 3), np.uint8))[0]["label"] in CLASS_NAMES
     with pytest.raises(
-        OSError, match=r"none\.mp4 cannot be fetched: .*404|none\.mp4 cannot be fetched: File not found"
+        OSError, match=r"none\.mp4 cannot be downloaded: .*404|none\.mp4 cannot be downloaded: File not found"
     ):
         see(f"{server}/none.mp4")
 
@@ -244,13 +244,13 @@ class Hostile(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("drip", "it is not there after 0.5 s: download it, and give its path"),
-        ("headers", "it is not there after 0.5 s: download it, and give its path"),
-        ("flood", "it is larger than 0 MiB: download it, and give its path"),
-        ("promise", "it is larger than 0 MiB: download it, and give its path"),
-        ("short", "the answer ends after 500 of 900 bytes"),
+        ("drip", "it takes more than 0.5 s; download it, and pass its path"),
+        ("headers", "it takes more than 0.5 s; download it, and pass its path"),
+        ("flood", "it is larger than 0 MiB; download it, and pass its path"),
+        ("promise", "it is larger than 0 MiB; download it, and pass its path"),
+        ("short", "the response ends after 500 of 900 bytes"),
         ("to-file", "Redirection to url .* is not allowed"),
-        ("to-ftp", "it redirects to ftp://127.0.0.1:9/a, and only http and https are followed"),
+        ("to-ftp", "it redirects to ftp://127.0.0.1:9/a, but only http and https are followed"),
         ("to-data", "Redirection to url .* is not allowed"),
         ("to-itself", "redirect"),
     ],
@@ -261,10 +261,10 @@ def test_an_answer_is_bounded_in_bytes_in_seconds_and_in_redirects(see, monkeypa
     threads = threading.active_count()
     with serving(Hostile) as url:
         start = time.monotonic()
-        with pytest.raises(OSError, match=rf"{name}\.mp4 cannot be fetched: .*{message}"):
+        with pytest.raises(OSError, match=rf"{name}\.mp4 cannot be downloaded: .*{message}"):
             see(f"{url}/{name}.mp4")
         assert time.monotonic() - start < 3
-        assert "cannot be fetched" in see([f"{url}/{name}.mp4"], on_error="return")[0][0]["error"]
+        assert "cannot be downloaded" in see([f"{url}/{name}.mp4"], on_error="return")[0][0]["error"]
     assert threading.active_count() <= threads + 3  # those of the server
 
 
@@ -279,7 +279,7 @@ def test_a_long_answer_is_on_the_disk(see, server, tmp_path, monkeypatch):
     "address", ["file:///etc/hostname", "ftp://127.0.0.1/a.mp4", "S3://bucket/a.mp4", "rtsp://a/b"]
 )
 def test_addresses_of_other_kinds_are_refused(see, address):
-    with pytest.raises(OSError, match=f"{address}: expected a path, or a URL of http or https: download it"):
+    with pytest.raises(OSError, match=f"{address}: expected a path, or a URL of http or https; download it"):
         see(address)
 
 
@@ -323,9 +323,9 @@ def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
     found = recognise([recording(20), broken, recording(20)], on_error="return", batch_size=3)
     assert "broken.skeleton" in found[1][0]["error"] and found[0] == found[2] and set(found[1][0]) == {"error"}
     # The wrong kind of recording for a model.
-    with pytest.raises(ValueError, match=r"clip\.mp4 is a video, and this model reads skeletons"):
+    with pytest.raises(ValueError, match=r"clip\.mp4 is a video, but this model reads skeletons"):
         recognise(str(tmp_path / "clip.mp4"))
-    with pytest.raises(ValueError, match=r"broken\.skeleton is a recording of skeletons, and this model reads videos"):
+    with pytest.raises(ValueError, match=r"broken\.skeleton is a recording of skeletons, but this model reads videos"):
         see(broken)
 
 
@@ -387,7 +387,7 @@ def test_settings_without_effect_are_refused(parts, recognise):
             "action-recognition", model=model, processor=processor, device="cpu", unsure_below=0.5, explain=True
         )(recording(9), explain=False),
     ):
-        with pytest.raises(ValueError, match=r"unsure_below 0\.\d is about the reason: set explain=True"):
+        with pytest.raises(ValueError, match=r"unsure_below 0\.\d applies only to reasons: set explain=True"):
             make()
     for wrong in (-0.1, 50, float("nan")):
         with pytest.raises(ValueError, match=f"unsure_below must be a probability from 0 to 1, got {wrong}"):
@@ -425,7 +425,7 @@ def test_classes_that_do_not_fit_the_context_are_refused_first(recognise, names,
     message = (
         rf"candidate_labels: {len(names):,} classes and the prompt take {tokens} tokens, but the language model has a "
     )
-    with pytest.raises(ValueError, match=message + r"context of 256: give fewer or shorter names"):
+    with pytest.raises(ValueError, match=message + r"context of 256: pass fewer or shorter names"):
         recognise(recording(20), candidate_labels=names, on_error="return")
     assert time.process_time() - start < 10
 
@@ -436,7 +436,7 @@ def test_one_class_to_choose_from_is_doubted_aloud(recognise, monkeypatch):
     (answer,) = recognise(recording(20), candidate_labels=CLASS_NAMES[0])
     assert (answer["label"], answer["score"]) == (CLASS_NAMES[0], 1.0)
     (warning,) = set(said)
-    assert "has one class, 'drink water', whose probability is 1 whatever a recording shows" in warning
+    assert "has a single class, 'drink water', whose probability is always 1" in warning
 
 
 def test_open_files_are_read_like_their_paths(recognise, see, tmp_path):
@@ -467,11 +467,9 @@ def test_bytes_are_a_video_and_no_kind_of_skeleton_file(recognise, see, tmp_path
     (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
     for content in (tiny_video(24), bytearray(tiny_video(24))):
         assert see(content) == see(str(tmp_path / "clip.mp4"))
-    with pytest.raises(
-        ValueError, match="5 bytes do not say which kind of recording they are: give an open file whose name"
-    ):
+    with pytest.raises(ValueError, match="the format of 5 bytes is unknown: pass an open file whose name"):
         recognise(b"12345")
-    assert "do not say" in recognise([b"12345", recording(9)], on_error="return")[0][0]["error"]
+    assert "is unknown" in recognise([b"12345", recording(9)], on_error="return")[0][0]["error"]
 
 
 def test_a_folder_is_the_frames_of_a_video_or_refused_with_the_way_on(recognise, see, tmp_path):
@@ -537,7 +535,7 @@ def test_what_is_unlike_the_training_carries_a_warning(parts, tmp_path):
 def test_settings_that_cannot_be_are_named(recognise):
     with pytest.raises(TypeError, match="no setting 'top'; it has top_k"):
         recognise(recording(9), top=1)
-    with pytest.raises(ValueError, match="top_k must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="top_k must be an integer of at least 1"):
         recognise(recording(9), top_k=0)
     with pytest.raises(ValueError, match="'raise' or 'return'"):
         recognise(recording(9), on_error="ignore")
@@ -599,11 +597,11 @@ def test_joints_that_cannot_be_right_are_doubted_in_the_answer(recognise, tmp_pa
     [
         (
             {"candidate_labels": ["falling", "a\nb"]},
-            r"candidate_labels: class name 'a\\nb' holds the control character",
+            r"candidate_labels: class name 'a\\nb' contains the control character",
         ),
         (
             {"candidate_labels": ["falling", "</s>"]},
-            "candidate_labels: class name '</s>' holds </s>, which tokenizers may read",
+            "candidate_labels: class name '</s>' contains </s>, which tokenizers may read",
         ),
         ({"candidate_labels": ["falling", ""]}, "candidate_labels: class 1 has no name"),
         ({"candidate_labels": []}, "candidate_labels: the class list is empty"),

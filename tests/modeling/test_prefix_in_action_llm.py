@@ -94,9 +94,9 @@ def test_the_language_model_stays_as_it_is(processor):
 
 
 def test_bad_settings():
-    with pytest.raises(ValueError, match="prefix_length must not be negative"):
+    with pytest.raises(ValueError, match="`prefix_length` must not be negative"):
         ActionLLMConfig(prefix_length=-1)
-    with pytest.raises(ValueError, match=r"prefix_layers are \[1\], but prefix_length is 0"):
+    with pytest.raises(ValueError, match=r"`prefix_layers` is \[1\], but `prefix_length` is 0"):
         ActionLLMConfig(prefix_layers=[1])
     with pytest.raises(ValueError, match=r"`prefix_layers` must be different layers of 0 to 2, got \[7\]"):
         compose(tiny_llm(), prefix_layers=[7])

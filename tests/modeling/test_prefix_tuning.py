@@ -160,7 +160,7 @@ def test_layers_that_there_are_not(layers):
 def test_what_was_not_tested_is_an_error():
     llm = tiny_llm()
     llm.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="runs with 'flash_attention_2': load it with attn_implementation='sdpa'"):
+    with pytest.raises(ValueError, match="has 'flash_attention_2': load it with attn_implementation='sdpa'"):
         LayerPrefix(llm.config, 4).attach(llm)
     with pytest.raises(ValueError, match="`prefix_length` must be at least 1, got 0"):
         LayerPrefix(llm.config, 0)

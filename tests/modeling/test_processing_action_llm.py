@@ -154,12 +154,15 @@ def test_save_and_load(processor, tmp_path):
     "names, message",
     [
         ([], "the class list is empty"),
-        ("wave", "must be a list of names, got the text 'wave'"),
+        ("wave", "must be a list of names, got the string 'wave'"),
         (["wave", ""], "class 1 has no name"),
         (["wave", "   "], "class 1 has no name"),
-        (["wave", "clap", "wave"], "'wave' stands in the list twice (second time at 2)"),
-        (b"wave", "must be a list of names, got the text b'wave'"),
-        ({"wave": 0, "clap": 1}, "must be a list of names, got a dict: make a list first, in the order of the labels"),
+        (["wave", "clap", "wave"], "'wave' is in the list twice (second time at 2)"),
+        (b"wave", "must be a list of names, got the string b'wave'"),
+        (
+            {"wave": 0, "clap": 1},
+            "must be a list of names, got a dict: convert it to a list, in the order of the labels",
+        ),
         ({"wave", "clap"}, "got a set"),
         (iter(["wave", "clap"]), "got a list_iterator"),
         (3, "got a int"),
@@ -168,7 +171,7 @@ def test_save_and_load(processor, tmp_path):
         (["wave", None], "class 1 must be a name, got None"),
         (np.array([["wave"], ["clap"]]), "class 0 must be a name, got array(['wave']"),
         (["wave", "\u200d"], "class 1 has no name"),
-        (["wave", "wa\u200bve"], r"'wa\u200bve' holds the control character '\u200b'"),
+        (["wave", "wa\u200bve"], r"'wa\u200bve' contains the control character '\u200b'"),
     ],
 )
 def test_bad_class_lists(processor, names, message):
@@ -192,7 +195,7 @@ def test_bad_class_lists(processor, names, message):
 )
 def test_names_that_look_the_same_are_one_class(processor, names):
     """Unless a model was trained on both: it still loads, and still tells them apart."""
-    with pytest.raises(ValueError, match=r"stands in the list twice \(second time at 1, and looks like '.*' at 0\)"):
+    with pytest.raises(ValueError, match=r"is in the list twice \(second time at 1, and looks like '.*' at 0\)"):
         processor(action_ids=[[1]], class_names=names)
     trained = tiny_processor(class_names=names)
     assert trained.class_names == names
@@ -227,7 +230,7 @@ def test_other_bad_input(processor):
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end token"):
         ActionLLMProcessor(SkeletonFeatureExtractor(), tokenizer)
-    with pytest.raises(ValueError, match="made for another number of action tokens"):
+    with pytest.raises(ValueError, match="it has another number of action tokens"):
         with_action_words(with_action_words(tiny_tokenizer(), 8), 9)
 
 
@@ -239,5 +242,5 @@ def test_a_tokenizer_that_joins_prompt_and_label_is_refused():
     processor = ActionLLMProcessor(
         SkeletonFeatureExtractor(), tokenizer, class_names=["wave"], num_action_tokens=4, instruction="{tokens}so."
     )
-    with pytest.raises(ValueError, match="joins the end of the prompt with 'wave'"):
+    with pytest.raises(ValueError, match="merges the end of the prompt with 'wave'"):
         processor(action_ids=[[1]])

@@ -102,17 +102,19 @@ def test_other_widths_and_depths_are_found_in_the_weights(convolution):
         (lambda one: one.clear(), "it has no 'layer1.0.conv2.1.weight'"),
         (lambda one: one.pop("stem.0.weight"), "it has no 'stem.0.weight'"),
         (lambda one: one.pop("layer2.1.conv2.1.running_var"), "it has no 'layer2.1.conv2.1.running_var'"),
-        (lambda one: one.update({"conv1.weight": torch.zeros(1)}), "it has 'conv1.weight', too"),
+        (lambda one: one.update({"conv1.weight": torch.zeros(1)}), "it also has 'conv1.weight'"),
         (
             lambda one: one.update({"layer2.0.downsample.0.weight": torch.zeros(6, 4, 1, 1)}),
-            r"'layer2.0.downsample.0.weight' must have the shape \(6, 4, 1, 1, 1\), got \(6, 4, 1, 1\)",
+            r"'layer2.0.downsample.0.weight' has the shape \(6, 4, 1, 1\) instead of \(6, 4, 1, 1, 1\)",
         ),
     ],
 )
 def test_weights_of_another_model_are_refused(change, message):
     state_dict = tiny().state_dict()
     change(state_dict)
-    with pytest.raises(ValueError, match=f"^`state_dict` is not that of a video ResNet of torchvision: {message}"):
+    with pytest.raises(
+        ValueError, match=f"^expected the `state_dict` of a video ResNet of torchvision, but {message}"
+    ):
         ResNet3DModel.from_torchvision(state_dict)
 
 

@@ -71,7 +71,9 @@ def test_bodies_times_frames(tmp_path, little_memory):
 
 def test_detections_times_frames(tmp_path, little_memory):
     (tmp_path / "a.json").write_bytes(smarthome_text((300,) + (0,) * 5))
-    with pytest.raises(SkeletonFileError, match="expected at most 256: keep the people who act, found 300 bodies"):
+    with pytest.raises(
+        SkeletonFileError, match="expected at most 256: keep only the people who act, found 300 bodies"
+    ):
         read_smarthome(tmp_path / "a.json")
 
 
@@ -131,7 +133,9 @@ def test_json_of_too_many_lists(tmp_path):
 
 def test_people_who_would_take_minutes_to_follow():
     keypoints = np.ones((300, 250, 25, 3), np.int8)
-    expected = "expected at most 128 frames of so many: keep the people who act, found 250 people in 300 frames"
+    expected = (
+        "expected at most 128 frames of so many people: keep only the people who act, found 250 people in 300 frames"
+    )
     with pytest.raises(SkeletonFileError, match=expected):
         recording_from_array(keypoints, layout="kinect25", fps=30)
 

@@ -148,9 +148,9 @@ def test_joints_by_number_name_or_list():
     assert SkeletonLayout.from_dict(values | named) == coco17
     for pelvis in (2, [2], "right_eye", ["right_eye"]):
         assert SkeletonLayout.from_dict(values | {"pelvis": pelvis, "neck": pelvis}).pelvis == (2,)
-    with pytest.raises(ValueError, match=r"'coco17': pelvis must give a joint by its number or by its name .* 'hip'"):
+    with pytest.raises(ValueError, match=r"'coco17': pelvis must be a joint: its index, or its name .* 'hip'"):
         SkeletonLayout.from_dict(values | {"pelvis": "hip"})
-    with pytest.raises(ValueError, match="'coco17': left_hip must give a joint"):
+    with pytest.raises(ValueError, match="'coco17': left_hip must be a joint"):
         SkeletonLayout.from_dict(values | {"left_hip": [11, 12]})
 
 

@@ -236,5 +236,5 @@ def test_json_of_others_is_refused_by_its_name(real_data):
     openpose = min((cases / "s04_openpose_json_folder").rglob("*.json"))
     others = {"OpenPose": openpose, "AlphaPose": cases / "s08_alphapose_coco_json" / "alphapose-results.json"}
     for name, path in (others | {"COCO": cases / "s08_alphapose_coco_json" / "coco.json"}).items():
-        with pytest.raises(SkeletonFileError, match=f"a .npy array .* made of it, layout .*, found JSON of {name}"):
+        with pytest.raises(SkeletonFileError, match=f"convert it to a .npy array .*, layout .*, found JSON of {name}"):
             read_recording(path, layout="coco17")

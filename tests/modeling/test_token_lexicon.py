@@ -52,7 +52,7 @@ def test_a_token_speaks_for_the_class_that_it_is_in():
 
 
 def test_what_is_no_sentence():
-    with pytest.raises(ValueError, match="s1: tokens 0 to 9, expected 0 to 4"):
+    with pytest.raises(ValueError, match="s1: expected tokens from 0 to 4, got 0 to 9"):
         build_lexicon([row(1, 0, [0, 9])], ["a"], 5)
-    with pytest.raises(ValueError, match="s1: 2 tokens, 1 starts, 2 ends"):
+    with pytest.raises(ValueError, match="for each of 2 words, got 1 starts and 2 ends"):
         build_lexicon([{**row(1, 0, [0, 1]), "start_times": [0.0]}], ["a"], 5)

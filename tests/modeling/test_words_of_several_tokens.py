@@ -265,7 +265,7 @@ def test_a_tokenizer_that_takes_words_apart_is_refused(parts, monkeypatch):
     offset = processor.action_token_offset
     apart = {"input_ids": [[5, offset + 3, 6, offset + U, 7]]}
     monkeypatch.setattr(type(processor.tokenizer), "__call__", lambda *texts: apart)
-    with pytest.raises(ValueError, match="does not write the tokens of a word after each other"):
+    with pytest.raises(ValueError, match="does not write the tokens of a word directly after each other"):
         processor.encode_prompt_and_label("whatever")
 
 

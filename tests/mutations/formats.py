@@ -229,7 +229,7 @@ def read_row(folder: Path, file: str) -> None:
     _check_answer(answers[1], CLASS_NAMES)
 
 
-_STAGES = ("was trained on", "has no record of the classes", "gives scores that are no numbers")
+_STAGES = ("was trained on", "has no record of the classes", "are NaN: its weights are damaged")
 """What is said of a record of another data set or other classes, and of weights that are numbers, but wrong."""
 _IN_A_CALL = (*CALL, "class", "recording")
 FORMATS = {

@@ -19,7 +19,7 @@ from tiny_models import (
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from action_llm import ActionLLMForClassification
-from action_llm.language_models import without_eyes
+from action_llm.language_models import text_decoder_of
 from action_llm_recipes.hub import export
 
 SENTENCE = [3, 3, 15, 0, 7]
@@ -100,7 +100,7 @@ print(int(made[:, ids.shape[1]:].max()))
 def test_the_text_side_of_llava_is_a_llama(tmp_path):
     torch.manual_seed(0)
     llava = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7)).eval()
-    model, processor = compose(without_eyes(llava))
+    model, processor = compose(text_decoder_of(llava))
     plain, _, prompt, expected = exported(model, processor, tmp_path)
     offset = processor.action_token_offset
     with torch.no_grad():

@@ -93,7 +93,9 @@ def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm
             line.encode(tokenizer, tmp_path / "sentences", **{name: 2})
     assert line.encode(tokenizer, tmp_path / "sentences")
     still = {"augment_scale": 0.0, "augment_time": 0.0, "augment_brightness": 0.0}
-    with pytest.raises(ValueError, match=r"--versions 3: .* Set --versions to 1, or one of these above 0"):
+    with pytest.raises(
+        ValueError, match=r"--versions 3: .* Set --versions to 1, or create the feature extractor with"
+    ):
         extract(videos, backbone, tmp_path / "features", tmp_path / "cache", still)
     assert not (tmp_path / "features" / "train").exists()
     # Before anything is trained.

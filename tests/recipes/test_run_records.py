@@ -24,7 +24,7 @@ WRONG = [
     ('{"a":' * 5000 + "1" + "}" * 5000, "RecursionError"),
     ("\udcff", "UnicodeDecodeError"),
     (json.dumps(RECORD | {"sentences": []}), r"field sentences: expected an object, found \[\]"),
-    (json.dumps(RECORD | {"sentences": {"dataset": 3}}), "field sentences.dataset: expected a text, found 3"),
+    (json.dumps(RECORD | {"sentences": {"dataset": 3}}), "field sentences.dataset: expected a string, found 3"),
     (
         json.dumps(RECORD | {"sentences": {"tokenizer": {"seed": "0"}}}),
         "field sentences.tokenizer.seed: expected a number",
