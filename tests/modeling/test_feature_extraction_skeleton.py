@@ -196,7 +196,7 @@ def test_inverse_of_pixels():
 def test_where_there_is_no_inverse():
     extractor = SkeletonFeatureExtractor(coordinates=2)
     batch = extractor(person(8), return_transform=True)
-    with pytest.raises(ValueError, match="coordinates=2"):
+    with pytest.raises(ValueError, match="features with 2 of 3 coordinates have no inverse"):
         extractor.inverse(batch["input_features"][0], batch["transforms"][0])
     extractor = SkeletonFeatureExtractor()
     with pytest.raises(ValueError, match=r"150.*\(8, 75\)"):
@@ -718,7 +718,7 @@ def bad_row(**changes):
             "3 people in 2 frames; if people come first",
             "(frames, people, joints",
         ),
-        (np.ones((3, 60, 25, 1)), "recording 1", "coordinates first, as ST-GCN", "(frames, 25, 3)"),
+        (np.ones((3, 60, 25, 1)), "recording 1", "coordinates first, as in ST-GCN", "(frames, 25, 3)"),
         (np.full((5, 25, 3), "x"), "recording 1", "<U1", "numbers"),
         (person(5) * 1j, "recording 1", "complex", "numbers"),
         (bad_row(layout="kinect20"), "S001", "the layout kinect20", "the layout kinect25"),
