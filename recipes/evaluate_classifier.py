@@ -1,6 +1,6 @@
 """
-Accuracy of a recogniser: top-1, top-5, mean per class and of each person, with confidence intervals; confusion, calibration,
-a table of classes.
+Evaluates a recogniser: top-1, top-5 and mean-per-class accuracy with confidence intervals, the accuracy of each person, a
+confusion matrix, calibration, and a table of classes.
 
 ```bash
 accelerate launch recipes/evaluate_classifier.py \\
@@ -9,16 +9,16 @@ accelerate launch recipes/evaluate_classifier.py \\
     --output_dir runs/utd_mhad/evaluation
 ```
 
-Intervals are Wilson score intervals over recordings, which hold for few recordings and at 0 and 100 %; that of the mean per
-class weighs rare and common classes. Where the data set says who was recorded and there are ten people or more, intervals are
-never narrower than a bootstrap over people.
+Intervals are 95 % Wilson score intervals over recordings, which hold for few recordings and near 0 and 100 %; the interval of
+the mean per class takes the sizes of the classes into account. Where the data set names at least ten people, no interval is
+narrower than a bootstrap over people.
 
-A recogniser whose training left the held-out subjects out is evaluated on these, for choosing settings; any other, or with
-`--split test`, on the test, and how often that was done is counted beside the model and said on its page. Recordings that a
-stage before was trained on are refused.
-`--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the class list of the test split is written
-into the prompt, and the records of all stages are checked for its names. Several processes share the recordings and give
-the result of one.
+A recogniser that was trained without the held-out subjects is evaluated on them, so that settings can be chosen without the
+test split. Any other recogniser is evaluated on the test split, as is every recogniser with `--split test`. Evaluations of the
+test split are counted beside the model, and its page shows the count. Recordings that any stage was trained on are refused.
+
+`--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the prompt lists the classes of the test split,
+and the records of all stages are checked for them. Several processes share the recordings and give the same result as one.
 """
 
 import dataclasses
@@ -38,15 +38,15 @@ from action_llm_recipes.common.written_folders import check_recogniser, check_wr
 
 logger = logging.getLogger(__name__)
 
-# Of scores in a table.
+# Scores with a heading of their own in a table.
 LABELS = {"top_1": "top-1", "mean_per_class": "mean per class"}
 
 
 @dataclass
 class EvaluationArguments:
-    """Which recogniser is evaluated on what."""
+    """Which recogniser is evaluated, and on which recordings."""
 
-    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
+    model: str = field(metadata={"help": "folder or Hub repository of a recogniser"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
     output_dir: str = field(
         metadata={"help": "folder for metrics.json, per_class.csv, per_person.csv, predictions.csv and pictures"}
@@ -54,27 +54,31 @@ class EvaluationArguments:
     split: Literal["test", "held_out", "train"] | None = field(
         default=None,
         metadata={
-            "help": "test; held_out (held-out training subjects); train (the other training subjects); by default held_out "
-            "where the training left these out, and test where it did not"
+            "help": "test; held_out (held-out training subjects); train (the other training subjects). By default held_out if "
+            "the recogniser was trained without these subjects, else test"
         },
     )
-    unseen: bool = field(default=False, metadata={"help": "the classes were left out of every stage of training"})
+    unseen: bool = field(default=False, metadata={"help": "evaluate classes that no stage was trained on"})
     encodings: int = field(
         default=1,
         metadata={
-            "help": "sentences of each recording, the first as it is and the others augmented, whose class probabilities are "
-            "averaged (encode_actions.py --test_encodings)"
+            "help": "number of encodings per recording whose class probabilities are averaged: the recording itself, then "
+            "augmented versions (encode_actions.py --test_encodings)"
         },
     )
     list_classes: bool | None = field(
-        default=None, metadata={"help": "class list in the prompt; as trained by default"}
+        default=None, metadata={"help": "list the classes in the prompt; by default as in training"}
     )
-    batch_size: int = field(default=16, metadata={"help": "sentences scored at a time"})
+    batch_size: int = field(default=16, metadata={"help": "number of sentences per batch"})
     resamples: int = field(
-        default=2000, metadata={"help": "bootstrap resamples over people, where ten or more are known"}
+        default=2000, metadata={"help": "number of bootstrap resamples over people, where at least ten are known"}
     )
-    dtype: str | None = field(default=None, metadata={"help": "dtype of the language model; as trained by default"})
-    attn_implementation: str | None = field(default=None, metadata={"help": "attention of the language model"})
+    dtype: str | None = field(
+        default=None, metadata={"help": "dtype of the language model; by default as in training"}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "attention of the language model: sdpa, eager, flash_attention_2"}
+    )
 
     def __post_init__(self):
         check_recogniser(self.model)
@@ -86,71 +90,35 @@ ARGUMENTS = (EvaluationArguments,)
 
 @writes_output_dir
 def main(arguments: EvaluationArguments) -> dict | None:
-    import numpy as np
+    """Evaluates a recogniser; returns the content of metrics.json, and None in all processes but the first."""
     import torch
     from accelerate import PartialState
-    from accelerate.utils import gather_object
 
     from action_llm import ActionLLMProcessor
-    from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_recipes.common.action_sentences import (
-        check_tokens,
-        load_action_sentences,
-        select_split,
-    )
+    from action_llm_recipes.common.action_sentences import check_tokens, load_action_sentences, select_split
     from action_llm_recipes.common.people import read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
-    from action_llm_recipes.common.split_evidence import (
-        check_evaluated,
-        count_test_evaluation,
-        default_split,
-        test_evaluations_text,
-    )
+    from action_llm_recipes.common.split_evidence import check_evaluated, count_test_evaluation
 
-    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    # Without a GPU, accelerate sees the processes of a launch only if it is told to use the CPU.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     record = training_record(arguments.model)
-    split = arguments.split or default_split(record, arguments.unseen)
-    if arguments.split is None and split == "held_out":
-        logger.info(
-            "The held-out recordings, which the training left out, are evaluated; --split test opens the test."
-        )
+    split = choose_split(arguments, record)
     rows = select_split(load_action_sentences(arguments.sentences), split, arguments.encodings)
-    class_names = rows.features["label"].names
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
-    if arguments.unseen:
-        check_unseen(record, class_names)
-    elif class_names != processor.class_names:
-        raise ValueError(
-            f"the model was trained on {len(processor.class_names)} classes ({', '.join(processor.class_names[:3])}, …), but "
-            f"{arguments.sentences} has {len(class_names)} ({', '.join(class_names[:3])}, …): for classes that it was not "
-            "trained on, set --unseen true."
-        )
+    check_classes(arguments, record, processor.class_names, rows.features["label"].names)
     model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
     evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
-
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
-    list_classes = arguments.unseen if arguments.list_classes is None else arguments.list_classes
-    if arguments.list_classes is None and not arguments.unseen:
-        list_classes = None
-    mine = list(range(state.process_index, len(rows), state.num_processes))
-    scores = score(model, processor, rows.select(mine), class_names, list_classes, arguments.batch_size, state)
-    gathered = gather_object([(mine, scores)])
-    if not state.is_main_process:
+
+    log_probabilities = score_in_all_processes(arguments, model, processor, rows, state)
+    if log_probabilities is None:
         return None
-    log_probabilities = np.empty((len(rows), len(class_names)))
-    for indices, part in gathered:
-        log_probabilities[indices] = part
-    log_probabilities, kept = average_encodings(log_probabilities, rows["sample_id"])
-    rows = rows.select(kept)
-    labels = np.array(rows["label"])
-    people_by_id = read_people(arguments.sentences)
-    people = [people_by_id.get(sample_id) for sample_id in rows["sample_id"]]
-    metrics = summarise(
-        log_probabilities, labels, class_names, arguments.resamples, None if None in people else people
-    )
+    log_probabilities, first_rows = average_encodings(log_probabilities, rows["sample_id"])
+    rows = rows.select(first_rows)
+    metrics = summarise(log_probabilities, rows, arguments.resamples, read_people(arguments.sentences))
     metrics |= {
         "split": split,
         "encodings": arguments.encodings,
@@ -158,8 +126,10 @@ def main(arguments: EvaluationArguments) -> dict | None:
         "dataset": identity["dataset"],
         "compared_by": compared_by(identity["dataset"]),
     }
-    opened = count_test_evaluation(arguments.model, identity["dataset"], evidence) if split == "test" else None
-    write_results(run.path, metrics, log_probabilities, labels, class_names, rows["sample_id"], write_atomically)
+    test_evaluations = None
+    if split == "test":
+        test_evaluations = count_test_evaluation(arguments.model, identity["dataset"], evidence)
+    write_results(run.path, metrics, log_probabilities, rows)
     run.write_record(
         evidence,
         stage="evaluate_classifier",
@@ -167,54 +137,123 @@ def main(arguments: EvaluationArguments) -> dict | None:
         model=record,
         hardware=describe_hardware(),
         split=split,
-        test_evaluations=opened,
+        test_evaluations=test_evaluations,
     )
-    first = metrics["compared_by"]
-    right = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
-    run.log_finished("Evaluation", f"{right} of {len(labels)} recordings")
-    logger.info("\n%s\n\n  in %s", table({split: metrics}), run.path)
-    if opened is not None:
-        logger.info("%s", test_evaluations_text(opened))
+    log_metrics(run, metrics, test_evaluations)
     return metrics
+
+
+def choose_split(arguments: EvaluationArguments, record: dict) -> str:
+    """The split that the arguments name; by default the one that the training record suggests (`default_split`)."""
+    from action_llm_recipes.common.split_evidence import default_split
+
+    if arguments.split is not None:
+        return arguments.split
+    split = default_split(record, arguments.unseen)
+    if split == "held_out":
+        logger.info(
+            "Evaluating the held-out recordings, which training left out; --split test evaluates the test split."
+        )
+    return split
+
+
+def check_classes(arguments: EvaluationArguments, record: dict, trained: list[str], evaluated: list[str]) -> None:
+    """
+    Checks the classes of an evaluation against those of training.
+
+    Args:
+        arguments: of the recipe.
+        record: training record of the recogniser.
+        trained, evaluated: class names of the recogniser, and of the sentences.
+
+    Raises:
+        ValueError: if they differ; with `unseen`, if a stage was trained on a class that is evaluated.
+    """
+    if arguments.unseen:
+        check_unseen(record, evaluated)
+    elif evaluated != trained:
+        raise ValueError(
+            f"the model was trained on {len(trained)} classes ({', '.join(trained[:3])}, …), but {arguments.sentences} has "
+            f"{len(evaluated)} ({', '.join(evaluated[:3])}, …): for classes that it was not trained on, set --unseen true."
+        )
+
+
+def score_in_all_processes(arguments: EvaluationArguments, model, processor, rows, state):
+    """
+    Scores of all sentences, each process scoring its share.
+
+    Args:
+        arguments: of the recipe.
+        model, processor: the recogniser.
+        rows: sentences to score.
+        state (`accelerate.PartialState`): of the processes.
+
+    Returns:
+        What `score` returns for all rows in the first process, and None in the others.
+    """
+    import numpy as np
+    from accelerate.utils import gather_object
+
+    list_classes = True if arguments.unseen and arguments.list_classes is None else arguments.list_classes
+    own = list(range(state.process_index, len(rows), state.num_processes))
+    gathered = gather_object([(own, score(model, processor, rows.select(own), list_classes, arguments.batch_size))])
+    if not state.is_main_process:
+        return None
+    log_probabilities = np.empty((len(rows), len(rows.features["label"].names)))
+    for indices, scores in gathered:
+        log_probabilities[indices] = scores
+    return log_probabilities
 
 
 def average_encodings(log_probabilities, sample_ids):
     """
-    Class probabilities of recordings: the mean of those of its sentences.
+    Averages the class probabilities of all sentences of a recording.
 
     Args:
-        log_probabilities: float64 (number of sentences, number of classes), each normalised over the classes.
-        sample_ids: of each sentence, the recording that it is of.
+        log_probabilities: float64 (number of sentences, number of classes), normalised over the classes.
+        sample_ids: the recording of each sentence.
 
     Returns:
-        The logarithm of the means (number of recordings, number of classes), in the order of first sentences, and which
-        sentences those are.
+        Logarithms of the mean probabilities, float64 (number of recordings, number of classes), and the index of the first
+        sentence of each recording. Recordings are in the order of their first sentences.
     """
     import numpy as np
 
-    names, first, place = np.unique(np.asarray(sample_ids), return_index=True, return_inverse=True)
+    names, first, recording = np.unique(np.asarray(sample_ids), return_index=True, return_inverse=True)
     total = np.full((len(names), log_probabilities.shape[1]), -np.inf)
-    np.logaddexp.at(total, place, log_probabilities)
+    np.logaddexp.at(total, recording, log_probabilities)
     order = first.argsort()
-    return (total - np.log(np.bincount(place))[:, None])[order], first[order]
+    return (total - np.log(np.bincount(recording))[:, None])[order], first[order]
 
 
-def score(model, processor, rows, class_names, list_classes, batch_size: int, state):
-    """log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes)."""
+def score(model, processor, rows, list_classes: bool | None, batch_size: int):
+    """
+    Class probabilities of sentences.
+
+    Args:
+        model, processor: the recogniser.
+        rows: sentences.
+        list_classes: whether the prompt lists the classes; None as in training.
+        batch_size: number of sentences per batch.
+
+    Returns:
+        log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes).
+    """
     import numpy as np
     import torch
 
     from action_llm_datasets.progress import progress
     from action_llm_recipes.common.action_sentences import latents_of, words_of
 
+    class_names = rows.features["label"].names
     continuous = model.config.injection_layer is not None
     scores = np.empty((len(rows), len(class_names)))
-    # Sentences of one length together: less padding. The longest first: what does not fit shows at once.
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["action_ids"]))
+    # Sentences of similar length share a batch, which saves padding. The longest come first, so a lack of memory shows at once.
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["action_ids"]))
     for start in progress(range(0, len(order), batch_size), "scoring", "batches"):
         chosen = order[start : start + batch_size]
         batch = rows.select(chosen)
-        # Latents take a place each, whatever their tokens are.
+        # Each latent replaces one token, whatever the token is.
         words = [[0] * len(row["action_ids"]) if continuous else words_of(row, processor) for row in batch]
         inputs = processor(action_ids=words, class_names=class_names, list_classes=list_classes)
         if continuous:
@@ -225,13 +264,27 @@ def score(model, processor, rows, class_names, list_classes, batch_size: int, st
     return scores
 
 
-def summarise(log_probabilities, labels, class_names, resamples: int, people: list[str] | None = None) -> dict:
-    """All metrics, with 95 % intervals for the first three, and, where it is known who was recorded, top-1 of each person.
-
-    `interval` says how the intervals were made: over `recordings` (Wilson), or over `people` too, where there are ten or more.
+def summarise(log_probabilities, rows, resamples: int, person_of: dict[str, str]) -> dict:
     """
+    All metrics of an evaluation.
+
+    Args:
+        log_probabilities: float64 (number of recordings, number of classes), normalised over the classes.
+        rows: the recordings, with `sample_id` and `label`.
+        resamples: number of bootstrap resamples over people.
+        person_of: `sample_id` → person; people are left out of the metrics unless everybody is known.
+
+    Returns:
+        Metrics by name. The accuracies have 95 % intervals; `interval` says whether these are over `recordings` (Wilson) or,
+        with at least ten people, also over `people`. `people` holds the top-1 accuracy of each person, or None.
+    """
+    import numpy as np
+
     from action_llm_recipes.metrics.action_classification import classification_scores as metrics
 
+    labels, class_names = np.array(rows["label"]), rows.features["label"].names
+    people = [person_of.get(sample_id) for sample_id in rows["sample_id"]]
+    people = None if None in people else people
     predictions = log_probabilities.argmax(1)
     top5 = min(5, len(class_names))
 
@@ -249,7 +302,9 @@ def summarise(log_probabilities, labels, class_names, resamples: int, people: li
         "recordings": len(labels),
         "classes": len(class_names),
         "top_1": interval(metrics.accuracy, predictions),
-        f"top_{top5}": interval(lambda s, y: metrics.top_k_accuracy(s, y, top5), log_probabilities),
+        f"top_{top5}": interval(
+            lambda scores, labels: metrics.top_k_accuracy(scores, labels, top5), log_probabilities
+        ),
         "mean_per_class": interval(metrics.mean_per_class_accuracy, predictions, per_class),
         "interval": "people" if metrics.samples_people(people) else "recordings",
         "people": None if people is None else metrics.accuracy_by_person(predictions == labels, people),
@@ -259,93 +314,122 @@ def summarise(log_probabilities, labels, class_names, resamples: int, people: li
     }
 
 
-def write_results(folder: Path, results: dict, log_probabilities, labels, class_names, sample_ids, write):
-    """JSON, CSV and PNG."""
-    from action_llm_recipes.metrics import plots
-    from action_llm_recipes.metrics.action_classification import classification_scores as metrics
+def write_results(folder: Path, metrics: dict, log_probabilities, rows):
+    """
+    Writes metrics.json, the tables per_class.csv, per_person.csv (if people are known), predictions.csv and confusion.csv, and
+    the pictures confusion.png, calibration.png and per_class.png.
 
+    Args:
+        folder: of the evaluation.
+        metrics: content of metrics.json.
+        log_probabilities, rows: as of `summarise`.
+    """
+    import numpy as np
+
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.metrics import plots
+    from action_llm_recipes.metrics.action_classification import classification_scores as scores
+
+    labels, class_names = np.array(rows["label"]), rows.features["label"].names
     predictions = log_probabilities.argmax(1)
-    table = metrics.per_class_table(predictions, labels, class_names)
-    write(folder / "metrics.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write(folder / "per_class.csv", to_csv([dataclasses.asdict(row) for row in table]))
-    if results["people"]:
-        write(folder / "per_person.csv", to_csv({"person": name, **row} for name, row in results["people"].items()))
-    best = log_probabilities.max(1)
-    write(
-        folder / "predictions.csv",
-        to_csv(
-            {
-                "sample_id": sample_id,
-                "label": class_names[label],
-                "prediction": class_names[prediction],
-                "probability": f"{probability:.6f}",
-                "probability_of_label": f"{of_label:.6f}",
-            }
-            for sample_id, label, prediction, probability, of_label in zip(
-                sample_ids,
-                labels,
-                predictions,
-                _exp(best),
-                _exp(log_probabilities[range(len(labels)), labels]),
-                strict=True,
-            )
-        ),
-    )
-    matrix = metrics.confusion_matrix(predictions, labels, len(class_names))
-    write(
-        folder / "confusion.csv",
-        to_csv(
-            {"label": name, **dict(zip(class_names, row, strict=True))}
-            for name, row in zip(class_names, matrix.tolist(), strict=True)
-        ),
-    )
+    per_class = scores.per_class_table(predictions, labels, class_names)
+    matrix = scores.confusion_matrix(predictions, labels, len(class_names))
+    tables = {
+        "per_class": [dataclasses.asdict(score) for score in per_class],
+        "predictions": predictions_table(log_probabilities, rows),
+        "confusion": [
+            {"label": name, **dict(zip(class_names, counts, strict=True))}
+            for name, counts in zip(class_names, matrix.tolist(), strict=True)
+        ],
+    }
+    if metrics["people"]:
+        tables["per_person"] = [{"person": name, **score} for name, score in metrics["people"].items()]
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    for name, table_rows in tables.items():
+        write_atomically(folder / f"{name}.csv", to_csv(table_rows))
     plots.plot_confusion_matrix(matrix, class_names, folder / "confusion.png")
-    plots.plot_reliability(metrics.reliability_bins(log_probabilities, labels), folder / "calibration.png")
-    plots.plot_class_accuracy(table, folder / "per_class.png")
+    plots.plot_reliability(scores.reliability_bins(log_probabilities, labels), folder / "calibration.png")
+    plots.plot_class_accuracy(per_class, folder / "per_class.png")
+
+
+def predictions_table(log_probabilities, rows) -> list[dict]:
+    """The prediction for each recording, its probability, and the probability of the true class."""
+    import numpy as np
+
+    labels, class_names = np.array(rows["label"]), rows.features["label"].names
+    probabilities = np.exp(log_probabilities)
+    return [
+        {
+            "sample_id": sample_id,
+            "label": class_names[label],
+            "prediction": class_names[prediction],
+            "probability": f"{of_classes[prediction]:.6f}",
+            "probability_of_label": f"{of_classes[label]:.6f}",
+        }
+        for sample_id, label, prediction, of_classes in zip(
+            rows["sample_id"], labels, log_probabilities.argmax(1), probabilities, strict=True
+        )
+    ]
+
+
+def log_metrics(run, metrics: dict, test_evaluations: int | None):
+    """Logs the table of metrics, and how often the test split was evaluated with the model, if it was."""
+    from action_llm_recipes.common.split_evidence import test_evaluations_text
+
+    first = metrics["compared_by"]
+    accuracy = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
+    run.log_finished("Evaluation", f"{accuracy} of {metrics['recordings']} recordings")
+    logger.info("\n%s\n\n  in %s", table({metrics["split"]: metrics}), run.path)
+    if test_evaluations is not None:
+        logger.info("%s", test_evaluations_text(test_evaluations))
 
 
 def compared_by(dataset: str) -> str:
-    """The metric by which recognisers are compared on a data set: "top_1", or "mean_per_class" for Toyota Smarthome."""
+    """The metric that recognisers are compared by on a data set: "mean_per_class" for Toyota Smarthome, else "top_1"."""
     from action_llm_datasets.load import PROTOCOLS
 
     return PROTOCOLS[dataset][0].METRIC if dataset in PROTOCOLS else "top_1"
 
 
 def table(results: dict[str, dict]) -> str:
-    """The metrics of evaluations as a table for a person; what recognisers are compared by on a data set comes first.
+    """
+    Metrics of evaluations as a table of text, a row each. The metric that the data set is compared by comes first.
 
     Args:
-        results: of each name that a row has, the metrics that [`main`] returned.
+        results: name of each row → metrics that [`main`] returned. All must be compared by the same metric.
     """
     (first,) = {metrics["compared_by"] for metrics in results.values()}
-    several = any(metrics["encodings"] > 1 for metrics in results.values())
-    several_people = any(metrics.get("people") for metrics in results.values())
+    with_encodings = any(metrics["encodings"] > 1 for metrics in results.values())
+    with_people = any(metrics.get("people") for metrics in results.values())
     scores = [
         name for name, value in next(iter(results.values())).items() if isinstance(value, dict) and "low" in value
     ]
     scores = list(dict.fromkeys([first, *scores]))
-    heads = ["", "recordings", "classes", *["sentences each"] * several, LABELS.get(first, first), "95 % interval"]
-    heads += [LABELS.get(name, name.replace("_", "-")) for name in scores[1:]]
-    rows = [[*heads, "calibration error", *["top-1 by person"] * several_people]]
-    for row, metrics in results.items():
-        estimates = [f"{100 * metrics[name]['estimate']:.1f} %" for name in scores]
-        interval = f"{100 * metrics[first]['low']:.1f}–{100 * metrics[first]['high']:.1f}"
-        counts = [metrics["recordings"], metrics["classes"], *[metrics["encodings"]] * several]
-        error = f"{100 * metrics['calibration_error']:.1f} %"
-        by_person = [100 * person["top_1"] for person in (metrics.get("people") or {}).values()]
-        spread = f"{min(by_person):.1f}–{max(by_person):.1f} ({len(by_person)})" if by_person else "unknown"
-        rows.append(
-            [row, *map(str, counts), estimates[0], interval, *estimates[1:], error, *[spread] * several_people]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
-    return "\n".join(f"  {line}" for line in lines)
+    header = ["", "recordings", "classes"]
+    header += ["sentences each"] * with_encodings
+    header += [
+        LABELS.get(first, first),
+        "95 % interval",
+        *(LABELS.get(name, name.replace("_", "-")) for name in scores[1:]),
+    ]
+    header += ["calibration error", *["top-1 by person"] * with_people]
+    lines = [header]
+    for name, metrics in results.items():
+        estimates = [f"{100 * metrics[score]['estimate']:.1f} %" for score in scores]
+        line = [name, str(metrics["recordings"]), str(metrics["classes"])]
+        line += [str(metrics["encodings"])] * with_encodings
+        line += [estimates[0], f"{100 * metrics[first]['low']:.1f}–{100 * metrics[first]['high']:.1f}", *estimates[1:]]
+        line += [f"{100 * metrics['calibration_error']:.1f} %", *[_range_over_people(metrics)] * with_people]
+        lines.append(line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
+    )
 
 
-def _exp(values):
-    import numpy as np
-
-    return np.exp(values)
+def _range_over_people(metrics: dict) -> str:
+    accuracies = [100 * person["top_1"] for person in (metrics.get("people") or {}).values()]
+    return f"{min(accuracies):.1f}–{max(accuracies):.1f} ({len(accuracies)})" if accuracies else "unknown"
 
 
 def cli():

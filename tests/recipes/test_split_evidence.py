@@ -298,7 +298,7 @@ def test_the_held_out_split_is_the_default_where_there_is_one_and_openings_of_th
     evaluation = tmp_path / "evaluation"
     with caplog.at_level(logging.INFO):
         assert own_line.evaluate(model, sentences, evaluation)["split"] == "held_out"
-        assert "--split test opens the test" in caplog.text
+        assert "--split test evaluates the test split" in caplog.text
         assert not Path(model, TEST_EVALUATIONS).exists() and "The test split was" not in page(evaluation)
         assert record_of(evaluation)["test_evaluations"] is None
         for count, times in ((1, "once"), (2, "2 times"), (3, "3 times")):
