@@ -1,18 +1,18 @@
-"""Batches of sequences of different lengths, padded with one function."""
+"""Pads sequences of different lengths into batches."""
 
 
 def padded(sequences: list, value: float = 0.0, side: str = "right"):
     """
-    Sequences of different lengths as one batch.
+    Pads sequences into a batch.
 
     Args:
-        sequences: tensors (length, …) that agree in all but their length.
-        value: what fills the places behind, or before, a sequence.
-        side: "right" or "left".
+        sequences: tensors (length, …) that differ in length only.
+        value: of the padding.
+        side: of the padding, "right" or "left".
 
     Returns:
-        The batch (number of sequences, longest length, …), and its mask (number of sequences, longest length): int64, 1 where a
-        sequence is.
+        The batch (number of sequences, longest length, …) and its mask, int64 (number of sequences, longest length): 1 for
+        entries of a sequence, 0 for padding.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -25,7 +25,8 @@ def padded(sequences: list, value: float = 0.0, side: str = "right"):
 
 
 def collate(recordings: list[dict]) -> dict:
-    """What feature extractors return for single recordings as one batch, padded on the right with zeros."""
+    """Batches what a feature extractor returns for each recording: `input_features` and `feature_attention_mask`, padded on the
+    right with zeros, and `frame_rate` and `start_time` where it returns them."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -33,19 +34,19 @@ def collate(recordings: list[dict]) -> dict:
         name: pad_sequence([recording[name][0] for recording in recordings], batch_first=True)
         for name in ("input_features", "feature_attention_mask")
     }
-    # Skeletons also say when their first frame is.
+    # Only skeletons have a start time.
     scalars = [name for name in ("frame_rate", "start_time") if name in recordings[0]]
     return batch | {name: torch.cat([recording[name] for recording in recordings]) for name in scalars}
 
 
 def pad_features(features: list) -> dict:
-    """Features (length, …) of single videos as the `input_features` and `feature_attention_mask` of a model."""
+    """Pads features of videos, (length, …) each, into `input_features` and `feature_attention_mask`."""
     batch, mask = padded(features)
     return {"input_features": batch, "feature_attention_mask": mask}
 
 
 def collate_features(rows: list[dict]) -> dict:
-    """Rows of stored features as one batch, padded on the right with zeros, with their `frame_rate`."""
+    """Batches rows of stored features (`feature_columns`): `input_features`, `feature_attention_mask` and `frame_rate`."""
     import torch
 
     features = [torch.as_tensor(row["features"]).reshape(tuple(row["shape"])) for row in rows]
@@ -53,7 +54,16 @@ def collate_features(rows: list[dict]) -> dict:
 
 
 def pad_latents(latents: list, width: int) -> dict:
-    """Flat latents of recordings as `action_embeds` (recordings, num_latents, width) and their mask, padded on the right."""
+    """
+    Pads the latents of recordings.
+
+    Args:
+        latents: of each recording, flat: (number of latents · width,).
+        width: of a latent.
+
+    Returns:
+        `action_embeds` (number of recordings, most latents, width), padded on the right, and `action_embeds_mask`.
+    """
     import torch
 
     batch, mask = padded([torch.as_tensor(recording).view(-1, width) for recording in latents])

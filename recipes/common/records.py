@@ -1,14 +1,13 @@
-"""`record.json`, in which every run says what it did and on what; and reading what other runs wrote."""
+"""Reads `record.json`, which says what a run did and on which data, and other JSON files that recipes write."""
 
 from pathlib import Path
 
 from action_llm.model_files import ModelFileError, as_written, read_field, read_json_object
 
-# Beside whatever a recipe wrote to its end.
+# A recipe writes it last, so it is only in folders of finished runs.
 RECORD = "record.json"
 
-
-# Records of the stages before, and the types of what is read from one.
+# Fields that hold the records of earlier stages.
 RECORDS_WITHIN = (
     "backbone_training",
     "features",
@@ -19,10 +18,10 @@ RECORDS_WITHIN = (
     "model",
 )
 
-
+# Records nested more deeply are not checked.
 MAX_STAGES = 16
 
-
+# Fields that are read from a record, and their types.
 RECORD_FIELDS = {
     **dict.fromkeys(("cost", "data", "libraries", "metrics", "settings", "splits"), (dict,)),
     **dict.fromkeys(("dataset", "evaluated_on", "hardware", "llm", "method", "stage", "version"), (str,)),
@@ -37,10 +36,12 @@ RECORD_FIELDS = {
 
 
 def read_record(path: Path) -> dict:
-    """What a run says of itself, `record.json`.
+    """
+    Reads a record, and checks the types of its fields.
 
     Raises:
-        ModelFileError: The file, or a field that is read from it, is of another type.
+        FileNotFoundError: if there is no such file.
+        ModelFileError: if the file is no JSON object, or a field has the wrong type.
     """
     record = read_json_object(path)
     _check_record(path, record)
@@ -59,23 +60,30 @@ def _check_record(path: Path, record: dict, within: str = ""):
 
 
 def required(path: Path, record: dict, field: str, *types: type):
-    """A field that a record must have; `ModelFileError` where it has none."""
+    """
+    A field that a record must have.
+
+    Raises:
+        ModelFileError: if the field is missing or has none of the types.
+    """
     value = read_field(path, record, field, *types)
     if value is None:
-        raise ModelFileError(path, field, "none", "what a finished run writes there: run its recipe again")
+        raise ModelFileError(path, field, "nothing", "a value, which every finished run writes: run its recipe again")
     return value
 
 
 def read_written(folder: str | Path, name: str, recipe: str, *fields: str) -> dict:
-    """A JSON object that a recipe wrote beside its result.
+    """
+    Reads a JSON object that a recipe wrote beside its result.
 
     Args:
         folder, name: of the file.
-        recipe: that wrote it.
-        fields: that the file must have.
+        recipe: that wrote it, for errors.
+        fields: that the object must have.
 
     Raises:
-        `ValueError`: it is damaged, or lacks a field; says what to do.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or lacks a field.
     """
     path = Path(folder, name)
     try:

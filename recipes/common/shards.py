@@ -1,4 +1,4 @@
-"""Datasets on disk as Parquet shards, written whole or not at all: a resumed run writes those that are missing."""
+"""Datasets as Parquet shards. A shard is written whole or not at all, so a resumed run writes only those that are missing."""
 
 import json
 import logging
@@ -20,18 +20,21 @@ RECORDINGS_PER_SHARD = 1024
 
 class SplitShards:
     """
-    The shards of one split, each written by the process whose turn it is, with lists of notes beside it.
+    The shards of a split. Processes write them in turn, with lists of notes beside each shard.
 
     ```
-    FOLDER/SPLIT/00000-of-00003.parquet          some rows
-    FOLDER/SPLIT/00000-of-00003.skipped.json     a list about them, written before the rows
+    FOLDER/SPLIT/00000-of-00003.parquet          the rows
+    FOLDER/SPLIT/00000-of-00003.skipped.json     a list of notes, here of recordings that were skipped
     ```
 
     Args:
         folder: of the dataset.
-        split: its name.
-        num_rows: how many rows of the source the split has.
-        size: rows of the source per shard.
+        split: name of the split.
+        num_rows: number of source rows of the split.
+        size: number of source rows per shard, by default `RECORDINGS_PER_SHARD`.
+
+    Attributes:
+        rows (`dict[Path, range]`): path of each shard → its source rows.
     """
 
     def __init__(self, folder: Path, split: str, num_rows: int, size: int | None = None):
@@ -50,16 +53,24 @@ class SplitShards:
         return list(self.rows)
 
     def missing(self, process_index: int = 0, num_processes: int = 1) -> dict[Path, range]:
-        """The shards of a process that are not whole yet, and which rows of the source they are made of."""
+        """The shards that a process has yet to write → their source rows."""
         return {path: self.rows[path] for path in self.paths[process_index::num_processes] if not is_whole(path)}
 
     def notes(self, name: str) -> list[dict]:
-        """The notes of all shards; older versions wrote no list of damaged frames."""
+        """The notes `name` of all shards. Shards of older versions may lack them."""
         return [entry for path in self.paths for entry in read_entries(path.with_suffix(f".{name}.json")) or []]
 
 
 def write_shard(path: Path, columns: dict, features: Features, **notes: list[dict]):
-    """Writes one shard, whole or not at all, after the notes on it, so that a whole shard has its notes."""
+    """
+    Writes a shard, whole or not at all. Its notes are written first, so a shard that exists has its notes.
+
+    Args:
+        path: of the shard (`SplitShards`).
+        columns: name → values.
+        features: types of the columns.
+        **notes: lists of JSON objects, each written to its own file beside the shard.
+    """
     for name, entries in notes.items():
         write_atomically(path.with_suffix(f".{name}.json"), json.dumps(entries))
     with written_whole(path) as unfinished:
@@ -67,20 +78,20 @@ def write_shard(path: Path, columns: dict, features: Features, **notes: list[dic
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the footer of a shard and all notes on it can be read; what was skipped is always noted."""
+    """Whether a shard and its notes are on disk and can be read. Every shard has notes on skipped recordings."""
     if not path.is_file():
         return False
     problem = shard_damage(path)
     notes = {path.with_suffix(".skipped.json"), *path.parent.glob(f"{path.stem}.*.json")}
     if problem is None and any(read_entries(note) is None for note in notes):
-        problem = "what was skipped is not known"
+        problem = "its notes cannot be read"
     if problem is not None:
-        logger.warning("%s is damaged (%s): it is made again", path, problem)
+        logger.warning("%s is damaged (%s) and is written again", path, problem)
     return problem is None
 
 
 def shard_damage(path: Path) -> str | None:
-    """What is wrong with a Parquet file, as far as its end tells; None where nothing is."""
+    """What is wrong with a Parquet file, or None. Only its footer is read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -92,7 +103,7 @@ def shard_damage(path: Path) -> str | None:
 
 
 def read_entries(path: Path) -> list[dict] | None:
-    """The objects of a list that was written beside a shard; None where the file is missing or damaged."""
+    """The notes in a JSON file beside a shard, or None if the file is missing or damaged."""
     try:
         entries = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -101,16 +112,21 @@ def read_entries(path: Path) -> list[dict] | None:
 
 
 def load_shards(folder: Path, recipe: str) -> DatasetDict:
-    """The splits that a recipe wrote.
+    """
+    Loads the splits that a recipe wrote.
+
+    Args:
+        folder: that the recipe wrote to.
+        recipe: its file name, for errors.
 
     Raises:
-        `FileNotFoundError`: it did not, or was not finished.
-        `ValueError`: a shard, or the record, is damaged.
+        FileNotFoundError: if the folder does not exist, or the recipe has not finished.
+        ValueError: if a shard or the record is damaged.
     """
     check_written_folder(folder, recipe)
     splits = read_written(folder, "record.json", recipe, "splits")["splits"]
     way_on = f"delete it, and run {recipe} again with --output_dir {folder}."
-    sentences = DatasetDict()
+    dataset = DatasetDict()
     for split in splits:
         paths = sorted((folder / split).glob("[0-9]*.parquet"))
         if not paths:
@@ -119,45 +135,54 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
             if (damage := shard_damage(path)) is not None:
                 raise ValueError(f"{path} is damaged ({damage}): {way_on}")
         try:
-            sentences[split] = load_dataset(
+            dataset[split] = load_dataset(
                 "parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(folder / ".cache")
             )
-        except Exception as error:  # the schema in a damaged file makes datasets raise nearly anything
+        except Exception as error:  # datasets raises almost any error for a damaged schema
             if disks_error(error):
                 raise
             cause = error.__cause__ or error
             raise ValueError(
                 f"a shard in {folder / split} is damaged ({' '.join(str(cause).split())}): {way_on}"
             ) from error
-    return sentences
+    return dataset
 
 
 def check_columns(folder: Path, splits: DatasetDict, columns: Features, recipe: str) -> None:
-    """Raises `ValueError` where a split lacks a column that a recipe writes, has it as another kind of value, or not in
-    every row."""
+    """
+    Checks the columns of a dataset that a recipe wrote.
+
+    Args:
+        folder, splits: of the dataset.
+        columns: that the recipe writes. The width of numbers and the names of classes may differ.
+        recipe: its file name, for errors.
+
+    Raises:
+        ValueError: if a column is missing, has another type or null values, or holds labels without a class.
+    """
     for split, rows in splits.items():
         for name, expected in columns.items():
-            found = rows.features.get(name)
-            if found is None:
+            actual = rows.features.get(name)
+            if actual is None:
                 problem = f"has no column {name}"
-            elif kind_of(found) != kind_of(expected):
-                problem = f"has {name} of the type {found}, expected one like {expected}"
+            elif value_type(actual) != value_type(expected):
+                problem = f"has a column {name} of the type {actual}, expected {expected}"
             elif rows.data.column(name).null_count:
                 problem = f"has rows without {name}"
-            elif isinstance(found, ClassLabel) and not all(isinstance(label, str) for label in found.names):
-                problem = "has names of classes that are no text"
-            elif isinstance(found, ClassLabel) and not set(rows[name]) <= set(range(len(found.names))):
-                problem = f"has labels outside of its {len(found.names)} classes"
+            elif isinstance(actual, ClassLabel) and not all(isinstance(label, str) for label in actual.names):
+                problem = f"has class names in {name} that are not strings"
+            elif isinstance(actual, ClassLabel) and not set(rows[name]) <= set(range(len(actual.names))):
+                problem = f"has a {name} outside its {len(actual.names)} classes"
             else:
                 continue
             raise ValueError(f"{folder / split} {shortened(problem, 400)}: delete {folder}, and run {recipe} again.")
 
 
-def kind_of(column) -> tuple:
-    """What the values of a column are, without their width: class, text, int, float or bool, or lists of one of these."""
+def value_type(column) -> tuple:
+    """The type of the values in a column, without their width: class, string, int, float or bool, or lists of these."""
     if isinstance(column, List):
-        inner = kind_of(column.feature)
-        return inner if inner[0] == "list" else ("list", *inner)  # words of several tokens are lists in lists
+        inner = value_type(column.feature)
+        return inner if inner[0] == "list" else ("list", *inner)  # words of several tokens are lists of lists
     if isinstance(column, ClassLabel):
         return ("class",)
     return (getattr(column, "dtype", "?").rstrip("0123456789"),)

@@ -1,4 +1,4 @@
-"""The training stages behind a model, by its record, and what their data allows: held-out evaluation, unseen classes."""
+"""The stages that a model was trained in, by its record, and the evaluations that their training data permits."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,21 +7,29 @@ from typing import NamedTuple
 from action_llm.model_files import as_written
 from action_llm_recipes.common.records import RECORDS_WITHIN, read_record
 
-# Stages that learn nothing from recordings: a small language model reads text.
+# Stages that are not trained on recordings. A small language model is trained on text.
 UNTRAINED = ("features", "action sentences", "small language model")
 
 
 def check_dataset(record: dict, dataset: str):
-    """Raises `ValueError` for sentences of another protocol: its test recordings may be the model's training recordings.
+    """
+    Checks that a model may be evaluated on sentences of a data set: test recordings of one protocol can be training recordings
+    of another.
 
-    So may they be those of another stage: a visual encoder, or an action model, of another protocol of the same data set.
+    Args:
+        record: training record of the model.
+        dataset: data set and protocol of the sentences, such as "ntu60-xsub".
+
+    Raises:
+        ValueError: if the model was trained on sentences of another data set or protocol, or an earlier stage was trained on
+            another protocol of this data set.
     """
     from action_llm_datasets.load import PROTOCOLS
 
     trained_on = record.get("sentences", {}).get("dataset", dataset)
     if trained_on != dataset:
         raise ValueError(
-            f"the model was trained on {as_written(trained_on)}, the sentences are of {as_written(dataset)}."
+            f"the model was trained on {as_written(trained_on)}, but the sentences are of {as_written(dataset)}."
         )
 
     def protocol(name: str) -> str:
@@ -37,11 +45,12 @@ def check_dataset(record: dict, dataset: str):
 
 
 class Stage(NamedTuple):
-    """A stage behind a model.
+    """
+    A stage that a model was trained in.
 
     Attributes:
-        name: what it made; "vision tower" is the visual encoder of the features that codes are learned for (VT-LVLM-AR).
-        record: its `record.json`.
+        name: what the stage made. A "vision tower" is the visual encoder of the features that VTEM predicts (VT-LVLM-AR).
+        record: content of its `record.json`.
     """
 
     name: str
@@ -49,7 +58,7 @@ class Stage(NamedTuple):
 
 
 def stages_behind(record: dict) -> list[Stage]:
-    """All stages that a record knows of, in the order in which they were run; the last is the run's own."""
+    """All stages in a record, in the order in which they were run. The last stage is that of the record itself."""
     stages = []
 
     def visit(record: dict, fields: tuple[str, ...]):
@@ -63,7 +72,7 @@ def stages_behind(record: dict) -> list[Stage]:
 
 
 def _name_of_stage(record: dict, fields: tuple[str, ...]) -> str:
-    """The name of a stage, by its record and the fields that led to it."""
+    """The name of a stage, from its record and the path of fields to that record."""
     field = fields[-1] if fields else ""
     if field == "backbone_training":
         if "llm_training" in fields:
@@ -76,15 +85,23 @@ def _name_of_stage(record: dict, fields: tuple[str, ...]) -> str:
 
 
 def training_stages(record: dict) -> dict[str, dict]:
-    """Name → record of the stages that were trained on recordings; an action model without a record has an empty one."""
+    """Name → record of the stages that were trained on recordings. An action model without a record has an empty record."""
     stages = {stage.name: stage.record for stage in stages_behind(record) if stage.name not in UNTRAINED}
     stages.setdefault("action model", {})
     return stages
 
 
 def check_held_out(record: dict, unchecked: Collection[str] | None = None):
-    """Raises `ValueError` unless the records of all stages, or of those that are `unchecked` by their recordings, say that they
-    left the held-out training subjects out."""
+    """
+    Checks that the records of stages say that the held-out training subjects were left out.
+
+    Args:
+        record: training record of a model.
+        unchecked: names of the stages to check; by default all of them.
+
+    Raises:
+        ValueError: if a stage was trained on the held-out subjects, or its record does not say.
+    """
     for stage, part in training_stages(record).items():
         if (unchecked is None or stage in unchecked) and not part.get("hold_out"):
             raise ValueError(
@@ -93,43 +110,54 @@ def check_held_out(record: dict, unchecked: Collection[str] | None = None):
 
 
 def check_unseen(record: dict, class_names: list[str]):
-    """Raises `ValueError` unless the records of all stages of training say that none of the classes was in them.
+    """
+    Checks that no stage was trained on any of some classes, by the records of all stages.
 
-    The text of `pretraining/small_lm.py` counts as a stage. What a language model from elsewhere has read does not: that it may
-    know the names is the point of LLM-AR, Table 8.
+    The text of `pretraining/small_lm.py` counts as a stage. Pretrained language models from elsewhere do not: LLM-AR, Table 8,
+    relies on their knowledge of the names.
+
+    Raises:
+        ValueError: if a stage was trained on a class, or does not say which classes it was trained on.
     """
     for stage, part in ({"action sentences": record.get("sentences") or {}} | training_stages(record)).items():
         trained = part.get("training_classes")
         if trained is None:
-            raise ValueError(f"the model has no record of the classes that its {stage} was trained on.")
+            raise ValueError(
+                f"the model has no record of the classes that its {stage} was trained on, so it is not known which are unseen."
+            )
         if seen := sorted(set(class_names) & set(trained)):
             raise ValueError(f"not unseen: the {stage} was trained on {', '.join(seen)}.")
     check_unseen_text(record.get("llm_training"), class_names)
 
 
 def check_unseen_text(llm_training: dict | None, class_names: list[str]):
-    """Raises `ValueError` for a small language model whose text names one of the classes.
+    """
+    Checks that the training text of a small language model does not name any of some classes.
 
     Args:
-        llm_training: what `pretraining/small_lm.py` or `pretraining/small_lvlm.py` recorded of it; None of another one.
-        class_names: of the test.
+        llm_training: record of `pretraining/small_lm.py` or `pretraining/small_lvlm.py`; None for other language models.
+        class_names: classes of the test split.
+
+    Raises:
+        ValueError: if the text names a class.
     """
     small_lm = llm_training or {}
     small_lm = small_lm.get("llm_training", small_lm)
     if small_lm and (read := sorted(set(class_names) - set(small_lm.get("left_out_classes", ())))):
         raise ValueError(
-            f"not unseen: the text of the small language model names {', '.join(read)} (pretraining/small_lm.py --unseen_of)."
+            f"not unseen: the text of the small language model names {', '.join(read)}. Train it on text without these classes "
+            "(pretraining/small_lm.py --unseen_of)."
         )
 
 
 def llm_training(llm_name_or_path: str) -> dict | None:
-    """What `pretraining/small_lm.py` recorded of the language model, if that is where it comes from."""
+    """The record of a language model that `pretraining/small_lm.py` or `small_lvlm.py` trained; None for other models."""
     path = Path(llm_name_or_path, "record.json")
     return read_record(path) if path.is_file() else None
 
 
 def training_record(model: str) -> dict:
-    """The record of training that lies beside a model, or nothing."""
+    """The training record beside a model, in a folder or on the Hub; empty if there is none."""
     from transformers.utils.hub import cached_file
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)

@@ -284,7 +284,7 @@ def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_th
             load_action_sentences(tmp_path / "s")
         line.encode(tokenizer, tmp_path / "s", encodings=2)
         assert shard.read_bytes() == content
-    assert any("is damaged" in text and "it is made again" in text for text in caplog.messages)
+    assert any("is damaged" in text and "is written again" in text for text in caplog.messages)
     shard.write_bytes(content[:4] + b"\xff" * 200 + content[204:])  # its end is whole
     with pytest.raises(ValueError, match=r"a shard in .*train is damaged \(.*delete it"):
         load_action_sentences(tmp_path / "s")

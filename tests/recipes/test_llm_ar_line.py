@@ -508,7 +508,7 @@ def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(line, t
     with pytest.raises(ValueError, match="were not written by the action model of"):
         line.evaluate(model, written, tmp_path / "evaluation")
     written = line.encode(tokenizer, tmp_path / "views", "simulated-xview")
-    with pytest.raises(ValueError, match="trained on 'simulated-xsub', the sentences are of 'simulated-xview'"):
+    with pytest.raises(ValueError, match="trained on 'simulated-xsub', but the sentences are of 'simulated-xview'"):
         line.evaluate(model, written, tmp_path / "evaluation")
 
 

@@ -353,7 +353,7 @@ def test_a_stage_of_another_protocol_may_have_seen_the_test():
     with pytest.raises(ValueError, match="the action model was trained on ntu120-xset-video"):
         check_dataset(record("ntu60-xsub-video", "ntu120-xset-video"), "ntu60-xsub-video")
     with pytest.raises(
-        ValueError, match="the model was trained on 'ntu60-xsub-video', the sentences are of 'ntu60-xview"
+        ValueError, match="the model was trained on 'ntu60-xsub-video', but the sentences are of 'ntu60-xview"
     ):
         check_dataset(record("ntu60-xsub-video"), "ntu60-xview-video")
 

@@ -56,7 +56,7 @@ def test_a_demo_says_nothing_of_a_record_that_is_none(tmp_path):
 @pytest.mark.parametrize("field", ["method", "examples"])
 def test_a_page_needs_what_it_says(field, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(RECORD | {field: None}), encoding="utf-8")
-    with pytest.raises(ModelFileError, match=f"field {field}: expected what a finished run writes there"):
+    with pytest.raises(ModelFileError, match=f"field {field}: expected a value, which every finished run writes"):
         model_page.read_run(tmp_path)
 
 
