@@ -38,7 +38,7 @@ from typing import Literal
 from action_llm.model_files import ModelFileError, read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.csv_tables import to_csv
-from action_llm_recipes.common.data_arguments import KINDS, DataArguments
+from action_llm_recipes.common.data_arguments import MODALITIES, DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.records import read_written
 from action_llm_recipes.common.written_folders import check_written_folder
@@ -99,7 +99,7 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.run_folder import RunFolder
 
     dataset = data.load("skeletons", "videos", "features")
-    modality = next(name for name, column in KINDS.items() if column in dataset["train"].features)
+    modality = next(name for name, column in MODALITIES.items() if column in dataset["train"].features)
     if arguments.methods is None:
         arguments.methods = [method for method in METHODS[modality] if method not in COLUMNS]
     check_methods(arguments, modality)

@@ -1,4 +1,4 @@
-"""Features of videos on disk: Parquet, in shards that are written whole or not at all, beside the visual encoder."""
+"""Features of videos as `extract_features.py` writes them: Parquet shards."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,9 @@ from datasets import ClassLabel, DatasetDict, Features, List, Value
 def feature_columns(labels: ClassLabel) -> Features:
     """Columns of a split.
 
-    `version` is 0 for the video as it is and 1, 2, … for augmented ones, which follow it; `features`, flat, has the `shape`
-    (segments, views, feature_size), or with a grid (cells, views, feature_size); `frame_rate` is in segments per second.
+    `version` is 0 for the video itself and 1, 2, … for its augmented versions, which follow it. `features` is flat, of the
+    `shape` (segments, views, feature_size), or (cells, views, feature_size) with a grid. `frame_rate` is in segments per
+    second.
     """
     return Features(
         {
@@ -26,11 +27,12 @@ def feature_columns(labels: ClassLabel) -> Features:
 
 
 def load_features(folder: str | os.PathLike) -> DatasetDict:
-    """The splits that `extract_features.py` wrote.
+    """
+    Loads the splits that `extract_features.py` wrote.
 
     Raises:
-        `FileNotFoundError`: if the folder holds none, or if it was not finished.
-        `ValueError`: a shard is damaged.
+        FileNotFoundError: if the folder does not exist or is not finished.
+        ValueError: if a shard is damaged.
     """
     from action_llm_recipes.common.shards import check_columns, load_shards
 
@@ -40,5 +42,5 @@ def load_features(folder: str | os.PathLike) -> DatasetDict:
 
 
 def first_versions(rows):
-    """The videos as they are, without augmented versions."""
+    """The rows of the videos themselves, without their augmented versions."""
     return rows.select([index for index, version in enumerate(rows["version"]) if version == 0])

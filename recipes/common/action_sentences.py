@@ -1,4 +1,4 @@
-"""Action sentences on disk: Parquet, in shards that are written whole or not at all."""
+"""Action sentences as `encode_actions.py` writes them: Parquet shards, with the codebook beside them."""
 
 import logging
 import os
@@ -24,13 +24,21 @@ def sentence_features(
     with_run_lengths: bool = False,
     codes_per_word: int = 1,
 ) -> Features:
-    """Columns of a split.
+    """
+    Columns of a split.
 
-    `action_ids` is the sentence (zeros in its length, where the action model has no codebook), with several `codes_per_word`
-    a list of tokens for each word; `encoding` is 0 for the
-    recording as it is and 1, 2, … for augmented ones; token w lasts from `start_times[w]` to `end_times[w]`, seconds;
-    `latents`, flat (W, D), only without discretisation; `explanation`, what happens in English, only where it was asked for;
-    `run_lengths`, equal tokens that became one, only where the action model merges them.
+    - `encoding` is 0 for the recording itself and 1, 2, … for its augmented versions.
+    - `action_ids` is the sentence of W tokens, or of W lists of `codes_per_word` tokens. Without a codebook all tokens are 0.
+    - Token w lasts from `start_times[w]` to `end_times[w]`, in seconds.
+    - `latents` are the flat (W, D) continuous latents, if `with_latents`.
+    - `explanation` describes in English what happens, if `with_explanations`.
+    - `run_lengths` are the numbers of equal tokens that were merged into each token, if `with_run_lengths`.
+
+    Args:
+        labels: the classes.
+        num_action_tokens: size of the vocabulary of action tokens.
+        with_latents, with_explanations, with_run_lengths: which optional columns there are.
+        codes_per_word: number of tokens per word.
     """
     token = Value("int16" if num_action_tokens <= 2**15 else "int32")
     return Features(
@@ -50,21 +58,25 @@ def sentence_features(
 
 
 def words_of(row: dict, processor) -> list:
-    """The sentence of a row as [`ActionLLMProcessor`] reads it: tokens, words of several, or pairs of a token and the length
-    of its run.
+    """
+    The sentence of a row as [`ActionLLMProcessor`] reads it: a list of tokens, of words of several tokens, or of pairs of a
+    token and its run length.
 
     Raises:
-        `ValueError`: lengths are read, and there are none.
+        ValueError: if the processor reads run lengths, and the row has none.
     """
     if not processor.run_lengths:
         return row["action_ids"]
     if "run_lengths" not in row:
-        raise ValueError("run_lengths: the sentences have none, their action model does not merge equal tokens.")
+        raise ValueError(
+            "run_lengths needs sentences with run lengths, but their action model does not merge equal tokens: set run_lengths "
+            "to false."
+        )
     return list(zip(row["action_ids"], row["run_lengths"], strict=True))
 
 
 def write_codebook(folder: Path, codes):
-    """Writes the vectors of all tokens (num_action_tokens, dim), whole or not at all."""
+    """Writes the vectors of all tokens, (num_action_tokens, dim), whole or not at all."""
     from safetensors.torch import save
 
     from action_llm_datasets.atomic_files import write_atomically
@@ -73,27 +85,29 @@ def write_codebook(folder: Path, codes):
 
 
 def read_codebook(folder: str | os.PathLike):
-    """The vectors of all tokens, float32 (num_action_tokens, dim), as an array.
+    """
+    Reads the vectors of all tokens: a float32 array (num_action_tokens, dim).
 
     Raises:
-        `FileNotFoundError`: the action model has no codebook, or an older version wrote the sentences.
+        FileNotFoundError: if the action model has no codebook, or an older version wrote the sentences.
     """
     from safetensors.numpy import load_file
 
     path = Path(folder, CODEBOOK)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no codebook ({CODEBOOK}): an older version wrote it, or a model without codes."
+            f"{folder} holds no codebook ({CODEBOOK}): its action model has none, or an older version wrote the folder."
         )
     return load_file(path)["codes"]
 
 
 def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
-    """The splits that `encode_actions.py` wrote.
+    """
+    Loads the splits that `encode_actions.py` wrote.
 
     Raises:
-        `FileNotFoundError`: if the folder holds none, or if it was not finished.
-        `ValueError`: if an older version wrote it.
+        FileNotFoundError: if the folder does not exist or is not finished.
+        ValueError: if a shard is damaged, or an older version wrote the folder.
     """
     sentences = load_shards(Path(folder), "encode_actions.py")
     if "start_times" not in next(iter(sentences.values())).features:
@@ -105,7 +119,17 @@ def load_action_sentences(folder: str | os.PathLike) -> DatasetDict:
 
 
 def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: int) -> None:
-    """Raises `ValueError` where a sentence is empty, or holds a token that the model does not have."""
+    """
+    Checks the tokens of sentences.
+
+    Args:
+        rows: the sentences.
+        folder: that they come from, for errors.
+        num_action_tokens: number of action tokens of the model.
+
+    Raises:
+        ValueError: if a sentence is empty or holds a token outside the vocabulary.
+    """
     for row in rows.select_columns(["sample_id", "action_ids"]):
         tokens = np.asarray(row["action_ids"], np.int64)
         wrong = tokens[(tokens < 0) | (tokens >= num_action_tokens)]
@@ -117,24 +141,32 @@ def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: in
 
 
 def select_split(sentences, split: str, encodings: int = 1):
-    """Sentences of a split, held-out training subjects being one; of each recording the first `encodings`, the first of which
-    is the unaugmented one.
+    """
+    Selects the sentences of a split.
+
+    Args:
+        sentences: the splits "train" and "test" (`load_action_sentences`).
+        split: "test", "held_out" (held-out training subjects) or "train" (the other training subjects).
+        encodings: number of sentences per recording; the first is that of the recording itself.
 
     Raises:
-        ValueError: there are no such recordings, or one has fewer sentences.
+        ValueError: if the split has no recordings, or a recording has fewer sentences.
     """
     if encodings < 1:
         raise ValueError(f"encodings must be at least 1, got {encodings}.")
     if split == "test" and "test" not in sentences:
-        raise ValueError("the data set has no test recordings: evaluate with --split held_out, or mark some.")
+        raise ValueError("the data set has no test recordings: use --split held_out, or mark some recordings as test.")
     rows = sentences["test" if split == "test" else "train"]
-    wanted = split == "held_out"
-    pairs = zip(rows["held_out"], rows["encoding"], strict=True)
+    marks = enumerate(zip(rows["held_out"], rows["encoding"], strict=True))
     rows = rows.select(
-        [i for i, (held, encoding) in enumerate(pairs) if encoding < encodings and (split == "test" or held == wanted)]
+        [
+            index
+            for index, (held_out, encoding) in marks
+            if encoding < encodings and (split == "test" or held_out == (split == "held_out"))
+        ]
     )
     if len(rows) == 0:
-        raise ValueError(f"the training split has no recordings for {split!r}.")
+        raise ValueError(f"the data set has no recordings in the split {split}.")
     for name, count in Counter(rows["sample_id"]).items():
         if count != encodings:
             raise ValueError(
@@ -145,7 +177,18 @@ def select_split(sentences, split: str, encodings: int = 1):
 
 
 def latents_of(batch, input_ids, config) -> dict:
-    """Prompts with a placeholder for each token, and the latents that go there (LLM-AR, Table 5)."""
+    """
+    Inputs of a model that reads continuous latents (LLM-AR, Table 5).
+
+    Args:
+        batch: rows of sentences, with `latents`.
+        input_ids: prompts with the sentences, (B, P).
+        config ([`ActionLLMConfig`]): of the model.
+
+    Returns:
+        `input_ids` with the placeholder in place of each action token, and the latents that replace the placeholders
+        (`pad_latents`).
+    """
     import torch
 
     is_action = input_ids >= config.action_token_offset

@@ -1,4 +1,5 @@
-"""What a class declares, read from its source: a command line needs names and defaults, and transformers takes seconds."""
+"""Reads the fields that a class declares from its source. A command line needs their names and defaults, and importing
+transformers for them takes seconds."""
 
 import ast
 import importlib
@@ -8,13 +9,14 @@ from pathlib import Path
 
 
 def class_fields(module: str, name: str) -> dict[str, ast.AnnAssign]:
-    """The fields that a dataclass declares itself, by name.
+    """
+    The fields that a dataclass declares itself, by name.
 
     Args:
-        module, name: of the class, or a module that imports it: "trl", "SFTConfig".
+        module, name: of the class. The module may also be one that imports the class: "trl", "SFTConfig".
 
     Raises:
-        LookupError: no source says where the class is.
+        LookupError: if the source of the class is not found.
     """
     _, declaration = _find(module, name)
     return {
@@ -30,13 +32,13 @@ def inherited_fields(module: str, name: str) -> set[str]:
     names = set(class_fields(module, name))
     for base in declaration.bases:
         if not isinstance(base, ast.Name):
-            raise LookupError(f"the base {ast.unparse(base)} of {name} is not a plain name")
+            raise LookupError(f"{name} has the base {ast.unparse(base)}, expected a plain name")
         names |= inherited_fields(home, base.id)
     return names
 
 
 def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.expr]]:
-    """Annotation and default of the parameters of `__init__`, all of which must have both."""
+    """Annotation and default of each parameter of `__init__`; every parameter must have both."""
     _, declaration = _find(module, name)
     (init,) = (node for node in declaration.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     parameters = init.args.args[1:]
@@ -44,28 +46,34 @@ def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.exp
 
 
 def evaluate(module: str, name: str, expression: ast.expr):
-    """The value of an annotation or a default in a class's source, which may name what the source imports: something of
-    Python's own, or a field of another dataclass (`Cleaning.max_gap`), which is its default."""
+    """
+    The value of an annotation or a default in the source of a class.
+
+    Args:
+        module, name: of the class.
+        expression: may use names that the source imports from the standard library, and fields of other dataclasses
+            (`Cleaning.max_gap`), whose value is their default.
+    """
     home, _ = _find(module, name)
     imports = _imports(home)
     if isinstance(expression, ast.Attribute):
         other = imports[expression.value.id]
         return evaluate(*other, class_fields(*other)[expression.attr].value)
-    wanted = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+    used = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
     namespace = {
         local: getattr(importlib.import_module(source), original)
         for local, (source, original) in imports.items()
-        if local in wanted
+        if local in used
     }
     return eval(compile(ast.Expression(expression), home, "eval"), namespace)
 
 
 def _file(module: str) -> Path:
     root, *parts = module.split(".")
-    # Of a package alone, this does not run it.
+    # For a top-level package, this does not import it.
     spec = importlib.util.find_spec(root)
     if spec is None or spec.origin is None:
-        raise LookupError(f"there is no source of {root}")
+        raise LookupError(f"the source of {root} was not found")
     path = Path(spec.origin).parent.joinpath(*parts) if parts else Path(spec.origin)
     return path if path.is_file() else path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -75,12 +83,12 @@ def _parsed(module: str) -> ast.Module:
     try:
         return ast.parse(_file(module).read_text(encoding="utf-8"))
     except OSError as error:
-        raise LookupError(f"there is no source of {module}") from error
+        raise LookupError(f"the source of {module} was not found") from error
 
 
 @cache
 def _imports(module: str) -> dict[str, tuple[str, str]]:
-    """Local name → module and name there, of all that a module imports by `from … import`, also for type checkers alone."""
+    """Local name → (module, name there) of everything that a module imports by `from … import`, also for type checkers only."""
     package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
     return {
         alias.asname or alias.name: (
@@ -94,7 +102,7 @@ def _imports(module: str) -> dict[str, tuple[str, str]]:
 
 
 def _find(module: str, name: str) -> tuple[str, ast.ClassDef]:
-    """The module that a class is in, and its declaration."""
+    """The module that declares a class, and the declaration."""
     for statement in _parsed(module).body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return module, statement

@@ -1,4 +1,4 @@
-"""Which recordings a recipe reads."""
+"""The recordings that a recipe reads."""
 
 import logging
 from dataclasses import dataclass, field
@@ -12,28 +12,34 @@ from action_llm_recipes.common.written_folders import check_written_folder
 
 logger = logging.getLogger(__name__)
 
-# What a data set can hold, and the column that tells.
-KINDS = {"skeletons": "keypoints", "videos": "video", "features": "features"}
+# Modality → the column that data sets of this modality have.
+MODALITIES = {"skeletons": "keypoints", "videos": "video", "features": "features"}
 
 
 @dataclass
 class DataArguments:
-    """The data set, its protocol, and where it lies on disk."""
+    """The data set, its protocol, and its folder."""
 
     dataset: str = field(
-        metadata={"help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; or features"}
+        metadata={
+            "help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; features, for what "
+            "extract_features.py wrote"
+        }
     )
-    data_dir: str = field(metadata={"help": "folder of the recordings as they were downloaded (or simulated)"})
-    cache_dir: str | None = field(default=None, metadata={"help": "where prepared data is kept"})
-    num_proc: int | None = field(default=None, metadata={"help": "processes that read the recordings"})
+    data_dir: str = field(metadata={"help": "folder of the recordings as downloaded or simulated, or of the features"})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "folder for the prepared data set; by default the cache of datasets"}
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "number of processes that read the recordings"})
     accept_doubts: bool = field(
-        default=False, metadata={"help": "go on where recordings cannot be right (joint order, axes, units)"}
+        default=False,
+        metadata={"help": "use recordings even if they look wrong (order of the joints, vertical axis, units)"},
     )
     held_out_subjects: list[str] | None = field(
         default=None,
         metadata={
-            "help": "training subjects that are held out, in place of those that the data set marks; by each in turn, settings "
-            "can be chosen"
+            "help": "training subjects to hold out instead of those that the data set marks. Holding out each subject in turn "
+            "is a cross-validation of settings"
         },
     )
 
@@ -46,19 +52,21 @@ class DataArguments:
         if self.dataset != "features":
             check_protocol(self.dataset)
             if not Path(self.data_dir).exists():
-                raise ValueError(f"there is no folder {self.data_dir}: --data_dir is that of the recordings.")
+                raise ValueError(
+                    f"there is no folder {self.data_dir}: --data_dir must be the folder of the recordings."
+                )
         else:
             check_written_folder(self.data_dir, "extract_features.py")
 
-    def load(self, *kinds: str):
-        """`DatasetDict` with the splits `train` and `test`.
+    def load(self, *modalities: str):
+        """
+        Loads the data set: a `DatasetDict` with the splits `train` and `test`.
 
         Args:
-            kinds (`str`): what the recipe reads, "skeletons" where nothing is said: those, "videos", or "features" of
-                videos (`extract_features.py`).
+            *modalities: that the recipe reads: "skeletons" (the default), "videos", or "features" of videos.
 
         Raises:
-            `ValueError`: the data set holds something else, or a subject that is to be held out is no training subject.
+            ValueError: if the data set has none of these modalities, or `held_out_subjects` are not training subjects.
         """
         from action_llm_datasets.load import load_action_dataset
         from action_llm_recipes.common.action_features import load_features
@@ -70,10 +78,14 @@ class DataArguments:
             dataset = load_action_dataset(
                 self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted
             )
-        kinds = kinds or ("skeletons",)
-        held = [name for name, column in KINDS.items() if all(column in r.features for r in dataset.values())]
-        if not set(kinds) & set(held):
-            raise ValueError(f"{self.dataset} holds {' and '.join(held)}: this recipe reads {' or '.join(kinds)}.")
+        modalities = modalities or ("skeletons",)
+        available = [
+            name for name, column in MODALITIES.items() if all(column in rows.features for rows in dataset.values())
+        ]
+        if not set(modalities) & set(available):
+            raise ValueError(
+                f"{self.dataset} holds {' and '.join(available)}, but this recipe reads {' or '.join(modalities)}."
+            )
         if self.held_out_subjects:
             from action_llm_recipes.common.held_out_subjects import hold_out_subjects
 
@@ -81,7 +93,8 @@ class DataArguments:
         return dataset
 
     def chosen_subjects(self) -> list[str] | None:
-        """The subjects that are held out in place of those that the data set marks, without names; None where its own are."""
+        """The `held_out_subjects` of this recipe, or else of the features, with names hashed (`without_names`). None if the
+        data set marks them."""
         from action_llm_recipes.common.held_out_subjects import without_names
 
         if self.held_out_subjects:
@@ -89,20 +102,22 @@ class DataArguments:
         return ((self.features_record() or {}).get("split_evidence") or {}).get("held_out_subjects")
 
     def protocol(self) -> str:
-        """The data set that recordings are of, also where features of them are read."""
+        """The data set and protocol of the recordings, also of those that features were extracted from."""
         if self.dataset != "features":
             return self.dataset
         return required(Path(self.data_dir, RECORD), self.features_record(), "dataset", str)
 
     def features_record(self, name: str = RECORD) -> dict | None:
-        """What `extract_features.py` says of the features, where those are what is read; None of other data."""
+        """The "record.json" or "identity.json" that `extract_features.py` wrote beside the features; None if the recipe reads
+        recordings."""
         if self.dataset != "features":
             return None
         fields = {"record.json": ["dataset"], "identity.json": ["extractor", "backbone"]}[name]
         return read_written(self.data_dir, name, "extract_features.py", *fields)
 
     def about(self, dataset) -> dict:
-        """What a page says of these recordings: what they are and who is in which split, their terms, whom to cite."""
+        """What a model page says of the recordings: `description` (with the subjects of each split), `license`, `citation`,
+        `homepage`, and whether they are `simulated`."""
         from action_llm_datasets.building import SIMULATED
 
         if self.dataset == "features":
@@ -118,7 +133,7 @@ class DataArguments:
         return about
 
     def people(self, dataset) -> dict[str, str]:
-        """`sample_id` → who was recorded; empty where the data set does not say it for every recording."""
+        """`sample_id` → person; empty unless the data set names the person of every recording."""
         if self.dataset == "features":
             return read_people(self.data_dir)
         from action_llm_datasets.names import PERSON_COLUMNS
@@ -132,17 +147,17 @@ class DataArguments:
         return people if all(people.values()) else {}
 
     def identity(self, dataset) -> dict:
-        """What tells these recordings, and these features of them, from others; for `RunFolder.check_identity`."""
-        found = {"recordings": recordings_fingerprint(dataset)}
+        """Fingerprints of the recordings and features, for `RunFolder.check_identity`."""
+        identity = {"recordings": recordings_fingerprint(dataset)}
         if self.held_out_subjects:
-            found["held_out_subjects"] = self.held_out_subjects
+            identity["held_out_subjects"] = self.held_out_subjects
         if self.dataset == "features":
-            found["features"] = self.features_record("identity.json")
-        return found
+            identity["features"] = self.features_record("identity.json")
+        return identity
 
 
 def unreadable_files(dataset) -> list[dict]:
-    """`file` and `reason` of what the builder of a data set could not read, so that there is no row of it."""
+    """`file` and `reason` of each file that could not be read when the data set was built, and has no row in it."""
     from action_llm_datasets.names import REPORT_NAME
 
     folders = {Path(file["filename"]).parent for rows in dataset.values() for file in rows.cache_files}
@@ -156,17 +171,18 @@ def unreadable_files(dataset) -> list[dict]:
 
 
 def without_held_out(train, hold_out: bool):
-    """The training split; with `hold_out`, without the recordings of the held-out training subjects.
+    """
+    The training split; with `hold_out`, without the recordings of the held-out training subjects.
 
     Raises:
-        ValueError: with `hold_out`, there are none that could be left out, or none that would be left.
+        ValueError: with `hold_out`, if no recording is held out, or all are.
     """
     if not hold_out:
         return train
     kept = [index for index, held in enumerate(train["held_out"]) if not held]
     if not 0 < len(kept) < len(train):
         raise ValueError(
-            f"--hold_out true: of {len(train)} training recordings {len(train) - len(kept)} are held out. There must be some, "
-            "and others: in a folder, --validation marks them."
+            f"--hold_out true: of {len(train)} training recordings {len(train) - len(kept)} are held out, expected some but "
+            "not all. Choose them with --held_out_subjects, or in a folder with --validation."
         )
     return train.select(kept)

@@ -1,4 +1,4 @@
-"""The fields of a configuration, or the settings of a feature extractor, as arguments of a command line."""
+"""Makes command-line arguments of the fields of a configuration, or of the settings of a feature extractor."""
 
 import dataclasses
 import typing
@@ -8,39 +8,49 @@ from action_llm_recipes.common.class_sources import class_fields, evaluate, init
 
 
 def config_arguments(module: str, config: str, name: str, without: Collection[str]) -> type:
-    """A dataclass `name` of the fields that a configuration class declares, which is read and not imported."""
+    """
+    Makes a dataclass of the fields that a configuration class declares. The source of the class is read, not imported.
+
+    Args:
+        module, config: of the configuration class.
+        name: of the dataclass.
+        without: fields to leave out.
+    """
     fields = []
     for field, declared in class_fields(module, config).items():
         if field not in without:
-            annotation, default = (evaluate(module, config, one) for one in (declared.annotation, declared.value))
+            annotation = evaluate(module, config, declared.annotation)
+            default = evaluate(module, config, declared.value)
             if isinstance(default, dataclasses.Field):
                 default = default.default_factory()
             fields.append(argument(field, annotation, default))
-    made = dataclasses.make_dataclass(name, fields)
-    made.__doc__ = f"Fields of `{config}`, which describes them."
-    return made
+    arguments = dataclasses.make_dataclass(name, fields)
+    arguments.__doc__ = f"Fields of `{config}`, which describes them."
+    return arguments
 
 
 def extractor_arguments(module: str, extractor: str, name: str, special: Callable[[str], tuple | None]) -> type:
-    """A dataclass `name` of the settings of a feature extractor, which is read and not imported.
+    """
+    Makes a dataclass of the settings of a feature extractor. The source of the class is read, not imported.
 
     Args:
-        module, extractor: of the class.
+        module, extractor: of the feature extractor class.
         name: of the dataclass.
-        special: makes another argument of the setting with a name, or None where there is nothing special about it.
+        special: name of a setting → its field, or None for a field with the annotation and default of the setting.
     """
     fields = [
-        special(setting) or argument(setting, *(evaluate(module, extractor, one) for one in declared))
-        for setting, declared in init_parameters(module, extractor).items()
+        special(setting)
+        or argument(setting, evaluate(module, extractor, annotation), evaluate(module, extractor, default))
+        for setting, (annotation, default) in init_parameters(module, extractor).items()
     ]
-    made = dataclasses.make_dataclass(name, fields)
-    made.__doc__ = f"Settings of `{extractor}`, which describes them."
-    return made
+    arguments = dataclasses.make_dataclass(name, fields)
+    arguments.__doc__ = f"Settings of `{extractor}`, which describes them."
+    return arguments
 
 
 def argument(name: str, annotation, default):
-    """A field of a dataclass that the command line can read."""
-    # The command line has no numbers that are either whole or not.
+    """A field for `dataclasses.make_dataclass`, of a type that the command line can read."""
+    # The command line cannot tell integers from floats by their value.
     if typing.get_args(annotation) == (float, int):
         annotation, default = float, float(default)
     if isinstance(default, tuple | list):

@@ -1,10 +1,11 @@
-"""Fingerprints of weights and recordings: what decides whether a run may be resumed, and whether two stages belong together."""
+"""Fingerprints of weights and recordings, by which a resumed run and later stages notice that these have changed."""
 
 
 def weights_fingerprint(model) -> str:
-    """A number that tells the weights of one action model from those of another, on every device.
+    """
+    A fingerprint of the weights of an action model, the same on every device.
 
-    A decoder has no part in it: it writes no sentence, and recognisers of skeletons have none.
+    The decoder is left out: it does not change sentences, and recognisers do not keep it.
     """
     import hashlib
 
@@ -15,13 +16,13 @@ def weights_fingerprint(model) -> str:
         if name.startswith("decoder."):
             continue
         digest.update(name.encode())
-        # Of every dtype, those that NumPy does not have as well.
+        # As bytes, since NumPy lacks some dtypes.
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def recordings_fingerprint(dataset) -> str:
-    """Changes with the recordings of any split: their names, classes and lengths, and which are held out."""
+    """A fingerprint of all splits: of the names, classes and lengths of the recordings, and of which are held out."""
     import hashlib
 
     digest = hashlib.blake2b(digest_size=8)

@@ -1,20 +1,21 @@
-"""Loading a recogniser for evaluation, as it was trained."""
+"""Loads a recogniser for evaluation, in the precision that it was trained in."""
 
 from action_llm_recipes.common.stage_records import check_dataset, training_record
 
 
 def load_recogniser(path: str, identity: dict, device, dtype: str | None = None, attention: str | None = None):
-    """The recogniser that was trained on certain sentences, as it was trained.
+    """
+    Loads a recogniser and checks that it can be evaluated on given sentences.
 
     Args:
-        path: folder or repository of an ActionLLM.
-        identity: of the sentences that it is to read.
-        device: where it goes.
-        dtype, attention: other than those of its training.
+        path: folder or Hub repository of a recogniser.
+        identity: content of identity.json of the sentences.
+        device: to load it on.
+        dtype, attention: of the language model; by default as in training.
 
     Raises:
-        ValueError: the sentences are of another action model or protocol, or a stage of it was trained on another protocol of
-            the data set.
+        ValueError: if the sentences were written by another action model or are of another protocol, or a stage was trained on
+            another protocol of the data set.
     """
     import torch
 
@@ -24,18 +25,25 @@ def load_recogniser(path: str, identity: dict, device, dtype: str | None = None,
     record = training_record(path)
     check_dataset(record, identity["dataset"])
     options = {} if attention is None else {"attn_implementation": attention}
-    # An adapter is evaluated on the language model that it was trained on: in 4 bit, if it was in 4 bit.
+    # An adapter is evaluated with the weights it was trained with: in 4 bit for QLoRA.
     options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
     model = ActionLLMForClassification.from_pretrained(
         path, dtype=dtype or record.get("dtype", "auto"), **options
     ).eval()
     if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
-        raise ValueError(f"the sentences were not written by the action model of {path}.")
+        raise ValueError(
+            f"the sentences were not written by the action model of {path}: write them with it (encode_actions.py --tokenizer)."
+        )
     return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def quantization(method: str) -> dict:
-    """Keyword arguments that load a language model in 4 bit for QLoRA; none for the other methods."""
+    """
+    Keyword arguments of `from_pretrained` that load a language model in 4 bit for `qlora`; none for other methods.
+
+    Raises:
+        ImportError: if bitsandbytes is missing.
+    """
     if method != "qlora":
         return {}
     import torch
@@ -49,7 +57,7 @@ def quantization(method: str) -> dict:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        # The projector is copied: it makes the words of visual events.
+        # The projector is copied from here: it embeds visual events.
         llm_int8_skip_modules=["lm_head", "multi_modal_projector"],
     )
     return {"quantization_config": config}

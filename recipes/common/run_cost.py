@@ -1,4 +1,4 @@
-"""What a training run will need, measured before it starts: memory and time."""
+"""Measures the time and memory that a training run needs, before it starts."""
 
 import copy
 import logging
@@ -11,29 +11,33 @@ from action_llm_datasets.progress import duration
 
 logger = logging.getLogger(__name__)
 
-# Attributes of TRL's trainers and of `TokenizerTrainer`, and of `ActionVQVAEModel`.
-GATHERED = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
-COUNTED = ("_first_step_latents",)
+# Attributes in which trainers (TRL's and `TokenizerTrainer`) and `ActionVQVAEModel` collect values.
+OF_TRAINERS = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
+OF_MODELS = ("_first_step_latents",)
 
 
 def report_cost(trainer, what: str) -> dict:
-    """Runs one micro-batch forward and backward, forgets it, and logs what the whole run will take.
+    """
+    Runs a micro-batch forward and backward, and logs the time and memory that the whole run will need.
 
-    Random states are put back and gradients dropped, so that the run is the same with and without the report. With
-    several processes only the parameters are counted: the model is not yet wrapped for them.
+    The run is the same with and without this report: random states are restored, and gradients dropped. With several processes,
+    parameters are counted but nothing is measured, because the model is not yet wrapped.
 
     Args:
         trainer (`transformers.Trainer`): ready to train.
-        what: is trained, as the log names it.
+        what: name of the model in the log.
 
     Returns:
-        `dict` with `parameters` of the model as it will be saved, `trainable_parameters`, `state_gb` (weights, gradients and
-        AdamW's two moments of what is trained), and, measured with one process, `seconds_per_step`, `hours`, `peak_memory_gb`.
+        `dict` with
+
+        - `parameters`: number of parameters of the saved model, and `trainable_parameters` of them.
+        - `state_gb`: GiB of weights, gradients and the two moments of AdamW.
+        - `seconds_per_step`, `hours` (of the whole run) and `peak_memory_gb` (GiB), measured with a single process.
     """
     model, args = trainer.model, trainer.args
     parameters = list(model.parameters())
     trainable = [p for p in parameters if p.requires_grad]
-    # PEFT keeps the original of a module that it trains a copy of: the trained model has one of them.
+    # PEFT keeps the original of each module that it trains a copy of; only the copy is saved.
     replaced = [p for name, p in model.named_parameters() if ".original_module." in name]
     state = sum(p.numel() * p.element_size() for p in parameters)
     state += sum(p.numel() * (p.element_size() + 8) for p in trainable)
@@ -71,26 +75,26 @@ def report_cost(trainer, what: str) -> dict:
 
 
 def count_parameters(parameters) -> int:
-    """The number of weights in some tensors; those that bitsandbytes packs into bytes, two of 4 bit each, are counted apart."""
+    """The number of weights in some tensors. bitsandbytes packs two 4-bit weights into a byte; both are counted."""
     return sum(
         p.numel() * (2 * p.quant_storage.itemsize if getattr(p, "bnb_quantized", False) else 1) for p in parameters
     )
 
 
 def _measure(trainer) -> dict:
-    """Time of an optimiser step and peak memory, from one micro-batch (after another that warms up)."""
+    """Time of an optimiser step and peak memory, measured on a micro-batch after a warm-up."""
     cuda = torch.cuda.is_available()
     devices = [torch.cuda.current_device()] if cuda else []
     model = trainer.model
-    # What trainers gather for their log belongs to the run, not to the measurement.
-    gathered = [
+    # What trainers collect for their logs must not include the measurement.
+    collected = [
         (owner, name, copy.deepcopy(getattr(owner, name)))
-        for owner, names in ((trainer, GATHERED), (model, COUNTED))
+        for owner, names in ((trainer, OF_TRAINERS), (model, OF_MODELS))
         for name in names
         if hasattr(owner, name)
     ]
-    for owner, name, _ in gathered:
-        if owner is model:  # counts nothing, and warns of nothing, until it is put back
+    for owner, name, _ in collected:
+        if owner is model:  # nothing is counted, and no warning given, until it is restored
             setattr(model, name, None)
     with torch.random.fork_rng(devices=devices):
         batches = iter(trainer.get_train_dataloader())
@@ -100,7 +104,7 @@ def _measure(trainer) -> dict:
         training = model.training
         for _ in range(2):
             started = time.perf_counter()
-            # So does what the model keeps between steps.
+            # The same holds for buffers that a training step updates.
             kept = {name: tensor.clone() for name, tensor in _moved_by_forward(model)}
             trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
             trainer.training_step(model, dict(batch))
@@ -112,10 +116,10 @@ def _measure(trainer) -> dict:
                 for name, tensor in _moved_by_forward(model):
                     tensor.copy_(kept[name])
         model.train(training)
-    for owner, name, value in gathered:
+    for owner, name, value in collected:
         setattr(owner, name, value)
     peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
-    # AdamW's moments are made at the first step, after this measurement.
+    # AdamW allocates its moments at its first step, which is not measured.
     peak += 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "seconds_per_step": round(seconds * trainer.args.gradient_accumulation_steps, 4),
@@ -124,7 +128,7 @@ def _measure(trainer) -> dict:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """Peak memory of this process so far, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
@@ -136,7 +140,7 @@ def peak_memory() -> int:
 
 
 def _moved_by_forward(model):
-    """Buffers, and the codes of codebooks that follow their latents: what a training forward changes in place."""
+    """Names and tensors that a training forward pass updates in place: buffers, and codes that follow their latents."""
     from action_llm.codebook import Codebook
 
     yield from model.named_buffers()

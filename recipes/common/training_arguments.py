@@ -1,4 +1,4 @@
-"""What the arguments of every trainer have beside those of transformers."""
+"""Arguments of every trainer beside those of transformers."""
 
 from dataclasses import dataclass, field
 
@@ -8,11 +8,11 @@ from action_llm_recipes.common.without_gpu import fit_training
 
 @dataclass
 class RunTrainingArguments(LazyArguments):
-    """Base of the arguments of trainers, which name the class that they extend: `base="transformers.TrainingArguments"`."""
+    """Base of the arguments of trainers. Subclasses name the class to extend: `base="transformers.TrainingArguments"`."""
 
     save_minutes: float = field(
         default=10,
-        metadata={"help": "minutes after which a checkpoint is written, beside those of save_steps; 0: those alone"},
+        metadata={"help": "minutes between checkpoints that are written beside those of save_steps; 0 for none"},
     )
 
     def __post_init__(self):

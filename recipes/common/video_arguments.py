@@ -1,27 +1,26 @@
-"""Arguments that say how frames of a video are taken and normalised."""
+"""Command-line arguments for the frames of videos: the settings of `VideoFeatureExtractor`."""
 
 from dataclasses import field
 
 from action_llm_recipes.common.field_arguments import extractor_arguments
 
+# Settings whose default depends on the visual encoder.
+TYPES = {
+    **dict.fromkeys(("height", "width", "frames_per_segment"), int | None),
+    **dict.fromkeys(("image_mean", "image_std"), list[float] | None),
+    **dict.fromkeys(("fit", "channels"), str | None),
+    "trim_black": bool | None,
+}
+
 
 def _of_the_backbone(name: str):
-    """What the backbone decides unless it is given."""
-    if name in ("height", "width"):
-        kind = int | None
-    elif name in ("image_mean", "image_std"):
-        kind = list[float] | None
-    elif name in ("fit", "channels"):
-        kind = str | None
-    elif name == "trim_black":
-        kind = bool | None
-    elif name == "frames_per_segment":
-        help_text = "by default as many as the backbone was made for, where it says so, or 2"
-        return name, int | None, field(default=None, metadata={"help": help_text, "belongs_to": "backbone"})
-    else:
+    """The field of a setting whose default depends on the visual encoder; None for other settings."""
+    if name not in TYPES:
         return None
-    metadata = {"help": "by default that of the backbone", "belongs_to": "backbone"}
-    return name, kind, field(default=None, metadata=metadata)
+    help_text = "by default that of the visual encoder"
+    if name == "frames_per_segment":
+        help_text = "by default the clip length of the visual encoder, or 2 if it has none"
+    return name, TYPES[name], field(default=None, metadata={"help": help_text, "belongs_to": "backbone"})
 
 
 VideoArguments = extractor_arguments(

@@ -1,18 +1,18 @@
-"""What settings for a GPU become on a machine without one: the run goes on, and a warning says what was changed."""
+"""Adapts settings for a GPU to a machine without a GPU. The run continues, and a warning lists the changes."""
 
 import dataclasses
 import logging
 
 logger = logging.getLogger(__name__)
 
-# Precision that `TrainingArguments` refuses without a GPU, unless `use_cpu` says that it is meant.
+# Settings that `TrainingArguments` refuses without a GPU unless `use_cpu` is set.
 GPU_PRECISION = ("bf16", "bf16_full_eval", "fp16", "fp16_full_eval", "tf32")
-# In names of optimisers that need bitsandbytes and a GPU.
+# Parts of the names of optimisers that need bitsandbytes and a GPU.
 GPU_OPTIMISERS = ("paged", "8bit", "4bit", "bnb")
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU, or another accelerator that torch knows."""
+    """Whether torch sees a GPU or another accelerator."""
     import torch
 
     return torch.accelerator.is_available()
@@ -20,9 +20,10 @@ def has_gpu() -> bool:
 
 def fit_training(training) -> None:
     """
-    Precision and optimiser of `TrainingArguments` that are not made yet: without a GPU, float32 and AdamW.
+    Without a GPU, sets the precision of `TrainingArguments` to float32 and the optimiser to AdamW, before transformers checks
+    them.
 
-    With `use_cpu` bf16 stays: a CPU can, by autocast, and whoever sets both means it.
+    With `use_cpu`, bf16 is kept: CPUs support it by autocast.
     """
     if has_gpu() and not training.use_cpu:
         return
@@ -37,18 +38,18 @@ def fit_training(training) -> None:
         changed.append(f"optim is adamw_torch, not {optimiser}")
     if changed:
         way_back = "" if training.use_cpu else "; --use_cpu true keeps bf16"
-        logger.warning("no GPU: the settings are changed to what a CPU can (%s%s)", ", ".join(changed), way_back)
+        logger.warning("no GPU: settings were changed to what a CPU supports (%s%s)", ", ".join(changed), way_back)
 
 
 def fit_language_model(arguments, training):
     """
-    Replaces the settings of stage 2 that need a GPU: QLoRA becomes LoRA, and FlashAttention becomes SDPA.
+    Without a GPU, replaces the settings of stage 2 that need a GPU: QLoRA becomes LoRA, and FlashAttention becomes SDPA.
 
     Args:
         arguments (`ActionSFTArguments`), training (`ActionSFTConfig`): of `sft.py`.
 
     Returns:
-        `ActionSFTArguments`: with these settings replaced; on a GPU, the arguments as they came.
+        The `ActionSFTArguments` to use.
     """
     if has_gpu() and not training.use_cpu:
         return arguments
@@ -59,8 +60,6 @@ def fit_language_model(arguments, training):
         changed["attn_implementation"] = "sdpa"
     if changed:
         values = ", ".join(f"{name} is {value}, not {getattr(arguments, name)}" for name, value in changed.items())
-        in_full = "; the language model is not in 4 bit and needs the memory of all its weights" * (
-            "method" in changed
-        )
-        logger.warning("no GPU: the settings are changed to what a CPU can (%s%s)", values, in_full)
+        memory = "; without 4-bit weights, the language model needs more memory" * ("method" in changed)
+        logger.warning("no GPU: settings were changed to what a CPU supports (%s%s)", values, memory)
     return dataclasses.replace(arguments, **changed)

@@ -1,4 +1,4 @@
-"""Checks of folders that arguments name: models, recognisers, and results of other recipes."""
+"""Checks folders that arguments name: models, recognisers, and what other recipes wrote."""
 
 import logging
 import re
@@ -8,42 +8,60 @@ from action_llm.model_files import read_json_object
 
 logger = logging.getLogger(__name__)
 
-
-# A name on the Hub; anything else that is no folder here is the path of one that is missing.
+# Name of a Hub repository. Any other text that is not a folder is the path of a folder that is missing.
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_model_folder(path: str):
-    """Raises `ValueError` for the folder of a run where the model in it is meant, and for a folder that is not there."""
+    """
+    Checks that a path is the folder of a model, or can be a repository on the Hub.
+
+    Raises:
+        ValueError: if it is the folder of a run, which has the model in a subfolder, or a folder that does not exist.
+    """
     if Path(path, "model", "config.json").is_file() and not Path(path, "config.json").is_file():
-        raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}.")
+        raise ValueError(f"{path} is the folder of a run: its model is {Path(path, 'model')}, use that.")
     if not Path(path).is_dir() and not REPOSITORY.fullmatch(path):
-        raise ValueError(f"there is no folder {path}, and it is no name of a repository on the Hub (OWNER/NAME).")
+        raise ValueError(f"there is no folder {path}, and it is not the name of a Hub repository (OWNER/NAME).")
     if not Path(path).is_dir() and "/" in path and Path(path).parent.is_dir():
-        logger.warning("there is no folder %s: it is looked for as a repository on the Hub.", path)
+        logger.warning("there is no folder %s: loading the Hub repository of that name.", path)
 
 
 def check_recogniser(path: str):
-    """Raises `ValueError` for what `check_model_folder` refuses, and for the folder of another model than a recogniser."""
+    """
+    Checks that a path is the folder of a recogniser, or can be a repository on the Hub.
+
+    Raises:
+        ValueError: as of `check_model_folder`, and if the folder holds another model.
+    """
     check_model_folder(path)
     config = Path(path, "config.json")
     if config.is_file():
         model_type = read_json_object(config).get("model_type")
         if model_type != "action_llm":
             raise ValueError(
-                f"{path} is no recogniser, but a model of the type {model_type}: sft.py writes recognisers."
+                f"{path} is not a recogniser but a model of the type {model_type}: use a folder that sft.py wrote."
             )
     elif Path(path).is_dir():
-        raise ValueError(f"{path} is no recogniser: it has no config.json. sft.py writes recognisers.")
+        raise ValueError(f"{path} is not a recogniser, as it has no config.json: use a folder that sft.py wrote.")
 
 
 def check_written_folder(path: str, recipe: str):
-    """Raises `FileNotFoundError` for a folder that a recipe has not written, or not to its end."""
+    """
+    Checks that a recipe has written a folder and has finished.
+
+    Args:
+        path: of the folder.
+        recipe: file name of the recipe, for errors.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist, or has no record.
+    """
     if not Path(path).is_dir():
         raise FileNotFoundError(f"there is no folder {path}: {recipe} writes it (--output_dir {path}).")
     if not Path(path, "record.json").is_file():
         raise FileNotFoundError(
-            f"{path} holds nothing that {recipe} has finished (no record.json): run {recipe} with --output_dir {path}."
+            f"{path} has no record.json, so {recipe} has not finished there: run {recipe} with --output_dir {path}."
         )
 
 

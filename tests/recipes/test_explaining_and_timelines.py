@@ -42,6 +42,6 @@ def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, 
     message = r"action model is a vtem, .* this one has action_vqvae, .* run_line\.py --line vt_lvlm_ar"
     with pytest.raises(ValueError, match=message):
         recipe.main(arguments)
-    with pytest.raises(ValueError, match="is no recogniser, but a model of the type action_vqvae"):
+    with pytest.raises(ValueError, match="is not a recogniser but a model of the type action_vqvae"):
         recipe.TimelineArguments(model=tokenizer, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
     assert not (tmp_path / "timelines").exists()

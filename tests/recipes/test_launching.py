@@ -80,7 +80,7 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
     settings.write_text("lora_r: 4\ngradient_checkponting: true\n")
     data = ["--dataset", "utd-mhda", "--data_dir", "x"]
     there, missing = ["--dataset", "utd-mhad", "--data_dir", str(tmp_path)], "runs/x/model"
-    no_model = f"error: there is no folder {missing}, and it is no name of a repository on the Hub (OWNER/NAME).\n"
+    no_model = f"error: there is no folder {missing}, and it is not the name of a Hub repository (OWNER/NAME).\n"
     no_sentences = "error: there is no folder runs/y: encode_actions.py writes it (--output_dir runs/y).\n"
     lines = {
         (
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
             "a/b",
             "--output_dir",
             "y",
-        ): ("encode_actions.py: error: there is no folder no: --data_dir is that of the recordings.\n"),
+        ): ("encode_actions.py: error: there is no folder no: --data_dir must be the folder of the recordings.\n"),
         (
             "extract_features.py",
             *there,
@@ -201,9 +201,9 @@ def test_a_missing_folder_that_could_be_a_repository_is_doubted(tmp_path, monkey
         check_model_folder(name)
     assert not caplog.messages
     check_model_folder("runs/small_lm")
-    assert caplog.messages == ["there is no folder runs/small_lm: it is looked for as a repository on the Hub."]
+    assert caplog.messages == ["there is no folder runs/small_lm: loading the Hub repository of that name."]
     for name in ("runs/x/model", "./x", "/x", "~/x", "../x", "a//b", "a/"):
-        with pytest.raises(ValueError, match=f"there is no folder {name}, and it is no name of a repository"):
+        with pytest.raises(ValueError, match=f"there is no folder {name}, and it is not the name of a Hub repository"):
             check_model_folder(name)
 
 

@@ -541,11 +541,13 @@ def test_ablations_of_stage_two(features, tokenizer, line, tmp_path, settings):
 
 
 def test_each_recipe_says_what_it_reads(features, videos, line, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="features holds features: this recipe reads skeletons"):
+    with pytest.raises(ValueError, match="features holds features, but this recipe reads skeletons"):
         DataArguments(dataset="features", data_dir=features).load()
-    with pytest.raises(ValueError, match="folder-video holds videos: this recipe reads features"):
+    with pytest.raises(ValueError, match="folder-video holds videos, but this recipe reads features"):
         DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path)).load("features")
-    with pytest.raises(FileNotFoundError, match=r"holds nothing that extract_features\.py has finished"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no record\.json, so extract_features\.py has not finished there"
+    ):
         load_features(tmp_path)
 
 

@@ -137,5 +137,5 @@ def test_a_missing_field_names_the_recipe_to_run(tmp_path):
     assert required(path, {"seconds": 1.5}, "seconds", int, float) == 1.5
     with pytest.raises(ModelFileError, match="field seconds: expected a value, which every finished run writes"):
         required(path, {}, "seconds", int, float)
-    with pytest.raises(ModelFileError, match="field seconds: expected .*, found 'long'"):
+    with pytest.raises(ModelFileError, match=r"field seconds: expected .*, found 'long'"):
         required(path, {"seconds": "long"}, "seconds", int, float)

@@ -20,7 +20,7 @@ def test_precision_and_optimiser_become_those_of_a_cpu(arguments, tmp_path, capl
     made = arguments(output_dir=str(tmp_path), bf16=True, tf32=True, optim="paged_adamw_8bit")
     assert (made.bf16, made.tf32, made.optim.value) == (False, None, "adamw_torch")
     assert caplog.messages == [
-        "no GPU: the settings are changed to what a CPU can (bf16 is off, tf32 is off, optim is adamw_torch, not "
+        "no GPU: settings were changed to what a CPU supports (bf16 is off, tf32 is off, optim is adamw_torch, not "
         "paged_adamw_8bit; --use_cpu true keeps bf16)"
     ]
 
@@ -56,4 +56,4 @@ def test_the_file_for_one_gpu_trains_on_a_cpu(line, tokenizer, sentences, tmp_pa
     assert len(warnings) == 2
     assert "(bf16 is off; --use_cpu true keeps bf16)" in warnings[0]
     assert "method is lora, not qlora, attn_implementation is sdpa, not flash_attention_2" in warnings[1]
-    assert "needs the memory of all its weights" in warnings[1]
+    assert "the language model needs more memory" in warnings[1]
