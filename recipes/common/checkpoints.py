@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: which one is whole, what a resume needs beyond them, and when an old one may go."""
+"""Checkpoints of a run: which are undamaged, what resuming needs beside them, and when old ones are removed."""
 
 import contextlib
 import dataclasses
@@ -22,17 +22,17 @@ from action_llm_datasets.endings import DISK, Interrupted, disks_error, requeste
 logger = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"
-# From this on, a file is not read into memory to see whether it is whole.
+# Bytes from which on a file is memory-mapped to check it.
 LARGE = 1 << 30
-# What `Trainer`, TRL's trainers and `TokenizerTrainer` add up between two lines of the log, and from the first step on.
+# Attributes in which `Trainer`, TRL's trainers and `TokenizerTrainer` sum values between log entries, or over the whole run.
 SUMS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
 SUMS += ("_metrics", "_total_train_tokens", "_terms", "_usage")
-# Folders of weights that several processes write; what is in them is left to DeepSpeed and FSDP.
+# Folders of weights that DeepSpeed and FSDP write; their content is not checked.
 SHARDED = ("global_step*", "pytorch_model_fsdp_*", "optimizer_*")
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the newest first, whole or not."""
+    """The checkpoints in a folder, damaged or not, newest first."""
     steps = [
         (int(match.group(1)), path)
         for path in (folder.iterdir() if folder.is_dir() else [])
@@ -43,10 +43,10 @@ def checkpoints_of(folder: Path) -> list[Path]:
 
 def damage_of(checkpoint: Path) -> str | None:
     """
-    What keeps a run from going on from a checkpoint, in a few words; None where it is whole.
+    What is wrong with a checkpoint, in a few words; None if a run can be resumed from it.
 
-    Every byte is read once: files are there, JSON can be read, safetensors are as long as their header says, and what torch
-    saved has the checksums that it was saved with.
+    All files must exist. JSON must parse, safetensors must have the size in their header, and files of torch must match their
+    checksums.
     """
     try:
         state = read_json_object(checkpoint / STATE)
@@ -56,13 +56,13 @@ def damage_of(checkpoint: Path) -> str | None:
     except ModelFileError as error:
         return f"{STATE} holds {error.found}"
     except TypeError:
-        return f"{STATE} holds other fields than a Trainer's"
-    # `Trainer` reads this one as a configuration of transformers, which raises nearly anything.
+        return f"{STATE} has fields that TrainerState lacks"
+    # `Trainer` loads it as a configuration of transformers, which raises almost any error.
     if (path := checkpoint / "config.json").is_file():
         try:
             PreTrainedConfig.from_json_file(path)
         except Exception as error:
-            return f"{path.name} holds no configuration ({type(error).__name__})"
+            return f"{path.name} is not a configuration ({type(error).__name__})"
     counts = (step, state.get("max_steps"), state.get("train_batch_size"))
     if not all(isinstance(count, int) for count in counts) or checkpoint.name != f"checkpoint-{step}":
         return f"{STATE} is of step {step!r}"
@@ -76,7 +76,7 @@ def damage_of(checkpoint: Path) -> str | None:
     if not isinstance(state.get("log_history"), list) or not _are_callbacks(state.get("stateful_callbacks")):
         return f"{STATE} has no log_history or stateful_callbacks"
     sums = list(checkpoint.glob("running_sums_*.pth"))
-    # Older versions wrote none, and do not say how many processes there were.
+    # Older versions wrote no sums, so their number of processes is unknown.
     processes = max((int(path.stem.rpartition("_")[2]) for path in sums), default=1)
     if processes > 1:
         names = _process_files("running_sums", processes) + [f"rng_state_{index}.pth" for index in range(processes)]
@@ -94,7 +94,7 @@ def damage_of(checkpoint: Path) -> str | None:
 
 
 def _are_callbacks(states) -> bool:
-    """Whether these are states of callbacks as a `Trainer` saves them."""
+    """Whether a value has the form in which `Trainer` saves the states of callbacks."""
     if not isinstance(states, dict):
         return False
     each = [state for value in states.values() for state in (value if isinstance(value, list) else [value])]
@@ -114,7 +114,7 @@ def _process_files(name: str, processes: int) -> list[str]:
 
 
 def damage_of_weights(folder: Path) -> str | None:
-    """What is wrong with the weights in a folder, as files, in a few words; None where nothing is."""
+    """What is wrong with the weight files in a folder, in a few words; None if nothing is."""
     names = {path.name for path in folder.glob("*.safetensors")}
     for index in folder.glob("*.safetensors.index.json"):
         try:
@@ -137,12 +137,12 @@ def _damage_of_safetensors(path: Path) -> str | None:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 + length:
-            return f"{path.name} is cut"
+            return f"{path.name} is truncated"
     try:
         with safe_open(path, framework="pt"):  # reads the header, and compares it with the size of the file
             return None
     except SafetensorError as error:
-        return f"{path.name} is no safetensors file: {shortened(str(error))}"
+        return f"{path.name} is not a safetensors file: {shortened(str(error))}"
 
 
 def _damage_of_torch_file(path: Path) -> str | None:
@@ -151,33 +151,33 @@ def _damage_of_torch_file(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # torch compresses nothing; what is compressed may unpack to gigabytes.
+            # torch does not compress; a compressed member could unpack to gigabytes.
             is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
             if is_compressed or sum(member.file_size for member in members) > path.stat().st_size:
-                return f"{path.name} is no file of torch"
+                return f"{path.name} is not a file of torch"
             broken = archive.testzip()
         if broken is None:
-            with safe_globals():  # of random states
+            with safe_globals():  # random states need them
                 torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > LARGE)
-    except Exception as error:  # damaged files make zipfile and torch raise nearly anything
+    except Exception as error:  # zipfile and torch raise almost any error for damaged files
         if disks_error(error):
             raise
-        return f"{path.name} is cut, or is no file of torch"
+        return f"{path.name} is truncated, or not a file of torch"
     return None if broken is None else f"{path.name} is damaged in {broken}"
 
 
 class Checkpoints(TrainerCallback):
     """
-    The checkpoints of a run: by time, beside those that `save_steps` asks for, and at the end of a step when a signal asks the
-    process to end.
+    Writes checkpoints every `save_minutes` beside those of `save_steps`, and after the current step when a signal asks the
+    process to stop.
 
-    With a checkpoint goes what a `Trainer` adds up between lines of its log, so that a run that is resumed logs what one that
-    was not stopped does. An older checkpoint is removed when a newer one is on the disk, whole.
+    A checkpoint includes the sums that a `Trainer` keeps between log entries, so a resumed run logs the same values as an
+    uninterrupted run. An old checkpoint is removed once a newer one is completely on disk.
 
     Args:
-        run (`RunFolder`): whose they are.
+        run (`RunFolder`): folder of the run.
         trainer (`transformers.Trainer`): that trains.
-        resumed_from: the checkpoint that it goes on from, if there is one.
+        resumed_from: the checkpoint that training resumes from, or None.
     """
 
     def __init__(self, run, trainer, resumed_from: Path | None = None):
@@ -188,7 +188,7 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self._saved = time.monotonic()
         self._restore_sums()
-        args.save_total_limit = None  # those that may go are removed here
+        args.save_total_limit = None  # old checkpoints are removed here, not by `Trainer`
         self._save, self.trainer._save_checkpoint = self.trainer._save_checkpoint, self.save
         self._log, self.trainer.log = self.trainer.log, self.log
 
@@ -200,7 +200,7 @@ class Checkpoints(TrainerCallback):
                 continue
             if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
                 logger.info(
-                    "  stopped early at step %d of %d: in %d evaluations %s was not better than the %.4g of step %d",
+                    "  stopped early at step %d of %d: in %d evaluations, %s was not better than %.4g at step %d",
                     state.global_step,
                     state.max_steps,
                     callback.early_stopping_patience,
@@ -210,7 +210,7 @@ class Checkpoints(TrainerCallback):
                 )
 
     def on_step_end(self, args, state, control, **kwargs):
-        # The last step of an epoch may be followed by an evaluation, which belongs to it.
+        # The last step of an epoch may be followed by an evaluation, so the check waits for the end of the epoch.
         if state.epoch != int(state.epoch):
             self._check_whether_due(args, state, control)
 
@@ -222,7 +222,7 @@ class Checkpoints(TrainerCallback):
             return
         due = bool(self.seconds) and time.monotonic() - self._saved >= self.seconds
         ending = requested() or 0
-        if args.world_size > 1:  # all processes write a checkpoint, or end, or none
+        if args.world_size > 1:  # all processes must decide the same
             answer = torch.tensor([int(due), int(ending)], device=args.device)
             torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX)
             due, ending = answer.tolist()
@@ -239,18 +239,17 @@ class Checkpoints(TrainerCallback):
             self._end(state)
 
     def _end(self, state):
-        raise Interrupted(
-            self._ending, f"after step {state.global_step} of {state.max_steps}, with a checkpoint of it"
-        )
+        raise Interrupted(self._ending, f"after step {state.global_step} of {state.max_steps}, with a checkpoint")
 
     def save(self, model, trial):
-        """In place of `Trainer._save_checkpoint`: with the sums, whole or not at all, and before older ones go."""
+        """Replaces `Trainer._save_checkpoint`: also saves the sums, removes a checkpoint that could not be written completely,
+        and removes old checkpoints afterwards."""
         trainer, args, state = self.trainer, self.trainer.args, self.trainer.state
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if args.should_save:
-                # It is written last, and makes a checkpoint whole.
+                # Written last, it marks a complete checkpoint.
                 (folder / STATE).unlink(missing_ok=True)
             sums = {name: getattr(trainer, name) for name in SUMS if hasattr(trainer, name)}
             torch.save(_plain(sums), folder / self._sums_name())
@@ -261,7 +260,7 @@ class Checkpoints(TrainerCallback):
                 for path in filter(Path.is_file, folder.rglob("*")):
                     _flush_to_disk(path)
                 if (damage := damage_of(folder)) is not None:
-                    raise OSError(f"{folder} was not written whole: {damage}")
+                    raise OSError(f"{folder} was not written completely: {damage}")
         except BaseException as error:
             number = disks_error(error) or _try_to_write(Path(args.output_dir))
             shutil.rmtree(folder, ignore_errors=True)
@@ -272,26 +271,26 @@ class Checkpoints(TrainerCallback):
             self._remove_old(folder)
 
     def _remove_old(self, newest: Path):
-        # Those of later steps are damaged: the run went on from before them.
+        # Checkpoints of later steps are damaged: the run resumed from an earlier one.
         checkpoints = checkpoints_of(newest.parent)
         older = checkpoints[checkpoints.index(newest) :]
         kept = older[: self.limit]
         if (best := self.trainer.state.best_model_checkpoint) is not None:
             best = newest.parent / Path(best).name
-            if best not in kept:  # it is one of so many
+            if best not in kept:  # the limit includes the best checkpoint
                 kept = [*older[: max(1, self.limit - 1)], best]
         for path in checkpoints:
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def log(self, logs: dict, *arguments):
-        """In place of `Trainer.log`: a `Trainer` knows the loss since the resume alone."""
+        """Replaces `Trainer.log`, whose train_loss would cover only the steps since the run was resumed."""
         if "train_loss" in logs and self._sums_are_whole:
             logs["train_loss"] = self.trainer._total_loss_scalar / max(self.trainer.state.global_step, 0.001)
         self._log(logs, *arguments)
 
     def log_end(self):
-        """Logs what a `Trainer` logs at its end, without times, of a training that had ended with the checkpoint."""
+        """Logs the last entry of a training that had finished with the checkpoint, without times."""
         trainer = self.trainer
         self._restore_sums()
         if self._sums_are_whole:
@@ -308,9 +307,9 @@ class Checkpoints(TrainerCallback):
         if self.resumed_from is None:
             return
         path = self.resumed_from / self._sums_name()
-        if not path.is_file():  # of an older version, or of another number of processes
+        if not path.is_file():  # an older version or another number of processes wrote the checkpoint
             return
-        # torch does not know the device "cpu:0" of a launch on CPUs by its name.
+        # torch.load does not accept "cpu:0", the device of a launch on CPUs.
         sums = _on_device(torch.load(path, map_location="cpu", weights_only=True), self.trainer.args.device)
         for name, value in sums.items():
             if name not in SUMS:
@@ -322,7 +321,7 @@ class Checkpoints(TrainerCallback):
 
 
 def _plain(value):
-    """As `torch.load(weights_only=True)` reads it."""
+    """A value with only the types that `torch.load(weights_only=True)` accepts."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -339,13 +338,14 @@ def _on_device(value, device: torch.device):
 
 
 def _flush_to_disk(path: Path):
-    # A quota on a network file system shows no sooner.
+    # A network file system reports an exceeded quota only now.
     with open(path, "r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 
 def _try_to_write(folder: Path) -> int | None:
-    """`ENOSPC`, `EDQUOT` or `EROFS`, where that is what a megabyte meets; torch's own writer does not say why it failed."""
+    """The error number of writing a megabyte if the disk is full, over quota or read-only, else None. torch's own writer does
+    not say why it failed."""
     path = folder / f".probe.{os.getpid()}"
     try:
         with open(path, "wb") as file:

@@ -1,12 +1,12 @@
 """
-The command line of a recipe: argument dataclasses become options.
+The command line of a recipe: the fields of argument dataclasses become options.
 
-A recipe ends with `launch(main, SomeArguments, DataArguments)`. An option has the value of the command line, else that of the
-YAML file that `--config` names, else the default of its dataclass. Nothing heavy is imported before all of them are known to
-be right, so `--help` and errors come at once.
+A recipe ends with `launch(main, SomeArguments, DataArguments)`. The value of an option comes from the command line, else from
+the YAML file of `--config`, else from the default of its field. Options are checked before anything slow is imported, so
+`--help` and errors show at once.
 
-What is wrong with a command ends it with one line, `recipe.py: error: …`, and the status 2; Ctrl-C with one line and 130
-(`action_llm_datasets.endings`).
+A wrong command ends with a line `recipe.py: error: …` and exit status 2. Ctrl-C ends a recipe with a single line and exit
+status 130 (`action_llm_datasets.endings`).
 """
 
 import argparse
@@ -37,14 +37,16 @@ OWN_FOLDERS.add(Path(__file__).resolve().parents[1])
 
 
 class LazyArguments:
-    """Base of argument classes that extend a dataclass which is slow to import; it is imported when the first instance is made.
+    """
+    Base of argument classes that extend a dataclass which is slow to import. That dataclass is imported when the first instance
+    is created.
 
     ```python
     @dataclass
     class SmallLMConfig(LazyArguments, base="transformers.TrainingArguments"):
         learning_rate: float = 1.2e-2
 
-    SmallLMConfig(max_steps=10)  # is a `TrainingArguments`, too
+    SmallLMConfig(max_steps=10)  # is an instance of `TrainingArguments`
     ```
     """
 
@@ -59,12 +61,12 @@ class LazyArguments:
     @classmethod
     @cache
     def whole(cls) -> type:
-        """The dataclass with the fields of its base, too; its instances are what the constructor returns."""
+        """The dataclass that also has the fields of its base; the constructor returns instances of it."""
         module, _, name = cls._base.rpartition(".")
         base = getattr(importlib.import_module(module), name)
         if issubclass(cls, base):
             return cls
-        # `Trainer` pickles its arguments, by the name of their class.
+        # `Trainer` pickles its arguments, with the name of their class.
         names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Whole", "__doc__": cls.__doc__}
         cls.Whole = dataclasses.dataclass(type(cls.__name__, (cls, base), names))
         return cls.Whole
@@ -75,33 +77,47 @@ class LazyArguments:
         module, _, name = cls._base.rpartition(".")
         try:
             return inherited_fields(module, name)
-        except LookupError:  # another version of the library, in which no source says where the class is
+        except LookupError:  # in another version of the library, the source may be elsewhere
             return {field.name for field in dataclasses.fields(cls.whole())}
 
 
 def launch(main: Callable, *classes: type, resumes: bool = False):
-    """Parses the command line, calls `main` with an instance of each argument class, and returns its result.
+    """
+    Parses the command line, calls `main` with an instance of each argument class, and returns its result.
 
     Args:
-        main: of the recipe.
-        classes: of its arguments.
-        resumes: whether the same command, run again, continues what was stopped.
+        main: function of the recipe.
+        *classes: argument classes of the recipe, in the order of the parameters of `main`.
+        resumes: whether the same command resumes a run that was stopped.
     """
-    # First: the libraries that arguments may import read these settings as they are imported.
+    # First, because libraries read these settings when they are imported.
     set_up_output()
     with ending_well(Path(sys.argv[0]).name, resumes):
         return main(*parse(classes, sys.argv[1:], inspect.unwrap(main).__globals__["__doc__"]))
 
 
 def parse(classes: Collection[type], command_line: list[str], description: str | None = None) -> tuple:
-    """An instance of each argument class. Where the command line is wrong, the program ends with an error that says why."""
+    """
+    Parses a command line.
+
+    Args:
+        classes: argument classes.
+        command_line: words after the name of the program.
+        description: for `--help`.
+
+    Returns:
+        An instance of each argument class.
+
+    Raises:
+        SystemExit: if the command line or the file of `--config` is wrong, after printing why; and after `--help`.
+    """
     parser = Parser(description)
     command_line, dotted = take_dotted(classes, command_line)
     config, path = read_config(parser, command_line)
     lazy = [cls for cls in classes if issubclass(cls, LazyArguments)]
     if lazy:
         parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
-        parser.epilog = f"The options of {' and '.join(cls._base for cls in lazy)} can be set, too: see --help_all."
+        parser.epilog = f"Options of {' and '.join(cls._base for cls in lazy)} can be set as well: see --help_all."
     config = renamed(classes, config)
     named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
     named -= {"config", "help", "help_all"}
@@ -119,18 +135,18 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     for cls in classes:
         add_options(parser, cls, config)
     if "--help_all" not in command_line:
-        # What is light is made first: what is wrong with it shows before a base is imported.
+        # Errors in these show before the slow bases of the others are imported.
         values = vars(parser.parse_known_args(command_line)[0]) | dotted
-        made = {cls: make(parser, cls, values) for cls in classes if cls not in lazy}
+        instances = {cls: make(parser, cls, values) for cls in classes if cls not in lazy}
     if "--help_all" in command_line or not own.issuperset({*named, *config}):
         for cls in lazy:
             add_options(parser, cls.whole(), config, without=own)
     values = vars(parser.parse_args(command_line)) | dotted
-    return tuple(made[cls] if cls in made else make(parser, cls, values) for cls in classes)
+    return tuple(instances[cls] if cls in instances else make(parser, cls, values) for cls in classes)
 
 
 def merged(options: dict, others: dict) -> dict:
-    """Options of recipes, {"sft": {"learning_rate": 1e-3}}, with others that go before them."""
+    """Merges options of recipes, such as {"sft": {"learning_rate": 1e-3}}, with others that take precedence."""
     both = {**options, **others}
     return {
         recipe: {**options[recipe], **given} if isinstance(options.get(recipe), dict) else given
@@ -139,23 +155,24 @@ def merged(options: dict, others: dict) -> dict:
 
 
 def make(parser: "Parser", arguments: type, values: dict):
-    """An instance of an argument class; ends the program where it refuses its values."""
-    of_it = option_names([arguments])
+    """An instance of an argument class; ends the program with an error if the class refuses the values."""
+    names = option_names([arguments])
     try:
-        return arguments(**{name: value for name, value in values.items() if name in of_it})
+        return arguments(**{name: value for name, value in values.items() if name in names})
     except OSError as error:
-        # A value that is no path of this machine, as one that is too long: its option is not in the error.
-        named = next(
-            (name for name in of_it if error.filename is not None and values.get(name) == error.filename), None
+        # The system refused a path, perhaps because it is too long. Its message does not name the option.
+        option = next(
+            (name for name in names if error.filename is not None and values.get(name) == error.filename), None
         )
-        message = str(error) if named is None else f"--{named}: {error.strerror}: {as_written(error.filename)}"
+        message = str(error) if option is None else f"--{option}: {error.strerror}: {as_written(error.filename)}"
         parser.error(" ".join(message.split()))
     except (ValueError, OverflowError) as error:
         parser.error(" ".join(str(error).split()))
 
 
 def owners(classes: Collection[type]) -> dict[str, str]:
-    """Options that say something about the value of another: their name → its name (`belongs_to` in a field's metadata)."""
+    """Options that describe the value of another option, such as a revision: name → name of the other (`belongs_to` in the
+    metadata of a field)."""
     return {
         field.name: field.metadata["belongs_to"]
         for cls in classes
@@ -165,7 +182,7 @@ def owners(classes: Collection[type]) -> dict[str, str]:
 
 
 def values_of(names: dict[str, str], command_line: list[str]) -> dict[str, str]:
-    """What the command line says of the options that `owners` names."""
+    """The values on a command line of the options that `owners` names."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in set(names.values()):
         reader.add_argument(f"--{name}", default=argparse.SUPPRESS)
@@ -174,14 +191,17 @@ def values_of(names: dict[str, str], command_line: list[str]) -> dict[str, str]:
 
 def without_paired(classes: Collection[type], config: dict, chosen: dict, where) -> dict:
     """
-    The settings of a file without those that belong to a value which another replaces: a revision is a commit of the
-    repository that the file names, and of no other.
+    Drops settings of a file that belong to a value which is replaced. A revision, for example, is a commit of the repository in
+    the file, so it is dropped if the command line names another repository.
 
     Args:
         classes: argument classes.
-        config: what the file says.
-        chosen: option → the value that goes before that of the file.
-        where: the file, for the log.
+        config: settings of the file.
+        chosen: option → value that takes precedence over the file.
+        where: path of the file, for the log.
+
+    Returns:
+        The settings to use.
     """
     dropped = [
         name
@@ -190,29 +210,33 @@ def without_paired(classes: Collection[type], config: dict, chosen: dict, where)
     ]
     for name in dropped:
         owner = owners(classes)[name]
-        logger.info("%s of %s is that of %s: not used with %s", name, where, config[owner], chosen[owner])
+        logger.info("%s in %s belongs to %s and is not used with %s", name, where, config[owner], chosen[owner])
     return {name: value for name, value in config.items() if name not in dropped}
 
 
 def from_settings(classes: Collection[type], settings: dict) -> tuple:
-    """An instance of each argument class, by the names of fields.
+    """
+    An instance of each argument class.
+
+    Args:
+        classes: argument classes.
+        settings: name of a field → value.
 
     Raises:
-        ValueError: a name that is no field's.
+        ValueError: if no class has a field of that name, or a class refuses a value.
     """
     known = option_names(classes)
     for name in settings:
         if name not in known:
             raise ValueError(f"{name}: no such option{did_you_mean(name, known)}")
-    names = [option_names([cls]) for cls in classes]
     return tuple(
-        cls(**{name: value for name, value in settings.items() if name in names_of_it})
-        for cls, names_of_it in zip(classes, names, strict=True)
+        cls(**{name: value for name, value in settings.items() if name in names})
+        for cls, names in ((cls, option_names([cls])) for cls in classes)
     )
 
 
 def renamed(classes: Collection[type], settings: dict) -> dict:
-    """Settings that an older version wrote, under the names that the fields have now (`formerly` in a field's metadata)."""
+    """Settings that an older version wrote, under the current names of their fields (`formerly` in the metadata of a field)."""
     names = {
         field.metadata["formerly"]: field.name
         for cls in classes
@@ -223,7 +247,7 @@ def renamed(classes: Collection[type], settings: dict) -> dict:
 
 
 def with_defaults(classes: Collection[type], settings: dict) -> dict:
-    """Settings, and the defaults of the fields of argument classes that they leave out; imports the bases of the classes."""
+    """Settings completed with the defaults of all other fields of argument classes. Imports the bases of the classes."""
     defaults = {}
     for cls in classes:
         for field in dataclasses.fields(cls.whole() if issubclass(cls, LazyArguments) else cls):
@@ -235,13 +259,13 @@ def with_defaults(classes: Collection[type], settings: dict) -> dict:
 
 
 def option_names(classes: Collection[type]) -> set[str]:
-    """The names of the fields of argument classes, with those that they inherit."""
+    """The names of the fields of argument classes, inherited fields included."""
     names = {field.name for cls in classes for field in dataclasses.fields(cls)}
     return names.union(*(cls.inherited() for cls in classes if issubclass(cls, LazyArguments)))
 
 
 def given(name: str, default: str) -> str:
-    """The value of an option that decides which other options there are."""
+    """The value on the command line, or in the file of `--config`, of an option that decides which other options there are."""
     parser = Parser()
     config, _ = read_config(parser, sys.argv[1:])
     parser.add_argument(f"--{name}", default=config.get(name, default))
@@ -249,7 +273,7 @@ def given(name: str, default: str) -> str:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line, and name the nearest option where there is none of a name."""
+    """An `ArgumentParser` with errors of one line, which suggest the nearest option for an unknown name."""
 
     def parse_args(self, args=None, namespace=None):
         values, unknown = self.parse_known_args(args, namespace)
@@ -273,11 +297,13 @@ class Parser(CommandParser):
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=40),
             allow_abbrev=False,
         )
-        self.add_argument("--config", metavar="FILE", help="YAML of values for options; the command line goes first")
+        self.add_argument(
+            "--config", metavar="FILE", help="YAML file with values of options; the command line takes precedence"
+        )
 
 
 def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | None]:
-    """What the YAML file that `--config` names says, and its path; nothing and None without `--config`."""
+    """The settings in the YAML file of `--config`, and its path; an empty dict and None without `--config`."""
     import yaml
 
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -292,13 +318,20 @@ def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | No
         parser.error(f"--config {path}: {' '.join(str(error).split())}")
     config = {} if config is None else config
     if not isinstance(config, dict):
-        parser.error(f"--config {path}: expected options and their values, got a {type(config).__name__}")
+        parser.error(f"--config {path}: expected names and values of options, got a {type(config).__name__}")
     return config, path
 
 
 def add_options(parser: Parser, arguments: type, config: dict, without: Collection[str] = ()):
-    """Adds an option for each field of a dataclass, `without` those of some names; `config` has defaults that go before
-    those of the fields."""
+    """
+    Adds an option for each field of an argument class.
+
+    Args:
+        parser: that gets the options.
+        arguments: argument class.
+        config: name → default that takes precedence over that of the field.
+        without: names of fields to leave out.
+    """
     title = arguments.__doc__.strip().partition("\n")[0].rstrip(".")
     group = parser.add_argument_group(f"Inherited: {arguments._base}" if without else title)
     hints = typing.get_type_hints(arguments)
@@ -323,7 +356,7 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
 
 
 def _from_yaml(parser: Parser, name: str, value, reading: dict, may_be_none: bool):
-    """The value of a YAML file, checked as that of the command line would be."""
+    """A value of a YAML file, checked as on the command line."""
     try:
         return read_value(value, reading, may_be_none)
     except ValueError as error:
@@ -332,15 +365,15 @@ def _from_yaml(parser: Parser, name: str, value, reading: dict, may_be_none: boo
 
 def read_value(value, reading: dict, may_be_none: bool):
     """
-    The value of an option, checked as the command line would check its text.
+    Converts a value to the type of an option, with the checks of the command line.
 
     Args:
-        value: as YAML or Python has it, or a text.
-        reading: how argparse reads the option.
-        may_be_none: whether None is a value.
+        value: from YAML or Python, or a text.
+        reading: how argparse reads the option (`_reading`).
+        may_be_none: whether the option accepts None.
 
     Raises:
-        ValueError: it is not of the type of the option.
+        ValueError: if the value does not have the type of the option.
     """
     expected = reading.get("metavar", "another value").lower()
     if (value is None and not may_be_none) or (
@@ -366,17 +399,17 @@ def read_value(value, reading: dict, may_be_none: bool):
 
 def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
     """
-    Options by name, each with the type of its field.
+    Converts the values of options to the types of their fields.
 
     Args:
         classes: argument classes.
-        options: name → value: a text, or a list of texts, as they stand on a command line; or of the type of the field.
-        prefix: of the names, in errors.
+        options: name → value, as text, list of texts, or in the type of the field.
+        prefix: before names in errors.
 
     Raises:
-        ValueError: a name that is no field's, or a value of another type.
+        ValueError: if no class has a field of that name, or a value does not have its type.
     """
-    known, read = option_names(classes), {}
+    known, converted = option_names(classes), {}
     for name, value in options.items():
         if name not in known:
             raise ValueError(f"{prefix}{name}: no such option{did_you_mean(name, known)}")
@@ -391,23 +424,23 @@ def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
         if reading.get("nargs") == "+" and isinstance(value, str):
             value = [value]
         try:
-            read[name] = read_value(value, reading, may_be_none)
+            converted[name] = read_value(value, reading, may_be_none)
         except ValueError as error:
             raise ValueError(f"{prefix}{name}: {error}.") from error
-    return read
+    return converted
 
 
 def take_dotted(classes: Collection[type], command_line: list[str]) -> tuple[list[str], dict]:
     """
-    The options of other recipes that a command line holds: `--sft.learning_rate 1e-3`.
+    Takes options of other recipes, such as `--sft.learning_rate 1e-3`, out of a command line.
 
     Args:
-        classes: argument classes; a field with "dotted" in its metadata takes such options.
-        command_line: words.
+        classes: argument classes. A field with "dotted" in its metadata receives these options.
+        command_line: words after the name of the program.
 
     Returns:
-        The other words; and field → {"sft": {"learning_rate": "1e-3"}}, with a list where an option has several words, and
-        "true" where it has none. Without such a field, all words and nothing.
+        The other words, and a dict of the field: {"overrides": {"sft": {"learning_rate": "1e-3"}}}. The value of an option with
+        several words is a list, and of an option without any, "true". Without such a field, all words and an empty dict.
     """
     fields = [field.name for cls in classes for field in dataclasses.fields(cls) if "dotted" in field.metadata]
     if not fields:
@@ -429,25 +462,25 @@ def take_dotted(classes: Collection[type], command_line: list[str]) -> tuple[lis
 
 
 def _reading(hint) -> dict:
-    """How argparse reads a value of a type."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    kinds = [kind for kind in kinds if kind is not types.NoneType]
-    if str in kinds:  # whatever else it may be, the dataclass reads it from a text
+    """The keyword arguments of `add_argument` for a type annotation."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = [option for option in options if option is not types.NoneType]
+    if str in options:  # the dataclass itself converts the text to other types
         return {"metavar": "TEXT"}
-    kind, inner = kinds[0], typing.get_args(kinds[0])
-    if kind is bool:
+    value_type, inner = options[0], typing.get_args(options[0])
+    if value_type is bool:
         return {"type": _truth, "nargs": "?", "const": True, "metavar": "true|false"}
-    if typing.get_origin(kind) is list:
+    if typing.get_origin(value_type) is list:
         return {**_reading(inner[0]), "nargs": "+"}
-    if typing.get_origin(kind) is typing.Literal:
+    if typing.get_origin(value_type) is typing.Literal:
         return {"choices": inner, "type": lambda text: {str(choice): choice for choice in inner}.get(text, text)}
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"choices": [member.value for member in kind]}
-    if dict in (kind, typing.get_origin(kind)):
+    if isinstance(value_type, type) and issubclass(value_type, enum.Enum):
+        return {"choices": [member.value for member in value_type]}
+    if dict in (value_type, typing.get_origin(value_type)):
         return {"type": json.loads, "metavar": "JSON"}
-    if kind is float:
+    if value_type is float:
         return {"type": _finite, "metavar": "NUMBER"}
-    return {"type": kind, "metavar": "INTEGER" if kind is int else "TEXT"}
+    return {"type": value_type, "metavar": "INTEGER" if value_type is int else "TEXT"}
 
 
 def _finite(text: str) -> float:
@@ -457,7 +490,7 @@ def _finite(text: str) -> float:
 
 
 def _written(value) -> str:
-    """A value as the command line reads it."""
+    """A value as it is written on the command line."""
     if isinstance(value, list | tuple):
         return " ".join(map(_written, value))
     return str(value).lower() if isinstance(value, bool) else str(getattr(value, "value", value))

@@ -1,4 +1,4 @@
-"""One run, one folder: resolved config, metrics as JSON lines, checkpoints, and the record that pages are made from."""
+"""The folder of a run: its settings, metrics, checkpoints, model, and the record that model pages are written from."""
 
 import atexit
 import contextlib
@@ -29,14 +29,14 @@ from action_llm_recipes.common.records import read_record
 
 logger = logging.getLogger(__name__)
 
-# Settings that do not change what comes out: a run may be gone on with under others.
+# Settings that do not change the result: a run can be resumed with different values.
 HARMLESS = {
     "cache_dir",
     "data_dir",
     "dataloader_num_workers",
     "disable_tqdm",
     "logging_steps",
-    # Of baselines/run_baselines.py: what is there is kept, what is missing is added.
+    # baselines/run_baselines.py keeps the results of methods that it has run, and adds those of others.
     "methods",
     "num_proc",
     "output_dir",
@@ -53,23 +53,24 @@ LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "
 
 @atexit.register
 def leave_process_group():
-    """Ends the group of processes of a launch: a process that ends Python with its threads running may abort there."""
+    """Destroys the process group of a launch: Python may abort at exit while its threads are running."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 class RunFolder:
-    """The folder of a run.
+    """
+    The folder of a run, which is created if it does not exist.
 
     ```
-    config.yaml      every argument that is not at its default: `--config config.yaml` runs it again
-    identity.json    what it was made of, where that is more than its arguments
-    metrics.jsonl    what was logged, a line a time
-    checkpoints/     what the run resumes from
-    elapsed.json     how long it took until the last of them
-    model/           what comes out, ready to load
-    record.json      what a model page says of the run: nothing of the machine but its kind
-    split_evidence.json  hashes of its training, held-out and test recordings, and of those of the stages before
+    config.yaml          arguments that differ from their defaults; `--config config.yaml` repeats the run
+    identity.json        fingerprints of its inputs
+    metrics.jsonl        a line per log entry
+    checkpoints/         from which the run is resumed
+    elapsed.json         seconds that the run took until its last checkpoint
+    model/               the trained model, ready to load
+    record.json          what a model page says of the run; of the machine, only the hardware
+    split_evidence.json  hashes of the training, held-out and test recordings of this stage and earlier ones
     ```
     """
 
@@ -86,32 +87,33 @@ class RunFolder:
             try:
                 self._before = float(read_json_object(self._elapsed)["seconds"])
             except (ValueError, KeyError, TypeError):
-                logger.warning("%s is damaged: the time of earlier starts is not counted", self._elapsed)
+                logger.warning("%s is damaged: the time before the last start is not counted", self._elapsed)
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, with what earlier starts of it took until their last checkpoint."""
+        """Seconds that the run has taken, including earlier starts until their last checkpoint."""
         return self._before + time.monotonic() - self._started
 
     def save_elapsed(self):
-        """Remembers how long the run has taken, for the next start of it."""
+        """Saves the seconds that the run has taken, for the next start."""
         write_atomically(self._elapsed, json.dumps({"seconds": round(self.seconds, 1)}) + "\n")
 
     def save_config(self, *arguments):
-        """Writes the fields of argument dataclasses that differ from their defaults, as YAML that `--config` reads.
+        """
+        Writes config.yaml: the fields of argument dataclasses that differ from their defaults.
 
         Raises:
-            `ValueError`: if the folder holds a run with other settings.
+            ValueError: if the folder holds a run with other settings, or its config.yaml is damaged.
         """
         config, defaults = {}, {}
         for part in arguments:
             for field in dataclasses.fields(part):
                 value = getattr(part, field.name)
                 default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-                # transformers makes enumerations of some texts.
+                # transformers converts some texts to enumerations.
                 value, default = getattr(value, "value", value), getattr(default, "value", default)
                 defaults[field.name] = None if default is dataclasses.MISSING else default
-                # What the argument classes fill in by themselves is not what the user asked for.
+                # Values of other types were filled in by the argument class, not set by the user.
                 if (
                     field.init
                     and value != default
@@ -120,18 +122,14 @@ class RunFolder:
                     config[field.name] = value
         path = self.path / "config.yaml"
         if path.is_file() and (self.finished or self.last_checkpoint() is not None):
-            # As it would be read back: a tuple is a list in YAML.
-            found, wanted = (
-                renamed(list(map(type, arguments)), self._read_config()),
-                yaml.safe_load(yaml.safe_dump(config)),
-            )
-            other = [n for n in sorted({*found, *wanted} - HARMLESS) if found.get(n) != wanted.get(n)]
-            if other:
+            before = renamed(list(map(type, arguments)), self._read_config())
+            now = yaml.safe_load(yaml.safe_dump(config))  # as it is read back: YAML has no tuples
+            if differing := [name for name in sorted({*before, *now} - HARMLESS) if before.get(name) != now.get(name)]:
                 differences = ", ".join(
                     f"{as_written(name) if name not in defaults else name}: "
-                    f"{as_written(found.get(name, defaults.get(name)))}, now "
-                    f"{as_written(wanted.get(name, defaults.get(name)))}"
-                    for name in other
+                    f"{as_written(before.get(name, defaults.get(name)))}, now "
+                    f"{as_written(now.get(name, defaults.get(name)))}"
+                    for name in differing
                 )
                 raise ValueError(
                     f"{path} is of a run with other settings ({shortened(differences, 300)}): choose another --output_dir."
@@ -144,57 +142,61 @@ class RunFolder:
             config = yaml.safe_load(path.read_bytes())
             if isinstance(config, dict) and all(isinstance(name, str) for name in config):
                 return config
-            reason = f"expected names of settings and their values, found {type(config).__name__}"
+            reason = f"expected names and values of settings, found {type(config).__name__}"
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path} is damaged ({reason}), and says what settings the run has: delete {self.path}, or choose another "
+            f"{path}, which holds the settings of the run, is damaged ({reason}): delete {self.path}, or choose another "
             "--output_dir."
         )
 
     def check_identity(self, identity: dict):
-        """Remembers what the run is made of; a run of the same arguments on other data is not gone on with.
+        """
+        Saves fingerprints of the inputs of the run, and compares them with those of an earlier start.
+
+        Args:
+            identity: name of an input → its fingerprint, or other JSON.
 
         Raises:
-            `ValueError`: if the folder was made of something else; names what differs.
+            ValueError: if an input has changed since; names the inputs.
         """
         path = self.path / "identity.json"
         if path.is_file():
             try:
-                found = read_json_object(path)
+                before = read_json_object(path)
             except ModelFileError as error:
                 raise ValueError(
-                    f"{error}; the file says what the run is made of: delete {self.path}, or choose another --output_dir."
+                    f"{error}; the file holds the inputs of the run: delete {self.path}, or choose another --output_dir."
                 ) from error
-            different = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
-            if different:
+            changed = sorted(name for name in {*before, *identity} if before.get(name) != identity.get(name))
+            if changed:
                 raise ValueError(
-                    f"{path}: the run was made with other {', '.join(different)}: choose another --output_dir."
+                    f"{path}: the run was made with other {', '.join(changed)}: choose another --output_dir."
                 )
         write_atomically(path, json.dumps(identity, indent=2) + "\n")
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: its record is the last thing it writes."""
+        """Whether the run has finished; it writes its record last."""
         return self.has_record(self.path)
 
     @staticmethod
     def has_record(path: Path) -> bool:
-        """Whether the run in a folder came to its end, so that its record can be read; makes no folder."""
+        """Whether the run in a folder has finished. Does not create the folder."""
         return _read_record(path) is not None
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole, if there is one."""
+        """The newest undamaged checkpoint, or None."""
         return next((path for path in checkpoints_of(self.checkpoints) if damage_of(path) is None), None)
 
     def _choose_checkpoint(self, trainer) -> Path | None:
-        """The checkpoint to go on from, the same on all processes; says which newer ones cannot be used, and why."""
+        """The checkpoint to resume from, the same in all processes, or None. Logs why newer checkpoints are not used."""
         chosen, problems = None, {}
         for path in checkpoints_of(self.checkpoints):
             damage = damage_of(path)
             if damage is None and trainer.args.load_best_model_at_end and (best := self._best_of(path)) is not None:
                 damage = damage_of_weights(best)
-                damage = damage and f"its best step is that of {best.name}, of which {damage}"
+                damage = damage and f"its best checkpoint is {best.name}, and {damage}"
             if damage is None:
                 chosen = path
                 break
@@ -202,7 +204,7 @@ class RunFolder:
         step = 0 if chosen is None else int(chosen.name.rpartition("-")[2])
         step = int(from_first_rank(torch.tensor(step, device=trainer.args.device)))
         chosen = self.checkpoints / f"checkpoint-{step}" if step else None
-        where = "the training begins anew" if chosen is None else f"the training goes on from {chosen.name}"
+        where = "training starts again" if chosen is None else f"training resumes from {chosen.name}"
         for path, damage in problems.items():
             logger.warning("%s cannot be resumed (%s): %s", path, damage, where)
         return chosen
@@ -212,17 +214,18 @@ class RunFolder:
         return None if best is None else self.checkpoints / Path(best).name
 
     def configure(self, training):
-        """Sets what follows from the folder and the machine: where checkpoints go; memory is pinned only for a GPU."""
+        """Sets the folder of the checkpoints in training arguments, and pins memory only if there is a GPU."""
         training.output_dir = str(self.checkpoints)
         training.dataloader_pin_memory &= torch.cuda.is_available()
 
     def train(self, trainer, what: str):
-        """Trains from the start or from the last checkpoint; a training that had ended, at its last step or by early
-        stopping, is only loaded.
+        """
+        Trains from the start or from the last checkpoint. If training had finished, at the last step or by early stopping, the
+        trained weights are loaded.
 
         Args:
             trainer (`transformers.Trainer`): ready to train.
-            what: is trained, as progress names it.
+            what: name of the model in the progress.
         """
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
@@ -230,7 +233,7 @@ class RunFolder:
         checkpoint = self._choose_checkpoint(trainer)
         checkpoints = Checkpoints(self, trainer, checkpoint)
         trainer.add_callback(checkpoints)
-        # Otherwise the patience of early stopping starts anew with each resume.
+        # Otherwise the patience of early stopping would start from zero after each resume.
         trainer.args.restore_callback_states_from_checkpoint = True
         if checkpoint is not None:
             state = TrainerState.load_from_json(checkpoint / STATE)
@@ -241,29 +244,32 @@ class RunFolder:
                 if trainer.is_world_process_zero() and not self._has_last_metrics(state.global_step):
                     checkpoints.log_end()
                 return
-            logger.info("Going on from step %d of %d", state.global_step, state.max_steps)
+            logger.info("Resuming from step %d of %d", state.global_step, state.max_steps)
         else:
             self._before = 0.0
-        notice = "Stopping at the end of this step, with a checkpoint; a second signal stops at once."
+        notice = "Stopping after this step, with a checkpoint. A second signal stops at once."
         try:
             with deferring(notice) if trainer.args.save_strategy != "no" else contextlib.nullcontext():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except RuntimeError as error:
-            if requested():  # it took a worker of the data, too
+            if requested():  # the signal also ended a worker of the data loader
                 raise Interrupted(requested()) from error
             raise
 
     def _has_last_metrics(self, step: int) -> bool:
-        """Whether the log has the line of the end of the training; a line that a kill has left half is dropped."""
+        """Whether metrics.jsonl has the last line of a training. Lines that a kill left unfinished are dropped."""
         lines = read_metrics(self.metrics, step)
         write_atomically(self.metrics, "".join(f"{json.dumps(line)}\n" for line in lines))
         return any("train_loss" in line for line in lines)
 
     def write_record(self, evidence=None, **fields):
-        """Adds fields to record.json, here and beside the model: version, libraries, kind of machine and time are filled in.
+        """
+        Adds fields to record.json, in this folder and beside the model. The version, libraries, hardware and seconds are filled
+        in.
 
         Args:
-            evidence (`SplitEvidence`): of the recordings of the stage, which goes beside the record.
+            evidence (`SplitEvidence`): of the recordings of the stage, which is saved beside the record.
+            **fields: JSON values; NaN becomes null.
         """
         fields.setdefault("seconds", round(self.seconds, 1))
         fields.setdefault("version", __version__)
@@ -277,17 +283,17 @@ class RunFolder:
                 evidence.save(folder)
         record = without_nan(self.read_record() | fields)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # The page of a model is made from its record, so the record goes with the model.
+        # The page of a model is written from the record, so the model has a copy.
         if self.model.is_dir():
             write_atomically(self.model / "record.json", text)
         write_atomically(self.path / "record.json", text)
 
     def log_finished(self, stage: str, *facts: str):
-        """Says that the stage is done, in how much time, and the facts of it that a person asks for."""
+        """Logs that the stage is finished, its time, and the facts that a user wants to know."""
         finished(stage, self.seconds, *facts)
 
     def read_record(self) -> dict:
-        """The record so far; empty before the first write, and where the file is damaged: the run's end is made again."""
+        """The record so far; empty before the first write, and if the file is damaged."""
         return _read_record(self.path) or {}
 
 
@@ -297,12 +303,12 @@ def _read_record(folder: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except ModelFileError as error:
-        logger.warning("%s; it is made again", error)
+        logger.warning("%s; the file is written again", error)
         return None
 
 
 class JsonLinesCallback(TrainerCallback):
-    """Appends what a `Trainer` logs to metrics.jsonl; after a resume, drops what lies behind the checkpoint first."""
+    """Appends what a `Trainer` logs to metrics.jsonl. A resumed run first drops the lines after its checkpoint."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -320,7 +326,7 @@ class JsonLinesCallback(TrainerCallback):
 
 
 def read_metrics(path: Path, last_step: int) -> list[dict]:
-    """The lines of metrics.jsonl until a step, that one too; a line that cannot be read, as a kill leaves one, is left out."""
+    """The lines of metrics.jsonl up to and including a step. Lines that a kill left unfinished are skipped."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
@@ -331,7 +337,7 @@ def read_metrics(path: Path, last_step: int) -> list[dict]:
 
 
 class TrainingProgress(TrainerCallback):
-    """Bar or lines of `Progress`, in place of the numbers that `Trainer` prints: metrics.jsonl has them."""
+    """Shows `Progress` in place of the numbers that `Trainer` prints, which are in metrics.jsonl."""
 
     def __init__(self, what: str):
         self.what, self.note = what, ""
@@ -351,7 +357,7 @@ class TrainingProgress(TrainerCallback):
 
 
 def has_stopped_early(state: TrainerState) -> bool:
-    """Whether a checkpoint is the one at which early stopping ended the training."""
+    """Whether early stopping ended the training at this state of a checkpoint."""
     callback = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
     if callback is None:
         return False
@@ -360,7 +366,7 @@ def has_stopped_early(state: TrainerState) -> bool:
 
 
 def without_nan(value):
-    """JSON has no NaN: what is not a number is null."""
+    """A JSON value with None in place of NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -369,7 +375,7 @@ def without_nan(value):
 
 
 def describe_hardware() -> str:
-    """The kind of machine, without its name: GPUs, or processor architecture and the cores that may be used."""
+    """The hardware: GPUs, or else the processor architecture and the number of usable cores."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,10 +1,10 @@
 """
-Evidence of who trained on what: each stage leaves hashes of its training, held-out and test recordings beside its record, and
-later stages and evaluations compare them.
+Evidence that no stage was trained on recordings that are held out or tested.
 
-A record has a fingerprint of each of these sets (`split_evidence`). The hashes themselves, 8 bytes a recording, are in
-`split_evidence.json`, by fingerprint, with those of all stages before: a set that several stages share is kept once. That file
-stays where it is, as names of recordings can be guessed from their hashes; `hub/push.py` does not publish it.
+Each stage saves hashes of its training, held-out and test recordings beside its record; later stages and evaluations compare
+them with their own. The record has a fingerprint of each of these sets (`split_evidence`). The hashes, 8 bytes per recording,
+are in `split_evidence.json`, by fingerprint, together with those of all earlier stages; a set that several stages share is
+stored once. The file is not published (`hub/push.py`), because names of recordings can be guessed from their hashes.
 """
 
 import base64
@@ -28,23 +28,24 @@ from action_llm_recipes.common.stage_records import check_held_out, training_sta
 logger = logging.getLogger(__name__)
 
 SPLIT_EVIDENCE = "split_evidence.json"
-# Beside the weights of a recogniser: a line for each time that the test split of a data set was evaluated with it.
+# Beside the weights of a recogniser: a line per evaluation on the test split of a data set.
 TEST_EVALUATIONS = "test_evaluations.jsonl"
-# What `hub/push.py` leaves where it is.
+# Files that `hub/push.py` does not publish.
 LOCAL_FILES = (SPLIT_EVIDENCE, TEST_EVALUATIONS)
-# Of a sentence that `encode_windows.py` wrote, behind the name of its video.
+# End of the name of a sentence that `encode_windows.py` wrote, after the name of the video.
 WINDOW = re.compile(r"@[\d.e+-]+s$")
-# What a stage trains itself is not a stage before it.
+# Names of stages (`training_stages`), for the `untrained` of the recipes that train them.
 ACTION_MODEL, LANGUAGE_MODEL = "action model", "language model"
 
 
 @dataclass(frozen=True)
 class RecordingSet:
-    """Recordings, whatever their order and however many versions there are of each.
+    """
+    A set of recordings, independent of their order and of augmented versions.
 
     Attributes:
-        hashes: uint64 (N,), sorted, of the names.
-        names: (N,) in the same order.
+        hashes: sorted hashes of the names, uint64 (N,).
+        names: N names, in the order of their hashes.
     """
 
     hashes: np.ndarray
@@ -53,9 +54,12 @@ class RecordingSet:
     @classmethod
     def of(cls, dataset: str, sample_ids: Iterable[str]) -> "RecordingSet":
         """
+        The set of recordings with some names.
+
         Args:
-            dataset: the protocol. A recording has the same hash under all protocols of a data set, as a skeleton or as a video.
-            sample_ids: names that are unique within the data set.
+            dataset: data set and protocol. A recording has the same hash under all protocols of its data set, as a skeleton and
+                as a video.
+            sample_ids: names of recordings, unique within the data set.
         """
         family = re.match("[a-z]*", dataset)[0]
         names = sorted(set(map(str, sample_ids)))
@@ -73,22 +77,22 @@ def _digest(content: bytes) -> int:
 
 
 def fingerprint_of(hashes: np.ndarray) -> str:
-    """Tells one set of recordings from another: 16 hexadecimal digits."""
+    """Fingerprint of a set of recordings, from its sorted hashes: 16 hexadecimal digits."""
     return f"{_digest(hashes.astype('>u8').tobytes()):016x}"
 
 
 class SplitEvidence:
     """
-    The recordings of a stage, and what it knows of those of the stages before.
+    The recordings of a stage, and the known recordings of earlier stages.
 
     Args:
-        dataset: the protocol of the recordings.
+        dataset: data set and protocol of the recordings.
         parts: "training", "held_out" or "test" → `sample_id`s.
-        folders: models, features or sentences that the stage reads, in which earlier stages left their evidence.
-        held_out_subjects: those that were chosen in place of the data set's own, as `without_names` gives them.
+        folders: models, features and sentences that the stage reads, with the evidence of earlier stages.
+        held_out_subjects: subjects that are held out instead of those that the data set marks, as `without_names` returns them.
 
     Raises:
-        ModelFileError: the evidence in a folder is damaged.
+        ModelFileError: if the evidence in a folder is damaged.
     """
 
     def __init__(
@@ -108,27 +112,27 @@ class SplitEvidence:
     @classmethod
     def of_data(cls, data, splits, folders=(), *, hold_out: bool = True) -> "SplitEvidence":
         """
-        The evidence of a stage that reads recordings, or features of them.
+        The evidence of a stage that reads recordings or their features.
 
         Args:
             data (`DataArguments`): of the stage.
-            splits: what it loads.
-            folders: as of the class, beside that of the data.
-            hold_out: whether the held-out recordings are left out of training; a stage that trains nothing goes by the marks.
+            splits: that the stage loads.
+            folders: as of the class, in addition to the folder of the data.
+            hold_out: whether the held-out recordings are left out of training; True for a stage that trains nothing.
         """
         parts = _parts_of(splits, hold_out, is_windows=False)
         return cls(data.protocol(), parts, (data.data_dir, *folders), data.chosen_subjects())
 
     @classmethod
     def of_sentences(cls, folder: str, splits, folders=(), *, hold_out: bool) -> "SplitEvidence":
-        """The evidence of a stage that reads the sentences in a folder; arguments as of `of_data`."""
+        """The evidence of a stage that reads the sentences in a folder. The other arguments are those of `of_data`."""
         record = _sentences_record(folder)
         parts = _parts_of(splits, hold_out, _is_windows(record))
         subjects = (record.get("split_evidence") or {}).get("held_out_subjects")
         return cls(record["dataset"], parts, (folder, *folders), subjects)
 
     def describe(self) -> dict:
-        """What a record says: how many recordings each part has, and its fingerprint."""
+        """The evidence in a record: number of recordings and fingerprint of each part, and chosen held-out subjects."""
         parts = {
             part: {"recordings": len(recordings.names), "fingerprint": recordings.fingerprint}
             for part, recordings in self.parts.items()
@@ -136,7 +140,7 @@ class SplitEvidence:
         return parts | ({"held_out_subjects": self.held_out_subjects} if self.held_out_subjects else {})
 
     def save(self, folder: Path):
-        """Writes all known sets into a folder, beside its record."""
+        """Writes all known sets to split_evidence.json in a folder."""
         sets = {
             fingerprint: base64.b64encode(hashes.astype(">u8").tobytes()).decode()
             for fingerprint, hashes in sorted(self.known.items())
@@ -145,16 +149,16 @@ class SplitEvidence:
 
     def refuse(self, part: str, before: dict, *, untrained: tuple[str, ...] = ()):
         """
-        Makes sure that no stage has seen recordings that are evaluated, or held out to be evaluated.
+        Checks that no stage was trained on the held-out or test recordings.
 
         Args:
             part: "held_out" or "test".
-            before: a record, as that of a recogniser, with those of the stages before in it.
-            untrained: stages of `training_stages` that have not been run yet.
+            before: a record that contains the records of earlier stages, such as that of a recogniser.
+            untrained: names of stages (`training_stages`) that have not been trained yet.
 
         Raises:
-            ValueError: a stage was trained on some; says which stage, how many and what to do. Of a stage that left no evidence
-                of its recordings, that its record says it was trained on the held-out subjects.
+            ValueError: if a stage was trained on some of the recordings. A stage without evidence is refused if its record does
+                not say that it left the held-out subjects out.
         """
         stages = {stage: record for stage, record in training_stages(before).items() if stage not in untrained}
         unknown = [stage for stage, record in stages.items() if self._trained_on(record) is None]
@@ -164,32 +168,33 @@ class SplitEvidence:
             check_held_out(before, unchecked=unknown)
         if unknown:
             logger.warning(
-                "Which recordings the %s had in training is not known here (an older version made it, or %s was not copied "
-                "with it): whether %s recordings were among them cannot be checked.",
+                "The training recordings of the %s are unknown (an older version trained it, or %s was not copied with it), so "
+                "it cannot be checked whether %s recordings were among them.",
                 " and the ".join(unknown),
                 SPLIT_EVIDENCE,
                 _SPELLED[part],
             )
 
     def check_training(self, before: dict, *, untrained: tuple[str, ...]):
-        """What a stage that trains may hold out, and what it should know of its test; arguments and errors as of `refuse`."""
+        """Checks the held-out recordings before training, and warns of test recordings that an earlier stage was trained on.
+        The arguments and errors are those of `refuse`."""
         if self.parts["held_out"].names:
             self.refuse("held_out", before, untrained=untrained)
         self.doubt_test(before, untrained=untrained)
 
     def doubt_test(self, before: dict, *, untrained: tuple[str, ...]):
-        """Warns of test recordings that a stage was trained on, which an evaluation will refuse."""
+        """Warns of test recordings that a stage was trained on; an evaluation will refuse them."""
         stages = {stage: record for stage, record in training_stages(before).items() if stage not in untrained}
         for stage, shared in self._shared("test", stages):
             logger.warning("%s", _refusal(stage, "test", shared, len(self.parts["test"].names)))
 
     def _trained_on(self, record: dict) -> np.ndarray | None:
-        """Hashes of what a stage was trained on; None where they are not known."""
+        """Hashes of the training recordings of a stage; None if they are unknown."""
         training = (record.get("split_evidence") or {}).get("training") or {}
         return self.known.get(training.get("fingerprint"))
 
     def _shared(self, part: str, stages: dict[str, dict]) -> Iterable[tuple[str, list[str]]]:
-        """The stages that were trained on recordings of a part, each with the names of these recordings."""
+        """Yields each stage that was trained on recordings of a part, with their names."""
         recordings = self.parts[part]
         for stage, record in stages.items():
             trained = self._trained_on(record)
@@ -212,12 +217,12 @@ def _refusal(stage: str, part: str, shared: list[str], total: int) -> str:
         )
     return (
         f"the {stage} was trained on {len(shared)} of the {total} test recordings, such as {example}: they were marked as "
-        "training recordings then, so that nothing can be measured on them. Mark them so again, or train all stages anew."
+        "training recordings then. Restore these marks, or train all stages again."
     )
 
 
 def _parts_of(splits, hold_out: bool, is_windows: bool) -> dict[str, list[str]]:
-    """The `sample_id`s of each part, of splits with the columns `sample_id` and `held_out`."""
+    """The `sample_id`s of the parts of a dataset with the columns `sample_id` and `held_out`."""
     train = splits["train"]
     marked = list(zip(_recordings_of(train, is_windows), train["held_out"], strict=True))
     return {
@@ -228,7 +233,7 @@ def _parts_of(splits, hold_out: bool, is_windows: bool) -> dict[str, list[str]]:
 
 
 def _recordings_of(rows, is_windows: bool) -> list[str]:
-    """The recording that each row is of: that of a window is its video."""
+    """The recording of each row; for a window, its video."""
     return [WINDOW.sub("", name) if is_windows else name for name in map(str, rows["sample_id"])]
 
 
@@ -241,7 +246,7 @@ def _is_windows(record: dict) -> bool:
 
 
 def _read_sets(path: Path) -> dict[str, np.ndarray]:
-    """Fingerprint → hashes; nothing where there is no such file, as of older versions or on the Hub."""
+    """Fingerprint → hashes; empty if the file is missing, as in folders of older versions and on the Hub."""
     try:
         content = read_json_object(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -257,34 +262,38 @@ def _read_sets(path: Path) -> dict[str, np.ndarray]:
                 path,
                 fingerprint,
                 as_written(text),
-                "the hashes of that fingerprint: run the recipe that wrote it again",
+                "the hashes with that fingerprint: run the recipe that wrote the folder again",
             )
         sets[fingerprint] = hashes
     return sets
 
 
 def default_split(record: dict, unseen: bool) -> str:
-    """The split that a recogniser is evaluated on unless another is asked for: the recordings that its training held out.
+    """
+    The split that a recogniser is evaluated on by default: "held_out" if training left these recordings out, else "test".
 
     Args:
-        record: of its training.
-        unseen: whether it is to name classes that it was not trained on, which the test alone has.
+        record: training record of the recogniser.
+        unseen: whether unseen classes are evaluated, which only the test split has.
     """
     return "held_out" if record.get("hold_out") and not unseen else "test"
 
 
 def check_evaluated(model: str, record: dict, sentences: str, rows, split: str) -> SplitEvidence:
     """
-    The evidence of an evaluation, which no stage has seen.
+    Checks that no stage was trained on the recordings of an evaluation, unless it evaluates training recordings.
 
     Args:
-        model, record: folder or repository of a recogniser, and the record of its training.
-        sentences: folder of its sentences.
-        rows: those that are evaluated, of a split.
-        split: "test", "held_out" or "train".
+        model, record: folder or Hub repository of a recogniser, and its training record.
+        sentences: folder of the sentences.
+        rows: the sentences to evaluate.
+        split: that the rows are of: "test", "held_out" or "train".
+
+    Returns:
+        The evidence of the evaluation.
 
     Raises:
-        ValueError: a stage was trained on them, and they are not said to be training recordings.
+        ValueError: if a stage was trained on held-out or test recordings.
     """
     part = "training" if split == "train" else split
     written = _sentences_record(sentences)
@@ -297,33 +306,39 @@ def check_evaluated(model: str, record: dict, sentences: str, rows, split: str) 
 
 def count_test_evaluation(model: str, dataset: str, evidence: SplitEvidence) -> int | None:
     """
-    Notes that the test split of a data set is evaluated with a recogniser; returns how often it was by now.
+    Counts an evaluation on the test split of a data set, in a file beside the recogniser.
 
-    None for a repository on the Hub, and for a folder that cannot be written: there is no place to count.
+    Args:
+        model: folder or Hub repository of the recogniser.
+        dataset: data set and protocol.
+        evidence: of the evaluation.
+
+    Returns:
+        The number of such evaluations so far. None for a Hub repository, and for a folder that cannot be written.
     """
     if not Path(model).is_dir():
         return None
     line = {"dataset": dataset, "recordings": evidence.parts["test"].fingerprint}
     try:
-        # A line of a few bytes is appended at once, so that evaluations at the same time are all counted.
+        # Appending a short line is atomic, so simultaneous evaluations are all counted.
         with open(Path(model, TEST_EVALUATIONS), "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        logger.warning("This evaluation of the test split is not counted: %s", error)
+        logger.warning("This evaluation on the test split is not counted: %s", error)
         return None
     return count_of_test_evaluations(model, dataset)
 
 
 def test_evaluations_text(count: int) -> str:
-    """How often the test split was opened, in a sentence."""
+    """A sentence that says how often the test split was evaluated."""
     times = "once" if count == 1 else f"{count} times"
     return f"The test split was evaluated {times} with this model."
 
 
 def count_of_test_evaluations(model: str | os.PathLike, dataset: str) -> int:
-    """How often the test split of a data set was evaluated with the recogniser in a folder."""
+    """The number of evaluations on the test split of a data set with the recogniser in a folder."""
     path = Path(model, TEST_EVALUATIONS)
     if not path.is_file():
         return 0
@@ -331,6 +346,6 @@ def count_of_test_evaluations(model: str | os.PathLike, dataset: str) -> int:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             count += json.loads(text)["dataset"] == dataset
-        except (ValueError, KeyError, TypeError, RecursionError):  # a line that a full disk or a kill has left half
+        except (ValueError, KeyError, TypeError, RecursionError):  # a full disk or a kill left the line unfinished
             count += 1
     return count

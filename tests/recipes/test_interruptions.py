@@ -130,14 +130,14 @@ def flip(path):
 
 
 DAMAGES = {
-    "cut weights": ("model.safetensors", cut, "model.safetensors is no safetensors file"),
+    "cut weights": ("model.safetensors", cut, "model.safetensors is not a safetensors file"),
     "no weights": ("model.safetensors", Path.unlink, "it has no weights"),
     "garbage weights": (
         "model.safetensors",
         lambda path: path.write_bytes(b"\xff" * 5000),
-        "model.safetensors is cut",
+        "model.safetensors is truncated",
     ),
-    "empty weights": ("model.safetensors", lambda path: path.write_bytes(b""), "model.safetensors is cut"),
+    "empty weights": ("model.safetensors", lambda path: path.write_bytes(b""), "model.safetensors is truncated"),
     "empty state": ("trainer_state.json", lambda path: path.write_bytes(b""), "trainer_state.json holds"),
     "cut state": ("trainer_state.json", cut, "trainer_state.json holds"),
     "list as state": ("trainer_state.json", lambda path: path.write_text("[]"), "trainer_state.json holds"),
@@ -147,11 +147,11 @@ DAMAGES = {
     "deep state": ("trainer_state.json", lambda path: path.write_text("[" * 10**5), "trainer_state.json holds"),
     "no state": ("trainer_state.json", Path.unlink, "it has no trainer_state.json"),
     "no optimizer": ("optimizer.pt", Path.unlink, "optimizer.pt is missing"),
-    "cut optimizer": ("optimizer.pt", cut, "optimizer.pt is cut"),
+    "cut optimizer": ("optimizer.pt", cut, "optimizer.pt is truncated"),
     "flipped optimizer": ("optimizer.pt", flip, "optimizer.pt is damaged in"),
-    "garbage scheduler": ("scheduler.pt", lambda path: path.write_bytes(b"garbage"), "scheduler.pt is cut"),
+    "garbage scheduler": ("scheduler.pt", lambda path: path.write_bytes(b"garbage"), "scheduler.pt is truncated"),
     "no random state": ("rng_state.pth", Path.unlink, "rng_state.pth is missing"),
-    "cut sums": ("running_sums_0_of_1.pth", cut, "running_sums_0_of_1.pth is cut"),
+    "cut sums": ("running_sums_0_of_1.pth", cut, "running_sums_0_of_1.pth is truncated"),
 }
 
 
@@ -193,9 +193,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, small_lm, tmp
         resume(tmp_path, save_total_limit=3)
     warning = next(text for text in caplog.messages if "checkpoint-5" in text)
     assert "cannot be resumed (" in warning and reason in warning
-    assert (
-        warning.endswith("the training goes on from checkpoint-4") and "Going on from step 4 of 6" in caplog.messages
-    )
+    assert warning.endswith("training resumes from checkpoint-4") and "Resuming from step 4 of 6" in caplog.messages
     assert weights_of(tmp_path) == weights_of(small_lm) and metrics_of(tmp_path) == metrics_of(small_lm)
     assert [path.name for path in checkpoints_of(tmp_path / "checkpoints")] == [f"checkpoint-{n}" for n in (6, 5, 4)]
 
@@ -206,7 +204,7 @@ def test_with_no_whole_checkpoint_the_training_begins_anew_and_says_so(small_lm,
         cut(checkpoint / "optimizer.pt")
     resume(tmp_path)
     warnings = [text for text in caplog.messages if "cannot be resumed" in text]
-    assert len(warnings) == 2 and all(text.endswith("the training begins anew") for text in warnings)
+    assert len(warnings) == 2 and all(text.endswith("training starts again") for text in warnings)
     assert weights_of(tmp_path) == weights_of(small_lm) and metrics_of(tmp_path) == metrics_of(small_lm)
 
 
@@ -258,7 +256,9 @@ def test_damaged_states_are_remade_or_say_what_to_delete(small_lm, tmp_path, cap
     assert json.loads((folder / "record.json").read_text())["stage"] == "small_lm"
     for content in (b"a: [", b"\xff\xff", b"- 1"):
         (folder / "config.yaml").write_bytes(content)
-        with pytest.raises(ValueError, match=r"config\.yaml is damaged \(.*\), and says what settings .* delete "):
+        with pytest.raises(
+            ValueError, match=r"config\.yaml, which holds the settings of the run, is damaged \(.*\): delete "
+        ):
             resume(folder)
     (folder / "identity.json").write_text("[]")
     with pytest.raises(
@@ -370,10 +370,9 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
     assert damage_of(checkpoint) is None
     step = int(checkpoint.name[11:])
     notice, sentence = list(filter(None, process.said()[1].splitlines()))[-2:]
-    assert notice == "Stopping at the end of this step, with a checkpoint; a second signal stops at once."
+    assert notice == "Stopping after this step, with a checkpoint. A second signal stops at once."
     assert sentence == (
-        f"small_lm.py: stopped after step {step} of 10000, with a checkpoint of it. Run the same command again to "
-        "continue."
+        f"small_lm.py: stopped after step {step} of 10000, with a checkpoint. Run the same command again to continue."
     )
     assert "Traceback" not in process.said()[1] and process.said()[1].count("stopped") == 1
     left = {path.name for path in tmp_path.iterdir()}
@@ -407,7 +406,7 @@ def test_two_processes_of_a_launch_stop_at_the_same_step_and_go_on_from_it(tmp_p
     assert damage_of(checkpoint) is None and {"running_sums_0_of_2.pth", "running_sums_1_of_2.pth"} <= {
         path.name for path in checkpoint.iterdir()
     }
-    sentence = f"stopped after step {checkpoint.name[11:]} of 10000, with a checkpoint of it."
+    sentence = f"stopped after step {checkpoint.name[11:]} of 10000, with a checkpoint."
     assert [sentence in rank.said()[1] for rank in ranks] == [True, False]
     (checkpoint / "rng_state_1.pth").unlink()
     assert damage_of(checkpoint) == "rng_state_1.pth is missing"

@@ -261,7 +261,7 @@ def test_a_wrong_command_line_is_told_in_one_line(line, said, capsys):
     ("text", "said"),
     [
         ("kind: z", "kind: expected one of x, y, got 'z'"),
-        ("- a", "settings.yaml: expected options and their values, got a list"),
+        ("- a", "settings.yaml: expected names and values of options, got a list"),
         ("kind: 2001-99-99", "settings.yaml: month must be in 1..12"),
         ("[" * 5000, "settings.yaml: maximum recursion depth exceeded"),
         ("\tkind: x", "settings.yaml: while scanning for the next token"),
@@ -383,7 +383,7 @@ def test_a_commit_goes_with_the_repository_that_the_file_names(line, revision, t
         (made,) = parse([Paired], ["--config", str(settings), *line])
     assert (made.revision, made.size) == (revision, 3)
     is_dropped = "a/c" in "".join(line)
-    assert (f"revision of {settings} is that of a/b: not used with a/c" in caplog.messages) == is_dropped
+    assert (f"revision in {settings} belongs to a/b and is not used with a/c" in caplog.messages) == is_dropped
 
 
 def test_every_revision_of_a_file_belongs_to_its_model():

@@ -324,7 +324,7 @@ def test_an_evaluation_that_cannot_be_counted_is_made_all_the_same(own_line, tmp
     model = own_line.sft(tokenizer, sentences, tmp_path / "sft")
     Path(model, TEST_EVALUATIONS).mkdir()  # nobody can write it
     assert own_line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
-    assert "This evaluation of the test split is not counted" in caplog.text
+    assert "This evaluation on the test split is not counted" in caplog.text
     assert record_of(tmp_path / "evaluation")["test_evaluations"] is None
 
 
