@@ -1,5 +1,5 @@
 """
-Stage 2: a language model learns to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
+Stage 2: trains a language model to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
 
 ```bash
 accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml \\
@@ -9,10 +9,15 @@ accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml 
     --output_dir runs/utd_mhad/sft
 ```
 
-`--method` is `lora`, `qlora` (the language model in 4 bit), `prefix` (P-Tuning v2: prompts in some layers, VT-LVLM-AR, section
-III.B), `prompt` (the same prompts as words at the input), `full` (LLM-AR, Table 7, "all tuning") or `none` (zero-shot).
-The result, `OUTPUT_DIR/model`, loads with `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
-A run that was stopped goes on from its last checkpoint when it is started again.
+`--method` is one of
+
+- `lora`: low-rank adapters; `qlora`: the same, with the language model in 4 bit;
+- `prefix`: P-Tuning v2, trained prompts in some layers (VT-LVLM-AR, section III.B); `prompt`: soft prompts at the input;
+- `full`: all weights of the language model (LLM-AR, Table 7, "all tuning");
+- `none`: no training (zero-shot).
+
+The recogniser in `OUTPUT_DIR/model` loads with `AutoModel.from_pretrained(folder, trust_remote_code=True)`. Runs resume
+automatically from their last checkpoint.
 """
 
 import logging
@@ -31,40 +36,40 @@ from action_llm_recipes.common.without_gpu import fit_language_model
 from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
 from action_llm_recipes.stages.prompts import explained, tokenize, tokenize_explanations
 from action_llm_recipes.stages.standardized_words import standardized_words
-from action_llm_recipes.stages.trained_weights import choose_trained, save_trained
+from action_llm_recipes.stages.trained_weights import choose_trained, lora_config, save_trained
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ActionSFTArguments:
-    """What is read, by which language model, and what of it is trained."""
+    """The sentences, the language model, and how it is trained."""
 
     tokenizer: str = field(metadata={"help": "folder of the action model that wrote the sentences"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
     llm_name_or_path: str = field(
         metadata={
-            "help": "causal language model: a Hub repository or a folder. Another one than the YAML's leaves the YAML's "
-            "llm_revision out; lora_target_modules are to be names of its layers"
+            "help": "causal language model: a Hub repository or a folder. If it replaces that of a YAML file, the llm_revision "
+            "of the file is not used, and lora_target_modules must name layers of the new model"
         }
     )
     llm_revision: str | None = field(
         default=None,
-        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
+        metadata={"help": "commit of the repository of the language model", "belongs_to": "llm_name_or_path"},
     )
     method: Literal["lora", "qlora", "prefix", "prompt", "full", "none"] = field(
-        default="lora", metadata={"help": "what is trained of the language model"}
+        default="lora", metadata={"help": "which weights of the language model are trained"}
     )
     objective: Literal["words", "classes"] = field(
         default="words",
         metadata={
-            "help": "what is learnt: the words of the class name, one after another (LLM-AR, Eq. 13), or the class among all, "
-            "by the exact posterior over the class list; this reads every class name with every sentence"
+            "help": "training loss. words: cross-entropy of the words of the class name (LLM-AR, Eq. 13). classes: "
+            "cross-entropy over the class list, for which the model scores every class name after every sentence"
         },
     )
     label_smoothing: float = field(
         default=0.0,
-        metadata={"help": "share of the probability that is spread over the class list (objective classes)"},
+        metadata={"help": "label smoothing over the class list, from 0 to below 1 (objective classes)"},
     )
     constrained_scoring: bool = field(
         default=False,
@@ -75,70 +80,82 @@ class ActionSFTArguments:
         },
     )
     lora_r: int = field(default=64, metadata={"help": "rank of LoRA"})
-    lora_alpha: int = field(default=16, metadata={"help": "scale of LoRA, divided by its rank"})
+    lora_alpha: int = field(default=16, metadata={"help": "scale of LoRA; its output is multiplied by alpha / rank"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the input of LoRA"})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the adapted layers"}
+        default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "names of the layers that get an adapter"}
     )
     hidden_dropout: float = field(
         default=0.0,
-        metadata={"help": "dropout on the vectors of words, in each layer and on what it adds, for few recordings"},
+        metadata={
+            "help": "dropout in the language model, on word embeddings, in each layer and on its output; helps with few "
+            "recordings"
+        },
     )
     prefix_length: int = field(
-        default=16, metadata={"help": "prompts in each layer that has some (method prefix), or at the input (prompt)"}
+        default=16, metadata={"help": "number of prompts per layer (method prefix), or at the input (prompt)"}
     )
     prefix_layers: list[int] | None = field(
-        default=None, metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32"}
+        default=None,
+        metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32, or the same share"},
     )
-    train_action_embeddings: bool = field(default=False, metadata={"help": "train the table of action words too"})
+    train_action_embeddings: bool = field(
+        default=False, metadata={"help": "also train the embeddings of action words"}
+    )
     standardize_words: bool = field(
         default=False,
         metadata={
-            "help": "move and scale each channel of the action words so that those of the training sentences have the mean and "
-            "the spread of the language model's words; by default they are the codes as they are (LLM-AR)"
+            "help": "shift and scale each channel of the action words, so that those of the training sentences have the mean "
+            "and standard deviation of the words of the language model; by default the codes are used unchanged (LLM-AR)"
         },
     )
     injection_layer: int | None = field(
         default=None,
         metadata={
-            "help": "LLM-AR, Table 5: continuous latents replace the hidden states before this layer; "
-            "by default the middle one where the action model has no codebook, and 0 for visual events"
+            "help": "layer before which continuous latents replace the hidden states (LLM-AR, Table 5). By default used only "
+            "if the action model has no codebook: the middle layer, or layer 0 for visual events"
         },
     )
-    instruction: str | None = field(default=None, metadata={"help": "another instruction, with {tokens}"})
+    instruction: str | None = field(
+        default=None, metadata={"help": "instruction of the prompt, with a place for the sentence: {tokens}"}
+    )
     instruction_with_classes: str | None = field(
-        default=None, metadata={"help": "the same with the class list in it, with {tokens} and {classes}"}
+        default=None, metadata={"help": "instruction of prompts with a class list, with {tokens} and {classes}"}
     )
     instruction_to_explain: str | None = field(
-        default=None, metadata={"help": "what a description is asked for by, with {tokens}"}
+        default=None, metadata={"help": "instruction that asks for a description, with {tokens}"}
     )
-    list_classes: bool = field(default=False, metadata={"help": "write the class list into the prompt"})
+    list_classes: bool = field(default=False, metadata={"help": "list the classes in the prompt"})
     explanations: bool = field(
         default=False,
-        metadata={"help": "learn to describe, too, by examples with an instruction of their own"},
+        metadata={"help": "also train to describe recordings (encode_actions.py --explanations)"},
     )
     explanation_share: float = field(
         default=0.1,
         metadata={
-            "help": "share of the sentences with an explanation that are such an example, too; the loss is a mean over words, "
-            "and an explanation has ten times as many as a class"
+            "help": "share of the explained sentences whose explanation is trained. The loss is a mean over words, and an "
+            "explanation has about ten times as many words as a class name"
         },
     )
     run_lengths: bool = field(
-        default=False, metadata={"help": "write after each token how many equal ones became it, as a number"}
+        default=False,
+        metadata={"help": "write the run length after each token, where the action model merges equal tokens"},
     )
     hold_out: bool = field(
-        default=False, metadata={"help": "leave the held-out training subjects out, and evaluate the loss on them"}
+        default=False,
+        metadata={"help": "leave the held-out training subjects out of training, and evaluate the loss on them"},
     )
     early_stopping: int | None = field(
         default=None,
         metadata={
-            "help": "evaluations (eval_steps) without a lower loss on the held-out subjects after which training stops; needs "
-            "hold_out, eval_strategy and load_best_model_at_end"
+            "help": "number of evaluations (eval_steps) without a lower loss on the held-out subjects after which training "
+            "stops; needs hold_out, eval_strategy and load_best_model_at_end"
         },
     )
     dtype: str = field(default="auto", metadata={"help": "dtype of the language model"})
-    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2"})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "attention of the language model: sdpa, eager, flash_attention_2"}
+    )
 
     def __post_init__(self):
         check_model_folder(self.tokenizer)
@@ -148,7 +165,7 @@ class ActionSFTArguments:
 
 @dataclass
 class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
-    """`SFTConfig` with LLM-AR's settings (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
+    """`SFTConfig` with the settings of LLM-AR (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
 
     output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
     learning_rate: float = 3e-3
@@ -160,9 +177,9 @@ class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
     logging_steps: float = 10
     save_steps: float = 100
     save_total_limit: int | None = 2
-    bf16: bool | None = field(default=None, metadata={"help": "train in bfloat16; by default where there is a GPU"})
+    bf16: bool | None = field(default=None, metadata={"help": "train in bfloat16; by default if there is a GPU"})
     activation_checkpointing: bool | None = False
-    # Lengths are checked here; TRL would cut, and then drop, what is too long.
+    # Prompts that are too long are an error here; TRL would truncate or drop them.
     max_length: int | None = None
     completion_only_loss: bool | None = True
 
@@ -179,6 +196,7 @@ ARGUMENTS = (ActionSFTArguments, ActionSFTConfig)
 
 @writes_output_dir
 def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
+    """Trains a recogniser in the folder of the run, and writes its record."""
     import transformers
 
     from action_llm.language_models import load_language_model
@@ -223,7 +241,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         attn_implementation=arguments.attn_implementation,
         **quantization(arguments.method),
     )
-    # Counted before it is given an adapter.
+    # Counted before an adapter is added.
     llm_parameters = count_parameters(llm.parameters())
     home, commit = llm_home(arguments)
     model = make_recogniser(arguments, llm, action_model, processor, rows, home, commit)
@@ -260,10 +278,11 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
 
 
 def load_action_model(arguments: ActionSFTArguments, weights: str):
-    """The action model that wrote the sentences, without its decoder.
+    """
+    Loads the action model that wrote the sentences, without its decoder.
 
     Raises:
-        ValueError: its fingerprint is not `weights`.
+        ValueError: if its fingerprint is not `weights`.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -272,17 +291,26 @@ def load_action_model(arguments: ActionSFTArguments, weights: str):
         config.decodes = False
     action_model = AutoModel.from_pretrained(arguments.tokenizer, config=config, trust_remote_code=False)
     if weights != weights_fingerprint(action_model):
-        raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
+        raise ValueError(
+            f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}: run encode_actions.py with "
+            "that model, or name another --tokenizer."
+        )
     return action_model
 
 
 def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
-    """The layer before which continuous latents go in, where the action model writes no tokens and none is set."""
+    """
+    The layer before which continuous latents are injected (LLM-AR, Table 5); None for sentences of tokens.
+
+    Args:
+        arguments: of the recipe. Their `injection_layer` is returned if it is set.
+        config: of the action model.
+    """
     from transformers import AutoConfig
 
     if config.quantize or arguments.injection_layer is not None:
         return arguments.injection_layer
-    if config.model_type == "vtem":  # visual events are words even without codes: the projector makes them
+    if config.model_type == "vtem":  # the projector embeds visual events as words
         return 0
     llm_config = AutoConfig.from_pretrained(
         arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
@@ -291,7 +319,15 @@ def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
 
 
 def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], config):
-    """The processor of the recogniser: `text` is the language model's tokenizer, `config` the action model's."""
+    """
+    The processor of the recogniser.
+
+    Args:
+        arguments: of the recipe.
+        text: tokenizer of the language model.
+        class_names: the class list.
+        config: of the action model.
+    """
     from action_llm import ActionLLMProcessor
     from action_llm.processing_action_llm import load_feature_extractor
 
@@ -299,7 +335,7 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
     instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if "instruction" in instructions and "instruction_with_classes" not in instructions:
         logger.warning(
-            "instruction is set and instruction_with_classes is not: a class list is asked for in other words."
+            "instruction is set but instruction_with_classes is not: prompts with a class list have the default instruction."
         )
     return ActionLLMProcessor(
         load_feature_extractor(arguments.tokenizer),
@@ -316,11 +352,12 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
 
 
 def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor, rows, home, commit):
-    """The recogniser before its training, with what the method trains marked as trainable.
+    """
+    The recogniser before training, with `requires_grad` set for the weights that the method trains.
 
     Args:
         arguments: of the recipe.
-        llm, action_model, processor: its parts.
+        llm, action_model, processor: parts of the recogniser.
         rows: training sentences.
         home, commit: repository of the language model and its commit, or None (`llm_home`).
     """
@@ -344,23 +381,29 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
         constrained_scoring=arguments.constrained_scoring,
     )
     choose_trained(model, arguments.method)
-    if action_model.config.quantize:  # reasons name the classes of a token
-        known = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
+    if action_model.config.quantize:  # explanations name the classes in which a token is frequent
+        unaugmented = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
         model.lexicon = build_lexicon(
-            known, processor.class_names, action_model.config.num_action_tokens, num_examples=0
+            unaugmented, processor.class_names, action_model.config.num_action_tokens, num_examples=0
         )
     return model
 
 
 def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, train, rows, processor, config) -> tuple:
-    """Token ids to train on and, with `hold_out`, to evaluate the loss on, or None.
+    """
+    Tokenises the training and evaluation examples.
 
     Args:
         arguments, training: of the recipe.
         train: all sentences of the training split.
-        rows: those of them that are trained on.
-        processor: of the recogniser.
-        config: of the recogniser.
+        rows: the sentences of it that are trained on.
+        processor, config: of the recogniser.
+
+    Returns:
+        The training examples, and with `hold_out` those of the held-out subjects, else None.
+
+    Raises:
+        ValueError: if a loss is to be evaluated without `hold_out`.
     """
     from datasets import concatenate_datasets
 
@@ -373,7 +416,9 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
         )
     if not arguments.hold_out:
         if training.eval_strategy != "no":
-            raise ValueError("there is nothing to evaluate on during training: set hold_out, or eval_strategy: no.")
+            raise ValueError(
+                "eval_strategy needs held-out recordings to evaluate on during training: set hold_out, or eval_strategy: no."
+            )
         return train_dataset, None
     held_out = train.filter(lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"])
     return train_dataset, tokenize(held_out, processor, config.text_config, continuous, of_classes)
@@ -381,39 +426,41 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
 
 @dataclass
 class Outcome:
-    """What a training leaves beside the model, for the record.
+    """
+    Facts about a training, for the record.
 
     Attributes:
-        cost: what was trained, and in which time and memory.
-        loss: the last one logged.
-        steps: optimiser steps.
-        dropout_layers: layers that hidden dropout reached: not every family has the same parts.
+        cost: parameters, time and memory (`report_cost`).
+        loss: the last logged loss.
+        steps: number of optimiser steps.
+        dropout_layers: number of layers with hidden dropout, by their part; model families differ in their parts.
     """
 
     cost: dict = field(default_factory=dict)
     loss: float | None = None
     steps: int = 0
-    dropout_layers: int | None = None
+    dropout_layers: dict[str, int] | None = None
 
 
 def train(
     arguments: ActionSFTArguments, training: ActionSFTConfig, run, model, processor, rows, train_dataset, eval_dataset
 ) -> Outcome:
-    """Trains the recogniser and saves it in the folder of the run.
+    """
+    Trains the recogniser and saves it in the folder of the run.
 
     Args:
         arguments, training: of the recipe.
-        run: its folder.
+        run: folder of the run.
         model, processor: the recogniser.
         rows: training sentences.
-        train_dataset, eval_dataset: their token ids (`make_examples`).
+        train_dataset, eval_dataset: tokenised examples (`make_examples`).
     """
     from action_llm_recipes.common.run_cost import report_cost
     from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
 
     outcome = Outcome()
     trainer = make_trainer(arguments, training, run, model, processor, rows, train_dataset, eval_dataset)
-    if arguments.hidden_dropout:  # after adapters are put on: what reads their inputs is theirs, too
+    if arguments.hidden_dropout:  # after adapters are added, so that their inputs have dropout as well
         outcome.dropout_layers = add_hidden_dropout(model.model.language_model, arguments.hidden_dropout)
     outcome.cost = report_cost(trainer, "language model")
     run.train(trainer, "language model")
@@ -427,7 +474,7 @@ def train(
 def make_trainer(
     arguments: ActionSFTArguments, training: ActionSFTConfig, run, model, processor, rows, train_dataset, eval_dataset
 ):
-    """The trainer of the objective; the arguments are those of `train`."""
+    """The trainer for the objective. The arguments are those of `train`."""
     from transformers import EarlyStoppingCallback
     from trl import SFTTrainer
 
@@ -470,8 +517,8 @@ def make_trainer(
 
 
 def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig, model, outcome: Outcome) -> dict:
-    """The settings that a model page shows."""
-    own = (
+    """The settings in the record, which a model page shows."""
+    names = (
         "objective",
         "label_smoothing",
         "constrained_scoring",
@@ -490,7 +537,7 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
     )
     prefix, layers = model.model.prefix, outcome.dropout_layers
     return {
-        **{name: getattr(arguments, name) for name in own},
+        **{name: getattr(arguments, name) for name in names},
         **({} if layers is None else {"hidden_dropout_layers": layers}),
         "prefix_layers": arguments.prefix_layers if prefix is None else prefix.layers,
         "explanation_share": arguments.explanation_share if arguments.explanations else None,
@@ -506,46 +553,59 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
 
 
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
-    """Raises `ValueError` for settings that exclude each other."""
+    """
+    Raises:
+        ValueError: if settings exclude each other, or a number is out of range.
+    """
     if not 0 <= arguments.hidden_dropout < 1:
         raise ValueError(f"hidden_dropout must be at least 0 and below 1, got {arguments.hidden_dropout}.")
     if arguments.method in ("prefix", "prompt") and arguments.prefix_length < 1:
         raise ValueError(f"prefix_length must be at least 1, got {arguments.prefix_length}.")
     if arguments.method == "none" and arguments.injection_layer is not None:
-        raise ValueError("method none trains nothing, but injection_layer needs a trained projection.")
+        raise ValueError(
+            "method none trains nothing, but continuous latents (injection_layer) need a trained projection: choose another "
+            "method."
+        )
     if arguments.injection_layer is not None and (training.packing or training.padding_free):
         raise ValueError(
             "continuous latents (injection_layer) cannot be packed: set packing and padding_free to false."
         )
     if arguments.injection_layer is not None and arguments.explanations:
-        raise ValueError("explanations are learnt from tokens, not from continuous latents (injection_layer).")
+        raise ValueError(
+            "explanations need sentences of tokens, not continuous latents (injection_layer): set explanations to false."
+        )
     if arguments.injection_layer is not None and arguments.standardize_words:
-        raise ValueError("standardize_words is about words, and continuous latents (injection_layer) are none.")
+        raise ValueError(
+            "standardize_words needs sentences of tokens, not continuous latents (injection_layer): set standardize_words to "
+            "false."
+        )
     if arguments.objective == "classes":
         if training.packing or training.padding_free:
             raise ValueError(
-                "objective classes reads all class names after a prompt: set packing and padding_free to false."
+                "objective classes scores all class names after each prompt: set packing and padding_free to false."
             )
         if arguments.explanations:
-            raise ValueError("objective classes is about classes, and explanations are learnt by their words.")
+            raise ValueError(
+                "explanations are trained on their words: set objective to words, or explanations to false."
+            )
         if not 0 <= arguments.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {arguments.label_smoothing}.")
     elif arguments.label_smoothing:
-        raise ValueError("label_smoothing is over the class list: set objective to classes.")
+        raise ValueError("label_smoothing is defined over the class list: set objective to classes.")
     if arguments.early_stopping is not None:
         if arguments.early_stopping < 1:
             raise ValueError(f"early_stopping must be at least 1, got {arguments.early_stopping}.")
         if not (arguments.hold_out and training.load_best_model_at_end):
             raise ValueError(
-                "early_stopping reads the loss on held-out subjects and keeps the best model: set hold_out and "
+                "early_stopping needs the loss on the held-out subjects, and keeps the best model: set hold_out and "
                 "load_best_model_at_end."
             )
     if training.packing and training.max_length is None:
-        raise ValueError("packing needs max_length: the length of a packed row.")
+        raise ValueError("packing needs max_length, the number of tokens of a packed row: set it.")
 
 
 def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
-    """Repository and commit of a language model that has a home of its own; nothing for a folder or a tuned model."""
+    """Repository and commit of a language model on the Hub; (None, None) for a folder, and where all weights are trained."""
     if arguments.method == "full" or Path(arguments.llm_name_or_path).is_dir():
         return None, None
     if arguments.llm_revision is not None:
@@ -553,23 +613,6 @@ def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
     from huggingface_hub import model_info
 
     return arguments.llm_name_or_path, model_info(arguments.llm_name_or_path).sha
-
-
-def lora_config(arguments: ActionSFTArguments, with_projector: bool):
-    """PEFT's configuration of LoRA on an ActionLLM; `with_projector` trains that of continuous latents with it."""
-    from peft import LoraConfig
-
-    also = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * with_projector
-    return LoraConfig(
-        r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha,
-        lora_dropout=arguments.lora_dropout,
-        # In the language model alone: the action model has layers of its own.
-        target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
-        modules_to_save=also or None,
-        # Of a causal LM, PEFT would pass on what a classifier has no use for.
-        task_type="CAUSAL_LM" if arguments.objective == "words" else None,
-    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-When did which action happen: timelines of long videos, with pictures, and their scores where the truth is known.
+Timelines of long videos: which action happened when, with pictures, and scores if the true actions are known.
 
 ```bash
 python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V001.mp4 --output_dir runs/long/timelines
@@ -7,10 +7,12 @@ python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V*.mp4
     --output_dir runs/long/timelines
 ```
 
-Every video is read once, as a stream, and its events by a window that slides over them. For each: `NAME.csv` with what happened
-when, `NAME.json` with the probability of every class at every step and the events, `NAME.png`. With `--truth`, `metrics.json`:
-the share of time that is named rightly, F1 of actions by their overlap (10, 25, 50 %), and of the borders of events. Videos
-that cannot be read are skipped, counted and listed.
+Each video is read once, as a stream of events, and a sliding window over the events is classified. The recipe writes, for each
+video, the actions with their times (`NAME.csv`), the events and the probability of every class in every window (`NAME.json`),
+and a picture (`NAME.png`).
+
+With `--truth`, `metrics.json` has the share of time that is labelled correctly, the F1 score of actions at overlaps of 10, 25
+and 50 %, and the scores of the borders of events. Videos that cannot be read are skipped and listed in `skipped.json`.
 """
 
 import json
@@ -24,23 +26,28 @@ from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
 
-OVERLAPS = (0.1, 0.25, 0.5)
+OVERLAPS = (0.1, 0.25, 0.5)  # least intersection over union of an action that counts as found
 
 
 @dataclass
 class TimelineArguments:
-    """Which videos, and how they are read."""
+    """The recogniser, the videos, and the sliding window."""
 
-    model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM with a vtem"})
-    videos: list[str] = field(metadata={"help": "files"})
+    model: str = field(metadata={"help": "folder or Hub repository of a recogniser whose action model is a VTEM"})
+    videos: list[str] = field(metadata={"help": "video files"})
     output_dir: str = field(metadata={"help": "folder for the timelines"})
     truth: str | None = field(
-        default=None, metadata={"help": "table of what happens when: file_name, start, end, label"}
+        default=None,
+        metadata={
+            "help": "CSV file with the true actions: file_name, start and end (seconds), label; to score the timelines"
+        },
     )
-    nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
-    seconds: float = field(default=4.0, metadata={"help": "length of a window"})
-    stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
-    batch_size: int = field(default=8, metadata={"help": "windows that are read at a time"})
+    nothing: str = field(
+        default="standing still", metadata={"help": "class of windows without an action; '' if there is no such class"}
+    )
+    seconds: float = field(default=4.0, metadata={"help": "length of a window in seconds"})
+    stride: float = field(default=1.0, metadata={"help": "seconds between the starts of two windows"})
+    batch_size: int = field(default=8, metadata={"help": "number of windows per batch"})
 
     def __post_init__(self):
         check_recogniser(self.model)
@@ -51,7 +58,7 @@ ARGUMENTS = (TimelineArguments,)
 
 @writes_output_dir
 def main(arguments: TimelineArguments) -> dict | None:
-    """Writes the timelines; returns the metrics, where the truth is known."""
+    """Writes the timelines; returns the content of metrics.json, or None without `truth`."""
     from transformers import AutoConfig
 
     from action_llm.timelines import check_reads_timelines, check_window
@@ -67,9 +74,9 @@ def main(arguments: TimelineArguments) -> dict | None:
     paths = list(map(Path, arguments.videos))
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError(
-            "two videos have the same name, and their timelines would be the same files: run it for each folder."
+            "two videos have the same name, so their timelines would overwrite each other: use an output_dir per folder."
         )
-    truth = None if arguments.truth is None else known(arguments.truth, paths)
+    truth = None if arguments.truth is None else true_actions(arguments.truth, paths)
     model, processor = load(arguments, truth or {})
     settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
     run.check_identity(settings | _identity(arguments, paths, truth, model))
@@ -82,15 +89,17 @@ def main(arguments: TimelineArguments) -> dict | None:
         except (VideoFileError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
             continue
-        true = None if truth is None else truth[path]
-        spans, actions = write(timeline, run.path, path, true, arguments.nothing)
-        if true is not None:
-            score.add(timeline, spans, actions, true, arguments.nothing)
+        expected = None if truth is None else truth[path]
+        spans, actions = write(timeline, run.path, path, expected, arguments.nothing)
+        if expected is not None:
+            score.add(timeline, spans, actions, expected, arguments.nothing)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
-        logger.warning("%d of %d videos were skipped; the first: %s", len(skipped), len(arguments.videos), skipped[0])
-    if len(skipped) == len(arguments.videos):
-        raise ValueError(f"no video could be read; the first is {skipped[0]['file']}: {skipped[0]['reason']}")
+        logger.warning(
+            "%d of %d videos were skipped, the first because: %s", len(skipped), len(paths), skipped[0]["reason"]
+        )
+    if len(skipped) == len(paths):
+        raise ValueError(f"none of {len(paths)} videos could be read; {skipped[0]['file']}: {skipped[0]['reason']}")
     run.write_record(
         stage="timeline",
         settings=settings,
@@ -104,18 +113,23 @@ def main(arguments: TimelineArguments) -> dict | None:
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     run.log_finished(
         "Timelines",
-        f"{metrics['time_named_rightly']:.1%} of the time is named rightly",
-        f"{metrics['actions_found']} actions found, {metrics['actions_true']} there",
+        f"{metrics['time_named_rightly']:.1%} of the time is labelled correctly",
+        f"{metrics['actions_found']} actions found, {metrics['actions_true']} expected",
     )
     logger.info("  in %s", run.path)
     return metrics
 
 
 def load(arguments: TimelineArguments, truth: dict) -> tuple:
-    """The recogniser and its processor.
+    """
+    Loads the recogniser and its processor, and warns of true actions that are not among its classes.
+
+    Args:
+        arguments: of the recipe.
+        truth: the true actions of each video.
 
     Raises:
-        ValueError: the class of windows in which no action is, is no class of the model.
+        ValueError: if `nothing` is not a class of the model.
     """
     import torch
 
@@ -126,16 +140,17 @@ def load(arguments: TimelineArguments, truth: dict) -> tuple:
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     if arguments.nothing and arguments.nothing not in processor.class_names:
         raise ValueError(
-            f"--nothing {arguments.nothing!r} is no class of the model, which are {', '.join(processor.class_names)}; "
-            "--nothing '' where none of them means that no action is."
+            f"--nothing must be a class of the model, got {arguments.nothing!r}: choose from "
+            f"{', '.join(processor.class_names)}, or set --nothing '' if none of them means that there is no action."
         )
     labels = {action.label for actions in truth.values() for action in actions}
     if unknown := sorted(labels - set(processor.class_names)):
-        logger.warning("%s: the model has no class %s, and cannot find it", arguments.truth, ", ".join(unknown))
+        logger.warning("%s: the model cannot find %s, which are not its classes", arguments.truth, ", ".join(unknown))
     return model, processor
 
 
 def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | None, model) -> dict:
+    """Fingerprints of the inputs, for `RunFolder.check_identity`."""
     from action_llm.recording_versions import stable_seed
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.stage_records import training_record
@@ -148,19 +163,19 @@ def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | Non
     }
 
 
-def write(timeline, folder: Path, video: Path, true: list | None, nothing: str) -> tuple[list, list]:
+def write(timeline, folder: Path, video: Path, expected: list | None, nothing: str) -> tuple[list, list]:
     """
-    Writes the timeline of a video as table, JSON and picture.
+    Writes the timeline of a video as a table, as JSON and as a picture.
 
     Args:
         timeline: of the video.
-        folder: where it goes.
-        video: its file.
-        true: the actions in it, where they are known.
-        nothing: class of windows in which no action is.
+        folder: for the files.
+        video: path of the video.
+        expected: true actions in the video, or None if unknown.
+        nothing: class of windows without an action.
 
     Returns:
-        All spans, and those of actions.
+        All spans of the timeline, and the spans of actions.
     """
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.timelines import Segment, write_timeline
@@ -178,36 +193,43 @@ def write(timeline, folder: Path, video: Path, true: list | None, nothing: str) 
         "events": [[event.action_id, round(event.start, 3), round(event.end, 3)] for event in timeline.events],
     }
     write_atomically(folder / f"{video.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
-    plot_timeline(timeline, folder / f"{video.stem}.png", true, nothing, video.name)
+    plot_timeline(timeline, folder / f"{video.stem}.png", expected, nothing, video.name)
     return spans, actions
 
 
 class TimelineScore:
-    """How well timelines agree with what is known to happen, over all videos."""
+    """Scores of timelines against the true actions, over all videos."""
 
     def __init__(self):
         from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
-        self.seconds = self.right = 0.0
-        self.found = self.true = 0
+        self.seconds = self.correct = 0.0
+        self.found = self.expected = 0
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
 
-    def add(self, timeline, spans: list, actions: list, true: list, nothing: str):
-        """Counts a video: its timeline with its spans, the actions among these, and the true ones."""
+    def add(self, timeline, spans: list, actions: list, expected: list, nothing: str):
+        """
+        Adds a video.
+
+        Args:
+            timeline, spans, actions: of the video, as of `write`.
+            expected: true actions in the video.
+            nothing: class of windows without an action.
+        """
         from action_llm_datasets.timelines import Segment
         from action_llm_recipes.metrics.temporal_segments import seconds_correct, segment_hits
 
-        self.borders.add(timeline.events, true)
+        self.borders.add(timeline.events, expected)
         end = float(timeline.ends[-1])
         self.seconds += end
-        everything = [*true, *(Segment(*gap, nothing) for gap in gaps(true, end))]
-        self.right += seconds_correct(spans, everything)
-        self.found, self.true = self.found + len(actions), self.true + len(true)
+        with_gaps = [*expected, *(Segment(*gap, nothing) for gap in gaps(expected, end))]
+        self.correct += seconds_correct(spans, with_gaps)
+        self.found, self.expected = self.found + len(actions), self.expected + len(expected)
         for overlap in OVERLAPS:
-            self.hits[overlap] += segment_hits(actions, true, overlap)
+            self.hits[overlap] += segment_hits(actions, expected, overlap)
 
     def metrics(self) -> dict | None:
-        """None where nothing was counted."""
+        """The content of metrics.json; None if no video was added."""
         from action_llm_recipes.metrics.temporal_segments import f1_score
 
         if not self.borders.videos:
@@ -215,39 +237,46 @@ class TimelineScore:
         return {
             "videos": self.borders.videos,
             "minutes": self.seconds / 60,
-            "time_named_rightly": self.right / self.seconds,
+            "time_named_rightly": self.correct / self.seconds,
             "actions_found": self.found,
-            "actions_true": self.true,
-            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.found, self.true).f1 for at in OVERLAPS},
+            "actions_true": self.expected,
+            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.found, self.expected).f1 for at in OVERLAPS},
             "events_a_minute": 60 * (self.borders.found + self.borders.videos) / self.seconds,
             "event_borders": self.borders.scores(),
         }
 
 
-def known(table: str, paths: list[Path]) -> dict[Path, list]:
-    """What truly happens in each video: what the table says of the file, relative to its own folder or by its name; nothing
-    where it says nothing.
+def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
+    """
+    The true actions of each video, without any for videos that the table does not name.
+
+    Args:
+        table: CSV file. Its file names are relative to its folder, or plain names of the videos.
+        paths: of the videos.
 
     Raises:
-        ValueError: it says nothing of any of them.
+        ValueError: if the table names none of the videos.
     """
     from action_llm_recipes.common.video_windows import by_video
 
     rows, root = by_video(table), Path(table).resolve().parent
-    found = {}
+    actions_of = {}
     for path in paths:
         inside = path.resolve().is_relative_to(root)
         name = path.resolve().relative_to(root) if inside else Path(path.name)
-        found[path] = rows.get(name.with_suffix("").as_posix(), rows.get(path.stem, []))
-    if not any(found.values()):
-        raise ValueError(f"{table} says nothing of {paths[0].name}, nor of any other of {len(paths)} videos.")
-    return found
+        actions_of[path] = rows.get(name.with_suffix("").as_posix(), rows.get(path.stem, []))
+    if not any(actions_of.values()):
+        raise ValueError(
+            f"{table} names none of the {len(paths)} videos, such as {paths[0].name}: its file_name must be the name of a "
+            "video, or its path relative to the table."
+        )
+    return actions_of
 
 
 def gaps(segments, end: float) -> list[tuple[float, float]]:
-    """Where no segment is, from 0 to `end` seconds."""
-    borders = [0.0, *(at for one in segments for at in one[:2]), end]
-    return [(a, b) for a, b in zip(borders[::2], borders[1::2], strict=True) if b > a]
+    """The times without a segment, from 0 to `end` seconds."""
+    borders = [0.0, *(time for segment in segments for time in segment[:2]), end]
+    return [(start, stop) for start, stop in zip(borders[::2], borders[1::2], strict=True) if stop > start]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-The lexicon of an action model: what each token looks like, when it occurs, which classes it speaks for.
+Writes the lexicon of an action model: what each token looks like, when it occurs, and in which classes it is frequent.
 
 ```bash
 python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \\
@@ -8,15 +8,16 @@ python recipes/token_lexicon.py --tokenizer runs/video/tokenizer/model --sentenc
     --data_dir UTD-MHAD/Depth --output_dir runs/video/lexicon
 ```
 
-Counted on the training sentences (unaugmented ones). For skeletons, a code is decoded into motion and drawn, and its
-description is measured from that; for videos, frames of recordings in which it occurs are shown, out of the middle of its
-time. Writes `lexicon.json` and `index.html`, the most used tokens first.
+Occurrences are counted in the training sentences, without augmented versions. For skeletons, each code is decoded into motion,
+which is drawn and described. For videos, `--data_dir` adds frames of recordings in which the token occurs, from the middle of
+the occurrence. The recipe writes `lexicon.json` and `index.html`, which shows the most frequent tokens first.
 """
 
 import html
 import json
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
@@ -26,19 +27,19 @@ from action_llm_recipes.common.written_folders import check_model_folder, check_
 
 logger = logging.getLogger(__name__)
 
-FRAME_HEIGHT, GAP = 72, 4
-CONTEXT = 3  # the same code so often, of which the middle one is looked at
+FRAME_HEIGHT, GAP = 72, 4  # pixels of a frame, and between two frames
+CONTEXT = 3  # a code is decoded as often in a row, and the middle one is kept
 
 
 @dataclass
 class LexiconArguments:
-    """Whose tokens, and where the lexicon goes."""
+    """The action model, its sentences, and the folder of the lexicon."""
 
     tokenizer: str = field(metadata={"help": "folder of a trained action model"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with it"})
-    output_dir: str = field(metadata={"help": "folder for lexicon.json, index.html and its picture"})
-    data_dir: str | None = field(default=None, metadata={"help": "folder of the videos, to show frames of them"})
-    shown: int = field(default=60, metadata={"help": "tokens on the page"})
+    output_dir: str = field(metadata={"help": "folder for lexicon.json, index.html and its pictures"})
+    data_dir: str | None = field(default=None, metadata={"help": "folder of the videos, to show their frames"})
+    shown: int = field(default=60, metadata={"help": "number of tokens on the page"})
 
     def __post_init__(self):
         check_model_folder(self.tokenizer)
@@ -50,14 +51,12 @@ ARGUMENTS = (LexiconArguments,)
 
 @writes_output_dir
 def main(arguments: LexiconArguments) -> list:
-    """Writes the lexicon; returns its entries."""
-    import numpy as np
+    """Writes the lexicon; returns its entries (`TokenEntry`)."""
     from transformers import AutoModel
 
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
     from action_llm_recipes.common.action_sentences import load_action_sentences
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
@@ -70,40 +69,40 @@ def main(arguments: LexiconArguments) -> list:
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
     rows = load_action_sentences(arguments.sentences)["train"]
     rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
-    names = rows.features["label"].names
-    entries = build_lexicon(rows, names, model.config.num_action_tokens)
-    # What tokens of further codebooks look like depends on those before them in a word.
-    shown = sorted(entries[: model.config.codebook_size], key=lambda entry: -entry.count)[: arguments.shown]
-    shown = [entry for entry in shown if entry.count]
-    picture = ""
+    entries = build_lexicon(rows, rows.features["label"].names, model.config.num_action_tokens)
+    shown = most_frequent(entries[: model.config.codebook_size], arguments.shown)
+    motions_picture = None
     if model.config.model_type == "action_vqvae":
-        motions = _decode(model, extractor)
-        _describe(entries, motions, extractor)
-        picture = "tokens.png"
-        rows_of_picture = [
-            SheetRow(
-                np.where(motions[entry.action_id] == 0, 1e-9, motions[entry.action_id]), f"<act_{entry.action_id}>"
-            )
-            for entry in shown
-        ]
-        sheet = contact_sheet(rows_of_picture, extractor.skeleton_layout, columns=4, size=(110, 110))
-        write_png(run.path / picture, sheet)
+        motions_picture = "tokens.png"
+        motions = decoded_motions(model, extractor)
+        describe_motions(entries, motions, extractor)
+        draw_motions(shown, motions, extractor.skeleton_layout, run.path / motions_picture)
     with_frames = model.main_input_name == "pixel_values" and arguments.data_dir is not None
     if with_frames:
-        strips = _frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir))
-        for entry, strip in zip(shown, strips, strict=True):
-            write_png(run.path / f"act_{entry.action_id}.png", strip)
+        draw_frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir), run.path)
     content = [entry.to_dict() for entry in entries]
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
-    write_atomically(run.path / "index.html", _page(shown, picture, with_frames, len(rows)))
+    write_atomically(run.path / "index.html", _page(shown, motions_picture, with_frames, len(rows)))
     used = sum(entry.count > 0 for entry in entries)
     run.log_finished("Lexicon", f"{used} of {len(entries)} tokens are used")
     logger.info("  in %s", run.path / "index.html")
     return entries
 
 
-def _decode(model, extractor):
-    """The motion of each code of the first codebook, one person: (codes, frames, joints, coordinates), as the features."""
+def most_frequent(entries: list, count: int) -> list:
+    """
+    The most frequent tokens, without those that never occur.
+
+    Args:
+        entries: of the first codebook. What a token of a further codebook looks like depends on the tokens before it in a word.
+        count: maximum number of tokens.
+    """
+    return [entry for entry in sorted(entries, key=lambda entry: -entry.count)[:count] if entry.count]
+
+
+def decoded_motions(model, extractor):
+    """The motion of the first person for each code of the first codebook: (codes, frames, joints, coordinates), in the units of
+    the features."""
     import torch
 
     with torch.no_grad():
@@ -115,8 +114,8 @@ def _decode(model, extractor):
     return people[:, :, 0]
 
 
-def _describe(entries, motions, extractor):
-    """Says what each code looks like, where the features are in torsos."""
+def describe_motions(entries, motions, extractor):
+    """Sets the description of each code, from its motion. Only features that are scaled by the torso can be described."""
     from action_llm.motion_narration import describe_moment
 
     if extractor.scale != "torso":
@@ -125,8 +124,30 @@ def _describe(entries, motions, extractor):
         entry.description = describe_moment(motion, extractor.skeleton_layout)
 
 
-def _frames(entries, data: DataArguments):
-    """For each entry its examples beside each other, uint8 (FRAME_HEIGHT, width, 3)."""
+def draw_motions(entries, motions, layout, path: Path):
+    """Draws the motions of tokens as a contact sheet of skeletons, a row per token."""
+    import numpy as np
+
+    from action_llm_datasets.rendering import SheetRow, contact_sheet, write_png
+
+    rows = [
+        # Joints at 0 would count as missing.
+        SheetRow(np.where(motions[entry.action_id] == 0, 1e-9, motions[entry.action_id]), f"<act_{entry.action_id}>")
+        for entry in entries
+    ]
+    write_png(path, contact_sheet(rows, layout, columns=4, size=(110, 110)))
+
+
+def draw_frames(entries, data: DataArguments, folder: Path):
+    """Writes act_<id>.png for each token: a frame of each example, side by side."""
+    from action_llm_datasets.rendering import write_png
+
+    for entry, strip in zip(entries, _strips(entries, data), strict=True):
+        write_png(folder / f"act_{entry.action_id}.png", strip)
+
+
+def _strips(entries, data: DataArguments):
+    """Yields the frames of the examples of each token, side by side: uint8 (FRAME_HEIGHT, width, 3)."""
     import numpy as np
 
     from action_llm.video_files import open_video
@@ -135,25 +156,25 @@ def _frames(entries, data: DataArguments):
 
     if data.dataset == "features":
         raise ValueError(
-            "the sentences do not say of which data set they are (an older version wrote them): encode again."
+            "the sentences do not name their data set, as an older version wrote them: run encode_actions.py again."
         )
     rows = data.load("videos")["train"]
-    places = {name: number for number, name in enumerate(rows["sample_id"])}
+    index_of = {sample_id: index for index, sample_id in enumerate(rows["sample_id"])}
     for entry in entries:
         strip = []
         for sample_id, start, end in entry.examples:
-            # A window of a long video begins later than the video.
-            name, offset = (sample_id, 0.0) if sample_id in places else video_of_window(sample_id)
-            with open_row(data.data_dir, rows[places[name]]) as file, open_video(file) as video:
+            # The times of a window of a long video are relative to its start.
+            name, offset = (sample_id, 0.0) if sample_id in index_of else video_of_window(sample_id)
+            with open_row(data.data_dir, rows[index_of[name]]) as file, open_video(file) as video:
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
                 strip.append(video.frames_at([offset + (start + end) / 2], size)[0])
-                # They are of different recordings.
+                # The frames are of different recordings, so there is a gap between them.
                 strip.append(np.full((FRAME_HEIGHT, GAP, 3), 255, np.uint8))
         yield np.concatenate(strip[:-1], axis=1)
 
 
-def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
+def _page(entries, motions_picture: str | None, with_frames: bool, num_sentences: int) -> str:
     lines = []
     for entry in entries:
         classes = "<br>".join(f"{html.escape(name)} ({lift:.1f} ×)" for name, lift in entry.classes)
@@ -167,7 +188,9 @@ def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
             f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{looks}</td>"
             f"<td>{classes}</td><td>{entry.when:.0%}</td><td>{entry.seconds:.2f} s</td><td>{examples}</td></tr>"
         )
-    shown = f'<h2>Decoded</h2><img src="{picture}" alt="what the tokens look like">' if picture else ""
+    motions = ""
+    if motions_picture is not None:
+        motions = f'<h2>Decoded motions</h2><img src="{motions_picture}" alt="motions of the tokens">'
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Lexicon of action tokens</title>
 <style>
@@ -176,10 +199,14 @@ def _page(entries, picture: str, with_frames: bool, sentences: int) -> str:
  table {{ border-collapse: collapse; }}
 </style>
 <h1>Lexicon of action tokens</h1>
-<p>The {len(entries)} most used, counted in {sentences:,} training sentences. A class is named where a token occurs in more of
-its sentences than in those of all classes, and how many times as often; the place is the mean one in a sentence.</p>
-<table><tr><th>token<th>times<th>what it looks like<th>speaks for<th>place<th>lasts<th>for example</tr>{"".join(lines)}</table>
-{shown}
+<p>The {len(entries)} most frequent tokens in {num_sentences:,} training sentences. A token is typical of a class if more of the
+sentences of the class contain it than of all sentences; the factor says how many times more. The position in a sentence is a
+mean, from the start (0%) to the end (100%).</p>
+<table>
+<tr><th>token<th>count<th>what it looks like<th>typical of<th>position<th>duration<th>examples</tr>
+{"".join(lines)}
+</table>
+{motions}
 </html>
 """
 

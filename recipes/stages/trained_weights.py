@@ -17,6 +17,29 @@ def choose_trained(model, method: str):
         base.action_embedding.soft_prompts.requires_grad_(True)
 
 
+def lora_config(arguments, with_projector: bool):
+    """
+    PEFT's `LoraConfig` for a recogniser (LoRA; LLM-AR, Eq. 13).
+
+    Args:
+        arguments (`ActionSFTArguments`): of `sft.py`.
+        with_projector: whether the projection of continuous latents is trained as well.
+    """
+    from peft import LoraConfig
+
+    trained_modules = ["action_embedding"] * arguments.train_action_embeddings + ["action_projector"] * with_projector
+    return LoraConfig(
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        # Only layers of the language model: the action model may have layers of the same names.
+        target_modules=rf".*language_model\..*\.({'|'.join(arguments.lora_target_modules)})",
+        modules_to_save=trained_modules or None,
+        # For a causal LM, PEFT passes arguments that a classifier does not take.
+        task_type="CAUSAL_LM" if arguments.objective == "words" else None,
+    )
+
+
 def save_trained(trainer, folder: Path):
     """Writes the trained model as a repository; every process must call it, the first one writes."""
     state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)

@@ -149,7 +149,7 @@ def test_standardized_words_have_the_moments_of_the_language_models_words(line, 
     np.testing.assert_allclose(spoken.std(0, ddof=1), words.std(0, ddof=1), rtol=1e-2)
     line.evaluate(model, sentences, tmp_path / "evaluation")
     continuous = {"injection_layer": 1, "standardize_words": True}
-    with pytest.raises(ValueError, match="standardize_words is about words"):
+    with pytest.raises(ValueError, match="standardize_words needs sentences of tokens"):
         line.sft(own, sentences, tmp_path / "none", **continuous)
 
 
