@@ -28,7 +28,7 @@ from action_llm_recipes.common.written_folders import check_model_folder, check_
 logger = logging.getLogger(__name__)
 
 FRAME_HEIGHT, GAP = 72, 4  # pixels of a frame, and between two frames
-CONTEXT = 3  # a code is decoded as often in a row, and the middle one is kept
+CONTEXT = 3  # copies of a code that are decoded in a row; the middle copy is shown
 
 
 @dataclass

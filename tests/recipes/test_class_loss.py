@@ -1,4 +1,4 @@
-"""Stage 2 by the class among all: its loss is that of the posterior, whatever the words of the class names are."""
+"""Stage 2 with the objective `classes`: the loss is the cross-entropy over the class list."""
 
 import json
 
@@ -17,8 +17,8 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("constrained_scoring", [False, True])
-def test_its_loss_is_the_cross_entropy_of_the_posterior(line, tokenizer, sentences, constrained_scoring, tmp_path):
-    """With a rate of next to nothing, the loss of an epoch in one step is that of the model as it is."""
+def test_the_loss_is_the_cross_entropy_over_the_class_list(line, tokenizer, sentences, constrained_scoring, tmp_path):
+    """With a tiny learning rate, the loss of an epoch of one step is that of the unchanged model."""
     rows = load_action_sentences(sentences)["train"]
     training = {"learning_rate": 1e-12, "max_steps": 1, "per_device_train_batch_size": len(rows)}
     folder = line.sft(
@@ -70,7 +70,7 @@ def test_held_out_recordings_have_this_loss_too(line, tmp_path):
     sentences = line.encode(own, tmp_path / "sentences")
     training = {"eval_strategy": "steps", "eval_steps": 1}
     line.sft(own, sentences, tmp_path / "sft", training, objective="classes", hold_out=True)
-    rows = [json.loads(one) for one in (tmp_path / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(text) for text in (tmp_path / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row for row in rows if "eval_loss" in row]
 
 
@@ -89,14 +89,14 @@ def test_padding_is_before_the_prompt():
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    "settings, message",
     [
         ({"objective": "classes", "training": {"packing": True, "max_length": 64}}, "packing"),
         ({"objective": "classes", "explanations": True}, "explanations"),
         ({"objective": "classes", "label_smoothing": 1.0}, "label_smoothing"),
-        ({"label_smoothing": 0.1}, "label_smoothing is over the class list"),
+        ({"label_smoothing": 0.1}, "label_smoothing is defined over the class list"),
     ],
 )
-def test_settings_that_exclude_each_other(line, tokenizer, sentences, settings, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_exclude_each_other(line, tokenizer, sentences, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
         line.sft(tokenizer, sentences, tmp_path, **settings)

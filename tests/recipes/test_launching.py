@@ -1,4 +1,4 @@
-"""Command lines: what they list, what they import to do so, and how they say that something is wrong."""
+"""Command lines: their options, what `--help` and errors import, and the wording of errors."""
 
 import contextlib
 import dataclasses
@@ -29,24 +29,24 @@ COMMANDS = [f"action_llm_datasets.{name}" for name in ("folder", "pages", "prepa
 COMMANDS += [f"action_llm_datasets.simulation.{name}" for name in ("simulate", "simulate_long")]
 HEAVY = ("torch", "trl", "transformers.training_args")
 
-# Runs command lines after each other in one process; of each, what it wrote, its options, and what heavy it has imported.
+# Runs command lines after each other in a single process; returns the output, options and slow imports of each.
 RUN = """
 import contextlib, dataclasses, io, json, runpy, sys
 
 recipes, heavy, lines = json.loads(sys.argv[1])
 from action_llm_recipes.common import launching
 
-parse, found = launching.parse, []
+parse, results = launching.parse, []
 def remember(classes, *rest):
-    found[-1]["options"] += [
+    results[-1]["options"] += [
         field.name for cls in classes for field in dataclasses.fields(cls) if "dotted" not in field.metadata
     ]
     return parse(classes, *rest)
 launching.parse = remember
 for program, *words in lines:
-    found.append({"options": []})
+    results.append({"options": []})
     sys.argv = [program, *words]
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(output):
         try:
             if program.endswith(".py"):
                 runpy.run_path(f"{recipes}/{program}", run_name="__main__")
@@ -54,8 +54,8 @@ for program, *words in lines:
                 runpy.run_module(program, run_name="__main__")
         except SystemExit:
             pass
-    found[-1] |= {"said": said.getvalue(), "heavy": [name for name in heavy if name in sys.modules]}
-print(json.dumps(found))
+    results[-1] |= {"output": output.getvalue(), "heavy": [name for name in heavy if name in sys.modules]}
+print(json.dumps(results))
 """
 
 
@@ -66,16 +66,16 @@ def run(*lines: list[str]) -> list[dict]:
 
 def test_help_of_every_command_lists_its_options_and_imports_nothing_heavy():
     programs = [*LAUNCHED, *COMMANDS]
-    for program, found in zip(programs, run(*([program, "--help"] for program in programs)), strict=True):
-        assert found["heavy"] == [], program
-        assert "usage:" in found["said"], program
-        assert all(f"--{name} " in found["said"] for name in found["options"]), program
-        assert bool(found["options"]) == (
+    for program, result in zip(programs, run(*([program, "--help"] for program in programs)), strict=True):
+        assert result["heavy"] == [], program
+        assert "usage:" in result["output"], program
+        assert all(f"--{name} " in result["output"] for name in result["options"]), program
+        assert bool(result["options"]) == (
             program not in {"hub/push.py", "pretraining/convert_resnet3d.py", *COMMANDS}
         ), program
 
 
-def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_path):
+def test_errors_suggest_the_nearest_option_and_import_nothing_heavy(tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("lora_r: 4\ngradient_checkponting: true\n")
     data = ["--dataset", "utd-mhda", "--data_dir", "x"]
@@ -187,12 +187,12 @@ def test_what_is_wrong_is_told_with_the_nearest_that_is_right_and_at_once(tmp_pa
             "runs/y",
         ): f"run_baselines.py: {no_sentences}",
     }
-    for (line, expected), found in zip(lines.items(), run(*map(list, lines)), strict=True):
-        assert found["said"] == expected, line
-        assert found["heavy"] == [], line
+    for (line, expected), result in zip(lines.items(), run(*map(list, lines)), strict=True):
+        assert result["output"] == expected, line
+        assert result["heavy"] == [], line
 
 
-def test_a_missing_folder_that_could_be_a_repository_is_doubted(tmp_path, monkeypatch, caplog):
+def test_a_missing_folder_that_could_be_a_repository_gets_a_warning(tmp_path, monkeypatch, caplog):
     from action_llm_recipes.common.written_folders import check_model_folder
 
     (tmp_path / "runs").mkdir()
@@ -220,11 +220,11 @@ class Own:
     text: str | None = field(default=None, metadata={"help": "100 %"})
 
 
-def test_values_of_the_command_line_go_before_those_of_the_file(tmp_path):
+def test_the_command_line_takes_precedence_over_the_file(tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("needed: 3\nrate: 1e-3\nkind: y\nlayers: [1, 2]\nflag: true\n")
-    (made,) = parse([Own], ["--config", str(settings), "--rate", "2", "--flag", "false", "--names", "b", "c"])
-    assert made == Own(3, ["b", "c"], [1, 2], "y", 2.0, False, None)
+    (arguments,) = parse([Own], ["--config", str(settings), "--rate", "2", "--flag", "false", "--names", "b", "c"])
+    assert arguments == Own(3, ["b", "c"], [1, 2], "y", 2.0, False, None)
     assert parse([Own], ["--config", str(settings)])[0].rate == 1e-3  # a text, to YAML
     assert parse([Own], ["--needed", "1", "--flag"]) == (Own(1, flag=True),)
 
@@ -242,7 +242,7 @@ def test_a_file_of_an_older_version_may_have_former_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ([], "the following arguments are required: --needed"),
         (["--needed", "1", "--kind", "z"], "argument --kind: invalid choice: 'z'"),
@@ -250,15 +250,15 @@ def test_a_file_of_an_older_version_may_have_former_names(tmp_path):
         (["--needed", "1", "--flag", "maybe"], "expected true or false, got 'maybe'"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_one_line(line, said, capsys):
+def test_a_wrong_command_line_is_an_error_of_one_line(line, message, capsys):
     with pytest.raises(SystemExit):
         parse([Own], line)
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("kind: z", "kind: expected one of x, y, got 'z'"),
         ("- a", "settings.yaml: expected names and values of options, got a list"),
@@ -268,12 +268,12 @@ def test_a_wrong_command_line_is_told_in_one_line(line, said, capsys):
     ],
     ids=["value", "list", "date", "nesting", "tab"],
 )
-def test_a_wrong_file_is_told(text, said, tmp_path, capsys):
+def test_a_wrong_file_is_an_error(text, message, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
     with pytest.raises(SystemExit):
         parse([Own], ["--config", str(path), "--needed", "1"])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @dataclass
@@ -284,17 +284,17 @@ class Lazy(LazyArguments, base="transformers.TrainingArguments"):
     own: int = 1
 
 
-def test_a_base_comes_with_the_first_instance():
+def test_a_base_is_imported_with_the_first_instance():
     from transformers import TrainingArguments
 
-    assert [one.name for one in dataclasses.fields(Lazy)] == ["learning_rate", "own"]
-    assert Lazy.inherited() == {one.name for one in dataclasses.fields(TrainingArguments)}
-    made = Lazy(output_dir="here", own=2, use_cpu=True)
-    assert isinstance(made, TrainingArguments) and isinstance(made, Lazy)
-    assert (made.learning_rate, made.own, made.max_steps) == (0.5, 2, -1)
-    again = pickle.loads(pickle.dumps(made))
-    assert (type(again), again.own) == (type(made), 2)
-    assert dataclasses.replace(made, own=3).own == 3
+    assert [field.name for field in dataclasses.fields(Lazy)] == ["learning_rate", "own"]
+    assert Lazy.inherited() == {field.name for field in dataclasses.fields(TrainingArguments)}
+    instance = Lazy(output_dir="here", own=2, use_cpu=True)
+    assert isinstance(instance, TrainingArguments) and isinstance(instance, Lazy)
+    assert (instance.learning_rate, instance.own, instance.max_steps) == (0.5, 2, -1)
+    again = pickle.loads(pickle.dumps(instance))
+    assert (type(again), again.own) == (type(instance), 2)
+    assert dataclasses.replace(instance, own=3).own == 3
 
 
 def test_inherited_options_are_read_and_listed_when_asked_for(capsys):
@@ -313,7 +313,7 @@ def test_settings_become_instances_of_argument_classes():
         from_settings([Own, Lazy], {"needed": 1, "max_step": 7})
 
 
-def test_what_is_read_of_sources_is_what_the_classes_have():
+def test_fields_read_from_sources_are_those_of_the_classes():
     import inspect
 
     from action_llm import (
@@ -328,25 +328,25 @@ def test_what_is_read_of_sources_is_what_the_classes_have():
     from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, SkeletonArguments
     from action_llm_recipes.stages.video_stage import VSTArguments
 
-    def default(one):
-        return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+    def default(field):
+        return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
     for arguments, config in (
         (ActionVQVAEArguments, ActionVQVAEConfig),
         (VSTArguments, VSTConfig),
         (VTEMArguments, VTEMConfig),
     ):
-        expected = {one.name: default(one) for one in dataclasses.fields(config)}
-        assert all(default(one) == expected[one.name] for one in dataclasses.fields(arguments)), config
+        expected = {field.name: default(field) for field in dataclasses.fields(config)}
+        assert all(default(field) == expected[field.name] for field in dataclasses.fields(arguments)), config
         assert len(dataclasses.fields(arguments)) > 15
     for arguments, extractor in (
         (SkeletonArguments, SkeletonFeatureExtractor),
         (VideoArguments, VideoFeatureExtractor),
     ):
         parameters = inspect.signature(extractor).parameters
-        assert [one.name for one in dataclasses.fields(arguments)] == list(parameters)[:-1]
-        for one in dataclasses.fields(arguments):
-            assert default(one) in (None, parameters[one.name].default), one.name
+        assert [field.name for field in dataclasses.fields(arguments)] == list(parameters)[:-1]
+        for setting in dataclasses.fields(arguments):
+            assert default(setting) in (None, parameters[setting.name].default), setting.name
 
 
 def test_protocols_are_known_without_their_builders():
@@ -380,8 +380,8 @@ def test_a_commit_goes_with_the_repository_that_the_file_names(line, revision, t
     settings = tmp_path / "settings.yaml"
     settings.write_text("name: a/b\nrevision: c1\nsize: 3\n")
     with caplog.at_level("INFO"):
-        (made,) = parse([Paired], ["--config", str(settings), *line])
-    assert (made.revision, made.size) == (revision, 3)
+        (arguments,) = parse([Paired], ["--config", str(settings), *line])
+    assert (arguments.revision, arguments.size) == (revision, 3)
     is_dropped = "a/c" in "".join(line)
     assert (f"revision in {settings} belongs to a/b and is not used with a/c" in caplog.messages) == is_dropped
 
@@ -453,7 +453,7 @@ def test_a_fault_of_the_program_keeps_its_traceback():
     assert "Traceback" in done.stderr and "JSONDecodeError: Expecting value" in done.stderr
 
 
-def test_what_the_user_can_mend():
+def test_which_errors_are_the_users():
     def error_of(call):
         with pytest.raises(Exception) as raised:
             call()

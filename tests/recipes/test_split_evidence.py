@@ -74,7 +74,7 @@ def test_a_folder_that_is_marked_anew_between_stages_is_not_evaluated(own, own_l
     seen = "the action model was trained on 4 of the 4 test recordings, such as '0'"
     with pytest.raises(ValueError, match=seen):
         own_line.evaluate(model, sentences, tmp_path / "evaluation", split="test")
-    assert sum(seen in one.getMessage() for one in caplog.records) == 2  # each of the two stages had said it
+    assert sum(seen in message for message in caplog.messages) == 2  # both stages had warned
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects"):
         own_line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
     with pytest.raises(ValueError, match=seen):
@@ -91,7 +91,7 @@ def test_a_folder_that_is_marked_anew_between_stages_is_not_evaluated(own, own_l
                 own_line.data(),
             )
     assert not (tmp_path / "evaluation" / "metrics.json").exists()
-    # Recordings that are said to be training recordings may be.
+    # Training recordings may be evaluated as such.
     metrics = own_line.evaluate(model, sentences, tmp_path / "train", split="train")
     assert (metrics["split"], metrics["recordings"]) == ("train", 2)
     # A classifier of the recordings themselves is trained on the marks as they are.
@@ -159,7 +159,7 @@ def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos,
     seen = "the visual encoder was trained on 8 of the 8 test recordings, such as 'clip00'"
     with pytest.raises(ValueError, match=seen):
         line.evaluate(model, sentences, tmp_path / "evaluation", split="test")
-    assert sum(seen in one.getMessage() for one in caplog.records) >= 1
+    assert sum(seen in message for message in caplog.messages) >= 1
     with pytest.raises(ValueError, match=seen):
         run_baselines.main(
             run_baselines.BaselineArguments(str(tmp_path / "baselines"), methods=["kernel_ridge"]), of_features
@@ -250,7 +250,7 @@ def test_older_folders_still_load_and_a_warning_says_what_cannot_be_checked(own_
     for path in tmp_path.rglob("record.json"):
         path.write_text(json.dumps(without_evidence(json.loads(path.read_text()))))
     assert own_line.evaluate(model, sentences, tmp_path / "old") == metrics
-    (warning,) = [one.getMessage() for one in caplog.records if "cannot be checked" in one.getMessage()]
+    (warning,) = [message for message in caplog.messages if "cannot be checked" in message]
     assert "the action model and the language model" in warning and "whether test recordings were" in warning
     # Records of before say at least whether the held-out subjects were left out.
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects, or has no record"):
@@ -406,7 +406,7 @@ def test_the_loop_over_subjects_is_a_command(own, llm, tmp_path, monkeypatch, ca
         assert subject == "3" or subject not in (tmp_path / subject / "sft" / "record.json").read_text()
     assert len(fingerprints) == 3
     assert not (tmp_path / "ada" / "sft" / "model" / TEST_EVALUATIONS).exists()
-    # In the folder of one subject no other is gone on with; somebody of the test is no training subject.
+    # A run cannot be resumed with other held-out subjects, and a test subject is not a training subject.
     for subject, folder, message in (
         ("bob", "ada", "made with other held_out_subjects"),
         ("4", "none", "'4' is not a training subject; these are 3, ada, bob."),

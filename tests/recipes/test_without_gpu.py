@@ -1,4 +1,4 @@
-"""Settings for a GPU on a machine without one: the run goes on, and a warning says what was changed."""
+"""Settings for a GPU on a machine without a GPU: the run continues, and a warning lists the changes."""
 
 import json
 from pathlib import Path
