@@ -1,1 +1,1 @@
-"""Recipes of ActionLLM: what a person launches, and, in the packages within, what these share."""
+"""The recipes of ActionLLM: modules to launch, and packages of what they share."""

@@ -123,6 +123,8 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
 def check_settings(arguments: ExplanationArguments) -> None:
     """
+    Checks the settings of the recipe.
+
     Raises:
         ValueError: if a setting is out of range, or `unsure_below` and `sure_accuracy` are both set.
     """

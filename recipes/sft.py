@@ -554,6 +554,8 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
 
 def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """
+    Checks that the settings fit together.
+
     Raises:
         ValueError: if settings exclude each other, or a number is out of range.
     """

@@ -1,1 +1,1 @@
-"""What recipes share: arguments and launching, run folders and records, sentences and features on disk."""
+"""What recipes share: the command line, run folders and records, and the sentences and features they write."""
