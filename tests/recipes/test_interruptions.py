@@ -141,7 +141,7 @@ DAMAGES = {
     "empty state": ("trainer_state.json", lambda path: path.write_bytes(b""), "trainer_state.json holds"),
     "cut state": ("trainer_state.json", cut, "trainer_state.json holds"),
     "list as state": ("trainer_state.json", lambda path: path.write_text("[]"), "trainer_state.json holds"),
-    "other state": ("trainer_state.json", lambda path: path.write_text('{"a": 1}'), "has fields that TrainerState lacks"),
+    "other state": ("trainer_state.json", lambda path: path.write_text('{"a": 1}'), "fields that TrainerState lacks"),
     "no fields": ("trainer_state.json", lambda path: path.write_text("{}"), "is of step 0"),
     "state not UTF-8": ("trainer_state.json", lambda path: path.write_bytes(b"\xff\xfe"), "trainer_state.json holds"),
     "deep state": ("trainer_state.json", lambda path: path.write_text("[" * 10**5), "trainer_state.json holds"),
