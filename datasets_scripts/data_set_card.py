@@ -41,7 +41,7 @@ def data_set_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[s
         _rows_text(first),
         _loading(first, accounts),
         _counts_table(accounts),
-        *([f"Protocol: {first.protocol_rule()}"] if first.protocol_rule() else []),
+        *([f"Splits: {first.protocol_rule()}"] if first.protocol_rule() else []),
         f"Classes: {_class_counts(builders)}. Models are compared by {METRICS[first.METRIC]}.\n"
         "`held_out` marks the training recordings that select checkpoints and settings.",
         *_section("To check", _doubts(accounts)),
@@ -143,7 +143,7 @@ def _left_out(accounts: dict[str, dict]) -> list[str]:
 def _cleaning(is_applied: bool, accounts: dict[str, dict]) -> list[str]:
     """What cleaning does to the recordings; empty if it changes none."""
     lines = [
-        f"- {config}: {text}: {count:,} recordings"
+        f"- {config}, {count:,} recording{'s' * (count != 1)}: {text}"
         for config, account in accounts.items()
         for text, count in cleaning_counts(account)
     ]

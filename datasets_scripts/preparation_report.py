@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from .building import SkeletonBuilder
 
 _FATES = {
-    "continues": "a person who was lost and found again under another id: joined",
-    "short": "a body seen in {min_body_frames} frames or fewer, among others: dropped",
-    "flat": "a body wider than {max_width_ratio} times its height in {max_flat_share} of its frames, among others: dropped",
-    "surplus": "people beyond {num_persons}: those who move least are dropped",
-    "never seen": "a body without a measured joint: dropped",
-    "gap": "frames without a person between their first and last frame: kept, so that time is unchanged",
+    "continues": "a person who is lost and tracked again under another id is joined",
+    "short": "a body with {min_body_frames} frames or fewer, beside other bodies, is dropped",
+    "flat": "a body that is wider than {max_width_ratio} times its height in {max_flat_share:.1%} of its frames, beside other "
+    "bodies, is dropped",
+    "surplus": "of more than {num_persons} people, those who move least are dropped",
+    "never seen": "a body without a measured joint is dropped",
+    "gap": "frames without a person between the person's first and last frame are kept",
 }
 _STYLE = """
  body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #23262c; }

@@ -121,7 +121,7 @@ def test_people_instead_of_bodies(ntu_source, tmp_path):
     card = (tmp_path / "raw" / "README.md").read_text()
     assert "as they were recorded" in card and "Rows hold all tracked bodies. Cleaning would find:" in card
     card = (tmp_path / "clean" / "README.md").read_text()
-    assert "as they were recorded" not in card and "- ntu60-xsub: a body seen in 11 frames or fewer" in card
+    assert "as they were recorded" not in card and "- ntu60-xsub, 1 recording: a body with 11 frames or fewer" in card
 
 
 @pytest.fixture
