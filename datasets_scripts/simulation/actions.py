@@ -196,30 +196,24 @@ def _hands_together(take: Take, motion: Motion, times, weights, points, *, sprea
         motion.touch(side, times, weights, "chest", point, palm=False)
 
 
+def _hold(motion: Motion, side: int, keys, pose, *, elbow, hand) -> None:
+    """Moves a hand to a pose at the second key and keeps it until the third; the arm hangs at the first and fourth key."""
+    motion.reach(side, keys, [None, pose, pose, None], elbow=[None, elbow, elbow, None], hand=[None, hand, hand, None])
+
+
 def _front_pose(take: Take, motion: Motion, keys, up: float, ahead: float) -> None:
     """Raises both hands in front of the trunk at the inner keys; they hang at the first and last key."""
     for side in (LEFT, RIGHT):
-        pose = (-0.15, up, ahead)
-        motion.reach(
-            side,
-            keys,
-            [None, pose, pose, None],
-            elbow=[None, (0.75, -0.7, -0.2), (0.75, -0.7, -0.2), None],
-            hand=[None, (-0.3, 0.5, 0.3), (-0.3, 0.5, 0.3), None],
-        )
+        _hold(motion, side, keys, (-0.15, up, ahead), elbow=(0.75, -0.7, -0.2), hand=(-0.3, 0.5, 0.3))
 
 
 def clap(take: Take) -> Motion:
     person, size = take.person, take.person.stature / 1.7
-    count, period = int(np.rint(take.between(2.6, 6.4))), take.between(0.28, 0.46)
-    begin, together = take.start(0.5)
-    claps = take.cycles(together, count, period)
-    down = claps[-1] + take.durations(0.55)[0]
-    take.run_until(down + take.chance.uniform(0.1, 0.5))
+    count, begin, claps, down = take.repeat((2.6, 6.4), (0.28, 0.46), raising=0.5, lowering=0.55, at_ease=0.5)
     motion = Motion(take)
     height, ahead = take.vary(-0.14, 0.07) * size, take.vary(0.30, 0.04) * size
     gap = np.clip(take.vary(0.11, 0.035) * person.amplitude, 0.05, 0.24)
-    keys = [begin, together, claps[-1], down]
+    keys = [begin, claps[0], claps[-1], down]
     _front_pose(take, motion, keys, height / person.arm, 0.6)
     apart = spline(claps, zigzag(count, [gap], [0.022]), motion.times)
     points = np.concatenate([apart, np.full_like(apart, height), np.full_like(apart, ahead)], axis=1)
@@ -230,11 +224,8 @@ def clap(take: Take) -> Motion:
 
 def cheer_up(take: Take) -> Motion:
     person, size = take.person, take.person.stature / 1.7
-    count, period = int(np.rint(take.between(0.6, 3.4))), take.between(0.42, 0.7)
-    begin, raised = take.start(0.55)
-    pumps = take.cycles(raised, count, period)
-    down = pumps[-1] + take.durations(0.6)[0]
-    take.run_until(down + take.chance.uniform(0.1, 0.45))
+    count, begin, pumps, down = take.repeat((0.6, 3.4), (0.42, 0.7), raising=0.55, lowering=0.6, at_ease=0.45)
+    raised = pumps[0]
     motion = Motion(take)
     both = take.likes(0.9)
     amount = np.clip(take.vary(0.35, 0.12) * person.amplitude, 0.1, 0.7)
@@ -258,11 +249,7 @@ def cheer_up(take: Take) -> Motion:
 
 def wave_hand(take: Take) -> Motion:
     person, s, main = take.person, take.sign, take.main
-    count, period = int(np.rint(take.between(1.6, 5.0))), take.between(0.42, 0.72)
-    begin, raised = take.start(0.55)
-    waves = take.cycles(raised, count, period)
-    down = waves[-1] + take.durations(0.55)[0]
-    take.run_until(down + take.chance.uniform(0.1, 0.5))
+    count, begin, waves, down = take.repeat((1.6, 5.0), (0.42, 0.72), raising=0.55, lowering=0.55, at_ease=0.5)
     motion = Motion(take)
     height = take.between(0.1, 0.85)
     width = np.clip(take.vary(0.24, 0.07) * person.amplitude, 0.1, 0.45)
@@ -281,7 +268,7 @@ def wave_hand(take: Take) -> Motion:
     )
     tilt = s * 0.05 * person.trunk_share
     motion.turn("chest", waves, zigzag(count, [0, 0, tilt], [0, 0, -tilt]))
-    motion.turn("head", [begin, raised, waves[-1], down], np.outer([0, 1, 1, 0], [s * take.vary(0.0, 0.12), 0, 0]))
+    motion.turn("head", [begin, waves[0], waves[-1], down], np.outer([0, 1, 1, 0], [s * take.vary(0.0, 0.12), 0, 0]))
     return motion
 
 
@@ -437,14 +424,10 @@ def point_at(take: Take) -> Motion:
 
 def rub_hands(take: Take) -> Motion:
     person, size = take.person, take.person.stature / 1.7
-    count, period = int(np.rint(take.between(2.6, 6.4))), take.between(0.3, 0.5)
-    begin, together = take.start(0.5)
-    strokes = take.cycles(together, count, period)
-    down = strokes[-1] + take.durations(0.55)[0]
-    take.run_until(down + take.chance.uniform(0.1, 0.5))
+    count, begin, strokes, down = take.repeat((2.6, 6.4), (0.3, 0.5), raising=0.5, lowering=0.55, at_ease=0.5)
     motion = Motion(take)
     height, ahead = take.vary(-0.22, 0.07) * size, take.vary(0.27, 0.04) * size
-    keys = [begin, together, strokes[-1], down]
+    keys = [begin, strokes[0], strokes[-1], down]
     _front_pose(take, motion, keys, height / person.arm, 0.55)
     length = np.clip(take.vary(0.045, 0.012) * person.amplitude, 0.02, 0.08)
     path = spline(strokes, zigzag(count, [-length], [length]), motion.times)
@@ -487,26 +470,16 @@ def bow(take: Take) -> Motion:
 
 def wipe_face(take: Take) -> Motion:
     main, size = take.main, take.person.stature / 1.7
-    count, period = int(np.rint(take.between(0.8, 3.2))), take.between(0.42, 0.75)
-    begin, there = take.start(0.6)
-    strokes = take.cycles(there, count, period)
-    down = strokes[-1] + take.durations(0.6)[0]
-    take.run_until(down + take.chance.uniform(0.1, 0.45))
+    count, begin, strokes, down = take.repeat((0.8, 3.2), (0.42, 0.75), raising=0.6, lowering=0.6, at_ease=0.45)
     motion = Motion(take)
     across, downward = take.vary(0.055, 0.02), take.vary(0.035, 0.03)
     sides = (LEFT, RIGHT) if take.likes(0.25) else (main,)
-    keys = [begin, there, strokes[-1], down]
+    keys = [begin, strokes[0], strokes[-1], down]
     for side in sides:
         middle = np.array([0.045 if len(sides) == 2 else 0.01, -0.01, 0.12])
         swing = np.array([across, downward, 0.0])
         points = size * spline(strokes, zigzag(count, middle - swing, middle + swing), motion.times)
-        motion.reach(
-            side,
-            keys,
-            [None, (-0.25, 0.3, 0.5), (-0.25, 0.3, 0.5), None],
-            elbow=[None, (0.7, -0.75, 0.1), (0.7, -0.75, 0.1), None],
-            hand=[None, (-0.7, 0.6, -0.1), (-0.7, 0.6, -0.1), None],
-        )
+        _hold(motion, side, keys, (-0.25, 0.3, 0.5), elbow=(0.7, -0.75, 0.1), hand=(-0.7, 0.6, -0.1))
         motion.touch(side, keys, [0, 1, 1, 0], "head", points * [OUTWARD[side], 1, 1])
     motion.turn("head", keys, np.outer([0, 1, 1, 0], [0, take.vary(0.15, 0.1), 0]))
     return motion
@@ -517,13 +490,7 @@ def salute(take: Take) -> Motion:
     begin, there, held, down = take.start(0.5, take.between(0.5, 1.1), 0.5)
     motion = Motion(take)
     keys = [begin, there, held, down]
-    motion.reach(
-        main,
-        keys,
-        [None, (0.1, 0.36, 0.3), (0.1, 0.36, 0.3), None],
-        elbow=[None, (1.0, -0.15, 0.15), (1.0, -0.15, 0.15), None],
-        hand=[None, (-0.3, 0.2, -0.1), (-0.3, 0.2, -0.1), None],
-    )
+    _hold(motion, main, keys, (0.1, 0.36, 0.3), elbow=(1.0, -0.15, 0.15), hand=(-0.3, 0.2, -0.1))
     brow = size * np.array([s * take.vary(0.11, 0.015), take.vary(0.05, 0.02), take.vary(0.09, 0.02)])
     motion.touch(main, keys, [0, 1, 1, 0], "head", brow)
     straight = take.vary(-0.7, 0.3) * take.person.slouch

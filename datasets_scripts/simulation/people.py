@@ -343,6 +343,34 @@ class Take:
         self.run_until(keys[-1] + self.chance.uniform(0.15, 0.55))
         return keys
 
+    def repeat(
+        self,
+        counts: tuple[float, float],
+        periods: tuple[float, float],
+        *,
+        raising: float,
+        lowering: float,
+        at_ease: float,
+    ) -> tuple[int, float, np.ndarray, float]:
+        """Times of a repeated movement: the hands rise, move back and forth, and go down. Sets the length of the take.
+
+        Args:
+            counts: bounds of the number of repetitions.
+            periods: bounds of the duration of a repetition, in seconds.
+            raising, lowering: durations in seconds.
+            at_ease: longest time at ease after the movement, in seconds.
+
+        Returns:
+            The number of repetitions; the time when the hands begin to rise; the times when the movement reverses,
+            (2 * count + 1,); and the time when the hands are down.
+        """
+        count, period = int(np.rint(self.between(*counts))), self.between(*periods)
+        begin, raised = self.start(raising)
+        reversals = self.cycles(raised, count, period)
+        down = reversals[-1] + self.durations(lowering)[0]
+        self.run_until(down + self.chance.uniform(0.1, at_ease))
+        return count, begin, reversals, down
+
     def run_until(self, seconds: float) -> None:
         frames = int(np.clip(round(seconds * FRAME_RATE), 48, self.longest))
         self.times = np.arange(frames) / FRAME_RATE
