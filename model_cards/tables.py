@@ -65,6 +65,7 @@ CARDS = {
             "utd_mhad_skeleton_baseline",
             "msr_action3d_small",
             "msr_action3d_small_one",
+            "msr_action3d_baseline",
             "simulated_xsub",
             "simulated_xview",
         ],

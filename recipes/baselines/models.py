@@ -15,7 +15,7 @@ from torch import nn
 from action_llm_recipes.common.padding import padded
 
 if TYPE_CHECKING:
-    from action_llm import SkeletonLayout
+    from action_llm.skeleton_layouts import SkeletonLayout
 
 
 class KernelRidge:

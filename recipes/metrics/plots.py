@@ -12,7 +12,7 @@ import numpy as np
 from action_llm_recipes.metrics.action_classification.classification_scores import ClassScore, ReliabilityBins
 
 if TYPE_CHECKING:
-    from action_llm import SkeletonLayout
+    from action_llm.skeleton_layouts import SkeletonLayout
 
 INK, FAINT, ACCENT, SECOND, THIRD = "#22303c", "#c9d1d9", "#2f6f9f", "#d1603d", "#6b9e5b"
 MAX_NAME_LENGTH = 40  # characters of a class name in a plot
