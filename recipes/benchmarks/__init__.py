@@ -1,1 +1,1 @@
-"""Measurements of speed, each against a named alternative."""
+"""Benchmarks of time and memory, each with an alternative to compare with."""

@@ -1,20 +1,18 @@
-"""Memory and time of the lines of videos on this machine: LoRA or prompts beside full tuning, and a video from file to class.
+"""Memory and time of the video pipelines: LoRA or prompts beside full fine-tuning, and a video from its file to its class.
 
     python recipes/benchmarks/benchmark_efficiency.py --llm llava-1.5-13b --output efficiency_llava_13b
     python recipes/benchmarks/benchmark_efficiency.py --config recipes/configs/vt_lvlm_ar/efficiency.yaml --output efficiency_7b
     python recipes/benchmarks/benchmark_efficiency.py --llm runs/small_lm/model --backbone runs/video/backbone/model \\
         --height 60 --width 80 --output efficiency_small
 
-LVLM-VAR, Table 4; VT-LVLM-AR, Table IV (the second command). The weights are random: memory and time do not depend on what
-they say. `--llm` and `--backbone` are sizes that are known here by name, or a repository or folder of which the configuration
-is read. Training is that of `sft.py`: micro-batches of prompts with an action sentence, LoRA r 8 on q, k, v and o, or 16
-prompts in the last layers; each method runs in a process of its own, so that its peak of memory is its own. A method that does
-not fit says so, with what its weights, gradients and AdamW's two moments alone would take. Writes `OUTPUT.json` and
-`OUTPUT.md`.
+LVLM-VAR, Table 4; VT-LVLM-AR, Table IV (the second command). The weights are random, since memory and time do not depend on
+their values. `--llm` and `--backbone` are names of sizes, or a repository or folder whose configuration is read. Training is as
+in `sft.py`: micro-batches of prompts with an action sentence, LoRA with rank 8 on q, k, v and o, or 16 prompts in the last
+layers. Each method runs in a process of its own, whose peak memory is measured. If a method does not fit into memory, the page
+says so, and how much its weights, gradients and AdamW's two moments would take. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import dataclasses
-import json
 import multiprocessing
 import tempfile
 import time
@@ -31,32 +29,36 @@ METHODS = {"lora": "LoRA", "prefix": "prompts in layers", "full": "all weights"}
 class BenchmarkArguments:
     """What is measured, and how often."""
 
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
     llm: str = field(
-        default="llava-1.5-13b", metadata={"help": "llava-1.5-13b, llava-1.5-7b, or repository or folder"}
+        default="llava-1.5-13b", metadata={"help": "llava-1.5-13b, llava-1.5-7b, or a repository or folder"}
     )
-    action_model: str = field(
-        default="vst", metadata={"help": "vst, or vtem, whose tokens a projector makes words of"}
-    )
+    action_model: str = field(default="vst", metadata={"help": "vst, or vtem, whose tokens pass through a projector"})
     backbone: str = field(
-        default="swinv2-base", metadata={"help": "swinv2-base, llava-1.5-tower, or repository or folder"}
+        default="swinv2-base", metadata={"help": "swinv2-base, llava-1.5-tower, or a repository or folder"}
     )
-    height: int = field(default=256, metadata={"help": "of the pictures that the visual encoder sees"})
-    width: int = field(default=256, metadata={"help": "of the pictures that the visual encoder sees"})
-    num_segments: int = field(default=32, metadata={"help": "segments of a video"})
-    frames_per_segment: int = field(default=2, metadata={"help": "frames of a segment"})
-    grid: int = field(default=1, metadata={"help": "cells along height and width of a picture (vtem)"})
-    methods: list[str] = field(default_factory=lambda: ["lora", "full"], metadata={"help": "lora, prefix, full"})
-    micro_batch: int = field(default=4, metadata={"help": "sentences at a time in training"})
-    batch: int = field(default=256, metadata={"help": "sentences between two steps of the optimiser"})
-    activation_checkpointing: bool = field(default=True, metadata={"help": "in training"})
-    sentence_length: int = field(default=16, metadata={"help": "action tokens of a sentence (LVLM-VAR, Fig. 1: 15.3)"})
-    recordings: int = field(default=40_091, metadata={"help": "of an epoch; NTU RGB+D 60, X-Sub, by default"})
-    repetitions: int = field(default=5, metadata={"help": "micro-batches and videos; the median counts"})
+    height: int = field(default=256, metadata={"help": "height in pixels of the visual encoder's input"})
+    width: int = field(default=256, metadata={"help": "width in pixels of the visual encoder's input"})
+    num_segments: int = field(default=32, metadata={"help": "segments per video"})
+    frames_per_segment: int = field(default=2, metadata={"help": "frames per segment"})
+    grid: int = field(default=1, metadata={"help": "cells along height and width of a frame (vtem)"})
+    methods: list[str] = field(
+        default_factory=lambda: ["lora", "full"], metadata={"help": "ways of training: lora, prefix, full"}
+    )
+    micro_batch: int = field(default=4, metadata={"help": "sentences in a micro-batch"})
+    batch: int = field(default=256, metadata={"help": "sentences per optimiser step"})
+    activation_checkpointing: bool = field(
+        default=True, metadata={"help": "recompute activations in the backward pass"}
+    )
+    sentence_length: int = field(default=16, metadata={"help": "action tokens per sentence (LVLM-VAR, Fig. 1: 15.3)"})
+    recordings: int = field(
+        default=40_091, metadata={"help": "recordings per epoch; by default those of NTU RGB+D 60, X-Sub"}
+    )
+    repetitions: int = field(default=5, metadata={"help": "measured micro-batches and videos; the median is reported"})
 
 
 def llm_config(name: str):
-    """Configuration of a language model."""
+    """Configuration of a language model, by the name of a size or from a repository or folder."""
     from transformers import AutoConfig, LlamaConfig
 
     sizes = {
@@ -71,7 +73,7 @@ def llm_config(name: str):
 
 
 def backbone_config(name: str):
-    """Configuration of a visual encoder."""
+    """Configuration of a visual encoder, by the name of a size or from a repository or folder."""
     from transformers import AutoConfig, CLIPVisionConfig, Swinv2Config
 
     from action_llm.configuration_vtem import LLAVA_VISION_TOWER
@@ -86,7 +88,7 @@ def backbone_config(name: str):
 
 
 def build(arguments: BenchmarkArguments, **settings):
-    """An `ActionLLMForConditionalGeneration` with random weights on the device: bfloat16 on a GPU, else float32."""
+    """An `ActionLLMForConditionalGeneration` with random weights, in bfloat16 on a GPU, else in float32 on the CPU."""
     import torch
     from transformers import AutoModel
 
@@ -124,7 +126,7 @@ def build(arguments: BenchmarkArguments, **settings):
 
 
 def prompts(arguments: BenchmarkArguments, model, count: int):
-    """Random prompts of NTU's length with an action sentence in them: int64 (count, 24 + sentence_length)."""
+    """Random prompts as long as those of NTU RGB+D, with an action sentence: int64 (count, 24 + sentence_length)."""
     import torch
 
     words = torch.randint(3, model.config.action_token_offset, (count, 24 + arguments.sentence_length))
@@ -134,7 +136,7 @@ def prompts(arguments: BenchmarkArguments, model, count: int):
 
 
 def training(arguments: BenchmarkArguments, method: str) -> dict:
-    """Parameters, memory and time of one way of training."""
+    """Numbers of parameters, memory and time of a way of training."""
     import torch
     from peft import get_peft_model
 
@@ -143,11 +145,11 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
 
     torch.manual_seed(0)
     model = build(arguments, **({"prefix_length": 16} if method == "prefix" else {}))
-    # What writes the sentences is no part of stage 2.
+    # Stage 2 trains without the action model.
     model.model.action_model = None
     total = sum(parameter.numel() for parameter in model.parameters())
     if method == "lora":
-        # Of the arguments of sft.py those of LoRA: there are no folders that it could check.
+        # The default arguments of sft.py, without its checks of folders.
         settings = {field.name: field.default for field in dataclasses.fields(ActionSFTArguments)} | {
             "lora_r": 8,
             "lora_alpha": 16,
@@ -166,20 +168,21 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
     trainable = sum(parameter.numel() for parameter in trained)
     state = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     state += sum(3 * parameter.numel() * parameter.element_size() for parameter in trained)
-    found = {
+    result = {
         "parameters": total,
         "trainable_parameters": trainable,
         "trainable_share": trainable / total,
         "state_gb": state / GIGABYTE,
     }
     try:
-        found |= _steps(arguments, model, trained)
+        result |= _steps(arguments, model, trained)
     except torch.OutOfMemoryError:
-        found["fits"] = False
-    return found
+        result["fits"] = False
+    return result
 
 
 def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
+    """Time of micro-batches and optimiser steps, and the peak memory."""
     import torch
 
     from action_llm_recipes.common.run_cost import peak_memory
@@ -205,7 +208,7 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    micro_batch()  # warms up, and makes what the optimiser keeps
+    micro_batch()  # warms up, and allocates the state of the optimiser
     step()
     micro = median(timed(micro_batch) for _ in range(arguments.repetitions))
     steps = []
@@ -224,7 +227,7 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
 
 
 def inference(arguments: BenchmarkArguments) -> dict:
-    """Seconds from the file of a video to its class among 60, in parts; medians."""
+    """Median seconds of each part of the way from a video file to its class among 60."""
     import numpy as np
     import torch
 
@@ -239,13 +242,13 @@ def inference(arguments: BenchmarkArguments) -> dict:
         arguments.num_segments, arguments.frames_per_segment, height=arguments.height, width=arguments.width
     )
     names = class_name_tokens()[:60]
-    # Numbered anew, so that they fit into a small vocabulary, too: what counts is what names share, and how long they are.
-    numbers = {token: number for number, token in enumerate(sorted({token for name in names for token in name}))}
+    # Token ids from 0 fit into a small vocabulary; the time depends only on lengths and shared prefixes of names.
+    ids = {token: index for index, token in enumerate(sorted({token for name in names for token in name}))}
     label_ids = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor([numbers[token] for token in name]) for name in names], batch_first=True, padding_value=-100
+        [torch.tensor([ids[token] for token in name]) for name in names], batch_first=True, padding_value=-100
     )
     prompt = prompts(arguments, model, 1)
-    asked = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "label_ids": label_ids}
+    inputs = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "label_ids": label_ids}
     action_model = model.model.action_model
     seconds: dict[str, list[float]] = {}
 
@@ -266,9 +269,9 @@ def inference(arguments: BenchmarkArguments) -> dict:
         write_video(video, (noise[None, :, 4 * t : 4 * t + 1920] for t in range(80)), 30)
         for _ in range(arguments.repetitions + 1):
             features = timed("decoding", lambda: extractor(video)).to(model.device)
-            timed("action tokens", lambda given=features: action_model.encode(**given))
-            timed("probabilities of 60 classes", lambda: model(**asked))
-            timed("the likeliest class alone", lambda: model.most_likely_label(**asked))
+            timed("action tokens", lambda features=features: action_model.encode(**features))
+            timed("probabilities of 60 classes", lambda: model(**inputs))
+            timed("the likeliest class alone", lambda: model.most_likely_label(**inputs))
     return {name: median(values[1:]) for name, values in seconds.items()}
 
 
@@ -276,7 +279,8 @@ ARGUMENTS = (BenchmarkArguments,)
 
 
 def main(arguments: BenchmarkArguments) -> dict:
-    from action_llm_datasets.atomic_files import write_atomically
+    """Measures and writes the results; returns the contents of the JSON file."""
+    from action_llm_recipes.benchmarks.results import write_results
     from action_llm_recipes.common.run_folder import describe_hardware
 
     context = multiprocessing.get_context("spawn")
@@ -290,48 +294,48 @@ def main(arguments: BenchmarkArguments) -> dict:
         result["inference"] = pool.apply(inference, (arguments,))
     del result["arguments"]["output"]
     result["hardware"] = describe_hardware()
-    write_atomically(Path(f"{arguments.output}.json"), json.dumps(result, indent=1) + "\n")
-    write_atomically(Path(f"{arguments.output}.md"), report(result))
+    write_results(arguments.output, result, report(result))
     return result
 
 
 def report(result: dict) -> str:
-    """Markdown with the rows of LVLM-VAR's Table 4 and of VT-LVLM-AR's Table IV."""
-    arguments, found = result["arguments"], result["training"]
-    columns = list(found)
+    """The results as a page in Markdown, with the rows of LVLM-VAR's Table 4 and VT-LVLM-AR's Table IV."""
+    arguments, training = result["arguments"], result["training"]
+    columns = list(training)
 
-    def row(name: str, say) -> str:
-        cells = (say(found[method]) if found[method]["fits"] else "does not fit" for method in columns)
+    def row(name: str, key: str, digits: int) -> str:
+        cells = (f"{training[m][key]:.{digits}f}" if training[m]["fits"] else "does not fit" for m in columns)
         return f"| {name} | {' | '.join(cells)} |"
 
     parts = result["inference"]
-    whole = parts["decoding"] + parts["action tokens"] + parts["probabilities of 60 classes"]
+    total = parts["decoding"] + parts["action tokens"] + parts["probabilities of 60 classes"]
     lines = [
         f"# Memory and time: {'/'.join(Path(arguments['llm']).parts[-2:])} with "
         f"{'/'.join(Path(arguments['backbone']).parts[-2:])}",
         "",
-        f"Measured on {result['hardware']}, medians of {arguments['repetitions']}, random weights. Micro-batches of "
-        f"{arguments['micro_batch']}, steps of {arguments['batch']}, an epoch of {arguments['recordings']:,} recordings, "
-        f"{arguments['sentence_length']} action tokens a sentence.",
+        f"Measured on {result['hardware']}; medians of {arguments['repetitions']}; random weights. Micro-batches of "
+        f"{arguments['micro_batch']} sentences, {arguments['batch']} per optimiser step, {arguments['recordings']:,} "
+        f"recordings per epoch, {arguments['sentence_length']} action tokens per sentence.",
         "",
         f"| training | {' | '.join(METHODS[method] for method in columns)} |",
         "|---|" + "---:|" * len(columns),
-        "| trained parameters | "
+        "| trainable parameters | "
         + " | ".join(
-            f"{found[method]['trainable_parameters']:,} ({found[method]['trainable_share']:.2%})" for method in columns
+            f"{training[method]['trainable_parameters']:,} ({training[method]['trainable_share']:.2%})"
+            for method in columns
         )
         + " |",
-        row("seconds a micro-batch", lambda one: f"{one['seconds_per_micro_batch']:.3f}"),
-        row("hours an epoch", lambda one: f"{one['hours_per_epoch']:.2f}"),
-        row("memory at its peak, GB", lambda one: f"{one['peak_memory_gb']:.1f}"),
-        "| of that weights, gradients, AdamW (computed), GB | "
-        + " | ".join(f"{found[method]['state_gb']:.1f}" for method in columns)
+        row("seconds per micro-batch", "seconds_per_micro_batch", 3),
+        row("hours per epoch", "hours_per_epoch", 2),
+        row("peak memory, GB", "peak_memory_gb", 1),
+        "| weights, gradients and AdamW's moments (computed), GB | "
+        + " | ".join(f"{training[method]['state_gb']:.1f}" for method in columns)
         + " |",
         "",
         "| a video of 1920 × 1080, 80 frames | seconds |",
         "|---|---:|",
         *(f"| {name} | {value:.3f} |" for name, value in parts.items()),
-        f"| **from its file to the probabilities** | **{whole:.3f}** |",
+        f"| **total, from the file to the probabilities** | **{total:.3f}** |",
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,6 @@ about equally likely, and after the model has memorised the labels of eight prom
 is timed. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
-import json
 import os
 import platform
 import time
@@ -256,7 +255,7 @@ def main(arguments: BenchmarkArguments) -> dict:
     import transformers
 
     from action_llm.label_scoring import LabelTrie
-    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.benchmarks.results import write_results
 
     torch.manual_seed(0)
     label_ids = class_name_tokens()
@@ -297,9 +296,7 @@ def main(arguments: BenchmarkArguments) -> dict:
         },
         "results": table_rows(medians, nodes, random_seconds, random_nodes),
     }
-    write_atomically(Path(f"{arguments.output}.json"), json.dumps(record, indent=2) + "\n")
-    write_atomically(Path(f"{arguments.output}.md"), page(record))
-    print(page(record), end="")
+    write_results(arguments.output, record, page(record))
     return record
 
 

@@ -1,15 +1,14 @@
-"""Throughput and memory of `action_llm_datasets.prepare` on many files, and whether it survives being killed.
+"""Throughput and memory of `action_llm_datasets.prepare` on many files, and whether it resumes after being killed.
 
     python recipes/benchmarks/benchmark_prepare.py --folder many_simulated --output prepare
 
-Writes 20,160 simulated `.skeleton` files into the folder (4.5 GB; what is there is kept), then prepares them as a user does:
-in one process, in one for each core, and once more with `kill -9` on all of its processes in the middle and a second start.
-Every run's Parquet files must be the same to the byte. Memory is what the processes hold together, shared pages counted once,
-looked at twice a second. Writes `OUTPUT.json` and `OUTPUT.md`.
+Simulates 20,160 `.skeleton` files in the folder (4.5 GB; existing files are kept) and prepares them with the command that users
+run: in a single process, in a process for each core, and once more with `kill -9` on all processes halfway and a restart. The
+Parquet files of all runs must be identical. Memory is that of all processes, with shared pages counted once, sampled twice a
+second. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -22,21 +21,22 @@ from pathlib import Path
 
 @dataclass
 class BenchmarkArguments:
-    """How many files, and where."""
+    """How many files are prepared, and where."""
 
-    folder: str = field(metadata={"help": "folder of the simulated recordings; prepared data go beside it"})
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
+    folder: str = field(metadata={"help": "folder of the simulated recordings; prepared data is written beside it"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
     performers: int = field(default=40, metadata={"help": "simulated people"})
-    replications: int = field(default=7, metadata={"help": "how often everybody does each of 24 actions"})
+    replications: int = field(default=7, metadata={"help": "recordings of each of 24 actions by each person"})
 
 
 def command(folder: Path, prepared: Path, processes: int) -> list[str]:
+    """The command that prepares a folder."""
     arguments = ["simulated-xsub", "--source", str(folder), "--output", str(prepared), "--num_proc", str(processes)]
     return [sys.executable, "-m", "action_llm_datasets.prepare", *arguments]
 
 
 def run(folder: Path, prepared: Path, processes: int, kill_at: int | None = None) -> dict:
-    """One run of `prepare`, or one that is killed when so many Parquet files are there."""
+    """Runs `prepare`, or kills it once `kill_at` Parquet files are written; returns seconds and memory over time."""
     import psutil
 
     start, memory = time.perf_counter(), []
@@ -52,19 +52,19 @@ def run(folder: Path, prepared: Path, processes: int, kill_at: int | None = None
             try:
                 tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
                 infos = [child.memory_full_info() for child in tree]
-                # Shared memory counts once, where the system tells.
+                # The proportional set size counts shared pages once, if the system has it.
                 held = sum(getattr(info, "pss", info.uss) for info in infos) / 2**20
                 memory.append({"second": round(time.perf_counter() - start, 1), "shards": done, "megabytes": held})
             except psutil.NoSuchProcess:
                 pass
             time.sleep(0.5)
     if (process.returncode == 0) == (kill_at is not None):
-        raise SystemExit(f"prepare ended with {process.returncode}")
+        raise SystemExit(f"prepare returned {process.returncode}: run its command to see why.")
     return {"processes": processes, "seconds": time.perf_counter() - start, "memory": memory}
 
 
 def digest(prepared: Path) -> str:
-    """Of all Parquet files and their names."""
+    """A hash of all Parquet files and their names."""
     content = hashlib.sha256()
     for path in sorted(prepared.glob("*/*.parquet")):
         content.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -74,8 +74,10 @@ def digest(prepared: Path) -> str:
 ARGUMENTS = (BenchmarkArguments,)
 
 
-def main(arguments: BenchmarkArguments):
+def main(arguments: BenchmarkArguments) -> dict:
+    """Measures and writes the results; returns the contents of the JSON file."""
     from action_llm_datasets.simulation.simulate import simulate
+    from action_llm_recipes.benchmarks.results import write_results
 
     folder, cores = Path(arguments.folder), os.cpu_count()
     summary = simulate(folder, performers=arguments.performers, replications=arguments.replications)
@@ -95,36 +97,34 @@ def main(arguments: BenchmarkArguments):
     resumed = run(folder, prepared, cores)
     digests.append(digest(prepared))
     if len(set(digests)) != 1:
-        raise SystemExit(f"the Parquet files differ: {digests}")
+        raise SystemExit(f"the Parquet files of the runs differ: {digests}")
     parquet = sum(path.stat().st_size for path in prepared.glob("*/*.parquet")) / 1e9
     shutil.rmtree(prepared)
 
     machine = f"{platform.machine()}, {cores} cores, Python {platform.python_version()}"
     lines = [
-        f"{files:,} simulated `.skeleton` files, {gigabytes:.2f} GB, in {shards} Parquet files of {parquet:.2f} GB together. "
+        f"{files:,} simulated `.skeleton` files ({gigabytes:.2f} GB) as {shards} Parquet files ({parquet:.2f} GB in all). "
         f"{machine}.",
         "",
-        "| processes | seconds | files a second | memory at a quarter, half, three quarters and at most, MB |",
+        "| processes | seconds | files per second | memory after a quarter, half and three quarters, and at its peak, MB |",
         "|---:|---:|---:|---|",
     ]
-    for one in runs:
-        working = [point for point in one["memory"] if 0 < point["shards"] < shards]
+    for result in runs:
+        working = [sample for sample in result["memory"] if 0 < sample["shards"] < shards]
         quarters = [working[len(working) * part // 4]["megabytes"] for part in (1, 2, 3)] if working else []
-        most = max(point["megabytes"] for point in one["memory"])
-        shown = ", ".join(f"{value:,.0f}" for value in [*quarters, most])
-        lines.append(f"| {one['processes']} | {one['seconds']:.1f} | {files / one['seconds']:.0f} | {shown} |")
+        peak = max(sample["megabytes"] for sample in result["memory"])
+        memory = ", ".join(f"{value:,.0f}" for value in [*quarters, peak])
+        lines.append(
+            f"| {result['processes']} | {result['seconds']:.1f} | {files / result['seconds']:.0f} | {memory} |"
+        )
     lines += [
         "",
-        f"Killed (`kill -9`, all processes) after {killed['seconds']:.1f} s with {left} of {shards} Parquet files; the second "
-        f"start took {resumed['seconds']:.1f} s. All three runs wrote the same bytes.",
+        f"All processes were killed (`kill -9`) after {killed['seconds']:.1f} s, with {left} of {shards} Parquet files "
+        f"written; the restart took {resumed['seconds']:.1f} s. The Parquet files of all three runs are identical.",
     ]
-    text = "\n".join(lines)
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine, "files": files, "runs": runs, "killed": killed, "left": left, "resumed": resumed}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_results(arguments.output, record, "\n".join(lines) + "\n")
+    return record
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Time of reading recorded skeletons, beside the usual readers, in one run.
+"""Time to read skeleton files, beside typical readers.
 
     python recipes/benchmarks/benchmark_readers.py --folder nturgb+d_skeletons --output readers
-    python recipes/benchmarks/benchmark_readers.py --output readers     # made-up files of the usual sizes
+    python recipes/benchmarks/benchmark_readers.py --output readers     # generated files of typical sizes
 
-Three formats: `.skeleton` of NTU RGB+D, UAV-Human's `.txt`, Toyota Smarthome's `.json`. Of each, our reader; the usual
-ones, which go line by line (or through `json`) and put numbers into their places in Python, one of them built as the
-reader of the SGN and CTR-GCN data preparation is (all lines, then a small array a joint: its place and its colour
-pixel); and the leanest such reader there can be, which touches x, y, z only. Results are compared to the bit before
-anything is timed. The time is that of the processor, so that what else runs on the machine counts little; the files are
-in memory by then. In the end our reader runs in one process and in every core's, by the clock. Writes `OUTPUT.json` and
-`OUTPUT.md`.
+Three formats: `.skeleton` of NTU RGB+D, `.txt` of UAV-Human, `.json` of Toyota Smarthome. For each, our reader is compared with
+typical readers, which go line by line (or through `json`) and place numbers in Python. One of them works like the data
+preparation of SGN and CTR-GCN: it reads all lines, then makes a small array for each joint and one for its colour pixel. The
+leanest one parses x, y and z only. All results must be bit-identical before anything is timed. Processor time is measured,
+which other programs hardly affect; the files are in memory by then. Finally our reader runs in one process and in one per core,
+timed by the clock. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import json
@@ -31,19 +30,21 @@ JOINTS = {".skeleton": 25, ".txt": 17, ".json": 13}
 
 @dataclass
 class BenchmarkArguments:
-    """What is read, and how often."""
+    """Which files are read, and how often."""
 
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
-    folder: str | None = field(default=None, metadata={"help": "folder of recordings; by default files are made up"})
-    max_files: int = field(default=100, metadata={"help": "how many of them, in order of name"})
-    repetitions: int = field(default=15, metadata={"help": "rounds over all files; the median round counts"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
+    folder: str | None = field(default=None, metadata={"help": "folder of recordings; by default files are generated"})
+    max_files: int = field(
+        default=100, metadata={"help": "maximum number of files of a format, in order of their names"}
+    )
+    repetitions: int = field(default=15, metadata={"help": "rounds over all files; the median is reported"})
 
 
-# ------------------------------------------------------------------------------------------------------- the usual readers
+# ------------------------------------------------------------------------------------------------------- typical readers
 
 
 def read_every_field(path):
-    """Line by line into dictionaries: every number of every joint becomes a float under its name."""
+    """Reads line by line into dictionaries of all numbers of a joint by their names."""
     with open(path) as file:
         frames = []
         for _ in range(int(file.readline())):
@@ -64,7 +65,7 @@ def read_every_field(path):
 
 
 def read_joint_by_joint(path):
-    """All lines first, then of each joint an array of its place and one of its pixel: as SGN's and CTR-GCN's reader does."""
+    """Reads all lines, then makes arrays of the position and the pixel of each joint, like the readers of SGN and CTR-GCN."""
     import numpy as np
 
     with open(path) as file:
@@ -88,7 +89,7 @@ def read_joint_by_joint(path):
 
 
 def read_coordinates(path):
-    """Line by line, x, y and z only."""
+    """Reads line by line, x, y and z only."""
     with open(path) as file:
         tracks, num_frames = {}, int(file.readline())
         for frame in range(num_frames):
@@ -109,7 +110,27 @@ def _stack(tracks, num_frames, num_joints):
 
 
 def read_poses_by_joint(path):
-    """`json`, then joint by joint."""
+    """Reads with `json`, then copies number by number."""
+
+    def place(pose, numbers):
+        for joint in range(13):
+            for axis in range(3):
+                pose[joint, axis] = numbers[axis * 13 + joint]
+
+    return _read_poses(path, place)
+
+
+def read_poses_at_once(path):
+    """Reads with `json`, then copies pose by pose."""
+    import numpy as np
+
+    def place(pose, numbers):
+        pose[:] = np.array(numbers).reshape(3, 13).T
+
+    return _read_poses(path, place)
+
+
+def _read_poses(path, place):
     import numpy as np
 
     with open(path) as file:
@@ -117,32 +138,17 @@ def read_poses_by_joint(path):
     keypoints = np.zeros((len(frames), max(map(len, frames)), 13, 3), np.float32)
     for frame, detections in enumerate(frames):
         for slot, detection in enumerate(detections):
-            for joint in range(13):
-                for axis in range(3):
-                    keypoints[frame, slot, joint, axis] = detection["pose3d"][axis * 13 + joint]
-    return keypoints
-
-
-def read_poses_by_frame(path):
-    """`json`, then an array a pose."""
-    import numpy as np
-
-    with open(path) as file:
-        frames = json.load(file)["frames"]
-    keypoints = np.zeros((len(frames), max(map(len, frames)), 13, 3), np.float32)
-    for frame, detections in enumerate(frames):
-        for slot, detection in enumerate(detections):
-            keypoints[frame, slot] = np.array(detection["pose3d"]).reshape(3, 13).T
+            place(keypoints[frame, slot], detection["pose3d"])
     return keypoints
 
 
 def readers(suffix):
-    """Name → reader, ours first."""
+    """Name → reader of a format, ours first."""
     if suffix == ".json":
         return {
             "ours": partial(_ours, suffix=suffix),
             "json, joint by joint": read_poses_by_joint,
-            "json, pose by pose": read_poses_by_frame,
+            "json, pose by pose": read_poses_at_once,
         }
     return {
         "ours": partial(_ours, suffix=suffix),
@@ -161,11 +167,11 @@ def _ours(path, suffix):
     return read_skeleton(path, layout={".skeleton": "kinect25", ".txt": "coco17"}[suffix]).keypoints
 
 
-# ------------------------------------------------------------------------------------------------------------ made-up files
+# ------------------------------------------------------------------------------------------------------------ generated files
 
 
 def write_files(folder, count=9):
-    """People standing and shaking, with as many frames, columns and digits as the files of each data set have."""
+    """Writes files of random joints, with as many frames, columns and digits as the files of each data set."""
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -181,8 +187,8 @@ def write_files(folder, count=9):
                     lines += [" ".join(f"{value:.7g}" for value in joint) + " 0 0 0 0 2" for joint in numbers]
             (folder / f"made_up_{index}{suffix}").write_text("\n".join(lines) + "\n", encoding="utf-8")
         frames = [
-            [{"cumscore": 9.5, "pose2d": one[:26].tolist(), "pose3d": (one[26:] / 300).tolist()}] if one[0] else []
-            for one in generator.uniform(0, 600, (4 * num_frames, 65)) * (generator.random((4 * num_frames, 1)) > 0.1)
+            [{"cumscore": 9.5, "pose2d": pose[:26].tolist(), "pose3d": (pose[26:] / 300).tolist()}] if pose[0] else []
+            for pose in generator.uniform(0, 600, (4 * num_frames, 65)) * (generator.random((4 * num_frames, 1)) > 0.1)
         ]
         (folder / f"made_up_{index}.json").write_text(
             json.dumps({"K": 1.0, "njts": 13, "frames": frames}), encoding="utf-8"
@@ -193,17 +199,17 @@ def write_files(folder, count=9):
 
 
 def measure(paths, suffix, repetitions):
-    """Milliseconds a file of each reader, the median of the rounds."""
+    """Median milliseconds per file of each reader."""
     import numpy as np
 
-    ways = readers(suffix)
+    by_name = readers(suffix)
     for path in paths:
-        results = [reader(path) for reader in ways.values()]
+        results = [reader(path) for reader in by_name.values()]
         if not all(np.array_equal(results[0], result, equal_nan=True) for result in results[1:]):
-            raise SystemExit(f"{path.name}: the readers disagree")
-    seconds = {name: [] for name in ways}
+            raise SystemExit(f"{path.name}: the readers give different results.")
+    seconds = {name: [] for name in by_name}
     for _ in range(repetitions):
-        for name, reader in ways.items():
+        for name, reader in by_name.items():
             start = time.process_time()
             for path in paths:
                 reader(path)
@@ -218,9 +224,9 @@ def _read_all(paths, suffix, times):
 
 
 def measure_processes(paths, suffix, processes, times):
-    """Files a second of our reader in so many processes, by the clock."""
+    """Files per second of our reader in a number of processes, by the clock."""
     with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(_read_all, [paths] * processes, [suffix] * processes, [1] * processes))  # imports
+        list(pool.map(_read_all, [paths] * processes, [suffix] * processes, [1] * processes))  # warms up
         start = time.perf_counter()
         list(pool.map(_read_all, [paths] * processes, [suffix] * processes, [times] * processes))
         return processes * times * len(paths) / (time.perf_counter() - start)
@@ -229,53 +235,62 @@ def measure_processes(paths, suffix, processes, times):
 ARGUMENTS = (BenchmarkArguments,)
 
 
-def main(arguments: BenchmarkArguments):
+def main(arguments: BenchmarkArguments) -> dict:
+    """Measures and writes the results; returns the contents of the JSON file."""
     import pyarrow
 
-    cores, found = os.cpu_count(), {}
-    with tempfile.TemporaryDirectory() as made_up:
+    from action_llm_recipes.benchmarks.results import write_results
+
+    cores, formats = os.cpu_count(), {}
+    with tempfile.TemporaryDirectory() as generated:
         if arguments.folder is None:
-            write_files(Path(made_up))
+            write_files(Path(generated))
         for suffix in JOINTS:
-            paths = sorted(Path(arguments.folder or made_up).glob(f"*{suffix}"))[: arguments.max_files]
+            paths = sorted(Path(arguments.folder or generated).glob(f"*{suffix}"))[: arguments.max_files]
             if not paths:
                 continue
             milliseconds = measure(paths, suffix, arguments.repetitions)
             speeds = {n: measure_processes(paths, suffix, n, arguments.repetitions) for n in sorted({1, cores})}
             size = sum(path.stat().st_size for path in paths) / len(paths)
-            found[suffix] = {
+            formats[suffix] = {
                 "files": len(paths),
                 "mean_kilobytes": size / 1e3,
                 "milliseconds_a_file": milliseconds,
                 "files_a_second_by_processes": speeds,
             }
-    if not found:
-        raise SystemExit(f"no {', '.join(JOINTS)} files in {arguments.folder}")
-    machine = f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, pyarrow {pyarrow.__version__}"
-    kind = "recorded" if arguments.folder else "made up"
-    lines = ["| files | reader | ms a file | × |", "|---|---|---:|---:|"]
-    for suffix, result in found.items():
+    if not formats:
+        raise SystemExit(f"there are no {', '.join(JOINTS)} files in {arguments.folder}.")
+    record = {
+        "machine": f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, pyarrow {pyarrow.__version__}",
+        "kind": "recorded" if arguments.folder else "made up",
+        "repetitions": arguments.repetitions,
+        "formats": formats,
+    }
+    write_results(arguments.output, record, report(record))
+    return record
+
+
+def report(record: dict) -> str:
+    """The results as a page in Markdown."""
+    formats = record["formats"]
+    lines = [
+        f"{record['machine']}; processor time of one core, median of {record['repetitions']} rounds.",
+        "",
+        "| files | reader | ms per file | × |",
+        "|---|---|---:|---:|",
+    ]
+    for suffix, result in formats.items():
         ours = result["milliseconds_a_file"]["ours"]
         for name, value in result["milliseconds_a_file"].items():
-            title = (
-                f"{result['files']} `{suffix}`, {kind}, {result['mean_kilobytes']:.0f} kB" if name == "ours" else ""
-            )
-            lines.append(f"| {title} | {name} | {value:.2f} | {value / ours:.1f} |")
-    lines += [
-        "",
-        "| files | " + " | ".join(f"{n} process{'es' * (n > 1)}, files a second" for n in sorted({1, cores})) + " |",
-    ]
-    lines.append("|---|" + "---:|" * len({1, cores}))
-    for suffix, result in found.items():
+            title = f"{result['files']} `{suffix}`, {record['kind']}, {result['mean_kilobytes']:.0f} kB"
+            lines.append(f"| {title if name == 'ours' else ''} | {name} | {value:.2f} | {value / ours:.1f} |")
+    counts = list(next(iter(formats.values()))["files_a_second_by_processes"])
+    heads = " | ".join(f"{count} process{'es' * (count > 1)}, files per second" for count in counts)
+    lines += ["", f"| files | {heads} |", "|---|" + "---:|" * len(counts)]
+    for suffix, result in formats.items():
         speeds = " | ".join(f"{speed:,.0f}" for speed in result["files_a_second_by_processes"].values())
         lines.append(f"| `{suffix}` | {speeds} |")
-    text = f"{machine}; processor time of one core, median of {arguments.repetitions} rounds.\n\n" + "\n".join(lines)
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine, "kind": kind, "repetitions": arguments.repetitions, "formats": found}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,48 +1,46 @@
-"""Memory and speed of a long video as a stream, beside the same video read at once.
+"""Memory and time to process a long video as a stream, beside reading it at once.
 
     python -m action_llm_datasets.simulation.simulate_long --output hour --performers 1 --videos 1 --minutes 60
     python recipes/benchmarks/benchmark_stream.py --video hour/P001_V001.mp4 --tokenizer runs/long/tokenizer/model \\
         --output stream
 
-Frames in, events out (VT-LVLM-AR, section III.A), by the mapper of `--tokenizer` and its feature extractor. The memory of the
-process is looked at after every minute of video; what it is after one, after ten and at the end is the answer to whether it
-grows. Reading at once, the alternative, holds every frame; it is tried on the first `--at_once` minutes, in a process of its
-own. All on the CPU. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil.
+Frames become events (VT-LVLM-AR, section III.A) by the model of `--tokenizer` and its feature extractor. The memory of the
+process is measured after every minute of video, which shows whether it grows. The alternative, reading at once, holds all
+frames in memory; it is measured on the first `--at_once` minutes, in a process of its own. Everything runs on the CPU. Writes
+`OUTPUT.json` and a page, `OUTPUT.md`. Needs psutil.
 """
 
-import json
 import multiprocessing
 import time
 import warnings
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 MEGABYTE = 2**20
 
 
 @dataclass
 class BenchmarkArguments:
-    """What is read, and by what."""
+    """Which video is read, and by which model."""
 
-    video: str = field(metadata={"help": "a long video"})
-    tokenizer: str = field(metadata={"help": "folder of a vtem with its preprocessor_config.json"})
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
-    at_once: float = field(default=10.0, metadata={"help": "minutes of it that are read at once, for comparison"})
+    video: str = field(metadata={"help": "file of a long video"})
+    tokenizer: str = field(metadata={"help": "folder of a VTEM with its preprocessor_config.json"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
+    at_once: float = field(default=10.0, metadata={"help": "minutes that are read at once, for comparison"})
 
 
 def load(tokenizer: str):
-    """The mapper and its feature extractor, on the CPU."""
+    """The model and its feature extractor, on the CPU."""
     from transformers import AutoModel
 
-    import action_llm  # noqa: F401  (makes its classes known)
+    import action_llm  # noqa: F401  (registers its classes)
     from action_llm.processing_action_llm import load_feature_extractor
 
     return AutoModel.from_pretrained(tokenizer, trust_remote_code=False).eval(), load_feature_extractor(tokenizer)
 
 
 def streamed(video: str, tokenizer: str) -> dict:
-    """Memory after every minute of video, seconds, events."""
+    """Memory after every minute of video, time, and number of events, of a stream."""
     import psutil
 
     from action_llm_recipes.common.run_cost import peak_memory
@@ -71,7 +69,7 @@ def streamed(video: str, tokenizer: str) -> dict:
 
 
 def at_once(video: str, tokenizer: str, minutes: float) -> dict:
-    """Memory and seconds of one call over the first minutes."""
+    """Peak memory, time and number of events of a single call over the first minutes."""
     import torch
 
     from action_llm_recipes.common.run_cost import peak_memory
@@ -81,11 +79,11 @@ def at_once(video: str, tokenizer: str, minutes: float) -> dict:
     started = time.perf_counter()
     values = torch.cat(list(islice(extractor.stream(video, segments=count), 1)))
     with torch.no_grad(), warnings.catch_warnings():
-        found = model.encode(values[None])
+        sentence = model.encode(values[None])
     peak = peak_memory()
     return {
         "segments": count,
-        "events": int(found.attention_mask.sum()),
+        "events": int(sentence.attention_mask.sum()),
         "seconds": time.perf_counter() - started,
         "peak_mb": peak / MEGABYTE,
     }
@@ -95,8 +93,9 @@ ARGUMENTS = (BenchmarkArguments,)
 
 
 def main(arguments: BenchmarkArguments) -> dict:
+    """Measures and writes the results; returns the contents of the JSON file."""
     from action_llm.video_files import read_video_info
-    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.benchmarks.results import write_results
     from action_llm_recipes.common.run_folder import describe_hardware
 
     info, context = read_video_info(arguments.video), multiprocessing.get_context("spawn")
@@ -106,20 +105,19 @@ def main(arguments: BenchmarkArguments) -> dict:
     with context.Pool(1) as pool:
         minutes = min(arguments.at_once, info.seconds / 60)
         result["at_once"] = {"minutes": minutes} | pool.apply(at_once, (arguments.video, arguments.tokenizer, minutes))
-    write_atomically(Path(f"{arguments.output}.json"), json.dumps(result, indent=1) + "\n")
-    write_atomically(Path(f"{arguments.output}.md"), report(result))
+    write_results(arguments.output, result, report(result))
     return result
 
 
 def report(result: dict) -> str:
-    """Markdown."""
+    """The results as a page in Markdown."""
     info, stream, whole = result["video"], result["stream"], result["at_once"]
     minutes = stream["minutes"]
     rows = [("before the video", stream["before_mb"])]
     rows += [
         (f"after {n} minute{'s' * (n > 1)}", minutes[n - 1]["memory_mb"]) for n in (1, 10, 30, 60) if n <= len(minutes)
     ]
-    rows += [("at its peak", stream["peak_mb"])]
+    rows += [("peak", stream["peak_mb"])]
     frames, seconds = info["num_frames"], stream["seconds"]
     each, each_at_once = seconds / stream["segments"], whole["seconds"] / whole["segments"]
     lines = [
@@ -131,11 +129,11 @@ def report(result: dict) -> str:
         "|---|---:|",
         *(f"| {name} | {value:,.0f} |" for name, value in rows),
         "",
-        f"{seconds:.0f} seconds: {frames / seconds:,.0f} frames of the file a second, {1 / each:,.0f} segments a second "
-        f"through the visual encoder, {info['seconds'] / seconds:.0f} × real time; {stream['events']:,} events.",
+        f"{seconds:.0f} seconds ({info['seconds'] / seconds:.0f} × real time): {frames / seconds:,.0f} frames of the file per "
+        f"second, {1 / each:,.0f} segments per second through the visual encoder; {stream['events']:,} events.",
         "",
-        f"The first {whole['minutes']:g} minutes at once: {whole['peak_mb']:,.0f} MB at the peak, and "
-        f"{each_at_once / each:.2f} × the stream's time for each of its {whole['segments']:,} segments.",
+        f"Reading the first {whole['minutes']:g} minutes at once ({whole['segments']:,} segments): peak memory "
+        f"{whole['peak_mb']:,.0f} MB, and {each_at_once / each:.2f} × the time of the stream per segment.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,36 +1,37 @@
-"""Time of taking frames out of videos, beside a plain loop, in one run.
+"""Time to read evenly spaced frames of videos, beside a plain loop.
 
     python recipes/benchmarks/benchmark_video_decoding.py --folder clips --output video_decoding
-    python recipes/benchmarks/benchmark_video_decoding.py --output video_decoding        # made-up videos
+    python recipes/benchmarks/benchmark_video_decoding.py --output video_decoding        # generated videos
 
-Of each video, 64 frames evenly spaced, at 256 x 256: by `VideoFile.frames_at`, which seeks where that is shorter and
-scales only what is kept; and by the plain loop, which decodes every frame, keeps those that are wanted and scales them
-by the same filter. Both give the same pictures. Then whole batches by `VideoFeatureExtractor`, with one and with two
-decoding threads. The time is by the clock. Writes `OUTPUT.json` and `OUTPUT.md`.
+64 evenly spaced frames of each video are read at 256 x 256: by `VideoFile.frames_at`, which seeks if that is faster and scales
+only the frames that it returns, and by a plain loop, which decodes every frame, keeps the requested ones and scales them with
+the same filter. Both must give identical frames. Then `VideoFeatureExtractor` reads batches with one and with two decoding
+threads. Wall-clock time is measured. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
-import json
 import os
 import platform
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 FRAMES, SIZE = 64, (256, 256)
 
 
 @dataclass
 class BenchmarkArguments:
-    """What is read, and how often."""
+    """Which videos are read, and how often."""
 
-    output: str = field(metadata={"help": "path of the result without its suffix: .json and .md are written"})
-    folder: str | None = field(default=None, metadata={"help": "folder of videos; by default some are made up"})
-    repetitions: int = field(default=5, metadata={"help": "rounds; the median round counts"})
+    output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
+    folder: str | None = field(default=None, metadata={"help": "folder of videos; by default two are generated"})
+    repetitions: int = field(default=5, metadata={"help": "times that each video is read; the median is reported"})
 
 
 def write_videos(folder: Path):
-    """A clip of five seconds and a video of two minutes, noise that moves over a gradient, a key frame a second."""
+    """Writes a clip of five seconds and a video of two minutes: moving noise, with a key frame every second."""
     import av
     import numpy as np
 
@@ -47,7 +48,7 @@ def write_videos(folder: Path):
 
 
 def plain_loop(path, times):
-    """Every frame is decoded."""
+    """Reads the frames at `times` (seconds) by decoding every frame."""
     import av
     import numpy as np
 
@@ -67,78 +68,91 @@ def plain_loop(path, times):
                 place += 1
             held = frame
         pictures += [held] * (len(times) - place)
-    return np.stack([one.reformat(*SIZE[::-1], "rgb24", interpolation="BICUBIC").to_ndarray() for one in pictures])
+    return np.stack(
+        [picture.reformat(*SIZE[::-1], "rgb24", interpolation="BICUBIC").to_ndarray() for picture in pictures]
+    )
+
+
+def frames_at(path, times):
+    """Reads the frames at `times` (seconds) with our reader."""
+    from action_llm.video_files import VideoFile
+
+    with VideoFile(path) as video:
+        return video.frames_at(times, SIZE)
+
+
+def median_seconds(work, repetitions: int) -> float:
+    """Median wall-clock seconds of a function."""
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return float(median(seconds))
 
 
 ARGUMENTS = (BenchmarkArguments,)
 
 
-def main(arguments: BenchmarkArguments):
+def main(arguments: BenchmarkArguments) -> dict:
+    """Measures and writes the results; returns the contents of the JSON file."""
     import av
     import numpy as np
 
     from action_llm import VideoFeatureExtractor
-    from action_llm.video_files import VIDEO_SUFFIXES, VideoFile, read_video_info
+    from action_llm.video_files import VIDEO_SUFFIXES, read_video_info
+    from action_llm_recipes.benchmarks.results import write_results
 
-    def ours(path, times):
-        with VideoFile(path) as video:
-            return video.frames_at(times, SIZE)
-
-    results = []
-    with tempfile.TemporaryDirectory() as made_up:
+    videos = []
+    with tempfile.TemporaryDirectory() as generated:
         if arguments.folder is None:
-            write_videos(Path(made_up))
-        folder = Path(arguments.folder or made_up)
+            write_videos(Path(generated))
+        folder = Path(arguments.folder or generated)
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
         if not paths:
-            raise SystemExit(f"no {', '.join(VIDEO_SUFFIXES)} files in {folder}")
+            raise SystemExit(f"there are no {', '.join(VIDEO_SUFFIXES)} files in {folder}.")
         for path in paths:
             info = read_video_info(path)
             times = (np.arange(FRAMES) + 0.5) * info.seconds / FRAMES
-            if not np.array_equal(ours(path, times), plain_loop(path, times)):
-                raise SystemExit(f"{path.name}: the two ways disagree")
-            seconds = {}
-            for name, way in (("ours", ours), ("plain loop", plain_loop)):
-                spent = []
-                for _ in range(arguments.repetitions):
-                    start = time.perf_counter()
-                    way(path, times)
-                    spent.append(time.perf_counter() - start)
-                seconds[name] = float(np.median(spent))
-            results.append({"file": path.name, **info._asdict(), "seconds_needed": seconds})
-        batches = {}
+            if not np.array_equal(frames_at(path, times), plain_loop(path, times)):
+                raise SystemExit(f"{path.name}: the two readers give different frames.")
+            seconds = {
+                name: median_seconds(partial(reader, path, times), arguments.repetitions)
+                for name, reader in (("ours", frames_at), ("plain loop", plain_loop))
+            }
+            videos.append({"file": path.name, **info._asdict(), "seconds_needed": seconds})
+        speeds = {}
         for threads in (1, 2):
             extractor = VideoFeatureExtractor(decode_threads=threads)
-            spent = []
-            for _ in range(arguments.repetitions):
-                start = time.perf_counter()
-                extractor(paths)
-                spent.append(time.perf_counter() - start)
-            batches[threads] = FRAMES * len(paths) / float(np.median(spent))
+            speeds[threads] = FRAMES * len(paths) / median_seconds(partial(extractor, paths), arguments.repetitions)
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyAV {av.__version__}"
     )
+    record = {"machine": machine, "videos": videos, "frames_a_second_by_threads": speeds}
+    write_results(arguments.output, record, report(record, arguments.repetitions))
+    return record
+
+
+def report(record: dict, repetitions: int) -> str:
+    """The results as a page in Markdown."""
     lines = [
-        f"{machine}; {FRAMES} frames a video at {SIZE[0]} x {SIZE[1]}, median of {arguments.repetitions} rounds.",
+        f"{record['machine']}; {FRAMES} frames per video at {SIZE[0]} x {SIZE[1]}, median of {repetitions} rounds.",
         "",
-        "| video | frames | plain loop, ms | ours, ms | × | frames a second |",
+        "| video | frames | plain loop, ms | ours, ms | × | frames per second |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for one in results:
-        plain, own = one["seconds_needed"]["plain loop"], one["seconds_needed"]["ours"]
+    for video in record["videos"]:
+        plain, ours = video["seconds_needed"]["plain loop"], video["seconds_needed"]["ours"]
         lines.append(
-            f"| {one['file']}, {one['width']} x {one['height']} | {one['num_frames']:,} | {1e3 * plain:.0f} | "
-            f"{1e3 * own:.0f} | {plain / own:.1f} | {FRAMES / own:,.0f} |"
+            f"| {video['file']}, {video['width']} x {video['height']} | {video['num_frames']:,} | {1e3 * plain:.0f} | "
+            f"{1e3 * ours:.0f} | {plain / ours:.1f} | {FRAMES / ours:,.0f} |"
         )
-    speeds = ", ".join(f"{count} thread{'s' * (count > 1)} {speed:,.0f}" for count, speed in batches.items())
-    lines += ["", f"Batches of all of them through `VideoFeatureExtractor`, frames a second: {speeds}."]
-    text = "\n".join(lines)
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine, "videos": results, "frames_a_second_by_threads": batches}
-    output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    speeds = ", ".join(
+        f"{speed:,.0f} with {threads} thread{'s' * (threads > 1)}"
+        for threads, speed in record["frames_a_second_by_threads"].items()
+    )
+    lines += ["", f"Batches of all videos through `VideoFeatureExtractor`, frames per second: {speeds}."]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -265,7 +265,7 @@ tags:
 # An action recogniser as a plain language model
 
 Exported from a recogniser that was trained on {trained_on}, with the adapter merged and the action tokens in the vocabulary.
-It reads a sentence of action tokens and answers which action it was. Classes:
+It reads a sentence of action tokens and writes the name of the action. Classes:
 {", ".join(map(markdown, processor.class_names))}.
 
 ```python

@@ -54,14 +54,15 @@ STAGES = {
     "sft": "language model",
 }
 
-_USE_CLASSIFIER = """```bash
+_INSTALL = """```bash
 pip install {needs}
 ```
 
 These version ranges were tested. To install the exact versions that this model was pushed with, run
 `pip install -r requirements.txt` with the file in this repository.
 
-```python
+"""
+_USE_CLASSIFIER = """```python
 from transformers import pipeline
 
 recognise = pipeline("action-recognition", model="{repository}", trust_remote_code=True)
@@ -80,14 +81,7 @@ processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True
 outputs = model(**processor("{example}"))
 print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
 ```"""
-_USE_ACTION_MODEL = """```bash
-pip install {needs}
-```
-
-These version ranges were tested. To install the exact versions that this model was pushed with, run
-`pip install -r requirements.txt` with the file in this repository.
-
-```python
+_USE_ACTION_MODEL = """```python
 from transformers import AutoFeatureExtractor, AutoModel
 
 action_model = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
@@ -195,7 +189,7 @@ def model_page(
         model_type=config["model_type"],
         summary=_summary(action_config, config.get("llm_name_or_path") or record["llm"] if is_classifier else None),
         classes=[markdown(name) for name in (config.get("id2label") or {}).values()],
-        usage=(_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL).format(
+        usage=(_INSTALL + (_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL)).format(
             repository=repository,
             example=_example(extractor),
             needs=" ".join(f"'{requirement}'" for requirement in requirements()),
@@ -426,7 +420,7 @@ def _summary(action_config: dict, llm: str | None) -> str:
     summary = _summary_of_action_model(action_config)
     if llm is None:
         return f"{summary} A language model reads them; this repository contains the action model alone."
-    summary += " A language model reads them and answers which action it was, how likely that is, and why."
+    summary += " A language model reads them and predicts the action, with its probability and an explanation."
     return f"{summary} Language model: {markdown(llm)}."
 
 

@@ -1,4 +1,4 @@
-"""Baselines against independent computations; padding and absent people change nothing; the recipe from data to table."""
+"""Baselines against independent implementations; padding and absent people; the recipe from data to table."""
 
 import csv
 import json
@@ -76,14 +76,14 @@ def test_partitions_hold_every_bone_once(name):
     assert np.array_equal(own, np.eye(layout.num_joints))
     assert {tuple(pair) for pair in np.argwhere(inward)} == set(layout.bones)
     assert {tuple(pair[::-1]) for pair in np.argwhere(outward)} == set(layout.bones)
-    # A joint hears the mean of its neighbours: rows sum to 1, or to 0 for the root and the leaves.
+    # Neighbours are averaged: rows sum to 1, or to 0 for the root and the leaves.
     assert set(np.round(inward.sum(1), 6)) == {0.0, 1.0} and set(np.round(outward.sum(1), 6)) == {0.0, 1.0}
 
 
 def graph_network(persons=1):
     torch.manual_seed(0)
     network = SkeletonGraphNetwork(4, get_layout("coco17"), persons, 2, frames=12, channels=(8, 12))
-    for module in network.modules():  # statistics that are not those of a fresh network
+    for module in network.modules():  # other statistics than those of a new network
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
@@ -116,8 +116,8 @@ def test_padding_changes_nothing(case):
 
 
 def test_an_absent_person_changes_nothing_and_people_have_no_order():
-    one, two = graph_network(1), graph_network(2)
-    two.load_state_dict(one.state_dict())
+    single, pair = graph_network(1), graph_network(2)
+    pair.load_state_dict(single.state_dict())
     first = sequences(3, 34)
     second = [frames[::-1].copy() for frames in first]
     nobody = [np.zeros_like(frames) for frames in first]
@@ -125,11 +125,13 @@ def test_an_absent_person_changes_nothing_and_people_have_no_order():
     def join(left, right):
         return [np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)]
 
-    np.testing.assert_allclose(log_probabilities(two, join(first, nobody)), log_probabilities(one, first), atol=1e-5)
-    swapped = log_probabilities(two, join(second, first))
-    np.testing.assert_allclose(log_probabilities(two, join(first, second)), swapped, atol=1e-5)
-    assert np.abs(swapped - log_probabilities(one, first)).max() > 1e-3
-    assert np.isfinite(log_probabilities(two, join(nobody, nobody))).all()
+    np.testing.assert_allclose(
+        log_probabilities(pair, join(first, nobody)), log_probabilities(single, first), atol=1e-5
+    )
+    swapped = log_probabilities(pair, join(second, first))
+    np.testing.assert_allclose(log_probabilities(pair, join(first, second)), swapped, atol=1e-5)
+    assert np.abs(swapped - log_probabilities(single, first)).max() > 1e-3
+    assert np.isfinite(log_probabilities(pair, join(nobody, nobody))).all()
 
 
 def waves(count, seed):
@@ -144,18 +146,18 @@ def waves(count, seed):
     return result, labels
 
 
-@pytest.mark.parametrize("kind", ["transformer", "graph"])
-def test_networks_learn_and_are_the_same_each_time(kind):
+@pytest.mark.parametrize("network", ["transformer", "graph"])
+def test_networks_learn_and_are_the_same_each_time(network):
     train, labels = waves(60, 0)
     test, truth = waves(40, 1)
 
     def run():
         torch.manual_seed(0)
-        if kind == "graph":
+        if network == "graph":
             model = SkeletonGraphNetwork(2, get_layout("coco17"), 1, 2, frames=24, channels=(8, 8), dropout=0.1)
         else:
             model = SequenceTransformer(2, input_size=136, hidden_size=32, num_layers=2, dropout=0.1)
-        parts = (train, test) if kind == "graph" else ([join_frames(x, 4) for x in part] for part in (train, test))
+        parts = (train, test) if network == "graph" else ([join_frames(x, 4) for x in part] for part in (train, test))
         learned, asked = parts
         fit(model, learned, labels, steps=60, batch_size=16, learning_rate=3e-3)
         return log_probabilities(model, asked)
@@ -175,7 +177,7 @@ def test_bad_sequences_are_errors():
         SequenceTransformer(2)
 
 
-# The recipe, on made-up recordings
+# The recipe, on generated recordings
 
 
 def rows(count, subject, held_out, seed):
@@ -270,8 +272,8 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
 def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     write_sentences(tmp_path, data.load(), with_latents=False)
     wanted = set(data.load()["test"]["sample_id"])
-    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], wanted)
-    for label, codes in zip(found.evaluation_labels, found.evaluation, strict=True):
+    examples = read_sentences(str(tmp_path), "codes", ["lower", "lift"], wanted)
+    for label, codes in zip(examples.evaluation_labels, examples.evaluation, strict=True):
         ids = np.arange(5) * (1 + label) % 16
         np.testing.assert_array_equal(codes, np.stack([2.0 * ids, 2.0 * ids + 1], axis=1))
     # Words of two tokens.
@@ -282,8 +284,8 @@ def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     for split in ("train", "test"):
         SplitShards(tmp_path, split, 1).paths[0].unlink()
         write_shard(SplitShards(tmp_path, split, 1).paths[0], columns | times, features)
-    found = read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})
-    assert found.evaluation[0].tolist() == [[18, 20], [36, 38]]
+    examples = read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})
+    assert examples.evaluation[0].tolist() == [[18, 20], [36, 38]]
     (tmp_path / "codebook.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds no codebook"):
         read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})

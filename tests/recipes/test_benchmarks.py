@@ -1,4 +1,4 @@
-"""The efficiency report measures what it says, with tiny models."""
+"""Benchmarks measure and report, with tiny models and files."""
 
 import json
 import multiprocessing
@@ -6,6 +6,7 @@ import multiprocessing
 import pytest
 import torch
 from tiny_models import BACKBONES, llm_configs, tiny_vtem
+from tiny_videos import tiny_video
 from transformers import AutoModelForCausalLM
 
 from action_llm import VideoFeatureExtractor
@@ -15,18 +16,18 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def quick_processes(monkeypatch):
-    """A benchmark measures each part in a process of its own: here they fork from one that has imported the models' code."""
+    """Benchmarks measure each part in a process of its own; here they fork from a process that has imported the models."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["transformers", "action_llm"])
     wanted = []
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: wanted.append(method) or context)
     yield
-    assert set(wanted) == {"spawn"}
+    assert set(wanted) <= {"spawn"}
 
 
 @pytest.fixture
 def benchmark_efficiency(monkeypatch):
-    # Processes that it starts import it by its name.
+    # Its processes import it by this name.
     from action_llm_recipes.benchmarks import benchmark_efficiency
 
     yield benchmark_efficiency
@@ -40,9 +41,50 @@ def test_efficiency_of_prompts_and_events(benchmark_efficiency, tmp_path):
         output=str(tmp_path / "report"), action_model="vtem", num_segments=3, frames_per_segment=1, grid=2, methods=["prefix"],
         sentence_length=6, repetitions=1, micro_batch=2, **settings,
     )  # fmt: skip
-    found = benchmark_efficiency.main(arguments)["training"]["prefix"]
-    assert found["trainable_parameters"] == 16 * 2 * 32  # one of three layers
+    result = benchmark_efficiency.main(arguments)["training"]["prefix"]
+    assert result["trainable_parameters"] == 16 * 2 * 32  # in one of three layers
     assert "| prompts in layers |" in (tmp_path / "report.md").read_text()
+
+
+def test_label_scoring_is_measured_and_reported(tmp_path, capsys):
+    from action_llm_recipes.benchmarks import benchmark_label_scoring
+
+    arguments = benchmark_label_scoring.BenchmarkArguments(
+        output=str(tmp_path / "scoring"),
+        hidden_size=128,
+        num_layers=1,
+        vocab_size=2000,
+        repetitions=1,
+        training_steps=80,
+    )
+    record = benchmark_label_scoring.main(arguments)
+    assert record == json.loads((tmp_path / "scoring.json").read_text())
+    assert max(record["settings"]["largest_difference"].values()) < 1e-3
+    table = (tmp_path / "scoring.md").read_text()
+    assert table == capsys.readouterr().out and table.startswith("# Choosing among 120 class names\n")
+    assert [line.split(" | ")[0] for line in table.splitlines()[6:]] == [
+        f"| {row['way']}" for row in record["results"]
+    ]
+    assert len(record["results"]) == 8 and all(row["seconds"] > 0 for row in record["results"])
+
+
+def test_readers_and_video_decoding_are_measured_and_reported(tmp_path, monkeypatch):
+    from action_llm_recipes.benchmarks import benchmark_readers, benchmark_video_decoding
+
+    monkeypatch.setattr(benchmark_readers, "measure_processes", lambda paths, suffix, processes, times: 1.0)
+    arguments = benchmark_readers.BenchmarkArguments(output=str(tmp_path / "readers"), max_files=1, repetitions=1)
+    record = benchmark_readers.main(arguments)
+    assert set(record["formats"]) == set(benchmark_readers.JOINTS)
+    assert (tmp_path / "readers.md").read_text().count("| ours |") == 3
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "clip.mp4").write_bytes(tiny_video(30))
+    arguments = benchmark_video_decoding.BenchmarkArguments(
+        output=str(tmp_path / "decoding"), folder=str(clips), repetitions=1
+    )
+    record = benchmark_video_decoding.main(arguments)
+    assert [video["file"] for video in record["videos"]] == ["clip.mp4"]
+    assert "| clip.mp4, " in (tmp_path / "decoding.md").read_text()
 
 
 def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
@@ -64,21 +106,21 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
     )
     result = benchmark_efficiency.main(arguments)
     assert result == json.loads((tmp_path / "report.json").read_text())
-    found = result["training"]["lora"]
+    lora = result["training"]["lora"]
     adapted = [
         weight.shape
         for name, weight in AutoModelForCausalLM.from_config(config).named_parameters()
         if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "o_proj")
     ]
-    assert found["trainable_parameters"] == sum(8 * sum(shape) for shape in adapted)
-    hours = found["seconds_per_micro_batch"] / 2 + found["seconds_per_optimizer_step"] / 256
-    assert found["hours_per_epoch"] == pytest.approx(hours) and found["peak_memory_gb"] > found["state_gb"] > 0
+    assert lora["trainable_parameters"] == sum(8 * sum(shape) for shape in adapted)
+    hours = lora["seconds_per_micro_batch"] / 2 + lora["seconds_per_optimizer_step"] / 256
+    assert lora["hours_per_epoch"] == pytest.approx(hours) and lora["peak_memory_gb"] > lora["state_gb"] > 0
     parts = result["inference"]
     assert len(parts) == 4 and all(0 < value < 60 for value in parts.values())
     table = (tmp_path / "report.md").read_text()
-    assert f"({found['trainable_share']:.2%})" in table and "| decoding |" in table
-    # What does not fit is told.
-    result["training"]["full"] = {**found, "fits": False}
+    assert f"({lora['trainable_share']:.2%})" in table and "| decoding |" in table
+    # A method that does not fit into memory is reported.
+    result["training"]["full"] = {**lora, "fits": False}
     assert benchmark_efficiency.report(result).count("does not fit") == 3
     arguments.methods = ["half"]
     with pytest.raises(ValueError, match="methods: expected some of lora, prefix, full, found 'half'"):
@@ -100,8 +142,9 @@ def test_a_stream_is_measured(monkeypatch, tmp_path):
         tokenizer=str(tmp_path / "vtem"),
         output=str(tmp_path / "stream"),
     )
-    found = benchmark_stream.main(arguments)
-    assert found["stream"]["segments"] == found["at_once"]["segments"] == 144
-    assert found["stream"]["events"] == found["at_once"]["events"] > 10
-    assert len(found["stream"]["minutes"]) == 1 and found["stream"]["peak_mb"] >= found["stream"]["before_mb"] > 0
+    result = benchmark_stream.main(arguments)
+    stream, whole = result["stream"], result["at_once"]
+    assert stream["segments"] == whole["segments"] == 144
+    assert stream["events"] == whole["events"] > 10
+    assert len(stream["minutes"]) == 1 and stream["peak_mb"] >= stream["before_mb"] > 0
     assert "after 1 minute |" in (tmp_path / "stream.md").read_text()

@@ -190,8 +190,8 @@ def test_a_paired_difference_is_narrower_than_an_unpaired_one():
     first = np.where(rng.random(500) < 0.7, labels, (labels + 1) % 4)
     second = np.where(rng.random(500) < 0.9, first, labels)
 
-    def difference(one, other, truth):
-        return accuracy(other, truth) - accuracy(one, truth)
+    def difference(first, second, truth):
+        return accuracy(second, truth) - accuracy(first, truth)
 
     paired = bootstrap_interval(difference, first, second, labels)
     alone = bootstrap_interval(accuracy, first, labels)
@@ -339,7 +339,7 @@ def test_a_paired_difference_of_methods_that_agree_is_not_certain():
         intervals.append(paired_interval(differences, resamples=300))
         bootstraps.append(bootstrap_interval(np.mean, differences, resamples=300))
     assert coverage(intervals, 0.06) > 0.92 > coverage(bootstraps, 0.06)
-    # Of many recordings both are one.
+    # For many recordings, both are equal.
     many = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=2000)
     own, other = paired_interval(many), bootstrap_interval(np.mean, many)
     assert own.high - own.low == pytest.approx(other.high - other.low, rel=0.06)

@@ -58,7 +58,7 @@ def data_of(shown: str) -> dict:
 
 def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skeletons, walk):
     page = demo.build(str(reads_skeletons))
-    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    (answer,) = (call.fn for call in page.fns.values() if call.api_name == "recognise")
     shown, scores, reason = answer(str(walk), "")
     data = data_of(shown)
     assert data["seconds"] == 1.5 and len(data["frames"]) == 45 and len(data["bones"]) == 24
@@ -80,7 +80,8 @@ def test_what_is_unlike_the_training_is_said_first(reads_skeletons, walk, tmp_pa
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["action_config"]["familiar_distance"] = 1e-6
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    (answer,) = (one.fn for one in demo.build(str(tmp_path / "model")).fns.values() if one.api_name == "recognise")
+    page = demo.build(str(tmp_path / "model"))
+    (answer,) = (call.fn for call in page.fns.values() if call.api_name == "recognise")
     reason = answer(str(walk), "")[2]
     assert (
         reason.startswith("**Warning:** ") and "this recording is unlike those" in reason and "\n\n**Why.** " in reason
@@ -89,7 +90,7 @@ def test_what_is_unlike_the_training_is_said_first(reads_skeletons, walk, tmp_pa
 
 def test_what_cannot_be_read_is_told_without_a_path(reads_skeletons, tmp_path):
     page = demo.build(str(reads_skeletons))
-    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    (answer,) = (call.fn for call in page.fns.values() if call.api_name == "recognise")
     (tmp_path / "broken.skeleton").write_text("two\n")
     with pytest.raises(gradio.Error, match=r"broken\.skeleton") as error:
         answer(str(tmp_path / "broken.skeleton"), "")
@@ -98,7 +99,7 @@ def test_what_cannot_be_read_is_told_without_a_path(reads_skeletons, tmp_path):
 
 def test_what_a_visitor_sends_is_bounded_and_shown_as_text(reads_skeletons, walk, tmp_path, monkeypatch):
     page = demo.build(str(reads_skeletons))
-    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    (answer,) = (call.fn for call in page.fns.values() if call.api_name == "recognise")
     for others in ("\n".join(f"class {number}" for number in range(201)), "x" * 10_001):
         with pytest.raises(gradio.Error, match="Enter at most 200 classes with 10,000 characters in all"):
             answer(str(walk), others)
@@ -150,7 +151,7 @@ def test_frames_of_videos_of_any_format_are_pictures(tmp_path):
         (tmp_path / name).write_bytes(tiny_video(30, container=container))
         data = demo.pictures(str(tmp_path / name))
         assert data["seconds"] == pytest.approx(1, abs=0.05) and len(data["pictures"]) == 10
-        assert all(one.startswith("data:image/jpeg;base64,") for one in data["pictures"])
+        assert all(source.startswith("data:image/jpeg;base64,") for source in data["pictures"])
 
 
 def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk, tmp_path):
@@ -169,7 +170,7 @@ def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk,
             tab.goto(url)
             tab.get_by_role("button", name=recording.name).click()
             tab.wait_for_selector("#player iframe", timeout=60_000)
-            frame = next(one for one in tab.frames if one is not tab.main_frame)
+            frame = next(frame for frame in tab.frames if frame is not tab.main_frame)
             frame.wait_for_selector("#sentence button")
             first = frame.evaluate("document.getElementById('stage').toDataURL()")
             frame.evaluate("now = 0.7; running = false")
@@ -177,8 +178,8 @@ def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk,
             later = frame.evaluate("document.getElementById('stage').toDataURL()")
             assert first != later and len(later) > 1000, "nothing moves"
             frame.click("#sentence button:first-child")
-            said = frame.inner_text("#entry")
-            assert "<act_" in said and ("looks like" in said if model is reads_skeletons else "no lexicon" in said)
+            entry = frame.inner_text("#entry")
+            assert "<act_" in entry and ("looks like" in entry if model is reads_skeletons else "no lexicon" in entry)
             assert "with a probability of" in tab.inner_text("#reason") or "Not sure" in tab.inner_text("#reason")
             assert any(name in tab.inner_text("#scores") for name in CLASS_NAMES)
             assert not wrong
@@ -215,7 +216,7 @@ import sys
 sys.path.insert(0, ".")
 import demo, gradio
 def launch(page, max_file_size):
-    (answer,) = (one.fn for one in page.fns.values() if one.api_name == "recognise")
+    (answer,) = (call.fn for call in page.fns.values() if call.api_name == "recognise")
     print(sorted(answer("examples/walk.npy", "")[1])[0], sys.modules["action_llm"].__file__)
 gradio.Blocks.launch = launch
 exec(open("app.py").read())

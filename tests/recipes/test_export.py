@@ -1,4 +1,4 @@
-"""A recogniser as a plain causal language model: the same on text, no code of ours, action words never written."""
+"""A recogniser exported as a plain causal language model: equal logits of text, no project code, no action tokens generated."""
 
 import json
 
@@ -45,7 +45,7 @@ def with_lora(model):
 
 
 def exported(model, processor, folder):
-    """The plain model and its tokenizer, saved and loaded; what the recogniser said before."""
+    """The plain model and its tokenizer after saving and loading, a prompt, and the logits of the recogniser for it."""
     prompt = processor.encode_prompt_and_label(processor.prompt(SENTENCE))[0]
     with torch.no_grad():
         expected = model.as_generator()(torch.tensor([prompt])).logits
@@ -64,10 +64,10 @@ def test_text_has_the_logits_of_the_recogniser(family, lora, tmp_path):
     offset = processor.action_token_offset
     assert plain.config.vocab_size >= offset + NUM_ACTION_TOKENS + 1 and not plain.config.tie_word_embeddings
     with torch.no_grad():
-        found = plain(torch.tensor([prompt])).logits.float()
+        actual = plain(torch.tensor([prompt])).logits.float()
     # Merged, the same sum is rounded elsewhere.
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if lora else {"rtol": 0, "atol": 0}
-    torch.testing.assert_close(found[..., :offset], expected[..., :offset], **tolerance)
+    torch.testing.assert_close(actual[..., :offset], expected[..., :offset], **tolerance)
     messages = [{"role": "user", "content": "".join(f"<act_{u}>" for u in SENTENCE)}]
     assert tokenizer.apply_chat_template(messages)["input_ids"] == prompt
     answer = [{"role": "assistant", "content": CLASS_NAMES[2]}]

@@ -1,4 +1,4 @@
-"""Class names, licences and other texts of others on every page that is written: shown, and never run."""
+"""Class names, licences and other foreign texts are shown on pages, and never run."""
 
 import json
 
@@ -25,7 +25,7 @@ HOSTILE = [SCRIPT, "a | b", "[x](javascript:alert(1))", "`a`", "<img src=x onerr
 
 
 def assert_harmless(page: str):
-    """As the Hub reads it, the page has no HTML and no link of others, and its front matter what the project wrote."""
+    """On the Hub, the page has no HTML and no foreign links, and its front matter is that of the project."""
     front, body = (
         page.removeprefix("---\n").split("\n---\n", 1) if page.startswith("---\n") else ("license: other", page)
     )
@@ -93,8 +93,8 @@ def test_no_repository_has_such_a_name(tmp_path, name):
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_the_demo_and_the_exported_model(tmp_path, hostile):
     record = folder_of_model(tmp_path, hostile)
-    said = describe_training(str(tmp_path))
-    assert said.startswith("It was trained on `") and "\n" not in said
+    sentence = describe_training(str(tmp_path))
+    assert sentence.startswith("It was trained on `") and "\n" not in sentence
 
     class Plain:
         class generation_config:

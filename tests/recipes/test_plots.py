@@ -153,7 +153,7 @@ def test_names_of_other_scripts_are_no_boxes(predictions, tmp_path, recwarn):
     names = ["挥手", "Привет", "שלום", "हाथ \u200d e\u0301"]
     plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "confusion.png", "双手")
     plot_class_accuracy(per_class_table(logs.argmax(1), labels, names), tmp_path / "classes.png", "双手")
-    assert not [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
+    assert not [str(warning.message) for warning in recwarn if "missing from font" in str(warning.message)]
 
 
 def test_a_token_has_one_colour_everywhere_and_tokens_differ(tmp_path, monkeypatch):
@@ -194,8 +194,8 @@ def test_a_second_body_is_explained(tmp_path, monkeypatch):
         plot_action_sentence(
             bodies, get_layout("kinect25"), 30.0, np.arange(3), ends - 1, ends, tmp_path / "bodies.png"
         )
-    said = [[text.get_text() for text in texts_of(figure) if "body" in text.get_text()] for figure in figures]
-    assert said == [[], ["several bodies were seen; lighter: body 2"]]
+    notes = [[text.get_text() for text in texts_of(figure) if "body" in text.get_text()] for figure in figures]
+    assert notes == [[], ["several bodies were detected; in lighter colours: body 2"]]
 
 
 def test_equal_results_give_equal_files_and_a_failure_leaves_none(predictions, tmp_path):

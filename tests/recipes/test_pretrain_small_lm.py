@@ -1,4 +1,4 @@
-"""The small language model: what it is saved as, what perplexity means, and that a stopped run ends as one that was not."""
+"""The small language model: its files, its perplexity, and that an interrupted run gives the same model."""
 
 import dataclasses
 import json

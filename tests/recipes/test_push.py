@@ -1,4 +1,4 @@
-"""A run goes to the Hub, and comes back: pages, results, refusals, and the whole life of a model over HTTP."""
+"""Pushing runs to a Hub and loading them again: model cards, results, refusals."""
 
 import json
 import os
@@ -20,7 +20,7 @@ RECIPES = Path(push.__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def run(line, tokenizer, sentences, tmp_path_factory):
-    """Folder of a finished line: sft, evaluation, lexicon."""
+    """Folder of a finished run: sft, evaluation, lexicon."""
     from action_llm_recipes import token_lexicon
 
     folder = tmp_path_factory.mktemp("line")
@@ -42,11 +42,11 @@ def hub():
 
 
 def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, cwd=None) -> str:
-    """Output of a recipe, or of a script in a process in which the project is not there."""
+    """Output of a recipe, or of a script in a process without the project."""
     command = [RECIPES / arguments[0], *arguments[1:]] if script is None else ["-c", script, *arguments]
     done = python(*command, env=hub.environment(home), cwd=cwd)
     assert done.returncode == expected, done.stderr[-4000:]
-    assert TOKEN not in done.stdout + done.stderr, "who may write is nobody else's business"
+    assert TOKEN not in done.stdout + done.stderr, "the access token is printed"
     return done.stdout + done.stderr
 
 
@@ -77,8 +77,8 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     top_1 = round(100 * metrics["top_1"]["estimate"], 2)
     assert card.data.eval_results[0].metric_value == top_1 and "simulated" in card.data.tags
-    assert card.data.license == "other" and card.data.pipeline_tag is None, "the language model has terms of its own"
-    for said in (
+    assert card.data.license == "other" and card.data.pipeline_tag is None, "the terms of the language model apply"
+    for part in (
         "> **Simulated data.**",
         f"| {top_1:.1f} |",
         "performers",
@@ -87,22 +87,22 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
         "CVPR 2024",
         "LoRA",
     ):
-        assert said in card.content, said
+        assert part in card.content, part
     assert all(f"pictures/{name}" in files for name in re.findall(r"\(pictures/([^)]+)\)", card.content))
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/simulated-xsub.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("tester/simulated-xsub", "top_1", top_1)
-    assert "S001" not in files["lexicon.json"].decode(), "names of recordings stay here"
-    assert json.loads(files["lexicon.json"])[0]["description"], "the lexicon of the run says more than the model's own"
+    assert "S001" not in files["lexicon.json"].decode(), "names of recordings are not published"
+    assert json.loads(files["lexicon.json"])[0]["description"], "the lexicon of the run is not the one that was pushed"
 
-    # The code on the page, as it stands there, where the project is not.
+    # The code of the model card, unchanged, without the project.
     shutil.copy(next(recordings.glob("*.skeleton")), tmp_path / "recording.skeleton")
     for code in blocks(card.content):
-        said = launch(
+        output = launch(
             hub, tmp_path / "reader", script="import sys; sys.modules['action_llm'] = None\n" + code, cwd=tmp_path
         )
-        assert "hand waving" in said or any(name in said for name in ("cheer up", "hugging", "kicking"))
+        assert "hand waving" in output or any(name in output for name in ("cheer up", "hugging", "kicking"))
 
-    # Another push of the same run leaves nothing behind of an earlier one that it has not, and takes nothing else away.
+    # Another push of the same run deletes files of an earlier push that it lacks, and no others.
     own = {"model-00001-of-00002.safetensors": b"x", "merges.txt": b"x"}
     others = {"onnx/model.safetensors": b"x", "scripts/train.py": b"x", "pictures/mine/a.png": b"x", "notes.md": b"x"}
     hub.repositories["model", "tester/model"].commit(hub.files("tester/model") | own | others)
@@ -143,7 +143,7 @@ print(type(pipeline("action-recognition", model="tester/weights", trust_remote_c
     assert "ActionRecognitionPipeline" in launch(hub, tmp_path, script=script)
 
 
-def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_path):
+def test_several_seeds_have_a_spread_and_other_settings_are_refused(run, copy, tmp_path):
     record = json.loads((copy / "evaluation" / "record.json").read_text())
     other = json.loads(json.dumps(record))
     other["model"]["seed"], other["metrics"]["top_1"]["estimate"] = 7, 1.0
@@ -155,14 +155,14 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
     page = files["README.md"].decode()
     own = 100 * record["metrics"]["top_1"]["estimate"]
     assert f"Over 2 seeds: top-1 accuracy {(own + 100) / 2:.1f} ({own:.1f}–100.0)" in page
-    assert page.index(f"| {own:.1f} |") < page.index("| 100.0 |"), "that of these weights comes first"
+    assert page.index(f"| {own:.1f} |") < page.index("| 100.0 |"), "the evaluation of these weights is not the first"
     assert (
         f"over 2 seeds: top-1 accuracy {(own + 100) / 2:.1f} ({own:.1f}–100.0)"
         in files[".eval_results/simulated-xsub.yaml"].decode()
     )
 
-    for one, path in ((record, copy / "evaluation"), (other, folder)):
-        averaged = one | {"metrics": one["metrics"] | {"encodings": 24}}
+    for evaluation, path in ((record, copy / "evaluation"), (other, folder)):
+        averaged = evaluation | {"metrics": evaluation["metrics"] | {"encodings": 24}}
         (path / "record.json").write_text(json.dumps(averaged))
     files, _ = push.repository_files(copy, "me/x", evaluations=both)
     assert (
@@ -191,7 +191,7 @@ def test_several_seeds_have_a_spread_and_another_line_is_refused(run, copy, tmp_
         push.repository_files(copy, "me/x", evaluations=both)
 
 
-def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
+def test_files_that_are_not_part_of_a_model_stop_a_push(copy, tmp_path, capsys):
     model = copy / "sft" / "model"
     for name in (
         "S001C001P001R001A023.skeleton",
@@ -208,12 +208,12 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
             push.repository_files(copy, "me/x")
         (model / name).unlink()
     config = json.loads((model / "generation_config.json").read_text())
-    for said, message in (
+    for note, message in (
         (os.path.expanduser("~/secret"), "contains the path of a folder on this machine"),
         ("/usr/bin", "contains a path on the machine"),
         ("hf_" + "a" * 30, "access token"),
     ):
-        (model / "generation_config.json").write_text(json.dumps(config | {"note": said}))
+        (model / "generation_config.json").write_text(json.dumps(config | {"note": note}))
         with pytest.raises(push.PushError, match=message):
             push.repository_files(copy, "me/x")
     (model / "generation_config.json").write_text(json.dumps(config))
@@ -240,7 +240,7 @@ def test_what_is_no_part_of_a_model_stays_here(copy, tmp_path, capsys):
 def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_can_be_pushed(run, hub, tmp_path, line):
     here = tmp_path / "run"
     shutil.copytree(run / "sft" / "model", here / "model")
-    # As if it had been trained on a language model that has a home of its own.
+    # As if it had been trained on a language model from the Hub.
     model = ActionLLMForClassification.from_pretrained(here / "model")
     model.config.llm_name_or_path = "tester/llm"
     model.save_pretrained(here / "model")
@@ -259,10 +259,10 @@ sys.modules["action_llm"] = None
 import numpy as np
 from transformers import pipeline
 walk = np.random.default_rng(0).normal(size=(30, 25, 3))
-found = [pipeline("action-recognition", model=name, trust_remote_code=True, device="cpu") for name in sys.argv[1:]]
-found[0].push_to_hub("tester/again")
-found.append(pipeline("action-recognition", model="tester/again", trust_remote_code=True, device="cpu"))
-print([one(walk)[0] == found[0](walk)[0] for one in found])
+pipelines = [pipeline("action-recognition", model=name, trust_remote_code=True, device="cpu") for name in sys.argv[1:]]
+pipelines[0].push_to_hub("tester/again")
+pipelines.append(pipeline("action-recognition", model="tester/again", trust_remote_code=True, device="cpu"))
+print([recognise(walk)[0] == pipelines[0](walk)[0] for recognise in pipelines])
 """
     assert "[True, True, True]" in launch(hub, tmp_path / "home", "tester/without", "tester/with", script=script)
 
@@ -271,15 +271,15 @@ print([one(walk)[0] == found[0](walk)[0] for one in found])
 def test_a_public_repository_is_not_pushed_to_by_mistake(run, hub, tmp_path):
     launch(hub, tmp_path, "hub/push.py", run, "tester/public", "--public")
     assert not hub.repositories["model", "tester/public"].private
-    said = launch(hub, tmp_path, "hub/push.py", run, "tester/public", expected=2)
-    assert "tester/public is public: change that on the Hub, choose another name, or push with --public." in said
+    output = launch(hub, tmp_path, "hub/push.py", run, "tester/public", expected=2)
+    assert "tester/public is public: change that on the Hub, choose another name, or push with --public." in output
     nobody = launch(hub, tmp_path / "nobody", "hub/push.py", run, "tester/x", "--dry_run")
-    assert "nothing was pushed" in nobody, "to look needs no login"
+    assert "nothing was pushed" in nobody, "--dry_run needs a login"
 
 
 @pytest.mark.slow
 def test_a_whole_life(hub, tmp_path, quickstart_run):
-    """Quickstart → push over HTTP → a fresh process pulls by name, classifies, explains, and scores the same."""
+    """A quickstart run is pushed over HTTP; a new process loads it by name, classifies, explains, and gets the same scores."""
     summary, folder = quickstart_run.summary, quickstart_run.folder
     launch(hub, tmp_path / "home", "hub/push.py", folder, f"{USER}/life")
     assert {"lexicon.json", ".eval_results/simulated-xsub.yaml"} <= hub.files(f"{USER}/life").keys()
@@ -295,8 +295,8 @@ recording = processor.feature_extractor.read(sys.argv[2])
 reason = model.explain(processor, model(**processor(recording)), recording=recording)
 print(model.config.id2label[int(outputs.logits.argmax())] == reason.label, reason.text)
 """
-    said = launch(hub, tmp_path / "fresh", f"{USER}/life", str(recording), script=script)
-    assert "True " in said and "with a probability of" in said
+    output = launch(hub, tmp_path / "fresh", f"{USER}/life", str(recording), script=script)
+    assert "True " in output and "with a probability of" in output
     launch(
         hub, tmp_path / "fresh", "evaluate_classifier.py", "--model", f"{USER}/life",
         "--sentences", folder / "cross-subject" / "sentences", "--output_dir", tmp_path / "again",
@@ -307,7 +307,7 @@ print(model.config.id2label[int(outputs.logits.argmax())] == reason.label, reaso
 
 
 def real_recording() -> Path | None:
-    """A real `.skeleton` file, where there is one."""
+    """A recorded `.skeleton` file, if there is any."""
     data = Path(os.environ.get("ACTION_LLM_TEST_DATA", RECIPES.parents[1] / "shared" / "data"))
     return next(iter(sorted(data.rglob("S0*.skeleton"))), None) if data.is_dir() else None
 
@@ -336,7 +336,7 @@ def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
         "An earlier stage was trained on `simulated-xsub`" in page
         and "Windows overlap and those of one video are similar" in page
     )
-    # Nothing known of the recordings; latents in place of tokens.
+    # No description of the recordings; continuous latents instead of tokens.
     del record["sentences"]["data"], record["sentences"]["tokenizer"]["data"]
     record["sentences"]["dataset"] = record["sentences"]["tokenizer"]["dataset"] = "simulated-xsub"
     config["action_config"] |= {"quantize": False}

@@ -19,7 +19,7 @@ FOUR = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
 
 def table(raters):
     """(items, raters) of strings."""
-    return np.array([[math.nan if one == "." else int(one, 16) for one in row] for row in raters]).T
+    return np.array([[math.nan if rating == "." else int(rating, 16) for rating in row] for row in raters]).T
 
 
 def by_pairs(ratings, level):
@@ -28,10 +28,10 @@ def by_pairs(ratings, level):
     items = [row for row in items if len(row) > 1]
     pool = [value for row in items for value in row]
 
-    def distance(one, other):
+    def distance(first, second):
         if level == "nominal":
-            return float(one != other)
-        low, high = min(one, other), max(one, other)
+            return float(first != second)
+        low, high = min(first, second), max(first, second)
         between = sum(low <= value <= high for value in pool)
         return (between - (pool.count(low) + pool.count(high)) / 2) ** 2 if low != high else 0.0
 
@@ -101,17 +101,17 @@ def test_the_interval_is_that_of_items_drawn_anew(seed):
     rng = np.random.default_rng(seed)
     made = np.clip(rng.integers(1, 6, (20, 1)) + rng.integers(-1, 2, (20, 4)), 1, 5).astype(float)
     made[rng.random(made.shape) < 0.1] = math.nan
-    found = alpha_interval(made, "ordinal", resamples=1000, seed=seed)
+    interval = alpha_interval(made, "ordinal", resamples=1000, seed=seed)
     drawn = [krippendorff_alpha(made[rng.integers(20, size=20)], "ordinal") for _ in range(1000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found.estimate == krippendorff_alpha(made, "ordinal")
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.06)
-    assert found == alpha_interval(made, "ordinal", resamples=1000, seed=seed)
+    assert interval.estimate == krippendorff_alpha(made, "ordinal")
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.06)
+    assert interval == alpha_interval(made, "ordinal", resamples=1000, seed=seed)
 
 
 def test_no_alpha_no_interval():
-    found = alpha_interval(np.full((3, 2), 4.0), "ordinal", resamples=10)
-    assert all(math.isnan(one) for one in (found.estimate, found.low, found.high))
+    interval = alpha_interval(np.full((3, 2), 4.0), "ordinal", resamples=10)
+    assert all(math.isnan(value) for value in (interval.estimate, interval.low, interval.high))
 
 
 def test_what_is_no_table_or_no_level_is_an_error():

@@ -1,4 +1,4 @@
-"""Rating sheets are blind, whole and repeatable; what comes back is given to the right system. All ratings here are made up."""
+"""Rating sheets are blinded, complete and reproducible; answers are assigned to the right system. All ratings are made up."""
 
 import base64
 import csv
@@ -88,16 +88,16 @@ def made(lines, data, tmp_path_factory):
 @pytest.mark.parametrize("column", ["prediction", "graph-0"])
 def test_a_baseline_is_a_table_of_predictions(lines, data, sample_ids, tmp_path, column):
     table = "\n".join(
-        [f"sample_id,label,{column}", *(f"{one},{SECRET},theirs {n}" for n, one in enumerate(sample_ids))]
+        [f"sample_id,label,{column}", *(f"{name},{SECRET},theirs {n}" for n, name in enumerate(sample_ids))]
     )
     (tmp_path / "predictions.csv").write_text(table + "\n")
     items = [f"{lines}/{OURS}.jsonl", f"graph-0={tmp_path}/predictions.csv"]
     key = explanations(lines, data, tmp_path / "study", items=items, raters=1)
     of_baseline = [item for item in key["items"].values() if item["system"] == "graph-0"]
-    assert {(one["subject"], one["label"]) for one in of_baseline} == {
+    assert {(item["subject"], item["label"]) for item in of_baseline} == {
         (sample_id, f"theirs {number}") for number, sample_id in enumerate(sample_ids)
     }
-    assert all(one["asked"] == ["agreement"] for one in of_baseline)
+    assert all(item["asked"] == ["agreement"] for item in of_baseline)
     for text, message in (
         ("sample_id,label\na,b\n", r"line 1, header: expected 'prediction' among the columns, found sample_id, label"),
         (f"sample_id,{column}\na,b\na,c\n", "line 3, sample_id: expected each recording once, found 'a' again"),
@@ -196,8 +196,8 @@ def test_every_rater_gets_every_item_once_in_an_order_of_their_own(made):
         assert {row["rater"] for row in rows} == {shown["rater"]} == {f"rater_{number:02d}"}
         assert sorted(orders[-1]) == sorted(key["items"])
         clips = [item["clips"][0] for item in shown["items"]]
-        assert sorted(clips[:6]) == sorted(clips[6:]) == sorted(shown["clips"])  # each once before one comes back
-        assert all(one != other for one, other in itertools.pairwise(clips))
+        assert sorted(clips[:6]) == sorted(clips[6:]) == sorted(shown["clips"])  # all are shown before any is repeated
+        assert all(first != second for first, second in itertools.pairwise(clips))
     assert len(set(map(tuple, orders))) == RATERS
     firsts = {key["items"][name]["system"] for order in orders for name in order[:6]}
     assert firsts == {OURS, BASELINE}, "no system always comes first"
@@ -210,7 +210,7 @@ def test_neighbours_are_of_different_recordings_wherever_that_can_be(subjects):
         order = rater_order(items, np.random.default_rng(seed))
         assert sorted(order) == sorted(items)
         if subjects > 1:
-            assert all(items[one].subject != items[other].subject for one, other in itertools.pairwise(order))
+            assert all(items[first].subject != items[second].subject for first, second in itertools.pairwise(order))
 
 
 def test_equal_arguments_give_equal_files_and_a_folder_holds_one_study(made, lines, data, tmp_path):
@@ -230,8 +230,8 @@ def test_equal_arguments_give_equal_files_and_a_folder_holds_one_study(made, lin
 
 def test_what_comes_back_is_given_to_the_right_system(made, tmp_path):
     folder, _ = made
-    found = report(folder, fill(folder, tmp_path / "made_up", planted), tmp_path / "report")
-    agreement, coherence = found["scales"]["agreement"], found["scales"]["coherence"]
+    result = report(folder, fill(folder, tmp_path / "made_up", planted), tmp_path / "report")
+    agreement, coherence = result["scales"]["agreement"], result["scales"]["coherence"]
     assert agreement["systems"][OURS]["counts"] == {"no": 0, "yes": 24}
     assert agreement["systems"][BASELINE]["counts"] == {"no": 24, "yes": 0}
     # All answers of a system are the same: drawn anew they show no spread, and yet six recordings make nothing certain.
@@ -244,10 +244,10 @@ def test_what_comes_back_is_given_to_the_right_system(made, tmp_path):
     # Raters disagree and recordings do not: the interval is that of drawing four raters.
     assert (ours["estimate"], ours["low"], ours["high"]) == (3.0, 2.0, 4.0)
     assert coherence["alpha"]["level"] == "ordinal" and coherence["alpha"]["estimate"] < 0
-    assert found["answered"] == dict.fromkeys((f"rater_{number:02d}" for number in range(1, 5)), 30)
-    assert found["asked"] == 30
+    assert result["answered"] == dict.fromkeys((f"rater_{number:02d}" for number in range(1, 5)), 30)
+    assert result["asked"] == 30
     written = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert written == without_nan(found) and written["note"] == NOTE
+    assert written == without_nan(result) and written["note"] == NOTE
     text = (tmp_path / "report" / "report.md").read_text()
     assert text.startswith(f"**{NOTE}**")
     agreement_row = next(
@@ -269,13 +269,13 @@ def test_sheets_filled_in_part_and_by_a_spreadsheet(made, tmp_path):
         writer = csv.DictWriter(file, rows[0], delimiter=";", lineterminator="\r\n")
         writer.writeheader()
         writer.writerows([*kept, dict.fromkeys(rows[0], "")])
-    found = report(folder, paths, tmp_path / "report")
-    assert found["answered"] == {"rater_01": 30, "rater_02": 11}
-    systems = found["scales"]["agreement"]["systems"]
+    result = report(folder, paths, tmp_path / "report")
+    assert result["answered"] == {"rater_01": 30, "rater_02": 11}
+    systems = result["scales"]["agreement"]["systems"]
     assert (systems[OURS]["ratings"], systems[BASELINE]["ratings"], systems[BASELINE]["raters"]) == (9, 6, 1)
-    assert found["scales"]["coherence"]["ratings"] == 8
+    assert result["scales"]["coherence"]["ratings"] == 8
     subject = key["items"][kept[0]["item"]]["subject"]
-    assert found["comments"] == [{"rater": "rater_02", "system": OURS, "subject": subject, "said": "Größe; ä"}]
+    assert result["comments"] == [{"rater": "rater_02", "system": OURS, "subject": subject, "said": "Größe; ä"}]
     assert (
         "2 of 4 sheets were returned. Answers of each rater, of 30: rater_01 30, rater_02 11."
         in (tmp_path / "report" / "report.md").read_text()
@@ -351,17 +351,17 @@ def test_a_mean_of_a_draw_is_that_of_its_recordings_and_raters():
     table = rng.integers(1, 6, (7, 4)).astype(float)
     table[rng.random(table.shape) < 0.3] = np.nan
     draws = crossed_draws({"one": table}, 20, seed=0)
-    for rows, columns, found in zip(*(part.astype(int) for part in draws), means(table, draws), strict=True):
+    for rows, columns, mean in zip(*(part.astype(int) for part in draws), means(table, draws), strict=True):
         drawn = table[np.repeat(np.arange(7), rows)][:, np.repeat(np.arange(4), columns)]
-        assert drawn.shape == (7, 4) and found == pytest.approx(np.nanmean(drawn))
+        assert drawn.shape == (7, 4) and mean == pytest.approx(np.nanmean(drawn))
 
 
 def test_intervals_know_of_recordings_of_raters_and_of_pairs():
     rng = np.random.default_rng(0)
     hard, strict = rng.normal(0, 1, (50, 1)), rng.normal(0, 1, (1, 8))
 
-    def width(found):
-        return found.high - found.low
+    def width(interval):
+        return interval.high - interval.low
 
     def of(table):
         return mean_interval(table, crossed_draws({"one": table}, 2000, seed=0))
@@ -373,16 +373,16 @@ def test_intervals_know_of_recordings_of_raters_and_of_pairs():
     # Both systems have the recordings and raters of a draw, and only pairs count.
     ours, other = hard + strict + 1, hard + strict
     ours[0, 0] = np.nan
-    found = difference_interval(ours, other, crossed_draws({"ours": ours, "other": other}, 200, seed=0))
-    assert (found.estimate, found.low, found.high) == pytest.approx((1, 1, 1))
+    interval = difference_interval(ours, other, crossed_draws({"ours": ours, "other": other}, 200, seed=0))
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((1, 1, 1))
     # Without pairs, of means: each system keeps its number of subjects.
     apart = np.concatenate([hard + 1, np.full((20, 1), np.nan)]), np.concatenate([np.full((50, 1), np.nan), hard[:20]])
     draws = crossed_draws(dict(zip("ab", apart, strict=True)), 500, seed=0)
     assert set(draws[0][:, :50].sum(axis=1)) == {50} and set(draws[0][:, 50:].sum(axis=1)) == {20}
-    found = difference_interval(*apart, draws)
+    interval = difference_interval(*apart, draws)
     assert (
-        found.estimate == pytest.approx(np.mean(hard) + 1 - np.mean(hard[:20]))
-        and found.low < found.estimate < found.high
+        interval.estimate == pytest.approx(np.mean(hard) + 1 - np.mean(hard[:20]))
+        and interval.low < interval.estimate < interval.high
     )
     assert np.isnan(difference_interval(ours, np.full_like(ours, np.nan), draws).estimate)
 
@@ -444,14 +444,14 @@ def test_moments_of_a_code_and_controls(sentences, data, tmp_path):
     assert key["systems"] == [OURS, CONTROL]
 
     def codes(item):
-        return [ids[one["sample_id"]][round(10 * one["start"])] for one in item["moments"]]
+        return [ids[moment["sample_id"]][round(10 * moment["start"])] for moment in item["moments"]]
 
     controls = [item for item in key["items"].values() if item["system"] == CONTROL]
     of_codes = [item for item in key["items"].values() if item["system"] == OURS]
     assert len(of_codes) == 3 and len(controls) == 2
     for item in key["items"].values():
-        assert len({one["sample_id"] for one in item["moments"]}) == 3
-        assert all(one["end"] - one["start"] == pytest.approx(0.1) for one in item["moments"])
+        assert len({moment["sample_id"] for moment in item["moments"]}) == 3
+        assert all(moment["end"] - moment["start"] == pytest.approx(0.1) for moment in item["moments"])
     assert sorted(item["subject"] for item in of_codes) == sorted({f"{OURS} {codes(item)[0]}" for item in of_codes})
     assert all(len(set(codes(item))) == 1 for item in of_codes)
     assert all(len(set(codes(item))) == 3 and 9 not in codes(item) for item in controls)
@@ -461,10 +461,10 @@ def test_moments_of_a_code_and_controls(sentences, data, tmp_path):
     assert not any(hidden in text for hidden in (OURS, CONTROL, *ids))
 
     paths = fill(tmp_path / "study", tmp_path / "made_up", lambda _, item, __: "14"[item["system"] == OURS], raters=2)
-    found = report(tmp_path / "study", paths, tmp_path / "report")["scales"]["consistency"]
-    (difference,) = found["differences"].values()
+    scale = report(tmp_path / "study", paths, tmp_path / "report")["scales"]["consistency"]
+    (difference,) = scale["differences"].values()
     assert difference["estimate"] == 3 and -1 < difference["low"] < 3 < difference["high"] <= 4
-    assert found["systems"][OURS]["subjects"] == 3 and found["systems"][CONTROL]["subjects"] == 2
+    assert scale["systems"][OURS]["subjects"] == 3 and scale["systems"][CONTROL]["subjects"] == 2
 
     with pytest.raises(ValueError, match="4 codes occur in 5 recordings or more of test; expected at least 5"):
         tokens(folder, data, tmp_path / "more", moments=5)
@@ -481,9 +481,9 @@ def pictures(clip):
 
 
 def test_a_moment_is_slowed_and_framed_while_it_lasts(data, sample_ids):
-    found, rate = pictures(Recordings(data).clip(Moment(sample_ids[0], 0.4, 0.6), 64, context=0.2))
-    assert found.shape == (18, 64, 64, 3) and rate == 15  # 0.6 s of 30 pictures a second, at half the speed
-    is_framed = np.abs(found[:, 2:4].astype(int) - MARK).mean(axis=(1, 2, 3)) < 30
+    frames, rate = pictures(Recordings(data).clip(Moment(sample_ids[0], 0.4, 0.6), 64, context=0.2))
+    assert frames.shape == (18, 64, 64, 3) and rate == 15  # 0.6 s of 30 pictures a second, at half the speed
+    is_framed = np.abs(frames[:, 2:4].astype(int) - MARK).mean(axis=(1, 2, 3)) < 30
     assert is_framed.nonzero()[0].tolist() == list(range(6, 12))
 
 
@@ -505,7 +505,7 @@ def test_videos_are_made_small_and_such_that_browsers_show_them(tmp_path):
 
 def test_descriptions_of_events_are_rated_without_a_label(lines, data, sample_ids, tmp_path):
     entries = [
-        {"sample_id": one, "story": "0.0 s: an arm rises\n0.4 s: it falls", "label": SECRET} for one in sample_ids
+        {"sample_id": name, "story": "0.0 s: an arm rises\n0.4 s: it falls", "label": SECRET} for name in sample_ids
     ]
     (tmp_path / "one.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     shutil.copy(tmp_path / "one.jsonl", tmp_path / "two.jsonl")

@@ -14,30 +14,31 @@ TIMES = st.lists(st.integers(0, 30).map(lambda tenth: tenth / 10), max_size=5)
 
 @settings(max_examples=200, deadline=None)
 @given(TIMES, TIMES, st.sampled_from([0.0, 0.2, 0.5]))
-def test_borders_are_paired_as_often_as_can_be(found, true, tolerance):
+def test_borders_are_paired_as_often_as_can_be(predicted, true, tolerance):
     best = 0
-    for count in range(min(len(found), len(true)), 0, -1):
+    for count in range(min(len(predicted), len(true)), 0, -1):
         for some in itertools.combinations(range(len(true)), count):
             if any(
                 all(
-                    abs(found[one] - true[other]) <= tolerance + 1e-12 for one, other in zip(chosen, some, strict=True)
+                    abs(predicted[first] - true[second]) <= tolerance + 1e-12
+                    for first, second in zip(chosen, some, strict=True)
                 )
-                for chosen in itertools.permutations(range(len(found)), count)
+                for chosen in itertools.permutations(range(len(predicted)), count)
             ):
                 best = count
                 break
         if best:
             break
-    assert border_hits(found, true, tolerance + 1e-12) == best
+    assert border_hits(predicted, true, tolerance + 1e-12) == best
 
 
 def test_segments_hit_once_and_by_their_overlap():
     true = [Segment(0, 4, "jump"), Segment(6, 8, "bow"), Segment(10, 14, "jump")]
     # Half of both together; the same again; another label; a shift of a quarter.
-    found = [Segment(0, 2, "jump"), Segment(2, 4, "jump"), Segment(6, 8, "jump"), Segment(11, 15, "jump")]
-    assert [segment_hits(found, true, overlap) for overlap in (0.1, 0.5, 0.6, 0.7)] == [2, 2, 1, 0]
+    predicted = [Segment(0, 2, "jump"), Segment(2, 4, "jump"), Segment(6, 8, "jump"), Segment(11, 15, "jump")]
+    assert [segment_hits(predicted, true, overlap) for overlap in (0.1, 0.5, 0.6, 0.7)] == [2, 2, 1, 0]
     assert segment_hits([Segment(6, 8, "bow")], true, 1.0) == 1
-    assert segment_hits([], true, 0.1) == segment_hits(found, [], 0.1) == 0
+    assert segment_hits([], true, 0.1) == segment_hits(predicted, [], 0.1) == 0
     assert segment_hits([Segment(4, 6, "jump")], true, 0.0) == 0
 
 
