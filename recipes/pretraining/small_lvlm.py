@@ -29,7 +29,7 @@ from action_llm_recipes.stages.video_stage import FeatureExamples, feature_stati
 logger = logging.getLogger(__name__)
 
 IMAGE_TOKEN = "<image>"
-# The later prompt of the recogniser is none of these, so that there is something for prompts to learn.
+# The prompt of the recogniser differs from these questions; otherwise prompts would have nothing to learn.
 QUESTIONS = (
     "What is the person doing?",
     "Which action is shown?",
