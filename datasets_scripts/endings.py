@@ -117,11 +117,11 @@ def ending_well(program: str, resumes: bool = False) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except Exception as error:
-        message = machines_error(error)
+        message = machine_error(error)
         if message is not None:
             print(f"{program}: error: {message}.{way_on}", file=sys.stderr)
             sys.exit(1)
-        message = users_error(error)
+        message = user_error(error)
         if message is None:
             raise
         print(f"{program}: error: {message}", file=sys.stderr)
@@ -167,7 +167,7 @@ DISK = {
 }
 
 
-def disks_error(error: BaseException) -> int | None:
+def disk_errno(error: BaseException) -> int | None:
     """`ENOSPC`, `EDQUOT` or `EROFS` if it is the cause of an error. Native writers have the number only in their message."""
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in DISK:
@@ -178,9 +178,9 @@ def disks_error(error: BaseException) -> int | None:
     return None
 
 
-def machines_error(error: BaseException) -> str | None:
+def machine_error(error: BaseException) -> str | None:
     """The message, one line without a full stop, of an error caused by a disk or by too little memory; None otherwise."""
-    number = disks_error(error)
+    number = disk_errno(error)
     if number is not None:
         # The second file name of a copy is the file that could not be written.
         names = (getattr(cause, field, None) for cause in _chain(error) for field in ("filename2", "filename"))
@@ -201,7 +201,7 @@ def machines_error(error: BaseException) -> str | None:
     return None
 
 
-def users_error(error: BaseException | None) -> str | None:
+def user_error(error: BaseException | None) -> str | None:
     """
     The message, as one line, of an error that the user can fix; None for any other error, which is a bug.
 

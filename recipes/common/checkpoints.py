@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerCallbac
 from transformers.trainer_pt_utils import safe_globals
 
 from action_llm.model_files import ModelFileError, as_written, read_json_object, shortened
-from action_llm_datasets.endings import DISK, Interrupted, disks_error, requested
+from action_llm_datasets.endings import DISK, Interrupted, disk_errno, requested
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _damage_of_torch_file(path: Path) -> str | None:
             with safe_globals():  # random states need them
                 torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > LARGE)
     except Exception as error:  # zipfile and torch raise almost any error for damaged files
-        if disks_error(error):
+        if disk_errno(error):
             raise
         return f"{path.name} is truncated, or not a file of torch"
     return None if broken is None else f"{path.name} is damaged in {broken}"
@@ -262,7 +262,7 @@ class Checkpoints(TrainerCallback):
                 if (damage := damage_of(folder)) is not None:
                     raise OSError(f"{folder} was not written completely: {damage}")
         except BaseException as error:
-            number = disks_error(error) or _try_to_write(Path(args.output_dir))
+            number = disk_errno(error) or _try_to_write(Path(args.output_dir))
             shutil.rmtree(folder, ignore_errors=True)
             if number and isinstance(error, Exception):
                 raise OSError(number, os.strerror(number), str(folder)) from error

@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, load_data
 
 from action_llm.model_files import shortened
 from action_llm_datasets.atomic_files import write_atomically, written_whole
-from action_llm_datasets.endings import disks_error
+from action_llm_datasets.endings import disk_errno
 from action_llm_recipes.common.records import read_written
 from action_llm_recipes.common.written_folders import check_written_folder
 
@@ -139,7 +139,7 @@ def load_shards(folder: Path, recipe: str) -> DatasetDict:
                 "parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(folder / ".cache")
             )
         except Exception as error:  # datasets raises almost any error for a damaged schema
-            if disks_error(error):
+            if disk_errno(error):
                 raise
             cause = error.__cause__ or error
             raise ValueError(

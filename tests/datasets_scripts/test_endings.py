@@ -13,7 +13,7 @@ import pytest
 from fresh_python import python, start
 
 from action_llm_datasets.atomic_files import write_atomically, written_whole
-from action_llm_datasets.endings import disks_error, machines_error
+from action_llm_datasets.endings import disk_errno, machine_error
 from action_llm_datasets.folder_lock import LOCK, FolderInUseError, writing
 from action_llm_datasets.simulation.simulate import simulate
 
@@ -201,7 +201,7 @@ def test_a_failed_write_keeps_the_old_file(number, tmp_path, monkeypatch):
         patch.setattr(Path, "write_bytes", fail)
         write_atomically(tmp_path / "a.json", "other")
     assert files_of(tmp_path) == {"a.json": b"whole"}
-    assert disks_error(raised.value) == number
+    assert disk_errno(raised.value) == number
     with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "b.json") as unfinished:
         unfinished.write_text("half")
         raise KeyboardInterrupt
@@ -210,7 +210,7 @@ def test_a_failed_write_keeps_the_old_file(number, tmp_path, monkeypatch):
 
 def test_the_error_of_a_full_disk_names_the_file():
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "source.py", None, "copy.py")
-    assert machines_error(error) == "the disk is full (copy.py); free some space"
+    assert machine_error(error) == "the disk is full (copy.py); free some space"
 
 
 def test_errors_of_the_machine_are_one_line():
@@ -220,12 +220,12 @@ def test_errors_of_the_machine_are_one_line():
         return error
 
     full = OSError(errno.ENOSPC, "No space left on device", "runs/x")
-    assert machines_error(wrapped(full)) == "the disk is full (runs/x); free some space"
+    assert machine_error(wrapped(full)) == "the disk is full (runs/x); free some space"
     native = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert machines_error(native) == "the disk is full; free some space"
-    assert machines_error(OSError(errno.EROFS, "x")).startswith("the disk is read-only; make it writable")
-    assert machines_error(MemoryError()).startswith("there is too little memory (MemoryError)")
-    assert machines_error(RuntimeError("DefaultCPUAllocator: can't allocate memory: x")).startswith(
+    assert machine_error(native) == "the disk is full; free some space"
+    assert machine_error(OSError(errno.EROFS, "x")).startswith("the disk is read-only; make it writable")
+    assert machine_error(MemoryError()).startswith("there is too little memory (MemoryError)")
+    assert machine_error(RuntimeError("DefaultCPUAllocator: can't allocate memory: x")).startswith(
         "there is too little"
     )
-    assert machines_error(OSError(errno.ENOENT, "x")) is None and machines_error(KeyError("x")) is None
+    assert machine_error(OSError(errno.ENOENT, "x")) is None and machine_error(KeyError("x")) is None

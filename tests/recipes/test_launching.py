@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 from fresh_python import python, start
 
-from action_llm_datasets.endings import users_error
+from action_llm_datasets.endings import user_error
 from action_llm_recipes.common.launching import LazyArguments, from_settings, parse
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -460,13 +460,13 @@ def test_which_errors_are_the_users():
         return raised.value
 
     own = error_of(lambda: from_settings([Own], {"x": 1}))
-    assert users_error(own) == "x: no such option"
+    assert user_error(own) == "x: no such option"
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = own
-    assert users_error(wrapped) == "x: no such option"
-    assert users_error(OSError("of\n  two lines")) == "of two lines"
-    assert users_error(error_of(lambda: json.loads("{"))) is None
-    assert users_error(error_of(lambda: from_settings(None, {}))) is None
+    assert user_error(wrapped) == "x: no such option"
+    assert user_error(OSError("of\n  two lines")) == "of two lines"
+    assert user_error(error_of(lambda: json.loads("{"))) is None
+    assert user_error(error_of(lambda: from_settings(None, {}))) is None
 
 
 @pytest.mark.parametrize("resumes", [True, False])
