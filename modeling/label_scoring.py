@@ -297,39 +297,31 @@ def score_labels(
         ValueError: if the method is unknown, or "trie" and the model does not support it; if prompts are empty or not padded
             on the left; if a label is outside the vocabulary; if a prompt with the longest label exceeds the model's context.
     """
-    lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
+    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, base_kwargs or {})
+    prompts.check(labels)
     supported = supports_label_trie(text_config, text_config._attn_implementation)
     if method == "auto":
         method = "trie" if supported else "cache"
-    base_kwargs = base_kwargs or {}
     if method == "trie":
         if not supported:
             raise ValueError(
                 f"method 'trie' is not known to be exact for model_type {text_config.model_type!r} with attention "
                 f"{text_config._attn_implementation!r}; use 'cache' or 'auto'"
             )
-        inputs = (base, head, text_config, input_ids, attention_mask, lengths)
         batch, slots = input_ids.shape
         max_nodes = max(tokens_per_pass // batch - slots, slots)
         log_probs = None
         if batch * (slots + min(max_nodes, labels.num_nodes)) ** 2 > MASK_ELEMENTS:
-            log_probs = _score_behind_prompts(*inputs, labels, base_kwargs, tokens_per_pass)
+            log_probs = _score_behind_prompts(prompts, labels, tokens_per_pass)
         if log_probs is None:
             pieces = labels.split(max_nodes)
-            piece_log_probs = [_score_in_one_pass(*inputs, trie, base_kwargs) for _, trie in pieces]
+            piece_log_probs = [_score_in_one_pass(prompts, trie) for _, trie in pieces]
             log_probs = torch.cat(piece_log_probs, dim=1)[:, _in_label_order(labels, pieces)]
         return _label_scores(log_probs, labels)
     if method == "cache":
-        log_probs = []
-        for index, mask in enumerate(attention_mask.bool()):
-            prompt_kwargs = {
-                name: value[index : index + 1] if isinstance(value, torch.Tensor) else value
-                for name, value in base_kwargs.items()
-            }
-            prompt = input_ids[index : index + 1, mask]
-            log_probs.append(
-                _score_after_prompt(base, head, text_config, prompt, labels, prompt_kwargs, tokens_per_pass)
-            )
+        log_probs = [
+            _score_after_prompt(prompts.select(index), labels, tokens_per_pass) for index in range(len(input_ids))
+        ]
         return _label_scores(torch.stack(log_probs), labels)
     raise ValueError(f"method is {method!r}: expected 'auto', 'trie' or 'cache'")
 
@@ -365,9 +357,10 @@ def most_likely_label(
         log_probs, indices = scores.max(-1).values, scores.argmax(-1)
         return MostLikelyLabel(indices, log_probs, torch.full_like(indices, labels.num_nodes))
 
-    lengths = _prompt_lengths(text_config, input_ids, attention_mask, labels)
+    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, base_kwargs or {})
+    prompts.check(labels)
     batch, device = input_ids.shape[0], input_ids.device
-    reader = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs or {})
+    reader = _NodeReader(prompts, labels)
     hidden = reader.prompt_hidden
     # The search runs on the CPU. An edge that is not scored yet counts 0, the upper bound of a log-probability.
     edge_log_probs = torch.zeros(batch, len(labels.edge_tokens))
@@ -377,19 +370,19 @@ def most_likely_label(
     # The nodes of the last pass. Node 0 is the prompt in the first, and padding in all others.
     nodes, is_node = torch.zeros(batch, 1, dtype=torch.long), torch.ones(batch, 1, dtype=torch.bool)
     while True:
-        prompts, columns = is_node.nonzero(as_tuple=True)
-        new_nodes = nodes[prompts, columns]
-        is_read[prompts, new_nodes] = True
+        indices, columns = is_node.nonzero(as_tuple=True)  # of prompts, and of nodes within them
+        new_nodes = nodes[indices, columns]
+        is_read[indices, new_nodes] = True
         counts = first_edges[new_nodes + 1] - first_edges[new_nodes]
         rows = torch.arange(len(new_nodes)).repeat_interleave(counts)
         edges = torch.arange(len(rows)) + (first_edges[new_nodes] - counts.cumsum(0) + counts)[rows]
-        log_probs = _token_log_probs(
-            head, text_config, hidden[prompts.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
+        log_probs = prompts.token_log_probs(
+            hidden[indices.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
         ).cpu()
         if labels.is_constrained:
             log_probs = _among_siblings(log_probs, rows)
         edge_log_probs = edge_log_probs.to(log_probs.dtype)
-        edge_log_probs[prompts[rows], edges] = log_probs
+        edge_log_probs[indices[rows], edges] = log_probs
 
         node_bounds = _node_sums(edge_log_probs, labels)
         label_bounds = node_bounds[:, labels.label_parents] + edge_log_probs[:, labels.label_edges[last_edges]]
@@ -414,49 +407,119 @@ def most_likely_label(
     return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
 
 
-def _score_in_one_pass(
-    base: Callable[..., Any],
-    head: Callable[[torch.Tensor], torch.Tensor],
-    text_config: PreTrainedConfig,
-    input_ids: torch.LongTensor,
-    attention_mask: torch.Tensor,
-    lengths: torch.LongTensor,
-    labels: LabelTrie,
-    base_kwargs: dict[str, Any],
-) -> torch.Tensor:
+class _Prompts(NamedTuple):
+    """
+    A batch of prompts, and the language model that reads them.
+
+    Attributes:
+        base, head, text_config: the language model; see the top of this file.
+        input_ids, attention_mask: the prompts (B, P), padded on the left.
+        base_kwargs: further arguments of `base` for the prompts.
+    """
+
+    base: Callable[..., Any]
+    head: Callable[[torch.Tensor], torch.Tensor]
+    text_config: PreTrainedConfig
+    input_ids: torch.LongTensor
+    attention_mask: torch.Tensor
+    base_kwargs: dict[str, Any]
+
+    @property
+    def lengths(self) -> torch.LongTensor:
+        """Number of tokens (B,) of each prompt."""
+        return self.attention_mask.bool().sum(-1)
+
+    @property
+    def positions(self) -> torch.LongTensor:
+        """Positions (B, P) of the tokens; 0 for padding."""
+        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    def select(self, index: int) -> "_Prompts":
+        """A single prompt of the batch, without padding."""
+        base_kwargs = {
+            name: value[index : index + 1] if isinstance(value, torch.Tensor) else value
+            for name, value in self.base_kwargs.items()
+        }
+        input_ids = self.input_ids[index : index + 1, self.attention_mask[index].bool()]
+        return self._replace(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), base_kwargs=base_kwargs)
+
+    def check(self, labels: LabelTrie) -> None:
+        """Raises `ValueError` for prompts and labels that cannot be scored."""
+        if self.input_ids.ndim != 2 or self.input_ids.shape != self.attention_mask.shape:
+            raise ValueError(
+                "expected input_ids and attention_mask of the same shape (batch_size, prompt_length), got "
+                f"{tuple(self.input_ids.shape)} and {tuple(self.attention_mask.shape)}"
+            )
+        is_token = self.attention_mask.bool()
+        if not (is_token[:, -1:].all() and (is_token[:, 1:] >= is_token[:, :-1]).all() and is_token.shape[1]):
+            raise ValueError("attention_mask: expected prompts of at least one token, padded on the left")
+        largest, vocab_size = max(map(max, labels.labels)), self.text_config.vocab_size
+        if largest >= vocab_size:
+            raise ValueError(f"a label contains the token id {largest}, outside the vocabulary of {vocab_size} tokens")
+        longest, depth = int(self.lengths.max()), int(labels.node_depths.max())
+        context = getattr(self.text_config, "max_position_embeddings", None)
+        if context is not None and longest + depth > context:
+            raise ValueError(
+                f"the model's context of {context} tokens is too short for a prompt of {longest} and {depth} more of the "
+                "longest label; shorten the recording or the class names"
+            )
+
+    def token_log_probs(self, hidden: torch.Tensor, rows: torch.LongTensor, tokens: torch.LongTensor) -> torch.Tensor:
+        """log P(tokens[e] | hidden[rows[e]]), (E,), for hidden (M, H), tokens (E,) and rows (E,) in ascending order.
+
+        All logits together would be by far the largest tensor of the computation. They are computed block by block, and once
+        more in the backward pass.
+        """
+        size = max(1, LOGITS_PER_BLOCK // self.text_config.vocab_size)
+        starts = torch.arange(0, len(hidden) + size, size)
+        bounds = torch.searchsorted(rows, starts).tolist()
+
+        def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            logits = self.head(hidden)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            # Never above 0, even with rounding, because logsumexp adds to the largest logit. The search relies on that bound.
+            return logits[rows, tokens] - logits.logsumexp(-1)[rows]
+
+        blocks = []
+        for start, begin, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
+            block = (
+                hidden[start : start + size],
+                (rows[begin:end] - start).to(hidden.device),
+                tokens[begin:end].to(hidden.device),
+            )
+            blocks.append(
+                checkpoint(of_block, *block, use_reentrant=False) if torch.is_grad_enabled() else of_block(*block)
+            )
+        return torch.cat(blocks)
+
+    def label_log_probs(self, hidden: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
+        """Log-probabilities (B, T) of all label tokens, from the hidden states (B, N + 1, H) of the nodes."""
+        batch, device = hidden.shape[0], hidden.device
+        rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
+        tokens = labels.edge_tokens.expand(batch, -1)
+        edge_log_probs = self.token_log_probs(hidden.flatten(0, 1), rows.flatten(), tokens.flatten())
+        return edge_log_probs.view(batch, -1)[:, labels.label_edges.to(device)]
+
+
+def _score_in_one_pass(prompts: _Prompts, labels: LabelTrie) -> torch.Tensor:
     """Log-probabilities (B, T) of all label tokens, from one pass over [prompt | nodes]."""
-    (batch, slots), device = input_ids.shape, input_ids.device
+    (batch, slots), device = prompts.input_ids.shape, prompts.input_ids.device
     nodes = torch.arange(1, labels.num_nodes + 1)
-    positions = torch.cat(
-        [_prompt_positions(attention_mask), lengths[:, None] - 1 + labels.node_depths[nodes].to(device)], dim=1
-    )
+    node_positions = prompts.lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
+    positions = torch.cat([prompts.positions, node_positions], dim=1)
     visible = torch.zeros(batch, *2 * (slots + labels.num_nodes,), dtype=torch.bool, device=device)
-    visible[:, :, :slots] = attention_mask.bool()[:, None]
+    visible[:, :, :slots] = prompts.attention_mask.bool()[:, None]
     visible[:, :slots, :slots] &= torch.ones(slots, slots, dtype=torch.bool, device=device).tril()
     visible[:, slots:, slots:] = labels.sees(nodes[None], nodes[None]).to(device)
     visible.diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
-    hidden = base(
-        input_ids=torch.cat([input_ids, labels.node_tokens[nodes].to(device).expand(batch, -1)], dim=1),
-        attention_mask=_additive_masks(base, text_config, visible, positions, positions),
+    hidden = prompts.base(
+        input_ids=torch.cat([prompts.input_ids, labels.node_tokens[nodes].to(device).expand(batch, -1)], dim=1),
+        attention_mask=_additive_masks(prompts.base, prompts.text_config, visible, positions, positions),
         position_ids=positions,
         use_cache=False,
-        **base_kwargs,
+        **prompts.base_kwargs,
     ).last_hidden_state[:, slots - 1 :]  # node 0 is the last token of the prompt
-    return _label_log_probs(head, text_config, hidden, labels)
-
-
-def _label_log_probs(
-    head: Callable[[torch.Tensor], torch.Tensor],
-    text_config: PreTrainedConfig,
-    hidden: torch.Tensor,
-    labels: LabelTrie,
-) -> torch.Tensor:
-    """Log-probabilities (B, T) of all label tokens, from the hidden states (B, N + 1, H) of the nodes."""
-    batch, device = hidden.shape[0], hidden.device
-    rows = torch.arange(batch)[:, None] * hidden.shape[1] + labels.edge_parents
-    tokens = labels.edge_tokens.expand(batch, -1)
-    edge_log_probs = _token_log_probs(head, text_config, hidden.flatten(0, 1), rows.flatten(), tokens.flatten())
-    return edge_log_probs.view(batch, -1)[:, labels.label_edges.to(device)]
+    return prompts.label_log_probs(hidden, labels)
 
 
 class _NodeReader:
@@ -467,31 +530,23 @@ class _NodeReader:
         holds_prompts (`bool`): whether the model has cached the keys and values of the prompts.
     """
 
-    def __init__(
-        self,
-        base: Callable[..., Any],
-        text_config: PreTrainedConfig,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor,
-        lengths: torch.LongTensor,
-        labels: LabelTrie,
-        base_kwargs: dict[str, Any],
-    ):
-        self._base, self._text_config, self._labels, self._lengths = base, text_config, labels, lengths
-        self._sees_prompt = attention_mask.bool()[:, None]
+    def __init__(self, prompts: _Prompts, labels: LabelTrie):
+        self._prompts, self._labels = prompts, labels
+        self._sees_prompt = prompts.attention_mask.bool()[:, None]
         # Without a configuration, the cache keeps every key, in sliding-window layers too: the masks hide keys.
         self._cache = DynamicCache()
-        self._key_positions = _prompt_positions(attention_mask)
-        self._slot_nodes = torch.zeros(len(input_ids), 0, dtype=torch.long)  # the node in each slot behind the prompt
-        self.prompt_hidden = base(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+        self._key_positions = prompts.positions
+        # The node in each slot behind the prompt.
+        self._slot_nodes = torch.zeros(len(prompts.input_ids), 0, dtype=torch.long)
+        self.prompt_hidden = prompts.base(
+            input_ids=prompts.input_ids,
+            attention_mask=prompts.attention_mask,
             position_ids=self._key_positions,
             use_cache=True,
             **{CACHE: self._cache},
-            **base_kwargs,
+            **prompts.base_kwargs,
         ).last_hidden_state[:, -1:]
-        self.holds_prompts = _holds_prompt(self._cache, input_ids.shape[1])
+        self.holds_prompts = _holds_prompt(self._cache, prompts.input_ids.shape[1])
 
     def on(self, labels: LabelTrie) -> "_NodeReader":
         """A reader of another trie behind the same prompts. This reader must not have read a node yet."""
@@ -507,48 +562,39 @@ class _NodeReader:
 
     def read(self, nodes: torch.LongTensor) -> torch.Tensor:
         """Hidden states (B, Q, H) of `nodes` (B, Q). Ancestors must have been read, or come first; 0 is padding."""
-        labels, device = self._labels, self._key_positions.device
+        prompts, labels, device = self._prompts, self._labels, self._key_positions.device
         self._slot_nodes = torch.cat([self._slot_nodes, nodes], dim=1)
         visible = torch.cat(
             [self._sees_prompt.expand(-1, nodes.shape[1], -1), labels.sees(nodes, self._slot_nodes).to(device)], dim=2
         )
-        positions = self._lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
+        positions = prompts.lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
         self._key_positions = torch.cat([self._key_positions, positions], dim=1)
-        return self._base(
+        masks = _additive_masks(prompts.base, prompts.text_config, visible, positions, self._key_positions)
+        return prompts.base(
             input_ids=labels.node_tokens[nodes].to(device),
-            attention_mask=_additive_masks(self._base, self._text_config, visible, positions, self._key_positions),
+            attention_mask=masks,
             position_ids=positions,
             use_cache=True,
             **{CACHE: self._cache},
         ).last_hidden_state
 
 
-def _score_behind_prompts(
-    base: Callable[..., Any],
-    head: Callable[[torch.Tensor], torch.Tensor],
-    text_config: PreTrainedConfig,
-    input_ids: torch.LongTensor,
-    attention_mask: torch.Tensor,
-    lengths: torch.LongTensor,
-    labels: LabelTrie,
-    base_kwargs: dict[str, Any],
-    tokens_per_pass: int,
-) -> torch.Tensor | None:
+def _score_behind_prompts(prompts: _Prompts, labels: LabelTrie, tokens_per_pass: int) -> torch.Tensor | None:
     """Log-probabilities (B, T) of all label tokens, with masks of at most `MASK_ELEMENTS`: the prompts are read once, then
     pieces of the trie behind their cache. `None` if the model keeps no cache."""
-    prompts = _NodeReader(base, text_config, input_ids, attention_mask, lengths, labels, base_kwargs)
-    if not prompts.holds_prompts:
+    prompt_reader = _NodeReader(prompts, labels)
+    if not prompt_reader.holds_prompts:
         return None
-    batch = len(input_ids)
-    pieces = labels.split(max(1, min(tokens_per_pass // batch, prompts.max_nodes())))
+    batch = len(prompts.input_ids)
+    pieces = labels.split(max(1, min(tokens_per_pass // batch, prompt_reader.max_nodes())))
     log_probs = []
     for _, trie in pieces:
-        reader, hidden, first = prompts.on(trie), [prompts.prompt_hidden], 1
+        reader, hidden, first = prompt_reader.on(trie), [prompt_reader.prompt_hidden], 1
         while first <= trie.num_nodes:  # several passes for a label that is longer than a piece
             last = min(first + reader.max_nodes(), trie.num_nodes + 1)
             hidden.append(reader.read(torch.arange(first, last).expand(batch, -1)))
             first = last
-        log_probs.append(_label_log_probs(head, text_config, torch.cat(hidden, dim=1), trie))
+        log_probs.append(prompts.label_log_probs(torch.cat(hidden, dim=1), trie))
     return torch.cat(log_probs, dim=1)[:, _in_label_order(labels, pieces)]
 
 
@@ -569,25 +615,18 @@ def _steps(lengths: torch.LongTensor) -> torch.LongTensor:
     return torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
 
 
-def _score_after_prompt(
-    base: Callable[..., Any],
-    head: Callable[[torch.Tensor], torch.Tensor],
-    text_config: PreTrainedConfig,
-    prompt: torch.LongTensor,
-    labels: LabelTrie,
-    base_kwargs: dict[str, Any],
-    tokens_per_pass: int,
-) -> torch.Tensor:
+def _score_after_prompt(prompt: _Prompts, labels: LabelTrie, tokens_per_pass: int) -> torch.Tensor:
     """Log-probabilities (T,) of all label tokens after one prompt, by the reference.
 
-    `prompt` (1, P) has no padding, so the model only has to be causal.
+    The prompt, a batch of 1, has no padding, so the model only has to be causal.
     """
-    length, device = prompt.shape[1], prompt.device
-    output = base(input_ids=prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **base_kwargs)
+    base, input_ids, base_kwargs = prompt.base, prompt.input_ids, prompt.base_kwargs
+    length, device = input_ids.shape[1], input_ids.device
+    output = base(input_ids=input_ids, attention_mask=prompt.attention_mask, use_cache=True, **base_kwargs)
     cache = getattr(output, CACHE, None)
     first_tokens = torch.tensor([label[0] for label in labels.labels])
     rows = torch.zeros_like(first_tokens)
-    first = _token_log_probs(head, text_config, output.last_hidden_state[:, -1], rows, first_tokens)
+    first = prompt.token_log_probs(output.last_hidden_state[:, -1], rows, first_tokens)
     starts = labels.label_lengths.cumsum(0) - labels.label_lengths
     places, log_probs = [starts], [first]  # the places are indices into the tokens of all labels
     # Labels of one token are done. Sorted by length, the others need little padding.
@@ -601,8 +640,8 @@ def _score_after_prompt(
         targets = [torch.tensor(labels.labels[index][1:]) for index in chunk]
         suffix = pad_sequence(inputs, batch_first=True).to(device)
         is_token = pad_sequence([torch.ones_like(tokens) for tokens in inputs], batch_first=True).to(device)
-        prompts = prompt.expand(count := len(chunk), -1)
-        mask = torch.cat([torch.ones_like(prompts), is_token], dim=1)
+        repeated_ids = input_ids.expand(count := len(chunk), -1)
+        mask = torch.cat([torch.ones_like(repeated_ids), is_token], dim=1)
         if _holds_prompt(cache, length):
             hidden = base(
                 input_ids=suffix, attention_mask=mask, use_cache=True, **{CACHE: _repeat(cache, count)}
@@ -614,48 +653,13 @@ def _score_after_prompt(
                 for name, value in base_kwargs.items()
             }
             hidden = base(
-                input_ids=torch.cat([prompts, suffix], dim=1), attention_mask=mask, use_cache=False, **repeated
+                input_ids=torch.cat([repeated_ids, suffix], dim=1), attention_mask=mask, use_cache=False, **repeated
             ).last_hidden_state[:, length:]
         hidden = hidden[is_token.bool()]
-        log_probs.append(_token_log_probs(head, text_config, hidden, torch.arange(len(hidden)), torch.cat(targets)))
+        log_probs.append(prompt.token_log_probs(hidden, torch.arange(len(hidden)), torch.cat(targets)))
         rows, columns = is_token.cpu().nonzero(as_tuple=True)
         places.append(starts[torch.tensor(chunk)[rows]] + columns + 1)
     return torch.cat(log_probs)[torch.cat(places).argsort().to(device)]
-
-
-def _token_log_probs(
-    head: Callable[[torch.Tensor], torch.Tensor],
-    text_config: PreTrainedConfig,
-    hidden: torch.Tensor,
-    rows: torch.LongTensor,
-    tokens: torch.LongTensor,
-) -> torch.Tensor:
-    """log P(tokens[e] | hidden[rows[e]]), (E,), for hidden (M, H), tokens (E,) and rows (E,) in ascending order.
-
-    All logits together would be by far the largest tensor of the computation. They are computed block by block, and once more
-    in the backward pass.
-    """
-    size = max(1, LOGITS_PER_BLOCK // text_config.vocab_size)
-    starts = torch.arange(0, len(hidden) + size, size)
-    bounds = torch.searchsorted(rows, starts).tolist()
-
-    def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        logits = head(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # Never above 0, even with rounding, because logsumexp adds to the largest logit. The search relies on that bound.
-        return logits[rows, tokens] - logits.logsumexp(-1)[rows]
-
-    blocks = []
-    for start, begin, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
-        block = (
-            hidden[start : start + size],
-            (rows[begin:end] - start).to(hidden.device),
-            tokens[begin:end].to(hidden.device),
-        )
-        blocks.append(
-            checkpoint(of_block, *block, use_reentrant=False) if torch.is_grad_enabled() else of_block(*block)
-        )
-    return torch.cat(blocks)
 
 
 def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
@@ -737,39 +741,6 @@ def _additive_masks(
     if layer_types is None:
         return mask_of("full_attention" if window is None else "sliding_attention")
     return {layer_type: mask_of(layer_type) for layer_type in set(layer_types)}
-
-
-def _prompt_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
-    """Positions (B, P) of the tokens of left-padded prompts; 0 for padding."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def _prompt_lengths(
-    text_config: PreTrainedConfig, input_ids: torch.LongTensor, attention_mask: torch.Tensor, labels: LabelTrie
-) -> torch.LongTensor:
-    """Number of tokens (B,) of each prompt. Raises `ValueError` for prompts and labels that cannot be scored."""
-    if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
-        raise ValueError(
-            "expected input_ids and attention_mask of the same shape (batch_size, prompt_length), got "
-            f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}"
-        )
-    is_token = attention_mask.bool()
-    if not (is_token[:, -1:].all() and (is_token[:, 1:] >= is_token[:, :-1]).all() and input_ids.shape[1]):
-        raise ValueError("attention_mask: expected prompts of at least one token, padded on the left")
-    largest = max(map(max, labels.labels))
-    if largest >= text_config.vocab_size:
-        raise ValueError(
-            f"a label contains the token id {largest}, outside the vocabulary of {text_config.vocab_size} tokens"
-        )
-    lengths = is_token.sum(-1)
-    longest, depth = int(lengths.max()), int(labels.node_depths.max())
-    context = getattr(text_config, "max_position_embeddings", None)
-    if context is not None and longest + depth > context:
-        raise ValueError(
-            f"the model's context of {context} tokens is too short for a prompt of {longest} and {depth} more of the longest "
-            "label; shorten the recording or the class names"
-        )
-    return lengths
 
 
 def _holds_prompt(cache: Any, length: int) -> bool:
