@@ -1,12 +1,13 @@
-"""Video files, folders of frames and arrays of frames: what is in them, and their frames at given times.
+"""Reads video files, folders of frames and arrays of frames: their properties, and their frames at given times.
 
-Files are read by PyAV, which brings its codecs in its wheel. A reader seeks to the key frame before the first time that it is
-asked for and decodes from there; it holds two frames, and the frames that were asked for, however long the video is.
+Files are read by PyAV, whose wheel includes the codecs. A reader seeks to the key frame before the first requested time and
+decodes from there. It keeps only two frames and the requested frames, however long the video is.
 
-Pictures are as a player shows them: turned and mirrored by the display matrix, with square pixels, in standard dynamic range.
+Frames are returned as a player shows them: rotated and mirrored by the display matrix, with square pixels, in standard dynamic
+range.
 
-A video is one file. What names other files or addresses (playlists, lists of files, session descriptions) is refused whatever
-its suffix, and so is what asks for more memory or time than a video of its size can need.
+A video must be a single file. Playlists, lists of files and session descriptions, which refer to other files or addresses, are
+refused whatever their suffix. Files that would need more memory or time than a video of their size are refused, too.
 """
 
 import errno
@@ -38,18 +39,18 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".mts", ".m2ts", ".ts", ".gif", ".flv", ".3gp", ".ogv"),
 )
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# The formats of pictures with these suffixes. Pillow has others that start programs (EPS) or hold many pictures.
+# The formats of images with these suffixes. Other formats of Pillow start programs (EPS) or contain many images.
 FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# FFmpeg's names of the formats that are read: containers of the suffixes above, raw streams of their codecs, and pictures. All
-# others are refused, those that open further files or addresses (hls, dash, concat, sdp, rtsp, image2) among them.
+# FFmpeg's names of the allowed formats: containers with the suffixes above, raw streams of their codecs, and images. All others
+# are refused, among them formats that open further files or addresses (hls, dash, concat, sdp, rtsp, image2).
 CONTAINERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "gif", "asf", "ogg"),
     *("h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu", "av1", "ivf", "dv", "yuv4mpegpipe"),
     *("apng", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe"),
 )
-# The only protocol, and the options of a demuxer that would follow what an MP4 file says of other files.
+# Allow only these formats, local files, and no references of an MP4 file to other files.
 OPEN_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file", "enable_drefs": "0"}
-# How texts begin that name other files, and what they are. FFmpeg looks for some of them behind the start, too.
+# Patterns of texts that refer to other files, and their names. FFmpeg looks for some of them after the start, too.
 REFERENCES = (
     (re.compile(rb"#EXTM3U"), "a playlist (HLS)"),
     (re.compile(rb"ffconcat version"), "a list of files (ffconcat)"),
@@ -58,59 +59,60 @@ REFERENCES = (
     (re.compile(rb"\[(playlist|Reference)\]", re.IGNORECASE), "a playlist"),
     (re.compile(rb"^(v=0|c=IN IP[46] )", re.MULTILINE), "a session description (SDP)"),
 )
-# Bytes in which these are looked for.
+# Number of bytes that are searched for these patterns.
 HEAD_BYTES = 4096
-# Pixels of a picture, coded or shown: 8K (8192 x 4320). A decoder holds up to 17 of them.
+# Most pixels of a frame, coded or shown: 8K (8192 x 4320). A decoder keeps up to 17 frames.
 MAX_PIXELS = 8192 * 4320
-# Bytes of all pictures that are asked for at a time.
+# Most bytes of all frames of a request.
 MAX_PICTURE_BYTES = 1 << 30
-# Frames per second that a video may have.
+# Range of the frames per second of a video.
 MIN_FPS, MAX_FPS = 0.01, 10_000.0
-# Seconds that a video may last, a month, and its frames.
+# Longest duration of a video in seconds (31 days), and most frames.
 MAX_SECONDS, MAX_FRAMES = 31 * 24 * 3600.0, 10**9
-# Seconds from a frame to the next, at most; a time stamp that says more is damaged, and the gap is left out.
+# Longest time between two frames in seconds; a longer gap is due to a damaged time stamp, and is closed.
 MAX_STILL = 3600.0
-# Frames that a seek must spare: to stop and to start the decoder anew takes longer than a few.
+# Least number of frames that a seek must skip, because restarting the decoder takes longer than decoding a few frames.
 MIN_SKIP = 12
-# Numbers of pictures in a folder, for each that is there: more, and they are no numbers of frames.
+# Largest ratio of the range of frame numbers in a folder to the number of frames; beyond it, they are not frame numbers.
 MAX_GAP = 1000
-# Where a container has no index of its key frames, seconds of decoding that are worth a seek.
+# Least seconds of decoding that a seek must skip if a container has no index of key frames.
 SEEK_SECONDS = 2.0
-# Seconds after the last frame that the decoder flagged, for which frames that were made of it are taken for damaged.
+# Frames that depend on a frame flagged by the decoder count as damaged for this many seconds.
 DAMAGE_SECONDS = 2.0
-# Seconds by which decoding times go back, or go ahead, only where a recording begins anew. FFmpeg's own program has the same.
+# Larger steps of decoding times, in seconds, occur only where a recording starts again. FFmpeg's own program uses these values.
 STEP_BACK, STEP_AHEAD = 0.1, 10.0
-# Pixels of damaged frames that are decoded, at most, in wait of the first whole one: 20 s of 1080p, or 34 frames of 8K.
+# Most pixels of damaged frames that are decoded before the first intact frame: 20 s of 1080p, or 34 frames of 8K.
 MAX_DAMAGED_PIXELS = 1_200_000_000
-# Pixels are so many times as wide as high, or as high as wide, at most; a container that says more is not believed.
+# Largest plausible ratio of the sides of a pixel; pixels of containers that state more are taken as square.
 MAX_PIXEL_ASPECT = 4
 
-# Rows and columns of a picture.
+# Rows and columns of a frame.
 Part = tuple[slice, slice]
 
 
 class VideoFileError(ValueError):
-    """A recording is no video that can be read.
+    """A recording is not a readable video.
 
     Attributes:
         path (str): The file.
-        found, expected (str): What it is, and what it should be.
+        found, expected (str): The actual content, and what was expected.
     """
 
     def __init__(self, path: str | os.PathLike, found: str, expected: str = "a video that FFmpeg can read"):
         self.path, self.found, self.expected = os.fspath(path), found, expected
         super().__init__(f"{self.path}: expected {expected}, found {found}")
 
-    def __reduce__(self):  # errors travel between the processes of a batch job
+    def __reduce__(self):  # errors are sent between processes
         return type(self), (self.path, self.found, self.expected)
 
 
 class VideoInfo(NamedTuple):
-    """What the container says: frames, frames per second (mean), seconds, width and height in pixels.
+    """Properties of a video from its container: number of frames, mean frames per second, duration in seconds, width and height
+    in pixels.
 
-    Width and height are those of the coded frame, before it is turned upright and before its pixels are made square;
-    `picture_size` of an opened video has both. A container that does not count its frames (Matroska, WebM) has as many as
-    fit its time.
+    Width and height are those of the coded frame, before rotation and correction of the pixel aspect ratio; `picture_size` of
+    an opened video includes both. If a container does not count its frames (Matroska, WebM), the number follows from the
+    duration.
     """
 
     num_frames: int
@@ -121,14 +123,14 @@ class VideoInfo(NamedTuple):
 
 
 class _Orientation(NamedTuple):
-    """How a coded frame is turned upright: rows and columns are swapped first, then the order of either is reversed."""
+    """The rotation of a coded frame to upright: rows and columns are swapped first, then the order of either is reversed."""
 
     swapped: bool = False
     rows_reversed: bool = False
     columns_reversed: bool = False
 
     def upright(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) → the same picture, upright."""
+        """Rotates a frame (H, W, 3) upright."""
         if self.swapped:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
@@ -138,15 +140,15 @@ UPRIGHT = _Orientation()
 
 
 def _orientation(frame: av.VideoFrame) -> _Orientation:
-    """The display matrix of a frame, to the nearest of the eight that keep pixels in a grid."""
+    """The display matrix of a frame, rounded to one of the eight orientations that keep the pixel grid."""
     try:
         matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    except ValueError:  # side data of a type that PyAV has no name for; `rotation` knows of no mirrors
+    except ValueError:  # the frame has side data of a type unknown to PyAV; `rotation` does not include mirroring
         turns = round(frame.rotation / 90) % 4
         return _Orientation(turns % 2 == 1, turns in (1, 2), turns in (2, 3))
     if matrix is None:
         return UPRIGHT
-    # Column and row (x, y) of a frame get to (a x + c y, b x + d y).
+    # Column and row (x, y) of a frame are mapped to (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return _Orientation(False, d < 0, a < 0)
@@ -154,19 +156,19 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
 
 
 class _Clock:
-    """Lets the time stamps of packets run on where they begin anew.
+    """Makes the time stamps of packets continuous where they restart.
 
-    Transport streams that were put one behind the other, and counters that wrap around, jump by hours or go back.
+    The time stamps of concatenated transport streams, and counters that wrap around, jump by hours or go back.
 
     Args:
-        stream: whose packets are demuxed, from the first or from a seek on.
-        may_jump: whether its times may go ahead, too.
+        stream: The stream whose packets are demuxed, from the first packet or from a seek.
+        may_jump: Whether its times may also jump ahead.
     """
 
     def __init__(self, stream: av.VideoStream, may_jump: bool):
         base = stream.time_base
         self._back = STEP_BACK / base
-        # Where the container does not allow jumps, a long time between two frames is a still.
+        # If the container does not allow jumps, a long time between two frames is a still image.
         self._ahead = STEP_AHEAD / base if may_jump else float("inf")
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or 1
         self._step = round(1 / (rate * base))
@@ -174,7 +176,7 @@ class _Clock:
         self.jumps = 0
 
     def adjust(self, packet: av.Packet) -> None:
-        """Changes the times of the stream's next packet, where they do not follow those of the last one."""
+        """Corrects the times of the next packet if they do not continue those of the last packet."""
         if packet.dts is None:
             return
         time = packet.dts + self._offset
@@ -189,18 +191,18 @@ class _Clock:
 
 
 def read_video_info(file: str | os.PathLike | BinaryIO) -> VideoInfo:
-    """Reads the head of a video file; nothing is decoded.
+    """Reads the header of a video file without decoding frames.
 
-    Of transport and program streams (`.ts`, `.mts`, `.mpg`), whose time stamps may begin anew anywhere, and of files whose
-    head cannot be right, all packets are read.
+    All packets are read if the file is a transport or program stream (`.ts`, `.mts`, `.mpg`), whose time stamps may restart
+    anywhere, or if its header is implausible.
 
     Args:
-        file: Its path, or the open file, which must be seekable.
+        file: Path, or open seekable file.
 
     Raises:
-        VideoFileError: Empty, damaged, of a format that is none of videos, without a picture stream, or without a frame; a
-            playlist or another text that names further files; or it asks for more than a video of its size can need.
-        OSError: The file cannot be opened.
+        VideoFileError: If the file is empty, damaged or not a video, has no video stream or no frames, refers to other files
+            (playlists), or would need more memory or time than a video of its size.
+        OSError: If the file cannot be opened.
     """
     with VideoFile(file) as video:
         return video.info
@@ -212,18 +214,18 @@ def open_video(
     fps: float = 30.0,
     name: str = "array",
 ) -> "VideoFile | FrameFolder | FrameArray":
-    """Any kind of video as one that has `info` and `frames_at`, to be used in a `with` statement.
+    """Opens any kind of video, for use in a `with` statement. The result has `info` and `frames_at`.
 
     Args:
-        recording: A file, or what is open for reading bytes; a folder of pictures whose names end in their numbers; or an
-            array of frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1. What this
-            function returned is given back as it is.
+        recording: A file, or an open binary file; a folder of frames whose names end in their numbers; or an array of frames
+            (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W), uint8, or floats from 0 to 1. An opened video is returned
+            unchanged.
         fps: Frames per second of folders and arrays.
-        name: What an error calls an array.
+        name: Name of an array in errors.
 
     Raises:
-        VideoFileError: It is none of these, or cannot be read.
-        OSError: It cannot be opened.
+        VideoFileError: If it is none of these, or cannot be read.
+        OSError: If it cannot be opened.
     """
     if isinstance(recording, _Frames):
         return recording
@@ -237,18 +239,18 @@ def open_video(
 
 
 class _OpenFile:
-    """An open file as FFmpeg reads it, which may ask a damaged one for a place before its start."""
+    """An open file for FFmpeg, which in damaged files may seek to a position before the start."""
 
     def __init__(self, file: BinaryIO, path: str):
         self._file = file
-        # The suffix is a hint where contents are alike; patterns and protocols in the rest of a name are none.
+        # The suffix helps to tell similar formats apart. The rest of the name might contain patterns or protocols.
         self.name = f"video{Path(path).suffix}"
         self.read, self.tell = file.read, file.tell
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._file.seek(place, whence)
-        except ValueError:  # of files in memory
+        except ValueError:  # raised by files in memory
             return -1
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -257,13 +259,13 @@ class _OpenFile:
 
 
 class _Frames:
-    """What the three kinds of video have in common: `info`, how a frame is scaled, and an end."""
+    """Base of the three types of video: `info`, and the scaling of frames."""
 
     info: VideoInfo
     decoded_frames = damaged_frames = 0
 
     def __init__(self):
-        # One for all frames: preparing to scale to a size takes ten times as long as scaling a small picture to it.
+        # Shared by all frames, because its preparation takes ten times as long as scaling a small frame.
         self._reformatter = VideoReformatter()
 
     def __enter__(self):
@@ -273,10 +275,10 @@ class _Frames:
         self.close()
 
     def close(self):
-        """Nothing is open."""
+        """Closes the video; folders and arrays have nothing to close."""
 
     def picture_size(self) -> tuple[int, int]:
-        """Height and width of the pictures, turned upright."""
+        """Height and width of the upright frames."""
         return self.info.height, self.info.width
 
     def pictures_in_order(
@@ -291,14 +293,14 @@ class _Frames:
             yield self.frames_at([time], size, part)[0]
 
     def _check_request(self, count: int, size: tuple[int, int], part: Part | None) -> None:
-        """Raises `VideoFileError` for more pictures at a time than there should be memory for."""
+        """Raises `VideoFileError` if the requested frames would take too much memory."""
         height, width = size
         pixels = height * width if part is None else np.prod([span.stop - span.start for span in part]).item()
         if 3 * max(height * width, count * pixels) > MAX_PICTURE_BYTES:
             raise VideoFileError(
                 self.path,
-                f"{count} pictures of {width} x {height} pixels",
-                f"{MAX_PICTURE_BYTES >> 20:,} MiB of pictures at a time at most: ask for fewer or smaller ones",
+                f"{count} frames of {width} x {height} pixels",
+                f"at most {MAX_PICTURE_BYTES >> 20:,} MiB of frames at a time: request fewer or smaller frames",
             )
 
     def _scaled(
@@ -308,7 +310,7 @@ class _Frames:
         part: Part | None,
         orientation: _Orientation = UPRIGHT,
     ) -> np.ndarray:
-        """uint8 (H, W, 3), turned upright and scaled to `size` (height, width); of that a part."""
+        """The frame as uint8 (H, W, 3), rotated upright, scaled to `size` (height, width), and cropped to `part`."""
         if size is not None and orientation.swapped:
             size = size[::-1]
         height, width = size or (frame.height, frame.width)
@@ -319,86 +321,86 @@ class _Frames:
         if is_hdr:
             scaled = to_standard_range(scaled, frame.color_trc, frame.color_primaries)
         upright = orientation.upright(scaled)
-        # A copy of what is asked for, so that the rest is not kept.
+        # A copy of the part, so that the rest of the frame is not kept in memory.
         return np.ascontiguousarray(upright if part is None else upright[part])
 
 
 @contextmanager
 def _errors_of_ffmpeg(path: str) -> Iterator[None]:
-    """Raises what FFmpeg cannot do as `VideoFileError`. Some are OSErrors, though the disk is not at fault."""
+    """Turns errors of FFmpeg into `VideoFileError`. Some are subclasses of OSError, though the disk is not at fault."""
     try:
         yield
     except av.error.FFmpegError as error:
         raise VideoFileError(path, error.strerror or str(error)) from error
     except OverflowError as error:
-        raise VideoFileError(path, f"a time stamp that is no time ({error})") from error
+        raise VideoFileError(path, f"an invalid time stamp ({error})") from error
 
 
 def checked_fps(path: str, fps: float) -> float:
-    """The rate of a folder or an array; `VideoFileError` where it is no number, or none that a video may have."""
+    """The frame rate of a folder or an array. Raises `VideoFileError` if it is not a number, or out of range."""
     if not isinstance(fps, Real) or not MIN_FPS <= fps <= MAX_FPS:
-        found, expected = f"fps {as_written(fps)}", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames a second"
-        raise VideoFileError(path, found, expected)
+        expected = f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames per second"
+        raise VideoFileError(path, f"fps {as_written(fps)}", expected)
     return float(fps)
 
 
 def check_length(path: str, info: VideoInfo) -> None:
-    """Raises `VideoFileError` for frames, a frame rate or a length that no recording has."""
+    """Raises `VideoFileError` for an impossible number of frames, frame rate or duration."""
     if not MIN_FPS <= info.fps <= MAX_FPS:
-        found, expected = f"{info.fps:g} frames a second", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames a second"
+        actual, expected = f"{info.fps:g} frames per second", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames per second"
     elif info.seconds > MAX_SECONDS or info.num_frames > MAX_FRAMES:
-        found = f"{info.num_frames:,} frames in {info.seconds:,.0f} s"
+        actual = f"{info.num_frames:,} frames in {info.seconds:,.0f} s"
         expected = f"at most {MAX_FRAMES:,} frames in {MAX_SECONDS:,.0f} s (31 days); cut it into parts"
     else:
         return
-    raise VideoFileError(path, found, expected)
+    raise VideoFileError(path, actual, expected)
 
 
 def check_pixels(path: str, height: int, width: int) -> None:
-    """Raises `VideoFileError` for pictures that are larger than a decoder has memory for."""
+    """Raises `VideoFileError` for frames that exceed the memory limit of a decoder."""
     if height * width > MAX_PIXELS:
         raise VideoFileError(
             path,
-            f"pictures of {width} x {height} pixels",
-            f"{MAX_PIXELS:,} pixels (8192 x 4320) at most: scale it down",
+            f"frames of {width} x {height} pixels",
+            f"at most {MAX_PIXELS:,} pixels (8192 x 4320): scale it down",
         )
 
 
 def _check_times(times: Sequence[float]) -> None:
-    """Raises `ValueError` where no picture is asked for."""
+    """Raises `ValueError` if no frames are requested."""
     if not len(times):
         raise ValueError("times: expected at least one, got none")
 
 
 class VideoFile(_Frames):
-    """A file, decoded as far as it is asked for.
+    """A video file, decoded on request.
 
     Args:
-        file: Its path, or the open file, which must be seekable.
-        threads: Threads that decode the slices of a frame; 0 leaves their number to FFmpeg. Whole frames are not decoded side
-            by side: after a seek that costs more than it saves.
+        file: Path, or open seekable file.
+        threads: Number of threads that decode the slices of a frame; 0 lets FFmpeg choose. Frames are not decoded in parallel,
+            because after a seek this costs more than it saves.
 
     Attributes:
-        info (VideoInfo): What the container says.
-        decoded_frames, damaged_frames (int): Frames that were decoded for the last call, and how many of them are damaged:
-            FFmpeg concealed an error in them, or in a frame since the last key frame, of which they were made.
+        info (VideoInfo): Properties of the video, from the container.
+        decoded_frames, damaged_frames (int): Number of frames that were decoded for the last request, and number of those that
+            are damaged: FFmpeg concealed an error in the frame, or in a frame since the last key frame, on which it depends.
 
     Raises:
-        VideoFileError, OSError: As `read_video_info`.
+        VideoFileError, OSError: See `read_video_info`.
     """
 
     def __init__(self, file: str | os.PathLike | BinaryIO, threads: int = 0):
         super().__init__()
         is_open = hasattr(file, "read")
         self.path = str(getattr(file, "name", "stream")) if is_open else os.fsdecode(file)
-        # Nothing is read of what has no size and may block, such as a pipe.
+        # A path without a size, such as a pipe, is not read, because reading might block.
         if not is_open and os.path.getsize(file) == 0:
             raise VideoFileError(self.path, "an empty file")
         with nullcontext(file) if is_open else open(file, "rb") as opened:
             head = self._check_head(opened)
         try:
-            # With the name of the protocol, no other one is taken from the name of the file. Options are of the container
-            # alone, and of what is decoded of it to know its streams.
+            # The prefix keeps FFmpeg from reading another protocol from the name of the file. Container options apply to the
+            # demuxer only, the other options also to the decoders that identify the streams.
             self._container = av.open(
                 _OpenFile(file, self.path) if is_open else f"file:{self.path}",
                 options={"max_pixels": str(MAX_PIXELS)},
@@ -422,57 +424,55 @@ class VideoFile(_Frames):
         self._pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if not 1 / MAX_PIXEL_ASPECT <= self._pixel_aspect <= MAX_PIXEL_ASPECT:
             warnings.warn(
-                f"{self.path}: its head says that pixels are {float(self._pixel_aspect):g} times as wide as high, which "
-                "cannot be right; they are taken for square",
+                f"{self.path}: the header states pixels that are {float(self._pixel_aspect):g} times as wide as high, which "
+                "is implausible; they are taken as square",
                 stacklevel=2,
             )
             self._pixel_aspect = Fraction(1)
         self._start = float((self._stream.start_time or 0) * self._stream.time_base)
 
     def _check_head(self, file: BinaryIO) -> bytes:
-        """The first bytes of a file; it is at its start then."""
+        """Reads the first bytes of a file, and leaves it at its start."""
         file.seek(0)
         head = file.read(HEAD_BYTES)
         if not isinstance(head, bytes):
-            raise VideoFileError(
-                self.path, f"{type(head).__name__} read from it", "a file that is open for reading bytes"
-            )
+            raise VideoFileError(self.path, f"{type(head).__name__} read from it", "a file opened in binary mode")
         if not head:
             raise VideoFileError(self.path, "an empty file")
         try:
             check_index(file)
         except TooManyBoxesError as error:
-            raise VideoFileError(self.path, str(error), "an index of the frames that the file holds") from error
+            raise VideoFileError(self.path, str(error), "an index of the frames in the file") from error
         file.seek(0)
         return head
 
     def _refusal(self, file: str | os.PathLike | BinaryIO, head: bytes, error: Exception) -> VideoFileError:
-        """Why FFmpeg has not opened a file."""
+        """The error for a file that FFmpeg could not open."""
         for pattern, format_name in REFERENCES:
             if pattern.search(head):
                 return VideoFileError(
                     self.path,
-                    f"{format_name}, which names other files or addresses: they are not followed; give the video itself",
-                    "a video in one file",
+                    f"{format_name}, which refers to other files or addresses; pass the video itself",
+                    "a video in a single file",
                 )
         with nullcontext(file) if hasattr(file, "read") else open(file, "rb") as opened:
             if lacks_index(opened):
                 return VideoFileError(
                     self.path,
-                    "an MP4 file without its index (moov atom): the recording was not finished, or not all of it was copied; "
+                    "an MP4 file without its index (moov atom): the recording was not finished, or the copy is incomplete; "
                     "copy it again, or rebuild the index (`untrunc`)",
-                    "a video that is whole",
+                    "a complete video",
                 )
         if isinstance(error, av.error.ArgumentError):
             return VideoFileError(
                 self.path,
-                "a file that is damaged, or of a format that is not read: convert it to MP4",
+                "a file that is damaged, or of an unsupported format: convert it to MP4",
                 f"a video ({', '.join(VIDEO_SUFFIXES)})",
             )
         return VideoFileError(self.path, error.strerror or str(error))
 
     def _read_info(self) -> VideoInfo:
-        # A cover of an album is no video.
+        # Streams with the cover image of an album are not videos.
         streams = [
             stream for stream in self._container.streams.video if not stream.disposition & Disposition.attached_pic
         ]
@@ -480,8 +480,8 @@ class VideoFile(_Frames):
             raise VideoFileError(self.path, f"{len(self._container.streams)} streams without a video")
         self._stream = stream = streams[0]
         if stream.codec_context is None:
-            raise VideoFileError(self.path, "a codec that FFmpeg does not know")
-        # A container may allow that the time stamps of a stream begin anew, as those of concatenated ones do.
+            raise VideoFileError(self.path, "a codec that FFmpeg does not support")
+        # Some containers allow time stamps to restart, as in concatenated streams.
         self._may_jump = Flags.ts_discont in Flags(self._container.format.flags)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         duration = stream.duration and stream.duration * stream.time_base
@@ -490,7 +490,7 @@ class VideoFile(_Frames):
         if (not num_frames or duration > MAX_SECONDS) and rate and stream.width:
             num_frames, duration = self._count_packets()
         elif rate and stream.width and self._may_jump:
-            # Two fields of a frame may be a packet each: there are as many frames as fit the time.
+            # The two fields of a frame may be separate packets, so the number of frames follows from the duration.
             _, counted = self._count_packets()
             duration = counted or duration
             num_frames = round(duration * rate)
@@ -498,21 +498,20 @@ class VideoFile(_Frames):
             raise VideoFileError(self.path, f"{num_frames} frames of {stream.width} x {stream.height} pixels")
         check_pixels(self.path, stream.height, stream.width)
         seconds = float(duration or num_frames / rate)
-        # Frames may be repeated where the rate changes; in an AVI it cannot.
+        # With a variable rate, frames may be repeated; an AVI has a constant rate.
         is_avi = self._container.format.name == "avi"
         if num_frames / rate > seconds + (0.1 if is_avi else 0.5 + 0.25 * seconds):
-            # The file was cut off, or, where the time has a field of its own in the head, that is wrong.
+            # The file is truncated, or the duration in the header is wrong, if there is a separate field for it.
             packets, counted = (0, None) if is_avi else self._count_packets()
             if counted and packets >= num_frames:
                 return VideoInfo(packets, float(packets / counted), float(counted), stream.width, stream.height)
-            found = f"{num_frames} frames of {float(rate):g} a second in {seconds:.1f} s"
-            raise VideoFileError(self.path, found, "a video that is whole")
+            actual = f"{num_frames} frames at {float(rate):g} per second in {seconds:.1f} s"
+            raise VideoFileError(self.path, actual, "a complete video")
         return VideoInfo(num_frames, float(rate), seconds, stream.width, stream.height)
 
     def _count_packets(self) -> tuple[int, Fraction | None]:
-        """Packets and seconds of a file whose head does not say them, as a recorder leaves it that could not go back there.
-
-        Nothing is decoded. The seconds are `None` where packets have no times.
+        """Number of packets and duration of a file whose header does not contain them, because the recorder could not go back
+        to write them. Nothing is decoded. The duration is `None` if packets have no times.
         """
         first, last, timed, count = None, None, 0, 0
         clock = _Clock(self._stream, self._may_jump)
@@ -526,23 +525,23 @@ class VideoFile(_Frames):
         self._rewind()
         if timed < 2:
             return count, None
-        # A time names several places of such a file.
+        # After a jump, a time is ambiguous, so seeking is impossible.
         self._can_seek = not clock.jumps
         return count, (last - first) * self._stream.time_base * timed / (timed - 1)
 
     def _packets(self) -> Iterator[av.Packet]:
-        """Packets of the stream from where the container stands, and an empty one."""
+        """Packets of the stream from the current position on, and an empty packet at the end."""
         try:
             yield from self._container.demux(self._stream)
         except IndexError:
-            # At the end PyAV looks for streams that have begun since the file was opened; ours had ended before.
+            # At the end of the file, PyAV looks up streams that began after it was opened, which it does not know.
             return
 
     def _rewind(self) -> None:
-        """Back to the first packet."""
+        """Seeks to the first packet."""
         self._is_at_start = True
         if self._may_jump or self._stream.start_time is None:
-            # By its place: of such a stream the first time may not be the smallest, and a raw one has no times.
+            # By position, because the first time of such a stream need not be the smallest, and raw streams have no times.
             self._container.seek(0, unsupported_byte_offset=True)
         else:
             self._container.seek(0, stream=self._stream)
@@ -551,13 +550,13 @@ class VideoFile(_Frames):
         self._container.close()
 
     def picture_size(self) -> tuple[int, int]:
-        """Height and width of the pictures, turned upright (which the first frame says), with square pixels."""
+        """Height and width of upright frames with square pixels. The orientation is that of the first frame."""
         return self.frames_at([0.0]).shape[1:3]
 
     def _square_size(self, orientation: _Orientation) -> tuple[int, int]:
-        """Height and width of upright pictures with square pixels; no pixel is lost.
+        """Height and width of upright frames with square pixels, without loss of resolution.
 
-        They are the same for all frames, also where another resolution is recorded from some time on.
+        The size is the same for all frames, even if the resolution changes within the video.
         """
         height, width = self.info.height, self.info.width
         if self._pixel_aspect > 1:
@@ -569,33 +568,33 @@ class VideoFile(_Frames):
     def frames_at(
         self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
     ) -> np.ndarray:
-        """The pictures that are on screen at some times.
+        """The frames shown at given times.
 
-        Before the first frame that is the first, behind the last the last. Where the file cannot be decoded any further,
-        the last frame that could be stands for the rest, with a warning. The nearest whole frame stands for a damaged one,
-        with a warning.
+        Times before the first frame give the first frame, and times after the last frame give the last. If decoding stops
+        early, the last decoded frame replaces the rest, with a warning. A damaged frame is replaced by the nearest intact
+        frame, with a warning.
 
         Args:
             times: Seconds from the start, in any order.
-            size: Height and width of the pictures; by default as they were recorded, with square pixels.
-            part: Which rows and columns of pictures of that size are given; all by default.
+            size: Height and width to which frames are scaled; by default the recorded size, with square pixels.
+            part: Rows and columns to return of frames of that size; by default all.
 
         Returns:
-            uint8 (len(times), height, width, 3), RGB, turned upright.
+            uint8 (len(times), height, width, 3), RGB, upright.
 
         Raises:
-            VideoFileError: Not a single frame can be decoded, or all are damaged.
+            VideoFileError: If no frame can be decoded, or all frames are damaged.
         """
         _check_times(times)
         self._check_request(len(times), size or self._square_size(UPRIGHT), part)
         order = np.argsort(times, kind="stable")
-        # A last frame may be on screen for a while.
+        # The last frame may be shown for a while.
         patience = max(1.0, 0.1 * self.info.seconds)
         pictures = self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience)
         result = None
         for place in order.tolist():
             picture = next(pictures, None)
-            if picture is None:  # the last frame stands for what cannot be decoded
+            if picture is None:  # decoding has stopped early
                 picture = self._shown(self._last_frame, size, part)
             if result is None:
                 result = np.empty((len(order), *picture.shape), np.uint8)
@@ -610,29 +609,30 @@ class VideoFile(_Frames):
         part: Part | None = None,
         patience: float = 1.0,
     ) -> Iterator[np.ndarray]:
-        """The pictures that are on screen at some times, one after the other; nothing is kept.
+        """Yields the frames shown at given times, in order; frames are not kept.
 
         Args:
             times: Seconds from the start, ascending.
-            size, part: As of `frames_at`.
-            patience: Seconds that the last frame stays on screen, at most. A file that was cut off may say nothing of it.
+            size, part: See `frames_at`.
+            patience: Longest time in seconds for which the last frame may be shown; a later request means that the file is
+                truncated.
 
         Yields:
-            uint8 (height, width, 3). Where the file cannot be decoded any further, there are fewer than times, with a warning.
+            uint8 (height, width, 3). If decoding stops early, there are fewer frames than times, with a warning.
 
         Raises:
-            VideoFileError: Not a single frame can be decoded, or all are damaged.
+            VideoFileError: If no frame can be decoded, or all frames are damaged.
         """
         try:
             yield from self._pictures(times, size, part, patience)
         finally:
-            # Where all are damaged, there is an error.
+            # If all frames are damaged, there is an error instead of this warning.
             if 0 < self.damaged_frames < self.decoded_frames and not self._said_damage:
                 self._said_damage = True
                 share = self.damaged_frames / self.decoded_frames
                 warnings.warn(
                     f"{self.path}: {share:.0%} of the frames are damaged ({self.damaged_frames} of {self.decoded_frames} that "
-                    "were decoded); the nearest whole frame stands for each of them",
+                    "were decoded); each is replaced by the nearest intact frame",
                     stacklevel=2,
                 )
 
@@ -646,39 +646,39 @@ class VideoFile(_Frames):
                 self._rewind()
         self._has_decoded, self._problem = True, None
         self.decoded_frames, self.damaged_frames = 0, 0
-        frames = self._whole_frames()
-        held, ahead, picture = None, next(frames, None), None
+        frames = self._intact_frames()
+        current, following, picture = None, next(frames, None), None
         for time in times:
-            # A time that is a frame's own, but for rounding, is that frame's.
+            # The tolerance makes rounded times of a frame belong to that frame.
             time += self._start + 1e-3 / max(self.info.fps, 1.0)
-            if ahead is not None and self._is_worth_a_seek(time, ahead[0], keys):
+            if following is not None and self._is_worth_a_seek(time, following[0], keys):
                 frames = self._seek(time, keys)
-                held, ahead, picture = None, next(frames, None), None
-            while ahead is not None and (held is None or ahead[0] <= time):
-                held, ahead, picture = ahead, next(frames, None), None
-            if held is None:
-                raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packet of it'})")
-            stays = patience if self._problem is None else 1.5 / self.info.fps
-            if ahead is None and min(time, self._start + self.info.seconds) > held[0] + stays:
+                current, following, picture = None, next(frames, None), None
+            while following is not None and (current is None or following[0] <= time):
+                current, following, picture = following, next(frames, None), None
+            if current is None:
+                raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packets'})")
+            longest = patience if self._problem is None else 1.5 / self.info.fps
+            if following is None and min(time, self._start + self.info.seconds) > current[0] + longest:
                 warnings.warn(
-                    f"{self.path}: decoding stopped at {held[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
+                    f"{self.path}: decoding stopped at {current[0] - self._start:.2f} s of {self.info.seconds:.2f} s "
                     f"({self._problem or 'the file ends'})",
                     stacklevel=2,
                 )
-                self._last_frame = held[1]
+                self._last_frame = current[1]
                 return
             if picture is None:
-                picture = self._shown(held[1], size, part)
+                picture = self._shown(current[1], size, part)
             yield picture
 
     def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
-        # Asked for its side data, a frame of PyAV is in a reference cycle, so that its memory is not used again soon.
+        # Reading its side data puts a frame of PyAV into a reference cycle, which delays the release of its memory.
         if frame.rotation != self._rotation:
             self._rotation, self._orientation = frame.rotation, _orientation(frame)
         return self._scaled(frame, size or self._square_size(self._orientation), part, self._orientation)
 
     def _key_times(self) -> np.ndarray:
-        """Seconds of the key frames, as far as the container has an index of them."""
+        """Times of the key frames in seconds, as far as the container has an index of them."""
         base = float(self._stream.time_base)
         return np.array([entry.timestamp * base for entry in self._stream.index_entries if entry.is_keyframe])
 
@@ -693,47 +693,47 @@ class VideoFile(_Frames):
     def _seek(self, time: float, keys: np.ndarray) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames from the last key frame at or before `time` on."""
         base, counts = float(self._stream.time_base), (self.decoded_frames, self.damaged_frames)
-        # Asked for the time of the picture, FFmpeg finds the last key frame whose picture is not later. The index counts
-        # decoding times: asked for one of those, it would go a whole group of pictures too far.
+        # For a presentation time, FFmpeg seeks to the last key frame that is not presented later. The index has decoding times,
+        # which might lead to the key frame after it; earlier key frames of the index are tried next.
         for target in (time, *keys[keys <= time][::-1][1:3].tolist()):
             try:
                 self._container.seek(int(np.floor(target / base)), stream=self._stream, backward=True)
             except (av.error.FFmpegError, OverflowError):
                 break
             self._is_at_start = False
-            frames = self._whole_frames(after_seek=True)
+            frames = self._intact_frames(after_seek=True)
             first = next(frames, None)
             if first is not None and first[0] <= time:
                 return chain([first], frames)
             self.decoded_frames, self.damaged_frames = counts
-        # Nothing is lost: from the start, and without seeking again.
+        # If seeking fails, decode from the start, and do not seek again.
         self._can_seek = False
         self.decoded_frames, self.damaged_frames = 0, 0
         with _errors_of_ffmpeg(self.path):
             self._rewind()
-        return self._whole_frames()
+        return self._intact_frames()
 
-    def _whole_frames(self, after_seek: bool = False) -> Iterator[tuple[float, av.VideoFrame]]:
-        """As `_decode`, with the nearest whole frame in place of a damaged one.
+    def _intact_frames(self, after_seek: bool = False) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Like `_decode`, but damaged frames are replaced by the nearest intact frame.
 
-        There is nothing before the first whole frame: after a seek, frames before the key frame lack what they refer to, in
-        the healthiest of files.
+        Damaged frames before the first intact frame are dropped: after a seek, frames before the key frame lack their
+        references, even in intact files.
         """
         before, damaged, after, is_damaged, flagged, waited = None, [], None, False, -np.inf, 0
 
         def replaced() -> Iterator[tuple[float, av.VideoFrame]]:
-            """What is shown at the times of damaged frames."""
+            """The replacements of damaged frames, with the times of those frames."""
             if before is not None or not after_seek:
                 self.damaged_frames += len(damaged)
-            whole = [shown for shown in (before, after) if shown is not None]
+            intact = [neighbour for neighbour in (before, after) if neighbour is not None]
             for moment in damaged if before is not None else ():
-                yield moment, min(whole, key=lambda shown: round(abs(shown[0] - moment), 6))[1]
+                yield moment, min(intact, key=lambda neighbour: round(abs(neighbour[0] - moment), 6))[1]
 
         for seconds, frame in self._decode():
             if frame.is_corrupt:
                 flagged = seconds
-            # A frame is made of those before it: damage lasts until the next key frame. Some streams have no other key frame
-            # than the first, and refresh their pictures bit by bit.
+            # A frame depends on those before it, so damage lasts until the next key frame. Some streams have only one key
+            # frame, and refresh the image gradually; there, damage ends after DAMAGE_SECONDS.
             is_inherited = is_damaged and not frame.key_frame and seconds - flagged <= DAMAGE_SECONDS
             is_damaged = frame.is_corrupt or is_inherited
             if is_damaged:
@@ -742,7 +742,7 @@ class VideoFile(_Frames):
                     if waited > MAX_DAMAGED_PIXELS:
                         damaged.append(seconds)
                         break
-                # Of a lone whole frame amid damage, errors were not noticed.
+                # A single intact frame between damaged frames is damaged, too: its errors were not detected.
                 damaged += [seconds] if after is None else [after[0], seconds]
                 after = None
             elif damaged and after is None:
@@ -762,15 +762,15 @@ class VideoFile(_Frames):
             self._problem = f"{which} {len(damaged)} frames are damaged"
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Seconds and frames from where the container stands, in order of display; a file that breaks off ends."""
+        """Times in seconds and frames from the current position on, in order of presentation; stops where decoding fails."""
         last, number, clock = -np.inf, 0, _Clock(self._stream, self._may_jump)
-        # The first frame is at the start, wherever that is; after a seek, anywhere.
+        # The first frame is at the start time; after a seek, it may be anywhere.
         before = self._start if self._is_at_start else np.inf
         try:
             for packet in self._packets():
                 clock.adjust(packet)
                 for frame in packet.decode():
-                    # A raw stream has no times; some AVI files give those of decoding, which go back and forth.
+                    # Raw streams have no times; some AVI files have decoding times, which are not in order.
                     seconds = number / self.info.fps if frame.time is None else frame.time
                     if seconds > before + MAX_STILL:
                         seconds = before + 1 / self.info.fps
@@ -780,15 +780,15 @@ class VideoFile(_Frames):
                     yield last, frame
         except av.error.FFmpegError as error:
             self._problem = error.strerror or str(error)
-        except OverflowError:  # 64 bits are not enough for the time of a packet
-            self._problem = "a time stamp that is no time"
+        except OverflowError:  # the time of a packet exceeds 64 bits
+            self._problem = "an invalid time stamp"
 
 
 class FrameFolder(_Frames):
-    """A folder of pictures whose names end in their numbers. A number that is missing is time in which nothing changes.
+    """A folder of images whose names end in frame numbers. A missing number repeats the frame before it.
 
     Raises:
-        VideoFileError: No picture, a name without a number, two pictures of one number.
+        VideoFileError: If there is no image, a name has no number, or two images have the same number.
     """
 
     def __init__(self, folder: str | os.PathLike, fps: float):
@@ -796,29 +796,27 @@ class FrameFolder(_Frames):
         self.path = os.fspath(folder)
         names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and name[0] != "."]
         if not names:
-            raise VideoFileError(
-                self.path, f"a folder of {len(os.listdir(folder))} other files", "a folder of pictures"
-            )
+            raise VideoFileError(self.path, f"a folder of {len(os.listdir(folder))} other files", "a folder of images")
         numbers = {}
         for name in sorted(names):
             digits = re.search(r"(\d+)$", Path(name).stem)
             if digits is None:
-                raise VideoFileError(self.path, f"the name {name!r}", "names of pictures that end in a number")
+                raise VideoFileError(self.path, f"the name {name!r}", "names of images that end in a number")
             if int(digits[1]) in numbers:
-                raise VideoFileError(self.path, f"{numbers[int(digits[1])]!r} and {name!r}", "one picture a number")
+                raise VideoFileError(self.path, f"{numbers[int(digits[1])]!r} and {name!r}", "one image per number")
             numbers[int(digits[1])] = name
         self._names = [numbers[number] for number in sorted(numbers)]
         start, length = min(numbers), max(numbers) - min(numbers) + 1
         if length > MAX_GAP * len(names):
-            found = f"{len(names)} pictures with numbers from {start} to {max(numbers)}"
-            raise VideoFileError(self.path, found, "numbers that count frames (and no times)")
-        # From the first on: the numbers themselves may be too long for an integer of 64 bits.
+            actual = f"{len(names)} images with numbers from {start} to {max(numbers)}"
+            raise VideoFileError(self.path, actual, "numbers that count frames, not times")
+        # Relative to the first number, because the numbers themselves may exceed 64 bits.
         self._places = np.array([number - start for number in sorted(numbers)])
         if length > len(names):
-            lacking = start + int(self._places[np.argmax(np.diff(self._places) > 1)]) + 1
+            first_missing = start + int(self._places[np.argmax(np.diff(self._places) > 1)]) + 1
             warnings.warn(
-                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {lacking}; "
-                "the picture before it stands for it",
+                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {first_missing}; each is "
+                "replaced by the image before it",
                 stacklevel=3,
             )
         self._fps = checked_fps(self.path, fps)
@@ -828,21 +826,19 @@ class FrameFolder(_Frames):
 
     def _open(self, place: int) -> av.VideoFrame:
         path = Path(self.path, self._names[place])
-        if not path.is_file():  # a pipe would be waited for
-            raise VideoFileError(path, "no regular file", "a picture")
+        if not path.is_file():  # reading a pipe would block
+            raise VideoFileError(path, "no regular file", "an image")
         try:
             with Image.open(path, formats=FRAME_FORMATS) as image:
                 check_pixels(path, image.height, image.width)
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # 16 bits a pixel, such as depth
+                if upright.mode.startswith("I"):  # 16 bits per pixel, such as depth
                     upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
                 return av.VideoFrame.from_image(upright.convert("RGB"))
         except VideoFileError:
             raise
-        # Pillow raises whatever its readers of damaged files run into.
-        except Exception as error:
-            found = f"{type(error).__name__}: {error}"
-            raise VideoFileError(path, found, "a picture") from error
+        except Exception as error:  # Pillow raises many kinds of errors for damaged files
+            raise VideoFileError(path, f"{type(error).__name__}: {error}", "an image") from error
 
     def frames_at(
         self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
@@ -866,25 +862,25 @@ class FrameArray(_Frames):
     """Frames in memory.
 
     Raises:
-        VideoFileError: A shape or numbers that are none of frames.
+        VideoFileError: If the shape or the values are not those of frames.
     """
 
     def __init__(self, frames: np.ndarray, fps: float, name: str = "array"):
         super().__init__()
         self.path = name
-        found = f"{frames.dtype} {frames.shape}"
+        actual = f"{frames.dtype} {frames.shape}"
         if frames.ndim == 2 or (frames.ndim == 3 and 3 in (frames.shape[0], frames.shape[-1])):
             raise VideoFileError(
                 name,
-                f"one picture {found}",
-                "all frames of a video in one array (grey ones as (T, H, W, 1)); a list is of videos",
+                f"a single image {actual}",
+                "all frames of a video in one array (grey frames as (T, H, W, 1)); lists are for several videos",
             )
         if frames.ndim == 3:
             frames = frames[..., None]
         if frames.ndim == 4 and frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
             frames = frames.transpose(0, 2, 3, 1)
         if frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not frames.size:
-            raise VideoFileError(name, found, "frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W)")
+            raise VideoFileError(name, actual, "frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W)")
         if frames.dtype.kind == "f":
             low, high = float(frames.min()), float(frames.max())
             if not 0 <= low <= high <= 1:
@@ -893,7 +889,7 @@ class FrameArray(_Frames):
         elif frames.dtype == np.uint8:
             self._scale = None
         else:
-            raise VideoFileError(name, found, "uint8, or floats from 0 to 1")
+            raise VideoFileError(name, actual, "uint8, or floats from 0 to 1")
         check_pixels(name, *frames.shape[1:3])
         self._frames, self._fps = frames, checked_fps(name, fps)
         self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])

@@ -60,7 +60,7 @@ def test_more_segments_than_frames_is_said():
     ):
         found = frame_numbers(extractor(numbered(3)))[0]
     assert found.tolist() == [[0, 0], [0, 1], [1, 2], [2, 2]]
-    with pytest.warns(UserWarning, match="1 frames for 8 places"):
+    with pytest.warns(UserWarning, match="1 frames are fewer than the 8"):
         assert not frame_numbers(extractor(numbered(1))).any()
 
 

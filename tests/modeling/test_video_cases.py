@@ -139,7 +139,9 @@ def test_videos_that_break_off(cases, name, stop, last, times):
 
 
 def test_a_recording_that_was_not_finished(cases):
-    match = r"trunc_moovend\.mp4: expected a video that is whole, found an MP4 file without its index \(moov atom\): the rec"
+    match = (
+        r"trunc_moovend\.mp4: expected a complete video, found an MP4 file without its index \(moov atom\): the rec"
+    )
     with pytest.raises(VideoFileError, match=match):
         VideoFile(cases / "trunc_moovend.mp4")
 

@@ -122,7 +122,7 @@ def test_pictures_have_square_pixels(aspect, size):
 
 
 def test_pixels_of_an_absurd_shape_are_square():
-    with pytest.warns(UserWarning, match="pixels are 8 times as wide as high, which cannot be right"):
+    with pytest.warns(UserWarning, match="pixels that are 8 times as wide as high, which is implausible"):
         video = VideoFile(io.BytesIO(tiny_video(pixel_aspect=Fraction(8))))
     with video:
         assert video.picture_size() == (32, 48)
@@ -162,7 +162,7 @@ def test_a_file_that_was_cut_off_is_told_also_where_ffmpeg_says_nothing(containe
 def test_an_avi_that_was_cut_off(share, tmp_path):
     data = tiny_video(120, container="avi")
     (tmp_path / "cut.avi").write_bytes(data[: int(share * len(data))])
-    with pytest.raises(VideoFileError, match=r"cut\.avi: expected a video that is whole, found 120 frames of 30"):
+    with pytest.raises(VideoFileError, match=r"cut\.avi: expected a complete video, found 120 frames at 30"):
         read_video_info(tmp_path / "cut.avi")
 
 
@@ -208,7 +208,7 @@ def test_the_nearest_whole_frame_stands_for_a_damaged_one(container, packets, tm
     count = sum(number != other for number, other in enumerate(shown))
     assert count and len(frames) == 24
     _, pictures = plain_loop(io.BytesIO(good))
-    match = rf"clip: {count / 24:.0%} of the frames are damaged \({count} of 24 that were decoded\); the nearest whole"
+    match = rf"clip: {count / 24:.0%} of the frames are damaged \({count} of 24 that were decoded\); each is replaced"
     with VideoFile(tmp_path / "clip") as video, pytest.warns(UserWarning, match=match) as caught:
         np.testing.assert_array_equal(video.frames_at(np.arange(24) / 25), pictures[shown])
         assert (video.damaged_frames, video.decoded_frames) == (count, 24)
@@ -236,7 +236,7 @@ class Flagged:
 def shown_frames(video, monkeypatch, frames, fps=10) -> list[int]:
     """What is shown of `frames`, of which `frame` is their number."""
     monkeypatch.setattr(video, "_decode", lambda: iter([(frame.frame / fps, frame) for frame in frames]))
-    return [frame.frame for _, frame in video._whole_frames()]
+    return [frame.frame for _, frame in video._intact_frames()]
 
 
 def test_damage_without_a_later_key_frame_does_not_last_to_the_end(monkeypatch):
@@ -259,7 +259,7 @@ def test_a_lone_whole_frame_amid_damage_is_not_believed(monkeypatch):
     with VideoFile(io.BytesIO(tiny_video(10))) as video:
         decoded = [(number / 10, Flagged(number, is_corrupt)) for number, is_corrupt in enumerate(corrupt)]
         monkeypatch.setattr(video, "_decode", lambda: iter(decoded))
-        shown = [(round(10 * seconds), frame.frame) for seconds, frame in video._whole_frames()]
+        shown = [(round(10 * seconds), frame.frame) for seconds, frame in video._intact_frames()]
         assert shown == [(0, 0), (1, 1), (2, 1), (3, 1), (4, 6), (5, 6), (6, 6), (7, 7), (8, 8), (9, 9)]
         assert video.damaged_frames == 4
 
@@ -350,7 +350,7 @@ def test_an_opened_video_is_opened():
 def test_one_picture_is_no_video():
     for wrong in (picture(0), picture(0).transpose(2, 0, 1), picture(0)[..., 0]):
         with pytest.raises(
-            VideoFileError, match=r"expected all frames of a video in one array .*found one picture uint8"
+            VideoFileError, match=r"expected all frames of a video in one array .*found a single image uint8"
         ):
             open_video(wrong)
     with pytest.raises(VideoFileError, match="expected a path, an open file, or an array of frames, found dict"):
@@ -370,7 +370,7 @@ def test_numbers_that_are_times_are_no_numbers_of_frames(tmp_path):
     for number in range(3):
         Image.fromarray(picture(number)).save(tmp_path / f"{1_700_000_000_000_000_000 + 33_000_000 * number}.png")
     with pytest.raises(
-        VideoFileError, match=r"expected numbers that count frames .*, found 3 pictures with numbers from 17"
+        VideoFileError, match=r"expected numbers that count frames, .*, found 3 images with numbers from 17"
     ):
         open_video(tmp_path)
 
@@ -461,10 +461,10 @@ def test_folders_of_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.txt": b"x"}, "expected a folder of pictures, found a folder of 1 other files"),
-        ({"first.png": b"x"}, "expected names of pictures that end in a number, found the name 'first.png'"),
-        ({"a1.png": b"x", "b01.png": b"x"}, "expected one picture a number, found 'a1.png' and 'b01.png'"),
-        ({"a1.png": b"x"}, r"a1\.png: expected a picture, found UnidentifiedImageError"),
+        ({"a.txt": b"x"}, "expected a folder of images, found a folder of 1 other files"),
+        ({"first.png": b"x"}, "expected names of images that end in a number, found the name 'first.png'"),
+        ({"a1.png": b"x", "b01.png": b"x"}, "expected one image per number, found 'a1.png' and 'b01.png'"),
+        ({"a1.png": b"x"}, r"a1\.png: expected an image, found UnidentifiedImageError"),
     ],
 )
 def test_folders_that_are_none_of_pictures(tmp_path, files, message):
@@ -505,7 +505,7 @@ def test_what_is_no_video(tmp_path, content, found):
         with pytest.raises(VideoFileError, match=found) as caught:
             read_video_info(file)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.raises(VideoFileError, match=r"a\.mp4: expected a video that (FFmpeg can read|is whole), found"):
+    with pytest.raises(VideoFileError, match=r"a\.mp4: expected a (video that FFmpeg can read|complete video), found"):
         read_video_info(path)
 
 
