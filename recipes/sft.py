@@ -199,7 +199,6 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Trains a recogniser in the folder of the run, and writes its record."""
     import transformers
 
-    from action_llm.language_models import load_language_model
     from action_llm.tokenizer_files import load_tokenizer
     from action_llm_recipes.common.action_sentences import load_action_sentences
     from action_llm_recipes.common.data_arguments import without_held_out
@@ -234,13 +233,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
     check_method(arguments, training)
     processor = make_processor(arguments, text, rows.features["label"].names, action_model.config)
-    llm = load_language_model(
-        arguments.llm_name_or_path,
-        arguments.llm_revision,
-        dtype=arguments.dtype,
-        attn_implementation=arguments.attn_implementation,
-        **quantization(arguments.method),
-    )
+    llm = load_llm(arguments)
     # Counted before an adapter is added.
     llm_parameters = count_parameters(llm.parameters())
     home, commit = llm_home(arguments)
@@ -296,6 +289,19 @@ def load_action_model(arguments: ActionSFTArguments, weights: str):
             "that model, or name another --tokenizer."
         )
     return action_model
+
+
+def load_llm(arguments: ActionSFTArguments):
+    """Loads the language model, in 4 bit for QLoRA."""
+    from action_llm.language_models import load_language_model
+
+    return load_language_model(
+        arguments.llm_name_or_path,
+        arguments.llm_revision,
+        dtype=arguments.dtype,
+        attn_implementation=arguments.attn_implementation,
+        **quantization(arguments.method),
+    )
 
 
 def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
