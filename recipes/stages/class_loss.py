@@ -1,8 +1,8 @@
-"""Stage 2 by the class among all: a language model learns the posterior that it is asked for afterwards, and nothing else.
+"""Stage 2 with the objective `classes`: cross-entropy over the class list.
 
-The loss of a class name's words (LLM-AR, Eq. 13) asks for the words one after another, among all words there are. This one asks
-which of the class names it is: the cross-entropy of P(class | sentence), normalised over the class list (VT-LVLM-AR, Eq. 6),
-with every name scored exactly.
+The objective `words` (LLM-AR, Eq. 13) is the language modelling loss on the class name, over the whole vocabulary. `classes` is
+the cross-entropy of P(class | sentence), normalised over the class list (VT-LVLM-AR, Eq. 6): it trains the probabilities that
+the classifier returns, with every class name scored exactly.
 """
 
 import torch
@@ -12,17 +12,17 @@ from trl import SFTTrainer
 
 class ClassTrainer(SFTTrainer):
     """
-    [`~trl.SFTTrainer`] of an `ActionLLMForClassification`, whose loss is that of the class.
+    [`~trl.SFTTrainer`] with the cross-entropy over the class list as its loss.
 
     Args:
-        model (`ActionLLMForClassification`): what is trained.
+        model (`ActionLLMForClassification`): the model.
         label_ids (`torch.LongTensor` of shape `(num_classes, label_length)`):
-            Ids of each class name and its end token, as they follow the prompt; -100 where there is none.
+            Token ids of each class name and its end token, as they follow the prompt, padded with -100.
         label_smoothing (`float`): share of the probability that is spread over the class list.
-        **kwargs: of `SFTTrainer`.
+        **kwargs: arguments of `SFTTrainer`.
     """
 
-    # A mean over the recordings of a batch.
+    # The loss is a mean over the recordings of a batch.
     loss_is_scaled_for_ga = False
 
     def __init__(self, model, *, label_ids: torch.LongTensor, label_smoothing: float, **kwargs):
@@ -30,7 +30,7 @@ class ClassTrainer(SFTTrainer):
         super().__init__(model, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # Not that of SFTTrainer, which scores each word of a text.
+        # Replaces the loss of SFTTrainer, which is over the tokens of a text.
         labels = inputs.pop("labels")
         outputs = model(**inputs, label_ids=self.label_ids)
         loss = F.cross_entropy(outputs.logits, labels, label_smoothing=self.label_smoothing)

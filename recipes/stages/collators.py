@@ -1,4 +1,4 @@
-"""Prompts of several lengths as a batch: for the words of a class name, and for the class among all."""
+"""Collators of stage 2: prompts of different lengths as a batch, for the objectives `words` and `classes`."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,12 @@ from action_llm_recipes.common.padding import pad_latents, padded
 
 @dataclass
 class LatentsCollator:
-    """Pads prompts on the right, and their latents into (batch_size, num_latents, width) with a mask."""
+    """Pads prompts on the right, and their latents to `action_embeds` (batch_size, num_latents, width) with a mask.
+
+    Args:
+        pad_token_id (`int`): padding token of the prompts.
+        width (`int`): width of a latent.
+    """
 
     pad_token_id: int
     width: int
@@ -23,11 +28,11 @@ class LatentsCollator:
 
 @dataclass
 class ClassCollator:
-    """Pads prompts on the left, so that class names follow each, and their latents, where there are some, on the right.
+    """Pads prompts on the left, since the class names follow them, and latents, if there are any, on the right.
 
     Args:
-        pad_token_id (`int`): of the text.
-        width (`int`): of a latent.
+        pad_token_id (`int`): padding token of the prompts.
+        width (`int`): width of a latent.
     """
 
     pad_token_id: int

@@ -1,4 +1,4 @@
-"""Stage 1 of VT-LVLM-AR: features of cells of videos, computed once (`extract_features.py`), and the Video-to-Event Mapper."""
+"""Stage 1 of VT-LVLM-AR: the Video-to-Event Mapper, trained on the features of cells that `extract_features.py` wrote."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from action_llm_recipes.common.field_arguments import config_arguments
 from action_llm_recipes.common.written_folders import check_written_folder
 from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
 
-# Those left out follow from the features.
+# The fields that are left out are set from the features.
 VTEMArguments = config_arguments(
     "action_llm.configuration_vtem",
     "VTEMConfig",
@@ -19,13 +19,13 @@ VTEMArguments = config_arguments(
 
 @dataclass
 class TargetArguments:
-    """What tokens are, where another visual encoder than the language model's sees the videos."""
+    """The target features, for a visual encoder that is not the language model's own."""
 
     target_data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "features of the same videos and versions by the LVLM's own vision tower (extract_features.py), which "
-            "those of --data_dir are mapped to; by default those of --data_dir are its own"
+            "help": "features of the same videos and versions by the LVLM's own vision tower (from extract_features.py), which "
+            "the features in --data_dir are mapped to; not needed if those are from that tower themselves"
         },
     )
 
@@ -35,37 +35,37 @@ class TargetArguments:
 
 
 class TargetExamples(FeatureExamples):
-    """Features with those of the vision tower beside them.
+    """Training examples with the features of the vision tower as targets.
 
     Args:
-        rows, targets (`datasets.Dataset`): both as `extract_features.py` writes them.
+        rows, targets (`datasets.Dataset`): features, as `extract_features.py` writes them.
 
     Raises:
-        ValueError: a video, a version or a cell has no target.
+        ValueError: if a video, a version or a cell has no target.
     """
 
     def __init__(self, rows, targets):
         super().__init__(rows)
         self.targets = targets.with_format("numpy")
         columns = zip(targets["sample_id"], targets["version"], targets["shape"], strict=True)
-        found = {(name, version): (index, shape[0]) for index, (name, version, shape) in enumerate(columns)}
-        self.places = []
+        target_rows = {(name, version): (index, shape[0]) for index, (name, version, shape) in enumerate(columns)}
+        self.target_indices = []
         for name, version, shape in zip(rows["sample_id"], rows["version"], rows["shape"], strict=True):
-            index, cells = found.get((name, version), (None, None))
-            if cells != shape[0]:
+            index, num_targets = target_rows.get((name, version), (None, 0))
+            if num_targets != shape[0]:
                 raise ValueError(
-                    f"{name}, version {version}: {shape[0]} cells, and {'none' if cells is None else cells} of the tower."
+                    f"{name}, version {version}: {shape[0]} cells in --data_dir, but {num_targets} in --target_data_dir."
                 )
-            self.places.append(index)
+            self.target_indices.append(index)
 
     def __getitem__(self, index: int) -> dict:
-        row = self.targets[self.places[self.version_of(index)]]
+        row = self.targets[self.target_indices[self.row_of(index)]]
         return {**super().__getitem__(index), "target_features": row["features"].reshape(row["shape"])}
 
 
-# What must be the same of two features of the same videos, so that their cells and their versions are the same pictures.
-SAME = ("dataset", "recordings", "versions", "seed", "grid")
-SAME_OF_EXTRACTOR = (
+# What two sets of features must have in common, so that their cells show the same part of the same version of a video.
+SHARED_IDENTITY = ("dataset", "recordings", "versions", "seed", "grid")
+SHARED_SETTINGS = (
     "num_segments",
     "segment_seconds",
     "fit",
@@ -75,37 +75,47 @@ SAME_OF_EXTRACTOR = (
     "augment_brightness",
     "augment_mirror",
 )
-# What tells one visual encoder from another, without its weights.
-TOWER = ("model_type", "hidden_size", "hidden_sizes", "num_hidden_layers", "depths", "patch_size", "image_size")
+# Fields of a configuration that tell visual encoders apart without their weights.
+TOWER_FIELDS = ("model_type", "hidden_size", "hidden_sizes", "num_hidden_layers", "depths", "patch_size", "image_size")
 
 
-def check_same_videos(made: dict, tower) -> None:
-    """Raises `ValueError` where features of the vision tower are not of the same cells and versions.
+def check_same_videos(identity: dict, tower) -> None:
+    """
+    Checks that two sets of features are of the same cells and versions of videos.
 
     Args:
-        made: identity of the features that are to be mapped.
-        tower (`DataArguments`): of those that they are mapped to.
+        identity: `identity.json` of the features that are mapped.
+        tower (`DataArguments`): where the features of the vision tower are, which they are mapped to.
+
+    Raises:
+        ValueError: if they are not; names what differs.
     """
     from action_llm import VideoFeatureExtractor
 
-    other = tower.features_record("identity.json")
-    differ = [name for name in SAME if made.get(name) != other.get(name)]
-    # What is not in it had its default when it was written.
-    own, others = (VideoFeatureExtractor.from_dict(one["extractor"]).to_dict() for one in (made, other))
-    differ += [name for name in SAME_OF_EXTRACTOR if own[name] != others[name]]
-    if differ:
+    tower_identity = tower.features_record("identity.json")
+    differences = [name for name in SHARED_IDENTITY if identity.get(name) != tower_identity.get(name)]
+    # Settings that are not in the file had their default values.
+    settings, tower_settings = (
+        VideoFeatureExtractor.from_dict(features["extractor"]).to_dict() for features in (identity, tower_identity)
+    )
+    differences += [name for name in SHARED_SETTINGS if settings[name] != tower_settings[name]]
+    if differences:
         raise ValueError(
-            f"the features in {tower.data_dir} are not of the same cells and versions of videos: they were made with another "
-            f"{', '.join(differ)}."
+            f"the features in {tower.data_dir} are not of the same cells and versions of videos as those in --data_dir. They "
+            f"differ in {', '.join(differences)}: run extract_features.py with the same settings."
         )
 
 
 def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
-    """Raises `ValueError` where tokens would not be what the projector of the language model reads.
+    """
+    Checks that the projector of the language model can read the tokens.
 
     Args:
-        data (`DataArguments`): of the features that tokens are.
-        llm_name_or_path, llm_revision: the language model.
+        data (`DataArguments`): where the features are that the projector will read as tokens.
+        llm_name_or_path, llm_revision: the language model, and the commit of its repository.
+
+    Raises:
+        ValueError: if the language model has no projector, or another vision tower, or reads another layer of it.
     """
     from transformers import AutoConfig
 
@@ -115,38 +125,38 @@ def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
     layer = projected_layer(config)
     if layer is None:
         raise ValueError(
-            f"{llm_name_or_path}, a {config.model_type}, has no projector of visual features: tokens of a vtem are read by a "
-            "model of the LLaVA family, or by a small one of pretraining/small_lvlm.py."
+            f"{llm_name_or_path}, a {config.model_type}, has no projector of visual features. Use a model of the LLaVA family, "
+            "or a small one from pretraining/small_lvlm.py."
         )
-    made, own = (
-        AutoConfig.from_pretrained(Path(data.data_dir, "backbone"), trust_remote_code=False),
-        config.vision_config,
-    )
-    differ = [name for name in TOWER if getattr(made, name, None) != getattr(own, name, None)]
-    read = data.features_record("identity.json")["feature_layer"]
-    # The last state has two names.
-    if (-1 if read is None else read) != layer:
-        differ.append(f"feature_layer ({read} here, {layer} there)")
-    # LLaVA asks for a width that some encoders call otherwise.
-    if getattr(made, "hidden_size", None) is None and "hidden_size" in differ:
-        differ.remove("hidden_size")
-    if differ:
+    backbone = AutoConfig.from_pretrained(Path(data.data_dir, "backbone"), trust_remote_code=False)
+    tower = config.vision_config
+    differences = [name for name in TOWER_FIELDS if getattr(backbone, name, None) != getattr(tower, name, None)]
+    feature_layer = data.features_record("identity.json")["feature_layer"]
+    if (-1 if feature_layer is None else feature_layer) != layer:  # the last layer is None or -1
+        differences.append(f"feature_layer ({feature_layer} here, {layer} there)")
+    # LLaVA's configuration needs a `hidden_size`, which some encoders have under another name.
+    if getattr(backbone, "hidden_size", None) is None and "hidden_size" in differences:
+        differences.remove("hidden_size")
+    if differences:
         raise ValueError(
-            f"the features in {data.data_dir} are not those that the projector of {llm_name_or_path} reads: they are of "
-            f"another {', '.join(differ)}. Set --target_data_dir to features of its own vision tower (extract_features.py "
-            f"--backbone {llm_name_or_path})."
+            f"the projector of {llm_name_or_path} cannot read the features in {data.data_dir}: their visual encoder differs "
+            f"from its vision tower in {', '.join(differences)}. Set --target_data_dir to features of that tower "
+            f"(extract_features.py --backbone {llm_name_or_path})."
         )
 
 
 class EventStage:
-    """What stage 1 does for long videos.
+    """Stage 1 for visual events: the model, its training examples and its evaluation.
 
     Args:
-        arguments (`TokenizerArguments`): of the recipe.
-        data (`DataArguments`): where the features lie; the visual encoder that made them lies beside them.
-        rows (`datasets.Dataset`): the training videos' features, as `extract_features.py` writes them.
+        arguments (`TokenizerArguments`): arguments of the recipe.
+        data (`DataArguments`): where the features are; the visual encoder that made them is in the same folder.
+        rows (`datasets.Dataset`): features of the training videos, as `extract_features.py` writes them.
         model_arguments (`VTEMArguments`): settings of the model.
-        target_arguments (`TargetArguments`): the features that tokens are.
+        target_arguments (`TargetArguments`): where the features of the vision tower are.
+
+    Raises:
+        ValueError: if the features have no cells, or are not those that the projector of the language model reads.
     """
 
     ARGUMENTS = (VTEMArguments, TargetArguments)
@@ -159,8 +169,8 @@ class EventStage:
         from action_llm import VideoFeatureExtractor, VTEMModel
         from action_llm_recipes.common.action_features import load_features
 
-        made = data.features_record("identity.json")
-        if made.get("grid") is None:
+        identity = data.features_record("identity.json")
+        if identity.get("grid") is None:
             raise ValueError(
                 f"{data.data_dir} holds no features of cells: run extract_features.py with --grid 1 or more."
             )
@@ -168,35 +178,37 @@ class EventStage:
             Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False
         )
         self.extractor = VideoFeatureExtractor.from_pretrained(data.data_dir)
-        self.targets, tokens_of = None, data
+        self.targets, token_data = None, data
         if target_arguments.target_data_dir is not None:
-            tokens_of = dataclasses.replace(data, data_dir=target_arguments.target_data_dir)
-            check_same_videos(made, tokens_of)
-            self.targets = load_features(tokens_of.data_dir)["train"]
-        check_tower(tokens_of, arguments.llm_name_or_path, arguments.llm_revision)
+            token_data = dataclasses.replace(data, data_dir=target_arguments.target_data_dir)
+            check_same_videos(identity, token_data)
+            self.targets = load_features(token_data.data_dir)["train"]
+        check_tower(token_data, arguments.llm_name_or_path, arguments.llm_revision)
         width = int((rows if self.targets is None else self.targets)[0]["shape"][2])
         self.model = VTEMModel.from_backbone(
             backbone,
             **dataclasses.asdict(model_arguments),
-            grid=made["grid"],
-            feature_layer=made["feature_layer"],
+            grid=identity["grid"],
+            feature_layer=identity["feature_layer"],
             maps_features=self.targets is not None,
             codebook_dim=width,
         )
         self.model.standardisation.set(*feature_statistics(rows))
         if self.targets is not None:
             names = set(rows["sample_id"])
-            seen = [index for index, name in enumerate(self.targets["sample_id"]) if name in names]
-            self.model.target_standardisation.set(*feature_statistics(self.targets.select(seen)))
+            # Without the videos that are held out.
+            indices = [index for index, name in enumerate(self.targets["sample_id"]) if name in names]
+            self.model.target_standardisation.set(*feature_statistics(self.targets.select(indices)))
         if self.model.config.pooling == "adaptive":
             self._calibrate(rows)
 
     def examples(self, rows, seed: int):
+        """The training examples; `seed` has no effect, since the versions of a video are fixed."""
         return FeatureExamples(rows) if self.targets is None else TargetExamples(rows, self.targets)
 
     @staticmethod
     def collate(examples: list[dict]) -> dict:
-        """A batch of examples, padded at the end."""
+        """A batch of examples, padded on the right."""
         import torch
 
         from action_llm_recipes.common.padding import pad_features, padded
@@ -207,21 +219,28 @@ class EventStage:
         return batch
 
     def extra_inputs(self, device, collected_usage) -> dict:
+        """The loss needs only the examples."""
         return {}
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
-        """Reconstruction of cells and use of the codebook, on the first version of each video.
+        """Reconstruction of cells and usage of the codebook, on the unaugmented version of each video.
+
+        Args:
+            model (`VTEMModel`): the model.
+            rows (`datasets.Dataset`): features, as `extract_features.py` writes them.
+            batch_size (`int`): number of videos in a batch.
 
         Returns:
-            `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
-            (mean number a video); `cells` (mean number a video); with a codebook, `familiar_distance` of the configuration, and
-            what [`usage_statistics`] says.
+            `dict[str, float]`:
+            - `reconstruction_loss`: mean squared error of the standardised features, 1 for the mean feature;
+            - `tokens`, `cells`: mean numbers per video;
+            - what [`codebook_metrics`] returns.
         """
         import torch
 
-        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
-        from action_llm.language_priors import usage_statistics
+        from action_llm.action_sentence import token_distance
         from action_llm_recipes.common.action_features import first_versions
+        from action_llm_recipes.stages.codebook_metrics import codebook_metrics
 
         training, distances = model.training, []
         model.eval()
@@ -242,25 +261,21 @@ class EventStage:
                 with torch.no_grad():
                     distances.append(token_distance(model.encode(**batch)))
         model.train(training)
-        metrics = {
+        return {
             "reconstruction_loss": loss / cells,
             "tokens": tokens / len(examples),
             "cells": cells / len(examples),
+            **codebook_metrics(usage, distances),
         }
-        if distances:
-            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
-        if usage.sum() > 0:
-            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
-        return metrics
 
     def _calibrate(self, rows):
-        """Sets the weights of cells by the novelty of all training cells."""
+        """Calibrates the weights of cells on the novelty of all training cells."""
         import torch
 
-        weights, found = self.model.cell_weights, []
+        weights, novelties = self.model.cell_weights, []
         with torch.no_grad():
             for row in rows.with_format("torch"):
                 features = row["features"].reshape(tuple(row["shape"])).mean(dim=1)
                 states = self.model.standardisation(features)[None]
-                found.append(weights.log_novelty(states, weights.begin(states))[0])
-        weights.calibrate(torch.cat(found))
+                novelties.append(weights.log_novelty(states, weights.begin(states))[0])
+        weights.calibrate(torch.cat(novelties))

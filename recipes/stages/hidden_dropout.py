@@ -1,8 +1,8 @@
-"""Dropout inside a language model that has none of its own, for training all of it on a few hundred recordings.
+"""Dropout for language models without any, to train all their weights on a few hundred recordings.
 
-A transformer that learns from little has dropout on what its layers add to the residual stream (Vaswani et al. 2017, section
-5.4), on the weights of its attention and on the inner numbers of its MLP. Language models of today leave it out: they do not
-read a text twice. Here it is put into any of them while it is trained; nothing of it is saved.
+Transformers that are trained on little data use dropout on the output of each sublayer (Vaswani et al. 2017, section 5.4), on
+the attention weights, and on the hidden layer of the MLP. Today's language models leave it out, since they read each text only
+once. Here, hooks add it for training; nothing of it is saved.
 """
 
 import logging
@@ -15,92 +15,96 @@ from action_llm.modeling_action_llm import decoder_layers
 
 logger = logging.getLogger(__name__)
 
-# What attention calls its dropout: a number, or a module, by family.
+# Names of the attention dropout in the model families: a number, or a module.
 ATTENTION_DROPOUT = ("attention_dropout", "attn_dropout", "dropout", "attn_dropout_p")
 
 
-def add_hidden_dropout(language_model, share: float) -> dict[str, int]:
+def add_hidden_dropout(language_model, p: float) -> dict[str, int]:
     """
-    Dropout on the vectors of all words, on what each decoder layer adds to its hidden states, and within the layer on the
-    weights of attention and on what the MLP's last projection reads; in training alone.
+    Adds dropout in training: on the input embeddings, on what each decoder layer adds to the residual stream, on the attention
+    weights, and on the input of the MLP's output projection.
 
-    Call it after an adapter is put on: what LoRA on the last projection reads has dropout then, too, beside LoRA's own.
+    Call it after adding an adapter: the input of LoRA on the output projection then has this dropout besides LoRA's own.
 
     Args:
-        language_model (`PreTrainedModel`): without a head; it is called with `inputs_embeds`.
-        share (`float`): of the numbers, at least 0 and below 1, that become 0 each time.
+        language_model (`PreTrainedModel`): model without a head, which is called with `inputs_embeds`.
+        p (`float`): probability of an element to be zeroed, at least 0 and below 1.
 
     Returns:
-        `dict` of how many decoder layers it reached: `layers` (what they add), `attention` (its weights), `mlp` (what the last
-        projection reads). Experts that are one tensor, and attention of its own kind, go without: a warning says so.
+        `dict[str, int]`: the number of decoder layers with dropout on their output (`layers`), on their attention weights
+        (`attention`), and in their MLP (`mlp`). Experts that are stored as one tensor, and unusual attention, are left without
+        dropout, with a warning.
 
     Raises:
-        ValueError: the model has no decoder layers that are known.
+        ValueError: if the decoder layers of the model are not found.
     """
 
-    def on_words(module, args, kwargs):
+    def drop_embeddings(module, args, kwargs):
         if not module.training:
             return None
-        return args, {**kwargs, "inputs_embeds": F.dropout(kwargs["inputs_embeds"], share)}
+        return args, {**kwargs, "inputs_embeds": F.dropout(kwargs["inputs_embeds"], p)}
 
-    def on_layer(module, args, kwargs, output):
+    def drop_update(module, args, kwargs, output):
         if not module.training:
             return None
         before = args[0] if args else kwargs["hidden_states"]
         after = output[0] if isinstance(output, tuple) else output
-        after = before + F.dropout(after - before, share)
+        after = before + F.dropout(after - before, p)
         return (after, *output[1:]) if isinstance(output, tuple) else after
 
-    def on_inner(module, args):
-        return (F.dropout(args[0], share, module.training), *args[1:])
+    def drop_input(module, args):
+        return (F.dropout(args[0], p, module.training), *args[1:])
 
     layers = list(decoder_layers(language_model))
     width = language_model.config.get_text_config().hidden_size
-    reached = {"layers": len(layers), "attention": 0, "mlp": 0}
-    language_model.register_forward_pre_hook(on_words, with_kwargs=True)
+    counts = {"layers": len(layers), "attention": 0, "mlp": 0}
+    language_model.register_forward_pre_hook(drop_embeddings, with_kwargs=True)
     for layer in layers:
-        reached["attention"] += set_attention_dropout(layer, share)
-        for projection in last_projections(layer, width):
-            projection.register_forward_pre_hook(on_inner)
-        reached["mlp"] += bool(last_projections(layer, width))
-        layer.register_forward_hook(on_layer, with_kwargs=True)
+        counts["attention"] += set_attention_dropout(layer, p)
+        projections = output_projections(layer, width)
+        for projection in projections:
+            projection.register_forward_pre_hook(drop_input)
+        counts["mlp"] += bool(projections)
+        layer.register_forward_hook(drop_update, with_kwargs=True)
     for part in ("attention", "mlp"):
-        if reached[part] < len(layers):
+        if counts[part] < len(layers):
             logger.warning(
-                "hidden_dropout: the %s of %d of %d layers of a %s goes without",
+                "hidden_dropout has no effect on the %s of %d of %d layers of this %s",
                 part,
-                len(layers) - reached[part],
+                len(layers) - counts[part],
                 len(layers),
                 language_model.config.model_type,
             )
-    return reached
+    return counts
 
 
 def in_attention(name: str) -> bool:
-    """Whether a module of a decoder layer is a part of its attention, by its name."""
+    """Whether the name of a module in a decoder layer is that of attention, or of a part of it."""
     return "attn" in name.lower() or "attention" in name.lower()
 
 
-def set_attention_dropout(layer: nn.Module, share: float) -> bool:
-    """Sets the dropout on the weights of a layer's attention, and says whether there is any."""
-    has_any = False
+def set_attention_dropout(layer: nn.Module, p: float) -> bool:
+    """Sets the dropout on the attention weights of a layer; returns whether the layer has such a setting."""
+    has_dropout = False
     for name, module in layer.named_modules():
         if not in_attention(name):
             continue
         for attribute in ATTENTION_DROPOUT:
             value = getattr(module, attribute, None)
             if isinstance(value, nn.Dropout):
-                value.p, has_any = share, True
+                value.p, has_dropout = p, True
             elif isinstance(value, float | int):
-                setattr(module, attribute, share)
-                has_any = True
-    return has_any
+                setattr(module, attribute, p)
+                has_dropout = True
+    return has_dropout
 
 
-def last_projections(layer: nn.Module, width: int) -> list[nn.Module]:
-    """
-    What brings the inner numbers of a layer's MLP back to the width of its hidden states, with the adapter on it: the last
-    such projection, or that of each expert.
+def output_projections(layer: nn.Module, width: int) -> list[nn.Module]:
+    """The output projection of a layer's MLP, or those of all its experts, each with its adapter.
+
+    Args:
+        layer: a decoder layer.
+        width: width of the hidden states.
     """
     projections = {}
     for name, module in layer.named_modules():
@@ -108,14 +112,14 @@ def last_projections(layer: nn.Module, width: int) -> list[nn.Module]:
             continue
         if isinstance(getattr(module, "base_layer", module), nn.Linear | Conv1D):
             projections[name] = module
-    out = {name: module for name, module in projections.items() if output_width(module) == width}
-    if not out:
+    candidates = {name: module for name, module in projections.items() if output_width(module) == width}
+    if not candidates:
         return []
-    *_, last = out
-    return [module for name, module in out.items() if name.rpartition(".")[2] == last.rpartition(".")[2]]
+    *_, last = candidates
+    return [module for name, module in candidates.items() if name.rpartition(".")[2] == last.rpartition(".")[2]]
 
 
 def output_width(projection: nn.Module) -> int:
-    """Numbers that a linear layer, of torch or of GPT-2, writes."""
+    """Output width of a linear layer: `nn.Linear`, or the `Conv1D` of GPT-2."""
     projection = getattr(projection, "base_layer", projection)
     return projection.nf if isinstance(projection, Conv1D) else projection.out_features

@@ -1,9 +1,26 @@
-"""Action sentences as token ids of prompts and completions, for stage 2."""
+"""Token ids of prompts and completions, made from action sentences, for stage 2."""
 
 
 def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = False):
-    """Prompt–completion rows as ids: `input_ids` and `completion_mask`, or `labels` and `latents` when continuous; with
-    `of_classes` the prompt alone, and the index of the class as `labels`."""
+    """
+    The rows of a split as token ids.
+
+    Args:
+        rows (`datasets.Dataset`): sentences.
+        processor (`ActionLLMProcessor`): the processor of the recogniser.
+        text_config: configuration of the language model.
+        continuous: whether the language model reads continuous latents in place of tokens.
+        of_classes: whether the objective is `classes`.
+
+    Returns:
+        `datasets.Dataset` with `input_ids`, and
+        - `completion_mask`, 1 for the tokens of the class name;
+        - if `continuous`, `labels` and `latents` instead;
+        - if `of_classes`, the class index as `labels` instead, and `input_ids` without the class name.
+
+    Raises:
+        ValueError: if a prompt is longer than the context of the language model, or latents are read and there are none.
+    """
     from action_llm.modeling_action_llm import check_context_length
     from action_llm_recipes.common.action_sentences import words_of
 
@@ -36,7 +53,16 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
 
 
 def explained(rows, share: float):
-    """The rows whose explanations are learnt: a share of those that have one, the same ones in every run."""
+    """
+    The sentences whose explanations are training examples.
+
+    Args:
+        rows (`datasets.Dataset`): sentences.
+        share: share of the sentences with an explanation that are chosen, always the same ones.
+
+    Raises:
+        ValueError: if the sentences have no explanations, or none is chosen.
+    """
     from action_llm.recording_versions import stable_seed
 
     if "explanation" not in rows.features:
@@ -45,28 +71,32 @@ def explained(rows, share: float):
         raise ValueError(f"explanation_share must be above 0 and at most 1, got {share}.")
     chosen = [
         index
-        for index, (name, encoding, said) in enumerate(
+        for index, (name, encoding, explanation) in enumerate(
             zip(rows["sample_id"], rows["encoding"], rows["explanation"], strict=True)
         )
-        if said and stable_seed("explained", name, encoding) % 10_000 < 10_000 * share
+        if explanation and stable_seed("explained", name, encoding) % 10_000 < 10_000 * share
     ]
     if not chosen:
-        raise ValueError(f"none of {len(rows)} sentences is explained: set a larger explanation_share.")
+        raise ValueError(
+            f"explanation_share {share} chooses none of {len(rows)} sentences: set a larger one, or check that sentences have "
+            "explanations."
+        )
     return rows.select(chosen)
 
 
 def tokenize_explanations(rows, processor, text_config):
-    """Rows with an explanation as ids, as `tokenize` makes them: another instruction, and the explanation to be said."""
+    """Rows with an explanation as token ids, as of [`tokenize`], with the instruction to explain and the explanation as the
+    completion."""
     from action_llm.modeling_action_llm import check_context_length
     from action_llm_recipes.common.action_sentences import words_of
 
     def tokenize_row(row):
         prompt = processor.prompt(words_of(row, processor), to_explain=True)
-        prompt_ids, said_ids = processor.encode_prompt_and_label(prompt, row["explanation"])
-        check_context_length(len(prompt_ids) + len(said_ids), text_config)
+        prompt_ids, explanation_ids = processor.encode_prompt_and_label(prompt, row["explanation"])
+        check_context_length(len(prompt_ids) + len(explanation_ids), text_config)
         return {
-            "input_ids": prompt_ids + said_ids,
-            "completion_mask": [0] * len(prompt_ids) + [1] * len(said_ids),
+            "input_ids": prompt_ids + explanation_ids,
+            "completion_mask": [0] * len(prompt_ids) + [1] * len(explanation_ids),
         }
 
     return rows.map(tokenize_row, remove_columns=rows.column_names, desc="explanations")

@@ -1,4 +1,4 @@
-"""Training examples of stage 1: one window of each recording, augmented anew in every epoch."""
+"""Training examples of stage 1 for skeletons: windows of augmented recordings."""
 
 from torch.utils.data import Dataset
 
@@ -6,17 +6,17 @@ from action_llm.recording_versions import stable_seed
 
 
 class RecordingWindows(Dataset):
-    """Windows of `length` frames, one a recording and epoch.
+    """One window of each recording per epoch, augmented anew each time.
 
-    What an example is depends on the seed, the epoch and its index alone, so that a resumed run sees what the run that was
-    not stopped would have seen.
+    An example depends only on the seed, the epoch and its index, so a resumed run sees the same examples as one that was not
+    interrupted.
 
     Args:
         rows (`datasets.Dataset`): recordings.
-        extractor (`SkeletonFeatureExtractor`): makes their features.
-        length (`int`): frames of a window; shorter recordings are padded.
-        seed (`int`): seed of augmentation and windows.
-        augment (`bool`): whether recordings are varied.
+        extractor (`SkeletonFeatureExtractor`): feature extractor.
+        length (`int`): length of a window, in frames; shorter recordings are padded.
+        seed (`int`): seed of the augmentation and of the position of windows.
+        augment (`bool`): whether recordings are augmented.
     """
 
     def __init__(self, rows, extractor, length: int, seed: int, augment: bool):
@@ -30,8 +30,8 @@ class RecordingWindows(Dataset):
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
-        """Called at the beginning of every epoch. Not named `set_epoch`: accelerate calls that too, and counts from 0 again
-        when a run is resumed."""
+        """Called at the beginning of every epoch. It is not named `set_epoch`, since accelerate calls methods of that name with
+        an epoch that starts at 0 again when a run is resumed."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Stage 1 of LLM-AR: skeletons, windows of them, and the action-based VQ-VAE."""
+"""Stage 1 of LLM-AR: the action-based VQ-VAE, trained on windows of skeleton recordings."""
 
 import dataclasses
 import logging
@@ -10,16 +10,17 @@ logger = logging.getLogger(__name__)
 
 
 def _skeleton_argument(name: str):
-    of_recordings = {"layout": str, "num_persons": int, "recorded_fps": float, "recorded_up": str}
-    if name in of_recordings:
-        help_text = {"help": "by default that of the recordings"}
-        return name, of_recordings[name] | None, dataclasses.field(default=None, metadata=help_text)
+    """The settings of the feature extractor that have another type or default on the command line."""
+    from_recordings = {"layout": str, "num_persons": int, "recorded_fps": float, "recorded_up": str}
+    if name in from_recordings:
+        help_text = {"help": "by default that of the training recordings"}
+        return name, from_recordings[name] | None, dataclasses.field(default=None, metadata=help_text)
     if name == "scale":
         return argument("scale", str, "torso")
     return None
 
 
-# Those left out follow from the feature extractor and the language model.
+# The fields that are left out are set from the feature extractor and the language model.
 ActionVQVAEArguments = config_arguments(
     "action_llm.configuration_action_vqvae",
     "ActionVQVAEConfig",
@@ -42,51 +43,39 @@ SkeletonArguments = extractor_arguments(
 
 
 class SkeletonStage:
-    """What stage 1 does for skeletons.
+    """Stage 1 for skeletons: the model, its training examples and its evaluation.
 
     Args:
-        arguments (`TokenizerArguments`), data (`DataArguments`): of the recipe.
+        arguments (`TokenizerArguments`): arguments of the recipe.
+        data (`DataArguments`): where the recordings are.
         rows (`datasets.Dataset`): the training recordings.
-        model_arguments (`ActionVQVAEArguments`), reading (`SkeletonArguments`): settings of model and feature extractor.
+        model_arguments (`ActionVQVAEArguments`): settings of the model.
+        reading (`SkeletonArguments`): settings of the feature extractor.
+
+    Raises:
+        ValueError: if the stream `motion` is set and frames have no common time step.
     """
 
     ARGUMENTS = (ActionVQVAEArguments, SkeletonArguments)
-
     READS = "skeletons"
-    collate = None  # windows are of one length
+    collate = None  # windows have one length, so the default collator works
 
     def __init__(self, arguments, data, rows, model_arguments, reading):
         from action_llm import ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
         from action_llm_recipes.stages.word_embeddings import load_word_embeddings, word_width
 
-        settings = dataclasses.asdict(reading)
-        if settings["layout"] is None:
-            settings["layout"] = rows[0]["layout"]
-        if settings["num_persons"] is None:  # actions of more than two people are not in these data sets
-            settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
-        # New recordings that do not say their rate or their axes are taken to be like those of the training.
-        if settings["recorded_fps"] is None:
-            settings["recorded_fps"] = Counter(rows["fps"]).most_common(1)[0][0]
-        if settings["recorded_up"] is None and "up" in rows.features:
-            settings["recorded_up"] = rows[0]["up"] or None
-        # A torso length or a number of metres.
-        if settings["scale"] not in ("torso", "none"):
-            settings["scale"] = float(settings["scale"])
         self.window, self.augment = arguments.window, arguments.augment
-        self.extractor = extractor = SkeletonFeatureExtractor(**settings)
-        if (
-            "motion" in model_arguments.streams
-            and not extractor.length
-            and (extractor.max_frames or not extractor.fps)
-        ):
+        self.extractor = extractor = SkeletonFeatureExtractor(**_extractor_settings(reading, rows))
+        has_time_step = extractor.length or (extractor.fps and not extractor.max_frames)
+        if "motion" in model_arguments.streams and not has_time_step:
             raise ValueError(
-                "streams: motion is a way in so many frames, which needs frames of one rate or recordings of one length: set "
+                "streams: motion, the displacement between frames, needs recordings of one frame rate or of one length: set "
                 "length, or fps and no max_frames."
             )
         parents = None
         if "bones" in model_arguments.streams:
-            # The root is its own.
-            parents = [joint if one < 0 else one for joint, one in enumerate(extractor.skeleton_layout.parents)]
+            layout_parents = extractor.skeleton_layout.parents
+            parents = [joint if parent < 0 else parent for joint, parent in enumerate(layout_parents)]  # root: itself
         config = ActionVQVAEConfig(
             joint_parents=parents,
             layout=extractor.skeleton_layout.name,
@@ -103,82 +92,116 @@ class SkeletonStage:
             self._words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
 
     def examples(self, rows, seed: int):
-        """Training examples: they know their epoch by `start_epoch`."""
+        """The training examples: a window of each recording, which depends on the epoch (`start_epoch`)."""
         from action_llm_recipes.stages.recording_windows import RecordingWindows
 
         return RecordingWindows(rows, self.extractor, self.window, seed, self.augment)
 
     def extra_inputs(self, device, collected_usage) -> dict:
-        """What the loss needs beside an example. Zipf's law is a law of the whole optimiser step (LLM-AR, Eq. 4)."""
+        """Inputs of the loss that are not part of an example: the word embeddings of the language model (LLM-AR, Eq. 7), and
+        the usage of the codes in earlier micro-batches, since Zipf's law is about the whole optimiser step (Eq. 4)."""
         if self._words is not None:
             self._words = self._words.to(device)
         return {"word_embeddings": self._words, "previous_usage": collected_usage}
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
-        """Reconstruction of whole recordings and use of the codebook.
+        """Reconstruction of whole recordings and usage of the codebook.
 
         Args:
             model (`ActionVQVAEModel`): the model.
-            rows (`datasets.Dataset`): recordings.
-            batch_size (`int`): recordings at a time.
+            rows (`datasets.Dataset`): recordings; those that the feature extractor cannot read are skipped with a warning.
+            batch_size (`int`): number of recordings in a batch.
 
         Returns:
-            `reconstruction_loss` (smooth-L1, mean over recordings' frames); `joint_error` (mean distance between true and
-            reconstructed joints of the people who are there, in recorded units: metres for 3-D layouts); `tokens` (mean
-            number a recording); with a codebook, `familiar_distance` of the configuration, and what [`usage_statistics`] says.
+            `dict[str, float]`:
+            - `reconstruction_loss`: smooth-L1, mean over frames;
+            - `joint_error`: mean distance between true and reconstructed joints of the people in a frame, in the unit of the
+              recordings (metres for 3-D layouts);
+            - `tokens`: mean number per recording;
+            - what [`codebook_metrics`] returns.
+        """
+        import torch
+
+        from action_llm.action_sentence import token_distance
+        from action_llm_recipes.common.padding import collate
+        from action_llm_recipes.stages.codebook_metrics import codebook_metrics
+
+        training, distances, totals = model.training, [], Counter()
+        usage = torch.zeros(model.config.codebook_size)
+        model.eval()
+        for recordings in self._batches(rows, batch_size):
+            inputs = {name: tensor.to(model.device) for name, tensor in collate(recordings).items()}
+            with torch.no_grad():
+                outputs = model(
+                    input_features=inputs["input_features"], feature_attention_mask=inputs["feature_attention_mask"]
+                )
+                if outputs.usage is not None:
+                    usage += outputs.usage.cpu()
+                    distances.append(token_distance(model.encode(**inputs)))
+            self._add_errors(totals, recordings, outputs.reconstruction.cpu())
+            totals["tokens"] += int(outputs.attention_mask.sum())
+            totals["recordings"] += len(recordings)
+        model.train(training)
+        return {
+            "reconstruction_loss": totals["loss"] / totals["frames"],
+            "joint_error": totals["distance"] / totals["joints"],
+            "tokens": totals["tokens"] / totals["recordings"],
+            **codebook_metrics(usage, distances),
+        }
+
+    def _batches(self, rows, batch_size: int):
+        """Lists of features of whole recordings, without augmentation."""
+        from action_llm.feature_extraction_skeleton import SkeletonInputError
+
+        recordings = []
+        for row in rows.with_format("numpy"):
+            try:
+                recordings.append(self.extractor(row, return_transform=True, return_tensors="pt"))
+            except SkeletonInputError as error:
+                logger.warning("Skipped in the evaluation: %s", error)
+            if len(recordings) == batch_size:
+                yield recordings
+                recordings = []
+        if recordings:
+            yield recordings
+
+    def _add_errors(self, totals: Counter, recordings: list[dict], reconstructions):
+        """Adds the errors of some recordings to `totals`: `loss` and `distance`, and the `frames` and `joints` that they are
+        sums over.
+
+        Args:
+            totals: sums so far.
+            recordings: features of the recordings.
+            reconstructions: tensor (recordings, frames, features), padded.
         """
         import numpy as np
         import torch
         import torch.nn.functional as F
 
-        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
-        from action_llm.feature_extraction_skeleton import SkeletonInputError
-        from action_llm.language_priors import usage_statistics
-        from action_llm_recipes.common.padding import collate
+        num_persons, num_joints = self.extractor.num_persons, self.extractor.skeleton_layout.num_joints
+        for features, reconstruction in zip(recordings, reconstructions, strict=True):
+            truth, transform = features["input_features"][0], features["transforms"][0]
+            length = len(truth)
+            totals["loss"] += F.smooth_l1_loss(reconstruction[:length], truth).item() * length
+            distances = (reconstruction[:length] - truth).view(length, num_persons, num_joints, -1).norm(dim=-1)
+            is_present = torch.from_numpy(np.asarray(transform.present))[:length, :num_persons]
+            totals["distance"] += float(distances[is_present].sum()) * transform.scale
+            totals["joints"] += int(is_present.sum()) * num_joints
+            totals["frames"] += length
 
-        extractor, training, distances = self.extractor, model.training, []
-        model.eval()
-        loss = error = joints = frames = tokens = recordings = 0
-        usage = torch.zeros(model.config.codebook_size)
-        people = (extractor.num_persons, extractor.skeleton_layout.num_joints, extractor.coordinates)
 
-        @torch.no_grad()
-        def add(batch):
-            nonlocal loss, error, joints, frames, tokens, recordings, usage
-            inputs = collate(batch)
-            outputs = model(
-                input_features=inputs["input_features"].to(model.device),
-                feature_attention_mask=inputs["feature_attention_mask"].to(model.device),
-            )
-            for one, truth, made in zip(batch, inputs["input_features"], outputs.reconstruction.cpu(), strict=True):
-                transform, length = one["transforms"][0], one["input_features"].shape[1]
-                loss += F.smooth_l1_loss(made[:length], truth[:length]).item() * length
-                distance = (made[:length] - truth[:length]).view(length, *people).norm(dim=-1)
-                present = torch.from_numpy(np.asarray(transform.present))[:length, : people[0]]
-                error += float(distance[present].sum()) * transform.scale
-                joints += int(present.sum()) * people[1]
-                frames += length
-            tokens += int(outputs.attention_mask.sum())
-            recordings += len(batch)
-            if outputs.usage is not None:
-                usage += outputs.usage.cpu()
-                distances.append(token_distance(model.encode(**{k: v.to(model.device) for k, v in inputs.items()})))
-
-        batch = []
-        for row in rows.with_format("numpy"):
-            try:
-                batch.append(extractor(row, return_transform=True, return_tensors="pt"))
-            except SkeletonInputError as problem:
-                logger.warning("skipped in evaluation: %s", problem)
-            if len(batch) == batch_size:
-                add(batch)
-                batch = []
-        if batch:
-            add(batch)
-        model.train(training)
-        metrics = {"reconstruction_loss": loss / frames, "joint_error": error / joints, "tokens": tokens / recordings}
-        if distances:
-            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
-        if usage.sum() > 0:
-            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
-        return metrics
+def _extractor_settings(reading, rows) -> dict:
+    """The settings of the feature extractor, with those that are left open taken from the training recordings."""
+    settings = dataclasses.asdict(reading)
+    if settings["layout"] is None:
+        settings["layout"] = rows[0]["layout"]
+    if settings["num_persons"] is None:  # the data sets have no actions of more than two people
+        settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
+    # New recordings without a rate or a vertical axis are read like the training recordings.
+    if settings["recorded_fps"] is None:
+        settings["recorded_fps"] = Counter(rows["fps"]).most_common(1)[0][0]
+    if settings["recorded_up"] is None and "up" in rows.features:
+        settings["recorded_up"] = rows[0]["up"] or None
+    if settings["scale"] not in ("torso", "none"):  # a length in metres
+        settings["scale"] = float(settings["scale"])
+    return settings

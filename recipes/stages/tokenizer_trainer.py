@@ -5,18 +5,18 @@ from transformers.trainer_utils import SchedulerType
 
 
 class StartEpoch(TrainerCallback):
-    """Tells the windows which epoch it is, also of a run that was resumed in the middle of one."""
+    """Tells the training examples which epoch begins, also in a run that was resumed within an epoch."""
 
-    def __init__(self, windows):
-        self.windows = windows
+    def __init__(self, examples):
+        self.examples = examples
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        # A whole number of epochs is a sum of fractions.
-        self.windows.start_epoch(int((state.epoch or 0) + 1e-6))
+        # The epoch is a sum of fractions, and may be slightly below a whole number.
+        self.examples.start_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class TokenizerTrainer(Trainer):
-    """`Trainer` that logs every loss by name and the use of the codebook, and hands usage on between micro-batches."""
+    """`Trainer` that logs each loss term and the usage of the codebook, and passes usage on between micro-batches."""
 
     def __init__(self, *args, stage, **kwargs):
         super().__init__(*args, **kwargs)
@@ -33,6 +33,7 @@ class TokenizerTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """With `lr_scheduler_type="constant"`, the schedule of LLM-AR: linear warm-up, then a single drop."""
         from torch.optim.lr_scheduler import LambdaLR
 
         args = self.args
@@ -60,7 +61,7 @@ class TokenizerTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Whole recordings, without augmentation."""
+        """Evaluates whole recordings, without augmentation."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         model = self.accelerator.unwrap_model(self.model)
         metrics = {

@@ -1,14 +1,14 @@
-"""Which weights of a recogniser are trained, and how they are saved."""
+"""Which weights of a recogniser stage 2 trains, and how it saves them."""
 
 from pathlib import Path
 
 
 def choose_trained(model, method: str):
-    """Lets those weights be trained that a method trains; of LoRA, PEFT will say."""
+    """Sets `requires_grad` for a method of `sft.py`. For LoRA, PEFT does the rest."""
     model.requires_grad_(method == "full")
     base = model.model
     if method in ("prefix", "prompt"):
-        # Latents of an action model that is no visual encoder have a projection to be learned.
+        # Latents of an action model that is not a visual encoder go through a projection that has to be learned.
         for module in (base.prefix, base.action_projector):
             if module is not None:
                 module.requires_grad_(True)
@@ -41,7 +41,7 @@ def lora_config(arguments, with_projector: bool):
 
 
 def save_trained(trainer, folder: Path):
-    """Writes the trained model as a repository; every process must call it, the first one writes."""
+    """Saves the trained model as a repository. All processes must call it; the first process writes."""
     state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
@@ -50,7 +50,8 @@ def save_trained(trainer, folder: Path):
         prefix = "base_model.model."
         state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
         classifier = model.get_base_model().as_classifier()
-        # Trained in float32, what it adds to weights of 16 bits has as many where it is used. Checkpoints keep all.
+        # Adapters are trained in float32, and saved in the dtype of a 16-bit model, in which they are used. Checkpoints keep
+        # float32.
         if classifier.dtype.itemsize == 2:
             state_dict = {
                 key: value.to(classifier.dtype) if ".lora_" in key else value for key, value in state_dict.items()

@@ -1,11 +1,11 @@
-"""Stage 1 of LVLM-VAR: features of videos, computed once (`extract_features.py`), and the Video-to-Semantic-Tokens module."""
+"""Stage 1 of LVLM-VAR: the Video-to-Semantic-Tokens module, trained on the features that `extract_features.py` wrote."""
 
 import dataclasses
 from pathlib import Path
 
 from action_llm_recipes.common.field_arguments import config_arguments
 
-# Those left out follow from the visual encoder and the language model.
+# The fields that are left out are set from the visual encoder and the language model.
 VSTArguments = config_arguments(
     "action_llm.configuration_vst",
     "VSTConfig",
@@ -15,10 +15,10 @@ VSTArguments = config_arguments(
 
 
 class FeatureExamples:
-    """One version of each video an epoch, in the order in which `extract_features.py` made them.
+    """Training examples: one version of each video per epoch; the versions take turns.
 
     Args:
-        rows (`datasets.Dataset`): versions of videos, those of a video after each other.
+        rows (`datasets.Dataset`): features, as `extract_features.py` writes them: the versions of a video follow each other.
     """
 
     def __init__(self, rows):
@@ -31,28 +31,29 @@ class FeatureExamples:
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
+        """Called at the beginning of every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.versions)
 
-    def version_of(self, index: int) -> int:
-        """The row of an example in this epoch."""
+    def row_of(self, index: int) -> int:
+        """The index of the row that is the example in this epoch."""
         versions = self.versions[int(index)]
         return versions[(self.epoch + int(index)) % len(versions)]
 
     def __getitem__(self, index: int) -> dict:
-        row = self.rows[self.version_of(index)]
+        row = self.rows[self.row_of(index)]
         return {"input_features": row["features"].reshape(row["shape"]), "labels": row["label"]}
 
 
 class VideoStage:
-    """What stage 1 does for videos.
+    """Stage 1 for videos: the model, its training examples and its evaluation.
 
     Args:
-        arguments (`TokenizerArguments`): of the recipe.
-        data (`DataArguments`): where the features lie; the visual encoder that made them lies beside them.
-        rows (`datasets.Dataset`): the training videos' features, as `extract_features.py` writes them.
+        arguments (`TokenizerArguments`): arguments of the recipe.
+        data (`DataArguments`): where the features are; the visual encoder that made them is in the same folder.
+        rows (`datasets.Dataset`): features of the training videos, as `extract_features.py` writes them.
         model_arguments (`VSTArguments`): settings of the model.
     """
 
@@ -75,17 +76,18 @@ class VideoStage:
             settings["codebook_dim"] = word_width(arguments.llm_name_or_path, arguments.llm_revision)
         self.model = VSTModel.from_backbone(backbone, **settings)
         self.model.standardisation.set(*feature_statistics(rows))
-        self._names = None
+        self._class_embeddings = None
         if settings["alignment_weight"] > 0 and not settings["direct"]:
             names = rows.features["label"].names
-            self._names = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
+            self._class_embeddings = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
 
     def examples(self, rows, seed: int):
+        """The training examples; `seed` has no effect, since the versions of a video are fixed."""
         return FeatureExamples(rows)
 
     @staticmethod
     def collate(examples: list[dict]) -> dict:
-        """A batch of examples, padded at the end."""
+        """A batch of examples, padded on the right."""
         import torch
 
         from action_llm_recipes.common.padding import pad_features
@@ -94,24 +96,32 @@ class VideoStage:
         return {**batch, "labels": torch.tensor([int(example["labels"]) for example in examples])}
 
     def extra_inputs(self, device, collected_usage) -> dict:
-        if self._names is not None:
-            self._names = self._names.to(device)
-        return {"class_embeddings": self._names}
+        """Inputs of the loss that are not part of an example: the embeddings of the class names."""
+        if self._class_embeddings is not None:
+            self._class_embeddings = self._class_embeddings.to(device)
+        return {"class_embeddings": self._class_embeddings}
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
-        """Reconstruction of features and use of the codebook, on the first version of each video.
+        """Reconstruction of features and usage of the codebook, on the unaugmented version of each video.
+
+        Args:
+            model (`VSTModel`): the model.
+            rows (`datasets.Dataset`): features, as `extract_features.py` writes them.
+            batch_size (`int`): number of videos in a batch.
 
         Returns:
-            `reconstruction_loss` (mean squared error of standardised features: 1 is what the mean feature gives); `tokens`
-            (mean number a video, runs merged as configured); with a codebook, `familiar_distance` of the configuration, and
-            what [`usage_statistics`] says.
+            `dict[str, float]`:
+            - `tokens`: mean number per video, with runs merged as configured;
+            - `reconstruction_loss`: mean squared error of the standardised features, 1 for the mean feature; not with direct
+              feature projection;
+            - what [`codebook_metrics`] returns.
         """
         import torch
 
-        from action_llm.action_sentence import FAMILIAR_SHARE, token_distance
-        from action_llm.language_priors import usage_statistics
+        from action_llm.action_sentence import token_distance
         from action_llm_recipes.common.action_features import first_versions
         from action_llm_recipes.common.padding import collate_features
+        from action_llm_recipes.stages.codebook_metrics import codebook_metrics
 
         training, distances = model.training, []
         model.eval()
@@ -138,15 +148,16 @@ class VideoStage:
         metrics = {"tokens": tokens / videos}
         if segments:
             metrics["reconstruction_loss"] = loss / segments
-        if distances:
-            metrics["familiar_distance"] = torch.cat(distances).quantile(FAMILIAR_SHARE).item()
-        if usage.sum() > 0:
-            metrics |= {f"codebook/{name}": value for name, value in usage_statistics(usage).items()}
-        return metrics
+        return metrics | codebook_metrics(usage, distances)
 
 
 def feature_statistics(rows) -> tuple:
-    """Mean and standard deviation (feature_size,) over all segments, or cells, the mean of whose views is taken, in float64."""
+    """
+    Mean and standard deviation of the features over all segments, or cells. Views of a segment are averaged first.
+
+    Returns:
+        Two tensors (feature_size,), float32, computed in float64.
+    """
     import numpy as np
     import torch
 

@@ -109,7 +109,7 @@ def test_experts_of_one_tensor_are_told(caplog):
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     base = AutoModel.from_config(MixtralConfig(vocab_size=32, num_key_value_heads=2, num_local_experts=2, **sizes))
     assert add_hidden_dropout(base, 0.2) == {"layers": 2, "attention": 2, "mlp": 0}
-    assert caplog.messages == ["hidden_dropout: the mlp of 2 of 2 layers of a mixtral goes without"]
+    assert caplog.messages == ["hidden_dropout has no effect on the mlp of 2 of 2 layers of this mixtral"]
 
 
 def test_a_model_without_layers_is_an_error():

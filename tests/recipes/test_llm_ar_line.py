@@ -1,4 +1,4 @@
-"""The recipes of LLM-AR, end to end at tiny sizes: every ablation of its tables trains, and changes what it says."""
+"""The recipes of LLM-AR end to end at tiny sizes: every ablation in its tables trains, and has its effect."""
 
 import contextlib
 import csv
@@ -48,7 +48,7 @@ def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, se
 
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
 def test_line(line, tokenizer, sentences, method, tmp_path):
-    """LLM-AR, Table 7, and zero-shot: trains what it says, nothing else, and evaluates."""
+    """LLM-AR, Table 7, and zero-shot: only the weights of the method are trained, and the model is evaluated."""
     model = line.sft(tokenizer, sentences, tmp_path / "sft", method=method)
     metrics = line.evaluate(model, sentences, tmp_path / "evaluation")
     assert metrics["recordings"] == 12 and metrics["classes"] == 4
@@ -62,11 +62,11 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
     }
     assert bool(changed) == (method == "full")
     assert os.path.isdir(f"{model}/adapter") == (method == "lora")
-    # The action model and its words are the ones that wrote the sentences.
+    # The recogniser has the codebook of the action model that wrote the sentences.
     codebook = ActionVQVAEModel.from_pretrained(tokenizer).codebook
     assert torch.equal(stored["model.action_embedding.weight"], codebook)
 
-    # Every file is there, and they agree.
+    # All files of the evaluation exist and agree.
     with open(tmp_path / "evaluation" / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
     right = np.mean([row["label"] == row["prediction"] for row in rows])
@@ -86,7 +86,7 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
 
 @pytest.mark.slow
 def test_words_of_several_tokens(line, tmp_path):
-    """Residual codebooks, all streams, one length: through the whole line, its report, lexicon, and reasons."""
+    """Residual codebooks, all streams and one length: the whole pipeline, with report, lexicon and reasons."""
     from action_llm_recipes import token_lexicon
 
     own = line.train_tokenizer(
@@ -99,7 +99,7 @@ def test_words_of_several_tokens(line, tmp_path):
     sentences = line.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
     assert all(np.shape(ids) == (8, 3) for ids in rows["action_ids"])
-    # A word is an eighth of a recording, which is as long as it was.
+    # A word is an eighth of a recording; times are those of the recording before resampling.
     assert len({round(times[-1], 3) for times in rows["end_times"]}) > 1
     record = json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]
     assert record["words_per_sentence"] == pytest.approx(np.mean([len(ids) for ids in rows["action_ids"]]), abs=0.01)
@@ -122,10 +122,10 @@ def test_words_of_several_tokens(line, tmp_path):
     lexicon = token_lexicon.main(token_lexicon.LexiconArguments(own, sentences, str(tmp_path / "lexicon")))
     assert len(lexicon) == 48 and lexicon[0].description and not lexicon[16].description
     settings = {"methods": ["tokens"], "sentences": sentences, "seeds": 1, "transformer_steps": 2}
-    found = run_baselines.main(
+    metrics = run_baselines.main(
         run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), line.data()
     )
-    assert "tokens" in found["accuracy"]
+    assert "tokens" in metrics["accuracy"]
 
 
 @pytest.mark.parametrize("skeleton", [{"max_frames": 32}, {"fps": None}])
@@ -218,7 +218,7 @@ def test_without_discretisation(line, tmp_path):
     assert float(output.probabilities.max()) == pytest.approx(float(expected["probability"]), abs=1e-4)
     with pytest.raises(ValueError, match="has no codebook"):
         line.encode(tokenizer, tmp_path / "without")
-    # The layer is chosen by itself where there is no codebook, and must be trained then.
+    # Without a codebook, the layer is chosen automatically, and needs training.
     with pytest.raises(ValueError, match="method none trains nothing"):
         line.sft(tokenizer, sentences, tmp_path / "untrained", method="none")
 
@@ -240,7 +240,7 @@ def test_trained_action_words_and_class_list(line, tokenizer, sentences, tmp_pat
 
 
 def test_unseen_classes(line, tokenizer, sentences, tmp_path):
-    """LLM-AR, Table 8: no stage has the names or recordings; a model that has seen them is refused."""
+    """LLM-AR, Table 8: no stage reads the names or recordings of unseen classes; a model that has seen them is refused."""
     protocol = "simulated-unseen"
     data = line.data(protocol).load()
     seen, unseen = (data[split].features["label"].names for split in ("train", "test"))
@@ -256,7 +256,7 @@ def test_unseen_classes(line, tokenizer, sentences, tmp_path):
         assert f'"{name}"' not in everything
     ids = {row["sample_id"] for row in load_action_sentences(written)["train"]}
     assert not ids & {row["sample_id"] for row in data["test"]}
-    # A language model of our own that read text with their names has seen them too.
+    # A small language model whose training text names the classes has seen them, too.
     record = json.loads((Path(model) / "record.json").read_text())
     for left_out, refused in (([], True), (unseen[1:], True), (unseen, False)):
         llm_training = {"stage": "small_lm", "left_out_classes": left_out}
@@ -439,12 +439,12 @@ def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
 
 
 def test_the_cost_report_leaves_the_warning_of_small_steps_to_the_first_step(line, caplog, tmp_path):
-    """With accumulation, what is compared is the optimiser step, not the micro-batch that was measured."""
+    """With gradient accumulation, the warning is about the optimiser step, not the micro-batch that was measured."""
     training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
     with caplog.at_level("WARNING", logger="action_llm"):
         line.train_tokenizer(tmp_path, training=training)
-    said = [record.getMessage() for record in caplog.records if "latents for 16 tokens" in record.getMessage()]
-    assert len(said) <= 1 and "An optimiser step has 32 latents" not in "".join(said)
+    warnings = [record.getMessage() for record in caplog.records if "latents for 16 tokens" in record.getMessage()]
+    assert len(warnings) <= 1 and "An optimiser step has 32 latents" not in "".join(warnings)
 
 
 def assert_equal_weights(first, second):
@@ -519,18 +519,18 @@ def test_explanations(line, tmp_path):
     model = line.sft(own, sentences, tmp_path / "sft", training=training, hold_out=True)
     metrics = line.explain(model, sentences, tmp_path / "why", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0)
     assert 0 < metrics["sentences"] <= 4 and 0 < metrics["unsure_below"] < 1
-    found = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
-    assert len(found) == 3 and all(one["text"] and one["narration"].startswith("The ") for one in found)
+    entries = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
+    assert len(entries) == 3 and all(entry["text"] and entry["narration"].startswith("The ") for entry in entries)
     page = (tmp_path / "why" / "index.html").read_text()
-    for one in found:
-        assert one["sample_id"] in page and (tmp_path / "why" / f"{one['sample_id']}.png").stat().st_size > 5000
+    for entry in entries:
+        assert entry["sample_id"] in page and (tmp_path / "why" / f"{entry['sample_id']}.png").stat().st_size > 5000
     other = line.sft(own, sentences, tmp_path / "all")
     with pytest.raises(ValueError, match="hold_out"):
         line.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
 
 
 def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
-    """Two examples a sentence; the descriptions of a model that has learnt a few by heart, and errors."""
+    """Two examples per sentence, the descriptions of a model that has memorised a few, and errors."""
     from action_llm.explanations import describe, explain
 
     sentences = line.encode(tokenizer, tmp_path / "sentences", explanations="narrator")
@@ -544,8 +544,8 @@ def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
     assert record["examples"] == 2 * len(rows) and record["settings"]["explanations"]
     loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
     assert processor.explains
-    found = explain(loaded, processor, action_ids=rows[0]["action_ids"])
-    assert found.description == describe(loaded, processor, rows[0]["action_ids"])
+    explanation = explain(loaded, processor, action_ids=rows[0]["action_ids"])
+    assert explanation.description == describe(loaded, processor, rows[0]["action_ids"])
     assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
     silent = line.encode(tokenizer, tmp_path / "silent")
     with pytest.raises(ValueError, match="no explanations: run encode_actions"):
@@ -558,8 +558,8 @@ def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
         line.sft(tokenizer, sentences, tmp_path / "more", explanations=True, explanation_share=2.0)
     texts = tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"sample_id": rows[0]["sample_id"], "explanation": "A hand goes up."}) + "\n")
-    told = load_action_sentences(line.encode(tokenizer, tmp_path / "told", explanations=str(texts)))["train"]
-    assert [text for text in told["explanation"] if text] == ["A hand goes up."]
+    rows = load_action_sentences(line.encode(tokenizer, tmp_path / "told", explanations=str(texts)))["train"]
+    assert [text for text in rows["explanation"] if text] == ["A hand goes up."]
     texts.write_text("{}\n")
     with pytest.raises(ValueError, match=r"texts\.jsonl, line 1: expected an object with sample_id and explanation"):
         line.encode(tokenizer, tmp_path / "wrong", explanations=str(texts))
@@ -579,10 +579,10 @@ def test_a_lexicon(line, tokenizer, tmp_path):
     best = max(entries, key=lambda entry: entry.count)
     assert f"&lt;act_{best.action_id}&gt;" in page and (tmp_path / "lexicon" / "tokens.png").is_file()
     assert json.loads((tmp_path / "lexicon" / "lexicon.json").read_text())[3]["action_id"] == 3
-    # The trained recogniser knows the classes of its tokens, and nothing of recordings.
+    # The lexicon of the recogniser has the classes of each token, but no examples of recordings.
     model = ActionLLMForClassification.from_pretrained(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
     assert [(own.count, [*map(tuple, own.classes)]) for own in model.lexicon] == [
-        (one.count, one.classes) for one in entries
+        (entry.count, entry.classes) for entry in entries
     ]
     assert not any(own.examples for own in model.lexicon)
 
@@ -638,7 +638,7 @@ def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
 
 
 def test_configs_name_fields_that_exist(monkeypatch):
-    """Every YAML is read by the recipe that its header names."""
+    """Every YAML file has only settings of the recipe in its header."""
     import yaml
 
     from action_llm_recipes.common.launching import option_names
@@ -675,7 +675,7 @@ def test_configs_name_fields_that_exist(monkeypatch):
 
 
 def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, tokenizer, tmp_path):
-    """One alone is what it was."""
+    """Several encodings are averaged; a single encoding gives the same result as before."""
     from action_llm_recipes import evaluate_classifier as recipe
 
     once = line.encode(tokenizer, tmp_path / "once", encodings=2)
@@ -685,17 +685,18 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
     assert len(test) == 3 * len(alone) and alone[:] == load_action_sentences(once)["test"][:]
     assert len({str(ids) for ids in test["action_ids"]}) > len(alone)
     model = line.sft(tokenizer, several, tmp_path / "sft", hold_out=False)
-    one = line.evaluate(model, several, tmp_path / "one")
+    single = line.evaluate(model, several, tmp_path / "one")
     mean = line.evaluate(model, several, tmp_path / "mean", encodings=3)
-    assert one["recordings"] == mean["recordings"] == len(alone) and (one["encodings"], mean["encodings"]) == (1, 3)
-    assert "sentences each" in recipe.table({"": mean}) and "sentences each" not in recipe.table({"": one})
+    assert single["recordings"] == mean["recordings"] == len(alone)
+    assert (single["encodings"], mean["encodings"]) == (1, 3)
+    assert "sentences each" in recipe.table({"": mean}) and "sentences each" not in recipe.table({"": single})
     processor, recogniser = (
         ActionLLMProcessor.from_pretrained(model),
         ActionLLMForClassification.from_pretrained(model),
     )
     with open(tmp_path / "mean" / "predictions.csv") as file:
-        found = {row["sample_id"]: float(row["probability"]) for row in csv.DictReader(file)}
-    assert list(found) == alone["sample_id"]
+        predicted = {row["sample_id"]: float(row["probability"]) for row in csv.DictReader(file)}
+    assert list(predicted) == alone["sample_id"]
     name = alone[1]["sample_id"]
     with torch.no_grad():
         probabilities = [
@@ -703,18 +704,18 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
             for row in test
             if row["sample_id"] == name
         ]
-    assert found[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
+    assert predicted[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
     with pytest.raises(ValueError, match=r"has 3 sentences; run encode_actions\.py with --test_encodings 4"):
         line.evaluate(model, several, tmp_path / "more", encodings=4)
-    # Of each split its own recordings.
+    # Each split has its own recordings.
     every = load_action_sentences(several)
-    for split, wanted in (("held_out", True), ("train", False)):
+    for split, is_held_out in (("held_out", True), ("train", False)):
         chosen = select_split(every, split, 2)
-        assert set(chosen["held_out"]) == {wanted} and set(chosen["encoding"]) == {0, 1}
+        assert set(chosen["held_out"]) == {is_held_out} and set(chosen["encoding"]) == {0, 1}
         assert set(chosen["sample_id"]) == {
             name
             for name, held in zip(every["train"]["sample_id"], every["train"]["held_out"], strict=True)
-            if held == wanted
+            if held == is_held_out
         }
         with pytest.raises(ValueError, match=r"has 2 sentences; run encode_actions\.py with --encodings 3"):
             select_split(every, split, 3)

@@ -1,4 +1,4 @@
-"""What sentences are like, counted another way; only unaugmented sentences count."""
+"""The statistics of sentences, against counts made in another way; only unaugmented sentences count."""
 
 import json
 from collections import Counter
@@ -54,7 +54,7 @@ def test_words_of_two_tokens_are_counted_by_codebook(sentences):
 
 
 def test_no_tokens_are_an_error():
-    with pytest.raises(ValueError, match="2 recordings without a single token"):
+    with pytest.raises(ValueError, match="none of the 2 recordings has a token"):
         describe_sentences([np.array([], int)] * 2, [np.array([])] * 2, [np.array([])] * 2, 4)
 
 
@@ -81,7 +81,7 @@ def test_augmented_sentences_do_not_count(tmp_path):
 
 
 def test_the_picture_is_of_the_tokens_that_the_table_counts(tmp_path, monkeypatch):
-    """Of words of two tokens the first ones: the entropy beneath it is that of the table."""
+    """For words of two tokens, the picture is of the first tokens, whose entropy is in the table."""
     from action_llm_recipes.common.action_sentences import sentence_features
 
     drawn = {}
