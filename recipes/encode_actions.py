@@ -1,5 +1,5 @@
 """
-Recordings → action sentences: every recording is encoded once, before the language model is trained.
+Encode recordings as action sentences, once, before the language model is trained.
 
 ```bash
 accelerate launch recipes/encode_actions.py \\
@@ -9,10 +9,10 @@ accelerate launch recipes/encode_actions.py \\
     --output_dir runs/utd_mhad/sentences
 ```
 
-With a model of videos, `--dataset features --data_dir` is the folder that `extract_features.py` wrote; its versions of a
-video are what is encoded. A run that was stopped goes on with the shards that are missing. Recordings that cannot be read
-are skipped, counted and listed in `skipped.json`. `tokens.md` (and `.json`, with pictures) says what the sentences are like:
-tokens per recording, codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
+With an action model for videos, set `--dataset features` and `--data_dir` to the output of `extract_features.py`; each version
+of a video is an encoding. Runs resume automatically with the missing shards. Recordings that cannot be read are skipped and
+listed in `skipped.json`. `tokens.md` (and `tokens.json`, with pictures) has statistics of the sentences: words per recording,
+codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
 """
 
 import json
@@ -35,28 +35,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EncodingArguments:
-    """What encodes the recordings, how often, and where the sentences go."""
+    """The action model, the number of encodings, and the output."""
 
-    tokenizer: str = field(metadata={"help": "folder of a trained action model with its preprocessor_config.json"})
-    output_dir: str = field(metadata={"help": "folder for the sentences"})
+    tokenizer: str = field(metadata={"help": "folder of the action model (OUTPUT_DIR/model of train_tokenizer.py)"})
+    output_dir: str = field(metadata={"help": "output folder for the sentences"})
     encodings: int = field(
         default=1,
-        metadata={"help": "sentences a training recording: the first as it is, the others augmented"},
+        metadata={"help": "number of encodings per training recording: the first unaugmented, the others augmented"},
     )
     test_encodings: int = field(
-        default=1, metadata={"help": "the same of a test recording, for evaluate_classifier.py --encodings"}
+        default=1, metadata={"help": "number of encodings per test recording, for evaluate_classifier.py --encodings"}
     )
     latents: bool = field(
-        default=False, metadata={"help": "keep the continuous latents too (LLM-AR, Table 5, without discretisation)"}
+        default=False, metadata={"help": "also store the continuous latents (LLM-AR, Table 5, without discretisation)"}
     )
     explanations: str | None = field(
         default=None,
         metadata={
-            "help": "what sft.py is to learn to say: narrator (skeletons), or a file of JSON lines with sample_id, explanation"
+            "help": "explanations for sft.py to learn: narrator (skeletons only), or a JSON Lines file with the fields "
+            "sample_id and explanation"
         },
     )
-    batch_size: int = field(default=64, metadata={"help": "recordings encoded at a time"})
-    seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
+    batch_size: int = field(default=64, metadata={"help": "number of recordings in a batch"})
+    seed: int = field(default=0, metadata={"help": "random seed of the augmentation"})
 
     def __post_init__(self):
         check_model_folder(self.tokenizer)
@@ -67,6 +68,7 @@ ARGUMENTS = (EncodingArguments, DataArguments)
 
 @writes_output_dir
 def main(arguments: EncodingArguments, data: DataArguments):
+    """Writes the sentences of all splits, their record, and a report about their tokens."""
     import torch
     from accelerate import PartialState
 
@@ -77,7 +79,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     from action_llm_recipes.common.shards import SplitShards, write_shard
     from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
 
-    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    # Without a GPU, accelerate finds the other processes of a launch only with cpu=True.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     model, extractor, dataset = load(arguments, data, state.device)
@@ -87,7 +89,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
         sentences = {"tokenizer": training_record(arguments.tokenizer)}
         evidence.doubt_test({"sentences": sentences}, untrained=(LANGUAGE_MODEL,))
-        # Whoever reads the sentences can read the recordings in the same way.
+        # With the extractor beside the sentences, other recordings can be read in the same way.
         extractor.save_pretrained(run.path)
         if model.config.quantize:
             write_codebook(run.path, model.codebook)
@@ -114,14 +116,14 @@ def main(arguments: EncodingArguments, data: DataArguments):
 
 
 def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
-    """The action model, its feature extractor, and the recordings.
+    """Loads the action model, its feature extractor, and the recordings.
 
     Raises:
-        ValueError: the arguments exclude each other, or do not suit the model or the recordings.
+        ValueError: if arguments contradict each other, or do not fit the model or the recordings.
     """
     from transformers import AutoModel
 
-    import action_llm  # noqa: F401  (makes its classes known)
+    import action_llm  # noqa: F401  (registers its classes)
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.recording_versions import check_versions_differ
     from action_llm_recipes.common.action_models import check_features
@@ -137,26 +139,27 @@ def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
     check_features(data, model, extractor)
     if arguments.explanations == "narrator" and data.features_record() is not None:
         raise ValueError(
-            "the narrator reads joints, and these are features of videos: give a file (pretraining/describe_videos.py)."
+            "--explanations narrator needs joints, but the recordings are features of videos: give a file of explanations "
+            "(pretraining/describe_videos.py writes one)."
         )
     check_versions(data, dataset, arguments)
     for name in ("encodings", "test_encodings"):
         check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
     if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
         raise ValueError(
-            "augment_mirror swaps left and right, of which the narrator speaks: train the action model with augment_mirror 0, "
-            "or set --encodings 1."
+            "--explanations narrator names left and right, which augment_mirror swaps: train the action model with "
+            "augment_mirror 0, or set --encodings 1."
         )
     return model, extractor, dataset
 
 
 def codes_per_word(config) -> int:
-    """Number of tokens of a word: of an action model without a codebook, the places of its latents."""
+    """Number of tokens in a word, by the configuration of an action model; 1 without a codebook."""
     return config.num_codebooks if config.quantize else 1
 
 
 def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, model, shards: dict, evidence):
-    """Writes what was skipped, who was recorded, the record, and the report on the tokens."""
+    """Writes the list of skipped recordings, the people recorded, the record, and the report about the tokens."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.action_sentences import load_action_sentences
     from action_llm_recipes.stages.token_report import write_token_report
@@ -169,7 +172,9 @@ def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, mode
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     write_people(run.path, data.people(dataset))
     if skipped:
-        logger.warning("%d recordings were skipped; they are listed in %s", len(skipped), run.path / "skipped.json")
+        logger.warning(
+            "%d recordings were skipped; %s lists them with the reasons", len(skipped), run.path / "skipped.json"
+        )
     run.write_record(
         evidence,
         stage="encode_actions",
@@ -190,20 +195,20 @@ def finish(run, arguments: EncodingArguments, data: DataArguments, dataset, mode
         write_token_report(
             run.path, load_action_sentences(run.path), model.config.num_action_tokens, model.config.num_codebooks
         )
-        logger.info("  what they are like: %s", run.path / "tokens.md")
+        logger.info("  statistics: %s", run.path / "tokens.md")
 
 
 def summarise(shards, rows, config, with_explanations: bool) -> dict:
-    """What the record says of a split.
+    """The entry of a split in the record.
 
     Args:
-        shards: of its sentences.
+        shards: the shards of the split (`SplitShards`).
         rows: the recordings.
-        config: of the action model.
-        with_explanations: whether sentences can have one.
+        config: configuration of the action model.
+        with_explanations: whether the sentences have explanations.
 
     Raises:
-        ValueError: there are no sentences.
+        ValueError: if all recordings were skipped, or there are none.
     """
     import torch
 
@@ -212,12 +217,12 @@ def summarise(shards, rows, config, with_explanations: bool) -> dict:
     skipped = shards.notes("skipped")
     counts, sentences = torch.zeros(config.num_action_tokens, dtype=torch.long), 0
     for path in shards.paths:
-        tokens, number = _read_sentences(path)
+        tokens, num_sentences = _read_sentences(path)
         counts += torch.bincount(torch.from_numpy(tokens), minlength=len(counts))
-        sentences += number
+        sentences += num_sentences
     if sentences == 0:
         raise ValueError(
-            f"every recording of {shards.split} was skipped; the first is {skipped[0]['sample_id']}: {skipped[0]['reason']}"
+            f"all recordings of {shards.split} were skipped; the first, {skipped[0]['sample_id']}: {skipped[0]['reason']}"
             if skipped
             else f"the data set has no recordings in {shards.split}."
         )
@@ -232,10 +237,14 @@ def summarise(shards, rows, config, with_explanations: bool) -> dict:
 
 
 def explanations(source: str | None):
-    """A function of a row that says what happens in it, or None.
+    """
+    A function that returns the explanation of a row, or None without explanations.
+
+    Args:
+        source: "narrator", a JSON Lines file with the fields `sample_id` and `explanation`, or None.
 
     Raises:
-        ValueError: a line of the file is no explanation.
+        ValueError: if a line of the file has no such fields.
     """
     if source is None:
         return None
@@ -258,21 +267,33 @@ def explanations(source: str | None):
 def encode(
     model, extractor, rows, encodings: int, arguments: EncodingArguments, describe=None
 ) -> tuple[dict, list[dict]]:
-    """Columns of a shard, and what was skipped with the reason."""
+    """
+    Encodes the recordings of a shard.
+
+    Args:
+        model, extractor: the action model and its feature extractor.
+        rows: the recordings.
+        encodings: number of encodings per recording.
+        arguments: of the recipe.
+        describe: returns the explanation of a row (`explanations`).
+
+    Returns:
+        The columns of the shard; and for each skipped recording, its `sample_id` and the `reason`.
+    """
     from action_llm.feature_extraction_skeleton import SkeletonInputError
     from action_llm_recipes.common.action_models import merges_runs
 
     names = ["sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times"]
     names += ["latents"] * arguments.latents + ["explanation"] * (describe is not None)
     names += ["run_lengths"] * merges_runs(model.config)
-    columns, skipped, waiting = {name: [] for name in names}, [], []
+    columns, skipped, pending = {name: [] for name in names}, [], []
 
     def flush():
-        sentences = sentences_of(model, [features for _, features in waiting], arguments.batch_size, names)
-        for (recording, _), sentence in zip(waiting, sentences, strict=True):
+        sentences = encode_features(model, [features for _, features in pending], arguments.batch_size, names)
+        for (recording, _), sentence in zip(pending, sentences, strict=True):
             for name, values in columns.items():
                 values.append({**recording, **sentence}[name])
-        waiting.clear()
+        pending.clear()
 
     for row in rows.with_format("numpy"):
         row |= {"sample_id": str(row["sample_id"]), "label": int(row["label"]), "held_out": bool(row["held_out"])}
@@ -281,19 +302,19 @@ def encode(
             if describe is not None:
                 recording["explanation"] = describe(row)
             versions = versions_of(row, extractor, encodings, arguments.seed)
-            waiting += [({**recording, "encoding": encoding}, features) for encoding, features in versions.items()]
+            pending += [({**recording, "encoding": encoding}, features) for encoding, features in versions.items()]
         except SkeletonInputError as error:
             skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
-        if len(waiting) >= 4 * arguments.batch_size:
+        if len(pending) >= 4 * arguments.batch_size:
             flush()
     flush()
     return columns, skipped
 
 
 def versions_of(row: dict, extractor, encodings: int, seed: int) -> dict[int, dict]:
-    """Encoding → its features: 0 for the recording as it is, 1, 2, … for augmented versions of it.
+    """The features of each encoding of a recording: 0 is unaugmented, 1, 2, … are augmented.
 
-    A row of stored features of a video is one version, and none where so many are not asked for.
+    A row with stored features of a video is one version of it; a version beyond `encodings` gives no encoding.
     """
     from action_llm.recording_versions import version_arguments
     from action_llm_recipes.common.padding import collate_features
@@ -306,24 +327,35 @@ def versions_of(row: dict, extractor, encodings: int, seed: int) -> dict[int, di
     }
 
 
-def sentences_of(model, features: list[dict], batch_size: int, names: list[str]) -> list[dict]:
-    """What the action model writes of each recording: those of its outputs that are among the names of columns."""
+def encode_features(model, features: list[dict], batch_size: int, names: list[str]) -> list[dict]:
+    """
+    Encodes recordings in batches.
+
+    Args:
+        model: the action model.
+        features: features of each recording.
+        batch_size: number of recordings in a batch.
+        names: names of the columns to return.
+
+    Returns:
+        For each recording, its values in the columns that come from the action model, without padding.
+    """
     import torch
 
-    # Recordings of one length together: less padding.
+    # Batches of recordings with similar lengths need less padding.
     order = sorted(range(len(features)), key=lambda index: features[index]["input_features"].shape[1])
     sentences = [None] * len(features)
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate([features[index] for index in chosen])
+        indices = order[start : start + batch_size]
+        batch = collate([features[index] for index in indices])
         with torch.no_grad():
             output = model.encode(**{name: tensor.to(model.device) for name, tensor in batch.items()})
         mask = output.attention_mask.bool()
-        # Without a codebook there is no sentence, only its length.
+        # Without a codebook there are no tokens; zeros keep the length of the sentence.
         ids = torch.zeros_like(output.attention_mask) if output.action_ids is None else output.action_ids
         outputs = {"action_ids": ids, "start_times": output.start_times, "end_times": output.end_times}
         outputs |= {name: output[name] for name in ("latents", "run_lengths") if name in names}
-        for place, index in enumerate(chosen):
+        for place, index in enumerate(indices):
             sentence = {name: values[place][mask[place]].cpu().numpy() for name, values in outputs.items()}
             if "latents" in sentence:
                 sentence["latents"] = sentence["latents"].reshape(-1)
@@ -332,17 +364,19 @@ def sentences_of(model, features: list[dict], batch_size: int, names: list[str])
 
 
 def check_versions(data: DataArguments, dataset, arguments: EncodingArguments):
-    """Raises `ValueError` where features of fewer versions of a video were made than there are to be sentences."""
-    made = data.features_record("identity.json")
-    if made is None:
+    """Raises `ValueError` if there are fewer versions of the features of a video than encodings."""
+    identity = data.features_record("identity.json")
+    if identity is None:
         return
     for split in dataset:
-        training = split == "train"
-        name, asked = ("versions", arguments.encodings) if training else ("test_versions", arguments.test_encodings)
-        if asked > made.get(name, 1):
+        if split == "train":
+            option, encodings, name = "encodings", arguments.encodings, "versions"
+        else:
+            option, encodings, name = "test_encodings", arguments.test_encodings, "test_versions"
+        if encodings > (versions := identity.get(name, 1)):
             raise ValueError(
-                f"{asked} sentences a {'training' if training else 'test'} video need as many versions of it: {data.data_dir} "
-                f"holds {made.get(name, 1)}; run extract_features.py with --{name} {asked}, into another folder."
+                f"--{option} {encodings}: {data.data_dir} has {versions} versions of each video of {split}. Run "
+                f"extract_features.py with --{name} {encodings} and another --output_dir."
             )
 
 
@@ -351,15 +385,15 @@ def _number_of_recordings(rows) -> int:
 
 
 def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model, extractor) -> dict:
-    """What decides the content of the shards: shards of another run are not gone on with."""
+    """What the content of the shards depends on: shards of another run are not resumed."""
     return {
         "dataset": data.protocol(),
         **data.identity(dataset),
         "encodings": arguments.encodings,
-        # Sentences of before were of one.
+        # Older versions had one encoding per test recording, and did not record it.
         **({"test_encodings": arguments.test_encodings} if arguments.test_encodings != 1 else {}),
         "latents": arguments.latents,
-        # Of a file, what it says and not where it lies.
+        # The content of the file, not its path.
         "explanations": arguments.explanations
         if arguments.explanations in (None, "narrator")
         else stable_seed(Path(arguments.explanations).read_bytes()),
@@ -370,15 +404,15 @@ def _identity(arguments: EncodingArguments, data: DataArguments, dataset, model,
 
 
 def _explained(path: Path) -> int:
-    """Recordings of a shard that have an explanation."""
+    """Number of recordings in a shard that have an explanation."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["sample_id", "explanation"]).to_pydict()
-    return len({name for name, said in zip(*table.values(), strict=True) if said})
+    return len({name for name, explanation in zip(*table.values(), strict=True) if explanation})
 
 
 def _read_sentences(path: Path):
-    """All tokens of a shard, int64 (N,), and how many sentences it has."""
+    """All tokens of a shard, int64 (N,), and the number of its sentences."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

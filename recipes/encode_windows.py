@@ -1,16 +1,15 @@
 """
-Long videos → sentences of windows: what stage 2 learns to read where a video holds several actions.
+Encode long videos as sentences of time windows, for language models that read videos with several actions.
 
 ```bash
 python recipes/encode_windows.py --tokenizer runs/long/tokenizer/model --dataset features --data_dir runs/long/features \\
     --timeline LONG/timeline.csv --output_dir runs/long/windows
 ```
 
-The events of every long video are cut into windows that slide over it, and each is a sentence with the action of its time as
-its class; where there is none, `--nothing` is. A window in which it is not clear which action is meant is left out, and
-counted. The folder is what `encode_actions.py` would write of recordings: `sft.py` trains on it, `evaluate_classifier.py`
-evaluates, on the windows that are clear. A video that is in no row of the table is one in which nothing happens. The record
-says, too, how near the borders of events are to those of the actions.
+The events of each video are cut into sliding windows. Each window becomes a sentence, and its class is the action at that time
+in the table `--timeline`, or `--nothing` if there is none. Windows without a clear class are left out and counted. A video
+without a row in the table has no actions. The output has the format of `encode_actions.py`, for `sft.py` and
+`evaluate_classifier.py`; the record also says how close the borders of events are to those of actions.
 """
 
 import logging
@@ -31,21 +30,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class WindowArguments:
-    """What reads the videos, and how they are cut."""
+    """The action model, the actions, and the windows."""
 
-    tokenizer: str = field(metadata={"help": "folder of a trained vtem"})
-    timeline: str = field(metadata={"help": "table of what happens when: file_name, start, end, label"})
-    output_dir: str = field(metadata={"help": "folder for the sentences"})
-    seconds: float = field(default=4.0, metadata={"help": "length of a window"})
-    stride: float = field(default=1.0, metadata={"help": "seconds between the starts of windows"})
-    nothing: str = field(default="standing still", metadata={"help": "class of windows in which no action is"})
+    tokenizer: str = field(metadata={"help": "folder of a trained VTEM (OUTPUT_DIR/model of train_tokenizer.py)"})
+    timeline: str = field(
+        metadata={"help": "CSV table of the actions, with the columns file_name, start, end (seconds) and label"}
+    )
+    output_dir: str = field(metadata={"help": "output folder for the sentences"})
+    seconds: float = field(default=4.0, metadata={"help": "length of a window, in seconds"})
+    stride: float = field(default=1.0, metadata={"help": "time between the starts of windows, in seconds"})
+    nothing: str = field(default="standing still", metadata={"help": "class of windows without an action"})
     clear_share: float = field(
         default=0.5,
-        metadata={"help": "share of the window, or of itself, that an action must have in it to be its class"},
+        metadata={
+            "help": "an action is the class of a window if it fills this share of the window, or if this share of it is inside"
+        },
     )
     least_share: float = field(
         default=0.1,
-        metadata={"help": "share of the window that all actions together stay below where nothing happens"},
+        metadata={"help": "a window of which actions fill less than this share has the class --nothing"},
     )
 
     def __post_init__(self):
@@ -53,42 +56,27 @@ class WindowArguments:
 
 
 ARGUMENTS = (WindowArguments, DataArguments)
+# The settings that the record names.
+WINDOW_SETTINGS = ("seconds", "stride", "clear_share", "least_share", "nothing")
 
 
 @writes_output_dir
 def main(arguments: WindowArguments, data: DataArguments) -> dict:
-    """Writes the sentences; returns the record."""
+    """Writes the sentences of all windows; returns the record."""
     from datasets import ClassLabel
 
-    from action_llm_datasets.progress import progress
     from action_llm_recipes.common.action_sentences import load_action_sentences, sentence_features, write_codebook
-    from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.common.shards import SplitShards, write_shard
     from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
     from action_llm_recipes.stages.token_report import write_token_report
 
     check_settings(arguments)
     model, extractor, dataset = load(arguments, data)
     skipped = skipped_videos(data)
-    truth = read_truth(arguments.timeline, data, dataset, {entry["sample_id"] for entry in skipped})
-    labels = sorted({action.label for actions in truth.values() for action in actions} | {arguments.nothing})
+    actions = read_actions(arguments.timeline, data, dataset, {entry["sample_id"] for entry in skipped})
+    labels = sorted({action.label for video in actions.values() for action in video} | {arguments.nothing})
     run = RunFolder(arguments.output_dir)
-    run.check_identity(
-        {
-            "dataset": data.protocol(),
-            **data.identity(dataset),
-            "timeline": stable_seed(Path(arguments.timeline).read_bytes()),
-            "windows": [
-                arguments.seconds,
-                arguments.stride,
-                arguments.clear_share,
-                arguments.least_share,
-                arguments.nothing,
-            ],
-            "weights": weights_fingerprint(model),
-        }
-    )
+    run.check_identity(identity_of(arguments, data, dataset, model))
     evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer])
     tokenizer = training_record(arguments.tokenizer)
     evidence.doubt_test({"sentences": {"tokenizer": tokenizer}}, untrained=(LANGUAGE_MODEL,))
@@ -96,30 +84,21 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     write_codebook(run.path, model.codebook)
     columns = sentence_features(ClassLabel(names=labels), model.config.num_action_tokens, with_latents=False)
 
-    splits, people, people_of_windows = {}, data.people(dataset), {}
+    splits, video_of_window = {}, {}
     for split, rows in dataset.items():
-        videos = progress(rows.with_format("torch"), f"windows of {split}", "videos")
-        windows, videos_of_windows, counts = cut(model, videos, truth, labels, list(columns), arguments)
-        if people:
-            people_of_windows |= {name: people[video] for name, video in videos_of_windows.items()}
-        if not windows["label"]:
-            raise ValueError(
-                f"none of {counts['unclear']} windows of {split} is clear: set shorter --seconds, or another --clear_share."
-            )
-        for path, part in SplitShards(run.path, split, len(windows["label"])).rows.items():
-            shard = {name: values[part.start : part.stop] for name, values in windows.items()}
-            write_shard(path, shard, columns)
+        windows, videos, counts = cut(model, rows, split, actions, labels, list(columns), arguments)
+        write_windows(run.path, split, windows, columns)
+        video_of_window |= videos
         splits[split] = {"skipped": sum(entry["split"] == split for entry in skipped), **counts}
-    write_people(run.path, people_of_windows)
+    people = data.people(dataset)
+    write_people(run.path, {name: people[video] for name, video in video_of_window.items()} if people else {})
     run.write_record(
         evidence,
         stage="encode_windows",
         dataset=data.protocol(),
         data=data.about(dataset),
         training_classes=labels,
-        windows={
-            name: getattr(arguments, name) for name in ("seconds", "stride", "clear_share", "least_share", "nothing")
-        },
+        windows={name: getattr(arguments, name) for name in WINDOW_SETTINGS},
         splits=splits,
         tokenizer=tokenizer or None,
     )
@@ -130,24 +109,45 @@ def main(arguments: WindowArguments, data: DataArguments) -> dict:
     return run.read_record()
 
 
+def identity_of(arguments: WindowArguments, data: DataArguments, dataset, model) -> dict:
+    """What the windows depend on (`RunFolder.check_identity`)."""
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
+
+    return {
+        "dataset": data.protocol(),
+        **data.identity(dataset),
+        "timeline": stable_seed(Path(arguments.timeline).read_bytes()),
+        "windows": [getattr(arguments, name) for name in WINDOW_SETTINGS],
+        "weights": weights_fingerprint(model),
+    }
+
+
+def write_windows(folder: Path, split: str, windows: dict[str, list], columns):
+    """Writes the windows of a split as shards."""
+    from action_llm_recipes.common.shards import SplitShards, write_shard
+
+    for path, rows in SplitShards(folder, split, len(windows["label"])).rows.items():
+        write_shard(path, {name: values[rows.start : rows.stop] for name, values in windows.items()}, columns)
+
+
 def load(arguments: WindowArguments, data: DataArguments) -> tuple:
-    """The action model, its feature extractor, and the features of the videos.
+    """Loads the action model, its feature extractor, and the features of the videos.
 
     Raises:
-        ValueError: the model is no VTEM with a codebook, or the features are not its.
+        ValueError: if the model is not a VTEM with a codebook, or was trained on other features.
     """
     import torch
     from transformers import AutoModel
 
-    import action_llm  # noqa: F401  (makes its classes known)
+    import action_llm  # noqa: F401  (registers its classes)
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm_recipes.common.action_models import check_features
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
     if not hasattr(model, "stream") or not model.config.quantize:
-        actual = "vtem without a codebook (quantize: false)" if hasattr(model, "stream") else model.config.model_type
-        raise ValueError(f"{arguments.tokenizer} is a {actual}: windows are cut of the tokens of a vtem.")
+        actual = "VTEM without one (quantize: false)" if hasattr(model, "stream") else model.config.model_type
+        raise ValueError(f"--tokenizer: expected a VTEM with a codebook, {arguments.tokenizer} is a {actual}.")
     dataset = data.load("features")
     extractor = load_feature_extractor(arguments.tokenizer)
     check_features(data, model, extractor)
@@ -155,63 +155,71 @@ def load(arguments: WindowArguments, data: DataArguments) -> tuple:
 
 
 def skipped_videos(data: DataArguments) -> list[dict]:
-    """What `extract_features.py` skipped."""
+    """The videos that `extract_features.py` skipped."""
     from action_llm_recipes.common.shards import read_entries
 
     skipped = read_entries(Path(data.data_dir, "skipped.json"))
     if skipped is None:
-        raise ValueError(f"{data.data_dir}: skipped.json is damaged or missing: run extract_features.py again.")
+        raise ValueError(f"{data.data_dir}/skipped.json is damaged or missing: run extract_features.py again.")
     return skipped
 
 
-def read_truth(timeline: str, data: DataArguments, dataset, unreadable: set[str]) -> dict[str, list]:
-    """The actions of each video; those of videos that could not be read are left out with a warning.
+def read_actions(timeline: str, data: DataArguments, dataset, unreadable: set[str]) -> dict[str, list]:
+    """The actions of each video in a table. Warns of videos that could not be read.
 
     Raises:
-        ValueError: a row of the table is of a video that is not there.
+        ValueError: if a row of the table names another video.
     """
-    truth = by_video(timeline)
+    actions = by_video(timeline)
     names = {name for rows in dataset.values() for name in rows["sample_id"]}
-    if missing := sorted(set(truth) - names - unreadable):
+    if missing := sorted(set(actions) - names - unreadable):
         raise ValueError(f"{timeline}: {missing[0]} is none of the {len(names)} videos in {data.data_dir}.")
-    if left_out := sorted(set(truth) & unreadable):
+    if left_out := sorted(set(actions) & unreadable):
         logger.warning("%d videos of %s could not be read, such as %s", len(left_out), timeline, left_out[0])
-    return truth
+    return actions
 
 
-def cut(model, videos, truth: dict, labels: list[str], columns: list[str], arguments: WindowArguments) -> tuple:
+def cut(
+    model, rows, split: str, actions: dict, labels: list[str], columns: list[str], arguments: WindowArguments
+) -> tuple[dict[str, list], dict[str, str], dict]:
     """
-    The windows of some videos.
+    Cuts the videos of a split into windows.
 
     Args:
         model: a VTEM.
-        videos: rows of features.
-        truth: the actions of each video.
+        rows: features of the videos.
+        split: name of the split.
+        actions: the actions of each video.
         labels: names of the classes.
-        columns: names of the columns.
-        arguments: how the videos are cut.
+        columns: names of the columns of sentences.
+        arguments: of the recipe.
 
     Returns:
-        Columns of sentences; the name of each window and of its video; and the numbers for the record.
+        The columns of sentences; for the name of each window, that of its video; and the entry of the split in the record.
+
+    Raises:
+        ValueError: if no window has a clear class.
     """
     from action_llm.timelines import sliding_windows
+    from action_llm_datasets.progress import progress
     from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
-    windows, videos_of_windows = {name: [] for name in columns}, {}
+    windows, video_of_window = {name: [] for name in columns}, {}
     unclear, borders = 0, BorderCounts()
-    for row in videos:
+    for row in progress(rows.with_format("torch"), f"windows of {split}", "videos"):
         stream = model.stream(float(row["frame_rate"]))
         segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
         events = stream.push(input_features=segments) + stream.finish()
-        video, actions = row["sample_id"], truth.get(row["sample_id"], [])
+        video = row["sample_id"]
+        video_actions = actions.get(video, [])
         for number, window in enumerate(sliding_windows(events, arguments.seconds, arguments.stride)):
-            label = class_of(window, actions, arguments)
+            label = class_of(window, video_actions, arguments)
             if label is None:
                 unclear += 1
                 continue
             inside = events[window.first : window.last]
             name = f"{video}@{number * arguments.stride:g}s"
-            videos_of_windows[name] = video
+            video_of_window[name] = video
             windows["sample_id"].append(name)
             windows["encoding"].append(int(row["version"]))
             windows["label"].append(labels.index(label))
@@ -220,23 +228,27 @@ def cut(model, videos, truth: dict, labels: list[str], columns: list[str], argum
             windows["start_times"].append([event.start - window.start for event in inside])
             windows["end_times"].append([event.end - window.start for event in inside])
         if row["version"] == 0:
-            borders.add(events, actions)
+            borders.add(events, video_actions)
     count = len(windows["label"])
+    if count == 0:
+        raise ValueError(
+            f"none of {unclear} windows of {split} has a clear class: set shorter --seconds, or another --clear_share."
+        )
     return (
         windows,
-        videos_of_windows,
+        video_of_window,
         {
             "recordings": borders.videos,
             "sentences": count,
             "unclear": unclear,
-            "words_per_sentence": round(sum(map(len, windows["action_ids"])) / max(count, 1), 2),
+            "words_per_sentence": round(sum(map(len, windows["action_ids"])) / count, 2),
             "event_borders": borders.scores(),
         },
     )
 
 
 def check_settings(arguments: WindowArguments) -> None:
-    """Raises `ValueError` for what makes no windows."""
+    """Raises `ValueError` for settings that are out of range."""
     from action_llm.timelines import check_window
 
     check_window(arguments.seconds, arguments.stride)
@@ -244,17 +256,35 @@ def check_settings(arguments: WindowArguments) -> None:
         if not 0 < getattr(arguments, name) <= 1:
             raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(arguments, name)}.")
     if not arguments.nothing.strip():
-        raise ValueError("nothing must be a name: the class of windows in which no action is.")
+        raise ValueError("nothing must be a name: it is the class of windows without an action.")
 
 
 def class_of(window, actions, arguments: WindowArguments) -> str | None:
-    """The class of a window: the action that it shows, `nothing`, or None where that is not clear."""
+    """
+    The class of a window.
+
+    Args:
+        window (`Window`): the window.
+        actions: the actions of its video, with `start`, `end` and `label`.
+        arguments: of the recipe.
+
+    Returns:
+        The only action that fills `clear_share` of the window or is inside with that share of itself, if no other action fills
+        more of the window; `nothing` if actions fill less than `least_share` of it; None in other windows, which are unclear.
+    """
     length = window.end - window.start
-    shown = [(max(0.0, min(window.end, one.end) - max(window.start, one.start)), one) for one in actions]
-    if sum(share for share, _ in shown) < arguments.least_share * length:
+    overlaps = [
+        (max(0.0, min(window.end, action.end) - max(window.start, action.start)), action) for action in actions
+    ]
+    if sum(overlap for overlap, _ in overlaps) < arguments.least_share * length:
         return arguments.nothing
-    clear = [pair for pair in shown if pair[0] >= arguments.clear_share * min(length, pair[1].end - pair[1].start)]
-    return clear[0][1].label if len(clear) == 1 and clear[0][0] == max(share for share, _ in shown) else None
+    clear = [
+        (overlap, action)
+        for overlap, action in overlaps
+        if overlap >= arguments.clear_share * min(length, action.end - action.start)
+    ]
+    is_clear = len(clear) == 1 and clear[0][0] == max(overlap for overlap, _ in overlaps)
+    return clear[0][1].label if is_clear else None
 
 
 if __name__ == "__main__":

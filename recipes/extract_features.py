@@ -1,25 +1,30 @@
 """
-Videos → features: the visual encoder sees every video once, or a few times augmented, before anything is trained on it.
+Extract features of videos with a pretrained visual encoder, once, before anything is trained on them.
 
 ```bash
 accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth \\
     --backbone microsoft/swinv2-tiny-patch4-window8-256 --output_dir runs/utd_mhad_video/features
 ```
 
-`--backbone` is a repository or a folder of any transformers model of pictures (Swin V2, ResNet) or clips (VideoMAE, V-JEPA 2),
-or of a model of the LLaVA family, whose own vision tower and layer are taken. `--grid 4` gives every picture 4 × 4 features.
-How frames are taken and normalised are settings of `VideoFeatureExtractor` (`--num_segments 16`); what a picture is, its size,
-mean and deviation, are those of the backbone's own `preprocessor_config.json` unless they are given. A run that was stopped
-goes on with the shards that are missing. Videos that cannot be read are skipped, counted and listed in `skipped.json`, those
-that the data set's builder could not read among them; `damaged.json` lists videos with damaged frames, which were read.
+`--backbone` is a Hub repository or folder of an image model (Swin V2, ResNet) or a video model (VideoMAE, V-JEPA 2) of
+transformers, or of a model of the LLaVA family, whose vision tower is used. `--grid 4` extracts 4 × 4 features of each frame.
+
+The options of `VideoFeatureExtractor` set how frames are sampled and normalised (`--num_segments 16`). Image size, mean,
+standard deviation and the like are by default those of the backbone's `preprocessor_config.json`.
+
+Runs resume automatically with the missing shards. Videos that cannot be read are skipped and listed in `skipped.json`, with
+those that could not be read when the data set was prepared. `damaged.json` lists videos with damaged frames, which are not
+skipped.
 """
 
 import dataclasses
 import json
 import logging
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from action_llm.model_files import read_json_object
@@ -38,29 +43,32 @@ VIDEOS_PER_SHARD = 128
 
 @dataclass
 class FeatureArguments:
-    """What sees the videos, how often, and where the features go."""
+    """The visual encoder, the number of versions, and the output."""
 
-    backbone: str = field(metadata={"help": "visual encoder: repository or folder"})
-    output_dir: str = field(metadata={"help": "folder for the features"})
+    backbone: str = field(metadata={"help": "visual encoder: Hub repository or folder"})
+    output_dir: str = field(metadata={"help": "output folder for the features"})
     backbone_revision: str | None = field(
         default=None, metadata={"help": "commit of the backbone's repository", "belongs_to": "backbone"}
     )
     grid: int | None = field(
         default=None,
-        metadata={"help": "cells along height and width of a picture (VTEM); by default one pooled feature"},
+        metadata={
+            "help": "number of cells along the height and width of a frame (VTEM); by default features are pooled"
+        },
     )
     feature_layer: int | None = field(
         default=None,
-        metadata={"help": "with a grid, the hidden state that is read; by default the LVLM's, or the last"},
+        metadata={"help": "hidden state to read, with --grid; by default that of the LVLM's projector, or the last"},
     )
     versions: int = field(
-        default=1, metadata={"help": "features a training video: the first as it is, the others augmented"}
+        default=1,
+        metadata={"help": "number of versions of a training video: the first unaugmented, the others augmented"},
     )
     test_versions: int = field(
-        default=1, metadata={"help": "the same of a test video, for evaluate_classifier.py --encodings"}
+        default=1, metadata={"help": "number of versions of a test video, for evaluate_classifier.py --encodings"}
     )
-    batch_size: int = field(default=8, metadata={"help": "videos at a time"})
-    seed: int = field(default=0, metadata={"help": "seed of the augmentation"})
+    batch_size: int = field(default=8, metadata={"help": "number of videos in a batch"})
+    seed: int = field(default=0, metadata={"help": "random seed of the augmentation"})
 
     def __post_init__(self):
         check_model_folder(self.backbone)
@@ -71,6 +79,7 @@ ARGUMENTS = (FeatureArguments, DataArguments, VideoArguments)
 
 @writes_output_dir
 def main(arguments: FeatureArguments, data: DataArguments, reading):
+    """Writes the features of all splits and their record; `reading` has the settings of the feature extractor."""
     import torch
     from accelerate import PartialState
 
@@ -84,7 +93,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     for name in ("versions", "test_versions", "batch_size"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    # Without a GPU, accelerate sees the processes of a launch only when it is told that there is none.
+    # Without a GPU, accelerate finds the other processes of a launch only with cpu=True.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
     evidence = SplitEvidence.of_data(data, dataset, [arguments.backbone])
@@ -109,7 +118,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
 
 
 def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor, evidence):
-    """Checks that the folder is not of another run, and saves what made the features: extractor and visual encoder."""
+    """Checks that the output folder does not belong to another run, and saves the feature extractor and the visual encoder."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL
@@ -119,7 +128,7 @@ def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encode
             "dataset": data.dataset,
             **data.identity(dataset),
             "versions": arguments.versions,
-            # Older versions made one feature of a test video, and did not say so.
+            # Older versions made one version of a test video, and did not record it.
             **({"test_versions": arguments.test_versions} if arguments.test_versions != 1 else {}),
             "seed": arguments.seed,
             "extractor": json.loads(extractor.to_json_string()),
@@ -131,7 +140,7 @@ def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encode
     extractor.save_pretrained(run.path)
     encoder.backbone.save_pretrained(run.path / "backbone")
     record = Path(arguments.backbone, "record.json")
-    if record.is_file():  # whoever takes the encoder from here finds what it was trained on
+    if record.is_file():  # says what the encoder was trained on
         write_atomically(run.path / "backbone" / "record.json", record.read_bytes())
         features = {"backbone_training": read_record(record)}
         evidence.doubt_test(
@@ -142,7 +151,7 @@ def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encode
 def write_shards(
     missing: dict, split: str, rows, encoder, extractor, data: DataArguments, arguments: FeatureArguments
 ):
-    """Writes the missing shards of a split: the path of each, and the rows that it is made of."""
+    """Writes the missing shards of a split; `missing` has the path of each, and the indices of its rows."""
     from action_llm_datasets.progress import Progress
     from action_llm_recipes.common.action_features import feature_columns
     from action_llm_recipes.common.shards import write_shard
@@ -158,18 +167,18 @@ def write_shards(
 
 
 def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict, evidence):
-    """Writes which videos were skipped or damaged, who was recorded, and the record."""
+    """Writes the lists of skipped and damaged videos, the people recorded, and the record."""
     from action_llm_datasets.atomic_files import write_atomically
 
     notes = {name: {split: shards[split].notes(name) for split in dataset} for name in ("skipped", "damaged")}
     for split, rows in dataset.items():
         if len(skipped := notes["skipped"][split]) == len(rows):
-            raise ValueError(f"every video of {split} was skipped; the first is {skipped[0]}")
+            raise ValueError(f"all videos of {split} were skipped; the first: {skipped[0]}")
     listed = {
         name: [{"split": split, **entry} for split, entries in of_splits.items() for entry in entries]
         for name, of_splits in notes.items()
     }
-    # They have no row, so no split and no name.
+    # Files that could not be read have no row, and so no split and no name.
     unreadable = [{"split": None, "sample_id": None, **entry} for entry in unreadable_files(dataset)]
     for name, entries in (("skipped", listed["skipped"] + unreadable), ("damaged", listed["damaged"])):
         write_atomically(run.path / f"{name}.json", json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
@@ -202,7 +211,7 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
     exceptions = {
         "skipped": len(listed["skipped"]),
         "with damaged frames": len(listed["damaged"]),
-        "that could not be read when the data set was prepared": len(unreadable),
+        "unreadable when the data set was prepared": len(unreadable),
     }
     exceptions = (f"{count} {reason}" for reason, count in exceptions.items() if count)
     run.log_finished("Features of videos", *counts, *exceptions)
@@ -210,7 +219,15 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
 
 
 def load_backbone(arguments: FeatureArguments):
-    """The visual encoder in float32, as are all features, whatever its weights were saved in; and the layer that is read."""
+    """
+    Loads the visual encoder, in float32 whatever the dtype of its weights.
+
+    Returns:
+        The encoder, and the hidden state to read.
+
+    Raises:
+        ValueError: if the model has no visual encoder, or `grid` and `feature_layer` do not fit it.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -218,61 +235,74 @@ def load_backbone(arguments: FeatureArguments):
 
     source = {"revision": arguments.backbone_revision or "main", "trust_remote_code": False}
     if arguments.feature_layer is not None and arguments.grid is None:
-        raise ValueError("--feature_layer is read with a --grid; set --grid 1 for one feature a picture.")
+        raise ValueError("--feature_layer needs --grid: set --grid 1 for one feature of each frame.")
     config = AutoConfig.from_pretrained(arguments.backbone, **source)
     if config.get_text_config() is config or not hasattr(config, "vision_config"):
         backbone = AutoModel.from_pretrained(arguments.backbone, dtype=torch.float32, **source)
         if not backbone.main_input_name.startswith("pixel_values"):
-            raise ValueError(f"--backbone {arguments.backbone} is a {config.model_type}, which sees no pictures.")
+            raise ValueError(f"--backbone {arguments.backbone} is a {config.model_type}, which does not read images.")
         return backbone, arguments.feature_layer
     if arguments.grid is None:
-        raise ValueError(f"{arguments.backbone} sees and reads: set --grid, as its projector reads patches.")
+        raise ValueError(
+            f"--backbone {arguments.backbone} is a vision-language model, whose projector reads patches: set --grid."
+        )
     tower, layer = load_vision_tower(arguments.backbone, arguments.backbone_revision, dtype=torch.float32)
     return tower, layer if arguments.feature_layer is None else arguments.feature_layer
 
 
 def video_settings(backbone: str, revision: str | None, config, reading) -> dict:
-    """Settings of the feature extractor: those given, those of the backbone's preprocessor, those of its configuration."""
+    """
+    The settings of the feature extractor.
+
+    Args:
+        backbone, revision: the visual encoder, and the commit of its repository.
+        config: configuration of the visual encoder.
+        reading: settings that were given, with None for the others.
+
+    Returns:
+        The settings that were given, completed by the backbone's preprocessor and configuration. A warning names settings that
+        differ from those of the backbone.
+    """
     from transformers import BaseImageProcessor
 
     from action_llm import VideoFeatureExtractor
     from action_llm.visual_encoder import CLIP_BACKBONES
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
-    own, of_pictures = {}, {}
+    defaults, image_settings = {}, {}
     try:
-        # What it says, not what it does: no code of the repository's is run.
+        # Only the file is read: no code of the repository runs.
         processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
-        of_pictures = expected_pictures(processor)
-        # The last six are those of pretraining/backbone.py.
+        image_settings = expected_images(processor)
+        # pretraining/backbone.py writes the last six.
         names = ("image_mean", "image_std", "height", "width", "fit", "trim_black", "channels", "frames_per_segment")
-        own = {name: processor[name] for name in names if name in processor}
+        defaults = {name: processor[name] for name in names if name in processor}
     except OSError:
-        logger.info("%s has no preprocessor of its own: the usual mean and deviation", backbone)
+        logger.info("%s has no preprocessor_config.json: default mean and standard deviation", backbone)
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     if size is not None:
         height, width = size if isinstance(size, list | tuple) else (size, size)
-        own |= {"height": height, "width": width}
+        defaults |= {"height": height, "width": width}
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     if config.model_type in CLIP_BACKBONES and frames is not None:
-        own["frames_per_segment"] = frames
-    made = VideoFeatureExtractor(**(own | settings)).to_dict()
-    differ = {name: value for name, value in (own | of_pictures).items() if made[name] != value}
-    if differ:
+        defaults["frames_per_segment"] = frames
+    resolved = VideoFeatureExtractor(**(defaults | settings)).to_dict()
+    differences = {name: value for name, value in (defaults | image_settings).items() if resolved[name] != value}
+    if differences:
         logger.warning(
-            "%s reads other pictures by its own settings (%s), and its features of these may say less; for its own set %s",
+            "%s was trained on other images (%s), so its features may be worse. For images as in its training, set %s",
             backbone,
-            ", ".join(f"{name} {value} there, {made[name]} here" for name, value in differ.items()),
+            ", ".join(f"{name} {value} there, {resolved[name]} here" for name, value in differences.items()),
             " ".join(
                 f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-                for name, value in differ.items()
+                for name, value in differences.items()
             ),
         )
-    return own | settings
+    return defaults | settings
 
 
-def expected_pictures(processor: dict) -> dict:
-    """What the `preprocessor_config.json` of a transformers model of pictures says, as settings of `VideoFeatureExtractor`."""
+def expected_images(processor: dict) -> dict:
+    """The size and normalisation in a `preprocessor_config.json` of transformers, as settings of `VideoFeatureExtractor`."""
     size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
     size = size or processor.get("size")
     if isinstance(size, int):
@@ -288,19 +318,33 @@ def expected_pictures(processor: dict) -> dict:
 
 
 def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
-    """Columns of a shard; what was skipped, with the reason; and videos with damaged frames, with their numbers."""
+    """
+    Extracts the features of a shard.
+
+    Args:
+        encoder, extractor: the visual encoder and the feature extractor.
+        rows: the videos.
+        data_dir: folder of the videos.
+        versions: number of versions of each video.
+        arguments: of the recipe.
+        progress: counts the videos.
+
+    Returns:
+        The columns of the shard; for each skipped video, its `sample_id` and the `reason`; and for each video with damaged
+        frames, its `sample_id` and their number.
+    """
     import torch
 
     names = ("sample_id", "version", "label", "held_out", "features", "shape", "frame_rate")
     columns = {name: [] for name in names}
     skipped, damaged, pending = [], [], []
 
-    def add(row, version: int, one, frame_rate: float):
+    def add(row, version: int, features, frame_rate: float):
         for name in ("sample_id", "label", "held_out"):
             columns[name].append(row[name])
         columns["version"].append(version)
-        columns["features"].append(one.flatten().numpy())
-        columns["shape"].append(list(one.shape))
+        columns["features"].append(features.flatten().numpy())
+        columns["shape"].append(list(features.shape))
         columns["frame_rate"].append(frame_rate)
 
     def flush():
@@ -308,114 +352,101 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
             return
         pixels = torch.cat([inputs["pixel_values"] for _, _, inputs in pending])
         with torch.no_grad():
-            made = encoder(pixels.to(encoder.backbone.device)).cpu()
-        for (row, version, inputs), one in zip(pending, made, strict=True):
-            add(row, version, one, float(inputs["frame_rate"][0]))
+            batch = encoder(pixels.to(encoder.backbone.device)).cpu()
+        for (row, version, inputs), features in zip(pending, batch, strict=True):
+            add(row, version, features, float(inputs["frame_rate"][0]))
         pending.clear()
 
-    if extractor.segment_seconds is not None:
-        for row in rows:
-            progress.update()
-            made, damage = stream_versions(encoder, row, data_dir, extractor, versions, arguments.seed)
-            if isinstance(made, str):
-                skipped.append({"sample_id": row["sample_id"], "reason": made})
-                continue
-            if damage:
-                damaged.append({"sample_id": row["sample_id"], **damage})
-            for version, features in enumerate(made):
-                add(row, version, features, 1 / extractor.segment_seconds)
-        return columns, skipped, damaged
-
-    def read(row):
-        return read_versions(row, data_dir, extractor, versions, arguments.seed)
-
-    for row, (made, damage) in ahead(read, rows, extractor.decode_threads):
+    is_stream = extractor.segment_seconds is not None
+    process = partial(stream_features, encoder, extractor) if is_stream else extractor
+    read = partial(read_versions, process, data_dir=data_dir, versions=versions, seed=arguments.seed)
+    # A stream reads ahead by itself.
+    videos = ((row, read(row)) for row in rows) if is_stream else map_ahead(read, rows, extractor.decode_threads)
+    for row, (results, damage) in videos:
         progress.update()
-        if isinstance(made, str):
-            skipped.append({"sample_id": row["sample_id"], "reason": made})
+        if isinstance(results, str):
+            skipped.append({"sample_id": row["sample_id"], "reason": results})
             continue
         if damage:
             damaged.append({"sample_id": row["sample_id"], **damage})
-        for version, inputs in enumerate(made):
-            # Of different numbers of segments no batch is made.
-            if pending and inputs["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
+        for version, result in enumerate(results):
+            if is_stream:
+                add(row, version, result, 1 / extractor.segment_seconds)
+                continue
+            # Videos with different numbers of segments do not fit into one batch.
+            if pending and result["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
                 flush()
-            pending.append((row, version, inputs))
+            pending.append((row, version, result))
         if len(pending) >= arguments.batch_size:
             flush()
     flush()
     return columns, skipped, damaged
 
 
-def _damage(video) -> dict[str, int]:
-    """Numbers of damaged frames of an opened video, of those that were decoded; empty where there are none."""
-    counts = {"damaged_frames": video.damaged_frames, "decoded_frames": video.decoded_frames}
-    return counts if video.damaged_frames else {}
-
-
-def stream_versions(
-    encoder, row: dict, data_dir: str, extractor, versions: int, seed: int
+def read_versions(
+    process: Callable, row: dict, *, data_dir: str, versions: int, seed: int
 ) -> tuple[list | str, dict[str, int]]:
-    """Features of all versions of a video of any length, of which only some segments are held, or why there are none; and
-    its damage."""
-    import torch
+    """
+    Reads all versions of a video.
 
+    Args:
+        process: takes an opened video, and the arguments of a version (`version_arguments`).
+        row: the video.
+        data_dir: folder of the videos.
+        versions: number of versions.
+        seed: seed of the augmentation.
+
+    Returns:
+        The results of `process`, or the reason why the video cannot be read; and `damaged_frames` and `decoded_frames`, or
+        nothing if no frame is damaged.
+    """
     from action_llm.recording_versions import version_arguments
     from action_llm.video_files import VideoFileError, open_video
     from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.videos import open_row
 
-    made, damage = [], {}
-    try:
-        for version in range(versions):
-            with open_row(data_dir, row) as file, open_video(file) as video, torch.no_grad():
-                stream = extractor.stream(video, **version_arguments(row["sample_id"], version, seed))
-                parts = [encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in one_ahead(stream)]
-                damage = damage or _damage(video)
-            made.append(torch.cat(parts))
-    except (VideoFileError, *UNREADABLE) as error:
-        return str(error), {}
-    return made, damage
-
-
-def read_versions(row: dict, data_dir: str, extractor, versions: int, seed: int) -> tuple[list | str, dict[str, int]]:
-    """All versions of a video as the visual encoder sees them, or why there are none; and its damage."""
-    from action_llm.recording_versions import version_arguments
-    from action_llm.video_files import VideoFileError, open_video
-    from action_llm_datasets.building import UNREADABLE
-    from action_llm_datasets.videos import open_row
-
-    made, damage = [], {}
+    results, damage = [], {}
     try:
         for version in range(versions):
             with open_row(data_dir, row) as file, open_video(file) as video:
-                made.append(extractor(video, **version_arguments(row["sample_id"], version, seed)))
-                damage = damage or _damage(video)
+                results.append(process(video, **version_arguments(row["sample_id"], version, seed)))
+                if video.damaged_frames and not damage:
+                    damage = {"damaged_frames": video.damaged_frames, "decoded_frames": video.decoded_frames}
     except (VideoFileError, *UNREADABLE) as error:
         return str(error), {}
-    return made, damage
+    return results, damage
 
 
-def one_ahead(parts):
-    """What an iterator gives; while it is used, the next one is made."""
+def stream_features(encoder, extractor, video, **version):
+    """Features of a video of any length (segments or cells, views, feature_size); only some segments are in memory at a
+    time."""
+    import torch
+
+    with torch.no_grad():
+        segments = prefetch(extractor.stream(video, **version))
+        return torch.cat([encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in segments])
+
+
+def prefetch(parts: Iterator) -> Iterator:
+    """The items of an iterator; the next item is made in a thread while an item is used."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, parts, None)
-        while (part := waiting.result()) is not None:
-            waiting = pool.submit(next, parts, None)
+        future = pool.submit(next, parts, None)
+        while (part := future.result()) is not None:
+            future = pool.submit(next, parts, None)
             yield part
 
 
-def ahead(read, rows, threads: int):
-    """Rows with what `read` makes of them, in order; `threads` of them are read while others are waited for."""
+def map_ahead(read: Callable, rows: Iterable, threads: int) -> Iterator[tuple]:
+    """Pairs of a row and `read(row)`, in order; the next rows are read in `threads` threads."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting = deque()
+        pending = deque()
         for row in rows:
-            waiting.append((row, pool.submit(read, row)))
-            if len(waiting) > threads:
-                row, made = waiting.popleft()
-                yield row, made.result()
-        for row, made in waiting:
-            yield row, made.result()
+            pending.append((row, pool.submit(read, row)))
+            if len(pending) > threads:
+                row, future = pending.popleft()
+                yield row, future.result()
+        for row, future in pending:
+            yield row, future.result()
 
 
 if __name__ == "__main__":

@@ -125,9 +125,13 @@ def test_sentences_of_several_versions_of_a_test_video(videos, backbone, feature
     test, alone = load_features(several)["test"], load_features(features)["test"]
     assert test["version"] == [0, 1, 2] * 2 and test["features"][0] == alone["features"][0]
     assert len({str(values) for values in test["features"]}) == 6
-    with pytest.raises(ValueError, match=r"4 sentences a test video need .* holds 3; run .* --test_versions 4, into"):
+    with pytest.raises(
+        ValueError, match=r"--test_encodings 4: .* has 3 versions of each video of test\. Run .* --test_versions 4 and"
+    ):
         encode(tokenizer, several, tmp_path / "sentences", test_encodings=4)
-    with pytest.raises(ValueError, match=r"3 sentences a training video need .* holds 2; run .* --versions 3"):
+    with pytest.raises(
+        ValueError, match=r"--encodings 3: .* has 2 versions of each video of train\. Run .* --versions 3"
+    ):
         encode(tokenizer, several, tmp_path / "sentences", encodings=3)
     own = train(several, llm, tmp_path / "vst", kmeans_init=True)
     sentences = encode(own, several, tmp_path / "sentences", encodings=2, test_encodings=3)
@@ -271,7 +275,7 @@ def test_videos_are_read_ahead_in_order_and_whole():
     import threading
     import time
 
-    from action_llm_recipes.extract_features import ahead
+    from action_llm_recipes.extract_features import map_ahead
 
     seen = set()
 
@@ -280,12 +284,12 @@ def test_videos_are_read_ahead_in_order_and_whole():
         time.sleep(0.02 * (5 - row))
         return -row
 
-    assert list(ahead(read, range(5), 3)) == [(row, -row) for row in range(5)]
+    assert list(map_ahead(read, range(5), 3)) == [(row, -row) for row in range(5)]
     assert len(seen) > 1 and threading.get_ident() not in seen
 
 
 def test_parts_of_a_video_come_in_order_and_problems_come_through():
-    from action_llm_recipes.extract_features import one_ahead
+    from action_llm_recipes.extract_features import prefetch
 
     def parts():
         yield from (torch.tensor([number]) for number in range(3))
@@ -293,9 +297,9 @@ def test_parts_of_a_video_come_in_order_and_problems_come_through():
 
     found = []
     with pytest.raises(VideoFileError, match="no more"):
-        for part in one_ahead(parts()):
+        for part in prefetch(parts()):
             found.append(int(part))
-    assert found == [0, 1, 2] and list(one_ahead(iter([]))) == []
+    assert found == [0, 1, 2] and list(prefetch(iter([]))) == []
 
 
 def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbone, tmp_path, monkeypatch):
@@ -378,11 +382,11 @@ def test_what_cannot_be_is_said_before_it_is_done(videos, backbone, features, to
     with pytest.raises(ValueError, match=r"trim_black needs the whole video .*: set trim_black to False"):
         extract(videos, backbone, tmp_path / "dense", tmp_path / "cache", {"segment_seconds": 0.5, "trim_black": True})
     assert not (tmp_path / "dense" / "identity.json").exists()
-    with pytest.raises(ValueError, match="is a llama, which sees no pictures"):
+    with pytest.raises(ValueError, match="is a llama, which does not read images"):
         extract(videos, llm, tmp_path / "features", tmp_path / "cache")
     with pytest.raises(ValueError, match=r"there is no folder \./nobody"):
         extract(videos, "./nobody", tmp_path / "features", tmp_path / "cache")
-    with pytest.raises(ValueError, match="the narrator reads joints, and these are features of videos"):
+    with pytest.raises(ValueError, match="narrator needs joints, but the recordings are features of videos"):
         encode(tokenizer, features, tmp_path / "sentences", explanations="narrator")
     (tmp_path / "one.jsonl").write_text('{"sample_id": "clip01", "explanation": "A square goes down."}\n')
     folder = encode(tokenizer, features, tmp_path / "sentences", explanations=str(tmp_path / "one.jsonl"), encodings=2)

@@ -1,4 +1,4 @@
-"""Versions of recordings: the pipeline's are those of the recipes, and those that would all be the same are refused."""
+"""Versions of recordings: the pipeline and the recipes make the same ones, and versions that would all be equal are refused."""
 
 import json
 import logging
@@ -100,7 +100,7 @@ def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm
     assert not (tmp_path / "features" / "train").exists()
     # Before anything is trained.
     (tmp_path / "tokenizer.yaml").write_text("\n".join(f"{name}: 0" for name in STILL))
-    arguments = run_line.LineArguments(
+    arguments = run_line.PipelineArguments(
         output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml"), llm_name_or_path=llm
     )
     with pytest.raises(ValueError, match="--encodings 24: expected versions that differ"):
@@ -152,7 +152,10 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
         (
             {"image_mean": [0.5, 0.5, 0.5]},
             {"image_mean": [0.4, 0.5, 0.5]},
-            ["(image_mean [0.5, 0.5, 0.5] there, [0.4, 0.5, 0.5] here)", "for its own set --image_mean 0.5 0.5 0.5"],
+            [
+                "(image_mean [0.5, 0.5, 0.5] there, [0.4, 0.5, 0.5] here)",
+                "as in its training, set --image_mean 0.5 0.5 0.5",
+            ],
         ),
         (
             {"channels": "time", "fit": "pad"},
@@ -168,7 +171,7 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
         (
             {"size": 112, "do_center_crop": False},
             {"width": 112},
-            ["(height 112 there, 256 here)", "own set --height 112"],
+            ["(height 112 there, 256 here)", "in its training, set --height 112"],
         ),
         ({"do_normalize": False}, {}, ["image_mean [0.0, 0.0, 0.0] there, [0.485, 0.456, 0.406] here"]),
     ],

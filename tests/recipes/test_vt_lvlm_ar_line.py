@@ -121,7 +121,7 @@ def test_features_of_an_lvlms_own_eyes(videos, line, tmp_path):
     whole.save_pretrained(tmp_path / "llava")
     tiny_tokenizer().save_pretrained(tmp_path / "llava")
     llava, reading = str(tmp_path / "llava"), {"height": 16, "width": 16, "frames_per_segment": 1}
-    with pytest.raises(ValueError, match="sees and reads: set --grid, as its projector reads patches"):
+    with pytest.raises(ValueError, match="is a vision-language model, whose projector reads patches: set --grid"):
         extract(videos, llava, tmp_path / "none", tmp_path / "cache", reading)
     folder = extract(videos, llava, tmp_path / "cells", tmp_path / "cache", reading, grid=2, versions=1)
     record = json.loads(Path(folder, "record.json").read_text())
@@ -138,7 +138,7 @@ def test_features_of_cells_are_asked_for(videos, backbone, lvlm, tmp_path):
     folder = extract(videos, backbone, tmp_path / "whole", tmp_path / "cache", versions=1)
     with pytest.raises(ValueError, match=r"holds no features of cells: run extract_features.py with --grid 1"):
         train(folder, lvlm, tmp_path / "vtem")
-    with pytest.raises(ValueError, match="--feature_layer is read with a --grid"):
+    with pytest.raises(ValueError, match="--feature_layer needs --grid"):
         extract(videos, backbone, tmp_path / "other", tmp_path / "cache", feature_layer=-2)
 
 
@@ -264,7 +264,7 @@ def test_another_extractor_is_mapped_to_the_tower(videos, line, backbone, featur
     assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
     reading["num_segments"] = 8
     other = extract(videos, backbone, tmp_path / "other", tmp_path / "cache", reading, grid=1, versions=2)
-    with pytest.raises(ValueError, match=r"not of the same cells and versions of videos: .* another num_segments"):
+    with pytest.raises(ValueError, match=r"not of the same cells and versions of videos .* differ in num_segments"):
         train(clips, lvlm, tmp_path / "wrong", target_data_dir=other)
     record = json.loads((tmp_path / "vtem" / "record.json").read_text())
     assert record["target_features"]["grid"] == 1
@@ -277,7 +277,7 @@ def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp
     AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
     folder = extract(videos, str(tmp_path / "wide"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
     with pytest.raises(
-        ValueError, match=r"another hidden_sizes\. Set --target_data_dir to features of its own vision tower"
+        ValueError, match=r"vision tower in hidden_sizes\. Set --target_data_dir to features of that tower"
     ):
         train(folder, lvlm, tmp_path / "vtem")
     with pytest.raises(ValueError, match=r"a llama, has no projector of visual features"):
@@ -289,12 +289,12 @@ def test_what_else_is_not_what_the_projector_reads(videos, features, lvlm, tmp_p
     torch.manual_seed(0)
     AutoModel.from_config(BACKBONES["swinv2"]()).save_pretrained(tmp_path / "swin")
     folder = extract(videos, str(tmp_path / "swin"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
-    with pytest.raises(ValueError, match=r"they are of another model_type, "):
+    with pytest.raises(ValueError, match=r"differs from its vision tower in model_type, "):
         train(folder, lvlm, tmp_path / "vtem")
     shutil.copytree(features, tmp_path / "layer")
     identity = json.loads((tmp_path / "layer" / "identity.json").read_text())
     (tmp_path / "layer" / "identity.json").write_text(json.dumps(identity | {"feature_layer": 0}))
-    with pytest.raises(ValueError, match=r"another feature_layer \(0 here, -1 there\)"):
+    with pytest.raises(ValueError, match=r"vision tower in feature_layer \(0 here, -1 there\)"):
         train(tmp_path / "layer", lvlm, tmp_path / "other")
 
 
@@ -451,7 +451,7 @@ def test_windows_that_are_none(long_vtem, long_features, long, tmp_path):
         with pytest.raises(ValueError, match=message):
             cut_with(**wrong)
     assert not (tmp_path / "windows").exists()  # and it can be used
-    with pytest.raises(ValueError, match=r"none of 3 windows of train is clear: set shorter --seconds"):
+    with pytest.raises(ValueError, match=r"none of 3 windows of train has a clear class: set shorter --seconds"):
         cut_with("long", seconds=100.0)
     assert not (tmp_path / "long" / "record.json").exists()
     header = "file_name,start,end,label\n"
@@ -505,7 +505,7 @@ def test_one_command(videos, llm, tmp_path):
     settings = {f"{name}_config": str(tmp_path / f"{name}.yaml") for name in configs}
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
     metrics = run_line.main(
-        run_line.LineArguments(
+        run_line.PipelineArguments(
             output_dir=str(tmp_path / "run"),
             line="vt_lvlm_ar",
             llm_name_or_path=llm,
@@ -516,11 +516,9 @@ def test_one_command(videos, llm, tmp_path):
         data,
     )
     assert (metrics["split"], metrics["recordings"]) == ("held_out", 2)
-    with pytest.raises(
-        ValueError, match=r"--line: expected lvlm_var or vt_lvlm_ar, which read videos, found 'llm_ar'"
-    ):
+    with pytest.raises(ValueError, match=r"--line: expected lvlm_var or vt_lvlm_ar, for videos, found 'llm_ar'"):
         run_line.main(
-            run_line.LineArguments(output_dir=str(tmp_path / "no"), line="llm_ar", llm_name_or_path=llm), data
+            run_line.PipelineArguments(output_dir=str(tmp_path / "no"), line="llm_ar", llm_name_or_path=llm), data
         )
 
 
@@ -528,10 +526,10 @@ def test_every_stage_of_every_line_has_settings():
     """Those that `run_line.py` takes where none are given."""
     from action_llm_recipes import run_line
 
-    for line in run_line.LINES:
+    for line in run_line.PIPELINES:
         stages = {"llm_ar": [], "lvlm_var": ["backbone", "features"], "vt_lvlm_ar": ["backbone", "features", "lvlm"]}
         for stage in [*stages[line], "tokenizer", "sft"]:
-            assert run_line.read_settings(run_line.LineArguments(output_dir="run"), stage, line)
+            assert run_line.read_settings(run_line.PipelineArguments(output_dir="run"), stage, line)
 
 
 def test_the_papers_settings():
