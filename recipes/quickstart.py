@@ -1,18 +1,17 @@
 """
-The whole line of LLM-AR in a few minutes on two cores, offline, on simulated recordings.
+The whole pipeline of LLM-AR in a few minutes on two CPU cores, offline, on simulated recordings.
 
 ```bash
 python recipes/quickstart.py
 ```
 
-Simulates people doing actions, makes a small language model and lets it read about bodies and actions, and then, for the
-cross-subject and for the cross-view protocol: trains the action-based VQ-VAE, writes the recordings as action sentences,
-trains LoRA on the frozen language model, and evaluates. It ends with a folder that is ready for the Hub, with pictures, and
-with the five lines that load the model. Everything in it is simulated: the numbers say that the line works, not how well it
-does on people.
+It simulates people who perform actions, and trains a small language model on text about bodies and actions. Then, for the
+cross-subject and the cross-view protocol, it trains the action-based VQ-VAE, encodes the recordings as action sentences, trains
+LoRA on the frozen language model, and evaluates. At the end there are a folder that is ready for the Hub, pictures, and the
+five lines of code that load the model. All recordings are simulated: the numbers show that the pipeline works, not how well it
+recognises people.
 
-`--llm NAME` reads the sentences with another language model, from a folder or from the Hub. A run that was stopped goes on
-where it was.
+`--llm NAME` uses another language model, from a folder or the Hub. Runs resume automatically.
 """
 
 import contextlib
@@ -36,24 +35,26 @@ from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger("quickstart")
 
-# A name to fill in: what the page of the folder for the Hub calls it.
+# Placeholder for the repository name on the model page.
 REPOSITORY = "me/llm-ar-simulated"
-LINES = {"cross-subject": "simulated-xsub", "cross-view": "simulated-xview"}
+PROTOCOLS = {"cross-subject": "simulated-xsub", "cross-view": "simulated-xview"}
 CLEAR_LINE = "\r\x1b[K"
 
 
 @dataclass
 class QuickstartArguments:
-    """How much is simulated, and who reads it."""
+    """The simulated recordings, and the language model."""
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "folder of the run"})
-    performers: int = field(default=20, metadata={"help": "simulated people"})
-    replications: int = field(default=1, metadata={"help": "how often everybody does everything"})
-    llm: str | None = field(default=None, metadata={"help": "another language model: a folder or a Hub repository"})
-    processes: int = field(
-        default=2, metadata={"help": "lines trained side by side, one core each; 1: after each other"}
+    performers: int = field(default=20, metadata={"help": "number of simulated people"})
+    replications: int = field(default=1, metadata={"help": "number of times that each person performs each action"})
+    llm: str | None = field(
+        default=None, metadata={"help": "language model: Hub repository or folder; by default a small one is trained"}
     )
-    seed: int = field(default=0, metadata={"help": "seed of everything"})
+    processes: int = field(
+        default=2, metadata={"help": "number of protocols that run in parallel, on one core each; 1 runs them in turn"}
+    )
+    seed: int = field(default=0, metadata={"help": "random seed of all stages"})
 
     def __post_init__(self):
         if self.llm is not None:
@@ -65,11 +66,12 @@ ARGUMENTS = (QuickstartArguments,)
 
 @writes_output_dir
 def main(arguments: QuickstartArguments):
+    """Runs the quickstart; returns the metrics of both protocols."""
     from action_llm_recipes.common.run_folder import RunFolder
 
     if arguments.performers < 3:
         raise ValueError(
-            f"performers: three are the fewest of whom one is a test subject; got {arguments.performers}."
+            f"performers must be at least 3, so that somebody is a test subject, got {arguments.performers}."
         )
     folder = Path(arguments.output_dir)
     run = RunFolder(folder)
@@ -89,7 +91,7 @@ def main(arguments: QuickstartArguments):
 
 
 def run_quickstart(arguments: QuickstartArguments, run) -> dict:
-    """Everything, in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
+    """Runs all steps in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
     from action_llm_datasets.progress import duration, finished
     from action_llm_datasets.simulation.simulate import simulate
     from action_llm_recipes.evaluate_classifier import table
@@ -107,14 +109,16 @@ def run_quickstart(arguments: QuickstartArguments, run) -> dict:
         llm = kept_small_lm(SmallLMArguments(passages=PASSAGES), arguments.seed)
     prepare(recordings, folder)
 
-    work = [(name, protocol, str(folder), str(recordings), llm, arguments.seed) for name, protocol in LINES.items()]
+    work = [
+        (name, protocol, str(folder), str(recordings), llm, arguments.seed) for name, protocol in PROTOCOLS.items()
+    ]
     results = side_by_side(work, arguments.processes) if arguments.processes > 1 else dict(map(run_protocol, work))
 
     finishing = time.monotonic()
     model = make_repository(folder)
     draw(folder, recordings)
     finished("Pictures and page", time.monotonic() - finishing)
-    results = {name: results[name] for name in LINES}
+    results = {name: results[name] for name in PROTOCOLS}
     summary = {"data": "simulated recordings", "seconds": round(run.seconds), **results}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     logger.info("\nOn simulated recordings, after %s:\n\n%s", duration(summary["seconds"]), table(results))
@@ -140,50 +144,58 @@ python recipes/hub/push.py %s me/llm-ar-simulated --dry_run
 
 
 def prepare(recordings: Path, folder: Path):
-    """Reads the recordings once, before the lines share them."""
+    """Prepares the data sets, before the protocols share them."""
     from action_llm_datasets.load import load_action_dataset
     from action_llm_datasets.progress import finished
 
     started = time.monotonic()
-    for protocol in LINES.values():
+    for protocol in PROTOCOLS.values():
         load_action_dataset(protocol, recordings, cache_dir=folder / "prepared", num_proc=os.cpu_count())
-    finished("Data sets", time.monotonic() - started, " and ".join(LINES.values()))
+    finished("Data sets", time.monotonic() - started, " and ".join(PROTOCOLS.values()))
 
 
 def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
-    """`run_protocol` of each, in processes of one core, on which models this small train fastest; metrics by name.
+    """
+    Runs protocols in parallel, each in a process with a single core, which is fastest for models this small.
 
-    Lines say which stage of which protocol is done; below them, a terminal shows how far each protocol is.
+    It logs a line for each finished stage of a protocol. A terminal shows the progress of all protocols in its last line.
+
+    Args:
+        work: arguments of `run_protocol` for each protocol.
+        processes: number of processes.
+
+    Returns:
+        The metrics of each protocol, by its name.
     """
     context = multiprocessing.get_context("spawn")
-    so_far = {name: context.RawArray(ctypes.c_char, 80) for name, *_ in work}
-    for text in so_far.values():
+    progress_texts = {name: context.RawArray(ctypes.c_char, 80) for name, *_ in work}
+    for text in progress_texts.values():
         text.value = b"starting"
-    logger.info("\n%s side by side:", " and ".join(so_far))
-    pool = ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (so_far,))
+    logger.info("\n%s side by side:", " and ".join(progress_texts))
+    pool = ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (progress_texts,))
     with ending_at_once(), pool, ending_processes():
-        results = [pool.submit(run_protocol, one) for one in work]
-        told = set()
+        results = [pool.submit(run_protocol, arguments) for arguments in work]
+        failed = set()
         while wait(results, timeout=1).not_done:
-            # What one protocol ends with is said at once; the other is let finish, so that nothing is done twice.
+            # The error of a protocol is shown at once. The other protocol runs on, so that its work is not lost.
             for (name, *_), result in zip(work, results, strict=True):
                 error = result.exception() if result.done() else None
-                if name not in told and isinstance(error, Exception):
-                    told.add(name)
+                if name not in failed and isinstance(error, Exception):
+                    failed.add(name)
                     logger.error("  %-15s %s", name, error)
             if sys.stderr.isatty():
-                shown = "   ".join(f"{name}: {text.value.decode()}" for name, text in so_far.items())
+                status = "   ".join(f"{name}: {text.value.decode()}" for name, text in progress_texts.items())
                 width = shutil.get_terminal_size().columns - 3
-                print(f"{CLEAR_LINE}  {shown[:width]}", end="", file=sys.stderr, flush=True)
+                print(f"{CLEAR_LINE}  {status[:width]}", end="", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
         logger.info("")
-        return dict(one.result() for one in results)
+        return dict(result.result() for result in results)
 
 
 @contextlib.contextmanager
 def ending_at_once():
-    """A second Ctrl-C, while the processes come to the end of a step, waits for them no longer."""
+    """Ends the processes at a second Ctrl-C, which may come while they finish a step."""
     try:
         yield
     except KeyboardInterrupt:
@@ -194,7 +206,7 @@ def ending_at_once():
 
 @contextlib.contextmanager
 def ending_processes():
-    """Ctrl-C ends the processes that this one has started: those that train, at the end of a step with a checkpoint of it."""
+    """Ends the processes at Ctrl-C: they finish the step of a training, and save a checkpoint."""
     try:
         yield
     except KeyboardInterrupt:
@@ -204,11 +216,12 @@ def ending_processes():
         raise
 
 
-_so_far = {}
+# In a process of `side_by_side`: the progress of each protocol, shared with the first process.
+_progress_texts = {}
 
 
-def _start_process(so_far: dict):
-    """Of a process of `side_by_side`: one core; lines say that a stage is done, and what is wrong."""
+def _start_process(progress_texts: dict):
+    """Initialises a process of `side_by_side`: a single core, and a log of finished stages and problems."""
     import torch
 
     from action_llm_datasets.progress import set_up_output
@@ -219,27 +232,28 @@ def _start_process(so_far: dict):
     set_up_output()
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("action_llm_datasets.progress").setLevel(logging.INFO)
-    # It warns that batches are too small for Zipf's law, which is why the settings below let it weigh little.
+    # It warns that batches are too small for Zipf's law; the settings below give that loss a small weight.
     logging.getLogger("action_llm.modeling_action_vqvae").setLevel(logging.ERROR)
-    _so_far.update(so_far)
+    _progress_texts.update(progress_texts)
 
 
 def run_protocol(work: tuple) -> tuple[str, dict]:
-    """Stage 1, sentences, stage 2 and evaluation of one protocol; returns its name and its metrics."""
+    """Runs the pipeline for a protocol; returns its name and its metrics."""
     name, protocol, folder, recordings, llm, seed = work
-    if name in _so_far:
+    is_parallel = name in _progress_texts
+    if is_parallel:
         handle_signals([signal.SIGTERM], speaks=False)
     from action_llm_datasets.progress import Progress
     from action_llm_recipes.common.data_arguments import DataArguments
-    from action_llm_recipes.run_line import run_line
+    from action_llm_recipes.run_line import run_main_stages
 
-    if name in _so_far:
+    if is_parallel:
         clear = CLEAR_LINE if sys.stderr.isatty() else ""
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter(f"{clear}  {name:<16}%(message)s"))
 
         def show(text: str):
-            _so_far[name].value = text.encode()
+            _progress_texts[name].value = text.encode()
 
         Progress.listener = show
     else:
@@ -247,7 +261,7 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
     data = DataArguments(dataset=protocol, data_dir=recordings, cache_dir=str(Path(folder) / "prepared"))
     common = {"seed": seed, "use_cpu": True}
     try:
-        metrics = run_line(
+        metrics = run_main_stages(
             data,
             {"llm_name_or_path": llm},
             Path(folder) / name,
@@ -259,18 +273,18 @@ def run_protocol(work: tuple) -> tuple[str, dict]:
             },
         )
     finally:
-        if name in _so_far:  # while it waits for work, it ends at once
+        if is_parallel:  # without work, the process may end at once
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return name, metrics
 
 
-# NTU's ids of 16 of the 24 simulated actions, five of them of two people. The others differ from these in little but what
-# the hands do (to wipe, to salute, to point), and the words that are learned in two minutes are too coarse for hands.
+# NTU's ids of 16 of the 24 simulated actions, five of them of two people. The others differ from these mostly in the hands
+# (wiping, saluting, pointing), and action words that are learned in two minutes are too coarse for hands.
 ACTIONS = (6, 7, 8, 9, 10, 23, 24, 26, 27, 35, 43, 50, 55, 58, 59, 60)
 PASSAGES = 4000
 # All settings were chosen on held-out training subjects.
 SKELETON = {
-    # Where somebody walks is in every joint: taken out, more of the 256 words are left for what the limbs do.
+    # The position of the body moves all joints. Without it, more of the 256 codes are left for the limbs.
     "center": "frame",
 }
 TOKENIZER = {
@@ -281,7 +295,7 @@ TOKENIZER = {
     "dead_code_threshold": 0.1,
     "gumbel_temperature": 0.1,
     "commitment_weight": 0.25,
-    # In so short a run the language priors win over the motion unless they weigh little.
+    # In such a short run, stronger language priors outweigh the motion.
     "human_weight": 0.005,
 }
 TOKENIZER_TRAINING = {
@@ -299,7 +313,7 @@ LORA = {
     "lora_r": 64,
     "lora_alpha": 64,
     "lora_dropout": 0.0,
-    # All linear layers, not only q and v as in the paper: so small a model has little else to learn with.
+    # All linear layers, not only q and v as in the paper: in so small a model, those two have too few weights.
     "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 }
 LORA_TRAINING = {
@@ -315,25 +329,23 @@ LORA_TRAINING = {
 
 
 def make_repository(folder: Path) -> Path:
-    """What `hub/push.py` would push, as a folder: the recogniser of the cross-subject protocol."""
+    """Writes the recogniser of the cross-subject protocol as `hub/push.py` would push it; returns the folder."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes import token_lexicon
     from action_llm_recipes.hub.push import repository_files
 
-    line, model = folder / "cross-subject", folder / "model"
+    run, model = folder / "cross-subject", folder / "model"
     token_lexicon.main(
-        token_lexicon.LexiconArguments(
-            str(line / "tokenizer" / "model"), str(line / "sentences"), str(line / "lexicon")
-        )
+        token_lexicon.LexiconArguments(str(run / "tokenizer" / "model"), str(run / "sentences"), str(run / "lexicon"))
     )
-    files, _ = repository_files(line, REPOSITORY)
+    files, _ = repository_files(run, REPOSITORY)
     for name, content in files.items():
         write_atomically(model / name, content)
     return model
 
 
 def draw(folder: Path, recordings: Path):
-    """Use of the tokens against Zipf's law, and some recordings over their sentences."""
+    """Draws the usage of the tokens against Zipf's law, some recordings with their sentences, and the evaluations."""
     import numpy as np
 
     from action_llm import ActionLLMProcessor
@@ -347,7 +359,7 @@ def draw(folder: Path, recordings: Path):
     counts = np.zeros(processor.num_action_tokens, dtype=int)
     for ids in sentences["train"]["action_ids"]:
         np.add.at(counts, np.asarray(ids), 1)
-    plot_token_usage(counts, pictures / "token_usage.png", title="Use of the action words (simulated recordings)")
+    plot_token_usage(counts, pictures / "token_usage.png", title="Usage of the action words (simulated recordings)")
     test = sentences["test"]
     names = test.features["label"].names
     paths = {path.stem: path for path in recordings.rglob("*.skeleton")}
@@ -363,7 +375,7 @@ def draw(folder: Path, recordings: Path):
             pictures / f"{row['sample_id']}.png",
             title=f"{names[row['label']]} (simulated)",
         )
-    for name in LINES:
+    for name in PROTOCOLS:
         for picture in ("confusion", "calibration", "per_class"):
             shutil.copy(folder / name / "evaluation" / f"{picture}.png", pictures / f"{name}-{picture}.png")
 

@@ -1,5 +1,5 @@
 """
-The whole line of LLM-AR, LVLM-VAR or VT-LVLM-AR in one command: action model, sentences, language model, evaluation.
+The whole pipeline of LLM-AR, LVLM-VAR or VT-LVLM-AR in one command: action model, sentences, language model, evaluation.
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
@@ -9,12 +9,22 @@ python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --
 python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --line vt_lvlm_ar --output_dir runs/events
 ```
 
-It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` after each other, and, with videos,
-`extract_features.py` before them; each with the settings of a YAML file, by default those for a few hundred recordings on
-two cores. Without `--llm_name_or_path` it first makes a small language model, once on a machine, and, with videos, without
-`--backbone` a small visual encoder; `vt_lvlm_ar` makes a small LVLM of both, where the language model sees nothing.
-`--hold_out true` evaluates on the recordings that select, and leaves the test alone; `--held_out_subjects 3` says whose they
-are, so that settings can be chosen by each training subject in turn:
+It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` in turn; for videos,
+`extract_features.py` comes first. Each stage takes its settings from a YAML file, by default one for a few hundred recordings
+and two CPU cores. `--STAGE.SETTING VALUE` changes a single setting.
+
+Models that are not given are trained first: without `--llm_name_or_path` a small language model, once per machine, and for
+videos without `--backbone` a small visual encoder. For `vt_lvlm_ar`, a text-only language model becomes a small LVLM with that
+encoder.
+
+The plan of stages, steps and times is shown before training starts. Run the same command again to resume an interrupted run.
+
+The default settings are for 200 training recordings or more. With n < 200 of them, each stage takes n / 200 of its steps, and
+at least a tenth. If some are held out (marked by `--validation` in a folder), they are not trained on, and stage 2 stops early
+when the loss on them no longer falls. Settings from your own YAML files are not changed.
+
+To choose settings without looking at the test split, evaluate on held-out training recordings with `--hold_out true`.
+`--held_out_subjects` says whose they are, for example each training subject in turn:
 
 ```bash
 for subject in 1 3 5 7; do
@@ -23,16 +33,9 @@ for subject in 1 3 5 7; do
 done
 ```
 
-The default settings are for 200 training recordings or more. Of n that are fewer, a stage takes n / 200 of its steps, a tenth
-at least, and where some of them are held out (`--validation` of a folder), these are left out of training, and stage 2 stops
-when the loss on them no longer falls. Settings in a file of your own are taken as they are.
-
-A plan of stages, steps and time is shown before anything is trained. Run the same command again to continue a run that was
-stopped.
-
-With `quantize: false` in the settings of the tokenizer, or `injection_layer` in those of sft, the language model reads
-continuous latents (LLM-AR, Table 5). Of a protocol whose test classes are unseen (`ntu120-unseen-0`), the class list is written
-into the prompt (Table 8), and the small language model reads no text with their names.
+With `--tokenizer.quantize false` or `--sft.injection_layer N`, the language model reads continuous latents (LLM-AR, Table 5).
+In a protocol with unseen test classes (`ntu120-unseen-0`; Table 8), the class list is written into the prompt, and the small
+language model is trained on text without the names of these classes.
 """
 
 import dataclasses
@@ -51,7 +54,7 @@ from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
 from action_llm_recipes.pipeline.settings import (
     FEW_RECORDINGS,
     check_latents,
-    check_line,
+    check_pipeline,
     read_overrides,
     read_yaml,
     reads_latents,
@@ -62,40 +65,48 @@ from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of
 
 logger = logging.getLogger(__name__)
 
-LINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
+PIPELINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
 
 
 @dataclass
-class LineArguments:
-    """Which settings, and which language model."""
+class PipelineArguments:
+    """The pipeline, its settings, and its models."""
 
-    output_dir: str = field(metadata={"help": "folder of the run; each stage has one of its own in it"})
+    output_dir: str = field(metadata={"help": "folder of the run; each stage writes to a subfolder"})
     line: str | None = field(
         default=None,
-        metadata={"help": "llm_ar, of skeletons; lvlm_var, the default of videos; or vt_lvlm_ar, of videos"},
+        metadata={"help": "pipeline: llm_ar for skeletons, lvlm_var (default) or vt_lvlm_ar for videos"},
     )
-    tokenizer_config: str | None = field(default=None, metadata={"help": "settings of train_tokenizer.py, a YAML"})
-    sft_config: str | None = field(default=None, metadata={"help": "settings of sft.py, a YAML"})
-    features_config: str | None = field(default=None, metadata={"help": "settings of extract_features.py, a YAML"})
-    backbone_config: str | None = field(default=None, metadata={"help": "settings of pretraining/backbone.py, a YAML"})
-    lvlm_config: str | None = field(default=None, metadata={"help": "settings of pretraining/small_lvlm.py, a YAML"})
+    tokenizer_config: str | None = field(
+        default=None, metadata={"help": "YAML file of settings for train_tokenizer.py"}
+    )
+    sft_config: str | None = field(default=None, metadata={"help": "YAML file of settings for sft.py"})
+    features_config: str | None = field(
+        default=None, metadata={"help": "YAML file of settings for extract_features.py"}
+    )
+    backbone_config: str | None = field(
+        default=None, metadata={"help": "YAML file of settings for pretraining/backbone.py"}
+    )
+    lvlm_config: str | None = field(
+        default=None, metadata={"help": "YAML file of settings for pretraining/small_lvlm.py"}
+    )
     settings: dict = field(
         default_factory=dict,
         metadata={
-            "help": "Any setting of a stage: --STAGE.SETTING VALUE, such as --sft.learning_rate 1e-3, of "
-            f"{', '.join(STAGES)}; the --help of a recipe lists its settings.",
+            "help": "Any setting of a stage can be set with --STAGE.SETTING VALUE, for example --sft.learning_rate 1e-3. "
+            f"Stages: {', '.join(STAGES)}. The --help of a recipe lists its settings.",
             "dotted": True,
         },
     )
     backbone: str | None = field(
         default=None,
-        metadata={"help": "visual encoder of videos: repository or folder; by default a small one is trained"},
+        metadata={"help": "visual encoder of videos: Hub repository or folder; by default a small one is trained"},
     )
     llm_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "language model: repository or folder, of which LoRA is trained unless sft_config says otherwise; by "
-            "default that of sft_config and tokenizer_config, or a small one, which is made once on a machine"
+            "help": "language model: Hub repository or folder, trained with LoRA unless sft_config says otherwise; by default "
+            "that of sft_config or tokenizer_config, or a small one that is trained once per machine"
         },
     )
     llm_revision: str | None = field(
@@ -105,28 +116,29 @@ class LineArguments:
     encodings: int | None = field(
         default=None,
         metadata={
-            "help": "number of encodings per training recording (encode_actions.py); by default 24 of skeletons, and of "
-            "videos as many as there are versions of their features"
+            "help": "number of encodings per training recording (encode_actions.py); by default 24 for skeletons, and for "
+            "videos the number of versions of their features"
         },
     )
     test_encodings: int | None = field(
         default=None,
         metadata={
-            "help": "number of encodings per evaluated recording, whose class probabilities are averaged; by default as many "
-            "of skeletons and of held-out videos, and of test videos as many as there are versions of their features"
+            "help": "number of encodings per evaluated recording, over which class probabilities are averaged; by default that "
+            "of training recordings for skeletons and held-out videos, and the number of test versions for test videos"
         },
     )
     hold_out: bool = field(
-        default=False, metadata={"help": "leave the held-out training recordings out, and evaluate on them"}
+        default=False,
+        metadata={"help": "leave the held-out training recordings out of training, and evaluate on them"},
     )
     early_stopping: bool | None = field(
         default=None,
         metadata={
-            "help": "leave the held-out training recordings out, and stop stage 2 when the loss on them no longer falls; by "
-            f"default with fewer than {FEW_RECORDINGS} training recordings, default settings, and some that are held out"
+            "help": "leave the held-out training recordings out of training, and stop stage 2 when the loss on them no longer "
+            f"falls; by default with fewer than {FEW_RECORDINGS} training recordings and default settings, if some are held out"
         },
     )
-    seed: int = field(default=0, metadata={"help": "seed of every stage"})
+    seed: int = field(default=0, metadata={"help": "random seed of all stages"})
 
     def __post_init__(self):
         for name in ("llm_name_or_path", "backbone"):
@@ -136,38 +148,36 @@ class LineArguments:
             path = getattr(self, f"{stage}_config")
             if path is not None and not Path(path).is_file():
                 raise ValueError(f"--{stage}_config: there is no file {path}.")
-        for stage, given in self.settings.items():
+        for stage, settings in self.settings.items():
             if stage not in STAGES:
                 raise ValueError(f"there is no stage {as_written(stage)}{did_you_mean(str(stage), STAGES)}")
-            if not isinstance(given, dict) or not given:
-                raise ValueError(f"settings: {stage}: expected settings and their values, got {as_written(given)}.")
+            if not isinstance(settings, dict) or not settings:
+                raise ValueError(f"settings: {stage}: expected settings and their values, got {as_written(settings)}.")
         for name in ("encodings", "test_encodings"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
         if self.early_stopping and self.hold_out:
             raise ValueError(
-                "--early_stopping reads the recordings that --hold_out evaluates on, which would flatter the result: set one."
+                "--early_stopping chooses weights by the recordings that --hold_out evaluates, which would bias the result: "
+                "set only one."
             )
 
 
-ARGUMENTS = (LineArguments, DataArguments)
+ARGUMENTS = (PipelineArguments, DataArguments)
 
 
 @writes_output_dir
-def main(arguments: LineArguments, data: DataArguments) -> dict:
+def main(arguments: PipelineArguments, data: DataArguments) -> dict:
     """Runs the pipeline; returns the metrics of its evaluation."""
-    line = choose_line(arguments, data)
-    # All settings are checked before anything is trained, and the YAML files before the heavy libraries are imported.
-    arguments, settings = read_all_settings(arguments, line)
+    pipeline = choose_pipeline(arguments, data)
+    # All settings are checked before anything is trained, and the YAML files before slow libraries are imported.
+    arguments, settings = read_all_settings(arguments, pipeline)
     overrides = read_overrides(arguments.settings, settings | {"encode": {}, "evaluation": {}})
-    settings = {stage: own | overrides.get(stage, {}) for stage, own in settings.items()}
-    if (
-        reads_latents(settings)
-        and arguments.sft_config is None
-        and "standardize_words" not in overrides.get("sft", {})
-    ):
-        settings["sft"]["standardize_words"] = False  # which is about tokens
-    check_line(line, settings)
+    settings = {stage: values | overrides.get(stage, {}) for stage, values in settings.items()}
+    is_default_sft = arguments.sft_config is None and "standardize_words" not in overrides.get("sft", {})
+    if reads_latents(settings) and is_default_sft:
+        settings["sft"]["standardize_words"] = False  # it applies to tokens only
+    check_pipeline(pipeline, settings)
     check_latents(settings)
     check_models(arguments, data)
 
@@ -178,7 +188,7 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         check_unseen_text(llm_training(llm), unseen)
     settings["encode"] = {
         "encodings": counts.encodings,
-        # Held-out recordings are training recordings, and have their encodings.
+        # Held-out recordings are in the training split, and have `encodings` of them.
         "test_encodings": 1 if arguments.hold_out else counts.test_encodings,
         **overrides.get("encode", {}),
     }
@@ -188,25 +198,43 @@ def main(arguments: LineArguments, data: DataArguments) -> dict:
         "unseen": bool(unseen),
         **overrides.get("evaluation", {}),
     }
-    begin(arguments, data, line, settings, counts)
-    return run(arguments, data, settings, unseen)
+    begin(arguments, data, pipeline, settings, counts)
+    return run_pipeline(arguments, data, settings, unseen)
 
 
-def begin(arguments: LineArguments, data: DataArguments, line: str, settings: dict[str, dict], counts) -> None:
-    """Checks that the folder is not of another run, and shows the plan."""
+def begin(
+    arguments: PipelineArguments,
+    data: DataArguments,
+    pipeline: str,
+    settings: dict[str, dict],
+    counts: RecordingCounts,
+) -> None:
+    """Checks that the output folder does not belong to another run, and shows the plan."""
     from action_llm_recipes.common.run_folder import RunFolder
 
     folder = Path(arguments.output_dir)
-    resolved = {stage: with_defaults(classes_of(stage, own), own) for stage, own in settings.items()}
+    resolved = {stage: with_defaults(classes_of(stage, values), values) for stage, values in settings.items()}
     done = {name for name, stage in STAGES.items() if RunFolder.has_record(folder / stage.folder)} - {"evaluation"}
-    # Another seed would make another language model before a stage refused it.
     subjects = {"held_out_subjects": data.held_out_subjects} if data.held_out_subjects else {}
-    RunFolder(folder).check_identity({"line": line, "dataset": data.dataset, "seed": arguments.seed, **subjects})
-    show_plan(resolved, counts, makes_llm=arguments.llm_name_or_path is None, done=done)
+    # Without the seed, a run with another one would train a language model before a stage refused the folder.
+    RunFolder(folder).check_identity({"line": pipeline, "dataset": data.dataset, "seed": arguments.seed, **subjects})
+    show_plan(resolved, counts, trains_llm=arguments.llm_name_or_path is None, done=done)
 
 
-def run(arguments: LineArguments, data: DataArguments, settings: dict[str, dict], unseen: list[str]) -> dict:
-    """Makes what the pipeline needs that is not given, and runs it; the settings are those of every stage."""
+def run_pipeline(
+    arguments: PipelineArguments, data: DataArguments, settings: dict[str, dict], unseen: list[str]
+) -> dict:
+    """
+    Trains the models that are not given, and runs all stages.
+
+    Args:
+        arguments, data: of the recipe.
+        settings: settings of each stage.
+        unseen: names of the classes that are tested and not trained on.
+
+    Returns:
+        The metrics of the evaluation.
+    """
     folder, llm = Path(arguments.output_dir), arguments.llm_name_or_path
     if llm is None:
         from action_llm_recipes.pretraining.small_lm import SmallLMArguments, kept_small_lm
@@ -226,36 +254,36 @@ def run(arguments: LineArguments, data: DataArguments, settings: dict[str, dict]
         llm = str(folder / STAGES["lvlm"].folder / "model")
     elif arguments.llm_revision is not None:
         revision = {"llm_revision": arguments.llm_revision}
-    return run_line(data, {"llm_name_or_path": llm, **revision}, folder, settings)
+    return run_main_stages(data, {"llm_name_or_path": llm, **revision}, folder, settings)
 
 
-def run_line(data: DataArguments, llm: dict[str, str], folder: Path, settings: dict[str, dict]) -> dict:
+def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, settings: dict[str, dict]) -> dict:
     """
-    Action model, sentences, language model and evaluation, each in its folder under `folder`.
+    Runs the stages that all pipelines have: action model, sentences, language model and evaluation.
 
     Args:
         data: the recordings: skeletons, or features of videos.
-        llm: `llm_name_or_path` of the language model and, of a repository, perhaps `llm_revision`.
-        folder: of the run.
-        settings: of the stages "tokenizer", "encode", "sft" and "evaluation". The seed of the tokenizer is that of the
-            sentences, too.
+        llm: `llm_name_or_path` of the language model, and optionally `llm_revision`.
+        folder: folder of the run; each stage has a subfolder.
+        settings: settings of the stages "tokenizer", "encode", "sft" and "evaluation". The sentences are encoded with the seed
+            of "tokenizer".
 
     Returns:
         The metrics of the evaluation.
 
     Raises:
-        ValueError: a setting that the recipe does not know.
+        ValueError: if a recipe has no setting of a name.
     """
-    own = dataclasses.asdict(data)
-    run_stage("tokenizer", folder, {**settings["tokenizer"], **own, **llm})
-    tokenizer, sentences = (str(folder / STAGES[stage].folder) for stage in ("tokenizer", "encode"))
-    tokenizer = f"{tokenizer}/model"
+    recordings = dataclasses.asdict(data)
+    run_stage("tokenizer", folder, {**settings["tokenizer"], **recordings, **llm})
+    tokenizer = str(folder / STAGES["tokenizer"].folder / "model")
+    sentences = str(folder / STAGES["encode"].folder)
     encoding = {
         "tokenizer": tokenizer,
         "latents": reads_latents(settings),
         "seed": settings["tokenizer"].get("seed", 0),
     }
-    run_stage("encode", folder, {**settings["encode"], **own, **encoding})
+    run_stage("encode", folder, {**settings["encode"], **recordings, **encoding})
     run_stage("sft", folder, {**settings["sft"], **llm, "tokenizer": tokenizer, "sentences": sentences})
     model = str(folder / STAGES["sft"].folder / "model")
     return run_stage("evaluation", folder, {**settings["evaluation"], "model": model, "sentences": sentences})
@@ -265,48 +293,71 @@ def reads_videos(data: DataArguments) -> bool:
     return "-video" in data.dataset
 
 
-def choose_line(arguments: LineArguments, data: DataArguments) -> str:
-    """The line of the arguments, or the default of the recordings; `ValueError` for one that does not read them."""
-    videos = reads_videos(data)
-    line = arguments.line or ("lvlm_var" if videos else "llm_ar")
-    if line not in LINES or videos == (line == "llm_ar"):
-        raise ValueError(
-            f"--line: expected {'lvlm_var or vt_lvlm_ar, which read videos' if videos else 'llm_ar, which reads skeletons'}, "
-            f"found {line!r}"
-        )
-    return line
+def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:
+    """
+    The pipeline of the arguments, or the default one for the recordings.
+
+    Raises:
+        ValueError: if the pipeline does not read such recordings.
+    """
+    is_video = reads_videos(data)
+    pipeline = arguments.line or ("lvlm_var" if is_video else "llm_ar")
+    if pipeline not in PIPELINES or is_video == (pipeline == "llm_ar"):
+        expected = "lvlm_var or vt_lvlm_ar for videos" if is_video else "llm_ar for skeletons"
+        raise ValueError(f"--line: expected {expected}, found {pipeline!r}.")
+    return pipeline
 
 
-def read_all_settings(arguments: LineArguments, line: str) -> tuple[LineArguments, dict[str, dict]]:
-    """The settings of the stages of a line, of their YAML files, and the arguments with the models that these name."""
-    videos = line != "llm_ar"
-    stages = [*["features"] * videos, "tokenizer", "sft"]
-    files = {stage: read_yaml(getattr(arguments, f"{stage}_config"), stage, line)[0] for stage in stages}
+def read_all_settings(arguments: PipelineArguments, pipeline: str) -> tuple[PipelineArguments, dict[str, dict]]:
+    """The settings of all stages of a pipeline, from their YAML files, and the arguments with the models that the files
+    name."""
+    is_video = pipeline != "llm_ar"
+    stages = [*["features"] * is_video, "tokenizer", "sft"]
+    files = {stage: read_yaml(getattr(arguments, f"{stage}_config"), stage, pipeline)[0] for stage in stages}
     arguments = with_models_of_files(arguments, files)
-    settings = {stage: read_settings(arguments, stage, line) for stage in stages}
-    sees = arguments.llm_name_or_path is not None and reads_pictures(arguments)
-    if line == "vt_lvlm_ar" and sees and arguments.backbone is None:
-        # Its projector reads nothing but its own vision tower.
+    settings = {stage: read_settings(arguments, stage, pipeline) for stage in stages}
+    has_vision = arguments.llm_name_or_path is not None and is_lvlm(arguments)
+    if pipeline == "vt_lvlm_ar" and has_vision and arguments.backbone is None:
+        # The projector of an LVLM reads only features of its own vision tower.
         arguments = dataclasses.replace(arguments, backbone=arguments.llm_name_or_path)
         settings["features"].setdefault("backbone_revision", arguments.llm_revision)
-    added = [*["backbone"] * (videos and arguments.backbone is None), *["lvlm"] * (line == "vt_lvlm_ar" and not sees)]
-    return arguments, settings | {stage: read_settings(arguments, stage, line) for stage in added}
+    trained = []
+    if is_video and arguments.backbone is None:
+        trained.append("backbone")
+    if pipeline == "vt_lvlm_ar" and not has_vision:
+        trained.append("lvlm")
+    return arguments, settings | {stage: read_settings(arguments, stage, pipeline) for stage in trained}
 
 
-def check_models(arguments: LineArguments, data: DataArguments) -> None:
-    """Raises `ValueError` for models that are named where none is read."""
+def check_models(arguments: PipelineArguments, data: DataArguments) -> None:
+    """Raises `ValueError` if an option of a model has no effect."""
     if arguments.llm_revision is not None and arguments.llm_name_or_path is None:
-        raise ValueError("--llm_revision is of a language model: set --llm_name_or_path, too.")
+        raise ValueError("--llm_revision needs --llm_name_or_path: it is a commit of that repository.")
     if arguments.backbone is not None and not reads_videos(data):
-        raise ValueError(f"--backbone is for videos: {data.dataset} has skeletons.")
+        raise ValueError(f"--backbone is for videos, but {data.dataset} has skeletons.")
 
 
 def fit_to_recordings(
-    arguments: LineArguments, data: DataArguments, settings: dict[str, dict], overrides: dict[str, dict], splits
+    arguments: PipelineArguments,
+    data: DataArguments,
+    settings: dict[str, dict],
+    overrides: dict[str, dict],
+    splits,
 ) -> tuple[dict[str, dict], RecordingCounts]:
-    """The settings with as many steps as the recordings can use, with early stopping where it is chosen; and the counts.
+    """
+    Adapts default settings to the number of recordings: fewer steps for few of them, and early stopping where it is chosen.
 
-    Settings that were given by hand stay as they are.
+    Args:
+        arguments, data: of the recipe.
+        settings: settings of each stage.
+        overrides: settings of stages from the command line, which are not changed.
+        splits: the data set.
+
+    Returns:
+        The settings, and the numbers of recordings and encodings.
+
+    Raises:
+        ValueError: if there are no recordings to train on or to evaluate, or encodings that do not exist are asked for.
     """
     from action_llm.recording_versions import check_versions_differ
 
@@ -317,51 +368,55 @@ def fit_to_recordings(
     train, stops_early = splits["train"], chooses_early_stopping(arguments, splits["train"])
     if data.held_out_subjects and not (arguments.hold_out or stops_early):
         logger.warning(
-            "--held_out_subjects changes nothing: without --hold_out true, all training subjects are trained on."
+            "--held_out_subjects has no effect without --hold_out true: all training subjects are trained on."
         )
-    rows = without_held_out(train, arguments.hold_out or stops_early)  # raises where there are none
+    rows = without_held_out(train, arguments.hold_out or stops_early)
     fitted = {
-        stage: scale_steps(own, len(rows)) if getattr(arguments, f"{stage}_config") is None else own
-        for stage, own in settings.items()
+        stage: scale_steps(values, len(rows)) if getattr(arguments, f"{stage}_config") is None else values
+        for stage, values in settings.items()
     }
-    encodings, test_encodings = count_sentences(arguments, fitted.get("features"))
-    reading = read_recordings(fitted, train)
+    encodings, test_encodings = count_encodings(arguments, fitted.get("features"))
+    extractor = extractor_settings(fitted, train)
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
-        check_versions_differ(reading, count, f"--{name}")
+        check_versions_differ(extractor, count, f"--{name}")
     if stops_early:
-        fitted = {stage: with_early_stopping(stage, own, len(rows) * encodings) for stage, own in fitted.items()}
-    fitted = {stage: own | overrides.get(stage, {}) for stage, own in fitted.items()}
+        fitted = {stage: with_early_stopping(stage, values, len(rows) * encodings) for stage, values in fitted.items()}
+    fitted = {stage: values | overrides.get(stage, {}) for stage, values in fitted.items()}
     held_out, test = len(train) - len(rows), len(splits["test"]) if "test" in splits else 0
     return fitted, RecordingCounts(len(rows), held_out, test, arguments.hold_out, encodings, test_encodings)
 
 
-def read_settings(arguments: LineArguments, stage: str, line: str) -> dict:
-    """Settings of one stage, of its YAML, with the seed and the held-out recordings of the run."""
-    own_file = getattr(arguments, f"{stage}_config")
-    settings, path = read_yaml(own_file, stage, line)
+def read_settings(arguments: PipelineArguments, stage: str, pipeline: str) -> dict:
+    """The settings of a stage: those of its YAML file, and the seed and `hold_out` of the run."""
+    config = getattr(arguments, f"{stage}_config")
+    settings, path = read_yaml(config, stage, pipeline)
     models = {name: getattr(arguments, name) for name in ("llm_name_or_path", "backbone")}
     models = {name: value for name, value in models.items() if value is not None}
     settings = without_paired(classes_of(stage, settings, path), settings, models, path)
-    if stage == "sft" and models.get("llm_name_or_path") and own_file is None and settings["method"] == "full":
-        settings["method"] = "lora"  # all weights are for the small language model that is made here
+    if stage == "sft" and models.get("llm_name_or_path") and config is None and settings["method"] == "full":
+        settings["method"] = "lora"  # `full` in the default file is for the small language model
     return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
 
 
-def with_models_of_files(arguments: LineArguments, files: dict[str, dict]) -> LineArguments:
-    """The arguments with the language model and the visual encoder that files of settings name, where they name none.
+def with_models_of_files(arguments: PipelineArguments, files: dict[str, dict]) -> PipelineArguments:
+    """The arguments, with the language model and the visual encoder from YAML files where the command line names none.
 
     Raises:
-        ValueError: the files of stage 1 and stage 2 name different language models.
+        ValueError: if the files of stage 1 and stage 2 name different language models.
     """
     changed = {}
-    named = {(own["llm_name_or_path"], own.get("llm_revision")) for own in files.values() if "llm_name_or_path" in own}
-    if arguments.llm_name_or_path is None and named:
-        if len(named) > 1:
+    models = {
+        (settings["llm_name_or_path"], settings.get("llm_revision"))
+        for settings in files.values()
+        if "llm_name_or_path" in settings
+    }
+    if arguments.llm_name_or_path is None and models:
+        if len(models) > 1:
             raise ValueError(
                 "tokenizer_config and sft_config name different language models or commits "
-                f"({', '.join(sorted(map(str, named)))}): set --llm_name_or_path to one."
+                f"({', '.join(sorted(map(str, models)))}): set --llm_name_or_path to choose one."
             )
-        changed["llm_name_or_path"], revision = named.pop()
+        changed["llm_name_or_path"], revision = models.pop()
         if arguments.llm_revision is None:
             changed["llm_revision"] = revision
     if arguments.backbone is None and "backbone" in files.get("features", {}):
@@ -369,8 +424,8 @@ def with_models_of_files(arguments: LineArguments, files: dict[str, dict]) -> Li
     return dataclasses.replace(arguments, **changed)
 
 
-def reads_pictures(arguments: LineArguments) -> bool:
-    """Whether the language model is one of the LLaVA family."""
+def is_lvlm(arguments: PipelineArguments) -> bool:
+    """Whether the language model is of the LLaVA family: it has a vision tower and a projector."""
     from transformers import AutoConfig
 
     from action_llm.language_models import projected_layer
@@ -381,60 +436,63 @@ def reads_pictures(arguments: LineArguments) -> bool:
     return projected_layer(config) is not None
 
 
-def chooses_early_stopping(arguments: LineArguments, train) -> bool:
-    """Whether stage 2 stops by the held-out recordings of the training split `train`."""
+def chooses_early_stopping(arguments: PipelineArguments, train) -> bool:
+    """Whether stage 2 stops early, by the loss on the held-out recordings of the training split `train`."""
     if arguments.early_stopping is not None:
         return arguments.early_stopping
     is_few = len(train) < FEW_RECORDINGS and arguments.sft_config is None and not arguments.hold_out
     return is_few and 0 < sum(train["held_out"]) < len(train)
 
 
-def read_recordings(settings: dict, train) -> dict:
-    """Settings of the feature extractor, by the settings of the stages and the training split `train`."""
+def extractor_settings(settings: dict[str, dict], train) -> dict:
+    """The settings of the feature extractor, by the settings of the stages; the joint layout may come from the recordings in
+    `train`."""
     from action_llm_recipes import extract_features
     from action_llm_recipes.stages import skeleton_stage
 
     if "features" in settings:
-        given, reading = settings["features"], extract_features.VideoArguments
+        values, arguments = settings["features"], extract_features.VideoArguments
     else:
-        given, reading = settings["tokenizer"], skeleton_stage.SkeletonArguments
-    made = {field.name: given.get(field.name, field.default) for field in dataclasses.fields(reading)}
-    if "layout" in made and made["layout"] is None:
-        made["layout"] = train[0]["layout"]
-    return made
+        values, arguments = settings["tokenizer"], skeleton_stage.SkeletonArguments
+    resolved = {option.name: values.get(option.name, option.default) for option in dataclasses.fields(arguments)}
+    if "layout" in resolved and resolved["layout"] is None:
+        resolved["layout"] = train[0]["layout"]
+    return resolved
 
 
 def unseen_classes(splits) -> list[str]:
-    """The classes of the test, where no training recording is of any of them; none for an ordinary protocol."""
+    """The test classes, if none of them is a training class; none in ordinary protocols."""
     if "test" not in splits:
         return []
     training, test = (splits[split].features["label"].names for split in ("train", "test"))
     return [] if set(training) & set(test) else test
 
 
-def count_sentences(arguments: LineArguments, features: dict | None) -> tuple[int, int]:
-    """Sentences of a training recording, and of one that is evaluated.
+def count_encodings(arguments: PipelineArguments, features: dict | None) -> tuple[int, int]:
+    """The number of encodings per training recording, and per evaluated recording.
 
     Args:
-        arguments: of the line.
-        features: settings of `extract_features.py`, which says how many versions of a video there are; None of skeletons.
+        arguments: of the recipe.
+        features: settings of `extract_features.py`, with the number of versions of a video; None for skeletons.
 
     Raises:
-        ValueError: more than the number of versions of a recording.
+        ValueError: if more encodings are asked for than there are versions.
     """
-    # Of skeletons as many can be made as one likes.
+    # Skeletons can be augmented any number of times.
     versions, test_versions = 24, None
     if features is not None:
         versions, test_versions = features.get("versions", 1), features.get("test_versions", 1)
     encodings = versions if arguments.encodings is None else arguments.encodings
     if features is not None and encodings > versions:
-        raise ValueError(f"--encodings {encodings}: features are of {versions} versions of a training video.")
+        raise ValueError(
+            f"--encodings {encodings}: features have {versions} versions per training video; set --features.versions."
+        )
     # Held-out recordings are training recordings.
-    most = encodings if arguments.hold_out else test_versions
-    test_encodings = (most or encodings) if arguments.test_encodings is None else arguments.test_encodings
-    if most is not None and test_encodings > most:
-        kind = "held-out" if arguments.hold_out else "test"
-        raise ValueError(f"--test_encodings {test_encodings}: {kind} recordings have {most} sentences each.")
+    limit = encodings if arguments.hold_out else test_versions
+    test_encodings = (limit or encodings) if arguments.test_encodings is None else arguments.test_encodings
+    if limit is not None and test_encodings > limit:
+        split = "held-out" if arguments.hold_out else "test"
+        raise ValueError(f"--test_encodings {test_encodings}: {split} recordings have {limit} encodings each.")
     return encodings, test_encodings
 
 

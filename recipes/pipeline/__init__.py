@@ -1,1 +1,1 @@
-"""What `run_line.py` composes: the stages, their settings, and the plan that it shows."""
+"""The parts of `run_line.py`: the stages, their settings, and the plan."""

@@ -1,4 +1,4 @@
-"""What a run of the whole line is going to do, and about how long it takes, before anything is trained."""
+"""The plan of a pipeline: what each stage will do, and about how long it will take."""
 
 import logging
 import math
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 TITLES = {"small_lm": "small language model"} | {name: stage.title for name, stage in STAGES.items()}
 
-# Milliseconds for an example of a training step, or for a sentence, with the default settings and small models, on one core of
-# the machine whose results are in model_cards/results. Each stage measures itself when it begins (`run_cost`); this is for
-# whoever wants to know before.
+# Milliseconds per example of a training step, per video, or per sentence, with the default settings and small models, on one
+# core of the machine that made model_cards/results. A rough estimate: each stage measures its own time when it starts
+# (`run_cost`).
 MILLISECONDS = {
     "backbone": 25.0,
     "features": 60.0,
@@ -26,20 +26,20 @@ MILLISECONDS = {
     "evaluation": 5.0,
 }
 SMALL_LM_SECONDS = 100.0
-# Seconds of `probe` on that core.
+# Seconds that `probe` takes on that core.
 PROBE_SECONDS = 0.07
 
 
 class RecordingCounts(NamedTuple):
-    """Numbers of recordings and of their sentences.
+    """Numbers of recordings and of their encodings.
 
     Attributes:
         trained: recordings that are trained on.
         held_out: training recordings that are left out of training.
         test: recordings of the test split.
-        evaluates_held_out: whether the held-out recordings are evaluated in place of the test.
-        encodings: sentences of each training recording.
-        test_encodings: sentences of each recording that is evaluated.
+        evaluates_held_out: whether the held-out recordings are evaluated, not the test split.
+        encodings: encodings (sentences) per training recording.
+        test_encodings: encodings per evaluated recording.
     """
 
     trained: int
@@ -51,57 +51,66 @@ class RecordingCounts(NamedTuple):
 
 
 def show_plan(
-    settings: dict[str, dict], counts: RecordingCounts, makes_llm: bool, done: Collection[str] = ()
+    settings: dict[str, dict], counts: RecordingCounts, trains_llm: bool, done: Collection[str] = ()
 ) -> float | None:
     """
-    Logs the stages with their steps and times, and the total.
+    Logs the stages with their steps and times, and the total time.
 
     Args:
-        settings: of the stages that have some, as in their YAML files, with the defaults of the recipes
-            (`launching.with_defaults`).
-        counts: of recordings and their sentences.
-        makes_llm: whether the language model is the small one; of another one, the time of stage 2 is not known yet.
-        done: stages that an earlier start has finished, which take no time.
+        settings: settings of the stages with a YAML file, completed by the defaults of the recipes (`with_defaults`).
+        counts: numbers of recordings and of their encodings.
+        trains_llm: whether the language model is the small one. With another one, the time of stage 2 is unknown.
+        done: finished stages, which take no time.
 
     Returns:
-        Seconds in all; None where a stage is of unknown time.
+        The total time in seconds, or None if the time of a stage is unknown.
     """
     speed = probe() / PROBE_SECONDS
-    rows = []
-    if makes_llm:
-        rows.append(("small_lm", "unless it was made before", SMALL_LM_SECONDS))
-    for stage in ("backbone", "features", "lvlm", "tokenizer"):
-        if stage in settings:
-            rows.append((stage, *work_of(stage, settings[stage], counts)))
-    evaluated = counts.held_out if counts.evaluates_held_out else counts.test
-    asked = evaluated * counts.test_encodings
-    train = counts.trained + counts.held_out
-    # Where the held-out recordings are evaluated, with sentences of training recordings, test recordings have one each.
-    sentences = train * counts.encodings + counts.test * (1 if counts.evaluates_held_out else counts.test_encodings)
-    work = f"{sentences} of {train} training and {counts.test} test recordings"
-    rows.append(("encode", work, MILLISECONDS["encode"] * sentences / 1000))
-    rows.append(("sft", *work_of("sft", settings["sft"], counts)))
-    work = f"{asked} sentences of {evaluated} recordings"
-    rows.append(("evaluation", work, MILLISECONDS["evaluation"] * asked / 1000))
-    logger.info("Plan, of %d training recordings:", counts.trained)
     total = 0.0
-    for stage, work, seconds in rows:
+    logger.info("Plan for %d training recordings:", counts.trained)
+    for stage, work, seconds in planned_stages(settings, counts, trains_llm):
         if stage in done:
-            logger.info("  %-22s done by an earlier start", TITLES[stage])
+            logger.info("  %-22s already done", TITLES[stage])
             continue
-        is_known = makes_llm or stage not in ("lvlm", "sft", "evaluation")
+        is_known = trains_llm or stage not in ("lvlm", "sft", "evaluation")
         total += seconds * speed * is_known
-        time_of_it = f"about {duration(seconds * speed)}" if is_known else "its time depends on the language model"
-        logger.info("  %-22s %s, %s", TITLES[stage], work, time_of_it)
-    if not makes_llm:
-        logger.info("  About %s, and what the language model takes: its stage measures itself.", duration(total))
+        estimate = f"about {duration(seconds * speed)}" if is_known else "time depends on the language model"
+        logger.info("  %-22s %s, %s", TITLES[stage], work, estimate)
+    if not trains_llm:
+        logger.info(
+            "  About %s in total, plus the stages with the language model: each measures its time when it starts.",
+            duration(total),
+        )
         return None
-    logger.info("  In all about %s on this machine; each stage measures itself when it begins.", duration(total))
+    logger.info("  About %s in total on this machine; each stage measures its time when it starts.", duration(total))
     return total
 
 
+def planned_stages(
+    settings: dict[str, dict], counts: RecordingCounts, trains_llm: bool
+) -> list[tuple[str, str, float]]:
+    """The stages in order: name, amount of work, and seconds on the machine where times were measured; arguments as of
+    `show_plan`."""
+    stages = [("small_lm", "unless this machine has it already", SMALL_LM_SECONDS)] if trains_llm else []
+    for stage in ("backbone", "features", "lvlm", "tokenizer"):
+        if stage in settings:
+            stages.append((stage, *work_of(stage, settings[stage], counts)))
+    train = counts.trained + counts.held_out
+    # If held-out recordings are evaluated, they have the encodings of training recordings, and test recordings have one each.
+    encodings_per_test = 1 if counts.evaluates_held_out else counts.test_encodings
+    sentences = train * counts.encodings + counts.test * encodings_per_test
+    work = f"{sentences} of {train} training and {counts.test} test recordings"
+    stages.append(("encode", work, MILLISECONDS["encode"] * sentences / 1000))
+    stages.append(("sft", *work_of("sft", settings["sft"], counts)))
+    evaluated = counts.held_out if counts.evaluates_held_out else counts.test
+    sentences = evaluated * counts.test_encodings
+    work = f"{sentences} sentences of {evaluated} recordings"
+    stages.append(("evaluation", work, MILLISECONDS["evaluation"] * sentences / 1000))
+    return stages
+
+
 def work_of(stage: str, settings: dict, counts: RecordingCounts) -> tuple[str, float]:
-    """What a stage does, and seconds of it on the machine where the times were measured."""
+    """The amount of work of a stage, and its seconds on the machine where times were measured."""
     if stage == "features":
         train = counts.trained + counts.held_out
         versions = train * settings["versions"] + counts.test * settings["test_versions"]
@@ -109,7 +118,7 @@ def work_of(stage: str, settings: dict, counts: RecordingCounts) -> tuple[str, f
         return work, MILLISECONDS[stage] * versions / 1000
     if settings.get("method") == "none":
         return "not trained", 0.0
-    # An epoch of the language model is of all sentences; the other stages read another version of a recording in each.
+    # Stage 2 reads all encodings of a recording in an epoch, the other stages one version.
     examples = counts.trained * (counts.encodings if stage == "sft" else 1)
     steps = training_steps(settings, examples)
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
@@ -118,7 +127,7 @@ def work_of(stage: str, settings: dict, counts: RecordingCounts) -> tuple[str, f
 
 
 def training_steps(settings: dict, examples: int) -> int:
-    """Optimiser steps of a training in one process: `max_steps`, or else those of its epochs, as `transformers` counts them."""
+    """Number of optimiser steps in one process: `max_steps`, or that of the epochs, counted as `transformers` does."""
     if settings["max_steps"] > 0:
         return settings["max_steps"]
     batches = math.ceil(examples / settings["per_device_train_batch_size"])
@@ -126,12 +135,12 @@ def training_steps(settings: dict, examples: int) -> int:
 
 
 def probe() -> float:
-    """Seconds of work like that of small models, on this machine as busy as it is now."""
+    """Seconds for a fixed amount of work like that of small models, at the current load of this machine."""
     import torch
 
     left, right = torch.ones(256, 512), torch.full((512, 512), 1e-3)
     for repetition in range(23):
-        if repetition == 3:  # the first are slow
+        if repetition == 3:  # the first repetitions are slow
             started = time.perf_counter()
         torch.nn.functional.gelu(left @ right)
     return time.perf_counter() - started

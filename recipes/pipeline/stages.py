@@ -1,4 +1,4 @@
-"""The stages of a pipeline: the recipe of each, its folder in that of the run, and its argument classes."""
+"""The stages of a pipeline: their recipes, folders and argument classes."""
 
 import importlib
 from pathlib import Path
@@ -9,12 +9,12 @@ from action_llm_recipes.common.launching import from_settings
 
 
 class Stage(NamedTuple):
-    """A recipe as a part of a pipeline.
+    """A recipe as a stage of a pipeline.
 
     Attributes:
-        recipe: its module in this package.
-        folder: where it writes, in the folder of the run.
-        title: what the plan calls it.
+        recipe: module of the recipe in this package.
+        folder: output folder of the stage, within the folder of the run.
+        title: name of the stage in the plan.
     """
 
     recipe: str
@@ -31,7 +31,7 @@ STAGES = {
     "sft": Stage("sft", "sft", "language model"),
     "evaluation": Stage("evaluate_classifier", "evaluation", "evaluation"),
 }
-# Stages whose settings are those of a YAML file; of the others, run_line.py knows the few that there are.
+# Stages with a YAML file of settings; those of the others come from run_line.py.
 WITH_SETTINGS = ("backbone", "features", "lvlm", "tokenizer", "sft")
 
 
@@ -41,15 +41,15 @@ def recipe_of(stage: str) -> ModuleType:
 
 def classes_of(stage: str, settings: dict, where: str | Path = "settings") -> tuple[type, ...]:
     """
-    The argument classes of the recipe of a stage, in the order in which its `main` takes them.
+    The argument classes of a stage, in the order in which `main` of its recipe takes them.
 
     Args:
         stage: a key of `STAGES`.
-        settings: of the stage; those of the tokenizer say of which action model.
-        where: the settings come from, for errors.
+        settings: settings of the stage; those of "tokenizer" decide by `action_model`.
+        where: origin of the settings, for errors.
 
     Raises:
-        ValueError: there is no such action model.
+        ValueError: if there is no such action model.
     """
     recipe = recipe_of(stage)
     if stage != "tokenizer":
@@ -61,10 +61,16 @@ def classes_of(stage: str, settings: dict, where: str | Path = "settings") -> tu
 
 
 def run_stage(stage: str, folder: Path, settings: dict):
-    """Runs the recipe of a stage in its folder under `folder`; returns what its `main` does.
+    """
+    Runs the recipe of a stage and returns the result of its `main`.
+
+    Args:
+        stage: a key of `STAGES`.
+        folder: folder of the run; the stage writes to its subfolder.
+        settings: settings of the stage, by the names of its options.
 
     Raises:
-        ValueError: a setting that the recipe does not know.
+        ValueError: if the recipe has no option of a name.
     """
     settings = {**settings, "output_dir": str(folder / STAGES[stage].folder)}
     return recipe_of(stage).main(*from_settings(classes_of(stage, settings), settings))

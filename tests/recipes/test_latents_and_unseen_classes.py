@@ -1,4 +1,4 @@
-"""LLM-AR's Table 5, without discretisation, and Table 8, unseen classes, by one command."""
+"""LLM-AR, Table 5 (without discretisation) and Table 8 (unseen classes), with `run_line.py`."""
 
 import json
 
@@ -14,8 +14,8 @@ SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_
 
 @pytest.fixture
 def arguments(llm, tmp_path):
-    """Makes the arguments of `run_line.py`; None for `sft` takes its own settings."""
-    from action_llm_recipes.run_line import LineArguments
+    """Makes the arguments of `run_line.py`; without `sft`, stage 2 has its default settings."""
+    from action_llm_recipes.run_line import PipelineArguments
 
     def make(folder, tokenizer=None, sft=None, **options):
         configs = {}
@@ -23,7 +23,7 @@ def arguments(llm, tmp_path):
             if config is not None:
                 (tmp_path / f"{folder}_{name}.yaml").write_text(yaml.safe_dump(config))
                 configs[f"{name}_config"] = str(tmp_path / f"{folder}_{name}.yaml")
-        return LineArguments(
+        return PipelineArguments(
             output_dir=str(tmp_path / folder), **{"llm_name_or_path": llm, "encodings": 2} | configs | options
         )
 
@@ -78,11 +78,11 @@ def test_what_latents_cannot_have_shows_before_anything_is_trained(line, argumen
 
 
 def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
-    """Those of `small_sft.yaml` standardise words, which latents are not."""
+    """The default settings of stage 2 standardise words, which is switched off for latents."""
     from action_llm_recipes import run_line
 
     settings = {}
-    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, stages: settings.update(stages["sft"]))
+    monkeypatch.setattr(run_line, "run_main_stages", lambda data, llm, folder, stages: settings.update(stages["sft"]))
     run_line.main(arguments("run", {"quantize": False}), line.data())
     assert settings["standardize_words"] is False and settings["objective"] == "classes"
     run_line.main(arguments("run"), line.data())
@@ -101,11 +101,11 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
     record = json.loads((tmp_path / "run" / "sft" / "record.json").read_text())
     assert not set(record["training_classes"]) & set(unseen)
 
-    # A small language model that is made here leaves out the text with their names; one from elsewhere that read it is refused.
+    # The small language model is trained without text that names the classes; another one that read such text is refused.
     made = []
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hub"))  # one may be kept on this machine
     monkeypatch.setattr(small_lm, "main", lambda own, training: made.append(own.unseen_of))
-    monkeypatch.setattr(run_line, "run_line", lambda data, llm, folder, stages: stages["evaluation"]["unseen"])
+    monkeypatch.setattr(run_line, "run_main_stages", lambda data, llm, folder, stages: stages["evaluation"]["unseen"])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
     assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
     assert made == ["simulated-unseen", None]

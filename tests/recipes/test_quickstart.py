@@ -1,4 +1,4 @@
-"""The quickstart from end to end, with as little of everything as it can have."""
+"""The quickstart from end to end at a tiny size."""
 
 import dataclasses
 import json
@@ -23,12 +23,12 @@ def test_the_actions_are_sixteen_and_four_or_more_are_of_two_people():
 
 
 def test_two_people_are_too_few_to_test_on(tmp_path):
-    with pytest.raises(ValueError, match="performers: three are the fewest"):
+    with pytest.raises(ValueError, match="performers must be at least 3"):
         quickstart.main(quickstart.QuickstartArguments(output_dir=str(tmp_path), performers=2))
 
 
 def test_ctrl_c_ends_the_processes_of_the_protocols():
-    """They ignore the signal, which a terminal sends to all: the first process ends them, silently."""
+    """A terminal sends Ctrl-C to all processes: the others ignore it, and the first process ends them."""
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     process.start()
     with pytest.raises(KeyboardInterrupt), quickstart.ending_processes():
@@ -45,7 +45,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
     assert summary["data"] == "simulated recordings"
     # Subject 3 is on the test side of NTU-60; camera 1 of all three people.
     assert summary["cross-subject"]["recordings"] == 6 and summary["cross-view"]["recordings"] == 6
-    for name in quickstart.LINES:
+    for name in quickstart.PROTOCOLS:
         assert 0 <= summary[name]["top_1"]["estimate"] <= 1
         assert (run / "pictures" / f"{name}-confusion.png").stat().st_size > 1000
     assert (run / "pictures" / "token_usage.png").is_file()
@@ -76,7 +76,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
 @pytest.mark.slow
 def test_it_goes_on_where_it_was(quickstart_run, monkeypatch):
     tiny_quickstart.shrink(monkeypatch, quickstart_run.folder)
-    lines = [quickstart_run.folder / name for name in quickstart.LINES]
+    lines = [quickstart_run.folder / name for name in quickstart.PROTOCOLS]
     trained = {path: path.stat().st_mtime_ns for line in lines for path in line.rglob("model/*.safetensors")}
     again = quickstart.main(quickstart_run.arguments)
     assert again["cross-subject"] == quickstart_run.summary["cross-subject"]

@@ -1,4 +1,4 @@
-"""One command from a folder of people's own files to a recogniser."""
+"""`run_line.py`: one command from a folder of recordings to a recogniser."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ SFT = {"lora_r": 2, "max_steps": 2, "per_device_train_batch_size": 2, "gradient_
 
 @pytest.fixture
 def own(tmp_path):
-    """Six recordings of two classes in an order of joints that nobody else has."""
+    """A folder with six recordings of two classes, in a joint layout of its own."""
     from action_llm.skeleton_layouts import LAYOUTS
 
     root = tmp_path / "own"
@@ -42,7 +42,7 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     common = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
     (tmp_path / "tokenizer.yaml").write_text(yaml.safe_dump(TOKENIZER | common))
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(SFT | common))
-    arguments = run_line.LineArguments(
+    arguments = run_line.PipelineArguments(
         output_dir=str(tmp_path / "run"),
         tokenizer_config=str(tmp_path / "tokenizer.yaml"),
         sft_config=str(tmp_path / "sft.yaml"),
@@ -54,26 +54,26 @@ def test_one_command_from_files_to_a_recogniser(own, llm, tmp_path):
     metrics = run_line.main(arguments, data)
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder", "test", 2)
     assert metrics["encodings"] == 2  # sentences of one recording
-    # What cannot be shows before anything is trained.
-    with pytest.raises(ValueError, match="held-out recordings have 2 sentences each"):
+    # An impossible setting is refused before anything is trained.
+    with pytest.raises(ValueError, match="held-out recordings have 2 encodings each"):
         run_line.main(
             dataclasses.replace(arguments, output_dir=str(tmp_path / "no"), hold_out=True, test_encodings=3), data
         )
     assert not (tmp_path / "no").exists()
     folder = tmp_path / "run" / "sft" / "model"
     assert json.loads((folder / "record.json").read_text())["seed"] == 3
-    # The recogniser reads a file of that kind by its path, wherever it is loaded.
+    # The recogniser reads a file in that layout by its path, wherever it is loaded.
     model, processor = ActionLLMForClassification.from_pretrained(folder), ActionLLMProcessor.from_pretrained(folder)
     assert processor.feature_extractor.skeleton_layout.name == "mine" and processor.feature_extractor.num_persons == 1
     assert set(model.config.id2label.values()) == {"wave", "fall"}
     assert float(model(**processor(own / "0.npy")).probabilities.sum()) == pytest.approx(1, abs=1e-5)
-    # A finished run says the same again.
+    # Starting a finished run again returns the same metrics.
     assert run_line.main(arguments, data) == metrics
 
 
 @pytest.mark.slow
 def test_one_command_for_videos(llm, tmp_path):
-    """A visual encoder of one's own first; what held-out videos select by must not have been seen by it."""
+    """A small visual encoder is trained first; held-out videos are evaluated only if it was not trained on them."""
     from tiny_videos import tiny_video
 
     from action_llm_recipes import run_line
@@ -113,19 +113,19 @@ def test_one_command_for_videos(llm, tmp_path):
 
     def run(folder, **options):
         return run_line.main(
-            run_line.LineArguments(output_dir=str(tmp_path / folder), llm_name_or_path=llm, **settings, **options),
+            run_line.PipelineArguments(output_dir=str(tmp_path / folder), llm_name_or_path=llm, **settings, **options),
             data,
         )
 
     metrics = run("run", hold_out=True)
     assert (metrics["dataset"], metrics["split"], metrics["recordings"]) == ("folder-video", "held_out", 2)
     assert metrics["encodings"] == 2  # the versions of their features
-    with pytest.raises(ValueError, match="--encodings 3: features are of 2 versions of a training video"):
+    with pytest.raises(ValueError, match="--encodings 3: features have 2 versions per training video"):
         run("no", encodings=3)
-    with pytest.raises(ValueError, match="--test_encodings 3: test recordings have 2 sentences each"):
+    with pytest.raises(ValueError, match="--test_encodings 3: test recordings have 2 encodings each"):
         run("no", test_encodings=3)
     assert not (tmp_path / "no").exists()
-    # It goes on from what is there; a visual encoder of all training videos is not one to choose settings by.
+    # A run resumes. A visual encoder that was trained on all training videos is refused with hold_out.
     assert run("run", hold_out=True) == metrics
     seen = run("seen")
     assert (seen["dataset"], seen["split"], seen["encodings"]) == ("folder-video", "test", 2)
@@ -153,11 +153,11 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
 
     (tmp_path / "sft.yaml").write_text(text)
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
-    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), sft_config=str(tmp_path / "sft.yaml"))
+    arguments = run_line.PipelineArguments(output_dir=str(tmp_path / "run"), sft_config=str(tmp_path / "sft.yaml"))
     with pytest.raises(ValueError, match=message):
         run_line.main(arguments, data)
     (tmp_path / "tokenizer.yaml").write_text("action_model: vqvae")
-    arguments = run_line.LineArguments(
+    arguments = run_line.PipelineArguments(
         output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml")
     )
     with pytest.raises(
@@ -170,10 +170,10 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     rows = (own / "metadata.csv").read_text().replace(",test", ",train")
     (own / "metadata.csv").write_text(rows)
     with pytest.raises(ValueError, match="has no test recordings: mark some, or evaluate on held-out ones"):
-        run_line.main(run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm), data)
+        run_line.main(run_line.PipelineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm), data)
     rows = [line.replace(",validation", ",train") for line in rows.splitlines()]
     (own / "metadata.csv").write_text("\n".join(rows) + "\n")
-    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, hold_out=True)
+    arguments = run_line.PipelineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, hold_out=True)
     with pytest.raises(ValueError, match=r"--hold_out true: of \d+ training recordings 0 are held out"):
         run_line.main(arguments, data)
     assert not (tmp_path / "run").exists()
@@ -195,21 +195,21 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     ],
 )
 def test_how_many_sentences_there_are(given, features, expected):
-    from action_llm_recipes.run_line import LineArguments, count_sentences
+    from action_llm_recipes.run_line import PipelineArguments, count_encodings
 
-    assert count_sentences(LineArguments(output_dir="", **given), features) == expected
+    assert count_encodings(PipelineArguments(output_dir="", **given), features) == expected
     for name in ("encodings", "test_encodings"):
         with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
-            LineArguments(output_dir="", **given | {name: 0})
+            PipelineArguments(output_dir="", **given | {name: 0})
 
 
 def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp_path):
-    from action_llm_recipes.run_line import LineArguments, read_settings
+    from action_llm_recipes.run_line import PipelineArguments, read_settings
 
     (tmp_path / "sft.yaml").write_text("method: full")
     own = {"llm_name_or_path": "somebody/large"}
     methods = [
-        read_settings(LineArguments(output_dir="", **given), "sft", "llm_ar")["method"]
+        read_settings(PipelineArguments(output_dir="", **given), "sft", "llm_ar")["method"]
         for given in ({}, own, own | {"sft_config": str(tmp_path / "sft.yaml")})
     ]
     assert methods == ["full", "lora", "full"]
@@ -221,7 +221,7 @@ def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
 
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match="hiden_width"):
-        run_line.run_line(
+        run_line.run_main_stages(
             data,
             {"llm_name_or_path": llm},
             tmp_path / "run",
@@ -264,7 +264,7 @@ def test_fewer_recordings_take_fewer_steps():
         2686,
         2700,
     ]
-    # A share of the steps is a share of fewer.
+    # A warm-up that is a share of the steps stays the same.
     assert scale_steps({"max_steps": 100, "warmup_steps": 0.1}, 100) == {"max_steps": 50, "warmup_steps": 0.1}
 
 
@@ -283,7 +283,7 @@ def test_fewer_recordings_take_fewer_steps():
     ],
 )
 def test_who_stops_early(options, recordings, held_out, expected, tmp_path):
-    from action_llm_recipes.run_line import LineArguments, chooses_early_stopping
+    from action_llm_recipes.run_line import PipelineArguments, chooses_early_stopping
 
     if "sft_config" in options:
         options = {"sft_config": str(tmp_path / "sft.yaml")}
@@ -294,26 +294,26 @@ def test_who_stops_early(options, recordings, held_out, expected, tmp_path):
         def __len__(self):
             return recordings
 
-    assert chooses_early_stopping(LineArguments(output_dir="", **options), Rows(train)) == expected
+    assert chooses_early_stopping(PipelineArguments(output_dir="", **options), Rows(train)) == expected
 
 
 def test_early_stopping_and_hold_out_exclude_each_other():
-    from action_llm_recipes.run_line import LineArguments
+    from action_llm_recipes.run_line import PipelineArguments
 
-    with pytest.raises(ValueError, match="would flatter the result: set one"):
-        LineArguments(output_dir="", early_stopping=True, hold_out=True)
+    with pytest.raises(ValueError, match="would bias the result: set only one"):
+        PipelineArguments(output_dir="", early_stopping=True, hold_out=True)
 
 
 def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
-    from action_llm_recipes.run_line import LineArguments, read_settings, with_models_of_files
+    from action_llm_recipes.run_line import PipelineArguments, read_settings, with_models_of_files
 
     (tmp_path / "sft.yaml").write_text("llm_name_or_path: a/b\nllm_revision: c1\nmethod: lora\n")
-    arguments = LineArguments(output_dir="", sft_config=str(tmp_path / "sft.yaml"))
+    arguments = PipelineArguments(output_dir="", sft_config=str(tmp_path / "sft.yaml"))
     files = {"sft": {"llm_name_or_path": "a/b", "llm_revision": "c1"}, "tokenizer": {}}
     named = with_models_of_files(arguments, files)
     assert (named.llm_name_or_path, named.llm_revision) == ("a/b", "c1")
     assert read_settings(named, "sft", "llm_ar")["llm_revision"] == "c1"
-    # Another one leaves it out.
+    # The commit is left out with another language model.
     other = with_models_of_files(dataclasses.replace(arguments, llm_name_or_path="a/c"), files)
     assert (other.llm_name_or_path, other.llm_revision) == ("a/c", None)
     assert "llm_revision" not in read_settings(other, "sft", "llm_ar")
@@ -341,18 +341,18 @@ def test_the_plan_says_what_is_done_and_for_how_long(caplog, monkeypatch):
         trained=30, held_out=6, test=12, evaluates_held_out=False, encodings=24, test_encodings=20
     )
     with caplog.at_level("INFO"):
-        seconds = run_plan.show_plan(settings, counts, makes_llm=True)
+        seconds = run_plan.show_plan(settings, counts, trains_llm=True)
     tokenizer, sft, sentences, asked = 120 * 32 * 4.0, 405 * 16 * 8.0, (36 * 24 + 12 * 20) * 1.5, 12 * 20 * 5.0
     assert seconds == pytest.approx(2 * (run_plan.SMALL_LM_SECONDS + (tokenizer + sft + sentences + asked) / 1000))
-    assert caplog.messages[0] == "Plan, of 30 training recordings:"
+    assert caplog.messages[0] == "Plan for 30 training recordings:"
     assert "120 steps of 32 examples, about 31 s" in caplog.text
     assert "405 steps of 16 examples, fewer if the loss on held-out recordings stops falling" in caplog.text
     assert "1104 of 36 training and 12 test recordings" in caplog.text
-    assert f"In all about {seconds:.0f} s on this machine" in caplog.text
-    assert run_plan.show_plan(settings, counts, makes_llm=False) is None
+    assert f"About {seconds:.0f} s in total on this machine" in caplog.text
+    assert run_plan.show_plan(settings, counts, trains_llm=False) is None
     caplog.clear()
     with caplog.at_level("INFO"):
-        run_plan.show_plan(settings, counts._replace(evaluates_held_out=True, test_encodings=24), makes_llm=True)
+        run_plan.show_plan(settings, counts._replace(evaluates_held_out=True, test_encodings=24), trains_llm=True)
     assert "876 of 36 training and 12 test recordings" in caplog.text
     assert "144 sentences of 6 recordings" in caplog.text
 
@@ -410,7 +410,7 @@ def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps)
 
 @pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch, caplog):
-    """Of the default settings, with held-out recordings; and one small language model for two runs."""
+    """Default settings with held-out recordings stop early; two runs share the small language model."""
     from huggingface_hub import constants
 
     from action_llm_recipes import run_line
@@ -432,9 +432,9 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
         "tokenizer": TOKENIZER | {"warmup_steps": 1, "use_cpu": True},
         "sft": shipped("sft") | SFT | {"method": "lora", "max_steps": 400, "learning_rate": 0.05, "use_cpu": True},
     }
-    monkeypatch.setattr(run_line, "read_yaml", lambda path, stage, line: (dict(settings[stage]), stage))
+    monkeypatch.setattr(run_line, "read_yaml", lambda path, stage, pipeline: (dict(settings[stage]), stage))
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
-    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), encodings=2)
+    arguments = run_line.PipelineArguments(output_dir=str(tmp_path / "run"), encodings=2)
     with caplog.at_level("INFO"):
         metrics = run_line.main(arguments, data)
     assert (metrics["split"], metrics["recordings"]) == ("test", 2)
@@ -451,7 +451,7 @@ def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch
     assert sorted(tensor.sum().item() for tensor in stored.values()) == pytest.approx(
         sorted(tensor.sum().item() for tensor in adapter.values())
     )
-    # Another run reads the same language model; nothing of it is in the folder of the run.
+    # Another run uses the same language model, which is not in the folder of a run.
     with caplog.at_level("INFO"):
         run_line.main(dataclasses.replace(arguments, output_dir=str(tmp_path / "other")), data)
     assert len(made) == 1 and made[0].startswith(str(tmp_path / "hub" / "action_llm" / "small_lm"))
@@ -470,9 +470,9 @@ def test_a_line_refuses_another_seed_before_anything_is_made(own, monkeypatch, t
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     arguments = {"output_dir": str(tmp_path / "run"), "encodings": 2}
     with pytest.raises(AssertionError, match="was made"):
-        run_line.main(run_line.LineArguments(**arguments), data)
+        run_line.main(run_line.PipelineArguments(**arguments), data)
     with pytest.raises(ValueError, match="was made with other seed: choose another --output_dir"):
-        run_line.main(run_line.LineArguments(**arguments, seed=1), data)
+        run_line.main(run_line.PipelineArguments(**arguments, seed=1), data)
 
 
 def test_a_plan_says_which_stages_are_done(caplog):
@@ -481,10 +481,10 @@ def test_a_plan_says_which_stages_are_done(caplog):
     training = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
     with caplog.at_level("INFO"):
         counts = RecordingCounts(8, 0, 2, False, 2, 2)
-        show_plan({"tokenizer": training, "sft": training}, counts, makes_llm=True, done={"tokenizer", "encode"})
+        show_plan({"tokenizer": training, "sft": training}, counts, trains_llm=True, done={"tokenizer", "encode"})
     rows = [text.split("  ") for text in caplog.messages]
-    done = [text.split()[:2] for text in caplog.messages if text.endswith("done by an earlier start")]
-    assert done == [["action", "model"], ["sentences", "done"]] and len(rows) == 7
+    done = [text.split()[:2] for text in caplog.messages if text.endswith("already done")]
+    assert done == [["action", "model"], ["sentences", "already"]] and len(rows) == 7
 
 
 def test_files_are_checked_before_anything_heavy_is_imported(own, tmp_path):
@@ -521,19 +521,19 @@ finally:
 
 def test_options_without_effect_are_errors(tmp_path):
     from action_llm_recipes.common.data_arguments import DataArguments
-    from action_llm_recipes.run_line import LineArguments, main
+    from action_llm_recipes.run_line import PipelineArguments, main
 
     data = DataArguments(dataset="folder", data_dir=str(tmp_path))
     for settings, message in (
-        ({"llm_revision": "abc"}, "--llm_revision is of a language model: set --llm_name_or_path, too"),
-        ({"backbone": "facebook/dinov2-small"}, "--backbone is for videos: folder has skeletons"),
+        ({"llm_revision": "abc"}, "--llm_revision needs --llm_name_or_path"),
+        ({"backbone": "facebook/dinov2-small"}, "--backbone is for videos, but folder has skeletons"),
     ):
         with pytest.raises(ValueError, match=message):
-            main(LineArguments(output_dir=str(tmp_path / "run"), **settings), data)
+            main(PipelineArguments(output_dir=str(tmp_path / "run"), **settings), data)
 
 
 def test_any_setting_of_a_stage_can_be_given_on_the_command_line(own, llm, tmp_path):
-    """In place of a YAML for each ablation: they go before the file, and stay as they are with few recordings."""
+    """An ablation needs no YAML file: settings on the command line override those of the file."""
     from action_llm_recipes import run_line
     from action_llm_recipes.common.launching import parse
 
@@ -551,7 +551,7 @@ def test_any_setting_of_a_stage_can_be_given_on_the_command_line(own, llm, tmp_p
     assert (config["lora_r"], config["lora_target_modules"]) == (3, ["q_proj", "k_proj"])
     assert config["list_classes"] is True and config["learning_rate"] == 1e-3
     assert yaml.safe_load((tmp_path / "run" / "tokenizer" / "config.yaml").read_text())["codebook_size"] == 8
-    # Another setting is another run.
+    # The folder of a run is not resumed with another setting.
     with pytest.raises(ValueError, match=r"lora_r: 3, now 4.*choose another --output_dir"):
         run_line.main(*parse(run_line.ARGUMENTS, [*words.split(), "--sft.lora_r", "4"]))
 
@@ -561,9 +561,9 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
     from action_llm_recipes.common.data_arguments import DataArguments
 
     seen = {}
-    monkeypatch.setattr(run_line, "run", lambda arguments, data, settings, unseen: seen.update(settings))
+    monkeypatch.setattr(run_line, "run_pipeline", lambda arguments, data, settings, unseen: seen.update(settings))
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
-    arguments = run_line.LineArguments(output_dir=str(tmp_path / "run"), settings={"sft": {"max_steps": 500}})
+    arguments = run_line.PipelineArguments(output_dir=str(tmp_path / "run"), settings={"sft": {"max_steps": 500}})
     run_line.main(arguments, data)
     assert seen["sft"]["max_steps"] == 500 and seen["sft"]["warmup_steps"] < shipped("sft")["warmup_steps"]
     assert seen["tokenizer"]["max_steps"] < shipped("tokenizer")["max_steps"]
@@ -584,8 +584,11 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
         ),
         ({"encode": {"dataset": "folder"}}, "--encode.dataset: .* Give --dataset once"),
         ({"evaluation": {"split": "test"}}, "--evaluation.split: .* Give --hold_out once"),
-        ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer: it follows from the stages before"),
-        ({"features": {"grid": 1}}, "--features.grid: this run has the stages tokenizer, sft, encode, evaluation"),
+        ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer cannot be set: it follows from the earlier stages"),
+        (
+            {"features": {"grid": 1}},
+            "--features.grid: this run has no stage features. Its stages are tokenizer, sft, encode, evaluation",
+        ),
         ({"sft": 3}, "settings: sft: expected settings and their values, got 3"),
     ],
 )
@@ -596,7 +599,7 @@ def test_a_wrong_setting_of_a_stage_is_told_before_anything_is_trained(settings,
     data = DataArguments(dataset="folder", data_dir=str(own), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match=message):
         run_line.main(
-            run_line.LineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, settings=settings), data
+            run_line.PipelineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, settings=settings), data
         )
     assert not (tmp_path / "run" / "tokenizer").exists()
 
