@@ -140,9 +140,9 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
                 check_versions_differ(settings, 8, "versions")
     check_versions_differ(SkeletonFeatureExtractor(**STILL | {"augment_tilt": 10.0}).to_dict(), 8, "versions")
     # run_line.py knows the layout by the recordings, before anything is trained.
-    reading = run_line.read_recordings({"tokenizer": STILL | {"augment_tilt": 10.0}}, [{"layout": "coco17"}])
+    settings = run_line.extractor_settings({"tokenizer": STILL | {"augment_tilt": 10.0}}, [{"layout": "coco17"}])
     with pytest.raises(ValueError, match="--encodings 8: expected versions that differ"):
-        check_versions_differ(reading, 8, "--encodings")
+        check_versions_differ(settings, 8, "--encodings")
 
 
 @pytest.mark.parametrize(
