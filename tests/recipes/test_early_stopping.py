@@ -1,4 +1,4 @@
-"""Early stopping and resuming: a run that is killed ends as one that is not."""
+"""Early stopping and resuming: a killed run ends like an uninterrupted run."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ LOSSES = [9.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
 
 
 class Counter(torch.nn.Module):
-    """Its weight is the number of steps that it was trained."""
+    """A model whose weight is the number of its training steps."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_killed_run_stops_early_where_one_that_was_not_killed_does(uninterrupted, step, tmp_path):
+def test_a_killed_run_stops_early_at_the_same_step_as_an_uninterrupted_run(uninterrupted, step, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, killed_after=step)
     trainer = train(tmp_path)

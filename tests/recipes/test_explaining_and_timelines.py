@@ -1,4 +1,4 @@
-"""Settings of `explain_actions.py` and `timeline.py` that cannot be, or have no effect, are refused before anything is read."""
+"""Settings of `explain_actions.py` and `timeline.py` that are wrong or without effect are refused before anything is read."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def test_settings_of_explanations(line, settings, message, tmp_path):
     assert not (tmp_path / "why").exists()
 
 
-def test_a_split_that_there_is_not_is_refused_on_the_command_line(capsys):
-    """It was taken for the training recordings."""
+def test_an_unknown_split_is_refused_on_the_command_line(capsys):
+    """Older versions took it for the training split."""
     from action_llm_recipes.common.launching import parse
     from action_llm_recipes.explain_actions import ExplanationArguments
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted or damaged end as one that was not, or say in one sentence why not."""
+"""Runs that are killed, interrupted or damaged end like uninterrupted runs, or say in a sentence why they cannot."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def tiny(folder, **training):
 
 
 def metrics_of(folder) -> list[dict]:
-    """The lines of the log without what is a time."""
+    """The lines of the log without times."""
     lines = map(json.loads, (Path(folder) / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
@@ -47,7 +47,7 @@ def weights_of(folder) -> dict[str, bytes]:
 
 @pytest.fixture
 def killing(monkeypatch):
-    """A function: the next training that begins is killed after a step."""
+    """A function that has the next training killed after a given step."""
 
     def kill_after(step):
         train, killed = RunFolder.train, []
@@ -64,7 +64,7 @@ def killing(monkeypatch):
 
 
 def stages(line, tokenizer, sentences):
-    """Each stage as a function of its folder and training settings; checkpoints come at steps that are not logged."""
+    """Each stage as a function of its folder and training settings. Checkpoints are written at steps that are not logged."""
     from action_llm_recipes.pretraining import small_lm
 
     every = {"save_steps": 1, "save_total_limit": 2}
@@ -79,7 +79,7 @@ def stages(line, tokenizer, sentences):
 
 @pytest.fixture(scope="module", params=["tokenizer", "sft", "sft by classes", "small_lm"])
 def stage(request, line, tokenizer, sentences, tmp_path_factory):
-    """A stage, and the folder of a run of it that was not stopped."""
+    """A stage, and the folder of an uninterrupted run of it."""
     run = stages(line, tokenizer, sentences)[request.param]
     folder = tmp_path_factory.mktemp("whole")
     run(folder)
@@ -88,7 +88,7 @@ def stage(request, line, tokenizer, sentences, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 6])
-def test_weights_and_log_of_a_killed_run_are_those_of_one_that_was_not(stage, step, killing, tmp_path):
+def test_weights_and_log_of_a_killed_run_are_those_of_an_uninterrupted_run(stage, step, killing, tmp_path):
     run, whole = stage
     killing(step)
     with pytest.raises(KeyboardInterrupt):
@@ -121,7 +121,7 @@ def cut(path):
 
 
 def flip(path):
-    """Another byte in the middle of a zip's content."""
+    """Flips a byte in the middle of the content of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
     content = bytearray(path.read_bytes())
@@ -157,7 +157,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def small_lm(tmp_path_factory):
-    """The folder of a small language model with a checkpoint at each of its six steps."""
+    """The folder of a small language model with a checkpoint after each of six steps."""
     from action_llm_recipes.pretraining import small_lm
 
     folder = tmp_path_factory.mktemp("small_lm")
@@ -166,7 +166,7 @@ def small_lm(tmp_path_factory):
 
 
 def stopped(small_lm, folder, last_step=5):
-    """A copy of a run as a kill leaves it after a step."""
+    """A copy of a run as a kill after a step leaves it."""
     shutil.copytree(small_lm, folder, dirs_exist_ok=True)
     shutil.rmtree(folder / "model")
     (folder / "record.json").unlink()
@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, small_lm, tmp
     assert [path.name for path in checkpoints_of(tmp_path / "checkpoints")] == [f"checkpoint-{n}" for n in (6, 5, 4)]
 
 
-def test_with_no_whole_checkpoint_the_training_begins_anew_and_says_so(small_lm, tmp_path, caplog):
+def test_without_an_undamaged_checkpoint_training_starts_again_with_a_warning(small_lm, tmp_path, caplog):
     stopped(small_lm, tmp_path, last_step=2)
     for checkpoint in checkpoints_of(tmp_path / "checkpoints"):
         cut(checkpoint / "optimizer.pt")
@@ -208,7 +208,7 @@ def test_with_no_whole_checkpoint_the_training_begins_anew_and_says_so(small_lm,
     assert weights_of(tmp_path) == weights_of(small_lm) and metrics_of(tmp_path) == metrics_of(small_lm)
 
 
-def test_checkpoints_of_older_versions_are_gone_on_from(small_lm, tmp_path, caplog):
+def test_runs_resume_from_checkpoints_of_older_versions(small_lm, tmp_path, caplog):
     stopped(small_lm, tmp_path)
     for path in tmp_path.rglob("running_sums*"):
         path.unlink()
@@ -217,8 +217,8 @@ def test_checkpoints_of_older_versions_are_gone_on_from(small_lm, tmp_path, capl
     assert weights_of(tmp_path) == weights_of(small_lm)
 
 
-def test_an_older_checkpoint_goes_when_the_newer_is_whole(small_lm, tmp_path, monkeypatch):
-    """Killed while it writes the second one, with a limit of one."""
+def test_an_old_checkpoint_is_removed_once_the_newer_one_is_complete(small_lm, tmp_path, monkeypatch):
+    """The run keeps a single checkpoint, and is killed while it writes the second."""
     from transformers import Trainer
 
     written = Trainer._save_optimizer_and_scheduler
@@ -243,7 +243,7 @@ def test_an_older_checkpoint_goes_when_the_newer_is_whole(small_lm, tmp_path, mo
 # ------------------------------------------------------------------------------------------------ other states of a run
 
 
-def test_damaged_states_are_remade_or_say_what_to_delete(small_lm, tmp_path, caplog):
+def test_damaged_state_files_are_written_again_or_name_what_to_delete(small_lm, tmp_path, caplog):
     folder = stopped(small_lm, tmp_path)
     (folder / "elapsed.json").write_text('{"seconds": ')
     with open(folder / "metrics.jsonl", "ab") as log:
@@ -267,7 +267,7 @@ def test_damaged_states_are_remade_or_say_what_to_delete(small_lm, tmp_path, cap
         RunFolder(folder).check_identity({})
 
 
-def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_they_are_read(
+def test_damaged_shards_are_written_again_by_their_recipe_and_named_by_others(
     line, tokenizer, sentences, tmp_path, caplog
 ):
     from action_llm_recipes.common.action_sentences import load_action_sentences
@@ -301,7 +301,7 @@ def test_damaged_shards_are_made_again_where_they_are_written_and_named_where_th
         line.sft(tokenizer, str(tmp_path / "s"), tmp_path / "sft")
 
 
-def test_a_small_language_model_that_is_kept_damaged_is_made_again(tmp_path, monkeypatch, caplog):
+def test_a_damaged_small_language_model_in_the_cache_is_trained_again(tmp_path, monkeypatch, caplog):
     from huggingface_hub import constants
 
     from action_llm_recipes.pretraining.small_lm import kept_small_lm
@@ -325,7 +325,7 @@ SMALL = {name: value for name, value in vars(tiny("x")[0]).items() if name != "u
 
 
 def command(folder, max_steps=12, **more) -> list[str]:
-    """A tiny small language model, by its command."""
+    """Starts the training of a tiny small language model as a command."""
     settings = SMALL | {"max_steps": max_steps, "warmup_steps": 2, "learning_rate": 0.04, "use_cpu": True}
     settings |= {"logging_steps": 5, "save_steps": 2, "output_dir": folder} | more
     options = (
@@ -358,8 +358,8 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, status, tmp_path):
-    """To all processes, those that read the data, too: they end with it, silently."""
+def test_a_signal_stops_training_with_a_checkpoint_and_a_single_sentence(signum, status, tmp_path):
+    """All processes get the signal; those that read the data end silently."""
     workers = 2 if signum == signal.SIGTERM else 0
     process = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1, dataloader_num_workers=workers))
     wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), process)
@@ -380,8 +380,8 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_one_sentence(signum, sta
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_launch_stop_at_the_same_step_and_go_on_from_it(tmp_path):
-    """One of them gets the signal; the first speaks for both."""
+def test_two_processes_of_a_launch_stop_at_the_same_step_and_resume_from_it(tmp_path):
+    """Only one of them gets the signal, and only the first logs."""
     words = command(tmp_path, 10_000, save_steps=10_000, logging_steps=1)
 
     def stopped_after(step: int):
@@ -443,7 +443,7 @@ runpy.run_path({recipe!r}, run_name="__main__")
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_leave_the_bytes_of_a_run_that_was_not_killed(uninterrupted, tmp_path):
+def test_after_ten_random_kills_the_bytes_are_those_of_an_uninterrupted_run(uninterrupted, tmp_path):
     chance, kills = random.Random(21), 0
     while kills < 10:
         process = start(*command(tmp_path))
@@ -472,7 +472,7 @@ def test_ten_kills_at_random_leave_the_bytes_of_a_run_that_was_not_killed(uninte
 
 
 @pytest.mark.slow
-def test_a_second_process_on_a_folder_says_who_writes_it(tmp_path):
+def test_a_second_process_on_a_folder_names_the_process_that_writes_it(tmp_path):
     first = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
     wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), first)
     before = (tmp_path / "config.yaml").read_bytes()
@@ -497,7 +497,7 @@ def test_a_second_process_on_a_folder_says_who_writes_it(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder of four megabytes."""
+    """A folder on a file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
@@ -508,7 +508,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays_whole(small_disk):
+def test_a_full_disk_is_an_error_of_one_sentence_and_keeps_the_last_checkpoint(small_disk):
     folder = small_disk / "run"
     process = start(*command(folder, max_steps=10_000, save_steps=20, logging_steps=1, save_total_limit=2))
     wait_for(lambda: any(damage_of(path) is None for path in checkpoints_of(folder / "checkpoints")), process)

@@ -1,4 +1,4 @@
-"""Records of runs that are damaged, or none: an error that names the file and the field."""
+"""Damaged records of runs end in an error that names the file and the field."""
 
 import json
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_a_damaged_record_is_told(content, message, tmp_path):
+def test_a_damaged_record_is_an_error(content, message, tmp_path):
     path = tmp_path / "record.json"
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
     for read in (
@@ -45,7 +45,7 @@ def test_a_damaged_record_is_told(content, message, tmp_path):
             read()
 
 
-def test_a_demo_says_nothing_of_a_record_that_is_none(tmp_path):
+def test_a_demo_refuses_a_damaged_record(tmp_path):
     (tmp_path / "record.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelFileError, match="expected a JSON object"):
         demo.describe_training(str(tmp_path))
@@ -54,7 +54,7 @@ def test_a_demo_says_nothing_of_a_record_that_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["method", "examples"])
-def test_a_page_needs_what_it_says(field, tmp_path):
+def test_a_page_needs_its_fields(field, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(RECORD | {field: None}), encoding="utf-8")
     with pytest.raises(ModelFileError, match=f"field {field}: expected a value, which every finished run writes"):
         model_page.read_run(tmp_path)
@@ -73,7 +73,7 @@ def test_a_run_of_an_older_version_is_resumed_with_former_names_of_settings(tmp_
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "constrained: true\n"
 
 
-def test_an_evaluation_needs_what_a_page_says_of_it(tmp_path):
+def test_a_page_needs_the_fields_of_an_evaluation(tmp_path):
     metrics = {"dataset": "ntu60-xsub", "split": "test", "recordings": 2, "calibration_error": 0.1, "top_1": []}
     record = {"stage": "evaluate_classifier", "model": RECORD, "metrics": metrics}
     (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""No stage, and no evaluation, measures anything on recordings that an earlier stage was trained on."""
+"""No stage or evaluation measures anything on recordings that an earlier stage was trained on."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ SWAPPED = {"train": "test", "test": "train"}
 
 
 def mark(folder, marks: dict[str, str]):
-    """Changes the splits in a folder's table: those of some splits, or of some files."""
+    """Changes the splits in the table of a folder: of all files in some splits, or of some files."""
     head, *lines = (folder / "metadata.csv").read_text().splitlines()
     place = head.split(",").index("split")
     rows = [line.split(",") for line in lines]
@@ -52,7 +52,7 @@ def own(tmp_path):
 
 @pytest.fixture
 def own_line(line, own, tmp_path):
-    """The line on this folder."""
+    """The recipes on this folder."""
 
     class FolderLine(type(line)):
         def data(self, dataset="folder", **kwargs):
@@ -64,8 +64,8 @@ def own_line(line, own, tmp_path):
 # ------------------------------------------------------------------------------------------------- the folder re-marked
 
 
-def test_a_folder_that_is_marked_anew_between_stages_is_not_evaluated(own, own_line, tmp_path, caplog):
-    """Both splits were evaluated on recordings that stage 1 had been trained on, without a word."""
+def test_a_folder_whose_splits_change_between_stages_is_not_evaluated(own, own_line, tmp_path, caplog):
+    """Older versions evaluated both splits on recordings that stage 1 was trained on."""
     tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
     mark(own, SWAPPED)
     with caplog.at_level(logging.WARNING):
@@ -99,8 +99,8 @@ def test_a_folder_that_is_marked_anew_between_stages_is_not_evaluated(own, own_l
     assert run_baselines.main(raw, own_line.data())["recordings"] == 4
 
 
-def test_the_language_model_is_a_stage_too(own, own_line, tmp_path):
-    """Recordings that stage 1 has not seen, and stage 2 has."""
+def test_the_language_model_is_checked_as_well(own, own_line, tmp_path):
+    """Stage 2 was trained on recordings that stage 1 was not trained on."""
     mark(own, {"validation": "test"})
     tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
     before = own_line.encode(tokenizer, tmp_path / "before")
@@ -179,7 +179,7 @@ def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos,
 # ---------------------------------------------------------------------------------------------------------- the records
 
 
-def test_every_record_has_fingerprints_and_every_folder_the_hashes_of_all_stages(own_line, tmp_path):
+def test_records_have_fingerprints_and_folders_the_hashes_of_all_stages(own_line, tmp_path):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
 
     tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
@@ -206,7 +206,7 @@ def test_every_record_has_fingerprints_and_every_folder_the_hashes_of_all_stages
     assert record_of(model)["split_evidence"] == stage_2
 
 
-def test_a_fingerprint_is_that_of_a_set_of_names_in_a_data_set():
+def test_a_fingerprint_depends_on_the_set_of_names_and_the_data_set():
     from action_llm_recipes.common.split_evidence import SplitEvidence
 
     def fingerprint(dataset, *names):
@@ -221,7 +221,7 @@ def test_a_fingerprint_is_that_of_a_set_of_names_in_a_data_set():
     assert fingerprint("simulated-xsub", "S001C001P001R001A001") != fingerprint(ntu[0], "S001C001P001R001A001")
 
 
-def test_a_window_is_of_its_video(tmp_path):
+def test_the_recording_of_a_window_is_its_video(tmp_path):
     from action_llm_recipes.common.split_evidence import SplitEvidence
 
     def rows(*names):
@@ -265,7 +265,7 @@ def without_evidence(part):
     return part
 
 
-def test_damaged_evidence_is_told(own_line, tmp_path):
+def test_damaged_evidence_is_an_error(own_line, tmp_path):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
 
     tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
@@ -281,9 +281,7 @@ def test_damaged_evidence_is_told(own_line, tmp_path):
 # --------------------------------------------------------------------------------------------- which split, how often
 
 
-def test_the_held_out_split_is_the_default_where_there_is_one_and_openings_of_the_test_are_counted(
-    own_line, tmp_path, caplog
-):
+def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are_counted(own_line, tmp_path, caplog):
     from action_llm_recipes.common.split_evidence import LOCAL_FILES, TEST_EVALUATIONS, default_split
     from action_llm_recipes.hub.model_page import model_page
     from action_llm_recipes.hub.push import repository_files
@@ -316,7 +314,7 @@ def test_the_held_out_split_is_the_default_where_there_is_one_and_openings_of_th
     assert [default_split({"hold_out": True}, unseen) for unseen in (False, True)] == ["held_out", "test"]
 
 
-def test_an_evaluation_that_cannot_be_counted_is_made_all_the_same(own_line, tmp_path, caplog):
+def test_an_evaluation_that_cannot_be_counted_still_runs(own_line, tmp_path, caplog):
     from action_llm_recipes.common.split_evidence import TEST_EVALUATIONS
 
     tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
@@ -417,7 +415,7 @@ def test_the_loop_over_subjects_is_a_command(own, llm, tmp_path, monkeypatch, ca
         assert ending.value.code == 2 and message in capfd.readouterr().err
 
 
-def test_features_know_whose_they_are(videos, backbone, tmp_path):
+def test_features_know_the_subjects_of_their_videos(videos, backbone, tmp_path):
     root = shutil.copytree(videos, tmp_path / "videos")
     head, *lines = (root / "metadata.csv").read_text().splitlines()
     rows = [f"{line},{number // 2}" for number, line in enumerate(lines)]

@@ -1,4 +1,4 @@
-"""Folders that were pushed before the recipes became a package still load, answer as they did, and have a record and a page.
+"""Folders that were pushed before the recipes became a package still load, with the same answers, record and page.
 
 `stored/` holds what `push.py` of 0.2.0 made of tiny runs of the three papers, without the code.
 """
@@ -24,7 +24,7 @@ STAGES = {
 
 
 def skeleton() -> np.ndarray:
-    """(20, 25, 3) metres: somebody who sways and lifts a hand; no random numbers, which may change between versions."""
+    """(20, 25, 3) in metres: a person who sways and lifts a hand. No random numbers, which may change between versions."""
     time, joints = np.arange(20)[:, None] / 30, np.arange(25)[None, :]
     x = 0.1 * (joints % 5) - 0.2 + 0.05 * np.sin(3 * time)
     y = 0.07 * joints - 0.8 + 0.3 * time * (joints == 11)
@@ -33,7 +33,7 @@ def skeleton() -> np.ndarray:
 
 
 def video() -> np.ndarray:
-    """(20, 32, 32, 3): a light square that goes right."""
+    """(20, 32, 32, 3): a light square that moves right."""
     frames = np.full((20, 32, 32, 3), 30, np.uint8)
     for time in range(20):
         frames[time, 4:12, time : time + 8] = 220
@@ -41,7 +41,7 @@ def video() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_it_answers_as_it_did(name):
+def test_a_stored_recogniser_gives_the_same_answers(name):
     folder = STORED / name
     expected = json.loads((folder / "expected.json").read_text())
     model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
@@ -58,7 +58,7 @@ def test_it_answers_as_it_did(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_its_record_is_read_and_its_page_written(name):
+def test_a_stored_record_is_read_and_its_page_written(name):
     record = read_run(STORED / name)
     assert [stage["stage"] for stage in known_stages(record)] == STAGES[name]
     assert list(training_stages(training_record(str(STORED / name))))[-2:] == ["action model", "language model"]

@@ -25,7 +25,7 @@ def test_precision_and_optimiser_become_those_of_a_cpu(arguments, tmp_path, capl
     ]
 
 
-def test_bf16_stays_where_a_cpu_was_asked_for(tmp_path, caplog):
+def test_use_cpu_keeps_bf16(tmp_path, caplog):
     made = ActionSFTConfig(output_dir=str(tmp_path), bf16=True, use_cpu=True)
     assert made.bf16 and not caplog.messages
 
@@ -36,7 +36,7 @@ def test_settings_of_a_cpu_stay(tmp_path, caplog):
 
 
 def test_the_file_for_one_gpu_trains_on_a_cpu(line, tokenizer, sentences, tmp_path, caplog):
-    """QLoRA in bfloat16 with FlashAttention; and LLaMA's commit is not asked of another language model."""
+    """QLoRA in bfloat16 with FlashAttention. The commit of LLaMA in the file is not used for another language model."""
     from action_llm_recipes import sft
     from action_llm_recipes.common.launching import parse
 
