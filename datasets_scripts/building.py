@@ -595,7 +595,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         except SkeletonFileError as error:
             place = path if error.line is None else f"{path}, line {error.line}"
             raise NotInProtocolError(
-                "unreadable", f"{place}: found {error.found}, expected {error.expected}"
+                "unreadable", f"{place}: found {error.actual}, expected {error.expected}"
             ) from error
         except UNREADABLE as error:
             problem = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -338,7 +338,7 @@ class ActionFolder(SkeletonBuilder):
                 refuse_foreign_json(first, first.read_bytes())
         except SkeletonFileError as error:
             return (
-                f"{name} is a folder with files such as {first.name}: found {error.found}, expected {error.expected}"
+                f"{name} is a folder with files such as {first.name}: found {error.actual}, expected {error.expected}"
             )
         except UNREADABLE:
             pass

@@ -145,7 +145,7 @@ class _Videos:
             info, content = self.read_video(path)
         except VideoFileError as error:
             raise NotInProtocolError(
-                "unreadable", f"{path}: found {error.found}, expected {error.expected}"
+                "unreadable", f"{path}: found {error.actual}, expected {error.expected}"
             ) from error
         except UNREADABLE as error:
             raise NotInProtocolError("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error

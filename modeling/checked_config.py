@@ -67,26 +67,26 @@ class ConfigError(ValueError):
 
     Attributes:
         field (str | None): Path of the field (`action_config.num_frames`); None if several fields contradict each other.
-        found, expected (str): The actual value, and what was expected.
+        actual, expected (str): The actual value, and what was expected.
     """
 
-    def __init__(self, field: str | None, found: str, expected: str, message: str | None = None):
-        self.field, self.found, self.expected = field, found, expected
+    def __init__(self, field: str | None, actual: str, expected: str, message: str | None = None):
+        self.field, self.actual, self.expected = field, actual, expected
         place = "" if field is None else f"`{field}`: "
-        super().__init__(message or f"{place}expected {expected}, got {found}.")
+        super().__init__(message or f"{place}expected {expected}, got {actual}.")
 
     def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.field, self.found, self.expected, str(self))
+        return type(self), (self.field, self.actual, self.expected, str(self))
 
     def within(self, field: str) -> "ConfigError":
         """The same error for the enclosing configuration, which holds this one in `field`."""
         path = field if self.field is None else f"{field}.{self.field}"
-        return ConfigError(path, self.found, self.expected, f"{field}: {self}")
+        return ConfigError(path, self.actual, self.expected, f"{field}: {self}")
 
     def in_file(self, folder: str | os.PathLike, subfolder: str = "") -> ModelFileError:
         """The same error as one of the `config.json` in a model folder."""
         path = os.path.join(os.fspath(folder), subfolder or "", "config.json")
-        return ModelFileError(path, self.field, self.found, self.expected)
+        return ModelFileError(path, self.field, self.actual, self.expected)
 
 
 @contextmanager
@@ -112,13 +112,13 @@ def _as_config_error(error: Exception, expected: str) -> ConfigError:
         field, message = re.search(r"field '(\w+)'", str(error)), str(error.__cause__)
         for parts in (
             re.search(
-                r"with value (?P<found>.*?) doesn't match any type in \((?P<expected>.*?)\)\.", message, re.DOTALL
+                r"with value (?P<actual>.*?) doesn't match any type in \((?P<expected>.*?)\)\.", message, re.DOTALL
             ),
-            re.search(r"expected (?P<expected>.*?), got \w+ \(value: (?P<found>.*)\)", message, re.DOTALL),
+            re.search(r"expected (?P<expected>.*?), got \w+ \(value: (?P<actual>.*)\)", message, re.DOTALL),
         ):
             if parts:
                 expected = re.sub(r"<class '(.*?)'>", r"\1", parts["expected"]).replace(", ", " | ")
-                return ConfigError(field and field[1], shortened(parts["found"]), expected, message)
+                return ConfigError(field and field[1], shortened(parts["actual"]), expected, message)
         return ConfigError(field and field[1], shortened(message), "another type", message)
     cause = error
     if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:

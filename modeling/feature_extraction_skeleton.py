@@ -47,15 +47,15 @@ class SkeletonInputError(ValueError):
 
     Attributes:
         source (str): Name of the recording (its file or sample), or its index in the batch.
-        found, expected (str): The actual content, and what was expected.
+        actual, expected (str): The actual content, and what was expected.
     """
 
-    def __init__(self, source: str, found: str, expected: str):
-        self.source, self.found, self.expected = source, found, expected
-        super().__init__(f"{shortened(source, 300)}: expected {expected}, found {found}")
+    def __init__(self, source: str, actual: str, expected: str):
+        self.source, self.actual, self.expected = source, actual, expected
+        super().__init__(f"{shortened(source, 300)}: expected {expected}, found {actual}")
 
     def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.source, self.found, self.expected)
+        return type(self), (self.source, self.actual, self.expected)
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             try:
                 recording = recording_from_array(keypoints, layout=layout, fps=fps, source=name)
             except SkeletonFileError as error:
-                raise SkeletonInputError(name, error.found, error.expected) from error
+                raise SkeletonInputError(name, error.actual, error.expected) from error
             recording.keypoints = turned_upright(recording.keypoints, self.recorded_up, layout)
         if recording.fps_is_assumed:
             usual, recording.fps = recording.fps, self.recorded_fps or self.fps or 30.0

@@ -40,15 +40,15 @@ class MatFileError(ValueError):
     """A file is not a MATLAB file of level 5 with the requested array.
 
     Attributes:
-        found, expected (str): The actual content, and what was expected.
+        actual, expected (str): The actual content, and what was expected.
     """
 
-    def __init__(self, found: str, expected: str):
-        self.found, self.expected = found, expected
-        super().__init__(f"expected {expected}, found {found}")
+    def __init__(self, actual: str, expected: str):
+        self.actual, self.expected = actual, expected
+        super().__init__(f"expected {expected}, found {actual}")
 
     def __reduce__(self):
-        return type(self), (self.found, self.expected)
+        return type(self), (self.actual, self.expected)
 
 
 def read_mat_array(data: bytes, name: str) -> np.ndarray:

@@ -15,17 +15,17 @@ class ModelFileError(ValueError):
     Attributes:
         path (str): The file.
         field (str | None): Path of the field (`action_config.num_frames`); None for the whole file.
-        found, expected (str): The actual content, and what was expected.
+        actual, expected (str): The actual content, and what was expected.
     """
 
-    def __init__(self, path: str | os.PathLike, field: str | None, found: str, expected: str):
+    def __init__(self, path: str | os.PathLike, field: str | None, actual: str, expected: str):
         self.path, self.field = os.fspath(path), None if field is None else shortened(field)
-        self.found, self.expected = shortened(found, 300), expected
+        self.actual, self.expected = shortened(actual, 300), expected
         place = self.path if field is None else f"{self.path}, field {self.field}"
-        super().__init__(f"{place}: expected {expected}, found {self.found}")
+        super().__init__(f"{place}: expected {expected}, found {self.actual}")
 
     def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.path, self.field, self.found, self.expected)
+        return type(self), (self.path, self.field, self.actual, self.expected)
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:

@@ -57,16 +57,16 @@ class SkeletonFileError(ValueError):
     Attributes:
         path (str): The file.
         line (int | None): Line number, from 1; None for files without lines.
-        found, expected (str): The actual content, and what was expected.
+        actual, expected (str): The actual content, and what was expected.
     """
 
-    def __init__(self, path: str | os.PathLike, line: int | None, found: str, expected: str):
-        self.path, self.line, self.found, self.expected = os.fspath(path), line, shortened(found, 300), expected
+    def __init__(self, path: str | os.PathLike, line: int | None, actual: str, expected: str):
+        self.path, self.line, self.actual, self.expected = os.fspath(path), line, shortened(actual, 300), expected
         place = f"{self.path}, line {line}" if line is not None else self.path
-        super().__init__(f"{place}: expected {expected}, found {self.found}")
+        super().__init__(f"{place}: expected {expected}, found {self.actual}")
 
     def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.path, self.line, self.found, self.expected)
+        return type(self), (self.path, self.line, self.actual, self.expected)
 
 
 @dataclass
@@ -459,7 +459,7 @@ def read_utd_mhad(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
     try:
         skeleton = read_mat_array(data, "d_skel")
     except MatFileError as error:
-        raise SkeletonFileError(path, None, error.found, error.expected) from error
+        raise SkeletonFileError(path, None, error.actual, error.expected) from error
     num_joints = get_layout("kinect20").num_joints
     if skeleton.ndim != 3 or skeleton.shape[:2] != (num_joints, 3):
         actual = f"d_skel {skeleton.dtype.name} {skeleton.shape}"

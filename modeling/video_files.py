@@ -95,15 +95,15 @@ class VideoFileError(ValueError):
 
     Attributes:
         path (str): The file.
-        found, expected (str): The actual content, and what was expected.
+        actual, expected (str): The actual content, and what was expected.
     """
 
-    def __init__(self, path: str | os.PathLike, found: str, expected: str = "a video that FFmpeg can read"):
-        self.path, self.found, self.expected = os.fspath(path), found, expected
-        super().__init__(f"{self.path}: expected {expected}, found {found}")
+    def __init__(self, path: str | os.PathLike, actual: str, expected: str = "a video that FFmpeg can read"):
+        self.path, self.actual, self.expected = os.fspath(path), actual, expected
+        super().__init__(f"{self.path}: expected {expected}, found {actual}")
 
     def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.path, self.found, self.expected)
+        return type(self), (self.path, self.actual, self.expected)
 
 
 class VideoInfo(NamedTuple):

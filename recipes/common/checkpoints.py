@@ -54,7 +54,7 @@ def damage_of(checkpoint: Path) -> str | None:
     except FileNotFoundError:
         return f"it has no {STATE}"
     except ModelFileError as error:
-        return f"{STATE} holds {error.found}"
+        return f"{STATE} holds {error.actual}"
     except TypeError:
         return f"{STATE} has fields that TrainerState lacks"
     # `Trainer` loads it as a configuration of transformers, which raises almost any error.

@@ -206,7 +206,7 @@ def damage_of_model(folder: Path) -> str | None:
         except FileNotFoundError:
             return f"{name} is missing"
         except ModelFileError as error:
-            return f"{name} contains {error.found}"
+            return f"{name} contains {error.actual}"
     return damage_of_weights(folder)
 
 

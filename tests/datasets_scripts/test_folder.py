@@ -223,7 +223,7 @@ def test_windows_paths(folder, tmp_path):
         ("wave<act_3>", "contains <act_3>, which tokenizers may read as a special token"),
         ("</s>", "contains </s>"),
         ("<|im_end|> wave", "contains <|im_end|>"),
-        ("[INST] wave", "holds [INST]"),
+        ("[INST] wave", "contains [INST]"),
     ],
 )
 def test_class_names_that_are_refused(folder, tmp_path, label, fault):

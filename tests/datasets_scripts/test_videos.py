@@ -89,7 +89,7 @@ def test_files_that_are_not_videos_are_skipped(tmp_path):
     assert files["S001C001P001R001A004_depth.avi"] == "S001C001P001R001A004_depth.avi is depth, not rgb"
     assert "has the same name as S001C001P001R001A004.avi" in files["S001C001P001R001A004_rgb.avi"]
     assert "A061" in files["S001C001P001R001A061_rgb.avi"] and len(files) == 8
-    assert "found 200 frames of 30 a second in" in files["S001C001P001R001A006_rgb.avi"]
+    assert "found 200 frames at 30 per second in" in files["S001C001P001R001A006_rgb.avi"]
     assert "found a codec that FFmpeg does not support" in files["S001C001P001R001A007_rgb.avi"]
 
 

@@ -734,8 +734,8 @@ def test_bad_recordings_are_named(bad, source, found, expected):
     with pytest.raises(SkeletonInputError) as caught:
         SkeletonFeatureExtractor()([person(5), bad])
     error = caught.value
-    assert (error.source == source) and found in error.found and expected in error.expected
-    assert str(error) == f"{error.source}: expected {error.expected}, found {error.found}"
+    assert (error.source == source) and found in error.actual and expected in error.expected
+    assert str(error) == f"{error.source}: expected {error.expected}, found {error.actual}"
 
 
 def test_bad_files_and_batches(tmp_path):

@@ -88,7 +88,7 @@ def test_both_byte_orders(array, order, compressed):
 def test_what_is_no_array_of_numbers(value, found, compressed):
     with pytest.raises(MatFileError) as caught:
         read_mat_array(saved({"d_skel": value}, do_compression=compressed), "d_skel")
-    assert caught.value.found == found and caught.value.expected == "d_skel as an array of real numbers"
+    assert caught.value.actual == found and caught.value.expected == "d_skel as an array of real numbers"
 
 
 def test_sparse_arrays_other_versions_and_variables():

@@ -252,8 +252,8 @@ def test_bad_files_name_their_line(tmp_path, text, line, found, expected, end):
     error = caught.value
     assert error.path == str(path)
     assert line is None or error.line == line
-    assert found in error.found and expected in error.expected
-    for part in (error.path, f"line {error.line}", error.found, error.expected):
+    assert found in error.actual and expected in error.expected
+    for part in (error.path, f"line {error.line}", error.actual, error.expected):
         assert part in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.line) == (str(error), error.line)
@@ -364,7 +364,7 @@ def test_bad_utd_mhad_variables(tmp_path, variables, found):
     savemat(path, variables)
     with pytest.raises(SkeletonFileError) as caught:
         read_utd_mhad(path)
-    assert caught.value.line is None and found in caught.value.found and "d_skel" in caught.value.expected
+    assert caught.value.line is None and found in caught.value.actual and "d_skel" in caught.value.expected
 
 
 def test_bad_utd_mhad_files(tmp_path):

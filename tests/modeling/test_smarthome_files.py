@@ -209,7 +209,7 @@ def test_bad_files_name_the_place(tmp_path, text, line, found, expected, compact
         read_smarthome(path)
     error = caught.value
     assert (error.path, error.line) == (str(path), line)
-    assert found in error.found and expected in error.expected and len(error.found) < 120
+    assert found in error.actual and expected in error.expected and len(error.actual) < 120
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
