@@ -7,7 +7,7 @@ log₀(exp₀(v)) = v, the nearest token in the ball is read as its own row of t
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ class Codebook(nn.Module):
             self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
 
     @classmethod
-    def from_config(cls, config, size: int | None = None, **settings) -> "Codebook":
+    def from_config(cls, config, size: int | None = None, **settings) -> Self:
         """
         The codebook of an action model.
 
@@ -238,7 +238,7 @@ class PoincareCodebook(Codebook):
         self.curvature = curvature
 
     @classmethod
-    def from_config(cls, config, size: int | None = None, **settings) -> "PoincareCodebook":
+    def from_config(cls, config, size: int | None = None, **settings) -> Self:
         """See [`Codebook.from_config`]; `config.curvature` is the curvature."""
         return super().from_config(config, size, curvature=config.curvature, **settings)
 

@@ -1,5 +1,7 @@
 """Base of the action models of videos: a frozen visual encoder, and the checks of its features."""
 
+from typing import Self
+
 import torch
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -49,7 +51,7 @@ class VideoActionModel(SavedWeights, PreTrainedModel):
         return loaded
 
     @classmethod
-    def from_backbone(cls, backbone: PreTrainedModel, **config_fields) -> "VideoActionModel":
+    def from_backbone(cls, backbone: PreTrainedModel, **config_fields) -> Self:
         """
         An untrained action model around a pretrained visual encoder.
 
