@@ -1,4 +1,4 @@
-"""The front page, and the pages behind it: what they name is there, what they run runs."""
+"""The README and the pages in model_cards: links, files, commands and options exist, and the examples run."""
 
 import argparse
 import dataclasses
@@ -41,27 +41,27 @@ LAUNCHED = r"(?:python|accelerate launch) (?:recipes/\w|-m action_llm_datasets)"
 
 
 def commands(page: Path, folder: Path) -> list[list[str]]:
-    """The Python commands of a page, as a shell expands its variables and loops. `…` stands for words that are left out."""
-    # What a program printed may name commands too; it is marked as text.
+    """The Python commands of a page, with variables and loops expanded by a shell. `…` stands for omitted words."""
+    # The output of a program may contain commands too; it is marked as text.
     text = re.sub(r"```text\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     scripts = re.findall(r"```bash\n(.*?)```", text, re.S)
     scripts += re.findall(r"(?<!`)`((?:python|accelerate launch) [^`]+)`", text)
     assert len(re.findall(LAUNCHED, text)) == sum(len(re.findall(LAUNCHED, script)) for script in scripts)
-    # A command says its words, one a line, and an empty line; nothing else is found, so nothing is run.
-    said = "".join(f"{name}() {{ printf '%s\\n' {name} \"$@\" ''; }}\n" for name in LAUNCHERS)
-    found = []
+    # Each launcher prints its words, one per line, and an empty line. PATH is empty, so nothing is run.
+    printing = "".join(f"{name}() {{ printf '%s\\n' {name} \"$@\" ''; }}\n" for name in LAUNCHERS)
+    expanded = []
     for script in scripts:
-        shell = ["/bin/bash", "-c", said + script]
+        shell = ["/bin/bash", "-c", printing + script]
         done = subprocess.run(shell, capture_output=True, text=True, cwd=folder, env={"PATH": "/nowhere"})
         assert "syntax error" not in done.stderr, done.stderr
-        here = [command.split("\n") for command in done.stdout.split("\n\n") if command]
-        assert len(here) >= len(re.findall(LAUNCHED, script)), script
-        found += here
-    return found
+        printed = [command.split("\n") for command in done.stdout.split("\n\n") if command]
+        assert len(printed) >= len(re.findall(LAUNCHED, script)), script
+        expanded += printed
+    return expanded
 
 
-class Asked(BaseException):
-    """Ends a program where it would read its command line; holds the argument classes, or the parser."""
+class CommandLineRead(BaseException):
+    """Stops a program where it would read its command line; holds its argument classes or its parser."""
 
 
 @cache
@@ -69,42 +69,44 @@ def parser_of(program: str, deciding: tuple[str, ...]) -> tuple[argparse.Argumen
     """The parser of a recipe or module, with its inherited options, and its required options: field → option.
 
     Args:
-        deciding: the words of a command line that decide which arguments there are.
+        deciding: words of the command line on which the arguments depend.
     """
 
-    def ask(_, *asked, **more):
-        raise Asked(asked)
+    def stop(_, *arguments, **options):
+        raise CommandLineRead(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [program, *deciding])
-        patch.setattr(launching, "launch", ask)
+        patch.setattr(launching, "launch", stop)
         if not program.endswith(".py") or "launch(" not in (ROOT / program).read_text(encoding="utf-8"):
-            patch.setattr(argparse.ArgumentParser, "parse_known_args", lambda parser, *_, **more: ask(None, parser))
-        with pytest.raises(Asked) as asked:
+            patch.setattr(
+                argparse.ArgumentParser, "parse_known_args", lambda parser, *_, **options: stop(None, parser)
+            )
+        with pytest.raises(CommandLineRead) as stopped:
             if program.endswith(".py"):
                 patch.syspath_prepend(str((ROOT / program).parent))
                 runpy.run_path(str(ROOT / program), run_name="__main__")
             else:
                 importlib.import_module(program).main()
-    (found,) = asked.value.args
-    if isinstance(found[0], argparse.ArgumentParser):
-        (parser,) = found
+    (arguments,) = stopped.value.args
+    if isinstance(arguments[0], argparse.ArgumentParser):
+        (parser,) = arguments
     else:
         parser = launching.Parser()
-        own = {field.name for one in found for field in dataclasses.fields(one)}
-        for one in found:
-            launching.add_options(parser, one, {})
-            if issubclass(one, launching.LazyArguments):
-                launching.add_options(parser, one.whole(), {}, without=own)
+        own = {field.name for argument_class in arguments for field in dataclasses.fields(argument_class)}
+        for argument_class in arguments:
+            launching.add_options(parser, argument_class, {})
+            if issubclass(argument_class, launching.LazyArguments):
+                launching.add_options(parser, argument_class.whole(), {}, without=own)
     required = [action for action in parser._actions if action.required and action.option_strings]
     for action in required:
-        # A YAML may give it.
+        # The YAML file may set it.
         action.required = False
     return parser, {action.dest: action.option_strings[0] for action in required}
 
 
 def check(command: list[str]) -> None:
-    """Reads a command as its program would; an option that is not there, a value that is none, is an error."""
+    """Parses a command like its program. Unknown options, wrong values and missing required options are errors."""
     words = [word for word in command[1:] if word != "launch"]
     program, *words = words[1:] if words[0] == "-m" else words
     if program in ("venv", "pytest"):
@@ -188,12 +190,12 @@ def test_the_readme_names_folders_that_exist():
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.slow
 def test_the_five_lines_answer(number, quickstart_run, tmp_path):
-    """As somebody pastes them who has run the quickstart, in the folder in which it was run."""
+    """Pasted in the folder in which the quickstart was run."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 2
     offline = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = python("-c", blocks[number], cwd=quickstart_run.folder.parents[1], env=offline)
     assert done.returncode == 0, done.stderr[-3000:]
-    said = re.match(r"(pickup|punching/slapping other person) (0\.\d+|1\.0)( |\n)", done.stdout)
-    assert said and 0.5 <= float(said[2]) <= 1, done.stdout
-    assert number == 1 or f"{said[1]}, with a probability of" in done.stdout or "Not sure" in done.stdout
+    answer = re.match(r"(pickup|punching/slapping other person) (0\.\d+|1\.0)( |\n)", done.stdout)
+    assert answer and 0.5 <= float(answer[2]) <= 1, done.stdout
+    assert number == 1 or f"{answer[1]}, with a probability of" in done.stdout or "Not sure" in done.stdout

@@ -1,4 +1,4 @@
-"""Every number on a page and in a record, counted again from the files: parameters, tokens, codes, recordings, seconds."""
+"""Numbers on pages and in records equal what is counted in the files: parameters, tokens, codes, recordings, seconds."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ METHODS = {
 
 
 def stored(folder) -> dict[str, int]:
-    """Weights in the files of a model, by their name: how many numbers each holds."""
+    """Name → number of elements of each tensor in the files of a model."""
     counts = {}
     for path in Path(folder).rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -56,7 +56,7 @@ def test_parameters_are_those_of_the_files(line, tokenizer, sentences, llm, tmp_
     assert f"{trained:,} of {cost['parameters']:,} parameters of the action model" in page
 
 
-def test_weights_of_4_bit_are_counted_apart():
+def test_weights_in_4_bit_are_counted_unpacked():
     packed = torch.nn.Parameter(torch.zeros(50, 1, dtype=torch.uint8), requires_grad=False)
     packed.bnb_quantized, packed.quant_storage = True, torch.uint8
     assert count_parameters([packed, torch.zeros(3, 5)]) == 100 + 15
@@ -78,7 +78,7 @@ def test_the_record_of_sentences_and_tokens_counts_what_is_in_the_files(sentence
         assert summary["codes_used"] == len(tokens)
         share = np.array([*tokens.values()]) / tokens.total()
         assert summary["perplexity"] == pytest.approx(np.exp(-np.sum(share * np.log(share))), rel=1e-4)
-        # tokens.json is about recordings as they are.
+        # tokens.json counts only the unaugmented version of each recording.
         tokens = Counter(token for row in whole for token in row["action_ids"])
         share = np.array([*tokens.values()]) / tokens.total()
         entropy = -np.sum(share * np.log2(share))
@@ -104,7 +104,7 @@ def evaluated(line, tokenizer, sentences, tmp_path_factory):
     return folder
 
 
-def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
+def test_the_page_names_the_intervals_and_the_number_of_people(evaluated, tmp_path):
     record = json.loads((evaluated / "evaluation" / "record.json").read_text())
     metrics = record["metrics"]
     with open(evaluated / "evaluation" / "predictions.csv", newline="", encoding="utf-8") as file:
@@ -114,16 +114,16 @@ def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
     assert metrics["top_1"]["estimate"] == pytest.approx(right / 12)
     from scipy.stats import binomtest
 
-    theirs = binomtest(right, 12).proportion_ci(method="wilson")
-    assert (metrics["top_1"]["low"], metrics["top_1"]["high"]) == pytest.approx((theirs.low, theirs.high))
+    expected = binomtest(right, 12).proportion_ci(method="wilson")
+    assert (metrics["top_1"]["low"], metrics["top_1"]["high"]) == pytest.approx((expected.low, expected.high))
     assert metrics["interval"] == "recordings" and metrics["people"] == {"3": {"recordings": 12, "top_1": right / 12}}
     with open(evaluated / "evaluation" / "per_person.csv", newline="", encoding="utf-8") as file:
         (person,) = csv.DictReader(file)
     assert (person["person"], person["recordings"]) == ("3", "12")
 
     page = model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
-    said = "the intervals are 95 % Wilson score intervals over 12 recordings of one person, too few to estimate"
-    assert said in page and f"{100 * theirs.low:.1f}–{100 * theirs.high:.1f}" in page
+    sentence = "the intervals are 95 % Wilson score intervals over 12 recordings of one person, too few to estimate"
+    assert sentence in page and f"{100 * expected.low:.1f}–{100 * expected.high:.1f}" in page
     assert re.search(r"\| 42 \| test \| 12 \|", page) and "It knows 4 classes" in page
 
     names = [f"name {number}" for number in range(12)]
@@ -132,7 +132,7 @@ def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
     page = model_page.model_page(evaluated / "sft" / "model", "me/model", [record])
     assert "or 95 % bootstrap intervals over the 12 people in them where these are wider." in page
     assert "Top-1 accuracy by person, in ascending order (number of recordings): 0.0 (5), 9.1 (5)," in page
-    assert "name 1" not in page, "names of people stay here"
+    assert "name 1" not in page, "names of people are not published"
 
     metrics["people"], metrics["interval"] = None, "recordings"
     assert "it is not known which people were recorded." in model_page.model_page(
@@ -147,7 +147,7 @@ def test_the_page_says_which_intervals_of_how_many_people(evaluated, tmp_path):
     )
 
 
-def test_older_sentences_do_not_say_who_was_recorded(evaluated, line, sentences, tmp_path):
+def test_sentences_of_older_versions_have_no_people(evaluated, line, sentences, tmp_path):
     older = shutil.copytree(sentences, tmp_path / "older")
     (older / "people.json").unlink()
     metrics = line.evaluate(str(evaluated / "sft" / "model"), str(older), tmp_path / "evaluation")
@@ -155,7 +155,7 @@ def test_older_sentences_do_not_say_who_was_recorded(evaluated, line, sentences,
     assert not (tmp_path / "evaluation" / "per_person.csv").exists()
 
 
-def test_a_resumed_run_says_how_long_all_of_it_took(line, tokenizer, sentences, tmp_path):
+def test_a_resumed_run_records_its_total_time(line, tokenizer, sentences, tmp_path):
     settings = {"method": "prefix", "prefix_length": 4, "training": {"max_steps": 4, "save_steps": 2}}
     line.sft(tokenizer, sentences, tmp_path / "run", **settings)
     shutil.rmtree(tmp_path / "run" / "model")
@@ -168,7 +168,7 @@ def test_a_resumed_run_says_how_long_all_of_it_took(line, tokenizer, sentences, 
     assert 5000 < RunFolder(tmp_path / "run").read_record()["seconds"] < 5600
 
 
-def test_who_was_recorded_is_known_by_any_of_its_names_and_for_all_or_none(tmp_path):
+def test_people_are_read_from_any_of_their_columns_if_all_are_named(tmp_path):
     def people(**columns):
         rows = Dataset.from_dict({"sample_id": ["a", "b"], **columns})
         return DataArguments(dataset="folder", data_dir=str(tmp_path)).people({"train": rows})
