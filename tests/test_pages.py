@@ -49,5 +49,5 @@ def test_api_pages_are_built_without_a_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "index.html").is_file()
-    page = (tmp_path / "action_llm" / "pipeline_action_recognition.html").read_text("utf-8")
+    page = (tmp_path / "action_llm.html").read_text("utf-8")
     assert "ActionRecognitionPipeline" in page and "candidate_labels" in page
