@@ -106,8 +106,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, base_model: str | 
 def _inject(config, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Adds the layers of an adapter to the modules for which it has weights.
 
-    The settings may select modules by regular expressions, some of which take exponential time. The names of the weights tell
-    the same modules.
+    The modules follow from the names of the weights. The settings may select them by regular expressions, some of which take
+    exponential time.
     """
     selection = {name: getattr(config, name, None) for name in SELECTING}
     for name in SELECTING:

@@ -275,8 +275,8 @@ def score_labels(
 ) -> torch.Tensor:
     """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalisation over the classes).
 
-    With constrained labels ([`LabelTrie.constrained`]), the probabilities add up to 1 and need no normalising. Gradients flow
-    into the model where they are enabled.
+    With constrained labels ([`LabelTrie.constrained`]), the probabilities add up to 1 and need no normalisation. Gradients flow
+    into the model if they are enabled.
 
     Args:
         base, head: the language model; see the top of this file.

@@ -391,7 +391,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             ids = torch.zeros(*valid.shape, config.num_codebooks, dtype=torch.long, device=valid.device)
             ids[valid] = torch.stack([residual.ids for residual in quantized], dim=-1)
             terms["action_ids"] = self._token_ids(ids, token_mask)
-            # Eq. 11 in the encoder's units, of which the losses are means over channels.
+            # Eq. 11 in the encoder's units: the losses are means over its channels.
             codes = [residual.embeds / scale for residual in quantized]
             residuals = [valid_states, *(residual / scale for residual in residuals[1:])]
             terms["embedding_loss"] = sum(
