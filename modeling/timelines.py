@@ -98,7 +98,7 @@ def check_reads_timelines(config) -> None:
         actual = None if action_config is None else action_config.model_type
         raise ValueError(
             f"a timeline needs a recogniser of long videos, whose action model is a vtem, got {actual}. Recognise clips with "
-            "pipeline('action-recognition'), or train a recogniser with run_line.py --line vt_lvlm_ar."
+            "pipeline('action-recognition'), or train a recogniser with run_line.py --paper vt_lvlm_ar."
         )
     if not action_config.quantize:
         raise ValueError("a timeline needs tokens, but the vtem of this recogniser has no codebook (quantize: false).")

@@ -6,7 +6,7 @@ python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_pe
     --layout kinect20 --fps 30
 python recipes/run_line.py --dataset folder --data_dir my_recordings --output_dir runs/mine
 python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video
-python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --line vt_lvlm_ar --output_dir runs/events
+python recipes/run_line.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --paper vt_lvlm_ar --output_dir runs/events
 ```
 
 It runs `train_tokenizer.py`, `encode_actions.py`, `sft.py` and `evaluate_classifier.py` in turn; for videos,
@@ -73,9 +73,11 @@ class PipelineArguments:
     """The pipeline, its settings, and its models."""
 
     output_dir: str = field(metadata={"help": "folder of the run; each stage writes to a subfolder"})
-    line: str | None = field(
+    paper: str | None = field(
         default=None,
-        metadata={"help": "pipeline: llm_ar for skeletons, lvlm_var (default) or vt_lvlm_ar for videos"},
+        metadata={
+            "help": "paper whose pipeline runs: llm_ar for skeletons, lvlm_var (default) or vt_lvlm_ar for videos"
+        },
     )
     tokenizer_config: str | None = field(
         default=None, metadata={"help": "YAML file of settings for train_tokenizer.py"}
@@ -301,10 +303,10 @@ def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:
         ValueError: if the pipeline does not read such recordings.
     """
     is_video = reads_videos(data)
-    pipeline = arguments.line or ("lvlm_var" if is_video else "llm_ar")
+    pipeline = arguments.paper or ("lvlm_var" if is_video else "llm_ar")
     if pipeline not in PIPELINES or is_video == (pipeline == "llm_ar"):
         expected = "lvlm_var or vt_lvlm_ar for videos" if is_video else "llm_ar for skeletons"
-        raise ValueError(f"--line: expected {expected}, found {pipeline!r}.")
+        raise ValueError(f"--paper: expected {expected}, found {pipeline!r}.")
     return pipeline
 
 

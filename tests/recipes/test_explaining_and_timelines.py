@@ -39,7 +39,7 @@ def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, 
 
     model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
     arguments = recipe.TimelineArguments(model=model, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
-    message = r"action model is a vtem, .* this one has action_vqvae, .* run_line\.py --line vt_lvlm_ar"
+    message = r"action model is a vtem, got action_vqvae\. .* run_line\.py --paper vt_lvlm_ar"
     with pytest.raises(ValueError, match=message):
         recipe.main(arguments)
     with pytest.raises(ValueError, match="is not a recogniser but a model of the type action_vqvae"):

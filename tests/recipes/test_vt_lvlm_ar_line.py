@@ -507,7 +507,7 @@ def test_one_command(videos, llm, tmp_path):
     metrics = run_line.main(
         run_line.PipelineArguments(
             output_dir=str(tmp_path / "run"),
-            line="vt_lvlm_ar",
+            paper="vt_lvlm_ar",
             llm_name_or_path=llm,
             encodings=2,
             hold_out=True,
@@ -516,9 +516,9 @@ def test_one_command(videos, llm, tmp_path):
         data,
     )
     assert (metrics["split"], metrics["recordings"]) == ("held_out", 2)
-    with pytest.raises(ValueError, match=r"--line: expected lvlm_var or vt_lvlm_ar, for videos, found 'llm_ar'"):
+    with pytest.raises(ValueError, match=r"--paper: expected lvlm_var or vt_lvlm_ar for videos, found 'llm_ar'"):
         run_line.main(
-            run_line.PipelineArguments(output_dir=str(tmp_path / "no"), line="llm_ar", llm_name_or_path=llm), data
+            run_line.PipelineArguments(output_dir=str(tmp_path / "no"), paper="llm_ar", llm_name_or_path=llm), data
         )
 
 
