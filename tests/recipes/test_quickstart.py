@@ -58,11 +58,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
         and "on simulated-xsub" in page
         and "pickup, punching/slapping other person." in page
     )
-    assert (
-        "- Terms. Simulated recordings: Apache-2.0." in page
-        and "license: apache-2.0" in page
-        and "performers 3" not in page
-    )
+    assert "- Terms. Simulated recordings: Apache-2.0." in page and "license: apache-2.0" in page
     assert (folder / "lexicon.json").is_file() and (folder / ".eval_results" / "simulated-xsub.yaml").is_file()
     assert all((folder / picture).is_file() for picture in re.findall(r"\((pictures/[^)]+)\)", page))
     recording = run / "simulated_recordings" / "S003C001P003R001A050.skeleton"
