@@ -17,7 +17,7 @@ PROJECT = "action-llm"
 # What `lowest` and `newest` run: the models, LLM-AR from recordings to an evaluation, and what else uses a library by itself.
 TESTS = (
     "tests/modeling",
-    "tests/recipes/test_llm_ar_line.py",
+    "tests/recipes/test_llm_ar_pipeline.py",
     "tests/recipes/test_launching.py",
     "tests/recipes/test_classification_scores.py",
     "tests/recipes/test_demo.py",

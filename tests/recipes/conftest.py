@@ -53,8 +53,8 @@ def llm(tmp_path_factory):
     return folder
 
 
-class Line:
-    """The recipes of the line with tiny settings, in this process."""
+class Recipes:
+    """The recipes of LLM-AR with tiny settings, in this process."""
 
     def __init__(self, recordings, cache, llm):
         self.recordings, self.cache, self.llm = str(recordings), cache, llm
@@ -120,20 +120,20 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def line(recordings, cache, llm):
-    return Line(recordings, cache, llm)
+def recipes(recordings, cache, llm):
+    return Recipes(recordings, cache, llm)
 
 
 @pytest.fixture(scope="session")
-def tokenizer(line, tmp_path_factory):
+def tokenizer(recipes, tmp_path_factory):
     """A trained (four steps) action model."""
-    return line.train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return recipes.train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="session")
-def sentences(line, tokenizer, tmp_path_factory):
+def sentences(recipes, tokenizer, tmp_path_factory):
     """What it writes: each training recording twice."""
-    folder = line.encode(tokenizer, tmp_path_factory.mktemp("sentences"), encodings=2)
+    folder = recipes.encode(tokenizer, tmp_path_factory.mktemp("sentences"), encodings=2)
     record = json.loads((Path(folder) / "record.json").read_text())
     assert record["splits"]["test"]["codes_used"] > 4, "sentences of one word would hide mistakes"
     return folder

@@ -17,11 +17,13 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("constrained_scoring", [False, True])
-def test_the_loss_is_the_cross_entropy_over_the_class_list(line, tokenizer, sentences, constrained_scoring, tmp_path):
+def test_the_loss_is_the_cross_entropy_over_the_class_list(
+    recipes, tokenizer, sentences, constrained_scoring, tmp_path
+):
     """With a tiny learning rate, the loss of an epoch of one step is that of the unchanged model."""
     rows = load_action_sentences(sentences)["train"]
     training = {"learning_rate": 1e-12, "max_steps": 1, "per_device_train_batch_size": len(rows)}
-    folder = line.sft(
+    folder = recipes.sft(
         tokenizer,
         sentences,
         tmp_path / "sft",
@@ -44,32 +46,32 @@ def test_the_loss_is_the_cross_entropy_over_the_class_list(line, tokenizer, sent
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "prefix", "prompt"])
-def test_what_it_learns_is_saved(line, tokenizer, sentences, method, tmp_path):
+def test_what_it_learns_is_saved(recipes, tokenizer, sentences, method, tmp_path):
     settings = {"prefix_length": 2, "prefix_layers": [0]} if method in ("prefix", "prompt") else {}
     rows = load_action_sentences(sentences)["train"]
     # All sentences in each step: its loss is that of the same sentences as the one before.
     training = {"max_steps": 8, "learning_rate": 1e-2, "per_device_train_batch_size": len(rows)}
-    folder = line.sft(tokenizer, sentences, tmp_path, training, method=method, objective="classes", **settings)
+    folder = recipes.sft(tokenizer, sentences, tmp_path, training, method=method, objective="classes", **settings)
     model, processor = ActionLLMForClassification.from_pretrained(folder), ActionLLMProcessor.from_pretrained(folder)
     with torch.no_grad():
         outputs = model(**processor(action_ids=rows["action_ids"]), labels=torch.tensor(rows["label"]))
     assert outputs.loss.item() < losses(tmp_path)[0] - 0.01
 
 
-def test_continuous_latents(line, tmp_path):
-    own = line.train_tokenizer(tmp_path / "tokenizer", quantize=False)
-    sentences = line.encode(own, tmp_path / "sentences", latents=True)
-    model = line.sft(own, sentences, tmp_path / "sft", objective="classes")
-    metrics = line.evaluate(model, sentences, tmp_path / "evaluation")
+def test_continuous_latents(recipes, tmp_path):
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", quantize=False)
+    sentences = recipes.encode(own, tmp_path / "sentences", latents=True)
+    model = recipes.sft(own, sentences, tmp_path / "sft", objective="classes")
+    metrics = recipes.evaluate(model, sentences, tmp_path / "evaluation")
     assert (metrics["recordings"], metrics["classes"]) == (12, 4)
     assert len(losses(tmp_path / "sft")) == 3 and np.isfinite(losses(tmp_path / "sft")).all()
 
 
-def test_held_out_recordings_have_this_loss_too(line, tmp_path):
-    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
-    sentences = line.encode(own, tmp_path / "sentences")
+def test_held_out_recordings_have_this_loss_too(recipes, tmp_path):
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = recipes.encode(own, tmp_path / "sentences")
     training = {"eval_strategy": "steps", "eval_steps": 1}
-    line.sft(own, sentences, tmp_path / "sft", training, objective="classes", hold_out=True)
+    recipes.sft(own, sentences, tmp_path / "sft", training, objective="classes", hold_out=True)
     rows = [json.loads(text) for text in (tmp_path / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row for row in rows if "eval_loss" in row]
 
@@ -97,6 +99,6 @@ def test_padding_is_before_the_prompt():
         ({"label_smoothing": 0.1}, "label_smoothing is defined over the class list"),
     ],
 )
-def test_settings_that_exclude_each_other(line, tokenizer, sentences, settings, message, tmp_path):
+def test_settings_that_exclude_each_other(recipes, tokenizer, sentences, settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        line.sft(tokenizer, sentences, tmp_path, **settings)
+        recipes.sft(tokenizer, sentences, tmp_path, **settings)

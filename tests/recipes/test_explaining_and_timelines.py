@@ -18,9 +18,9 @@ import pytest
         ({"num_reasons": -1}, "num_reasons must be at least 0, got -1"),
     ],
 )
-def test_settings_of_explanations(line, settings, message, tmp_path):
+def test_settings_of_explanations(recipes, settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        line.explain("there is no model", "nor sentences", tmp_path / "why", **settings)
+        recipes.explain("there is no model", "nor sentences", tmp_path / "why", **settings)
     assert not (tmp_path / "why").exists()
 
 
@@ -34,10 +34,10 @@ def test_an_unknown_split_is_refused_on_the_command_line(capsys):
     assert "'tset'" in capsys.readouterr().err
 
 
-def test_a_recogniser_of_skeletons_has_no_timelines(line, tokenizer, sentences, tmp_path):
+def test_a_recogniser_of_skeletons_has_no_timelines(recipes, tokenizer, sentences, tmp_path):
     from action_llm_recipes import timeline as recipe
 
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
     arguments = recipe.TimelineArguments(model=model, videos=["a.mp4"], output_dir=str(tmp_path / "timelines"))
     message = r"action model is a vtem, got action_vqvae\. .* run_line\.py --paper vt_lvlm_ar"
     with pytest.raises(ValueError, match=message):

@@ -135,10 +135,10 @@ def test_lora_does_not_escape_it(target):
     assert (read[0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
-def test_a_run_with_it(line, tokenizer, sentences, tmp_path):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", hidden_dropout=0.2)
-    line.evaluate(model, sentences, tmp_path / "evaluation")
+def test_a_run_with_it(recipes, tokenizer, sentences, tmp_path):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", hidden_dropout=0.2)
+    recipes.evaluate(model, sentences, tmp_path / "evaluation")
     settings = json.loads(Path(model, "record.json").read_text())["settings"]
     assert settings["hidden_dropout_layers"] == {"layers": 2, "attention": 2, "mlp": 2}
     with pytest.raises(ValueError, match="hidden_dropout must be"):
-        line.sft(tokenizer, sentences, tmp_path / "other", hidden_dropout=1.0)
+        recipes.sft(tokenizer, sentences, tmp_path / "other", hidden_dropout=1.0)

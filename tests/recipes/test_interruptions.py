@@ -63,24 +63,24 @@ def killing(monkeypatch):
     return kill_after
 
 
-def stages(line, tokenizer, sentences):
+def stages(recipes, tokenizer, sentences):
     """Each stage as a function of its folder and training settings. Checkpoints are written at steps that are not logged."""
     from action_llm_recipes.pretraining import small_lm
 
     every = {"save_steps": 1, "save_total_limit": 2}
     few = {"max_steps": 7, "logging_steps": 3, "gradient_accumulation_steps": 2, "num_train_epochs": 9} | every
     return {
-        "tokenizer": lambda folder: line.train_tokenizer(folder, training=few, dead_code_threshold=0.1),
-        "sft": lambda folder: line.sft(tokenizer, sentences, folder, training=few),
-        "sft by classes": lambda folder: line.sft(tokenizer, sentences, folder, training=few, objective="classes"),
+        "tokenizer": lambda folder: recipes.train_tokenizer(folder, training=few, dead_code_threshold=0.1),
+        "sft": lambda folder: recipes.sft(tokenizer, sentences, folder, training=few),
+        "sft by classes": lambda folder: recipes.sft(tokenizer, sentences, folder, training=few, objective="classes"),
         "small_lm": lambda folder: small_lm.main(*tiny(folder, max_steps=7, logging_steps=3, **every)),
     }
 
 
 @pytest.fixture(scope="module", params=["tokenizer", "sft", "sft by classes", "small_lm"])
-def stage(request, line, tokenizer, sentences, tmp_path_factory):
+def stage(request, recipes, tokenizer, sentences, tmp_path_factory):
     """A stage, and the folder of an uninterrupted run of it."""
-    run = stages(line, tokenizer, sentences)[request.param]
+    run = stages(recipes, tokenizer, sentences)[request.param]
     folder = tmp_path_factory.mktemp("whole")
     run(folder)
     return run, folder
@@ -268,7 +268,7 @@ def test_damaged_state_files_are_written_again_or_name_what_to_delete(small_lm, 
 
 
 def test_damaged_shards_are_written_again_by_their_recipe_and_named_by_others(
-    line, tokenizer, sentences, tmp_path, caplog
+    recipes, tokenizer, sentences, tmp_path, caplog
 ):
     from action_llm_recipes.common.action_sentences import load_action_sentences
 
@@ -282,7 +282,7 @@ def test_damaged_shards_are_written_again_by_their_recipe_and_named_by_others(
             ValueError, match=rf"{shard.name} is damaged \(.*\): delete it, and run encode_actions.py again"
         ):
             load_action_sentences(tmp_path / "s")
-        line.encode(tokenizer, tmp_path / "s", encodings=2)
+        recipes.encode(tokenizer, tmp_path / "s", encodings=2)
         assert shard.read_bytes() == content
     assert any("is damaged" in text and "is written again" in text for text in caplog.messages)
     shard.write_bytes(content[:4] + b"\xff" * 200 + content[204:])  # its end is whole
@@ -290,15 +290,15 @@ def test_damaged_shards_are_written_again_by_their_recipe_and_named_by_others(
         load_action_sentences(tmp_path / "s")
     shard.write_bytes(content)
     shard.with_suffix(".skipped.json").write_text("{")
-    line.encode(tokenizer, tmp_path / "s", encodings=2)
+    recipes.encode(tokenizer, tmp_path / "s", encodings=2)
     assert json.loads(shard.with_suffix(".skipped.json").read_text()) == []
     (tmp_path / "s" / "record.json").write_text('{"splits"')
     with pytest.raises(ValueError, match=r"record\.json: expected JSON, .* and run encode_actions.py again"):
         load_action_sentences(tmp_path / "s")
-    line.encode(tokenizer, tmp_path / "s", encodings=2)
+    recipes.encode(tokenizer, tmp_path / "s", encodings=2)
     (tmp_path / "s" / "identity.json").write_text("{}")
     with pytest.raises(ValueError, match=r"identity\.json, field weights: expected a value, found nothing: delete "):
-        line.sft(tokenizer, str(tmp_path / "s"), tmp_path / "sft")
+        recipes.sft(tokenizer, str(tmp_path / "s"), tmp_path / "sft")
 
 
 def test_a_damaged_small_language_model_in_the_cache_is_trained_again(tmp_path, monkeypatch, caplog):

@@ -38,18 +38,18 @@ def arguments(llm, tmp_path):
         ({}, {"injection_layer": 1}),
     ],
 )
-def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft, tmp_path):
+def test_latents_are_read_without_discretisation(recipes, arguments, tokenizer, sft, tmp_path):
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm_recipes import run_line
 
-    metrics = run_line.main(arguments("run", tokenizer, SFT | COMMON | sft), line.data())
+    metrics = run_line.main(arguments("run", tokenizer, SFT | COMMON | sft), recipes.data())
     assert (metrics["recordings"], metrics["classes"], metrics["unseen"]) == (12, 4, False)
     rows = load_action_sentences(tmp_path / "run" / "sentences")["test"]
     assert len(rows[0]["latents"]) == 32 * len(rows[0]["start_times"])
     folder = tmp_path / "run" / "sft" / "model"
     model, processor = ActionLLMForClassification.from_pretrained(folder), ActionLLMProcessor.from_pretrained(folder)
     assert model.config.injection_layer == 1 and model.config.action_config.quantize == ("quantize" not in tokenizer)
-    row = line.data().load()["test"][0]
+    row = recipes.data().load()["test"][0]
     assert float(model(**processor(row)).probabilities.sum()) == pytest.approx(1, abs=1e-5)
     # There is nothing to be left out one by one, also where the action model has codes.
     with pytest.raises(ValueError, match="reads continuous latents"):
@@ -69,32 +69,32 @@ def test_latents_are_read_without_discretisation(line, arguments, tokenizer, sft
         ({"method": "none"}, "method none trains nothing, but continuous latents need a trained projection"),
     ],
 )
-def test_what_latents_cannot_have_shows_before_anything_is_trained(line, arguments, sft, message, tmp_path):
+def test_what_latents_cannot_have_shows_before_anything_is_trained(recipes, arguments, sft, message, tmp_path):
     from action_llm_recipes import run_line
 
     with pytest.raises(ValueError, match=message):
-        run_line.main(arguments("run", {"quantize": False}, SFT | COMMON | sft), line.data())
+        run_line.main(arguments("run", {"quantize": False}, SFT | COMMON | sft), recipes.data())
     assert not (tmp_path / "run").exists()
 
 
-def test_the_own_settings_of_stage_2_fit_latents(arguments, line, monkeypatch):
+def test_the_own_settings_of_stage_2_fit_latents(arguments, recipes, monkeypatch):
     """The default settings of stage 2 standardise words, which is switched off for latents."""
     from action_llm_recipes import run_line
 
     settings = {}
     monkeypatch.setattr(run_line, "run_main_stages", lambda data, llm, folder, stages: settings.update(stages["sft"]))
-    run_line.main(arguments("run", {"quantize": False}), line.data())
+    run_line.main(arguments("run", {"quantize": False}), recipes.data())
     assert settings["standardize_words"] is False and settings["objective"] == "classes"
-    run_line.main(arguments("run"), line.data())
+    run_line.main(arguments("run"), recipes.data())
     assert settings["standardize_words"] is True
 
 
-def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path, monkeypatch):
+def test_unseen_classes_are_unseen_by_every_stage(recipes, arguments, llm, tmp_path, monkeypatch):
     from action_llm_datasets.protocols import NTU_PROTOCOLS
     from action_llm_recipes import run_line
     from action_llm_recipes.pretraining import small_lm
 
-    data = line.data("simulated-unseen")
+    data = recipes.data("simulated-unseen")
     metrics = run_line.main(arguments("run", sft=SFT | COMMON), data)
     unseen = NTU_PROTOCOLS["simulated-unseen"].class_names("test")
     assert metrics["unseen"] and metrics["classes"] == len(unseen)
@@ -107,7 +107,7 @@ def test_unseen_classes_are_unseen_by_every_stage(line, arguments, llm, tmp_path
     monkeypatch.setattr(small_lm, "main", lambda own, training: made.append(own.unseen_of))
     monkeypatch.setattr(run_line, "run_main_stages", lambda data, llm, folder, stages: stages["evaluation"]["unseen"])
     assert run_line.main(arguments("other", sft=SFT | COMMON, llm_name_or_path=None), data) is True
-    assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), line.data()) is False
+    assert run_line.main(arguments("seen", sft=SFT | COMMON, llm_name_or_path=None), recipes.data()) is False
     assert made == ["simulated-unseen", None]
     reader = tmp_path / "reader"
     reader.mkdir()

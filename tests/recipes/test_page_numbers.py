@@ -39,8 +39,8 @@ def stored(folder) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
-def test_parameters_are_those_of_the_files(line, tokenizer, sentences, llm, tmp_path, settings):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", **settings)
+def test_parameters_are_those_of_the_files(recipes, tokenizer, sentences, llm, tmp_path, settings):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", **settings)
     cost = json.loads(Path(model, "record.json").read_text())["cost"]
     page = model_page.model_page(Path(model), "me/model", [])
     of_llm = sum(stored(llm).values())
@@ -64,7 +64,7 @@ def test_weights_in_4_bit_are_counted_unpacked():
     assert count_parameters([packed]) == 200
 
 
-def test_the_record_of_sentences_and_tokens_counts_what_is_in_the_files(sentences, line):
+def test_the_record_of_sentences_and_tokens_counts_what_is_in_the_files(sentences, recipes):
     record = json.loads(Path(sentences, "record.json").read_text())
     report = json.loads(Path(sentences, "tokens.json").read_text())
     for split, summary in record["splits"].items():
@@ -91,16 +91,16 @@ def test_the_record_of_sentences_and_tokens_counts_what_is_in_the_files(sentence
         assert own["words_per_recording"]["most"] == max(lengths)
         seconds = np.concatenate([np.subtract(row["end_times"], row["start_times"]) for row in whole])
         assert own["seconds_per_word"] == pytest.approx(seconds.mean(), rel=1e-5)
-    names = {path.stem for path in Path(line.recordings).glob("*.skeleton")}
+    names = {path.stem for path in Path(recipes.recordings).glob("*.skeleton")}
     people = json.loads(Path(sentences, "people.json").read_text())
     assert people.keys() == names and all(int(name[9:12]) == int(person) for name, person in people.items())
 
 
 @pytest.fixture(scope="module")
-def evaluated(line, tokenizer, sentences, tmp_path_factory):
+def evaluated(recipes, tokenizer, sentences, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
-    model = line.sft(tokenizer, sentences, folder / "sft")
-    line.evaluate(model, sentences, folder / "evaluation")
+    model = recipes.sft(tokenizer, sentences, folder / "sft")
+    recipes.evaluate(model, sentences, folder / "evaluation")
     return folder
 
 
@@ -147,24 +147,24 @@ def test_the_page_names_the_intervals_and_the_number_of_people(evaluated, tmp_pa
     )
 
 
-def test_sentences_of_older_versions_have_no_people(evaluated, line, sentences, tmp_path):
+def test_sentences_of_older_versions_have_no_people(evaluated, recipes, sentences, tmp_path):
     older = shutil.copytree(sentences, tmp_path / "older")
     (older / "people.json").unlink()
-    metrics = line.evaluate(str(evaluated / "sft" / "model"), str(older), tmp_path / "evaluation")
+    metrics = recipes.evaluate(str(evaluated / "sft" / "model"), str(older), tmp_path / "evaluation")
     assert metrics["people"] is None and metrics["interval"] == "recordings"
     assert not (tmp_path / "evaluation" / "per_person.csv").exists()
 
 
-def test_a_resumed_run_records_its_total_time(line, tokenizer, sentences, tmp_path):
+def test_a_resumed_run_records_its_total_time(recipes, tokenizer, sentences, tmp_path):
     settings = {"method": "prefix", "prefix_length": 4, "training": {"max_steps": 4, "save_steps": 2}}
-    line.sft(tokenizer, sentences, tmp_path / "run", **settings)
+    recipes.sft(tokenizer, sentences, tmp_path / "run", **settings)
     shutil.rmtree(tmp_path / "run" / "model")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-4")
     (tmp_path / "run" / "record.json").unlink()
     kept = tmp_path / "run" / "elapsed.json"
     assert 0 < json.loads(kept.read_text())["seconds"] < 600
     kept.write_text('{"seconds": 5000}\n')
-    line.sft(tokenizer, sentences, tmp_path / "run", **settings)
+    recipes.sft(tokenizer, sentences, tmp_path / "run", **settings)
     assert 5000 < RunFolder(tmp_path / "run").read_record()["seconds"] < 5600
 
 

@@ -19,13 +19,13 @@ RECIPES = Path(push.__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def run(line, tokenizer, sentences, tmp_path_factory):
+def run(recipes, tokenizer, sentences, tmp_path_factory):
     """Folder of a finished run: sft, evaluation, lexicon."""
     from action_llm_recipes import token_lexicon
 
     folder = tmp_path_factory.mktemp("line")
-    model = line.sft(tokenizer, sentences, folder / "sft")
-    line.evaluate(model, sentences, folder / "evaluation")
+    model = recipes.sft(tokenizer, sentences, folder / "sft")
+    recipes.evaluate(model, sentences, folder / "evaluation")
     token_lexicon.main(token_lexicon.LexiconArguments(tokenizer, sentences, str(folder / "lexicon")))
     return folder
 
@@ -237,14 +237,16 @@ def test_files_that_are_not_part_of_a_model_stop_a_push(copy, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_can_be_pushed(run, hub, tmp_path, line):
+def test_the_weights_of_the_language_model_go_along_on_request_and_a_pipeline_can_be_pushed(
+    run, hub, tmp_path, recipes
+):
     here = tmp_path / "run"
     shutil.copytree(run / "sft" / "model", here / "model")
     # As if it had been trained on a language model from the Hub.
     model = ActionLLMForClassification.from_pretrained(here / "model")
     model.config.llm_name_or_path = "tester/llm"
     model.save_pretrained(here / "model")
-    hub.add("tester/llm", line.llm)
+    hub.add("tester/llm", recipes.llm)
     sizes = {}
     for name, more in (("tester/without", []), ("tester/with", ["--with_llm"])):
         launch(hub, tmp_path / "home", "hub/push.py", here, name, *more)

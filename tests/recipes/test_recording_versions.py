@@ -21,15 +21,15 @@ from action_llm_recipes.common.action_sentences import load_action_sentences, wo
 STILL = {f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise")}
 
 
-def test_skeletons_vary_in_the_pipeline_as_in_encode_actions(line, tokenizer, sentences, tmp_path):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+def test_skeletons_vary_in_the_pipeline_as_in_encode_actions(recipes, tokenizer, sentences, tmp_path):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
     recogniser, processor = (
         ActionLLMForClassification.from_pretrained(model),
         ActionLLMProcessor.from_pretrained(model),
     )
     recognise = pipeline("action-recognition", model=recogniser, processor=processor, device="cpu")
     rows = load_action_sentences(sentences)["train"]
-    recordings = line.data().load()["train"]
+    recordings = recipes.data().load()["train"]
     for number in (0, 7, 20):
         recording = recordings[number]
         of_it = [row for row in rows if row["sample_id"] == recording["sample_id"]]
@@ -37,7 +37,7 @@ def test_skeletons_vary_in_the_pipeline_as_in_encode_actions(line, tokenizer, se
         with torch.no_grad():
             inputs = [processor(action_ids=[words_of(row, processor)]) for row in of_it]
             expected = torch.cat([recogniser(**one).probabilities for one in inputs]).mean(0)
-        path = next(Path(line.recordings).rglob(f"{recording['sample_id']}.skeleton"))
+        path = next(Path(recipes.recordings).rglob(f"{recording['sample_id']}.skeleton"))
         for one in (recording, str(path), path):
             read = recognise.preprocess(one, versions=2)["inputs"]
             written = [recogniser.model.action_model.encode(
@@ -80,18 +80,18 @@ def test_a_version_depends_on_the_recording_its_number_and_the_seed_alone():
     assert seeds[0] == seeds[4] and len(set(seeds)) == 4
 
 
-def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm, tmp_path):
+def test_versions_that_would_be_the_same_are_refused(recipes, videos, backbone, llm, tmp_path):
     from action_llm_recipes import run_line
 
-    tokenizer = line.train_tokenizer(
+    tokenizer = recipes.train_tokenizer(
         tmp_path / "tokenizer", skeleton=STILL, training={"max_steps": 1, "save_steps": 1}
     )
     for name in ("encodings", "test_encodings"):
         with pytest.raises(
             ValueError, match=rf"--{name} 2: expected versions that differ, but augment_rotation, .* all 0"
         ):
-            line.encode(tokenizer, tmp_path / "sentences", **{name: 2})
-    assert line.encode(tokenizer, tmp_path / "sentences")
+            recipes.encode(tokenizer, tmp_path / "sentences", **{name: 2})
+    assert recipes.encode(tokenizer, tmp_path / "sentences")
     still = {"augment_scale": 0.0, "augment_time": 0.0, "augment_brightness": 0.0}
     with pytest.raises(
         ValueError, match=r"--versions 3: .* Set --versions to 1, or create the feature extractor with"
@@ -104,7 +104,7 @@ def test_versions_that_would_be_the_same_are_refused(line, videos, backbone, llm
         output_dir=str(tmp_path / "run"), tokenizer_config=str(tmp_path / "tokenizer.yaml"), llm_name_or_path=llm
     )
     with pytest.raises(ValueError, match="--encodings 24: expected versions that differ"):
-        run_line.main(arguments, line.data())
+        run_line.main(arguments, recipes.data())
     assert not (tmp_path / "run").exists()
 
 

@@ -51,36 +51,36 @@ def own(tmp_path):
 
 
 @pytest.fixture
-def own_line(line, own, tmp_path):
+def own_recipes(recipes, own, tmp_path):
     """The recipes on this folder."""
 
-    class FolderLine(type(line)):
+    class FolderRecipes(type(recipes)):
         def data(self, dataset="folder", **kwargs):
             return super().data("folder", **kwargs)
 
-    return FolderLine(own, str(tmp_path / "cache"), line.llm)
+    return FolderRecipes(own, str(tmp_path / "cache"), recipes.llm)
 
 
 # ------------------------------------------------------------------------------------------------- the folder re-marked
 
 
-def test_a_folder_whose_splits_change_between_stages_is_not_evaluated(own, own_line, tmp_path, caplog):
+def test_a_folder_whose_splits_change_between_stages_is_not_evaluated(own, own_recipes, tmp_path, caplog):
     """Older versions evaluated both splits on recordings that stage 1 was trained on."""
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
     mark(own, SWAPPED)
     with caplog.at_level(logging.WARNING):
-        sentences = own_line.encode(tokenizer, tmp_path / "sentences")
-        model = own_line.sft(tokenizer, sentences, tmp_path / "sft")
+        sentences = own_recipes.encode(tokenizer, tmp_path / "sentences")
+        model = own_recipes.sft(tokenizer, sentences, tmp_path / "sft")
     seen = "the action model was trained on 4 of the 4 test recordings, such as '0'"
     with pytest.raises(ValueError, match=seen):
-        own_line.evaluate(model, sentences, tmp_path / "evaluation", split="test")
+        own_recipes.evaluate(model, sentences, tmp_path / "evaluation", split="test")
     assert sum(seen in message for message in caplog.messages) == 2  # both stages had warned
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects"):
-        own_line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
+        own_recipes.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
     with pytest.raises(ValueError, match=seen):
-        own_line.explain(model, sentences, tmp_path / "why", data=own_line.data())
+        own_recipes.explain(model, sentences, tmp_path / "why", data=own_recipes.data())
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects"):
-        own_line.sft(tokenizer, sentences, tmp_path / "held_out", hold_out=True)
+        own_recipes.sft(tokenizer, sentences, tmp_path / "held_out", hold_out=True)
     settings = {"sentences": sentences, "seeds": 1, "transformer_steps": 2, "encodings": 1}
     for methods, split in ((["tokens"], "test"), (["codes"], "held_out")):
         with pytest.raises(ValueError, match="the action model was trained on"):
@@ -88,28 +88,28 @@ def test_a_folder_whose_splits_change_between_stages_is_not_evaluated(own, own_l
                 run_baselines.BaselineArguments(
                     str(tmp_path / f"baselines_{split}"), methods=methods, split=split, **settings
                 ),
-                own_line.data(),
+                own_recipes.data(),
             )
     assert not (tmp_path / "evaluation" / "metrics.json").exists()
     # Training recordings may be evaluated as such.
-    metrics = own_line.evaluate(model, sentences, tmp_path / "train", split="train")
+    metrics = own_recipes.evaluate(model, sentences, tmp_path / "train", split="train")
     assert (metrics["split"], metrics["recordings"]) == ("train", 2)
     # A classifier of the recordings themselves is trained on the marks as they are.
     raw = run_baselines.BaselineArguments(str(tmp_path / "raw"), methods=["kernel_ridge"], encodings=1)
-    assert run_baselines.main(raw, own_line.data())["recordings"] == 4
+    assert run_baselines.main(raw, own_recipes.data())["recordings"] == 4
 
 
-def test_the_language_model_is_checked_as_well(own, own_line, tmp_path):
+def test_the_language_model_is_checked_as_well(own, own_recipes, tmp_path):
     """Stage 2 was trained on recordings that stage 1 was not trained on."""
     mark(own, {"validation": "test"})
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
-    before = own_line.encode(tokenizer, tmp_path / "before")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
+    before = own_recipes.encode(tokenizer, tmp_path / "before")
     mark(own, {"4.npy": "train"})
-    after = own_line.encode(tokenizer, tmp_path / "after")
-    model = own_line.sft(tokenizer, after, tmp_path / "sft")
-    assert own_line.evaluate(model, after, tmp_path / "good")["recordings"] == 3
+    after = own_recipes.encode(tokenizer, tmp_path / "after")
+    model = own_recipes.sft(tokenizer, after, tmp_path / "sft")
+    assert own_recipes.evaluate(model, after, tmp_path / "good")["recordings"] == 3
     with pytest.raises(ValueError, match="the language model was trained on 1 of the 4 test recordings, such as '4'"):
-        own_line.evaluate(model, before, tmp_path / "bad")
+        own_recipes.evaluate(model, before, tmp_path / "bad")
 
 
 def train_backbone(folder, data):
@@ -140,7 +140,7 @@ def train_vst(features, llm, folder, **arguments):
     return str(folder / "model")
 
 
-def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos, line, llm, tmp_path, caplog):
+def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos, recipes, llm, tmp_path, caplog):
     from action_llm_recipes import encode_actions
 
     root = shutil.copytree(videos, tmp_path / "videos")
@@ -155,16 +155,16 @@ def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos,
     tokenizer = train_vst(features, llm, tmp_path / "tokenizer", hold_out=True)
     sentences = str(tmp_path / "sentences")
     encode_actions.main(encode_actions.EncodingArguments(tokenizer, sentences, encodings=1), of_features)
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
     seen = "the visual encoder was trained on 8 of the 8 test recordings, such as 'clip00'"
     with pytest.raises(ValueError, match=seen):
-        line.evaluate(model, sentences, tmp_path / "evaluation", split="test")
+        recipes.evaluate(model, sentences, tmp_path / "evaluation", split="test")
     assert sum(seen in message for message in caplog.messages) >= 1
     with pytest.raises(ValueError, match=seen):
         run_baselines.main(
             run_baselines.BaselineArguments(str(tmp_path / "baselines"), methods=["kernel_ridge"]), of_features
         )
-    metrics = line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
+    metrics = recipes.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
     assert (metrics["split"], metrics["recordings"]) == ("held_out", 1)
     # clip08 was one of its training videos.
     mark(root, {"validation": "train", "clip08.mp4": "validation"})
@@ -179,17 +179,17 @@ def test_videos_that_the_visual_encoder_was_trained_on_are_not_evaluated(videos,
 # ---------------------------------------------------------------------------------------------------------- the records
 
 
-def test_records_have_fingerprints_and_folders_the_hashes_of_all_stages(own_line, tmp_path):
+def test_records_have_fingerprints_and_folders_the_hashes_of_all_stages(own_recipes, tmp_path):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
 
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
-    sentences = own_line.encode(tokenizer, tmp_path / "sentences", encodings=2)
-    model = own_line.sft(tokenizer, sentences, tmp_path / "sft")
-    own_line.evaluate(model, sentences, tmp_path / "evaluation")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = own_recipes.encode(tokenizer, tmp_path / "sentences", encodings=2)
+    model = own_recipes.sft(tokenizer, sentences, tmp_path / "sft")
+    own_recipes.evaluate(model, sentences, tmp_path / "evaluation")
     raw = run_baselines.BaselineArguments(
         str(tmp_path / "raw"), methods=["kernel_ridge"], split="held_out", encodings=1
     )
-    run_baselines.main(raw, own_line.data())
+    run_baselines.main(raw, own_recipes.data())
     stage_1, written, stage_2, evaluation, raw = (
         record_of(tmp_path / part)["split_evidence"] for part in ("tokenizer", "sentences", "sft", "evaluation", "raw")
     )
@@ -237,26 +237,26 @@ def test_the_recording_of_a_window_is_its_video(tmp_path):
     assert names("encode_actions") == ["one@0s", "one@1.5s", "two@3s"]  # files may have such names
 
 
-def test_older_folders_still_load_and_a_warning_says_what_cannot_be_checked(own_line, tmp_path, caplog):
+def test_older_folders_still_load_and_a_warning_says_what_cannot_be_checked(own_recipes, tmp_path, caplog):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
 
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
-    sentences = own_line.encode(tokenizer, tmp_path / "sentences")
-    model = own_line.sft(tokenizer, sentences, tmp_path / "sft")
-    metrics = own_line.evaluate(model, sentences, tmp_path / "new")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
+    sentences = own_recipes.encode(tokenizer, tmp_path / "sentences")
+    model = own_recipes.sft(tokenizer, sentences, tmp_path / "sft")
+    metrics = own_recipes.evaluate(model, sentences, tmp_path / "new")
     assert "cannot be checked" not in caplog.text
     for path in tmp_path.rglob(SPLIT_EVIDENCE):
         path.unlink()
     for path in tmp_path.rglob("record.json"):
         path.write_text(json.dumps(without_evidence(json.loads(path.read_text()))))
-    assert own_line.evaluate(model, sentences, tmp_path / "old") == metrics
+    assert own_recipes.evaluate(model, sentences, tmp_path / "old") == metrics
     (warning,) = [message for message in caplog.messages if "cannot be checked" in message]
     assert "the action model and the language model" in warning and "whether test recordings were" in warning
     # Records of before say at least whether the held-out subjects were left out.
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects, or has no record"):
-        own_line.evaluate(model, sentences, tmp_path / "old", split="held_out")
-    tuned = own_line.sft(tokenizer, sentences, tmp_path / "later")
-    assert own_line.evaluate(tuned, sentences, tmp_path / "mixed")["recordings"] == 2
+        own_recipes.evaluate(model, sentences, tmp_path / "old", split="held_out")
+    tuned = own_recipes.sft(tokenizer, sentences, tmp_path / "later")
+    assert own_recipes.evaluate(tuned, sentences, tmp_path / "mixed")["recordings"] == 2
 
 
 def without_evidence(part):
@@ -265,43 +265,45 @@ def without_evidence(part):
     return part
 
 
-def test_damaged_evidence_is_an_error(own_line, tmp_path):
+def test_damaged_evidence_is_an_error(own_recipes, tmp_path):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
 
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
     path = Path(tokenizer, SPLIT_EVIDENCE)
     sets = json.loads(path.read_text())
     fingerprint = next(name for name, text in sets.items() if text)
     for text in (sets[fingerprint][:-8] + "AAAAAAA=", "?", "ä", "AAAA", 7, None):
         path.write_text(json.dumps(sets | {fingerprint: text}))
         with pytest.raises(ModelFileError, match=f"field {fingerprint}: expected the hashes of that fingerprint"):
-            own_line.encode(tokenizer, tmp_path / "sentences")
+            own_recipes.encode(tokenizer, tmp_path / "sentences")
 
 
 # --------------------------------------------------------------------------------------------- which split, how often
 
 
-def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are_counted(own_line, tmp_path, caplog):
+def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are_counted(
+    own_recipes, tmp_path, caplog
+):
     from action_llm_recipes.common.split_evidence import LOCAL_FILES, TEST_EVALUATIONS, default_split
     from action_llm_recipes.hub.model_page import model_page
     from action_llm_recipes.hub.push import repository_files
 
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
-    sentences = own_line.encode(tokenizer, tmp_path / "sentences")
-    model = own_line.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = own_recipes.encode(tokenizer, tmp_path / "sentences")
+    model = own_recipes.sft(tokenizer, sentences, tmp_path / "sft", hold_out=True)
 
     def page(*evaluations):
         return model_page(Path(model), "me/model", [record_of(folder) for folder in evaluations])
 
     evaluation = tmp_path / "evaluation"
     with caplog.at_level(logging.INFO):
-        assert own_line.evaluate(model, sentences, evaluation)["split"] == "held_out"
+        assert own_recipes.evaluate(model, sentences, evaluation)["split"] == "held_out"
         assert "--split test evaluates the test split" in caplog.text
         assert not Path(model, TEST_EVALUATIONS).exists() and "The test split was" not in page(evaluation)
         assert record_of(evaluation)["test_evaluations"] is None
         for count, times in ((1, "once"), (2, "2 times"), (3, "3 times")):
             folder = tmp_path / f"test{count}"
-            assert own_line.evaluate(model, sentences, folder, split="test")["split"] == "test"
+            assert own_recipes.evaluate(model, sentences, folder, split="test")["split"] == "test"
             assert record_of(folder)["test_evaluations"] == count
             sentence = f"The test split was evaluated {times} with this model."
             # On each page of this model, whichever evaluation it shows.
@@ -309,19 +311,19 @@ def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are
     files, _ = repository_files(tmp_path / "sft", "me/model", evaluations=[str(folder)])
     assert not set(LOCAL_FILES) & set(files) and sentence in files["README.md"].decode()
     # A model that has left nobody out is tested.
-    everybody = own_line.sft(tokenizer, sentences, tmp_path / "all")
-    assert own_line.evaluate(everybody, sentences, tmp_path / "all_evaluation")["split"] == "test"
+    everybody = own_recipes.sft(tokenizer, sentences, tmp_path / "all")
+    assert own_recipes.evaluate(everybody, sentences, tmp_path / "all_evaluation")["split"] == "test"
     assert [default_split({"hold_out": True}, unseen) for unseen in (False, True)] == ["held_out", "test"]
 
 
-def test_an_evaluation_that_cannot_be_counted_still_runs(own_line, tmp_path, caplog):
+def test_an_evaluation_that_cannot_be_counted_still_runs(own_recipes, tmp_path, caplog):
     from action_llm_recipes.common.split_evidence import TEST_EVALUATIONS
 
-    tokenizer = own_line.train_tokenizer(tmp_path / "tokenizer")
-    sentences = own_line.encode(tokenizer, tmp_path / "sentences")
-    model = own_line.sft(tokenizer, sentences, tmp_path / "sft")
+    tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
+    sentences = own_recipes.encode(tokenizer, tmp_path / "sentences")
+    model = own_recipes.sft(tokenizer, sentences, tmp_path / "sft")
     Path(model, TEST_EVALUATIONS).mkdir()  # nobody can write it
-    assert own_line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    assert own_recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
     assert "This evaluation on the test split is not counted" in caplog.text
     assert record_of(tmp_path / "evaluation")["test_evaluations"] is None
 
@@ -333,11 +335,11 @@ def held_out_people(rows, column):
     return {str(name) for name, held in zip(rows[column], rows["held_out"], strict=True) if held}
 
 
-def test_each_training_subject_can_be_held_out_in_turn(line):
-    marked = line.data().load()
+def test_each_training_subject_can_be_held_out_in_turn(recipes):
+    marked = recipes.data().load()
 
     def held_out(*subjects):
-        splits = line.data(held_out_subjects=subjects).load()
+        splits = recipes.data(held_out_subjects=subjects).load()
         assert splits["train"].column_names == marked["train"].column_names
         assert splits["train"]["sample_id"] == marked["train"]["sample_id"] and splits["test"] is not None
         assert not any(splits["test"]["held_out"])
@@ -353,13 +355,13 @@ def test_each_training_subject_can_be_held_out_in_turn(line):
         held_out("3")
     with pytest.raises(ValueError, match=r"all 4 training subjects are held out\. Leave at least one"):
         held_out("1", "2", "4", "5")
-    data = line.data(held_out_subjects=["4", "1"])
+    data = recipes.data(held_out_subjects=["4", "1"])
     splits = data.load()
     identity = data.identity(splits)
     assert identity["held_out_subjects"] == ["1", "4"]
-    assert identity["recordings"] != line.data().identity(marked)["recordings"]
+    assert identity["recordings"] != recipes.data().identity(marked)["recordings"]
     assert data.about(splits)["description"].endswith("This run holds out the recordings of subjects 1, 4 instead.")
-    assert "This run" not in line.data().about(marked)["description"]
+    assert "This run" not in recipes.data().about(marked)["description"]
 
 
 def test_the_loop_over_subjects_is_a_command(own, llm, tmp_path, monkeypatch, capfd):

@@ -28,11 +28,11 @@ def of_skeletons(tokenizer, rows) -> list[float]:
 
 @pytest.mark.parametrize("num_codebooks", [1, 2])
 def test_an_action_model_knows_how_far_99_percent_of_its_recordings_are_from_their_tokens(
-    line, num_codebooks, tmp_path
+    recipes, num_codebooks, tmp_path
 ):
-    rows = line.data().load()["train"]
+    rows = recipes.data().load()["train"]
     for hold_out in (False, True):
-        tokenizer = line.train_tokenizer(
+        tokenizer = recipes.train_tokenizer(
             tmp_path / f"tokenizer{hold_out}", arguments={"hold_out": hold_out}, num_codebooks=num_codebooks,
         )  # fmt: skip
         evaluated = rows.filter(lambda held: held, input_columns="held_out") if hold_out else rows
@@ -42,12 +42,12 @@ def test_an_action_model_knows_how_far_99_percent_of_its_recordings_are_from_the
         assert 0 < sum(one > limit + 1e-6 for one in distances) <= max(1, 0.01 * len(distances))
 
 
-def test_it_goes_with_the_recogniser_and_latents_have_none(line, tokenizer, sentences, tmp_path):
+def test_it_goes_with_the_recogniser_and_latents_have_none(recipes, tokenizer, sentences, tmp_path):
     limit = AutoModel.from_pretrained(tokenizer).config.familiar_distance
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
     assert ActionLLMForClassification.from_pretrained(model).config.action_config.familiar_distance == limit > 0
     one_step = {"max_steps": 1, "save_steps": 1}
-    without = line.train_tokenizer(tmp_path / "latents", training=one_step, quantize=False, kmeans_init=False)
+    without = recipes.train_tokenizer(tmp_path / "latents", training=one_step, quantize=False, kmeans_init=False)
     assert AutoModel.from_pretrained(without).config.familiar_distance is None
 
 

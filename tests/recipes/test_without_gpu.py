@@ -35,14 +35,14 @@ def test_settings_of_a_cpu_stay(tmp_path, caplog):
     assert not made.bf16 and not caplog.messages
 
 
-def test_the_file_for_one_gpu_trains_on_a_cpu(line, tokenizer, sentences, tmp_path, caplog):
+def test_the_file_for_one_gpu_trains_on_a_cpu(recipes, tokenizer, sentences, tmp_path, caplog):
     """QLoRA in bfloat16 with FlashAttention. The commit of LLaMA in the file is not used for another language model."""
     from action_llm_recipes import sft
     from action_llm_recipes.common.launching import parse
 
     config = Path(sft.__file__).parent / "configs" / "llm_ar" / "ntu60_sft_qlora_24gb.yaml"
     command = (
-        f"--config {config} --tokenizer {tokenizer} --sentences {sentences} --llm_name_or_path {line.llm}".split()
+        f"--config {config} --tokenizer {tokenizer} --sentences {sentences} --llm_name_or_path {recipes.llm}".split()
     )
     command += f"--output_dir {tmp_path} --max_steps 2 --gradient_accumulation_steps 1 --lora_r 2".split()
     arguments, training = parse(

@@ -30,51 +30,51 @@ def assert_only_prompts_differ(model, llm):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_trained_evaluated_and_nothing_else_has_moved(line, tokenizer, sentences, llm, tmp_path, checkpointing):
+def test_trained_evaluated_and_nothing_else_has_moved(recipes, tokenizer, sentences, llm, tmp_path, checkpointing):
     settings = {"method": "prefix", "prefix_length": 4, "prefix_layers": [0, 1]}
     training = {"activation_checkpointing": checkpointing, "learning_rate": 0.05}
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", training=training, **settings)
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", training=training, **settings)
     loaded = assert_only_prompts_differ(model, llm)
     record = json.loads(Path(model, "record.json").read_text())
     prefix = loaded.model.prefix.weight
     assert record["settings"]["prefix_layers"] == [0, 1] and record["method"] == "prefix"
     assert record["cost"]["trainable_parameters"] == prefix.numel()
     assert prefix.std() > 0.03  # it was 0.02 before
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
 
 
-def test_packed_training_is_that_of_rows(line, tokenizer, sentences, tmp_path):
+def test_packed_training_is_that_of_rows(recipes, tokenizer, sentences, tmp_path):
     """Prompts are in no sequence, so packing moves nothing: all rows in one have the loss of all rows in a batch."""
     losses = []
     for packing in (False, True):
         training = {"max_steps": 1, "logging_steps": 1, "packing": packing, "per_device_train_batch_size": 1}
         training |= {"max_length": 8192} if packing else {"per_device_train_batch_size": 200}
         folder = tmp_path / str(packing)
-        line.sft(tokenizer, sentences, folder, training=training, method="prefix", prefix_length=4)
+        recipes.sft(tokenizer, sentences, folder, training=training, method="prefix", prefix_length=4)
         log = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
         losses.append(next(entry["loss"] for entry in log if "loss" in entry))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_stopped_run_is_resumed_exactly(line, tokenizer, sentences, tmp_path):
+def test_a_stopped_run_is_resumed_exactly(recipes, tokenizer, sentences, tmp_path):
     settings = {"method": "prefix", "prefix_length": 4, "training": {"max_steps": 4, "save_steps": 2}}
-    whole = line.sft(tokenizer, sentences, tmp_path / "whole", **settings)
+    whole = recipes.sft(tokenizer, sentences, tmp_path / "whole", **settings)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "model")
     shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4")
     (tmp_path / "stopped" / "record.json").unlink()
-    resumed = line.sft(tokenizer, sentences, tmp_path / "stopped", **settings)
+    resumed = recipes.sft(tokenizer, sentences, tmp_path / "stopped", **settings)
     one, other = weights(whole), weights(resumed)
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
 
 
-def test_two_processes_train_as_one(line, tokenizer, sentences, llm, tmp_path):
+def test_two_processes_train_as_one(recipes, tokenizer, sentences, llm, tmp_path):
     """The same examples in the same steps, shared: the same prompts but for the order of sums."""
     common = {"gradient_accumulation_steps": 1, "max_steps": 2, "save_steps": 2, "learning_rate": 0.01}
     settings = {"method": "prefix", "prefix_length": 4}
-    alone = line.sft(
+    alone = recipes.sft(
         tokenizer, sentences, tmp_path / "one", training=common | {"per_device_train_batch_size": 4}, **settings
     )
     options = common | settings | {"per_device_train_batch_size": 2, "warmup_steps": 1, "logging_steps": 1}

@@ -1,4 +1,4 @@
-"""The long-video line by its recipes, with tiny models: cells, events, a small LVLM, prompts, windows, timelines, tables."""
+"""The recipes of VT-LVLM-AR with tiny models: cells, events, a small LVLM, prompts, windows, timelines, tables."""
 
 import csv
 import json
@@ -92,9 +92,9 @@ def events(vtem, features, tmp_path_factory):
     return encode(vtem, features, tmp_path_factory.mktemp("events"), encodings=2)
 
 
-def tune(line, tokenizer, sentences, lvlm, folder, **arguments):
+def tune(recipes, tokenizer, sentences, lvlm, folder, **arguments):
     options = {"method": "prefix", "prefix_length": 4, "llm_name_or_path": lvlm, "list_classes": True} | INSTRUCTIONS
-    return line.sft(tokenizer, sentences, folder, **options | arguments)
+    return recipes.sft(tokenizer, sentences, folder, **options | arguments)
 
 
 # ------------------------------------------------------------------------------------------------------------- features
@@ -114,7 +114,7 @@ def test_features_of_cells(videos, backbone, tmp_path, grid):
     np.testing.assert_allclose(np.reshape(row["features"], row["shape"]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_features_of_an_lvlms_own_eyes(videos, line, tmp_path):
+def test_features_of_an_lvlms_own_eyes(videos, recipes, tmp_path):
     """The vision tower, the layer and the width that its projector reads, without being told."""
     torch.manual_seed(0)
     whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7))
@@ -130,8 +130,8 @@ def test_features_of_an_lvlms_own_eyes(videos, line, tmp_path):
     model = VTEMModel.from_pretrained(vtem)
     assert (model.config.grid, model.config.feature_layer, model.config.codebook_dim) == (2, -2, 16)
     events = encode(vtem, folder, tmp_path / "events")
-    recogniser = tune(line, vtem, events, llava, tmp_path / "sft")
-    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+    recogniser = tune(recipes, vtem, events, llava, tmp_path / "sft")
+    assert recipes.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
 
 
 def test_features_of_cells_are_asked_for(videos, backbone, lvlm, tmp_path):
@@ -173,13 +173,13 @@ def test_the_small_lvlm_is_a_llava(features, lvlm, llm, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_from_videos_to_a_probability_for_every_class(line, vtem, events, lvlm, videos, tmp_path):
+def test_from_videos_to_a_probability_for_every_class(recipes, vtem, events, lvlm, videos, tmp_path):
     rows = load_action_sentences(events)
     assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
     row = rows["test"][0]
     assert row["start_times"][0] == 0 and row["end_times"][-1] == pytest.approx(1.0)
     assert row["end_times"][:-1] == pytest.approx(row["start_times"][1:])
-    model = tune(line, vtem, events, lvlm, tmp_path / "sft", training={"learning_rate": 0.05})
+    model = tune(recipes, vtem, events, lvlm, tmp_path / "sft", training={"learning_rate": 0.05})
     loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
     with torch.no_grad():
         outputs = loaded(**processor(videos / f"{row['sample_id']}.mp4"))
@@ -194,10 +194,10 @@ def test_from_videos_to_a_probability_for_every_class(line, vtem, events, lvlm, 
     record = json.loads(Path(model, "record.json").read_text())
     assert record["cost"]["trainable_parameters"] == loaded.model.prefix.weight.numel()
     assert record["llm_training"]["stage"] == "pretrain_small_lvlm"
-    metrics = line.evaluate(model, events, tmp_path / "evaluation")
+    metrics = recipes.evaluate(model, events, tmp_path / "evaluation")
     assert metrics["recordings"] == 2
     with pytest.raises(ValueError, match="the small LVLM was trained on the held-out subjects"):
-        line.evaluate(model, events, tmp_path / "held", split="held_out")
+        recipes.evaluate(model, events, tmp_path / "held", split="held_out")
 
 
 def test_stopped_and_resumed_exactly(features, lvlm, vtem, tmp_path):
@@ -224,14 +224,14 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_each_row_of_the_tables_runs(row, line, features, lvlm, tmp_path):
+def test_each_row_of_the_tables_runs(row, recipes, features, lvlm, tmp_path):
     model, encoding, tuning = ROWS[row]
     vtem = train(features, lvlm, tmp_path / "vtem", {"max_steps": 1}, **model)
     events = encode(vtem, features, tmp_path / "events", **encoding)
     if "quantize" in model:
         tuning = {"list_classes": False} | tuning
-    recogniser = tune(line, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, **tuning)
-    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+    recogniser = tune(recipes, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, **tuning)
+    assert recipes.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_two_processes(features, lvlm, tmp_path):
     assert all(torch.isfinite(value).all() for value in VTEMModel.from_pretrained(tmp_path / "two/model").parameters())
 
 
-def test_another_extractor_is_mapped_to_the_tower(videos, line, backbone, features, lvlm, tmp_path):
+def test_another_extractor_is_mapped_to_the_tower(videos, recipes, backbone, features, lvlm, tmp_path):
     """Features of a 3-D ResNet, tokens of the tower's features; versions and cells must be the same."""
     torch.manual_seed(0)
     AutoModel.from_config(BACKBONES["resnet3d"]()).save_pretrained(tmp_path / "r3d")
@@ -260,8 +260,8 @@ def test_another_extractor_is_mapped_to_the_tower(videos, line, backbone, featur
     model = VTEMModel.from_pretrained(vtem)
     assert model.config.maps_features and model.config.backbone_config.model_type == "resnet3d"
     events = encode(vtem, clips, tmp_path / "events", encodings=2)
-    recogniser = tune(line, vtem, events, lvlm, tmp_path / "sft")
-    assert line.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
+    recogniser = tune(recipes, vtem, events, lvlm, tmp_path / "sft")
+    assert recipes.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
     reading["num_segments"] = 8
     other = extract(videos, backbone, tmp_path / "other", tmp_path / "cache", reading, grid=1, versions=2)
     with pytest.raises(ValueError, match=r"not of the same cells and versions of videos .* differ in num_segments"):
@@ -314,10 +314,10 @@ def test_a_tower_that_has_seen_the_held_out_people_is_told():
     check_held_out({"hold_out": True, "sentences": {"tokenizer": {"hold_out": True}}, "llm_training": lvlm})
 
 
-def test_no_prompts(line, vtem, events, lvlm, tmp_path):
+def test_no_prompts(recipes, vtem, events, lvlm, tmp_path):
     for method in ("prefix", "prompt"):
         with pytest.raises(ValueError, match="prefix_length must be at least 1, got 0"):
-            tune(line, vtem, events, lvlm, tmp_path / method, method=method, prefix_length=0)
+            tune(recipes, vtem, events, lvlm, tmp_path / method, method=method, prefix_length=0)
 
 
 def test_nothing_says_where_it_was_made(vtem, lvlm, features, llm):
@@ -326,9 +326,9 @@ def test_nothing_says_where_it_was_made(vtem, lvlm, features, llm):
         assert str(features) not in said and llm not in said
 
 
-def test_prompts_in_layers_that_there_are_not(line, vtem, events, lvlm, tmp_path):
+def test_prompts_in_layers_that_there_are_not(recipes, vtem, events, lvlm, tmp_path):
     with pytest.raises(ValueError, match=r"`prefix_layers` must be different layers of 0 to 1, got \[1, 2\]"):
-        tune(line, vtem, events, lvlm, tmp_path / "sft", prefix_layers=[1, 2])
+        tune(recipes, vtem, events, lvlm, tmp_path / "sft", prefix_layers=[1, 2])
 
 
 # ------------------------------------------------------------------------------------------- windows and timelines
@@ -364,7 +364,7 @@ def cut(vtem, features, timeline, folder, **arguments):
 
 
 def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
-    line, long, long_features, long_vtem, lvlm, tmp_path
+    recipes, long, long_features, long_vtem, lvlm, tmp_path
 ):
     from action_llm_datasets.timelines import read_timeline
     from action_llm_recipes import timeline as recipe
@@ -393,8 +393,10 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     arguments = {"tokenizer": vtem, "sentences": str(tmp_path / "windows"), "data_dir": str(long)}
     token_lexicon.main(token_lexicon.LexiconArguments(output_dir=str(tmp_path / "lexicon"), **arguments))
     assert list((tmp_path / "lexicon").glob("act_*.png"))
-    model = tune(line, vtem, str(tmp_path / "windows"), lvlm, tmp_path / "sft", list_classes=False)
-    assert line.evaluate(model, str(tmp_path / "windows"), tmp_path / "evaluation")["recordings"] == len(rows["test"])
+    model = tune(recipes, vtem, str(tmp_path / "windows"), lvlm, tmp_path / "sft", list_classes=False)
+    assert recipes.evaluate(model, str(tmp_path / "windows"), tmp_path / "evaluation")["recordings"] == len(
+        rows["test"]
+    )
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     videos = [str(path) for path in sorted(long.glob("*.mp4"))[:2]] + [str(tmp_path / "broken.mp4")]

@@ -27,10 +27,10 @@ def metrics_of(folder):
     return [json.loads(text) for text in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, sentences):
+def test_sentences_are_what_the_model_says_of_each_recording(recipes, tokenizer, sentences):
     splits = load_action_sentences(sentences)
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 2 * 48, "test": 12}
-    recording = line.data().load()["test"][5]
+    recording = recipes.data().load()["test"][5]
     model = ActionVQVAEModel.from_pretrained(tokenizer)
     from action_llm import SkeletonFeatureExtractor
 
@@ -47,12 +47,12 @@ def test_sentences_are_what_the_model_says_of_each_recording(line, tokenizer, se
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
-def test_line(line, tokenizer, sentences, method, tmp_path):
+def test_line(recipes, tokenizer, sentences, method, tmp_path):
     """LLM-AR, Table 7, and zero-shot: only the weights of the method are trained, and the model is evaluated."""
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method=method)
-    metrics = line.evaluate(model, sentences, tmp_path / "evaluation")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method=method)
+    metrics = recipes.evaluate(model, sentences, tmp_path / "evaluation")
     assert metrics["recordings"] == 12 and metrics["classes"] == 4
-    original = load_file(f"{line.llm}/model.safetensors")
+    original = load_file(f"{recipes.llm}/model.safetensors")
     stored = load_file(f"{model}/model.safetensors")
     changed = {
         name
@@ -81,22 +81,22 @@ def test_line(line, tokenizer, sentences, method, tmp_path):
     ):
         assert (tmp_path / "evaluation" / name).stat().st_size > 0
     published = (Path(model) / "record.json").read_text() + (Path(model) / "config.json").read_text()
-    assert str(tmp_path) not in published and line.llm not in published, "a path of this machine would be published"
+    assert str(tmp_path) not in published and recipes.llm not in published, "a path of this machine would be published"
 
 
 @pytest.mark.slow
-def test_words_of_several_tokens(line, tmp_path):
+def test_words_of_several_tokens(recipes, tmp_path):
     """Residual codebooks, all streams and one length: the whole pipeline, with report, lexicon and reasons."""
     from action_llm_recipes import token_lexicon
 
-    own = line.train_tokenizer(
+    own = recipes.train_tokenizer(
         tmp_path / "tokenizer",
         skeleton={"length": 32},
         num_codebooks=3,
         codebook_training="ema",
         streams=["joints", "bones", "motion"],
     )
-    sentences = line.encode(own, tmp_path / "sentences", encodings=2)
+    sentences = recipes.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
     assert all(np.shape(ids) == (8, 3) for ids in rows["action_ids"])
     # A word is an eighth of a recording; times are those of the recording before resampling.
@@ -105,61 +105,61 @@ def test_words_of_several_tokens(line, tmp_path):
     assert record["words_per_sentence"] == pytest.approx(np.mean([len(ids) for ids in rows["action_ids"]]), abs=0.01)
     table = (Path(sentences) / "tokens.md").read_text()
     assert "| tokens per word | 3 | 3 |" in table and "of 48" in table
-    model = line.sft(own, sentences, tmp_path / "sft", training={"packing": True, "max_length": 256})
-    line.evaluate(model, sentences, tmp_path / "evaluation")
+    model = recipes.sft(own, sentences, tmp_path / "sft", training={"packing": True, "max_length": 256})
+    recipes.evaluate(model, sentences, tmp_path / "evaluation")
     recogniser, processor = (
         ActionLLMForClassification.from_pretrained(model),
         ActionLLMProcessor.from_pretrained(model),
     )
-    path = next(Path(line.recordings).rglob(f"{rows[0]['sample_id']}.skeleton"))
+    path = next(Path(recipes.recordings).rglob(f"{rows[0]['sample_id']}.skeleton"))
     with torch.no_grad():
         from_file, from_sentence = (
             recogniser(**inputs).logits
             for inputs in (processor(str(path)), processor(action_ids=[rows[0]["action_ids"]]))
         )
     torch.testing.assert_close(from_file, from_sentence)
-    line.explain(model, sentences, tmp_path / "explanations")
+    recipes.explain(model, sentences, tmp_path / "explanations")
     lexicon = token_lexicon.main(token_lexicon.LexiconArguments(own, sentences, str(tmp_path / "lexicon")))
     assert len(lexicon) == 48 and lexicon[0].description and not lexicon[16].description
     settings = {"methods": ["tokens"], "sentences": sentences, "seeds": 1, "transformer_steps": 2}
     metrics = run_baselines.main(
-        run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), line.data()
+        run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), recipes.data()
     )
     assert "tokens" in metrics["accuracy"]
 
 
 @pytest.mark.parametrize("skeleton", [{"max_frames": 32}, {"fps": None}])
-def test_motion_needs_frames_that_are_comparable(line, skeleton, tmp_path):
+def test_motion_needs_frames_that_are_comparable(recipes, skeleton, tmp_path):
     with pytest.raises(ValueError, match="set length, or fps and no max_frames"):
-        line.train_tokenizer(tmp_path / "tokenizer", skeleton=skeleton, streams=["joints", "motion"])
+        recipes.train_tokenizer(tmp_path / "tokenizer", skeleton=skeleton, streams=["joints", "motion"])
 
 
 @pytest.mark.parametrize("num_codebooks", [1, 2])
-def test_standardized_words_have_the_moments_of_the_language_models_words(line, num_codebooks, tmp_path):
-    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, num_codebooks=num_codebooks)
-    sentences = line.encode(own, tmp_path / "sentences")
-    model = line.sft(own, sentences, tmp_path / "sft", standardize_words=True, hold_out=True)
+def test_standardized_words_have_the_moments_of_the_language_models_words(recipes, num_codebooks, tmp_path):
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, num_codebooks=num_codebooks)
+    sentences = recipes.encode(own, tmp_path / "sentences")
+    model = recipes.sft(own, sentences, tmp_path / "sft", standardize_words=True, hold_out=True)
     table = load_file(f"{model}/model.safetensors")["model.action_embedding.weight"].double().numpy()
-    words = load_file(f"{line.llm}/model.safetensors")["model.embed_tokens.weight"].double().numpy()
+    words = load_file(f"{recipes.llm}/model.safetensors")["model.embed_tokens.weight"].double().numpy()
     rows = [row for row in load_action_sentences(sentences)["train"] if not row["held_out"]]
     spoken = np.array(
         [table[word] if num_codebooks == 1 else table[word].sum(0) for row in rows for word in row["action_ids"]]
     )
     np.testing.assert_allclose(spoken.mean(0), words.mean(0), atol=1e-4)
     np.testing.assert_allclose(spoken.std(0, ddof=1), words.std(0, ddof=1), rtol=1e-2)
-    line.evaluate(model, sentences, tmp_path / "evaluation")
+    recipes.evaluate(model, sentences, tmp_path / "evaluation")
     continuous = {"injection_layer": 1, "standardize_words": True}
     with pytest.raises(ValueError, match="standardize_words needs sentences of tokens"):
-        line.sft(own, sentences, tmp_path / "none", **continuous)
+        recipes.sft(own, sentences, tmp_path / "none", **continuous)
 
 
-def test_classifier_reads_a_file(line, tokenizer, sentences, tmp_path):
+def test_classifier_reads_a_file(recipes, tokenizer, sentences, tmp_path):
     """The same recording, as a file and as its stored sentence, gets the same probabilities."""
-    folder = line.sft(tokenizer, sentences, tmp_path)
+    folder = recipes.sft(tokenizer, sentences, tmp_path)
     model = ActionLLMForClassification.from_pretrained(folder)
     processor = ActionLLMProcessor.from_pretrained(folder)
     row = load_action_sentences(sentences)["test"][0]
-    path = next(Path(line.recordings).rglob(f"{row['sample_id']}.skeleton"))
+    path = next(Path(recipes.recordings).rglob(f"{row['sample_id']}.skeleton"))
     with torch.no_grad():
         from_file = model(**processor(str(path)))
         from_sentence = model(**processor(action_ids=[row["action_ids"]]))
@@ -178,9 +178,9 @@ def test_classifier_reads_a_file(line, tokenizer, sentences, tmp_path):
     ],
     ids=lambda value: "-".join(sorted(value)) if isinstance(value, dict) else "",
 )
-def test_without_biases(line, tokenizer, off, terms, tmp_path):
+def test_without_biases(recipes, tokenizer, off, terms, tmp_path):
     """LLM-AR, Table 4: the total loss is the sum of the terms that are left, and the codes come out differently."""
-    ablated = line.train_tokenizer(tmp_path, **off)
+    ablated = recipes.train_tokenizer(tmp_path, **off)
     entry = next(e for e in metrics_of(tmp_path) if "loss" in e)
     weights = {"reconstruction_loss": 1, "embedding_loss": 1, "commitment_loss": 0.02}
     weights |= {name: 0.2 for name in ("zipf_loss", "context_loss", "mmd_loss") if name not in terms}
@@ -190,9 +190,9 @@ def test_without_biases(line, tokenizer, off, terms, tmp_path):
     assert not torch.equal(*codes)
 
 
-def test_without_hyperbolic_codebook(line, tokenizer, tmp_path):
+def test_without_hyperbolic_codebook(recipes, tokenizer, tmp_path):
     """LLM-AR, Table 6."""
-    model = ActionVQVAEModel.from_pretrained(line.train_tokenizer(tmp_path, geometry="euclidean"))
+    model = ActionVQVAEModel.from_pretrained(recipes.train_tokenizer(tmp_path, geometry="euclidean"))
     latents = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)) * 2
     nearest = torch.cdist(latents, model.codebook).argmin(1)
     assert torch.equal(model.quantizer(latents).ids, nearest)
@@ -200,38 +200,38 @@ def test_without_hyperbolic_codebook(line, tokenizer, tmp_path):
     assert type(model.quantizer) is not type(hyperbolic.quantizer)
 
 
-def test_without_discretisation(line, tmp_path):
+def test_without_discretisation(recipes, tmp_path):
     """LLM-AR, Table 5: continuous latents, no codebook anywhere, replace hidden states in the middle layer."""
-    tokenizer = line.train_tokenizer(tmp_path / "tokenizer", quantize=False)
+    tokenizer = recipes.train_tokenizer(tmp_path / "tokenizer", quantize=False)
     assert not any("quantizer" in name for name in load_file(f"{tokenizer}/model.safetensors"))
-    sentences = line.encode(tokenizer, tmp_path / "sentences", latents=True)
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", injection_layer=1)
-    line.evaluate(model, sentences, tmp_path / "evaluation")
+    sentences = recipes.encode(tokenizer, tmp_path / "sentences", latents=True)
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", injection_layer=1)
+    recipes.evaluate(model, sentences, tmp_path / "evaluation")
     loaded = ActionLLMForClassification.from_pretrained(model)
     processor = ActionLLMProcessor.from_pretrained(model)
     row = load_action_sentences(sentences)["test"][0]
     with open(tmp_path / "evaluation" / "predictions.csv") as file:
         expected = next(csv.DictReader(file))
-    path = next(Path(line.recordings).rglob(f"{row['sample_id']}.skeleton"))
+    path = next(Path(recipes.recordings).rglob(f"{row['sample_id']}.skeleton"))
     output = loaded(**processor(str(path)))
     assert output.action_ids is None
     assert float(output.probabilities.max()) == pytest.approx(float(expected["probability"]), abs=1e-4)
     with pytest.raises(ValueError, match="has no codebook"):
-        line.encode(tokenizer, tmp_path / "without")
+        recipes.encode(tokenizer, tmp_path / "without")
     # Without a codebook, the layer is chosen automatically, and needs training.
     with pytest.raises(ValueError, match="method none trains nothing"):
-        line.sft(tokenizer, sentences, tmp_path / "untrained", method="none")
+        recipes.sft(tokenizer, sentences, tmp_path / "untrained", method="none")
 
 
-def test_continuous_latents_must_be_there(line, tokenizer, sentences, tmp_path):
+def test_continuous_latents_must_be_there(recipes, tokenizer, sentences, tmp_path):
     with pytest.raises(ValueError, match="needs sentences with latents"):
-        line.sft(tokenizer, sentences, tmp_path, injection_layer=1)
+        recipes.sft(tokenizer, sentences, tmp_path, injection_layer=1)
     with pytest.raises(ValueError, match="cannot be packed"):
-        line.sft(tokenizer, sentences, tmp_path, injection_layer=1, training={"packing": True, "max_length": 256})
+        recipes.sft(tokenizer, sentences, tmp_path, injection_layer=1, training={"packing": True, "max_length": 256})
 
 
-def test_trained_action_words_and_class_list(line, tokenizer, sentences, tmp_path):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", train_action_embeddings=True, list_classes=True)
+def test_trained_action_words_and_class_list(recipes, tokenizer, sentences, tmp_path):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", train_action_embeddings=True, list_classes=True)
     loaded = ActionLLMForClassification.from_pretrained(model)
     codebook = ActionVQVAEModel.from_pretrained(tokenizer).codebook
     assert not torch.equal(loaded.get_input_embeddings().weight, codebook)
@@ -239,16 +239,16 @@ def test_trained_action_words_and_class_list(line, tokenizer, sentences, tmp_pat
     assert "cheer up, hand waving" in processor.prompt([1])
 
 
-def test_unseen_classes(line, tokenizer, sentences, tmp_path):
+def test_unseen_classes(recipes, tokenizer, sentences, tmp_path):
     """LLM-AR, Table 8: no stage reads the names or recordings of unseen classes; a model that has seen them is refused."""
     protocol = "simulated-unseen"
-    data = line.data(protocol).load()
+    data = recipes.data(protocol).load()
     seen, unseen = (data[split].features["label"].names for split in ("train", "test"))
     assert not set(seen) & set(unseen)
-    own = line.train_tokenizer(tmp_path / "tokenizer", protocol)
-    written = line.encode(own, tmp_path / "sentences", protocol)
-    model = line.sft(own, written, tmp_path / "sft")
-    metrics = line.evaluate(model, written, tmp_path / "evaluation", unseen=True)
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", protocol)
+    written = recipes.encode(own, tmp_path / "sentences", protocol)
+    model = recipes.sft(own, written, tmp_path / "sft")
+    metrics = recipes.evaluate(model, written, tmp_path / "evaluation", unseen=True)
     assert metrics["classes"] == len(unseen)
     everything = "".join(p.read_text(errors="ignore") for p in Path(model).glob("*.json"))
     everything += (tmp_path / "tokenizer" / "record.json").read_text()
@@ -262,28 +262,30 @@ def test_unseen_classes(line, tokenizer, sentences, tmp_path):
         llm_training = {"stage": "small_lm", "left_out_classes": left_out}
         (Path(model) / "record.json").write_text(json.dumps(record | {"llm_training": llm_training}))
         with pytest.raises(ValueError, match="the text of the small") if refused else contextlib.nullcontext():
-            line.evaluate(model, written, tmp_path / "small_lm", unseen=True)
+            recipes.evaluate(model, written, tmp_path / "small_lm", unseen=True)
     # The tokenizer of the ordinary protocol has seen all classes.
-    cheat = line.encode(tokenizer, tmp_path / "cheat_sentences", protocol)
-    cheating = line.sft(tokenizer, cheat, tmp_path / "cheat")
+    cheat = recipes.encode(tokenizer, tmp_path / "cheat_sentences", protocol)
+    cheating = recipes.sft(tokenizer, cheat, tmp_path / "cheat")
     with pytest.raises(ValueError, match="not unseen: the action model was trained on"):
-        line.evaluate(cheating, cheat, tmp_path / "cheat_evaluation", unseen=True)
+        recipes.evaluate(cheating, cheat, tmp_path / "cheat_evaluation", unseen=True)
     with pytest.raises(ValueError, match="set --unseen true"):
-        line.evaluate(model, written, tmp_path / "other")
+        recipes.evaluate(model, written, tmp_path / "other")
 
 
-def test_held_out_subjects_are_left_out(line, tokenizer, sentences, tmp_path):
+def test_held_out_subjects_are_left_out(recipes, tokenizer, sentences, tmp_path):
     rows = load_action_sentences(sentences)["train"]
     held = [row["sample_id"] for row in rows if row["held_out"] and row["encoding"] == 0]
     assert held, "the tiny data set has a held-out training subject"
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects"):
-        line.evaluate(line.sft(tokenizer, sentences, tmp_path / "no"), sentences, tmp_path / "none", split="held_out")
-    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
-    sentences = line.encode(own, tmp_path / "sentences", encodings=2)
-    model = line.sft(own, sentences, tmp_path / "sft", hold_out=True)
+        recipes.evaluate(
+            recipes.sft(tokenizer, sentences, tmp_path / "no"), sentences, tmp_path / "none", split="held_out"
+        )
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = recipes.encode(own, tmp_path / "sentences", encodings=2)
+    model = recipes.sft(own, sentences, tmp_path / "sft", hold_out=True)
     record = json.loads((Path(model) / "record.json").read_text())
     assert record["examples"] == len(rows) - 2 * len(held)
-    metrics = line.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
+    metrics = recipes.evaluate(model, sentences, tmp_path / "evaluation", split="held_out")
     assert metrics["recordings"] == len(held)
 
 
@@ -291,77 +293,77 @@ def checkpoint_tensors(folder):
     return {path.name: load_file(path) for path in sorted(Path(folder).rglob("*.safetensors"))}
 
 
-def test_stage_1_resumes_exactly(line, tmp_path):
+def test_stage_1_resumes_exactly(recipes, tmp_path):
     """Stopped after two of four steps and started again: bit-equal weights and the same log."""
     settings = {"quantize": True, "kmeans_init": True, "dead_code_threshold": 0.1}
     training = {"gradient_accumulation_steps": 2}
-    whole = line.train_tokenizer(tmp_path / "whole", training=training, **settings)
+    whole = recipes.train_tokenizer(tmp_path / "whole", training=training, **settings)
     folder = tmp_path / "stopped"
-    line.train_tokenizer(folder, training=training, **settings)
+    recipes.train_tokenizer(folder, training=training, **settings)
     kill(folder, "checkpoint-4")
-    resumed = line.train_tokenizer(folder, training=training, **settings)
+    resumed = recipes.train_tokenizer(folder, training=training, **settings)
     assert_equal_weights(whole, resumed)
     kept = ("step", "loss", "zipf_loss", "codebook/perplexity")
     logs = [[{k: e[k] for k in kept if k in e} for e in metrics_of(f)] for f in (tmp_path / "whole", folder)]
     assert logs[0] == logs[1]
 
 
-def test_stage_1_resumes_exactly_after_the_first_epoch(line, tmp_path):
+def test_stage_1_resumes_exactly_after_the_first_epoch(recipes, tmp_path):
     """Three steps an epoch; stopped in the middle of the second and started again."""
     training = {"gradient_accumulation_steps": 2, "max_steps": 6, "save_steps": 1, "save_total_limit": 9}
-    whole = line.train_tokenizer(tmp_path / "whole", training=training)
+    whole = recipes.train_tokenizer(tmp_path / "whole", training=training)
     for last in (4, 3):  # inside an epoch, and at its end
         folder = tmp_path / f"stopped-{last}"
-        line.train_tokenizer(folder, training=training)
+        recipes.train_tokenizer(folder, training=training)
         kill(folder)
         for step in range(last + 1, 7):
             shutil.rmtree(folder / "checkpoints" / f"checkpoint-{step}")
-        assert_equal_weights(whole, line.train_tokenizer(folder, training=training))
+        assert_equal_weights(whole, recipes.train_tokenizer(folder, training=training))
 
 
-def test_the_folder_of_a_run_is_not_its_model(line, tokenizer, tmp_path):
+def test_the_folder_of_a_run_is_not_its_model(recipes, tokenizer, tmp_path):
     run = str(Path(tokenizer).parent)
     with pytest.raises(ValueError, match=r"is the folder of a run: its model is .*model"):
-        line.encode(run, tmp_path)
+        recipes.encode(run, tmp_path)
     with pytest.raises(ValueError, match="there is no folder /nowhere"):
-        line.encode("/nowhere", tmp_path)
+        recipes.encode("/nowhere", tmp_path)
 
 
-def test_nothing_of_the_machine_is_published(line, tokenizer, sentences, tmp_path):
-    model = Path(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
+def test_nothing_of_the_machine_is_published(recipes, tokenizer, sentences, tmp_path):
+    model = Path(recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
     paths = [path for path in model.rglob("*.json") if path.name not in ("tokenizer.json", "tokenizer_config.json")]
     assert {"config.json", "record.json", "processor_config.json"} <= {path.name for path in paths}
     for path in paths:
-        for place in (str(Path(tokenizer).parent), line.llm, sentences, str(tmp_path), "/tmp"):
+        for place in (str(Path(tokenizer).parent), recipes.llm, sentences, str(tmp_path), "/tmp"):
             assert place not in path.read_text(), path
 
 
-def test_stage_2_resumes_exactly(line, tokenizer, sentences, tmp_path):
+def test_stage_2_resumes_exactly(recipes, tokenizer, sentences, tmp_path):
     training = {"max_steps": 4}
-    whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)
+    whole = recipes.sft(tokenizer, sentences, tmp_path / "whole", training=training)
     folder = tmp_path / "stopped"
-    line.sft(tokenizer, sentences, folder, training=training)
+    recipes.sft(tokenizer, sentences, folder, training=training)
     kill(folder, "checkpoint-4")
-    assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
+    assert_equal_weights(whole, recipes.sft(tokenizer, sentences, folder, training=training))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("bf16", [False, True])
-def test_both_stages_resume_exactly_on_a_gpu(line, bf16, tmp_path):
+def test_both_stages_resume_exactly_on_a_gpu(recipes, bf16, tmp_path):
     """Stopped after two of four steps and started again: bit-equal weights."""
     training = {"use_cpu": False, "max_steps": 4}
-    tokenizer = line.train_tokenizer(tmp_path / "tokenizer", training=training)
+    tokenizer = recipes.train_tokenizer(tmp_path / "tokenizer", training=training)
     folder = tmp_path / "stopped-tokenizer"
-    line.train_tokenizer(folder, training=training)
+    recipes.train_tokenizer(folder, training=training)
     kill(folder, "checkpoint-4")
-    assert_equal_weights(tokenizer, line.train_tokenizer(folder, training=training))
-    sentences = line.encode(tokenizer, tmp_path / "sentences")
+    assert_equal_weights(tokenizer, recipes.train_tokenizer(folder, training=training))
+    sentences = recipes.encode(tokenizer, tmp_path / "sentences")
     training |= {"bf16": bf16}
-    whole = line.sft(tokenizer, sentences, tmp_path / "whole", training=training)
+    whole = recipes.sft(tokenizer, sentences, tmp_path / "whole", training=training)
     folder = tmp_path / "stopped"
-    line.sft(tokenizer, sentences, folder, training=training)
+    recipes.sft(tokenizer, sentences, folder, training=training)
     kill(folder, "checkpoint-4")
-    assert_equal_weights(whole, line.sft(tokenizer, sentences, folder, training=training))
+    assert_equal_weights(whole, recipes.sft(tokenizer, sentences, folder, training=training))
 
 
 def kill(folder, checkpoint=None):
@@ -372,18 +374,18 @@ def kill(folder, checkpoint=None):
         shutil.rmtree(folder / "checkpoints" / checkpoint)
 
 
-def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(line, tokenizer, sentences, tmp_path):
-    first = line.train_tokenizer(tmp_path / "one")
+def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(recipes, tokenizer, sentences, tmp_path):
+    first = recipes.train_tokenizer(tmp_path / "one")
     weights = checkpoint_tensors(first)
     kill(tmp_path / "one")
-    line.train_tokenizer(tmp_path / "one")
+    recipes.train_tokenizer(tmp_path / "one")
     for name, tensor in checkpoint_tensors(first)["model.safetensors"].items():
         assert torch.equal(tensor, weights["model.safetensors"][name]), name
     assert json.loads((tmp_path / "one" / "record.json").read_text())["settings"]["steps"] == 4
-    second = line.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
+    second = recipes.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
     adapter = checkpoint_tensors(second)["adapter_model.safetensors"]
     kill(tmp_path / "two")
-    line.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
+    recipes.sft(tokenizer, sentences, tmp_path / "two", training={"max_steps": 2})
     for name, tensor in checkpoint_tensors(second)["adapter_model.safetensors"].items():
         assert torch.equal(tensor, adapter[name]), name
 
@@ -412,37 +414,37 @@ def test_nothing_is_a_setting_too(tmp_path):
     assert config["lr_drop_step"] is None
 
 
-def test_half_written_checkpoints_and_logs_do_not_stop_a_restart(line, tmp_path):
-    line.train_tokenizer(tmp_path)
+def test_half_written_checkpoints_and_logs_do_not_stop_a_restart(recipes, tmp_path):
+    recipes.train_tokenizer(tmp_path)
     kill(tmp_path, "checkpoint-4")
     (tmp_path / "checkpoints" / "checkpoint-4").mkdir()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')
-    line.train_tokenizer(tmp_path)
+    recipes.train_tokenizer(tmp_path)
     assert [entry["step"] for entry in metrics_of(tmp_path) if "loss" in entry] == [2, 4]
 
 
-def test_a_folder_is_not_gone_on_with_under_other_settings(line, tmp_path):
-    line.train_tokenizer(tmp_path)
+def test_a_folder_is_not_gone_on_with_under_other_settings(recipes, tmp_path):
+    recipes.train_tokenizer(tmp_path)
     config = (tmp_path / "config.yaml").read_text()
-    line.train_tokenizer(tmp_path, training={"logging_steps": 1})
+    recipes.train_tokenizer(tmp_path, training={"logging_steps": 1})
     with pytest.raises(ValueError, match=r"geometry: 'poincare', now 'euclidean'.*choose another --output_dir"):
-        line.train_tokenizer(tmp_path, geometry="euclidean")
+        recipes.train_tokenizer(tmp_path, geometry="euclidean")
     assert "euclidean" not in config + (tmp_path / "config.yaml").read_text()
 
 
-def test_the_cost_report_does_not_change_the_run(line, monkeypatch, tmp_path):
+def test_the_cost_report_does_not_change_the_run(recipes, monkeypatch, tmp_path):
     settings = {"codebook_training": "ema", "kmeans_init": False, "dead_code_threshold": 0.5}
-    with_report = line.train_tokenizer(tmp_path / "with", **settings)
+    with_report = recipes.train_tokenizer(tmp_path / "with", **settings)
     monkeypatch.setattr("action_llm_recipes.common.run_cost.report_cost", lambda trainer, what: {})
-    assert_equal_weights(with_report, line.train_tokenizer(tmp_path / "without", **settings))
+    assert_equal_weights(with_report, recipes.train_tokenizer(tmp_path / "without", **settings))
 
 
-def test_the_cost_report_leaves_the_warning_of_small_steps_to_the_first_step(line, caplog, tmp_path):
+def test_the_cost_report_leaves_the_warning_of_small_steps_to_the_first_step(recipes, caplog, tmp_path):
     """With gradient accumulation, the warning is about the optimiser step, not the micro-batch that was measured."""
     training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
     with caplog.at_level("WARNING", logger="action_llm"):
-        line.train_tokenizer(tmp_path, training=training)
+        recipes.train_tokenizer(tmp_path, training=training)
     warnings = [record.getMessage() for record in caplog.records if "latents for 16 tokens" in record.getMessage()]
     assert len(warnings) <= 1 and "An optimiser step has 32 latents" not in "".join(warnings)
 
@@ -455,7 +457,7 @@ def assert_equal_weights(first, second):
             assert torch.equal(tensor, second[name][key]), f"{name}: {key}"
 
 
-def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_path):
+def test_encoding_goes_on_where_it_stopped(recipes, tokenizer, monkeypatch, tmp_path):
     from action_llm_recipes import encode_actions
     from action_llm_recipes.common import shards
 
@@ -471,73 +473,75 @@ def test_encoding_goes_on_where_it_stopped(line, tokenizer, monkeypatch, tmp_pat
 
     monkeypatch.setattr(encode_actions, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
-        line.encode(tokenizer, tmp_path / "stopped")
+        recipes.encode(tokenizer, tmp_path / "stopped")
     with pytest.raises(FileNotFoundError, match=r"nothing that encode_actions\.py has finished"):
         load_action_sentences(tmp_path / "stopped")
-    line.encode(tokenizer, tmp_path / "stopped")
+    recipes.encode(tokenizer, tmp_path / "stopped")
     assert len(calls) == 3 + 5, "two shards of train were done, three of train and two of test were left"
-    line.encode(tokenizer, tmp_path / "whole")
+    recipes.encode(tokenizer, tmp_path / "whole")
     stopped, whole = (load_action_sentences(tmp_path / name) for name in ("stopped", "whole"))
     for split in whole:
         assert stopped[split].to_list() == whole[split].to_list()
     with pytest.raises(ValueError, match="made with other encodings: choose another --output_dir"):
-        line.encode(tokenizer, tmp_path / "whole", encodings=2)
+        recipes.encode(tokenizer, tmp_path / "whole", encodings=2)
 
 
-def test_other_recordings_are_another_run(line, tokenizer, monkeypatch, tmp_path):
+def test_other_recordings_are_another_run(recipes, tokenizer, monkeypatch, tmp_path):
     """A folder of recordings that grew, or was split in another way, does not go with what was made of the old one."""
     from datasets import DatasetDict
 
-    line.train_tokenizer(tmp_path / "tokenizer")
-    line.encode(tokenizer, tmp_path / "sentences")
-    data = line.data().load()
+    recipes.train_tokenizer(tmp_path / "tokenizer")
+    recipes.encode(tokenizer, tmp_path / "sentences")
+    data = recipes.data().load()
     fewer = DatasetDict(train=data["train"].select(range(len(data["train"]) - 1)), test=data["test"])
     monkeypatch.setattr(
         "action_llm_recipes.common.data_arguments.DataArguments.load", lambda self, kind="skeletons": fewer
     )
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
-        line.train_tokenizer(tmp_path / "tokenizer")
+        recipes.train_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="made with other recordings: choose another --output_dir"):
-        line.encode(tokenizer, tmp_path / "sentences")
+        recipes.encode(tokenizer, tmp_path / "sentences")
 
 
-def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(line, tokenizer, sentences, tmp_path):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
-    other = line.train_tokenizer(tmp_path / "other", training={"seed": 1})
-    written = line.encode(other, tmp_path / "other_sentences")
+def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(recipes, tokenizer, sentences, tmp_path):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    other = recipes.train_tokenizer(tmp_path / "other", training={"seed": 1})
+    written = recipes.encode(other, tmp_path / "other_sentences")
     with pytest.raises(ValueError, match="were not written by the action model of"):
-        line.evaluate(model, written, tmp_path / "evaluation")
-    written = line.encode(tokenizer, tmp_path / "views", "simulated-xview")
+        recipes.evaluate(model, written, tmp_path / "evaluation")
+    written = recipes.encode(tokenizer, tmp_path / "views", "simulated-xview")
     with pytest.raises(ValueError, match="trained on 'simulated-xsub', but the sentences are of 'simulated-xview'"):
-        line.evaluate(model, written, tmp_path / "evaluation")
+        recipes.evaluate(model, written, tmp_path / "evaluation")
 
 
-def test_explanations(line, tmp_path):
-    own = line.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
-    sentences = line.encode(own, tmp_path / "sentences")
+def test_explanations(recipes, tmp_path):
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    sentences = recipes.encode(own, tmp_path / "sentences")
     training = {"max_steps": 20, "learning_rate": 1e-2}
-    model = line.sft(own, sentences, tmp_path / "sft", training=training, hold_out=True)
-    metrics = line.explain(model, sentences, tmp_path / "why", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0)
+    model = recipes.sft(own, sentences, tmp_path / "sft", training=training, hold_out=True)
+    metrics = recipes.explain(
+        model, sentences, tmp_path / "why", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0
+    )
     assert 0 < metrics["sentences"] <= 4 and 0 < metrics["unsure_below"] < 1
     entries = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
     assert len(entries) == 3 and all(entry["text"] and entry["narration"].startswith("The ") for entry in entries)
     page = (tmp_path / "why" / "index.html").read_text()
     for entry in entries:
         assert entry["sample_id"] in page and (tmp_path / "why" / f"{entry['sample_id']}.png").stat().st_size > 5000
-    other = line.sft(own, sentences, tmp_path / "all")
+    other = recipes.sft(own, sentences, tmp_path / "all")
     with pytest.raises(ValueError, match="hold_out"):
-        line.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
+        recipes.explain(other, sentences, tmp_path / "not", sure_accuracy=0.9)
 
 
-def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
+def test_class_and_explanation_are_learnt_apart(recipes, tokenizer, tmp_path):
     """Two examples per sentence, the descriptions of a model that has memorised a few, and errors."""
     from action_llm.explanations import describe, explain
 
-    sentences = line.encode(tokenizer, tmp_path / "sentences", explanations="narrator")
+    sentences = recipes.encode(tokenizer, tmp_path / "sentences", explanations="narrator")
     rows = load_action_sentences(sentences)["train"]
     assert all(text.startswith("The ") for text in rows["explanation"])
     training = {"max_steps": 3, "learning_rate": 1e-3}
-    model = line.sft(
+    model = recipes.sft(
         tokenizer, sentences, tmp_path / "sft", training=training, explanations=True, explanation_share=1.0
     )
     record = json.loads((Path(model) / "record.json").read_text())
@@ -546,29 +550,29 @@ def test_class_and_explanation_are_learnt_apart(line, tokenizer, tmp_path):
     assert processor.explains
     explanation = explain(loaded, processor, action_ids=rows[0]["action_ids"])
     assert explanation.description == describe(loaded, processor, rows[0]["action_ids"])
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
-    silent = line.encode(tokenizer, tmp_path / "silent")
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 12
+    silent = recipes.encode(tokenizer, tmp_path / "silent")
     with pytest.raises(ValueError, match="no explanations: run encode_actions"):
-        line.sft(tokenizer, silent, tmp_path / "other", explanations=True)
+        recipes.sft(tokenizer, silent, tmp_path / "other", explanations=True)
     # A share of the sentences, the same ones in every run.
-    some = line.sft(tokenizer, sentences, tmp_path / "some", explanations=True, explanation_share=0.5)
+    some = recipes.sft(tokenizer, sentences, tmp_path / "some", explanations=True, explanation_share=0.5)
     record = json.loads((Path(some) / "record.json").read_text())
     assert len(rows) < record["examples"] < 2 * len(rows) and record["settings"]["explanation_share"] == 0.5
     with pytest.raises(ValueError, match="explanation_share must be above 0 and at most 1, got 2"):
-        line.sft(tokenizer, sentences, tmp_path / "more", explanations=True, explanation_share=2.0)
+        recipes.sft(tokenizer, sentences, tmp_path / "more", explanations=True, explanation_share=2.0)
     texts = tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"sample_id": rows[0]["sample_id"], "explanation": "A hand goes up."}) + "\n")
-    rows = load_action_sentences(line.encode(tokenizer, tmp_path / "told", explanations=str(texts)))["train"]
+    rows = load_action_sentences(recipes.encode(tokenizer, tmp_path / "told", explanations=str(texts)))["train"]
     assert [text for text in rows["explanation"] if text] == ["A hand goes up."]
     texts.write_text("{}\n")
     with pytest.raises(ValueError, match=r"texts\.jsonl, line 1: expected an object with sample_id and explanation"):
-        line.encode(tokenizer, tmp_path / "wrong", explanations=str(texts))
+        recipes.encode(tokenizer, tmp_path / "wrong", explanations=str(texts))
 
 
-def test_a_lexicon(line, tokenizer, tmp_path):
+def test_a_lexicon(recipes, tokenizer, tmp_path):
     from action_llm_recipes import token_lexicon as recipe
 
-    sentences = line.encode(tokenizer, tmp_path / "sentences", encodings=2)
+    sentences = recipes.encode(tokenizer, tmp_path / "sentences", encodings=2)
     arguments = {"tokenizer": tokenizer, "sentences": sentences, "output_dir": str(tmp_path / "lexicon")}
     entries = recipe.main(recipe.LexiconArguments(**arguments))
     rows = load_action_sentences(sentences)["train"]
@@ -580,24 +584,26 @@ def test_a_lexicon(line, tokenizer, tmp_path):
     assert f"&lt;act_{best.action_id}&gt;" in page and (tmp_path / "lexicon" / "tokens.png").is_file()
     assert json.loads((tmp_path / "lexicon" / "lexicon.json").read_text())[3]["action_id"] == 3
     # The lexicon of the recogniser has the classes of each token, but no examples of recordings.
-    model = ActionLLMForClassification.from_pretrained(line.sft(tokenizer, sentences, tmp_path / "sft", method="none"))
+    model = ActionLLMForClassification.from_pretrained(
+        recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    )
     assert [(own.count, [*map(tuple, own.classes)]) for own in model.lexicon] == [
         (entry.count, entry.classes) for entry in entries
     ]
     assert not any(own.examples for own in model.lexicon)
 
 
-def test_tf32_is_refused(line, tmp_path):
+def test_tf32_is_refused(recipes, tmp_path):
     from action_llm_recipes import train_tokenizer as recipe
 
     training = recipe.TokenizerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     training.tf32 = True  # transformers itself refuses it where there is no GPU
     with pytest.raises(ValueError, match="tf32 must be false"):
-        recipe.main(recipe.TokenizerArguments(line.llm), line.data(), None, None, training)
+        recipe.main(recipe.TokenizerArguments(recipes.llm), recipes.data(), None, None, training)
 
 
-def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypatch, tmp_path):
-    data = line.data().load()
+def test_unreadable_recordings_are_skipped_and_listed(recipes, tokenizer, monkeypatch, tmp_path):
+    data = recipes.data().load()
     broken = data["test"].to_list()
     for row, keypoints in ((broken[1], [0.0]), (broken[3], [float("nan")])):
         row["keypoints"] = keypoints * len(row["keypoints"])
@@ -607,7 +613,7 @@ def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypat
     monkeypatch.setattr(
         "action_llm_recipes.common.data_arguments.DataArguments.load", lambda self, kind="skeletons": splits
     )
-    folder = line.encode(tokenizer, tmp_path)
+    folder = recipes.encode(tokenizer, tmp_path)
     skipped = json.loads((tmp_path / "skipped.json").read_text())
     assert [entry["sample_id"] for entry in skipped] == [broken[1]["sample_id"], broken[3]["sample_id"]]
     assert all(entry["reason"] for entry in skipped)
@@ -615,15 +621,15 @@ def test_unreadable_recordings_are_skipped_and_listed(line, tokenizer, monkeypat
     assert json.loads((tmp_path / "record.json").read_text())["splits"]["test"]["skipped"] == 2
 
 
-def test_a_prompt_that_does_not_fit_is_an_error_before_training(line, tokenizer, sentences, tmp_path):
+def test_a_prompt_that_does_not_fit_is_an_error_before_training(recipes, tokenizer, sentences, tmp_path):
     with pytest.raises(ValueError, match="has a context of 512"):
-        line.sft(tokenizer, sentences, tmp_path, instruction="word " * 600 + "{tokens}.")
+        recipes.sft(tokenizer, sentences, tmp_path, instruction="word " * 600 + "{tokens}.")
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_as_one(line, tokenizer, sentences, tmp_path):
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", method="none")
-    alone = line.evaluate(model, sentences, tmp_path / "one")
+def test_two_processes_evaluate_as_one(recipes, tokenizer, sentences, tmp_path):
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    alone = recipes.evaluate(model, sentences, tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(RECIPES / "evaluate_classifier.py"), "--model", model, "--sentences", sentences]
     command += ["--output_dir", str(tmp_path / "two"), "--resamples", "50"]
@@ -674,19 +680,19 @@ def test_configs_name_fields_that_exist(monkeypatch):
         assert set(yaml.safe_load(text)) <= fields, path
 
 
-def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, tokenizer, tmp_path):
+def test_class_probabilities_are_the_mean_of_those_of_several_sentences(recipes, tokenizer, tmp_path):
     """Several encodings are averaged; a single encoding gives the same result as before."""
     from action_llm_recipes import evaluate_classifier as recipe
 
-    once = line.encode(tokenizer, tmp_path / "once", encodings=2)
-    several = line.encode(tokenizer, tmp_path / "several", encodings=2, test_encodings=3)
+    once = recipes.encode(tokenizer, tmp_path / "once", encodings=2)
+    several = recipes.encode(tokenizer, tmp_path / "several", encodings=2, test_encodings=3)
     test = load_action_sentences(several)["test"]
     alone = test.filter(lambda encoding: encoding == 0, input_columns="encoding")
     assert len(test) == 3 * len(alone) and alone[:] == load_action_sentences(once)["test"][:]
     assert len({str(ids) for ids in test["action_ids"]}) > len(alone)
-    model = line.sft(tokenizer, several, tmp_path / "sft", hold_out=False)
-    single = line.evaluate(model, several, tmp_path / "one")
-    mean = line.evaluate(model, several, tmp_path / "mean", encodings=3)
+    model = recipes.sft(tokenizer, several, tmp_path / "sft", hold_out=False)
+    single = recipes.evaluate(model, several, tmp_path / "one")
+    mean = recipes.evaluate(model, several, tmp_path / "mean", encodings=3)
     assert single["recordings"] == mean["recordings"] == len(alone)
     assert (single["encodings"], mean["encodings"]) == (1, 3)
     assert "sentences each" in recipe.table({"": mean}) and "sentences each" not in recipe.table({"": single})
@@ -706,7 +712,7 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(line, to
         ]
     assert predicted[name] == pytest.approx(torch.stack(probabilities).mean(0).max().item(), abs=1e-5)
     with pytest.raises(ValueError, match=r"has 3 sentences; run encode_actions\.py with --test_encodings 4"):
-        line.evaluate(model, several, tmp_path / "more", encodings=4)
+        recipes.evaluate(model, several, tmp_path / "more", encodings=4)
     # Each split has its own recordings.
     every = load_action_sentences(several)
     for split, is_held_out in (("held_out", True), ("train", False)):

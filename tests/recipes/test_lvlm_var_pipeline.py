@@ -1,4 +1,4 @@
-"""The video line by its recipes, with tiny models: features, action model, sentences, language model, evaluation."""
+"""The recipes of LVLM-VAR with tiny models: features, action model, sentences, language model, evaluation."""
 
 import json
 import re
@@ -119,7 +119,7 @@ def test_damaged_and_unreadable_videos_are_in_the_record(videos, backbone, tmp_p
     assert len(load_features(folder)["train"]) == 18
 
 
-def test_sentences_of_several_versions_of_a_test_video(videos, backbone, features, tokenizer, llm, line, tmp_path):
+def test_sentences_of_several_versions_of_a_test_video(videos, backbone, features, tokenizer, llm, recipes, tmp_path):
     """The first is what one alone is; a recording is scored once."""
     several = extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2, test_versions=3)
     test, alone = load_features(several)["test"], load_features(features)["test"]
@@ -135,12 +135,12 @@ def test_sentences_of_several_versions_of_a_test_video(videos, backbone, feature
         encode(tokenizer, several, tmp_path / "sentences", encodings=3)
     own = train(several, llm, tmp_path / "vst", kmeans_init=True)
     sentences = encode(own, several, tmp_path / "sentences", encodings=2, test_encodings=3)
-    model = line.sft(own, sentences, tmp_path / "sft")
-    mean = line.evaluate(model, sentences, tmp_path / "mean", encodings=3)
+    model = recipes.sft(own, sentences, tmp_path / "sft")
+    mean = recipes.evaluate(model, sentences, tmp_path / "mean", encodings=3)
     assert (mean["recordings"], mean["encodings"]) == (2, 3)
 
 
-def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
+def test_the_whole_line(videos, features, tokenizer, llm, recipes, tmp_path):
     sentences = encode(tokenizer, features, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)
     assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
@@ -150,8 +150,8 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     assert row["start_times"][0] == 0 and row["end_times"][-1] == pytest.approx(1.0)
     assert row["end_times"][:-1] == pytest.approx(row["start_times"][1:])
     assert all(a != b for a, b in zip(row["action_ids"], row["action_ids"][1:], strict=False))
-    model = line.sft(tokenizer, sentences, tmp_path / "sft")
-    result = line.evaluate(model, sentences, tmp_path / "evaluation")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
+    result = recipes.evaluate(model, sentences, tmp_path / "evaluation")
     assert result["recordings"] == 2
     loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     ids = outputs.action_ids[0][outputs.action_attention_mask[0].bool()]
     assert ids.tolist() == row["action_ids"]
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
-    line.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2)
+    recipes.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2)
     told = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
     assert [one["sample_id"] for one in told] == rows["test"]["sample_id"] and not told[0]["narration"]
     assert sorted(one["action_id"] for one in told[0]["evidence"]) == (sorted(ids.tolist()) if len(ids) > 1 else [])
@@ -169,7 +169,7 @@ def test_the_whole_line(videos, features, tokenizer, llm, line, tmp_path):
     )
 
 
-def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, tokenizer, line, tmp_path):
+def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, tokenizer, recipes, tmp_path):
     from matplotlib.image import imread
 
     from action_llm.video_files import open_video
@@ -192,10 +192,10 @@ def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, to
         with open_video(videos / f"{sample_id}.mp4") as video:
             expected = video.frames_at([(start + end) / 2], (recipe.FRAME_HEIGHT, recipe.FRAME_HEIGHT))[0]
         np.testing.assert_allclose(strip[:, -recipe.FRAME_HEIGHT :, :3] * 255, expected, atol=1)
-    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
     settings = {"count": 2, "faithfulness_count": 2, "num_reasons": 1, "lexicon": str(tmp_path / "lexicon")}
-    line.explain(model, sentences, tmp_path / "why", data, **settings)
+    recipes.explain(model, sentences, tmp_path / "why", data, **settings)
     told = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
     for one in told:
         named = [token for token in one["evidence"][:1] if token["contribution"] > 0]
@@ -259,7 +259,7 @@ def test_features_of_another_visual_encoder_are_refused(videos, features, tokeni
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_visual_encoder_that_was_saved_in_half_precision(videos, llm, line, tmp_path, dtype):
+def test_a_visual_encoder_that_was_saved_in_half_precision(videos, llm, recipes, tmp_path, dtype):
     """Everything after it is float32, from the features to the file that is recognised."""
     torch.manual_seed(0)
     AutoModel.from_config(BACKBONES["resnet"]()).to(dtype).save_pretrained(tmp_path / "backbone")
@@ -267,8 +267,8 @@ def test_a_visual_encoder_that_was_saved_in_half_precision(videos, llm, line, tm
     tokenizer = train(features, llm, tmp_path / "vst")
     assert {one.dtype for one in AutoModel.from_pretrained(tokenizer).parameters()} == {torch.float32}
     sentences = encode(tokenizer, features, tmp_path / "sentences")
-    model = line.sft(tokenizer, sentences, tmp_path / "sft")
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
 
 
 def test_videos_are_read_ahead_in_order_and_whole():
@@ -362,15 +362,15 @@ def test_a_stage_of_another_protocol_may_have_seen_the_test():
         check_dataset(record("ntu60-xsub-video"), "ntu60-xview-video")
 
 
-def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, line, tmp_path):
+def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, recipes, tmp_path):
     from action_llm_recipes.explain_actions import spread
 
     assert spread(7, 20) == list(range(7)) and spread(10, 3) == [0, 4, 9] and spread(1, 5) == [0]
     sentences = encode(tokenizer, features, tmp_path / "sentences")
-    model = line.sft(tokenizer, sentences, tmp_path / "sft")
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
     # No sentence has so many tokens: it explains all the same.
-    metrics = line.explain(model, sentences, tmp_path / "why", data, count=9, num_reasons=50, sure_accuracy=None)
+    metrics = recipes.explain(model, sentences, tmp_path / "why", data, count=9, num_reasons=50, sure_accuracy=None)
     assert metrics["sentences"] == 0 and json.loads((tmp_path / "why" / "metrics.json").read_text())["whole"] is None
     assert len((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()) == 2
     assert "was not measured" in (tmp_path / "why" / "index.html").read_text()
@@ -446,14 +446,14 @@ def test_a_run_learns_logs_and_is_resumed_exactly(features, llm, tmp_path):
         {"merge_runs": False},
     ],
 )
-def test_ablations_are_one_setting_each(features, llm, line, tmp_path, settings):
+def test_ablations_are_one_setting_each(features, llm, recipes, tmp_path, settings):
     """LVLM-VAR, Tables 2 and 6."""
     tokenizer = train(features, llm, tmp_path / "vst", **settings)
     latents = not settings.get("quantize", True)
     sentences = encode(tokenizer, features, tmp_path / "sentences", latents=latents)
     injected = {"injection_layer": 0} if latents else {}
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", **injected)
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", **injected)
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
 
 
 @pytest.mark.slow
-def test_toyota_smarthome_as_video(backbone, llm, line, tmp_path):
+def test_toyota_smarthome_as_video(backbone, llm, recipes, tmp_path):
     """LVLM-VAR, section 4.1: skeletons are drawn, and the drawings go the way of every video. These are made up."""
     from skeleton_people import smarthome_text
 
@@ -506,45 +506,45 @@ def test_toyota_smarthome_as_video(backbone, llm, line, tmp_path):
     sentences = encode(tokenizer, features, tmp_path / "sentences")
     rows = load_action_sentences(sentences)
     assert rows["train"]["held_out"] == [name.split("_")[1] == "p19" for name in rows["train"]["sample_id"]]
-    result = line.evaluate(line.sft(tokenizer, sentences, tmp_path / "sft"), sentences, tmp_path / "evaluation")
+    result = recipes.evaluate(recipes.sft(tokenizer, sentences, tmp_path / "sft"), sentences, tmp_path / "evaluation")
     assert result["recordings"] == 2 and result["classes"] == 31
     # What is compared on this data set is the mean over classes, and the features know of which one they are.
     assert (result["dataset"], result["compared_by"]) == ("smarthome-cs-video", "mean_per_class")
 
 
-def test_lengths_of_runs_in_sentences(videos, features, tokenizer, line, tmp_path):
+def test_lengths_of_runs_in_sentences(videos, features, tokenizer, recipes, tmp_path):
     """LVLM-VAR, section 3.1, "temporal attributes": off by default."""
     sentences = encode(tokenizer, features, tmp_path / "sentences")
     rows = load_action_sentences(sentences)["test"]
     assert [sum(one) for one in rows["run_lengths"]] == [6, 6]
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", run_lengths=True)
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", run_lengths=True)
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
-    line.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2, num_reasons=1)
+    recipes.explain(model, sentences, tmp_path / "why", data, count=2, faithfulness_count=2, num_reasons=1)
     told = json.loads((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()[0])
     loaded, processor = ActionLLMForClassification.from_pretrained(model), ActionLLMProcessor.from_pretrained(model)
     with torch.no_grad():
         outputs = loaded(**processor(videos / "clip10.mp4"))
     assert float(outputs.probabilities.max()) == pytest.approx(told["probability"], abs=1e-5)
     assert outputs.run_lengths.sum() == 6
-    unmerged = train(features, line.llm, tmp_path / "vst", merge_runs=False)
+    unmerged = train(features, recipes.llm, tmp_path / "vst", merge_runs=False)
     other = encode(unmerged, features, tmp_path / "unmerged")
     with pytest.raises(ValueError, match="does not merge equal tokens"):
-        line.sft(unmerged, other, tmp_path / "not", run_lengths=True)
+        recipes.sft(unmerged, other, tmp_path / "not", run_lengths=True)
 
 
 @pytest.mark.parametrize("settings", [{"method": "none"}, {"lora_r": 16}, {"lora_r": 32}])
-def test_ablations_of_stage_two(features, tokenizer, line, tmp_path, settings):
+def test_ablations_of_stage_two(features, tokenizer, recipes, tmp_path, settings):
     """LVLM-VAR, Table 2, "w/o LoRA", and the ranks of Table 6."""
     sentences = encode(tokenizer, features, tmp_path / "sentences")
-    model = line.sft(tokenizer, sentences, tmp_path / "sft", **settings)
-    assert line.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", **settings)
+    assert recipes.evaluate(model, sentences, tmp_path / "evaluation")["recordings"] == 2
     record = json.loads(Path(model, "record.json").read_text())
     assert record["method"] == settings.get("method", "lora")
     assert record["settings"]["lora_r"] == settings.get("lora_r", 4)
 
 
-def test_each_recipe_says_what_it_reads(features, videos, line, tokenizer, tmp_path):
+def test_each_recipe_says_what_it_reads(features, videos, tmp_path):
     with pytest.raises(ValueError, match="features holds features, but this recipe reads skeletons"):
         DataArguments(dataset="features", data_dir=features).load()
     with pytest.raises(ValueError, match="folder-video holds videos, but this recipe reads features"):
