@@ -331,7 +331,7 @@ def _text(
         answer = f"Not sure: {candidates}."
     reasons = [token for token in reasons if token.contribution > 0]
     if not reasons:
-        return f"{answer} No single token spoke for it."
+        return f"{answer} No single token supports it."
     # Tokens of the same movement are named together, and so are equal tokens.
     groups: dict[str, tuple[str, list[TokenEvidence]]] = {}
     for token in sorted(reasons, key=lambda token: token.place):
@@ -346,7 +346,7 @@ def _text(
         times = [f"{token.start:.1f} to {token.end:.1f}" for token in tokens]
         when = "" if np.isnan(tokens[0].start) else f" at {_listed(times)} s"
         parts.append(f"{_listed(list(words.values()))}{when}{f', when {movement}' if movement else ''}")
-    return f"{answer} What spoke for it most: {'; '.join(parts)}."
+    return f"{answer} Strongest evidence: {'; '.join(parts)}."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -94,7 +94,7 @@ def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor,
 
 def test_without_a_reason_it_says_so():
     assert _text(["wave", "fall"], [0.75, 0.25], True, [], []) == (
-        "wave, with a probability of 75%. No single token spoke for it."
+        "wave, with a probability of 75%. No single token supports it."
     )
 
 
@@ -106,12 +106,12 @@ def test_the_text_says_what_the_body_did_at_the_time():
     ]
     events = [MotionEvent("right hand", "goes forward", 0.9, 1.1), MotionEvent("both hands", "meet twice", 1.05, 2.0)]
     assert _text(["wave", "fall"], [0.75, 0.25], True, evidence, events) == (
-        "wave, with a probability of 75%. What spoke for it most: <act_9> at 0.4 to 0.6 s; "
+        "wave, with a probability of 75%. Strongest evidence: <act_9> at 0.4 to 0.6 s; "
         "<act_5> at 1.0 to 1.2 s, when the right hand goes forward and both hands meet twice."
     )
     same = [TokenEvidence(0, 5, 1.2, 1.4, 0.5), TokenEvidence(1, 9, 1.4, 1.6, 0.2)]
     assert _text(["wave"], [1.0], True, same, events).endswith(
-        "most: <act_5> and <act_9> at 1.2 to 1.4 and 1.4 to 1.6 s, when both hands meet twice."
+        "evidence: <act_5> and <act_9> at 1.2 to 1.4 and 1.4 to 1.6 s, when both hands meet twice."
     )
 
 
@@ -119,7 +119,7 @@ def test_equal_tokens_are_named_once():
     lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
     evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5), (6, 5))]
     assert _text(["wave"], [1.0], True, evidence, [], lexicon).endswith(
-        "most: <act_5> (as in wave and clap) at 0.0 to 1.0, 4.0 to 5.0 and 6.0 to 7.0 s; "
+        "evidence: <act_5> (as in wave and clap) at 0.0 to 1.0, 4.0 to 5.0 and 6.0 to 7.0 s; "
         "<act_7> (as in wave and clap) at 3.0 to 4.0 s."
     )
 
@@ -135,7 +135,7 @@ def test_the_text_says_when_it_is_not_sure(model, processor):
 def test_other_names_and_single_tokens(model, processor):
     found = explain(model, processor, [5], class_names=["waving", "falling"])
     assert found.label in ("waving", "falling") and found.evidence == []
-    assert found.text.endswith("%. No single token spoke for it.")
+    assert found.text.endswith("%. No single token supports it.")
     with torch.no_grad():
         outputs = model(**processor(action_ids=[[5]]))
     with pytest.raises(ValueError, match="have no action tokens: pass the outputs of recordings"):
