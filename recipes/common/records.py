@@ -34,10 +34,13 @@ RECORD_FIELDS = {
     "training_classes": (list,),
 }
 
+# Settings that older versions recorded under another name: former → current name.
+RENAMED_SETTINGS = {"restrict_names": "constrained_scoring"}
+
 
 def read_record(path: Path) -> dict:
     """
-    Reads a record, and checks the types of its fields.
+    Reads a record, checks the types of its fields, and gives settings their current names.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -49,11 +52,16 @@ def read_record(path: Path) -> dict:
 
 
 def _check_record(path: Path, record: dict, within: str = ""):
+    """Checks a record and the records within, and renames their settings in place."""
     for name, types in RECORD_FIELDS.items():
         read_field(path, record, within + name, *types)
     for class_name in read_field(path, record, f"{within}training_classes", list) or ():
         if not isinstance(class_name, str):
             raise ModelFileError(path, f"{within}training_classes", as_written(class_name), "names of classes")
+    if settings := read_field(path, record, f"{within}settings", dict):
+        renamed = {RENAMED_SETTINGS.get(name, name): value for name, value in settings.items()}
+        settings.clear()
+        settings.update(renamed)
     for name in RECORDS_WITHIN if within.count(".") < MAX_STAGES else ():
         if read_field(path, record, within + name, dict) is not None:
             _check_record(path, record, f"{within}{name}.")

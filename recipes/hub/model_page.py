@@ -603,7 +603,9 @@ def _made(record: dict, is_classifier: bool) -> str:
     cost = record.get("cost") or {}
     if cost:
         text += f": {cost['trainable_parameters']:,} of {cost['parameters']:,} parameters of the action model, the language "
-        text += f"model and what was added to it. Peak memory: {cost['peak_memory_gb']:.2f} GB"
+        text += "model and what was added to it"
+        if (peak := cost.get("peak_memory_gb")) is not None:  # measured with a single process
+            text += f". Peak memory: {peak:.2f} GB"
     return text + "."
 
 

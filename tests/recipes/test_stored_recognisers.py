@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
+from action_llm_recipes.common.records import read_record
 from action_llm_recipes.common.stage_records import training_record, training_stages
-from action_llm_recipes.hub.model_page import known_stages, model_page, read_run
+from action_llm_recipes.hub.model_page import differ_by_seed_alone, known_stages, model_page, read_run
 
 STORED = Path(__file__).parent / "stored"
 STAGES = {
@@ -64,3 +66,28 @@ def test_a_stored_record_is_read_and_its_page_written(name):
     assert list(training_stages(training_record(str(STORED / name))))[-2:] == ["action model", "language model"]
     page = model_page(STORED / name, "me/tiny", [])
     assert "model_name: tiny" in page and "me/tiny" in page
+
+
+def test_settings_of_older_records_have_their_current_names(tmp_path):
+    old = json.loads((STORED / "llm_ar" / "record.json").read_text())
+    new = json.loads(json.dumps(old).replace('"restrict_names"', '"constrained_scoring"')) | {"seed": 1}
+    for name, record in (("old", old), ("new", new), ("nested", {"stage": "timeline", "model": old})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(json.dumps(record))
+    record = read_record(tmp_path / "old" / "record.json")
+    assert list(record["settings"]) == list(new["settings"])  # in the same order
+    assert differ_by_seed_alone(record, read_record(tmp_path / "new" / "record.json"))
+    assert read_record(tmp_path / "nested" / "record.json")["model"] == record
+    page = model_page(STORED / "llm_ar", "me/tiny", [])
+    assert "constrained_scoring True" in page and "restrict_names" not in page
+
+
+def test_the_page_of_a_model_that_several_processes_trained_has_no_peak_memory(tmp_path):
+    folder = shutil.copytree(STORED / "llm_ar", tmp_path / "model")
+    record = json.loads((folder / "record.json").read_text())
+    assert "Peak memory" in model_page(folder, "me/tiny", [])
+    for name in ("seconds_per_step", "hours", "peak_memory_gb"):  # measured with a single process
+        record["cost"].pop(name, None)
+    (folder / "record.json").write_text(json.dumps(record))
+    page = model_page(folder, "me/tiny", [])
+    assert "and what was added to it." in page and "Peak memory" not in page
