@@ -81,6 +81,9 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
+        for name in ("encodings", "batch_size", "resamples"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}.")
         check_recogniser(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 
@@ -199,7 +202,7 @@ def score_in_all_processes(arguments: EvaluationArguments, model, processor, row
     gathered = gather_object([(own, score(model, processor, rows.select(own), list_classes, arguments.batch_size))])
     if not state.is_main_process:
         return None
-    log_probabilities = np.empty((len(rows), len(rows.features["label"].names)))
+    log_probabilities = np.full((len(rows), len(rows.features["label"].names)), np.nan)
     for indices, scores in gathered:
         log_probabilities[indices] = scores
     return log_probabilities
@@ -247,7 +250,7 @@ def score(model, processor, rows, list_classes: bool | None, batch_size: int):
 
     class_names = rows.features["label"].names
     continuous = model.config.injection_layer is not None
-    scores = np.empty((len(rows), len(class_names)))
+    scores = np.full((len(rows), len(class_names)), np.nan)
     # Sentences of similar length share a batch, which saves padding. The longest come first, so a lack of memory shows at once.
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["action_ids"]))
     for start in progress(range(0, len(order), batch_size), "scoring", "batches"):

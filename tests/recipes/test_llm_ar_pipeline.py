@@ -729,6 +729,14 @@ def test_class_probabilities_are_the_mean_of_those_of_several_sentences(recipes,
         select_split(every, "test", 0)
 
 
+@pytest.mark.parametrize("name", ["encodings", "batch_size", "resamples"])
+def test_an_evaluation_refuses_counts_below_one(name):
+    from action_llm_recipes.evaluate_classifier import EvaluationArguments
+
+    with pytest.raises(ValueError, match=f"--{name} must be at least 1, got -1"):
+        EvaluationArguments(model="a/b", sentences="s", output_dir="o", **{name: -1})
+
+
 @pytest.mark.parametrize("encodings", [1, 2, 5])
 def test_average_encodings_is_the_naive_mean(encodings):
     from action_llm_recipes.evaluate_classifier import average_encodings
