@@ -100,7 +100,7 @@ def run_quickstart(arguments: QuickstartArguments, run) -> dict:
     recordings = folder / "simulated_recordings"
     counts = {"performers": arguments.performers, "replications": arguments.replications}
     simulated = simulate(recordings, **counts, actions=ACTIONS, seed=arguments.seed)["recordings"]
-    finished("Simulation", time.monotonic() - started, f"{simulated} recordings; nobody was recorded")
+    finished("Simulation", time.monotonic() - started, f"{simulated} simulated recordings")
 
     llm = arguments.llm
     if llm is None:

@@ -224,10 +224,10 @@ def page(record: dict) -> str:
         f"LLaMA with random weights, {settings['num_layers']} layers of width {settings['hidden_size']}, vocabulary "
         f"{settings['vocab_size']}, float32; prompt of {settings['prompt_length']} tokens; {settings['num_labels']} labels of "
         f"{settings['mean_label_tokens']:.1f} tokens on average, end token included; {settings['trie_nodes']} trie nodes. "
-        f"Median of {settings['repetitions']}; {machine['threads']} of {machine['cores']} cores ({machine['processor']}), "
+        f"Medians of {settings['repetitions']} on {machine['threads']} cores ({machine['processor']}), "
         f"torch {machine['torch']}, transformers {machine['transformers']}.",
         "",
-        "| method | gives | seconds | × greedy | × trie |",
+        "| method | result | seconds | × greedy | × trie |",
         "|---|---|---:|---:|---:|",
         *(
             f"| {row['way']} | {row['gives']} | {row['seconds']:.3f} | {row['times_greedy']:.1f} | {row['times_trie']:.2f} |"

@@ -152,7 +152,7 @@ def readers(suffix):
         }
     return {
         "ours": partial(_ours, suffix=suffix),
-        "line by line, an array a joint (as CTR-GCN)": read_joint_by_joint,
+        "line by line, one array per joint (as CTR-GCN)": read_joint_by_joint,
         "line by line, every field": read_every_field,
         "line by line, x y z only": read_coordinates,
     }

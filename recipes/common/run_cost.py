@@ -54,7 +54,7 @@ def report_cost(trainer, what: str) -> dict:
             steps = int(args.num_train_epochs * per_epoch)
         cost["hours"] = round(steps * cost["seconds_per_step"] / 3600, 4)
         logger.info(
-            "  %s: %d steps of %.2f s, about %s; %.2f GB of memory at most; %s of %s parameters are trained",
+            "  %s: %d steps of %.2f s, about %s; %.2f GB of memory at most; %s of %s parameters are trainable",
             what,
             steps,
             cost["seconds_per_step"],
@@ -65,7 +65,7 @@ def report_cost(trainer, what: str) -> dict:
         )
     else:
         logger.info(
-            "  %s: %.2f GB of weights, gradients and optimiser in all; %s of %s parameters are trained",
+            "  %s: %.2f GB of weights, gradients and optimiser in all; %s of %s parameters are trainable",
             what,
             cost["state_gb"],
             f"{cost['trainable_parameters']:,}",

@@ -13,7 +13,8 @@ config, and their output embeddings are zero. The action model, which turns reco
 A recogniser with `constrained_scoring` scores names by constrained decoding, which weights alone cannot do: the README.md in
 the folder shows how to constrain the plain model to the class names.
 
-Prompts in layers (P-Tuning v2) and continuous latents cannot be exported: they raise an error.
+Words of several tokens (`num_codebooks` above 1, as in the `small` preset for skeletons), prompts in layers (P-Tuning v2) and
+continuous latents cannot be exported: they raise an error.
 """
 
 import copy

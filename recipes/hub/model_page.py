@@ -355,7 +355,7 @@ def _reads(extractor) -> str:
         return f"The input is a video: {inputs}; {sampling}."
     layout = extractor.skeleton_layout
     joints = f"{layout.num_joints} joints in {layout.dimensions} dimensions ({markdown_code(layout.name)})"
-    rate = f", resampled to {extractor.fps:g} frames a second" if extractor.fps else ""
+    rate = f", resampled to {extractor.fps:g} frames per second" if extractor.fps else ""
     suffixes = ", ".join(f"`{suffix}`" for suffix in RECORDING_SUFFIXES)
     inputs = f"a file ({suffixes}), or an array (frames, people, joints, coordinates)"
     return f"The input is a recording of skeletons with {joints}{rate}: {inputs}."

@@ -1,6 +1,6 @@
 """
 Trains a small language model on text about bodies and actions, for use without access to the Hub: about two million parameters,
-in a minute on two cores.
+in about two minutes on two cores.
 
 ```bash
 python recipes/pretraining/small_lm.py --output_dir runs/small_lm
@@ -61,7 +61,7 @@ class SmallLMArguments:
 
 @dataclass
 class SmallLMConfig(RunTrainingArguments, base="transformers.TrainingArguments"):
-    """`TrainingArguments` for a minute of training on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
+    """`TrainingArguments` for two minutes on two cores. The optimiser is Muon (see `muon`), whatever `optim` says."""
 
     output_dir: str = field(default="runs/small_lm", metadata={"help": "folder of the run"})
     learning_rate: float = 1.2e-2

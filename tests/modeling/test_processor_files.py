@@ -234,7 +234,7 @@ def test_the_page_says_what_is_used(skeletons):
     change(skeletons / PROCESSOR, feature_extractor=settings)
     (skeletons / EXTRACTOR).unlink()
     extractor = load_feature_extractor(skeletons)
-    assert "20 joints in 3 dimensions (`kinect20`), resampled to 15 frames a second" in model_page._reads(extractor)
+    assert "20 joints in 3 dimensions (`kinect20`), resampled to 15 frames per second" in model_page._reads(extractor)
     assert model_page._example(extractor) == "recording.npy"
 
 

@@ -459,7 +459,7 @@ def test_ablations_are_one_setting_each(features, llm, recipes, tmp_path, settin
 @pytest.mark.parametrize(
     ("kind", "frames"),
     [("swinv2", 1), ("videomae", 4), ("resnet3d", 4)],
-    ids=["of pictures, one a segment", "of clips", "of clips, of this project"],
+    ids=["of pictures, one per segment", "of clips", "of clips, of this project"],
 )
 def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
     """LVLM-VAR, Table 2, "ResNet-50 as the encoder": it is one setting of extract_features.py."""
