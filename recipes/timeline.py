@@ -2,8 +2,8 @@
 Timelines of long videos: which action happened when, with pictures, and scores if the true actions are known.
 
 ```bash
-python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V001.mp4 --output_dir runs/long/timelines
-python recipes/timeline.py --model runs/long/sft/model --videos LONG/P004_V*.mp4 --truth LONG/timeline.csv \\
+python recipes/timeline.py --model runs/long/sft/model --videos LONG/P003_V001.mp4 --output_dir runs/long/timelines
+python recipes/timeline.py --model runs/long/sft/model --videos LONG/P003_V*.mp4 --truth LONG/timeline.csv \\
     --output_dir runs/long/timelines
 ```
 
@@ -12,7 +12,8 @@ video, the actions with their times (`NAME.csv`), the events and the probability
 and a picture (`NAME.png`).
 
 With `--truth`, `metrics.json` has the share of time that is labelled correctly, the F1 score of actions at overlaps of 10, 25
-and 50 %, and the scores of the borders of events. Videos that cannot be read are skipped and listed in `skipped.json`.
+and 50 %, and the scores of the borders of events. Videos that a stage was trained on are not scored. Videos that cannot be read
+are skipped and listed in `skipped.json`.
 """
 
 import json
@@ -77,6 +78,9 @@ def main(arguments: TimelineArguments) -> dict | None:
             "two videos have the same name, so their timelines would overwrite each other: use an output_dir per folder."
         )
     truth = None if arguments.truth is None else true_actions(arguments.truth, paths)
+    record = training_record(arguments.model)
+    if truth is not None:
+        check_not_trained_on(arguments, record, paths)
     model, processor = load(arguments, truth or {})
     settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
     run.check_identity(settings | _identity(arguments, paths, truth, model))
@@ -103,7 +107,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     run.write_record(
         stage="timeline",
         settings=settings,
-        model=training_record(arguments.model),
+        model=record,
         videos=len(paths),
         skipped=len(skipped),
     )
@@ -147,6 +151,28 @@ def load(arguments: TimelineArguments, truth: dict) -> tuple:
     if unknown := sorted(labels - set(processor.class_names)):
         logger.warning("%s: the model cannot find %s, which are not its classes", arguments.truth, ", ".join(unknown))
     return model, processor
+
+
+def check_not_trained_on(arguments: TimelineArguments, record: dict, paths: list[Path]):
+    """
+    Checks that no stage of the recogniser was trained on the videos, by their names.
+
+    Args:
+        arguments: of the recipe.
+        record: training record of the recogniser.
+        paths: of the videos.
+
+    Raises:
+        ValueError: if a stage was trained on one of the videos.
+    """
+    from action_llm_recipes.common.split_evidence import SplitEvidence
+
+    dataset = record.get("sentences", {}).get("dataset", "folder-video")
+    names = [name_in_table(arguments.truth, path) for path in paths]
+    try:
+        SplitEvidence(dataset, {"test": names}, [arguments.model]).refuse("test", record)
+    except ValueError as error:
+        raise ValueError(f"{error} Timelines of training videos are not scored: leave out --truth.") from error
 
 
 def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | None, model) -> dict:
@@ -259,18 +285,21 @@ def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
     """
     from action_llm_recipes.common.video_windows import by_video
 
-    rows, root = by_video(table), Path(table).resolve().parent
-    actions_of = {}
-    for path in paths:
-        inside = path.resolve().is_relative_to(root)
-        name = path.resolve().relative_to(root) if inside else Path(path.name)
-        actions_of[path] = rows.get(name.with_suffix("").as_posix(), rows.get(path.stem, []))
+    rows = by_video(table)
+    actions_of = {path: rows.get(name_in_table(table, path), rows.get(path.stem, [])) for path in paths}
     if not any(actions_of.values()):
         raise ValueError(
             f"{table} names none of the {len(paths)} videos, such as {paths[0].name}: its file_name must be the name of a "
             "video, or its path relative to the table."
         )
     return actions_of
+
+
+def name_in_table(table: str, path: Path) -> str:
+    """The path of a video relative to the folder of a table, or its plain name if it is elsewhere; without suffix."""
+    root, path = Path(table).resolve().parent, path.resolve()
+    name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    return name.with_suffix("").as_posix()
 
 
 def gaps(segments, end: float) -> list[tuple[float, float]]:

@@ -399,10 +399,12 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     )
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    videos = [str(path) for path in sorted(long.glob("*.mp4"))[:2]] + [str(tmp_path / "broken.mp4")]
+    tested = {video_of_window(name)[0] for name in rows["test"]["sample_id"]}
+    trained = [str(path) for path in sorted(long.glob("*.mp4")) if path.stem not in tested]
+    videos = [*(str(long / f"{name}.mp4") for name in tested), str(tmp_path / "broken.mp4")]
     settings = {"model": model, "videos": videos, "truth": str(long / "timeline.csv"), "seconds": 2.0, "stride": 0.5}
     metrics = recipe.main(recipe.TimelineArguments(output_dir=str(tmp_path / "timelines"), **settings))
-    assert metrics["videos"] == 2 and metrics["actions_true"] == 6 and 0 <= metrics["time_named_rightly"] <= 1
+    assert metrics["videos"] == 1 and metrics["actions_true"] == 3 and 0 <= metrics["time_named_rightly"] <= 1
     skipped = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
     assert [Path(one["file"]).name for one in skipped] == ["broken.mp4"]
     name = Path(videos[0]).stem
@@ -413,9 +415,13 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     assert (tmp_path / "timelines" / f"{name}.png").stat().st_size > 5000
     other = {**settings, "output_dir": str(tmp_path / "none")}
     with pytest.raises(ValueError, match=r"none of 1 videos could be read; .*broken"):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:], "truth": None}))
+        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[1:], "truth": None}))
     with pytest.raises(ValueError, match=r"timeline\.csv names none of the 1 videos, such as broken\.mp4"):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[2:]}))
+        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[1:]}))
+    with pytest.raises(
+        ValueError, match=r"trained on 1 of the 2 test recordings, .* are not scored: leave out --truth"
+    ):
+        recipe.main(recipe.TimelineArguments(**other | {"videos": [trained[0], videos[0]]}))
     with pytest.raises(ValueError, match=r"--nothing must be a class of the model, got 'standig still': choose from"):
         recipe.main(recipe.TimelineArguments(**other | {"nothing": "standig still"}))
     with pytest.raises(ValueError, match=r"was made with other .*videos"):
