@@ -57,7 +57,7 @@ class ActionLLMConfig(CheckedConfig):
         constrained_scoring (`bool`, defaults to `False`):
             Whether class names are scored by constrained decoding: each step is renormalised over the tokens that can
             continue a class name. If `False`, a name is scored among all texts, and the scores are then normalised over
-            the class list (VT-LVLM-AR, Eq. 6).
+            the class list (VT-LVLM-AR, Eq. 7).
     """
 
     model_type = "action_llm"

@@ -1,7 +1,7 @@
 """Exact probabilities of class names under a causal language model.
 
-The probability of a class is the product of the token probabilities of its name and end token, given the prompt
-(VT-LVLM-AR, Eq. 6). Two methods compute the same numbers:
+The probability of a class is the product of the token probabilities of its name and end token, given the prompt:
+P(A = a | ...) of VT-LVLM-AR, Eq. 7, for a language model that writes the name. Two methods compute the same numbers:
 
 - ``"trie"``: class names that share their first tokens form a trie. One forward pass reads ``[prompt | nodes of the trie]``.
   The attention mask lets a node see the prompt and its own ancestors, and its position is the same as if its name were read
@@ -273,7 +273,7 @@ def score_labels(
     base_kwargs: dict[str, Any] | None = None,
     tokens_per_pass: int = 8192,
 ) -> torch.Tensor:
-    """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 6, before normalisation over the classes).
+    """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 7, before normalisation over the classes).
 
     With constrained labels ([`LabelTrie.constrained`]), the probabilities add up to 1 and need no normalisation. Gradients flow
     into the model if they are enabled.

@@ -75,7 +75,7 @@ class ActionSFTArguments:
         default=False,
         metadata={
             "help": "score class names by constrained decoding: each step is renormalised over the tokens that can continue "
-            "a class name. By default, names are scored among all texts and normalised over the class list (VT-LVLM-AR, Eq. 6)",
+            "a class name. By default, names are scored among all texts and normalised over the class list (VT-LVLM-AR, Eq. 7)",
             "formerly": "restrict_names",
         },
     )
@@ -165,7 +165,12 @@ class ActionSFTArguments:
 
 @dataclass
 class ActionSFTConfig(RunTrainingArguments, base="trl.SFTConfig"):
-    """`SFTConfig` with the settings of LLM-AR (section 4.2): 75,000 micro-batches of 4 are 1,172 steps of 256."""
+    """
+    `SFTConfig` with the settings of LLM-AR (section 4.2).
+
+    The paper's 75,000 iterations are read as micro-batches of 4, as in the code that it builds on: 1,172 optimiser steps of
+    256.
+    """
 
     output_dir: str = field(default="runs/sft", metadata={"help": "folder of the run"})
     learning_rate: float = 3e-3

@@ -1,7 +1,7 @@
 """Stage 2 with the objective `classes`: cross-entropy over the class list.
 
 The objective `words` (LLM-AR, Eq. 13) is the language modelling loss on the class name, over the whole vocabulary. `classes` is
-the cross-entropy of P(class | sentence), normalised over the class list (VT-LVLM-AR, Eq. 6): it trains the probabilities that
+the cross-entropy of P(class | sentence), normalised over the class list (VT-LVLM-AR, Eq. 7): it trains the probabilities that
 the classifier returns, with every class name scored exactly.
 """
 
