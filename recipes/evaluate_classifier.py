@@ -101,14 +101,14 @@ def main(arguments: EvaluationArguments) -> dict | None:
     from action_llm_recipes.common.action_sentences import check_tokens, load_action_sentences, select_split
     from action_llm_recipes.common.people import read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
-    from action_llm_recipes.common.split_evidence import check_evaluated, count_test_evaluation
+    from action_llm_recipes.common.split_evidence import check_evaluated, choose_split, count_test_evaluation
 
     # Without a GPU, accelerate sees the processes of a launch only if it is told to use the CPU.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     record = training_record(arguments.model)
-    split = choose_split(arguments, record)
+    split = choose_split(arguments.split, record, arguments.unseen)
     rows = select_split(load_action_sentences(arguments.sentences), split, arguments.encodings)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     check_classes(arguments, record, processor.class_names, rows.features["label"].names)
@@ -144,20 +144,6 @@ def main(arguments: EvaluationArguments) -> dict | None:
     )
     log_metrics(run, metrics, test_evaluations)
     return metrics
-
-
-def choose_split(arguments: EvaluationArguments, record: dict) -> str:
-    """The split that the arguments name; by default the one that the training record suggests (`default_split`)."""
-    from action_llm_recipes.common.split_evidence import default_split
-
-    if arguments.split is not None:
-        return arguments.split
-    split = default_split(record, arguments.unseen)
-    if split == "held_out":
-        logger.info(
-            "Evaluating the held-out recordings, which training left out; --split test evaluates the test split."
-        )
-    return split
 
 
 def check_classes(arguments: EvaluationArguments, record: dict, trained: list[str], evaluated: list[str]) -> None:

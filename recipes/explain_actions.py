@@ -11,7 +11,8 @@ the tokens that spoke for it, with their times. For skeletons they also narrate 
 the narrator does not know the classes.
 
 Faithfulness is measured over more recordings: how far the probability of the recognised class falls when the named tokens are
-deleted, compared with deleting as many other tokens.
+deleted, compared with deleting as many other tokens. As in `evaluate_classifier.py`, the default split is that of the held-out
+subjects if the recogniser was trained without them, and uses of the test split are counted beside the model.
 
 For videos, use `--dataset utd-mhad-video`. With `--lexicon`, explanations name the classes in which a token is frequent.
 
@@ -46,9 +47,12 @@ class ExplanationArguments:
     model: str = field(metadata={"help": "folder or Hub repository of a recogniser"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
     output_dir: str = field(metadata={"help": "folder for explanations.jsonl, index.html, metrics.json and pictures"})
-    split: Literal["test", "held_out", "train"] = field(
-        default="test",
-        metadata={"help": "test; held_out (held-out training subjects); train (the other training subjects)"},
+    split: Literal["test", "held_out", "train"] | None = field(
+        default=None,
+        metadata={
+            "help": "test; held_out (held-out training subjects); train (the other training subjects). By default held_out if "
+            "the recogniser was trained without these subjects, else test"
+        },
     )
     count: int = field(default=10, metadata={"help": "number of recordings to explain, spread over the split"})
     faithfulness_count: int = field(
@@ -93,7 +97,12 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
     from action_llm_recipes.common.recognisers import load_recogniser
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.common.split_evidence import check_evaluated
+    from action_llm_recipes.common.split_evidence import (
+        check_evaluated,
+        choose_split,
+        count_test_evaluation,
+        test_evaluations_text,
+    )
     from action_llm_recipes.common.stage_records import training_record
 
     run = RunFolder(arguments.output_dir)
@@ -104,20 +113,24 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     def evaluated_split(split: str):
         rows = select_split(sentences, split)
-        check_evaluated(arguments.model, record, arguments.sentences, rows, split)
-        return rows
+        return rows, check_evaluated(arguments.model, record, arguments.sentences, rows, split)
 
-    rows = evaluated_split(arguments.split)
-    recordings = recordings_of(rows, arguments.split, data)
+    split = choose_split(arguments.split, record)
+    rows, evidence = evaluated_split(split)
+    recordings = recordings_of(rows, split, data)
     threshold = arguments.unsure_below or 0.0
     if arguments.sure_accuracy is not None:
-        threshold = choose_threshold(model, processor, evaluated_split("held_out"), arguments.sure_accuracy)
+        threshold = choose_threshold(model, processor, evaluated_split("held_out")[0], arguments.sure_accuracy)
     metrics = measure_faithfulness(arguments, model, processor, rows)
-    metrics |= {"split": arguments.split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
+    metrics |= {"split": split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
     entries = explain_recordings(arguments, data, model, processor, rows, recordings, threshold, run.path)
     write_explanations(run.path, entries, metrics)
-    run.log_finished("Explanations", f"{len(entries)} of {len(rows)} recordings of {arguments.split}")
+    run.log_finished("Explanations", f"{len(entries)} of {len(rows)} recordings of {split}")
     logger.info("  in %s", run.path / "index.html")
+    if split == "test":
+        count = count_test_evaluation(arguments.model, identity["dataset"], evidence)
+        if count is not None:
+            logger.info("%s", test_evaluations_text(count))
     return metrics
 
 

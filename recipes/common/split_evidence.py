@@ -279,6 +279,18 @@ def default_split(record: dict, unseen: bool) -> str:
     return "held_out" if record.get("hold_out") and not unseen else "test"
 
 
+def choose_split(split: str | None, record: dict, unseen: bool = False) -> str:
+    """The split that a command names; by default that of `default_split`, which has the other arguments."""
+    if split is not None:
+        return split
+    split = default_split(record, unseen)
+    if split == "held_out":
+        logger.info(
+            "Evaluating the held-out recordings, which training left out; --split test evaluates the test split."
+        )
+    return split
+
+
 def check_evaluated(model: str, record: dict, sentences: str, rows, split: str) -> SplitEvidence:
     """
     Checks that no stage was trained on the recordings of an evaluation, unless it evaluates training recordings.

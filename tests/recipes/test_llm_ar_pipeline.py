@@ -520,7 +520,7 @@ def test_explanations(recipes, tmp_path):
     training = {"max_steps": 20, "learning_rate": 1e-2}
     model = recipes.sft(own, sentences, tmp_path / "sft", training=training, hold_out=True)
     metrics = recipes.explain(
-        model, sentences, tmp_path / "why", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0
+        model, sentences, tmp_path / "why", split="test", faithfulness_count=4, num_reasons=2, sure_accuracy=0.0
     )
     assert 0 < metrics["sentences"] <= 4 and 0 < metrics["unsure_below"] < 1
     entries = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]

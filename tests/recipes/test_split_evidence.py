@@ -301,7 +301,12 @@ def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are
         assert "--split test evaluates the test split" in caplog.text
         assert not Path(model, TEST_EVALUATIONS).exists() and "The test split was" not in page(evaluation)
         assert record_of(evaluation)["test_evaluations"] is None
-        for count, times in ((1, "once"), (2, "2 times"), (3, "3 times")):
+        # Explanations have the same default, and count as well.
+        assert own_recipes.explain(model, sentences, tmp_path / "why")["split"] == "held_out"
+        assert not Path(model, TEST_EVALUATIONS).exists()
+        assert own_recipes.explain(model, sentences, tmp_path / "why_test", split="test")["split"] == "test"
+        assert "The test split was evaluated once with this model." in caplog.text
+        for count, times in ((2, "2 times"), (3, "3 times"), (4, "4 times")):
             folder = tmp_path / f"test{count}"
             assert own_recipes.evaluate(model, sentences, folder, split="test")["split"] == "test"
             assert record_of(folder)["test_evaluations"] == count
