@@ -183,7 +183,7 @@ def main(arguments: PipelineArguments, data: DataArguments) -> dict:
     check_latents(settings)
     check_models(arguments, data)
 
-    splits = data.load("videos" if reads_videos(data) else "skeletons")
+    splits = data.load("videos" if data.is_video else "skeletons")
     settings, counts = fit_to_recordings(arguments, data, settings, overrides, splits)
     llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
@@ -291,10 +291,6 @@ def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, sett
     return run_stage("evaluation", folder, {**settings["evaluation"], "model": model, "sentences": sentences})
 
 
-def reads_videos(data: DataArguments) -> bool:
-    return "-video" in data.dataset
-
-
 def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:
     """
     The pipeline of the arguments, or the default one for the recordings.
@@ -302,10 +298,9 @@ def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:
     Raises:
         ValueError: if the pipeline does not read such recordings.
     """
-    is_video = reads_videos(data)
-    pipeline = arguments.paper or ("lvlm_var" if is_video else "llm_ar")
-    if pipeline not in PIPELINES or is_video == (pipeline == "llm_ar"):
-        expected = "lvlm_var or vt_lvlm_ar for videos" if is_video else "llm_ar for skeletons"
+    pipeline = arguments.paper or ("lvlm_var" if data.is_video else "llm_ar")
+    if pipeline not in PIPELINES or data.is_video == (pipeline == "llm_ar"):
+        expected = "lvlm_var or vt_lvlm_ar for videos" if data.is_video else "llm_ar for skeletons"
         raise ValueError(f"--paper: expected {expected}, found {pipeline!r}.")
     return pipeline
 
@@ -335,7 +330,7 @@ def check_models(arguments: PipelineArguments, data: DataArguments) -> None:
     """Raises `ValueError` if an option of a model has no effect."""
     if arguments.llm_revision is not None and arguments.llm_name_or_path is None:
         raise ValueError("--llm_revision needs --llm_name_or_path: it is a commit of that repository.")
-    if arguments.backbone is not None and not reads_videos(data):
+    if arguments.backbone is not None and not data.is_video:
         raise ValueError(f"--backbone is for videos, but {data.dataset} has skeletons.")
 
 

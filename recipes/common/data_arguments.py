@@ -58,6 +58,11 @@ class DataArguments:
         else:
             check_written_folder(self.data_dir, "extract_features.py")
 
+    @property
+    def is_video(self) -> bool:
+        """Whether the protocol is one of videos."""
+        return "-video" in self.dataset
+
     def load(self, *modalities: str):
         """
         Loads the data set: a `DatasetDict` with the splits `train` and `test`.

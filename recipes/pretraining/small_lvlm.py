@@ -23,7 +23,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_model_folder, public_name
 from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
@@ -174,13 +174,13 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         stage="pretrain_small_lvlm",
         dataset=data.protocol(),
         features=data.features_record(),
-        llm=Path(arguments.llm_name_or_path).name,
+        llm=public_name(arguments.llm_name_or_path),
         llm_training=llm_training(arguments.llm_name_or_path),
         recordings=len(examples),
         training_classes=names,
         hold_out=arguments.hold_out,
         seed=training.seed,
-        settings={**asdict(arguments), "llm_name_or_path": Path(arguments.llm_name_or_path).name},
+        settings={**asdict(arguments), "llm_name_or_path": public_name(arguments.llm_name_or_path)},
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )

@@ -398,7 +398,7 @@ class Recordings:
     """Draws the recordings of a data set as small videos."""
 
     def __init__(self, data: DataArguments):
-        self.modality = "videos" if "video" in data.dataset else "skeletons"
+        self.modality = "videos" if data.is_video else "skeletons"
         self._folder = data.data_dir
         self._splits = data.load(self.modality).with_format("numpy")
         self._places = {

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import typing
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.run_cost import count_parameters
 from action_llm_recipes.common.run_folder import RunFolder
 from action_llm_recipes.hub import model_page
+from action_llm_recipes.sft import ActionSFTArguments
 
 METHODS = {
     "lora": {"method": "lora"},
@@ -54,6 +56,12 @@ def test_parameters_are_those_of_the_files(recipes, tokenizer, sentences, llm, t
     assert cost["trainable_parameters"] == trained
     assert cost["parameters"] == of_llm + added + of_action_words + of_action_model
     assert f"{trained:,} of {cost['parameters']:,} parameters of the action model" in page
+
+
+@pytest.mark.parametrize("method", typing.get_args(ActionSFTArguments.__annotations__["method"]))
+def test_every_method_has_a_sentence_on_the_page(method):
+    record = {"method": method, "examples": 40, "seed": 0}
+    assert model_page._made(record, is_classifier=True).startswith("Stage 2 trained ")
 
 
 def test_weights_in_4_bit_are_counted_unpacked():

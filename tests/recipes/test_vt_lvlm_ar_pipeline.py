@@ -12,10 +12,10 @@ import torch
 import yaml
 from tiny_features import extract
 from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
-from transformers import AutoModel, AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 from two_processes import recipe_on_two_ranks
 
-from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, VTEMModel, tokenizer_files
 from action_llm.language_models import load_language_model
 from action_llm.visual_encoder import VisualEncoder
 from action_llm_recipes.common.action_features import load_features
@@ -171,6 +171,15 @@ def test_the_small_lvlm_is_a_llava(features, lvlm, llm, tmp_path):
         for folder in (f"{tmp_path}/whole/model", see(features, llm, tmp_path / "stopped"))
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_record_of_a_small_lvlm_names_the_repository_of_its_language_model(features, llm, tmp_path, monkeypatch):
+    load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, tokenizer_files.load_tokenizer
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda name, **options: load_model(llm, **options))
+    monkeypatch.setattr(tokenizer_files, "load_tokenizer", lambda name: load_tokenizer(llm))
+    see(features, "owner/tiny", tmp_path)
+    record = json.loads(Path(tmp_path, "record.json").read_text())
+    assert record["llm"] == record["settings"]["llm_name_or_path"] == "owner/tiny"
 
 
 def test_from_videos_to_a_probability_for_every_class(recipes, vtem, events, lvlm, videos, tmp_path):
