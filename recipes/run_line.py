@@ -47,7 +47,7 @@ from action_llm.model_files import as_written
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
-from action_llm_recipes.common.launching import launch, with_defaults, without_paired
+from action_llm_recipes.common.launching import launch, typed, with_defaults, without_paired
 from action_llm_recipes.common.stage_records import check_unseen_text, llm_training
 from action_llm_recipes.common.written_folders import check_model_folder
 from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
@@ -372,6 +372,8 @@ def fit_to_recordings(
         stage: scale_steps(values, len(rows)) if getattr(arguments, f"{stage}_config") is None else values
         for stage, values in settings.items()
     }
+    # Early stopping is planned for the steps of the command line.
+    fitted = {stage: values | overrides.get(stage, {}) for stage, values in fitted.items()}
     encodings, test_encodings = count_encodings(arguments, fitted.get("features"))
     extractor = extractor_settings(fitted, train)
     for name, count in (("encodings", encodings), ("test_encodings", test_encodings)):
@@ -384,12 +386,14 @@ def fit_to_recordings(
 
 
 def read_settings(arguments: PipelineArguments, stage: str, pipeline: str) -> dict:
-    """The settings of a stage: those of its YAML file, and the seed and `hold_out` of the run."""
+    """The settings of a stage: those of its YAML file, with the types of the recipe's fields, and the seed and `hold_out` of
+    the run."""
     config = getattr(arguments, f"{stage}_config")
     settings, path = read_yaml(config, stage, pipeline)
     models = {name: getattr(arguments, name) for name in ("llm_name_or_path", "backbone")}
     models = {name: value for name, value in models.items() if value is not None}
-    settings = without_paired(classes_of(stage, settings, path), settings, models, path)
+    classes = classes_of(stage, settings, path)
+    settings = typed(classes, without_paired(classes, settings, models, path), prefix=f"{path}: ")
     if stage == "sft" and models.get("llm_name_or_path") and config is None and settings["method"] == "full":
         settings["method"] = "lora"  # `full` in the default file is for the small language model
     return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})

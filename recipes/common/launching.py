@@ -123,6 +123,9 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
     config = without_paired(classes, config, values_of(owners(classes), command_line), path)
+    for name in dotted:
+        if not isinstance(config.get(name), dict | None):
+            parser.error(f"{path}: {name}: expected settings of recipes, got {as_written(config[name])}")
     dotted |= {name: merged(config[name], dotted[name]) for name in dotted if isinstance(config.get(name), dict)}
     for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known, key=str):

@@ -8,7 +8,7 @@ from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import option_names, renamed, typed, with_defaults
 from action_llm_recipes.pipeline.plan import training_steps
-from action_llm_recipes.pipeline.stages import classes_of
+from action_llm_recipes.pipeline.stages import classes_of, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def check_latents(settings: dict[str, dict]) -> None:
 
 def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
     """Raises `ValueError` if the settings are for another pipeline, or not valid for the model."""
-    from action_llm import VTEMConfig
+    from action_llm import ActionVQVAEConfig, VSTConfig, VTEMConfig
 
     expected = {"llm_ar": "action_vqvae", "lvlm_var": "vst", "vt_lvlm_ar": "vtem"}[pipeline]
     actual = settings["tokenizer"].get("action_model", "action_vqvae")
@@ -174,11 +174,16 @@ def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
         raise ValueError(
             f"the settings of the tokenizer: expected action_model {expected} for the pipeline {pipeline}, found {actual!r}."
         )
-    if pipeline == "vt_lvlm_ar":
-        if settings["features"].get("grid") is None:
-            raise ValueError(
-                "the pipeline vt_lvlm_ar needs features of cells: set grid, to 1 or more, in the settings of the features."
-            )
-        VTEMConfig(
-            **{name: value for name, value in settings["tokenizer"].items() if name in VTEMConfig.__annotations__}
+    if pipeline == "vt_lvlm_ar" and settings["features"].get("grid") is None:
+        raise ValueError(
+            "the pipeline vt_lvlm_ar needs features of cells: set grid, to 1 or more, in the settings of the features."
         )
+    config = {"action_vqvae": ActionVQVAEConfig, "vst": VSTConfig, "vtem": VTEMConfig}[actual]
+    fields = option_names([recipe_of("tokenizer").STAGES[actual].ARGUMENTS[0]])
+    values = {name: value for name, value in settings["tokenizer"].items() if name in fields}
+    # These follow from the recordings.
+    if "bones" in (values.get("streams") or ()):
+        values["joint_parents"] = [0] * ActionVQVAEConfig().num_joints
+    if values.get("direct"):
+        values["codebook_dim"] = VSTConfig().feature_size
+    config(**values)

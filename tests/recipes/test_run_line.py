@@ -145,6 +145,7 @@ def test_one_command_for_videos(llm, tmp_path):
         ("", r"sft\.yaml: expected settings of the stage sft, found None"),
         ("- 1", r"sft\.yaml: expected settings of the stage sft, found \[1\]"),
         ("a: [", r"sft\.yaml: expected YAML, found .* line"),
+        ("lora_r: twelve", r"sft\.yaml: lora_r: expected integer, got 'twelve'"),
     ],
 )
 def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text, message):
@@ -213,6 +214,30 @@ def test_all_weights_are_trained_of_a_language_model_that_is_made_here_alone(tmp
         for given in ({}, own, own | {"sft_config": str(tmp_path / "sft.yaml")})
     ]
     assert methods == ["full", "lora", "full"]
+
+
+def test_the_settings_of_files_have_the_types_of_their_fields(tmp_path):
+    """YAML reads 1e-3, without a dot, as a text."""
+    from action_llm_recipes.run_line import PipelineArguments, read_settings
+
+    (tmp_path / "sft.yaml").write_text("learning_rate: 1e-3\nlora_target_modules: [q_proj]\nmax_length: null\n")
+    settings = read_settings(PipelineArguments(output_dir="", sft_config=str(tmp_path / "sft.yaml")), "sft", "llm_ar")
+    assert settings["learning_rate"] == 1e-3 and settings["lora_target_modules"] == ["q_proj"]
+    assert settings["max_length"] is None
+
+
+def test_the_shipped_settings_have_the_types_of_their_fields():
+    from action_llm_recipes.pipeline.settings import read_yaml
+    from action_llm_recipes.run_line import PipelineArguments, read_settings
+
+    stages = {"llm_ar": ("tokenizer", "sft")}
+    stages["lvlm_var"] = ("backbone", "features", *stages["llm_ar"])
+    stages["vt_lvlm_ar"] = (*stages["lvlm_var"], "lvlm")
+    for pipeline, names in stages.items():
+        for stage in names:
+            file = read_yaml(None, stage, pipeline)[0]
+            settings = read_settings(PipelineArguments(output_dir=""), stage, pipeline)
+            assert {name: settings[name] for name in file} == file
 
 
 def test_a_setting_that_no_recipe_knows_is_an_error(own, llm, tmp_path):
@@ -408,6 +433,22 @@ def test_early_stopping_looks_ten_times_whatever_the_file_leaves_out(own, steps)
     assert settings["eval_steps"] == settings["save_steps"] == steps
 
 
+def test_early_stopping_is_planned_for_the_steps_of_the_command_line(tmp_path):
+    from datasets import Dataset
+
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.run_line import PipelineArguments, fit_to_recordings
+
+    rows = Dataset.from_dict({"held_out": [index < 10 for index in range(60)], "layout": ["kinect20"] * 60})
+    overrides = {"sft": {"max_steps": 300}}
+    settings = {stage: shipped(stage) | overrides.get(stage, {}) for stage in ("tokenizer", "sft")}
+    data = DataArguments(dataset="folder", data_dir=str(tmp_path))
+    arguments = PipelineArguments(output_dir="", encodings=2)
+    fitted, counts = fit_to_recordings(arguments, data, settings, overrides, {"train": rows, "test": rows})
+    assert (counts.trained, fitted["sft"]["max_steps"]) == (50, 300)
+    assert fitted["sft"]["eval_steps"] == fitted["sft"]["save_steps"] == 30
+
+
 @pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best(own, llm, tmp_path, monkeypatch, caplog):
     """Default settings with held-out recordings stop early; two runs share the small language model."""
@@ -556,6 +597,28 @@ def test_any_setting_of_a_stage_can_be_given_on_the_command_line(own, llm, tmp_p
         run_line.main(*parse(run_line.ARGUMENTS, [*words.split(), "--sft.lora_r", "4"]))
 
 
+def test_settings_that_are_not_of_stages_are_refused(tmp_path, capsys):
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.launching import parse
+
+    words = [
+        "--config",
+        str(tmp_path / "run.yaml"),
+        "--output_dir",
+        "o",
+        "--dataset",
+        "folder",
+        "--data_dir",
+        str(tmp_path),
+    ]
+    (tmp_path / "run.yaml").write_text("settings: 5\n")
+    with pytest.raises(SystemExit):
+        parse(run_line.ARGUMENTS, words)
+    assert "run.yaml: settings: expected settings of recipes, got 5" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text("settings: {sft: {lora_r: 4}}\n")
+    assert parse(run_line.ARGUMENTS, words)[0].settings == {"sft": {"lora_r": 4}}
+
+
 def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
     from action_llm_recipes import run_line
     from action_llm_recipes.common.data_arguments import DataArguments
@@ -602,6 +665,33 @@ def test_a_wrong_setting_of_a_stage_is_told_before_anything_is_trained(settings,
             run_line.PipelineArguments(output_dir=str(tmp_path / "run"), llm_name_or_path=llm, settings=settings), data
         )
     assert not (tmp_path / "run" / "tokenizer").exists()
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "settings", "message"),
+    [
+        ("llm_ar", {"codebook_size": 7}, "`codebook_size` must be an even number"),
+        ("llm_ar", {"streams": ["joints", "bone"]}, "`streams` must be some of"),
+        ("lvlm_var", {"num_heads": 3}, "must be a multiple of `num_heads` 3"),
+        ("lvlm_var", {"direct": True}, "`direct` needs `quantize=False`"),
+        ("vt_lvlm_ar", {"max_events": 0}, "`max_events` must be"),
+    ],
+)
+def test_the_settings_of_each_action_model_are_checked(pipeline, settings, message):
+    from action_llm_recipes.pipeline.settings import check_pipeline, read_yaml
+
+    shipped = {stage: read_yaml(None, stage, pipeline)[0] for stage in ("tokenizer", "sft")}
+    shipped["features"] = {"grid": 1}
+    check_pipeline(pipeline, shipped)
+    with pytest.raises(ValueError, match=message):
+        check_pipeline(pipeline, shipped | {"tokenizer": shipped["tokenizer"] | settings})
+
+
+def test_direct_projection_and_frame_rates_of_recordings_pass_the_checks():
+    from action_llm_recipes.pipeline.settings import check_pipeline
+
+    check_pipeline("lvlm_var", {"tokenizer": {"action_model": "vst", "direct": True, "quantize": False}, "sft": {}})
+    check_pipeline("llm_ar", {"tokenizer": {"fps": None, "layout": None, "num_persons": None}, "sft": {}})
 
 
 def test_every_option_of_the_data_set_is_an_option_of_the_run():
