@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from action_llm_datasets.endings import ending_well
+from action_llm_datasets.progress import set_up_output
 from action_llm_recipes.common.launching import CommandParser
 
 logger = logging.getLogger(__name__)
@@ -75,8 +77,8 @@ def convert(
     logger.info("The visual encoder is in %s", output_dir)
 
 
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line, and converts."""
     parser = CommandParser(description="Converts a 3-D ResNet of torchvision to a visual encoder.", allow_abbrev=False)
     parser.add_argument("checkpoint", help="file with the weights (.pth)")
     parser.add_argument("output_dir", help="folder for the visual encoder")
@@ -90,7 +92,18 @@ if __name__ == "__main__":
     parser.add_argument(
         "--image_std", default=KINETICS_STD, help="standard deviation; by default that of Kinetics", **colours
     )
-    arguments = parser.parse_args()
-    if not Path(arguments.checkpoint).is_file():
-        parser.error(f"there is no file {arguments.checkpoint}.")
-    convert(**vars(arguments))
+    given = parser.parse_args(arguments)
+    if not Path(given.checkpoint).is_file():
+        parser.error(f"there is no file {given.checkpoint}.")
+    convert(**vars(given))
+
+
+def cli():
+    """Runs `main` as a command, with its ending at Ctrl-C and at errors."""
+    set_up_output()
+    with ending_well(Path(sys.argv[0]).name):
+        main()
+
+
+if __name__ == "__main__":
+    cli()

@@ -447,6 +447,26 @@ def test_an_error_of_the_user_is_one_line(body, message):
     assert (done.returncode, done.stderr) == (2, f"some_recipe.py: error: {message}\n")
 
 
+@pytest.mark.parametrize(
+    ("module", "work", "words"),
+    [
+        ("hub.push", "repository_files", ["run", "me/model"]),
+        ("pretraining.convert_resnet3d", "convert", ["{file}", "encoder"]),
+    ],
+)
+def test_commands_with_positional_arguments_end_well_too(module, work, words, tmp_path):
+    code = f"""
+import os, signal, sys
+from action_llm_recipes.{module} import cli
+sys.modules[cli.__module__].{work} = lambda *args, **settings: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["command.py", *{words}]
+cli()
+"""
+    (tmp_path / "weights.pth").touch()
+    done = python("-c", code.replace("{file}", str(tmp_path / "weights.pth")))
+    assert (done.returncode, done.stderr.strip()) == (130, "command.py: stopped.")
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     done = python("-c", code_of("json.loads('x')"))
     assert done.returncode == 1
