@@ -34,7 +34,7 @@ def data_set_card(name: str, builders: "list[SkeletonBuilder]", accounts: dict[s
         _front_matter(f"{title} ({name})", builders, accounts, is_simulated),
         f"# {title}: {name}",
         *(
-            ["**Simulated.** Nobody was recorded: a kinematic simulator computed these skeletons."]
+            ["**Simulated.** A kinematic simulator generated these skeletons; no people were recorded."]
             if is_simulated
             else []
         ),

@@ -25,17 +25,18 @@ PAGES = {
     "ntu_rgbd.md": (
         "NTU RGB+D 60 and 120",
         ("ntu60-", "ntu120-"),
-        """Indoor recordings of 60 or 120 actions, 26 of them by two people, with three Kinect v2 sensors at the same time. The
-skeletons have 25 joints in metres at 30 frames per second; the colour videos have 1920 × 1080 pixels. Request access on the
-home page. `--data_dir` is the folder of the `.skeleton` files (or of the `_rgb.avi` videos), unpacked or still in their
+        """60 or 120 actions, of which 11 or 26 are performed by two people, recorded by three Kinect v2 sensors at the same time.
+The skeletons have 25 joints in metres at 30 frames per second; the colour videos have 1920 × 1080 pixels. Request access on
+the home page. `--data_dir` is the folder of the `.skeleton` files (or of the `_rgb.avi` videos), unpacked or still in their
 archives.
 
 What to watch for:
 
 - 302 recordings of NTU RGB+D 60 (535 of NTU RGB+D 120) have no complete skeletons. The published list of these recordings is
   left out and counted.
-- A third body is often a chair. `Cleaning` finds the people with the thresholds of CTR-GCN and PYSKL.
-- Tracking ids are near 2^56: as floating point numbers, two different ids become equal.
+- A third body is often a chair. With `clean=true`, people are separated from such bodies by the thresholds of CTR-GCN and
+  PYSKL.
+- Read tracking ids as integers: near 2^56, float64 cannot tell neighbouring ids apart.
 - There is no official validation split. `held_out` marks the recordings of a fixed list of training performers.
 - Class 67 is spelled "hush (quite)" in all public lists, and also here.""",
         "ntu60-xsub",
@@ -50,8 +51,9 @@ the folder of the `.mat` files, or of the videos.
 What to watch for:
 
 - There are 431 training and 430 test recordings, so one percentage point is four recordings.
-- There is no official validation split. Subject 7 is held out to choose settings (`--set held_out_subject=5` chooses another).
-- Some actions differ only in left and right (swipe left, swipe right), so a mirrored recording has another class.""",
+- There is no official validation split. Subject 7 is held out to choose settings (`--held_out_subjects 5` in the recipes, or
+  `--set held_out_subject=5` in `prepare`, chooses another).
+- Some actions differ only in left and right (swipe left, swipe right), so mirroring a recording changes its class.""",
         "utd-mhad",
     ),
     "toyota_smarthome.md": (
@@ -89,7 +91,7 @@ What to watch for:
     "simulated.md": (
         "Simulated recordings",
         ("simulated-",),
-        """**Simulated: nobody was recorded.** A kinematic simulator performs actions of NTU RGB+D with bodies of different
+        """**Simulated: no people were recorded.** A kinematic simulator performs actions of NTU RGB+D with bodies of different
 proportions and habits in front of three cameras, adds sensor noise, and writes the file format of NTU RGB+D. Use it to try
 the software offline, and for tests. Scores on it do not carry over to recordings of people.
 
@@ -109,8 +111,8 @@ What to watch for:
     "folder.md": (
         "Recordings of your own",
         ("folder",),
-        """A folder of recordings with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json` with the
-joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of numbers, `.json` files of Toyota
+        """Put your recordings in a folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json`
+with the joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of numbers, `.json` files of Toyota
 Smarthome, or videos (files, or folders of numbered pictures). If file names follow a pattern, this command writes both files:
 
 ```bash
@@ -131,10 +133,10 @@ A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses t
 | `lcrnet13`, `lcrnet13-2d` | 13 in metres, or in pixels | Toyota Smarthome |
 
 A sample of the recordings is checked before all are read. If the joints fit another layout better, another axis points up, or
-coordinates are in pixels instead of metres, the build stops and suggests the right setting; `accept_doubts` builds anyway. If
-another axis than that of the layout points up, set `"up": "z"` (or `"-y"`, …) in `skeleton.json`. In mirrored recordings, left
-and right are exchanged, so that knees and feet point backwards: negate one axis, or swap the left and right joints of the
-layout.
+coordinates are in pixels instead of metres, the build stops and suggests the right setting; `--accept_doubts true` builds it
+anyway. If the vertical axis differs from the layout's, set `"up": "z"` (or `"-y"`, …) in `skeleton.json`. In mirrored
+recordings, left and right are exchanged, so that knees and feet point backwards: negate one axis, or swap the left and right
+joints of the layout.
 
 What to watch for:
 

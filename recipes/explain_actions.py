@@ -7,7 +7,7 @@ python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences ru
 ```
 
 `explanations.jsonl` and the illustrated `index.html` explain a few recordings, spread over the split: the recognised class and
-the tokens that spoke for it, with their times. For skeletons they also narrate what the body did, at these times and in all;
+the tokens that supported it, with their times. For skeletons they also narrate what the body did, at these times and in all;
 the narrator does not know the classes.
 
 Faithfulness is measured over more recordings: how far the probability of the recognised class falls when the named tokens are

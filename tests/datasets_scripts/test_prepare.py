@@ -286,7 +286,7 @@ def test_the_report_of_videos_has_pictures(tmp_path):
 def test_the_card_of_simulated_recordings(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
     card = (tmp_path / "README.md").read_text()
-    assert "**Simulated.**" in card and "- simulated" in card and "Nobody was recorded" in card
+    assert "**Simulated.**" in card and "- simulated" in card and "no people were recorded" in card
     assert (
         "| simulated-xsub | train | 36 |" in card
         and str(tmp_path) not in card + (tmp_path / "report.html").read_text()
