@@ -25,10 +25,10 @@ PAGES = {
     "ntu_rgbd.md": (
         "NTU RGB+D 60 and 120",
         ("ntu60-", "ntu120-"),
-        """60 or 120 actions, of which 11 or 26 are performed by two people, recorded by three Kinect v2 sensors at the same
-time. The skeletons have 25 joints in metres at 30 frames per second; the colour videos have 1920 × 1080 pixels. Request
-access on the home page. `--data_dir` is the folder of the `.skeleton` files (or of the `_rgb.avi` videos), unpacked or still in their
-archives.
+        """60 or 120 actions, of which 11 or 26 are performed by two people, recorded by three Kinect v2 sensors at the
+same time. The skeletons have 25 joints in metres at 30 frames per second; the colour videos have 1920 × 1080 pixels.
+Request access on the home page. `--data_dir` is the folder of the `.skeleton` files (or of the `_rgb.avi` videos),
+unpacked or still in their archives.
 
 What to watch for:
 
@@ -111,9 +111,10 @@ What to watch for:
     "folder.md": (
         "Recordings of your own",
         ("folder",),
-        """Put your recordings in a folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a `skeleton.json`
-with the joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of numbers, `.json` files of
-Toyota Smarthome, or videos (files, or folders of numbered pictures). If file names follow a pattern, this command writes both files:
+        """Put your recordings in a folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a
+`skeleton.json` with the joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of
+numbers, `.json` files of Toyota Smarthome, or videos (files, or folders of numbered pictures). If file names follow a
+pattern, this command writes both files:
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
