@@ -30,4 +30,5 @@ def test_a_page_has_the_published_counts_the_terms_and_the_metric():
     ntu = data_set_page("ntu_rgbd.md")
     assert "| `ntu60-xsub` | 60 | 40,091 train, 16,487 test |" in ntu and "no redistribution" in ntu
     assert "compared by mean per-class accuracy" in data_set_page("toyota_smarthome.md")
-    assert "no people were recorded" in data_set_page("simulated.md") and "Citation" not in data_set_page("simulated.md")
+    simulated = data_set_page("simulated.md")
+    assert "no people were recorded" in simulated and "Citation" not in simulated
