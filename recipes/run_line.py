@@ -42,6 +42,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from action_llm.model_files import as_written
 from action_llm_datasets.folder_lock import writes_output_dir
@@ -65,15 +66,13 @@ from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of
 
 logger = logging.getLogger(__name__)
 
-PIPELINES = ("llm_ar", "lvlm_var", "vt_lvlm_ar")
-
 
 @dataclass
 class PipelineArguments:
     """The pipeline, its settings, and its models."""
 
     output_dir: str = field(metadata={"help": "folder of the run; each stage writes to a subfolder"})
-    paper: str | None = field(
+    paper: Literal["llm_ar", "lvlm_var", "vt_lvlm_ar"] | None = field(
         default=None,
         metadata={
             "help": "paper whose pipeline runs: llm_ar for skeletons, lvlm_var (default) or vt_lvlm_ar for videos"
@@ -250,13 +249,13 @@ def run_pipeline(
             backbone = str(folder / STAGES["backbone"].folder / "model")
         run_stage("features", folder, {**settings["features"], **dataclasses.asdict(data), "backbone": backbone})
         data = DataArguments(dataset="features", data_dir=str(folder / STAGES["features"].folder))
-    revision = {}
+    language_model = {"llm_name_or_path": llm}
+    if arguments.llm_revision is not None:
+        language_model["llm_revision"] = arguments.llm_revision
     if "lvlm" in settings:
-        run_stage("lvlm", folder, {**settings["lvlm"], **dataclasses.asdict(data), "llm_name_or_path": llm})
-        llm = str(folder / STAGES["lvlm"].folder / "model")
-    elif arguments.llm_revision is not None:
-        revision = {"llm_revision": arguments.llm_revision}
-    return run_main_stages(data, {"llm_name_or_path": llm, **revision}, folder, settings)
+        run_stage("lvlm", folder, {**settings["lvlm"], **dataclasses.asdict(data), **language_model})
+        language_model = {"llm_name_or_path": str(folder / STAGES["lvlm"].folder / "model")}
+    return run_main_stages(data, language_model, folder, settings)
 
 
 def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, settings: dict[str, dict]) -> dict:
@@ -299,7 +298,7 @@ def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:
         ValueError: if the pipeline does not read such recordings.
     """
     pipeline = arguments.paper or ("lvlm_var" if data.is_video else "llm_ar")
-    if pipeline not in PIPELINES or data.is_video == (pipeline == "llm_ar"):
+    if data.is_video == (pipeline == "llm_ar"):
         expected = "lvlm_var or vt_lvlm_ar for videos" if data.is_video else "llm_ar for skeletons"
         raise ValueError(f"--paper: expected {expected}, found {pipeline!r}.")
     return pipeline

@@ -46,6 +46,10 @@ class SmallLVLMArguments:
     """The language model, and the held-out subjects."""
 
     llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
+    llm_revision: str | None = field(
+        default=None,
+        metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
+    )
     hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out of training"})
 
     def __post_init__(self):
@@ -142,11 +146,14 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     encoder = {"tokenizer": {"features": data.features_record()}}
     evidence.check_training({"sentences": encoder}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
     names = rows.features["label"].names
-    tokenizer = load_tokenizer(arguments.llm_name_or_path)
+    revision = arguments.llm_revision or "main"
+    tokenizer = load_tokenizer(arguments.llm_name_or_path, revision=revision)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     model = join(
         AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False),
-        AutoModelForCausalLM.from_pretrained(arguments.llm_name_or_path, dtype=torch.float32, trust_remote_code=False),
+        AutoModelForCausalLM.from_pretrained(
+            arguments.llm_name_or_path, revision=revision, dtype=torch.float32, trust_remote_code=False
+        ),
         data.features_record().get("feature_layer"),
         tokenizer,
         *feature_statistics(rows),
@@ -180,7 +187,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
         training_classes=names,
         hold_out=arguments.hold_out,
         seed=training.seed,
-        settings={**asdict(arguments), "llm_name_or_path": public_name(arguments.llm_name_or_path)},
+        settings={name: value for name, value in asdict(arguments).items() if value is not None}
+        | {"llm_name_or_path": public_name(arguments.llm_name_or_path)},
         cost=cost,
         final_loss=losses[-1] if losses else None,
     )

@@ -346,6 +346,29 @@ def test_a_language_model_of_the_files_is_used_with_its_commit(tmp_path):
         with_models_of_files(arguments, files | {"tokenizer": {"llm_name_or_path": "a/c"}})
 
 
+@pytest.mark.parametrize("trains_lvlm", [False, True])
+def test_the_stage_that_loads_the_language_model_gets_its_commit(trains_lvlm, tmp_path, monkeypatch):
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    stages = {}
+    monkeypatch.setattr(run_line, "run_stage", lambda stage, folder, settings: stages.update({stage: settings}))
+    arguments = run_line.PipelineArguments(output_dir=str(tmp_path), llm_name_or_path="a/b", llm_revision="c1")
+    settings = {stage: {} for stage in ("tokenizer", "encode", "sft", "evaluation", *["lvlm"] * trains_lvlm)}
+    run_line.run_pipeline(arguments, DataArguments(dataset="folder", data_dir=str(tmp_path)), settings, [])
+    with_commit = {stage for stage, values in stages.items() if values.get("llm_revision") == "c1"}
+    assert with_commit == ({"lvlm"} if trains_lvlm else {"tokenizer", "sft"})
+
+
+def test_the_command_line_knows_the_papers(capsys):
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.launching import parse
+
+    with pytest.raises(SystemExit):
+        parse(run_line.ARGUMENTS, ["--output_dir", "o", "--paper", "llm_arr"])
+    assert "argument --paper: invalid choice: 'llm_arr'" in capsys.readouterr().err
+
+
 def resolved(stage, settings):
     from action_llm_recipes.common.launching import with_defaults
     from action_llm_recipes.pipeline.stages import classes_of

@@ -152,6 +152,31 @@ def test_events_of_other_cells_are_not_encoded(videos, backbone, vtem, tmp_path)
 # ------------------------------------------------------------------------------------------------------------- the line
 
 
+def test_the_small_lvlm_reads_the_commit_of_its_language_model(features, llm, tmp_path, monkeypatch):
+    from action_llm import tokenizer_files
+    from action_llm_recipes.pretraining import small_lvlm as recipe
+
+    revisions, load_tokenizer = [], tokenizer_files.load_tokenizer
+
+    def tokenizer(path, revision):
+        revisions.append(revision)
+        return load_tokenizer(path)
+
+    def model(path, revision, **settings):
+        revisions.append(revision)
+        raise InterruptedError
+
+    monkeypatch.setattr(tokenizer_files, "load_tokenizer", tokenizer)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", model)
+    with pytest.raises(InterruptedError):
+        recipe.main(
+            recipe.SmallLVLMArguments(llm_name_or_path=llm, llm_revision="c1"),
+            DataArguments(dataset="features", data_dir=features),
+            recipe.SmallLVLMTrainingArguments(output_dir=str(tmp_path / "lvlm"), **SMALL),
+        )
+    assert revisions == ["c1", "c1"]
+
+
 def test_the_small_lvlm_is_a_llava(features, lvlm, llm, tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(lvlm)
     tower = AutoModel.from_pretrained(Path(features, "backbone")).state_dict()
