@@ -25,14 +25,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from action_llm.model_files import read_json_object
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments, unreadable_files
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
-from action_llm_recipes.common.records import read_record
+from action_llm_recipes.common.stage_records import pretraining_record
 from action_llm_recipes.common.video_arguments import VideoArguments
 from action_llm_recipes.common.written_folders import check_model_folder, public_name
 
@@ -106,7 +104,8 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run = RunFolder(arguments.output_dir)
     if state.is_main_process:
-        begin(run, arguments, data, dataset, encoder, extractor, evidence)
+        training = pretraining_record(arguments.backbone, arguments.backbone_revision)
+        begin(run, arguments, data, dataset, encoder, extractor, evidence, training)
     state.wait_for_everyone()
     shards = {split: SplitShards(run.path, split, len(rows), VIDEOS_PER_SHARD) for split, rows in dataset.items()}
     for split, rows in dataset.items():
@@ -114,11 +113,14 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
         write_shards(missing, split, rows, encoder, extractor, data, arguments)
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(run, arguments, data, dataset, encoder, shards, evidence)
+        finish(run, arguments, data, dataset, encoder, shards, evidence, training)
 
 
-def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor, evidence):
-    """Checks that the output folder does not belong to another run, and saves the feature extractor and the visual encoder."""
+def begin(
+    run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor, evidence, training: dict
+):
+    """Checks that the output folder does not belong to another run, and saves the feature extractor and the visual encoder with
+    its record `training`, which is empty if there is none."""
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL
@@ -139,10 +141,10 @@ def begin(run, arguments: FeatureArguments, data: DataArguments, dataset, encode
     )
     extractor.save_pretrained(run.path)
     encoder.backbone.save_pretrained(run.path / "backbone")
-    record = Path(arguments.backbone, "record.json")
-    if record.is_file():  # says what the encoder was trained on
-        write_atomically(run.path / "backbone" / "record.json", record.read_bytes())
-        features = {"backbone_training": read_record(record)}
+    if training:  # says what the encoder was trained on
+        text = json.dumps(training, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(run.path / "backbone" / "record.json", text)
+        features = {"backbone_training": training}
         evidence.doubt_test(
             {"sentences": {"tokenizer": {"features": features}}}, untrained=(ACTION_MODEL, LANGUAGE_MODEL)
         )
@@ -166,7 +168,9 @@ def write_shards(
             write_shard(path, content, columns, skipped=skipped, damaged=damaged)
 
 
-def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict, evidence):
+def finish(
+    run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, shards: dict, evidence, training: dict
+):
     """Writes the lists of skipped and damaged videos, the people recorded, and the record."""
     from action_llm_datasets.atomic_files import write_atomically
 
@@ -183,7 +187,7 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
     for name, entries in (("skipped", listed["skipped"] + unreadable), ("damaged", listed["damaged"])):
         write_atomically(run.path / f"{name}.json", json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     write_people(run.path, data.people(dataset))
-    backbone, record = encoder.backbone, Path(arguments.backbone, "record.json")
+    backbone = encoder.backbone
     run.write_record(
         evidence,
         stage="extract_features",
@@ -192,7 +196,7 @@ def finish(run, arguments: FeatureArguments, data: DataArguments, dataset, encod
         training_classes=dataset["train"].features["label"].names,
         backbone=public_name(arguments.backbone),
         backbone_revision=getattr(backbone.config, "_commit_hash", None) or arguments.backbone_revision,
-        backbone_training=read_json_object(record) if record.is_file() else None,
+        backbone_training=training or None,
         versions=arguments.versions,
         test_versions=arguments.test_versions,
         grid=arguments.grid,

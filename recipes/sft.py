@@ -227,7 +227,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     rows = without_held_out(sentences["train"], arguments.hold_out)
     before = {
         "sentences": read_written(arguments.sentences, "record.json", "encode_actions.py"),
-        "llm_training": llm_training(arguments.llm_name_or_path),
+        "llm_training": llm_training(arguments.llm_name_or_path, arguments.llm_revision),
     }
     evidence = SplitEvidence.of_sentences(
         arguments.sentences, sentences, [arguments.llm_name_or_path], hold_out=arguments.hold_out

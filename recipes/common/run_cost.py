@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import sys
 import time
 
@@ -51,7 +52,7 @@ def report_cost(trainer, what: str) -> dict:
         steps = args.max_steps
         if steps <= 0:
             per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
-            steps = int(args.num_train_epochs * per_epoch)
+            steps = math.ceil(args.num_train_epochs * per_epoch)
         cost["hours"] = round(steps * cost["seconds_per_step"] / 3600, 4)
         logger.info(
             "  %s: %d steps of %.2f s, about %s; %.2f GB of memory at most; %s of %s parameters are trainable",

@@ -150,15 +150,30 @@ def check_unseen_text(llm_training: dict | None, class_names: list[str]):
         )
 
 
-def llm_training(llm_name_or_path: str) -> dict | None:
-    """The record of a language model that `pretraining/small_lm.py` or `small_lvlm.py` trained; None for other models."""
-    path = Path(llm_name_or_path, "record.json")
-    return read_record(path) if path.is_file() else None
+def llm_training(llm_name_or_path: str, revision: str | None = None) -> dict | None:
+    """The record of a language model that `pretraining/small_lm.py` or `small_lvlm.py` trained, in a folder or on the Hub; None
+    for other models."""
+    return pretraining_record(llm_name_or_path, revision) or None
 
 
 def training_record(model: str) -> dict:
     """The training record beside a model, in a folder or on the Hub; empty if there is none."""
+    return _record_beside(model)
+
+
+def pretraining_record(model: str, revision: str | None = None) -> dict:
+    """The record beside a model that others may have trained. It is empty if the Hub cannot be reached, because cached models
+    must load offline."""
+    return _record_beside(
+        model,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+
+
+def _record_beside(model: str, **settings) -> dict:
     from transformers.utils.hub import cached_file
 
-    path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False)
+    path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False, **settings)
     return {} if path is None else read_record(Path(path))

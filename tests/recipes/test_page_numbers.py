@@ -7,6 +7,7 @@ import shutil
 import typing
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from datasets import Dataset
 from safetensors import safe_open
 from transformers import AutoModel
 
+from action_llm_recipes.common import run_cost
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.run_cost import count_parameters
@@ -62,6 +64,17 @@ def test_parameters_are_those_of_the_files(recipes, tokenizer, sentences, llm, t
 def test_every_method_has_a_sentence_on_the_page(method):
     record = {"method": method, "examples": 40, "seed": 0}
     assert model_page._made(record, is_classifier=True).startswith("Stage 2 trained ")
+
+
+def test_the_hours_of_a_run_count_a_fraction_of_an_epoch_as_transformers_does(monkeypatch):
+    monkeypatch.setattr(run_cost, "_measure", lambda trainer: {"seconds_per_step": 3600.0, "peak_memory_gb": 1.0})
+    trainer = SimpleNamespace(
+        model=torch.nn.Linear(2, 2),
+        args=SimpleNamespace(max_steps=-1, num_train_epochs=1.5, gradient_accumulation_steps=2),
+        accelerator=SimpleNamespace(num_processes=1),
+        get_train_dataloader=lambda: range(5),  # three steps
+    )
+    assert run_cost.report_cost(trainer, "model")["hours"] == 5
 
 
 def test_weights_in_4_bit_are_counted_unpacked():

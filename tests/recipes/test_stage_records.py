@@ -12,6 +12,7 @@ from action_llm_recipes.common.stage_records import (
     check_unseen,
     check_unseen_text,
     llm_training,
+    pretraining_record,
     stages_behind,
     training_record,
     training_stages,
@@ -39,7 +40,7 @@ def sft_record(**fields):
             "hold_out": True,
             "training_classes": ["wave"],
             "backbone_training": dict(encoder),
-            "llm_training": {"stage": "pretrain_small_lm", "left_out_classes": ["jump"]},
+            "llm_training": {"stage": "small_lm", "left_out_classes": ["jump"]},
         },
         **fields,
     }
@@ -98,13 +99,13 @@ def test_unseen_classes_are_seen_by_no_stage(stage):
 
 
 def test_the_text_of_a_small_language_model_names_no_unseen_class():
-    small_lm = {"stage": "pretrain_small_lm", "left_out_classes": ["jump"]}
+    small_lm = {"stage": "small_lm", "left_out_classes": ["jump"]}
     for record in (None, {}, small_lm, {"stage": "pretrain_small_lvlm", "llm_training": small_lm}):
         check_unseen_text(record, ["jump"])
     with pytest.raises(ValueError, match=r"names sit\. Train it on text without these classes"):
         check_unseen_text(small_lm, ["jump", "sit"])
     with pytest.raises(ValueError, match="names jump"):
-        check_unseen_text({"llm_training": {"stage": "pretrain_small_lm"}}, ["jump"])
+        check_unseen_text({"llm_training": {"stage": "small_lm"}}, ["jump"])
 
 
 def test_skeletons_of_a_video_protocol_are_of_the_same_protocol():
@@ -122,8 +123,26 @@ def test_records_beside_models(tmp_path):
     assert llm_training(str(tmp_path)) == training_record(str(tmp_path)) == {"stage": "sft"}
     (tmp_path / "record.json").write_text('{"stage": 3}', encoding="utf-8")
     for read in (llm_training, training_record):
-        with pytest.raises(ModelFileError, match=r"record\.json.*field stage: expected a text, found 3"):
+        with pytest.raises(ModelFileError, match=r"record\.json.*field stage: expected a string, found 3"):
             read(str(tmp_path))
+
+
+def test_records_of_models_on_the_hub(tmp_path, monkeypatch):
+    """The small language model of a Hub repository counted as another language model, whose text nobody knows."""
+    (tmp_path / "record.json").write_text('{"stage": "small_lm", "left_out_classes": ["jump"]}', encoding="utf-8")
+    on_hub = {("me/small_lm", "abc"): str(tmp_path / "record.json")}
+    monkeypatch.setattr(
+        "transformers.utils.hub.cached_file",
+        lambda model, file, revision=None, **settings: file == "record.json" and on_hub.get((model, revision)),
+    )
+    with pytest.raises(ValueError, match="names sit"):
+        check_unseen_text(llm_training("me/small_lm", "abc"), ["jump", "sit"])
+    assert llm_training("others/model") is None and pretraining_record("others/model") == {}
+
+
+def test_the_record_of_a_model_of_others_is_not_needed_offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert llm_training("nobody/nothing-is-cached") is None
 
 
 def test_a_missing_field_names_the_recipe_to_run(tmp_path):
