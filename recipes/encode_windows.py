@@ -127,7 +127,8 @@ def write_windows(folder: Path, split: str, windows: dict[str, list], columns):
     from action_llm_recipes.common.shards import SplitShards, write_shard
 
     for path, rows in SplitShards(folder, split, len(windows["label"])).rows.items():
-        write_shard(path, {name: values[rows.start : rows.stop] for name, values in windows.items()}, columns)
+        shard = {name: values[rows.start : rows.stop] for name, values in windows.items()}
+        write_shard(path, shard, columns, skipped=[])
 
 
 def load(arguments: WindowArguments, data: DataArguments) -> tuple:

@@ -80,7 +80,7 @@ ARGUMENTS = (SmallLMArguments, SmallLMConfig)
 
 @writes_output_dir
 def main(arguments: SmallLMArguments, training: SmallLMConfig):
-    """Generates the text, trains tokenizer and model, and measures perplexity; returns the fields of record.json."""
+    """Generates the text, trains tokenizer and model, and measures perplexity; returns the record."""
     import transformers
 
     from action_llm.processing_action_llm import INSTRUCTION, INSTRUCTION_WITH_CLASSES
@@ -141,7 +141,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     perplexity = "perplexity {model:.2f} on held-out text (bigrams {bigram:.2f})"
     run.log_finished("Small language model", perplexity.format(**result["held_out_perplexity"]))
     logger.info("  in %s", run.model)
-    return result
+    return run.read_record()
 
 
 def make_model(arguments: SmallLMArguments, tokenizer):

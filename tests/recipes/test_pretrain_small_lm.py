@@ -75,6 +75,11 @@ def test_the_folder_is_a_plain_causal_language_model(trained):
     assert json.loads((folder / "record.json").read_text())["held_out_perplexity"] == result["held_out_perplexity"]
 
 
+def test_a_finished_run_returns_its_record_again(trained):
+    folder, result = trained
+    assert main(*tiny(folder)) == result == json.loads((folder / "record.json").read_text())
+
+
 def test_it_learns(trained):
     perplexity = trained[1]["held_out_perplexity"]
     assert perplexity["model"] < 0.7 * perplexity["unigram"]

@@ -402,6 +402,7 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
 ):
     from action_llm_datasets.timelines import read_timeline
     from action_llm_recipes import timeline as recipe
+    from action_llm_recipes.common.shards import SplitShards
 
     vtem = long_vtem
     record = cut(vtem, long_features, long / "timeline.csv", tmp_path / "windows", seconds=2.0, stride=0.5)
@@ -422,6 +423,7 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     for split in ("train", "test"):
         found = record["splits"][split]
         assert found["sentences"] == len(rows[split]) and found["event_borders"]["true"] == 6 * found["recordings"]
+        assert not SplitShards(tmp_path / "windows", split, len(rows[split])).missing()
     from action_llm_recipes import token_lexicon
 
     arguments = {"tokenizer": vtem, "sentences": str(tmp_path / "windows"), "data_dir": str(long)}
