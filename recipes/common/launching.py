@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
-from action_llm.model_files import as_written, shortened
+from action_llm.model_files import as_written
 from action_llm_datasets.endings import OWN_FOLDERS, ending_well
 from action_llm_datasets.names import did_you_mean
 from action_llm_datasets.progress import set_up_output
@@ -34,6 +34,15 @@ from action_llm_recipes.common.class_sources import inherited_fields
 logger = logging.getLogger(__name__)
 
 OWN_FOLDERS.add(Path(__file__).resolve().parents[1])
+
+# Metavar of an option → its values, in errors.
+EXPECTED = {
+    "true|false": "true or false",
+    "JSON": "JSON",
+    "NUMBER": "a number",
+    "INTEGER": "an integer",
+    "TEXT": "text",
+}
 
 
 class LazyArguments:
@@ -118,7 +127,10 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     if lazy:
         parser.add_argument("--help_all", action="help", help="show inherited options as well, and exit")
         parser.epilog = f"Options of {' and '.join(cls._base for cls in lazy)} can be set as well: see --help_all."
-    config = renamed(classes, config)
+    try:
+        config = renamed(classes, config)
+    except ValueError as error:
+        parser.error(f"{path}: {error}")
     named = {word.partition("=")[0].removeprefix("--") for word in command_line if word.startswith("--")}
     named -= {"config", "help", "help_all"}
     known, own = option_names(classes), {field.name for cls in classes for field in dataclasses.fields(cls)}
@@ -129,11 +141,7 @@ def parse(classes: Collection[type], command_line: list[str], description: str |
     dotted |= {name: merged(config[name], dotted[name]) for name in dotted if isinstance(config.get(name), dict)}
     for where, names in (("", named), (f"{path}: ", config)):
         for name in sorted(set(names) - known, key=str):
-            near = (
-                did_you_mean(str(name), known)
-                if where
-                else did_you_mean(f"--{name}", [f"--{option}" for option in known])
-            )
+            near = hint_for(str(name), classes, "" if where else "--")
             parser.error(f"{where or '--'}{name}: no such option{near}")
     for cls in classes:
         add_options(parser, cls, config)
@@ -231,22 +239,42 @@ def from_settings(classes: Collection[type], settings: dict) -> tuple:
     known = option_names(classes)
     for name in settings:
         if name not in known:
-            raise ValueError(f"{name}: no such option{did_you_mean(name, known)}")
+            raise ValueError(f"{name}: no such option{hint_for(name, classes)}")
     return tuple(
         cls(**{name: value for name, value in settings.items() if name in names})
         for cls, names in ((cls, option_names([cls])) for cls in classes)
     )
 
 
-def renamed(classes: Collection[type], settings: dict) -> dict:
-    """Settings that an older version wrote, under the current names of their fields (`formerly` in the metadata of a field)."""
-    names = {
+def former_names(classes: Collection[type]) -> dict[str, str]:
+    """Names of fields in older versions → their names now (`formerly` in the metadata of a field)."""
+    return {
         field.metadata["formerly"]: field.name
         for cls in classes
         for field in dataclasses.fields(cls)
         if "formerly" in field.metadata
     }
+
+
+def renamed(classes: Collection[type], settings: dict) -> dict:
+    """
+    Settings that an older version wrote, under the current names of their fields.
+
+    Raises:
+        ValueError: if a field has a value under both names.
+    """
+    names = former_names(classes)
+    for former in names.keys() & settings.keys():
+        if names[former] in settings:
+            raise ValueError(f"{former} is the former name of {names[former]}: set only one of them.")
     return {names.get(name, name): value for name, value in settings.items()}
+
+
+def hint_for(name: str, classes: Collection[type], prefix: str = "") -> str:
+    """What an unknown option may have been meant to be, as the end of an error; empty if nothing is near."""
+    if name in (names := former_names(classes)):
+        return f"; it is now {prefix}{names[name]}"
+    return did_you_mean(f"{prefix}{name}", [f"{prefix}{option}" for option in option_names(classes)])
 
 
 def with_defaults(classes: Collection[type], settings: dict) -> dict:
@@ -317,6 +345,8 @@ def read_config(parser: Parser, command_line: list[str]) -> tuple[dict, str | No
     try:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
+    except FileNotFoundError:
+        parser.error(f"--config: there is no file {path}.")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         parser.error(f"--config {path}: {' '.join(str(error).split())}")
     config = {} if config is None else config
@@ -347,7 +377,7 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
         reading, text = _reading(hints[field.name]), field.metadata.get("help", "")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         required = default is dataclasses.MISSING and field.name not in config
-        if default not in (dataclasses.MISSING, None, []) and "default" not in text:
+        if default not in (dataclasses.MISSING, None, [], "") and "default" not in text:
             text += f" (default {_written(default)})" if text else f"default {_written(default)}"
         default = None if default is dataclasses.MISSING else default
         if field.name in config:
@@ -378,10 +408,9 @@ def read_value(value, reading: dict, may_be_none: bool):
     Raises:
         ValueError: if the value does not have the type of the option.
     """
-    expected = reading.get("metavar", "another value").lower()
-    if (value is None and not may_be_none) or (
-        isinstance(value, dict) and reading.get("metavar") not in ("JSON", "TEXT")
-    ):
+    metavar = reading.get("metavar")
+    expected = EXPECTED.get(metavar, "another value")
+    if (value is None and not may_be_none) or (isinstance(value, dict) and metavar not in ("JSON", "TEXT")):
         raise ValueError(f"expected {expected}, got {'null' if value is None else as_written(value)}")
     if value is None or isinstance(value, dict):
         return value
@@ -393,8 +422,10 @@ def read_value(value, reading: dict, may_be_none: bool):
     for item in items:
         try:
             values.append(read(_written(item)))
-        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            raise ValueError(f"expected {expected}, got {as_written(item)} ({shortened(str(error))})") from error
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"expected {expected}, got {as_written(item)}") from error
         if "choices" in reading and values[-1] not in reading["choices"]:
             raise ValueError(f"expected one of {', '.join(map(str, reading['choices']))}, got {as_written(item)}")
     return values if is_list else values[0]
@@ -415,7 +446,7 @@ def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
     known, converted = option_names(classes), {}
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{prefix}{name}: no such option{did_you_mean(name, known)}")
+            raise ValueError(f"{prefix}{name}: no such option{hint_for(name, classes)}")
         owner = next(cls for cls in classes if name in option_names([cls]))
         if name not in {field.name for field in dataclasses.fields(owner)}:
             owner = owner.whole()

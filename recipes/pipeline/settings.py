@@ -8,7 +8,7 @@ from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import option_names, renamed, typed, with_defaults
 from action_llm_recipes.pipeline.plan import training_steps
-from action_llm_recipes.pipeline.stages import classes_of, recipe_of
+from action_llm_recipes.pipeline.stages import STAGES, classes_of, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -18,15 +18,10 @@ FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
 SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
 # Early stopping: number of evaluations on held-out recordings in a full training, and how many without improvement end it.
 EVALUATIONS, PATIENCE = 10, 3
-# Settings that are the same in all stages, or follow from an option of run_line.py → that option.
-OWN_OPTIONS = {
-    name: name
-    for name in (
-        *(option.name for option in dataclasses.fields(DataArguments)),
-        *("seed", "hold_out", "backbone", "llm_name_or_path", "llm_revision", "output_dir"),
-        *("encodings", "test_encodings"),
-    )
-} | {"split": "hold_out"}
+# Options of run_line.py for all stages.
+OWN_OPTIONS = {option.name for option in dataclasses.fields(DataArguments)} | {
+    *("seed", "hold_out", "backbone", "llm_name_or_path", "llm_revision", "output_dir", "encodings", "test_encodings")
+}
 # Settings that follow from earlier stages.
 DERIVED = ("tokenizer", "sentences", "model", "latents", "unseen")
 
@@ -85,16 +80,22 @@ def read_overrides(overrides: dict[str, dict], settings: dict[str, dict]) -> dic
     for stage, values in overrides.items():
         if stage not in settings:
             raise ValueError(
-                f"--{stage}.{next(iter(values))}: this run has no stage {stage}. Its stages are {', '.join(settings)}."
+                f"--{stage}.{next(iter(values))}: this run has no stage {stage}. Its stages are "
+                f"{', '.join(name for name in STAGES if name in settings)}."
             )
         action_model = {name: values[name] for name in ("action_model",) if name in values}
         classes = classes_of(stage, settings[stage] | action_model, f"--{stage}.action_model")
         for name in values:
             if name in DERIVED and name in option_names(classes):
                 raise ValueError(f"--{stage}.{name} cannot be set: it follows from the earlier stages.")
+            if (stage, name) == ("evaluation", "split"):
+                raise ValueError(
+                    "--evaluation.split follows from --hold_out: true evaluates the held-out recordings, false the test split. "
+                    "evaluate_classifier.py --split evaluates a finished run on another split."
+                )
             if name in OWN_OPTIONS and name in option_names(classes):
                 raise ValueError(
-                    f"--{stage}.{name}: a single stage cannot have its own value. Give --{OWN_OPTIONS[name]} once, without a "
+                    f"--{stage}.{name}: a single stage cannot have its own value. Give --{name} once, without a "
                     "stage, for the whole run."
                 )
         typed_overrides[stage] = typed(classes, values, prefix=f"--{stage}.")

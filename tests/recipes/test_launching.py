@@ -23,7 +23,8 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LAUNCHED = [
     path.relative_to(RECIPES).as_posix()
     for path in sorted(RECIPES.rglob("*.py"))
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    # app.py is the page of a Space, without options.
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8") and path.name != "app.py"
 ]
 COMMANDS = [f"action_llm_datasets.{name}" for name in ("folder", "pages", "prepare", "render")]
 COMMANDS += [f"action_llm_datasets.simulation.{name}" for name in ("simulate", "simulate_long")]
@@ -229,7 +230,7 @@ def test_the_command_line_takes_precedence_over_the_file(tmp_path):
     assert parse([Own], ["--needed", "1", "--flag"]) == (Own(1, flag=True),)
 
 
-def test_a_file_of_an_older_version_may_have_former_names(tmp_path):
+def test_a_file_of_an_older_version_may_have_former_names(tmp_path, capsys):
     @dataclass
     class Renamed:
         """Some options."""
@@ -239,6 +240,15 @@ def test_a_file_of_an_older_version_may_have_former_names(tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("speed: 2\n")
     assert parse([Renamed], ["--config", str(settings)]) == (Renamed(2.0),)
+    settings.write_text("speed: 2\nrate: 3\n")
+    for command_line, message in (
+        (["--config", str(settings)], "speed is the former name of rate: set only one of them."),
+        (["--speed", "2"], "--speed: no such option; it is now --rate"),
+        (["--config", str(tmp_path / "none.yaml")], "--config: there is no file"),
+    ):
+        with pytest.raises(SystemExit):
+            parse([Renamed], command_line)
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

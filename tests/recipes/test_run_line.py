@@ -145,7 +145,7 @@ def test_one_command_for_videos(llm, tmp_path):
         ("", r"sft\.yaml: expected settings of the stage sft, found None"),
         ("- 1", r"sft\.yaml: expected settings of the stage sft, found \[1\]"),
         ("a: [", r"sft\.yaml: expected YAML, found .* line"),
-        ("lora_r: twelve", r"sft\.yaml: lora_r: expected integer, got 'twelve'"),
+        ("lora_r: twelve", r"sft\.yaml: lora_r: expected an integer, got 'twelve'"),
     ],
 )
 def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text, message):
@@ -660,7 +660,7 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
     [
         ({"stf": {"lora_r": 1}}, "there is no stage 'stf'; did you mean sft"),
         ({"sft": {"lora_rr": 1}}, r"--sft.lora_rr: no such option; did you mean lora_r\?"),
-        ({"sft": {"lora_r": "many"}}, "--sft.lora_r: expected integer, got 'many'"),
+        ({"sft": {"lora_r": "many"}}, "--sft.lora_r: expected an integer, got 'many'"),
         ({"sft": {"method": "lore"}}, "--sft.method: expected one of lora, .*got 'lore'"),
         ({"sft": {"learning_rate": ["1e-3", "2"]}}, "--sft.learning_rate: expected a single value"),
         ({"sft": {"seed": 3}}, "--sft.seed: .* Give --seed once, without a stage, for the whole run"),
@@ -669,11 +669,15 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
             "--tokenizer.held_out_subjects: .* Give --held_out_subjects once",
         ),
         ({"encode": {"dataset": "folder"}}, "--encode.dataset: .* Give --dataset once"),
-        ({"evaluation": {"split": "test"}}, "--evaluation.split: .* Give --hold_out once"),
+        ({"evaluation": {"split": "test"}}, "--evaluation.split follows from --hold_out"),
+        (
+            {"sft": {"restrict_names": "true"}},
+            "--sft.restrict_names: no such option; it is now constrained_scoring",
+        ),
         ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer cannot be set: it follows from the earlier stages"),
         (
             {"features": {"grid": 1}},
-            "--features.grid: this run has no stage features. Its stages are tokenizer, sft, encode, evaluation",
+            "--features.grid: this run has no stage features. Its stages are tokenizer, encode, sft, evaluation",
         ),
         ({"sft": 3}, "settings: sft: expected settings and their values, got 3"),
     ],
