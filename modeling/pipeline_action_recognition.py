@@ -411,7 +411,7 @@ class ActionRecognitionPipeline(Pipeline):
         ]
 
     def _unlike_training(self, outputs, index: int) -> list[str]:
-        """A warning if the recording is unlike those that the action model was trained on; else an empty list."""
+        """A warning if the recording is unlike those that the action model knows; else an empty list."""
         familiar = getattr(self.model.config.action_config, "familiar_distance", None)
         if familiar is None or outputs.token_distance is None:
             return []
@@ -419,8 +419,8 @@ class ActionRecognitionPipeline(Pipeline):
         if not distance > familiar:  # nor NaN
             return []
         return [
-            "this recording is unlike those that the model was trained on, so the answer is unreliable: its distance from "
-            f"its tokens is {distance:.3g}, and that of {FAMILIAR_SHARE:.0%} of those recordings at most {familiar:.3g}"
+            "this recording is unlike those that the model knows, so the answer is unreliable: its quantisation error is "
+            f"{distance:.3g}, and {FAMILIAR_SHARE:.0%} of the recordings evaluated after training have at most {familiar:.3g}"
         ]
 
     def postprocess(self, outputs: dict[str, list[dict]], top_k: int | None = 5) -> list[dict]:

@@ -511,7 +511,7 @@ def test_what_is_unlike_the_training_carries_a_warning(parts, tmp_path):
     recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
 
     def unlike(answer):
-        return [text for text in answer.get("warnings", []) if "unlike those that the model was trained on" in text]
+        return [text for text in answer.get("warnings", []) if "unlike those that the model knows" in text]
 
     assert not any(unlike(one) for found in recognise(recordings) for one in found)
     limit = sorted(distances)[2]
@@ -524,7 +524,7 @@ def test_what_is_unlike_the_training_carries_a_warning(parts, tmp_path):
             assert [bool(unlike(one[0])) for one in found] == far, settings
             assert not any("warnings" in other for one in found for other in one[1:])
         (warning,) = {text for one in found for text in unlike(one[0]) if f"is {max(distances):.3g}, and" in text}
-        assert warning.endswith(f"that of 99% of those recordings at most {limit:.3g}")
+        assert warning.endswith(f"and 99% of the recordings evaluated after training have at most {limit:.3g}")
         recognise.save_pretrained(tmp_path)
     finally:
         model.config.action_config.familiar_distance = None
