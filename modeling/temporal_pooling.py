@@ -2,7 +2,7 @@
 
 Every cell has a weight between 0 and 1. The weights are summed along the video, and an event ends each time the sum passes an
 integer (continuous integrate-and-fire, Dong and Xu 2020): cells of large weight make short events, cells of small weight long
-ones. A cell on a border is divided between both events. A budget lets at most `max_events` events begin in any `window`
+ones. A cell on a boundary is divided between both events. A budget lets at most `max_events` events begin in any `window`
 consecutive cells. Pooling is causal, so a stream gives the same events as the whole video.
 """
 
@@ -17,7 +17,7 @@ import torch
 LEAST_WEIGHT = 1e-4
 # Tolerance for rounding when a sum is compared with an integer.
 SLACK = 1e-9
-# Share of a window's events that may follow each other immediately; the rest is earned, cell by cell.
+# Share of a window's events that may follow each other immediately; the rest of the budget is refilled, cell by cell.
 BURST = 0.5
 
 
@@ -89,8 +89,8 @@ def pool_events(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tenso
 
 
 def unpool(tokens: torch.Tensor, events: Events) -> torch.Tensor:
-    """Tokens of events (batch_size, num_events, width) → cells (batch_size, num_cells, width): a cell on a border gets the mean
-    of both tokens, weighted by its shares."""
+    """Tokens of events (batch_size, num_events, width) → cells (batch_size, num_cells, width): a cell on a boundary gets the
+    mean of both tokens, weighted by its shares."""
     second = (events.first + 1).clamp_max(tokens.shape[1] - 1)
     of_first, of_second = (
         tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1])) for index in (events.first, second)
@@ -125,7 +125,8 @@ def _check_cells(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tens
 
 class Budget:
     """
-    Budget for the weights of cells: a purse that starts with half of a window's events, and earns the other half cell by cell.
+    Token bucket for the weights of cells: it holds at most half of `max_events`, starts full, and is refilled over `window`
+    cells with the other half.
 
     Weights that are cut to the budget sum to at most `max_events` over any `window` consecutive cells.
 
@@ -135,16 +136,16 @@ class Budget:
     """
 
     def __init__(self, max_events: int, window: int, batch_size: int = 1):
-        self.burst = BURST * max_events
-        self.earned = (max_events - self.burst) / window
-        self.purse = np.full(batch_size, self.burst)
+        self.capacity = BURST * max_events
+        self.refill = (max_events - self.capacity) / window
+        self.level = np.full(batch_size, self.capacity)
 
     def allow(self, weights: np.ndarray) -> np.ndarray:
         """Weights (batch_size, num_cells), float64 → the upper bound of each, given the weights before it."""
         allowed = np.empty_like(weights)
         for cell in range(weights.shape[1]):
-            allowed[:, cell] = self.purse
-            self.purse = np.minimum(self.burst, self.purse - np.minimum(weights[:, cell], self.purse) + self.earned)
+            allowed[:, cell] = self.level
+            self.level = np.minimum(self.capacity, self.level - np.minimum(weights[:, cell], self.level) + self.refill)
         return allowed
 
 
@@ -187,7 +188,7 @@ class EventStream:
         for feature, weight in zip(features.astype(np.float64), weights.tolist(), strict=True):
             weight = max(weight, LEAST_WEIGHT)
             left = weight
-            # An event ends when its border is passed, not when it is reached: the last event ends with the video.
+            # An event ends when its boundary is passed, not when it is reached: the last event ends with the video.
             if self._level >= 1 - SLACK:
                 yield self._close(float(self.cell))
             if self._level + weight > 1 + SLACK:

@@ -12,7 +12,7 @@ video, the actions with their times (`NAME.csv`), the events and the probability
 and a picture (`NAME.png`).
 
 With `--truth`, `metrics.json` has the share of time that is labelled correctly, the F1 score of actions at overlaps of 10, 25
-and 50 %, and the scores of the borders of events. Videos that a stage was trained on are not scored. Videos that cannot be read
+and 50 %, and the scores of the event boundaries. Videos that a stage was trained on are not scored. Videos that cannot be read
 are skipped and listed in `skipped.json`.
 """
 
@@ -230,7 +230,7 @@ class TimelineScore:
         from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
         self.seconds = self.correct = 0.0
-        self.found = self.expected = 0
+        self.predicted = self.expected = 0
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
 
     def add(self, timeline, spans: list, actions: list, expected: list, nothing: str):
@@ -250,7 +250,7 @@ class TimelineScore:
         self.seconds += end
         with_gaps = [*expected, *(Segment(*gap, nothing) for gap in gaps(expected, end))]
         self.correct += seconds_correct(spans, with_gaps)
-        self.found, self.expected = self.found + len(actions), self.expected + len(expected)
+        self.predicted, self.expected = self.predicted + len(actions), self.expected + len(expected)
         for overlap in OVERLAPS:
             self.hits[overlap] += segment_hits(actions, expected, overlap)
 
@@ -264,10 +264,10 @@ class TimelineScore:
             "videos": self.borders.videos,
             "minutes": self.seconds / 60,
             "time_named_rightly": self.correct / self.seconds,
-            "actions_found": self.found,
+            "actions_found": self.predicted,
             "actions_true": self.expected,
-            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.found, self.expected).f1 for at in OVERLAPS},
-            "events_a_minute": 60 * (self.borders.found + self.borders.videos) / self.seconds,
+            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.predicted, self.expected).f1 for at in OVERLAPS},
+            "events_a_minute": 60 * (self.borders.predicted + self.borders.videos) / self.seconds,
             "event_borders": self.borders.scores(),
         }
 

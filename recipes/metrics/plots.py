@@ -481,7 +481,7 @@ def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool
 def plot_timeline(
     timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", title: str = "", rows: int = 12
 ):
-    """Draws class probabilities along a video, the borders of its events, and, if known, its true actions.
+    """Draws class probabilities along a video, the boundaries of its events, and, if known, its true actions.
 
     Args:
         timeline: a `Timeline` of `action_llm.timelines`.
@@ -528,7 +528,7 @@ def plot_timeline(
         for segment in true or ():
             bottom.axvspan(segment.start / unit, segment.end / unit, color=THIRD, alpha=0.25, linewidth=0)
         bottom.set_yticks([])
-        bottom.set_ylabel("borders\nof events", fontsize=8)
+        bottom.set_ylabel("event\nboundaries", fontsize=8)
         bottom.set_xlim(0, end / unit)
         bottom.set_xlabel(name)
 

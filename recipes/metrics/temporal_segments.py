@@ -1,9 +1,9 @@
-"""Scores of timelines: borders of events, overlap of actions, and time with the correct label."""
+"""Scores of timelines: event boundaries, overlap of actions, and time with the correct label."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Tolerances in seconds within which the border of an event matches that of an action.
+# Tolerances in seconds within which the boundary of an event matches that of an action.
 TOLERANCES = (0.2, 0.5, 1.0)
 
 
@@ -17,13 +17,13 @@ class Score(NamedTuple):
 
 def border_hits(predicted: Sequence[float], true: Sequence[float], tolerance: float) -> int:
     """
-    The largest number of pairs of a predicted and a true border that are at most `tolerance` seconds apart. A border belongs to
-    one pair at most.
+    The largest number of pairs of a predicted and a true boundary that are at most `tolerance` seconds apart. A boundary
+    belongs to one pair at most.
     """
     predicted, true = sorted(predicted), sorted(true)
     hits = index = 0
     for border in true:
-        # The earliest match leaves later predictions to later borders.
+        # The earliest match leaves later predictions to later boundaries.
         while index < len(predicted) and predicted[index] < border - tolerance:
             index += 1
         if index < len(predicted) and predicted[index] <= border + tolerance:
@@ -70,24 +70,26 @@ def seconds_correct(predicted: Sequence, true: Sequence) -> float:
 
 
 class BorderCounts:
-    """Counts of borders of events that match borders of actions, summed over videos."""
+    """Counts of event boundaries that match boundaries of actions, summed over videos."""
 
     def __init__(self):
-        self.videos = self.found = self.true = 0
+        self.videos = self.predicted = self.true = 0
         self._hits = dict.fromkeys(TOLERANCES, 0)
 
     def add(self, events: Sequence, actions: Sequence) -> None:
         """Adds a video: its events, the first of which starts with the video, and its actions, with `start` and `end`."""
         predicted = [event.start for event in events[1:]]
         true = [time for action in actions for time in (action.start, action.end)]
-        self.videos, self.found, self.true = self.videos + 1, self.found + len(predicted), self.true + len(true)
+        self.videos += 1
+        self.predicted += len(predicted)
+        self.true += len(true)
         for tolerance in TOLERANCES:
             self._hits[tolerance] += border_hits(predicted, true, tolerance)
 
     def scores(self) -> dict:
-        """The numbers of predicted and true borders, and a [`Score`] for each tolerance."""
+        """The numbers of predicted and true boundaries, and a [`Score`] for each tolerance."""
         scores = {
-            f"within_{tolerance:g}_s": f1_score(hits, self.found, self.true)._asdict()
+            f"within_{tolerance:g}_s": f1_score(hits, self.predicted, self.true)._asdict()
             for tolerance, hits in self._hits.items()
         }
-        return {"found": self.found, "true": self.true, **scores}
+        return {"found": self.predicted, "true": self.true, **scores}
