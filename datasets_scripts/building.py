@@ -751,8 +751,9 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         for line in doubt_lines([doubt for doubt in report["doubts"] if doubt not in minor]):
             logger.warning("%s: %s", self.config.name, line)
         if minor:
-            categories = ", ".join(doubt["kind"] for doubt in minor)
-            logger.info("%s: a few recordings with %s, listed in %s", self.config.name, categories, REPORT_NAME)
+            titles = {"sides": "left and right of unequal length"}
+            categories = ", ".join(titles.get(doubt["kind"], doubt["kind"]) for doubt in minor)
+            logger.info("%s: a few recordings need checking (%s); see %s", self.config.name, categories, REPORT_NAME)
 
 
 # Folders of prepared data whose report this process has logged.

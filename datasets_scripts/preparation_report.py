@@ -178,7 +178,7 @@ class ChosenRecording(NamedTuple):
     @property
     def title(self) -> str:
         measures = ", ".join(f"{name} {value:g}" for name, value in self.measures.items() if name != "sample_id")
-        return f"{self.measures['sample_id']}: {measures}" + (f" (odd: {self.odd})" if self.odd else "")
+        return f"{self.measures['sample_id']}: {measures}" + (f" (unusual: {self.odd})" if self.odd else "")
 
 
 def choose_recordings(shard_records: Path, count: int = 6) -> dict[str, list[ChosenRecording]]:
@@ -201,7 +201,7 @@ def choose_recordings(shard_records: Path, count: int = 6) -> dict[str, list[Cho
             odd.setdefault(int(order[rank]), names[column])
     nearest = np.argsort(distance.sum(axis=1), kind="stable").tolist()
     usual = [index for index in nearest if index not in odd][:count]
-    headings = {"Odd recordings": odd, "Usual recordings": dict.fromkeys(usual, "")}
+    headings = {"Unusual recordings": odd, "Typical recordings": dict.fromkeys(usual, "")}
     return {
         heading: [ChosenRecording(*entries[index], measure) for index, measure in chosen.items()]
         for heading, chosen in headings.items()
@@ -216,8 +216,8 @@ def _pictures(builder: "SkeletonBuilder", output: Path, chosen: dict[str, list[C
         examples = [recording for recordings in reversed(chosen.values()) for recording in recordings][:2]
         write_png(output / f"report-{config}-joints.png", _draw_joints(builder, output, examples))
         sections.append(
-            "<h3>How the joints are read</h3><p>If the layout is right, heads are up, left limbs have warm colours and right "
-            "limbs cold colours, and limbs are where they belong.</p>"
+            "<h3>How the joints are read</h3><p>If the layout is right, heads are up, left limbs have warm colours, right "
+            "limbs have cool colours, and no limb is displaced.</p>"
             f'<img src="report-{html.escape(config)}-joints.png" alt="Skeletons">'
         )
     for heading, recordings in chosen.items():

@@ -17,7 +17,7 @@ from .fonts import draw_text, drawable, shortened, wrapped
 
 BACKGROUND = (250, 250, 248)
 INK = (40, 42, 48)
-# Left limbs have warm colours and right limbs cold colours; further people have lighter tones.
+# Left limbs have warm colours and right limbs cool colours; further people have lighter tones.
 PART_COLORS = {
     "trunk": ((52, 56, 64), (132, 140, 150)),
     "left_arm": ((214, 69, 48), (240, 150, 96)),
@@ -93,7 +93,7 @@ def render_frames(
         yaw: rotation about the vertical in degrees; needs C = 3.
 
     Returns:
-        uint8 (T, height, width, 3), RGB. Left limbs have warm colours and right limbs cold colours; near bones cover far bones.
+        uint8 (T, height, width, 3), RGB. Left limbs have warm colours and right limbs cool colours; near bones cover far bones.
 
     Raises:
         ValueError: if keypoints do not fit the layout.

@@ -136,7 +136,7 @@ processor = AutoProcessor.from_pretrained("%s", trust_remote_code=True)
 outputs = model(**processor("%s"))
 print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabilities.max()))
 
-To look at what it does (pip install -e ".[demo]"), and to push it:
+To see it at work (pip install -e ".[demo]"), and to upload it:
 
 python recipes/hub/demo.py --model %s --examples %s
 python recipes/hub/push.py %s me/llm-ar-simulated --dry_run
@@ -171,7 +171,7 @@ def side_by_side(work: list[tuple], processes: int) -> dict[str, dict]:
     progress_texts = {name: context.RawArray(ctypes.c_char, 80) for name, *_ in work}
     for text in progress_texts.values():
         text.value = b"starting"
-    logger.info("\n%s side by side:", " and ".join(progress_texts))
+    logger.info("\n%s in parallel:", " and ".join(progress_texts))
     pool = ProcessPoolExecutor(min(processes, len(work)), context, _start_process, (progress_texts,))
     with ending_at_once(), pool, ending_processes():
         results = [pool.submit(run_protocol, arguments) for arguments in work]

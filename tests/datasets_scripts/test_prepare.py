@@ -85,7 +85,7 @@ def test_skipped_files_are_counted_and_listed(simulated, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert broken in page and "expected" in page and "1 (unreadable)" in card
     assert json.loads((tmp_path / "out" / "preparation.json").read_text())["simulated-xsub"] == account
-    assert (tmp_path / "out" / "report-simulated-xsub-odd.png").stat().st_size > 5000
+    assert (tmp_path / "out" / "report-simulated-xsub-unusual.png").stat().st_size > 5000
     # Changed source files are refused.
     (source / broken).write_bytes((simulated / broken).read_bytes())
     with pytest.raises(PreparationError, match="was made with other source files"):
@@ -268,8 +268,8 @@ def test_the_report_shows_odd_and_usual_recordings(simulated, tmp_path):
     prepare("simulated-xsub", simulated, tmp_path, num_proc=1)
     chosen = choose_recordings(tmp_path / ".preparation" / "simulated-xsub")
     odd, usual = ({recording.measures["sample_id"] for recording in recordings} for recordings in chosen.values())
-    assert odd and not odd & usual and all(recording.odd for recording in chosen["Odd recordings"])
-    assert all(f"(odd: {recording.odd})" in recording.title for recording in chosen["Odd recordings"])
+    assert odd and not odd & usual and all(recording.odd for recording in chosen["Unusual recordings"])
+    assert all(f"(unusual: {recording.odd})" in recording.title for recording in chosen["Unusual recordings"])
 
 
 def test_the_report_of_videos_has_pictures(tmp_path):
@@ -278,8 +278,8 @@ def test_the_report_of_videos_has_pictures(tmp_path):
         source.parent.mkdir(exist_ok=True)
         source.write_bytes(tiny_video(6 if action < 8 else 30))
     prepare("ntu60-xsub-video", tmp_path / "source", tmp_path / "out", num_proc=1)
-    assert (tmp_path / "out" / "report-ntu60-xsub-video-odd.png").is_file()
-    assert (tmp_path / "out" / "report-ntu60-xsub-video-usual.png").is_file()
+    assert (tmp_path / "out" / "report-ntu60-xsub-video-unusual.png").is_file()
+    assert (tmp_path / "out" / "report-ntu60-xsub-video-typical.png").is_file()
     assert "- skeleton" not in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -272,7 +272,7 @@ def test_folders_of_pictures(tmp_path):
     (folder / "metadata.csv").write_text(table)
     (folder / "skeleton.json").write_text('{"fps": 12}')
     accounts = prepare("folder-video", folder, tmp_path / "out", num_proc=1)
-    assert (tmp_path / "out" / "report-folder-video-usual.png").stat().st_size > 500  # drawn from the pictures
+    assert (tmp_path / "out" / "report-folder-video-typical.png").stat().st_size > 500  # drawn from the pictures
     rows = load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
     rows = {row["sample_id"]: row for split in rows.values() for row in split}
     assert {name: (row["video_fps"], row["num_frames"], row["height"]) for name, row in rows.items()} == {
