@@ -48,10 +48,10 @@ class VTEMConfig(VideoActionConfig):
         max_events (`int`, defaults to 256), window_cells (`int`, defaults to 1280):
             At most `max_events` events (M, Table V) begin in any `window_cells` consecutive cells.
         pooling (`"adaptive"` or `"uniform"`, defaults to `"adaptive"`):
-            Table II: adaptive pooling begins events where the video changes; uniform pooling makes events of equal length.
+            Adaptive pooling begins events where the video changes; uniform pooling makes events of equal length (Table II).
             Both aim at three quarters of M events per window on average.
         quantize (`bool`, defaults to `True`):
-            Table II: `False` gives pooled features without a codebook.
+            `False` gives pooled features without a codebook (Table II).
         weight_size (`int`, defaults to 128), weight_reach (`int`, defaults to 5):
             Hidden width of the network that computes the weight of a cell, and its receptive field: the number of cells at the
             same place of the frame, which are the cell and those before it.

@@ -105,14 +105,16 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             that number of recorded units; "none".
         clean, min_body_frames, max_width_ratio, max_flat_share, max_join_distance: Settings of the assignment of bodies to
             people, see `Cleaning`. Rows that already contain people (`cleaned`) are not changed.
-        max_gap: Seconds. Shorter absences of a second person are interpolated, longer absences are zeros. The first person is
-            interpolated over all absences, and held constant before and after.
-        augment_rotation: Degrees. With `augment=True`, the recording is rotated about the vertical (2-D layouts: in the plane)
-            by up to this angle in both directions.
-        augment_tilt: Degrees. It is rotated about a random horizontal axis by up to this angle (not 2-D layouts).
+        max_gap: Absences of a second person up to this number of seconds are interpolated, longer absences are zeros. The first
+            person is interpolated over all absences, and held constant before and after.
+        augment_rotation: With `augment=True`, the recording is rotated about the vertical (2-D layouts: in the plane) by up to
+            this angle in degrees, in both directions.
+        augment_tilt: The recording is rotated about a random horizontal axis by up to this angle in degrees (not 2-D layouts).
         augment_scale: The size is multiplied by a factor between 1 / (1 + `augment_scale`) and 1 + `augment_scale`.
-        augment_bones: Each bone is multiplied by such a factor, equal on both sides of the body, which changes proportions.
-        augment_speed: The speed is multiplied by such a factor. No effect with `length`.
+        augment_bones: Each bone is multiplied by a factor between 1 / (1 + `augment_bones`) and 1 + `augment_bones`, equal on
+            both sides of the body, which changes proportions.
+        augment_speed: The speed is multiplied by a factor between 1 / (1 + `augment_speed`) and 1 + `augment_speed`. No effect
+            with `length`.
         augment_trim: Below 0.5: up to this share of the recording is cut off at each end.
         augment_warp: Between 0 and 1: the speed drifts within the recording by up to this share.
         augment_noise: Standard deviation of noise on each joint in each frame, in units of the features.

@@ -22,7 +22,7 @@ from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, V
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
-# Most numbers in the features of a video, and in a batch of a stream: 1 GiB of float32.
+# Maximum number of values in the features of a video, and in a batch of a stream: 1 GiB of float32.
 MAX_VALUES = 1 << 28
 # Least duration of a segment; shorter segments would repeat the same frame many times.
 MIN_SECONDS = 0.01
@@ -87,10 +87,10 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             includes bodies in 16-bit depth in millimetres. At least a quarter of the height and of the width is kept. The
             borders are measured without augmentation, so all versions of a video are cut in the same way. Not with
             `segment_seconds`.
-        channels: The three channels of an image. "color": red, green and blue of a frame. "time": the brightness (Rec. 601) of
-            three frames, in the middle of each third of the part of the segment, so that an image encoder sees motion (Kim and
-            Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks", 2020). Depth and infrared
-            videos lose no information, because their colour channels are equal.
+        channels: The three channels of an image, "color" or "time". "color": red, green and blue of a frame. "time": the
+            brightness (Rec. 601) of three frames, in the middle of each third of the part of the segment, so that an image
+            encoder sees motion (Kim and Won, "Action Recognition in Videos Using Pre-Trained 2D Convolutional Neural Networks",
+            2020). Depth and infrared videos lose no information, because their colour channels are equal.
         image_mean, image_std: Mean and standard deviation of the channels between 0 and 1, for normalisation.
         fps: Frames per second of folders of frames and of arrays.
         decode_threads: Number of videos that are decoded in parallel.

@@ -4,6 +4,7 @@ transformers for them takes seconds."""
 import ast
 import importlib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +44,24 @@ def init_parameters(module: str, name: str) -> dict[str, tuple[ast.expr, ast.exp
     (init,) = (node for node in declaration.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     parameters = init.args.args[1:]
     return {node.arg: (node.annotation, default) for node, default in zip(parameters, init.args.defaults, strict=True)}
+
+
+def field_descriptions(module: str, name: str) -> dict[str, str]:
+    """What the section `Args:` of a class docstring says of each field: the first sentence, or all if fields share an entry."""
+    _, declaration = _find(module, name)
+    _, _, section = (ast.get_docstring(declaration) or "").partition("\nArgs:\n")
+    section = re.split(r"\n(?=\S)", section, maxsplit=1)[0]
+    descriptions = {}
+    for entry in re.split(r"(?<!,\n)^ {4}(?=\S)", section, flags=re.MULTILINE)[1:]:
+        heading, _, text = entry.partition(":")
+        names = re.findall(r"\w+", re.sub(r"\([^()]*\)", "", heading))
+        text = re.sub(r"\[`~?(?:\w+\.)*(\w+)`\]|`", r"\1", " ".join(text.split()))
+        if len(names) == 1:
+            text = re.split(r'(?<=\.) (?=["A-Z])', text, maxsplit=1)[0]
+        if re.match("[A-Z][a-z ]", text):
+            text = text[0].lower() + text[1:]
+        descriptions |= dict.fromkeys(names, text.rstrip("."))
+    return descriptions
 
 
 def evaluate(module: str, name: str, expression: ast.expr):
