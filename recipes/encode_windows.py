@@ -9,7 +9,7 @@ python recipes/encode_windows.py --tokenizer runs/long/tokenizer/model --dataset
 The events of each video are cut into sliding windows. Each window becomes a sentence, and its class is the action at that time
 in the table `--timeline`, or `--nothing` if there is none. Windows without a clear class are left out and counted. A video
 without a row in the table has no actions. The output has the format of `encode_actions.py`, for `sft.py` and
-`evaluate_classifier.py`; the record also says how close the borders of events are to those of actions.
+`evaluate_classifier.py`; the record also says how close the boundaries of events are to those of actions.
 """
 
 import logging
@@ -43,12 +43,13 @@ class WindowArguments:
     clear_share: float = field(
         default=0.5,
         metadata={
-            "help": "an action is the class of a window if it fills this share of the window, or if this share of it is inside"
+            "help": "a window gets the class of an action that covers at least this share of the window, or of which at least "
+            "this share lies in the window"
         },
     )
     least_share: float = field(
         default=0.1,
-        metadata={"help": "a window of which actions fill less than this share has the class --nothing"},
+        metadata={"help": "windows that actions cover by less than this share get the class --nothing"},
     )
 
     def __post_init__(self):
@@ -270,8 +271,8 @@ def class_of(window, actions, arguments: WindowArguments) -> str | None:
         arguments: of the recipe.
 
     Returns:
-        The only action that fills `clear_share` of the window or is inside with that share of itself, if no other action fills
-        more of the window; `nothing` if actions fill less than `least_share` of it; None in other windows, which are unclear.
+        The only action that covers `clear_share` of the window or has that share of itself in the window, if no other action
+        covers more of it; `nothing` if actions cover less than `least_share` of it; None in other windows, which are unclear.
     """
     length = window.end - window.start
     overlaps = [

@@ -24,7 +24,7 @@ at least a tenth. If some are held out (marked by `--validation` in a folder), t
 when the loss on them no longer falls. Settings from your own YAML files are not changed.
 
 To choose settings without looking at the test split, evaluate on held-out training recordings with `--hold_out true`.
-`--held_out_subjects` says whose they are, for example each training subject in turn:
+`--held_out_subjects` chooses the subjects, for example each training subject in turn:
 
 ```bash
 for subject in 1 3 5 7; do
@@ -124,8 +124,8 @@ class PipelineArguments:
     test_encodings: int | None = field(
         default=None,
         metadata={
-            "help": "number of encodings per evaluated recording, over which class probabilities are averaged; by default that "
-            "of training recordings for skeletons and held-out videos, and the number of test versions for test videos"
+            "help": "number of encodings per evaluated recording, whose class probabilities are averaged; by default "
+            "--encodings for skeletons and held-out videos, and --features.test_versions for test videos"
         },
     )
     hold_out: bool = field(

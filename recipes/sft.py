@@ -97,7 +97,7 @@ class ActionSFTArguments:
     )
     prefix_layers: list[int] | None = field(
         default=None,
-        metadata={"help": "layers with prompts (method prefix); by default the last 9 of 32, or the same share"},
+        metadata={"help": "layers with prompts (method prefix); by default the last 9/32 of the layers"},
     )
     train_action_embeddings: bool = field(
         default=False, metadata={"help": "also train the embeddings of action words"}

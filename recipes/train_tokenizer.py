@@ -87,7 +87,9 @@ class TokenizerTrainingArguments(RunTrainingArguments, base="transformers.Traini
     lr_drop_step: int | None = field(
         default=200_000, metadata={"help": "optimiser step at which the learning rate drops (constant schedule)"}
     )
-    lr_drop_factor: float = field(default=0.05, metadata={"help": "factor of the drop"})
+    lr_drop_factor: float = field(
+        default=0.05, metadata={"help": "the learning rate is multiplied by this at lr_drop_step"}
+    )
     max_grad_norm: float = 1.0
     logging_steps: float = 100
     save_steps: float = 5000

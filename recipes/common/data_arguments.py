@@ -22,8 +22,8 @@ class DataArguments:
 
     dataset: str = field(
         metadata={
-            "help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; features, for what "
-            "extract_features.py wrote"
+            "help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; or features, for "
+            "a folder that extract_features.py wrote"
         }
     )
     data_dir: str = field(metadata={"help": "folder of the recordings as downloaded or simulated, or of the features"})

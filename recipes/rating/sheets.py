@@ -77,7 +77,9 @@ class MomentArguments:
     split: str = field(default="test", metadata={"help": "split of the moments of tokens: test, held_out or train"})
     moments: int = field(default=4, metadata={"help": "moments of each token, from different recordings"})
     context: float = field(default=0.3, metadata={"help": "seconds shown before and after a moment of a token"})
-    controls: float = field(default=0.2, metadata={"help": "number of controls per code"})
+    controls: float = field(
+        default=0.2, metadata={"help": "number of control items per code, whose moments come from different codes"}
+    )
 
 
 @dataclass(frozen=True)
