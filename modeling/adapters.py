@@ -47,7 +47,8 @@ ADAPTER_TYPES = ("LORA", "IA3")
 REFUSED_SETTINGS = ("megatron_config", "layer_replication")
 # Settings that select the modules of an adapter.
 SELECTING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-# Settings that PEFT reads as regular expressions, and the most repetitions of an expression: more can take exponential time.
+# Settings that PEFT reads as regular expressions, and the maximum number of repetitions in an expression: more can take
+# exponential time.
 PATTERNS = ("feedforward_modules", "rank_pattern", "alpha_pattern")
 MAX_REPETITIONS = 4
 

@@ -33,11 +33,11 @@ MAX_STATES = 3
 MAX_SCORE, NOT_FOUND = 2.0, -1.0
 # A number with a decimal comma. Only a row of such numbers alone is certain; others could be pairs of integers.
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
-# Most numbers of a file of rows, at 8 bytes each.
+# Maximum number of values in a file of rows, at 8 bytes each.
 _MAX_NUMBERS = MAX_TEXT_BYTES // 8
-# Most arrays of an `.npz`, of which only one is read.
+# Maximum number of arrays of an `.npz`, of which only one is read.
 MAX_ARRAYS = 1000
-# Most numbers of a row that holds a single joint: as many as in a line of `.skeleton` files.
+# Maximum number of values in a row that holds a single joint: as many as in a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 # Number of elements of an array that are compared at a time.
 _BLOCK = 1 << 20

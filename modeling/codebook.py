@@ -44,17 +44,18 @@ class Codebook(nn.Module):
     U codes of width `dim`, float32, trained by gradient (embedding loss, LLM-AR, Eq. 11) or by moving averages.
 
     In a distributed run, sums over latents are sums over all ranks, and random numbers are drawn on rank 0, so that the codes
-    stay equal on all ranks. With moving averages and restarts, all ranks must take part in every training forward.
+    stay equal on all ranks. With moving averages and restarts, all ranks must take part in every training forward pass.
 
     Args:
         size (`int`): number of codes U.
         dim (`int`): width of a code.
         ema_decay (`float`): decay γ of the average usage, and of the codes if they are trained by moving averages.
         train_by_ema (`bool`, defaults to `False`):
-            Whether every training forward moves each code towards the mean of its latents.
+            Whether every training forward pass moves each code towards the mean of its latents.
         dead_code_threshold (`float`, defaults to 0.0):
             A code whose average usage falls below this fraction of uniform use is restarted at a random latent. 0: never.
-        kmeans_init (`bool`, defaults to `False`): whether the first training forward moves the codes to k-means centres.
+        kmeans_init (`bool`, defaults to `False`): whether the first training forward pass moves the codes to k-means
+            centres.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class EuclideanCodebook(Codebook):
 
 
 def residual_quantize(
-    codebooks: Iterable[Codebook], latents: torch.Tensor, moves: bool = True
+    codebooks: Iterable[Codebook], latents: torch.Tensor, update_codes: bool = True
 ) -> tuple[list[Quantized], list[torch.Tensor]]:
     """
     Residual quantisation: each codebook quantises the residual of the codebooks before it.
@@ -271,7 +272,7 @@ def residual_quantize(
     Args:
         codebooks (`Iterable[Codebook]`): the codebooks, in order.
         latents (`torch.Tensor` of shape `(num_latents, dim)`): float32; only valid latents if codebooks are updated.
-        moves (`bool`, defaults to `True`): whether codebooks in training mode are updated.
+        update_codes (`bool`, defaults to `True`): whether codebooks in training mode are updated.
 
     Returns:
         `tuple` of the `Quantized` residual of each codebook, and the residuals (num_latents, dim). The first residual is
@@ -280,7 +281,7 @@ def residual_quantize(
     quantized, residuals, residual, has_started = [], [], latents, False
     for codebook in codebooks:
         starts = codebook.training and codebook.kmeans_init and not codebook.initialized
-        quantized.append(codebook(residual) if moves and not has_started else codebook.lookup(residual))
+        quantized.append(codebook(residual) if update_codes and not has_started else codebook.lookup(residual))
         has_started = has_started or starts
         residuals.append(residual)
         residual = residual.detach() - quantized[-1].embeds.detach()

@@ -102,7 +102,7 @@ def explain(
         probabilities (`Sequence[float]`, *optional*): Class probabilities of a decision that is based on more than this
             sentence, such as means over versions of the recording. The reason explains the most likely class. By default, the
             probabilities given this sentence.
-        num_reasons (`int`): The most tokens that the text names. Only tokens that support the label are named.
+        num_reasons (`int`): Maximum number of tokens that the text names. Only tokens that support the label are named.
         lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
             repository. For tokens without a measured movement, the text names the classes in which they occur most.
         batch_size (`int`): Number of sentences that are scored at a time.
@@ -177,7 +177,7 @@ def describe(model, processor, action_ids: Sequence[int], max_new_tokens: int = 
         model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): A model that was trained to describe
             recordings, and its processor.
         action_ids (`Sequence[int]`): The sentence.
-        max_new_tokens (`int`): The most tokens to generate.
+        max_new_tokens (`int`): Maximum number of tokens to generate.
     """
     prompt, _ = processor.encode_prompt_and_label(processor.prompt(action_ids, to_explain=True))
     ids = torch.tensor([prompt], device=model.device)
@@ -230,7 +230,7 @@ def faithfulness(
     Args:
         sentences (`Sequence[Sequence[int]]`): Action sentences, see [`~ActionLLMProcessor.prompt`]. Sentences of fewer than
             `2 * num_tokens` tokens are left out, and sentences without a token that supports the label.
-        num_tokens (`int`): The most tokens that an explanation names.
+        num_tokens (`int`): Maximum number of tokens that an explanation names.
         seed (`int`): Seed of the random draw.
 
     Returns:

@@ -46,9 +46,10 @@ TRIE_MODEL_TYPES = frozenset({
 # Rotary frequencies that do not depend on the longest sequence of the batch. Those of "dynamic" and "longrope" do.
 STATIC_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
-# Most float32 logits held at a time: 64 MiB.
+# Maximum number of float32 logits held at a time: 64 MiB.
 LOGITS_PER_BLOCK = 2**24
-# Most elements of an attention mask: 128 MiB in float32. Several hundred prompt tokens and as many nodes need less.
+# Maximum number of elements of an attention mask: 128 MiB in float32. Several hundred prompt tokens and as many nodes
+# need less.
 MASK_ELEMENTS = 2**25
 
 

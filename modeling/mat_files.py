@@ -28,9 +28,10 @@ _OTHER_CLASSES = {1: "a cell array", 2: "a struct", 3: "an object", 4: "text", 5
 _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX = 0x0800
 _HEADER_BYTES = 128
-# Most variables of a file; recordings have a few.
+# Maximum number of variables of a file; recordings have a few.
 MAX_VARIABLES = 1000
-# Most bytes of flags, dimensions and name of a variable. Names have at most 63 characters, and arrays have few dimensions.
+# Maximum number of bytes of flags, dimensions and name of a variable. Names have at most 63 characters, and arrays have few
+# dimensions.
 _HEAD_BYTES = 4096
 _COMPLETE = "a complete .mat file (copy it again)"
 _SAVE_AGAIN = "a MATLAB file of version 5 to 7 (save it with the option -v7)"

@@ -297,7 +297,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # Padded positions are quantised too, as latents of 0, and masked below.
             flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                quantized, _ = residual_quantize((self.quantizer, *self.refinements), flat, moves=False)
+                quantized, _ = residual_quantize((self.quantizer, *self.refinements), flat, update_codes=False)
             codes = torch.stack([residual.ids for residual in quantized], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]

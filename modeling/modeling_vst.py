@@ -17,7 +17,7 @@ from .temporal_attention import TemporalSelfAttention
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
-# Most anchors of the temporal consistency loss of a step: similarities take memory per anchor and latent.
+# Maximum number of anchors of the temporal consistency loss of a step: similarities take memory per anchor and latent.
 MAX_ANCHORS = 1024
 
 

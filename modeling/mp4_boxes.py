@@ -21,7 +21,7 @@ COUNTING = frozenset(b"stsz stz2 stco co64 stsc stts hdlr elst trun iloc".split(
 # In descriptions of samples, boxes may follow fields of variable length, so they are found by name.
 _NAMES = re.compile(b"|".join(sorted(COUNTING)))
 MAX_DESCRIPTION_BYTES = 1 << 20
-# Most boxes of a file, and most bytes of its index: ten hours at 60 frames per second have an index of 30 MB.
+# Maximum numbers of boxes of a file and of bytes of its index: ten hours at 60 frames per second have an index of 30 MB.
 MAX_BOXES, MAX_INDEX_BYTES = 1_000_000, 1 << 26
 # An index may have this many entries, or as many as the file has bytes, because a sample has at least a byte.
 MIN_ENTRIES = 2_000_000

@@ -295,7 +295,8 @@ class ActionLLMProcessor(ProcessorMixin):
         return f"<act_{token}> {length}" if has_length else f"<act_{token}>"
 
     def run_length_ids(self) -> list[list[int]] | None:
-        """Text ids of the numbers 1 to the most segments of a video, as written after a token; `None` without `run_lengths`.
+        """Text ids of the numbers 1 to the maximum number of segments of a video, as written after a token; `None`
+        without `run_lengths`.
 
         Raises:
             `ValueError`: if the tokenizer writes a number differently within a sentence and at its end.

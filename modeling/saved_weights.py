@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 
 # A model may need this many numbers more than its files contain, because transformers renames weights when it loads them.
 SPARE_NUMBERS = 2**22
-# Most beams of `generate`, which copies the cache for each.
+# Maximum number of beams of `generate`, which copies the cache for each.
 MAX_BEAMS = 256
 
 

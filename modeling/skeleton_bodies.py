@@ -196,7 +196,7 @@ class Cleaning:
     Attributes:
         clean: Whether bodies are dropped and joined. If not, the first `num_persons` bodies in order of appearance are the
             people.
-        num_persons: The most people of a recording.
+        num_persons: Maximum number of people of a recording.
         min_body_frames: A body that is seen in at most this many frames is dropped (11: SGN, CTR-GCN).
         max_width_ratio, max_flat_share: A body is flat in a frame if its width exceeds `max_width_ratio` times its height. A
             body that is flat in at least `max_flat_share` of its frames is dropped (0.8, 0.69754: SGN, CTR-GCN).

@@ -47,7 +47,7 @@ JOINT_COLUMNS = 12
 JOINT_EXTRAS = {"depth_pixels": (3, 5), "color_pixels": (5, 7), "tracking_state": (11, 12)}
 # Temporary arrays of a block stay below 128 KB, the size from which malloc maps fresh pages.
 SCAN_BYTES = 1 << 16
-# Bytes of a long file that are scanned at a time, and the most bytes of two consecutive lines of such a file.
+# Bytes of a long file that are scanned at a time, and the maximum number of bytes of two consecutive lines of such a file.
 BLOCK_BYTES, LINES_BYTES = 1 << 23, 1 << 14
 
 

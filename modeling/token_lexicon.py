@@ -112,8 +112,8 @@ def build_lexicon(
         rows: Sentences: `sample_id`, `label`, `action_ids` (tokens, or words of several tokens), `start_times`, `end_times`.
         class_names: Names of the classes, in the order of their labels.
         num_action_tokens: Number K of tokens of all codebooks.
-        num_classes, num_examples: The most classes and examples of an entry. Examples are taken from different recordings, in
-            the order of the rows.
+        num_classes, num_examples: Maximum numbers of classes and examples of an entry. Examples are taken from different
+            recordings, in the order of the rows.
 
     Returns:
         `list[TokenEntry]`: an entry for each token from 0 to K − 1, including tokens that never occur.

@@ -5,7 +5,7 @@ from .checked_config import config_errors
 from .compatibility import PreTrainedConfig
 from .configuration_resnet3d import ResNet3DConfig
 
-# Most patches of an image or a clip (or pixels, without patches): 256 frames of 224 x 224 pixels, in patches of 1.
+# Maximum number of patches of an image or a clip (or pixels, without patches): 256 frames of 224 x 224 pixels, in patches of 1.
 MAX_PATCHES = 2**24
 
 

@@ -61,13 +61,13 @@ REFERENCES = (
 )
 # Number of bytes that are searched for these patterns.
 HEAD_BYTES = 4096
-# Most pixels of a frame, coded or shown: 8K (8192 x 4320). A decoder keeps up to 17 frames.
+# Maximum number of pixels of a frame, coded or shown: 8K (8192 x 4320). A decoder keeps up to 17 frames.
 MAX_PIXELS = 8192 * 4320
-# Most bytes of all frames of a request.
+# Maximum number of bytes of all frames of a request.
 MAX_PICTURE_BYTES = 1 << 30
 # Range of the frames per second of a video.
 MIN_FPS, MAX_FPS = 0.01, 10_000.0
-# Longest duration of a video in seconds (31 days), and most frames.
+# Maximum duration of a video in seconds (31 days), and maximum number of frames.
 MAX_SECONDS, MAX_FRAMES = 31 * 24 * 3600.0, 10**9
 # Longest time between two frames in seconds; a longer gap is due to a damaged time stamp, and is closed.
 MAX_STILL = 3600.0
@@ -81,7 +81,7 @@ SEEK_SECONDS = 2.0
 DAMAGE_SECONDS = 2.0
 # Larger steps of decoding times, in seconds, occur only where a recording starts again. FFmpeg's own program uses these values.
 STEP_BACK, STEP_AHEAD = 0.1, 10.0
-# Most pixels of damaged frames that are decoded before the first intact frame: 20 s of 1080p, or 34 frames of 8K.
+# Maximum number of pixels of damaged frames that are decoded before the first intact frame: 20 s of 1080p, or 34 frames of 8K.
 MAX_DAMAGED_PIXELS = 1_200_000_000
 # Largest plausible ratio of the sides of a pixel; pixels of containers that state more are taken as square.
 MAX_PIXEL_ASPECT = 4

@@ -11,7 +11,7 @@ from .modeling_resnet3d import ResNet3DModel
 
 # Backbones that read clips, by their `model_type`; all others read images.
 CLIP_BACKBONES = ("resnet3d", "timesformer", "videomae", "vivit", "vjepa2")
-# Most tokens of a vision transformer that are not patches: a class token and four registers.
+# Maximum number of tokens of a vision transformer that are not patches: a class token and four registers.
 MAX_SPECIAL_TOKENS = 5
 
 
