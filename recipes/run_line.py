@@ -54,7 +54,6 @@ from action_llm_recipes.common.written_folders import check_model_folder
 from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
 from action_llm_recipes.pipeline.settings import (
     FEW_RECORDINGS,
-    check_latents,
     check_pipeline,
     read_overrides,
     read_yaml,
@@ -63,6 +62,7 @@ from action_llm_recipes.pipeline.settings import (
     with_early_stopping,
 )
 from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of, run_stage
+from action_llm_recipes.sft import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -179,11 +179,11 @@ def main(arguments: PipelineArguments, data: DataArguments) -> dict:
     if reads_latents(settings) and is_default_sft:
         settings["sft"]["standardize_words"] = False  # it applies to tokens only
     check_pipeline(pipeline, settings)
-    check_latents(settings)
     check_models(arguments, data)
 
     splits = data.load("videos" if data.is_video else "skeletons")
     settings, counts = fit_to_recordings(arguments, data, settings, overrides, splits)
+    check_settings(with_defaults(classes_of("sft", settings["sft"]), settings["sft"]), reads_latents(settings))
     llm, unseen = arguments.llm_name_or_path, [] if arguments.hold_out else unseen_classes(splits)
     if unseen and llm is not None:
         check_unseen_text(llm_training(llm), unseen)

@@ -21,6 +21,7 @@ automatically from their last checkpoint.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -236,7 +237,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
     action_model = load_action_model(arguments, identity["weights"])
     arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
-    check_method(arguments, training)
+    check_settings({**vars(arguments), **vars(training)}, reads_latents=arguments.injection_layer is not None)
     processor = make_processor(arguments, text, rows.features["label"].names, action_model.config)
     llm = load_llm(arguments)
     # Counted before an adapter is added.
@@ -563,57 +564,54 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
     }
 
 
-def check_method(arguments: ActionSFTArguments, training: ActionSFTConfig):
+def check_settings(settings: Mapping, reads_latents: bool):
     """
     Checks that the settings fit together.
+
+    Args:
+        settings: name → value, of all fields of `ARGUMENTS`.
+        reads_latents: whether the language model reads continuous latents.
 
     Raises:
         ValueError: if settings exclude each other, or a number is out of range.
     """
-    if not 0 <= arguments.hidden_dropout < 1:
-        raise ValueError(f"hidden_dropout must be at least 0 and below 1, got {arguments.hidden_dropout}.")
-    if arguments.method in ("prefix", "prompt") and arguments.prefix_length < 1:
-        raise ValueError(f"prefix_length must be at least 1, got {arguments.prefix_length}.")
-    if arguments.method == "none" and arguments.injection_layer is not None:
-        raise ValueError(
-            "method none trains nothing, but continuous latents (injection_layer) need a trained projection: choose another "
-            "method."
-        )
-    if arguments.injection_layer is not None and (training.packing or training.padding_free):
-        raise ValueError(
-            "continuous latents (injection_layer) cannot be packed: set packing and padding_free to false."
-        )
-    if arguments.injection_layer is not None and arguments.explanations:
-        raise ValueError(
-            "explanations need sentences of tokens, not continuous latents (injection_layer): set explanations to false."
-        )
-    if arguments.injection_layer is not None and arguments.standardize_words:
-        raise ValueError(
-            "standardize_words needs sentences of tokens, not continuous latents (injection_layer): set standardize_words to "
-            "false."
-        )
-    if arguments.objective == "classes":
-        if training.packing or training.padding_free:
+    if not 0 <= settings["hidden_dropout"] < 1:
+        raise ValueError(f"hidden_dropout must be at least 0 and below 1, got {settings['hidden_dropout']}.")
+    if settings["method"] in ("prefix", "prompt") and settings["prefix_length"] < 1:
+        raise ValueError(f"prefix_length must be at least 1, got {settings['prefix_length']}.")
+    if reads_latents:
+        for name in ("standardize_words", "run_lengths", "explanations", "packing", "padding_free"):
+            if settings[name]:
+                raise ValueError(
+                    f"{name} needs sentences of tokens, but the language model reads continuous latents (injection_layer, "
+                    f"or an action model with quantize: false): set {name} to false."
+                )
+        if settings["method"] == "none":
+            raise ValueError(
+                "method none trains nothing, but continuous latents need a trained projection: choose another method."
+            )
+    if settings["objective"] == "classes":
+        if settings["packing"] or settings["padding_free"]:
             raise ValueError(
                 "objective classes scores all class names after each prompt: set packing and padding_free to false."
             )
-        if arguments.explanations:
+        if settings["explanations"]:
             raise ValueError(
                 "explanations are trained on their words: set objective to words, or explanations to false."
             )
-        if not 0 <= arguments.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {arguments.label_smoothing}.")
-    elif arguments.label_smoothing:
+        if not 0 <= settings["label_smoothing"] < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {settings['label_smoothing']}.")
+    elif settings["label_smoothing"]:
         raise ValueError("label_smoothing is defined over the class list: set objective to classes.")
-    if arguments.early_stopping is not None:
-        if arguments.early_stopping < 1:
-            raise ValueError(f"early_stopping must be at least 1, got {arguments.early_stopping}.")
-        if not (arguments.hold_out and training.load_best_model_at_end):
+    if settings["early_stopping"] is not None:
+        if settings["early_stopping"] < 1:
+            raise ValueError(f"early_stopping must be at least 1, got {settings['early_stopping']}.")
+        if not (settings["hold_out"] and settings["load_best_model_at_end"]):
             raise ValueError(
                 "early_stopping needs the loss on the held-out subjects, and keeps the best model: set hold_out and "
                 "load_best_model_at_end."
             )
-    if training.packing and training.max_length is None:
+    if settings["packing"] and settings["max_length"] is None:
         raise ValueError("packing needs max_length, the number of tokens of a packed row: set it.")
 
 

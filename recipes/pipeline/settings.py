@@ -149,22 +149,6 @@ def reads_latents(settings: dict[str, dict]) -> bool:
     return not settings["tokenizer"].get("quantize", True) or settings["sft"].get("injection_layer") is not None
 
 
-def check_latents(settings: dict[str, dict]) -> None:
-    """Raises `ValueError` if the language model reads continuous latents, and settings of stage 2 need tokens."""
-    if not reads_latents(settings):
-        return
-    for name in ("standardize_words", "run_lengths", "explanations", "packing", "padding_free"):
-        if settings["sft"].get(name):
-            raise ValueError(
-                f"{name} needs tokens, but the language model reads continuous latents (quantize: false, or injection_layer): "
-                f"set {name}: false in the settings of sft."
-            )
-    if settings["sft"].get("method") == "none":
-        raise ValueError(
-            "method none trains nothing, but continuous latents need a trained projection: set another method for sft."
-        )
-
-
 def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
     """Raises `ValueError` if the settings are for another pipeline, or not valid for the model."""
     from action_llm import ActionVQVAEConfig, VSTConfig, VTEMConfig

@@ -61,11 +61,11 @@ def test_latents_are_read_without_discretisation(recipes, arguments, tokenizer, 
     [
         (
             {"standardize_words": True},
-            "standardize_words needs tokens, .* set standardize_words: false in the settings of sft",
+            "standardize_words needs sentences of tokens, .* set standardize_words to false",
         ),
-        ({"run_lengths": True}, "run_lengths needs tokens"),
-        ({"explanations": True}, "explanations needs tokens"),
-        ({"packing": True, "max_length": 64}, "packing needs tokens"),
+        ({"run_lengths": True}, "run_lengths needs sentences of tokens"),
+        ({"explanations": True}, "explanations needs sentences of tokens"),
+        ({"packing": True, "max_length": 64}, "packing needs sentences of tokens"),
         ({"method": "none"}, "method none trains nothing, but continuous latents need a trained projection"),
     ],
 )

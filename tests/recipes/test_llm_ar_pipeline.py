@@ -226,7 +226,7 @@ def test_without_discretisation(recipes, tmp_path):
 def test_continuous_latents_must_be_there(recipes, tokenizer, sentences, tmp_path):
     with pytest.raises(ValueError, match="needs sentences with latents"):
         recipes.sft(tokenizer, sentences, tmp_path, injection_layer=1)
-    with pytest.raises(ValueError, match="cannot be packed"):
+    with pytest.raises(ValueError, match="packing needs sentences of tokens"):
         recipes.sft(tokenizer, sentences, tmp_path, injection_layer=1, training={"packing": True, "max_length": 256})
 
 

@@ -146,6 +146,8 @@ def test_one_command_for_videos(llm, tmp_path):
         ("- 1", r"sft\.yaml: expected settings of the stage sft, found \[1\]"),
         ("a: [", r"sft\.yaml: expected YAML, found .* line"),
         ("lora_r: twelve", r"sft\.yaml: lora_r: expected an integer, got 'twelve'"),
+        ("hidden_dropout: 1.5", "hidden_dropout must be at least 0 and below 1, got 1.5"),
+        ("objective: classes\nlabel_smoothing: 3", "label_smoothing must be at least 0 and below 1, got 3"),
     ],
 )
 def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text, message):
