@@ -401,7 +401,11 @@ def _summary(account: dict) -> list[str]:
 
 def main() -> None:
     parser = command_parser("Converts the raw files of a data set into Parquet, with a report and a data set card.")
-    parser.add_argument("name", help=f"protocol ({', '.join(protocol_names())}), or a data set with --protocol")
+    parser.add_argument(
+        "name",
+        help="protocol, such as ntu60-xsub, utd-mhad, smarthome-cs, uav-human-csv1 or folder (-video for videos; "
+        "model_cards/datasets lists all), or a data set with --protocol",
+    )
     parser.add_argument("--source", required=True, help="folder of the raw files")
     parser.add_argument("--protocol", help="protocol, if NAME is only the data set: ntu60 --protocol xview")
     parser.add_argument("--output", help="folder to write to (default: prepared/NAME)")

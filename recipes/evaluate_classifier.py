@@ -1,5 +1,5 @@
 """
-Evaluates a recogniser: top-1, top-5 and mean-per-class accuracy with confidence intervals, the accuracy of each person, a
+Evaluate a recogniser: top-1, top-5 and mean-per-class accuracy with confidence intervals, the accuracy of each person, a
 confusion matrix, calibration, and a table of classes.
 
 ```bash

@@ -1,5 +1,5 @@
 """
-Explains the decisions of a recogniser, and measures how faithful the explanations are.
+Explain the decisions of a recogniser, and measure how faithful the explanations are.
 
 ```bash
 python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences runs/utd_mhad/sentences \\

@@ -1,5 +1,5 @@
 """
-Stage 2: trains a language model to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
+Stage 2: train a language model to read action sentences (LLM-AR, section 3.2; LoRA, Eq. 13).
 
 ```bash
 accelerate launch recipes/sft.py --config recipes/configs/llm_ar/small_sft.yaml \\

@@ -1,5 +1,5 @@
 """
-Writes the lexicon of an action model: what each token looks like, when it occurs, and in which classes it is frequent.
+Write the lexicon of an action model: what each token looks like, when it occurs, and in which classes it is frequent.
 
 ```bash
 python recipes/token_lexicon.py --tokenizer runs/utd_mhad/tokenizer/model --sentences runs/utd_mhad/sentences \\

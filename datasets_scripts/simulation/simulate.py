@@ -232,7 +232,7 @@ def simulation_parser(description: str) -> argparse.ArgumentParser:
         "--performers", type=int, default=16, help=f"number of people, 1 to {MAX_PERFORMERS} (default: 16)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of bodies, habits, cameras and random variation (default: 0)"
+        "--seed", type=int, default=0, help="random seed of bodies, habits, cameras and variation (default: 0)"
     )
     parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core)")
     return parser

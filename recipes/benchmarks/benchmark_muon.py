@@ -1,5 +1,5 @@
 """
-Compares the Muon of this project with PyTorch's, `torch.optim.Muon` beside `torch.optim.AdamW`, on the small language model.
+Compare the Muon of this project with PyTorch's, `torch.optim.Muon` beside `torch.optim.AdamW`, on the small language model.
 
 ```bash
 python recipes/benchmarks/benchmark_muon.py --output model_cards/results/muon

@@ -1,5 +1,5 @@
 """
-Exports a recogniser as a plain causal language model, which serving engines load without the code of this project.
+Export a recogniser as a plain causal language model, which serving engines load without the code of this project.
 
 ```bash
 python recipes/hub/export.py --model runs/ntu60/sft/model --output_dir runs/ntu60/served

@@ -1,5 +1,5 @@
 """
-Pushes a finished run to the Hub, in one commit.
+Push a finished run to the Hub, in one commit.
 
 ```bash
 python recipes/hub/push.py runs/ntu60 me/llm-ar-ntu60-xsub --dry_run

@@ -1,5 +1,5 @@
 """
-Trains a small visual encoder, for use where no pretrained one is available.
+Train a small visual encoder, for use where no pretrained one is available.
 
 ```bash
 python recipes/pretraining/backbone.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/backbone

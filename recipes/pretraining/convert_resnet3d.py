@@ -1,5 +1,5 @@
 """
-Converts a 3-D ResNet of torchvision (Kinetics-400) to a visual encoder for `extract_features.py`.
+Convert a 3-D ResNet of torchvision (Kinetics-400) to a visual encoder for `extract_features.py`.
 
 ```bash
 python recipes/pretraining/convert_resnet3d.py r2plus1d_18-91a641e6.pth runs/r2plus1d_18

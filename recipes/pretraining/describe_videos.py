@@ -1,5 +1,5 @@
 """
-Writes explanations of training videos with a pretrained LVLM, which is given the label of each clip.
+Write explanations of training videos with a pretrained LVLM, which is given the label of each clip.
 
 ```bash
 python recipes/pretraining/describe_videos.py --model llava-hf/llava-1.5-7b-hf --dataset ntu60-xsub-video --data_dir NTU/rgb \\

@@ -1,5 +1,5 @@
 """
-Trains a small language model on text about bodies and actions, for use without access to the Hub: about two million parameters,
+Train a small language model on text about bodies and actions, for use without access to the Hub: about two million parameters,
 in about two minutes on two cores.
 
 ```bash

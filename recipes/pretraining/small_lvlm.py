@@ -1,5 +1,5 @@
 """
-Trains a small vision-language model, for use where LLaVA is not available: a projector between a visual encoder and a small
+Train a small vision-language model, for use where LLaVA is not available: a projector between a visual encoder and a small
 language model.
 
 ```bash

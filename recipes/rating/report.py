@@ -1,5 +1,5 @@
 """
-Summarises human ratings: means with intervals, differences between systems, agreement between raters.
+Summarise human ratings: means with intervals, differences between systems, agreement between raters.
 
 ```bash
 python recipes/rating/report.py --key runs/mine/rating/key.json --ratings returned/*.csv --output_dir runs/mine/rating/report

@@ -1,5 +1,5 @@
 """
-Writes blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (consistency score); VT-LVLM-AR, Table III.
+Write blinded sheets for human raters: LVLM-VAR, Table 3 and Figure 1 (consistency score); VT-LVLM-AR, Table III.
 
 ```bash
 python recipes/rating/sheets.py --study explanations --items ours=runs/mine/explanations/explanations.jsonl baseline.jsonl \\
