@@ -92,6 +92,7 @@ def main(arguments: QuickstartArguments):
 
 def run_quickstart(arguments: QuickstartArguments, run) -> dict:
     """Runs all steps in the folder of `run` (`RunFolder`); returns the metrics of both protocols."""
+    from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import duration, finished
     from action_llm_datasets.simulation.simulate import simulate
     from action_llm_recipes.evaluate_classifier import table
@@ -120,14 +121,14 @@ def run_quickstart(arguments: QuickstartArguments, run) -> dict:
     finished("Pictures and page", time.monotonic() - finishing)
     results = {name: results[name] for name in PROTOCOLS}
     summary = {"data": "simulated recordings", "seconds": round(run.seconds), **results}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     logger.info("\nOn simulated recordings, after %s:\n\n%s", duration(summary["seconds"]), table(results))
     example = next(path for path in sorted(recordings.glob("*.skeleton")) if "P003" in path.name)
-    logger.info(FIVE_LINES, model, model, example, model, example, folder)
+    logger.info(NEXT_STEPS, model, model, example, model, example, folder)
     return summary
 
 
-FIVE_LINES = """
+NEXT_STEPS = """
 To use it:
 
 from transformers import AutoModel, AutoProcessor
@@ -138,8 +139,8 @@ print(model.config.id2label[int(outputs.logits.argmax())], float(outputs.probabi
 
 To see it at work (pip install -e ".[demo]"), and to upload it:
 
-python recipes/hub/demo.py --model %s --examples %s
-python recipes/hub/push.py %s me/llm-ar-simulated --dry_run
+action-llm-demo --model %s --examples %s
+action-llm-push %s me/llm-ar-simulated --dry_run
 """
 
 
@@ -345,21 +346,17 @@ def make_repository(folder: Path) -> Path:
 
 
 def draw(folder: Path, recordings: Path):
-    """Draws the usage of the tokens against Zipf's law, some recordings with their sentences, and the evaluations."""
+    """Draws some recordings with their sentences, and copies the pictures of the token usage and the evaluations."""
     import numpy as np
 
     from action_llm import ActionLLMProcessor
     from action_llm.skeleton_files import read_skeleton
     from action_llm_recipes.common.action_sentences import load_action_sentences
-    from action_llm_recipes.metrics.plots import plot_action_sentence, plot_token_usage
+    from action_llm_recipes.metrics.plots import plot_action_sentence
 
     pictures = folder / "pictures"
     sentences = load_action_sentences(folder / "cross-subject" / "sentences")
     processor = ActionLLMProcessor.from_pretrained(folder / "model")
-    counts = np.zeros(processor.num_action_tokens, dtype=int)
-    for ids in sentences["train"]["action_ids"]:
-        np.add.at(counts, np.asarray(ids), 1)
-    plot_token_usage(counts, pictures / "token_usage.png", title="Usage of the action words (simulated recordings)")
     test = sentences["test"]
     names = test.features["label"].names
     paths = {path.stem: path for path in recordings.rglob("*.skeleton")}
@@ -375,6 +372,7 @@ def draw(folder: Path, recordings: Path):
             pictures / f"{row['sample_id']}.png",
             title=f"{names[row['label']]} (simulated)",
         )
+    shutil.copy(folder / "cross-subject" / "sentences" / "token_usage.png", pictures)
     for name in PROTOCOLS:
         for picture in ("confusion", "calibration", "per_class"):
             shutil.copy(folder / name / "evaluation" / f"{picture}.png", pictures / f"{name}-{picture}.png")
