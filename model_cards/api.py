@@ -19,6 +19,8 @@ PACKAGES = ("action_llm", "action_llm_datasets", "action_llm_recipes")
 
 def build(folder: Path, packages: tuple[str, ...] = PACKAGES) -> None:
     """
+    Writes the API pages of some packages.
+
     Args:
         folder: folder of the pages, created if it is missing.
         packages: names of the packages.

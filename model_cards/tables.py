@@ -156,12 +156,12 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a table differs")
     check = parser.parse_args(words).check
-    differing = [page for page, text in pages().items() if text != page.read_text(encoding="utf-8")]
-    for page in differing:
+    differing = {page: text for page, text in pages().items() if text != page.read_text(encoding="utf-8")}
+    for page, text in differing.items():
         if check:
             print(f"{page.relative_to(ROOT)}: the table differs from summary.json; run python model_cards/tables.py")
         else:
-            page.write_text(pages()[page], encoding="utf-8")
+            page.write_text(text, encoding="utf-8")
     return int(check and bool(differing))
 
 

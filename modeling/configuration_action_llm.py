@@ -106,7 +106,7 @@ class ActionLLMConfig(CheckedConfig):
                 f"`action_token_offset` must be the length of the text tokenizer, got {self.action_token_offset}."
             )
         self.check_sizes("num_action_tokens")
-        _ = self.word_ids
+        _ = self.word_ids  # raises an error if the words do not fit the codebooks
         if self.run_length_ids is not None:
             if self.codes_per_word > 1:
                 raise ValueError(

@@ -132,7 +132,7 @@ class ActionLLMProcessor(ProcessorMixin):
         super().__init__(
             feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
         )
-        _ = self.word_ids
+        _ = self.word_ids  # raises an error if the words do not fit the codebooks
 
     @classmethod
     def from_pretrained(

@@ -25,7 +25,7 @@ from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
-from action_llm_recipes.common.launching import given, launch
+from action_llm_recipes.common.launching import chosen_value, launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
 from action_llm_recipes.common.written_folders import check_model_folder, public_name
 from action_llm_recipes.stages.event_stage import EventStage
@@ -263,5 +263,5 @@ def log_result(run, metrics: dict[str, float], config):
 
 
 if __name__ == "__main__":
-    chosen = given("action_model", "action_vqvae")
+    chosen = chosen_value("action_model", "action_vqvae")
     launch(main, *arguments_of(chosen if chosen in STAGES else "action_vqvae"), resumes=True)

@@ -10,13 +10,11 @@ count. Writes `OUTPUT.json` and `OUTPUT.md`.
 """
 
 import copy
-import json
 import math
 import platform
 import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from action_llm_recipes.common.launching import launch
 
@@ -39,21 +37,17 @@ def main(arguments: BenchmarkArguments) -> dict:
     """Runs the comparison, writes and prints the report; returns the content of the JSON file."""
     import torch
 
-    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.benchmarks.results import write_results
 
     runs = [run for seed in arguments.seeds for run in compare(arguments, seed)]
-    report = {
+    record = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "passages": arguments.passages,
         "batch_size": arguments.batch_size,
         "runs": runs,
     }
-    path, text = Path(arguments.output), write_page(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    write_atomically(path.with_suffix(".md"), text)
-    print(text)
-    return report
+    write_results(arguments.output, record, report(record))
+    return record
 
 
 def compare(arguments: BenchmarkArguments, seed: int) -> list[dict]:
@@ -132,20 +126,20 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def write_page(report: dict) -> str:
-    """The report as Markdown: a row per optimiser, means over the seeds with their range."""
+def report(record: dict) -> str:
+    """The record as Markdown: a row per optimiser, means over the seeds with their range."""
     lines = [
         "# Muon: this project's and PyTorch's",
         "",
-        f"The small language model (`recipes/pretraining/small_lm.py`), {report['runs'][0]['steps']} steps of "
-        f"{report['batch_size']} rows. Both optimisers train the same model on the same batches. {report['machine']}.",
+        f"The small language model (`recipes/pretraining/small_lm.py`), {record['runs'][0]['steps']} steps of "
+        f"{record['batch_size']} rows. Both optimisers train the same model on the same batches. {record['machine']}.",
         "",
         "| optimiser | held-out perplexity | CPU seconds: forward and backward | CPU seconds: optimiser step |",
         "|---|---:|---:|---:|",
     ]
     steps, totals = {}, {}
     for name, title in OPTIMISERS.items():
-        runs = [run for run in report["runs"] if run["optimiser"] == name]
+        runs = [run for run in record["runs"] if run["optimiser"] == name]
         perplexities = [run["held_out_perplexity"] for run in runs]
         forward, step = (
             statistics.mean(run["seconds"][part] for run in runs) for part in ("forward_backward", "step")

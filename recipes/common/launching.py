@@ -295,7 +295,7 @@ def option_names(classes: Collection[type]) -> set[str]:
     return names.union(*(cls.inherited() for cls in classes if issubclass(cls, LazyArguments)))
 
 
-def given(name: str, default: str) -> str:
+def chosen_value(name: str, default: str) -> str:
     """The value on the command line, or in the file of `--config`, of an option that decides which other options there are."""
     parser = Parser()
     config, _ = read_config(parser, sys.argv[1:])

@@ -376,8 +376,6 @@ def without_nan(value):
 
 def describe_hardware() -> str:
     """The hardware: GPUs, or else the processor architecture and the number of usable cores."""
-    import torch
-
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

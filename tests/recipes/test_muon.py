@@ -115,9 +115,11 @@ def test_a_closure_is_called():
 def test_the_benchmark_trains_the_same_model_with_both(tmp_path):
     from action_llm_recipes.benchmarks import benchmark_muon
 
-    arguments = benchmark_muon.BenchmarkArguments(output=str(tmp_path / "muon"), passages=60, seeds=[0], batch_size=4)
+    arguments = benchmark_muon.BenchmarkArguments(
+        output=str(tmp_path / "muon.small"), passages=60, seeds=[0], batch_size=4
+    )
     ours, theirs = benchmark_muon.main(arguments)["runs"]
     # Four steps from the same weights, of which PyTorch's are in bfloat16.
     assert ours["last_training_loss"] == pytest.approx(theirs["last_training_loss"], rel=0.02)
     assert ours["held_out_perplexity"] == pytest.approx(theirs["held_out_perplexity"], rel=0.1)
-    assert "| Muon (`pretraining/muon.py`) |" in (tmp_path / "muon.md").read_text()
+    assert "| Muon (`pretraining/muon.py`) |" in (tmp_path / "muon.small.md").read_text()
