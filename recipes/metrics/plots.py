@@ -80,16 +80,14 @@ def plot_confusion_matrix(
         bar.set_label("share of the recordings of the true class")
 
 
-def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str = "Calibration"):
+def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike):
     """Draws accuracy against confidence, with the diagonal of perfect calibration, and the number of recordings in each bin.
 
     Args:
         bins: from `reliability_bins`.
         path: PNG file to write.
-        title: title of the figure.
     """
     filled = bins.count > 0
-    error = np.sum(bins.count[filled] * np.abs(bins.accuracy - bins.confidence)[filled]) / max(bins.count.sum(), 1)
     centres, width = (bins.edges[:-1] + bins.edges[1:]) / 2, np.diff(bins.edges)
     with _figure(path, (4.6, 5.4)) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -99,37 +97,34 @@ def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike, title: str 
         top.vlines(centres[filled], bins.accuracy[filled], bins.confidence[filled], color=SECOND, linewidth=1)
         top.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
         top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-        top.set_title(f"{title}: expected calibration error {100 * error:.1f} %")
+        top.set_title(f"Calibration: expected calibration error {100 * bins.calibration_error:.1f} %")
         top.legend(loc="upper left")
         bottom.bar(centres, bins.count, width * 0.94, color=FAINT)
         bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="recordings")
 
 
-def plot_token_usage(
-    counts: np.ndarray, path: str | os.PathLike, title: str = "Frequency of the action tokens", alpha=1.0, beta=2.7
-):
-    """Draws the frequency of tokens against their rank, with the Zipf–Mandelbrot law 1 / (rank + beta)^alpha (LLM-AR, Eq. 2).
+def plot_token_usage(counts: np.ndarray, path: str | os.PathLike, title: str = "Frequency of the action tokens"):
+    """Draws the frequency of tokens against their rank, with the Zipf–Mandelbrot law 1 / (rank + 2.7) (LLM-AR, Eq. 2).
 
     Args:
         counts: (K,) number of occurrences of each token.
         path: PNG file to write.
         title: title of the figure.
-        alpha, beta: parameters of the law, which is normalised over the K ranks.
     """
+    import torch
+
+    from action_llm.language_priors import js_divergence, zipf_law
+
     counts = np.sort(np.asarray(counts, dtype=float))[::-1]
     ranks = np.arange(1, len(counts) + 1)
     frequency = counts / max(counts.sum(), 1)
-    law = (ranks + beta) ** -alpha
-    law /= law.sum()
+    law = zipf_law(len(counts))
     used = frequency > 0
     entropy = -np.sum(frequency[used] * np.log2(frequency[used]))
-    middle = (frequency + law) / 2
-    divergence = 0.5 * (
-        np.sum(frequency[used] * np.log2(frequency[used] / middle[used])) + np.sum(law * np.log2(law / middle))
-    )
+    divergence = js_divergence(torch.from_numpy(frequency), law).item()
     with _figure(path, (5.6, 4.2)) as figure:
         axes = figure.subplots()
-        axes.loglog(ranks, law, color=SECOND, linewidth=1.6, label=f"Zipf–Mandelbrot, α = {alpha:g}, β = {beta:g}")
+        axes.loglog(ranks, law, color=SECOND, linewidth=1.6, label="Zipf–Mandelbrot, α = 1, β = 2.7")
         axes.loglog(ranks[used], frequency[used], "o", color=ACCENT, markersize=3.5, markeredgewidth=0, alpha=0.85,
                     label="tokens in the recordings")  # fmt: skip
         axes.grid(which="major", color=FAINT, linewidth=0.5)
@@ -143,13 +138,12 @@ def plot_token_usage(
         axes.text(0.98, 0.97, summary, transform=axes.transAxes, ha="right", va="top", backgroundcolor="white")
 
 
-def plot_sentence_lengths(lengths: Sequence[int], path: str | os.PathLike, title: str = "Tokens per recording"):
+def plot_sentence_lengths(lengths: Sequence[int], path: str | os.PathLike):
     """Draws a histogram of the number of tokens per sentence.
 
     Args:
         lengths: number of tokens of each sentence.
         path: PNG file to write.
-        title: title of the figure.
     """
     lengths = np.asarray(lengths)
     step = max(1, -(-int(lengths.max() + 1 - lengths.min()) // 40))
@@ -160,7 +154,7 @@ def plot_sentence_lengths(lengths: Sequence[int], path: str | os.PathLike, title
         axes.axvline(lengths.mean(), color=SECOND, linewidth=1.6, label=f"mean {lengths.mean():.1f}")
         axes.set(xlabel="tokens", ylabel="recordings")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(title)
+        axes.set_title("Tokens per recording")
         axes.legend()
 
 

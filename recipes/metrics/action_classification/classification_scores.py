@@ -36,6 +36,11 @@ class ReliabilityBins:
     confidence: np.ndarray
     accuracy: np.ndarray
 
+    @property
+    def calibration_error(self) -> float:
+        """Mean of |accuracy - confidence| over bins, weighted by their numbers of recordings (Guo et al. 2017, Eq. 3)."""
+        return float(np.nansum(self.count * np.abs(self.accuracy - self.confidence)) / self.count.sum())
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -173,9 +178,8 @@ def reliability_bins(log_probabilities: np.ndarray, labels: np.ndarray, bins: in
 
 
 def expected_calibration_error(log_probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean of |accuracy - confidence| over bins, weighted by their numbers of recordings (Guo et al. 2017, Eq. 3)."""
-    table = reliability_bins(log_probabilities, labels, bins)
-    return float(np.nansum(table.count * np.abs(table.accuracy - table.confidence)) / table.count.sum())
+    """The `calibration_error` of [`ReliabilityBins`]."""
+    return reliability_bins(log_probabilities, labels, bins).calibration_error
 
 
 def wilson_interval(estimate: float, count: float, level: float = 0.95) -> Interval:
