@@ -218,12 +218,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     run.save_config(arguments, training)
     sentences = load_action_sentences(arguments.sentences)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights")
-    if training.process_index == 0:
-        run.check_identity({"sentences": identity})
-    if run.finished:
-        logger.info("%s is finished", run.path)
+    if not run.begin_training(training, {"sentences": identity}):
         return
-    run.configure(training)
 
     rows = without_held_out(sentences["train"], arguments.hold_out)
     before = {
@@ -375,6 +371,7 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
     """
     from action_llm import ActionLLMForConditionalGeneration
     from action_llm.token_lexicon import build_lexicon
+    from action_llm_recipes.common.action_sentences import first_encodings
 
     model = ActionLLMForConditionalGeneration.from_llm(
         llm,
@@ -394,9 +391,8 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
     )
     choose_trained(model, arguments.method)
     if action_model.config.quantize:  # explanations name the classes in which a token is frequent
-        unaugmented = rows.filter(lambda encoding: encoding == 0, input_columns="encoding")
         model.lexicon = build_lexicon(
-            unaugmented, processor.class_names, action_model.config.num_action_tokens, num_examples=0
+            first_encodings(rows), processor.class_names, action_model.config.num_action_tokens, num_examples=0
         )
     return model
 
@@ -419,6 +415,9 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
     """
     from datasets import concatenate_datasets
 
+    from action_llm_recipes.common.action_sentences import first_encodings
+    from action_llm_recipes.common.data_arguments import held_out_rows
+
     continuous, of_classes = arguments.injection_layer is not None, arguments.objective == "classes"
     train_dataset = tokenize(rows, processor, config.text_config, continuous, of_classes)
     if arguments.explanations:
@@ -432,7 +431,7 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
                 "eval_strategy needs held-out recordings to evaluate on during training: set hold_out, or eval_strategy: no."
             )
         return train_dataset, None
-    held_out = train.filter(lambda held, encoding: held and encoding == 0, input_columns=["held_out", "encoding"])
+    held_out = first_encodings(held_out_rows(train))
     return train_dataset, tokenize(held_out, processor, config.text_config, continuous, of_classes)
 
 

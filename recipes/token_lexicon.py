@@ -57,7 +57,7 @@ def main(arguments: LexiconArguments) -> list:
     from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.token_lexicon import build_lexicon
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_recipes.common.action_sentences import load_action_sentences
+    from action_llm_recipes.common.action_sentences import first_encodings, load_action_sentences
     from action_llm_recipes.common.fingerprints import weights_fingerprint
     from action_llm_recipes.common.run_folder import RunFolder
 
@@ -67,8 +67,7 @@ def main(arguments: LexiconArguments) -> list:
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     if identity["weights"] != weights_fingerprint(model):
         raise ValueError(f"{arguments.sentences} was not written by the action model in {arguments.tokenizer}.")
-    rows = load_action_sentences(arguments.sentences)["train"]
-    rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
+    rows = first_encodings(load_action_sentences(arguments.sentences)["train"])
     entries = build_lexicon(rows, rows.features["label"].names, model.config.num_action_tokens)
     shown = most_frequent(entries[: model.config.codebook_size], arguments.shown)
     motions_picture = None

@@ -109,7 +109,7 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     `TokenizerTrainingArguments`."""
     import transformers
 
-    from action_llm_recipes.common.data_arguments import without_held_out
+    from action_llm_recipes.common.data_arguments import held_out_rows, without_held_out
     from action_llm_recipes.common.run_folder import RunFolder
 
     *stage_settings, training = settings
@@ -122,17 +122,13 @@ def main(arguments: TokenizerArguments, data: DataArguments, *settings):
     run.save_config(arguments, data, *settings)
     dataset = data.load(STAGES[arguments.action_model].READS)
     target = target_features(data, stage_settings)
-    if training.process_index == 0:
-        run.check_identity(identity_of(data, dataset, target))
-    if run.finished:
-        logger.info("%s is finished", run.path)
+    if not run.begin_training(training, identity_of(data, dataset, target)):
         return
-    run.configure(training)
 
     train_rows = without_held_out(dataset["train"], arguments.hold_out)
     encoders = {"features": data.features_record(), "target_features": target and target.features_record()}
     evidence = check_splits(arguments, data, dataset, target, encoders)
-    held_out = dataset["train"].filter(lambda held: held, input_columns="held_out") if arguments.hold_out else None
+    held_out = held_out_rows(dataset["train"]) if arguments.hold_out else None
     stage = STAGES[arguments.action_model](arguments, data, train_rows, *stage_settings)
     trainer = make_trainer(stage, train_rows, held_out, training, run)
     cost = train(trainer, run)

@@ -140,6 +140,11 @@ def check_tokens(rows: Dataset, folder: str | os.PathLike, num_action_tokens: in
             )
 
 
+def first_encodings(rows: Dataset) -> Dataset:
+    """The sentences of the recordings themselves, without those of augmented versions."""
+    return rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
+
+
 def select_split(sentences, split: str, encodings: int = 1):
     """
     Selects the sentences of a split.

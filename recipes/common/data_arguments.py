@@ -191,3 +191,8 @@ def without_held_out(train, hold_out: bool):
             "not all. Choose them with --held_out_subjects, or in a folder with --validation."
         )
     return train.select(kept)
+
+
+def held_out_rows(train):
+    """The rows of the training split that belong to the held-out training subjects."""
+    return train.select([index for index, held in enumerate(train["held_out"]) if held])

@@ -218,6 +218,25 @@ class RunFolder:
         training.output_dir = str(self.checkpoints)
         training.dataloader_pin_memory &= torch.cuda.is_available()
 
+    def begin_training(self, training, identity: dict) -> bool:
+        """
+        Begins or resumes a training, after `save_config`: checks the inputs of the run and configures the training arguments.
+
+        Args:
+            training: training arguments.
+            identity: fingerprints of the inputs (`check_identity`).
+
+        Returns:
+            Whether there is anything to do: `False`, with a line in the log, if the run has finished.
+        """
+        if training.process_index == 0:
+            self.check_identity(identity)
+        if self.finished:
+            logger.info("%s is finished", self.path)
+            return False
+        self.configure(training)
+        return True
+
     def train(self, trainer, what: str):
         """
         Trains from the start or from the last checkpoint. If training had finished, at the last step or by early stopping, the

@@ -14,6 +14,7 @@ prepared.
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from action_llm_datasets.folder_lock import writes_output_dir
@@ -113,7 +114,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
 
     from action_llm import VideoFeatureExtractor
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_recipes.common.data_arguments import unreadable_files, without_held_out
+    from action_llm_recipes.common.data_arguments import held_out_rows, unreadable_files, without_held_out
     from action_llm_recipes.common.run_folder import JsonLinesCallback, RunFolder
     from action_llm_recipes.common.split_evidence import SplitEvidence
     from action_llm_recipes.pretraining.video_recogniser import VideoRecogniser
@@ -125,12 +126,8 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, reading, training)
     dataset = data.load("videos")
-    if training.process_index == 0:
-        run.check_identity(data.identity(dataset))
-    if run.finished:
-        logger.info("%s is finished", run.path)
+    if not run.begin_training(training, data.identity(dataset)):
         return
-    run.configure(training)
     extractor = VideoFeatureExtractor(**{name: value for name, value in asdict(reading).items() if value is not None})
     rows = without_held_out(dataset["train"], arguments.hold_out)
     config = ResNetConfig(
@@ -151,7 +148,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    held_out = [row for row in dataset["train"] if row["held_out"]] if arguments.hold_out else []
+    held_out = held_out_rows(dataset["train"]) if arguments.hold_out else []
     metrics = {"held_out_top_1": accuracy(model, held_out, data.data_dir, extractor)} if held_out else {}
     model.encoder.backbone.save_pretrained(run.model)
     extractor.save_pretrained(run.model)
@@ -178,7 +175,7 @@ def main(arguments: BackboneArguments, data: DataArguments, reading, training: B
     logger.info("  in %s", run.model)
 
 
-def accuracy(model, rows: list[dict], data_dir: str, extractor) -> float:
+def accuracy(model, rows: Sequence[dict], data_dir: str, extractor) -> float:
     """Fraction of videos whose class a [`VideoRecogniser`] predicts."""
     import torch
 

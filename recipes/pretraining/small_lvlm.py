@@ -135,12 +135,8 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     run = RunFolder(training.output_dir)
     run.save_config(arguments, data, training)
     dataset = data.load("features")
-    if training.process_index == 0:
-        run.check_identity(data.identity(dataset))
-    if run.finished:
-        logger.info("%s is finished", run.path)
+    if not run.begin_training(training, data.identity(dataset)):
         return
-    run.configure(training)
     rows = without_held_out(dataset["train"], arguments.hold_out)
     evidence = SplitEvidence.of_data(data, dataset, hold_out=arguments.hold_out)
     encoder = {"tokenizer": {"features": data.features_record()}}

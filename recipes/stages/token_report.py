@@ -19,12 +19,14 @@ def write_token_report(folder: Path, sentences, num_action_tokens: int, codes_pe
         The content of tokens.json: for each split, what [`describe_sentences`] returns.
     """
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.action_sentences import first_encodings
     from action_llm_recipes.metrics.plots import plot_sentence_lengths, plot_token_usage
 
     report = {}
     for split, rows in sentences.items():
-        rows = rows.select([index for index, encoding in enumerate(rows["encoding"]) if encoding == 0])
-        columns = rows.select_columns(["action_ids", "start_times", "end_times"]).with_format("numpy")[:]
+        columns = (
+            first_encodings(rows).select_columns(["action_ids", "start_times", "end_times"]).with_format("numpy")[:]
+        )
         ids, starts, ends = (list(columns[name]) for name in ("action_ids", "start_times", "end_times"))
         report[split] = describe_sentences(ids, starts, ends, num_action_tokens, codes_per_word)
         if split == "train":

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_a_run_of_an_older_version_is_resumed_with_former_names_of_settings(tmp_
         RunFolder(tmp_path).save_config(Renamed())
     RunFolder(tmp_path).save_config(Renamed(constrained=True))
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "constrained: true\n"
+
+
+def test_a_finished_run_does_not_begin_again(tmp_path):
+    training = SimpleNamespace(process_index=0, output_dir=str(tmp_path), dataloader_pin_memory=True)
+    run = RunFolder(tmp_path)
+    assert run.begin_training(training, {"recordings": "1"})
+    assert training.output_dir == str(tmp_path / "checkpoints")
+    (tmp_path / "record.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    assert not run.begin_training(training, {"recordings": "1"})
+    with pytest.raises(ValueError, match="made with other recordings"):
+        run.begin_training(training, {"recordings": "2"})
 
 
 def test_a_page_needs_the_fields_of_an_evaluation(tmp_path):
