@@ -29,6 +29,7 @@ RECORD_FIELDS = {
     **dict.fromkeys(("split_evidence", "split_evidence.training"), (dict,)),
     "split_evidence.training.fingerprint": (str,),
     "split_evidence.held_out_subjects": (list,),
+    "split_evidence.unchecked_stages": (list,),
     "hold_out": (bool,),
     "seconds": (int, float),
     "training_classes": (list,),

@@ -104,6 +104,7 @@ class SplitEvidence:
     ):
         self.parts = {part: RecordingSet.of(dataset, sample_ids) for part, sample_ids in parts.items()}
         self.held_out_subjects = held_out_subjects
+        self.unchecked_stages: list[str] = []
         self.known: dict[str, np.ndarray] = {}
         for folder in folders:
             self.known |= _read_sets(Path(folder, SPLIT_EVIDENCE))
@@ -132,12 +133,17 @@ class SplitEvidence:
         return cls(record["dataset"], parts, (folder, *folders), subjects)
 
     def describe(self) -> dict:
-        """The evidence in a record: number of recordings and fingerprint of each part, and chosen held-out subjects."""
+        """The evidence in a record: number of recordings and fingerprint of each part, chosen held-out subjects, and the stages
+        that `refuse` could not check."""
         parts = {
             part: {"recordings": len(recordings.names), "fingerprint": recordings.fingerprint}
             for part, recordings in self.parts.items()
         }
-        return parts | ({"held_out_subjects": self.held_out_subjects} if self.held_out_subjects else {})
+        if self.held_out_subjects:
+            parts["held_out_subjects"] = self.held_out_subjects
+        if self.unchecked_stages:
+            parts["unchecked_stages"] = self.unchecked_stages
+        return parts
 
     def save(self, folder: Path):
         """Writes all known sets to split_evidence.json in a folder."""
@@ -166,6 +172,7 @@ class SplitEvidence:
             raise ValueError(_refusal(stage, part, shared, len(self.parts[part].names)))
         if part == "held_out":
             check_held_out(before, unchecked=unknown)
+        self.unchecked_stages = unknown
         if unknown:
             logger.warning(
                 "The training recordings of the %s are unknown (an older version trained it, or %s was not copied with it), so "
@@ -341,6 +348,11 @@ def count_test_evaluation(model: str, dataset: str, evidence: SplitEvidence) -> 
         logger.warning("This evaluation on the test split is not counted: %s", error)
         return None
     return count_of_test_evaluations(model, dataset)
+
+
+def unchecked_stages_text(stages: list[str]) -> str:
+    """That an evaluation could not check the training recordings of some stages, as a sentence."""
+    return f"It could not be checked whether the {' and the '.join(stages)} had been trained on these recordings."
 
 
 def test_evaluations_text(count: int) -> str:

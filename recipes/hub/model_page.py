@@ -21,7 +21,11 @@ from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
 from action_llm_recipes.common.records import read_record, required
-from action_llm_recipes.common.split_evidence import count_of_test_evaluations, test_evaluations_text
+from action_llm_recipes.common.split_evidence import (
+    count_of_test_evaluations,
+    test_evaluations_text,
+    unchecked_stages_text,
+)
 from action_llm_recipes.common.stage_records import stages_behind
 
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -542,10 +546,13 @@ def _spread(evaluations: list[dict]) -> str:
 
 
 def _opened(model: Path, dataset: str, evaluations: list[dict]) -> str:
-    """How often the test split was evaluated, in a sentence after others; empty where it was not counted."""
+    """How often the test split was evaluated, if it was counted, and which stages may have been trained on it."""
     counts = [record.get("test_evaluations") or 0 for record in evaluations[:1]]
     count = max([count_of_test_evaluations(model, dataset), *counts])
-    return f" {test_evaluations_text(count)}" if count else ""
+    unchecked = [record.get("split_evidence", {}).get("unchecked_stages") for record in evaluations]
+    sentences = [test_evaluations_text(count)] * bool(count)
+    sentences += dict.fromkeys(unchecked_stages_text(stages) for stages in unchecked if stages)
+    return "".join(f" {sentence}" for sentence in sentences)
 
 
 def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_videos: bool) -> list[EvalResult]:

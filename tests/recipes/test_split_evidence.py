@@ -239,6 +239,7 @@ def test_the_recording_of_a_window_is_its_video(tmp_path):
 
 def test_older_folders_still_load_and_a_warning_says_what_cannot_be_checked(own_recipes, tmp_path, caplog):
     from action_llm_recipes.common.split_evidence import SPLIT_EVIDENCE
+    from action_llm_recipes.hub.model_page import model_page
 
     tokenizer = own_recipes.train_tokenizer(tmp_path / "tokenizer")
     sentences = own_recipes.encode(tokenizer, tmp_path / "sentences")
@@ -252,6 +253,11 @@ def test_older_folders_still_load_and_a_warning_says_what_cannot_be_checked(own_
     assert own_recipes.evaluate(model, sentences, tmp_path / "old") == metrics
     (warning,) = [message for message in caplog.messages if "cannot be checked" in message]
     assert "the action model and the language model" in warning and "whether test recordings were" in warning
+    # The record of the evaluation says so, and so does the page that shows it.
+    evaluation = json.loads((tmp_path / "old" / "record.json").read_text())
+    assert evaluation["split_evidence"]["unchecked_stages"] == ["action model", "language model"]
+    page = model_page(Path(model), "me/tiny", [evaluation])
+    assert "It could not be checked whether the action model and the language model had been trained on these" in page
     # Records of before say at least whether the held-out subjects were left out.
     with pytest.raises(ValueError, match="the action model was trained on the held-out subjects, or has no record"):
         own_recipes.evaluate(model, sentences, tmp_path / "old", split="held_out")
@@ -274,7 +280,7 @@ def test_damaged_evidence_is_an_error(own_recipes, tmp_path):
     fingerprint = next(name for name, text in sets.items() if text)
     for text in (sets[fingerprint][:-8] + "AAAAAAA=", "?", "ä", "AAAA", 7, None):
         path.write_text(json.dumps(sets | {fingerprint: text}))
-        with pytest.raises(ModelFileError, match=f"field {fingerprint}: expected the hashes of that fingerprint"):
+        with pytest.raises(ModelFileError, match=f"field {fingerprint}: expected the hashes with that fingerprint"):
             own_recipes.encode(tokenizer, tmp_path / "sentences")
 
 
