@@ -22,6 +22,7 @@ and the records of all stages are checked for them. Several processes share the 
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
@@ -112,6 +113,10 @@ def main(arguments: EvaluationArguments) -> dict | None:
     rows = select_split(load_action_sentences(arguments.sentences), split, arguments.encodings)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     check_classes(arguments, record, processor.class_names, rows.features["label"].names)
+    inputs = inputs_of(arguments, record, identity, split)
+    if (metrics := finished_metrics(run, inputs)) is not None:
+        logger.info("%s is finished", run.path)
+        return metrics if state.is_main_process else None
     model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
     evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
@@ -141,9 +146,42 @@ def main(arguments: EvaluationArguments) -> dict | None:
         hardware=describe_hardware(),
         split=split,
         test_evaluations=test_evaluations,
+        inputs=inputs,
     )
     log_metrics(run, metrics, test_evaluations)
     return metrics
+
+
+def inputs_of(arguments: EvaluationArguments, record: dict, identity: dict, split: str) -> str | None:
+    """
+    A fingerprint of what an evaluation reads: recogniser, sentences, split and settings.
+
+    Args:
+        arguments: of the recipe.
+        record: training record of the recogniser.
+        identity: fingerprints of the sentences.
+        split: that is evaluated.
+
+    Returns:
+        Hexadecimal digits, or None for a recogniser without a record, which cannot be told from others.
+    """
+    if not record:
+        return None
+    ignored = {"model", "sentences", "output_dir", "batch_size", "split"}
+    settings = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ignored}
+    content = json.dumps([record, identity, split, settings], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def finished_metrics(run, inputs: str | None) -> dict | None:
+    """The metrics of an earlier evaluation with the same inputs in this folder, or None.
+
+    Evaluating again would count the test split again.
+    """
+    if inputs is None or not run.finished:
+        return None
+    record = run.read_record()
+    return record["metrics"] if record.get("inputs") == inputs else None
 
 
 def check_classes(arguments: EvaluationArguments, record: dict, trained: list[str], evaluated: list[str]) -> None:

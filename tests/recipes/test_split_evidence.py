@@ -316,6 +316,10 @@ def test_the_held_out_split_is_the_default_and_evaluations_of_the_test_split_are
             folder = tmp_path / f"test{count}"
             assert own_recipes.evaluate(model, sentences, folder, split="test")["split"] == "test"
             assert record_of(folder)["test_evaluations"] == count
+            # The same evaluation in the same folder is finished, and not counted again.
+            metrics = json.loads((folder / "metrics.json").read_text())
+            assert own_recipes.evaluate(model, sentences, folder, split="test") == metrics
+            assert record_of(folder)["test_evaluations"] == count
             sentence = f"The test split was evaluated {times} with this model."
             # On each page of this model, whichever evaluation it shows.
             assert all(sentence in text for text in (caplog.text, page(folder), page(evaluation), page()))
