@@ -90,6 +90,13 @@ class LazyArguments:
             return {field.name for field in dataclasses.fields(cls.whole())}
 
 
+def launch_command(main: Callable):
+    """Calls the `main` of a command that parses its own command line, with the output and endings of `launch`."""
+    set_up_output()
+    with ending_well(Path(sys.argv[0]).name):
+        return main()
+
+
 def launch(main: Callable, *classes: type, resumes: bool = False):
     """
     Parses the command line, calls `main` with an instance of each argument class, and returns its result.

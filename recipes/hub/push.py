@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,9 +27,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from action_llm.model_files import read_json_object
 from action_llm.token_lexicon import read_lexicon
-from action_llm_datasets.endings import ending_well
-from action_llm_datasets.progress import set_up_output
-from action_llm_recipes.common.launching import CommandParser
+from action_llm_recipes.common.launching import CommandParser, launch_command
 from action_llm_recipes.common.split_evidence import LOCAL_FILES
 from action_llm_recipes.hub.model_page import (
     PICTURES,
@@ -414,9 +411,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def cli():
     """The command `action-llm-push`."""
-    set_up_output()
-    with ending_well(Path(sys.argv[0]).name):
-        main()
+    launch_command(main)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,10 @@ without the classifier, as safetensors, and a `preprocessor_config.json` for cli
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from action_llm_datasets.endings import ending_well
-from action_llm_datasets.progress import set_up_output
-from action_llm_recipes.common.launching import CommandParser
+from action_llm_recipes.common.launching import CommandParser, launch_command
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +95,5 @@ def main(arguments: list[str] | None = None) -> None:
     convert(**vars(given))
 
 
-def cli():
-    """Runs `main` as a command, with its ending at Ctrl-C and at errors."""
-    set_up_output()
-    with ending_well(Path(sys.argv[0]).name):
-        main()
-
-
 if __name__ == "__main__":
-    cli()
+    launch_command(main)

@@ -8,8 +8,8 @@ from action_llm_recipes.common.padding import pad_latents, padded
 
 
 @dataclass
-class LatentsCollator:
-    """Pads prompts on the right, and their latents to `action_embeds` (batch_size, num_latents, width) with a mask.
+class PromptCollator:
+    """Base of the collators.
 
     Args:
         pad_token_id (`int`): padding token of the prompts.
@@ -19,29 +19,30 @@ class LatentsCollator:
     pad_token_id: int
     width: int
 
+    def prompts(self, examples: list[dict], side: str) -> dict:
+        """`input_ids` and `attention_mask` (batch_size, length), padded on a side, "left" or "right"."""
+        prompts = [torch.as_tensor(example["input_ids"]) for example in examples]
+        ids, mask = padded(prompts, self.pad_token_id, side)
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def latents(self, examples: list[dict]) -> dict:
+        """`action_embeds` (batch_size, num_latents, width), padded on the right, with a mask; empty without latents."""
+        if "latents" not in examples[0]:
+            return {}
+        return pad_latents([example["latents"] for example in examples], self.width)
+
+
+class LatentsCollator(PromptCollator):
+    """Prompts and labels for the loss on words, padded on the right, and latents."""
+
     def __call__(self, examples: list[dict]) -> dict:
-        ids, mask = padded([torch.as_tensor(example["input_ids"]) for example in examples], self.pad_token_id)
         labels, _ = padded([torch.as_tensor(example["labels"]) for example in examples], -100)
-        latents = pad_latents([example["latents"] for example in examples], self.width)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **latents}
+        return {**self.prompts(examples, "right"), "labels": labels, **self.latents(examples)}
 
 
-@dataclass
-class ClassCollator:
-    """Pads prompts on the left, since the class names follow them, and latents, if there are any, on the right.
-
-    Args:
-        pad_token_id (`int`): padding token of the prompts.
-        width (`int`): width of a latent.
-    """
-
-    pad_token_id: int
-    width: int
+class ClassCollator(PromptCollator):
+    """Prompts for the loss on classes, padded on the left, since the class names follow them, and latents."""
 
     def __call__(self, examples: list[dict]) -> dict:
-        ids, mask = padded([torch.as_tensor(example["input_ids"]) for example in examples], self.pad_token_id, "left")
         labels = torch.tensor([example["labels"] for example in examples])
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        if "latents" in examples[0]:
-            batch |= pad_latents([example["latents"] for example in examples], self.width)
-        return batch
+        return {**self.prompts(examples, "left"), "labels": labels, **self.latents(examples)}

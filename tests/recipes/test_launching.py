@@ -467,10 +467,11 @@ def test_an_error_of_the_user_is_one_line(body, message):
 def test_commands_with_positional_arguments_end_well_too(module, work, words, tmp_path):
     code = f"""
 import os, signal, sys
-from action_llm_recipes.{module} import cli
-sys.modules[cli.__module__].{work} = lambda *args, **settings: os.kill(os.getpid(), signal.SIGINT)
+from action_llm_recipes.common.launching import launch_command
+from action_llm_recipes.{module} import main
+sys.modules[main.__module__].{work} = lambda *args, **settings: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["command.py", *{words}]
-cli()
+launch_command(main)
 """
     (tmp_path / "weights.pth").touch()
     done = python("-c", code.replace("{file}", str(tmp_path / "weights.pth")))
