@@ -474,7 +474,7 @@ def test_encoding_goes_on_where_it_stopped(recipes, tokenizer, monkeypatch, tmp_
     monkeypatch.setattr(encode_actions, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
         recipes.encode(tokenizer, tmp_path / "stopped")
-    with pytest.raises(FileNotFoundError, match=r"nothing that encode_actions\.py has finished"):
+    with pytest.raises(FileNotFoundError, match=r"encode_actions\.py has not finished there"):
         load_action_sentences(tmp_path / "stopped")
     recipes.encode(tokenizer, tmp_path / "stopped")
     assert len(calls) == 3 + 5, "two shards of train were done, three of train and two of test were left"

@@ -201,7 +201,7 @@ def test_the_small_lvlm_is_a_llava(features, lvlm, llm, tmp_path):
 def test_the_record_of_a_small_lvlm_names_the_repository_of_its_language_model(features, llm, tmp_path, monkeypatch):
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, tokenizer_files.load_tokenizer
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda name, **options: load_model(llm, **options))
-    monkeypatch.setattr(tokenizer_files, "load_tokenizer", lambda name: load_tokenizer(llm))
+    monkeypatch.setattr(tokenizer_files, "load_tokenizer", lambda name, **options: load_tokenizer(llm))
     see(features, "owner/tiny", tmp_path)
     record = json.loads(Path(tmp_path, "record.json").read_text())
     assert record["llm"] == record["settings"]["llm_name_or_path"] == "owner/tiny"
@@ -566,14 +566,14 @@ def test_one_command(videos, llm, tmp_path):
         )
 
 
-def test_every_stage_of_every_line_has_settings():
+def test_every_stage_of_every_pipeline_has_settings():
     """Those that `run_line.py` takes where none are given."""
     from action_llm_recipes import run_line
 
-    for line in run_line.PIPELINES:
-        stages = {"llm_ar": [], "lvlm_var": ["backbone", "features"], "vt_lvlm_ar": ["backbone", "features", "lvlm"]}
-        for stage in [*stages[line], "tokenizer", "sft"]:
-            assert run_line.read_settings(run_line.PipelineArguments(output_dir="run"), stage, line)
+    stages = {"llm_ar": [], "lvlm_var": ["backbone", "features"], "vt_lvlm_ar": ["backbone", "features", "lvlm"]}
+    for pipeline, first in stages.items():
+        for stage in [*first, "tokenizer", "sft"]:
+            assert run_line.read_settings(run_line.PipelineArguments(output_dir="run"), stage, pipeline)
 
 
 def test_the_papers_settings():
