@@ -336,7 +336,7 @@ def test_a_page_says_what_a_run_was_and_not_what_the_paper_was(copy):
     )
     assert (
         "An earlier stage was trained on `simulated-xsub`" in page
-        and "Windows overlap and those of one video are similar" in page
+        and "Windows overlap, and windows of the same video are similar" in page
     )
     # No description of the recordings; continuous latents instead of tokens.
     del record["sentences"]["data"], record["sentences"]["tokenizer"]["data"]
