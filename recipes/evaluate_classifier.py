@@ -25,6 +25,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -121,7 +122,9 @@ def main(arguments: EvaluationArguments) -> dict | None:
     evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
 
+    started = time.perf_counter()
     log_probabilities = score_in_all_processes(arguments, model, processor, rows, state)
+    scoring_seconds = round(time.perf_counter() - started, 2)
     if log_probabilities is None:
         return None
     log_probabilities, first_rows = average_encodings(log_probabilities, rows["sample_id"])
@@ -145,6 +148,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
         model=record,
         hardware=describe_hardware(),
         split=split,
+        scoring_seconds=scoring_seconds,
         test_evaluations=test_evaluations,
         inputs=inputs,
     )

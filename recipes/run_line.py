@@ -42,7 +42,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from action_llm.model_files import as_written
 from action_llm_datasets.folder_lock import writes_output_dir
@@ -167,9 +167,40 @@ class PipelineArguments:
 ARGUMENTS = (PipelineArguments, DataArguments)
 
 
+class ResolvedRun(NamedTuple):
+    """A run whose settings are known and checked.
+
+    Attributes:
+        arguments: of the recipe, with the models that YAML files name.
+        pipeline: "llm_ar", "lvlm_var" or "vt_lvlm_ar".
+        settings: stage → its settings.
+        counts: numbers of recordings and of their encodings.
+        unseen: names of the classes that are tested and not trained on.
+    """
+
+    arguments: PipelineArguments
+    pipeline: str
+    settings: dict[str, dict]
+    counts: RecordingCounts
+    unseen: list[str]
+
+
 @writes_output_dir
 def main(arguments: PipelineArguments, data: DataArguments) -> dict:
     """Runs the pipeline; returns the metrics of its evaluation."""
+    run = resolve(arguments, data)
+    begin(run.arguments, data, run.pipeline, run.settings, run.counts)
+    return run_pipeline(run.arguments, data, run.settings, run.unseen)
+
+
+def resolve(arguments: PipelineArguments, data: DataArguments) -> ResolvedRun:
+    """
+    Reads and checks the settings of all stages, and fits them to the recordings. Trains nothing and writes nothing to
+    `output_dir`.
+
+    Raises:
+        ValueError: if a setting is wrong, or does not fit the pipeline or the recordings.
+    """
     pipeline = choose_pipeline(arguments, data)
     # All settings are checked before anything is trained, and the YAML files before slow libraries are imported.
     arguments, settings = read_all_settings(arguments, pipeline)
@@ -199,8 +230,7 @@ def main(arguments: PipelineArguments, data: DataArguments) -> dict:
         "unseen": bool(unseen),
         **overrides.get("evaluation", {}),
     }
-    begin(arguments, data, pipeline, settings, counts)
-    return run_pipeline(arguments, data, settings, unseen)
+    return ResolvedRun(arguments, pipeline, settings, counts, unseen)
 
 
 def begin(

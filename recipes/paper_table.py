@@ -1,0 +1,309 @@
+"""
+A table or figure of the three papers, with what was measured here beside what the paper reports.
+
+```bash
+python recipes/paper_table.py --paper llm_ar --table 4 --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --dry_run true
+python recipes/paper_table.py --paper llm_ar --table 4 --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --seeds 0 1 2
+python recipes/paper_table.py --paper vt_lvlm_ar --table II --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --preset small
+python recipes/paper_table.py --paper llm_ar --table 8 --dataset ntu120-unseen --data_dir NTU/skeletons
+```
+
+Each row is a run of `run_line.py` with a few settings changed; `paper_tables/*.yaml` lists the rows, their settings and the
+paper's values. Rows run side by side, one for each GPU or core, and share the stages that they have in common. Run the same
+command again to resume; further seeds and rows are added to the page.
+
+Without `--dataset`, a table is about the data set of the paper. `--preset paper` takes the paper's own settings for NTU RGB+D,
+Toyota Smarthome and UAV-Human, and the paper's method with small models elsewhere. Tables of unseen classes run on all draws of
+the classes and report the mean.
+
+The page lies in `--pages`, beside a JSON file from which it is written; a summary of all tables is its `README.md`. Figures are
+`--table figure-1`. Rows that need more than the data, such as another language model, run only if `--rows` names them. Tables
+that people must rate have no rows to run: the page lists the commands for the raters' sheets.
+"""
+
+import logging
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from action_llm_datasets.atomic_files import write_atomically
+from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_datasets.names import check_protocol
+from action_llm_datasets.progress import duration
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.paper_tables.definitions import PAPERS, Table, find_table, preset_of
+from action_llm_recipes.paper_tables.runs import RowRun, draws_of, runs_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PaperTableArguments:
+    """The table, the recordings, and what is run."""
+
+    paper: Literal[PAPERS] = field(metadata={"help": "the paper"})
+    table: str = field(metadata={"help": "number of the table (4, II), or figure-1, figure-2"})
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "data set and protocol, such as utd-mhad, or ntu120-unseen for all draws of unseen classes; by default the "
+            "first that the paper reports on"
+        },
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "folder of the recordings; a dry run needs none"})
+    output_dir: str = field(default="runs/tables", metadata={"help": "folder of the runs, which tables can share"})
+    pages: str = field(
+        default="model_cards/results/tables",
+        metadata={"help": "folder of the pages and of the JSON files with results"},
+    )
+    preset: Literal["paper", "small"] = field(
+        default="paper", metadata={"help": "paper: the method of the paper; small: the `small` preset of run_line.py"}
+    )
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "random seeds"})
+    rows: list[str] | None = field(
+        default=None, metadata={"help": "names of rows; by default all that need nothing but the data"}
+    )
+    baselines: bool = field(
+        default=True,
+        metadata={"help": "also train classifiers of raw recordings (run_baselines.py), once per data set"},
+    )
+    hold_out: bool = field(
+        default=False,
+        metadata={"help": "evaluate held-out training recordings, which are left out of training, not the test split"},
+    )
+    held_out_subjects: list[str] | None = field(
+        default=None, metadata={"help": "training subjects to hold out; by default those that the data set marks"}
+    )
+    backbone: str | None = field(
+        default=None, metadata={"help": "visual encoder of all rows; by default that of the preset"}
+    )
+    llm_name_or_path: str | None = field(
+        default=None, metadata={"help": "language model of all rows; by default that of the preset"}
+    )
+    jobs: int | None = field(
+        default=None, metadata={"help": "number of rows at a time; by default one for each GPU, or for each core"}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "only show what would run, and with --data_dir for how long"}
+    )
+
+    def __post_init__(self):
+        table = find_table(self.paper, self.table)
+        table.select(self.rows)
+        if self.dataset is None:
+            self.dataset = table.columns[0] if table.measures_accuracy else DEFAULT_DATASETS[table.modality]
+        for name in draws_of(self.dataset) or [self.dataset]:
+            check_protocol(name)
+            if ("-video" in name) != (table.modality == "videos"):
+                raise ValueError(f"--dataset: {table.paper_name} reads {table.modality}, got {name}.")
+        if self.data_dir is None and not self.dry_run and table.is_run:
+            raise ValueError("--data_dir is missing: it is the folder of the recordings.")
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs must be at least 1, got {self.jobs}.")
+        if not self.seeds:
+            raise ValueError("--seeds: expected at least one seed.")
+
+
+# Of the tables without accuracies, which the papers report on NTU RGB+D 60.
+DEFAULT_DATASETS = {"skeletons": "ntu60-xsub", "videos": "ntu60-xsub-video"}
+ARGUMENTS = (PaperTableArguments,)
+
+
+@writes_output_dir
+def main(arguments: PaperTableArguments) -> None:
+    """Runs the rows of a table and writes its page."""
+    table = find_table(arguments.paper, arguments.table)
+    runs = planned_runs(arguments, table, table.select(arguments.rows), arguments.seeds)
+    if arguments.dry_run:
+        show_plan(arguments, table, runs)
+        return
+    from action_llm_recipes.paper_tables.results import TableResults
+
+    results = TableResults(results_path(arguments, table))
+    results.content["about"] = about(arguments, table)
+    every_row = {name: row for name, row in table.rows.items() if not row.is_quoted}
+    results.drop_outdated(planned_runs(arguments, table, every_row, [0]))
+    failures = {}
+    if runs:
+        missing = [run for run in runs if not results.has(run)]
+        check_runs(arguments, missing)
+        if arguments.baselines and table.measures_accuracy:
+            run_baselines(arguments, table, results)
+        failures = run_missing(arguments, missing, results)
+    write_pages(Path(arguments.pages), results)
+    if failures:
+        listed = "; ".join(f"{run.row.title}, seed {run.seed}: {reason}" for run, reason in failures.items())
+        raise ValueError(f"{len(failures)} of {len(runs)} rows failed, the others are on the page. {listed}")
+
+
+def planned_runs(arguments: PaperTableArguments, table: Table, rows: dict, seeds: list[int]) -> list[RowRun]:
+    """The runs of some rows of the table with some seeds."""
+    further = {
+        name: getattr(arguments, name)
+        for name in ("hold_out", "held_out_subjects", "backbone", "llm_name_or_path")
+        if getattr(arguments, name)
+    }
+    return runs_of(table, rows, arguments.dataset, arguments.preset, seeds, further, Path(arguments.output_dir))
+
+
+def results_path(arguments: PaperTableArguments, table: Table) -> Path:
+    """The JSON file of the table on this data set."""
+    name = f"{table.paper}_{table.number}_{arguments.dataset}"
+    name += "_small" * (arguments.preset == "small") + "_held_out" * arguments.hold_out
+    return Path(arguments.pages) / f"{name}.json"
+
+
+def about(arguments: PaperTableArguments, table: Table) -> dict:
+    """What the page says of the table, besides results."""
+    from action_llm_recipes.paper_tables.page import command_text
+    from action_llm_recipes.paper_tables.runs import option_words
+
+    defaults = PaperTableArguments(arguments.paper, arguments.table, dry_run=True)
+    words = ["--paper", table.paper, "--table", table.number, "--dataset", arguments.dataset, "--data_dir", "DATA"]
+    for name in ("preset", "hold_out", "held_out_subjects", "backbone", "llm_name_or_path", "seeds"):
+        value = getattr(arguments, name)
+        if value != getattr(defaults, name):
+            words += option_words(name, value)
+    return {
+        "paper": table.paper,
+        "table": table.number,
+        "dataset": arguments.dataset,
+        "preset": arguments.preset,
+        "preset_key": preset_of(arguments.preset, arguments.dataset),
+        "hold_out": arguments.hold_out,
+        "command": command_text(words),
+    }
+
+
+def check_runs(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
+    """Checks the settings of all rows before any is trained.
+
+    Raises:
+        ValueError: if a setting is wrong; names the row.
+    """
+    checked = set()
+    for run in runs:
+        if (run.row.name, run.dataset) not in checked:
+            checked.add((run.row.name, run.dataset))
+            try:
+                resolve_run(arguments, run)
+            except ValueError as error:
+                raise ValueError(f"row {run.row.name}: {error}") from error
+
+
+def resolve_run(arguments: PaperTableArguments, run: RowRun):
+    """The settings of a run, as `run_line.py` resolves them."""
+    from action_llm_recipes import run_line
+    from action_llm_recipes.common.launching import parse
+
+    return run_line.resolve(*parse(run_line.ARGUMENTS, run.command_line(arguments.data_dir)))
+
+
+def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) -> None:
+    """Logs the rows of a table, the commands that make them and, if the recordings are at hand, how long they take."""
+    from action_llm_recipes.paper_tables.page import plan_text
+
+    logger.info("%s, %s: %s", table.paper_name, table.label, table.title)
+    logger.info("%s", plan_text(table, preset_of(arguments.preset, arguments.dataset)))
+    for run in runs:
+        words = run.command_line(arguments.data_dir or "DATA")
+        logger.info("python recipes/run_line.py %s", shlex.join(words))
+    for command in table.commands:
+        logger.info("%s", command)
+    if not table.is_run:
+        logger.info("Nothing to run: the paper's values are ratings by people.")
+    elif arguments.data_dir is None:
+        logger.info("%d runs; with --data_dir, their time is estimated.", len(runs))
+    else:
+        show_time(arguments, runs)
+
+
+def show_time(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
+    """Logs the estimated time of all runs on one core; stages that runs share are counted once."""
+    from action_llm_recipes.common.launching import with_defaults
+    from action_llm_recipes.common.run_folder import RunFolder
+    from action_llm_recipes.paper_tables.execution import default_jobs
+    from action_llm_recipes.pipeline.plan import PROBE_SECONDS, planned_stages, probe
+    from action_llm_recipes.pipeline.stages import classes_of
+
+    seconds, unknown = {}, False
+    for run in runs:
+        resolved = resolve_run(arguments, run)
+        trains_llm = resolved.arguments.llm_name_or_path is None
+        settings = {
+            stage: with_defaults(classes_of(stage, values), values) for stage, values in resolved.settings.items()
+        }
+        for stage, _, duration_of_stage in planned_stages(settings, resolved.counts, trains_llm):
+            folder = run.stages.get(stage, stage)
+            if not trains_llm and stage in ("lvlm", "sft", "evaluation"):
+                unknown = True
+            elif stage == "small_lm" or not RunFolder.has_record(folder):
+                seconds[folder] = duration_of_stage
+    total, jobs = sum(seconds.values()) * probe() / PROBE_SECONDS, arguments.jobs or default_jobs()
+    logger.info(
+        "%d runs: about %s on one core of this machine%s; %d rows run at a time.",
+        len(runs),
+        duration(total),
+        ", without the stages of the language model, which measure their time when they start" if unknown else "",
+        jobs,
+    )
+
+
+def run_baselines(arguments: PaperTableArguments, table: Table, results) -> None:
+    """Trains classifiers of the raw recordings, with as many seeds as the table has, if the results lack them."""
+    from action_llm_recipes.baselines import run_baselines as recipe
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    for dataset in draws_of(arguments.dataset):
+        data = DataArguments(dataset, arguments.data_dir, held_out_subjects=arguments.held_out_subjects)
+        known = results.content["baselines"].get(dataset, {})
+        if any(len(accuracy["seeds"]) >= len(arguments.seeds) for accuracy in known.values()) or has_unseen_classes(
+            data
+        ):
+            continue
+        split = "held_out" if arguments.hold_out else "test"
+        folder = Path(arguments.output_dir) / "baselines" / f"{dataset}_{split}"
+        metrics = recipe.main(
+            recipe.BaselineArguments(output_dir=str(folder), split=split, seeds=len(arguments.seeds)), data
+        )
+        results.add_baselines(dataset, metrics)
+
+
+def has_unseen_classes(data) -> bool:
+    """Whether the test classes are not those of training, so that no classifier can be compared."""
+    from action_llm_recipes.run_line import unseen_classes
+
+    return bool(unseen_classes(data.load("videos" if data.is_video else "skeletons")))
+
+
+def run_missing(arguments: PaperTableArguments, runs: list[RowRun], results) -> dict[RowRun, str]:
+    """Runs rows and adds each result to the page when it is there; returns the rows that failed, with the reason."""
+    from action_llm_recipes.paper_tables.execution import default_jobs, run_rows
+
+    def on_finished(run: RowRun) -> None:
+        results.add(run)
+        write_pages(Path(arguments.pages), results)
+
+    jobs = min(arguments.jobs or default_jobs(), max(len(runs), 1))
+    return run_rows(runs, arguments.data_dir, jobs, on_finished)
+
+
+def write_pages(folder: Path, results) -> None:
+    """Writes the page of a table, and the summary of all tables in the folder."""
+    from action_llm_recipes.paper_tables.page import summary_page, table_page
+
+    page = results.path.with_suffix(".md")
+    results.save()
+    write_atomically(page, table_page(results))
+    write_atomically(folder / "README.md", summary_page(folder))
+    logger.info("Written: %s", page)
+
+
+def cli():
+    """The command `action-llm-table`."""
+    launch(main, *ARGUMENTS, resumes=True)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,132 @@
+"""Runs the rows of a table side by side, each in a process of its own."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from action_llm_datasets.progress import duration
+from action_llm_recipes.common.run_folder import RunFolder
+from action_llm_recipes.paper_tables.runs import RowRun
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass
+class _Process:
+    """A row that is running."""
+
+    run: RowRun
+    process: subprocess.Popen
+    log: IO
+    device: int
+    started: float
+
+
+def run_rows(
+    runs: list[RowRun],
+    data_dir: str,
+    jobs: int,
+    on_finished: Callable[[RowRun], None],
+) -> dict[RowRun, str]:
+    """
+    Runs rows side by side. A row whose next stage is being made by another row waits for it.
+
+    Args:
+        runs: the rows, in the order in which they start.
+        data_dir: folder of the recordings.
+        jobs: number of rows at a time. Each has one of the GPUs, or its share of the cores.
+        on_finished: called with each row that has finished.
+
+    Returns:
+        The rows that failed, each with the last line of its log.
+    """
+    waiting, running, failures, done = list(runs), [], {}, 0
+    started = time.monotonic()
+    try:
+        while waiting or running:
+            for process in [process for process in running if process.process.poll() is not None]:
+                running.remove(process)
+                process.log.close()
+                done += 1
+                seconds = time.monotonic() - process.started
+                if process.process.returncode:
+                    failures[process.run] = _last_line(process.run)
+                    logger.error("%s failed: %s", name_of(process.run), failures[process.run])
+                    continue
+                on_finished(process.run)
+                left = (time.monotonic() - started) / done * (len(runs) - done)
+                logger.info(
+                    "%s finished after %s; %d of %d, about %s left",
+                    name_of(process.run),
+                    duration(seconds),
+                    done,
+                    len(runs),
+                    duration(left),
+                )
+            free = [device for device in range(jobs) if device not in {process.device for process in running}]
+            for run in list(waiting):
+                if not free:
+                    break
+                if not _waits(run, running):
+                    waiting.remove(run)
+                    running.append(_start(run, data_dir, free.pop(0), jobs))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        # Also after Ctrl-C: the rows save a checkpoint and are resumed by the same command.
+        for process in running:
+            process.process.terminate()
+        for process in running:
+            process.process.wait()
+    return failures
+
+
+def name_of(run: RowRun) -> str:
+    """A row, data set and seed in the log."""
+    return f"{run.row.title}, {run.dataset}, seed {run.seed}"
+
+
+def _waits(run: RowRun, running: list[_Process]) -> bool:
+    """Whether a running row makes a stage that this row needs, and has not finished it."""
+    made = {folder for process in running for folder in process.run.stages.values()}
+    return any(folder in made and not RunFolder.has_record(folder) for folder in run.stages.values())
+
+
+def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:
+    import torch
+
+    run.share_stages()
+    environment = dict(os.environ)
+    if torch.cuda.is_available():
+        environment["CUDA_VISIBLE_DEVICES"] = str(device % torch.cuda.device_count())
+    else:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs)))
+    command = [sys.executable, "-m", "action_llm_recipes.run_line", *run.command_line(data_dir)]
+    log = open(run.folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed when the process ends)
+    logger.info("%s started, its log is %s", name_of(run), run.folder / "log.txt")
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return _Process(run, process, log, device, time.monotonic())
+
+
+def usable_cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_jobs() -> int:
+    """A row for each GPU, or for each core."""
+    import torch
+
+    return torch.cuda.device_count() or usable_cores()
+
+
+def _last_line(run: RowRun) -> str:
+    lines = Path(run.folder, "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,303 @@
+"""The pages of the measured tables, written from their JSON files."""
+
+import shlex
+from pathlib import Path
+
+from action_llm_recipes.paper_tables.definitions import MEASURES, Row, Table, find_table
+from action_llm_recipes.paper_tables.results import Estimate, TableResults
+from action_llm_recipes.paper_tables.runs import option_words
+
+NOT_RUN = "*not run here*"
+# Statistics of the action model and its sentences that are shown if the runs have them.
+STATISTICS = {
+    "tokens_per_recording": "words per recording",
+    "codes_used": "codes used",
+    "entropy": "entropy, bits",
+    "zipf_js": "distance from Zipf's law",
+    "context_loss": "context loss",
+    "context_loss_random_pairs": "context loss, random pairs",
+    "mmd": "MMD",
+    "reconstruction_loss": "reconstruction loss",
+}
+BASELINES = {
+    "kernel_ridge": "kernel ridge",
+    "graph": "small ST-GCN",
+    "transformer": "small transformer",
+}
+SMALL_MODELS = (
+    "a language model of two million weights that was trained on text made by a program. No pretrained language model or "
+    "visual encoder was used."
+)
+PRESETS = {
+    "full_size": "The settings are the paper's.",
+    "scaled": f"The method is the paper's, with settings for a few hundred recordings and {SMALL_MODELS}",
+    "small": f"The settings are those of the `small` preset, with {SMALL_MODELS}",
+}
+
+
+def table_page(results: TableResults) -> str:
+    """The page of a measured table, as Markdown."""
+    about = results.content["about"]
+    table = find_table(about["paper"], about["table"])
+    parts = [
+        f"# {table.paper_name}, {table.label}, on {about['dataset']}: {_lower_first(table.title)}",
+        _introduction(table, results),
+        _markdown_table(*_rows(table, results)),
+        _reading(table, results),
+        _statistics_table(table, results),
+        _notes(table),
+        _commands(table, about),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _introduction(table: Table, results: TableResults) -> str:
+    about = results.content["about"]
+    number = next((recordings["number"] for recordings in results.content["recordings"].values()), None)
+    draws = len(results.content["recordings"])
+    sentences = [f"What the paper reports, beside what was measured here on `{about['dataset']}`"]
+    if number is not None:
+        evaluated = "held-out training" if about["hold_out"] else "test"
+        sentences[0] += f" ({number} {evaluated} recordings{f' in the first of {draws} draws' if draws > 1 else ''})"
+    sentences[0] += "."
+    sentences.append(PRESETS[about["preset_key"]])
+    return " ".join(sentences)
+
+
+def _rows(table: Table, results: TableResults) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the table."""
+    header = ["row", *(f"paper: {MEASURES.get(column, column)}" for column in table.columns)]
+    if table.measures_accuracy:
+        return _accuracy_rows(table, results, header)
+    header += [f"here: {MEASURES[column]}" for column in table.columns]
+    lines = []
+    for row in table.rows.values():
+        measured = [_value(results.statistic(row.name, column)) for column in table.columns]
+        if row.is_quoted:
+            measured = ["–"] * len(measured)
+        lines.append([row.title, *_claims(row), *measured])
+    return header, lines
+
+
+def _accuracy_rows(table: Table, results: TableResults, header: list[str]) -> tuple[list[str], list[list[str]]]:
+    about = results.content["about"]
+    header = [*header, f"here: {about['dataset']}"]
+    if table.reference is not None:
+        reference = table.rows[table.reference]
+        header.append(f"difference from *{reference.title}* (95 % interval)")
+    header += ["settings that differ from the preset", "minutes"]
+    lines = []
+    for row in table.rows.values():
+        line = [row.title, *_claims(row)]
+        accuracy = results.accuracy(row.name)
+        line.append("–" if row.is_quoted else NOT_RUN if accuracy is None else _value(accuracy, places=1))
+        if table.reference is not None:
+            line.append(_difference(table, results, row))
+        settings = row.settings_for(about["preset_key"])
+        names = [f"`{' '.join(option_words(name, value)).removeprefix('--')}`" for name, value in settings.items()]
+        line.append("–" if row.is_quoted else ", ".join(names) or "none")
+        line.append(_value(results.minutes(row.name), places=0, with_range=False))
+        lines.append(line)
+    for method, seeds in _baselines(results).items():
+        mean = 100 * sum(seeds) / len(seeds)
+        value = _value(Estimate(mean, 100 * min(seeds), 100 * max(seeds), len(seeds)), places=1)
+        empty = [""] * (len(header) - 2 - len(table.columns))
+        lines.append([f"*raw baseline: {BASELINES.get(method, method)}*", *["–"] * len(table.columns), value, *empty])
+    return header, lines
+
+
+def _baselines(results: TableResults) -> dict[str, list[float]]:
+    """Method → accuracy of each seed, the mean over the draws."""
+    draws = list(results.content["baselines"].values())
+    if not draws:
+        return {}
+    return {
+        method: [sum(values) / len(draws) for values in zip(*(draw[method]["seeds"] for draw in draws), strict=True)]
+        for method in draws[0]
+    }
+
+
+def _difference(table: Table, results: TableResults, row: Row) -> str:
+    if row.name == table.reference or row.is_quoted:
+        return "–"
+    difference = results.difference(row.name, table.reference)
+    if difference is None:
+        return "–"
+    text = f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)})"
+    return f"**{text}**" if difference.low > 0 or difference.high < 0 else text
+
+
+def _reading(table: Table, results: TableResults) -> str:
+    if not table.is_run:
+        return ""
+    seeds = results.seeds()
+    text = "Accuracies are in per cent: " if table.measures_accuracy else "Values are "
+    if len(seeds) > 1:
+        text += (
+            f"means over the seeds {', '.join(map(str, seeds))}, with their range. Rows without a range have one seed."
+        )
+    else:
+        text += "those of one seed."
+    if table.measures_accuracy and table.reference is not None:
+        text += (
+            " Differences are in points, with the interval of a paired bootstrap over recordings, which leaves out how much "
+            "another seed would change. Bold: the interval does not contain 0."
+        )
+    if table.measures_accuracy:
+        text += " Minutes are those of all stages, without the small language model, which is trained once."
+    return text
+
+
+def _statistics_table(table: Table, results: TableResults) -> str:
+    if not table.measures_accuracy:
+        return ""
+    rows = [row for row in table.rows.values() if results.accuracy(row.name) is not None]
+    names = [name for name in STATISTICS if any(results.statistic(row.name, name) is not None for row in rows)]
+    if not rows or not names:
+        return ""
+    lines = [
+        [row.title, *(_value(results.statistic(row.name, name), with_range=False) for name in names)] for row in rows
+    ]
+    return "## Action models and sentences\n\n" + _markdown_table(
+        ["row", *(STATISTICS[name] for name in names)], lines
+    )
+
+
+def _notes(table: Table) -> str:
+    return "## Notes\n\n" + "\n".join(f"- {note}" for note in table.notes) if table.notes else ""
+
+
+def _commands(table: Table, about: dict) -> str:
+    lines = []
+    if table.is_run:
+        lines += ["This page was written by:", "", "```bash", about["command"], "```"]
+        needing = [row for row in table.rows.values() if row.needs]
+        own = about["preset_key"] != "full_size"
+        if own or needing:
+            lines += ["", "Not run here:", "", "```bash"]
+            if own:
+                dataset = table.columns[0] if table.measures_accuracy else about["dataset"]
+                lines += [
+                    f"# the paper's data and models{'; likewise the other protocols' if len(table.columns) > 1 else ''}"
+                    if table.measures_accuracy
+                    else "# the same on the paper's data",
+                    f"python recipes/paper_table.py --paper {table.paper} --table {table.number} "
+                    f"--dataset {dataset if table.measures_accuracy else 'ntu60-xsub-video'} --data_dir DATA",
+                ]
+            for row in needing:
+                lines += [
+                    f"# {row.title}: needs {row.needs}",
+                    f"python recipes/paper_table.py --paper {table.paper} --table {table.number} --rows {row.name} "
+                    f"--dataset {table.columns[0]} --data_dir DATA",
+                ]
+            lines.append("```")
+    if table.commands:
+        lines += ["", "Further commands of this table, not run here:", "", "```bash", *table.commands, "```"]
+    return "## Commands\n\n" + "\n".join(lines).strip() if lines else ""
+
+
+def summary_page(folder: Path) -> str:
+    """A page with the papers' ideas, what they bring by the papers' claims, and what they brought here, as Markdown."""
+    header = ["idea", "table", "paper's claim", "measured here (95 % interval)", "on", "seeds"]
+    lines = []
+    for path in sorted(folder.glob("*.json")):
+        results = TableResults(path)
+        about = results.content["about"]
+        table = find_table(about["paper"], about["table"])
+        if table.reference is None:
+            continue
+        for row in table.rows.values():
+            difference = results.difference(row.name, table.reference) if row.name != table.reference else None
+            if difference is None or not row.idea:
+                continue
+            claim = _claimed_gain(table, row)
+            # The gain by the idea is the loss of the row that leaves it out.
+            gain = f"{_signed(-difference.mean)} ({_signed(-difference.high)} to {_signed(-difference.low)})"
+            lines.append(
+                [
+                    row.idea,
+                    f"[{table.paper_name}, {table.label}]({path.stem}.md)",
+                    claim,
+                    f"**{gain}**" if difference.low > 0 or difference.high < 0 else gain,
+                    f"{about['dataset']}, {about['preset']}",
+                    str(difference.seeds),
+                ]
+            )
+    text = [
+        "# Which of the papers' ideas helped here",
+        "Gain in points of accuracy by each idea: the paper's model minus the row of its table without the idea. The papers "
+        "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; here, a language model of two million weights reads a few "
+        "hundred recordings, so a difference between the two columns does not refute the paper. Bold: the interval, a paired "
+        "bootstrap over recordings, does not contain 0. With one seed, it leaves out the variation between trainings.",
+        _markdown_table(header, lines),
+        "`recipes/paper_table.py` writes this page and those of the tables.",
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def _claimed_gain(table: Table, row: Row) -> str:
+    reference = table.rows[table.reference]
+    gains = [
+        _signed(of_reference - of_row)
+        for of_reference, of_row in zip(reference.claims, row.claims, strict=True)
+        if of_reference is not None and of_row is not None
+    ]
+    return ", ".join(gains) or "–"
+
+
+def _claims(row: Row) -> list[str]:
+    return ["–" if value is None else f"{value:g}" for value in row.claims]
+
+
+def _value(estimate: Estimate | None, places: int | None = None, with_range: bool = True) -> str:
+    if estimate is None:
+        return "–"
+
+    def text(value: float) -> str:
+        return f"{value:.{places}f}" if places is not None else f"{value:.3g}"
+
+    if with_range and estimate.seeds > 1:
+        return f"{text(estimate.mean)} ({text(estimate.low)}–{text(estimate.high)})"
+    return text(estimate.mean)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _lower_first(text: str) -> str:
+    return text if text[1:2].isupper() else text[0].lower() + text[1:]
+
+
+def _markdown_table(header: list[str], lines: list[list[str]]) -> str:
+    alignment = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, alignment, *lines))
+
+
+def command_text(words: list[str]) -> str:
+    """A command on several lines, for a page."""
+    lines, line = [], "python recipes/paper_table.py"
+    for word in words:
+        text = shlex.quote(word)
+        if text.startswith("--") and len(line) > 80:
+            lines.append(line)
+            line = "    " + text
+        else:
+            line += f" {text}"
+    return " \\\n".join([*lines, line])
+
+
+def plan_text(table: Table, preset_key: str) -> str:
+    """The rows of a table with the paper's values and their settings, for `--dry_run`."""
+    lines = [["row", *(MEASURES.get(column, column) for column in table.columns), "settings"]]
+    for row in table.rows.values():
+        options = [option_words(name, value) for name, value in row.settings_for(preset_key).items()]
+        settings = " ".join(word for words in options for word in words) or "none"
+        if row.is_quoted:
+            settings = "only quoted"
+        elif row.needs:
+            settings += f" (runs only with --rows {row.name}: needs {row.needs})"
+        lines.append([f"{row.name}: {row.title}", *_claims(row), settings])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join(f"  {'  '.join(line)}".rstrip() for line in padded)
