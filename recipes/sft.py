@@ -37,7 +37,7 @@ from action_llm_recipes.common.without_gpu import fit_language_model
 from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
 from action_llm_recipes.stages.prompts import explained, tokenize, tokenize_explanations
 from action_llm_recipes.stages.standardized_words import standardized_words
-from action_llm_recipes.stages.trained_weights import choose_trained, lora_config, save_trained
+from action_llm_recipes.stages.trained_weights import choose_trained, lora_config, save_trained, warn_of_full_training
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +238,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     llm = load_llm(arguments)
     # Counted before an adapter is added.
     llm_parameters = count_parameters(llm.parameters())
+    if arguments.method == "full":
+        warn_of_full_training(llm_parameters, training.learning_rate, llm.dtype)
     home, commit = llm_home(arguments)
     model = make_recogniser(arguments, llm, action_model, processor, rows, home, commit)
     train_dataset, eval_dataset = make_examples(arguments, training, sentences["train"], rows, processor, model.config)

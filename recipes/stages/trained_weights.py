@@ -1,6 +1,38 @@
 """Which weights of a recogniser stage 2 trains, and how it saves them."""
 
+import logging
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# With all weights of a language model of this size trained, learning rates above the second number usually diverge. LoRA and
+# prompts are trained with a hundred times that.
+LARGE_MODEL, HIGH_RATE = 1_000_000_000, 1e-4
+
+
+def warn_of_full_training(parameters: int, learning_rate: float, dtype) -> None:
+    """
+    Warns of settings made for LoRA or prompts with which training all weights fails.
+
+    Args:
+        parameters: number of weights of the language model.
+        learning_rate: of the training.
+        dtype (`torch.dtype`): of the weights.
+    """
+    if parameters > LARGE_MODEL and learning_rate > HIGH_RATE:
+        logger.warning(
+            "learning_rate %g is for LoRA or prompts: training all weights of a language model of %.1f billion diverges above "
+            "about %g. Set --learning_rate 2e-5, or use a YAML file for method full, such as ntu60_sft_full.yaml.",
+            learning_rate,
+            parameters / 1e9,
+            HIGH_RATE,
+        )
+    if dtype.itemsize == 2:
+        logger.warning(
+            "all weights are trained in %s, which rounds most small updates away: set --dtype float32; bf16 still computes in "
+            "bfloat16.",
+            str(dtype).removeprefix("torch."),
+        )
 
 
 def choose_trained(model, method: str):

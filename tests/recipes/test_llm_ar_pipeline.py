@@ -772,7 +772,8 @@ def test_configs_have_the_papers_settings():
         processes = 1 if "qlora" in path.name else 4
         batch = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"] * processes
         assert batch == 256 and config["max_steps"] == -(-75_000 * 4 // 256)
-        assert (config["lora_r"], config["lora_alpha"], config["learning_rate"]) == (64, 16, 3e-3)
+        if "full" not in path.name:
+            assert (config["lora_r"], config["lora_alpha"], config["learning_rate"]) == (64, 16, 3e-3)
 
 
 def test_the_metric_of_the_data_set_comes_first():
