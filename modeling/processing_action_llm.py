@@ -68,6 +68,9 @@ class ActionLLMProcessor(ProcessorMixin):
             Whether the class list is part of the prompt.
         instruction_to_explain (`str`):
             Prompt that asks for a description.
+        chat_format (`str`, defaults to `"{instruction}"`):
+            Text of a chat up to the answer, as an instruction-tuned language model reads it, such as
+            `"USER: {instruction} ASSISTANT:"`; an instruction replaces `{instruction}`.
         explains (`bool`, defaults to `False`):
             Whether the model was trained to describe recordings.
         run_lengths (`bool`, defaults to `False`):
@@ -98,6 +101,7 @@ class ActionLLMProcessor(ProcessorMixin):
         explains: bool = False,
         run_lengths: bool = False,
         num_soft_prompts: int = 0,
+        chat_format: str = "{instruction}",
         **kwargs,
     ):
         self.class_names = None if class_names is None else check_class_names(class_names)
@@ -111,6 +115,7 @@ class ActionLLMProcessor(ProcessorMixin):
             ("instruction", instruction, ["{tokens}"]),
             ("instruction_with_classes", instruction_with_classes, ["{tokens}", "{classes}"]),
             ("instruction_to_explain", instruction_to_explain, ["{tokens}"]),
+            ("chat_format", chat_format, ["{instruction}"]),
         ):
             if not isinstance(template, str):
                 raise SettingError(name, f"text that contains {' and '.join(fields)}", as_written(template))
@@ -267,11 +272,18 @@ class ActionLLMProcessor(ProcessorMixin):
                 raise ValueError("the action sentence is empty.")
         soft = "".join(f"<soft_{prompt}>" for prompt in range(self.num_soft_prompts))
         if to_explain:
-            return soft + self.instruction_to_explain.replace("{tokens}", tokens)
-        if classes is not None:
+            instruction = self.instruction_to_explain.replace("{tokens}", tokens)
+        elif classes is not None:
             # Names are inserted last, because they might contain "{tokens}".
-            return soft + self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
-        return soft + self.instruction.replace("{tokens}", tokens)
+            instruction = self.instruction_with_classes.replace("{tokens}", tokens).replace("{classes}", classes)
+        else:
+            instruction = self.instruction.replace("{tokens}", tokens)
+        return soft + self.chat_format.replace("{instruction}", instruction)
+
+    @property
+    def separator(self) -> str:
+        """Text between a prompt and its completion: a space, or nothing after a `chat_format` that ends with white space."""
+        return "" if self.chat_format[-1].isspace() else " "
 
     def _word(self, word) -> str:
         """The text of a token, of a token and the length of its run, or of a word of several tokens."""
@@ -341,12 +353,13 @@ class ActionLLMProcessor(ProcessorMixin):
 
     def _encode_labels(self, prompt: str, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Ids of a prompt, and of each of several alternative completions with their end tokens."""
-        prompt_ids, *all_ids = self._ids([prompt, *(f"{prompt} {completion}" for completion in completions)])
+        texts = (prompt + self.separator + completion for completion in completions)
+        prompt_ids, *all_ids = self._ids([prompt, *texts])
         for completion, ids in zip(completions, all_ids, strict=True):
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise ValueError(
-                    f"the tokenizer merges the end of the prompt with {completion!r}: end the instruction with a full stop "
-                    "or another token that does not merge with a following space."
+                    f"the tokenizer merges the end of the prompt with {completion!r}: end the instruction, or chat_format, "
+                    "with a full stop or another token that does not merge with the text after it."
                 )
         return prompt_ids, [[*ids[len(prompt_ids) :], self.tokenizer.eos_token_id] for ids in all_ids]
 

@@ -35,6 +35,7 @@ from action_llm_recipes.common.stage_records import llm_training
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
 from action_llm_recipes.common.without_gpu import fit_language_model
 from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
+from action_llm_recipes.stages.chat_formats import chat_format_of
 from action_llm_recipes.stages.prompts import explained, tokenize, tokenize_explanations
 from action_llm_recipes.stages.standardized_words import standardized_words
 from action_llm_recipes.stages.trained_weights import choose_trained, lora_config, save_trained, warn_of_full_training
@@ -125,6 +126,15 @@ class ActionSFTArguments:
     )
     instruction_to_explain: str | None = field(
         default=None, metadata={"help": "instruction that asks for a description, with {tokens}"}
+    )
+    chat_format: str | None = field(
+        default=None,
+        metadata={
+            "help": "text of a chat up to the answer, such as 'USER: {instruction} ASSISTANT:'. By default, that of the chat "
+            "template of the language model's tokenizer; without a template, the prompt is the instruction alone: "
+            "'{instruction}'",
+            "belongs_to": "llm_name_or_path",
+        },
     )
     list_classes: bool = field(default=False, metadata={"help": "list the classes in the prompt"})
     explanations: bool = field(
@@ -234,6 +244,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     action_model = load_action_model(arguments, identity["weights"])
     arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
     check_settings({**vars(arguments), **vars(training)}, reads_latents=arguments.injection_layer is not None)
+    arguments.chat_format = arguments.chat_format or chat_format_of(text)
     processor = make_processor(arguments, text, rows.features["label"].names, action_model.config)
     llm = load_llm(arguments)
     # Counted before an adapter is added.
@@ -341,7 +352,7 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
     from action_llm import ActionLLMProcessor
     from action_llm.processing_action_llm import load_feature_extractor
 
-    names = ("instruction", "instruction_with_classes", "instruction_to_explain")
+    names = ("instruction", "instruction_with_classes", "instruction_to_explain", "chat_format")
     instructions = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if "instruction" in instructions and "instruction_with_classes" not in instructions:
         logger.warning(
@@ -544,6 +555,7 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
         "train_action_embeddings",
         "standardize_words",
         "injection_layer",
+        "chat_format",
         "list_classes",
         "explanations",
         "run_lengths",

@@ -60,7 +60,7 @@ def only_names(_, ids):
 
 CONSTRAINED = """The recogniser scores names by constrained decoding: each
 step is renormalised over the tokens that can continue a class name. Without `prefix_allowed_tokens_fn` this model may generate
-any text; in a serving engine, set the class names, each with a space before it, as the choices of its structured outputs.
+any text; in a serving engine, set the class names{space} as the choices of its structured outputs.
 Greedy decoding then gives a class name, though not always the most likely one"""
 
 
@@ -216,7 +216,9 @@ def chat_template(processor) -> str:
         "<act_0>" + " 1" * processor.run_lengths
     )
     ids = processor.encode_prompt_and_label(processor.prompt([(0, 1) if processor.run_lengths else 0]))[0]
-    begins = "{{ bos_token }}" if ids[0] == processor.tokenizer.bos_token_id else ""
+    begin = processor.tokenizer.bos_token
+    begins = begin and ids[0] == processor.tokenizer.bos_token_id and not before.startswith(begin)
+    user = f"{json.dumps(before)} + content + {json.dumps(after)}"
     # Clients send a string, or a list of parts.
     content = (
         "{% set content = message['content'] if message['content'] is string else "
@@ -224,8 +226,8 @@ def chat_template(processor) -> str:
     )
     return (
         "{% for message in messages %}"
-        f"{content}{{% if message['role'] == 'user' %}}{begins}{{{{ {json.dumps(before)} + content + {json.dumps(after)} }}}}"
-        "{% elif message['role'] == 'assistant' %}{{ ' ' + content + eos_token }}"
+        f"{content}{{% if message['role'] == 'user' %}}{{{{ {'bos_token + ' if begins else ''}{user} }}}}"
+        f"{{% elif message['role'] == 'assistant' %}}{{{{ '{processor.separator}' + content + eos_token }}}}"
         "{% else %}{{ raise_exception('this model reads user and assistant messages alone') }}{% endif %}"
         "{% endfor %}"
     )
@@ -254,7 +256,7 @@ def page(record: dict, processor, plain, constrained_scoring: bool) -> str:
         constraint = CONSTRAINT.format(names=json.dumps(processor.class_names, ensure_ascii=False))
         option = ", prefix_allowed_tokens_fn=only_names"
         length = max(length, *map(len, processor.label_ids()))
-        decoding = CONSTRAINED
+        decoding = CONSTRAINED.format(space=", each with a space before it," if processor.separator else "")
     return f"""---
 license: other
 library_name: transformers
