@@ -7,12 +7,14 @@
 
 LVLM-VAR, Table 4; VT-LVLM-AR, Table IV (the second command). The weights are random, since memory and time do not depend on
 their values. `--llm` and `--backbone` are names of sizes, or a repository or folder whose configuration is read. Training is as
-in `sft.py`: micro-batches of prompts with an action sentence, LoRA with rank 8 on q, k, v and o, or 16 prompts in the last
-layers. Each method runs in a process of its own, whose peak memory is measured. If a method does not fit into memory, the page
-says so, and how much its weights, gradients and AdamW's two moments would take. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
+in `sft.py`: micro-batches of prompts with an action sentence and the list of the 60 classes of NTU RGB+D, LoRA with rank 8 on
+q, k, v and o, or 16 prompts in the last layers. Videos are recognised with the same adapters and prompts. Each method trains in
+a process of its own, whose peak memory is measured. If a method does not fit into memory, the page says so, and how much its
+weights, gradients and AdamW's two moments would take. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import tempfile
 import time
@@ -23,6 +25,10 @@ from types import SimpleNamespace
 
 GIGABYTE = 2**30
 METHODS = {"lora": "LoRA", "prefix": "prompts in layers", "full": "all weights"}
+# Tokens of the instruction and of the chat format around it.
+INSTRUCTION_LENGTH = 24
+# Parts of the way from a video file to the probabilities of its classes.
+PARTS = ("decoding", "action tokens", "probabilities of 60 classes")
 
 
 @dataclass
@@ -51,6 +57,10 @@ class BenchmarkArguments:
         default=True, metadata={"help": "recompute activations in the backward pass"}
     )
     sentence_length: int = field(default=16, metadata={"help": "action tokens per sentence (LVLM-VAR, Fig. 1: 15.3)"})
+    list_classes: bool = field(
+        default=True,
+        metadata={"help": "list the classes in the prompt, as vt_lvlm_ar/sft.yaml does; lvlm_var/sft.yaml does not"},
+    )
     recordings: int = field(
         default=40_091, metadata={"help": "recordings per epoch; by default those of NTU RGB+D 60, X-Sub"}
     )
@@ -87,14 +97,26 @@ def backbone_config(name: str):
     return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
-def build(arguments: BenchmarkArguments, **settings):
-    """An `ActionLLMForConditionalGeneration` with random weights, in bfloat16 on a GPU, else in float32 on the CPU."""
+def build(arguments: BenchmarkArguments, method: str):
+    """
+    A recogniser with random weights, in bfloat16 on a GPU, else in float32 on the CPU.
+
+    Args:
+        arguments: of the benchmark.
+        method: "lora", "prefix" or "full"; the weights that it trains have `requires_grad`.
+
+    Returns:
+        An `ActionLLMForConditionalGeneration`, with PEFT's layers for LoRA.
+    """
     import torch
+    from peft import get_peft_model
     from transformers import AutoModel
 
     from action_llm import ActionLLMForConditionalGeneration, VSTModel, VTEMModel
     from action_llm.language_models import VisualProjector, fresh_language_model
     from action_llm.visual_encoder import VisualEncoder
+    from action_llm_recipes.sft import ActionSFTArguments, lora_config
+    from action_llm_recipes.stages.trained_weights import choose_trained
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     default = torch.get_default_dtype()
@@ -120,34 +142,8 @@ def build(arguments: BenchmarkArguments, **settings):
         llm,
         action_token_offset=llm.get_input_embeddings().weight.shape[0],
         action_model=action_model.to(device),
-        **settings,
+        prefix_length=16 if method == "prefix" else 0,
     )
-    return model.to(device)
-
-
-def prompts(arguments: BenchmarkArguments, model, count: int):
-    """Random prompts as long as those of NTU RGB+D, with an action sentence: int64 (count, 24 + sentence_length)."""
-    import torch
-
-    words = torch.randint(3, model.config.action_token_offset, (count, 24 + arguments.sentence_length))
-    actions = torch.randint(model.config.num_action_tokens, (count, arguments.sentence_length))
-    words[:, 10 : 10 + arguments.sentence_length] = model.config.action_token_offset + actions
-    return words.to(model.device)
-
-
-def training(arguments: BenchmarkArguments, method: str) -> dict:
-    """Numbers of parameters, memory and time of a way of training."""
-    import torch
-    from peft import get_peft_model
-
-    from action_llm_recipes.sft import ActionSFTArguments, lora_config
-    from action_llm_recipes.stages.trained_weights import choose_trained
-
-    torch.manual_seed(0)
-    model = build(arguments, **({"prefix_length": 16} if method == "prefix" else {}))
-    # Stage 2 trains without the action model.
-    model.model.action_model = None
-    total = sum(parameter.numel() for parameter in model.parameters())
     if method == "lora":
         # The default arguments of sft.py, without its checks of folders.
         settings = {field.name: field.default for field in dataclasses.fields(ActionSFTArguments)} | {
@@ -157,9 +153,42 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
             "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
         }
         model.requires_grad_(False)
-        model = get_peft_model(model, lora_config(SimpleNamespace(**settings), with_projector=False))
+        # The adapters are put into the model itself.
+        get_peft_model(model, lora_config(SimpleNamespace(**settings), with_projector=False))
     else:
         choose_trained(model, method)
+    return model.to(device)
+
+
+@functools.cache
+def class_list_length() -> int:
+    """Number of tokens of the list of the 60 classes of NTU RGB+D."""
+    from action_llm_datasets.protocols import ntu_class_names
+    from action_llm_recipes.benchmarks.benchmark_label_scoring import text_tokenizer
+
+    return len(text_tokenizer().encode(", ".join(ntu_class_names()[:60])).ids)
+
+
+def prompts(arguments: BenchmarkArguments, model, count: int):
+    """Random prompts as long as those of NTU RGB+D 60, with an action sentence: int64 (count, length)."""
+    import torch
+
+    words = INSTRUCTION_LENGTH + arguments.list_classes * class_list_length()
+    words = torch.randint(3, model.config.action_token_offset, (count, words + arguments.sentence_length))
+    actions = torch.randint(model.config.num_action_tokens, (count, arguments.sentence_length))
+    words[:, 10 : 10 + arguments.sentence_length] = model.config.action_token_offset + actions
+    return words.to(model.device)
+
+
+def training(arguments: BenchmarkArguments, method: str) -> dict:
+    """Numbers of parameters, memory and time of a way of training."""
+    import torch
+
+    torch.manual_seed(0)
+    model = build(arguments, method)
+    # Stage 2 trains without the action model.
+    model.model.action_model = None
+    total = sum(parameter.numel() for parameter in model.parameters())
     if arguments.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -189,7 +218,6 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
 
     cuda = torch.cuda.is_available()
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def timed(work) -> float:
         started = time.perf_counter()
@@ -199,7 +227,7 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
         return time.perf_counter() - started
 
     def micro_batch():
-        ids = prompts(arguments, base, arguments.micro_batch)
+        ids = prompts(arguments, model, arguments.micro_batch)
         labels = ids.clone()
         labels[:, :-4] = -100
         model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
@@ -226,8 +254,8 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
     }
 
 
-def inference(arguments: BenchmarkArguments) -> dict:
-    """Median seconds of each part of the way from a video file to its class among 60."""
+def inference(arguments: BenchmarkArguments, method: str) -> dict:
+    """Median seconds of each part of the way from a video file to its class among 60, with the model of a way of training."""
     import numpy as np
     import torch
 
@@ -236,7 +264,7 @@ def inference(arguments: BenchmarkArguments) -> dict:
     from action_llm_recipes.benchmarks.benchmark_label_scoring import class_name_tokens
 
     torch.manual_seed(0)
-    generator = build(arguments).eval()
+    generator = build(arguments, method).eval()
     model, cuda = generator.as_classifier().eval(), torch.cuda.is_available()
     extractor = VideoFeatureExtractor(
         arguments.num_segments, arguments.frames_per_segment, height=arguments.height, width=arguments.width
@@ -284,14 +312,14 @@ def main(arguments: BenchmarkArguments) -> dict:
     from action_llm_recipes.common.run_folder import describe_hardware
 
     context = multiprocessing.get_context("spawn")
-    result = {"arguments": asdict(arguments), "training": {}}
+    result = {"arguments": asdict(arguments), "training": {}, "inference": {}}
     for method in arguments.methods:
         if method not in METHODS:
             raise ValueError(f"methods: expected some of {', '.join(METHODS)}, found {method!r}.")
         with context.Pool(1) as pool:
             result["training"][method] = pool.apply(training, (arguments, method))
-    with context.Pool(1) as pool:
-        result["inference"] = pool.apply(inference, (arguments,))
+        with context.Pool(1) as pool:
+            result["inference"][method] = pool.apply(inference, (arguments, method))
     del result["arguments"]["output"]
     result["hardware"] = describe_hardware()
     write_results(arguments.output, result, report(result))
@@ -307,18 +335,21 @@ def report(result: dict) -> str:
         cells = (f"{training[m][key]:.{digits}f}" if training[m]["fits"] else "does not fit" for m in columns)
         return f"| {name} | {' | '.join(cells)} |"
 
-    parts = result["inference"]
-    total = parts["decoding"] + parts["action tokens"] + parts["probabilities of 60 classes"]
+    inference = [result["inference"][method] for method in columns]
+    totals = [sum(parts[name] for name in PARTS) for parts in inference]
+    listed = f", {class_list_length()} tokens of class names" if arguments["list_classes"] else ""
+    heads, rule = " | ".join(METHODS[method] for method in columns), "|---|" + "---:|" * len(columns)
     lines = [
         f"# Memory and time: {'/'.join(Path(arguments['llm']).parts[-2:])} with "
         f"{'/'.join(Path(arguments['backbone']).parts[-2:])}",
         "",
         f"Measured on {result['hardware']}; medians of {arguments['repetitions']}; random weights. Micro-batches of "
         f"{arguments['micro_batch']} sentences, {arguments['batch']} per optimiser step, {arguments['recordings']:,} "
-        f"recordings per epoch, {arguments['sentence_length']} action tokens per sentence.",
+        f"recordings per epoch. A prompt has {INSTRUCTION_LENGTH} tokens of the instruction{listed} and "
+        f"{arguments['sentence_length']} action tokens.",
         "",
-        f"| training | {' | '.join(METHODS[method] for method in columns)} |",
-        "|---|" + "---:|" * len(columns),
+        f"| training | {heads} |",
+        rule,
         "| trainable parameters | "
         + " | ".join(
             f"{training[method]['trainable_parameters']:,} ({training[method]['trainable_share']:.2%})"
@@ -332,10 +363,10 @@ def report(result: dict) -> str:
         + " | ".join(f"{training[method]['state_gb']:.1f}" for method in columns)
         + " |",
         "",
-        "| a video of 1920 × 1080, 80 frames | seconds |",
-        "|---|---:|",
-        *(f"| {name} | {value:.3f} |" for name, value in parts.items()),
-        f"| **total, from the file to the probabilities** | **{total:.3f}** |",
+        f"| a video of 1920 × 1080, 80 frames: seconds | {heads} |",
+        rule,
+        *(f"| {name} | {' | '.join(f'{parts[name]:.3f}' for parts in inference)} |" for name in inference[0]),
+        f"| **total, from the file to the probabilities** | {' | '.join(f'**{total:.3f}**' for total in totals)} |",
     ]
     return "\n".join(lines) + "\n"
 

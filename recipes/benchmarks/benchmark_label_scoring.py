@@ -39,13 +39,20 @@ GREEDY = ("generate, greedy", "generate, prefix_allowed_tokens_fn")
 
 
 def class_name_tokens() -> list[list[int]]:
-    """Token ids of the 120 class names, each with the end token. The BPE is trained on text about actions."""
+    """Token ids of the 120 class names of NTU RGB+D 120, each with the end token."""
+    from action_llm_datasets.protocols import ntu_class_names
+
+    tokenizer = text_tokenizer()
+    return [[*tokenizer.encode(name).ids, END] for name in ntu_class_names()]
+
+
+def text_tokenizer():
+    """A byte-level BPE of 2,000 tokens, trained on text about actions and on the class names of NTU RGB+D 120."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from action_llm_datasets.protocols import ntu_class_names
     from action_llm_datasets.simulation.body_text import passages
 
-    names = ntu_class_names()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
@@ -54,8 +61,8 @@ def class_name_tokens() -> list[list[int]]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*passages(3000), *names], trainer)
-    return [[*tokenizer.encode(name).ids, END] for name in names]
+    tokenizer.train_from_iterator([*passages(3000), *ntu_class_names()], trainer)
+    return tokenizer
 
 
 def memorise(model, prompts, targets, steps: int) -> float:

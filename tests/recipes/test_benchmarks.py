@@ -10,6 +10,8 @@ from tiny_videos import tiny_video
 from transformers import AutoModelForCausalLM
 
 from action_llm import VideoFeatureExtractor
+from action_llm_datasets.protocols import ntu_class_names
+from action_llm_recipes.benchmarks import benchmark_label_scoring
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +35,15 @@ def benchmark_efficiency(monkeypatch):
     yield benchmark_efficiency
 
 
+def roomy_config():
+    """Of a tiny Llama with room for the class list."""
+    config = llm_configs(400)["llama"]
+    config.max_position_embeddings = 512
+    return config
+
+
 def test_efficiency_of_prompts_and_events(benchmark_efficiency, tmp_path):
-    llm_configs(400)["llama"].save_pretrained(tmp_path / "llm")
+    roomy_config().save_pretrained(tmp_path / "llm")
     BACKBONES["resnet"]().save_pretrained(tmp_path / "backbone")
     settings = {"llm": str(tmp_path / "llm"), "backbone": str(tmp_path / "backbone"), "height": 32, "width": 32}
     arguments = benchmark_efficiency.BenchmarkArguments(
@@ -43,7 +52,35 @@ def test_efficiency_of_prompts_and_events(benchmark_efficiency, tmp_path):
     )  # fmt: skip
     result = benchmark_efficiency.main(arguments)["training"]["prefix"]
     assert result["trainable_parameters"] == 16 * 2 * 32  # in one of three layers
-    assert "| prompts in layers |" in (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.md").read_text()
+    assert page.count("| prompts in layers |") == 2 and "270 tokens of class names and 6 action tokens" in page
+
+
+@pytest.mark.parametrize("list_classes", [True, False])
+def test_prompts_are_as_long_as_those_of_ntu_and_have_the_method(benchmark_efficiency, tmp_path, list_classes):
+    """The class list is counted by itself; prompts in layers change the class probabilities."""
+    roomy_config().save_pretrained(tmp_path / "llm")
+    BACKBONES["resnet"]().save_pretrained(tmp_path / "backbone")
+    arguments = benchmark_efficiency.BenchmarkArguments(
+        output="", llm=str(tmp_path / "llm"), backbone=str(tmp_path / "backbone"), list_classes=list_classes
+    )
+    models = {method: benchmark_efficiency.build(arguments, method).eval() for method in benchmark_efficiency.METHODS}
+    prompt = benchmark_efficiency.prompts(arguments, models["prefix"], 2)
+    tokenizer = benchmark_label_scoring.text_tokenizer()
+    names = [len(tokenizer.encode(name).ids) for name in ntu_class_names()[:60]]
+    # A comma follows each name but the last; some are merged with the character before them.
+    least, most = (sum(names), sum(names) + 59) if list_classes else (0, 0)
+    assert prompt.shape[0] == 2 and least <= prompt.shape[1] - 24 - 16 <= most
+    first = models["prefix"].config.action_token_offset
+    assert ((prompt >= first).sum(1) == 16).all()
+    trained = {name: sum(p.numel() for p in model.parameters() if p.requires_grad) for name, model in models.items()}
+    assert trained["prefix"] == 16 * 2 * 32 and 0 < trained["lora"] < trained["full"]
+    prefix = models["prefix"].model.prefix
+    with torch.no_grad():
+        before = models["prefix"](input_ids=prompt).logits
+        for parameter in prefix.parameters():
+            parameter.add_(1)
+        assert not torch.allclose(before, models["prefix"](input_ids=prompt).logits)
 
 
 def test_label_scoring_is_measured_and_reported(tmp_path, capsys):
@@ -89,7 +126,7 @@ def test_readers_and_video_decoding_are_measured_and_reported(tmp_path, monkeypa
 
 def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
     torch.manual_seed(0)
-    config = llm_configs(400)["llama"]
+    config = roomy_config()
     config.save_pretrained(tmp_path / "llm")
     BACKBONES["resnet"]().save_pretrained(tmp_path / "backbone")
     arguments = benchmark_efficiency.BenchmarkArguments(
@@ -115,12 +152,12 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
     assert lora["trainable_parameters"] == sum(8 * sum(shape) for shape in adapted)
     hours = lora["seconds_per_micro_batch"] / 2 + lora["seconds_per_optimizer_step"] / 256
     assert lora["hours_per_epoch"] == pytest.approx(hours) and lora["peak_memory_gb"] > lora["state_gb"] > 0
-    parts = result["inference"]
+    parts = result["inference"]["lora"]
     assert len(parts) == 4 and all(0 < value < 60 for value in parts.values())
     table = (tmp_path / "report.md").read_text()
     assert f"({lora['trainable_share']:.2%})" in table and "| decoding |" in table
     # A method that does not fit into memory is reported.
-    result["training"]["full"] = {**lora, "fits": False}
+    result["training"]["full"], result["inference"]["full"] = {**lora, "fits": False}, parts
     assert benchmark_efficiency.report(result).count("does not fit") == 3
     arguments.methods = ["half"]
     with pytest.raises(ValueError, match="methods: expected some of lora, prefix, full, found 'half'"):
