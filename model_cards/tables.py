@@ -1,13 +1,15 @@
 """
-Writes the tables of results in the README and in the model cards from `results/summary.json` and `results/published.json`.
+Writes the tables of results and of settings in the README and in the model cards, and the comments in the YAML files that tell
+which settings are the papers'.
 
 ```bash
 python model_cards/tables.py
 python model_cards/tables.py --check
 ```
 
-Each table stands between two comments, `<!-- results -->` and `<!-- end of results -->`. `--check` changes nothing; it exits
-with status 1 if a table differs.
+Each table stands between two comments, such as `<!-- results -->` and `<!-- end of results -->`. `--check` changes nothing; it
+exits with status 1 if a table or a comment differs. Results come from `results/summary.json` and `results/published.json`. The
+papers' settings come from `recipes/common/paper_settings.json`, the presets' from `recipes/configs`.
 
 `summary.json` holds every headline number once. An entry has:
 
@@ -22,11 +24,17 @@ with status 1 if a table differs.
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
+import yaml
+
+from action_llm_recipes.common.paper_settings import mark_of_option, presets_of, settings_of, stage_values
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
+CONFIGS = ROOT / "recipes" / "configs"
 SUMMARY = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
 PUBLISHED = json.loads((RESULTS / "published.json").read_text(encoding="utf-8"))
 
@@ -137,29 +145,105 @@ def card_table(model: str, keys: list[str]) -> str:
     return f"{measured}\n{reported}"
 
 
+SETTINGS_LEGEND = """\
+*same*: the paper's value or, where the paper gives none, that of the paper preset. *not used*: without effect beside the other
+settings. *not measured separately*: no run changed only this setting.
+"""
+COLUMNS = {"paper": "paper preset", "UTD-MHAD": "UTD-MHAD preset", "small": "`small` preset"}
+STAGE_NAMES = {
+    "features": "features, `extract_features.py`",
+    "tokenizer": "action model, `train_tokenizer.py`",
+    "sft": "language model, `sft.py`",
+}
+
+
+def settings_table(paper: str) -> str:
+    """The settings of a paper beside those of its presets."""
+    presets = {
+        preset: {
+            stage: stage_values(stage, read_yaml(CONFIGS / paper / f"{name}.yaml")) for stage, name in files.items()
+        }
+        for preset, files in presets_of(paper).items()
+    }
+    rows, stage = [], None
+    for setting in settings_of(paper):
+        if setting.stage not in STAGE_NAMES:
+            continue
+        if setting.stage != stage:
+            stage = setting.stage
+            rows.append([f"**{STAGE_NAMES[stage]}**", *[""] * (len(presets) + 2)])
+        name = f"{setting.about} (`{setting.settings[0]}`)" if len(setting.settings) == 1 else setting.about
+        first, *others = (values[stage] for values in presets.values())
+        cells = [setting.value(first), *(setting.value(values, first) for values in others)]
+        rows.append([name, setting.claim, *cells, setting.why])
+    header = ["setting", "the paper", *(COLUMNS[preset] for preset in presets), "why"]
+    return f"{SETTINGS_LEGEND}\n{table(header, rows, set())}"
+
+
+def read_yaml(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+# An option in a YAML file with its value, the mark of an earlier run, and another comment.
+OPTION = re.compile(r"(?P<option>(?P<name>\w+):[^#]*?) *(?:# (?:paper|ours)\b[^;]*)?(?:(?:; |# )(?P<note>.*))?")
+
+
+def marked(path: Path) -> str:
+    """The text of a YAML file, with a comment on each option that tells whether its value is the paper's or ours.
+
+    Raises:
+        ValueError: if `paper_settings.json` does not have an option.
+    """
+    stage = re.search("backbone|features|lvlm|tokenizer|sft|efficiency", path.stem)[0]
+    settings, lines = read_yaml(path), []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        option = OPTION.fullmatch(line)
+        mark = option and mark_of_option(path.parent.name, stage, option["name"], settings)
+        if mark:
+            line = f"{option['option']} # {mark}" + (f"; {option['note']}" if option["note"] else "")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
-    """Each page that has a table → its text with the table as it should be."""
-    tables = {ROOT / "README.md": readme_table()}
-    tables |= {ROOT / "model_cards" / f"{card}.md": card_table(*entries) for card, entries in CARDS.items()}
-    texts = {}
-    for page, content in tables.items():
-        text = page.read_text(encoding="utf-8")
-        before, start, rest = text.partition("<!-- results -->\n")
-        _, end, after = rest.partition("<!-- end of results -->")
-        if not start or not end:
-            raise ValueError(f"{page} has no <!-- results --> … <!-- end of results -->.")
-        texts[page] = f"{before}{start}{content}{end}{after}"
+    """Each page that has a table, and each YAML file → its text as it should be."""
+    texts = {ROOT / "README.md": with_table(ROOT / "README.md", "results", readme_table())}
+    for card, entries in CARDS.items():
+        page = ROOT / "model_cards" / f"{card}.md"
+        text = with_table(page, "results", card_table(*entries))
+        texts[page] = with_table(page, "settings", settings_table(card), text)
     return texts
+
+
+def with_table(page: Path, name: str, content: str, text: str | None = None) -> str:
+    """The text of a page with a table between its comments.
+
+    Args:
+        page: the page; `text` is its text if it differs from the file.
+        name: of the table: `<!-- name -->` … `<!-- end of name -->`.
+        content: the table.
+
+    Raises:
+        ValueError: if the page lacks the comments.
+    """
+    text = page.read_text(encoding="utf-8") if text is None else text
+    before, start, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    if not start or not end:
+        raise ValueError(f"{page} has no <!-- {name} --> … <!-- end of {name} -->.")
+    return f"{before}{start}{content}{end}{after}"
 
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a table differs")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with status 1 if a page or YAML file differs"
+    )
     check = parser.parse_args(words).check
     differing = {page: text for page, text in pages().items() if text != page.read_text(encoding="utf-8")}
     for page, text in differing.items():
         if check:
-            print(f"{page.relative_to(ROOT)}: the table differs from summary.json; run python model_cards/tables.py")
+            print(f"{page.relative_to(ROOT)}: not up to date; run python model_cards/tables.py")
         else:
             page.write_text(text, encoding="utf-8")
     return int(check and bool(differing))

@@ -20,6 +20,7 @@ from action_llm import __version__
 from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
+from action_llm_recipes.common.paper_settings import PAPER_OF, departures
 from action_llm_recipes.common.records import read_record, required
 from action_llm_recipes.common.split_evidence import (
     count_of_test_evaluations,
@@ -208,6 +209,8 @@ def model_page(
         paper=f"{method}: {paper}",
         **_page_of_training_data(training_data),
         **_page_of_evaluations(model, dataset, training_data["unit"], evaluations),
+        method=method,
+        departures=_departures(record, PAPER_OF[action_config["model_type"]], evaluations),
         **_page_of_training(record, is_classifier),
     )
     return page.content.rstrip() + "\n"
@@ -291,6 +294,31 @@ def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list
             "versions": metrics.get("encodings", 1),
         }
     return fields
+
+
+def _departures(record: dict, paper: str, evaluations: list[dict]) -> list[dict]:
+    """Where the recorded settings of a run depart from those that its paper gives."""
+    stages = {}
+    for _, stage in stages_behind(record):
+        if stage.get("stage") == "train_tokenizer":
+            stages["tokenizer"] = stage.get("settings", {})
+        elif stage.get("stage") == "extract_features":
+            stages["features"] = {name: stage[name] for name in ("backbone",) if name in stage}
+        elif stage.get("stage") == "sft":
+            named = {"method": stage["method"], "llm_name_or_path": stage.get("llm")}
+            stages["sft"] = stage.get("settings", {}) | named
+    if evaluations:
+        stages["evaluation"] = {"encodings": evaluations[0]["metrics"].get("encodings", 1)}
+    names = {"tokenizer": "action model", "sft": "language model"}
+    return [
+        {
+            "stage": names.get(stage, stage),
+            "setting": markdown(about),
+            "paper": markdown(claim),
+            "here": markdown(value),
+        }
+        for stage, about, claim, value in departures(paper, stages)
+    ]
 
 
 def _page_of_training(record: dict, is_classifier: bool) -> dict:

@@ -191,6 +191,45 @@ def test_several_seeds_have_a_spread_and_other_settings_are_refused(run, copy, t
         push.repository_files(copy, "me/x", evaluations=both)
 
 
+def departures_on(page: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """The table of departures from the paper: stage and setting → the paper's value and the model's."""
+    section = page.partition("## Departures from the paper\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {(stage, setting): (paper, here) for stage, setting, paper, here in rows[1:]}
+
+
+def test_a_page_lists_the_settings_that_depart_from_the_paper(run, copy):
+    """Those of the record of the run, of all its stages and of the evaluation, and no others."""
+    files, _ = push.repository_files(run, "me/x")
+    rows = departures_on(files["README.md"].decode())
+    assert rows["action model", "codes start at k-means centres"] == ("none (not described)", "yes")
+    assert rows["language model", "rank of LoRA"] == ("64 (Section 4.2)", "4")
+    assert not {"codebook", "trained weights", "dropout of LoRA"} & {setting for _, setting in rows}
+    assert not [stage for stage, _ in rows if stage == "evaluation"], "one version is read"
+
+    for folder in (copy / "sft" / "model", copy / "sft"):
+        record = json.loads((folder / "record.json").read_text())
+        record |= {"method": "full", "settings": record["settings"] | {"hidden_dropout": 0.2, "objective": "classes"}}
+        (folder / "record.json").write_text(json.dumps(record))
+    path = copy / "evaluation" / "record.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["metrics"]["encodings"] = 24
+    path.write_text(json.dumps(evaluation | {"model": record}))
+    files, _ = push.repository_files(copy, "me/x")
+    other = departures_on(files["README.md"].decode())
+    assert ("language model", "rank of LoRA") not in other, "a model without LoRA has no rank"
+    added = {
+        ("language model", "trained weights"): ("lora (Section 3.2)", "full"),
+        ("language model", "training loss"): ("words (Eq. 13)", "classes"),
+        ("language model", "dropout in the language model"): ("none (not described)", "0.2"),
+        ("evaluation", "versions of a recording whose class probabilities are averaged"): (
+            "1 (no others described)",
+            "24",
+        ),
+    }
+    assert other == {name: row for name, row in rows.items() if name in other} | added
+
+
 def test_files_that_are_not_part_of_a_model_stop_a_push(copy, tmp_path, capsys):
     model = copy / "sft" / "model"
     for name in (
