@@ -107,6 +107,11 @@ class Codebook(nn.Module):
         if hasattr(self, "initialized"):
             init.zeros_(self.initialized)
 
+    @property
+    def waits_for_kmeans(self) -> bool:
+        """Whether the next training forward pass moves the codes to k-means centres."""
+        return self.training and self.kmeans_init and not self.initialized
+
     def pairwise_distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Distances (num_latents, num_codes) between all latents and codes, by a matrix product; differentiable."""
         raise NotImplementedError
@@ -144,7 +149,7 @@ class Codebook(nn.Module):
         Args:
             latents (`torch.Tensor` of shape `(num_latents, dim)`): valid latents only, float32.
         """
-        if self.training and self.kmeans_init and not self.initialized:
+        if self.waits_for_kmeans:
             self.initialize_from(latents)
         quantized = self.lookup(latents)
         if self.training and (self.train_by_ema or self.dead_code_threshold > 0):
@@ -280,7 +285,7 @@ def residual_quantize(
     """
     quantized, residuals, residual, has_started = [], [], latents, False
     for codebook in codebooks:
-        starts = codebook.training and codebook.kmeans_init and not codebook.initialized
+        starts = codebook.waits_for_kmeans
         quantized.append(codebook(residual) if update_codes and not has_started else codebook.lookup(residual))
         has_started = has_started or starts
         residuals.append(residual)

@@ -3,15 +3,52 @@
 The first two losses read the *usage*: how often each of the U tokens of the codebook occurs, as counts of shape (U,) for a
 batch, or (B, U) for each of its samples. In training, the usage is sampled and differentiable ([`gumbel_usage`]);
 [`usage_statistics`] describes actual counts.
+
+Both losses are about the whole optimiser step. With several micro-batches, [`StepUsage`] tells each of them what the others
+used.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 
+class StepUsage(NamedTuple):
+    """
+    What a micro-batch needs to know about its optimiser step for the Zipf and context losses.
+
+    Args:
+        counts (`torch.Tensor` of shape `(codebook_size,)`):
+            Sampled usage of the *other* micro-batches of the step, over all ranks, float.
+        correlated (`torch.Tensor` scalar):
+            Number of tokens of the other micro-batches whose partner is in the same sample ([`correlated_tokens`]), over all
+            ranks, float.
+        noise (`torch.Tensor` of shape `(num_latents, codebook_size)`):
+            The Gumbel noise with which the valid latents of this micro-batch, on this rank, were counted for the others.
+        num_micro_batches (`int`):
+            Number of micro-batches of the step on a rank, by which `Trainer` divides the sum of their gradients.
+    """
+
+    counts: torch.Tensor
+    correlated: torch.Tensor
+    noise: torch.Tensor
+    num_micro_batches: int
+
+
+def gumbel_noise(distances: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel noise of the shape, dtype and device of `distances`."""
+    # −log of an exponential variate is a standard Gumbel variate; an exponential variate can round to 0.
+    exponential = torch.empty_like(distances).exponential_().clamp_min(torch.finfo(distances.dtype).tiny)
+    return -exponential.log()
+
+
 def gumbel_usage(
-    distances: torch.Tensor, sample_index: torch.Tensor, num_samples: int, temperature: float = 1.0
+    distances: torch.Tensor,
+    sample_index: torch.Tensor,
+    num_samples: int,
+    temperature: float = 1.0,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Usage t^b of each sample by the Gumbel softmax trick (LLM-AR, Eq. 3), hard with a straight-through gradient.
@@ -26,14 +63,15 @@ def gumbel_usage(
         temperature (`float`, defaults to 1.0):
             τ > 0, divides the distances. The Gumbel noise has a standard deviation of 1.28: if −dist/τ of two codes differs by
             less, mostly the noise decides which token is counted.
+        noise (`torch.Tensor` of shape `(num_latents, codebook_size)`, *optional*):
+            Gumbel noise, drawn anew by default ([`gumbel_noise`]).
 
     Returns:
         `torch.Tensor` of shape `(num_samples, codebook_size)`: integers in the forward pass; row b sums to the number of
         latents of sample b. The gradient is that of Σ softmax(−dist/τ + noise).
     """
-    # −log of an exponential variate is a standard Gumbel variate; an exponential variate can round to 0.
-    exponential = torch.empty_like(distances).exponential_().clamp_min(torch.finfo(distances.dtype).tiny)
-    soft = torch.softmax(-distances / temperature - exponential.log(), dim=-1)
+    noise = gumbel_noise(distances) if noise is None else noise
+    soft = torch.softmax(-distances / temperature + noise, dim=-1)
     hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
     # In this order, the forward value is an exact integer, without rounding.
     assignment = hard + (soft - soft.detach())
@@ -100,15 +138,20 @@ def correlated_tokens(usage: torch.Tensor) -> torch.Tensor:
     return 2 * torch.minimum(first, second).sum(dim=-1)
 
 
-def context_loss(usage: torch.Tensor) -> torch.Tensor:
+def context_loss(correlated: torch.Tensor, num_latents: torch.Tensor | float) -> torch.Tensor:
     """
     L_context (LLM-AR, Eq. 5): the share of latents whose token has no partner in its sample, between 0 and 1.
 
     Args:
-        usage (`torch.Tensor` of shape `(batch_size, codebook_size)`):
-            Counts per sample; each latent is counted once, so the sum is the number of valid latents.
+        correlated (`torch.Tensor` of shape `(...)`):
+            [`correlated_tokens`], summed over the samples of the whole batch (all ranks, all accumulation steps).
+        num_latents (`torch.Tensor` scalar or `float`):
+            Number of valid latents of these samples.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`.
     """
-    return 1 - correlated_tokens(usage).sum() / usage.detach().sum()
+    return 1 - correlated / num_latents
 
 
 def maximum_mean_discrepancy(
@@ -218,6 +261,8 @@ def word_statistics(counts: torch.Tensor, num_codebooks: int) -> dict[str, float
 
 
 __all__ = [
+    "StepUsage",
+    "gumbel_noise",
     "gumbel_usage",
     "zipf_law",
     "js_divergence",

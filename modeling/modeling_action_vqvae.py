@@ -15,7 +15,15 @@ from .action_sentence import ActionEncoderOutput
 from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import ActionVQVAEConfig
-from .language_priors import context_loss, gumbel_usage, maximum_mean_discrepancy, zipf_divergence
+from .language_priors import (
+    StepUsage,
+    context_loss,
+    correlated_tokens,
+    gumbel_noise,
+    gumbel_usage,
+    maximum_mean_discrepancy,
+    zipf_divergence,
+)
 from .saved_weights import SavedWeights
 
 logger = logging.get_logger(__name__)
@@ -44,7 +52,8 @@ class ActionVQVAEOutput(ModelOutput):
             embedding loss is summed over codebooks and their residuals, and the commitment loss compares latents with the sum
             of codes.
         zipf_loss (`torch.FloatTensor` scalar, *optional*):
-            JS divergence, base 2, between sorted usage and Zipf's law (LLM-AR, Eq. 4).
+            JS divergence, base 2, between sorted usage and Zipf's law (LLM-AR, Eq. 4). This and the next term are about the
+            first codebook, and in training about the whole optimiser step on all ranks (see [`~ActionVQVAEModel.count_usage`]).
         context_loss (`torch.FloatTensor` scalar, *optional*):
             Share of tokens whose partner does not occur in the sample (LLM-AR, Eq. 5).
         mmd_loss (`torch.FloatTensor` scalar, *optional*):
@@ -56,8 +65,8 @@ class ActionVQVAEOutput(ModelOutput):
         usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
             How often each token of the first codebook was chosen in this call, on this process.
         collected_usage (`torch.FloatTensor` of shape `(codebook_size,)`, *optional*):
-            The usage of `zipf_loss`: `previous_usage` plus the usage of this call, which in training is sampled and summed
-            over ranks. Pass it as `previous_usage` with the next micro-batch of the optimiser step.
+            The usage that `zipf_loss` reads: in training sampled, and collected from all ranks and, with `step_usage`, from
+            all micro-batches of the optimiser step.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, num_frames, num_channels)`):
             Reconstructed features; 0 where padded.
     """
@@ -257,8 +266,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             codebooks = [codebook_class.from_config(config) for _ in range(config.num_codebooks)]
             self.quantizer = codebooks[0]
             self.refinements = nn.ModuleList(codebooks[1:])
-        # Number of latents in the first optimiser step so far; None once `_warn_of_small_steps` is done.
-        self._first_step_latents: int | None = 0
+        # Until the first optimiser step has been checked for enough latents.
+        self._checks_step_size = True
         self.post_init()
 
     @property
@@ -350,7 +359,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         input_features: torch.Tensor,
         feature_attention_mask: torch.Tensor | None = None,
         word_embeddings: torch.Tensor | None = None,
-        previous_usage: torch.Tensor | None = None,
+        step_usage: StepUsage | None = None,
     ) -> ActionVQVAEOutput:
         """
         Computes the reconstruction and all losses of LLM-AR, Eq. 12.
@@ -365,8 +374,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 1 for valid frames, 0 for padding.
             word_embeddings (`torch.Tensor` of shape `(num_words, codebook_dim)`, *optional*):
                 Word embeddings of the language model, all or a sample of them, for the MMD.
-            previous_usage (`torch.Tensor` of shape `(codebook_size,)`, *optional*):
-                `collected_usage` of the previous micro-batch of the same optimiser step; `None` for the first micro-batch.
+            step_usage ([`~language_priors.StepUsage`], *optional*):
+                With several micro-batches in an optimiser step, what [`~ActionVQVAEModel.count_usage`] returned for this one.
         """
         config = self.config
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
@@ -380,7 +389,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
                 scale = self.latent_scale
                 quantized, residuals = residual_quantize((self.quantizer, *self.refinements), valid_states * scale)
-                loss = self._usage_losses(terms, quantized[0].distances, quantized[0].ids, valid, previous_usage)
+                loss = self._usage_losses(terms, quantized[0].distances, quantized[0].ids, valid, step_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
                 elif self.training and config.human_weight * config.mmd_weight > 0:
@@ -424,6 +433,59 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             reconstruction=reconstruction,
             **terms,
         )
+
+    @torch.no_grad()
+    def count_usage(self, micro_batches: list[dict[str, torch.Tensor]]) -> list[StepUsage | None]:
+        """
+        Counts the sampled usage of the first codebook in all micro-batches of an optimiser step, before the step is trained on.
+
+        The Zipf and context losses are about the whole step, and so is their gradient. With these counts, the sum of the
+        gradients of the micro-batches is the gradient of a single batch that has the same Gumbel noise:
+
+        ```python
+        for inputs, step_usage in zip(micro_batches, model.count_usage(micro_batches)):
+            (model(**inputs, step_usage=step_usage).loss / len(micro_batches)).backward()
+        ```
+
+        Nothing but the noise is drawn, and no code is moved. Moving averages and restarts move codes between the micro-batches:
+        a micro-batch is then sampled with the codes of its own time, and all others with the codes at the start of the step.
+        In the step in which the codes start at k-means centres, nothing is counted: each micro-batch stands for itself.
+
+        In a distributed run, all processes must call it, with equally many micro-batches.
+
+        Args:
+            micro_batches (`list[dict[str, torch.Tensor]]`):
+                The inputs of `forward` for each micro-batch.
+
+        Returns:
+            `list[StepUsage | None]`: the `step_usage` of each micro-batch. All `None` where there is nothing to count: for a
+            single micro-batch, in evaluation, without a codebook, if both losses have the weight 0, and before k-means.
+        """
+        nothing = [None] * len(micro_batches)
+        if len(micro_batches) == 1 or not self._samples_usage:
+            return nothing
+        encoded = [
+            self._encode(inputs["input_features"], inputs.get("feature_attention_mask")) for inputs in micro_batches
+        ]
+        if self.quantizer.waits_for_kmeans:
+            self._check_step_size(sum(int(token_mask.sum()) for _, token_mask in encoded) * world_size())
+            return nothing
+        noises, counts, correlated = [], [], []
+        for hidden_states, token_mask in encoded:
+            valid = token_mask.bool()
+            with torch.autocast(device_type=hidden_states.device.type, enabled=False):
+                latents = hidden_states[valid] * self.latent_scale
+                distances = self.quantizer.pairwise_distance(latents, self.quantizer.weight)
+                noises.append(gumbel_noise(distances))
+                usage = gumbel_usage(
+                    distances, _sample_index(valid), len(valid), self.config.gumbel_temperature, noises[-1]
+                )
+            counts.append(usage.sum(dim=0))
+            correlated.append(correlated_tokens(usage).sum())
+        counts, correlated = sum_over_ranks(torch.stack(counts)), sum_over_ranks(torch.stack(correlated))
+        # Counts are whole numbers, so the differences are exact.
+        others = zip(counts.sum(dim=0) - counts, correlated.sum() - correlated, noises, strict=True)
+        return [StepUsage(*other, num_micro_batches=len(micro_batches)) for other in others]
 
     def _check_words(self, action_ids: torch.Tensor) -> None:
         """Raises `ValueError` for words that are not a token of each codebook, in order. Padding is zeros."""
@@ -522,33 +584,39 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         distances: torch.Tensor,
         ids: torch.Tensor,
         valid: torch.Tensor,
-        previous_usage: torch.Tensor | None,
+        step_usage: StepUsage | None,
     ) -> torch.Tensor:
         """Adds the Zipf and context losses (LLM-AR, Eq. 3 to 5) to `terms`; returns their weighted sum."""
         config = self.config
         batch_size, codebook_size = len(valid), config.codebook_size
-        sample_index = torch.arange(batch_size, device=ids.device)[:, None].expand_as(valid)[valid]
+        sample_index = _sample_index(valid)
         usage = torch.bincount(sample_index * codebook_size + ids, minlength=batch_size * codebook_size)
         usage = usage.view(batch_size, codebook_size).float()
         terms["usage"] = usage.sum(dim=0)
         zipf_weight = config.human_weight * config.zipf_weight
         context_weight = config.human_weight * config.context_weight
-        if self.training and zipf_weight + context_weight > 0:
-            usage = gumbel_usage(distances, sample_index, batch_size, config.gumbel_temperature)
-        total = usage.sum(dim=0)
+        if self._samples_usage:
+            noise = None if step_usage is None else step_usage.noise
+            if noise is not None and noise.shape != distances.shape:
+                raise ValueError(
+                    f"`step_usage` must be that of this micro-batch, with noise of shape {tuple(distances.shape)}, "
+                    f"got {tuple(noise.shape)}: pass what `count_usage` returned for it."
+                )
+            usage = gumbel_usage(distances, sample_index, batch_size, config.gumbel_temperature, noise)
+        if step_usage is not None:
+            # Trainer divides gradients by the number of micro-batches, but in the usage of the step they add up.
+            usage = usage.detach() + step_usage.num_micro_batches * (usage - usage.detach())
+        counts, correlated = usage.sum(dim=0), correlated_tokens(usage).sum()
         if self.training:
-            total = sum_over_ranks(total)
-            if zipf_weight > 0:
-                self._warn_of_small_steps(valid, previous_usage)
-        if previous_usage is not None:
-            # The value covers all latents so far, but Trainer divides the gradient by the number of micro-batches. The factor
-            # gives each micro-batch the weight that it has in the whole step.
-            share = (total.sum() + previous_usage.sum()) / total.sum()
-            total = total.detach() + (total - total.detach()) * share.detach()
-            total = total + previous_usage.detach()
-        terms["collected_usage"] = total.detach()
-        zipf = zipf_divergence(total, config.zipf_alpha, config.zipf_beta)
-        context = context_loss(usage)
+            counts, correlated = sum_over_ranks(counts), sum_over_ranks(correlated)
+        if step_usage is not None:
+            counts, correlated = counts + step_usage.counts, correlated + step_usage.correlated
+        num_latents = counts.detach().sum()
+        if self.training and zipf_weight > 0 and self._checks_step_size:
+            self._check_step_size(int(num_latents))
+        terms["collected_usage"] = counts.detach()
+        zipf = zipf_divergence(counts, config.zipf_alpha, config.zipf_beta)
+        context = context_loss(correlated, num_latents)
         terms["zipf_loss"] = zipf if zipf_weight > 0 else zipf.detach()
         terms["context_loss"] = context if context_weight > 0 else context.detach()
         return zipf_weight * terms["zipf_loss"] + context_weight * terms["context_loss"]
@@ -571,21 +639,31 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         )
         return weight * terms["mmd_loss"]
 
-    def _warn_of_small_steps(self, valid: torch.Tensor, previous_usage: torch.Tensor | None) -> None:
-        """Warns once, after the first optimiser step, if it had too few latents for the Zipf loss."""
-        if self._first_step_latents is None:
-            return
-        if previous_usage is not None or self._first_step_latents == 0:
-            self._first_step_latents += int(valid.sum()) * world_size()
-            return
+    @property
+    def _samples_usage(self) -> bool:
+        """Whether `forward` samples the usage: in training, if the Zipf or the context loss has a weight."""
+        config = self.config
+        return (
+            self.training
+            and config.quantize
+            and config.human_weight * (config.zipf_weight + config.context_weight) > 0
+        )
+
+    def _check_step_size(self, num_latents: int) -> None:
+        """Warns if the first optimiser step has too few latents, on all ranks, for the Zipf loss."""
         needed = 4 * self.config.codebook_size
-        if self._first_step_latents < needed:
+        if self._checks_step_size and num_latents < needed:
             logger.warning(
-                f"An optimiser step has {self._first_step_latents} latents for {self.config.codebook_size} tokens. With fewer "
-                f"than about {needed}, even samples drawn from Zipf's law have a large Zipf loss: use larger batches, or "
-                "accumulate gradients and pass `previous_usage`."
+                f"An optimiser step has {num_latents} latents for {self.config.codebook_size} tokens. With fewer than about "
+                f"{needed}, even samples drawn from Zipf's law have a large Zipf loss: use larger batches, or accumulate "
+                "gradients over several micro-batches and pass the `step_usage` that `count_usage` returns for them."
             )
-        self._first_step_latents = None
+        self._checks_step_size = False
+
+
+def _sample_index(valid: torch.Tensor) -> torch.Tensor:
+    """The row (num_latents,) of each valid position of `valid` (batch_size, num_tokens)."""
+    return torch.arange(len(valid), device=valid.device)[:, None].expand_as(valid)[valid]
 
 
 __all__ = ["ActionVQVAEModel", "ActionVQVAEOutput", "ActionVQVAEPreTrainedModel"]

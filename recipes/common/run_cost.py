@@ -13,8 +13,8 @@ from action_llm_datasets.progress import duration
 logger = logging.getLogger(__name__)
 
 # Attributes in which trainers (TRL's and `TokenizerTrainer`) and `ActionVQVAEModel` collect values.
-OF_TRAINERS = ("_metrics", "_total_train_tokens", "_terms", "_usage", "_collected_usage")
-OF_MODELS = ("_first_step_latents",)
+OF_TRAINERS = ("_metrics", "_total_train_tokens", "_terms", "_usage")
+OF_MODELS = ("_checks_step_size",)
 
 
 def report_cost(trainer, what: str) -> dict:

@@ -218,9 +218,9 @@ class EventStage:
             batch["target_features"], _ = padded([torch.as_tensor(example["target_features"]) for example in examples])
         return batch
 
-    def extra_inputs(self, device, collected_usage) -> dict:
-        """The loss needs only the examples."""
-        return {}
+    def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:
+        """Nothing for each micro-batch of an optimiser step: the loss needs only the examples."""
+        return [{}] * len(micro_batches)
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
         """Reconstruction of cells and usage of the codebook, on the unaugmented version of each video.

@@ -97,12 +97,16 @@ class SkeletonStage:
 
         return RecordingWindows(rows, self.extractor, self.window, seed, self.augment)
 
-    def extra_inputs(self, device, collected_usage) -> dict:
-        """Inputs of the loss that are not part of an example: the word embeddings of the language model (LLM-AR, Eq. 7), and
-        the usage of the codes in earlier micro-batches, since Zipf's law is about the whole optimiser step (Eq. 4)."""
+    def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:
+        """
+        Inputs of the loss that are not part of an example, for each micro-batch of an optimiser step: the word embeddings of
+        the language model (LLM-AR, Eq. 7), and the usage of the codes in the other micro-batches, since the Zipf and context
+        losses are about the whole step (Eq. 4 and 5).
+        """
         if self._words is not None:
-            self._words = self._words.to(device)
-        return {"word_embeddings": self._words, "previous_usage": collected_usage}
+            self._words = self._words.to(model.device)
+        step_usages = model.count_usage(micro_batches)
+        return [{"word_embeddings": self._words, "step_usage": step_usage} for step_usage in step_usages]
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
         """Reconstruction of whole recordings and usage of the codebook.

@@ -1,5 +1,7 @@
 """The trainer of stage 1."""
 
+from collections import deque
+
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
@@ -16,21 +18,34 @@ class StartEpoch(TrainerCallback):
 
 
 class TokenizerTrainer(Trainer):
-    """`Trainer` that logs each loss term and the usage of the codebook, and passes usage on between micro-batches."""
+    """`Trainer` that logs each loss term and the usage of the codebook, and shows a stage all micro-batches of an optimiser
+    step before the first of them is trained on."""
 
     def __init__(self, *args, stage, **kwargs):
         super().__init__(*args, **kwargs)
         self.stage = stage
-        self._collected_usage = None
+        # The micro-batches of the optimiser step that begins, and the extra inputs of those that are still to be trained on.
+        self._micro_batches, self._extra_inputs = [], deque()
         self._terms, self._usage = {}, None
 
+    def get_batch_samples(self, *args, **kwargs):
+        self._micro_batches, num_items = super().get_batch_samples(*args, **kwargs)
+        return self._micro_batches, num_items
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs, **self.stage.extra_inputs(self.args.device, self._collected_usage))
-        if model.training:
-            last = self.accelerator.sync_gradients
-            self._collected_usage = None if last else outputs.get("collected_usage")
-            self._remember(outputs)
+        outputs = model(**inputs, **self._next_extra_inputs(inputs))
+        self._remember(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _next_extra_inputs(self, inputs: dict) -> dict:
+        """The extra inputs of a micro-batch. Those of its step are computed at its first micro-batch, not in
+        `get_batch_samples`, after which a resumed run restores the random state."""
+        if self._micro_batches or not self._extra_inputs:
+            step = [self._prepare_inputs(batch) for batch in self._micro_batches] or [inputs]
+            with self.accelerator.autocast():
+                self._extra_inputs = deque(self.stage.extra_inputs(self.accelerator.unwrap_model(self.model), step))
+            self._micro_batches = []
+        return self._extra_inputs.popleft()
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """With `lr_scheduler_type="constant"`, the schedule of LLM-AR: linear warm-up, then a single drop."""

@@ -95,11 +95,12 @@ class VideoStage:
         batch = pad_features([torch.as_tensor(example["input_features"]) for example in examples])
         return {**batch, "labels": torch.tensor([int(example["labels"]) for example in examples])}
 
-    def extra_inputs(self, device, collected_usage) -> dict:
-        """Inputs of the loss that are not part of an example: the embeddings of the class names."""
+    def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:
+        """Inputs of the loss that are not part of an example, for each micro-batch of an optimiser step: the embeddings of the
+        class names."""
         if self._class_embeddings is not None:
-            self._class_embeddings = self._class_embeddings.to(device)
-        return {"class_embeddings": self._class_embeddings}
+            self._class_embeddings = self._class_embeddings.to(model.device)
+        return [{"class_embeddings": self._class_embeddings}] * len(micro_batches)
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
         """Reconstruction of features and usage of the codebook, on the unaugmented version of each video.

@@ -382,38 +382,7 @@ def test_moving_averages_take_the_embedding_loss_out_of_the_total():
     torch.testing.assert_close(output.loss, output.reconstruction_loss + 0.02 * output.commitment_loss)
 
 
-# --- usage over micro-batches, modes and processes
-
-
-def test_usage_is_collected_over_micro_batches():
-    # So sharp that nothing is left to chance: halves must add up to the whole.
-    model = tiny_model(gumbel_temperature=1e-6).train()
-    features, mask = batch_of([32] * 3 + [16] * 5)
-    whole = model(features, mask)
-    first = model(features[:5], mask[:5])
-    second = model(features[5:], mask[5:], previous_usage=first.collected_usage)
-    assert second.collected_usage.equal(whole.collected_usage)
-    assert second.zipf_loss.item() == pytest.approx(whole.zipf_loss.item())
-    assert first.usage + second.usage == pytest.approx(whole.usage)
-    assert not second.collected_usage.requires_grad
-
-
-def test_accumulation_keeps_the_weight_of_the_zipf_gradient():
-    """Four equal micro-batches, whose gradients Trainer averages, are one batch: each has the gradient of that batch."""
-    model = tiny_model().train()
-    features, mask = batch_of([32] * 6)
-
-    def gradient(previous_usage):
-        torch.manual_seed(0)
-        model.zero_grad()
-        output = model(features, mask, previous_usage=previous_usage)
-        output.zipf_loss.backward()
-        return model.quantizer.weight.grad.clone(), output.collected_usage
-
-    alone, usage = gradient(None)
-    for earlier in (1, 3):
-        torch.testing.assert_close(gradient(earlier * usage)[0], alone)
-    assert alone.abs().max() > 0
+# --- usage in training, evaluation and several processes; several micro-batches are in test_step_usage.py
 
 
 def test_training_samples_usage_and_evaluation_does_not():
@@ -425,25 +394,6 @@ def test_training_samples_usage_and_evaluation_does_not():
     assert first.loss.equal(second.loss)
     assert first.collected_usage.equal(first.usage)
     assert usage_statistics(first.usage)["zipf_js"] == pytest.approx(first.zipf_loss.item(), abs=1e-6)
-
-
-def test_too_few_latents_for_zipfs_law_are_said_once(monkeypatch):
-    said = []
-    monkeypatch.setattr("action_llm.modeling_action_vqvae.logger.warning", said.append)
-    model = tiny_model(codebook_size=64).train()
-    for _ in range(4):
-        model(waves(4, 32))
-    assert len(said) == 1
-    assert "32 latents for 64 tokens" in said[0] and "256" in said[0]
-    # A step of several micro-batches counts as one, and evaluation does not count.
-    said.clear()
-    model = tiny_model().train()
-    for _ in range(3):
-        usage = model(waves(4, 32)).collected_usage
-        model(waves(4, 32), previous_usage=usage)
-        model.eval()(waves(1, 4))
-        model.train()
-    assert said == []
 
 
 def _usage_of_two_ranks():

@@ -293,6 +293,24 @@ def checkpoint_tensors(folder):
     return {path.name: load_file(path) for path in sorted(Path(folder).rglob("*.safetensors"))}
 
 
+def test_all_micro_batches_of_a_step_see_the_usage_of_the_step(recipes, monkeypatch, tmp_path):
+    """Six micro-batches an epoch: steps of four and of two."""
+    from action_llm_recipes.stages.tokenizer_trainer import TokenizerTrainer
+
+    steps = {}
+
+    def remember(trainer, outputs):
+        steps.setdefault(trainer.state.global_step, []).append(outputs)
+
+    monkeypatch.setattr(TokenizerTrainer, "_remember", remember)
+    monkeypatch.setattr("action_llm_recipes.common.run_cost.report_cost", lambda trainer, what: {})
+    recipes.train_tokenizer(tmp_path, training={"gradient_accumulation_steps": 4}, kmeans_init=False)
+    assert [len(outputs) for outputs in steps.values()] == [4, 2, 4, 2]
+    for outputs in steps.values():
+        assert outputs[0].collected_usage.sum() == sum(output.attention_mask.sum() for output in outputs)
+        assert all(output.collected_usage.equal(outputs[0].collected_usage) for output in outputs)
+
+
 def test_stage_1_resumes_exactly(recipes, tmp_path):
     """Stopped after two of four steps and started again: bit-equal weights and the same log."""
     settings = {"quantize": True, "kmeans_init": True, "dead_code_threshold": 0.1}
