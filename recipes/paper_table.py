@@ -61,6 +61,10 @@ class PaperTableArguments:
         default="paper", metadata={"help": "paper: the method of the paper; small: the `small` preset of run_line.py"}
     )
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "random seeds"})
+    settings: dict = field(
+        default_factory=dict,
+        metadata={"help": "a setting of all rows: --STAGE.SETTING VALUE, as for run_line.py", "dotted": True},
+    )
     rows: list[str] | None = field(
         default=None, metadata={"help": "names of rows; by default all that need nothing but the data"}
     )
@@ -144,6 +148,9 @@ def planned_runs(arguments: PaperTableArguments, table: Table, rows: dict, seeds
         for name in ("hold_out", "held_out_subjects", "backbone", "llm_name_or_path")
         if getattr(arguments, name)
     }
+    further |= {
+        f"{stage}.{name}": value for stage, values in arguments.settings.items() for name, value in values.items()
+    }
     return runs_of(table, rows, arguments.dataset, arguments.preset, seeds, further, Path(arguments.output_dir))
 
 
@@ -165,6 +172,9 @@ def about(arguments: PaperTableArguments, table: Table) -> dict:
         value = getattr(arguments, name)
         if value != getattr(defaults, name):
             words += option_words(name, value)
+    for stage, values in arguments.settings.items():
+        for name, value in values.items():
+            words += option_words(f"{stage}.{name}", value)
     return {
         "paper": table.paper,
         "table": table.number,

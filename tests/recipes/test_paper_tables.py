@@ -1,0 +1,335 @@
+"""`paper_table.py`: every table of the three papers, its rows as runs of `run_line.py`, and the pages of results."""
+
+import csv
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from action_llm_recipes import paper_table, run_line
+from action_llm_recipes.common.launching import parse
+from action_llm_recipes.paper_tables import page
+from action_llm_recipes.paper_tables.definitions import MEASURES, PAPERS, find_table, read_tables
+from action_llm_recipes.paper_tables.results import TableResults, _hits, _to_hex
+from action_llm_recipes.paper_tables.runs import draws_of, runs_of
+
+TABLES = [(paper, number) for paper in PAPERS for number in read_tables(paper)]
+TINY = {
+    "tokenizer": {"max_steps": 1, "per_device_train_batch_size": 4, "warmup_steps": 1, "use_cpu": True},
+    "sft": {"max_steps": 1, "per_device_train_batch_size": 2, "warmup_steps": 1, "use_cpu": True},
+}
+TINY_SKELETONS = TINY | {"tokenizer": TINY["tokenizer"] | {"hidden_width": 8, "codebook_size": 16, "window": 16}}
+TINY_VIDEOS = TINY | {
+    "features": {"num_segments": 4, "height": 32, "width": 32, "versions": 2},
+    "tokenizer": TINY["tokenizer"] | {"hidden_size": 16, "num_heads": 2, "num_layers": 1, "intermediate_size": 16},
+}
+TINY_EVENTS = TINY | {
+    "features": {"num_segments": 10, "height": 32, "width": 32, "versions": 2},
+    "lvlm": {"max_steps": 1, "per_device_train_batch_size": 2, "warmup_steps": 1, "use_cpu": True},
+    "sft": TINY["sft"] | {"prefix_length": 2},
+}
+
+
+def test_every_table_and_figure_of_the_papers_is_there():
+    numbers = {paper: list(read_tables(paper)) for paper in PAPERS}
+    assert numbers["llm_ar"] == list("12345678")
+    assert sorted(numbers["lvlm_var"]) == [*"123456", "figure-1", "figure-2"]
+    assert numbers["vt_lvlm_ar"] == ["I", "II", "III", "IV", "V", "VI"]
+
+
+@pytest.mark.parametrize(("paper", "number"), TABLES)
+def test_tables_are_complete(paper, number):
+    table = find_table(paper, number)
+    assert table.reference is None or table.reference in table.rows
+    for row in table.rows.values():
+        assert len(row.claims) == len(table.columns), row.name
+        assert not (row.is_quoted and (row.settings or row.preset_settings)), row.name
+        assert not row.idea or table.reference is not None
+    protocols = [name for column in table.columns if column not in MEASURES for name in draws_of(column)]
+    assert table.measures_accuracy == bool(protocols)
+
+
+def test_claims_agree_with_the_list_of_published_results():
+    """The list was typed from the papers by others."""
+    path = Path(os.environ.get("ACTION_LLM_TEST_DATA", "../shared/data")).parent / "facts" / "published_results.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+
+    def claims(paper, number):
+        return {row.title: row.claims for row in find_table(paper, number).rows.values()}
+
+    names = {
+        "llm_ar": ("LLM-AR", "seed002_table2_toyota", "seed002_table3_uav"),
+        "lvlm_var": ("LVLM-VAR", None, None),
+        "vt_lvlm_ar": ("VT-LVLM-AR", None, None),
+    }
+    for paper, (name, _, _) in names.items():
+        ours = claims(paper, "1")
+        listed = {entry["method"].partition(" (")[0]: entry for entry in facts["seed_table1_ntu"]}
+        columns = ("ntu60_xsub", "ntu60_xview", "ntu120_xsub", "ntu120_xset")
+        assert name in ours
+        for title, values in ours.items():
+            assert values == tuple(listed[title][column] for column in columns), title
+    for number, key in (("2", "seed002_table2_toyota"), ("3", "seed002_table3_uav")):
+        columns = ("cs", "cv1", "cv2") if number == "2" else ("xsub",)
+        listed = {entry["method"]: tuple(entry[column] for column in columns) for entry in facts[key]}
+        assert claims("llm_ar", number) == listed
+    listed = {
+        entry["method"]: tuple(entry[column] for column in ("toyota_cs", "toyota_cv1", "toyota_cv2", "uav_top1"))
+        for entry in facts["seed000_table5"]
+    }
+    assert claims("lvlm_var", "5") == listed
+    ablations = facts["ablations"]
+    values = {number: sorted(value[0] for value in claims("llm_ar", number).values()) for number in "45678"}
+    assert values["4"] == [87.6, *sorted(ablations["seed002_ntu120_xset"][name] for name in (
+        "full", "w/o L_Zipf", "w/o L_context", "w/o MMD alignment"))]  # fmt: skip
+    assert values["5"] == [ablations["seed002_ntu120_xset"]["w/o discretization"], 91.5]
+    assert values["6"] == [ablations["seed002_ntu120_xset"]["Euclidean codebook (w/o C_H)"], 91.5]
+    assert values["7"] == [ablations["seed002_ntu120_xset"]["all-parameter tuning instead of LoRA"], 91.5]
+    assert values["8"] == sorted(ablations["seed002_ntu120_unseen"].values())
+    listed = [tuple(value) for name, value in ablations["seed000_ntu60"].items() if name != "columns"]
+    assert sorted(claims("lvlm_var", "2").values()) == sorted(listed)
+    listed = sorted(ablations["seed000_ntu60_xsub_sensitivity"].values())
+    assert sorted(value[0] for value in claims("lvlm_var", "6").values()) == listed
+    for number, key in (("II", "seed001_ntu60_xsub"), ("V", "seed001_ntu60_xsub_M"), ("VI", "seed001_ntu60_xsub_K")):
+        listed = sorted(ablations[key].values())
+        assert sorted(value[0] for value in claims("vt_lvlm_ar", number).values()) == listed
+
+
+@pytest.mark.parametrize(("paper", "number"), TABLES)
+def test_a_dry_run_shows_every_row_and_runs_nothing(paper, number, tmp_path, caplog):
+    caplog.set_level("INFO")
+    arguments = paper_table.PaperTableArguments(
+        paper, number, dry_run=True, output_dir=str(tmp_path / "runs"), pages=str(tmp_path / "pages")
+    )
+    paper_table.main(arguments)
+    for row in find_table(paper, number).rows.values():
+        assert row.title in caplog.text
+    assert not (tmp_path / "pages").exists()
+
+
+def test_the_time_of_a_dry_run_counts_shared_stages_once(recipes, llm, tmp_path, caplog):
+    caplog.set_level("INFO")
+    arguments = paper_table.PaperTableArguments(
+        "llm_ar", "7", dataset="simulated-xsub", data_dir=str(recipes.recordings), dry_run=True, settings=TINY_SKELETONS,
+        output_dir=str(tmp_path / "runs"),
+    )  # fmt: skip
+    paper_table.main(arguments)
+    assert re.search(r"2 runs: about .* on one core", caplog.text)
+    runs = paper_table.planned_runs(arguments, find_table("llm_ar", "7"), find_table("llm_ar", "7").rows, [0])
+    full, lora = runs
+    assert full.stages["encode"] == lora.stages["encode"] and full.stages["sft"] != lora.stages["sft"]
+    without = paper_table.planned_runs(arguments, find_table("llm_ar", "4"), find_table("llm_ar", "4").rows, [0])
+    assert without[-1].stages == lora.stages and without[0].stages["tokenizer"] != lora.stages["tokenizer"]
+
+
+def distinct_runs(paper, dataset, settings, folder, **options):
+    """A run for each different row of all tables of a paper that does not need more than the data."""
+    further = {f"{stage}.{name}": value for stage, values in settings.items() for name, value in values.items()}
+    runs = {}
+    for table in read_tables(paper).values():
+        rows = {
+            name: row for name, row in table.rows.items() if not row.is_quoted and "unseen" not in table.columns[0]
+        }
+        for run in runs_of(table, rows, dataset, "paper", [0], further | options, folder):
+            runs.setdefault(run.settings_key, run)
+    return list(runs.values())
+
+
+def run_all(runs, data_dir, cache):
+    """Runs rows in this process; returns the results."""
+    metrics = []
+    for run in runs:
+        run.share_stages()
+        words = [*run.command_line(str(data_dir)), "--cache_dir", str(cache)]
+        metrics.append(run_line.main(*parse(run_line.ARGUMENTS, words)))
+    return metrics
+
+
+def test_each_row_of_llm_ar_runs(recipes, cache, llm, tmp_path):
+    options = {"llm_name_or_path": llm, "encodings": 2}
+    runs = distinct_runs("llm_ar", "simulated-xsub", TINY_SKELETONS, tmp_path, **options)
+    assert {run.row.name for run in runs} >= {
+        "without_biases", "without_zipf", "without_context", "without_mmd", "without_discretisation", "euclidean", "all_tuning",
+    }  # fmt: skip
+    assert all(metrics["recordings"] == 12 for metrics in run_all(runs, recipes.recordings, cache))
+    # Eight tokenizers at most: rows of one tokenizer share it.
+    assert len(list((tmp_path / "stages").glob("tokenizer-*"))) == len(runs) - 1
+
+
+def test_each_row_of_lvlm_var_runs(videos, backbone, cache, llm, tmp_path):
+    options = {"llm_name_or_path": llm, "backbone": backbone, "encodings": 2}
+    runs = distinct_runs("lvlm_var", "folder-video", TINY_VIDEOS, tmp_path, **options)
+    needing = {"resnet50", "llava", "minigpt4"}
+    runs = [run for run in runs if run.row.name not in needing]
+    assert {run.row.name for run in runs} >= {"without_vst", "zero_shot", "full", "r_4", "r_32", "k_256", "k_1024"}
+    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, videos, cache))
+
+
+def test_each_row_of_vt_lvlm_ar_runs(videos, backbone, cache, llm, tmp_path):
+    options = {"llm_name_or_path": llm, "backbone": backbone, "encodings": 2}
+    runs = distinct_runs("vt_lvlm_ar", "folder-video", TINY_EVENTS, tmp_path, **options)
+    names = {"without_quantisation", "uniform_pooling", "without_coherence", "full", "zero_shot", "quarter", "k_4096"}
+    assert {run.row.name for run in runs} >= names
+    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, videos, cache))
+
+
+@pytest.fixture
+def arguments(recipes, llm, cache, tmp_path, monkeypatch):
+    """Makes the arguments of a tiny Table 7 of LLM-AR."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(cache))
+
+    def make(**options):
+        settings = {"paper": "llm_ar", "table": "7", "dataset": "simulated-xsub", "data_dir": str(recipes.recordings)}
+        settings |= {"settings": TINY_SKELETONS, "llm_name_or_path": llm, "baselines": False, "jobs": 2}
+        folders = {"output_dir": str(tmp_path / "runs"), "pages": str(tmp_path / "pages")}
+        return paper_table.PaperTableArguments(**settings | folders | options)
+
+    return make
+
+
+@pytest.mark.slow
+def test_from_the_command_to_the_page_and_on_with_a_failing_row(arguments, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    paper_table.main(arguments())
+    path = tmp_path / "pages" / "llm_ar_7_simulated-xsub.json"
+    text = path.with_suffix(".md").read_text()
+    for part in ("| all tuning | 79.6 |", "| LLM-AR (LoRA) | 91.5 |", "`sft.method full`", "--dataset ntu120-xset"):
+        assert part in text
+    assert (
+        "| LoRA | [LLM-AR, Table 7](llm_ar_7_simulated-xsub.md) | +11.9 |" in (path.parent / "README.md").read_text()
+    )
+    content = json.loads(path.read_text())
+    for name in ("all_tuning", "lora"):
+        result = content["rows"][name]["runs"]["simulated-xsub"]["0"]
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["correct"]), np.uint8), count=12)
+        assert bits.mean() == pytest.approx(result["accuracy"])
+        assert result["statistics"]["trained_parameters"] > 0
+    # The same command has nothing to do.
+    monkeypatch.setattr("subprocess.Popen", None)
+    paper_table.main(arguments())
+    assert text == path.with_suffix(".md").read_text()
+    monkeypatch.undo()
+    # Another seed, of which one row fails: the other is on the page.
+    broken = arguments(seeds=[1], rows=["all_tuning", "lora"])
+    run = paper_table.planned_runs(broken, find_table("llm_ar", "7"), find_table("llm_ar", "7").rows, [1])[0]
+    run.share_stages()
+    (run.stages["sft"] / "config.yaml").write_text("other: settings")
+    (run.stages["sft"] / "record.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"1 of 2 rows failed, the others are on the page\. all tuning, seed 1: .*config\.yaml"
+    ):
+        paper_table.main(broken)
+    assert set(json.loads(path.read_text())["rows"]["lora"]["runs"]["simulated-xsub"]) == {"0", "1"}
+
+
+def made_up_results(path, draws, metric="top_1"):
+    """Results of two rows: draw → (labels, hits of the first row for each seed, hits of the second)."""
+    results = TableResults(path)
+    results.content["about"] = {
+        "paper": "llm_ar", "table": "6", "dataset": "utd-mhad", "preset": "paper", "preset_key": "scaled", "hold_out": False,
+        "command": "python recipes/paper_table.py",
+    }  # fmt: skip
+    for draw, (labels, *rows) in draws.items():
+        results.content["recordings"][draw] = {"number": len(labels), "metric": metric, "labels": labels, "names": ""}
+        for name, seeds in zip(("euclidean", "hyperbolic"), rows, strict=True):
+            runs = results.content["rows"].setdefault(name, {"runs": {}})["runs"].setdefault(draw, {})
+            for seed, hits in enumerate(seeds):
+                hits = np.array(hits, bool)
+                classes = sorted(set(labels))
+                per_class = np.mean([hits[np.array(labels) == label].mean() for label in classes])
+                accuracy = hits.mean() if metric == "top_1" else per_class
+                runs[str(seed)] = {
+                    "accuracy": accuracy, "correct": _to_hex(hits), "statistics": {}, "seconds": 60.0, "settings_key": "k",
+                }  # fmt: skip
+    results.save()
+    return TableResults(path)
+
+
+@pytest.mark.parametrize("metric", ["top_1", "mean_per_class"])
+def test_the_difference_is_that_of_the_accuracies(metric, tmp_path):
+    generator = np.random.default_rng(0)
+    draws = {}
+    for name, number in (("a", 40), ("b", 75)):
+        labels = generator.integers(0, 4, number).tolist()
+        draws[name] = (labels, *(generator.random((2, number)) < share for share in (0.3, 0.8)))
+    results = made_up_results(tmp_path / "results.json", draws, metric)
+    estimate = results.difference("euclidean", "hyperbolic")
+    accuracies = [results.accuracy(name).mean for name in ("euclidean", "hyperbolic")]
+    assert estimate.mean == pytest.approx(accuracies[0] - accuracies[1])
+    assert estimate.low < estimate.mean < estimate.high < 0 and estimate.seeds == 2
+    # An independent bootstrap.
+    means = []
+    for _ in range(4000):
+        parts = []
+        for labels, first, second in draws.values():
+            chosen = generator.integers(0, len(labels), len(labels))
+            weights = np.ones(len(labels))
+            if metric == "mean_per_class":
+                weights = np.array([len(labels) / (4 * labels.count(label)) for label in labels])
+            parts.append(((first.mean(0) - second.mean(0)) * weights)[chosen].mean())
+        means.append(100 * np.mean(parts))
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert estimate.low == pytest.approx(low, abs=2.5) and estimate.high == pytest.approx(high, abs=2.5)
+
+
+def test_a_page_marks_what_was_not_run_and_what_differs(tmp_path):
+    labels = list(range(4)) * 10
+    hits = {"euclidean": np.zeros((1, 40)), "hyperbolic": np.ones((1, 40))}
+    results = made_up_results(tmp_path / "results.json", {"utd-mhad": (labels, hits["euclidean"], hits["hyperbolic"])})
+    text = page.table_page(results)
+    assert re.search(r"\| w/o hyperbolic codebook \| 89.7 \| 0.0 \| \*\*−100.0 \(.*\)\*\* \|", text)
+    del results.content["rows"]["euclidean"]
+    text = page.table_page(results)
+    assert "| w/o hyperbolic codebook | 89.7 | *not run here* | – |" in text
+
+
+def test_results_with_other_settings_are_dropped(tmp_path, caplog):
+    labels = [0, 1] * 4
+    results = made_up_results(tmp_path / "r.json", {"utd-mhad": (labels, np.zeros((1, 8)), np.ones((1, 8)))})
+    arguments = paper_table.PaperTableArguments(
+        "llm_ar", "6", dataset="utd-mhad", data_dir="x", output_dir=str(tmp_path)
+    )
+    table = find_table("llm_ar", "6")
+    runs = paper_table.planned_runs(arguments, table, table.rows, [0])
+    results.content["rows"]["hyperbolic"]["runs"]["utd-mhad"]["0"]["settings_key"] = runs[1].settings_key
+    results.drop_outdated(runs)
+    assert results.accuracy("euclidean") is None and results.accuracy("hyperbolic").mean == 100
+    assert "the row euclidean, seed 0, was measured with other settings" in caplog.text
+
+
+def test_hits_are_in_the_order_of_names(tmp_path):
+    with open(tmp_path / "predictions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["sample_id", "label", "prediction"], ["b", "x", "x"], ["a", "y", "x"]])
+    hits, labels = _hits(tmp_path / "predictions.csv")
+    assert hits.tolist() == [False, True] and labels == {"a": "y", "b": "x"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"table": "9"}, "LLM-AR has no table '9'. It has 1, 2, 3, 4, 5, 6, 7, 8"),
+        ({"rows": ["without_zip"]}, "has no row 'without_zip' that can be run.*without_zipf"),
+        ({"table": "1", "rows": ["st_gcn"]}, "no row 'st_gcn' that can be run"),
+        ({"dataset": "utd-mhad-video"}, "LLM-AR reads skeletons, got utd-mhad-video"),
+        ({"dataset": "utd-mahd"}, "utd-mahd.*utd-mhad"),
+        ({"data_dir": None}, "--data_dir is missing"),
+        ({"seeds": []}, "expected at least one seed"),
+        ({"jobs": 0}, "--jobs must be at least 1"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    valid = {"paper": "llm_ar", "table": "4", "dataset": "utd-mhad", "data_dir": "x"}
+    with pytest.raises(ValueError, match=message):
+        paper_table.PaperTableArguments(**valid | options)
+
+
+def test_a_wrong_setting_names_the_row_before_anything_is_trained(arguments, tmp_path):
+    with pytest.raises(ValueError, match=r"row all_tuning: --tokenizer\.max_step.*max_steps"):
+        paper_table.main(arguments(settings={"tokenizer": {"max_step": 1}}))
+    assert not list((tmp_path / "runs").glob("rows/*"))
