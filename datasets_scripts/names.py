@@ -21,7 +21,8 @@ METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy
 @cache
 def protocol_names() -> tuple[str, ...]:
     """The protocols of `load_action_dataset`, in the order of `load.PROTOCOLS`."""
-    others = ["utd-mhad", *read_facts("smarthome")["protocols"], *read_facts("uav_human")["protocols"], "folder"]
+    others = ["utd-mhad", *read_facts("utd_mhad")["unseen"], *read_facts("smarthome")["protocols"]]
+    others += [*read_facts("uav_human")["protocols"], "folder"]
     videos = []
     for name in NTU_PROTOCOLS:
         videos.append(f"{name}-video")

@@ -53,6 +53,8 @@ What to watch for:
 - There are 431 training and 430 test recordings, so one percentage point is four recordings.
 - There is no official validation split. Subject 7 is held out to choose settings (`--held_out_subjects 5` in the recipes, or
   `--set held_out_subject=5` in `prepare`, chooses another).
+- `utd-mhad-unseen-0` to `-4` (LLM-AR, Table 8) leave three random classes each out of training, and test them on the test
+  subjects: with 48 recordings, one percentage point is half a recording, so report the mean of the five draws.
 - Some actions differ only in left and right (swipe left, swipe right), so mirroring a recording changes its class.""",
         "utd-mhad",
     ),

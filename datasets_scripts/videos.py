@@ -281,7 +281,10 @@ class FolderVideos(_Videos, ActionFolder):
 class UTDMHADVideos(_Videos, UTDMHAD):
     """Depth or colour videos of UTD-MHAD."""
 
-    BUILDER_CONFIGS = [replace(config, name=f"{config.name}-video") for config in UTDMHAD.BUILDER_CONFIGS]
+    BUILDER_CONFIGS = [
+        replace(config, name=config.name.replace(config.protocol, f"{config.protocol}-video"))
+        for config in UTDMHAD.BUILDER_CONFIGS
+    ]
     TITLE = "UTD-MHAD (videos)"
 
 

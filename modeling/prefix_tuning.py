@@ -3,9 +3,9 @@
 The prompts are not part of the sequence, so masks, positions, caches, packing and left padding do not change. In the chosen
 layers, their keys and values are put before those of the tokens, after rotary embedding and after the cache was read.
 
-PEFT's prefix tuning has prompts in all layers and counts them as tokens, in positions and in sliding windows: the first token has
-position `length`; here it has 0. With the same position ids, both give the same logits. With rotary embeddings, the shift rotates
-the prompts' keys: prompts trained here are prompts of PEFT whose keys are rotated by `length` positions.
+PEFT's prefix tuning has prompts in all layers and counts them as tokens, in positions and in sliding windows: the first token
+has position `length`; here it has 0. With the same position ids, both give the same logits. With rotary embeddings, the shift
+rotates the prompts' keys: prompts trained here are prompts of PEFT whose keys are rotated by `length` positions.
 """
 
 import sys

@@ -34,8 +34,8 @@ done
 ```
 
 With `--tokenizer.quantize false` or `--sft.injection_layer N`, the language model reads continuous latents (LLM-AR, Table 5).
-In a protocol with unseen test classes (`ntu120-unseen-0`; Table 8), the class list is written into the prompt, and the small
-language model is trained on text without the names of these classes.
+In a protocol with unseen test classes (`ntu120-unseen-0`, `utd-mhad-unseen-0`; Table 8), the class list is written into the
+prompt, and the small language model is trained on text that says nothing about these actions.
 """
 
 import dataclasses

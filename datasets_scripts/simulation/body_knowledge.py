@@ -6,13 +6,14 @@ and other sports, exercises and everyday actions.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 PARTNER = "partner "
 TWO_PEOPLE = "two-person action"
 
+_VERB = re.compile(r"\bto ([a-z]+)")
 _STEP = re.compile(r"(?P<part>[a-z ]+) (?P<sign>[>:]) (?P<verb>[a-z]+)(?: (?P<rest>.+))?")
 
 
@@ -53,6 +54,7 @@ class Action:
         thing: the object that is used, with its article, or "".
         posture: standing, sitting, walking, running, kneeling or lying.
         repeated: whether a performance repeats the steps.
+        same_as: name of the action that this one is in other words ("hand waving" for "right hand wave"), or "".
     """
 
     name: str
@@ -63,16 +65,27 @@ class Action:
     thing: str = ""
     posture: str = "standing"
     repeated: bool = False
+    same_as: str = ""
 
     @property
     def people(self) -> int:
         """Number of people, 1 or 2."""
         return 2 if self.kind == TWO_PEOPLE else 1
 
+    @property
+    def verb(self) -> str:
+        """The base form of the verb."""
+        return self.does.partition(" ")[0]
+
+    @property
+    def thing_name(self) -> str:
+        """The object without its article, as in `Thing.name`."""
+        return self.thing.removeprefix("a ").removeprefix("an ")
+
 
 @dataclass(frozen=True)
 class BodyPart:
-    """A body part: how many a person has, where it is, its region (head, trunk, arm, leg) and its use."""
+    """A body part: how many a person has, where it is, its region (head, trunk, arm, leg) and its use, or ""."""
 
     name: str
     count: int
@@ -124,12 +137,42 @@ def read_step(text: str) -> Step:
 
 
 @cache
-def body_knowledge() -> BodyKnowledge:
-    """The table in `body_knowledge.json`."""
+def body_knowledge(without: frozenset[str] = frozenset()) -> BodyKnowledge:
+    """
+    The table in `body_knowledge.json`, without some actions.
+
+    With an action go those that are the same in other words (`same_as`), the objects that no other action uses, and the uses of
+    body parts that name it ("to clap" is a use of the palm).
+
+    Args:
+        without: names of actions.
+
+    Raises:
+        ValueError: if the table has no action of such a name.
+    """
+    if without:
+        return _without(body_knowledge(), without)
     table = json.loads(Path(__file__).with_name("body_knowledge.json").read_text(encoding="utf-8"))
     return BodyKnowledge(
         parts=tuple(BodyPart(**row) for row in table["parts"]),
         things=tuple(Thing(**row) for row in table["things"]),
         words=tuple(Word(**row) for row in table["words"]),
         actions=tuple(Action(**{**row, "steps": tuple(map(read_step, row["steps"]))}) for row in table["actions"]),
+    )
+
+
+def _without(knowledge: BodyKnowledge, names: frozenset[str]) -> BodyKnowledge:
+    same = {action.name: action.same_as or action.name for action in knowledge.actions}
+    if unknown := sorted(names - set(same)):
+        raise ValueError(f"body_knowledge.json has no action {unknown[0]!r}: add it there, or correct the name.")
+    left_out = {same[name] for name in names}
+    kept = tuple(action for action in knowledge.actions if same[action.name] not in left_out)
+    dropped = [action for action in knowledge.actions if same[action.name] in left_out]
+    unused = {action.thing_name for action in dropped} - {action.thing_name for action in kept}
+    words = set(" ".join(f"{action.name} {action.verb}" for action in dropped).split())
+    return BodyKnowledge(
+        parts=tuple(replace(p, use="") if words.intersection(_VERB.findall(p.use)) else p for p in knowledge.parts),
+        things=tuple(thing for thing in knowledge.things if thing.name not in unused),
+        words=knowledge.words,
+        actions=kept,
     )

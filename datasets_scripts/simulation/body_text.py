@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .body_knowledge import Action, BodyPart, Step, body_knowledge
+from .body_knowledge import Action, BodyKnowledge, BodyPart, Step, body_knowledge
 from .english_verbs import article, gerund, is_plural, past, plural, third_person
 
 _HE_OR_SHE = (("she", "her"), ("he", "his"))
@@ -48,17 +48,25 @@ _NOT_OF_THE_BODY = ("object", "ball", "glasses", "distance")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def passage(index: int, seed: int = 0) -> str:
-    """Passage `index` of the corpus `seed`: one to eight sentences about one subject, without line breaks."""
+def passage(index: int, seed: int = 0, without: frozenset[str] = frozenset()) -> str:
+    """Passage `index` of the corpus `seed`: one to eight sentences about one subject, without line breaks.
+
+    Args:
+        index, seed: of the passage.
+        without: names of actions of the table that the corpus does not mention (`body_knowledge`).
+
+    Raises:
+        ValueError: if the table has no such action.
+    """
     rng = random.Random(f"{seed}/{index}")
     writer = rng.choices(_WRITERS, weights=_WEIGHTS)[0]
-    return writer(rng)
+    return writer(rng, body_knowledge(without))
 
 
-def passages(count: int, *, seed: int = 0, start: int = 0) -> Iterator[str]:
-    """Passages `start` to `start + count` of the corpus `seed`."""
+def passages(count: int, *, seed: int = 0, start: int = 0, without: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Passages `start` to `start + count` of the corpus `seed`, `without` some actions."""
     for index in range(start, start + count):
-        yield passage(index, seed)
+        yield passage(index, seed, without)
 
 
 # Phrases
@@ -135,18 +143,14 @@ def _one_sided(action: Action) -> bool:
     return "left" not in words and "right" not in words and any("right " in s.part for s in action.steps)
 
 
-def _any_action(rng: random.Random, keep: Callable[[Action], bool] = lambda action: True) -> Action:
-    return rng.choice([action for action in body_knowledge().actions if keep(action)])
+def _any_action(
+    rng: random.Random, knowledge: BodyKnowledge, keep: Callable[[Action], bool] = lambda action: True
+) -> Action:
+    return rng.choice([action for action in knowledge.actions if keep(action)])
 
 
-def _some_actions(rng: random.Random, low: int, high: int) -> list[Action]:
-    return rng.sample(body_knowledge().actions, rng.randint(low, high))
-
-
-def _thing_name(thing: str) -> str:
-    for head in ("a ", "an "):
-        thing = thing.removeprefix(head)
-    return thing
+def _some_actions(rng: random.Random, knowledge: BodyKnowledge, low: int, high: int) -> list[Action]:
+    return rng.sample(knowledge.actions, rng.randint(low, high))
 
 
 def _main_part(action: Action) -> str:
@@ -158,8 +162,8 @@ def _main_part(action: Action) -> str:
 # Writers of passages: each takes a random generator and returns a passage
 
 
-def _body_part(rng: random.Random) -> str:
-    part: BodyPart = rng.choice(body_knowledge().parts)
+def _body_part(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    part: BodyPart = rng.choice(knowledge.parts)
     name, many = part.name, plural(part.name)
     count = _NUMBERS[part.count] if part.count < len(_NUMBERS) else str(part.count)
     says = [
@@ -171,13 +175,15 @@ def _body_part(rng: random.Random) -> str:
         f"question: how many {many} does a person have? Answer: {count}",
         f"what do people need the {name} for? They need it {part.use}",
     ]
+    if not part.use:
+        says = [say for say in says if not say.startswith(("people use", "what do people need"))]
     if part.count == 2:
         says.append(f"one {name} is on the left side of the body and the other {name} is on the right side")
         says.append(f"the corresponding part to the left {name} is the right {name}")
     return " ".join(_sentence(say) for say in rng.sample(says, rng.randint(2, 4)))
 
 
-def _body_chain(rng: random.Random) -> str:
+def _body_chain(rng: random.Random, knowledge: BodyKnowledge) -> str:
     name, chain = rng.choice(list(_CHAINS.items()))
     index = rng.randrange(1, len(chain) - 1)
     before, here, after = chain[index - 1 : index + 2]
@@ -194,8 +200,8 @@ def _body_chain(rng: random.Random) -> str:
     return " ".join(_sentence(say) for say in rng.sample(says, rng.randint(2, 4)))
 
 
-def _definition(rng: random.Random) -> str:
-    action = _any_action(rng)
+def _definition(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    action = _any_action(rng, knowledge)
     agent, many = _agent(action)
     verb_phrase = action.does if many else _inflect(action.does, third_person)
     kind = article(action.kind)
@@ -220,8 +226,8 @@ def _definition(rng: random.Random) -> str:
     return " ".join(_sentence(say) for say in [opening, *rng.sample(says, rng.randint(2, 4))])
 
 
-def _how_to(rng: random.Random) -> str:
-    action = _any_action(rng)
+def _how_to(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    action = _any_action(rng, knowledge)
     note = ""
     if _one_sided(action) and rng.random() < 0.25:
         action, note = _mirrored(action), rng.choice(["with the other hand", "for a left-handed person"])
@@ -252,10 +258,10 @@ def _how_to(rng: random.Random) -> str:
     return f"{opening[0].upper()}{opening[1:]} {text}"
 
 
-def _story(rng: random.Random) -> str:
+def _story(rng: random.Random, knowledge: BodyKnowledge) -> str:
     name, who, own = rng.choice(_PEOPLE)
     tense = rng.choice([third_person, past])
-    action = _any_action(rng, lambda action: action.people == 1)
+    action = _any_action(rng, knowledge, lambda action: action.people == 1)
     if _one_sided(action) and rng.random() < 0.2:
         action = _mirrored(action)
     be = tense("be")
@@ -280,8 +286,8 @@ def _story(rng: random.Random) -> str:
     return " ".join(map(_sentence, says))
 
 
-def _two_people(rng: random.Random) -> str:
-    action = _any_action(rng, lambda action: action.people == 2)
+def _two_people(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    action = _any_action(rng, knowledge, lambda action: action.people == 2)
     (first, who, own), (second, *_) = rng.sample(_PEOPLE, 2)
     says = [f"{first} and {second} are {action.posture} {rng.choice(_PLACES)}"]
     both = " and ".join((first, second))
@@ -295,9 +301,9 @@ def _two_people(rng: random.Random) -> str:
     return " ".join(map(_sentence, says))
 
 
-def _thing(rng: random.Random) -> str:
-    thing = rng.choice(body_knowledge().things)
-    uses = [a for a in body_knowledge().actions if a.thing and _thing_name(a.thing) == thing.name]
+def _thing(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    thing = rng.choice(knowledge.things)
+    uses = [a for a in knowledge.actions if a.thing_name == thing.name]
     says = [f"{article(thing.name)} is {thing.definition}", f"where is the {thing.name}? It is {thing.place}"]
     if uses:
         use = rng.choice(uses)
@@ -308,8 +314,8 @@ def _thing(rng: random.Random) -> str:
     return " ".join(map(_sentence, says))
 
 
-def _questions(rng: random.Random) -> str:
-    action = _any_action(rng)
+def _questions(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    action = _any_action(rng, knowledge)
     step = rng.choice(action.steps)
     pronoun = "they" if is_plural(step.part) else "it"
     verb = step.verb if is_plural(step.part) else third_person(step.verb)
@@ -333,8 +339,8 @@ def _questions(rng: random.Random) -> str:
     return " ".join(" ".join(f"{marks[0]} {_sentence(q)} {marks[1]} {_sentence(a)}".split()) for q, a in asked)
 
 
-def _choose(rng: random.Random) -> str:
-    actions = _some_actions(rng, 3, 6)
+def _choose(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    actions = _some_actions(rng, knowledge, 3, 6)
     names = [action.name for action in actions]
     chosen = rng.choice(actions)
     asks = [(f"which one is {article(chosen.kind)}?", lambda a: a.kind == chosen.kind)]
@@ -350,8 +356,8 @@ def _choose(rng: random.Random) -> str:
     return f"{opening[0].upper()}{opening[1:]} {_sentence(question)} {_sentence(_join(answers))}"
 
 
-def _riddle(rng: random.Random) -> str:
-    action = _any_action(rng)
+def _riddle(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    action = _any_action(rng, knowledge)
     if _one_sided(action) and rng.random() < 0.3:
         action = _mirrored(action)
     clues = [_step_clause(step) for step in action.steps]
@@ -361,10 +367,10 @@ def _riddle(rng: random.Random) -> str:
     return " ".join(map(_sentence, clues))
 
 
-def _compare(rng: random.Random) -> str:
-    first, second = rng.sample(body_knowledge().actions, 2)
+def _compare(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    first, second = rng.sample(knowledge.actions, 2)
     if rng.random() < 0.5:
-        second = _any_action(rng, lambda action: action.kind == first.kind and action != first)
+        second = _any_action(rng, knowledge, lambda action: action.kind == first.kind and action != first)
     says = []
     if first.kind == second.kind:
         says.append(f"both {first.name} and {second.name} belong to one kind: {first.kind}")
@@ -380,9 +386,9 @@ def _compare(rng: random.Random) -> str:
     return " ".join(map(_sentence, says))
 
 
-def _routine(rng: random.Random) -> str:
+def _routine(rng: random.Random, knowledge: BodyKnowledge) -> str:
     """A list of actions to repeat, reverse and count."""
-    names = [action.name for action in _some_actions(rng, 2, 4)]
+    names = [action.name for action in _some_actions(rng, knowledge, 2, 4)]
     row = [rng.choice(names) for _ in range(rng.randint(3, 7))]
     index = rng.randrange(len(row) - 1)
     asked = rng.choice(names)
@@ -398,9 +404,9 @@ def _routine(rng: random.Random) -> str:
     return " ".join(map(_sentence, [f"{title}: {', '.join(row)}", *rng.sample(asks, rng.randint(2, 3))]))
 
 
-def _kinds(rng: random.Random) -> str:
-    kind = _any_action(rng).kind
-    members = [action.name for action in body_knowledge().actions if action.kind == kind]
+def _kinds(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    kind = _any_action(rng, knowledge).kind
+    members = [action.name for action in knowledge.actions if action.kind == kind]
     some = rng.sample(members, rng.randint(3, 6))
     return _sentence(
         rng.choice(
@@ -409,10 +415,15 @@ def _kinds(rng: random.Random) -> str:
     )
 
 
-def _opposites(rng: random.Random) -> str:
-    word, opposite = rng.sample(rng.choice(_OPPOSITES), 2)
-    first, second = rng.choice(_UNDONE)
-    action = _any_action(rng, lambda action: any("right" in s.part or "left" in s.part for s in action.steps))
+def _opposites(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    names = {action.name for action in knowledge.actions}
+    left_out = {action.verb for action in body_knowledge().actions if action.name not in names}
+    pairs = [pair for pair in _OPPOSITES if not left_out.intersection(" ".join(pair).split())]
+    word, opposite = rng.sample(rng.choice(pairs), 2)
+    first, second = rng.choice([pair for pair in _UNDONE if names.issuperset(pair)])
+    action = _any_action(
+        rng, knowledge, lambda action: any("right" in s.part or "left" in s.part for s in action.steps)
+    )
     step = rng.choice([s for s in action.steps if "right" in s.part or "left" in s.part])
     clause = _step_clause(step)
     says = [
@@ -427,8 +438,8 @@ def _opposites(rng: random.Random) -> str:
     return " ".join(_sentence(say) for say in rng.sample(says, rng.randint(2, 3)))
 
 
-def _word(rng: random.Random) -> str:
-    words = rng.sample(body_knowledge().words, 2)
+def _word(rng: random.Random, knowledge: BodyKnowledge) -> str:
+    words = rng.sample(knowledge.words, 2)
     forms = (
         "{a} is {d}", "what is {a}? It is {d}", "the word {n} means {d}", "by {a} we mean {d}",
     )  # fmt: skip

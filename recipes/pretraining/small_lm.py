@@ -44,7 +44,7 @@ class SmallLMArguments:
     text_seed: int = field(default=0, metadata={"help": "seed of the text"})
     unseen_of: str | None = field(
         default=None,
-        metadata={"help": "protocol with unseen classes (ntu120-unseen-0), whose names are left out of the text"},
+        metadata={"help": "protocol with unseen classes (ntu120-unseen-0), whose actions are left out of the text"},
     )
     vocabulary_size: int = field(default=1536, metadata={"help": "size of the byte-level BPE vocabulary"})
     block_length: int = field(default=128, metadata={"help": "tokens per training example; passages are joined"})
@@ -96,9 +96,10 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
         return run.read_record()
     run.configure(training)
 
-    left_out = unseen_classes(arguments.unseen_of)
-    text = without_names(passages(arguments.passages, seed=arguments.text_seed), left_out)
-    held_out = list(passages(arguments.held_out_passages, seed=arguments.text_seed, start=HELD_OUT_START))
+    left_out = left_out_classes(arguments.unseen_of)
+    source = {"seed": arguments.text_seed, "without": frozenset(left_out.values())}
+    text = list(passages(arguments.passages, **source))
+    held_out = list(passages(arguments.held_out_passages, start=HELD_OUT_START, **source))
     # The tokenizer learns the words of the prompt as single tokens, which halves the length of prompts.
     prompts = [INSTRUCTION.format(tokens=""), INSTRUCTION_WITH_CLASSES.format(tokens="", classes="")]
     tokenizer = train_tokenizer(
@@ -126,7 +127,7 @@ def main(arguments: SmallLMArguments, training: SmallLMConfig):
     unseen = set(held_out) - set(text)
     result = {
         "stage": "small_lm",
-        "left_out_classes": left_out,
+        "classes_without_text": list(left_out),
         "training_tokens": sum(map(len, rows)),
         "held_out_tokens": sum(map(len, held_out_rows)),
         "held_out_passages_not_in_training_text": len(unseen) / len(set(held_out)),
@@ -217,7 +218,8 @@ def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
     from action_llm_recipes.pretraining import muon
 
     digest = hashlib.blake2b(json.dumps([asdict(arguments), seed], sort_keys=True).encode(), digest_size=8)
-    for passage in passages(arguments.passages, seed=arguments.text_seed):
+    without = frozenset(left_out_classes(arguments.unseen_of).values())
+    for passage in passages(arguments.passages, seed=arguments.text_seed, without=without):
         digest.update(passage.encode())
     digest.update(f"{INSTRUCTION}{INSTRUCTION_WITH_CLASSES}".encode())
     for path in (__file__, muon.__file__):
@@ -227,28 +229,20 @@ def fingerprint(arguments: SmallLMArguments, seed: int) -> str:
     return digest.hexdigest()
 
 
-def unseen_classes(protocol: str | None) -> list[str]:
-    """Names of the unseen test classes of a protocol; empty without one.
+def left_out_classes(protocol: str | None) -> dict[str, str]:
+    """Class name → action that is left out of the text, for the unseen classes of a protocol; empty without a protocol.
 
     Raises:
         ValueError: if there is no such protocol, or it has no unseen classes.
     """
-    from action_llm_datasets.protocols import NTU_PROTOCOLS
+    from action_llm_datasets.unseen_classes import unseen_classes
 
     if protocol is None:
-        return []
-    known = [name for name, rule in NTU_PROTOCOLS.items() if rule.has_unseen_classes]
-    if protocol not in known:
-        raise ValueError(
-            f"unseen_of: there is no protocol {protocol!r} with unseen classes: choose from {', '.join(known)}."
-        )
-    return NTU_PROTOCOLS[protocol].class_names("test")
-
-
-def without_names(text, names: list[str]) -> list[str]:
-    """The passages that contain none of the names, in upper or lower case."""
-    names = [name.lower() for name in names]
-    return [passage for passage in text if not any(name in passage.lower() for name in names)]
+        return {}
+    try:
+        return unseen_classes(protocol)
+    except ValueError as error:
+        raise ValueError(f"unseen_of: {error}") from error
 
 
 def train_tokenizer(text: list[str], vocabulary_size: int, max_length: int):

@@ -1,15 +1,19 @@
 """The text about bodies is reproducible, consistent with its table, and never a recognition prompt."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from action_llm_datasets.protocols import ntu_class_names
+from action_llm_datasets.simulation import body_text
 from action_llm_datasets.simulation.body_knowledge import TWO_PEOPLE, BodyKnowledgeError, body_knowledge, read_step
 from action_llm_datasets.simulation.body_text import passage, passages
 from action_llm_datasets.simulation.english_verbs import article, gerund, is_plural, past, plural, third_person
+from action_llm_datasets.unseen_classes import protocols_with_unseen_classes, unseen_classes
 from action_llm_datasets.utd_mhad import FACTS
 
 
@@ -54,6 +58,66 @@ def test_the_corpus_has_the_words_of_all_class_names():
     words = set(re.findall(r"[a-z]+", " ".join(passages(8000)).lower()))
     for name in (*ntu_class_names(), *(entry["name"] for entry in FACTS["classes"])):
         assert set(re.findall(r"[a-z]+", name.lower())) <= words, name
+
+
+# Read here once more, without the code that leaves actions out.
+TABLE = json.loads(Path(body_text.__file__).with_name("body_knowledge.json").read_text(encoding="utf-8"))
+
+
+def key_phrases(row):
+    """What the text says of an action and of hardly any other: its name, what people do, what for, and how, in all forms."""
+    forms = (lambda verb: verb, third_person, past, gerund)
+    phrases = {row["name"], row["purpose"]}
+    for text in (f" : {row['does']}", *row["steps"]):
+        part, clause = re.split(" [>:] ", text)
+        verb, _, rest = clause.partition(" ")
+        phrases |= {f"{part} {form(verb)} {rest}".strip() for form in forms}
+        phrases |= {f"{form(verb)} {rest}".strip() for form in forms}
+    mirror = {"left": "right", "right": "left"}
+    mirrored = {" ".join(mirror.get(word, word) for word in phrase.split()) for phrase in phrases}
+    return {phrase.lower() for phrase in phrases | mirrored}
+
+
+def mentions(text, phrases):
+    """The phrases that a text contains as whole words."""
+    padded = f" {re.sub('[^a-z/() -]', ' ', text.lower())} "
+    return {phrase for phrase in phrases if f" {phrase} " in padded}
+
+
+@pytest.mark.parametrize("protocol", [n for n in protocols_with_unseen_classes() if "unseen" in n or "60-60" in n])
+def test_nothing_is_said_of_actions_that_are_left_out(protocol):
+    actions = set(unseen_classes(protocol).values())
+    groups = {row.get("same_as", row["name"]) for row in TABLE["actions"] if row["name"] in actions}
+    rows = {True: [], False: []}
+    for row in TABLE["actions"]:
+        rows[row.get("same_as", row["name"]) in groups].append(row)
+    others = [phrase for row in rows[False] for phrase in key_phrases(row)]
+    others = " . ".join([*others, *(part["use"] for part in TABLE["parts"])])
+    phrases = {row["name"]: key_phrases(row) - mentions(others, key_phrases(row)) for row in rows[True]}
+    everything = set().union(*phrases.values())
+    assert all(phrases.values()), "every action has a phrase of its own"
+
+    text = list(passages(2000, without=frozenset(actions)))
+    assert not [(passage, found) for passage in text if (found := mentions(passage, everything))]
+    in_full_text = mentions(" . ".join(passages(2000)), everything)
+    assert all(own & in_full_text for own in phrases.values()), "the full text is about all of them"
+
+
+def test_actions_are_left_out_in_other_words_too():
+    text = " ".join(passages(8000, without=frozenset({"clapping", "take off headphone"}))).lower()
+    assert not re.search(r"\bclap|two hand front clap|take off (the )?headphone|to hear the others", text)
+    assert "put on headphone" in text and "headphone is two small speakers" in text
+    knowledge = body_knowledge(frozenset({"cutting nails"}))
+    assert "nail clipper" not in {thing.name for thing in knowledge.things}, "it has no other use"
+    assert body_knowledge(frozenset()) == body_knowledge()
+    with pytest.raises(ValueError, match="no action 'clap': add it there, or correct the name"):
+        next(passages(1, without=frozenset({"clap"})))
+
+
+def test_actions_in_other_words_name_an_action_of_the_table():
+    actions = {action.name: action for action in body_knowledge().actions}
+    for action in actions.values():
+        assert not action.same_as or not actions[action.same_as].same_as
 
 
 def test_names_in_the_table_are_unique_and_objects_are_defined():

@@ -6,6 +6,7 @@ import random
 import shutil
 import zipfile
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pyarrow.parquet
@@ -19,7 +20,7 @@ from action_llm_datasets import building
 from action_llm_datasets.building import REPORT_NAME, DataFolderError, find_files
 from action_llm_datasets.load import PROTOCOLS, load_action_dataset
 from action_llm_datasets.ntu import NTUSkeletons
-from action_llm_datasets.protocols import NTU_PROTOCOLS, ntu_class_names, ntu_missing_skeletons
+from action_llm_datasets.protocols import NTU_PROTOCOLS, NotInProtocolError, ntu_class_names, ntu_missing_skeletons
 from action_llm_datasets.utd_mhad import UTDMHAD
 from action_llm_datasets.videos import NTUVideos
 
@@ -308,6 +309,32 @@ def test_utd_mhad_is_complete(real_data, tmp_path):
     rotated = load_action_dataset("utd-mhad", real_data / "utd_mhad", cache_dir=tmp_path, held_out_subject=3)["train"]
     assert {row["subject"] for row in rotated.select_columns(["subject", "held_out"]) if row["held_out"]} == {3}
     assert len(rotated) == 431
+
+
+def test_unseen_classes_of_utd_mhad(tmp_path):
+    """Seen classes of the training subjects, unseen classes of the test subjects, and nothing else."""
+    folder = tmp_path / "Skeleton"
+    folder.mkdir()
+    skeleton = np.random.default_rng(0).normal(size=(20, 3, 12))
+    for action, subject in product((13, 14, 17, 22), (1, 2, 7)):
+        savemat(folder / f"a{action}_s{subject}_t1_skeleton.mat", {"d_skel": skeleton})
+    splits = load_action_dataset("utd-mhad-unseen-0", folder, cache_dir=tmp_path / "cache")
+    assert splits["train"]["sample_id"] == ["a13_s1_t1", "a13_s7_t1"] and splits["train"]["held_out"] == [False, True]
+    assert splits["test"]["sample_id"] == ["a14_s2_t1", "a17_s2_t1", "a22_s2_t1"]
+    train, test = (splits[split].features["label"] for split in ("train", "test"))
+    assert len(train.names) == 24 and not set(train.names) & set(test.names)
+    assert test.names == ["baseball swing", "tennis serve", "jog"]
+    assert train.int2str(splits["train"][0]["label"]) == "boxing"
+    assert test.int2str(splits["test"]["label"][:]) == test.names
+    with pytest.raises(NotInProtocolError, match="does not use seen classes of test subjects"):
+        UTDMHAD(config_name="utd-mhad-unseen-0-seen", data_dir=folder, cache_dir=str(tmp_path)).place("a13_s2_t1")
+
+
+def test_unseen_draws_of_the_real_utd_mhad(real_data, tmp_path):
+    for draw in range(5):
+        splits = load_action_dataset(f"utd-mhad-unseen-{draw}", real_data / "utd_mhad", cache_dir=tmp_path)
+        assert (len(splits["train"]), len(splits["test"])) == (383, 48)
+        assert set(splits["test"]["subject"]) == {2, 4, 6, 8} and len(set(splits["test"]["action"])) == 3
 
 
 def test_utd_mhad_without_the_data(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from action_llm_datasets.protocols import (
     ntu_missing_skeletons,
     parse_ntu_name,
 )
+from action_llm_datasets.unseen_classes import unseen_classes
 from action_llm_datasets.utd_mhad import FACTS
 
 # Counts without the missing skeletons, from papers and from lists of names.
@@ -154,3 +156,22 @@ def test_unseen_draws_are_five_times_three_classes():
     for draw in range(5):
         protocol = NTU_PROTOCOLS[f"ntu120-unseen-{draw}"]
         assert len(protocol.train_actions) == 117 and not set(protocol.train_actions) & set(protocol.test_actions)
+
+
+def test_unseen_draws_of_utd_mhad():
+    """The draws are those of NumPy's generator; together with the subjects they give the counts of 861 file names."""
+    for draw in range(5):
+        facts = FACTS["unseen"][f"utd-mhad-unseen-{draw}"]
+        drawn = np.random.default_rng(draw).choice(27, 3, replace=False) + 1
+        assert facts["actions"] == sorted(drawn.tolist())
+        # Each of three classes has four recordings of each of four subjects; the three missing recordings are of other classes.
+        assert facts["counts"] == {"train": 383, "test": 48}
+        assert list(unseen_classes(f"utd-mhad-unseen-{draw}")) == [
+            FACTS["classes"][a - 1]["name"] for a in sorted(drawn)
+        ]
+    assert unseen_classes("utd-mhad-unseen-4")["knock"] == "right hand knock on door"
+    assert unseen_classes("simulated-unseen") == {
+        name: name for name in NTU_PROTOCOLS["simulated-unseen"].class_names("test")
+    }
+    with pytest.raises(ValueError, match="no protocol 'utd-mhad' with unseen classes: choose from ntu120-one-shot, "):
+        unseen_classes("utd-mhad")

@@ -138,6 +138,18 @@ def test_the_other_data_sets(tmp_path, protocol, name, split):
     assert next(iter(splits.values()))[0]["video"] == name
 
 
+def test_videos_of_unseen_classes(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("a4_s7_t2_depth.mp4", "a3_s2_t1_depth.mp4", "a3_s7_t1_depth.mp4"):
+        (tmp_path / "videos" / name).write_bytes(MP4)
+    splits = load_action_dataset("utd-mhad-unseen-2-video", tmp_path / "videos", cache_dir=tmp_path / "cache")
+    assert {split: rows["video"][:] for split, rows in splits.items()} == {
+        "train": ["a4_s7_t2_depth.mp4"],
+        "test": ["a3_s2_t1_depth.mp4"],
+    }
+    assert splits["test"].features["label"].names == ["wave", "basketball shoot", "pickup and throw"]
+
+
 def test_every_protocol_of_skeletons_has_its_videos():
     for name in PROTOCOLS:
         if "video" not in name:

@@ -90,13 +90,21 @@ def test_the_own_settings_of_stage_2_fit_latents(arguments, recipes, monkeypatch
 
 
 def test_unseen_classes_are_unseen_by_every_stage(recipes, arguments, llm, tmp_path, monkeypatch):
+    from action_llm.processing_action_llm import ActionLLMProcessor
     from action_llm_datasets.protocols import NTU_PROTOCOLS
     from action_llm_recipes import run_line
     from action_llm_recipes.pretraining import small_lm
 
+    prompts, prompt_of = [], ActionLLMProcessor.prompt
+    monkeypatch.setattr(
+        ActionLLMProcessor,
+        "prompt",
+        lambda *values, **options: prompts.append(prompt_of(*values, **options)) or prompts[-1],
+    )
     data = recipes.data("simulated-unseen")
     metrics = run_line.main(arguments("run", sft=SFT | COMMON), data)
     unseen = NTU_PROTOCOLS["simulated-unseen"].class_names("test")
+    assert f"from {', '.join(unseen)}." in prompts[-1]
     assert metrics["unseen"] and metrics["classes"] == len(unseen)
     record = json.loads((tmp_path / "run" / "sft" / "record.json").read_text())
     assert not set(record["training_classes"]) & set(unseen)
@@ -113,7 +121,7 @@ def test_unseen_classes_are_unseen_by_every_stage(recipes, arguments, llm, tmp_p
     reader.mkdir()
     for path in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (reader / path).write_bytes((tmp_path.parent / llm / path).read_bytes())
-    (reader / "record.json").write_text(json.dumps({"stage": "small_lm", "left_out_classes": []}))
-    with pytest.raises(ValueError, match=r"not unseen: the text of the small language model names .* --unseen_of"):
+    (reader / "record.json").write_text(json.dumps({"stage": "small_lm", "classes_without_text": []}))
+    with pytest.raises(ValueError, match=r"not unseen: the text of the small language model is about .* --unseen_of"):
         run_line.main(arguments("refused", sft=SFT | COMMON, llm_name_or_path=str(reader)), data)
     assert not (tmp_path / "refused").exists()

@@ -259,7 +259,7 @@ def test_unseen_classes(recipes, tokenizer, sentences, tmp_path):
     # A small language model whose training text names the classes has seen them, too.
     record = json.loads((Path(model) / "record.json").read_text())
     for left_out, refused in (([], True), (unseen[1:], True), (unseen, False)):
-        llm_training = {"stage": "small_lm", "left_out_classes": left_out}
+        llm_training = {"stage": "small_lm", "classes_without_text": left_out}
         (Path(model) / "record.json").write_text(json.dumps(record | {"llm_training": llm_training}))
         with pytest.raises(ValueError, match="the text of the small") if refused else contextlib.nullcontext():
             recipes.evaluate(model, written, tmp_path / "small_lm", unseen=True)

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from action_llm_datasets.protocols import NTU_PROTOCOLS
 from action_llm_datasets.simulation.body_text import passages
+from action_llm_recipes.common.stage_records import check_unseen_text
+from action_llm_recipes.pretraining import small_lm
 from action_llm_recipes.pretraining.small_lm import (
     SmallLMArguments,
     SmallLMConfig,
@@ -22,12 +25,11 @@ from action_llm_recipes.pretraining.small_lm import (
     encode,
     fingerprint,
     join_in_blocks,
+    left_out_classes,
     main,
     model_perplexity,
     train_tokenizer,
     unigram_perplexity,
-    unseen_classes,
-    without_names,
 )
 
 
@@ -184,16 +186,34 @@ def test_two_processes_make_it_once(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(folder).config.hidden_size == 16
 
 
-def test_passages_with_the_names_of_unseen_classes_are_left_out():
-    names = unseen_classes("ntu120-unseen-0")
-    assert len(names) == 3
-    text = list(passages(4000))
-    kept = without_names(text, names)
-    dropped = [passage for passage in text if passage not in set(kept)]
-    assert dropped and all(any(name in passage.lower() for name in names) for passage in dropped)
-    assert not any(name in passage.lower() for passage in kept for name in names)
-    with pytest.raises(ValueError, match="no protocol 'ntu60-xsub' with unseen classes"):
-        unseen_classes("ntu60-xsub")
+def test_the_text_leaves_out_the_actions_of_unseen_classes(tmp_path, monkeypatch):
+    """Not only passages with their names: "Rosa wants to take off the headphone" is about "take off headphone"."""
+    texts = []
+    monkeypatch.setattr(
+        small_lm, "train_tokenizer", lambda text, *settings: texts.append(text) or train_tokenizer(text, *settings)
+    )
+    arguments, training = tiny(tmp_path, max_steps=1)
+    record = main(dataclasses.replace(arguments, passages=2000, unseen_of="ntu120-unseen-0"), training)
+    assert not [
+        passage
+        for passage in texts[0]
+        if "take off the headphone" in passage or "take off headphone" in passage.lower()
+    ]
+    assert any("take off the headphone" in passage for passage in passages(2000))
+    assert "take off headphone" in record["classes_without_text"]
+    check_unseen_text(record, NTU_PROTOCOLS["ntu120-unseen-0"].class_names("test"))
+    with pytest.raises(ValueError, match="unseen_of: there is no protocol 'ntu60-xsub' with unseen classes"):
+        left_out_classes("ntu60-xsub")
+    assert left_out_classes(None) == {}
+
+
+def test_a_kept_model_is_known_by_its_text(monkeypatch):
+    """Also where the same protocol leaves out other actions."""
+    few = SmallLMArguments(passages=300, unseen_of="utd-mhad-unseen-0")
+    known = fingerprint(few, 0)
+    assert fingerprint(dataclasses.replace(few, unseen_of=None), 0) != known
+    monkeypatch.setattr(small_lm, "left_out_classes", lambda protocol: {"clap": "clapping"})
+    assert fingerprint(few, 0) != known
 
 
 def test_arguments_come_from_a_file_under_the_command_line(tmp_path):
