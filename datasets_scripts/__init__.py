@@ -7,7 +7,7 @@ This module imports nothing, so that a program loads only what it uses.
         ntu.py, utd_mhad.py, smarthome.py, uav_human.py, folder_builder.py     builders for skeletons
         videos.py                builders for videos
         building.py              the base class of all builders
-        protocols.py, names.py   splits, facts and names of the data sets
+        protocols.py, names.py   splits, facts and names of the data sets; unseen_classes.py: classes that are only tested
         doubts.py                what to check about a data set although its files can be read
         timelines.py             tables of the actions in long videos
 
