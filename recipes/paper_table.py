@@ -310,10 +310,5 @@ def write_pages(folder: Path, results) -> None:
     logger.info("Written: %s", page)
 
 
-def cli():
-    """The command `action-llm-table`."""
-    launch(main, *ARGUMENTS, resumes=True)
-
-
 if __name__ == "__main__":
-    cli()
+    launch(main, *ARGUMENTS, resumes=True)
