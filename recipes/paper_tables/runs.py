@@ -130,7 +130,8 @@ def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> d
         if "." not in name and not name.endswith("_config") and name not in OF_ENCODING
     }
     digest = hashlib.blake2b(digest_size=6)
-    digest.update(json.dumps([table.paper, dataset, general], sort_keys=True, default=str).encode())
+    # Without the paper: LVLM-VAR and VT-LVLM-AR share a visual encoder with the same settings.
+    digest.update(json.dumps([dataset, general], sort_keys=True, default=str).encode())
     files = {
         stage: read_yaml(options.get(f"{stage}_config"), stage, table.paper)[0]
         for stage in ("backbone", "features", "lvlm", "tokenizer", "sft")
