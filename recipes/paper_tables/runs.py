@@ -76,15 +76,12 @@ def draws_of(dataset: str) -> list[str]:
     return [name for name in draws if name in PROTOCOLS] if dataset not in PROTOCOLS else [dataset]
 
 
-def preset_options(table: Table, preset: str) -> dict:
-    """The options of `run_line.py` of a preset, with the paths of its YAML files."""
+def with_paths(table: Table, options: dict) -> dict:
+    """Options of `run_line.py` with paths in place of the names of YAML files."""
     folder = CONFIGS / table.paper
     if folder.is_relative_to(Path.cwd()):  # short in commands that are shown
         folder = folder.relative_to(Path.cwd())
-    return {
-        name: str(folder / value) if name.endswith("_config") else value
-        for name, value in table.presets[preset].items()
-    }
+    return {name: str(folder / value) if name.endswith("_config") else value for name, value in options.items()}
 
 
 def runs_of(
@@ -107,7 +104,7 @@ def runs_of(
         key = preset_of(preset, name)
         for seed in seeds:
             for row in rows.values():
-                options = {**preset_options(table, key), **further, **row.settings_for(key), "seed": seed}
+                options = with_paths(table, table.presets[key] | further | row.settings_for(key)) | {"seed": seed}
                 runs.append(
                     RowRun(
                         table=table,
