@@ -229,7 +229,7 @@ def summary_page(folder: Path) -> str:
         "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; here, a language model of two million weights reads a few "
         "hundred recordings, so a difference between the two columns does not refute the paper. Bold: the interval, a paired "
         "bootstrap over recordings, does not contain 0. With one seed, it leaves out the variation between trainings.",
-        _markdown_table(header, lines),
+        _markdown_table(header, lines) if lines else "No table with a reference row has been measured yet.",
         "`recipes/paper_table.py` writes this page and those of the tables.",
     ]
     return "\n\n".join(text) + "\n"
