@@ -29,6 +29,9 @@ class ActionEncoderOutput(ModelOutput):
             Start and end of each token in seconds from the start of the recording; 0 where padded.
         run_lengths (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
             Number of equal tokens that were merged into this token; 0 where padded. `None` if runs are not merged.
+        places (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+            The cell of the frame, row by row, whose features a VTEM pooled into this token; 0 where padded, and without a grid.
+            `None` for other action models.
     """
 
     action_ids: torch.LongTensor | None = None
@@ -38,6 +41,7 @@ class ActionEncoderOutput(ModelOutput):
     start_times: torch.FloatTensor | None = None
     end_times: torch.FloatTensor | None = None
     run_lengths: torch.LongTensor | None = None
+    places: torch.LongTensor | None = None
 
 
 def token_distance(sentences: ActionEncoderOutput) -> torch.Tensor | None:

@@ -6,7 +6,7 @@ from transformers import AutoConfig
 
 from .checked_config import strict
 from .compatibility import PreTrainedConfig, SubConfigSpec
-from .temporal_pooling import LEAST_WEIGHT
+from .temporal_pooling import LEAST_WEIGHT, largest_sum
 from .video_action_config import VideoActionConfig
 
 # CLIP ViT-L/14 at 336 pixels, the vision tower of LLaVA-1.5.
@@ -46,10 +46,16 @@ class VTEMConfig(VideoActionConfig):
         codebook_size (`int`, defaults to 2048):
             Number K of visual event tokens (Table VI).
         max_events (`int`, defaults to 256), window_cells (`int`, defaults to 1280):
-            At most `max_events` events (M, Table V) begin in any `window_cells` consecutive cells.
+            At most `max_events` events (M, Table V) begin in any `window_cells` consecutive cells, at all places of the grid
+            together. Every place has at least one event, so M must be at least `grid` ** 2.
         pooling (`"adaptive"` or `"uniform"`, defaults to `"adaptive"`):
             Adaptive pooling begins events where the video changes; uniform pooling makes events of equal length (Table II).
-            Both aim at three quarters of M events per window on average.
+            Both aim at about three quarters of M events per window on average.
+        pooling_scope (`"place"`, `"frame"` or `"raster"`, defaults to `"place"`):
+            What is pooled over time. `"place"`: the cells at each place of the grid, so every place has its own events.
+            `"frame"`: whole frames, by the mean weight of their cells; an event has one token for each place, all of the same
+            time. `"raster"`: all cells as one sequence, row by row and frame by frame, so an event is a strip of a frame; for
+            models that were saved by earlier versions. Without a grid, all three are the same.
         quantize (`bool`, defaults to `True`):
             `False` gives pooled features without a codebook (Table II).
         weight_size (`int`, defaults to 128), weight_reach (`int`, defaults to 5):
@@ -63,8 +69,9 @@ class VTEMConfig(VideoActionConfig):
             α of Eq. 4: weight of the mean squared error of the standardised features of the cells.
         coherence_weight (`float`, defaults to 0.1):
             β of Eq. 4: weight of InfoNCE over temporal proximity. 0 is Table II, "w/o event coherence bias".
-        coherence_distance (`int`, defaults to 4):
-            Events of the same video are negatives if they are more than this many events apart.
+        negative_distance (`float`, defaults to 4.0):
+            Events of the same video are negatives if their middles are further apart in time than this many mean lengths of an
+            event. Positives are consecutive events at the same place.
         contrast_temperature (`float`, defaults to 0.1):
             Temperature of the InfoNCE loss.
         embedding_weight (`float`, defaults to 1.0), commitment_weight (`float`, defaults to 0.25):
@@ -93,6 +100,7 @@ class VTEMConfig(VideoActionConfig):
     max_events: int = 256
     window_cells: int = 1280
     pooling: Literal["adaptive", "uniform"] = "adaptive"
+    pooling_scope: Literal["place", "frame", "raster"] = "place"
     quantize: bool = True
     weight_size: int = 128
     weight_reach: int = 5
@@ -102,7 +110,7 @@ class VTEMConfig(VideoActionConfig):
     dead_code_threshold: float | int = 0.1
     reconstruction_weight: float | int = 1.0
     coherence_weight: float | int = 0.1
-    coherence_distance: int = 4
+    negative_distance: float | int = 4.0
     contrast_temperature: float | int = 0.1
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.25
@@ -112,13 +120,21 @@ class VTEMConfig(VideoActionConfig):
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
             self.backbone_config = dict(LLAVA_VISION_TOWER)
+        # Earlier versions saved the distance of negatives as a number of events, and pooled the cells of frames row by row.
+        if "model_type" in kwargs and kwargs.pop("coherence_distance", None) is not None and self.grid > 1:
+            self.pooling_scope = "raster"
         super().__post_init__(**kwargs)
+
+    @property
+    def num_places(self) -> int:
+        """Number of sequences of cells that are pooled, each over time."""
+        return 1 if self.pooling_scope == "raster" else self.grid**2
 
     def validate_sizes(self):
         """Sizes must be positive, and a cell is compared with at least the cell before it."""
         self.check_sizes("grid", "feature_size", "codebook_dim", "codebook_size")
         self.check_sizes("max_events", "window_cells", "weight_size")
-        self.check_not_negative("coherence_distance")
+        self.check_not_negative("negative_distance")
         self.check_positive("contrast_temperature")
         if self.weight_reach < 2:
             raise ValueError(
@@ -126,15 +142,15 @@ class VTEMConfig(VideoActionConfig):
             )
 
     def validate_events(self):
-        """An event has at least one cell, and without a map codes are as wide as the features."""
+        """An event has at least one cell, a place at least one event, and without a map codes are as wide as the features."""
         if self.max_events > self.window_cells:
             raise ValueError(
                 f"`max_events` must be at most the {self.window_cells} cells of `window_cells`, got {self.max_events}."
             )
-        if 0 < self.max_events / self.window_cells < 10 * LEAST_WEIGHT:
+        if largest_sum(self.max_events, self.num_places) / self.window_cells < 10 * LEAST_WEIGHT:
             raise ValueError(
-                f"`max_events` must be at least one in {1 / (10 * LEAST_WEIGHT):g} of the {self.window_cells} cells of "
-                f"`window_cells`, got {self.max_events}."
+                f"`max_events` must be at least one for every {1 / (10 * LEAST_WEIGHT):g} of the {self.window_cells} cells of "
+                f"`window_cells` and one for each of the {self.num_places} places but the first, got {self.max_events}."
             )
         if not self.maps_features and self.codebook_dim != self.feature_size:
             raise ValueError(

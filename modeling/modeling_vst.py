@@ -302,56 +302,55 @@ class VSTModel(VSTPreTrainedModel):
     def _consistency_loss(self, features: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Consistency of the two halves of each segment's views, or of neighbouring segments if a segment has one view."""
         views = features.shape[2]
+        positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        settings = (self.config.consistency_distance, self.config.contrast_temperature)
         if views > 1:
             halves = (features[:, :, : views // 2], features[:, :, views // 2 :])
             first, second = (self._latents(self.standardisation(half.mean(dim=2)), mask).flatten(2) for half in halves)
-            return consistency_loss(
-                first, second, mask, 0, self.config.consistency_distance, self.config.contrast_temperature
-            )
-        latents = latents.flatten(2)
-        return consistency_loss(
-            latents, latents, mask, 1, self.config.consistency_distance, self.config.contrast_temperature
-        )
+            return consistency_loss(first, second, mask, positions, positions, *settings)
+        latents, has_next = latents.flatten(2), F.pad(mask[:, 1:], (0, 1)).bool()
+        return consistency_loss(latents, latents, mask, torch.where(has_next, positions + 1, -1), positions, *settings)
 
 
 def consistency_loss(
-    first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, shift: int, distance: int, temperature: float
+    first: torch.Tensor,
+    second: torch.Tensor,
+    mask: torch.Tensor,
+    positives: torch.Tensor,
+    times: torch.Tensor,
+    distance: float,
+    temperature: float,
 ) -> torch.Tensor:
     """
-    InfoNCE over temporal proximity, by cosine similarity. The positive of latent m of `first` is latent m + `shift` of
-    `second`.
+    InfoNCE over temporal proximity, by cosine similarity.
 
     Args:
-        first, second (`torch.Tensor` of shape `(batch_size, num_segments, dim)`): two sets of latents of the same videos.
-        mask (`torch.Tensor` of shape `(batch_size, num_segments)`): 1 for segments, 0 for padding.
-        shift (`int`): number of segments between a latent and its positive.
-        distance (`int`): latents of the same video more than this many segments away are negatives, as are those of all other
+        first, second (`torch.Tensor` of shape `(batch_size, length, dim)`): two sets of latents of the same videos.
+        mask (`torch.Tensor` of shape `(batch_size, length)`): 1 for latents, 0 for padding.
+        positives (`torch.Tensor` of shape `(batch_size, length)`): the index in `second` of the positive of each latent of
+            `first`; −1 if it has none.
+        times (`torch.Tensor` of shape `(batch_size, length)`): the time of each latent, in any unit.
+        distance (`float`): latents of the same video that are further away in time are negatives, as are those of all other
             videos.
         temperature (`float`): divides the similarities.
 
     Returns:
         `torch.Tensor` scalar: mean over at most `MAX_ANCHORS` latents, drawn at random; 0 if no latent has a positive.
     """
-    batch_size, length = mask.shape
     valid = mask.bool()
-    sample = torch.arange(batch_size, device=mask.device)[:, None].expand_as(mask)
-    place = torch.arange(length, device=mask.device)[None].expand_as(mask)
-    has_positive = valid.clone()
-    if shift:
-        has_positive[:, length - shift :] = False
-        has_positive[:, : length - shift] &= valid[:, shift:]
-    rows, places = has_positive.nonzero(as_tuple=True)
+    sample, index = (torch.arange(size, device=mask.device) for size in mask.shape)
+    sample, index = sample[:, None].expand_as(mask)[valid], index.expand_as(mask)[valid]
+    rows, anchors = (valid & (positives >= 0)).nonzero(as_tuple=True)
     if len(rows) == 0:
         return first.sum() * 0.0
     if len(rows) > MAX_ANCHORS:
         chosen = torch.randperm(len(rows), device=rows.device)[:MAX_ANCHORS]
-        rows, places = rows[chosen], places[chosen]
-    anchors = F.normalize(first[rows, places].float(), dim=-1)
-    candidates = F.normalize(second[valid].float(), dim=-1)
-    similarity = anchors @ candidates.T / temperature
-    same_video = rows[:, None] == sample[valid][None]
-    near = same_video & ((places[:, None] - place[valid][None]).abs() <= distance)
-    positive = same_video & (place[valid][None] == places[:, None] + shift)
+        rows, anchors = rows[chosen], anchors[chosen]
+    similarity = F.normalize(first[rows, anchors].float(), dim=-1) @ F.normalize(second[valid].float(), dim=-1).T
+    similarity = similarity / temperature
+    same_video = rows[:, None] == sample
+    near = same_video & ((times[rows, anchors][:, None] - times[valid]).abs() <= distance)
+    positive = same_video & (index == positives[rows, anchors][:, None])
     similarity = similarity.masked_fill(near & ~positive, -torch.inf)
     return F.cross_entropy(similarity, positive.long().argmax(dim=1))
 

@@ -17,7 +17,18 @@ from .action_sentence import ActionEncoderOutput
 from .codebook import EuclideanCodebook
 from .configuration_vtem import VTEMConfig
 from .modeling_vst import consistency_loss
-from .temporal_pooling import BURST, Budget, Events, EventStream, PooledEvent, pool_events, unpool, within_budget
+from .temporal_pooling import (
+    BURST,
+    SLACK,
+    Budget,
+    Events,
+    EventStream,
+    PooledEvent,
+    largest_sum,
+    pool_events,
+    unpool,
+    within_budget,
+)
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
 
@@ -43,7 +54,7 @@ class VTEMOutput(ModelOutput):
             Mean squared error between the standardised features of the cells (with `maps_features`, those of the vision
             tower) and the tokens of their events.
         coherence_loss (`torch.FloatTensor` scalar, *optional*):
-            InfoNCE of tokens that are close in time. Only in training, and if its weight is positive.
+            InfoNCE of consecutive events at the same place. Only in training, and if its weight is positive.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
             Mean squared difference between valid latents and their codes.
         quantity_loss (`torch.FloatTensor` scalar, *optional*):
@@ -79,7 +90,7 @@ class CellWeights(nn.Module):
     def __init__(self, config: VTEMConfig):
         super().__init__()
         self.reach, self.places = config.weight_reach, config.grid**2
-        self.rate = events_per_cell(config)
+        self.rate = mean_weight(config)
         self.input = nn.Linear(config.feature_size, config.weight_size)
         self.context = nn.Conv1d(config.weight_size, config.weight_size, self.reach, dilation=self.places)
         self.output = nn.Linear(config.weight_size, 1)
@@ -145,9 +156,12 @@ class CellWeights(nn.Module):
             low, high = (low, float(self.bias)) if too_many else (float(self.bias), high)
 
 
-def events_per_cell(config: VTEMConfig) -> float:
-    """Number of events per cell that pooling aims at: three quarters of the most that a window can have (see `BURST`)."""
-    return (1 - BURST / 2) * config.max_events / config.window_cells
+def mean_weight(config: VTEMConfig) -> float:
+    """
+    Mean weight of a cell that pooling aims at: three quarters of the largest sum in a window (see `BURST`), divided by its
+    cells. This is the number of events per cell, and its inverse the mean length of events in steps.
+    """
+    return (1 - BURST / 2) * largest_sum(config.max_events, config.num_places) / config.window_cells
 
 
 class VTEMPreTrainedModel(VideoActionModel):
@@ -255,15 +269,16 @@ class VTEMModel(VTEMPreTrainedModel):
                 stacklevel=2,
             )
         events, _ = self._events(self.standardisation(features.mean(dim=2)), mask)
-        latents = self._latents(events.features)
+        latents, places = self._latents(events.features), events.places
         starts, ends = self._times(events.starts, events.ends, rates.double()[:, None])
         valid = events.mask[..., None]
         raw = self._targets.inverse(latents) * valid
         if not self.config.quantize:
-            return ActionEncoderOutput(None, events.mask, raw, raw, starts, ends)
+            return ActionEncoderOutput(None, events.mask, raw, raw, starts, ends, places=places)
         ids, codes = self._nearest(latents.flatten(0, 1))
         embeds = self._targets.inverse(codes).view_as(latents) * valid
-        return ActionEncoderOutput(ids.view_as(events.mask) * events.mask, events.mask, embeds, raw, starts, ends)
+        ids = ids.view_as(events.mask) * events.mask
+        return ActionEncoderOutput(ids, events.mask, embeds, raw, starts, ends, places=places)
 
     def stream(self, frame_rate: float) -> "VisualEventStream":
         """
@@ -305,8 +320,8 @@ class VTEMModel(VTEMPreTrainedModel):
         latents, valid = self._latents(events.features), events.mask.bool()
         terms, loss, embeds = {"attention_mask": events.mask}, 0.0, latents
         if weights is not None:
-            expected = events_per_cell(config) * mask.sum()
-            terms["quantity_loss"] = ((weights * mask).sum() / expected - 1).square()
+            expected = mean_weight(config) * mask.sum()
+            terms["quantity_loss"] = ((weights.flatten(1) * mask).sum() / expected - 1).square()
             loss = loss + config.quantity_weight * terms["quantity_loss"]
         if config.quantize:
             with torch.autocast(device_type=latents.device.type, enabled=False):
@@ -326,26 +341,60 @@ class VTEMModel(VTEMPreTrainedModel):
             contrasted = latents
         # The features are targets and get no gradient.
         is_cell = mask.bool()
-        terms["reconstruction_loss"] = F.mse_loss(unpool(embeds, events)[is_cell], targets.detach()[is_cell])
+        cells = unpool(embeds, events).flatten(1, 2)
+        terms["reconstruction_loss"] = F.mse_loss(cells[is_cell], targets.detach()[is_cell])
         loss = loss + config.reconstruction_weight * terms["reconstruction_loss"]
         if self.training and config.coherence_weight > 0:
-            terms["coherence_loss"] = consistency_loss(
-                contrasted, contrasted, events.mask, 1, config.coherence_distance, config.contrast_temperature
-            )
+            terms["coherence_loss"] = self._coherence_loss(contrasted, events)
             loss = loss + config.coherence_weight * terms["coherence_loss"]
         return VTEMOutput(loss=loss, **terms)
 
+    def _inputs(self, pixel_values, input_features, mask) -> tuple[torch.Tensor, torch.Tensor]:
+        """See [`VideoActionModel`]; also checks that segments are whole."""
+        features, mask = super()._inputs(pixel_values, input_features, mask)
+        cells = self.features_per_segment
+        if features.shape[1] % cells or bool((mask.unflatten(1, (-1, cells)).diff(dim=2) != 0).any()):
+            raise ValueError(
+                f"`input_features` and `feature_attention_mask` must have {cells} cells for each segment, which `grid` "
+                f"{self.config.grid} gives, got {mask.sum(dim=1).tolist()} cells of {features.shape[1]}."
+            )
+        return features, mask
+
     def _events(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[Events, torch.Tensor | None]:
-        """Standardised features (batch_size, num_cells, feature_size) → events, and the cell weights before the budget."""
+        """
+        Standardised features (batch_size, num_cells, feature_size) and their mask → events, and the cell weights (batch_size,
+        num_steps, num_places) before the budget, `None` with uniform pooling.
+        """
         if self.config.pooling == "uniform":
-            return pool_events(states, self._uniform(states), mask), None
-        weights = self.cell_weights(states, self.cell_weights.begin(states))
-        kept = within_budget(weights, self.config.max_events, self.config.window_cells)
-        return pool_events(states, kept, mask), weights
+            weights, kept = None, self._uniform(states)
+        else:
+            weights = self._weights(states, self.cell_weights.begin(states))
+            kept = within_budget(weights, self.config.max_events, self.config.window_cells)
+        return pool_events(self._steps(states), kept, self._steps(mask)[..., 0]), weights
+
+    def _steps(self, cells: torch.Tensor) -> torch.Tensor:
+        """Cells (batch_size, num_cells, …) → (batch_size, num_steps, num_places, …)."""
+        return cells.unflatten(1, (-1, self.config.num_places))
+
+    def _weights(self, states: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """Weights (batch_size, num_steps, num_places) of cells; see [`CellWeights`]."""
+        weights = self._steps(self.cell_weights(states, before))
+        if self.config.pooling_scope == "frame":
+            weights = weights.mean(dim=2, keepdim=True).expand_as(weights)
+        return weights
 
     def _uniform(self, states: torch.Tensor) -> torch.Tensor:
-        """Cell weights (…, num_cells) that give events of equal length, as many as adaptive pooling aims at."""
-        return states.new_full(states.shape[:-1], events_per_cell(self.config), dtype=torch.float64)
+        """Weights (batch_size, num_steps, num_places) that give events of equal length, as many as adaptive pooling aims at."""
+        return self._steps(states.new_full(states.shape[:2], mean_weight(self.config), dtype=torch.float64))
+
+    def _coherence_loss(self, tokens: torch.Tensor, events: Events) -> torch.Tensor:
+        """InfoNCE between consecutive events at the same place, by the time between the middles of events."""
+        # Events of equal length are whole numbers of lengths apart.
+        distance = self.config.negative_distance / mean_weight(self.config) + SLACK
+        middles = (events.starts + events.ends) / 2
+        return consistency_loss(
+            tokens, tokens, events.mask, events.following, middles, distance, self.config.contrast_temperature
+        )
 
     def _latents(self, pooled: torch.Tensor) -> torch.Tensor:
         """Pooled features (…, feature_size) → standardised features of the vision tower (…, codebook_dim), float32."""
@@ -360,10 +409,10 @@ class VTEMModel(VTEMPreTrainedModel):
         return quantized.ids, quantized.embeds
 
     def _times(self, starts, ends, rate) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cells → seconds, float32. The cells of one segment have the same time."""
-        places = self.config.grid**2
-        if places > 1:
-            starts, ends = torch.floor(starts / places + 1e-9), torch.ceil(ends / places - 1e-9)
+        """Steps → seconds, float32. If a segment has several steps, they have the same time."""
+        steps = self.features_per_segment // self.config.num_places
+        if steps > 1:
+            starts, ends = torch.floor(starts / steps + 1e-9), torch.ceil(ends / steps - 1e-9)
         return (starts / rate).float(), (ends / rate).float()
 
 
@@ -375,12 +424,14 @@ class VisualEvent(NamedTuple):
         action_id: the token, 0 to `codebook_size` − 1; `None` without a codebook.
         start, end: seconds from the start of the video.
         latent: the pooled feature before quantisation, float32 (codebook_dim,); `None` if it was not kept.
+        place: the cell of the frame, row by row, 0 to `grid` ** 2 − 1.
     """
 
     action_id: int | None
     start: float
     end: float
     latent: torch.Tensor | None
+    place: int = 0
 
 
 class VisualEventStream:
@@ -403,8 +454,8 @@ class VisualEventStream:
             raise ValueError(f"`frame_rate` must be a positive number of segments per second, got {frame_rate}.")
         self.model, self.frame_rate = model, frame_rate
         config = model.config
-        self._budget = Budget(config.max_events, config.window_cells)
-        self._events = EventStream(config.feature_size)
+        self._budget = Budget(config.max_events, config.window_cells, config.num_places)
+        self._events = EventStream(config.feature_size, config.num_places)
         self._before = None
         self._waiting: list[torch.Tensor] = []
         self._pushed, self._shape = 0, None
@@ -470,14 +521,15 @@ class VisualEventStream:
         features = model.features(segments[None])[0] if segments.dim() == 5 else segments.flatten(0, 1).float()
         states = model.standardisation(features.mean(dim=1))[None]
         if model.config.pooling == "uniform":
-            weights = model._uniform(states).double().cpu().numpy()
+            weights = model._uniform(states).cpu().numpy()
         else:
             cells = model.cell_weights
             before = cells.begin(states) if self._before is None else self._before
-            weights = cells(states, before).double().cpu().numpy()
+            weights = model._weights(states, before).double().cpu().numpy()
             weights = np.minimum(weights, self._budget.allow(weights))
             self._before = torch.cat([before, states], dim=1)[:, -cells.num_before :]
-        return [self._quantized(event) for event in self._events.push(states[0].cpu().numpy(), weights[0])]
+        steps = model._steps(states)[0].cpu().numpy()
+        return [self._quantized(event) for event in self._events.push(steps, weights[0])]
 
     @torch.no_grad()
     def _quantized(self, event: PooledEvent) -> VisualEvent:
@@ -487,7 +539,8 @@ class VisualEventStream:
         token = int(model._nearest(latents)[0]) if model.config.quantize else None
         span = (torch.tensor(at, dtype=torch.float64) for at in (event.start, event.end))
         start, end = model._times(*span, self.frame_rate)
-        return VisualEvent(token, float(start), float(end), model._targets.inverse(latents)[0].cpu())
+        latent = model._targets.inverse(latents)[0].cpu()
+        return VisualEvent(token, float(start), float(end), latent, event.place)
 
 
 __all__ = ["VTEMModel", "VTEMOutput", "VTEMPreTrainedModel", "VisualEvent", "VisualEventStream"]

@@ -1,6 +1,7 @@
 """Timelines of long videos: which action happens when (VT-LVLM-AR over a sliding window)."""
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +33,7 @@ class Timeline:
         starts, ends: start and end of each step in seconds, float64 (num_steps,); a step ends where the next begins.
         probabilities: mean class probabilities of the windows that contain a step, float64 (num_steps, num_classes); rows sum
             to 1.
-        events: the visual events of the video, in order, without latents.
+        events: the visual events of the video, in the order of the sentence, without latents.
     """
 
     class_names: list[str]
@@ -57,12 +58,11 @@ class Timeline:
 
 
 class Window(NamedTuple):
-    """A window from `start` to `end` seconds. It contains the events `first` to `last` − 1."""
+    """A window from `start` to `end` seconds. It contains the events with the indices `events`."""
 
     start: float
     end: float
-    first: int
-    last: int
+    events: list[int]
 
 
 def stream_events(action_model, feature_extractor, recording) -> Iterator[VisualEvent]:
@@ -114,11 +114,11 @@ def check_window(seconds: float, stride: float) -> None:
 
 def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float) -> Iterator[Window]:
     """
-    Yields windows over the events of a video. A window contains the events whose middle is in it; if there are none, it
-    contains the event at the middle of the window.
+    Yields windows over the events of a video. For each place of the frame, a window contains the events whose middle is in it;
+    if there are none, it contains the event at the middle of the window.
 
     Args:
-        events (`Sequence[VisualEvent]`): the events, in order.
+        events (`Sequence[VisualEvent]`): the events of the whole video, in the order of the sentence.
         seconds (`float`): length of a window; a shorter video is a single window.
         stride (`float`): seconds between the starts of windows.
 
@@ -129,17 +129,25 @@ def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float
     if not events:
         raise ValueError("expected at least one event, got none.")
     duration = events[-1].end
-    middles = [(event.start + event.end) / 2 for event in events]
-    starts = [event.start for event in events]
+    indices = defaultdict(list)
+    for index, event in enumerate(events):
+        indices[event.place].append(index)
+    starts = {place: [events[index].start for index in own] for place, own in indices.items()}
+    middles = {
+        place: [(events[index].start + events[index].end) / 2 for index in own] for place, own in indices.items()
+    }
     count = max(1, int(np.ceil(max(duration - seconds, 0) / stride - 1e-9)) + 1)
     for index in range(count):
         start = index * stride
         end = min(start + seconds, duration)
-        first, last = bisect_right(middles, start), bisect_right(middles, end)
-        if first == last:
-            first = max(bisect_right(starts, (start + end) / 2) - 1, 0)
-            last = first + 1
-        yield Window(start, end, first, last)
+        inside = []
+        for place, own in indices.items():
+            first, last = bisect_right(middles[place], start), bisect_right(middles[place], end)
+            if first == last:
+                first = max(bisect_right(starts[place], (start + end) / 2) - 1, 0)
+                last = first + 1
+            inside += own[first:last]
+        yield Window(start, end, sorted(inside))
 
 
 @torch.no_grad()
@@ -181,7 +189,7 @@ def timeline(
         for event in stream_events(model.base_model.action_model, processor.feature_extractor, recording)
     ]
     windows = list(sliding_windows(events, seconds, stride))
-    sentences = [tuple(event.action_id for event in events[window.first : window.last]) for window in windows]
+    sentences = [tuple(events[index].action_id for index in window.events) for window in windows]
     # Many windows can have the same sentence, for instance if nothing happens; each sentence is scored once.
     distinct = sorted(set(sentences), key=len)
     probabilities = {}

@@ -219,7 +219,7 @@ def cut(
             if label is None:
                 unclear += 1
                 continue
-            inside = events[window.first : window.last]
+            inside = [events[index] for index in window.events]
             name = f"{video}@{number * arguments.stride:g}s"
             video_of_window[name] = video
             windows["sample_id"].append(name)

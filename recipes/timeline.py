@@ -8,8 +8,8 @@ python recipes/timeline.py --model runs/long/sft/model --videos LONG/P003_V*.mp4
 ```
 
 Each video is read once, as a stream of events, and a sliding window over the events is classified. The recipe writes, for each
-video, the actions with their times (`NAME.csv`), the events and the probability of every class in every window (`NAME.json`),
-and a picture (`NAME.png`).
+video, the actions with their times (`NAME.csv`), the events (token, start, end and place in the frame) and the probability of
+every class in every window (`NAME.json`), and a picture (`NAME.png`).
 
 With `--truth`, `metrics.json` has the share of time that is labelled correctly, the F1 score of actions at overlaps of 10, 25
 and 50 %, and the scores of the event boundaries. Videos that a stage was trained on are not scored. Videos that cannot be read
@@ -216,7 +216,9 @@ def write(timeline, folder: Path, video: Path, expected: list | None, nothing: s
         "class_names": timeline.class_names,
         "starts": timeline.starts.tolist(),
         "probabilities": timeline.probabilities.round(6).tolist(),
-        "events": [[event.action_id, round(event.start, 3), round(event.end, 3)] for event in timeline.events],
+        "events": [
+            [event.action_id, round(event.start, 3), round(event.end, 3), event.place] for event in timeline.events
+        ],
     }
     write_atomically(folder / f"{video.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
     plot_timeline(timeline, folder / f"{video.stem}.png", expected, nothing, video.name)
@@ -230,7 +232,7 @@ class TimelineScore:
         from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
         self.seconds = self.correct = 0.0
-        self.predicted = self.expected = 0
+        self.events = self.predicted = self.expected = 0
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
 
     def add(self, timeline, spans: list, actions: list, expected: list, nothing: str):
@@ -246,6 +248,7 @@ class TimelineScore:
         from action_llm_recipes.metrics.temporal_segments import seconds_correct, segment_hits
 
         self.borders.add(timeline.events, expected)
+        self.events += len(timeline.events)
         end = float(timeline.ends[-1])
         self.seconds += end
         with_gaps = [*expected, *(Segment(*gap, nothing) for gap in gaps(expected, end))]
@@ -267,7 +270,7 @@ class TimelineScore:
             "actions_found": self.predicted,
             "actions_true": self.expected,
             **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.predicted, self.expected).f1 for at in OVERLAPS},
-            "events_a_minute": 60 * (self.borders.predicted + self.borders.videos) / self.seconds,
+            "events_a_minute": 60 * self.events / self.seconds,
             "event_borders": self.borders.scores(),
         }
 

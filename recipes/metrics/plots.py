@@ -255,21 +255,23 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
     from action_llm.action_sentence import first_tokens
     from action_llm.token_lexicon import token_color
 
-    action_ids = first_tokens(action_ids)
+    action_ids, rows_of_tokens = first_tokens(action_ids), token_rows(start_times, end_times)
+    rows = max(rows_of_tokens, default=0) + 1
     ratios = [3.4, 1] if contributions is None else [3.4, 1.2, 1]
     with _figure(path, (11, 3.6 if contributions is None else 4.6)) as figure:
         top, *others = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, gridspec_kw={"hspace": 0.04})
         bottom = others[-1]
         top.set_title(title)
         top.set(xlim=(0, duration))
-        bottom.set(yticks=[], ylim=(0, 1), xlabel="seconds")
+        bottom.set(yticks=[], ylim=(rows, 0), xlabel="seconds")
         yield top
         top.axis("off")
         if contributions is not None:
             values = np.asarray(contributions, dtype=float)
             colours = [ACCENT if value > 0 else SECOND for value in values]
             widths = np.subtract(end_times, start_times)
-            others[0].bar(start_times, values, width=widths, align="edge", color=colours, edgecolor="white")
+            style = {"color": colours, "edgecolor": "white", "alpha": 1.0 if rows == 1 else 0.5}
+            others[0].bar(start_times, values, width=widths, align="edge", **style)
             others[0].axhline(0, color=INK, linewidth=0.6)
             # The scale shows both signs, even if all contributions have the same.
             most = max(np.abs(values).max(initial=0), 1e-3)
@@ -283,15 +285,27 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
             others[0].spines[["bottom"]].set_visible(False)
             others[0].tick_params(axis="x", length=0)
             others[0].tick_params(axis="y", labelsize=8)
-        for token, start, end in zip(action_ids, start_times, end_times, strict=True):
-            bottom.axvspan(start, end, color=token_color(int(token)), linewidth=0)
-            bottom.axvline(end, color="white", linewidth=1)
+        for token, row, start, end in zip(action_ids, rows_of_tokens, start_times, end_times, strict=True):
+            bottom.barh(row + 0.5, end - start, 1, start, color=token_color(int(token)), linewidth=0)
+            bottom.vlines(end, row, row + 1, color="white", linewidth=1)
             share = (end - start) / duration
-            if share < 0.007:  # no room for a number
+            if share < 0.007 or rows > 4:  # no room for a number
                 continue
-            bottom.text((start + end) / 2, 0.5, str(int(token)), ha="center", va="center", fontsize=7,
+            bottom.text((start + end) / 2, row + 0.5, str(int(token)), ha="center", va="center", fontsize=7,
                         rotation=90 if share < 0.022 else 0, color=INK)  # fmt: skip
         bottom.spines[["left"]].set_visible(False)
+
+
+def token_rows(start_times: Sequence[float], end_times: Sequence[float]) -> list[int]:
+    """The row in which each token of a sentence is drawn: tokens that overlap in time, such as events at several places of the
+    frame, are in different rows."""
+    rows, free_from = [0] * len(start_times), []
+    for index in np.argsort(start_times, kind="stable").tolist():
+        start = start_times[index] + 1e-3  # times are rounded
+        row = next((row for row, end in enumerate(free_from) if end <= start), len(free_from))
+        free_from[row : row + 1] = [end_times[index]]
+        rows[index] = row
+    return rows
 
 
 def plot_class_accuracy(table: list[ClassScore], path: str | os.PathLike, title: str = "Accuracy by class"):

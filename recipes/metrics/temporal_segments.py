@@ -77,8 +77,9 @@ class BorderCounts:
         self._hits = dict.fromkeys(TOLERANCES, 0)
 
     def add(self, events: Sequence, actions: Sequence) -> None:
-        """Adds a video: its events, the first of which starts with the video, and its actions, with `start` and `end`."""
-        predicted = [event.start for event in events[1:]]
+        """Adds a video: its events and its actions, with `start` and `end`. The start of the video is not a boundary, and
+        events that begin at the same time, at several places of the frame, have one boundary."""
+        predicted = {event.start for event in events if event.start > 0}
         true = [time for action in actions for time in (action.start, action.end)]
         self.videos += 1
         self.predicted += len(predicted)

@@ -284,26 +284,34 @@ def test_a_hundred_and_twenty_names_and_all_events_fit_the_context_of_llava():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    lengths=st.lists(st.floats(0.05, 3.0), min_size=1, max_size=30),
+    shares=st.lists(st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30), min_size=1, max_size=3),
+    duration=st.floats(0.1, 20.0),
     seconds=st.floats(0.5, 6.0),
     share=st.floats(0.1, 1.0),
 )
-def test_windows_cover_the_video_and_hold_what_is_in_them(lengths, seconds, share):
-    borders = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    events = [VisualEvent(0, a, b, None) for a, b in itertools.pairwise(borders)]
+def test_windows_cover_the_video_and_hold_what_is_in_them_at_each_place(shares, duration, seconds, share):
+    events = []
+    for place, own in enumerate(shares):
+        borders = [*(duration * np.cumsum([0, *own]) / sum(own))[:-1].tolist(), duration]
+        events += [VisualEvent(0, a, b, None, place) for a, b in itertools.pairwise(borders)]
+    events.sort(key=lambda event: (event.end, event.place))
     stride = share * seconds
     windows = list(sliding_windows(events, seconds, stride))
-    assert windows[0].start == 0 and windows[-1].end == pytest.approx(borders[-1])
+    assert windows[0].start == 0 and windows[-1].end == pytest.approx(duration)
     for window, after in itertools.pairwise(windows):
         assert after.start == pytest.approx(window.start + stride) and after.start <= window.end + 1e-9
     for window in windows:
-        inside = [i for i, e in enumerate(events) if window.start < (e.start + e.end) / 2 <= window.end]
-        if inside:
-            assert (window.first, window.last) == (inside[0], inside[-1] + 1)
-        else:
-            assert window.last == window.first + 1
-            only = events[window.first]
-            assert only.start - 1e-9 <= (window.start + window.end) / 2 <= only.end + 1e-9
+        assert window.events == sorted(window.events)
+        for place in range(len(shares)):
+            own = [i for i, e in enumerate(events) if e.place == place]
+            inside = [i for i in own if window.start < (events[i].start + events[i].end) / 2 <= window.end]
+            found = [i for i in window.events if i in own]
+            if inside:
+                assert found == inside
+            else:
+                (only,) = found
+                middle = (window.start + window.end) / 2
+                assert events[only].start - 1e-9 <= middle <= events[only].end + 1e-9
 
 
 def test_a_timeline_is_the_mean_of_its_windows(clip):
@@ -312,7 +320,7 @@ def test_a_timeline_is_the_mean_of_its_windows(clip):
     assert isinstance(found, Timeline) and found.events[-1].end == pytest.approx(1.0)
     assert found.starts.tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8]) and found.ends[-1] == pytest.approx(1.0)
     windows = list(sliding_windows(found.events, 0.4, 0.2))
-    rows = [[event.action_id for event in found.events[w.first : w.last]] for w in windows]
+    rows = [[found.events[index].action_id for index in window.events] for window in windows]
     with torch.no_grad():
         each = np.concatenate([model(**read(action_ids=[row])).probabilities.double().numpy() for row in rows])
     expected = [each[0], each[:2].mean(0), each[1:3].mean(0), each[2:4].mean(0), each[3]]

@@ -58,38 +58,40 @@ def test_runs_are_those_of_a_loop(data):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
-    shift=st.integers(0, 1),
-    distance=st.integers(0, 3),
-)
-def test_consistency_is_that_of_a_loop(lengths, shift, distance):
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3), distance=st.floats(0, 3), data=st.data())
+def test_consistency_is_that_of_a_loop(lengths, distance, data):
     generator = torch.Generator().manual_seed(sum(lengths))
     first, second = (torch.randn(len(lengths), 6, 4, generator=generator).double() for _ in range(2))
+    times = 6 * torch.rand(len(lengths), 6, generator=generator).double()
     mask = torch.tensor([[int(place < valid) for place in range(6)] for valid in lengths])
+    positives = [data.draw(st.lists(st.integers(-1, valid - 1), min_size=6, max_size=6)) for valid in lengths]
     losses = []
     for row, valid in enumerate(lengths):
-        for place in range(valid - shift):
+        for place in range(valid):
+            if positives[row][place] < 0:
+                continue
             anchor = first[row, place]
             scores = []
             for other, other_valid in enumerate(lengths):
                 for there in range(other_valid):
-                    if other == row and abs(there - place) <= distance and there != place + shift:
+                    is_positive = (other, there) == (row, positives[row][place])
+                    if other == row and abs(times[row, there] - times[row, place]) <= distance and not is_positive:
                         continue
                     score = float(F.cosine_similarity(anchor, second[other, there], dim=0)) / 0.1
                     scores.append(score)
-                    if (other, there) == (row, place + shift):
+                    if is_positive:
                         positive = score
             losses.append(np.logaddexp.reduce(scores) - positive)
     expected = np.mean(losses) if losses else 0.0
-    found = consistency_loss(first, second, mask, shift, distance, 0.1)
+    found = consistency_loss(first, second, mask, torch.tensor(positives), times, distance, 0.1)
     assert float(found) == pytest.approx(expected, abs=1e-4)
 
 
 def test_consistency_of_many_is_about_that_of_all(monkeypatch):
     torch.manual_seed(0)
     first = torch.randn(80, 32, 8)
-    inputs = (first, first + 0.5 * torch.randn(80, 32, 8), torch.ones(80, 32), 0, 4, 0.1)
+    positions = torch.arange(32).expand(80, -1)
+    inputs = (first, first + 0.5 * torch.randn(80, 32, 8), torch.ones(80, 32), positions, positions, 4, 0.1)
     assert MAX_ANCHORS < 80 * 32
     found = [consistency_loss(*inputs) for _ in range(3)]
     monkeypatch.setattr("action_llm.modeling_vst.MAX_ANCHORS", 80 * 32)
@@ -180,9 +182,19 @@ def test_consistency_is_between_the_two_halves_of_a_segments_frames():
         for part in (slice(0, 2), slice(2, 4))
     ]
     config = model.config
-    settings = (mask, 0, config.consistency_distance, config.contrast_temperature)
-    torch.testing.assert_close(outputs.consistency_loss, consistency_loss(*halves, *settings))
-    assert (outputs.consistency_loss - consistency_loss(halves[0], halves[0], *settings)).abs() > 1e-3
+    positions = torch.arange(5).expand(2, -1)
+    settings = (config.consistency_distance, config.contrast_temperature)
+    expected = consistency_loss(*halves, mask, positions, positions, *settings)
+    torch.testing.assert_close(outputs.consistency_loss, expected)
+    other = consistency_loss(halves[0], halves[0], mask, positions, positions, *settings)
+    assert (outputs.consistency_loss - other).abs() > 1e-3
+    # Of segments with one frame, it is between neighbours; the last valid one has none.
+    mask = torch.tensor([[1] * 5, [1] * 3 + [0] * 2])
+    outputs = model(input_features=features[:, :, :1], feature_attention_mask=mask)
+    latents = model._latents(model.standardisation(features[:, :, 0]), mask).flatten(2)
+    following = torch.tensor([[1, 2, 3, 4, -1], [1, 2, -1, -1, -1]])
+    expected = consistency_loss(latents, latents, mask, following, positions, *settings)
+    torch.testing.assert_close(outputs.consistency_loss, expected)
 
 
 def test_in_bfloat16(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures are written, whole, for the cases that break drawings: nothing used, nobody present, a class without data."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from action_llm_recipes.metrics.plots import (
     plot_timeline,
     plot_token_usage,
     plot_video_sentence,
+    token_rows,
 )
 
 
@@ -95,6 +97,19 @@ def test_a_video_with_its_tokens_and_what_they_did_is_drawn(shape, duration, tmp
     assert min(asked) >= 0 and max(asked) <= duration
     assert ink(tmp_path / "plain.png") > 0.1 and ink(tmp_path / "reasons.png") > 0.1
     assert imread(tmp_path / "reasons.png").shape[0] > imread(tmp_path / "plain.png").shape[0]
+
+
+def test_tokens_that_overlap_in_time_are_drawn_in_rows(tmp_path, monkeypatch):
+    """Events at three places of the frame, in the order in which they end."""
+    figures, starts, ends = drawn(monkeypatch), np.array([0, 0, 1, 0, 1.5, 3]), np.array([1, 1.5, 3, 4, 4, 4.0])
+    black = lambda times: np.zeros((len(times), 20, 30, 3), np.uint8)  # noqa: E731
+    plot_video_sentence(black, 4.0, np.arange(6), starts, ends, tmp_path / "rows.png", contributions=np.ones(6))
+    boxes = [patch.get_bbox() for patch in figures[0].axes[-1].patches]
+    assert [(box.x0, box.x1) for box in boxes] == list(zip(starts, ends, strict=True))
+    assert sum(box.width for box in boxes) == 12 and {box.y0 for box in boxes} == {0, 1, 2}
+    for one, other in itertools.combinations(boxes, 2):
+        assert one.y0 != other.y0 or one.x1 <= other.x0 or other.x1 <= one.x0
+    assert token_rows([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == [0, 0, 0]
 
 
 def drawn(monkeypatch):

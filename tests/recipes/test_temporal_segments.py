@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from action_llm.modeling_vtem import VisualEvent
 from action_llm_datasets.timelines import Segment
-from action_llm_recipes.metrics.temporal_segments import border_hits, f1_score, seconds_correct, segment_hits
+from action_llm_recipes.metrics.temporal_segments import (
+    BorderCounts,
+    border_hits,
+    f1_score,
+    seconds_correct,
+    segment_hits,
+)
 
 TIMES = st.lists(st.integers(0, 30).map(lambda tenth: tenth / 10), max_size=5)
 
@@ -30,6 +37,16 @@ def test_borders_are_paired_as_often_as_can_be(predicted, true, tolerance):
         if best:
             break
     assert border_hits(predicted, true, tolerance + 1e-12) == best
+
+
+def test_a_boundary_at_several_places_counts_once():
+    borders, times = BorderCounts(), [(0.0, 2.0), (2.0, 5.0), (0.0, 1.0), (1.0, 2.0), (2.0, 5.0)]
+    borders.add(
+        [VisualEvent(0, *span, None, int(index > 1)) for index, span in enumerate(times)], [Segment(1, 3, "bow")]
+    )
+    scores = borders.scores()
+    assert (scores["found"], scores["true"]) == (2, 2)  # at 1 and 2 s; the action begins and ends at 1 and 3 s
+    assert scores["within_0.2_s"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
 
 
 def test_segments_hit_once_and_by_their_overlap():

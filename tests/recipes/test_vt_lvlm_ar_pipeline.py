@@ -526,7 +526,7 @@ def test_the_class_of_a_window(window, label):
 
     arguments = recipe.WindowArguments(tokenizer="", timeline="", output_dir="", nothing="nothing")
     actions = [Segment(3.0, 7.0, "jumping"), Segment(8.0, 9.0, "bowing")]
-    assert recipe.class_of(Window(*window, 0, 1), actions, arguments) == label
+    assert recipe.class_of(Window(*window, [0]), actions, arguments) == label
 
 
 # ------------------------------------------------------------------------------------------------------- one command
