@@ -46,6 +46,7 @@ HARMLESS = {
     "save_steps",
     "save_total_limit",
     "seeds",
+    "total_batch_size",
 }
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")

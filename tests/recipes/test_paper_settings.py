@@ -50,7 +50,6 @@ def test_the_paper_preset_departs_only_where_the_paper_cannot_be_followed(paper)
 
 def test_what_differs_from_the_paper_is_listed_and_nothing_else():
     stages = preset("llm_ar", "paper")
-    stages["sft"]["batch_size"] *= 4  # processes
     assert departures("llm_ar", stages) == []
     stages["tokenizer"] |= {"human_weight": 0.005, "gumbel_temperature": 0.1, "kmeans_init": True}
     stages["sft"] |= {"method": "full", "lora_r": 8, "standardize_words": True}
