@@ -154,6 +154,37 @@ def context_loss(correlated: torch.Tensor, num_latents: torch.Tensor | float) ->
     return 1 - correlated / num_latents
 
 
+def context_statistics(usage: torch.Tensor, num_pairings: int = 20, seed: int = 0) -> dict[str, float]:
+    """
+    The context loss of whole recordings beside its value under random pairings, that is, at chance.
+
+    Args:
+        usage (`torch.Tensor` of shape `(num_recordings, codebook_size)`):
+            Counts per recording (integers or floats, not all zero); the codebook size is even.
+        num_pairings (`int`, defaults to 20):
+            Number of random pairings of the tokens, at least 2.
+        seed (`int`, defaults to 0):
+            Seed of the pairings.
+
+    Returns:
+        `dict[str, float]`:
+        - `context_loss`: [`context_loss`] with the pairs u and u + U/2, to which training moved the codes;
+        - `context_loss_random_pairs`, `context_loss_random_pairs_std`: mean and standard deviation of the context loss of the
+          same counts over random pairings.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    usage = usage.detach().to(device="cpu", dtype=torch.float32)
+    size, num_latents = usage.shape[1], usage.sum(dtype=torch.float64)
+    orders = [torch.arange(size), *(torch.randperm(size, generator=generator) for _ in range(num_pairings))]
+    correlated = torch.stack([correlated_tokens(usage[:, order]).sum(dtype=torch.float64) for order in orders])
+    losses = context_loss(correlated, num_latents)
+    return {
+        "context_loss": losses[0].item(),
+        "context_loss_random_pairs": losses[1:].mean().item(),
+        "context_loss_random_pairs_std": losses[1:].std().item(),
+    }
+
+
 def maximum_mean_discrepancy(
     codes: torch.Tensor, words: torch.Tensor, num_kernels: int = 5, kernel_factor: float = 2.0
 ) -> torch.Tensor:
@@ -269,6 +300,7 @@ __all__ = [
     "zipf_divergence",
     "correlated_tokens",
     "context_loss",
+    "context_statistics",
     "maximum_mean_discrepancy",
     "usage_statistics",
     "word_statistics",

@@ -254,6 +254,9 @@ def log_result(run, metrics: dict[str, float], config):
     if "codebook/codes_used" in metrics:
         num_codes = config.codebook_size * config.num_codebooks
         facts.append(f"{metrics['codebook/codes_used']:.0f} of {num_codes} codes used")
+    if "context_loss" in metrics:
+        mean, deviation = metrics["context_loss_random_pairs"], metrics["context_loss_random_pairs_std"]
+        facts.append(f"context loss {metrics['context_loss']:.3f} (random pairs {mean:.3f} ± {deviation:.3f})")
     run.log_finished("Action model", *facts)
     logger.info("  in %s", run.model)
 

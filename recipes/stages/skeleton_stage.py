@@ -122,16 +122,18 @@ class SkeletonStage:
             - `joint_error`: mean distance between true and reconstructed joints of the people in a frame, in the unit of the
               recordings (metres for 3-D layouts);
             - `tokens`: mean number per recording;
-            - what [`codebook_metrics`] returns.
+            - what [`codebook_metrics`] returns;
+            - with a codebook, what [`context_statistics`] returns for its tokens, or those of the first of several codebooks.
         """
         import torch
 
         from action_llm.action_sentence import token_distance
+        from action_llm.language_priors import context_statistics
         from action_llm_recipes.common.padding import collate
         from action_llm_recipes.stages.codebook_metrics import codebook_metrics
 
         training, distances, totals = model.training, [], Counter()
-        usage = torch.zeros(model.config.codebook_size)
+        usage = []
         model.eval()
         for recordings in self._batches(rows, batch_size):
             inputs = {name: tensor.to(model.device) for name, tensor in collate(recordings).items()}
@@ -139,18 +141,20 @@ class SkeletonStage:
                 outputs = model(
                     input_features=inputs["input_features"], feature_attention_mask=inputs["feature_attention_mask"]
                 )
-                if outputs.usage is not None:
-                    usage += outputs.usage.cpu()
+                if outputs.action_ids is not None:
+                    usage.append(_usage_of_recordings(outputs, model.config.codebook_size))
                     distances.append(token_distance(model.encode(**inputs)))
             self._add_errors(totals, recordings, outputs.reconstruction.cpu())
             totals["tokens"] += int(outputs.attention_mask.sum())
             totals["recordings"] += len(recordings)
         model.train(training)
+        usage = torch.cat(usage) if usage else torch.zeros(0, model.config.codebook_size)
         return {
             "reconstruction_loss": totals["loss"] / totals["frames"],
             "joint_error": totals["distance"] / totals["joints"],
             "tokens": totals["tokens"] / totals["recordings"],
-            **codebook_metrics(usage, distances),
+            **codebook_metrics(usage.sum(dim=0), distances),
+            **(context_statistics(usage) if len(usage) else {}),
         }
 
     def _batches(self, rows, batch_size: int):
@@ -192,6 +196,15 @@ class SkeletonStage:
             totals["distance"] += float(distances[is_present].sum()) * transform.scale
             totals["joints"] += int(is_present.sum()) * num_joints
             totals["frames"] += length
+
+
+def _usage_of_recordings(outputs, codebook_size: int):
+    """How often each token of the first codebook occurs in each recording: tensor (recordings, codebook_size), on the CPU."""
+    import torch
+
+    ids = outputs.action_ids[..., 0] if outputs.action_ids.dim() == 3 else outputs.action_ids
+    usage = torch.zeros(len(ids), codebook_size)
+    return usage.scatter_add_(1, ids.cpu(), outputs.attention_mask.cpu().float())
 
 
 def _extractor_settings(reading, rows) -> dict:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, linregress, zipfian
@@ -15,6 +15,7 @@ from two_processes import on_two_ranks
 from action_llm.collectives import sum_over_ranks
 from action_llm.language_priors import (
     context_loss,
+    context_statistics,
     correlated_tokens,
     gumbel_usage,
     js_divergence,
@@ -160,6 +161,30 @@ def test_context_loss_equals_matching_by_hand(batch):
     loss = context_loss(correlated_tokens(usage).sum(), usage.sum()).item()
     assert loss == pytest.approx(1 - sum(matched) / sum(map(len, batch)), abs=1e-6)
     assert 0 <= loss <= 1
+
+
+@settings(max_examples=15)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=4).filter(any))
+def test_context_at_chance_is_that_of_all_pairings(batch):
+    usage = torch.stack([torch.bincount(torch.tensor(s, dtype=torch.long), minlength=6) for s in batch])
+    losses = []
+    for order in itertools.permutations(range(6)):  # each pairing as often as any other
+        matched = sum(naive_correlation([order[token] for token in sentence], 6) for sentence in batch)
+        losses.append(1 - matched / sum(map(len, batch)))
+    statistics = context_statistics(usage, num_pairings=400)
+    matched = sum(naive_correlation(sentence, 6) for sentence in batch)
+    assert statistics["context_loss"] == pytest.approx(1 - matched / sum(map(len, batch)), abs=1e-9)
+    error = 5 * np.std(losses) / math.sqrt(400) + 1e-9
+    assert statistics["context_loss_random_pairs"] == pytest.approx(np.mean(losses), abs=error)
+    assert statistics["context_loss_random_pairs_std"] == pytest.approx(np.std(losses), rel=0.4, abs=1e-9)
+
+
+def test_context_of_paired_recordings_is_far_from_chance():
+    first = torch.randint(0, 4, (50, 32), generator=torch.Generator().manual_seed(0))
+    statistics = context_statistics(torch.cat([first, first], dim=1))
+    assert statistics["context_loss"] == 0
+    assert statistics["context_loss_random_pairs"] > 10 * statistics["context_loss_random_pairs_std"] > 0
+    assert context_statistics(torch.cat([first, first], dim=1)) == statistics, "the pairings are seeded"
 
 
 def naive_mmd(x, y, num_kernels=5, factor=2.0):

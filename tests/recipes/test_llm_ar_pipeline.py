@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
 from action_llm_recipes.baselines import run_baselines
-from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
+from action_llm_recipes.common.action_sentences import first_encodings, load_action_sentences, select_split
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -44,6 +45,17 @@ def test_sentences_are_what_the_model_says_of_each_recording(recipes, tokenizer,
     np.testing.assert_allclose(row["end_times"], begin + (places + 1) * 4 / 30, rtol=1e-5)
     first, second = splits["train"][0], splits["train"][1]
     assert first["sample_id"] == second["sample_id"] and (first["encoding"], second["encoding"]) == (0, 1)
+
+
+def test_context_of_the_training_recordings_is_in_the_record_beside_chance(tokenizer, sentences):
+    metrics = json.loads((Path(tokenizer).parent / "record.json").read_text())["metrics"]
+    partners, num_tokens = 0, 0
+    for row in first_encodings(load_action_sentences(sentences)["train"]):
+        counts = Counter(row["action_ids"])
+        partners += sum(min(number, counts[(token + 8) % 16]) for token, number in counts.items())
+        num_tokens += len(row["action_ids"])
+    assert metrics["context_loss"] == pytest.approx(1 - partners / num_tokens, abs=1e-6)
+    assert 0 < metrics["context_loss_random_pairs"] < 1 and 0 < metrics["context_loss_random_pairs_std"] < 1
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
