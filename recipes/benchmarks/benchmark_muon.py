@@ -41,7 +41,7 @@ def main(arguments: BenchmarkArguments) -> dict:
 
     runs = [run for seed in arguments.seeds for run in compare(arguments, seed)]
     record = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         "passages": arguments.passages,
         "batch_size": arguments.batch_size,
         "runs": runs,
