@@ -4,10 +4,10 @@ Baselines: small classifiers of the same recordings or features, to compare the 
 ```bash
 python recipes/baselines/run_baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/baselines
 python recipes/baselines/run_baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/loss \\
-    --methods transformer latents tokens --sentences runs/utd_mhad/sentences
+    --methods transformer latents codes tokens --sentences runs/utd_mhad/sentences
 python recipes/baselines/run_baselines.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/pixels
 python recipes/baselines/run_baselines.py --dataset features --data_dir runs/video/features --output_dir runs/video/loss \\
-    --methods transformer latents tokens --sentences runs/video/sentences
+    --methods transformer latents codes tokens --sentences runs/video/sentences
 ```
 
 | method | input for skeletons | input for videos | input for features of videos |
@@ -16,12 +16,14 @@ python recipes/baselines/run_baselines.py --dataset features --data_dir runs/vid
 | graph: a small ST-GCN | joints, bones and motion | | |
 | transformer: a small transformer | joints, four frames per position | | features, a segment per position |
 | latents: the same transformer | continuous latents (`encode_actions.py --latents true`) | | as for skeletons |
-| codes: the same transformer | code vectors of the tokens, summed over the tokens of a word | | as for skeletons |
-| tokens: the same transformer | tokens, with embeddings of its own | | as for skeletons |
+| codes: the same transformer | tokens, read by their code vectors, summed over the tokens of a word | | as for skeletons |
+| tokens: the same transformer | tokens, read by vectors that it learns from scratch | | as for skeletons |
 
-The last four show at which step a recogniser loses accuracy: from joints or features to latents, from latents to codes, and,
-compared with its own accuracy, from codes to the language model. `--split held_out` evaluates on the held-out training
-subjects, to choose settings. Runs resume automatically.
+The last four show at which step a recogniser loses accuracy: from joints or features to latents, from latents to codes (the
+loss of the codebook), and, compared with its own accuracy, from codes to the language model. A recogniser reads tokens by their
+code vectors, as `codes` does. What `tokens` loses beyond that is the price of learning the vectors from few recordings, not a
+loss of the codebook. `--split held_out` evaluates on the held-out training subjects, to choose settings. Runs resume
+automatically.
 
 In `metrics.json`, accuracies have 95 % Wilson score intervals over recordings, and differences between methods have paired
 bootstrap intervals over recordings.
@@ -53,6 +55,12 @@ METHODS = {
 }
 # Methods that read action sentences, and the column that they read.
 COLUMNS = {"latents": "latents", "codes": "codes", "tokens": "action_ids"}
+# What these methods read, for metrics.json and the log.
+READS = {
+    "latents": "continuous latents",
+    "codes": "tokens, read by their code vectors",
+    "tokens": "tokens, read by vectors learned from scratch",
+}
 # Training recordings; the dense kernel matrix then takes about a gigabyte.
 MAX_FOR_KERNEL_RIDGE = 12_000
 
@@ -137,12 +145,14 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
         correct[method] = np.array(
             [[predictions[name][key] == label for key, label in labels.items()] for name in names]
         )
-        logger.info("%s: %s", method, ", ".join(f"{100 * value:.1f} %" for value in correct[method].mean(axis=1)))
+        shares = ", ".join(f"{100 * value:.1f} %" for value in correct[method].mean(axis=1))
+        logger.info("%s: %s", f"{method} ({READS[method]})" if method in READS else method, shares)
     metrics = {
         "dataset": data.protocol(),
         "split": arguments.split,
         "recordings": len(recordings.sample_ids),
         "skipped": recordings.skipped,
+        "reads": {method: READS[method] for method in correct if method in READS},
         **accuracies(correct, arguments.resamples),
     }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")

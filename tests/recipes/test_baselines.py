@@ -261,6 +261,7 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
         "tokens": 2,
     }
     assert len(metrics["paired_difference"]) == 15
+    assert list(metrics["reads"]) == ["latents", "codes", "tokens"]
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["sample_id"] for row in table] == [f"s2-{index}" for index in range(1, 8)]
@@ -289,6 +290,33 @@ def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
     (tmp_path / "codebook.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds no codebook"):
         read_sentences(str(tmp_path), "codes", ["lower", "lift"], {"a"})
+
+
+def test_only_codes_measure_what_the_codebook_keeps(tmp_path):
+    """
+    The codebook tells the classes apart, and new people have other tokens close by: codes lose nothing, while vectors that are
+    learned from scratch know nothing about tokens that are not in the training recordings.
+    """
+    features = sentence_features(ClassLabel(names=["lower", "lift"]), 80, False)
+    for split in ("train", "test"):
+        columns = {name: [] for name in features}
+        for number in range(40):
+            token = 2 * number + (split == "test")  # a token of its own for each recording
+            values = {"sample_id": f"{split}-{number}", "encoding": 0, "label": number % 2, "held_out": False}
+            values |= {"action_ids": [token] * 4, "start_times": np.arange(4.0), "end_times": np.arange(1.0, 5)}
+            for name in columns:
+                columns[name].append(values[name])
+        write_shard(SplitShards(tmp_path, split, 1).paths[0], columns, features)
+    (tmp_path / "record.json").write_text(json.dumps({"splits": {"train": {}, "test": {}}}))
+    centers = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])[torch.arange(80) // 2 % 2]
+    write_codebook(tmp_path, centers + 0.2 * torch.randn(80, 2, generator=torch.Generator().manual_seed(0)))
+    right = {}
+    for method, column in (("codes", "codes"), ("tokens", "action_ids")):
+        examples = read_sentences(str(tmp_path), column, ["lower", "lift"], {f"test-{number}" for number in range(40)})
+        chosen = arguments(tmp_path / "run", transformer_steps=40)
+        predicted = run_baselines.train_and_predict(method, 0, examples, 2, chosen)
+        right[method] = np.mean(predicted == examples.evaluation_labels)
+    assert right["codes"] == 1 and right["tokens"] < 0.75  # chance is 0.5
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(data, tmp_path, monkeypatch):
