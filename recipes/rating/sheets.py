@@ -13,8 +13,9 @@ hand instead. `key.json` maps items to systems: keep it from the raters; `rating
   with `sample_id`, `label` and the explanation, which a baseline may lack. Pass what `explain_actions.py` writes; for a
   baseline, the predictions.csv of `evaluate_classifier.py`, or that of `baselines/run_baselines.py` under the name of its
   column (`graph-0=runs/baselines/predictions.csv`).
-- `events`: is the description of the events coherent and meaningful? Each line has `sample_id` and the description, with a line
-  of text for each event. The baseline of the paper describes tokens of features at regular times.
+- `events`: is the description of the events coherent and meaningful? Pass what `event_texts.py` writes for the events of
+  VT-LVLM-AR and for a baseline with uniform pooling. Each line of a file has `sample_id` and the description, with a line of
+  text for each event.
 - `tokens`: do the moments at which a code occurs show the same? Codes are drawn uniformly from those that occur in enough
   recordings that `encode_actions.py` encoded. Controls mix moments of different codes.
 

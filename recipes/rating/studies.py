@@ -91,8 +91,9 @@ STUDIES = {
     ),
     "events": Study(
         "Descriptions of actions",
-        "Computer programs described recordings of people as a sequence of events. Watch the clip as often as you like, and "
-        "read the description. Judge it by the clip alone.",
+        "Computer programs described recordings of people as a sequence of events. Each line is an event: its time, and the "
+        "actions that the program knows such an event from. Watch the clip as often as you like, and read the "
+        "description. Judge it by the clip alone.",
         (
             Scale(
                 "coherence",

@@ -207,6 +207,34 @@ def test_the_record_of_a_small_lvlm_names_the_repository_of_its_language_model(f
     assert record["llm"] == record["settings"]["llm_name_or_path"] == "owner/tiny"
 
 
+def test_people_can_judge_the_events(vtem, events, features, lvlm, videos, tmp_path):
+    """Table III, from trained event mappers to the sheets: adaptive pooling beside uniform pooling without coherence."""
+    from action_llm_recipes.rating import event_texts, sheets
+
+    uniform = train(features, lvlm, tmp_path / "uniform", {"max_steps": 1}, pooling="uniform", coherence_weight=0.0)
+    baseline = encode(uniform, features, tmp_path / "baseline")
+    files = event_texts.main(
+        event_texts.EventTextArguments([f"ours={events}", f"uniform={baseline}"], str(tmp_path / "texts"))
+    )
+    for name, folder in (("ours", events), ("uniform", baseline)):
+        entries = [json.loads(line) for line in files[name].read_text().splitlines()]
+        rows = load_action_sentences(folder)["test"]
+        assert [entry["sample_id"] for entry in entries] == rows["sample_id"]
+        for entry, row in zip(entries, rows, strict=True):
+            lines = entry["text"].splitlines()
+            assert 1 <= len(lines) <= len(row["action_ids"])
+            assert lines[0].startswith("0.0 to ") and f"to {row['end_times'][-1]:.1f} s: " in lines[-1]
+    key = sheets.main(
+        sheets.RatingSheetArguments(
+            "events", list(map(str, files.values())), str(tmp_path / "rating"), raters=2, size=32
+        ),
+        sheets.MomentArguments(),
+        DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
+    )
+    assert key["systems"] == ["ours", "uniform"] and len(key["items"]) == 4
+    assert {len(item["asked"]) for item in key["items"].values()} == {2}
+
+
 def test_from_videos_to_a_probability_for_every_class(recipes, vtem, events, lvlm, videos, tmp_path):
     rows = load_action_sentences(events)
     assert rows["train"]["encoding"] == [0, 1] * 10 and len(rows["test"]) == 2
