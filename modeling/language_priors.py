@@ -89,23 +89,28 @@ def zipf_law(size: int, alpha: float = 1.0, beta: float = 2.7) -> torch.Tensor:
     return law / law.sum()
 
 
-def js_divergence(p: torch.Tensor, q: torch.Tensor, slope_floor: float = 1e-8) -> torch.Tensor:
+def js_divergence(p: torch.Tensor, q: torch.Tensor, resolution: float = 1e-8) -> torch.Tensor:
     """
     Jensen–Shannon divergence of two distributions over the last dimension, in bits (between 0 and 1).
 
     Args:
         p, q (`torch.Tensor` of shape `(..., size)`):
             Distributions, float32 or float64; zeros are allowed.
-        slope_floor (`float`, defaults to 1e-8):
-            The slope at p = 0 is −∞. Below this probability the slope is held constant, so that an unused token gets a
-            finite gradient towards use. The value is exact for all p > `slope_floor` and at p = 0.
+        resolution (`float`, defaults to 1e-8):
+            The slope at p = 0 is −∞. Below this probability the divergence is interpolated linearly, so that an unused token
+            gets a finite gradient: what it would gain by this probability. The value is exact for p ≥ `resolution` and p = 0.
 
     Returns:
         `torch.Tensor` of shape `(...)`.
     """
-    log_mean = torch.log2(((p + q) / 2).clamp_min(slope_floor / 2))
-    half_divergences = [x * (torch.log2(x.clamp_min(slope_floor)) - log_mean) for x in (p, q)]
-    return (half_divergences[0] + half_divergences[1]).sum(dim=-1) / 2
+
+    def terms(p: torch.Tensor) -> torch.Tensor:
+        log_mean = torch.log2((p + q) / 2)
+        tiny = torch.finfo(q.dtype).tiny
+        return sum(x * (torch.log2(x.clamp_min(tiny)) - log_mean) for x in (p, q)) / 2
+
+    chord = torch.lerp(q / 2, terms(torch.full_like(p, resolution)), p / resolution)
+    return torch.where(p < resolution, chord, terms(p.clamp_min(resolution))).sum(dim=-1)
 
 
 def zipf_divergence(usage: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) -> torch.Tensor:
@@ -119,8 +124,9 @@ def zipf_divergence(usage: torch.Tensor, alpha: float = 1.0, beta: float = 2.7) 
     Returns:
         `torch.Tensor` scalar between 0 and 1.
     """
-    frequency = usage.sort(descending=True).values / usage.detach().sum()
-    return js_divergence(frequency, zipf_law(len(usage), alpha, beta).to(usage))
+    total = usage.detach().sum()
+    frequency = usage.sort(descending=True).values / total
+    return js_divergence(frequency, zipf_law(len(usage), alpha, beta).to(usage), resolution=1 / total.item())
 
 
 def correlated_tokens(usage: torch.Tensor) -> torch.Tensor:
@@ -135,7 +141,10 @@ def correlated_tokens(usage: torch.Tensor) -> torch.Tensor:
         `torch.Tensor` of shape `(...)`: between 0 and the number of tokens of the sample.
     """
     first, second = usage.chunk(2, dim=-1)
-    return 2 * torch.minimum(first, second).sum(dim=-1)
+    # `minimum` splits its gradient between equals. Most pairs of a sample are not used at all, and using one of their tokens
+    # would gain nothing: they get no gradient.
+    is_used = (first > 0) | (second > 0)
+    return 2 * torch.minimum(first, second).where(is_used, 0.0).sum(dim=-1)
 
 
 def context_loss(correlated: torch.Tensor, num_latents: torch.Tensor | float) -> torch.Tensor:

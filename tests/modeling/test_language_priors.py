@@ -187,6 +187,66 @@ def test_context_of_paired_recordings_is_far_from_chance():
     assert context_statistics(torch.cat([first, first], dim=1)) == statistics, "the pairings are seeded"
 
 
+def gradient_of_expected_loss(logits, losses):
+    """Gradient of the mean loss of tokens that are drawn from softmax(logits), by the sum over all sentences.
+
+    `losses` maps the counts of all sentences (number of sentences, codebook size) to their losses."""
+    num_latents, size = logits.shape
+    sentences = torch.tensor(list(itertools.product(range(size), repeat=num_latents)))
+    probability = logits.softmax(dim=-1)[torch.arange(num_latents), sentences].prod(dim=1)
+    counts = torch.nn.functional.one_hot(sentences, size).sum(dim=1).to(logits)
+    return torch.autograd.grad((probability * losses(counts)).sum(), logits)[0]
+
+
+def gradient_in_training(logits, losses, draws):
+    """Mean gradient of the losses of sampled counts (draws, codebook size), over draws of the Gumbel noise."""
+    repeated = logits.detach().expand(draws, *logits.shape).flatten(0, 1).requires_grad_()
+    usage = gumbel_usage(-repeated, torch.arange(draws).repeat_interleave(len(logits)), draws)
+    return torch.autograd.grad(losses(usage).sum(), repeated)[0].view(draws, *logits.shape).mean(dim=0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_gradient_of_context_is_that_of_its_expectation(seed):
+    """Without a gradient for pairs that are not used. With one, the cosines are 0.69 and 0.77."""
+    torch.manual_seed(seed)
+    logits = (1.5 * torch.randn(3, 16, dtype=torch.float64)).requires_grad_()
+    expected = gradient_of_expected_loss(
+        logits, lambda counts: 1 - 2 * counts.unflatten(1, (2, 8)).amin(dim=1).sum(dim=1) / 3
+    )
+    actual = gradient_in_training(logits, lambda counts: 1 - correlated_tokens(counts) / 3, draws=5000)
+    assert torch.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.83
+    assert 0.7 < actual.norm() / expected.norm() < 1.3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_gradient_of_zipf_is_as_large_as_that_of_its_expectation(seed):
+    """An unused token is pulled by what a first use gains. By the slope at a probability of 1e-8, the gradient is 12 times as
+    large."""
+    torch.manual_seed(seed)
+    logits = (1.5 * torch.randn(5, 6, dtype=torch.float64)).requires_grad_()
+    law = zipf_law(6).numpy()
+    expected = gradient_of_expected_loss(
+        logits,
+        lambda counts: torch.from_numpy(
+            jensenshannon(np.sort(counts.numpy() / 5)[:, ::-1], law[None].repeat(len(counts), 0), base=2, axis=1) ** 2
+        ),
+    )
+    actual = gradient_in_training(logits, lambda counts: torch.stack(list(map(zipf_divergence, counts))), draws=300)
+    assert torch.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.4
+    assert 0.3 < actual.norm() / expected.norm() < 2
+
+
+def test_an_unused_token_is_pulled_by_what_its_first_use_gains():
+    law = zipf_law(4)
+    usage = torch.tensor([6.0, 3.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    zipf_divergence(usage).backward()
+    terms = [
+        (p * math.log2(2 * p / (p + q)) if p else 0.0) + q * math.log2(2 * q / (p + q))
+        for p, q in ((0.0, law[3].item()), (0.1, law[3].item()))
+    ]
+    assert usage.grad[3].item() == pytest.approx((terms[1] - terms[0]) / 2, abs=1e-12)
+
+
 def naive_mmd(x, y, num_kernels=5, factor=2.0):
     rows = np.concatenate([x, y])
     squares = [((a - b) ** 2).sum() for a, b in itertools.permutations(rows, 2)]
