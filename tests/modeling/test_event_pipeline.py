@@ -28,6 +28,7 @@ from action_llm import (
     ActionLLMProcessor,
     VideoFeatureExtractor,
 )
+from action_llm.explanations import sentence_of
 from action_llm.language_models import load_language_model, load_vision_tower, text_decoder_of
 from action_llm.modeling_vtem import VisualEvent
 from action_llm.timelines import Timeline, sliding_windows, stream_events
@@ -331,6 +332,26 @@ def test_a_timeline_is_the_mean_of_its_windows(clip):
     assert all(a.end == b.start and a.label != b.label for a, b in itertools.pairwise(spans))
     other = model.timeline(read, clip, seconds=0.4, stride=0.2, class_names=["jumping", "sitting"])
     assert other.probabilities.shape == (5, 2) and other.class_names == ["jumping", "sitting"]
+
+
+@pytest.mark.parametrize("scope", ["place", "frame", "raster"])
+def test_timelines_and_explanations_of_events_that_have_a_place(scope, clip):
+    vtem = tiny_vtem(grid=2, max_events=16, window_cells=32, pooling_scope=scope)
+    model, read = compose(vtem=vtem), processor()
+    found = model.timeline(read, clip, seconds=0.4, stride=0.2)
+    places = {0} if scope == "raster" else {0, 1, 2, 3}
+    assert {event.place for event in found.events} == places and found.events[-1].end == pytest.approx(1.0)
+    for window in sliding_windows(found.events, 0.4, 0.2):
+        assert {found.events[index].place for index in window.events} == places
+    assert found.ends[-1] == pytest.approx(1.0)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1)
+    with torch.no_grad():
+        outputs = model(**read(clip))
+    explanation = model.explain(read, outputs)
+    words, times = sentence_of(outputs)
+    assert len(explanation.evidence) == len(words)
+    for token in explanation.evidence:
+        assert (token.action_id, (token.start, token.end)) == (words[token.place], times[token.place])
 
 
 def test_spans_are_runs_of_the_most_likely_class():

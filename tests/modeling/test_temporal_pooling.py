@@ -152,6 +152,17 @@ def test_no_stretch_of_a_window_has_more_events_than_the_budget(num_places, weig
 
 
 @settings(max_examples=100, deadline=None)
+@given(shares=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=16), spare=st.integers(0, 50))
+def test_weights_of_the_largest_sum_begin_no_more_events_however_they_are_spread(shares, spare):
+    num_places, max_events = len(shares), len(shares) + spare
+    largest = largest_sum(max_events, num_places)
+    sums = largest * np.array(shares) / sum(shares)
+    assert np.ceil(sums - 1e-9).sum() <= max_events
+    # One event more would be too many: a little at every place but one, and the rest there.
+    assert num_places - 1 + np.ceil(largest + 1 - 0.01) > max_events
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_places_share_what_is_left_evenly(weights, random):
     """The step's weights, cut to one bound, sum to what the budget has, or to their own sum if that is less."""

@@ -505,6 +505,23 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
         recipe.main(recipe.TimelineArguments(**other | {"videos": videos[:1] * 2}))
 
 
+@pytest.mark.parametrize("scope", ["place", "frame"])
+def test_windows_of_a_grid_have_the_events_of_every_place(scope, long, backbone, lvlm, tmp_path):
+    reading = {"segment_seconds": 0.2, "num_segments": 1000, "frames_per_segment": 1}
+    features = extract(long, backbone, tmp_path / "cells", tmp_path / "cache", reading, grid=2, versions=1)
+    settings = {"max_events": 20, "window_cells": 40, "pooling_scope": scope}
+    vtem = train(features, lvlm, tmp_path / "vtem", **settings)
+    assert VTEMModel.from_pretrained(vtem).config.pooling_scope == scope
+    record = cut(vtem, features, long / "timeline.csv", tmp_path / "windows", seconds=2.0, stride=0.5)
+    assert record["splits"]["test"]["event_borders"]["true"] == 6
+    for row in load_action_sentences(tmp_path / "windows")["test"]:
+        assert len(row["action_ids"]) >= 4
+        begins = [start for start in row["start_times"] if start <= 0]
+        assert len(begins) <= 4  # at most one event at each place goes on from before
+        if scope == "frame":
+            assert (np.ptp(np.reshape(row["start_times"], (-1, 4)), axis=1) == 0).all()
+
+
 def test_a_timeline_of_other_videos(long_vtem, long_features, tmp_path):
     (tmp_path / "other.csv").write_text("file_name,start,end,label\nelsewhere.mp4,1,2,jumping\n")
     with pytest.raises(ValueError, match=r"other\.csv: elsewhere is none of the 4 videos in"):
