@@ -61,7 +61,7 @@ from action_llm_recipes.pipeline.settings import (
     scale_steps,
     with_early_stopping,
 )
-from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of, run_stage
+from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of, folder_of, run_stage
 from action_llm_recipes.sft import check_settings
 
 logger = logging.getLogger(__name__)
@@ -276,15 +276,15 @@ def run_pipeline(
         backbone = arguments.backbone
         if backbone is None:
             run_stage("backbone", folder, {**settings["backbone"], **dataclasses.asdict(data)})
-            backbone = str(folder / STAGES["backbone"].folder / "model")
+            backbone = str(folder_of("backbone", folder) / "model")
         run_stage("features", folder, {**settings["features"], **dataclasses.asdict(data), "backbone": backbone})
-        data = DataArguments(dataset="features", data_dir=str(folder / STAGES["features"].folder))
+        data = DataArguments(dataset="features", data_dir=str(folder_of("features", folder)))
     language_model = {"llm_name_or_path": llm}
     if arguments.llm_revision is not None:
         language_model["llm_revision"] = arguments.llm_revision
     if "lvlm" in settings:
         run_stage("lvlm", folder, {**settings["lvlm"], **dataclasses.asdict(data), **language_model})
-        language_model = {"llm_name_or_path": str(folder / STAGES["lvlm"].folder / "model")}
+        language_model = {"llm_name_or_path": str(folder_of("lvlm", folder) / "model")}
     return run_main_stages(data, language_model, folder, settings)
 
 
@@ -307,8 +307,8 @@ def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, sett
     """
     recordings = dataclasses.asdict(data)
     run_stage("tokenizer", folder, {**settings["tokenizer"], **recordings, **llm})
-    tokenizer = str(folder / STAGES["tokenizer"].folder / "model")
-    sentences = str(folder / STAGES["encode"].folder)
+    tokenizer = str(folder_of("tokenizer", folder) / "model")
+    sentences = str(folder_of("encode", folder))
     encoding = {
         "tokenizer": tokenizer,
         "latents": reads_latents(settings),
@@ -316,7 +316,7 @@ def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, sett
     }
     run_stage("encode", folder, {**settings["encode"], **recordings, **encoding})
     run_stage("sft", folder, {**settings["sft"], **llm, "tokenizer": tokenizer, "sentences": sentences})
-    model = str(folder / STAGES["sft"].folder / "model")
+    model = str(folder_of("sft", folder) / "model")
     return run_stage("evaluation", folder, {**settings["evaluation"], "model": model, "sentences": sentences})
 
 

@@ -60,6 +60,13 @@ def classes_of(stage: str, settings: dict, where: str | Path = "settings") -> tu
     return recipe.arguments_of(action_model)
 
 
+def folder_of(stage: str, folder: Path) -> Path:
+    """The folder of a stage in the folder of a run. If it is a link (`paper_table.py`), the folder that it leads to, since the
+    stages after it keep the path among their settings, and runs that share a stage must keep the same one."""
+    path = folder / STAGES[stage].folder
+    return path.resolve() if path.is_symlink() else path
+
+
 def run_stage(stage: str, folder: Path, settings: dict):
     """
     Runs the recipe of a stage and returns the result of its `main`.
@@ -72,5 +79,5 @@ def run_stage(stage: str, folder: Path, settings: dict):
     Raises:
         ValueError: if the recipe has no option of a name.
     """
-    settings = {**settings, "output_dir": str(folder / STAGES[stage].folder)}
+    settings = {**settings, "output_dir": str(folder_of(stage, folder))}
     return recipe_of(stage).main(*from_settings(classes_of(stage, settings), settings))

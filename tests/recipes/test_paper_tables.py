@@ -29,7 +29,7 @@ TINY_VIDEOS = TINY | {
 TINY_EVENTS = TINY | {
     "features": {"num_segments": 10, "height": 32, "width": 32, "versions": 2},
     "lvlm": {"max_steps": 1, "per_device_train_batch_size": 2, "warmup_steps": 1, "use_cpu": True},
-    "sft": TINY["sft"] | {"prefix_length": 2},
+    "sft": TINY["sft"] | {"prefix_length": 2, "prefix_layers": [0, 1]},
 }
 
 
