@@ -135,13 +135,10 @@ def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> d
         if table.modality == "videos" or stage in ("tokenizer", "sft")
         if stage != "lvlm" or table.paper == "vt_lvlm_ar"
     }
-    trained = {
-        "backbone": "backbone" not in options and "backbone" not in files.get("features", {}),
-        "lvlm": "llm_name_or_path" not in options and "llm_name_or_path" not in files["sft"],
-    }
+    trains_encoder = "backbone" not in options and "backbone" not in files.get("features", {})
     folders = {}
     for stage in STAGES:
-        if stage not in (*files, "encode", "evaluation") or not trained.get(stage, True):
+        if stage not in (*files, "encode", "evaluation") or (stage == "backbone" and not trains_encoder):
             continue
         own = {name: value for name, value in options.items() if name.startswith(f"{stage}.")}
         own["file"] = files.get(stage)

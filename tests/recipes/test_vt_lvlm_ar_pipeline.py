@@ -272,27 +272,9 @@ def test_stopped_and_resumed_exactly(features, lvlm, vtem, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-# Tables II, V and VI: what is another setting of stage 1, of the sentences, or of stage 2.
-ROWS = {
-    "Table II, no quantisation": ({"quantize": False}, {"latents": True}, {}),
-    "Table II, uniform pooling": ({"pooling": "uniform"}, {}, {}),
-    "Table II, no coherence": ({"coherence_weight": 0.0}, {}, {}),
-    "Table II, full fine-tuning": ({}, {}, {"method": "full"}),
-    "Table II, zero-shot": ({}, {}, {"method": "none"}),
-    "prompts at the input": ({}, {}, {"method": "prompt"}),
-    **{f"Table V, M = {m}": ({"max_events": m, "window_cells": 5 * m}, {}, {}) for m in (64, 128, 256, 512)},
-    **{f"Table VI, K = {k}": ({"codebook_size": k}, {}, {}) for k in (512, 1024, 2048, 4096)},
-}
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_each_row_of_the_tables_runs(row, recipes, features, lvlm, tmp_path):
-    model, encoding, tuning = ROWS[row]
-    vtem = train(features, lvlm, tmp_path / "vtem", {"max_steps": 1}, **model)
-    events = encode(vtem, features, tmp_path / "events", **encoding)
-    if "quantize" in model:
-        tuning = {"list_classes": False} | tuning
-    recogniser = tune(recipes, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, **tuning)
+def test_prompts_at_the_input(recipes, features, lvlm, vtem, events, tmp_path):
+    """VT-LVLM-AR, Eq. 5. The rows of Tables II, V and VI are in test_paper_tables.py."""
+    recogniser = tune(recipes, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, method="prompt")
     assert recipes.evaluate(recogniser, events, tmp_path / "evaluation")["recordings"] == 2
 
 
