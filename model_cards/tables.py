@@ -31,6 +31,7 @@ from pathlib import Path
 import yaml
 
 from action_llm_recipes.common.paper_settings import mark_of_option, presets_of, settings_of, stage_values
+from action_llm_recipes.paper_tables.definitions import find_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
@@ -93,6 +94,8 @@ CARDS = {
         ["utd_mhad_video_vt_lvlm_ar_one", "utd_mhad_video_vt_lvlm_ar_baseline", "utd_mhad_video_pixels"],
     ),
 }
+# The tables of each paper that compare it with other methods.
+COMPARISONS = {"llm_ar": ["1", "2", "3"], "lvlm_var": ["1", "5"], "vt_lvlm_ar": ["I"]}
 PROTOCOLS = {
     "ntu60_xsub": "NTU RGB+D 60, X-Sub",
     "ntu60_xview": "NTU RGB+D 60, X-View",
@@ -132,8 +135,8 @@ def readme_table() -> str:
     return table(header, rows, {2, 3, 4, 5, 6})
 
 
-def card_table(model: str, keys: list[str]) -> str:
-    """The results of a model, and what its paper reports."""
+def card_table(card: str, model: str, keys: list[str]) -> str:
+    """The results of a model, what its paper reports, and what contradicts that."""
     rows = []
     for key in keys:
         entry = SUMMARY[key]
@@ -142,7 +145,9 @@ def card_table(model: str, keys: list[str]) -> str:
     (paper,) = (paper for paper in PUBLISHED if paper["model"] == model)
     rows = [[name, str(paper[protocol])] for protocol, name in PROTOCOLS.items()]
     reported = table([f"reported by {paper['source']}; not reproduced here", "top-1, %"], rows, {1})
-    return f"{measured}\n{reported}"
+    compared = [find_table(card, number) for number in COMPARISONS[card]]
+    notes = "".join(f"- {table.label}: {note}\n" for table in compared for note in table.notes)
+    return f"{measured}\n{reported}\nWhat to know about the paper's comparisons:\n\n{notes}"
 
 
 SETTINGS_LEGEND = """\
@@ -210,7 +215,7 @@ def pages() -> dict[Path, str]:
     texts = {ROOT / "README.md": with_table(ROOT / "README.md", "results", readme_table())}
     for card, entries in CARDS.items():
         page = ROOT / "model_cards" / f"{card}.md"
-        text = with_table(page, "results", card_table(*entries))
+        text = with_table(page, "results", card_table(card, *entries))
         texts[page] = with_table(page, "settings", settings_table(card), text)
     return texts
 

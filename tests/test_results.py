@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from action_llm_recipes.paper_tables.definitions import read_tables
+
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "model_cards"
 SUMMARY = json.loads((CARDS / "results" / "summary.json").read_text("utf-8"))
@@ -55,6 +57,13 @@ def test_prose_has_no_other_results(page):
     shown = set(re.findall(r"(?<![\d.,])\d\d\.\d(?![\d.])|\d+(?= ?%(?! interval))", text))
     values = {f"{entry[field]}" for entry in SUMMARY.values() for field in ("value", "low", "high")}
     values |= {f"{value}" for paper in PUBLISHED for value in paper.values()}
+    values |= {
+        number
+        for paper in ("llm_ar", "lvlm_var", "vt_lvlm_ar")
+        for table in read_tables(paper).values()
+        for note in table.notes
+        for number in numbers(note)
+    }
     assert shown <= values, shown - values
 
 
