@@ -152,7 +152,8 @@ def card_table(card: str, model: str, keys: list[str]) -> str:
 
 SETTINGS_LEGEND = """\
 *same*: the paper's value or, where the paper gives none, that of the paper preset. *not used*: without effect beside the other
-settings. *not measured separately*: no run changed only this setting.
+settings. *not measured separately*: no run changed only this setting. In the YAML files, a comment on each setting says whether
+its value is the paper's.
 """
 COLUMNS = {"paper": "paper preset", "UTD-MHAD": "UTD-MHAD preset", "small": "`small` preset"}
 STAGE_NAMES = {
@@ -217,7 +218,7 @@ def pages() -> dict[Path, str]:
         page = ROOT / "model_cards" / f"{card}.md"
         text = with_table(page, "results", card_table(card, *entries))
         texts[page] = with_table(page, "settings", settings_table(card), text)
-    return texts
+    return texts | {path: marked(path) for path in sorted(CONFIGS.glob("*/*.yaml"))}
 
 
 def with_table(page: Path, name: str, content: str, text: str | None = None) -> str:
