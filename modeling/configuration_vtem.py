@@ -52,10 +52,10 @@ class VTEMConfig(VideoActionConfig):
             Adaptive pooling begins events where the video changes; uniform pooling makes events of equal length (Table II).
             Both aim at about three quarters of M events per window on average.
         pooling_scope (`"place"`, `"frame"` or `"raster"`, defaults to `"place"`):
-            What is pooled over time. `"place"`: the cells at each place of the grid, so every place has its own events.
-            `"frame"`: whole frames, by the mean weight of their cells; an event has one token for each place, all of the same
-            time. `"raster"`: all cells as one sequence, row by row and frame by frame, so an event is a strip of a frame; for
-            models that were saved by earlier versions. Without a grid, all three are the same.
+            Whether events are of each place of the grid (`"place"`) or of whole frames (`"frame"`); `"raster"` is for models
+            that earlier versions saved. `"place"` pools the cells of each place over time. `"frame"` pools frames, by the mean
+            weight of their cells, and an event has one token for each place. `"raster"` pools all cells as one sequence, row by
+            row and frame by frame, so an event is a strip of a frame. Without a grid, all three are the same.
         quantize (`bool`, defaults to `True`):
             `False` gives pooled features without a codebook (Table II).
         weight_size (`int`, defaults to 128), weight_reach (`int`, defaults to 5):
