@@ -78,7 +78,8 @@ class ActionVQVAEConfig(ActionModelConfig):
         zipf_weight, context_weight, mmd_weight (`float`, default to 1.0):
             Weights of the terms of LLM-AR, Eq. 7. 0 turns a term off (Table 4).
         gumbel_temperature (`float`, defaults to 1.0):
-            τ of the sampled usage (LLM-AR, Eq. 3).
+            τ of the sampled usage (LLM-AR, Eq. 3). The lower, the more often the sampled token is the nearest one: for UTD-MHAD
+            11 % at 0.1, 76 % at 0.01.
         zipf_alpha (`float`, defaults to 1.0), zipf_beta (`float`, defaults to 2.7):
             α and β of Zipf's law (LLM-AR, Eq. 2).
         mmd_num_kernels (`int`, defaults to 5), mmd_kernel_factor (`float`, defaults to 2.0):

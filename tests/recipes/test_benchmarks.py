@@ -185,3 +185,28 @@ def test_a_stream_is_measured(monkeypatch, tmp_path):
     assert stream["events"] == whole["events"] > 10
     assert len(stream["minutes"]) == 1 and stream["peak_mb"] >= stream["before_mb"] > 0
     assert "after 1 minute |" in (tmp_path / "stream.md").read_text()
+
+
+def test_priors_are_measured_one_by_one_on_held_out_people(recipes, tmp_path):
+    from action_llm_recipes.benchmarks import measure_priors
+    from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, SkeletonArguments
+
+    arguments = measure_priors.PriorArguments(
+        llm_name_or_path=recipes.llm,
+        output=str(tmp_path / "priors"),
+        window=32,
+        first_steps=2,
+        steps=6,
+        per_device_train_batch_size=8,
+        epochs=1,
+    )
+    model = ActionVQVAEArguments(hidden_width=16, codebook_size=16, kmeans_init=True)
+    record = measure_priors.main(arguments, recipes.data(), model, SkeletonArguments())
+    rows = {row["row"]: row for row in record["rows"]}
+    assert list(rows) == list(measure_priors.ARMS)
+    plain, long = rows["no prior"], rows["no prior, codes four times as long"]
+    # Longer codes of a flatter ball are the same tokens, at another distance from the words.
+    assert long["mmd"] != pytest.approx(plain["mmd"], rel=1e-3)
+    assert rows["MMD, weight 0.05"]["mmd"] < plain["mmd"]
+    assert 0 <= plain["accuracy"] <= 100
+    assert "| no prior | 0 |" in (tmp_path / "priors.md").read_text()
