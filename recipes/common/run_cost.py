@@ -33,7 +33,9 @@ def report_cost(trainer, what: str) -> dict:
 
         - `parameters`: number of parameters of the saved model, and `trainable_parameters` of them.
         - `state_gb`: GiB of weights, gradients and the two moments of AdamW.
-        - `seconds_per_step`, `hours` (of the whole run) and `peak_memory_gb` (GiB), measured with a single process.
+        - `seconds_per_step`, `hours` (of the whole run) and `peak_memory_gb` (GiB), measured with a single process. With
+          several micro-batches, stage 1 for skeletons also counts the usage of codes before each step, which takes about a
+          seventh longer and is not measured.
     """
     model, args = trainer.model, trainer.args
     parameters = list(model.parameters())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_processes import recipe_on_two_ranks
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
 from action_llm_recipes.baselines import run_baselines
@@ -321,6 +322,27 @@ def test_all_micro_batches_of_a_step_see_the_usage_of_the_step(recipes, monkeypa
     for outputs in steps.values():
         assert outputs[0].collected_usage.sum() == sum(output.attention_mask.sum() for output in outputs)
         assert all(output.collected_usage.equal(outputs[0].collected_usage) for output in outputs)
+
+
+@pytest.mark.slow
+def test_stage_1_on_two_processes(recipes, tmp_path):
+    """Steps of two micro-batches on each of two processes, of which one warns that they are not the batch that was meant."""
+    settings = {
+        "data_dir": recipes.recordings,
+        "cache_dir": recipes.cache,
+        "llm_name_or_path": recipes.llm,
+        "window": 32,
+    }
+    settings |= {"dataset": "simulated-xsub", "hidden_width": 16, "codebook_size": 16, "max_steps": 2, "use_cpu": True}
+    settings |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "total_batch_size": 32}
+    settings |= {"warmup_steps": 1, "logging_steps": 1, "output_dir": str(tmp_path / "two")}
+    (tmp_path / "two.yaml").write_text(json.dumps(settings))
+    said, _ = recipe_on_two_ranks(RECIPES / "train_tokenizer.py", "--config", tmp_path / "two.yaml")
+    assert said.count("4 x 2 x 2 = 16 examples") == said.count("set --gradient_accumulation_steps 4.") == 1
+    record = json.loads((tmp_path / "two" / "record.json").read_text())
+    assert (record["settings"]["batch_size"], record["settings"]["steps"]) == (16, 2)
+    model = ActionVQVAEModel.from_pretrained(tmp_path / "two" / "model")
+    assert all(weights.isfinite().all() for weights in model.parameters())
 
 
 def test_stage_1_resumes_exactly(recipes, tmp_path):
