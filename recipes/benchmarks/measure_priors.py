@@ -6,9 +6,9 @@ python recipes/benchmarks/measure_priors.py --dataset utd-mhad --data_dir UTD-MH
     --llm_name_or_path runs/small_lm/model --hidden_width 64 --kmeans_init true --dead_code_threshold 0.1 --output priors
 ```
 
-An action model is trained without priors. From its weights, training continues once for each row of `ARMS`: without priors, or
-with one of them. All rows see the same recordings in the same order. The test split is not read. Writes `OUTPUT.json` and
-`OUTPUT.md`.
+An action model is trained without priors. From its weights, training continues once for each row of `ARMS`: without priors,
+with one of them, or with all. All rows see the same recordings in the same order. The test split is not read. Writes
+`OUTPUT.json` and `OUTPUT.md`.
 """
 
 import copy
@@ -22,6 +22,7 @@ from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, Skele
 
 # Tokens do not change if codes are four times as long and the curvature is a sixteenth.
 LONG = {"latent_scale": 4.0, "curvature": 0.0625}
+ALL = {"zipf_weight": 0.005, "context_weight": 0.005, "mmd_weight": 0.005}
 ARMS = {
     "no prior": {},
     "Zipf, weight 0.05, τ 0.1": {"zipf_weight": 0.05, "gumbel_temperature": 0.1},
@@ -31,6 +32,8 @@ ARMS = {
     "MMD, weight 0.05": {"mmd_weight": 0.05},
     "no prior, codes four times as long": LONG,
     "MMD, weight 0.05, codes four times as long": LONG | {"mmd_weight": 0.05},
+    "all, weight 0.005, τ 0.1": ALL | {"gumbel_temperature": 0.1},
+    "all, weight 0.005, τ 0.04, codes four times as long": LONG | ALL | {"gumbel_temperature": 0.04},
 }
 WITHOUT = {"human_weight": 1.0, "zipf_weight": 0.0, "context_weight": 0.0, "mmd_weight": 0.0}
 COLUMNS = {
