@@ -28,6 +28,7 @@ from action_llm_recipes.common.split_evidence import (
     unchecked_stages_text,
 )
 from action_llm_recipes.common.stage_records import stages_behind
+from action_llm_recipes.evaluate_classifier import LABELS
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 # Packages that torch installs on machines with a GPU, and pins itself.
@@ -281,6 +282,7 @@ def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list
         "spread": _spread(evaluations),
         "opened": _opened(model, dataset, evaluations),
         "metric_name": "",
+        "score_names": [],
         "interval": "",
         "people": "",
         "versions": 1,
@@ -289,6 +291,7 @@ def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list
         metrics = evaluations[0]["metrics"]
         fields |= {
             "metric_name": METRICS[metrics.get("compared_by", "top_1")],
+            "score_names": [LABELS[name] for name in _metrics_in_order(metrics)],
             "interval": _interval(metrics, unit),
             "people": _people(metrics, unit),
             "versions": metrics.get("encodings", 1),
@@ -526,13 +529,20 @@ def _row(evaluation: dict) -> dict:
         "seed": markdown(evaluation["model"].get("seed", "?")),
         "split": markdown(metrics["split"]) + " (unseen classes)" * bool(metrics.get("unseen")) + _averaged(metrics),
         "recordings": f"{metrics['recordings']:,}",
-        **{name: f"{100 * metrics[name]['estimate']:.1f}" for name in METRICS},
-        **{
-            f"{name}_interval": f"{100 * metrics[name]['low']:.1f}–{100 * metrics[name]['high']:.1f}"
-            for name in METRICS
-        },
+        "scores": [
+            (
+                f"{100 * metrics[name]['estimate']:.1f}",
+                f"{100 * metrics[name]['low']:.1f}–{100 * metrics[name]['high']:.1f}",
+            )
+            for name in _metrics_in_order(metrics)
+        ],
         "calibration": f"{100 * metrics['calibration_error']:.1f}",
     }
+
+
+def _metrics_in_order(metrics: dict) -> list[str]:
+    """The names of the metrics of an evaluation. The one that the data set is compared by comes first."""
+    return sorted(METRICS, key=lambda name: name != metrics.get("compared_by", "top_1"))
 
 
 def _interval(metrics: dict, unit: str) -> str:
@@ -593,11 +603,11 @@ def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_v
             dataset_name=dataset + " (simulated)" * simulated,
             dataset_split=evaluation["metrics"]["split"],
             metric_type="accuracy" if name == "top_1" else "balanced_accuracy",
-            metric_name=label + " (%)" + _averaged(evaluation["metrics"]),
+            metric_name=METRICS[name] + " (%)" + _averaged(evaluation["metrics"]),
             metric_value=round(100 * evaluation["metrics"][name]["estimate"], 2),
         )
         for evaluation in evaluations[:1]
-        for name, label in METRICS.items()
+        for name in _metrics_in_order(evaluation["metrics"])
     ]
 
 
