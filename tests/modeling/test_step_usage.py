@@ -36,12 +36,19 @@ def losses_written_out(model, batch, noise):
     samples = torch.arange(len(valid))[:, None].expand_as(valid)[valid]
     usage = torch.stack([chosen[samples == sample].sum(dim=0) for sample in range(len(valid))])
     law = 1 / (torch.arange(1, U + 1, dtype=torch.float64) + 2.7)
-    law, frequency = law / law.sum(), usage.sum(dim=0).sort(descending=True).values / len(chosen)
-    mean = (law + frequency) / 2
-    # The slope of an unused token is held at that of a probability of 1e-8.
-    zipf = (frequency * (frequency.clamp_min(1e-8) / mean.clamp_min(5e-9)).log2()).sum() / 2
-    zipf = zipf + (law * (law / mean).log2()).sum() / 2
-    pairs = torch.minimum(usage[:, : U // 2], usage[:, U // 2 :])
+    law, counts = law / law.sum(), usage.sum(dim=0).sort(descending=True).values
+
+    def divergence(counts):
+        frequency = counts / len(chosen)
+        mean = (law + frequency) / 2
+        return (frequency * (frequency / mean).log2() + law * (law / mean).log2()) / 2
+
+    # The slope of an unused token is what it would gain by a single use.
+    unused = law / 2 + (divergence(torch.ones_like(counts)) - law / 2) * counts
+    zipf = torch.where(counts > 0.5, divergence(counts.clamp_min(1)), unused).sum()
+    # A pair that a sample does not use has no slope.
+    first, second = usage[:, : U // 2], usage[:, U // 2 :]
+    pairs = torch.minimum(first, second)[(first + second) > 0.5]
     return {"zipf_loss": zipf, "context_loss": 1 - 2 * pairs.sum() / len(chosen)}
 
 
