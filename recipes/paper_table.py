@@ -2,7 +2,7 @@
 A table or figure of the three papers, with what was measured here beside what the paper reports.
 
 ```bash
-python recipes/paper_table.py --paper llm_ar --table 4 --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --dry_run true
+python recipes/paper_table.py --paper llm_ar --table 4 --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --dry_run
 python recipes/paper_table.py --paper llm_ar --table 4 --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --seeds 0 1 2
 python recipes/paper_table.py --paper vt_lvlm_ar --table II --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --preset small
 python recipes/paper_table.py --paper llm_ar --table 8 --dataset ntu120-unseen --data_dir NTU/skeletons

@@ -98,11 +98,15 @@ def _accuracy_rows(table: Table, results: TableResults, header: list[str]) -> tu
         line.append("–" if row.is_quoted else ", ".join(names) or "none")
         line.append(_value(results.minutes(row.name), places=0, with_range=False))
         lines.append(line)
+    metrics = {recordings["metric"] for recordings in results.content["recordings"].values()}
+    note = "" if metrics <= {"top_1"} else " (top-1)"
     for method, seeds in _baselines(results).items():
         mean = 100 * sum(seeds) / len(seeds)
         value = _value(Estimate(mean, 100 * min(seeds), 100 * max(seeds), len(seeds)), places=1)
         empty = [""] * (len(header) - 2 - len(table.columns))
-        lines.append([f"*raw baseline: {BASELINES.get(method, method)}*", *["–"] * len(table.columns), value, *empty])
+        lines.append(
+            [f"*raw baseline: {BASELINES.get(method, method)}{note}*", *["–"] * len(table.columns), value, *empty]
+        )
     return header, lines
 
 

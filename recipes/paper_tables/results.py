@@ -17,7 +17,6 @@ import numpy as np
 
 from action_llm.model_files import read_json_object
 from action_llm_datasets.atomic_files import write_atomically
-from action_llm_recipes.common.run_folder import describe_hardware
 from action_llm_recipes.paper_tables.runs import RowRun
 
 logger = logging.getLogger(__name__)
@@ -84,6 +83,8 @@ class TableResults:
 
     def add(self, run: RowRun) -> None:
         """Adds the result of a finished run, and saves the file."""
+        from action_llm_recipes.common.run_folder import describe_hardware
+
         metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
         hits, labels = _hits(run.folder / "evaluation" / "predictions.csv")
         result = {

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from action_llm_datasets.names import protocol_names
 from action_llm_recipes.paper_tables.definitions import Row, Table, preset_of
 from action_llm_recipes.pipeline.settings import CONFIGS, read_yaml
 from action_llm_recipes.pipeline.stages import STAGES
@@ -68,12 +70,11 @@ def option_words(name: str, value) -> list[str]:
 
 
 def draws_of(dataset: str) -> list[str]:
-    """The protocols that a table is measured on: all draws of the unseen classes for a name like "ntu120-unseen", which stands
-    for ntu120-unseen-0, ntu120-unseen-1, …; else the data set itself."""
-    from action_llm_datasets.load import PROTOCOLS
-
-    draws = [f"{dataset}-{number}" for number in range(len(PROTOCOLS))]
-    return [name for name in draws if name in PROTOCOLS] if dataset not in PROTOCOLS else [dataset]
+    """The protocols that a table is measured on: for a name like "ntu120-unseen" all draws of the unseen classes
+    (ntu120-unseen-0, ntu120-unseen-1, …), else the data set itself. No protocol for an unknown name."""
+    if dataset in protocol_names():
+        return [dataset]
+    return [name for name in protocol_names() if re.fullmatch(rf"{re.escape(dataset)}-\d+", name)]
 
 
 def with_paths(table: Table, options: dict) -> dict:
