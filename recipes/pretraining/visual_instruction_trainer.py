@@ -20,3 +20,10 @@ class VisualInstructionTrainer(Trainer):
         labels = torch.nn.functional.pad(inputs["labels"], (visual.shape[1], 0), value=-100)
         outputs = model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], labels=labels)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        # LLaVA is saved with the names of weights that older versions had. `Trainer` looks for today's names, finds none, and
+        # would go on with the weights from before the training.
+        model = self.model if model is None else model
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype, trust_remote_code=False)
+        model.load_state_dict(saved.state_dict())

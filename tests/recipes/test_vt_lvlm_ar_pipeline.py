@@ -272,6 +272,18 @@ def test_stopped_and_resumed_exactly(features, lvlm, vtem, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_small_lvlm_is_resumed_exactly(features, llm, tmp_path):
+    settings = {"max_steps": 4, "save_steps": 2, "save_total_limit": None}
+    whole = see(features, llm, tmp_path / "whole", **settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "checkpoint-4")
+    (tmp_path / "stopped" / "record.json").unlink()
+    again = see(features, llm, tmp_path / "stopped", **settings)
+    one, other = (load_language_model(folder).state_dict() for folder in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_prompts_at_the_input(recipes, features, lvlm, vtem, events, tmp_path):
     """VT-LVLM-AR, Eq. 5. The rows of Tables II, V and VI are in test_paper_tables.py."""
     recogniser = tune(recipes, vtem, events, lvlm, tmp_path / "sft", training={"max_steps": 1}, method="prompt")
