@@ -419,7 +419,7 @@ def test_every_revision_of_a_file_belongs_to_its_model():
         assert without_paired(classes, settings, {}, path) == settings
         same = {name: settings[name] for name in other if name in settings}
         assert without_paired(classes, settings, same, path) == settings
-    assert with_revision == 4
+    assert with_revision == 5
 
 
 RUN_MAIN = """

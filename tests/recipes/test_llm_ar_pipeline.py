@@ -567,7 +567,7 @@ def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(recipes
 
 
 def test_explanations(recipes, tmp_path):
-    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True})
+    own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, human_weight=0.0)
     sentences = recipes.encode(own, tmp_path / "sentences")
     training = {"max_steps": 20, "learning_rate": 1e-2}
     model = recipes.sft(own, sentences, tmp_path / "sft", training=training, hold_out=True)
@@ -689,8 +689,11 @@ def test_two_processes_evaluate_as_one(recipes, tokenizer, sentences, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.count("12 recordings") == 1, "each process evaluated everything"
-    together = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    assert together == json.loads((tmp_path / "one" / "metrics.json").read_text())
+    together, one = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("two", "one"))
+    # The processes have other batches, with other padding, which changes the rounding of probabilities.
+    for name in ("calibration_error", "negative_log_likelihood", "brier_score"):
+        assert together.pop(name) == pytest.approx(one.pop(name), rel=1e-5)
+    assert together == one
     assert alone["top_1"]["estimate"] == together["top_1"]["estimate"]
     assert (tmp_path / "one" / "predictions.csv").read_text() == (tmp_path / "two" / "predictions.csv").read_text()
 
