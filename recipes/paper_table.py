@@ -96,7 +96,7 @@ class PaperTableArguments:
         table = find_table(self.paper, self.table)
         table.select(self.rows)
         if self.dataset is None:
-            self.dataset = table.columns[0] if table.measures_accuracy else DEFAULT_DATASETS[table.modality]
+            self.dataset = table.paper_dataset
         for name in draws_of(self.dataset) or [self.dataset]:
             check_protocol(name)
             if ("-video" in name) != (table.modality == "videos"):
@@ -109,8 +109,6 @@ class PaperTableArguments:
             raise ValueError("--seeds: expected at least one seed.")
 
 
-# Of the tables without accuracies, which the papers report on NTU RGB+D 60.
-DEFAULT_DATASETS = {"skeletons": "ntu60-xsub", "videos": "ntu60-xsub-video"}
 ARGUMENTS = (PaperTableArguments,)
 
 

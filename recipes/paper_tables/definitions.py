@@ -112,6 +112,13 @@ class Table:
         return self.columns[0] not in MEASURES
 
     @property
+    def paper_dataset(self) -> str:
+        """The data set that the paper reports on, the first of several. Tables without accuracies are about NTU RGB+D 60."""
+        if self.measures_accuracy:
+            return self.columns[0]
+        return "ntu60-xsub-video" if self.modality == "videos" else "ntu60-xsub"
+
+    @property
     def is_run(self) -> bool:
         """Whether the table has rows that `run_line.py` makes."""
         return not all(row.is_quoted for row in self.rows.values())

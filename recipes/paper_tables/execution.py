@@ -94,9 +94,17 @@ def name_of(run: RowRun) -> str:
 
 
 def _waits(run: RowRun, running: list[_Process]) -> bool:
-    """Whether a running row makes a stage that this row needs, and has not finished it."""
-    made = {folder for process in running for folder in process.run.stages.values()}
-    return any(folder in made and not RunFolder.has_record(folder) for folder in run.stages.values())
+    """Whether a running row has still to make a stage that this row needs."""
+    to_make = {folder for process in running for folder in _to_make(process.run)}
+    return not to_make.isdisjoint(run.stages.values())
+
+
+def _to_make(run: RowRun) -> list[Path]:
+    """The folders of the stages that a running row makes or has still to make. It has passed those before the last stage that
+    has begun: an LVLM from elsewhere leaves the folder of the small LVLM empty."""
+    folders = list(run.stages.values())
+    last = max((number for number, folder in enumerate(folders) if any(folder.iterdir())), default=0)
+    return [folder for folder in folders[last:] if not RunFolder.has_record(folder)]
 
 
 def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:

@@ -172,32 +172,19 @@ def _notes(table: Table) -> str:
 
 
 def _commands(table: Table, about: dict) -> str:
-    lines = []
-    if table.is_run:
-        lines += ["This page was written by:", "", "```bash", about["command"], "```"]
-        needing = [row for row in table.rows.values() if row.needs]
-        own = about["preset_key"] != "full_size"
-        if own or needing:
-            lines += ["", "Not run here:", "", "```bash"]
-            if own:
-                dataset = table.columns[0] if table.measures_accuracy else about["dataset"]
-                lines += [
-                    f"# the paper's data and models{'; likewise the other protocols' if len(table.columns) > 1 else ''}"
-                    if table.measures_accuracy
-                    else "# the same on the paper's data",
-                    f"python recipes/paper_table.py --paper {table.paper} --table {table.number} "
-                    f"--dataset {dataset if table.measures_accuracy else 'ntu60-xsub-video'} --data_dir DATA",
-                ]
-            for row in needing:
-                lines += [
-                    f"# {row.title}: needs {row.needs}",
-                    f"python recipes/paper_table.py --paper {table.paper} --table {table.number} --rows {row.name} "
-                    f"--dataset {table.columns[0]} --data_dir DATA",
-                ]
-            lines.append("```")
+    command = f"python recipes/paper_table.py --paper {table.paper} --table {table.number}"
+    where = f"--dataset {table.paper_dataset} --data_dir DATA"
+    not_run = []
+    if table.is_run and about["preset_key"] != "full_size":
+        not_run += ["# the paper's data and models", f"{command} {where}"]
+    for row in table.rows.values():
+        if row.needs:
+            not_run += [f"# {row.title}: needs {row.needs}", f"{command} --rows {row.name} {where}"]
     if table.commands:
-        lines += ["", "Further commands of this table, not run here:", "", "```bash", *table.commands, "```"]
-    return "## Commands\n\n" + "\n".join(lines).strip() if lines else ""
+        not_run += ["# further commands of this table", *table.commands]
+    parts = [("This page was written by:", [about["command"]] * table.is_run), ("Not run here:", not_run)]
+    blocks = ["\n".join([title, "", "```bash", *lines, "```"]) for title, lines in parts if lines]
+    return "\n\n".join(["## Commands", *blocks])
 
 
 def summary_page(folder: Path) -> str:

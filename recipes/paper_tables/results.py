@@ -102,7 +102,7 @@ class TableResults:
         kept = self.content["recordings"].get(run.dataset)
         if kept is not None and kept != recordings:
             raise ValueError(
-                f"{self.path} holds results on other recordings of {run.dataset}: delete it, or choose another --output."
+                f"{self.path} holds results on other recordings of {run.dataset}: delete it, or choose other --pages."
             )
         self.content["recordings"][run.dataset] = recordings
         row = self.content["rows"].setdefault(run.row.name, {"runs": {}})

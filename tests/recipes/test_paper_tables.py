@@ -11,7 +11,7 @@ import pytest
 
 from action_llm_recipes import paper_table, run_line
 from action_llm_recipes.common.launching import parse
-from action_llm_recipes.paper_tables import page
+from action_llm_recipes.paper_tables import execution, page
 from action_llm_recipes.paper_tables.definitions import MEASURES, PAPERS, find_table, read_tables
 from action_llm_recipes.paper_tables.results import TableResults, _hits, _to_hex
 from action_llm_recipes.paper_tables.runs import draws_of, runs_of
@@ -62,12 +62,7 @@ def test_claims_agree_with_the_list_of_published_results():
     def claims(paper, number):
         return {row.title: row.claims for row in find_table(paper, number).rows.values()}
 
-    names = {
-        "llm_ar": ("LLM-AR", "seed002_table2_toyota", "seed002_table3_uav"),
-        "lvlm_var": ("LVLM-VAR", None, None),
-        "vt_lvlm_ar": ("VT-LVLM-AR", None, None),
-    }
-    for paper, (name, _, _) in names.items():
+    for paper, name in (("llm_ar", "LLM-AR"), ("lvlm_var", "LVLM-VAR"), ("vt_lvlm_ar", "VT-LVLM-AR")):
         ours = claims(paper, "1")
         listed = {entry["method"].partition(" (")[0]: entry for entry in facts["seed_table1_ntu"]}
         columns = ("ntu60_xsub", "ntu60_xview", "ntu120_xsub", "ntu120_xset")
@@ -286,6 +281,22 @@ def test_a_page_marks_what_was_not_run_and_what_differs(tmp_path):
     del results.content["rows"]["euclidean"]
     text = page.table_page(results)
     assert "| w/o hyperbolic codebook | 89.7 | *not run here* | – |" in text
+
+
+def test_a_row_waits_only_for_stages_that_a_running_row_has_to_make(tmp_path):
+    """A stage that the running row skipped, such as the small LVLM beside LLaVA, holds up nobody."""
+    arguments = paper_table.PaperTableArguments("vt_lvlm_ar", "II", dry_run=True, output_dir=str(tmp_path))
+    table = find_table("vt_lvlm_ar", "II")
+    first, second = paper_table.planned_runs(arguments, table, table.select(["vt_lvlm_ar", "uniform_pooling"]), [0])
+    for run in (first, second):
+        run.share_stages()
+    running = [execution._Process(first, None, None, 0, 0.0)]
+    assert first.stages["features"] == second.stages["features"] and execution._waits(second, running)
+    (first.stages["features"] / "record.json").write_text("{}")
+    assert execution._waits(second, running), "the small LVLM may come next"
+    (first.stages["tokenizer"] / "config.yaml").write_text("")
+    assert not execution._waits(second, running)
+    assert not execution._waits(second, [])
 
 
 def test_results_with_other_settings_are_dropped(tmp_path, caplog):
