@@ -99,6 +99,8 @@ class PaperSetting:
             return "ours"
         if values.get(name) == self.paper:
             return "paper"
+        if name == "learning_rate" and values.get("method") == "full":
+            return "ours: the paper gives none for training all weights"
         if self.absent:
             return "ours: not in the paper"
         if name == "batch_size":

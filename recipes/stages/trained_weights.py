@@ -6,7 +6,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 # With all weights of a language model of this size trained, learning rates above the second number usually diverge. LoRA and
-# prompts are trained with a hundred times that.
+# prompts are trained with twenty to thirty times that.
 LARGE_MODEL, HIGH_RATE = 1_000_000_000, 1e-4
 
 
