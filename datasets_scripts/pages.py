@@ -153,42 +153,42 @@ What to watch for:
     ),
 }
 
-# File → the commands that train and evaluate LLM-AR on the data set.
+# Trains and evaluates LLM-AR on one GPU with 24 GB.
+LLM_AR_COMMANDS = """```bash
+for protocol in {protocols}; do
+    run=runs/$protocol; configs=recipes/configs/llm_ar
+    accelerate launch recipes/train_tokenizer.py --config $configs/{tokenizer} --dataset $protocol \\
+        --data_dir {data_dir} --output_dir $run/tokenizer
+    accelerate launch recipes/encode_actions.py --tokenizer $run/tokenizer/model --dataset $protocol \\
+        --data_dir {data_dir} --output_dir $run/sentences
+    accelerate launch recipes/sft.py --config $configs/ntu60_sft_qlora_24gb.yaml --tokenizer $run/tokenizer/model \\
+        --sentences $run/sentences --output_dir $run/sft
+    accelerate launch recipes/evaluate_classifier.py --model $run/sft/model --sentences $run/sentences \\
+        --output_dir $run/evaluation
+done
+```"""
+# File → text before the commands, and what they are about.
 LLM_AR = {
-    "toyota_smarthome.md": """The paper's settings (LLM-AR, Table 2), on one GPU with 24 GB. They have not been run.
+    "toyota_smarthome.md": (
+        """The paper's settings (LLM-AR, Table 2), on one GPU with 24 GB. They have not been run.
 Features keep the 20 frames per second of the recordings. Clips of more than a minute are resampled to 1,200 frames, or 300
-tokens; other loaders of this data set allow 4,000 frames. The evaluation leads with the mean per-class accuracy.
-
-```bash
-for protocol in smarthome-cs smarthome-cv1 smarthome-cv2; do
-    run=runs/$protocol; configs=recipes/configs/llm_ar
-    accelerate launch recipes/train_tokenizer.py --config $configs/smarthome_tokenizer.yaml --dataset $protocol \\
-        --data_dir Smarthome/skeletons --output_dir $run/tokenizer
-    accelerate launch recipes/encode_actions.py --tokenizer $run/tokenizer/model --dataset $protocol \\
-        --data_dir Smarthome/skeletons --output_dir $run/sentences
-    accelerate launch recipes/sft.py --config $configs/ntu60_sft_qlora_24gb.yaml --tokenizer $run/tokenizer/model \\
-        --sentences $run/sentences --output_dir $run/sft
-    accelerate launch recipes/evaluate_classifier.py --model $run/sft/model --sentences $run/sentences \\
-        --output_dir $run/evaluation
-done
-```""",
-    "uav_human.md": """The paper's settings (LLM-AR, Table 3), on one GPU with 24 GB. They have not been run. The YAML
+tokens; other loaders of this data set allow 4,000 frames. The evaluation leads with the mean per-class accuracy.""",
+        {
+            "protocols": "smarthome-cs smarthome-cv1 smarthome-cv2",
+            "tokenizer": "smarthome_tokenizer.yaml",
+            "data_dir": "Smarthome/skeletons",
+        },
+    ),
+    "uav_human.md": (
+        """The paper's settings (LLM-AR, Table 3), on one GPU with 24 GB. They have not been run. The YAML
 files are those of NTU RGB+D; layout, dimensions and number of people come from the recordings. The paper does not say which of
-the two splits its "X-Sub" is. Its baselines have the numbers that the authors of the data set report on CSv1.
-
-```bash
-for protocol in uav-human-csv1 uav-human-csv2; do
-    run=runs/$protocol; configs=recipes/configs/llm_ar
-    accelerate launch recipes/train_tokenizer.py --config $configs/ntu60_tokenizer.yaml --dataset $protocol \\
-        --data_dir UAV-Human/Skeleton --output_dir $run/tokenizer
-    accelerate launch recipes/encode_actions.py --tokenizer $run/tokenizer/model --dataset $protocol \\
-        --data_dir UAV-Human/Skeleton --output_dir $run/sentences
-    accelerate launch recipes/sft.py --config $configs/ntu60_sft_qlora_24gb.yaml --tokenizer $run/tokenizer/model \\
-        --sentences $run/sentences --output_dir $run/sft
-    accelerate launch recipes/evaluate_classifier.py --model $run/sft/model --sentences $run/sentences \\
-        --output_dir $run/evaluation
-done
-```""",
+the two splits its "X-Sub" is. Its baselines have the numbers that the authors of the data set report on CSv1.""",
+        {
+            "protocols": "uav-human-csv1 uav-human-csv2",
+            "tokenizer": "ntu60_tokenizer.yaml",
+            "data_dir": "UAV-Human/Skeleton",
+        },
+    ),
 }
 
 
@@ -223,7 +223,8 @@ def data_set_page(name: str) -> str:
         lines += ["| protocol | classes | recordings |", "|---|---:|---|", *rows, ""]
         lines += ["<details><summary>Splits</summary>", "", *rules, "", "</details>", ""]
     if name in LLM_AR:
-        lines += ["## LLM-AR", "", LLM_AR[name], ""]
+        text, options = LLM_AR[name]
+        lines += ["## LLM-AR", "", text, "", LLM_AR_COMMANDS.format(**options), ""]
     lines += ["## Terms", "", terms]
     if first is not None and name != "simulated.md":
         lines += ["", f"Home page: {first.HOMEPAGE}", "", "## Citation", "", first.CITATION]
