@@ -27,6 +27,8 @@ LOCK = ".action_llm.lock"
 # Errors of file systems without locks, such as some network file systems.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
+SECONDS_BETWEEN_TRIES = 0.2
+
 # Lock file → how often this process has taken it, and in which thread. A run takes the lock again for its stages.
 _held: dict[Path, tuple[int, int]] = {}
 _descriptors: set[int] = set()
@@ -37,7 +39,9 @@ class FolderInUseError(ValueError):
 
 
 @contextlib.contextmanager
-def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file: bool = False) -> Iterator[None]:
+def writing(
+    output: str | os.PathLike, option: str = "--output_dir", *, is_file: bool = False, patience: float = 0
+) -> Iterator[None]:
     """Keeps other processes from writing to an output folder, or an output file, while the block runs.
 
     The lock is `flock` on a hidden file that names its owner. The kernel releases it when the process ends in any way, and
@@ -49,6 +53,7 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
         output: the folder, created if missing; or the file.
         option: the command's option for the output, for messages.
         is_file: whether the output is a file.
+        patience: seconds to wait for another process that is writing to the output.
 
     Raises:
         FolderInUseError: if another process is writing to the output; says which, where, and since when.
@@ -74,7 +79,7 @@ def writing(output: str | os.PathLike, option: str = "--output_dir", *, is_file:
         return
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _take(path, output, option)
+    descriptor = _take(path, output, option, time.monotonic() + patience)
     _held[path] = 1, thread
     try:
         yield
@@ -106,13 +111,17 @@ def writes_output_dir(main: Callable) -> Callable:
     return locked
 
 
-def _take(path: Path, output: Path, option: str) -> int:
+def _take(path: Path, output: Path, option: str, deadline: float) -> int:
     """The descriptor of the lock file, locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() < deadline:
+                os.close(descriptor)
+                time.sleep(SECONDS_BETWEEN_TRIES)
+                continue
             with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
                 owner = file.read()
             raise FolderInUseError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from action_llm_datasets.folder_lock import writing
 from action_llm_recipes.common.launching import from_settings
 
 
@@ -31,6 +32,7 @@ STAGES = {
     "sft": Stage("sft", "sft", "language model"),
     "evaluation": Stage("evaluate_classifier", "evaluation", "evaluation"),
 }
+SECONDS_OF_CHECK = 600  # at most, of a finished stage
 # Stages with a YAML file of settings; those of the others come from run_line.py.
 WITH_SETTINGS = ("backbone", "features", "lvlm", "tokenizer", "sft")
 
@@ -79,5 +81,10 @@ def run_stage(stage: str, folder: Path, settings: dict):
     Raises:
         ValueError: if the recipe has no option of a name.
     """
-    settings = {**settings, "output_dir": str(folder_of(stage, folder))}
-    return recipe_of(stage).main(*from_settings(classes_of(stage, settings), settings))
+    from action_llm_recipes.common.run_folder import RunFolder
+
+    output_dir = folder_of(stage, folder)
+    settings = {**settings, "output_dir": str(output_dir)}
+    # Rows of a table that share a finished stage may check it at the same time, which takes seconds.
+    with writing(output_dir, patience=SECONDS_OF_CHECK if RunFolder.has_record(output_dir) else 0):
+        return recipe_of(stage).main(*from_settings(classes_of(stage, settings), settings))

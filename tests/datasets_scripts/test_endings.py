@@ -133,6 +133,26 @@ def test_a_process_may_take_its_lock_twice(tmp_path):
     assert not list(tmp_path.iterdir()), "empty folders are removed"
 
 
+def _hold(folder, taken, release):
+    with writing(folder):
+        taken.set()
+        release.wait()
+
+
+def test_a_process_with_patience_waits_for_the_lock(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    taken, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, taken, release))
+    other.start()
+    assert taken.wait(60)
+    with pytest.raises(FolderInUseError), writing(tmp_path, patience=0.5):
+        pass
+    threading.Timer(0.5, release.set).start()
+    with writing(tmp_path, patience=60):
+        assert release.is_set()
+    other.join()
+
+
 def test_another_thread_is_refused(tmp_path):
     messages = []
 

