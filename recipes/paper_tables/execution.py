@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from action_llm_datasets.folder_lock import LOCK
 from action_llm_datasets.progress import duration
 from action_llm_recipes.common.run_folder import RunFolder
 from action_llm_recipes.paper_tables.runs import RowRun
@@ -100,11 +101,11 @@ def _waits(run: RowRun, running: list[_Process]) -> bool:
 
 
 def _to_make(run: RowRun) -> list[Path]:
-    """The folders of the stages that a running row makes or has still to make. It has passed those before the last stage that
-    has begun: an LVLM from elsewhere leaves the folder of the small LVLM empty."""
+    """The folders of the stages that a running row makes or has still to make. Those before the one that it has locked are
+    behind it: an LVLM from elsewhere leaves the folder of the small LVLM empty."""
     folders = list(run.stages.values())
-    last = max((number for number, folder in enumerate(folders) if any(folder.iterdir())), default=0)
-    return [folder for folder in folders[last:] if not RunFolder.has_record(folder)]
+    current = max((number for number, folder in enumerate(folders) if (folder / LOCK).exists()), default=0)
+    return [folder for folder in folders[current:] if not RunFolder.has_record(folder)]
 
 
 def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:
