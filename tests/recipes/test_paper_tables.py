@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from action_llm_datasets.folder_lock import writing
 from action_llm_recipes import paper_table, run_line
 from action_llm_recipes.common.launching import parse
 from action_llm_recipes.paper_tables import execution, page
