@@ -91,7 +91,7 @@ def main(arguments: PriorArguments, data: DataArguments, model_arguments, readin
             model.load_state_dict(first.state_dict())
             model.quantizer.weight.data.mul_(model.config.latent_scale / first.config.latent_scale)
             train(model, windows, words, arguments, arguments.steps, seed)
-            results.append({"row": name, "seed": seed, **measure(model, stage, dataset["train"], words)})
+            results.append({"row": name, "seed": seed, **measure(model, stage, dataset["train"])})
     record = {"settings": {**vars(arguments), "held_out_subjects": data.held_out_subjects}, "rows": results}
     write_results(arguments.output, record, page(record))
     return record
@@ -140,12 +140,11 @@ def train(model, windows: dict, words, arguments: PriorArguments, steps: int, se
     model.eval()
 
 
-def measure(model, stage, rows, words) -> dict[str, float]:
+def measure(model, stage, rows) -> dict[str, float]:
     """The statistics of the held-out recordings, and the accuracy of kernel ridge on their codes (`COLUMNS`)."""
     import numpy as np
     import torch
 
-    from action_llm.language_priors import maximum_mean_discrepancy
     from action_llm_recipes.baselines.models import KernelRidge
 
     held_out = held_out_rows(rows)
@@ -155,12 +154,11 @@ def measure(model, stage, rows, words) -> dict[str, float]:
         for row in rows.with_format("numpy"):
             embeds = model.encode(**stage.extractor(row, return_tensors="pt")).action_embeds[0]
             sequences[bool(row["held_out"])].append((embeds.numpy(), int(row["label"])))
-        mmd = maximum_mean_discrepancy(model.quantizer.weight, words).item()
     codes, labels = zip(*sequences[False], strict=True)
     ridge = KernelRidge(rows.features["label"].num_classes).fit(codes, np.array(labels))
     codes, labels = zip(*sequences[True], strict=True)
     metrics = {name.removeprefix("codebook/"): value for name, value in metrics.items()}
-    metrics |= {"mmd": mmd, "accuracy": 100 * float((ridge.scores(codes).argmax(axis=1) == labels).mean())}
+    metrics |= {"accuracy": 100 * float((ridge.scores(codes).argmax(axis=1) == labels).mean())}
     return {name: metrics[name] for name in COLUMNS}
 
 

@@ -8,6 +8,8 @@ from action_llm_recipes.common.field_arguments import argument, config_arguments
 
 logger = logging.getLogger(__name__)
 
+MMD_WORDS = 4096
+
 
 def _skeleton_argument(name: str):
     """The settings of the feature extractor that have another type or default on the command line."""
@@ -88,7 +90,7 @@ class SkeletonStage:
         )
         self.model = ActionVQVAEModel(config)
         self._words = None
-        if config.quantize and config.human_weight * config.mmd_weight > 0:
+        if config.quantize:
             self._words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
 
     def examples(self, rows, seed: int):
@@ -103,10 +105,11 @@ class SkeletonStage:
         the language model (LLM-AR, Eq. 7), and the usage of the codes in the other micro-batches, since the Zipf and context
         losses are about the whole step (Eq. 4 and 5).
         """
-        if self._words is not None:
-            self._words = self._words.to(model.device)
+        words = None
+        if self._words is not None and model.config.human_weight * model.config.mmd_weight > 0:
+            words = self._words = self._words.to(model.device)
         step_usages = model.count_usage(micro_batches)
-        return [{"word_embeddings": self._words, "step_usage": step_usage} for step_usage in step_usages]
+        return [{"word_embeddings": words, "step_usage": step_usage} for step_usage in step_usages]
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
         """Reconstruction of whole recordings and usage of the codebook.
@@ -123,7 +126,8 @@ class SkeletonStage:
               recordings (metres for 3-D layouts);
             - `tokens`: mean number per recording;
             - what [`codebook_metrics`] returns;
-            - with a codebook, what [`context_statistics`] returns for its tokens, or those of the first of several codebooks.
+            - with a codebook, what [`context_statistics`] returns for its tokens, or those of the first of several codebooks;
+              and `mmd`, the MMD between its codes and `MMD_WORDS` words of the language model, the same for all models.
         """
         import torch
 
@@ -155,7 +159,22 @@ class SkeletonStage:
             "tokens": totals["tokens"] / totals["recordings"],
             **codebook_metrics(usage.sum(dim=0), distances),
             **(context_statistics(usage) if len(usage) else {}),
+            **({"mmd": self._mmd(model)} if self._words is not None else {}),
         }
+
+    def _mmd(self, model) -> float:
+        import torch
+
+        from action_llm.language_priors import maximum_mean_discrepancy
+
+        config = model.config
+        chosen = torch.randperm(len(self._words), generator=torch.Generator().manual_seed(0))[:MMD_WORDS]
+        words = self._words[chosen.to(self._words.device)].to(model.device)
+        with torch.no_grad():
+            mmd = maximum_mean_discrepancy(
+                model.quantizer.weight, words, config.mmd_num_kernels, config.mmd_kernel_factor
+            )
+        return mmd.item()
 
     def _batches(self, rows, batch_size: int):
         """Lists of features of whole recordings, without augmentation."""
