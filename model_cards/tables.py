@@ -8,8 +8,8 @@ python model_cards/tables.py --check
 ```
 
 Each table stands between two comments, such as `<!-- results -->` and `<!-- end of results -->`. `--check` changes nothing; it
-exits with status 1 if a table or a comment differs. Results come from `results/summary.json` and `results/published.json`. The
-papers' settings come from `recipes/common/paper_settings.json`, the presets' from `recipes/configs`.
+exits with status 1 if a table or a comment differs. Results come from `results/summary.json`, the papers' claims from
+`recipes/paper_tables`, the papers' settings from `recipes/common/paper_settings.json`, and the presets' from `recipes/configs`.
 
 `summary.json` holds every headline number once. An entry has:
 
@@ -19,7 +19,6 @@ papers' settings come from `recipes/common/paper_settings.json`, the presets' fr
 - `seeds`: the number of seeds. `minutes`: the time per seed on one core.
 - `command`: the command that printed the number; its `page` in `results/` has the commands before it.
 
-`published.json` holds what the three papers report. These numbers were not reproduced here.
 """
 
 import argparse
@@ -37,7 +36,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
 CONFIGS = ROOT / "recipes" / "configs"
 SUMMARY = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
-PUBLISHED = json.loads((RESULTS / "published.json").read_text(encoding="utf-8"))
 
 # Rows of the README: data set, model, and the keys of one version, of averaged versions and of the best baseline.
 ROWS = [
@@ -65,42 +63,33 @@ ROWS = [
     ),
 ]
 CARDS = {
-    "llm_ar": (
-        "LLM-AR",
-        [
-            "utd_mhad_skeleton_small",
-            "utd_mhad_skeleton_small_one",
-            "utd_mhad_skeleton_paper_one",
-            "utd_mhad_skeleton_baseline",
-            "msr_action3d_small",
-            "msr_action3d_small_one",
-            "msr_action3d_baseline",
-            "simulated_xsub",
-            "simulated_xview",
-        ],
-    ),
-    "lvlm_var": (
-        "LVLM-VAR",
-        [
-            "utd_mhad_video_lvlm_var",
-            "utd_mhad_video_lvlm_var_one",
-            "utd_mhad_video_lvlm_var_paper_one",
-            "utd_mhad_video_baseline",
-            "utd_mhad_video_pixels",
-        ],
-    ),
-    "vt_lvlm_ar": (
-        "VT-LVLM-AR",
-        ["utd_mhad_video_vt_lvlm_ar_one", "utd_mhad_video_vt_lvlm_ar_baseline", "utd_mhad_video_pixels"],
-    ),
+    "llm_ar": [
+        "utd_mhad_skeleton_small",
+        "utd_mhad_skeleton_small_one",
+        "utd_mhad_skeleton_paper_one",
+        "utd_mhad_skeleton_baseline",
+        "msr_action3d_small",
+        "msr_action3d_small_one",
+        "msr_action3d_baseline",
+        "simulated_xsub",
+        "simulated_xview",
+    ],
+    "lvlm_var": [
+        "utd_mhad_video_lvlm_var",
+        "utd_mhad_video_lvlm_var_one",
+        "utd_mhad_video_lvlm_var_paper_one",
+        "utd_mhad_video_baseline",
+        "utd_mhad_video_pixels",
+    ],
+    "vt_lvlm_ar": ["utd_mhad_video_vt_lvlm_ar_one", "utd_mhad_video_vt_lvlm_ar_baseline", "utd_mhad_video_pixels"],
 }
 # The tables of each paper that compare it with other methods.
 COMPARISONS = {"llm_ar": ["1", "2", "3"], "lvlm_var": ["1", "5"], "vt_lvlm_ar": ["I"]}
 PROTOCOLS = {
-    "ntu60_xsub": "NTU RGB+D 60, X-Sub",
-    "ntu60_xview": "NTU RGB+D 60, X-View",
-    "ntu120_xsub": "NTU RGB+D 120, X-Sub",
-    "ntu120_xset": "NTU RGB+D 120, X-Set",
+    "ntu60-xsub": "NTU RGB+D 60, X-Sub",
+    "ntu60-xview": "NTU RGB+D 60, X-View",
+    "ntu120-xsub": "NTU RGB+D 120, X-Sub",
+    "ntu120-xset": "NTU RGB+D 120, X-Set",
 }
 
 
@@ -128,24 +117,28 @@ def readme_table() -> str:
         page = f"model_cards/results/{SUMMARY[one]['page']}"
         ours = [cell(one), cell(averaged), cell(baseline)]
         rows.append([f"[{data_set}]({page})", model, *ours, str(measured["seeds"]), measured["minutes"], "—"])
-    for paper in PUBLISHED:
-        claim = f"{paper['ntu60_xsub']} ({paper['source']})"
-        rows.append([PROTOCOLS["ntu60_xsub"], paper["model"], *["not run"] * 3, "—", "—", claim])
+    for card, numbers in COMPARISONS.items():
+        compared = find_table(card, numbers[0])
+        claim = f"{compared.rows[card].claims[0]} ({compared.authors}, {compared.label})"
+        rows.append([PROTOCOLS["ntu60-xsub"], compared.paper_name, *["not run"] * 3, "—", "—", claim])
     header = ["data set", "model", "one version", "averaged", "best baseline", "seeds", "minutes", "the paper claims"]
     return table(header, rows, {2, 3, 4, 5, 6})
 
 
-def card_table(card: str, model: str, keys: list[str]) -> str:
+def card_table(card: str, keys: list[str]) -> str:
     """The results of a model, what its paper reports, and what contradicts that."""
     rows = []
     for key in keys:
         entry = SUMMARY[key]
         rows.append([entry["about"], cell(key), str(entry["seeds"] or "—"), f"[page](results/{entry['page']})"])
     measured = table(["measured here", "top-1, %", "seeds", "commands"], rows, {1, 2})
-    (paper,) = (paper for paper in PUBLISHED if paper["model"] == model)
-    rows = [[name, str(paper[protocol])] for protocol, name in PROTOCOLS.items()]
-    reported = table([f"reported by {paper['source']}; not reproduced here", "top-1, %"], rows, {1})
     compared = [find_table(card, number) for number in COMPARISONS[card]]
+    first = compared[0]
+    rows = [
+        [PROTOCOLS[protocol.removesuffix("-video")], str(claim)]
+        for protocol, claim in zip(first.columns, first.rows[card].claims, strict=True)
+    ]
+    reported = table([f"reported by {first.authors}, {first.label}; not reproduced here", "top-1, %"], rows, {1})
     notes = "".join(f"- {table.label}: {note}\n" for table in compared for note in table.notes)
     return f"{measured}\n{reported}\nWhat to know about the paper's comparisons:\n\n{notes}"
 
@@ -216,7 +209,7 @@ def pages() -> dict[Path, str]:
     texts = {ROOT / "README.md": with_table(ROOT / "README.md", "results", readme_table())}
     for card, entries in CARDS.items():
         page = ROOT / "model_cards" / f"{card}.md"
-        text = with_table(page, "results", card_table(card, *entries))
+        text = with_table(page, "results", card_table(card, entries))
         texts[page] = with_table(page, "settings", settings_table(card), text)
     return texts | {path: marked(path) for path in sorted(CONFIGS.glob("*/*.yaml"))}
 

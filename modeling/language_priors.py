@@ -177,7 +177,7 @@ def context_statistics(usage: torch.Tensor, num_pairings: int = 20, seed: int = 
 
     Returns:
         `dict[str, float]`:
-        - `context_loss`: [`context_loss`] with the pairs u and u + U/2, to which training moved the codes;
+        - `context_loss`: [`context_loss`] with the trained pairs, u and u + U/2;
         - `context_loss_random_pairs`, `context_loss_random_pairs_std`: mean and standard deviation of the context loss of the
           same counts over random pairings.
     """
@@ -203,8 +203,8 @@ def maximum_mean_discrepancy(
 
     The kernels are exp(−‖x − y‖²/h_i), with h_i = m · factor^(i − num_kernels // 2), i = 0..num_kernels − 1, and m the
     mean squared distance over all pairs of distinct rows of both sets. Neither m nor the words have a gradient: the words
-    belong to another model, and training would widen the bandwidth until all vectors look alike. The word–word term is
-    therefore constant: it keeps the value at or above 0, and does not affect training.
+    belong to another model, and training would widen the bandwidth until all vectors look alike. The word–word term
+    therefore has no gradient: it keeps the value at or above 0, and does not affect training.
 
     Args:
         codes (`torch.Tensor` of shape `(num_codes, dim)`): codes in tangent coordinates, float32.

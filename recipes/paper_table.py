@@ -12,13 +12,13 @@ Each row is a run of `run_line.py` with a few settings changed; `paper_tables/*.
 paper's values. Rows run side by side, one for each GPU or core, and share the stages that they have in common. Run the same
 command again to resume; further seeds and rows are added to the page.
 
-Without `--dataset`, a table is about the data set of the paper. `--preset paper` takes the paper's own settings for NTU RGB+D,
+By default, a table is run on the paper's data set. `--preset paper` takes the paper's own settings for NTU RGB+D,
 Toyota Smarthome and UAV-Human, and the paper's method with small models elsewhere. Tables of unseen classes run on all draws of
 the classes and report the mean.
 
-The page lies in `--pages`, beside a JSON file from which it is written; a summary of all tables is its `README.md`. Figures are
+The page and the JSON file behind it are written to `--pages`; `README.md` in that folder summarises all tables. Figures are
 `--table figure-1`. Rows that need more than the data, such as another language model, run only if `--rows` names them. Tables
-that people must rate have no rows to run: the page lists the commands for the raters' sheets.
+of human ratings have nothing to run; their pages list the commands that write the rating sheets.
 """
 
 import logging
@@ -32,7 +32,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import check_protocol
 from action_llm_datasets.progress import duration
 from action_llm_recipes.common.launching import launch
-from action_llm_recipes.paper_tables.definitions import PAPERS, Table, find_table, preset_of
+from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, find_table, preset_of
 from action_llm_recipes.paper_tables.runs import RowRun, draws_of, runs_of
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,9 @@ class PaperTableArguments:
     llm_name_or_path: str | None = field(
         default=None, metadata={"help": "language model of all rows; by default that of the preset"}
     )
+    replace: bool = field(
+        default=False, metadata={"help": "drop results on the page that were measured with other settings"}
+    )
     jobs: int | None = field(
         default=None, metadata={"help": "number of rows at a time; by default one for each GPU, or for each core"}
     )
@@ -94,9 +97,11 @@ class PaperTableArguments:
 
     def __post_init__(self):
         table = find_table(self.paper, self.table)
-        table.select(self.rows)
         if self.dataset is None:
             self.dataset = table.paper_dataset
+        if preset_of(self.preset, self.dataset) not in table.presets:
+            raise ValueError(f"--preset: {table.paper_name} has no `{self.preset}` preset, use --preset paper.")
+        self.selected(table)
         for name in draws_of(self.dataset) or [self.dataset]:
             check_protocol(name)
             if ("-video" in name) != (table.modality == "videos"):
@@ -108,6 +113,10 @@ class PaperTableArguments:
         if not self.seeds:
             raise ValueError("--seeds: expected at least one seed.")
 
+    def selected(self, table: Table) -> dict[str, Row]:
+        """The rows of the table that are to be run."""
+        return table.select(self.rows, preset_of(self.preset, self.dataset))
+
 
 ARGUMENTS = (PaperTableArguments,)
 
@@ -116,7 +125,7 @@ ARGUMENTS = (PaperTableArguments,)
 def main(arguments: PaperTableArguments) -> None:
     """Runs the rows of a table and writes its page."""
     table = find_table(arguments.paper, arguments.table)
-    runs = planned_runs(arguments, table, table.select(arguments.rows), arguments.seeds)
+    runs = planned_runs(arguments, table, arguments.selected(table), arguments.seeds)
     if arguments.dry_run:
         show_plan(arguments, table, runs)
         return
@@ -124,8 +133,7 @@ def main(arguments: PaperTableArguments) -> None:
 
     results = TableResults(results_path(arguments, table))
     results.content["about"] = about(arguments, table)
-    every_row = {name: row for name, row in table.rows.items() if not row.is_quoted}
-    results.drop_outdated(planned_runs(arguments, table, every_row, [0]))
+    drop_outdated(arguments, table, results)
     failures = {}
     if runs:
         missing = [run for run in runs if not results.has(run)]
@@ -137,6 +145,25 @@ def main(arguments: PaperTableArguments) -> None:
     if failures:
         listed = "; ".join(f"{run.row.title}, seed {run.seed}: {reason}" for run, reason in failures.items())
         raise ValueError(f"{len(failures)} of {len(runs)} rows failed, the others are on the page. {listed}")
+
+
+def drop_outdated(arguments: PaperTableArguments, table: Table, results) -> None:
+    """
+    Drops the results that were measured with other settings than those of the command, and of the rows and presets now.
+
+    Raises:
+        ValueError: if there are such results, and `--replace` is not set.
+    """
+    every_row = {name: row for name, row in table.rows.items() if not row.is_quoted}
+    outdated = results.outdated(planned_runs(arguments, table, every_row, [0]))
+    if outdated and not arguments.replace:
+        rows = ", ".join(sorted({f"{run.row.name} (seed {seed})" for run, seed in outdated}))
+        raise ValueError(
+            f"{results.path} has results of other settings: {rows}. Choose other --pages, or drop them with --replace true."
+        )
+    for run, seed in outdated:
+        logger.warning("%s: the row %s, seed %s, is dropped", results.path, run.row.name, seed)
+        results.drop(run, seed)
 
 
 def planned_runs(arguments: PaperTableArguments, table: Table, rows: dict, seeds: list[int]) -> list[RowRun]:
@@ -161,26 +188,36 @@ def results_path(arguments: PaperTableArguments, table: Table) -> Path:
 
 def about(arguments: PaperTableArguments, table: Table) -> dict:
     """What the page says of the table, besides results."""
-    from action_llm_recipes.paper_tables.page import command_text
     from action_llm_recipes.paper_tables.runs import option_words
 
+    def public(value):
+        return (
+            Path(value).name if isinstance(value, str) and Path(value).exists() else value
+        )  # no paths of the machine
+
+    models = {name: public(getattr(arguments, name)) for name in ("backbone", "llm_name_or_path")}
+    settings = {
+        f"{stage}.{name}": public(value) for stage, of in arguments.settings.items() for name, value in of.items()
+    }
     defaults = PaperTableArguments(arguments.paper, arguments.table, dry_run=True)
+    further = {name: getattr(arguments, name) for name in ("preset", "hold_out", "held_out_subjects")} | models
     words = ["--paper", table.paper, "--table", table.number, "--dataset", arguments.dataset, "--data_dir", "DATA"]
-    for name in ("preset", "hold_out", "held_out_subjects", "backbone", "llm_name_or_path", "seeds"):
-        value = getattr(arguments, name)
+    for name, value in further.items():
         if value != getattr(defaults, name):
             words += option_words(name, value)
-    for stage, values in arguments.settings.items():
-        for name, value in values.items():
-            words += option_words(f"{stage}.{name}", value)
+    for name, value in settings.items():
+        words += option_words(name, value)
     return {
         "paper": table.paper,
         "table": table.number,
         "dataset": arguments.dataset,
+        "draws": draws_of(arguments.dataset),
         "preset": arguments.preset,
         "preset_key": preset_of(arguments.preset, arguments.dataset),
         "hold_out": arguments.hold_out,
-        "command": command_text(words),
+        **models,
+        "settings": settings,
+        "words": words,
     }
 
 
@@ -243,7 +280,8 @@ def show_time(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
             stage: with_defaults(classes_of(stage, values), values) for stage, values in resolved.settings.items()
         }
         for stage, _, duration_of_stage in planned_stages(settings, resolved.counts, trains_llm):
-            folder = run.stages.get(stage, stage)
+            # A small language model is trained for each seed and, without unseen classes, for each draw of them.
+            folder = run.stages.get(stage, (stage, tuple(resolved.unseen), run.seed))
             if not trains_llm and stage in ("lvlm", "sft", "evaluation"):
                 unknown = True
             elif stage == "small_lm" or not RunFolder.has_record(folder):
@@ -259,7 +297,8 @@ def show_time(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
 
 
 def run_baselines(arguments: PaperTableArguments, table: Table, results) -> None:
-    """Trains classifiers of the raw recordings, with as many seeds as the table has, if the results lack them."""
+    """Trains classifiers of the raw recordings, with as many seeds as the command has, if the results lack them. Unseen classes
+    have none."""
     from action_llm_recipes.baselines import run_baselines as recipe
     from action_llm_recipes.common.data_arguments import DataArguments
 

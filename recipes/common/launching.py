@@ -44,6 +44,26 @@ EXPECTED = {
     "TEXT": "text",
 }
 
+# Settings that do not change the result: a run can be resumed with different values.
+HARMLESS = {
+    "cache_dir",
+    "data_dir",
+    "dataloader_num_workers",
+    "disable_tqdm",
+    "logging_steps",
+    # baselines/run_baselines.py keeps the results of methods that it has run, and adds those of others.
+    "methods",
+    "num_proc",
+    "output_dir",
+    "report_to",
+    "resamples",
+    "save_minutes",
+    "save_steps",
+    "save_total_limit",
+    "seeds",
+    "total_batch_size",
+}
+
 
 class LazyArguments:
     """

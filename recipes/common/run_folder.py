@@ -24,30 +24,10 @@ from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.endings import Interrupted, deferring, requested
 from action_llm_datasets.progress import Progress, finished
 from action_llm_recipes.common.checkpoints import STATE, Checkpoints, checkpoints_of, damage_of, damage_of_weights
-from action_llm_recipes.common.launching import renamed
+from action_llm_recipes.common.launching import HARMLESS, renamed
 from action_llm_recipes.common.records import read_record
 
 logger = logging.getLogger(__name__)
-
-# Settings that do not change the result: a run can be resumed with different values.
-HARMLESS = {
-    "cache_dir",
-    "data_dir",
-    "dataloader_num_workers",
-    "disable_tqdm",
-    "logging_steps",
-    # baselines/run_baselines.py keeps the results of methods that it has run, and adds those of others.
-    "methods",
-    "num_proc",
-    "output_dir",
-    "report_to",
-    "resamples",
-    "save_minutes",
-    "save_steps",
-    "save_total_limit",
-    "seeds",
-    "total_batch_size",
-}
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "numpy")
 

@@ -3,6 +3,7 @@ The tables and figures of the three papers, read from the YAML file of each pape
 
 ```yaml
 name: LLM-AR
+authors: Qu et al., CVPR 2024
 modality: skeletons
 presets:                     # settings of run_line.py
   full_size: {…}             #   the paper's own: `--preset paper` on the data sets of the papers
@@ -13,6 +14,7 @@ tables:
     title: Human inductive biases
     columns: [ntu120-xset]   # protocols on which the paper reports accuracies, or names of `MEASURES`
     reference: llm_ar        # the row that others are compared with
+    other_methods: ntu_rgbd  # further rows, which several papers quote, and their notes: a key of other_methods.yaml
     rows:
       without_zipf:
         title: w/o Zipf
@@ -21,6 +23,7 @@ tables:
         scaled: {…}          # further settings for one of the presets
         idea: Zipf's law     # the idea of the paper that the row leaves out, for the summary
         needs: …             # what the row needs beyond the data; it runs only if `--rows` names it
+        full_size_needs: …   # likewise, with the papers' own language models
     commands: […]            # of other recipes that belong to the table
     notes: […]
 ```
@@ -52,6 +55,7 @@ class Row:
         settings: options of `run_line.py` that make the row, by name (`tokenizer.zipf_weight`).
         preset_settings: preset ("full_size", "scaled", "small") → further options for this preset.
         needs: what the row needs beyond the data; "" for nothing.
+        full_size_needs: what it needs beyond them with the preset "full_size"; "" for nothing.
         idea: the idea of the paper that the row leaves out, for the summary; "" for none.
     """
 
@@ -62,7 +66,12 @@ class Row:
     settings: dict = field(default_factory=dict)
     preset_settings: dict[str, dict] = field(default_factory=dict)
     needs: str = ""
+    full_size_needs: str = ""
     idea: str = ""
+
+    def needs_for(self, preset: str) -> str:
+        """What the row needs beyond the data with a preset; "" for nothing."""
+        return (self.full_size_needs if preset == "full_size" else "") or self.needs
 
     def settings_for(self, preset: str) -> dict:
         """The options of `run_line.py` that make the row with a preset ("full_size", "scaled", "small")."""
@@ -77,6 +86,7 @@ class Table:
     Attributes:
         paper: key of the paper ("llm_ar").
         paper_name: its name ("LLM-AR").
+        authors: and where it was published.
         modality: "skeletons" or "videos".
         number: of the table ("4", "II") or figure ("figure-1").
         title: what the table is about.
@@ -90,6 +100,7 @@ class Table:
 
     paper: str
     paper_name: str
+    authors: str
     modality: str
     number: str
     title: str
@@ -123,15 +134,19 @@ class Table:
         """Whether the table has rows that `run_line.py` makes."""
         return not all(row.is_quoted for row in self.rows.values())
 
-    def select(self, names: list[str] | None) -> dict[str, Row]:
+    def select(self, names: list[str] | None, preset: str) -> dict[str, Row]:
         """
         The rows to run: those that are asked for, or all that need nothing beyond the data.
+
+        Args:
+            names: of the rows; None for all.
+            preset: key of `presets`.
 
         Raises:
             ValueError: if there is no such row, or the row is only quoted.
         """
         if names is None:
-            return {name: row for name, row in self.rows.items() if not (row.is_quoted or row.needs)}
+            return {name: row for name, row in self.rows.items() if not (row.is_quoted or row.needs_for(preset))}
         runnable = [name for name, row in self.rows.items() if not row.is_quoted]
         for name in names:
             if name not in runnable:
@@ -162,13 +177,21 @@ MEASURES = {
 
 def read_tables(paper: str) -> dict[str, Table]:
     """The tables and figures of a paper ("llm_ar", "lvlm_var", "vt_lvlm_ar"), by number."""
-    content = yaml.safe_load((FOLDER / f"{paper}.yaml").read_text(encoding="utf-8"))
-    shared = {"paper": paper, "paper_name": content["name"], "modality": content["modality"]}
+    content, others = (
+        yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) for name in (paper, "other_methods")
+    )
+    shared = {
+        "paper": paper,
+        "paper_name": content["name"],
+        "authors": content["authors"],
+        "modality": content["modality"],
+    }
     tables = {}
     for number, entry in content["tables"].items():
+        quoted = others.get(entry.get("other_methods"), {"rows": {}, "notes": []})
         rows = {
             name: _row(name, {**entry.get("all_rows", {}), **fields}, content["presets"])
-            for name, fields in entry["rows"].items()
+            for name, fields in (quoted["rows"] | entry["rows"]).items()
         }
         tables[number] = Table(
             **shared,
@@ -179,7 +202,7 @@ def read_tables(paper: str) -> dict[str, Table]:
             presets=content["presets"],
             reference=entry.get("reference"),
             commands=tuple(entry.get("commands", ())),
-            notes=tuple(entry.get("notes", ())),
+            notes=(*entry.get("notes", ()), *quoted["notes"]),
         )
     return tables
 
@@ -194,6 +217,7 @@ def _row(name: str, fields: dict, presets: dict) -> Row:
         settings=fields.get("settings", {}),
         preset_settings={preset: fields[preset] for preset in presets if preset in fields},
         needs=fields.get("needs", ""),
+        full_size_needs=fields.get("full_size_needs", ""),
         idea=fields.get("idea", ""),
     )
 

@@ -114,7 +114,9 @@ def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:
     run.share_stages()
     environment = dict(os.environ)
     if torch.cuda.is_available():
-        environment["CUDA_VISIBLE_DEVICES"] = str(device % torch.cuda.device_count())
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+        environment["CUDA_VISIBLE_DEVICES"] = names[device % len(names)]
     else:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs)))
     command = [sys.executable, "-m", "action_llm_recipes.run_line", *run.command_line(data_dir)]

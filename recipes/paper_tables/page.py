@@ -24,14 +24,10 @@ BASELINES = {
     "graph": "small ST-GCN",
     "transformer": "small transformer",
 }
-SMALL_MODELS = (
-    "a language model of two million weights that was trained on text made by a program. No pretrained language model or "
-    "visual encoder was used."
-)
 PRESETS = {
-    "full_size": "The settings are the paper's.",
-    "scaled": f"The method is the paper's, with settings for a few hundred recordings and {SMALL_MODELS}",
-    "small": f"The settings are those of the `small` preset, with {SMALL_MODELS}",
+    "full_size": "The settings are the paper's",
+    "scaled": "The method is the paper's, with settings for a few hundred recordings",
+    "small": "The settings are those of the `small` preset",
 }
 
 
@@ -46,7 +42,7 @@ def table_page(results: TableResults) -> str:
         _reading(table, results),
         _statistics_table(table, results),
         _notes(table),
-        _commands(table, about),
+        _commands(table, about, results.seeds()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -54,14 +50,36 @@ def table_page(results: TableResults) -> str:
 def _introduction(table: Table, results: TableResults) -> str:
     about = results.content["about"]
     number = next((recordings["number"] for recordings in results.content["recordings"].values()), None)
-    draws = len(results.content["recordings"])
-    sentences = [f"What the paper reports, beside what was measured here on `{about['dataset']}`"]
+    draws = len(about["draws"])
+    text = f"This page compares the paper's numbers with ours on `{about['dataset']}`"
     if number is not None:
         evaluated = "held-out training" if about["hold_out"] else "test"
-        sentences[0] += f" ({number} {evaluated} recordings{f' in the first of {draws} draws' if draws > 1 else ''})"
-    sentences[0] += "."
-    sentences.append(PRESETS[about["preset_key"]])
-    return " ".join(sentences)
+        text += f" ({number} {evaluated} recordings{f' in the first of {draws} draws' if draws > 1 else ''})"
+    return f"{text}. {_settings_sentences(table, about)}" if table.is_run else f"{text}."
+
+
+def _settings_sentences(table: Table, about: dict) -> str:
+    text = PRESETS[about["preset_key"]]
+    if about["settings"]:
+        changed = (f"`{' '.join(option_words(name, value))}`" for name, value in about["settings"].items())
+        text += f", with {', '.join(changed)} in all rows"
+    text += "."
+    llm, backbone = about["llm_name_or_path"], about["backbone"]
+    own = about["preset_key"] != "full_size"
+    models = []
+    if llm or own:
+        models.append(
+            f"the language model `{llm}`"
+            if llm
+            else "a language model of two million weights, trained on generated text"
+        )
+    if table.modality == "videos" and (backbone or own):
+        models.append(
+            f"the visual encoder `{backbone}`" if backbone else "a visual encoder trained on the training videos"
+        )
+    if models:
+        text += f" All rows that do not name other models use {' and '.join(models)}."
+    return text
 
 
 def _rows(table: Table, results: TableResults) -> tuple[list[str], list[list[str]]]:
@@ -90,7 +108,7 @@ def _accuracy_rows(table: Table, results: TableResults, header: list[str]) -> tu
     for row in table.rows.values():
         line = [row.title, *_claims(row)]
         accuracy = results.accuracy(row.name)
-        line.append("–" if row.is_quoted else NOT_RUN if accuracy is None else _value(accuracy, places=1))
+        line.append("–" if row.is_quoted else _value(accuracy, places=1) if accuracy else _missing(results, row))
         if table.reference is not None:
             line.append(_difference(table, results, row))
         settings = row.settings_for(about["preset_key"])
@@ -110,15 +128,22 @@ def _accuracy_rows(table: Table, results: TableResults, header: list[str]) -> tu
     return header, lines
 
 
+def _missing(results: TableResults, row: Row) -> str:
+    """Why a row has no accuracy."""
+    draws, missing = len(results.draws), results.missing_draws(row.name)
+    return (
+        NOT_RUN
+        if missing == draws
+        else f"*only {draws - missing} of {draws} draws*"
+        if missing
+        else "*no common seed*"
+    )
+
+
 def _baselines(results: TableResults) -> dict[str, list[float]]:
-    """Method → accuracy of each seed, the mean over the draws."""
-    draws = list(results.content["baselines"].values())
-    if not draws:
-        return {}
-    return {
-        method: [sum(values) / len(draws) for values in zip(*(draw[method]["seeds"] for draw in draws), strict=True)]
-        for method in draws[0]
-    }
+    """Method → accuracy of each seed."""
+    methods = results.content["baselines"].get(results.draws[0], {})
+    return {method: accuracy["seeds"] for method, accuracy in methods.items()}
 
 
 def _difference(table: Table, results: TableResults, row: Row) -> str:
@@ -128,6 +153,8 @@ def _difference(table: Table, results: TableResults, row: Row) -> str:
     if difference is None:
         return "–"
     text = f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)})"
+    if any(results.accuracy(name).seeds != difference.seeds for name in (row.name, table.reference)):
+        text += f", {difference.seeds} seed{'s' * (difference.seeds > 1)}"
     return f"**{text}**" if difference.low > 0 or difference.high < 0 else text
 
 
@@ -135,20 +162,20 @@ def _reading(table: Table, results: TableResults) -> str:
     if not table.is_run:
         return ""
     seeds = results.seeds()
-    text = "Accuracies are in per cent: " if table.measures_accuracy else "Values are "
+    text = "Accuracies are in per cent" if table.measures_accuracy else "Values are"
     if len(seeds) > 1:
-        text += (
-            f"means over the seeds {', '.join(map(str, seeds))}, with their range. Rows without a range have one seed."
-        )
+        text += f": means over the seeds {', '.join(map(str, seeds))}, with their range; rows without a range have one seed."
     else:
-        text += "those of one seed."
+        text += ", from one seed." if table.measures_accuracy else " from one seed."
     if table.measures_accuracy and table.reference is not None:
         text += (
-            " Differences are in points, with the interval of a paired bootstrap over recordings, which leaves out how much "
-            "another seed would change. Bold: the interval does not contain 0."
+            " Differences are in points, over the seeds that both rows have, with the interval of a paired bootstrap over "
+            "recordings. It leaves out the variation between seeds"
+            f"{' and between draws of the unseen classes' if len(results.draws) > 1 else ''}. Bold: the interval does not "
+            "contain 0."
         )
     if table.measures_accuracy:
-        text += " Minutes are those of all stages, without the small language model, which is trained once."
+        text += " Minutes cover all stages except the small language model, which is trained once per seed."
     return text
 
 
@@ -171,18 +198,21 @@ def _notes(table: Table) -> str:
     return "## Notes\n\n" + "\n".join(f"- {note}" for note in table.notes) if table.notes else ""
 
 
-def _commands(table: Table, about: dict) -> str:
+def _commands(table: Table, about: dict, seeds: list[int]) -> str:
     command = f"python recipes/paper_table.py --paper {table.paper} --table {table.number}"
     where = f"--dataset {table.paper_dataset} --data_dir DATA"
     not_run = []
     if table.is_run and about["preset_key"] != "full_size":
         not_run += ["# the paper's data and models", f"{command} {where}"]
     for row in table.rows.values():
-        if row.needs:
-            not_run += [f"# {row.title}: needs {row.needs}", f"{command} --rows {row.name} {where}"]
+        if needs := row.needs_for("full_size"):
+            not_run += [f"# {row.title}: needs {needs}", f"{command} --rows {row.name} {where}"]
     if table.commands:
         not_run += ["# further commands of this table", *table.commands]
-    parts = [("This page was written by:", [about["command"]] * table.is_run), ("Not run here:", not_run)]
+    written_by = []
+    if table.is_run and seeds:
+        written_by.append(command_text([*about["words"], *(["--seeds", *map(str, seeds)] if seeds != [0] else [])]))
+    parts = [("This page was written by:", written_by), ("Not run here:", not_run)]
     blocks = ["\n".join([title, "", "```bash", *lines, "```"]) for title, lines in parts if lines]
     return "\n\n".join(["## Commands", *blocks])
 
@@ -217,9 +247,9 @@ def summary_page(folder: Path) -> str:
     text = [
         "# Which of the papers' ideas helped here",
         "Gain in points of accuracy by each idea: the paper's model minus the row of its table without the idea. The papers "
-        "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; here, a language model of two million weights reads a few "
-        "hundred recordings, so a difference between the two columns does not refute the paper. Bold: the interval, a paired "
-        "bootstrap over recordings, does not contain 0. With one seed, it leaves out the variation between trainings.",
+        "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; unless a page says otherwise, a language model of two "
+        "million weights was used here, so a difference between the two columns does not refute the paper. Bold: the interval, "
+        "a paired bootstrap over recordings, does not contain 0. It leaves out the variation between trainings.",
         _markdown_table(header, lines) if lines else "No table with a reference row has been measured yet.",
         "`recipes/paper_table.py` writes this page and those of the tables.",
     ]
@@ -286,8 +316,8 @@ def plan_text(table: Table, preset_key: str) -> str:
         settings = " ".join(word for words in options for word in words) or "none"
         if row.is_quoted:
             settings = "only quoted"
-        elif row.needs:
-            settings += f" (runs only with --rows {row.name}: needs {row.needs})"
+        elif needs := row.needs_for(preset_key):
+            settings += f" (runs only with --rows {row.name}: needs {needs})"
         lines.append([f"{row.name}: {row.title}", *_claims(row), settings])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]

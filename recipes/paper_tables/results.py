@@ -8,7 +8,6 @@ another machine and still be compared recording by recording.
 import csv
 import hashlib
 import json
-import logging
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ import numpy as np
 from action_llm.model_files import read_json_object
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_recipes.paper_tables.runs import RowRun
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,31 +52,33 @@ class TableResults:
         try:
             self.content = read_json_object(path)
         except FileNotFoundError:
-            self.content = {"about": {}, "recordings": {}, "rows": {}, "baselines": {}}
+            self.content = {"about": {"draws": []}, "recordings": {}, "rows": {}, "baselines": {}}
 
     def has(self, run: RowRun) -> bool:
         """Whether the file has the result of a run with the same settings."""
         result = self._results(run.row.name).get(run.dataset, {}).get(str(run.seed))
         return result is not None and result["settings_key"] == run.settings_key
 
-    def drop_outdated(self, runs: list[RowRun]) -> None:
+    def outdated(self, runs: list[RowRun]) -> list[tuple[RowRun, str]]:
         """
-        Drops results that were measured with other settings than those of today's rows and presets.
+        The results that were measured with other settings than those of the rows and presets now.
 
         Args:
             runs: runs of all rows on all data sets of the file, with any seed.
+
+        Returns:
+            For each such result, the run of its row and data set, and its seed.
         """
-        for run in runs:
-            results = self._results(run.row.name).get(run.dataset, {})
-            outdated = [seed for seed, result in results.items() if result["settings_key"] != run.settings_key]
-            for seed in outdated:
-                logger.warning(
-                    "%s: the row %s, seed %s, was measured with other settings and is dropped",
-                    self.path,
-                    run.row.name,
-                    seed,
-                )
-                del results[seed]
+        return [
+            (run, seed)
+            for run in runs
+            for seed, result in self._results(run.row.name).get(run.dataset, {}).items()
+            if result["settings_key"] != run.settings_key
+        ]
+
+    def drop(self, run: RowRun, seed: str) -> None:
+        """Removes the result of a row on a data set."""
+        del self._results(run.row.name)[run.dataset][seed]
 
     def add(self, run: RowRun) -> None:
         """Adds the result of a finished run, and saves the file."""
@@ -106,7 +105,6 @@ class TableResults:
             )
         self.content["recordings"][run.dataset] = recordings
         row = self.content["rows"].setdefault(run.row.name, {"runs": {}})
-        row["settings"] = {name: value for name, value in run.options.items() if name != "seed"}
         row["runs"].setdefault(run.dataset, {})[str(run.seed)] = result
         self.save()
 
@@ -120,9 +118,18 @@ class TableResults:
     def save(self) -> None:
         write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
+    @property
+    def draws(self) -> list[str]:
+        """The data sets over which accuracies are averaged: all draws of unseen classes, or one data set."""
+        return self.content["about"]["draws"]
+
+    def missing_draws(self, row: str) -> int:
+        """Number of draws on which the row has no result."""
+        return sum(not self._results(row).get(draw) for draw in self.draws)
+
     def accuracy(self, row: str) -> Estimate | None:
         """The accuracy of a row in per cent, its mean over draws and seeds with the range of the seeds; None if it was not
-        measured."""
+        measured on all draws with the same seed."""
         return self._over_seeds(row, lambda result: 100 * result["accuracy"])
 
     def statistic(self, row: str, name: str) -> Estimate | None:
@@ -137,8 +144,9 @@ class TableResults:
         """
         The difference of two rows in points of accuracy, with the 95 % interval of a paired bootstrap over recordings.
 
-        For a recording, the difference is that of the share of seeds that classified it correctly, over the seeds that both
-        rows have. For mean per-class accuracy, recordings have the weight of their class.
+        Each recording contributes the difference in the share of seeds that classified it correctly. Only seeds count that both
+        rows have on all draws. Recordings are drawn within their draw of unseen classes and, for mean per-class accuracy,
+        within their class (`paired_interval`).
 
         Args:
             row, reference: names of rows.
@@ -149,26 +157,22 @@ class TableResults:
         """
         from action_llm_recipes.metrics.action_classification.classification_scores import paired_interval
 
-        differences, common = [], None
-        for dataset, recordings in self.content["recordings"].items():
-            first, second = (self._results(name).get(dataset, {}) for name in (row, reference))
-            seeds = set(first) & set(second)
-            common = seeds if common is None else common & seeds
-            if not seeds:
-                return None
-            number = recordings["number"]
-            hits = [
-                np.mean([_from_hex(results[seed]["correct"], number) for seed in sorted(seeds)], axis=0)
-                for results in (first, second)
-            ]
-            differences.append((hits[0] - hits[1]) * _weights(recordings))
-        if not common:
+        seeds = set(self._common_seeds(row)) & set(self._common_seeds(reference))
+        if not seeds:
             return None
-        # Each draw has the same weight in the mean, however many recordings it has.
-        total = sum(map(len, differences))
-        scaled = [values * total / len(values) / len(differences) for values in differences]
-        interval = paired_interval(np.concatenate(scaled), resamples=resamples)
-        return Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high, len(common))
+        differences, strata = [], []
+        for draw in self.draws:
+            recordings = self.content["recordings"][draw]
+            hits = [
+                np.mean([_from_hex(results[seed]["correct"], recordings["number"]) for seed in sorted(seeds)], axis=0)
+                for results in (self._results(name)[draw] for name in (row, reference))
+            ]
+            differences.append(hits[0] - hits[1])
+            is_per_class = recordings["metric"] == "mean_per_class"
+            classes = recordings["labels"] if is_per_class else [""] * recordings["number"]
+            strata += [f"{draw} {name}" for name in classes]
+        interval = paired_interval(np.concatenate(differences), strata, resamples=resamples)
+        return Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high, len(seeds))
 
     def seeds(self) -> list[int]:
         """All seeds of the table."""
@@ -180,11 +184,15 @@ class TableResults:
         """data set → seed → result of a row."""
         return self.content["rows"].get(row, {}).get("runs", {})
 
+    def _common_seeds(self, row: str) -> list[str]:
+        """The seeds with which a row was measured on all draws."""
+        of_draws = [set(self._results(row).get(draw, {})) for draw in self.draws]
+        return sorted(set.intersection(*of_draws), key=int)
+
     def _over_seeds(self, row: str, value_of) -> Estimate | None:
         """The mean over draws for each seed that all draws have, and then over seeds."""
-        draws = list(self._results(row).values())
-        seeds = set.intersection(*map(set, draws)) if draws else set()
-        values = [[value_of(draw[seed]) for draw in draws] for seed in sorted(seeds, key=int)]
+        results = self._results(row)
+        values = [[value_of(results[draw][seed]) for draw in self.draws] for seed in self._common_seeds(row)]
         if not values or any(value is None for of_seed in values for value in of_seed):
             return None
         means = [sum(of_seed) / len(of_seed) for of_seed in values]
@@ -200,21 +208,14 @@ def _hits(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     }
 
 
-def _weights(recordings: dict) -> np.ndarray:
-    """Weights of recordings with mean 1, by which the mean of hits is the metric of the data set."""
-    if recordings["metric"] != "mean_per_class":
-        return np.ones(recordings["number"])
-    _, classes, counts = np.unique(recordings["labels"], return_inverse=True, return_counts=True)
-    return recordings["number"] / (len(counts) * counts[classes])
-
-
 def _statistics(run: RowRun) -> dict[str, float]:
     """Statistics of a run, by the names of `MEASURES`, and those of its action model."""
     tokens = run.folder / "sentences" / "tokens.json"
+    train = read_json_object(tokens).get("train") if tokens.is_file() else None
     statistics = {}
-    if tokens.is_file() and (train := read_json_object(tokens).get("train")):
+    if train:
         statistics["tokens_per_recording"] = train["words_per_recording"]["mean"]
-        statistics |= {name: train.get(name) for name in ("codes_used", "entropy", "zipf_js", "bits_per_recording")}
+        statistics |= {name: train.get(name) for name in ("codes_used", "entropy", "zipf_js")}
     for name, value in _record(run.stages["tokenizer"]).get("metrics", {}).items():
         if isinstance(value, int | float):
             statistics.setdefault(name, value)
@@ -224,11 +225,14 @@ def _statistics(run: RowRun) -> dict[str, float]:
         statistics["trained_parameters"] = cost["trainable_parameters"] / 1e6
         statistics["trained_share"] = 100 * cost["trainable_parameters"] / cost["parameters"]
     if "seconds_per_step" in cost:
-        steps = sft["examples"] / sft["settings"]["batch_size"]
-        statistics["hours_per_epoch"] = cost["seconds_per_step"] * steps / 3600
+        # An epoch of the papers has each recording once, whatever the number of its augmented sentences.
+        if train:
+            steps = train["recordings"] / sft["settings"]["batch_size"]
+            statistics["hours_per_epoch"] = cost["seconds_per_step"] * steps / 3600
         statistics["memory_gb"] = cost["peak_memory_gb"]
     if "scoring_seconds" in evaluation:
-        statistics["seconds_per_recording"] = evaluation["scoring_seconds"] / evaluation["metrics"]["recordings"]
+        sentences = evaluation["metrics"]["recordings"] * evaluation["metrics"]["encodings"]
+        statistics["seconds_per_recording"] = evaluation["scoring_seconds"] / sentences
     return {name: round(value, 6) for name, value in statistics.items() if value is not None}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from action_llm_datasets.names import protocol_names
+from action_llm_recipes.common.launching import HARMLESS
 from action_llm_recipes.paper_tables.definitions import Row, Table, preset_of
 from action_llm_recipes.pipeline.settings import CONFIGS, read_yaml
 from action_llm_recipes.pipeline.stages import STAGES
@@ -105,7 +106,8 @@ def runs_of(
         key = preset_of(preset, name)
         for seed in seeds:
             for row in rows.values():
-                options = with_paths(table, table.presets[key] | further | row.settings_for(key)) | {"seed": seed}
+                options = with_paths(table, table.presets[key] | further | row.settings_for(key))
+                options = _with_total_batch(table, options) | {"seed": seed}
                 runs.append(
                     RowRun(
                         table=table,
@@ -118,6 +120,23 @@ def runs_of(
                     )
                 )
     return runs
+
+
+def _with_total_batch(table: Table, options: dict) -> dict:
+    """Options with the accumulation of gradients by which a row, one process on one device, has the batch of its YAML files,
+    which are written for several devices."""
+    accumulation = {}
+    for stage in ("tokenizer", "sft"):
+        values, name = read_yaml(options.get(f"{stage}_config"), stage, table.paper)[0], "gradient_accumulation_steps"
+        values = values | {
+            key.partition(".")[2]: value for key, value in options.items() if key.startswith(f"{stage}.")
+        }
+        total = values.get("total_batch_size")
+        if total is not None and f"{stage}.{name}" not in options:
+            steps = total // values["per_device_train_batch_size"]
+            if steps != values.get(name, 1):
+                accumulation[f"{stage}.{name}"] = steps
+    return options | accumulation
 
 
 def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> dict[str, Path]:
@@ -141,7 +160,11 @@ def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> d
     for stage in STAGES:
         if stage not in (*files, "encode", "evaluation") or (stage == "backbone" and not trains_encoder):
             continue
-        own = {name: value for name, value in options.items() if name.startswith(f"{stage}.")}
+        own = {
+            name: value
+            for name, value in options.items()
+            if name.startswith(f"{stage}.") and name.partition(".")[2] not in HARMLESS
+        }
         own["file"] = files.get(stage)
         if stage == "encode":
             own |= {name: options.get(name) for name in OF_ENCODING}

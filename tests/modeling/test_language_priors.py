@@ -236,8 +236,8 @@ def test_gradient_of_zipf_is_as_large_as_that_of_its_expectation(seed):
         ),
     )
     actual = gradient_in_training(logits, lambda counts: torch.stack(list(map(zipf_divergence, counts))), draws=300)
-    assert torch.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.4
-    assert 0.3 < actual.norm() / expected.norm() < 2
+    assert torch.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.65
+    assert 0.55 < actual.norm() / expected.norm() < 0.95
 
 
 def test_an_unused_token_is_pulled_by_what_its_first_use_gains():

@@ -205,7 +205,7 @@ def test_priors_are_measured_one_by_one_on_held_out_people(recipes, tmp_path):
     rows = {row["row"]: row for row in record["rows"]}
     assert list(rows) == list(measure_priors.ARMS)
     plain, long = rows["no prior"], rows["no prior, codes four times as long"]
-    # Longer codes of a flatter ball are the same tokens, at another distance from the words.
+    # Longer codes are at another distance from the words.
     assert long["mmd"] != pytest.approx(plain["mmd"], rel=1e-3)
     assert rows["MMD, weight 0.05"]["mmd"] < plain["mmd"]
     assert 0 <= plain["accuracy"] <= 100

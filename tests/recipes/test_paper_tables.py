@@ -1,6 +1,7 @@
 """`paper_table.py`: every table of the three papers, its rows as runs of `run_line.py`, and the pages of results."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from action_llm_recipes.paper_tables import execution, page
 from action_llm_recipes.paper_tables.definitions import MEASURES, PAPERS, find_table, read_tables
 from action_llm_recipes.paper_tables.results import TableResults, _hits, _to_hex
 from action_llm_recipes.paper_tables.runs import draws_of, runs_of
+from action_llm_recipes.pipeline.settings import read_yaml
 
 TABLES = [(paper, number) for paper in PAPERS for number in read_tables(paper)]
 TINY = {
@@ -227,8 +229,9 @@ def made_up_results(path, draws, metric="top_1"):
     """Results of two rows: draw → (labels, hits of the first row for each seed, hits of the second)."""
     results = TableResults(path)
     results.content["about"] = {
-        "paper": "llm_ar", "table": "6", "dataset": "utd-mhad", "preset": "paper", "preset_key": "scaled", "hold_out": False,
-        "command": "python recipes/paper_table.py",
+        "paper": "llm_ar", "table": "6", "dataset": "utd-mhad", "draws": list(draws), "preset": "paper",
+        "preset_key": "scaled", "hold_out": False, "backbone": None, "llm_name_or_path": None, "settings": {},
+        "words": ["--paper", "llm_ar", "--table", "6"],
     }  # fmt: skip
     for draw, (labels, *rows) in draws.items():
         results.content["recordings"][draw] = {"number": len(labels), "metric": metric, "labels": labels, "names": ""}
@@ -258,19 +261,85 @@ def test_the_difference_is_that_of_the_accuracies(metric, tmp_path):
     accuracies = [results.accuracy(name).mean for name in ("euclidean", "hyperbolic")]
     assert estimate.mean == pytest.approx(accuracies[0] - accuracies[1])
     assert estimate.low < estimate.mean < estimate.high < 0 and estimate.seeds == 2
-    # An independent bootstrap.
+    # An independent bootstrap: recordings are drawn within their draw or class, with two pseudo-recordings in each.
     means = []
     for _ in range(4000):
         parts = []
         for labels, first, second in draws.values():
-            chosen = generator.integers(0, len(labels), len(labels))
-            weights = np.ones(len(labels))
-            if metric == "mean_per_class":
-                weights = np.array([len(labels) / (4 * labels.count(label)) for label in labels])
-            parts.append(((first.mean(0) - second.mean(0)) * weights)[chosen].mean())
+            groups = np.array(labels) if metric == "mean_per_class" else np.zeros(len(labels))
+            for group in np.unique(groups):
+                values = [*(first.mean(0) - second.mean(0))[groups == group], 1, -1]
+                parts.append(generator.choice(values, len(values)).mean())
         means.append(100 * np.mean(parts))
     low, high = np.percentile(means, [2.5, 97.5])
-    assert estimate.low == pytest.approx(low, abs=2.5) and estimate.high == pytest.approx(high, abs=2.5)
+    assert estimate.low == pytest.approx(low, abs=0.8) and estimate.high == pytest.approx(high, abs=0.8)
+
+
+def test_the_interval_of_mean_per_class_accuracy_is_within_classes(tmp_path):
+    """Fixed weights of recordings gave −122.7 to −80.0 for a difference of −100 points that no recording contradicts."""
+    labels = [0] * 900 + [1] * 90 + [2] * 10
+    draws = {"a": (labels, np.zeros((1, 1000), bool), np.ones((1, 1000), bool))}
+    estimate = made_up_results(tmp_path / "r.json", draws, "mean_per_class").difference("euclidean", "hyperbolic")
+    assert estimate.mean == pytest.approx(-100) and estimate.low == pytest.approx(-100)
+    assert -100 < estimate.high < -80
+
+
+def test_accuracies_need_all_draws_and_differences_equal_seeds(tmp_path):
+    labels = [0, 1] * 10
+    hits = np.zeros((3, 20), bool)
+    hits[1:, :10] = True
+    draws = dict.fromkeys(("a", "b", "c"), (labels, hits, hits[:1] | True))
+    results = made_up_results(tmp_path / "r.json", draws)
+    estimate = results.difference("euclidean", "hyperbolic")
+    assert (estimate.mean, estimate.seeds) == (-100, 1), "of the one seed that both rows have"
+    assert results.accuracy("euclidean").mean == pytest.approx(100 / 3)
+    assert re.search(r"\*\*−100\.0 \(.*\), 1 seed\*\*", page.table_page(results))
+    del results.content["rows"]["euclidean"]["runs"]["b"]
+    assert results.accuracy("euclidean") is None and results.difference("euclidean", "hyperbolic") is None
+    assert "| *only 2 of 3 draws* | – |" in page.table_page(results)
+
+
+def test_pages_name_the_models_and_settings_of_their_runs(tmp_path):
+    arguments = paper_table.PaperTableArguments(
+        "lvlm_var", "2", dataset="utd-mhad-video", data_dir="x", backbone="microsoft/resnet-50",
+        llm_name_or_path=str(tmp_path), settings={"sft": {"max_steps": 10}},
+    )  # fmt: skip
+    about = paper_table.about(arguments, find_table("lvlm_var", "2"))
+    assert str(tmp_path.parent) not in json.dumps(about), "no path of the machine"
+    text = page._settings_sentences(find_table("lvlm_var", "2"), about)
+    assert "with `--sft.max_steps 10` in all rows" in text
+    assert f"the language model `{tmp_path.name}` and the visual encoder `microsoft/resnet-50`" in text
+    assert "two million" not in text
+
+
+@pytest.mark.parametrize(("paper", "number"), TABLES)
+def test_full_size_rows_have_the_batch_of_their_paper(paper, number):
+    """A row is one process on one device; the YAML files are written for several."""
+    table = find_table(paper, number)
+    rows = {name: row for name, row in table.rows.items() if not row.is_quoted and table.measures_accuracy}
+    for run in runs_of(table, rows, draws_of(table.paper_dataset)[0], "paper", [0], {}, Path("runs")):
+        for stage in ("tokenizer", "sft"):
+            values = read_yaml(run.options.get(f"{stage}_config"), stage, paper)[0]
+            values |= {
+                name.split(".")[1]: value for name, value in run.options.items() if name.startswith(f"{stage}.")
+            }
+            batch = values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1)
+            assert batch == values.get("total_batch_size", batch) == (128 if paper == "vt_lvlm_ar" else 256)
+
+
+@pytest.mark.parametrize(("paper", "number"), TABLES)
+def test_further_commands_of_tables_are_understood(paper, number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(Path(paper_table.__file__).parent)
+    for folder in ("DATA", "RUN/sentences"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "RUN" / "sentences" / "record.json").write_text("{}")
+    (tmp_path / "RUN" / "sft" / "model").mkdir(parents=True)
+    (tmp_path / "RUN" / "sft" / "model" / "config.json").write_text('{"model_type": "action_llm"}')
+    for command in find_table(paper, number).commands:
+        _, script, *options = command.replace("DATASET", "utd-mhad-video").split()
+        module = "action_llm_recipes." + script.removeprefix("recipes/").removesuffix(".py").replace("/", ".")
+        parse(importlib.import_module(module).ARGUMENTS, options)
 
 
 def test_a_page_marks_what_was_not_run_and_what_differs(tmp_path):
@@ -288,7 +357,9 @@ def test_a_row_waits_only_for_stages_that_a_running_row_has_to_make(tmp_path):
     """A stage that the running row skipped, such as the small LVLM beside LLaVA, holds up nobody."""
     arguments = paper_table.PaperTableArguments("vt_lvlm_ar", "II", dry_run=True, output_dir=str(tmp_path))
     table = find_table("vt_lvlm_ar", "II")
-    first, second = paper_table.planned_runs(arguments, table, table.select(["vt_lvlm_ar", "uniform_pooling"]), [0])
+    first, second = paper_table.planned_runs(
+        arguments, table, table.select(["vt_lvlm_ar", "uniform_pooling"], "scaled"), [0]
+    )
     for run in (first, second):
         run.share_stages()
     running = [execution._Process(first, None, None, 0, 0.0)]
@@ -302,18 +373,29 @@ def test_a_row_waits_only_for_stages_that_a_running_row_has_to_make(tmp_path):
     assert not execution._waits(second, [])
 
 
-def test_results_with_other_settings_are_dropped(tmp_path, caplog):
+def test_results_of_other_settings_are_only_replaced_on_demand(tmp_path):
     labels = [0, 1] * 4
     results = made_up_results(tmp_path / "r.json", {"utd-mhad": (labels, np.zeros((1, 8)), np.ones((1, 8)))})
-    arguments = paper_table.PaperTableArguments(
-        "llm_ar", "6", dataset="utd-mhad", data_dir="x", output_dir=str(tmp_path)
-    )
+
+    def arguments(**settings):
+        return paper_table.PaperTableArguments(
+            "llm_ar", "6", dataset="utd-mhad", data_dir="x", output_dir=str(tmp_path), **settings
+        )
+
     table = find_table("llm_ar", "6")
-    runs = paper_table.planned_runs(arguments, table, table.rows, [0])
+    runs = paper_table.planned_runs(arguments(), table, table.rows, [0])
+    harmless = paper_table.planned_runs(
+        arguments(settings={"tokenizer": {"logging_steps": 7}}), table, table.rows, [0]
+    )
+    assert [run.settings_key for run in runs] == [run.settings_key for run in harmless]
     results.content["rows"]["hyperbolic"]["runs"]["utd-mhad"]["0"]["settings_key"] = runs[1].settings_key
-    results.drop_outdated(runs)
+    with pytest.raises(
+        ValueError, match=r"r\.json has results of other settings: euclidean \(seed 0\)\. .*--replace true"
+    ):
+        paper_table.drop_outdated(arguments(), table, results)
+    assert results.accuracy("euclidean") is not None
+    paper_table.drop_outdated(arguments(replace=True), table, results)
     assert results.accuracy("euclidean") is None and results.accuracy("hyperbolic").mean == 100
-    assert "the row euclidean, seed 0, was measured with other settings" in caplog.text
 
 
 def test_hits_are_in_the_order_of_names(tmp_path):
@@ -331,6 +413,7 @@ def test_hits_are_in_the_order_of_names(tmp_path):
         ({"rows": ["without_zip"]}, "has no row 'without_zip' that can be run.*without_zipf"),
         ({"table": "1", "rows": ["st_gcn"]}, "no row 'st_gcn' that can be run"),
         ({"dataset": "utd-mhad-video"}, "LLM-AR reads skeletons, got utd-mhad-video"),
+        ({"paper": "vt_lvlm_ar", "table": "II", "dataset": "utd-mhad-video", "preset": "small"}, "no `small` preset"),
         ({"dataset": "utd-mahd"}, "utd-mahd.*utd-mhad"),
         ({"data_dir": None}, "--data_dir is missing"),
         ({"seeds": []}, "expected at least one seed"),

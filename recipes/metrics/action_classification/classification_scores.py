@@ -264,23 +264,47 @@ def samples_people(people: Sequence[str] | None) -> bool:
     return people is not None and len(set(people)) >= MIN_PEOPLE
 
 
-def paired_interval(differences: np.ndarray, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
+def paired_interval(
+    differences: np.ndarray,
+    strata: Sequence | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
     """Paired bootstrap interval of the mean difference between two methods on the same recordings.
 
-    Two pseudo-recordings are added to the resamples: one that only the first method recognises, and one that only the second
-    does (as in Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
-    paired data"). Without them, methods that agree on a few recordings would have an interval without width.
+    With strata, the difference is the mean over strata of the mean in each, and recordings are drawn within their stratum: with
+    classes as strata, it is that of mean per-class accuracies.
+
+    Two pseudo-recordings are added to the resamples of each stratum: one that only the first method recognises, and one that
+    only the second does (as in Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data"). Without them, methods that agree on a few recordings would have an interval without
+    width.
 
     Args:
         differences: (N,) difference on each recording, from -1 to 1.
+        strata: (N,) the stratum of each recording; by default all are in one.
         resamples, level, seed: see `bootstrap_interval`.
     """
     differences = np.asarray(differences, dtype=np.float64)
-    drawn = bootstrap_interval(
-        np.mean, np.append(differences, (1.0, -1.0)), resamples=resamples, level=level, seed=seed
-    )
-    estimate = float(np.mean(differences))
-    return Interval(estimate, min(drawn.low, estimate), max(drawn.high, estimate))
+    strata = np.zeros(len(differences), int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    if len(strata) != len(differences) or not len(differences):
+        raise ScoreError(
+            f"expected a stratum for each recording; got {len(strata)} for {len(differences)} recordings."
+        )
+    _check_level(level)
+    rng = np.random.default_rng(seed)
+    drawn, means = np.zeros(resamples), []
+    for stratum in range(strata.max() + 1):
+        inside = differences[strata == stratum]
+        means.append(inside.mean())
+        # Few values differ, so counts of them are drawn instead of recordings.
+        values, counts = np.unique(np.append(inside, (1.0, -1.0)), return_counts=True)
+        total = counts.sum()
+        drawn += rng.multinomial(total, counts / total, size=resamples) @ values / total
+    estimate = float(np.mean(means))
+    low, high = np.quantile(drawn / len(means), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def accuracy_by_person(hits: np.ndarray, people: Sequence[str]) -> dict[str, dict]:
