@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_datasets.atomic_files import write_atomically
-from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_datasets.folder_lock import writing
 from action_llm_datasets.names import check_protocol
 from action_llm_datasets.progress import duration
 from action_llm_recipes.common.launching import launch
@@ -104,14 +104,19 @@ class PaperTableArguments:
         self.selected(table)
         for name in draws_of(self.dataset) or [self.dataset]:
             check_protocol(name)
+            if table.has_unseen_classes and "-unseen" not in name:
+                raise ValueError(
+                    f"--dataset: {table.label} is about unseen classes, as in ntu120-unseen or utd-mhad-unseen, got {name}."
+                )
             if ("-video" in name) != (table.modality == "videos"):
                 raise ValueError(f"--dataset: {table.paper_name} reads {table.modality}, got {name}.")
         if self.data_dir is None and not self.dry_run and table.is_run:
             raise ValueError("--data_dir is missing: it is the folder of the recordings.")
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, got {self.jobs}.")
-        if not self.seeds:
-            raise ValueError("--seeds: expected at least one seed.")
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"--seeds: expected one or more seeds, 0 or above, got {self.seeds}.")
+        self.seeds = list(dict.fromkeys(self.seeds))
 
     def selected(self, table: Table) -> dict[str, Row]:
         """The rows of the table that are to be run."""
@@ -121,14 +126,19 @@ class PaperTableArguments:
 ARGUMENTS = (PaperTableArguments,)
 
 
-@writes_output_dir
 def main(arguments: PaperTableArguments) -> None:
-    """Runs the rows of a table and writes its page."""
+    """Runs the rows of a table and writes its page, or shows what it would run."""
     table = find_table(arguments.paper, arguments.table)
     runs = planned_runs(arguments, table, arguments.selected(table), arguments.seeds)
     if arguments.dry_run:
         show_plan(arguments, table, runs)
         return
+    with writing(arguments.output_dir), writing(results_path(arguments, table), "--pages", is_file=True):
+        run_table(arguments, table, runs)
+
+
+def run_table(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) -> None:
+    """Runs the rows whose results are missing, and writes the page."""
     from action_llm_recipes.paper_tables.results import TableResults
 
     results = TableResults(results_path(arguments, table))
@@ -136,6 +146,7 @@ def main(arguments: PaperTableArguments) -> None:
     drop_outdated(arguments, table, results)
     failures = {}
     if runs:
+        check_recordings(arguments, table, results)
         missing = [run for run in runs if not results.has(run)]
         check_runs(arguments, missing)
         if arguments.baselines and table.measures_accuracy:
@@ -221,6 +232,19 @@ def about(arguments: PaperTableArguments, table: Table) -> dict:
     }
 
 
+def check_recordings(arguments: PaperTableArguments, table: Table, results) -> None:
+    """Raises `ValueError` if the results on the page are of other recordings than those of `--data_dir`."""
+    from action_llm_recipes.common.data_arguments import DataArguments, held_out_rows
+
+    for name in draws_of(arguments.dataset):
+        data = DataArguments(name, arguments.data_dir, held_out_subjects=arguments.held_out_subjects)
+        splits = data.load(table.modality)
+        rows = held_out_rows(splits["train"]) if arguments.hold_out else splits["test"]
+        labels = rows.features["label"].names
+        pairs = zip(rows["sample_id"], rows["label"], strict=True)
+        results.check_split(name, [f"{sample_id} {labels[label]}" for sample_id, label in pairs])
+
+
 def check_runs(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
     """Checks the settings of all rows before any is trained.
 
@@ -237,6 +261,20 @@ def check_runs(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
                 raise ValueError(f"row {run.row.name}: {error}") from error
 
 
+def check_settings(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) -> None:
+    """Raises `ValueError` if a `--STAGE.SETTING` does not exist or has the wrong type, without the recordings."""
+    from action_llm_recipes.pipeline.settings import read_overrides
+    from action_llm_recipes.run_line import PipelineArguments, read_all_settings
+
+    for run in runs[:1]:  # the settings are those of all rows
+        models = {
+            name: value for name, value in run.options.items() if "." not in name and name not in ("seed", "hold_out")
+        }
+        pipeline = PipelineArguments(output_dir=str(run.folder), paper=table.paper, **models)
+        settings = read_all_settings(pipeline, table.paper)[1]
+        read_overrides(arguments.settings, settings | {"encode": {}, "evaluation": {}})
+
+
 def resolve_run(arguments: PaperTableArguments, run: RowRun):
     """The settings of a run, as `run_line.py` resolves them."""
     from action_llm_recipes import run_line
@@ -249,6 +287,8 @@ def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
     """Logs the rows of a table, the commands that make them and, if the recordings are at hand, how long they take."""
     from action_llm_recipes.paper_tables.page import plan_text
 
+    if arguments.settings and arguments.data_dir is None:
+        check_settings(arguments, table, runs)
     logger.info("%s, %s: %s", table.paper_name, table.label, table.title)
     logger.info("%s", plan_text(table, preset_of(arguments.preset, arguments.dataset)))
     for run in runs:

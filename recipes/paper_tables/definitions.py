@@ -123,6 +123,11 @@ class Table:
         return self.columns[0] not in MEASURES
 
     @property
+    def has_unseen_classes(self) -> bool:
+        """Whether the accuracies are those of classes that are left out of training."""
+        return self.columns[0].endswith("-unseen")
+
+    @property
     def paper_dataset(self) -> str:
         """The data set that the paper reports on, the first of several. Tables without accuracies are about NTU RGB+D 60."""
         if self.measures_accuracy:
@@ -152,7 +157,7 @@ class Table:
             if name not in runnable:
                 raise ValueError(
                     f"--rows: {self.label} of {self.paper_name} has no row {name!r} that can be run"
-                    f"{did_you_mean(name, runnable)} Its rows are {', '.join(runnable) or 'only quoted from the paper'}."
+                    f"{did_you_mean(name, runnable) or '.'} Its rows are {', '.join(runnable) or 'only quoted from the paper'}."
                 )
         return {name: row for name, row in self.rows.items() if name in names}
 

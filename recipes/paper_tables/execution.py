@@ -44,10 +44,10 @@ def run_rows(
         runs: the rows, in the order in which they start.
         data_dir: folder of the recordings.
         jobs: number of rows at a time. Each has one of the GPUs, or its share of the cores.
-        on_finished: called with each row that has finished.
+        on_finished: called with each row that has finished; a row for which it raises `ValueError` has failed.
 
     Returns:
-        The rows that failed, each with the last line of its log.
+        The rows that failed, each with the reason: the last line of its log, or an error of `on_finished`.
     """
     waiting, running, failures, done = list(runs), [], {}, 0
     started = time.monotonic()
@@ -58,11 +58,14 @@ def run_rows(
                 process.log.close()
                 done += 1
                 seconds = time.monotonic() - process.started
-                if process.process.returncode:
-                    failures[process.run] = _last_line(process.run)
-                    logger.error("%s failed: %s", name_of(process.run), failures[process.run])
+                try:
+                    if process.process.returncode:
+                        raise ValueError(_last_line(process.run))
+                    on_finished(process.run)
+                except ValueError as error:
+                    failures[process.run] = str(error)
+                    logger.error("%s failed: %s", name_of(process.run), error)
                     continue
-                on_finished(process.run)
                 left = (time.monotonic() - started) / done * (len(runs) - done)
                 logger.info(
                     "%s finished after %s; %d of %d, about %s left",

@@ -1,11 +1,15 @@
 """The pages of the measured tables, written from their JSON files."""
 
+import logging
 import shlex
 from pathlib import Path
 
+from action_llm.model_files import ModelFileError
 from action_llm_recipes.paper_tables.definitions import MEASURES, Row, Table, find_table
 from action_llm_recipes.paper_tables.results import Estimate, TableResults
 from action_llm_recipes.paper_tables.runs import option_words
+
+logger = logging.getLogger(__name__)
 
 NOT_RUN = "*not run here*"
 # Statistics of the action model and its sentences that are shown if the runs have them.
@@ -201,9 +205,11 @@ def _notes(table: Table) -> str:
 def _commands(table: Table, about: dict, seeds: list[int]) -> str:
     command = f"python recipes/paper_table.py --paper {table.paper} --table {table.number}"
     where = f"--dataset {table.paper_dataset} --data_dir DATA"
+    datasets = table.columns if table.measures_accuracy else [table.paper_dataset]
     not_run = []
-    if table.is_run and about["preset_key"] != "full_size":
-        not_run += ["# the paper's data and models", f"{command} {where}"]
+    if table.is_run and (others := [name for name in datasets if name != about["dataset"]]):
+        not_run += ["# on the paper's data, with the paper's models"]
+        not_run += [f"{command} --dataset {name} --data_dir DATA" for name in others]
     for row in table.rows.values():
         if needs := row.needs_for("full_size"):
             not_run += [f"# {row.title}: needs {needs}", f"{command} --rows {row.name} {where}"]
@@ -222,7 +228,11 @@ def summary_page(folder: Path) -> str:
     header = ["idea", "table", "paper's claim", "measured here (95 % interval)", "on", "seeds"]
     lines = []
     for path in sorted(folder.glob("*.json")):
-        results = TableResults(path)
+        try:
+            results = TableResults(path)
+        except ModelFileError as error:
+            logger.warning("Left out of the summary: %s", error)
+            continue
         about = results.content["about"]
         table = find_table(about["paper"], about["table"])
         if table.reference is None:
@@ -283,11 +293,12 @@ def _value(estimate: Estimate | None, places: int | None = None, with_range: boo
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _lower_first(text: str) -> str:
-    return text if text[1:2].isupper() else text[0].lower() + text[1:]
+    first = text.partition(" ")[0]
+    return text if first[1:] != first[1:].lower() else text[0].lower() + text[1:]
 
 
 def _markdown_table(header: list[str], lines: list[list[str]]) -> str:

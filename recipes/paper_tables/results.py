@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from action_llm.model_files import read_json_object
+from action_llm.model_files import ModelFileError, as_written, read_json_object
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_recipes.paper_tables.runs import RowRun
 
@@ -51,13 +51,31 @@ class TableResults:
         self.path = path
         try:
             self.content = read_json_object(path)
+            _check(path, self.content)
         except FileNotFoundError:
-            self.content = {"about": {"draws": []}, "recordings": {}, "rows": {}, "baselines": {}}
+            self.content = {"about": {"draws": []}, "recordings": {}, "splits": {}, "rows": {}, "baselines": {}}
 
     def has(self, run: RowRun) -> bool:
         """Whether the file has the result of a run with the same settings."""
         result = self._results(run.row.name).get(run.dataset, {}).get(str(run.seed))
         return result is not None and result["settings_key"] == run.settings_key
+
+    def check_split(self, dataset: str, names: list[str]) -> None:
+        """
+        Remembers the recordings of the evaluated split, or compares them with those of earlier results.
+
+        Args:
+            dataset: the data set.
+            names: `sample_id` and label of each recording.
+
+        Raises:
+            ValueError: if earlier results are of other recordings.
+        """
+        digest = _digest(sorted(names))
+        if self.content["splits"].setdefault(dataset, digest) != digest:
+            raise ValueError(
+                f"{self.path} has results on other recordings of {dataset} than those of --data_dir: choose other --pages."
+            )
 
     def outdated(self, runs: list[RowRun]) -> list[tuple[RowRun, str]]:
         """
@@ -98,10 +116,10 @@ class TableResults:
         recordings = {"number": len(hits), "names": _digest(sorted(labels)), "metric": metrics["compared_by"]}
         if metrics["compared_by"] == "mean_per_class":
             recordings["labels"] = [labels[name] for name in sorted(labels)]
-        kept = self.content["recordings"].get(run.dataset)
-        if kept is not None and kept != recordings:
+        kept = self.content["recordings"].get(run.dataset, recordings)
+        if kept != recordings:
             raise ValueError(
-                f"{self.path} holds results on other recordings of {run.dataset}: delete it, or choose other --pages."
+                f"{len(hits)} recordings were evaluated, in {self.path} {kept['number']}, or others: choose other --pages."
             )
         self.content["recordings"][run.dataset] = recordings
         row = self.content["rows"].setdefault(run.row.name, {"runs": {}})
@@ -197,6 +215,22 @@ class TableResults:
             return None
         means = [sum(of_seed) / len(of_seed) for of_seed in values]
         return Estimate(sum(means) / len(means), min(means), max(means), len(means))
+
+
+def _check(path: Path, content: dict) -> None:
+    """Raises `ModelFileError` unless a JSON file has the structure of results."""
+    expected = "results of paper_table.py: delete it (finished runs are read again), or choose other --pages"
+    for name in ("about", "recordings", "splits", "rows", "baselines"):
+        if not isinstance(content.get(name), dict):
+            raise ModelFileError(path, name, as_written(content.get(name)), expected)
+    for name, row in content["rows"].items():
+        runs = row.get("runs") if isinstance(row, dict) else None
+        results = (
+            [result for seeds in runs.values() for result in seeds.values()] if isinstance(runs, dict) else [None]
+        )
+        fields = {"settings_key", "accuracy", "correct", "statistics", "seconds"}
+        if not all(isinstance(result, dict) and fields <= result.keys() for result in results):
+            raise ModelFileError(path, f"rows.{name}", "something else", expected)
 
 
 def _hits(path: Path) -> tuple[np.ndarray, dict[str, str]]:

@@ -88,12 +88,16 @@ def test_micro_batches_that_see_only_those_before_them_go_another_way():
     """As before: the Zipf gradient of eight micro-batches points elsewhere than that of the step."""
     model, micro_batches = tiny_model(), micro_batches_of(8)
     step_usages = model.count_usage(micro_batches)
-    own = [_own_counts(model, *pair) for pair in zip(micro_batches, (usage.noise for usage in step_usages), strict=True)]
+    own = [
+        _own_counts(model, *pair) for pair in zip(micro_batches, (usage.noise for usage in step_usages), strict=True)
+    ]
     whole = sum(
         model(**batch, step_usage=usage).zipf_loss for batch, usage in zip(micro_batches, step_usages, strict=True)
     )
     so_far = [usage._replace(counts=sum(own[:number], torch.zeros(U))) for number, usage in enumerate(step_usages)]
-    former = sum(model(**batch, step_usage=usage).zipf_loss for batch, usage in zip(micro_batches, so_far, strict=True))
+    former = sum(
+        model(**batch, step_usage=usage).zipf_loss for batch, usage in zip(micro_batches, so_far, strict=True)
+    )
     assert torch.cosine_similarity(gradient(model, former), gradient(model, whole), dim=0) < 0.9
 
 

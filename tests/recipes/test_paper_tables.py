@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from action_llm.model_files import ModelFileError
 from action_llm_datasets.folder_lock import writing
 from action_llm_recipes import paper_table, run_line
 from action_llm_recipes.common.launching import parse
@@ -398,6 +399,57 @@ def test_results_of_other_settings_are_only_replaced_on_demand(tmp_path):
     assert results.accuracy("euclidean") is None and results.accuracy("hyperbolic").mean == 100
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokeniser": {"max_steps": 3}}, "no stage tokeniser"),
+        ({"tokenizer": {"max_step": 3}}, "max_step"),
+        ({"tokenizer": {"max_steps": "three"}}, "max_steps"),
+    ],
+)
+def test_a_dry_run_checks_settings_without_recordings(settings, message):
+    arguments = paper_table.PaperTableArguments("llm_ar", "4", dataset="utd-mhad", dry_run=True, settings=settings)
+    with pytest.raises(ValueError, match=message):
+        paper_table.main(arguments)
+
+
+def test_results_are_those_of_the_recordings(tmp_path):
+    results = made_up_results(tmp_path / "r.json", {"utd-mhad": ([0, 1], np.zeros((1, 2)), np.ones((1, 2)))})
+    results.check_split("utd-mhad", ["a wave", "b clap"])
+    results.check_split("utd-mhad", ["b clap", "a wave"])
+    with pytest.raises(
+        ValueError, match=r"r\.json has results on other recordings of utd-mhad than those of --data_dir"
+    ):
+        results.check_split("utd-mhad", ["a wave", "b wave"])
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ("{}", "about"),
+        ('{"a": 1}', "about"),
+        ("[]", ""),
+        ('"rows": {"lora": {}}', "rows.lora"),
+        ('"rows": {"lora": {"runs": {"a": {"0": {}}}}}', "rows.lora"),
+    ],
+)
+def test_other_json_files_are_no_results(content, field, tmp_path, caplog):
+    if content.startswith('"'):
+        content = f'{{"about": {{}}, "recordings": {{}}, "splits": {{}}, "baselines": {{}}, {content}}}'
+    path = tmp_path / "notes.json"
+    path.write_text(content)
+    with pytest.raises(ModelFileError, match=rf"notes\.json.*{field}"):
+        TableResults(path)
+    assert page.summary_page(tmp_path).startswith("# Which of the papers' ideas")
+    assert "Left out of the summary" in caplog.text and str(path) in caplog.text
+
+
+def test_titles_in_a_heading():
+    assert page._lower_first("LoRA or tuning of all weights") == "LoRA or tuning of all weights"
+    assert page._lower_first("Number M of events") == "number M of events"
+    assert page._signed(-0.04) == "+0.0"
+
+
 def test_hits_are_in_the_order_of_names(tmp_path):
     with open(tmp_path / "predictions.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -416,7 +468,9 @@ def test_hits_are_in_the_order_of_names(tmp_path):
         ({"paper": "vt_lvlm_ar", "table": "II", "dataset": "utd-mhad-video", "preset": "small"}, "no `small` preset"),
         ({"dataset": "utd-mahd"}, "utd-mahd.*utd-mhad"),
         ({"data_dir": None}, "--data_dir is missing"),
-        ({"seeds": []}, "expected at least one seed"),
+        ({"seeds": []}, "expected one or more seeds"),
+        ({"seeds": [0, -1]}, r"0 or above, got \[0, -1\]"),
+        ({"table": "8"}, "Table 8 is about unseen classes, as in .*, got utd-mhad"),
         ({"jobs": 0}, "--jobs must be at least 1"),
     ],
 )
