@@ -11,6 +11,9 @@ import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
 from .model_files import as_written
+from .nw_ucla_files import has_nw_ucla_keys, read_nw_ucla
+from .sbu_files import FILE_NAME as SBU_FILE_NAME
+from .sbu_files import read_sbu
 from .size_limits import MAX_LINE_BYTES, json_fault
 from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
 from .skeleton_layouts import SkeletonLayout, get_layout
@@ -34,8 +37,8 @@ def read_recording(
     fps: float | None = None,
     up: str | None = None,
 ) -> SkeletonRecording:
-    """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome,
-    `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
+    """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome or
+    Northwestern-UCLA, `skeleton_pos.txt` of SBU Kinect Interaction, `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
 
     A recording may have at most 22.4 million joints in 512 MiB, half of that as rows of text, and a quarter as JSON
     (`size_limits`). As an array, this is an hour of 30 frames per second with 8 people of 25 joints. Larger files are refused
@@ -59,6 +62,10 @@ def read_recording(
     content, suffix = _Content(str(path), data), path.suffix.lower()
     if suffix == ".mat":
         recording = read_utd_mhad(content)
+    elif path.name.lower() == SBU_FILE_NAME:
+        recording = read_sbu(content)
+    elif suffix == ".json" and has_nw_ucla_keys(data):
+        recording = read_nw_ucla(content)
     elif suffix == ".json":
         try:
             recording = read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
@@ -132,7 +139,10 @@ def refuse_foreign_json(path: Path, data: bytes):
         content_name, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
     else:
         return
-    expected = f"JSON of Toyota Smarthome; or convert it to a .npy array (frames, people, joints, coordinates), layout {layout}"
+    expected = (
+        "JSON of Toyota Smarthome or Northwestern-UCLA; or convert it to a .npy array (frames, people, joints, coordinates), "
+        f"layout {layout}"
+    )
     raise SkeletonFileError(path, None, f"{content_name}, which this release cannot read", expected)
 
 

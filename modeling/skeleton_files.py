@@ -1,6 +1,7 @@
 """Recorded skeletons, and the readers of `.skeleton` files (NTU RGB+D, UAV-Human) and of UTD-MHAD's `.mat` files.
 
-Toyota Smarthome's JSON is read in `smarthome_files`. A `.skeleton` file is text with lines of numbers:
+Other data sets have modules of their own (`smarthome_files`, `nw_ucla_files`, `sbu_files`). A `.skeleton` file is text with
+lines of numbers:
 
     number of frames
         number of bodies in the frame (may be 0)

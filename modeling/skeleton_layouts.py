@@ -2,8 +2,9 @@
 
 Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`); the 20 joints of the first
 Kinect in three orders, that of its SDK as in Northwestern-UCLA (`kinect20-sdk`), that of UTD-MHAD (`kinect20`) and that of
-MSR Action3D (`msr20`); COCO keypoints as in UAV-Human (`coco17`); OpenPose BODY_25 (`openpose25`); LCR-Net as in Toyota
-Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints (2s-AGCN for daily living) and 17 joints (UNIK).
+MSR Action3D (`msr20`); OpenNI's 15 joints as in SBU Kinect Interaction (`sbu15`); COCO keypoints as in UAV-Human (`coco17`);
+OpenPose BODY_25 (`openpose25`); LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints
+(2s-AGCN for daily living) and 17 joints (UNIK).
 """
 
 import json
@@ -297,6 +298,12 @@ _MSR20 = (
     "left_knee", "right_knee", "left_ankle", "right_ankle", "left_foot", "right_foot", "head",
 )  # fmt: skip
 
+_SBU15 = (
+    "head", "neck", "torso",
+    "left_shoulder", "left_elbow", "left_hand", "right_shoulder", "right_elbow", "right_hand",
+    "left_hip", "left_knee", "left_foot", "right_hip", "right_knee", "right_foot",
+)  # fmt: skip
+
 _COCO17 = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
@@ -380,6 +387,26 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             right_hip=5,
             left_shoulder=0,
             right_shoulder=1,
+        ),
+        # The torso is in the middle of the trunk; there is no joint between the hips.
+        SkeletonLayout(
+            name="sbu15",
+            joint_names=_SBU15,
+            parents=(1, 2, -1, 1, 3, 4, 1, 6, 7, 2, 9, 10, 2, 12, 13),
+            parts={
+                "trunk": (0, 1, 2),
+                "left_arm": (3, 4, 5),
+                "right_arm": (6, 7, 8),
+                "left_leg": (9, 10, 11),
+                "right_leg": (12, 13, 14),
+            },
+            left_right=_limb_pairs(_SBU15),
+            pelvis=(9, 12),
+            neck=(1,),
+            left_hip=9,
+            right_hip=12,
+            left_shoulder=3,
+            right_shoulder=6,
         ),
         # The bone lists that circulate for these joints have cycles; this is the tree from nose to limbs.
         SkeletonLayout(

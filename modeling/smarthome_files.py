@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from .json_files import describe_json, parse_json
 from .size_limits import json_fault
 from .skeleton_files import (
     SkeletonFileError,
@@ -153,19 +154,13 @@ def _parse_list(text: bytes, separator: int) -> tuple[np.ndarray, np.ndarray] | 
 
 def _read_json(path: Path, data: bytes, pose: str, length: int) -> _Poses:
     """Reads a file with `json`; errors name the place of the fault."""
-    try:
-        content = json.loads(data, parse_int=float)
-    except json.JSONDecodeError as error:
-        actual = f"{error.msg} at character {error.colno}"
-        raise SkeletonFileError(path, error.lineno, actual, "JSON") from error
-    except (ValueError, RecursionError) as error:
-        raise SkeletonFileError(path, None, f"{type(error).__name__}: {error}", "JSON") from error
+    content = parse_json(path, data)
     counts, poses = _poses_of(path, content, pose)
     frame = np.repeat(np.arange(len(counts)), counts)
     for index, values in enumerate(poses):
         wrong = [value for value in values if type(value) is not float]
         if len(values) != length or wrong:
-            actual = f"{len(values)} numbers" if not wrong else _describe(wrong[0])
+            actual = f"{len(values)} numbers" if not wrong else describe_json(wrong[0])
             raise SkeletonFileError(path, None, actual, f"{length} numbers as {pose} of frame {frame[index]}")
     return np.array(counts, np.int64), np.array(poses, np.float64).reshape(len(poses), length)
 
@@ -175,13 +170,13 @@ def _poses_of(path: Path, content: Any, pose: str) -> tuple[list[int], list[list
 
     def check(value: Any, json_type: type, expected: str, frame: int | None = None):
         if not isinstance(value, json_type):
-            raise SkeletonFileError(path, None, _describe(value), expected.format(pose=pose, frame=frame))
+            raise SkeletonFileError(path, None, describe_json(value), expected.format(pose=pose, frame=frame))
         return value
 
     check(content, dict, "an object with frames")
     num_joints = get_layout(LAYOUTS[pose]).num_joints
     if content.get("njts", num_joints) != num_joints:
-        raise SkeletonFileError(path, None, f"njts {_describe(content['njts'])}", f"{num_joints} joints")
+        raise SkeletonFileError(path, None, f"njts {describe_json(content['njts'])}", f"{num_joints} joints")
     frames = check(content.get("frames"), list, "frames as a list")
     poses = []
     for number, frame in enumerate(frames):
@@ -189,13 +184,6 @@ def _poses_of(path: Path, content: Any, pose: str) -> tuple[list[int], list[list
             check(detection, dict, "a detection of frame {frame} as an object", number)
             poses.append(check(detection.get(pose), list, "{pose} of frame {frame} as a list", number))
     return [len(frame) for frame in frames], poses
-
-
-def _describe(value: Any, length: int = 40) -> str:
-    if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    text = f"{value:g}" if isinstance(value, float) else json.dumps(value)
-    return text if len(text) <= length else text[:length] + "…"
 
 
 __all__ = ["read_smarthome"]

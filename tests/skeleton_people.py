@@ -14,6 +14,7 @@ PLACES = {
     "hip": (0.95, 0.1), "knee": (0.5, 0.12), "ankle": (0.1, 0.12), "foot": (0.03, 0.14), "shoulder": (1.4, 0.2),
     "elbow": (1.15, 0.28), "wrist": (0.95, 0.3), "hand": (0.88, 0.31), "tip": (0.83, 0.32), "thumb": (0.86, 0.27),
     "head": (1.65, 0), "nose": (1.6, 0), "eye": (1.63, 0.03), "ear": (1.6, 0.07), "neck": (1.5, 0), "chest": (1.2, 0),
+    "torso": (1.2, 0),
     "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
     "shoulder_center": (1.42, 0), "hip_center": (0.95, 0), "toe": (0.02, 0.16), "heel": (0.05, 0.12),
 }  # fmt: skip
@@ -104,4 +105,18 @@ def uav_human_text(counts, joints=17):
         for person in range(count):
             lines += [f"{person:03d} 0 0 0 0 0 0 0 0 0", str(joints)]
             lines += [f"{900.5 + frame + joint} {400.25 + 7 * joint}" + " 0" * 10 for joint in range(joints)]
+    return "\n".join(lines) + "\n"
+
+
+def nw_ucla_text(body):
+    """JSON of Northwestern-UCLA for a body (T, 20, 3)."""
+    return json.dumps({"file_name": "a01_s01_e00_v01", "skeletons": body.tolist(), "label": 1}).encode()
+
+
+def sbu_text(people, first=566):
+    """`skeleton_pos.txt` of SBU Kinect Interaction for two people (T, 2, 15, 3) in metres, as OSCeleton normalises them."""
+    x, y, z = np.moveaxis(1000 * np.asarray(people, np.float64), -1, 0)
+    normalised = np.stack([(1280 - x) / 2560, (960 - y) / 1920, z * 7.8125 / 10000], axis=-1)
+    rows = normalised.reshape(len(normalised), -1).tolist()
+    lines = [",".join([str(first + number), *(f"{value:.7g}" for value in row)]) for number, row in enumerate(rows)]
     return "\n".join(lines) + "\n"

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skeleton_people import person, skeleton_text, smarthome_text, uav_human_text
+from skeleton_people import nw_ucla_text, person, sbu_text, skeleton_text, smarthome_text, uav_human_text
 
+from action_llm.nw_ucla_files import read_nw_ucla
+from action_llm.sbu_files import read_sbu
 from action_llm.skeleton_files import SkeletonFileError, read_skeleton
 from action_llm.smarthome_files import _read_json, _scan_lists, read_smarthome
 
@@ -20,6 +22,8 @@ FORMATS = {
     ".skeleton": (_kinect_text().encode(), 25, read_skeleton),
     ".txt": (uav_human_text((1, 0, 2, 1)).encode(), 17, lambda path: read_skeleton(path, layout="coco17")),
     ".json": (smarthome_text((1, 0, 2, 1)), 13, read_smarthome),
+    "_nw_ucla.json": (nw_ucla_text(person(4, "kinect20-sdk").round(3)), 20, read_nw_ucla),
+    "_sbu.txt": (sbu_text(np.stack([person(4, "sbu15"), person(4, "sbu15", seed=1)], axis=1)).encode(), 15, read_sbu),
 }
 # What stands where it should not: parts of numbers and of JSON, other line ends, other encodings.
 SCRAPS = (

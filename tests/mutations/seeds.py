@@ -17,7 +17,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from scipy.io import savemat
-from skeleton_people import person, skeleton_text, smarthome_text, uav_human_text
+from skeleton_people import nw_ucla_text, person, sbu_text, skeleton_text, smarthome_text, uav_human_text
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, WIDTH, tiny_llava, tiny_llm, tiny_recogniser, tiny_vtem
 from tiny_videos import CODECS, picture, rotated, tiny_video
 
@@ -77,6 +77,19 @@ def uav_human_files(folder: Path, real: Path | None) -> list[Seed]:
 def smarthome_files(folder: Path, real: Path | None) -> list[Seed]:
     files = {"clip.json": smarthome_text((1, 0, 2, 1)), "spaced.json": smarthome_text((1, 1)).replace(b",", b" ,\n")}
     return alone(folder, files | brought(real, f"{FAULTS}/*smarthome.json"))
+
+
+def nw_ucla_files(folder: Path, real: Path | None) -> list[Seed]:
+    body = person(6, "kinect20-sdk")
+    files = {"clip.json": nw_ucla_text(body.round(4)), "spaced.json": nw_ucla_text(body).replace(b",", b" ,\n")}
+    return alone(folder, files)
+
+
+def sbu_files(folder: Path, real: Path | None) -> list[Seed]:
+    pair = np.stack([person(8, "sbu15"), person(8, "sbu15", seed=1, yaw=90)], axis=1)
+    text = sbu_text(pair).encode()
+    texts = {"unix": text, "windows": text.replace(b"\n", b"\r\n")}
+    return [seed for name, text in texts.items() for seed in alone(folder / name, {"skeleton_pos.txt": text})]
 
 
 def mat_files(folder: Path, real: Path | None) -> list[Seed]:
