@@ -4,7 +4,7 @@ This module imports nothing, so that a program loads only what it uses.
 
     Loading data
         load.py                  load_action_dataset: any protocol, from a folder of raw files
-        ntu.py, utd_mhad.py, smarthome.py, uav_human.py, folder_builder.py     builders for skeletons
+        ntu.py, utd_mhad.py, smarthome.py, uav_human.py, nw_ucla.py, sbu.py, folder_builder.py     builders for skeletons
         videos.py                builders for videos
         building.py              the base class of all builders
         protocols.py, names.py   splits, facts and names of the data sets; unseen_classes.py: classes that are only tested

@@ -87,9 +87,7 @@ class SourceFile:
         return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def find_files(
-    folder: str | os.PathLike, suffix: str | tuple[str, ...], unpacked_by_name: bool = True
-) -> list[SourceFile]:
+def find_files(folder: str | os.PathLike, suffix: str | tuple[str, ...], name_parts: int = 1) -> list[SourceFile]:
     """All files below a folder whose name ends with `suffix`, in upper or lower case, sorted by path.
 
     Hidden files are left out, because an interrupted program may have left them half written. Members of `.zip` archives count
@@ -98,7 +96,8 @@ def find_files(
     Args:
         folder: to search, with all folders below it.
         suffix: end of the file names, in lower case, or several such ends.
-        unpacked_by_name: leave out a member of an archive if a file of its name is anywhere in the folder.
+        name_parts: number of parts at the end of a path that name a recording, as in `SkeletonBuilder.NAME_PARTS`. A member of
+            an archive is left out if a file of its name is anywhere in the folder.
 
     Raises:
         DataFolderError: if there is no such folder, or no readable file with the suffix in it.
@@ -124,9 +123,9 @@ def find_files(
                 other_suffixes[Path(name).suffix.lower() or "no suffix"] += 1
                 if name.lower().endswith(".zip"):
                     archives.append(Path(base, name))
-    unpacked = {file.path.rsplit("/", 1)[-1] for file in files} if unpacked_by_name else set()
+    unpacked = {_end(file.path, name_parts) for file in files} if name_parts else set()
     for archive in archives:
-        files += _members(archive, root, suffix, unpacked)
+        files += _members(archive, root, suffix, unpacked, name_parts)
     if all(file.problem for file in files):
         if files:
             raise DataFolderError(files[0].problem)
@@ -143,12 +142,17 @@ def _either(suffix: str | tuple[str, ...]) -> str:
     return suffix if isinstance(suffix, str) else " or ".join(suffix)
 
 
-def _members(archive: Path, root: Path, suffix: str, unpacked: set[str]) -> list[SourceFile]:
+def _end(path: str, parts: int) -> str:
+    return "/".join(path.rsplit("/", parts)[-parts:])
+
+
+def _members(archive: Path, root: Path, suffix: str, unpacked: set[str], name_parts: int) -> list[SourceFile]:
     """The members of an archive that `find_files` lists, without those whose name is in `unpacked`."""
 
     def is_wanted(member: zipfile.ZipInfo) -> bool:
-        name = member.filename.rsplit("/", 1)[-1]
-        return name.lower().endswith(suffix) and not name.startswith(".") and name not in unpacked
+        name = _end(member.filename, 1)
+        is_recording = name.lower().endswith(suffix) and not name.startswith(".")
+        return is_recording and _end(member.filename, name_parts) not in unpacked
 
     place, mtime = archive.relative_to(root).as_posix(), archive.stat().st_mtime_ns
     problem, members = "", []
@@ -317,8 +321,9 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     SUFFIX: ClassVar[str | tuple[str, ...]]
     """End of the file names, in lower case, or several such ends."""
-    UNPACKED_BY_NAME: ClassVar[bool] = True
-    """Whether a file in the folder and an archive member of the same name are the same recording, whatever their folders."""
+    NAME_PARTS: ClassVar[int] = 1
+    """Number of parts at the end of a path that name a recording: the file name, and the folders that belong to it. A file in
+    the folder and an archive member of the same name are the same recording. 0 if files of one name may be different ones."""
     FIELDS: ClassVar[tuple[str, ...]]
     """The numbers of the file name, which become columns."""
     TITLE: ClassVar[str]
@@ -357,7 +362,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
 
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
         """All files that rows are made from."""
-        return find_files(data_dir, self.SUFFIX, self.UNPACKED_BY_NAME)
+        return find_files(data_dir, self.SUFFIX, self.NAME_PARTS)
 
     def listed(self) -> list[SourceFile]:
         """The files that `assign` places."""
@@ -405,7 +410,8 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         return False
 
     def published_counts(self) -> dict[str, int]:
-        """Published number of recordings of each split, for the report; empty if unknown."""
+        """Published number of recordings of each split, for the report. Empty if unknown; {"in all": number} if only the number
+        of all splits together is known."""
         raise NotImplementedError
 
     def published_fields(self) -> dict[str, Iterable[int]]:

@@ -44,7 +44,15 @@ from typing import BinaryIO, NamedTuple
 import datasets
 import numpy as np
 
-from action_llm import array_files, recording_files, skeleton_layouts
+from action_llm import (
+    array_files,
+    json_files,
+    nw_ucla_files,
+    recording_files,
+    sbu_files,
+    skeleton_layouts,
+    smarthome_files,
+)
 from action_llm.class_names import fault_of_class_name
 from action_llm.model_files import as_written, shortened
 from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
@@ -123,14 +131,15 @@ class ActionFolder(SkeletonBuilder):
 
     BUILDER_CONFIG_CLASS = SkeletonConfig
     BUILDER_CONFIGS = [SkeletonConfig(name="folder")]
-    UNPACKED_BY_NAME = False
+    NAME_PARTS = 0
     SUFFIX = RECORDING_SUFFIXES
     FIELDS = ()
     TITLE = "Recordings in a folder"
     HOMEPAGE = CITATION = LICENSE = ""
 
     def facts(self, data_dir: Path) -> list[Path]:
-        code = [Path(module.__file__) for module in (array_files, recording_files, skeleton_layouts)]
+        readers = (array_files, json_files, nw_ucla_files, recording_files, sbu_files, smarthome_files)
+        code = [Path(module.__file__) for module in (*readers, skeleton_layouts)]
         return [*code, *(path for name in (METADATA, SKELETON) if (path := data_dir / name).is_file())]
 
     @cached_property
@@ -383,12 +392,11 @@ class ActionFolder(SkeletonBuilder):
             fps=self._common["fps"] if self._common["says_fps"] else None,
             up=self._common["up"],
         )
-        if self._common["says_fps"] and recording.source.lower().endswith((".json", ".mat")):
-            recording.fps = self._common[
-                "fps"
-            ]  # these files have no frame rate; readers assume that of their data set
+        # These files have no frame rate; readers assume that of their data set.
+        if self._common["says_fps"] and recording.source.lower().endswith((".json", ".mat", sbu_files.FILE_NAME)):
+            recording.fps = self._common["fps"]
         skeleton = get_layout(self._common["layout"])
-        if recording.layout != skeleton.name:  # files of UTD-MHAD always have the layout kinect20
+        if recording.layout != skeleton.name:  # files of most data sets always have the same layout
             raise SkeletonFileError(
                 recording.source, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}"
             )

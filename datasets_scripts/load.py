@@ -8,6 +8,8 @@ from .building import SkeletonBuilder
 from .folder_builder import ActionFolder
 from .names import check_protocol
 from .ntu import NTUSkeletons
+from .nw_ucla import NWUCLA
+from .sbu import SBU
 from .smarthome import Smarthome
 from .uav_human import UAVHuman
 from .utd_mhad import UTDMHAD
@@ -17,7 +19,7 @@ from .videos import FolderVideos, NTUVideos, SmarthomeVideos, UAVHumanVideos, UT
 def _protocols() -> dict[str, tuple[type[SkeletonBuilder], list[str]]]:
     """Name of a protocol → its builder and the names of its configs: one, or one each for seen and unseen classes."""
     table: dict[str, tuple[type[SkeletonBuilder], list[str]]] = {}
-    skeletons = (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, ActionFolder)
+    skeletons = (NTUSkeletons, UTDMHAD, Smarthome, UAVHuman, NWUCLA, SBU, ActionFolder)
     for builder in (*skeletons, NTUVideos, UTDMHADVideos, SmarthomeVideos, UAVHumanVideos, FolderVideos):
         for config in builder.BUILDER_CONFIGS:
             protocol = config.name.removesuffix(f"-{getattr(config, 'part', 'all')}")
@@ -39,8 +41,9 @@ def load_action_dataset(
     """Prepares a data set from its raw files and loads it. The prepared data are cached until the files change.
 
     Args:
-        name: of the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "smarthome-cs", "uav-human-csv1", "simulated-xsub",
-            …, or "folder" for your own recordings (`folder_builder`). `PROTOCOLS` has all names.
+        name: of the protocol: "ntu60-xsub", "ntu120-unseen-0", "utd-mhad", "smarthome-cs", "uav-human-csv1", "nw-ucla-xview",
+            "sbu-fold-0", "simulated-xsub", …, or "folder" for your own recordings (`folder_builder`). `PROTOCOLS` has all
+            names.
         data_dir: folder of the raw files, in any folder structure.
         cache_dir: folder for the prepared data; None uses the cache of `datasets`.
         num_proc: number of processes that read files.

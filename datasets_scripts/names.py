@@ -22,13 +22,15 @@ METRICS = {"top_1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy
 def protocol_names() -> tuple[str, ...]:
     """The protocols of `load_action_dataset`, in the order of `load.PROTOCOLS`."""
     others = ["utd-mhad", *read_facts("utd_mhad")["unseen"], *read_facts("smarthome")["protocols"]]
-    others += [*read_facts("uav_human")["protocols"], "folder"]
+    others += read_facts("uav_human")["protocols"]
+    only_skeletons = [*read_facts("nw_ucla")["protocols"], *read_facts("sbu")["folds"]]
     videos = []
     for name in NTU_PROTOCOLS:
         videos.append(f"{name}-video")
         if not name.startswith("simulated"):  # every simulated video has a skeleton
             videos.append(f"{name}-video-with-skeletons")
-    return (*NTU_PROTOCOLS, *others, *videos, *(f"{name}-video" for name in others))
+    videos += [f"{name}-video" for name in (*others, "folder")]
+    return (*NTU_PROTOCOLS, *others, *only_skeletons, "folder", *videos)
 
 
 def check_protocol(name: str) -> None:

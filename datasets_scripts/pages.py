@@ -90,6 +90,50 @@ What to watch for:
 - The smallest classes have about 40 recordings, the largest has 173.""",
         "uav-human-csv1",
     ),
+    "nw_ucla.md": (
+        "Northwestern-UCLA Multiview Action 3D",
+        ("nw-ucla-",),
+        """10 actions by ten people, recorded by three Kinect v1 sensors from different sides: 1,484 recordings of
+skeletons with 20 joints in metres. `--data_dir` is the folder of the JSON files that CTR-GCN and Shift-GCN use (`all_sqe`, from
+the link in the README of CTR-GCN), unpacked or still in its archive. Colour and depth pictures are not read.
+
+What to watch for:
+
+- Published results on skeletons use `nw-ucla-xview`: 464 test recordings, so one percentage point is five recordings. The
+  people are the same in training and test; only the view is new.
+- There is no official validation split. `held_out` marks the training recordings of one subject (`--held_out_subjects 5` in the
+  recipes, or `--set held_out_subject=5` in `prepare`, chooses another). They measure a new person, not a new view. To choose
+  settings across views without reading view 3, develop on `nw-ucla-view1-view2` and `nw-ucla-view2-view1`.
+- Across subjects, `nw-ucla-xsub-1` to `-10` leave out one subject each, as public loaders do: report the mean of the ten.
+  `nw-ucla-xsub` (odd subjects train) is a split of this project, for a single run; do not compare it with published results.
+- The first four joints are in the opposite order of UTD-MHAD's (layout `kinect20-sdk`).
+- Recordings have 1 to 201 frames, half of them at most 31.
+- The action ids 7 and 10 are not used. `label` in the files counts without these gaps; the file name decides the class.
+- The builder was tested with recordings of views 1 and 2, and with made-up files for view 3.""",
+        "nw-ucla-xview",
+    ),
+    "sbu.md": (
+        "SBU Kinect Interaction",
+        ("sbu-",),
+        """Eight interactions of two people in front of one Kinect: approaching, departing, kicking, pushing, shaking hands,
+hugging, exchanging an object and punching. 21 pairs out of seven people, 282 recordings of 10 to 46 frames at 15 frames per
+second, with 15 joints for each person. `--data_dir` holds the folders of the pairs
+(`s01s02/01/001/skeleton_pos.txt`), unpacked or still in their archives. Use the clean version. Pictures are not read.
+
+What to watch for:
+
+- Papers report the mean of the five folds, `sbu-fold-0` to `-4`. The README of the data set numbers them from 1.
+- The folds separate pairs, not people: the people of a test pair are also in training pairs.
+- There is no official validation split. `held_out` marks the pairs of the next fold (`--set held_out_fold=3` in `prepare`
+  chooses another). A recording shows two people, so `--held_out_subjects` and accuracy per person are not available.
+- Coordinates in the files are normalised. The formulas of the README are applied and give metres, y up (layout `sbu15`): they
+  undo the normalisation of OSCeleton, which starts from millimetres. Other loaders call these numbers pixels, or keep the
+  normalised ones, in which y grows downwards and bodies are stretched.
+- Public loaders disagree about the names of actions 04 to 08. The order here was checked against pictures by the author of
+  a public loader. Accuracy does not depend on the names.
+- The builder was tested with made-up files only.""",
+        "sbu-fold-0",
+    ),
     "simulated.md": (
         "Simulated recordings",
         ("simulated-",),
@@ -115,8 +159,8 @@ What to watch for:
         ("folder",),
         """Put your recordings in a folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a
 `skeleton.json` with the joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of
-numbers, `.json` files of Toyota Smarthome, or videos (files, or folders of numbered pictures). If file names follow a
-pattern, this command writes both files:
+numbers, `.json` files of Toyota Smarthome or Northwestern-UCLA, or videos (files, or folders of numbered pictures). If file
+names follow a pattern, this command writes both files:
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
@@ -131,6 +175,7 @@ A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses t
 | `kinect20-sdk` | 20 in metres, y up | the SDK of Kinect v1: Northwestern-UCLA |
 | `kinect20` | 20 in metres, y up | UTD-MHAD |
 | `msr20` | 20 in metres, y up | MSR Action3D |
+| `sbu15` | 15 in metres, y up | OpenNI: SBU Kinect Interaction |
 | `openpose25` | 25 in pixels, y down, with a score as the third number | OpenPose BODY_25 |
 | `coco17` | 17 in pixels, y down, with a score as the third number | COCO, UAV-Human |
 | `lcrnet13`, `lcrnet13-2d` | 13 in metres, or in pixels | Toyota Smarthome |

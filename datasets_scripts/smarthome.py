@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from action_llm import smarthome_files
+from action_llm import json_files, smarthome_files
 from action_llm.skeleton_files import SkeletonRecording
 
 from .building import SkeletonBuilder, SkeletonConfig
@@ -123,7 +123,7 @@ class Smarthome(SkeletonBuilder):
         return self.config.name.removesuffix("-video")
 
     def facts(self, data_dir: Path) -> list[Path]:
-        return [facts_file("smarthome"), Path(smarthome_files.__file__)]
+        return [facts_file("smarthome"), Path(smarthome_files.__file__), Path(json_files.__file__)]
 
     def split_names(self) -> tuple[str, ...]:
         return smarthome_splits(self.protocol)

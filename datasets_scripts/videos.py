@@ -230,7 +230,7 @@ class FolderVideos(_Videos, ActionFolder):
     TITLE = "Videos in a folder"
 
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
-        return find_files(data_dir, (*self.SUFFIX, *FRAME_SUFFIXES), self.UNPACKED_BY_NAME)
+        return find_files(data_dir, (*self.SUFFIX, *FRAME_SUFFIXES), self.NAME_PARTS)
 
     def listed(self) -> list[SourceFile]:
         videos = [file for file in super().listed() if file.path.lower().endswith(self.SUFFIX)]

@@ -275,8 +275,8 @@ def test_other_json_formats_are_refused_by_name(folder, tmp_path, name):
     load(root, tmp_path)
     skipped = report(tmp_path)
     expected = (
-        f"found JSON of {name}, which this release cannot read, expected JSON of Toyota Smarthome; or convert it to a .npy "
-        f"array (frames, people, joints, coordinates), layout {layout}"
+        f"found JSON of {name}, which this release cannot read, expected JSON of Toyota Smarthome or Northwestern-UCLA; or "
+        f"convert it to a .npy array (frames, people, joints, coordinates), layout {layout}"
     )
     assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
     place = "metadata.csv, line 7: frames is a folder with files such as clip_000_keypoints.json"
