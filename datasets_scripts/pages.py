@@ -178,6 +178,7 @@ A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses t
 | `sbu15` | 15 in metres, y up | OpenNI: SBU Kinect Interaction |
 | `openpose25` | 25 in pixels, y down, with a score as the third number | OpenPose BODY_25 |
 | `coco17` | 17 in pixels, y down, with a score as the third number | COCO, UAV-Human |
+| `h36m17` | 17 in metres, y down | Human3.6M in the order of VideoPose3D and MMPose, in the axes of the camera |
 | `lcrnet13`, `lcrnet13-2d` | 13 in metres, or in pixels | Toyota Smarthome |
 
 A sample of the recordings is checked before all are read. If the joints fit another layout better, another axis points up, or

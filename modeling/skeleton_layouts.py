@@ -3,7 +3,8 @@
 Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`); the 20 joints of the first
 Kinect in three orders, that of its SDK as in Northwestern-UCLA (`kinect20-sdk`), that of UTD-MHAD (`kinect20`) and that of
 MSR Action3D (`msr20`); OpenNI's 15 joints as in SBU Kinect Interaction (`sbu15`); COCO keypoints as in UAV-Human (`coco17`);
-OpenPose BODY_25 (`openpose25`); LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints
+OpenPose BODY_25 (`openpose25`); the 17 joints of Human3.6M in the order of VideoPose3D and MMPose, which networks that lift 2-D
+poses to 3-D write (`h36m17`); LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints
 (2s-AGCN for daily living) and 17 joints (UNIK).
 """
 
@@ -257,7 +258,7 @@ def _anchors(names: Sequence[str]) -> dict[str, Any]:
     anchors = {f"{side}_{part}": find(side, part) for part in ("hip", "shoulder") for side in ("left", "right")}
     for anchor, own, part in (
         ("pelvis", ("pelvis", "spine_base", "hip_center", "mid_hip"), "hip"),
-        ("neck", ("spine_shoulder", "shoulder_center", "neck"), "shoulder"),
+        ("neck", ("spine_shoulder", "shoulder_center", "thorax", "neck"), "shoulder"),
     ):
         joint = next((joint for name in own if (joint := find(name)) is not None), None)
         both = [anchors[f"left_{part}"], anchors[f"right_{part}"]]
@@ -316,6 +317,12 @@ _OPENPOSE25 = (
     "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
     "right_eye", "left_eye", "right_ear", "left_ear",
     "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+)  # fmt: skip
+
+_H36M17 = (
+    "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "spine", "thorax", "neck", "head",
+    "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
 )  # fmt: skip
 
 _LCRNET13 = (
@@ -449,6 +456,27 @@ LAYOUTS: dict[str, SkeletonLayout] = {
             left_shoulder=5,
             right_shoulder=2,
             dimensions=2,
+            up=-1,
+        ),
+        # In metres in the axes of a camera, y down, as lifting networks write them; in Human3.6M's own files, z points up.
+        SkeletonLayout(
+            name="h36m17",
+            joint_names=_H36M17,
+            parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+            parts={
+                "trunk": (0, 7, 8, 9, 10),
+                "left_arm": (11, 12, 13),
+                "right_arm": (14, 15, 16),
+                "left_leg": (4, 5, 6),
+                "right_leg": (1, 2, 3),
+            },
+            left_right=_limb_pairs(_H36M17),
+            pelvis=(0,),
+            neck=(8,),
+            left_hip=4,
+            right_hip=1,
+            left_shoulder=11,
+            right_shoulder=14,
             up=-1,
         ),
         SkeletonLayout(

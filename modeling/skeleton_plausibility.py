@@ -110,7 +110,7 @@ def find_symptoms(
         symptoms["jumps"] = jumps
     if "units" in symptoms and symptoms["units"] in ("score", "flat"):
         frames = frames[..., :2]
-    symptoms |= _odd_anatomy(frames, layout)
+    symptoms |= _odd_anatomy(frames, layout, size)
     if symptoms.get("units") == "score":
         symptoms.pop("up axis", None)  # y grows downwards in images
     return symptoms
@@ -152,20 +152,26 @@ def _count_jumps(joints: np.ndarray, valid: np.ndarray, size: float) -> int:
     return int((steps > JUMP * size * np.maximum(both.sum(1), 1)).sum())
 
 
-def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout) -> dict[str, Any]:
-    """Symptoms of joint order, vertical axis, sides and facing; (F, J, C) with NaN for missing joints."""
+def _odd_anatomy(frames: np.ndarray, layout: SkeletonLayout, size: float) -> dict[str, Any]:
+    """Symptoms of joint order, vertical axis, sides and facing; (F, J, C) with NaN for missing joints, largest extent."""
     symptoms: dict[str, Any] = {}
     distances = _joint_distances(frames)
     if np.isfinite(distances).any(0).sum() < LEAST_JOINTS:
         return symptoms
     length, trunk = _tree_length(distances, layout), _trunk(frames, layout)
     best, best_length = layout, length
+    is_image = frames.shape[-1] < layout.dimensions
     for other in LAYOUTS.values():
         if other.num_joints != layout.num_joints or other.parents == layout.parents or other.source:
             continue
+        if other.dimensions > layout.dimensions and size > METRES[1]:  # pixels
+            continue
         other_length = _tree_length(distances, other)
         is_up = _is_up(_trunk(frames, other), other) and not _is_up(trunk, layout)
-        if other_length < best_length and other_length < (A_LITTLE_SHORTER if is_up else SHORTER) * length:
+        most = (A_LITTLE_SHORTER if is_up else SHORTER) * length
+        if is_up and is_image and other.dimensions == 2:  # the stated layout is wrong in any case
+            most = np.inf
+        if other_length < most and (best is layout or other_length < best_length):
             best, best_length = other, other_length
     if best_length > LONGEST_TREE * _shortest_tree(distances):
         return {"joint order": ""}

@@ -17,6 +17,7 @@ PLACES = {
     "torso": (1.2, 0),
     "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
     "shoulder_center": (1.42, 0), "hip_center": (0.95, 0), "toe": (0.02, 0.16), "heel": (0.05, 0.12),
+    "pelvis": (0.95, 0), "thorax": (1.42, 0),
 }  # fmt: skip
 NO_AUGMENTATION = {
     f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise", "mirror")

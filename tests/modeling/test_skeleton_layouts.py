@@ -20,9 +20,12 @@ LCRNET15 = [(14, 1), (15, 14), (9, 15), (8, 15), (10, 8), (12, 10), (11, 9), (13
 LCRNET15 += [(3, 14), (5, 3), (7, 5), (2, 14), (4, 2), (6, 4)]
 LCRNET17 = [(5, 4), (4, 3), (3, 2), (2, 1), (6, 3), (8, 6), (10, 8), (7, 3), (9, 7), (11, 9)]
 LCRNET17 += [(12, 5), (14, 12), (16, 14), (13, 5), (15, 13), (17, 15)]
+# VideoPose3D and its successors.
+H36M17 = [-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15]
 PUBLISHED = {
     "kinect25": {frozenset((child, parent - 1)) for child, parent in enumerate(NTU_PARENTS)},
     "coco17": {frozenset(bone) for bone in COCO},
+    "h36m17": {frozenset((child, parent)) for child, parent in enumerate(H36M17) if parent >= 0},
     "lcrnet15": {frozenset((child - 1, parent - 1)) for child, parent in LCRNET15},
     "lcrnet17": {frozenset((child - 1, parent - 1)) for child, parent in LCRNET17},
 }
@@ -48,6 +51,15 @@ def test_mirror_swaps_sides_and_keeps_bones(layout):
     assert layout.mirror[layout.left_hip] == layout.right_hip
     assert layout.mirror[layout.left_shoulder] == layout.right_shoulder
     assert "hip" in layout.joint_names[layout.left_hip] and "shoulder" in layout.joint_names[layout.left_shoulder]
+
+
+def test_sides_of_human36m_are_the_published_ones():
+    """VideoPose3D lists joints 4, 5, 6, 11, 12, 13 as left; early versions of MMPose exchanged the names of the legs."""
+    h36m17 = LAYOUTS["h36m17"]
+    left = [joint for joint, name in enumerate(h36m17.joint_names) if name.startswith("left_")]
+    right = [joint for joint, name in enumerate(h36m17.joint_names) if name.startswith("right_")]
+    assert (left, right) == ([4, 5, 6, 11, 12, 13], [1, 2, 3, 14, 15, 16])
+    assert (h36m17.dimensions, h36m17.up) == (3, -1)
 
 
 @pytest.mark.parametrize("name", ["lcrnet15", "lcrnet17"])
