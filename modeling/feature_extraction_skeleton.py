@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from numbers import Real
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import logging
 
 from .array_files import recording_from_array
 from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
+from .joint_mapping import JointMapping, map_layout, placement
 from .model_files import as_written, shortened
 from .recording_files import read_recording, turned_upright
 from .size_limits import MAX_JOINTS, size_fault
@@ -27,6 +29,8 @@ from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
+
+logger = logging.get_logger(__name__)
 
 Recording = str | os.PathLike | BinaryIO | SkeletonRecording | Mapping[str, Any] | np.ndarray
 
@@ -38,6 +42,8 @@ MIN_ACROSS = 0.1
 # repeated frames, recorded units, and factors of augmentation.
 MAX_PERSONS, MAX_VALUES, MAX_MULTIPLE = 100, 2**28, 4096
 SCALES, MAX_VARIED = (1e-6, 1e6), 100
+# A recording of another layout is refused if fewer than this share of the model's joints can be computed from its joints.
+LEAST_KNOWN = 0.5
 # If the torso is below this share of the body's extent, the recording is not scaled by it.
 MIN_TORSO = 1e-3
 
@@ -75,12 +81,37 @@ class SkeletonTransform:
     present: np.ndarray
 
 
+class _Resolved(NamedTuple):
+    """A recording with a known layout and rate.
+
+    Attributes:
+        keypoints: Joints, float64 (T, P, J, 3), z = 0 if 2-D.
+        present: Whether each body is in each frame, bool (T, P).
+        fps: Frames per second.
+        name: Name of the recording.
+        cleaned: Whether the bodies are already people.
+        mapping: How joints are computed, if the recording has neither the layout of the feature extractor nor its source.
+    """
+
+    keypoints: np.ndarray
+    present: np.ndarray
+    fps: float
+    name: str
+    cleaned: bool
+    mapping: JointMapping | None
+
+
 class SkeletonFeatureExtractor(RecordingFeatureExtractor):
     """Turns recordings of skeletons into normalised sequences.
 
     The steps are: frames before the first body and after the last are cut off; bodies are assigned to people
-    (`skeleton_bodies.py`); missing joints and frames are interpolated; the recording is centred, rotated and scaled by amounts
-    that are measured on the first person and apply to all people; and it is resampled in time by linear interpolation.
+    (`skeleton_bodies.py`); missing joints and frames are interpolated, and joints that were never measured are placed by the
+    others (`joint_mapping.placement`); the recording is centred, rotated and scaled by amounts that are measured on the first
+    person and apply to all people; and it is resampled in time by linear interpolation.
+
+    A recording that names another layout is read in the layout of this feature extractor (`joint_mapping.map_layout`), and
+    `doubts` says which joints are missing or estimated. If a 2-D recording is read in three dimensions, z is 0, and the view
+    can only be aligned by half a turn, so that the right side of the body is at +x.
 
     Args:
         layout: Name of the joint layout, or a dict from `SkeletonLayout.to_dict` (or its JSON) for your own layout. With a
@@ -119,6 +150,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         augment_warp: Between 0 and 1: the speed drifts within the recording by up to this share.
         augment_noise: Standard deviation of noise on each joint in each frame, in units of the features.
         augment_mirror: Probability of swapping left and right. 0 by default, because it changes handedness.
+        augment_missing: From 0 to 1: joints are missing from the whole recording, single joints and whole limbs, each with a
+            probability that is drawn between 0 and this. They are placed like joints that were never measured. Pelvis, neck,
+            hips and shoulders are always there.
+        augment_flat: Probability of a projection to two dimensions: z is set to 0 after the rotations (not 2-D layouts).
 
     Raises:
         ValueError: If an argument is unknown or out of range; the message names it.
@@ -158,6 +193,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         augment_warp: float = 0.2,
         augment_noise: float = 0.01,
         augment_mirror: float = 0.0,
+        augment_missing: float = 0.0,
+        augment_flat: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -216,6 +253,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.augment_warp = checked("augment_warp", augment_warp, float, 0, below=1)
         self.augment_noise = checked("augment_noise", augment_noise, float, 0, SCALES[1])
         self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
+        self.augment_missing = checked("augment_missing", augment_missing, float, 0, 1)
+        self.augment_flat = checked("augment_flat", augment_flat, float, 0, 1)
 
     @property
     def cleaning(self) -> Cleaning:
@@ -249,8 +288,9 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         Args:
             recordings: A recording or a list of recordings. Each is a path or an open file (see `read_recording`), a
                 `SkeletonRecording`, a dataset row (a dict with `keypoints`, `shape`, `layout` and `fps`), or an array (T, J, C)
-                or (T, P, J, C) (see `recording_from_array`), in the layout of this feature extractor. Zeros in a row or array
-                are absent bodies.
+                or (T, P, J, C) (see `recording_from_array`). A `SkeletonRecording` and a row name their layout, which may be
+                another one than that of this feature extractor; so does the format of some files. All other files and arrays
+                have the layout of this feature extractor. Zeros in a row or array are absent bodies.
             fps: Frames per second of the recordings; overrides their own rate. Without it, recordings that do not define their
                 rate have `recorded_fps`.
             augment: Whether to vary the recordings at random for training, by the `augment_` settings.
@@ -266,8 +306,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             `augment_speed` applies.
 
         Raises:
-            SkeletonInputError: If a recording has no frames, no body or no valid joint, another layout or shape, an impossible
-                frame rate, or is too large (`size_limits`).
+            SkeletonInputError: If a recording has no frames, no body or no valid joint, a layout that is unknown or determines
+                fewer than half of the joints, another shape, an impossible frame rate, or is too large (`size_limits`).
             SkeletonFileError: If a file does not follow its format.
         """
         if augment and seed is None:
@@ -330,7 +370,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         """Maps features back to recorded coordinates, at the frames of the features.
 
         Resampling, interpolation and augmentation are not undone: an augmented recording gives the augmented person in
-        recorded coordinates.
+        recorded coordinates. A recording of another layout gives joints and axes of the layout of this feature extractor.
 
         Args:
             features: Features of a recording, or their reconstruction by a decoder: an array or tensor (T, persons * joints *
@@ -416,20 +456,18 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             SkeletonInputError, SkeletonFileError: If the recording cannot be read, see `__call__`.
         """
         recorded = self.read(recording, fps=fps, name=name)
-        keypoints, present, rate, name, _ = self._resolve(recorded, name)
+        keypoints, present, rate, name, _, mapping = self._resolve(recorded, name)
         layout = get_layout(recorded["layout"] if isinstance(recorded, Mapping) else recorded.layout)
         # A recording of a user's own layout has only its name, which may be that of another layout here.
         if layout.num_joints != keypoints.shape[2]:
             layout = self.skeleton_layout
         reader_symptoms = {} if isinstance(recorded, Mapping) else recorded.symptoms
         symptoms = {**reader_symptoms, **find_symptoms(keypoints, valid_joints(keypoints, present), layout, rate)}
-        return [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
+        doubts = [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
+        sentence = mapping and mapping.describe()
+        return doubts if sentence is None else [sentence, *doubts]
 
-    def _resolve(
-        self, recording: "SkeletonRecording | Mapping[str, Any]", place: str
-    ) -> tuple[np.ndarray, np.ndarray, float, str, bool]:
-        """The output of `read` -> keypoints float64 (T, P, J, 3) with z = 0 if 2-D, present (T, P), fps, name, and whether the
-        bodies are already people."""
+    def _resolve(self, recording: "SkeletonRecording | Mapping[str, Any]", place: str) -> "_Resolved":
         skeleton = self.skeleton_layout
         cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
         if _is_recording(recording):
@@ -457,13 +495,18 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         if keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
             actual = f"{keypoints.dtype} {keypoints.shape}"
             raise SkeletonInputError(name, actual, "numbers (T, J, C) or (T, P, J, C)")
-        layout = get_layout(layout).name if layout.lstrip().startswith("{") else layout
+        description, layout = layout, get_layout(layout).name if layout.lstrip().startswith("{") else layout
+        mapping = None
         if layout not in (skeleton.name, skeleton.source):
-            raise SkeletonInputError(name, f"the layout {shortened(layout)}", f"the layout {skeleton.name}")
-        num_joints = skeleton.num_joints if layout == skeleton.name else get_layout(layout).num_joints
-        if keypoints.shape[2] != num_joints or not skeleton.dimensions <= keypoints.shape[3] <= 3:
+            mapping = self._mapping(description, name)
+        num_joints, dimensions = skeleton.num_joints, skeleton.dimensions
+        if layout != skeleton.name:
+            recorded_layout = mapping.source if mapping else get_layout(layout)
+            num_joints = recorded_layout.num_joints
+            dimensions = recorded_layout.dimensions if mapping else dimensions
+        if keypoints.shape[2] != num_joints or not dimensions <= keypoints.shape[3] <= 3:
             actual = f"{keypoints.shape[2]} joints of {keypoints.shape[3]} coordinates"
-            raise SkeletonInputError(name, actual, f"{num_joints} joints of {skeleton.dimensions} (layout {layout})")
+            raise SkeletonInputError(name, actual, f"{num_joints} joints of {dimensions} (layout {layout})")
         if not len(keypoints):
             raise SkeletonInputError(name, "0 frames", "at least one frame")
         if not is_possible_rate(fps):
@@ -474,16 +517,39 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             raise SkeletonInputError(name, *fault)
 
         recorded = np.zeros((*keypoints.shape[:3], 3))
-        recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
+        recorded[..., :dimensions] = keypoints[..., :dimensions]
         if present is None:
             present = np.ones(recorded.shape[:2], bool)
-        return recorded, present, fps, name, cleaned
+        return _Resolved(recorded, present, fps, name, cleaned, mapping)
 
-    def _extract(
-        self, recording: tuple[np.ndarray, np.ndarray, float, str, bool], seed: int | None
-    ) -> tuple[np.ndarray, float, float, SkeletonTransform]:
+    def _mapping(self, layout: str, name: str) -> JointMapping:
+        """How the joints of this layout are computed from those of another, given by name or description.
+
+        Raises:
+            SkeletonInputError: If there is no such layout, or it does not determine enough of the joints.
+        """
+        skeleton = self.skeleton_layout
+        try:
+            mapping = map_layout(get_layout(layout), skeleton)
+        except ValueError as error:
+            expected = f"the layout {skeleton.name}, another of {', '.join(LAYOUTS)}, or the description of a layout"
+            raise SkeletonInputError(name, f"the layout {shortened(layout)}", expected) from error
+        known, source = int(mapping.is_known.sum()), mapping.source
+        if known < LEAST_KNOWN * skeleton.num_joints:
+            missing = ", ".join(mapping.missing)
+            actual = f"{known} of {skeleton.num_joints} in the layout {source.name} (missing: {missing})"
+            raise SkeletonInputError(name, actual, f"at least {LEAST_KNOWN:.0%} of the joints of {skeleton.name}")
+        if source.dimensions != skeleton.dimensions and self.scale != "torso":
+            units = ["pixels" if layout.dimensions == 2 else "metres" for layout in (source, skeleton)]
+            expected = f"{units[1]}, because the scale of the feature extractor is {self.scale!r}, not 'torso'"
+            raise SkeletonInputError(name, f"{units[0]} (layout {source.name})", expected)
+        if (sentence := mapping.describe()) is not None:
+            logger.warning_once(sentence)
+        return mapping
+
+    def _extract(self, recording: "_Resolved", seed: int | None) -> tuple[np.ndarray, float, float, SkeletonTransform]:
         """Features float32 (T, C), frames per second, seconds cut off at the start, and transform."""
-        keypoints, present, recorded_fps, name, cleaned = recording
+        keypoints, present, recorded_fps, name, cleaned, mapping = recording
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
         if not valid.any():
@@ -493,7 +559,13 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         seen = valid.any((1, 2)).nonzero()[0]
         keypoints, valid = keypoints[seen[0] : seen[-1] + 1], valid[seen[0] : seen[-1] + 1]
         start = float(seen[0]) / recorded_fps
-        if keypoints.shape[2] != skeleton.num_joints:
+        if mapping is not None:
+            keypoints, valid = mapping.map_joints(keypoints, valid)
+            if not valid.any():
+                raise SkeletonInputError(
+                    name, f"no joint of {skeleton.name}", "joints from which its joints are computed"
+                )
+        elif keypoints.shape[2] != skeleton.num_joints:
             # A derived joint is valid if all joints from which it is derived are.
             keypoints = skeleton.derive(np.where(valid[..., None], keypoints, np.nan))
             valid = np.isfinite(keypoints).all(-1)
@@ -510,19 +582,24 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         frame = np.arange(len(actors))[:, None]
         measured = valid[frame, actors] & (actors >= 0)[..., None]
         tracks = fill_gaps(keypoints[frame, actors], measured)
-        has_trunk = _estimate_anchors(tracks, measured.any(0), skeleton)
-        if not has_trunk and (self.center != "none" or self.scale == "torso"):
+        known = _estimate_anchors(tracks, measured.any(0), skeleton)
+        if not known[0, [*skeleton.pelvis, *skeleton.neck]].all() and (self.center != "none" or self.scale == "torso"):
             seen_joints = [skeleton.joint_names[joint] for joint in measured[:, 0].any(0).nonzero()[0]]
             raise SkeletonInputError(
                 name,
                 f"no more than {', '.join(seen_joints)}",
                 "hips, or shoulders and a neck, to centre and scale the body",
             )
+        if not known.all():
+            matrices = np.stack([placement(skeleton, tuple(of_person)) for of_person in known.tolist()])
+            tracks = matrices @ tracks
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
         generator = None if seed is None else _generator(seed, tracks)
         positions, rate = self._sample_positions(len(tracks), recorded_fps, generator, name)
+        if generator is not None and self.augment_missing:
+            tracks = placement(skeleton, self._draw_known(generator)) @ tracks
         tracks = _interpolate(tracks, positions)
         present = present[np.rint(positions).astype(int)]
         if center is None:
@@ -531,6 +608,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         tracks = (tracks - center[:, None, None]) @ (rotation.T / scale)
         if generator is not None:
             tracks = self._augment(tracks, generator)
+            # A recording without depth stays flat when it is rotated.
+            is_flat = mapping is not None and mapping.is_flat
+            if is_flat or (self.augment_flat and generator.random() < self.augment_flat):
+                tracks[..., 2] = 0
         tracks = np.where(present[..., None, None], tracks, 0)
 
         features = np.zeros((len(tracks), self.num_persons, skeleton.num_joints, self.coordinates), np.float32)
@@ -631,6 +712,18 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             tracks = tracks[:, :, mirror] * np.array([-1, 1, 1])
         return tracks + self.augment_noise * generator.standard_normal(tracks.shape, np.float32)
 
+    def _draw_known(self, generator: np.random.Generator) -> tuple[bool, ...]:
+        """Which joints are not missing from an augmented recording, see `augment_missing`."""
+        skeleton = self.skeleton_layout
+        probability = generator.uniform(0, self.augment_missing)
+        known = generator.random(skeleton.num_joints) >= probability
+        for part, joints in skeleton.parts.items():
+            if part != "trunk" and generator.random() < probability:
+                known[list(joints)] = False
+        sides = [skeleton.left_hip, skeleton.right_hip, skeleton.left_shoulder, skeleton.right_shoulder]
+        known[[*skeleton.pelvis, *skeleton.neck, *sides]] = True
+        return tuple(known.tolist())
+
     @staticmethod
     def _pad(arrays: list[np.ndarray]) -> np.ndarray:
         """Stacks arrays of different lengths, padded with zeros at the end."""
@@ -660,7 +753,7 @@ _BONES_BELOW_NECK = {("left_shoulder", "right_shoulder"): 0.288 / 0.259, ("shoul
 _BONES_BELOW_PELVIS = {("hip", "knee"): 0.288 / 0.245, ("knee", "ankle"): 0.288 / 0.246}
 
 
-def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> bool:
+def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
     """Estimates a pelvis that was never measured, between the hips or else below the neck, and a neck likewise.
 
     Otherwise a recording of the upper body would be centred and scaled by a point in the middle of the chest.
@@ -671,15 +764,15 @@ def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: Skelet
         skeleton: The layout.
 
     Returns:
-        Whether the first person has a pelvis and a neck.
+        Whether each joint was measured or estimated, bool (S, J).
     """
     vertical = np.zeros(tracks.shape[-1])
     vertical[1] = skeleton.up
     pelvis, neck = list(skeleton.pelvis), list(skeleton.neck)
     hips, shoulders = [skeleton.left_hip, skeleton.right_hip], [skeleton.left_shoulder, skeleton.right_shoulder]
-    has_both = []
-    for person, known in enumerate(measured):
-        joints, known = tracks[:, person], known.copy()
+    all_known = measured.copy()
+    for person, known in enumerate(all_known):
+        joints = tracks[:, person]
         for anchor, sides in ((pelvis, hips), (neck, shoulders)):
             if not known[anchor].all() and known[sides].all():
                 joints[:, anchor] = joints[:, sides].mean(1, keepdims=True)
@@ -696,8 +789,7 @@ def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: Skelet
                 unknown = [joint for joint in {*anchor, *sides} if not known[joint]]
                 joints[:, unknown] = position
                 known[unknown] = True
-        has_both.append(bool(known[pelvis].all() and known[neck].all()))
-    return has_both[0]
+    return all_known
 
 
 def _trunk_length(

@@ -59,8 +59,10 @@ class ActionRecognitionPipeline(Pipeline):
     ```
 
     A recording is a path, a URL (`http`, `https`), a file opened in binary mode, an array, or a row of a data set. A model of
-    videos also reads the bytes of a file, and a folder of frames. A recording gives a list of at most `top_k` dicts, the most
-    likely class first. A list of recordings gives a list of such lists; a generator or a data set gives a lazy iterator.
+    videos also reads the bytes of a file, and a folder of frames. A row of skeletons may have another joint layout than the
+    training recordings; `warnings` say which joints are missing or estimated. A recording gives a list of at most `top_k`
+    dicts, the most likely class first. A list of recordings gives a list of such lists; a generator or a data set gives a lazy
+    iterator.
 
     A download from a URL may take at most 1 GiB and ten minutes. The pipeline connects to any address that this machine can
     reach, so a service must check the URLs of its users first.

@@ -15,11 +15,22 @@ from .nw_ucla_files import has_nw_ucla_keys, read_nw_ucla
 from .sbu_files import FILE_NAME as SBU_FILE_NAME
 from .sbu_files import read_sbu
 from .size_limits import MAX_LINE_BYTES, json_fault
-from .skeleton_files import SkeletonFileError, SkeletonRecording, read_content, read_skeleton, read_utd_mhad
+from .skeleton_files import (
+    BODY_COLUMNS,
+    SkeletonFileError,
+    SkeletonRecording,
+    read_content,
+    read_skeleton,
+    read_utd_mhad,
+)
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
 
 RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)
+
+
+# Layouts of NTU RGB+D (`.skeleton`) and UAV-Human (`.txt`), whose files have the same format.
+_USUAL_LAYOUTS = {".skeleton": "kinect25", ".txt": "coco17"}
 
 
 class _Content(io.BytesIO):
@@ -47,6 +58,9 @@ def read_recording(
     Args:
         file: Path, or open file.
         layout: The joint layout, by name or description. For a derived layout, recordings of its source layout are read.
+            Files of UTD-MHAD, Toyota Smarthome, Northwestern-UCLA and SBU Kinect Interaction always have the layout of their
+            data set, and so have `.skeleton` files of 25 joints (NTU RGB+D) and `.txt` files of 17 joints (UAV-Human) if this
+            layout has another number of joints.
         fps: Frames per second, if neither the file nor its data set defines the rate. None assumes 30, and sets
             `fps_is_assumed`.
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
@@ -58,6 +72,7 @@ def read_recording(
         OSError: If the file cannot be read.
     """
     skeleton = get_layout(layout)
+    own = get_layout(skeleton.source or skeleton)
     path, data = read_content(file)
     content, suffix = _Content(str(path), data), path.suffix.lower()
     if suffix == ".mat":
@@ -73,14 +88,17 @@ def read_recording(
             refuse_foreign_json(path, data)
             raise
     elif suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
-        recording = read_skeleton(content, layout=skeleton.source or skeleton, fps=fps)
+        num_joints, usual = _count_joints(data), get_layout(_USUAL_LAYOUTS[suffix])
+        is_usual = num_joints == usual.num_joints != own.num_joints
+        recording = read_skeleton(content, layout=usual if is_usual else own, fps=fps)
     elif suffix in ARRAY_SUFFIXES:
         recording = read_joint_array(content, layout=skeleton, fps=fps)
     else:
         raise SkeletonFileError(
             path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}"
         )
-    recording.keypoints = turned_upright(recording.keypoints, up, get_layout(layout))
+    if recording.layout in (skeleton.name, skeleton.source):  # data sets of another layout have its axes
+        recording.keypoints = turned_upright(recording.keypoints, up, skeleton)
     return recording
 
 
@@ -144,6 +162,16 @@ def refuse_foreign_json(path: Path, data: bytes):
         f"layout {layout}"
     )
     raise SkeletonFileError(path, None, f"{content_name}, which this release cannot read", expected)
+
+
+def _count_joints(data: bytes) -> int | None:
+    """The number of joints that a `.skeleton` file gives after its first body; None if there is none."""
+    lines = io.BytesIO(data)
+    while line := lines.readline(MAX_LINE_BYTES):
+        if len(line.split(None, BODY_COLUMNS)) == BODY_COLUMNS:
+            count = lines.readline(MAX_LINE_BYTES).strip()
+            return int(count) if count.isdigit() and len(count) < 10 else None
+    return None
 
 
 def _starts_with_a_count(data: bytes) -> bool:

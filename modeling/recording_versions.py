@@ -38,7 +38,7 @@ def check_versions_differ(reading: Mapping[str, Any], versions: int, setting: st
     if reading.get("length"):  # all recordings are resampled to one length, which undoes a change of speed
         names.remove("augment_speed")
     if reading.get("layout") is not None and get_layout(reading["layout"]).dimensions == 2:  # no depth to tilt into
-        names.remove("augment_tilt")
+        names = [name for name in names if name not in ("augment_tilt", "augment_flat")]
     if versions > 1 and not any(reading[name] for name in names):
         raise ValueError(
             f"{setting} {versions}: expected versions that differ, but {', '.join(names)} of the feature extractor are all 0. "

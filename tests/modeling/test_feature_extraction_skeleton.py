@@ -523,8 +523,9 @@ def test_rows_of_people_are_not_cleaned_again():
 
 def test_metres_are_not_read_as_pixels():
     made = recording([(0, person(12, "lcrnet13"))], layout="lcrnet13")
-    with pytest.raises(SkeletonInputError, match="expected the layout lcrnet17, found the layout lcrnet13"):
-        SkeletonFeatureExtractor(layout="lcrnet17")(made)
+    with pytest.raises(SkeletonInputError, match=r"expected pixels, because the scale .*found metres"):
+        SkeletonFeatureExtractor(layout="lcrnet17", scale="none")(made)
+    assert SkeletonFeatureExtractor(layout="lcrnet17")(made)  # scaled to the torso
 
 
 def test_absent_people_stay_absent_when_augmented():
@@ -721,7 +722,8 @@ def bad_row(**changes):
         (np.ones((3, 60, 25, 1)), "recording 1", "coordinates first, as in ST-GCN", "(frames, 25, 3)"),
         (np.full((5, 25, 3), "x"), "recording 1", "<U1", "numbers"),
         (person(5) * 1j, "recording 1", "complex", "numbers"),
-        (bad_row(layout="kinect20"), "S001", "the layout kinect20", "the layout kinect25"),
+        (bad_row(layout="kinect26"), "S001", "the layout kinect26", "the layout kinect25"),
+        (bad_row(layout="kinect20"), "S001", "25 joints", "20 joints of 3 (layout kinect20)"),
         (bad_row(shape=[5, 25, 3]), "S001", "(5, 25, 3)", "T * P * J * 3"),
         (bad_row(shape=[4, 1, 25, 3]), "S001", "375 numbers", "T * P * J * 3"),
         (bad_row(fps=0.0), "S001", "0.0 frames per second", "positive"),

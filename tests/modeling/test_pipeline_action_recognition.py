@@ -21,6 +21,7 @@ from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor, pip
 from action_llm.action_sentence import token_distance
 from action_llm.recording_versions import version_arguments
 from action_llm.skeleton_files import SkeletonFileError
+from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.token_lexicon import TokenEntry
 
 
@@ -590,6 +591,31 @@ def test_joints_that_cannot_be_right_are_doubted_in_the_answer(recognise, tmp_pa
     padded = np.concatenate([person(40), np.zeros((260, 25, 3))])
     (answer, same) = recognise([padded, person(40)], fps=30)
     assert answer[0]["score"] == same[0]["score"] and "260 at the end" in answer[0]["warnings"][0]
+
+
+def test_a_recording_of_another_layout_is_read_and_doubted(tmp_path):
+    """Key points of a detector, by a recogniser of Kinect joints."""
+    processor = tiny_processor()
+    processor.feature_extractor = SkeletonFeatureExtractor(layout="kinect20", num_persons=1)
+    parents = LAYOUTS["kinect20"].parents
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(layout="kinect20", num_joints=20, joint_parents=list(parents)),
+        class_names=CLASS_NAMES,
+    )
+    recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+    body = 200 * person(40, "coco17", activity=0.05) + [320, 240, 0]
+    pixels = {"keypoints": body.ravel(), "shape": [40, 1, 17, 3], "layout": "coco17", "fps": 30.0}
+    answer, complete = recognise([pixels, person(40, "kinect20")], fps=30, top_k=None, explain=True)
+    assert sum(one["score"] for one in answer) == pytest.approx(1) and answer[0]["reason"]
+    assert answer[0]["warnings"][0].startswith("recorded with coco17, read as kinect20: hands and feet are missing; ")
+    assert not any("read as" in warning for warning in complete[0].get("warnings", []))
+    recognise.save_pretrained(tmp_path / "saved")
+    again = pipeline("action-recognition", model=str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
+    assert again(pixels)[0]["warnings"] == answer[0]["warnings"]
+    (refused,) = recognise(pixels | {"layout": "stick figure"}, on_error="return")
+    assert "the layout stick figure" in refused["error"]
 
 
 @pytest.mark.parametrize(
