@@ -8,8 +8,9 @@ python model_cards/tables.py --check
 ```
 
 Each table stands between two comments, such as `<!-- results -->` and `<!-- end of results -->`. `--check` changes nothing; it
-exits with status 1 if a table or a comment differs. Results come from `results/summary.json`, the papers' claims from
-`recipes/paper_tables`, the papers' settings from `recipes/common/paper_settings.json`, and the presets' from `recipes/configs`.
+exits with status 1 if a table or a comment differs. Results come from `results/summary.json` and `results/tables`, the papers'
+claims from `recipes/paper_tables`, the papers' settings from `recipes/common/paper_settings.json`, and the presets' from
+`recipes/configs`.
 
 `summary.json` holds every headline number once. An entry has:
 
@@ -31,6 +32,7 @@ import yaml
 
 from action_llm_recipes.common.paper_settings import mark_of_option, presets_of, settings_of, stage_values
 from action_llm_recipes.paper_tables.definitions import find_table
+from action_llm_recipes.paper_tables.page import ideas_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
@@ -206,7 +208,9 @@ def marked(path: Path) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page that has a table, and each YAML file → its text as it should be."""
-    texts = {ROOT / "README.md": with_table(ROOT / "README.md", "results", readme_table())}
+    readme = ROOT / "README.md"
+    ideas = ideas_table(RESULTS / "tables", "model_cards/results/tables/") + "\n"
+    texts = {readme: with_table(readme, "ideas", ideas, with_table(readme, "results", readme_table()))}
     for card, entries in CARDS.items():
         page = ROOT / "model_cards" / f"{card}.md"
         text = with_table(page, "results", card_table(card, entries))

@@ -51,8 +51,8 @@ def test_the_page_of_an_entry_has_its_numbers_and_its_command(key):
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(CARDS.glob("*.md"))], ids=lambda page: page.name)
 def test_prose_has_no_other_results(page):
-    """Outside code and the table of settings, percentages and numbers like 92.1 are results."""
-    text = re.sub(r"<!-- settings -->.*?<!-- end of settings -->", "", page.read_text("utf-8"), flags=re.S)
+    """Outside code and the tables of settings and ideas, percentages and numbers like 92.1 are results."""
+    text = re.sub(r"<!-- (settings|ideas) -->.*?<!-- end of \1 -->", "", page.read_text("utf-8"), flags=re.S)
     text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
     shown = set(re.findall(r"(?<![\d.,])\d\d\.\d(?![\d.])|\d+(?= ?%(?! interval))", text))
     values = {f"{entry[field]}" for entry in SUMMARY.values() for field in ("value", "low", "high")}

@@ -225,45 +225,74 @@ def _commands(table: Table, about: dict, seeds: list[int]) -> str:
 
 def summary_page(folder: Path) -> str:
     """A page with the papers' ideas, what they bring by the papers' claims, and what they brought here, as Markdown."""
-    header = ["idea", "table", "paper's claim", "measured here (95 % interval)", "on", "seeds"]
-    lines = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            results = TableResults(path)
-        except ModelFileError as error:
-            logger.warning("Left out of the summary: %s", error)
-            continue
-        about = results.content["about"]
-        table = find_table(about["paper"], about["table"])
-        if table.reference is None:
-            continue
-        for row in table.rows.values():
-            difference = results.difference(row.name, table.reference) if row.name != table.reference else None
-            if difference is None or not row.idea:
-                continue
-            claim = _claimed_gain(table, row)
-            # The gain by the idea is the loss of the row that leaves it out.
-            gain = f"{_signed(-difference.mean)} ({_signed(-difference.high)} to {_signed(-difference.low)})"
-            lines.append(
-                [
-                    row.idea,
-                    f"[{table.paper_name}, {table.label}]({path.stem}.md)",
-                    claim,
-                    f"**{gain}**" if difference.low > 0 or difference.high < 0 else gain,
-                    f"{about['dataset']}, {about['preset']}",
-                    str(difference.seeds),
-                ]
-            )
+    table = ideas_table(folder)
     text = [
         "# Which of the papers' ideas helped here",
         "Gain in points of accuracy by each idea: the paper's model minus the row of its table without the idea. The papers "
         "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; unless a page says otherwise, a language model of two "
         "million weights was used here, so a difference between the two columns does not refute the paper. Bold: the interval, "
         "a paired bootstrap over recordings, does not contain 0. It leaves out the variation between trainings.",
-        _markdown_table(header, lines) if lines else "No table with a reference row has been measured yet.",
+        table or "No table with a reference row has been measured yet.",
+        "Pages: " + ("; ".join(f"[{title}]({name})" for title, name in _pages_of(folder)) or "none yet") + ".",
         "`recipes/paper_table.py` writes this page and those of the tables.",
     ]
     return "\n\n".join(text) + "\n"
+
+
+def ideas_table(folder: Path, links: str = "") -> str:
+    """
+    The papers' ideas, one in a row, with the gain that the paper claims and the one that was measured, as Markdown.
+
+    Args:
+        folder: of the JSON files of tables.
+        links: beginning of the links to their pages.
+    """
+    header = ["idea", "table", "paper's claim", "measured here (95 % interval)", "on", "seeds"]
+    lines = []
+    for results in _results_of(folder):
+        about = results.content["about"]
+        table = find_table(about["paper"], about["table"])
+        for row in table.rows.values():
+            if not row.idea or table.reference is None:
+                continue
+            difference = results.difference(row.name, table.reference)
+            if difference is None:
+                continue
+            # The gain by the idea is the loss of the row that leaves it out.
+            gain = f"{_signed(-difference.mean)} ({_signed(-difference.high)} to {_signed(-difference.low)})"
+            lines.append(
+                [
+                    row.idea,
+                    f"[{table.paper_name}, {table.label}]({links}{results.path.stem}.md)",
+                    _claimed_gain(table, row),
+                    f"**{gain}**" if difference.low > 0 or difference.high < 0 else gain,
+                    f"{about['dataset']}, {about['preset']}",
+                    str(difference.seeds),
+                ]
+            )
+    return _markdown_table(header, lines) if lines else ""
+
+
+def _results_of(folder: Path) -> list[TableResults]:
+    """The results of all tables in a folder; other JSON files are left out with a warning."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            results.append(TableResults(path))
+        except ModelFileError as error:
+            logger.warning("Left out of the summary: %s", error)
+    return results
+
+
+def _pages_of(folder: Path) -> list[tuple[str, str]]:
+    """Title and file name of the page of each table."""
+    pages = []
+    for results in _results_of(folder):
+        about = results.content["about"]
+        table = find_table(about["paper"], about["table"])
+        title = f"{table.paper_name}, {table.label}, {about['dataset']}"
+        pages.append((title + ", `small` preset" * (about["preset"] == "small"), f"{results.path.stem}.md"))
+    return pages
 
 
 def _claimed_gain(table: Table, row: Row) -> str:
