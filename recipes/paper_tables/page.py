@@ -75,11 +75,13 @@ def _settings_sentences(table: Table, about: dict) -> str:
         models.append(
             f"the language model `{llm}`"
             if llm
-            else "a language model of two million weights, trained on generated text"
+            else "a language model of two million weights that was trained on generated text"
         )
     if table.modality == "videos" and (backbone or own):
         models.append(
-            f"the visual encoder `{backbone}`" if backbone else "a visual encoder trained on the training videos"
+            f"the visual encoder `{backbone}`"
+            if backbone
+            else "a visual encoder that was trained on the training videos"
         )
     if models:
         text += f" All rows that do not name other models use {' and '.join(models)}."
@@ -270,7 +272,7 @@ def ideas_table(folder: Path, links: str = "") -> str:
                     str(difference.seeds),
                 ]
             )
-    return _markdown_table(header, lines) if lines else ""
+    return _markdown_table(header, lines, texts=2) if lines else ""
 
 
 def _results_of(folder: Path) -> list[TableResults]:
@@ -330,8 +332,9 @@ def _lower_first(text: str) -> str:
     return text if first[1:] != first[1:].lower() else text[0].lower() + text[1:]
 
 
-def _markdown_table(header: list[str], lines: list[list[str]]) -> str:
-    alignment = ["---", *["---:"] * (len(header) - 1)]
+def _markdown_table(header: list[str], lines: list[list[str]], texts: int = 1) -> str:
+    """A table whose first columns are texts and the others numbers, which are aligned to the right."""
+    alignment = ["---"] * texts + ["---:"] * (len(header) - texts)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, alignment, *lines))
 
 
