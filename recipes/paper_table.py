@@ -112,6 +112,8 @@ class PaperTableArguments:
                 raise ValueError(f"--dataset: {table.paper_name} reads {table.modality}, got {name}.")
         if self.data_dir is None and not self.dry_run and table.is_run:
             raise ValueError("--data_dir is missing: it is the folder of the recordings.")
+        if Path(self.pages).is_file():
+            raise ValueError(f"--pages: expected a folder, got the file {self.pages}.")
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, got {self.jobs}.")
         if not self.seeds or min(self.seeds) < 0:
@@ -296,10 +298,13 @@ def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
         logger.info("python recipes/run_line.py %s", shlex.join(words))
     for command in table.commands:
         logger.info("%s", command)
+    others = [name for name in table.columns if name != arguments.dataset] if table.measures_accuracy else []
+    if table.is_run and others:
+        logger.info("The paper reports on %s, too: set --dataset.", ", ".join(others))
     if not table.is_run:
         logger.info("Nothing to run: the paper's values are ratings by people.")
     elif arguments.data_dir is None:
-        logger.info("%d runs; with --data_dir, their time is estimated.", len(runs))
+        logger.info("Runs: %d; with --data_dir, their time is estimated.", len(runs))
     else:
         show_time(arguments, runs)
 

@@ -472,6 +472,7 @@ def test_hits_are_in_the_order_of_names(tmp_path):
         ({"seeds": [0, -1]}, r"0 or above, got \[0, -1\]"),
         ({"table": "8"}, "Table 8 is about unseen classes, as in .*, got utd-mhad"),
         ({"jobs": 0}, "--jobs must be at least 1"),
+        ({"pages": __file__}, "--pages: expected a folder, got the file"),
     ],
 )
 def test_wrong_arguments(options, message):
