@@ -316,7 +316,9 @@ def _value(estimate: Estimate | None, places: int | None = None, with_range: boo
         return "–"
 
     def text(value: float) -> str:
-        return f"{value:.{places}f}" if places is not None else f"{value:.3g}"
+        if places is None:
+            return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:.{places}f}"
 
     if with_range and estimate.seeds > 1:
         return f"{text(estimate.mean)} ({text(estimate.low)}–{text(estimate.high)})"

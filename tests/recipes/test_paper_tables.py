@@ -16,7 +16,7 @@ from action_llm_recipes import paper_table, run_line
 from action_llm_recipes.common.launching import parse
 from action_llm_recipes.paper_tables import execution, page
 from action_llm_recipes.paper_tables.definitions import MEASURES, PAPERS, find_table, read_tables
-from action_llm_recipes.paper_tables.results import TableResults, _hits, _to_hex
+from action_llm_recipes.paper_tables.results import Estimate, TableResults, _hits, _to_hex
 from action_llm_recipes.paper_tables.runs import draws_of, runs_of
 from action_llm_recipes.pipeline.settings import read_yaml
 
@@ -444,10 +444,15 @@ def test_other_json_files_are_no_results(content, field, tmp_path, caplog):
     assert "Left out of the summary" in caplog.text and str(path) in caplog.text
 
 
-def test_titles_in_a_heading():
+def test_titles_and_numbers_on_a_page():
     assert page._lower_first("LoRA or tuning of all weights") == "LoRA or tuning of all weights"
     assert page._lower_first("Number M of events") == "number M of events"
     assert page._signed(-0.04) == "+0.0"
+    assert [page._value(Estimate(value, value, value, 1)) for value in (0.01234, 999, 1234.5)] == [
+        "0.0123",
+        "999",
+        "1,234",
+    ]
 
 
 def test_hits_are_in_the_order_of_names(tmp_path):
