@@ -223,14 +223,18 @@ def _check(path: Path, content: dict) -> None:
     for name in ("about", "recordings", "splits", "rows", "baselines"):
         if not isinstance(content.get(name), dict):
             raise ModelFileError(path, name, as_written(content.get(name)), expected)
+    about = content["about"]
+    if not {"paper", "table", "dataset", "preset"} <= about.keys() or not about.get("draws"):
+        raise ModelFileError(path, "about", as_written(about), expected)
+    fields = {"settings_key", "accuracy", "correct", "statistics", "seconds"}
     for name, row in content["rows"].items():
-        runs = row.get("runs") if isinstance(row, dict) else None
-        results = (
-            [result for seeds in runs.values() for result in seeds.values()] if isinstance(runs, dict) else [None]
-        )
-        fields = {"settings_key", "accuracy", "correct", "statistics", "seconds"}
-        if not all(isinstance(result, dict) and fields <= result.keys() for result in results):
-            raise ModelFileError(path, f"rows.{name}", "something else", expected)
+        try:
+            results = [result for of_seeds in row["runs"].values() for result in of_seeds.values()]
+            is_complete = all(fields <= result.keys() for result in results)
+        except (AttributeError, KeyError, TypeError):
+            is_complete = False
+        if not is_complete:
+            raise ModelFileError(path, f"rows.{name}", as_written(row), expected)
 
 
 def _hits(path: Path) -> tuple[np.ndarray, dict[str, str]]:

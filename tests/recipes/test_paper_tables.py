@@ -429,13 +429,16 @@ def test_results_are_those_of_the_recordings(tmp_path):
         ("{}", "about"),
         ('{"a": 1}', "about"),
         ("[]", ""),
+        ('"about": {}, "rows": {}', "about"),
         ('"rows": {"lora": {}}', "rows.lora"),
+        ('"rows": {"lora": {"runs": {"a": []}}}', "rows.lora"),
         ('"rows": {"lora": {"runs": {"a": {"0": {}}}}}', "rows.lora"),
     ],
 )
 def test_other_json_files_are_no_results(content, field, tmp_path, caplog):
     if content.startswith('"'):
-        content = f'{{"about": {{}}, "recordings": {{}}, "splits": {{}}, "baselines": {{}}, {content}}}'
+        about = '{"paper": "llm_ar", "table": "7", "dataset": "a", "preset": "paper", "draws": ["a"]}'
+        content = f'{{"about": {about}, "recordings": {{}}, "splits": {{}}, "baselines": {{}}, {content}}}'
     path = tmp_path / "notes.json"
     path.write_text(content)
     with pytest.raises(ModelFileError, match=rf"notes\.json.*{field}"):
