@@ -175,8 +175,8 @@ def _reading(table: Table, results: TableResults) -> str:
         text += ", from one seed." if table.measures_accuracy else " from one seed."
     if table.measures_accuracy and table.reference is not None:
         text += (
-            " Differences are in points, over the seeds that both rows have, with the interval of a paired bootstrap over "
-            "recordings. It leaves out the variation between seeds"
+            " Differences are in points, over the seeds that both rows have, with the 95 % interval of a paired bootstrap "
+            "over recordings, which leaves out the variation between seeds"
             f"{' and between draws of the unseen classes' if len(results.draws) > 1 else ''}. Bold: the interval does not "
             "contain 0."
         )
@@ -233,7 +233,7 @@ def summary_page(folder: Path) -> str:
         "Gain in points of accuracy by each idea: the paper's model minus the row of its table without the idea. The papers "
         "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; unless a page says otherwise, a language model of two "
         "million weights was used here, so a difference between the two columns does not refute the paper. Bold: the interval, "
-        "a paired bootstrap over recordings, does not contain 0. It leaves out the variation between trainings.",
+        "a paired bootstrap over recordings, does not contain 0. The interval leaves out the variation between seeds.",
         table or "No table with a reference row has been measured yet.",
         "Pages: " + ("; ".join(f"[{title}]({name})" for title, name in _pages_of(folder)) or "none yet") + ".",
         "`recipes/paper_table.py` writes this page and those of the tables.",
