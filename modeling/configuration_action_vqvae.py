@@ -7,7 +7,7 @@ from .action_model_config import ActionModelConfig
 from .checked_config import strict
 
 # The inputs that the encoder can derive from joints.
-STREAMS = ("joints", "bones", "motion")
+STREAMS = ("joints", "bones", "motion", "body", "path")
 
 
 @strict
@@ -40,9 +40,12 @@ class ActionVQVAEConfig(ActionModelConfig):
         streams (`list[str]`, defaults to `["joints"]`):
             Inputs of the encoder, concatenated in this order. `"joints"`: positions (LLM-AR). `"bones"`: the position of each
             joint relative to its parent in `joint_parents`. `"motion"`: the displacement since the last frame, multiplied by
-            the number of frames in 0.2 seconds at `fps`.
+            the number of frames in 0.2 seconds at `fps`. `"body"`: positions relative to the person's pelvis in the same
+            frame. `"path"`: the displacement of the pelvis, scaled like motion.
         joint_parents (`list[int]`, *optional*):
             For `"bones"`: the parent of each joint, which is the next joint towards the root. The root is its own parent.
+        pelvis (`list[int]`, *optional*):
+            For `"body"` and `"path"`: the joints whose mean is the pelvis.
         geometry (`"poincare"` or `"euclidean"`, defaults to `"poincare"`):
             Distance by which the nearest token is chosen (LLM-AR, Eq. 9; Table 6).
         curvature (`float`, defaults to 1.0):
@@ -115,6 +118,7 @@ class ActionVQVAEConfig(ActionModelConfig):
     num_codebooks: int = 1
     streams: list[str] = field(default_factory=lambda: ["joints"])
     joint_parents: list[int] | None = None
+    pelvis: list[int] | None = None
     geometry: Literal["poincare", "euclidean"] = "poincare"
     curvature: float | int = 1.0
     latent_scale: float | int = 1.0
@@ -158,21 +162,24 @@ class ActionVQVAEConfig(ActionModelConfig):
             )
 
     def validate_streams(self):
-        """Streams must be known and distinct; bones need the parents of the joints."""
+        """Streams must be known and distinct; bones need the parents of the joints, body and path the pelvis."""
         unknown = [name for name in self.streams if name not in STREAMS]
         if unknown or not self.streams or len(set(self.streams)) < len(self.streams):
             raise ValueError(f"`streams` must be some of {', '.join(STREAMS)}, each once, got {self.streams}.")
-        if "bones" not in self.streams:
-            return
-        parents = self.joint_parents
-        if (
-            parents is None
-            or len(parents) != self.num_joints
-            or not all(0 <= parent < self.num_joints for parent in parents)
+        parents, pelvis = self.joint_parents or [], self.pelvis or []
+        if "bones" in self.streams and (
+            len(parents) != self.num_joints or not all(0 <= parent < self.num_joints for parent in parents)
         ):
             raise ValueError(
                 f"`joint_parents` must name a parent for each of the {self.num_joints} joints, because `streams` has bones, "
-                f"got {parents}."
+                f"got {self.joint_parents}."
+            )
+        if {"body", "path"} & set(self.streams) and not (
+            pelvis and all(0 <= joint < self.num_joints for joint in pelvis)
+        ):
+            raise ValueError(
+                f"`pelvis` must name some of the {self.num_joints} joints, because `streams` has body or path, got "
+                f"{self.pelvis}."
             )
 
     def validate_numbers(self):
@@ -185,6 +192,12 @@ class ActionVQVAEConfig(ActionModelConfig):
     def num_channels(self) -> int:
         """Number of channels of a frame."""
         return self.num_persons * self.num_joints * self.num_coordinates
+
+    @property
+    def num_stream_channels(self) -> int:
+        """Number of channels of a frame of all streams."""
+        of_path = self.num_persons * self.num_coordinates
+        return sum(of_path if stream == "path" else self.num_channels for stream in self.streams)
 
     @property
     def frames_per_token(self) -> int:

@@ -29,6 +29,7 @@ from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
+from .trunk_estimation import estimate_trunk
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +45,9 @@ MAX_PERSONS, MAX_VALUES, MAX_MULTIPLE = 100, 2**28, 4096
 SCALES, MAX_VARIED = (1e-6, 1e6), 100
 # A recording of another layout is refused if fewer than this share of the model's joints can be computed from its joints.
 LEAST_KNOWN = 0.5
+# For `augment_occlusion`: a joint is hidden if it lies this far behind the pelvis as seen from the sensor, and at most this far
+# beside it, in lengths of the torso; and an independent error is drawn every so many frames.
+HIDDEN_BEHIND, HIDDEN_BESIDE, FRAMES_PER_ERROR = 0.15, 0.6, 8
 # If the torso is below this share of the body's extent, the recording is not scaled by it.
 MIN_TORSO = 1e-3
 
@@ -154,6 +158,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             probability that is drawn between 0 and this. They are placed like joints that were never measured. Pelvis, neck,
             hips and shoulders are always there.
         augment_flat: Probability of a projection to two dimensions: z is set to 0 after the rotations (not 2-D layouts).
+        augment_occlusion: The largest standard deviation, in lengths of the torso, of errors of the joints that the body hides
+            from a sensor in a random direction. The errors drift, as those of depth sensors do (not 2-D layouts).
 
     Raises:
         ValueError: If an argument is unknown or out of range; the message names it.
@@ -195,6 +201,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         augment_mirror: float = 0.0,
         augment_missing: float = 0.0,
         augment_flat: float = 0.0,
+        augment_occlusion: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -255,6 +262,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.augment_mirror = checked("augment_mirror", augment_mirror, float, 0, 1)
         self.augment_missing = checked("augment_missing", augment_missing, float, 0, 1)
         self.augment_flat = checked("augment_flat", augment_flat, float, 0, 1)
+        self.augment_occlusion = checked("augment_occlusion", augment_occlusion, float, 0, MAX_VARIED)
 
     @property
     def cleaning(self) -> Cleaning:
@@ -280,6 +288,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         fps: float | None = None,
         augment: bool = False,
         seed: int | None = None,
+        return_original: bool = False,
         return_transform: bool = False,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
@@ -295,6 +304,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
                 rate have `recorded_fps`.
             augment: Whether to vary the recordings at random for training, by the `augment_` settings.
             seed: Seed of the augmentation. The result depends only on the recording and the seed, not on the rest of the batch.
+            return_original: Whether to add `original_features`, of the shape of `input_features`: the recording at the same
+                moments, but otherwise without augmentation.
             return_transform: Whether to add `transforms`, a `SkeletonTransform` for each recording.
             return_tensors: "pt" or "np" return padded batches; None returns lists of arrays without padding.
 
@@ -315,17 +326,17 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         is_one = isinstance(recordings, str | os.PathLike | Mapping) or _is_recording(recordings)
         if is_one or hasattr(recordings, "ndim") or hasattr(recordings, "read"):
             recordings = [recordings]
-        features, rates, starts, transforms = [], [], [], []
+        features, originals, rates, starts, transforms = [], [], [], [], []
         if not len(recordings):
             raise ValueError("recordings: expected at least one, got none")
         for index, recording in enumerate(recordings):
             recorded = self._resolve(self.read(recording, fps=fps, name=f"recording {index}"), f"recording {index}")
             extracted = self._extract(recorded, seed if augment else None)
-            for values, value in zip((features, rates, starts, transforms), extracted, strict=True):
+            for values, value in zip((features, originals, rates, starts, transforms), extracted, strict=True):
                 values.append(value)
         masks = [np.ones(len(frames), np.int64) for frames in features]
         if return_tensors is not None:
-            features, masks = self._pad(features), self._pad(masks)
+            features, originals, masks = self._pad(features), self._pad(originals), self._pad(masks)
             rates, starts = np.array(rates, np.float32), np.array(starts, np.float32)
         data = {
             "input_features": features,
@@ -333,6 +344,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             "frame_rate": rates,
             "start_time": starts,
         }
+        if return_original:
+            data["original_features"] = originals
         if return_transform:
             data["transforms"] = transforms
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["transforms"])
@@ -346,8 +359,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             seed: Seed of the positions, which depend only on the seed and the recording, not on the rest of the batch.
 
         Returns:
-            `BatchFeature`: `input_features` (B, length, C), `feature_attention_mask` (B, length) and `frame_rate` (B,), of the
-            type of the inputs.
+            `BatchFeature`: `input_features` (B, length, C), `original_features` if there are any, `feature_attention_mask`
+            (B, length) and `frame_rate` (B,), of the type of the inputs.
         """
         inputs, mask = features["input_features"], features["feature_attention_mask"]
         starts = []
@@ -358,9 +371,12 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         inside = index < np.asarray(mask).sum(1, keepdims=True)
         row = np.arange(len(index))[:, None]
         index = np.where(inside, index, 0)
-        windows = np.where(inside[..., None], np.asarray(inputs)[row, index], np.float32(0))
         data = {
-            "input_features": windows,
+            name: np.where(inside[..., None], np.asarray(features[name])[row, index], np.float32(0))
+            for name in ("input_features", "original_features")
+            if name in features
+        }
+        data |= {
             "feature_attention_mask": inside.astype(np.int64),
             "frame_rate": np.asarray(features["frame_rate"]),
         }
@@ -547,8 +563,11 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             logger.warning_once(sentence)
         return mapping
 
-    def _extract(self, recording: "_Resolved", seed: int | None) -> tuple[np.ndarray, float, float, SkeletonTransform]:
-        """Features float32 (T, C), frames per second, seconds cut off at the start, and transform."""
+    def _extract(
+        self, recording: "_Resolved", seed: int | None
+    ) -> tuple[np.ndarray, np.ndarray, float, float, SkeletonTransform]:
+        """Features float32 (T, C), the same without augmentation, frames per second, seconds cut off at the start, and
+        transform."""
         keypoints, present, recorded_fps, name, cleaned, mapping = recording
         skeleton = self.skeleton_layout
         valid = valid_joints(keypoints, present)
@@ -582,7 +601,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         frame = np.arange(len(actors))[:, None]
         measured = valid[frame, actors] & (actors >= 0)[..., None]
         tracks = fill_gaps(keypoints[frame, actors], measured)
-        known = _estimate_anchors(tracks, measured.any(0), skeleton)
+        known = estimate_trunk(tracks, measured.any(0), skeleton)
         if not known[0, [*skeleton.pelvis, *skeleton.neck]].all() and (self.center != "none" or self.scale == "torso"):
             seen_joints = [skeleton.joint_names[joint] for joint in measured[:, 0].any(0).nonzero()[0]]
             raise SkeletonInputError(
@@ -598,27 +617,31 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
 
         generator = None if seed is None else _generator(seed, tracks)
         positions, rate = self._sample_positions(len(tracks), recorded_fps, generator, name)
-        if generator is not None and self.augment_missing:
-            tracks = placement(skeleton, self._draw_known(generator)) @ tracks
         tracks = _interpolate(tracks, positions)
         present = present[np.rint(positions).astype(int)]
         if center is None:
             center = tracks[:, 0, list(skeleton.pelvis)].mean(1)
         center = np.broadcast_to(center, (len(tracks), 3))
-        tracks = (tracks - center[:, None, None]) @ (rotation.T / scale)
+        original = tracks = (tracks - center[:, None, None]) @ (rotation.T / scale)
         if generator is not None:
+            if self.augment_missing:
+                tracks = placement(skeleton, self._draw_known(generator)) @ tracks
             tracks = self._augment(tracks, generator)
             # A recording without depth stays flat when it is rotated.
             is_flat = mapping is not None and mapping.is_flat
             if is_flat or (self.augment_flat and generator.random() < self.augment_flat):
                 tracks[..., 2] = 0
-        tracks = np.where(present[..., None, None], tracks, 0)
 
-        features = np.zeros((len(tracks), self.num_persons, skeleton.num_joints, self.coordinates), np.float32)
-        features[:, : tracks.shape[1]] = tracks[..., : self.coordinates]
-        everybody = np.zeros(features.shape[:2], bool)
+        everybody = np.zeros((len(tracks), self.num_persons), bool)
         everybody[:, : present.shape[1]] = present
-        return features.reshape(len(tracks), -1), rate, start, SkeletonTransform(center, rotation, scale, everybody)
+        transform = SkeletonTransform(center, rotation, scale, everybody)
+        return self._packed(tracks, present), self._packed(original, present), rate, start, transform
+
+    def _packed(self, tracks: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Features float32 (T, C) of tracks (T, S, J, 3) of the people present, bool (T, S); absent people are zeros."""
+        features = np.zeros((len(tracks), self.num_persons, *tracks.shape[2:3], self.coordinates), np.float32)
+        features[:, : tracks.shape[1]] = np.where(present[..., None, None], tracks[..., : self.coordinates], 0)
+        return features.reshape(len(tracks), -1)
 
     def _presence(self, seen: np.ndarray, fps: float) -> np.ndarray:
         """Presence of each person, bool (T, S): the first always, others while they are seen and during short gaps."""
@@ -708,6 +731,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         else:
             rotation = _rotation(tilt, (np.cos(direction), 0, np.sin(direction))) @ _rotation(turn, (0, 1, 0))
         tracks = tracks @ (rotation.T * _factors(generator, self.augment_scale))
+        if self.augment_occlusion and skeleton.dimensions == 3:
+            tracks = tracks + self._hidden_errors(tracks, generator)
         if generator.random() < self.augment_mirror:
             tracks = tracks[:, :, mirror] * np.array([-1, 1, 1])
         return tracks + self.augment_noise * generator.standard_normal(tracks.shape, np.float32)
@@ -723,6 +748,24 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         sides = [skeleton.left_hip, skeleton.right_hip, skeleton.left_shoulder, skeleton.right_shoulder]
         known[[*skeleton.pelvis, *skeleton.neck, *sides]] = True
         return tuple(known.tolist())
+
+    def _hidden_errors(self, tracks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Errors (T, S, J, 3) of joints that the body hides from a sensor, see `augment_occlusion`."""
+        pelvis, neck = (
+            tracks[:, :, list(joints)].mean(2, keepdims=True)
+            for joints in (self.skeleton_layout.pelvis, self.skeleton_layout.neck)
+        )
+        torso = float(np.median(np.linalg.norm(neck[:, 0] - pelvis[:, 0], axis=-1)))
+        angle = generator.uniform(0, 2 * np.pi)
+        towards_sensor, sideways = np.array([[np.sin(angle), 0, np.cos(angle)], [np.cos(angle), 0, -np.sin(angle)]])
+        behind, beside = -(tracks - pelvis) @ towards_sensor, np.abs((tracks - pelvis) @ sideways)
+        hidden = ((behind > HIDDEN_BEHIND * torso) & (beside < HIDDEN_BESIDE * torso)).astype(np.float32)
+        # A joint that is hidden for a moment is not lost at once.
+        padded = np.pad(hidden, ((2, 2), (0, 0), (0, 0)), mode="edge")
+        hidden = sum(padded[shift : shift + len(hidden)] for shift in range(5)) / 5
+        knots = generator.standard_normal((len(tracks) // FRAMES_PER_ERROR + 2, *tracks.shape[1:]), np.float32)
+        errors = _interpolate(knots, np.linspace(0, len(knots) - 1, len(tracks)))
+        return errors * hidden[..., None] * (generator.uniform(0, self.augment_occlusion) * torso)
 
     @staticmethod
     def _pad(arrays: list[np.ndarray]) -> np.ndarray:
@@ -744,68 +787,6 @@ def _sizes(name: str, shape: Any) -> tuple[int, ...]:
 def _is_recording(recording: Any) -> bool:
     """Whether it is a `SkeletonRecording`, possibly of another copy of this code, loaded from a repository."""
     return isinstance(recording, SkeletonRecording) or type(recording).__name__ == SkeletonRecording.__name__
-
-
-# Bones from which the length of a trunk is estimated if an end of it is missing: joints, and the ratio of trunk to bone
-# (Drillis and Contini, "Body segment parameters", 1966: trunk 0.288, shoulders 0.259, upper arm 0.186, thigh 0.245, shank
-# 0.246 of the height).
-_BONES_BELOW_NECK = {("left_shoulder", "right_shoulder"): 0.288 / 0.259, ("shoulder", "elbow"): 0.288 / 0.186}
-_BONES_BELOW_PELVIS = {("hip", "knee"): 0.288 / 0.245, ("knee", "ankle"): 0.288 / 0.246}
-
-
-def _estimate_anchors(tracks: np.ndarray, measured: np.ndarray, skeleton: SkeletonLayout) -> np.ndarray:
-    """Estimates a pelvis that was never measured, between the hips or else below the neck, and a neck likewise.
-
-    Otherwise a recording of the upper body would be centred and scaled by a point in the middle of the chest.
-
-    Args:
-        tracks: Joints (T, S, J, C), changed in place.
-        measured: Whether each joint was measured at least once, bool (S, J).
-        skeleton: The layout.
-
-    Returns:
-        Whether each joint was measured or estimated, bool (S, J).
-    """
-    vertical = np.zeros(tracks.shape[-1])
-    vertical[1] = skeleton.up
-    pelvis, neck = list(skeleton.pelvis), list(skeleton.neck)
-    hips, shoulders = [skeleton.left_hip, skeleton.right_hip], [skeleton.left_shoulder, skeleton.right_shoulder]
-    all_known = measured.copy()
-    for person, known in enumerate(all_known):
-        joints = tracks[:, person]
-        for anchor, sides in ((pelvis, hips), (neck, shoulders)):
-            if not known[anchor].all() and known[sides].all():
-                joints[:, anchor] = joints[:, sides].mean(1, keepdims=True)
-                known[anchor] = True
-        for anchor, sides, other, bones, direction in (
-            (pelvis, hips, neck, _BONES_BELOW_NECK, -1),
-            (neck, shoulders, pelvis, _BONES_BELOW_PELVIS, 1),
-        ):
-            if known[anchor].all() or not known[other].all():
-                continue
-            length = _trunk_length(joints, known, bones, skeleton)
-            if length is not None:
-                position = joints[:, other].mean(1, keepdims=True) + direction * length * vertical
-                unknown = [joint for joint in {*anchor, *sides} if not known[joint]]
-                joints[:, unknown] = position
-                known[unknown] = True
-    return all_known
-
-
-def _trunk_length(
-    joints: np.ndarray, known: np.ndarray, bones: Mapping[tuple[str, str], float], skeleton: SkeletonLayout
-) -> float | None:
-    """Length of the trunk, from the first of these bones whose joints are known; (T, J, C), bool (J,). None without any."""
-    names = skeleton.joint_names
-    for ends, factor in bones.items():
-        pairs = [ends] if ends[0] in names else [tuple(f"{side}_{end}" for end in ends) for side in ("left", "right")]
-        pairs = [[names.index(end) for end in pair] for pair in pairs if set(pair) <= set(names)]
-        pairs = [pair for pair in pairs if known[pair].all()]
-        if pairs:
-            # In 2-D, bones look shorter when they point towards the camera, so frames with long bones count.
-            lengths = [np.linalg.norm(joints[:, first] - joints[:, second], axis=-1) for first, second in pairs]
-            return factor * float(np.percentile(lengths, 90))
-    return None
 
 
 def _generator(seed: int, array: np.ndarray) -> np.random.Generator:

@@ -37,6 +37,8 @@ _HEIGHTS = {
     ("pelvis", "spine", "thorax"): {"spine": 0.48, "neck": 1.51},
 }
 _USUAL_HEIGHTS = {"spine": 0.5, "neck": 1.5}
+# From the shoulder centre to the head, in lengths of the trunk: the median is 0.47 over UTD-MHAD and 0.40 over NTU RGB+D.
+HEAD_ABOVE_NECK = 0.43
 # Lengths of the bones that end at a joint, as shares of the body's height (Drillis and Contini, "Body segment parameters",
 # 1966); that of a hand ends at its middle, and that of a foot is the height of the ankle.
 _LENGTHS = {
@@ -244,6 +246,14 @@ def _heights(layout: SkeletonLayout) -> dict[str, float]:
     return next(found, _USUAL_HEIGHTS)
 
 
+def heights_of_trunk(layout: SkeletonLayout) -> dict[float, int]:
+    """Joints in the middle of the body by their height, in lengths of the trunk: the pelvis is at 0, the neck at 1."""
+    names, heights = _canonical_names(layout), _heights(layout)
+    head = 1 + HEAD_ABOVE_NECK
+    found = {heights["spine"]: "spine", 1 + (heights["neck"] - 1) * HEAD_ABOVE_NECK: "neck", head: "head"}
+    return {height: names.index(name) for height, name in found.items() if name in names}
+
+
 def _between(line: dict[float, np.ndarray], height: float) -> np.ndarray | None:
     """Weights of the point at a height of a line of points, or None above its last point."""
     if height > max(line):
@@ -269,4 +279,4 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-__all__ = ["JointMapping", "map_layout", "placement"]
+__all__ = ["JointMapping", "heights_of_trunk", "map_layout", "placement"]

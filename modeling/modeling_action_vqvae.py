@@ -136,7 +136,7 @@ def downsample_mask(mask: torch.Tensor) -> torch.Tensor:
 
 
 class SkeletonStreams(nn.Module):
-    """Joints (batch_size, num_channels, num_frames) → `config.streams` (batch_size, streams * num_channels, num_frames)."""
+    """Joints (batch_size, num_channels, num_frames) → `config.streams` (batch_size, num_stream_channels, num_frames)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
@@ -145,26 +145,25 @@ class SkeletonStreams(nn.Module):
     def forward(self, joints: torch.Tensor) -> torch.Tensor:
         if self.config.streams == ["joints"]:
             return joints
+        people = joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
         streams = {
-            "joints": lambda: joints,
-            "bones": lambda: self._bones(joints),
-            "motion": lambda: self._motion(joints),
+            "joints": lambda: people,
+            "bones": lambda: people - people[:, :, self.config.joint_parents],
+            "motion": lambda: self._displacements(people, people),
+            "body": lambda: people - self._pelvis(people),
+            "path": lambda: self._displacements(self._pelvis(people), people),
         }
-        return torch.cat([streams[name]() for name in self.config.streams], dim=1)
+        return torch.cat([streams[name]().flatten(1, 3) for name in self.config.streams], dim=1)
 
-    def _people(self, joints: torch.Tensor) -> torch.Tensor:
-        return joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
+    def _pelvis(self, people: torch.Tensor) -> torch.Tensor:
+        return people[:, :, self.config.pelvis].mean(dim=2, keepdim=True)
 
-    def _bones(self, joints: torch.Tensor) -> torch.Tensor:
-        people = self._people(joints)
-        return (people - people[:, :, self.config.joint_parents]).flatten(1, 3)
-
-    def _motion(self, joints: torch.Tensor) -> torch.Tensor:
-        people = self._people(joints)
+    def _displacements(self, points: torch.Tensor, people: torch.Tensor) -> torch.Tensor:
+        """Scaled displacements since the last frame of points (batch_size, persons, points, coordinates, frames) of people."""
         # A person who enters or leaves has not moved.
         is_present = (people != 0).flatten(2, 3).any(dim=2)[:, :, None, None]
-        steps = people.diff(dim=-1) * (is_present[..., 1:] & is_present[..., :-1])
-        return F.pad(steps * (self.config.fps * MOTION_SECONDS), (1, 0)).flatten(1, 3)
+        steps = points.diff(dim=-1) * (is_present[..., 1:] & is_present[..., :-1])
+        return F.pad(steps * (self.config.fps * MOTION_SECONDS), (1, 0))
 
 
 class ActionVQVAEEncoder(nn.Module):
@@ -174,7 +173,7 @@ class ActionVQVAEEncoder(nn.Module):
         super().__init__()
         width = config.hidden_width
         self.streams = SkeletonStreams(config)
-        self.input_conv = MaskedConv1d(len(config.streams) * config.num_channels, width, kernel_size=3, padding=1)
+        self.input_conv = MaskedConv1d(config.num_stream_channels, width, kernel_size=3, padding=1)
         self.down_convs = nn.ModuleList(
             MaskedConv1d(width, width, kernel_size=4, stride=2, padding=1) for _ in range(config.num_downsamplings)
         )
@@ -360,6 +359,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         feature_attention_mask: torch.Tensor | None = None,
         word_embeddings: torch.Tensor | None = None,
         step_usage: StepUsage | None = None,
+        target_features: torch.Tensor | None = None,
     ) -> ActionVQVAEOutput:
         """
         Computes the reconstruction and all losses of LLM-AR, Eq. 12.
@@ -376,8 +376,18 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 Word embeddings of the language model, all or a sample of them, for the MMD.
             step_usage ([`~language_priors.StepUsage`], *optional*):
                 With several micro-batches in an optimiser step, what [`~ActionVQVAEModel.count_usage`] returned for this one.
+            target_features (`torch.Tensor` of the shape of `input_features`, *optional*, defaults to `input_features`):
+                What the decoder is to reconstruct: with `input_features` of an augmented recording, those of the original, so
+                that tokens do not tell views and errors apart.
         """
         config = self.config
+        if target_features is None:
+            target_features = input_features
+        elif target_features.shape != input_features.shape:
+            raise ValueError(
+                f"`target_features` must have the shape {tuple(input_features.shape)} of `input_features`, "
+                f"got {tuple(target_features.shape)}."
+            )
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
         valid = token_mask.bool()
 
@@ -419,7 +429,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         reconstruction = self._decode(hidden_states, decoder_mask).float()
         frames = valid.repeat_interleave(config.frames_per_token, dim=1)
         # The target stays in float32, whatever the dtype of the encoder.
-        target = input_features.float()
+        target = target_features.float()
         reconstruction_loss = F.smooth_l1_loss(reconstruction[frames], target[frames])
         loss = loss + config.reconstruction_weight * reconstruction_loss
         if config.velocity_weight > 0:

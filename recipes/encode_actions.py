@@ -108,7 +108,10 @@ def main(arguments: EncodingArguments, data: DataArguments):
         encodings = arguments.encodings if split == "train" else arguments.test_encodings
         missing = shards[split].missing(state.process_index, state.num_processes)
         for path, indices in progress(list(missing.items()), f"sentences of {split}", "shards"):
-            content, skipped = encode(model, extractor, rows.select(indices), encodings, arguments, describe)
+            chosen = rows.select(indices).with_format("numpy")
+            content, skipped = encode(
+                model, extractor, chosen, encodings, arguments.batch_size, arguments.seed, arguments.latents, describe
+            )
             write_shard(path, content, columns, skipped=skipped)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -265,47 +268,49 @@ def explanations(source: str | None):
 
 
 def encode(
-    model, extractor, rows, encodings: int, arguments: EncodingArguments, describe=None
+    model, extractor, rows, encodings: int, batch_size: int, seed: int = 0, latents: bool = False, describe=None
 ) -> tuple[dict, list[dict]]:
     """
-    Encodes the recordings of a shard.
+    Encodes recordings.
 
     Args:
         model, extractor: the action model and its feature extractor.
-        rows: the recordings.
+        rows (iterable of `dict`): the recordings, with NumPy arrays.
         encodings: number of encodings per recording.
-        arguments: of the recipe.
+        batch_size: number of recordings in a batch.
+        seed: of the augmentation.
+        latents: whether there is a column of the continuous latents.
         describe: returns the explanation of a row (`explanations`).
 
     Returns:
-        The columns of the shard; and for each skipped recording, its `sample_id` and the `reason`.
+        The columns of the sentences; and for each skipped recording, its `sample_id` and the `reason`.
     """
     from action_llm.feature_extraction_skeleton import SkeletonInputError
     from action_llm_recipes.common.action_models import merges_runs
 
     names = ["sample_id", "encoding", "label", "held_out", "action_ids", "start_times", "end_times"]
-    names += ["latents"] * arguments.latents + ["explanation"] * (describe is not None)
+    names += ["latents"] * latents + ["explanation"] * (describe is not None)
     names += ["run_lengths"] * merges_runs(model.config)
     columns, skipped, pending = {name: [] for name in names}, [], []
 
     def flush():
-        sentences = encode_features(model, [features for _, features in pending], arguments.batch_size, names)
+        sentences = encode_features(model, [features for _, features in pending], batch_size, names)
         for (recording, _), sentence in zip(pending, sentences, strict=True):
             for name, values in columns.items():
                 values.append({**recording, **sentence}[name])
         pending.clear()
 
-    for row in rows.with_format("numpy"):
-        row |= {"sample_id": str(row["sample_id"]), "label": int(row["label"]), "held_out": bool(row["held_out"])}
+    for row in rows:
+        row = row | {"sample_id": str(row["sample_id"]), "label": int(row["label"]), "held_out": bool(row["held_out"])}
         recording = {name: row[name] for name in ("sample_id", "label", "held_out")}
         try:
             if describe is not None:
                 recording["explanation"] = describe(row)
-            versions = versions_of(row, extractor, encodings, arguments.seed)
+            versions = versions_of(row, extractor, encodings, seed)
             pending += [({**recording, "encoding": encoding}, features) for encoding, features in versions.items()]
         except SkeletonInputError as error:
             skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
-        if len(pending) >= 4 * arguments.batch_size:
+        if len(pending) >= 4 * batch_size:
             flush()
     flush()
     return columns, skipped

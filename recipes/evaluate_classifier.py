@@ -33,7 +33,7 @@ from typing import Literal
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.csv_tables import to_csv
 from action_llm_recipes.common.launching import launch
-from action_llm_recipes.common.recognisers import load_recogniser
+from action_llm_recipes.common.recognisers import load_for_sentences
 from action_llm_recipes.common.records import read_written
 from action_llm_recipes.common.stage_records import check_unseen, training_record
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
@@ -118,7 +118,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
     if (metrics := finished_metrics(run, inputs)) is not None:
         logger.info("%s is finished", run.path)
         return metrics if state.is_main_process else None
-    model = load_recogniser(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
+    model = load_for_sentences(arguments.model, identity, state.device, arguments.dtype, arguments.attn_implementation)
     evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
 

@@ -95,7 +95,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     from action_llm import ActionLLMProcessor
     from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
-    from action_llm_recipes.common.recognisers import load_recogniser
+    from action_llm_recipes.common.recognisers import load_for_sentences
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.split_evidence import (
         check_evaluated,
@@ -107,7 +107,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
 
     run = RunFolder(arguments.output_dir)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
-    model = load_recogniser(arguments.model, identity, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_for_sentences(arguments.model, identity, "cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     sentences, record = load_action_sentences(arguments.sentences), training_record(arguments.model)
 

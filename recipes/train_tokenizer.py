@@ -59,6 +59,13 @@ class TokenizerArguments:
         default=True,
         metadata={"help": "augment the skeletons, as set by the augment_ options of the feature extractor"},
     )
+    denoise: bool = field(
+        default=False,
+        metadata={
+            "help": "the decoder reconstructs the recording without augmentation instead of the augmented one, so that tokens "
+            "do not tell views and errors apart (skeletons)"
+        },
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out of training, and evaluate on them"}
     )

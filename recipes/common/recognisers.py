@@ -3,37 +3,50 @@
 from action_llm_recipes.common.stage_records import check_dataset, training_record
 
 
-def load_recogniser(path: str, identity: dict, device, dtype: str | None = None, attention: str | None = None):
+def load_for_sentences(path: str, identity: dict, device, dtype: str | None = None, attention: str | None = None):
     """
     Loads a recogniser and checks that it can be evaluated on given sentences.
 
     Args:
         path: folder or Hub repository of a recogniser.
         identity: content of identity.json of the sentences.
-        device: to load it on.
-        dtype, attention: of the language model; by default as in training.
+        device, dtype, attention: see `load_recogniser`.
 
     Raises:
         ValueError: if the sentences were written by another action model or are of another protocol, or a stage was trained on
             another protocol of the data set.
     """
+    from action_llm_recipes.common.fingerprints import weights_fingerprint
+
+    check_dataset(training_record(path), identity["dataset"])
+    model = load_recogniser(path, device, dtype, attention)
+    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
+        raise ValueError(
+            f"the sentences were not written by the action model of {path}: write them with it (encode_actions.py --tokenizer)."
+        )
+    return model
+
+
+def load_recogniser(path: str, device, dtype: str | None = None, attention: str | None = None):
+    """
+    Loads a recogniser.
+
+    Args:
+        path: folder or Hub repository of a recogniser.
+        device: to load it on.
+        dtype, attention: of the language model; by default as in training.
+    """
     import torch
 
     from action_llm import ActionLLMForClassification
-    from action_llm_recipes.common.fingerprints import weights_fingerprint
 
     record = training_record(path)
-    check_dataset(record, identity["dataset"])
     options = {} if attention is None else {"attn_implementation": attention}
     # An adapter is evaluated with the weights it was trained with: in 4 bit for QLoRA.
     options |= quantization(record.get("method", "none") if torch.cuda.is_available() else "none")
     model = ActionLLMForClassification.from_pretrained(
         path, dtype=dtype or record.get("dtype", "auto"), **options
     ).eval()
-    if weights_fingerprint(model.base_model.action_model) != identity["weights"]:
-        raise ValueError(
-            f"the sentences were not written by the action model of {path}: write them with it (encode_actions.py --tokenizer)."
-        )
     return model if getattr(model, "is_quantized", False) else model.to(device)
 
 

@@ -373,6 +373,46 @@ def plot_ratings(scales: dict[str, dict[str, dict[str, int]]], path: str | os.Pa
         panels[-1].set_xlabel("share of the ratings; their number at the right")
 
 
+def plot_robustness(
+    results: dict[str, dict[str, dict[str, dict]]], path: str | os.PathLike, title: str = "Robustness"
+):
+    """Draws a panel for each group of conditions, with a curve of accuracies for each recogniser, which begins at complete
+    recordings, and their intervals.
+
+    Args:
+        results: group → level → name of a recogniser → `accuracy`, `low` and `high`, from 0 to 1; the group "complete" has one
+            level.
+        path: PNG file to write.
+        title: title of the figure.
+    """
+    (complete,) = results["complete"].values()
+    groups = {name: levels for name, levels in results.items() if name != "complete"}
+    widths = [1 + len(levels) for levels in groups.values()]
+    with _figure(path, (1.2 + 0.75 * sum(widths), 3.8)) as figure:
+        panels = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        for axes, (group, levels) in zip(panels, groups.items(), strict=True):
+            entries = [complete, *levels.values()]
+            # Layouts have no order, so nothing connects them.
+            line = "none" if group == "layout" else "-"
+            for index, name in enumerate(complete):
+                colour = [INK, ACCENT, SECOND, THIRD][index % 4]
+                accuracy, low, high = (
+                    [100 * entry[name][key] for entry in entries] for key in ("accuracy", "low", "high")
+                )
+                place = np.arange(len(entries)) + (0.12 * (index - (len(complete) - 1) / 2) if line == "none" else 0)
+                axes.errorbar(
+                    place, accuracy, [np.subtract(accuracy, low), np.subtract(high, accuracy)], color=colour, label=name,
+                    linestyle=line, marker="o", markersize=4, linewidth=1.5, elinewidth=0.8,
+                )  # fmt: skip
+            axes.set_xticks(range(len(entries)), ["complete", *levels], rotation=35, ha="right")
+            axes.set_title(group, fontsize=9, fontweight="normal")
+            axes.grid(axis="y", color=FAINT, linewidth=0.6)
+            axes.set_axisbelow(True)
+        panels[0].set(ylim=(0, 100), ylabel="accuracy (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
 @contextmanager
 def _figure(path: str | os.PathLike, size: tuple[float, float]):
     """A figure that needs no display; written atomically when the block ends without an error."""

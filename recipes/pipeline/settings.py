@@ -169,6 +169,8 @@ def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
     # These follow from the recordings.
     if "bones" in (values.get("streams") or ()):
         values["joint_parents"] = [0] * ActionVQVAEConfig().num_joints
+    if {"body", "path"} & set(values.get("streams") or ()):
+        values["pelvis"] = [0]
     if values.get("direct"):
         values["codebook_dim"] = VSTConfig().feature_size
     config(**values)

@@ -17,9 +17,10 @@ class RecordingWindows(Dataset):
         length (`int`): length of a window, in frames; shorter recordings are padded.
         seed (`int`): seed of the augmentation and of the position of windows.
         augment (`bool`): whether recordings are augmented.
+        denoise (`bool`): whether examples have `target_features`, the same frames without augmentation.
     """
 
-    def __init__(self, rows, extractor, length: int, seed: int, augment: bool):
+    def __init__(self, rows, extractor, length: int, seed: int, augment: bool, denoise: bool):
         self.rows = rows.select_columns(["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"]).with_format(
             "numpy"
         )
@@ -27,6 +28,7 @@ class RecordingWindows(Dataset):
         self.length = length
         self.seed = seed
         self.augment = augment
+        self.denoise = denoise
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
@@ -39,6 +41,13 @@ class RecordingWindows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         seed = stable_seed(self.seed, self.epoch, int(index))
-        features = self.extractor(self.rows[int(index)], augment=self.augment, seed=seed, return_tensors="np")
+        features = self.extractor(
+            self.rows[int(index)],
+            augment=self.augment,
+            seed=seed,
+            return_original=self.denoise,
+            return_tensors="np",
+        )
         window = self.extractor.crop(features, self.length, seed)
-        return {name: window[name][0] for name in ("input_features", "feature_attention_mask")}
+        example = {name: window[name][0] for name in ("input_features", "feature_attention_mask")}
+        return example | ({"target_features": window["original_features"][0]} if self.denoise else {})

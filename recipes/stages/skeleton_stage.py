@@ -35,6 +35,7 @@ ActionVQVAEArguments = config_arguments(
         "fps",
         "codebook_dim",
         "joint_parents",
+        "pelvis",
         "decodes",
         "familiar_distance",
     },
@@ -66,13 +67,14 @@ class SkeletonStage:
         from action_llm import ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
         from action_llm_recipes.stages.word_embeddings import load_word_embeddings, word_width
 
-        self.window, self.augment = arguments.window, arguments.augment
+        self.window, self.augment, self.denoise = arguments.window, arguments.augment, arguments.denoise
         self.extractor = extractor = SkeletonFeatureExtractor(**_extractor_settings(reading, rows))
         has_time_step = extractor.length or (extractor.fps and not extractor.max_frames)
-        if "motion" in model_arguments.streams and not has_time_step:
+        displacements = [stream for stream in ("motion", "path") if stream in model_arguments.streams]
+        if displacements and not has_time_step:
             raise ValueError(
-                "streams: motion, the displacement between frames, needs recordings of one frame rate or of one length: set "
-                "length, or fps and no max_frames."
+                f"streams: {displacements[0]}, the displacement between frames, needs recordings of one frame rate or of one "
+                "length: set length, or fps and no max_frames."
             )
         parents = None
         if "bones" in model_arguments.streams:
@@ -80,6 +82,7 @@ class SkeletonStage:
             parents = [joint if parent < 0 else parent for joint, parent in enumerate(layout_parents)]  # root: itself
         config = ActionVQVAEConfig(
             joint_parents=parents,
+            pelvis=list(extractor.skeleton_layout.pelvis) if {"body", "path"} & set(model_arguments.streams) else None,
             layout=extractor.skeleton_layout.name,
             num_persons=extractor.num_persons,
             num_joints=extractor.skeleton_layout.num_joints,
@@ -97,7 +100,7 @@ class SkeletonStage:
         """The training examples: a window of each recording, which depends on the epoch (`start_epoch`)."""
         from action_llm_recipes.stages.recording_windows import RecordingWindows
 
-        return RecordingWindows(rows, self.extractor, self.window, seed, self.augment)
+        return RecordingWindows(rows, self.extractor, self.window, seed, self.augment, self.denoise)
 
     def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:
         """

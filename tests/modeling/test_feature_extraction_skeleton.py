@@ -505,6 +505,56 @@ def test_augment_mirror():
     assert 15 < sum(mirrored) < 45
 
 
+def test_augment_occlusion():
+    """Errors of joints behind the body, seen from all sides, that drift and grow with the setting; nothing else moves."""
+    body = person(90, activity=0.05)
+    before, small = only(body=body, augment_occlusion=0.1, seeds=range(40))
+    _, large = only(body=body, augment_occlusion=0.4, seeds=range(40))
+    moved = {}
+    for name, versions in (("small", small), ("large", large)):
+        errors = np.linalg.norm(np.stack(versions) - before, axis=-1)  # (seeds, frames, joints)
+        is_hidden = errors.max(1) > 1e-6
+        moved[name] = errors[errors > 1e-6].mean()
+        # The hands are hidden from about half of the directions, and the middle of the body from none.
+        names = list(LAYOUTS["kinect25"].joint_names)
+        assert 0.2 < is_hidden[:, names.index("left_hand")].mean() < 0.8
+        assert is_hidden[:, names.index("spine_base")].mean() == 0
+    assert moved["large"] == pytest.approx(4 * moved["small"], rel=0.01)
+    errors = (np.stack(large) - before)[:, :, names.index("left_hand")]
+    steps = np.linalg.norm(np.diff(errors, axis=1), axis=-1)[np.abs(errors[:, 1:]).max(-1) > 0]
+    assert steps.mean() < 0.5 * np.linalg.norm(errors, axis=-1)[np.abs(errors).max(-1) > 0].mean()
+    flat, augmented = only(body=person(30, "coco17"), layout="coco17", augment_occlusion=0.4)
+    assert all(np.array_equal(after, flat) for after in augmented), "2-D layouts have no depth"
+
+
+def test_original_features_have_the_moments_of_the_augmented_ones():
+    body = person(50, "kinect20")
+    in_time = {"augment_speed": 0.3, "augment_warp": 0.4, "augment_trim": 0.2}
+    settings = {"layout": "kinect20", "num_persons": 2, **in_time, "augment_missing": 0.5, "augment_flat": 0.5}
+    settings |= {"augment_occlusion": 0.3}
+    every = SkeletonFeatureExtractor(**settings)
+    time_only = SkeletonFeatureExtractor(**NO_AUGMENTATION | {"layout": "kinect20", "num_persons": 2} | in_time)
+    made = [
+        recording([(0, body), (10, body[:20] + 0.5)], layout="kinect20"),
+        recording([(0, body)], layout="kinect20"),
+    ]
+    for seed in range(5):
+        batch = every(made, augment=True, seed=seed, return_original=True)
+        expected = time_only(made, augment=True, seed=seed)["input_features"]
+        np.testing.assert_allclose(batch["original_features"], expected, atol=1e-6)
+        assert np.abs(batch["input_features"] - expected).max() > 0.05
+        window = every.crop(batch, 16, seed)
+        for augmented, original, *windows in zip(
+            *(one[name] for one in (batch, window) for name in ("input_features", "original_features")), strict=True
+        ):
+            frames = range(len(augmented) - 15)
+            (start,) = (frame for frame in frames if np.array_equal(augmented[frame : frame + 16], windows[0]))
+            np.testing.assert_array_equal(original[start : start + 16], windows[1])
+    batch = every(made, return_original=True)
+    np.testing.assert_array_equal(batch["original_features"], batch["input_features"])
+    assert "original_features" not in every(made)
+
+
 def test_rows_of_people_are_not_cleaned_again():
     """Of a row that says that it holds people, the slots stay; features are those of the row with all bodies."""
     bodies = [

@@ -205,6 +205,23 @@ def test_losses_are_means_over_valid_elements():
     torch.testing.assert_close(output.embedding_loss, squares.mean())
 
 
+def test_the_decoder_reconstructs_other_features_if_there_are_any():
+    model = tiny_model(velocity_weight=0.5).eval()
+    features, mask = batch_of([16, 8, 12])
+    target = torch.randn_like(features)
+    output, usual = model(features, mask, target_features=target), model(features, mask)
+    frames = mask.bool()
+    expected = F.smooth_l1_loss(output.reconstruction[frames], target[frames])
+    torch.testing.assert_close(output.reconstruction_loss, expected)
+    assert abs(output.velocity_loss - usual.velocity_loss) > 0.1
+    for same in ("action_ids", "commitment_loss", "embedding_loss", "reconstruction"):
+        torch.testing.assert_close(getattr(output, same), getattr(usual, same))
+    itself = model(features, mask, target_features=features)
+    torch.testing.assert_close(itself.loss, usual.loss)
+    with pytest.raises(ValueError, match=r"target_features.*\(3, 16, 12\) of `input_features`.*\(3, 12, 12\)"):
+        model(features, mask, target_features=target[:, :12])
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -152,8 +152,32 @@ def test_streams_are_joints_bones_and_motion(tmp_path):
     assert seen[0].dtype == torch.float32
     with pytest.raises(ValueError, match="`joint_parents` must name a parent for each of the 25 joints"):
         ActionVQVAEConfig(streams=["bones"])
-    with pytest.raises(ValueError, match="`streams` must be some of joints, bones, motion, each once"):
+    with pytest.raises(ValueError, match="`streams` must be some of joints, bones, motion, body, path, each once"):
         ActionVQVAEConfig(streams=["joints", "speed"])
+
+
+def test_streams_of_body_and_path():
+    pelvis = [3, 7]
+    model = tiny_action_model(streams=["body", "path"], pelvis=pelvis, num_persons=2, fps=20.0)
+    joints = torch.randn(2, 150, 6)
+    joints[:, 75:, :2] = 0  # the second person comes later
+    people = joints.view(2, 2, 25, 3, 6)
+    middle = (people[:, :, 3] + people[:, :, 7]) / 2
+    path = torch.zeros(2, 2, 3, 6)
+    path[..., 1:] = (middle[..., 1:] - middle[..., :-1]) * 20 / 5
+    path[:, 1, :, 2] = 0
+    expected = torch.cat([(people - middle[:, :, None]).flatten(1, 3), path.flatten(1, 2)], dim=1)
+    torch.testing.assert_close(model.encoder.streams(joints), expected)
+    assert expected.shape[1] == model.config.num_stream_channels == 156
+    # Where a person stands does not matter.
+    moved = joints + torch.randn(2, 1, 3, 1).expand(2, 50, 3, 1).reshape(2, 150, 1) * (joints != 0)
+    torch.testing.assert_close(model.encoder.streams(moved), expected, atol=1e-5, rtol=1e-5)
+    # The first person is at the origin in the first frame, but present.
+    centred = joints - middle[:, :1, :, :1].expand(2, 50, 3, 1).reshape(2, 150, 1) * (joints != 0)
+    torch.testing.assert_close(model.encoder.streams(centred), expected, atol=1e-5, rtol=1e-5)
+    for wrong in (None, [], [25], [-1]):
+        with pytest.raises(ValueError, match="`pelvis` must name some of the 25 joints"):
+            ActionVQVAEConfig(streams=["path"], pelvis=wrong)
 
 
 # --- ids

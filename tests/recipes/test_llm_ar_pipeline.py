@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from two_processes import recipe_on_two_ranks
 
-from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel, SkeletonFeatureExtractor
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.common.action_sentences import first_encodings, load_action_sentences, select_split
 
@@ -34,7 +34,6 @@ def test_sentences_are_what_the_model_says_of_each_recording(recipes, tokenizer,
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 2 * 48, "test": 12}
     recording = recipes.data().load()["test"][5]
     model = ActionVQVAEModel.from_pretrained(tokenizer)
-    from action_llm import SkeletonFeatureExtractor
 
     features = SkeletonFeatureExtractor.from_pretrained(tokenizer)(recording)
     output, begin = model.encode(**features), float(features["start_time"])
@@ -139,6 +138,28 @@ def test_words_of_several_tokens(recipes, tmp_path):
         run_baselines.BaselineArguments(output_dir=str(tmp_path / "loss"), **settings), recipes.data()
     )
     assert "tokens" in metrics["accuracy"]
+
+
+def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
+    """With `denoise`, examples have the recording without augmentation as the target, and the streams without view train."""
+    from action_llm_recipes.stages.recording_windows import RecordingWindows
+
+    skeleton = {"length": 32, "augment_rotation": 180, "augment_occlusion": 0.4, "augment_missing": 0.2}
+    own = recipes.train_tokenizer(
+        tmp_path / "tokenizer",
+        arguments={"denoise": True},
+        skeleton=skeleton,
+        streams=["body", "motion", "path"],
+    )
+    extractor = SkeletonFeatureExtractor.from_pretrained(own)
+    rows = recipes.data().load("skeletons")["train"]
+    example = RecordingWindows(rows, extractor, 32, 0, augment=True, denoise=True)[0]
+    plain = RecordingWindows(rows, extractor, 32, 0, augment=True, denoise=False)[0]
+    np.testing.assert_array_equal(example["input_features"], plain["input_features"])
+    assert set(example) - set(plain) == {"target_features"}
+    assert np.abs(example["target_features"] - example["input_features"]).max() > 0.1
+    sentences = recipes.encode(own, tmp_path / "sentences")
+    assert json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]["codes_used"] > 4
 
 
 @pytest.mark.parametrize("skeleton", [{"max_frames": 32}, {"fps": None}])

@@ -1,0 +1,1 @@
+"""How well a recogniser reads recordings that differ from those it was trained on."""
