@@ -15,6 +15,7 @@ With several models, their curves share the picture; `--names` says what they ar
 as a mistake. A recogniser that was trained without the held-out subjects is evaluated on them, any other on the test split.
 """
 
+import dataclasses
 import json
 import logging
 from dataclasses import dataclass, field
@@ -67,16 +68,18 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     """Evaluates the recognisers under all conditions; returns the content of metrics.json."""
     import numpy as np
 
+    from action_llm.processing_action_llm import load_feature_extractor
     from action_llm.skeleton_layouts import get_layout
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.data_arguments import held_out_rows
+    from action_llm_recipes.common.data_arguments import held_out_rows, without_held_out
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.split_evidence import choose_split, count_test_evaluation
     from action_llm_recipes.common.stage_records import training_record
     from action_llm_recipes.metrics.action_classification.classification_scores import wilson_interval
     from action_llm_recipes.metrics.plots import plot_robustness
     from action_llm_recipes.robustness.conditions import conditions
+    from action_llm_recipes.robustness.readers import JointReader, RecogniserReader
 
     dataset = data.load("skeletons")
     run = RunFolder(arguments.output_dir)
@@ -87,19 +90,21 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     evidence = [
         check_recordings(*recogniser, data, rows, split) for recogniser in zip(arguments.models, records, strict=True)
     ]
-    readers = {BASELINE: joint_reader(dataset["train"], split, arguments.models[0])}
+    train = without_held_out(dataset["train"], split == "held_out")
+    readers = {BASELINE: JointReader(train, load_feature_extractor(arguments.models[0]))}
     for name, model in zip(arguments.names, arguments.models, strict=True):
-        readers[name] = recogniser_reader(model, rows.features["label"], arguments)
+        readers[name] = RecogniserReader(model, arguments.encodings, arguments.batch_size)
 
     labels, results = np.array(rows["label"]), {}
     for condition in progress(conditions(get_layout(rows[0]["layout"])), "conditions", "conditions"):
         changed = [condition(row) for row in rows.with_format("numpy")]
         entry = {}
-        for name, read in readers.items():
-            predictions, unread = read(changed)
-            correct = predictions == labels
-            interval = wilson_interval(correct.mean(), len(correct))
-            entry[name] = {"accuracy": interval.estimate, "low": interval.low, "high": interval.high, "unread": unread}
+        for name, reader in readers.items():
+            scores = reader.scores(changed)
+            is_read = np.isfinite(scores).all(1)
+            correct = (scores.argmax(1) == labels) & is_read
+            interval = dataclasses.asdict(wilson_interval(correct.mean(), len(correct)))
+            entry[name] = {"accuracy": interval.pop("estimate"), **interval, "unread": int((~is_read).sum())}
         results.setdefault(condition.group, {})[condition.level] = entry
     metrics = {"dataset": data.protocol(), "split": split, "recordings": len(rows), "conditions": results}
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -144,91 +149,6 @@ def check_recordings(model: str, record: dict, data: DataArguments, rows, split:
     evidence = SplitEvidence(data.protocol(), {split: rows["sample_id"]}, (model,))
     evidence.refuse(split, record)
     return evidence
-
-
-def recogniser_reader(path: str, labels, arguments: RobustnessArguments):
-    """
-    Loads a recogniser.
-
-    Returns:
-        A function from rows of recordings to the predicted classes, int64 (N,), −1 for recordings that cannot be read, and the
-        number of these.
-    """
-    import numpy as np
-    import torch
-    from datasets import Dataset
-
-    from action_llm import ActionLLMProcessor
-    from action_llm_recipes.common.action_models import merges_runs
-    from action_llm_recipes.common.action_sentences import sentence_features
-    from action_llm_recipes.common.recognisers import load_recogniser
-    from action_llm_recipes.encode_actions import codes_per_word, encode
-    from action_llm_recipes.evaluate_classifier import average_encodings, score
-
-    model = load_recogniser(path, "cuda" if torch.cuda.is_available() else "cpu")
-    processor = ActionLLMProcessor.from_pretrained(path)
-    action_model = model.base_model.action_model
-    config, continuous = action_model.config, model.config.injection_layer is not None
-    columns = sentence_features(
-        labels, config.num_action_tokens, continuous, False, merges_runs(config), codes_per_word(config)
-    )
-
-    def read(rows: list[dict]):
-        sentences, skipped = encode(
-            action_model,
-            processor.feature_extractor,
-            rows,
-            arguments.encodings,
-            arguments.batch_size,
-            latents=continuous,
-        )
-        sentences = Dataset.from_dict(sentences, features=columns)
-        probabilities, first_rows = average_encodings(
-            score(model, processor, sentences, None, arguments.batch_size), sentences["sample_id"]
-        )
-        predicted = dict(zip(sentences.select(first_rows)["sample_id"], probabilities.argmax(1).tolist(), strict=True))
-        return np.array([predicted.get(str(row["sample_id"]), -1) for row in rows]), len(skipped)
-
-    return read
-
-
-def joint_reader(train, split: str, model: str):
-    """
-    Trains kernel ridge on the joints of the training recordings, as the feature extractor of a recogniser reads them.
-
-    Returns:
-        A function as of `recogniser_reader`.
-    """
-    import numpy as np
-
-    from action_llm.feature_extraction_skeleton import SkeletonInputError
-    from action_llm.processing_action_llm import load_feature_extractor
-    from action_llm_recipes.baselines.models import KernelRidge
-    from action_llm_recipes.common.data_arguments import without_held_out
-
-    extractor = load_feature_extractor(model)
-
-    def joints(row):
-        try:
-            return extractor(row, return_tensors=None)["input_features"][0]
-        except SkeletonInputError:
-            return None
-
-    train = without_held_out(train, split == "held_out")
-    sequences = [(joints(row), row["label"]) for row in train.with_format("numpy")]
-    sequences = [(sequence, int(label)) for sequence, label in sequences if sequence is not None]
-    classifier = KernelRidge(len(train.features["label"].names))
-    classifier.fit([sequence for sequence, _ in sequences], np.array([label for _, label in sequences]))
-
-    def read(rows: list[dict]):
-        sequences = [joints(row) for row in rows]
-        known = np.array([sequence is not None for sequence in sequences])
-        predictions = np.full(len(rows), -1)
-        scores = classifier.scores([sequence for sequence in sequences if sequence is not None])
-        predictions[known] = scores.argmax(1)
-        return predictions, int((~known).sum())
-
-    return read
 
 
 def page(metrics: dict) -> str:

@@ -11,6 +11,7 @@ from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 from action_llm_recipes import evaluate_robustness
 from action_llm_recipes.robustness.conditions import HIDDEN_ERROR, conditions
+from action_llm_recipes.robustness.readers import JointReader, RecogniserReader
 
 
 def changed(level, layout="kinect20", body=None, name="one"):
@@ -123,18 +124,18 @@ def test_recordings_that_were_trained_on_are_refused(recipes, tokenizer, sentenc
         evaluate_robustness.main(arguments, recipes.data())
 
 
-def test_what_cannot_be_read_is_a_mistake(recipes, tokenizer, sentences, tmp_path):
+def test_what_cannot_be_read_has_no_scores(recipes, tokenizer, sentences, tmp_path):
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     rows = recipes.data().load("skeletons")["test"]
-    arguments = evaluate_robustness.RobustnessArguments(models=[model], output_dir=str(tmp_path / "robustness"))
     good = [dict(one) for one in rows.with_format("numpy").select(range(3))]
     bad = good[1] | {"keypoints": np.zeros_like(good[1]["keypoints"])}
-    for read in (
-        evaluate_robustness.recogniser_reader(model, rows.features["label"], arguments),
-        evaluate_robustness.joint_reader(recipes.data().load("skeletons")["train"], "test", model),
+    extractor = SkeletonFeatureExtractor.from_pretrained(tokenizer)
+    for reader in (
+        RecogniserReader(model, encodings=2, batch_size=2),
+        JointReader(recipes.data().load("skeletons")["train"], extractor),
     ):
-        predictions, unread = read(good)
-        assert unread == 0 and (predictions >= 0).all()
-        damaged, unread = read([good[0], bad, good[2]])
-        assert unread == 1 and damaged[1] == -1
-        np.testing.assert_array_equal(damaged[[0, 2]], predictions[[0, 2]])
+        scores, damaged = reader.scores(good), reader.scores([good[0], bad, good[2]])
+        assert scores.shape == (3, 4) and np.isfinite(scores).all()
+        assert np.isnan(damaged[1]).all()
+        np.testing.assert_allclose(damaged[[0, 2]], scores[[0, 2]], atol=1e-5)
+        assert np.isnan(reader.scores([bad])).all()
