@@ -87,7 +87,9 @@ def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
     trained = {"trained_dataset": "simulated-xsub", "trained_data_dir": recipes.recordings}
     metrics = evaluate_transfer.main(evaluate_transfer.TransferArguments(**settings, **trained), data)
     assert metrics == json.loads((tmp_path / "transfer" / "metrics.json").read_text())
-    assert metrics["recordings"] == 6 and metrics["classes"] == ["first", "second"], "of all splits, shared classes only"
+    assert metrics["recordings"] == 6 and metrics["classes"] == ["first", "second"], (
+        "of all splits, shared classes only"
+    )
     assert metrics["trained_on"] == "simulated-xsub"
     assert set(metrics["accuracy"]) == {"recogniser", "kernel ridge on joints"}
     for result in metrics["accuracy"].values():
