@@ -150,7 +150,7 @@ def run_table(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
     if runs:
         check_recordings(arguments, table, results)
         missing = [run for run in runs if not results.has(run)]
-        check_runs(arguments, missing)
+        check_runs(missing)
         if arguments.baselines and table.measures_accuracy:
             run_baselines(arguments, table, results)
         failures = run_missing(arguments, missing, results)
@@ -189,7 +189,8 @@ def planned_runs(arguments: PaperTableArguments, table: Table, rows: dict, seeds
     further |= {
         f"{stage}.{name}": value for stage, values in arguments.settings.items() for name, value in values.items()
     }
-    return runs_of(table, rows, arguments.dataset, arguments.preset, seeds, further, Path(arguments.output_dir))
+    data_dir, output_dir = arguments.data_dir or "DATA", Path(arguments.output_dir)
+    return runs_of(table, rows, arguments.dataset, data_dir, arguments.preset, seeds, further, output_dir)
 
 
 def results_path(arguments: PaperTableArguments, table: Table) -> Path:
@@ -247,7 +248,7 @@ def check_recordings(arguments: PaperTableArguments, table: Table, results) -> N
         results.check_split(name, [f"{sample_id} {labels[label]}" for sample_id, label in pairs])
 
 
-def check_runs(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
+def check_runs(runs: list[RowRun]) -> None:
     """Checks the settings of all rows before any is trained.
 
     Raises:
@@ -258,7 +259,7 @@ def check_runs(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
         if (run.row.name, run.dataset) not in checked:
             checked.add((run.row.name, run.dataset))
             try:
-                resolve_run(arguments, run)
+                resolve_run(run)
             except ValueError as error:
                 raise ValueError(f"row {run.row.name}: {error}") from error
 
@@ -277,12 +278,12 @@ def check_settings(arguments: PaperTableArguments, table: Table, runs: list[RowR
         read_overrides(arguments.settings, settings | {"encode": {}, "evaluation": {}})
 
 
-def resolve_run(arguments: PaperTableArguments, run: RowRun):
+def resolve_run(run: RowRun):
     """The settings of a run, as `run_line.py` resolves them."""
     from action_llm_recipes import run_line
     from action_llm_recipes.common.launching import parse
 
-    return run_line.resolve(*parse(run_line.ARGUMENTS, run.command_line(arguments.data_dir)))
+    return run_line.resolve(*parse(run_line.ARGUMENTS, run.command_line()))
 
 
 def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) -> None:
@@ -294,8 +295,7 @@ def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
     logger.info("%s, %s: %s", table.paper_name, table.label, table.title)
     logger.info("%s", plan_text(table, preset_of(arguments.preset, arguments.dataset)))
     for run in runs:
-        words = run.command_line(arguments.data_dir or "DATA")
-        logger.info("python recipes/run_line.py %s", shlex.join(words))
+        logger.info("python recipes/run_line.py %s", shlex.join(run.command_line()))
     for command in table.commands:
         logger.info("%s", command)
     others = [name for name in table.columns if name != arguments.dataset] if table.measures_accuracy else []
@@ -319,7 +319,7 @@ def show_time(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
 
     seconds, unknown = {}, False
     for run in runs:
-        resolved = resolve_run(arguments, run)
+        resolved = resolve_run(run)
         trains_llm = resolved.arguments.llm_name_or_path is None
         settings = {
             stage: with_defaults(classes_of(stage, values), values) for stage, values in resolved.settings.items()
@@ -378,7 +378,7 @@ def run_missing(arguments: PaperTableArguments, runs: list[RowRun], results) -> 
         write_pages(Path(arguments.pages), results)
 
     jobs = min(arguments.jobs or default_jobs(), max(len(runs), 1))
-    return run_rows(runs, arguments.data_dir, jobs, on_finished)
+    return run_rows(runs, jobs, on_finished)
 
 
 def write_pages(folder: Path, results) -> None:

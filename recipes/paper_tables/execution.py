@@ -33,7 +33,6 @@ class _Process:
 
 def run_rows(
     runs: list[RowRun],
-    data_dir: str,
     jobs: int,
     on_finished: Callable[[RowRun], None],
 ) -> dict[RowRun, str]:
@@ -42,7 +41,6 @@ def run_rows(
 
     Args:
         runs: the rows, in the order in which they start.
-        data_dir: folder of the recordings.
         jobs: number of rows at a time. Each has one of the GPUs, or its share of the cores.
         on_finished: called with each row that has finished; a row for which it raises `ValueError` has failed.
 
@@ -81,7 +79,7 @@ def run_rows(
                     break
                 if not _waits(run, running):
                     waiting.remove(run)
-                    running.append(_start(run, data_dir, free.pop(0), jobs))
+                    running.append(_start(run, free.pop(0), jobs))
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         # Also after Ctrl-C: the rows save a checkpoint and are resumed by the same command.
@@ -111,7 +109,7 @@ def _to_make(run: RowRun) -> list[Path]:
     return [folder for folder in folders[current:] if not RunFolder.has_record(folder)]
 
 
-def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:
+def _start(run: RowRun, device: int, jobs: int) -> _Process:
     import torch
 
     run.share_stages()
@@ -122,7 +120,7 @@ def _start(run: RowRun, data_dir: str, device: int, jobs: int) -> _Process:
         environment["CUDA_VISIBLE_DEVICES"] = names[device % len(names)]
     else:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs)))
-    command = [sys.executable, "-m", "action_llm_recipes.run_line", *run.command_line(data_dir)]
+    command = [sys.executable, "-m", "action_llm_recipes.run_line", *run.command_line()]
     log = open(run.folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed when the process ends)
     logger.info("%s started, its log is %s", name_of(run), run.folder / "log.txt")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

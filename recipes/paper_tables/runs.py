@@ -25,6 +25,7 @@ class RowRun:
         table: the table.
         row: the row.
         dataset: data set and protocol of the run: one of the draws, for unseen classes.
+        data_dir: folder of the recordings.
         seed: random seed.
         options: options of `run_line.py` and their values, without the data and the output folder.
         folder: folder of the run.
@@ -34,6 +35,7 @@ class RowRun:
     table: Table
     row: Row
     dataset: str
+    data_dir: str
     seed: int
     options: dict
     folder: Path
@@ -45,9 +47,9 @@ class RowRun:
         options = {name: value for name, value in self.options.items() if name != "seed"}
         return _stage_folders(self.table, self.dataset, options, Path())["evaluation"].name.rpartition("-")[2]
 
-    def command_line(self, data_dir: str) -> list[str]:
+    def command_line(self) -> list[str]:
         """The words after `run_line.py` that make the run."""
-        words = ["--paper", self.table.paper, "--dataset", self.dataset, "--data_dir", data_dir]
+        words = ["--paper", self.table.paper, "--dataset", self.dataset, "--data_dir", self.data_dir]
         for name, value in self.options.items():
             words += option_words(name, value)
         return [*words, "--output_dir", str(self.folder)]
@@ -87,7 +89,14 @@ def with_paths(table: Table, options: dict) -> dict:
 
 
 def runs_of(
-    table: Table, rows: dict[str, Row], dataset: str, preset: str, seeds: list[int], further: dict, output_dir: Path
+    table: Table,
+    rows: dict[str, Row],
+    dataset: str,
+    data_dir: str,
+    preset: str,
+    seeds: list[int],
+    further: dict,
+    output_dir: Path,
 ) -> list[RowRun]:
     """
     The runs of some rows of a table, in the order of draws, seeds and rows.
@@ -96,6 +105,7 @@ def runs_of(
         table: the table.
         rows: name → row.
         dataset: data set and protocol, or the name of several draws ("ntu120-unseen").
+        data_dir: folder of the recordings.
         preset: "paper" or "small".
         seeds: random seeds.
         further: options of `run_line.py` for all rows, such as `backbone`.
@@ -113,6 +123,7 @@ def runs_of(
                         table=table,
                         row=row,
                         dataset=name,
+                        data_dir=data_dir,
                         seed=seed,
                         options=options,
                         folder=output_dir / "rows" / f"{table.number}_{row.name}_{name}_{preset}_{seed}",

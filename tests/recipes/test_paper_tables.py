@@ -126,7 +126,7 @@ def test_the_time_of_a_dry_run_counts_shared_stages_once(recipes, llm, tmp_path,
     assert without[-1].stages == lora.stages and without[0].stages["tokenizer"] != lora.stages["tokenizer"]
 
 
-def distinct_runs(paper, dataset, settings, folder, **options):
+def distinct_runs(paper, dataset, data_dir, settings, folder, **options):
     """A run for each different row of all tables of a paper that does not need more than the data."""
     further = {f"{stage}.{name}": value for stage, values in settings.items() for name, value in values.items()}
     runs = {}
@@ -134,47 +134,47 @@ def distinct_runs(paper, dataset, settings, folder, **options):
         rows = {
             name: row for name, row in table.rows.items() if not row.is_quoted and "unseen" not in table.columns[0]
         }
-        for run in runs_of(table, rows, dataset, "paper", [0], further | options, folder):
+        for run in runs_of(table, rows, dataset, str(data_dir), "paper", [0], further | options, folder):
             runs.setdefault(run.settings_key, run)
     return list(runs.values())
 
 
-def run_all(runs, data_dir, cache):
+def run_all(runs, cache):
     """Runs rows in this process; returns the results."""
     metrics = []
     for run in runs:
         run.share_stages()
-        words = [*run.command_line(str(data_dir)), "--cache_dir", str(cache)]
+        words = [*run.command_line(), "--cache_dir", str(cache)]
         metrics.append(run_line.main(*parse(run_line.ARGUMENTS, words)))
     return metrics
 
 
 def test_each_row_of_llm_ar_runs(recipes, cache, llm, tmp_path):
     options = {"llm_name_or_path": llm, "encodings": 2}
-    runs = distinct_runs("llm_ar", "simulated-xsub", TINY_SKELETONS, tmp_path, **options)
+    runs = distinct_runs("llm_ar", "simulated-xsub", recipes.recordings, TINY_SKELETONS, tmp_path, **options)
     assert {run.row.name for run in runs} >= {
         "without_biases", "without_zipf", "without_context", "without_mmd", "without_discretisation", "euclidean", "all_tuning",
     }  # fmt: skip
-    assert all(metrics["recordings"] == 12 for metrics in run_all(runs, recipes.recordings, cache))
+    assert all(metrics["recordings"] == 12 for metrics in run_all(runs, cache))
     # Eight tokenizers at most: rows of one tokenizer share it.
     assert len(list((tmp_path / "stages").glob("tokenizer-*"))) == len(runs) - 1
 
 
 def test_each_row_of_lvlm_var_runs(videos, backbone, cache, llm, tmp_path):
     options = {"llm_name_or_path": llm, "backbone": backbone, "encodings": 2}
-    runs = distinct_runs("lvlm_var", "folder-video", TINY_VIDEOS, tmp_path, **options)
+    runs = distinct_runs("lvlm_var", "folder-video", videos, TINY_VIDEOS, tmp_path, **options)
     needing = {"resnet50", "llava", "minigpt4"}
     runs = [run for run in runs if run.row.name not in needing]
     assert {run.row.name for run in runs} >= {"without_vst", "zero_shot", "full", "r_4", "r_32", "k_256", "k_1024"}
-    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, videos, cache))
+    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, cache))
 
 
 def test_each_row_of_vt_lvlm_ar_runs(videos, backbone, cache, llm, tmp_path):
     options = {"llm_name_or_path": llm, "backbone": backbone, "encodings": 2}
-    runs = distinct_runs("vt_lvlm_ar", "folder-video", TINY_EVENTS, tmp_path, **options)
+    runs = distinct_runs("vt_lvlm_ar", "folder-video", videos, TINY_EVENTS, tmp_path, **options)
     names = {"without_quantisation", "uniform_pooling", "without_coherence", "full", "zero_shot", "quarter", "k_4096"}
     assert {run.row.name for run in runs} >= names
-    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, videos, cache))
+    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, cache))
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_full_size_rows_have_the_batch_of_their_paper(paper, number):
     """A row is one process on one device; the YAML files are written for several."""
     table = find_table(paper, number)
     rows = {name: row for name, row in table.rows.items() if not row.is_quoted and table.measures_accuracy}
-    for run in runs_of(table, rows, draws_of(table.paper_dataset)[0], "paper", [0], {}, Path("runs")):
+    for run in runs_of(table, rows, draws_of(table.paper_dataset)[0], "DATA", "paper", [0], {}, Path("runs")):
         for stage in ("tokenizer", "sft"):
             values = read_yaml(run.options.get(f"{stage}_config"), stage, paper)[0]
             values |= {

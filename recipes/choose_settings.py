@@ -1,0 +1,304 @@
+"""
+Choose settings by how well they do on several data sets at once.
+
+```bash
+python recipes/choose_settings.py --choice recipes/choices/skeletons.yaml --output_dir runs/choice \\
+    --data utd_mhad=UTD-MHAD/Skeleton msr=MSR nw_ucla=NW-UCLA simulated=SIMULATED
+```
+
+The YAML file of `--choice` lists candidates, each with the settings of `run_line.py` that differ from the `small` preset, and
+sets, each a data set with people or views that are evaluated and that nothing was trained on. Every candidate is run on every
+set. The page has the accuracies beside those of the best classifier of raw recordings, and orders the candidates by their mean
+rank over the sets: a candidate that shines on a single set does not win. Runs go side by side, one for each GPU or core, share
+stages, and resume with the same command; further candidates, sets and seeds are added.
+"""
+
+import json
+import logging
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from action_llm_datasets.atomic_files import write_atomically
+from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_recipes.common.launching import launch
+from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, read_tables
+from action_llm_recipes.paper_tables.runs import RowRun, runs_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ChoiceArguments:
+    """The candidates, the recordings, and what is run."""
+
+    choice: str = field(metadata={"help": "YAML file of candidates and sets"})
+    data: list[str] = field(metadata={"help": "NAME=FOLDER for each name of a folder in the YAML file"})
+    output_dir: str = field(default="runs/choice", metadata={"help": "folder of the runs and of results.json"})
+    page: str | None = field(default=None, metadata={"help": "page to write; by default OUTPUT_DIR/choice.md"})
+    candidates: list[str] | None = field(default=None, metadata={"help": "names of candidates; by default all"})
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "random seeds"})
+    jobs: int | None = field(
+        default=None, metadata={"help": "number of runs at a time; by default one for each GPU, or for each core"}
+    )
+
+    def __post_init__(self):
+        wrong = [entry for entry in self.data if not all(entry.partition("=")[::2])]
+        if wrong:
+            raise ValueError(f"--data: expected NAME=FOLDER, got {wrong[0]}.")
+        choice = read_choice(self.choice)
+        named = {of_set.data for of_set in choice.sets.values()}
+        if missing := sorted(named - set(self.folders)):
+            raise ValueError(f"--data: the folder of {missing[0]} is missing: add {missing[0]}=FOLDER.")
+        if unknown := [name for name in self.candidates or () if name not in choice.candidates]:
+            raise ValueError(f"--candidates: {unknown[0]} is none of {', '.join(choice.candidates)}.")
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Name in the YAML file → folder."""
+        return dict(entry.split("=", 1) for entry in self.data)
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """
+    Recordings on which candidates are compared.
+
+    Attributes:
+        data: name of the folder.
+        dataset: data set and protocol.
+        held_out_subjects: training subjects that are evaluated and left out of training; None evaluates the test split.
+    """
+
+    data: str
+    dataset: str
+    held_out_subjects: tuple[str, ...] | None = None
+
+    @property
+    def options(self) -> dict:
+        """Options of `run_line.py`."""
+        if self.held_out_subjects is None:
+            return {}
+        return {"hold_out": True, "held_out_subjects": list(self.held_out_subjects)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The content of the YAML file."""
+
+    paper: str
+    candidates: dict[str, dict]
+    sets: dict[str, EvaluatedSet]
+
+
+ARGUMENTS = (ChoiceArguments,)
+
+
+def read_choice(path: str) -> Choice:
+    """
+    Reads the YAML file of candidates and sets.
+
+    Raises:
+        ValueError: if it is not as described at the top of this file; names the entry.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or set(content) != {"paper", "candidates", "sets"}:
+            raise ValueError("expected paper, candidates and sets")
+        if content["paper"] not in PAPERS:
+            raise ValueError(f"paper: expected one of {', '.join(PAPERS)}, found {content['paper']!r}")
+        for part in ("candidates", "sets"):
+            entries = content[part]
+            if (
+                not isinstance(entries, dict)
+                or not entries
+                or not all(isinstance(of, dict) for of in entries.values())
+            ):
+                raise ValueError(f"{part}: expected names and their settings, found {entries!r}")
+        sets = {}
+        for name, values in content["sets"].items():
+            try:
+                subjects = values.get("held_out_subjects")
+                sets[name] = EvaluatedSet(**values | {"held_out_subjects": subjects and tuple(map(str, subjects))})
+            except TypeError as error:
+                raise ValueError(
+                    f"sets, {name}: expected data, dataset, perhaps held_out_subjects; {error}"
+                ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"--choice {path}: {' '.join(str(error).split())}") from error
+    return Choice(content["paper"], content["candidates"], sets)
+
+
+@writes_output_dir
+def main(arguments: ChoiceArguments) -> dict:
+    """Runs what is missing and writes the page; returns the content of results.json."""
+    from action_llm_recipes.paper_tables.execution import default_jobs, run_rows
+
+    choice = read_choice(arguments.choice)
+    path = Path(arguments.output_dir) / "results.json"
+    results = Results(path)
+    runs = {}
+    for name, of_set in choice.sets.items():
+        add_baseline(arguments, name, of_set, results)
+        for run in runs_on(arguments, choice, name, of_set):
+            if not results.has(name, run):
+                runs[run] = name
+
+    def on_finished(run: RowRun) -> None:
+        results.add(runs[run], run)
+        write_page(arguments, choice, results)
+
+    failures = run_rows(list(runs), min(arguments.jobs or default_jobs(), max(len(runs), 1)), on_finished)
+    write_page(arguments, choice, results)
+    if failures:
+        listed = "; ".join(f"{run.row.title} on {runs[run]}: {reason}" for run, reason in failures.items())
+        raise ValueError(f"{len(failures)} of {len(runs)} runs failed, the others are on the page. {listed}")
+    return results.content
+
+
+def runs_on(arguments: ChoiceArguments, choice: Choice, name: str, of_set: EvaluatedSet) -> list[RowRun]:
+    """The runs of the candidates on a set."""
+    paper = next(iter(read_tables(choice.paper).values()))
+    chosen = arguments.candidates or choice.candidates
+    rows = {candidate: Row(candidate, candidate, (), settings=choice.candidates[candidate]) for candidate in chosen}
+    number = "".join(letter if letter.isalnum() else "_" for letter in name)
+    table = Table(
+        paper.paper, paper.paper_name, paper.authors, paper.modality, number, "", (), rows, presets=paper.presets
+    )
+    folder = arguments.folders[of_set.data]
+    return runs_of(
+        table, rows, of_set.dataset, folder, "small", arguments.seeds, of_set.options, Path(arguments.output_dir)
+    )
+
+
+def add_baseline(arguments: ChoiceArguments, name: str, of_set: EvaluatedSet, results: "Results") -> None:
+    """Trains classifiers of the raw recordings of a set, unless the results have them."""
+    from action_llm_recipes.baselines import run_baselines as recipe
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    if name in results.content["baselines"]:
+        return
+    subjects = None if of_set.held_out_subjects is None else list(of_set.held_out_subjects)
+    data = DataArguments(of_set.dataset, arguments.folders[of_set.data], held_out_subjects=subjects)
+    folder = Path(arguments.output_dir) / "baselines" / "".join(c if c.isalnum() else "_" for c in name)
+    metrics = recipe.main(
+        recipe.BaselineArguments(output_dir=str(folder), split="test" if subjects is None else "held_out", seeds=1),
+        data,
+    )
+    results.content["baselines"][name] = {
+        method: statistics.mean(accuracy["seeds"]) for method, accuracy in metrics["accuracy"].items()
+    }
+    results.save()
+
+
+class Results:
+    """
+    The accuracies of candidates on sets, kept in a JSON file.
+
+    Args:
+        path: of the file, which need not exist.
+    """
+
+    def __init__(self, path: Path):
+        from action_llm.model_files import read_json_object
+
+        self.path = path
+        try:
+            self.content = read_json_object(path)
+        except FileNotFoundError:
+            self.content = {"baselines": {}, "sets": {}}
+
+    def has(self, name: str, run: RowRun) -> bool:
+        """Whether there is the result of a run on a set, with the same settings."""
+        found = self.content["sets"].get(name, {}).get(run.row.name, {}).get(str(run.seed))
+        return found is not None and found["settings_key"] == run.settings_key
+
+    def add(self, name: str, run: RowRun) -> None:
+        """Adds the result of a finished run on a set."""
+        from action_llm.model_files import read_json_object
+
+        metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
+        seconds = [read_json_object(folder / "record.json").get("seconds", 0.0) for folder in run.stages.values()]
+        self.content["sets"].setdefault(name, {}).setdefault(run.row.name, {})[str(run.seed)] = {
+            "settings_key": run.settings_key,
+            "recordings": metrics["recordings"],
+            "accuracy": metrics[metrics["compared_by"]]["estimate"],
+            "seconds": round(sum(seconds), 1),
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Writes the file."""
+        write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+
+    def accuracy(self, name: str, candidate: str) -> float | None:
+        """Mean accuracy of a candidate on a set, over its seeds; None if it was not run."""
+        runs = self.content["sets"].get(name, {}).get(candidate, {})
+        return statistics.mean(run["accuracy"] for run in runs.values()) if runs else None
+
+
+def mean_ranks(results: Results, sets: list[str], candidates: list[str]) -> dict[str, float]:
+    """
+    The mean rank of each candidate over the sets on which all candidates were run: 1 is the best, and candidates of equal
+    accuracy share the mean of their ranks. Empty without such a set.
+    """
+    from scipy.stats import rankdata
+
+    columns = [[results.accuracy(name, candidate) for candidate in candidates] for name in sets]
+    columns = [column for column in columns if None not in column]
+    if not columns:
+        return {}
+    ranks = [rankdata([-accuracy for accuracy in column]) for column in columns]
+    return {
+        candidate: statistics.mean(float(of_set[place]) for of_set in ranks)
+        for place, candidate in enumerate(candidates)
+    }
+
+
+def write_page(arguments: ChoiceArguments, choice: Choice, results: Results) -> None:
+    """Writes the page of a choice: candidates in the order of their mean rank, their accuracies and settings."""
+    sets = list(choice.sets)
+    candidates = [
+        name for name in choice.candidates if any(results.accuracy(of_set, name) is not None for of_set in sets)
+    ]
+    ranks = mean_ranks(results, sets, candidates)
+    candidates.sort(key=lambda name: ranks.get(name, 0))
+    lines = [
+        "# A choice of settings on several data sets",
+        "",
+        "Top-1 accuracies in per cent. The mean rank is over the sets on which all candidates were run; 1 is the best.",
+        "",
+        "| | " + " | ".join(sets) + " | mean rank |",
+        "| --- |" + " ---: |" * (len(sets) + 1),
+    ]
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.1f}"
+
+    for candidate in candidates:
+        cells = [percent(results.accuracy(of_set, candidate)) for of_set in sets]
+        rank = f"{ranks[candidate]:.2f}" if candidate in ranks else ""
+        lines.append(f"| {candidate} | " + " | ".join(cells) + f" | {rank} |")
+    best = [max(results.content["baselines"].get(of_set, {"": None}).values(), default=None) for of_set in sets]
+    lines.append("| *best classifier of raw recordings* | " + " | ".join(map(percent, best)) + " | |")
+    lines += ["", "| candidate | settings that differ from the preset |", "| --- | --- |"]
+    for candidate in candidates:
+        settings = ", ".join(f"`{name} {value}`" for name, value in choice.candidates[candidate].items())
+        lines.append(f"| {candidate} | {settings or 'none'} |")
+    words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
+    lines += [
+        "",
+        "```bash",
+        f"python recipes/choose_settings.py --choice {arguments.choice} --data {words}",
+        "```",
+        "",
+    ]
+    page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
+    write_atomically(page, "\n".join(lines))
+    logger.info("Written: %s", page)
+
+
+if __name__ == "__main__":
+    launch(main, *ARGUMENTS, resumes=True)

@@ -1,0 +1,122 @@
+"""Candidates on several data sets at once: ranks, the file of a choice, runs that are not repeated, the page."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from action_llm_datasets.names import check_protocol
+from action_llm_recipes import choose_settings
+from action_llm_recipes.baselines import run_baselines
+from action_llm_recipes.choose_settings import ChoiceArguments, Results, mean_ranks, read_choice
+from action_llm_recipes.pipeline.settings import read_overrides
+
+CHOICES = sorted((Path(__file__).parents[2] / "recipes" / "choices").glob("*.yaml"))
+TINY = {
+    "tokenizer.max_steps": 1, "tokenizer.per_device_train_batch_size": 4, "tokenizer.warmup_steps": 1,
+    "tokenizer.hidden_width": 8, "tokenizer.codebook_size": 16, "tokenizer.window": 16, "tokenizer.length": 16,
+    "sft.max_steps": 1, "sft.per_device_train_batch_size": 2, "sft.warmup_steps": 1, "encodings": 2, "test_encodings": 1,
+}  # fmt: skip
+
+
+def results_with(tmp_path, accuracies):
+    results = Results(tmp_path / "results.json")
+    results.content["sets"] = {
+        name: {
+            candidate: {str(seed): {"accuracy": value} for seed, value in enumerate(values)}
+            for candidate, values in of_set.items()
+        }
+        for name, of_set in accuracies.items()
+    }
+    return results
+
+
+def test_mean_ranks(tmp_path):
+    results = results_with(
+        tmp_path,
+        {
+            "one": {"a": [0.9, 0.7], "b": [0.7], "c": [0.6]},  # a 1, b 2, c 3
+            "two": {"a": [0.5], "b": [0.6], "c": [0.6]},  # a 3, b and c 1.5
+            "not all": {"a": [1.0], "b": [0.0]},
+        },
+    )
+    assert mean_ranks(results, ["one", "two", "not all"], ["a", "b", "c"]) == {"a": 2.0, "b": 1.75, "c": 2.25}
+    assert mean_ranks(results, ["not all"], ["a", "b", "c"]) == {}
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
+def test_choices_of_the_repository(path):
+    choice = read_choice(str(path))
+    for of_set in choice.sets.values():
+        check_protocol(of_set.dataset)
+    for name, settings in choice.candidates.items():
+        values = {}
+        for option, value in settings.items():
+            stage, _, setting = option.partition(".")
+            values.setdefault(stage, {})[setting] = value
+        own = {stage: {} for stage in ("tokenizer", "sft", "encode", "evaluation")}
+        read_overrides({stage: of for stage, of in values.items() if stage in own}, own), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paper": "mine"}, "paper: expected one of llm_ar"),
+        ({"candidates": {}}, "candidates: expected names and their settings"),
+        ({"candidates": {"a": 3}}, "candidates: expected names"),
+        ({"sets": {"one": {"data": "sim"}}}, "sets, one: expected data, dataset.*missing"),
+        ({"sets": {"one": {"data": "sim", "dataset": "utd-mhad", "seed": 1}}}, "sets, one:.*unexpected"),
+        ({"further": 1}, "expected paper, candidates and sets"),
+    ],
+)
+def test_bad_files_are_refused(change, message, tmp_path):
+    good = {"paper": "llm_ar", "candidates": {"a": {}}, "sets": {"one": {"data": "sim", "dataset": "utd-mhad"}}}
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(good))
+    assert read_choice(str(tmp_path / "choice.yaml")).candidates == {"a": {}}
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(good | change))
+    with pytest.raises(ValueError, match=message):
+        read_choice(str(tmp_path / "choice.yaml"))
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    good = {"paper": "llm_ar", "candidates": {"a": {}}, "sets": {"one": {"data": "sim", "dataset": "utd-mhad"}}}
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(good))
+    path = str(tmp_path / "choice.yaml")
+    for settings, message in (
+        ({"data": ["sim"]}, "expected NAME=FOLDER, got sim"),
+        ({"data": ["other=x"]}, "the folder of sim is missing: add sim=FOLDER"),
+        ({"data": ["sim=x"], "candidates": ["b"]}, "b is none of a"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ChoiceArguments(choice=path, **settings)
+
+
+@pytest.mark.slow
+def test_a_choice_runs_once_and_goes_on(recipes, llm, tmp_path, monkeypatch):
+    own = TINY | {"llm_name_or_path": llm}
+    choice = {
+        "paper": "llm_ar",
+        "candidates": {"usual": own, "body": own | {"tokenizer.streams": ["body", "motion", "path"]}},
+        "sets": {
+            "a person": {"data": "sim", "dataset": "simulated-xsub", "held_out_subjects": ["2"]},
+            "cameras": {"data": "sim", "dataset": "simulated-xview"},
+        },
+    }
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(choice))
+    quick = functools.partial(run_baselines.BaselineArguments, methods=["kernel_ridge"])
+    monkeypatch.setattr(run_baselines, "BaselineArguments", quick)
+    settings = {"choice": str(tmp_path / "choice.yaml"), "data": [f"sim={recipes.recordings}"]}
+    settings |= {"output_dir": str(tmp_path / "runs"), "jobs": 2}
+    results = choose_settings.main(ChoiceArguments(**settings, candidates=["usual"]))
+    assert set(results["sets"]) == {"a person", "cameras"} and set(results["baselines"]) == {"a person", "cameras"}
+    first = json.dumps(results["sets"]["cameras"]["usual"])
+    results = choose_settings.main(ChoiceArguments(**settings))
+    assert json.dumps(results["sets"]["cameras"]["usual"]) == first, "it was not run again"
+    person, cameras = (results["sets"][name]["body"]["0"] for name in ("a person", "cameras"))
+    assert person["recordings"] == 12 and cameras["recordings"] == 20
+    page = (tmp_path / "runs" / "choice.md").read_text()
+    assert re.search(r"\| usual \| [\d.]+ \| [\d.]+ \| [12]\.\d\d \|", page)
+    assert "`tokenizer.streams ['body', 'motion', 'path']`" in page and str(tmp_path) not in page.split("```")[0]
