@@ -76,6 +76,9 @@ class ActionVQVAEConfig(ActionModelConfig):
             ω1 of LLM-AR, Eq. 12.
         velocity_weight (`float`, defaults to 0.0):
             Weight of the smooth-L1 loss between frame-to-frame differences; not in LLM-AR.
+        alignment_weight (`float`, defaults to 0.0), contrast_temperature (`float`, defaults to 0.1):
+            Weight and temperature of the semantic alignment loss of LVLM-VAR: InfoNCE between the mean word of a recording and
+            the frozen text embeddings of the class names in the batch; not in LLM-AR.
         human_weight (`float`, defaults to 0.2):
             ω2 of LLM-AR, Eq. 12; multiplies the next three weights.
         zipf_weight, context_weight, mmd_weight (`float`, default to 1.0):
@@ -133,6 +136,8 @@ class ActionVQVAEConfig(ActionModelConfig):
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.02
     velocity_weight: float | int = 0.0
+    alignment_weight: float | int = 0.0
+    contrast_temperature: float | int = 0.1
     human_weight: float | int = 0.2
     zipf_weight: float | int = 1.0
     context_weight: float | int = 1.0
@@ -185,7 +190,7 @@ class ActionVQVAEConfig(ActionModelConfig):
     def validate_numbers(self):
         """Rates, scales and temperatures must be positive, the parameters of Zipf's law not negative."""
         self.check_positive("fps", "curvature", "latent_scale", "codebook_init_norm")
-        self.check_positive("gumbel_temperature", "mmd_kernel_factor")
+        self.check_positive("gumbel_temperature", "mmd_kernel_factor", "contrast_temperature")
         self.check_not_negative("zipf_alpha", "zipf_beta")
 
     @property

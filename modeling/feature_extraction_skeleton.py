@@ -160,6 +160,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         augment_flat: Probability of a projection to two dimensions: z is set to 0 after the rotations (not 2-D layouts).
         augment_occlusion: The largest standard deviation, in lengths of the torso, of errors of the joints that the body hides
             from a sensor in a random direction. The errors drift, as those of depth sensors do (not 2-D layouts).
+        augment_swap: Probability that the first two people change places, where their order says nothing about the action.
 
     Raises:
         ValueError: If an argument is unknown or out of range; the message names it.
@@ -202,6 +203,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         augment_missing: float = 0.0,
         augment_flat: float = 0.0,
         augment_occlusion: float = 0.0,
+        augment_swap: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -263,6 +265,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         self.augment_missing = checked("augment_missing", augment_missing, float, 0, 1)
         self.augment_flat = checked("augment_flat", augment_flat, float, 0, 1)
         self.augment_occlusion = checked("augment_occlusion", augment_occlusion, float, 0, MAX_VARIED)
+        self.augment_swap = checked("augment_swap", augment_swap, float, 0, 1)
 
     @property
     def cleaning(self) -> Cleaning:
@@ -612,10 +615,14 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         if not known.all():
             matrices = np.stack([placement(skeleton, tuple(of_person)) for of_person in known.tolist()])
             tracks = matrices @ tracks
+        generator = None if seed is None else _generator(seed, tracks)
+        if generator is not None and self.augment_swap and tracks.shape[1] > 1:
+            order = np.arange(tracks.shape[1])
+            order[:2] = order[:2][:: -1 if generator.random() < self.augment_swap else 1]
+            tracks, actors = tracks[:, order], actors[:, order]
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)
 
-        generator = None if seed is None else _generator(seed, tracks)
         positions, rate = self._sample_positions(len(tracks), recorded_fps, generator, name)
         tracks = _interpolate(tracks, positions)
         present = present[np.rint(positions).astype(int)]

@@ -25,6 +25,7 @@ from .language_priors import (
     zipf_divergence,
 )
 from .saved_weights import SavedWeights
+from .semantic_alignment import alignment_loss
 
 logger = logging.get_logger(__name__)
 
@@ -37,16 +38,20 @@ class ActionVQVAEOutput(ModelOutput):
     """
     Loss (LLM-AR, Eq. 12) and its unweighted terms.
 
-    A term that does not apply is `None`: all but the first three without a codebook, `velocity_loss` if its weight is 0, and
-    `mmd_loss` without word embeddings. Other terms of weight 0 are still reported, without gradient.
+    A term that does not apply is `None`: all but the first four without a codebook, `velocity_loss` if its weight is 0,
+    `mmd_loss` without word embeddings, and `alignment_loss` without labels. Other terms of weight 0 are still reported, without
+    gradient.
 
     Args:
         loss (`torch.FloatTensor` scalar):
-            reconstruction + embedding + ω1 commitment + ω2 (Zipf + context + MMD), each times its own weight.
+            reconstruction + embedding + ω1 commitment + ω2 (Zipf + context + MMD) + alignment, each times its own weight.
         reconstruction_loss (`torch.FloatTensor` scalar):
             Smooth-L1 loss, mean over channels and valid frames (LLM-AR, Eq. 11).
         velocity_loss (`torch.FloatTensor` scalar, *optional*):
             Smooth-L1 loss of the differences between neighbouring valid frames.
+        alignment_loss (`torch.FloatTensor` scalar, *optional*):
+            InfoNCE of recordings and class names ([`~semantic_alignment.alignment_loss`]). Only with `labels` and
+            `class_embeddings`.
         embedding_loss, commitment_loss (`torch.FloatTensor` scalar, *optional*):
             Mean squared difference between valid latents and their codes (LLM-AR, Eq. 11). With several codebooks, the
             embedding loss is summed over codebooks and their residuals, and the commitment loss compares latents with the sum
@@ -74,6 +79,7 @@ class ActionVQVAEOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     velocity_loss: torch.FloatTensor | None = None
+    alignment_loss: torch.FloatTensor | None = None
     embedding_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     zipf_loss: torch.FloatTensor | None = None
@@ -360,6 +366,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         word_embeddings: torch.Tensor | None = None,
         step_usage: StepUsage | None = None,
         target_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        class_embeddings: torch.Tensor | None = None,
     ) -> ActionVQVAEOutput:
         """
         Computes the reconstruction and all losses of LLM-AR, Eq. 12.
@@ -379,6 +387,10 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             target_features (`torch.Tensor` of the shape of `input_features`, *optional*, defaults to `input_features`):
                 What the decoder is to reconstruct: with `input_features` of an augmented recording, those of the original, so
                 that tokens do not tell views and errors apart.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Class of each recording, for the semantic alignment loss.
+            class_embeddings (`torch.Tensor` of shape `(num_classes, codebook_dim)`, *optional*):
+                Text embeddings of the class names, for the semantic alignment loss; they get no gradient.
         """
         config = self.config
         if target_features is None:
@@ -424,6 +436,10 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # Straight-through: the decoder reads codes, and its gradient is passed to the latents unchanged.
             codes = torch.zeros_like(hidden_states).masked_scatter(valid[..., None], codes.detach())
             hidden_states = hidden_states + (codes - hidden_states).detach()
+        if labels is not None and class_embeddings is not None:
+            pooled = hidden_states.sum(dim=1) / token_mask.sum(dim=1, keepdim=True).clamp_min(1)
+            terms["alignment_loss"] = alignment_loss(pooled, labels, class_embeddings, config.contrast_temperature)
+            loss = loss + config.alignment_weight * terms["alignment_loss"]
 
         decoder_mask = None if feature_attention_mask is None else token_mask
         reconstruction = self._decode(hidden_states, decoder_mask).float()

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from .action_sentence import ActionEncoderOutput, merge_runs
 from .codebook import EuclideanCodebook, Quantized
 from .configuration_vst import VSTConfig
+from .semantic_alignment import alignment_loss
 from .temporal_attention import TemporalSelfAttention
 from .video_action_model import VideoActionModel
 from .visual_encoder import FeatureStandardisation, VisualEncoder, fresh_backbone, keep_weights
@@ -355,30 +356,6 @@ def consistency_loss(
     return F.cross_entropy(similarity, positive.long().argmax(dim=1))
 
 
-def alignment_loss(
-    videos: torch.Tensor, labels: torch.Tensor, class_embeddings: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """
-    InfoNCE between videos and the names of the classes in the batch, by cosine similarity.
-
-    Args:
-        videos (`torch.Tensor` of shape `(batch_size, dim)`): mean token of each video.
-        labels (`torch.LongTensor` of shape `(batch_size,)`): class of each video.
-        class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): text embeddings of the class names; get no gradient.
-        temperature (`float`): divides the similarities.
-
-    Raises:
-        ValueError: if the class embeddings are not as wide as the codes.
-    """
-    if videos.shape[-1] != class_embeddings.shape[-1]:
-        raise ValueError(
-            f"`class_embeddings` must be as wide as the codes, {videos.shape[-1]}, got {class_embeddings.shape[-1]}."
-        )
-    classes, targets = labels.unique(return_inverse=True)
-    names = F.normalize(class_embeddings.detach()[classes].float(), dim=-1)
-    return F.cross_entropy(F.normalize(videos.float(), dim=-1) @ names.T / temperature, targets)
-
-
 def _interleaved(roles: list[ActionEncoderOutput]) -> ActionEncoderOutput:
     """Merges the sentences of several roles into one, ordered by start time; tokens that start together are ordered by role."""
     joined = {name: torch.cat([role[name] for role in roles], dim=1) for name in roles[0]}
@@ -394,4 +371,4 @@ def _interleaved(roles: list[ActionEncoderOutput]) -> ActionEncoderOutput:
     )
 
 
-__all__ = ["VSTModel", "VSTOutput", "VSTPreTrainedModel", "alignment_loss", "consistency_loss"]
+__all__ = ["VSTModel", "VSTOutput", "VSTPreTrainedModel", "consistency_loss"]

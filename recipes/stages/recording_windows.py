@@ -18,17 +18,20 @@ class RecordingWindows(Dataset):
         seed (`int`): seed of the augmentation and of the position of windows.
         augment (`bool`): whether recordings are augmented.
         denoise (`bool`): whether examples have `target_features`, the same frames without augmentation.
+        with_labels (`bool`): whether examples have `labels`, their classes.
     """
 
-    def __init__(self, rows, extractor, length: int, seed: int, augment: bool, denoise: bool):
-        self.rows = rows.select_columns(["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"]).with_format(
-            "numpy"
-        )
+    def __init__(
+        self, rows, extractor, length: int, seed: int, augment: bool, denoise: bool = False, with_labels: bool = False
+    ):
+        columns = ["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"] + ["label"] * with_labels
+        self.rows = rows.select_columns(columns).with_format("numpy")
         self.extractor = extractor
         self.length = length
         self.seed = seed
         self.augment = augment
         self.denoise = denoise
+        self.with_labels = with_labels
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
@@ -41,8 +44,9 @@ class RecordingWindows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         seed = stable_seed(self.seed, self.epoch, int(index))
+        row = self.rows[int(index)]
         features = self.extractor(
-            self.rows[int(index)],
+            row,
             augment=self.augment,
             seed=seed,
             return_original=self.denoise,
@@ -50,4 +54,8 @@ class RecordingWindows(Dataset):
         )
         window = self.extractor.crop(features, self.length, seed)
         example = {name: window[name][0] for name in ("input_features", "feature_attention_mask")}
-        return example | ({"target_features": window["original_features"][0]} if self.denoise else {})
+        if self.denoise:
+            example["target_features"] = window["original_features"][0]
+        if self.with_labels:
+            example["labels"] = int(row["label"])
+        return example

@@ -65,7 +65,7 @@ class SkeletonStage:
 
     def __init__(self, arguments, data, rows, model_arguments, reading):
         from action_llm import ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
-        from action_llm_recipes.stages.word_embeddings import load_word_embeddings, word_width
+        from action_llm_recipes.stages.word_embeddings import class_name_embeddings, load_word_embeddings, word_width
 
         self.window, self.augment, self.denoise = arguments.window, arguments.augment, arguments.denoise
         self.extractor = extractor = SkeletonFeatureExtractor(**_extractor_settings(reading, rows))
@@ -92,27 +92,35 @@ class SkeletonStage:
             **dataclasses.asdict(model_arguments),
         )
         self.model = ActionVQVAEModel(config)
-        self._words = None
+        self._words = self._class_embeddings = None
         if config.quantize:
             self._words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
+        if config.alignment_weight > 0:
+            names = rows.features["label"].names
+            self._class_embeddings = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
 
     def examples(self, rows, seed: int):
         """The training examples: a window of each recording, which depends on the epoch (`start_epoch`)."""
         from action_llm_recipes.stages.recording_windows import RecordingWindows
 
-        return RecordingWindows(rows, self.extractor, self.window, seed, self.augment, self.denoise)
+        return RecordingWindows(
+            rows, self.extractor, self.window, seed, self.augment, self.denoise, self._class_embeddings is not None
+        )
 
     def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:
         """
         Inputs of the loss that are not part of an example, for each micro-batch of an optimiser step: the word embeddings of
-        the language model (LLM-AR, Eq. 7), and the usage of the codes in the other micro-batches, since the Zipf and context
-        losses are about the whole step (Eq. 4 and 5).
+        the language model (LLM-AR, Eq. 7), the embeddings of the class names, and the usage of the codes in the other
+        micro-batches, since the Zipf and context losses are about the whole step (Eq. 4 and 5).
         """
+        if self._class_embeddings is not None:
+            self._class_embeddings = self._class_embeddings.to(model.device)
         words = None
         if self._words is not None and model.config.human_weight * model.config.mmd_weight > 0:
             words = self._words = self._words.to(model.device)
         step_usages = model.count_usage(micro_batches)
-        return [{"word_embeddings": words, "step_usage": step_usage} for step_usage in step_usages]
+        shared = {"word_embeddings": words, "class_embeddings": self._class_embeddings}
+        return [shared | {"step_usage": step_usage} for step_usage in step_usages]
 
     def evaluate(self, model, rows, batch_size: int) -> dict[str, float]:
         """Reconstruction of whole recordings and usage of the codebook.

@@ -527,6 +527,25 @@ def test_augment_occlusion():
     assert all(np.array_equal(after, flat) for after in augmented), "2-D layouts have no depth"
 
 
+def test_augment_swap():
+    """Half of the versions begin with the other person, who is then centred, aligned and present throughout."""
+    bodies = [(0, person(40, activity=0.05)), (10, person(20, seed=1, place=(1, 0, 3.5), yaw=60))]
+    extractor = SkeletonFeatureExtractor(**NO_AUGMENTATION | {"augment_swap": 0.5})
+    one = frames_of(extractor, recording(bodies))
+    plain = SkeletonFeatureExtractor(**NO_AUGMENTATION)
+    np.testing.assert_array_equal(one, frames_of(plain, recording(bodies)))
+    swapped = []
+    for seed in range(40):
+        version = frames_of(extractor, recording(bodies), augment=True, seed=seed)
+        swapped.append(np.abs(version - one).max() > 1e-6)
+        if swapped[-1]:
+            assert version[:, 0].any((1, 2)).all() and version[:, 1].any()
+            np.testing.assert_allclose(version[0, 0, 0], 0, atol=1e-6)
+    assert 10 < sum(swapped) < 30
+    alone = frames_of(extractor, recording(bodies[:1]), augment=True, seed=0)
+    np.testing.assert_allclose(alone, frames_of(plain, recording(bodies[:1])), atol=1e-6)
+
+
 def test_original_features_have_the_moments_of_the_augmented_ones():
     body = person(50, "kinect20")
     in_time = {"augment_speed": 0.3, "augment_warp": 0.4, "augment_trim": 0.2}

@@ -205,6 +205,28 @@ def test_losses_are_means_over_valid_elements():
     torch.testing.assert_close(output.embedding_loss, squares.mean())
 
 
+def test_alignment_pulls_recordings_towards_their_class_names():
+    torch.manual_seed(0)
+    features, mask = batch_of([16, 8, 12, 16])
+    labels, names = torch.tensor([4, 1, 1, 0]), torch.randn(5, 8)
+    model = tiny_model(alignment_weight=0.7, contrast_temperature=0.2, human_weight=0).eval()
+    output, usual = model(features, mask, labels=labels, class_embeddings=names), model(features, mask)
+    assert usual.alignment_loss is None
+    torch.testing.assert_close(output.loss, usual.loss + 0.7 * output.alignment_loss)
+    losses = []
+    for row, length in enumerate([16, 8, 12, 16]):
+        mean = model.encode(features[row : row + 1, :length]).action_embeds.mean(1)
+        cosines = F.cosine_similarity(mean, names[[0, 1, 4]]) / 0.2  # the classes in the batch
+        losses.append(-cosines.log_softmax(0)[[2, 1, 1, 0][row]])
+    torch.testing.assert_close(output.alignment_loss, torch.stack(losses).mean())
+    model.train()
+    model(features, mask, labels=labels, class_embeddings=names.requires_grad_()).alignment_loss.backward()
+    assert names.grad is None and model.encoder.output_conv.weight.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in model.decoder.parameters())
+    with pytest.raises(ValueError, match="`class_embeddings` must be as wide as the codes, 8, got 3"):
+        model(features, mask, labels=labels, class_embeddings=names[:, :3])
+
+
 def test_the_decoder_reconstructs_other_features_if_there_are_any():
     model = tiny_model(velocity_weight=0.5).eval()
     features, mask = batch_of([16, 8, 12])

@@ -13,7 +13,8 @@ from torch import nn
 
 from action_llm.action_sentence import ActionEncoderOutput, merge_runs
 from action_llm.configuration_vst import VSTConfig
-from action_llm.modeling_vst import MAX_ANCHORS, VSTModel, alignment_loss, consistency_loss
+from action_llm.modeling_vst import MAX_ANCHORS, VSTModel, consistency_loss
+from action_llm.semantic_alignment import alignment_loss
 
 
 def videos(batch_size=2, segments=5, frames=2, seed=0):

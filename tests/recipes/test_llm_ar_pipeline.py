@@ -150,7 +150,10 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
         arguments={"denoise": True},
         skeleton=skeleton,
         streams=["body", "motion", "path"],
+        alignment_weight=0.5,
     )
+    log = [json.loads(line) for line in (tmp_path / "tokenizer" / "metrics.jsonl").read_text().splitlines()]
+    assert any(line.get("alignment_loss", 0) > 0.1 for line in log)
     extractor = SkeletonFeatureExtractor.from_pretrained(own)
     rows = recipes.data().load("skeletons")["train"]
     example = RecordingWindows(rows, extractor, 32, 0, augment=True, denoise=True)[0]
@@ -158,6 +161,7 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
     np.testing.assert_array_equal(example["input_features"], plain["input_features"])
     assert set(example) - set(plain) == {"target_features"}
     assert np.abs(example["target_features"] - example["input_features"]).max() > 0.1
+    assert RecordingWindows(rows, extractor, 32, 0, augment=True, with_labels=True)[0]["labels"] == rows[0]["label"]
     sentences = recipes.encode(own, tmp_path / "sentences")
     assert json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]["codes_used"] > 4
 

@@ -1,0 +1,31 @@
+"""Semantic alignment: tokens of a recording near the words that name its action (LVLM-VAR, section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+
+
+def alignment_loss(
+    recordings: torch.Tensor, labels: torch.Tensor, class_embeddings: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """
+    InfoNCE between recordings and the names of the classes in the batch, by cosine similarity.
+
+    Args:
+        recordings (`torch.Tensor` of shape `(batch_size, dim)`): mean token of each recording.
+        labels (`torch.LongTensor` of shape `(batch_size,)`): class of each recording.
+        class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): text embeddings of the class names; get no gradient.
+        temperature (`float`): divides the similarities.
+
+    Raises:
+        ValueError: if the class embeddings are not as wide as the codes.
+    """
+    if recordings.shape[-1] != class_embeddings.shape[-1]:
+        raise ValueError(
+            f"`class_embeddings` must be as wide as the codes, {recordings.shape[-1]}, got {class_embeddings.shape[-1]}."
+        )
+    classes, targets = labels.unique(return_inverse=True)
+    names = F.normalize(class_embeddings.detach()[classes].float(), dim=-1)
+    return F.cross_entropy(F.normalize(recordings.float(), dim=-1) @ names.T / temperature, targets)
+
+
+__all__ = ["alignment_loss"]
