@@ -11,6 +11,9 @@ sets, each a data set with people or views that are evaluated and that nothing w
 set. The page has the accuracies beside those of the best classifier of raw recordings, and orders the candidates by their mean
 rank over the sets: a candidate that shines on a single set does not win. Runs go side by side, one for each GPU or core, share
 stages, and resume with the same command; further candidates, sets and seeds are added.
+
+`--walk true` also trains classifiers on the latents and codes of each run, and evaluates the language model with one version of
+each recording: a table for each candidate then says at which step it loses accuracy.
 """
 
 import json
@@ -27,6 +30,9 @@ from action_llm_recipes.paper_tables.runs import RowRun, runs_of
 
 logger = logging.getLogger(__name__)
 
+# Versions of each training recording that the classifiers of latents and codes learn from.
+WALK_ENCODINGS = 8
+
 
 @dataclass
 class ChoiceArguments:
@@ -38,6 +44,9 @@ class ChoiceArguments:
     page: str | None = field(default=None, metadata={"help": "page to write; by default OUTPUT_DIR/choice.md"})
     candidates: list[str] | None = field(default=None, metadata={"help": "names of candidates; by default all"})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "random seeds"})
+    walk: bool = field(
+        default=False, metadata={"help": "also evaluate latents, codes, and one version of each recording"}
+    )
     jobs: int | None = field(
         default=None, metadata={"help": "number of runs at a time; by default one for each GPU, or for each core"}
     )
@@ -143,11 +152,11 @@ def main(arguments: ChoiceArguments) -> dict:
     for name, of_set in choice.sets.items():
         add_baseline(arguments, name, of_set, results)
         for run in runs_on(arguments, choice, name, of_set):
-            if not results.has(name, run):
+            if not results.has(name, run, arguments.walk):
                 runs[run] = name
 
     def on_finished(run: RowRun) -> None:
-        results.add(runs[run], run)
+        results.add(runs[run], run, walk_of(choice.sets[runs[run]], run) if arguments.walk else {})
         write_page(arguments, choice, results)
 
     failures = run_rows(list(runs), min(arguments.jobs or default_jobs(), max(len(runs), 1)), on_finished)
@@ -171,6 +180,46 @@ def runs_on(arguments: ChoiceArguments, choice: Choice, name: str, of_set: Evalu
     return runs_of(
         table, rows, of_set.dataset, folder, "small", arguments.seeds, of_set.options, Path(arguments.output_dir)
     )
+
+
+def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
+    """The accuracies of the steps to the language model: `latents`, `codes`, and `one_version` of each recording."""
+    from action_llm_recipes import encode_actions, evaluate_classifier
+    from action_llm_recipes.baselines import run_baselines
+    from action_llm_recipes.common.data_arguments import DataArguments
+
+    subjects = None if of_set.held_out_subjects is None else list(of_set.held_out_subjects)
+    data = DataArguments(run.dataset, run.data_dir, held_out_subjects=subjects)
+    with_latents = str(run.folder / "sentences_with_latents")
+    encode_actions.main(
+        encode_actions.EncodingArguments(
+            tokenizer=str(run.folder / "tokenizer" / "model"),
+            output_dir=with_latents,
+            encodings=WALK_ENCODINGS,
+            latents=True,
+        ),
+        data,
+    )
+    probes = run_baselines.main(
+        run_baselines.BaselineArguments(
+            output_dir=str(run.folder / "walk"),
+            methods=["latents", "codes"],
+            sentences=with_latents,
+            split="test" if subjects is None else "held_out",
+            seeds=1,
+        ),
+        data,
+    )
+    metrics = evaluate_classifier.main(
+        evaluate_classifier.EvaluationArguments(
+            model=str(run.folder / "sft" / "model"),
+            sentences=str(run.folder / "sentences"),
+            output_dir=str(run.folder / "one_version"),
+        )
+    )
+    return {method: accuracy["estimate"] for method, accuracy in probes["accuracy"].items()} | {
+        "one_version": metrics[metrics["compared_by"]]["estimate"]
+    }
 
 
 def add_baseline(arguments: ChoiceArguments, name: str, of_set: EvaluatedSet, results: "Results") -> None:
@@ -210,13 +259,15 @@ class Results:
         except FileNotFoundError:
             self.content = {"baselines": {}, "sets": {}}
 
-    def has(self, name: str, run: RowRun) -> bool:
+    def has(self, name: str, run: RowRun, with_walk: bool) -> bool:
         """Whether there is the result of a run on a set, with the same settings."""
         found = self.content["sets"].get(name, {}).get(run.row.name, {}).get(str(run.seed))
-        return found is not None and found["settings_key"] == run.settings_key
+        if found is None or (with_walk and not found["walk"]):
+            return False
+        return found["settings_key"] == run.settings_key
 
-    def add(self, name: str, run: RowRun) -> None:
-        """Adds the result of a finished run on a set."""
+    def add(self, name: str, run: RowRun, walk: dict[str, float]) -> None:
+        """Adds the result of a finished run on a set, with what `walk_of` returned."""
         from action_llm.model_files import read_json_object
 
         metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
@@ -225,6 +276,7 @@ class Results:
             "settings_key": run.settings_key,
             "recordings": metrics["recordings"],
             "accuracy": metrics[metrics["compared_by"]]["estimate"],
+            "walk": walk,
             "seconds": round(sum(seconds), 1),
         }
         self.save()
@@ -233,10 +285,16 @@ class Results:
         """Writes the file."""
         write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
+    def accuracies(self, name: str, candidate: str, step: str = "") -> list[float]:
+        """Accuracies of a candidate on a set, one for each seed; of a step of the walk, if one is named."""
+        runs = self.content["sets"].get(name, {}).get(candidate, {}).values()
+        found = [run["walk"].get(step) if step else run["accuracy"] for run in runs]
+        return [accuracy for accuracy in found if accuracy is not None]
+
     def accuracy(self, name: str, candidate: str) -> float | None:
         """Mean accuracy of a candidate on a set, over its seeds; None if it was not run."""
-        runs = self.content["sets"].get(name, {}).get(candidate, {})
-        return statistics.mean(run["accuracy"] for run in runs.values()) if runs else None
+        accuracies = self.accuracies(name, candidate)
+        return statistics.mean(accuracies) if accuracies else None
 
 
 def mean_ranks(results: Results, sets: list[str], candidates: list[str]) -> dict[str, float]:
@@ -287,6 +345,8 @@ def write_page(arguments: ChoiceArguments, choice: Choice, results: Results) -> 
     for candidate in candidates:
         settings = ", ".join(f"`{name} {value}`" for name, value in choice.candidates[candidate].items())
         lines.append(f"| {candidate} | {settings or 'none'} |")
+    for candidate in candidates:
+        lines += walk_table(results, sets, candidate)
     words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
     lines += [
         "",
@@ -298,6 +358,27 @@ def write_page(arguments: ChoiceArguments, choice: Choice, results: Results) -> 
     page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
     write_atomically(page, "\n".join(lines))
     logger.info("Written: %s", page)
+
+
+def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
+    """The lines of the table of a candidate's steps; none if no set has them."""
+    steps = {"latents": "latents", "codes": "codes", "one_version": "language model, one version", "": "averaged"}
+    lines = []
+    for name in sets:
+        if not results.accuracies(name, candidate, "codes"):
+            continue
+        baselines = results.content["baselines"].get(name, {})
+        cells = [f"{100 * max(baselines.values()):.1f}" if baselines else ""]
+        for step in steps:
+            percents = [100 * accuracy for accuracy in results.accuracies(name, candidate, step)]
+            spread = f" ({min(percents):.1f}–{max(percents):.1f})" if len(percents) > 1 else ""
+            cells.append(f"{statistics.mean(percents):.1f}{spread}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if not lines:
+        return []
+    header = ["best raw", *steps.values()]
+    title = ["", f"## {candidate}: from joints to the language model", "", "Mean and range over seeds.", ""]
+    return [*title, "| | " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(header), *lines]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Candidates on several data sets at once: ranks, the file of a choice, runs that are not repeated, the page."""
 
-import functools
 import json
 import re
 from pathlib import Path
@@ -26,7 +25,7 @@ def results_with(tmp_path, accuracies):
     results = Results(tmp_path / "results.json")
     results.content["sets"] = {
         name: {
-            candidate: {str(seed): {"accuracy": value} for seed, value in enumerate(values)}
+            candidate: {str(seed): {"accuracy": value, "walk": {}} for seed, value in enumerate(values)}
             for candidate, values in of_set.items()
         }
         for name, of_set in accuracies.items()
@@ -106,7 +105,11 @@ def test_a_choice_runs_once_and_goes_on(recipes, llm, tmp_path, monkeypatch):
         },
     }
     (tmp_path / "choice.yaml").write_text(yaml.safe_dump(choice))
-    quick = functools.partial(run_baselines.BaselineArguments, methods=["kernel_ridge"])
+    arguments = run_baselines.BaselineArguments
+
+    def quick(**settings):
+        return arguments(**{"methods": ["kernel_ridge"], "transformer_steps": 2} | settings)
+
     monkeypatch.setattr(run_baselines, "BaselineArguments", quick)
     settings = {"choice": str(tmp_path / "choice.yaml"), "data": [f"sim={recipes.recordings}"]}
     settings |= {"output_dir": str(tmp_path / "runs"), "jobs": 2}
@@ -114,9 +117,15 @@ def test_a_choice_runs_once_and_goes_on(recipes, llm, tmp_path, monkeypatch):
     assert set(results["sets"]) == {"a person", "cameras"} and set(results["baselines"]) == {"a person", "cameras"}
     first = json.dumps(results["sets"]["cameras"]["usual"])
     results = choose_settings.main(ChoiceArguments(**settings))
+    assert "from joints to the language model" not in (tmp_path / "runs" / "choice.md").read_text()
     assert json.dumps(results["sets"]["cameras"]["usual"]) == first, "it was not run again"
     person, cameras = (results["sets"][name]["body"]["0"] for name in ("a person", "cameras"))
     assert person["recordings"] == 12 and cameras["recordings"] == 20
     page = (tmp_path / "runs" / "choice.md").read_text()
     assert re.search(r"\| usual \| [\d.]+ \| [\d.]+ \| [12]\.\d\d \|", page)
     assert "`tokenizer.streams ['body', 'motion', 'path']`" in page and str(tmp_path) not in page.split("```")[0]
+    results = choose_settings.main(ChoiceArguments(**settings, candidates=["body"], walk=True))
+    walk = results["sets"]["cameras"]["body"]["0"]["walk"]
+    assert set(walk) == {"latents", "codes", "one_version"} and not results["sets"]["cameras"]["usual"]["0"]["walk"]
+    page = (tmp_path / "runs" / "choice.md").read_text()
+    assert "## body: from joints to the language model" in page and "## usual" not in page
