@@ -40,8 +40,11 @@ class ChoiceArguments:
 
     choice: str = field(metadata={"help": "YAML file of candidates and sets"})
     data: list[str] = field(metadata={"help": "NAME=FOLDER for each name of a folder in the YAML file"})
-    output_dir: str = field(default="runs/choice", metadata={"help": "folder of the runs and of results.json"})
-    page: str | None = field(default=None, metadata={"help": "page to write; by default OUTPUT_DIR/choice.md"})
+    output_dir: str = field(default="runs/choice", metadata={"help": "folder of the runs"})
+    page: str | None = field(
+        default=None,
+        metadata={"help": "page to write, with results in JSON beside it; by default OUTPUT_DIR/choice.md"},
+    )
     candidates: list[str] | None = field(default=None, metadata={"help": "names of candidates; by default all"})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "random seeds"})
     walk: bool = field(
@@ -142,12 +145,12 @@ def read_choice(path: str) -> Choice:
 
 @writes_output_dir
 def main(arguments: ChoiceArguments) -> dict:
-    """Runs what is missing and writes the page; returns the content of results.json."""
+    """Runs what is missing and writes the page; returns the results."""
     from action_llm_recipes.paper_tables.execution import default_jobs, run_rows
 
     choice = read_choice(arguments.choice)
-    path = Path(arguments.output_dir) / "results.json"
-    results = Results(path)
+    page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
+    results = Results(page.with_suffix(".json"))
     runs = {}
     for name, of_set in choice.sets.items():
         add_baseline(arguments, name, of_set, results)
@@ -157,10 +160,10 @@ def main(arguments: ChoiceArguments) -> dict:
 
     def on_finished(run: RowRun) -> None:
         results.add(runs[run], run, walk_of(choice.sets[runs[run]], run) if arguments.walk else {})
-        write_page(arguments, choice, results)
+        write_page(page, arguments, choice, results)
 
     failures = run_rows(list(runs), min(arguments.jobs or default_jobs(), max(len(runs), 1)), on_finished)
-    write_page(arguments, choice, results)
+    write_page(page, arguments, choice, results)
     if failures:
         listed = "; ".join(f"{run.row.title} on {runs[run]}: {reason}" for run, reason in failures.items())
         raise ValueError(f"{len(failures)} of {len(runs)} runs failed, the others are on the page. {listed}")
@@ -315,7 +318,7 @@ def mean_ranks(results: Results, sets: list[str], candidates: list[str]) -> dict
     }
 
 
-def write_page(arguments: ChoiceArguments, choice: Choice, results: Results) -> None:
+def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: Results) -> None:
     """Writes the page of a choice: candidates in the order of their mean rank, their accuracies and settings."""
     sets = list(choice.sets)
     candidates = [
@@ -355,7 +358,6 @@ def write_page(arguments: ChoiceArguments, choice: Choice, results: Results) -> 
         "```",
         "",
     ]
-    page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
     write_atomically(page, "\n".join(lines))
     logger.info("Written: %s", page)
 
