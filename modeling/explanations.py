@@ -98,10 +98,10 @@ def explain(
             movement during each token.
         class_names (`Sequence[str]`, *optional*): The class list, if it differs from the trained classes.
         list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
-        unsure_below (`float`): Below this probability, the text says that the model is not sure (`abstention_threshold`).
+        unsure_below (`float`): Below this probability, the text says that the model is not sure.
         probabilities (`Sequence[float]`, *optional*): Class probabilities of a decision that is based on more than this
             sentence, such as means over versions of the recording. The reason explains the most likely class. By default, the
-            probabilities given this sentence.
+            probabilities given this sentence, calibrated if the model is.
         num_reasons (`int`): Maximum number of tokens that the text names. Only tokens that support the label are named.
         lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
             repository. For tokens without a measured movement, the text names the classes in which they occur most.
@@ -122,7 +122,7 @@ def explain(
     settings = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     if log_probabilities is None:
         (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], **settings)
-    probabilities = log_probabilities.exp().tolist() if probabilities is None else list(probabilities)
+    probabilities = model.calibrated(log_probabilities).tolist() if probabilities is None else list(probabilities)
     best = int(np.argmax(probabilities))
     evidence = []
     if len(action_ids) > 1:
@@ -257,7 +257,7 @@ def faithfulness(
         labels.append(list(explanation.probabilities).index(explanation.label))
     if not labels:
         raise ValueError(f"none of the {len(long_enough)} sentences has a token that supports the label.")
-    scored = class_log_probabilities(model, processor, shorter, class_names, batch_size=batch_size).exp()
+    scored = model.calibrated(class_log_probabilities(model, processor, shorter, class_names, batch_size=batch_size))
     index = torch.tensor(labels).repeat_interleave(2)[:, None]
     named, others = scored.gather(1, index).view(-1, 2).mean(0).tolist()
     return {
@@ -267,32 +267,6 @@ def faithfulness(
         "difference": others - named,
         "sentences": len(labels),
     }
-
-
-def abstention_threshold(probabilities: Sequence[float], is_right: Sequence[bool], accuracy: float) -> float:
-    """
-    The lowest threshold for which the answers at or above it reach an accuracy. Choose it on held-out training subjects.
-
-    Args:
-        probabilities (`Sequence[float]`): Probability of the most likely class, for each recording.
-        is_right (`Sequence[bool]`): Whether that class is the true class, for each recording.
-        accuracy (`float`): Required share of right answers.
-
-    Returns:
-        `float`: the threshold; infinity if no threshold reaches the accuracy.
-
-    Raises:
-        ValueError: If there are no recordings, or the lengths differ.
-    """
-    values, right = np.asarray(probabilities, np.float64), np.asarray(is_right, bool)
-    if values.ndim != 1 or values.shape != right.shape or not len(values):
-        raise ValueError(f"expected as many probabilities as answers, got {values.shape} and {right.shape}.")
-    order = np.argsort(-values, kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(values) + 1)
-    # Recordings of equal probability are all answered, or all not.
-    is_last = np.append(values[order][1:] != values[order][:-1], True)
-    enough = (is_last & (share >= accuracy)).nonzero()[0]
-    return float(values[order][enough[-1]]) if len(enough) else float("inf")
 
 
 def _on(model, inputs) -> dict:
@@ -363,7 +337,6 @@ def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
 __all__ = [
     "Explanation",
     "TokenEvidence",
-    "abstention_threshold",
     "check_explains",
     "class_log_probabilities",
     "describe",

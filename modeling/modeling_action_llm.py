@@ -32,6 +32,7 @@ from transformers.utils.hub import cached_file
 
 from .action_sentence import WordIds, token_distance
 from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
+from .calibration import CALIBRATION, Calibration, calibrated, read_calibration
 from .checked_config import check_attention, config_errors
 from .class_names import check_class_names
 from .compatibility import CACHE
@@ -94,7 +95,8 @@ class ActionClassifierOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
             log P(class name and end token | prompt), natural logarithm, float32.
         probabilities (`torch.FloatTensor` of shape `(batch_size, num_classes)`):
-            Probabilities, normalised over the class list: each row sums to 1.
+            Probabilities, normalised over the class list: each row sums to 1. If the model is calibrated, they have its
+            temperature for a single version of a recording; `logits.softmax(-1)` are those without.
         action_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
             The action sentences, if the inputs are recordings; of an action model with several codebooks, `(batch_size,
             num_tokens, num_codebooks)`. 0 where padded.
@@ -223,6 +225,8 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
     supports_gradient_checkpointing = True
     # A `token_lexicon.TokenEntry` for each token, if the repository has a lexicon.
     lexicon: list | None = None
+    # Temperatures of the class probabilities, if the repository has a `calibration.json`.
+    calibration: Calibration | None = None
     _skip_keys_device_placement = [CACHE]
     # Distances of the hyperbolic codebook need float32, whatever the dtype of the language model. Embeddings of words of
     # several tokens are summed in float32 and then rounded, as in training.
@@ -357,10 +361,12 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         else:
             loaded = model = cls._from_referenced_llm(pretrained_model_name_or_path, config, hub, kwargs)
         model._freeze_own_weights()
-        lexicon = cached_file(
-            pretrained_model_name_or_path, LEXICON, _raise_exceptions_for_missing_entries=False, **hub
+        lexicon, calibration = (
+            cached_file(pretrained_model_name_or_path, name, _raise_exceptions_for_missing_entries=False, **hub)
+            for name in (LEXICON, CALIBRATION)
         )
         model.lexicon = None if lexicon is None else read_lexicon(lexicon, config.num_action_tokens)
+        model.calibration = None if calibration is None else read_calibration(calibration)
         folder = os.path.join(hub.pop("subfolder", ""), ADAPTER_FOLDER)
         adapter = cached_file(
             pretrained_model_name_or_path,
@@ -451,6 +457,8 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         if self.lexicon is not None and kwargs.get("is_main_process", True):
             entries = [entry.to_dict() for entry in self.lexicon]
             Path(save_directory, LEXICON).write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
+        if self.calibration is not None and kwargs.get("is_main_process", True):
+            Path(save_directory, CALIBRATION).write_text(self.calibration.to_json(), encoding="utf-8")
         if has_adapter(self) and kwargs.get("is_main_process", True):
             save_adapter(self, Path(save_directory, ADAPTER_FOLDER), state_dict, self.config.llm_name_or_path)
 
@@ -852,13 +860,25 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         return ActionClassifierOutput(
             loss=None if labels is None else F.cross_entropy(logits, labels),
             logits=logits,
-            probabilities=logits.softmax(-1),
+            probabilities=self.calibrated(logits),
             action_ids=None if sentence is None else sentence.action_ids,
             action_attention_mask=None if sentence is None else sentence.attention_mask,
             start_times=None if sentence is None else sentence.start_times,
             end_times=None if sentence is None else sentence.end_times,
             run_lengths=None if sentence is None else sentence.get("run_lengths"),
             token_distance=None if sentence is None else token_distance(sentence),
+        )
+
+    def calibrated(self, log_probabilities: torch.Tensor, versions: int = 1) -> torch.Tensor:
+        """Class probabilities with the temperature of this model, or, if it is not calibrated, without.
+
+        Args:
+            log_probabilities (`torch.Tensor` of shape `(..., num_classes)`): log-probabilities of the classes, such as
+                `logits`; of several versions of a recording, logarithms of their mean probabilities without temperature.
+            versions (`int`, defaults to 1): number of versions that were averaged.
+        """
+        return calibrated(
+            log_probabilities, 1.0 if self.calibration is None else self.calibration.temperature(versions)
         )
 
     @torch.no_grad()

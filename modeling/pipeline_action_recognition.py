@@ -27,6 +27,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
+from .calibration import normalised_entropy
 from .class_names import check_class_names
 from .explanations import sentence_of
 from .model_files import as_written
@@ -67,13 +68,16 @@ class ActionRecognitionPipeline(Pipeline):
     A download from a URL may take at most 1 GiB and ten minutes. The pipeline connects to any address that this machine can
     reach, so a service must check the URLs of its users first.
 
-    Each dict has `label` and `score`, the exact probability of the class, normalised over the class list. The first dict also
-    has:
+    Each dict has `label` and `score`, the probability of the class, normalised over the class list. It is calibrated if the
+    model is ([`~calibration.Calibration`]). The first dict also has:
 
+    - `unsure`, which is `True`, if `score` is below `unsure_below`.
     - `warnings`, a list of sentences, if there is reason to doubt the answer: implausible joints, an assumed frame rate, or a
       recording further from the model's tokens than 99 % of the recordings that it was evaluated on after training.
     - `reason`, with `explain=True`: an English text that names the tokens that changed the decision, and what happened
       meanwhile; see [`~explanations.explain`]. Models that were trained to describe recordings also give `description`.
+    - `entropy`, with `return_entropy=True`: that of the scores of all classes, from 0 to 1. It is high for recordings that show
+      none of the classes, as far as the scores tell (`recipes/evaluate_unknown.py` measures how far).
     - `tokens`, with `return_tokens=True`: the action sentence as a list of dicts with `token`, `id` (of a word of several
       tokens, the id of the first), `start` and `end` in seconds.
 
@@ -85,8 +89,12 @@ class ActionRecognitionPipeline(Pipeline):
             in zero-shot pipelines (`"abc"` is one class). Names that differ only in spaces, Unicode form or invisible
             characters are the same class. If the model was not trained on all of them, the list is written into the prompt
             (LLM-AR, Table 8), and must fit the language model's context.
-        explain, return_tokens (`bool`, defaults to `False`):
-            Whether to return `reason` and `tokens`.
+        divide_by_prior (`bool`, defaults to `False`):
+            Whether the probability of each of the `candidate_labels` is divided by that after the same prompt without the
+            recording (Holtzman et al. 2021, "Surface Form Competition"), so that short and common names have no advantage. It
+            is meant for names that the model was not trained on, and harms others.
+        explain, return_tokens, return_entropy (`bool`, defaults to `False`):
+            Whether to return `reason`, `tokens` and `entropy`.
         versions (`int`, defaults to 1):
             Number of versions of a recording whose probabilities are averaged: the original, and versions varied by the
             `augment_` settings of the model's feature extractor. All versions are read in one batch. `tokens` belong to the
@@ -96,8 +104,13 @@ class ActionRecognitionPipeline(Pipeline):
         fps (`float`, *optional*):
             Frames per second of skeletons, video arrays and folders of frames; overrides the rate in a skeleton file. If
             no rate is known, that of the training recordings is assumed, with a warning.
-        unsure_below (`float`, defaults to 0):
-            With `explain`, a reason for a less probable class says that the model is unsure.
+        calibrated (`bool`, defaults to `True`):
+            Whether scores of trained classes have the temperature of the model's calibration, if it has one. The order of the
+            classes is the same.
+        unsure_below (`float`, *optional*):
+            Answers with a lower score are marked as `unsure`, and their `reason` says so. By default the threshold of the
+            model's calibration, if one was chosen for this number of `versions`; it applies to calibrated scores of the
+            trained classes.
         on_error (`"raise"` or `"return"`, defaults to `"raise"`):
             Whether a recording that cannot be read raises an exception, or gives `[{"error": message}]`, so that the other
             recordings are still read.
@@ -119,8 +132,11 @@ class ActionRecognitionPipeline(Pipeline):
         self,
         top_k: int | str | None = _NOT_GIVEN,
         candidate_labels: str | Sequence[str] | None = None,
+        divide_by_prior: bool | None = None,
         explain: bool | None = None,
         return_tokens: bool | None = None,
+        return_entropy: bool | None = None,
+        calibrated: bool | None = None,
         unsure_below: float | None = None,
         versions: int | None = None,
         fps: float | None = None,
@@ -130,8 +146,8 @@ class ActionRecognitionPipeline(Pipeline):
         unknown = sorted(set(unknown) - set(_LOADING))
         if unknown:
             raise TypeError(
-                f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, explain, return_tokens, "
-                "unsure_below, versions, fps, on_error, batch_size and num_workers."
+                f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, divide_by_prior, explain, "
+                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, on_error, batch_size and num_workers."
             )
         if top_k not in (None, _NOT_GIVEN) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be an integer of at least 1, or None for all, got {as_written(top_k)}.")
@@ -144,7 +160,14 @@ class ActionRecognitionPipeline(Pipeline):
                 candidate_labels = check_class_names(candidate_labels, self.processor.class_names or ())
             except ValueError as error:
                 raise ValueError(f"candidate_labels: {error}") from error
-        for name, flag in (("explain", explain), ("return_tokens", return_tokens)):
+        flags = {
+            "divide_by_prior": divide_by_prior,
+            "explain": explain,
+            "return_tokens": return_tokens,
+            "return_entropy": return_entropy,
+            "calibrated": calibrated,
+        }
+        for name, flag in flags.items():
             if flag not in (None, True, False):
                 raise ValueError(f"{name} must be True or False, got {as_written(flag)}.")
         if candidate_labels is not None and len(candidate_labels) == 1:
@@ -152,8 +175,7 @@ class ActionRecognitionPipeline(Pipeline):
                 f"candidate_labels has a single class, {candidate_labels[0]!r}, whose probability is always 1: add another "
                 "class to choose from."
             )
-        is_number = isinstance(unsure_below, int | float)
-        if unsure_below is not None and not (is_number and (0 <= unsure_below <= 1 or unsure_below == math.inf)):
+        if unsure_below is not None and not (isinstance(unsure_below, int | float) and 0 <= unsure_below <= 1):
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {as_written(unsure_below)}.")
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
             raise ValueError(f"fps must be a positive number of frames per second, got {as_written(fps)}.")
@@ -162,8 +184,7 @@ class ActionRecognitionPipeline(Pipeline):
         preprocess = {"candidate_labels": candidate_labels, "versions": versions, "fps": fps, "on_error": on_error}
         forward = {
             "candidate_labels": candidate_labels,
-            "explain": explain,
-            "return_tokens": return_tokens,
+            **flags,
             "unsure_below": unsure_below,
             "on_error": on_error,
         }
@@ -189,10 +210,9 @@ class ActionRecognitionPipeline(Pipeline):
 
     def _check_together(self, settings: dict[str, Any]) -> None:
         """Raises `ValueError` for a setting that would have no effect without another setting, or with this model."""
-        if "unsure_below" in settings and not settings.get("explain"):
+        if settings.get("divide_by_prior") and settings.get("candidate_labels") is None:
             raise ValueError(
-                f"unsure_below {settings['unsure_below']} applies only to reasons: set explain=True, or compare the scores "
-                "with it yourself."
+                "divide_by_prior is for names that the model was not trained on: pass them as candidate_labels."
             )
         if settings.get("candidate_labels") is not None:
             self._check_context(settings["candidate_labels"])
@@ -361,9 +381,12 @@ class ActionRecognitionPipeline(Pipeline):
         self,
         batch: list[dict],
         candidate_labels: Sequence[str] | None = None,
+        divide_by_prior: bool = False,
         explain: bool = False,
         return_tokens: bool = False,
-        unsure_below: float = 0.0,
+        return_entropy: bool = False,
+        calibrated: bool = True,
+        unsure_below: float | None = None,
     ) -> list[dict]:
         """Probabilities, warnings, tokens and reason of each recording; recordings that could not be read keep their error."""
         decisions = [dict(item) for item in batch]
@@ -371,16 +394,27 @@ class ActionRecognitionPipeline(Pipeline):
         if not readable:
             return decisions
         counts = [len(decision["inputs"]) for decision in readable]
-        outputs = self.model(**_collated([version for decision in readable for version in decision.pop("inputs")]))
+        inputs = _collated([version for decision in readable for version in decision.pop("inputs")])
+        outputs = self.model(**inputs)
+        logits = outputs.logits - self._log_prior(inputs) if divide_by_prior else outputs.logits
+        # A temperature is fitted on the names of training.
+        calibrated = calibrated and not divide_by_prior and not self._lists(candidate_labels)
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
-        means = [of_versions.mean(dim=0).tolist() for of_versions in outputs.probabilities.split(counts)]
         originals = [sum(counts[:place]) for place in range(len(counts))]  # index of each recording's first version
-        for index, mean, decision in zip(originals, means, readable, strict=True):
+        for index, count, decision in zip(originals, counts, readable, strict=True):
             recording = decision.pop("recording")
-            decision["probabilities"] = dict(zip(names, mean, strict=True))
+            probabilities = self._mean(logits[index : index + count], calibrated)
+            decision["probabilities"] = dict(zip(names, probabilities, strict=True))
+            threshold = unsure_below
+            if threshold is None:
+                threshold = self._chosen_threshold(count) if calibrated and candidate_labels is None else 0.0
+            if max(probabilities) < threshold:
+                decision["unsure"] = True
             warnings = decision.pop("warnings") + self._unlike_training(outputs, index)
             if warnings:
                 decision["warnings"] = warnings
+            if return_entropy and len(probabilities) > 1:
+                decision["entropy"] = float(normalised_entropy(torch.tensor(probabilities, dtype=torch.float64)))
             if return_tokens:
                 decision["tokens"] = self._tokens(outputs, index)
             if explain:
@@ -391,13 +425,42 @@ class ActionRecognitionPipeline(Pipeline):
                     recording=recording,
                     class_names=candidate_labels,
                     list_classes=self._lists(candidate_labels),
-                    unsure_below=unsure_below,
-                    probabilities=mean,
+                    unsure_below=threshold,
+                    probabilities=probabilities,
                 )
                 decision["reason"] = reason.text
                 if reason.description:
                     decision["description"] = reason.description
         return decisions
+
+    def _log_prior(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """log P(class name | prompt without the recording), (num_classes,), for a batch of recordings with the same prompt."""
+        prompt, mask = inputs["input_ids"][0], inputs["attention_mask"][0]
+        prompt = prompt[mask.bool() & (prompt != self.model.config.placeholder_token_id)]
+        return self.model(input_ids=prompt[None], label_ids=inputs["label_ids"]).logits[0]
+
+    def _mean(self, logits: torch.Tensor, calibrated: bool) -> list[float]:
+        """Mean class probabilities of the versions of a recording, whose logits are (versions, classes)."""
+        versions = len(logits)
+        if not calibrated:
+            return logits.softmax(-1).mean(dim=0).tolist()
+        log_means = logits.log_softmax(-1).logsumexp(dim=0) - math.log(versions)
+        return self.model.calibrated(log_means, versions).tolist()
+
+    def _chosen_threshold(self, versions: int) -> float:
+        """The probability below which answers are unsure by the model's calibration; 0 if none was chosen."""
+        calibration = self.model.calibration
+        if calibration is None or calibration.sure_accuracy is None:
+            return 0.0
+        threshold = calibration.unsure_below(versions)
+        if threshold is None:
+            fitted = ", ".join(
+                str(reading.versions) for reading in calibration.readings if reading.unsure_below is not None
+            )
+            logger.warning_once(
+                f"answers from {versions} versions are never marked as unsure: thresholds were chosen for {fitted} versions."
+            )
+        return threshold or 0.0
 
     def _tokens(self, outputs, index: int) -> list[dict]:
         """The action sentence of a recording, word by word: the tokens as text, the id of the first, and times in seconds."""

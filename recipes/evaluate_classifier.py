@@ -17,6 +17,10 @@ A recogniser that was trained without the held-out subjects is evaluated on them
 test split. Any other recogniser is evaluated on the test split, as is every recogniser with `--split test`. Evaluations of the
 test split are counted beside the model, and its page shows the count. Recordings that any stage was trained on are refused.
 
+The class probabilities of a calibrated recogniser (`calibrate.py`) have its temperature on the test split, and metrics.json
+also has the scores without. Temperatures are fitted on held-out subjects, so there and on the training split they are left out.
+Calibration error, likelihood and Brier score stand beside those of a perfectly calibrated model with the same probabilities.
+
 `--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the prompt lists the classes of the test split,
 and the records of all stages are checked for them. Several processes share the recordings and give the same result as one.
 """
@@ -51,7 +55,7 @@ class EvaluationArguments:
     model: str = field(metadata={"help": "folder or Hub repository of a recogniser"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with the same action model"})
     output_dir: str = field(
-        metadata={"help": "folder for metrics.json, per_class.csv, per_person.csv, predictions.csv and pictures"}
+        metadata={"help": "folder for metrics.json, scores.safetensors, tables (CSV) and pictures"}
     )
     split: Literal["test", "held_out", "train"] | None = field(
         default=None,
@@ -96,14 +100,17 @@ ARGUMENTS = (EvaluationArguments,)
 @writes_output_dir
 def main(arguments: EvaluationArguments) -> dict | None:
     """Evaluates a recogniser; returns the content of metrics.json, and None in all processes but the first."""
+    import numpy as np
     import torch
     from accelerate import PartialState
 
     from action_llm import ActionLLMProcessor
     from action_llm_recipes.common.action_sentences import check_tokens, load_action_sentences, select_split
-    from action_llm_recipes.common.people import read_people
+    from action_llm_recipes.common.evaluation_scores import EvaluationScores
+    from action_llm_recipes.common.people import numbers_of_people, read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
     from action_llm_recipes.common.split_evidence import check_evaluated, choose_split, count_test_evaluation
+    from action_llm_recipes.metrics.calibration import scores_of, with_temperature
 
     # Without a GPU, accelerate sees the processes of a launch only if it is told to use the CPU.
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -114,7 +121,8 @@ def main(arguments: EvaluationArguments) -> dict | None:
     rows = select_split(load_action_sentences(arguments.sentences), split, arguments.encodings)
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     check_classes(arguments, record, processor.class_names, rows.features["label"].names)
-    inputs = inputs_of(arguments, record, identity, split)
+    calibration = read_calibration_for(arguments.model, split, arguments.unseen)
+    inputs = inputs_of(arguments, record, identity, split, calibration)
     if (metrics := finished_metrics(run, inputs)) is not None:
         logger.info("%s is finished", run.path)
         return metrics if state.is_main_process else None
@@ -127,9 +135,15 @@ def main(arguments: EvaluationArguments) -> dict | None:
     scoring_seconds = round(time.perf_counter() - started, 2)
     if log_probabilities is None:
         return None
+    of_originals = log_probabilities
     log_probabilities, first_rows = average_encodings(log_probabilities, rows["sample_id"])
-    rows = rows.select(first_rows)
-    metrics = summarise(log_probabilities, rows, arguments.resamples, read_people(arguments.sentences))
+    of_originals, rows = of_originals[first_rows], rows.select(first_rows)
+    people, raw = read_people(arguments.sentences), log_probabilities
+    if calibration is not None:
+        log_probabilities = with_temperature(raw, calibration.temperature(arguments.encodings))
+    metrics = summarise(log_probabilities, rows, arguments.resamples, people)
+    if calibration is not None:
+        metrics["uncalibrated"] = scores_of(raw, np.array(rows["label"]))._asdict()
     metrics |= {
         "split": split,
         "encodings": arguments.encodings,
@@ -140,7 +154,13 @@ def main(arguments: EvaluationArguments) -> dict | None:
     test_evaluations = None
     if split == "test":
         test_evaluations = count_test_evaluation(arguments.model, identity["dataset"], evidence)
-    write_results(run.path, metrics, log_probabilities, rows)
+    EvaluationScores(
+        rows.features["label"].names,
+        np.array(rows["label"]),
+        {1: of_originals, arguments.encodings: raw},
+        numbers_of_people(people, rows["sample_id"]),
+    ).save(run.path)
+    write_results(run.path, metrics, log_probabilities, rows, raw if calibration is not None else None)
     run.write_record(
         evidence,
         stage="evaluate_classifier",
@@ -156,7 +176,20 @@ def main(arguments: EvaluationArguments) -> dict | None:
     return metrics
 
 
-def inputs_of(arguments: EvaluationArguments, record: dict, identity: dict, split: str) -> str | None:
+def read_calibration_for(model: str, split: str, unseen: bool):
+    """The calibration of a recogniser for an evaluation; None if it has none, or it does not apply: it is fitted on held-out
+    recordings of the trained classes, which it would fit too well."""
+    from transformers.utils.hub import cached_file
+
+    from action_llm.calibration import CALIBRATION, read_calibration
+
+    if split != "test" or unseen:
+        return None
+    path = cached_file(model, CALIBRATION, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else read_calibration(path)
+
+
+def inputs_of(arguments: EvaluationArguments, record: dict, identity: dict, split: str, calibration) -> str | None:
     """
     A fingerprint of what an evaluation reads: recogniser, sentences, split and settings.
 
@@ -165,6 +198,7 @@ def inputs_of(arguments: EvaluationArguments, record: dict, identity: dict, spli
         record: training record of the recogniser.
         identity: fingerprints of the sentences.
         split: that is evaluated.
+        calibration: of the recogniser, or None.
 
     Returns:
         Hexadecimal digits, or None for a recogniser without a record, which cannot be told from others.
@@ -173,7 +207,8 @@ def inputs_of(arguments: EvaluationArguments, record: dict, identity: dict, spli
         return None
     ignored = {"model", "sentences", "output_dir", "batch_size", "split"}
     settings = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ignored}
-    content = json.dumps([record, identity, split, settings], sort_keys=True)
+    parts = [record, identity, split, settings] + ([calibration.to_json()] if calibration is not None else [])
+    content = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -257,7 +292,7 @@ def average_encodings(log_probabilities, sample_ids):
     return (total - np.log(np.bincount(recording))[:, None])[order], first[order]
 
 
-def score(model, processor, rows, list_classes: bool | None, batch_size: int):
+def score(model, processor, rows, list_classes: bool | None, batch_size: int, class_names: list[str] | None = None):
     """
     Class probabilities of sentences.
 
@@ -266,6 +301,7 @@ def score(model, processor, rows, list_classes: bool | None, batch_size: int):
         rows: sentences.
         list_classes: whether the prompt lists the classes; None as in training.
         batch_size: number of sentences per batch.
+        class_names: classes to score; by default those of the rows.
 
     Returns:
         log P(class | prompt), normalised over the classes: float64 (number of rows, number of classes).
@@ -276,7 +312,7 @@ def score(model, processor, rows, list_classes: bool | None, batch_size: int):
     from action_llm_datasets.progress import progress
     from action_llm_recipes.common.action_sentences import latents_of, words_of
 
-    class_names = rows.features["label"].names
+    class_names = class_names or rows.features["label"].names
     continuous = model.config.injection_layer is not None
     scores = np.full((len(rows), len(class_names)), np.nan)
     # Sentences of similar length share a batch, which saves padding. The longest come first, so a lack of memory shows at once.
@@ -308,10 +344,13 @@ def summarise(log_probabilities, rows, resamples: int, person_of: dict[str, str]
     Returns:
         Metrics by name. The accuracies have 95 % intervals; `interval` says whether these are over `recordings` (Wilson) or,
         with at least ten people, also over `people`. `people` holds the top-1 accuracy of each person, or None.
+        `perfectly_calibrated` are median scores of a perfectly calibrated model with the same probabilities, and
+        `risk_coverage_area` is the area under the curve of `risk_coverage`.
     """
     import numpy as np
 
     from action_llm_recipes.metrics.action_classification import classification_scores as metrics
+    from action_llm_recipes.metrics.calibration import risk_coverage, scores_if_perfect, scores_of
 
     labels, class_names = np.array(rows["label"]), rows.features["label"].names
     people = [person_of.get(sample_id) for sample_id in rows["sample_id"]]
@@ -339,27 +378,29 @@ def summarise(log_probabilities, rows, resamples: int, person_of: dict[str, str]
         "mean_per_class": interval(metrics.mean_per_class_accuracy, predictions, per_class),
         "interval": "people" if metrics.samples_people(people) else "recordings",
         "people": None if people is None else metrics.accuracy_by_person(predictions == labels, people),
-        "calibration_error": metrics.expected_calibration_error(log_probabilities, labels),
-        "negative_log_likelihood": metrics.negative_log_likelihood(log_probabilities, labels),
-        "brier_score": metrics.brier_score(log_probabilities, labels),
+        **scores_of(log_probabilities, labels)._asdict(),
+        "perfectly_calibrated": scores_if_perfect(log_probabilities)._asdict(),
+        "risk_coverage_area": float(risk_coverage(np.exp(log_probabilities.max(1)), predictions == labels).mean()),
     }
 
 
-def write_results(folder: Path, metrics: dict, log_probabilities, rows):
+def write_results(folder: Path, metrics: dict, log_probabilities, rows, uncalibrated=None):
     """
     Writes metrics.json, the tables per_class.csv, per_person.csv (if people are known), predictions.csv and confusion.csv, and
-    the pictures confusion.png, calibration.png and per_class.png.
+    the pictures confusion.png, calibration.png, risk_coverage.png and per_class.png.
 
     Args:
         folder: of the evaluation.
         metrics: content of metrics.json.
         log_probabilities, rows: as of `summarise`.
+        uncalibrated: log-probabilities without temperature, to be drawn beside the others, or None.
     """
     import numpy as np
 
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.metrics import plots
     from action_llm_recipes.metrics.action_classification import classification_scores as scores
+    from action_llm_recipes.metrics.calibration import risk_coverage
 
     labels, class_names = np.array(rows["label"]), rows.features["label"].names
     predictions = log_probabilities.argmax(1)
@@ -379,7 +420,13 @@ def write_results(folder: Path, metrics: dict, log_probabilities, rows):
     for name, table_rows in tables.items():
         write_atomically(folder / f"{name}.csv", to_csv(table_rows))
     plots.plot_confusion_matrix(matrix, class_names, folder / "confusion.png")
-    plots.plot_reliability(scores.reliability_bins(log_probabilities, labels), folder / "calibration.png")
+    drawn = {"Calibration": log_probabilities}
+    if uncalibrated is not None:
+        drawn = {"Before": uncalibrated, "After": log_probabilities}
+    bins = {title: scores.reliability_bins(values, labels) for title, values in drawn.items()}
+    plots.plot_reliability(bins, folder / "calibration.png")
+    confidence = np.exp(log_probabilities.max(1))
+    plots.plot_risk_coverage(risk_coverage(confidence, predictions == labels), folder / "risk_coverage.png")
     plots.plot_class_accuracy(per_class, folder / "per_class.png")
 
 
@@ -411,6 +458,10 @@ def log_metrics(run, metrics: dict, test_evaluations: int | None):
     accuracy = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
     run.log_finished("Evaluation", f"{accuracy} of {metrics['recordings']} recordings")
     logger.info("\n%s\n\n  in %s", table({metrics["split"]: metrics}), run.path)
+    logger.info(
+        "A perfectly calibrated model would have a calibration error of about %.1f %% on so many recordings.",
+        100 * metrics["perfectly_calibrated"]["calibration_error"],
+    )
     if test_evaluations is not None:
         logger.info("%s", test_evaluations_text(test_evaluations))
 

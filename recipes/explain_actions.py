@@ -16,8 +16,8 @@ subjects if the recogniser was trained without them, and uses of the test split 
 
 For videos, use `--dataset utd-mhad-video`. With `--lexicon`, explanations name the classes in which a token is frequent.
 
-An explanation says that the recogniser is not sure if the probability is below `--unsure_below`. `--sure_accuracy` chooses this
-threshold on the held-out training subjects, for a recogniser that was trained without them (`--hold_out true`).
+An explanation says that the recogniser is not sure if the probability is below `--unsure_below`, by default the threshold that
+`calibrate.py --sure_accuracy` chose.
 """
 
 import html
@@ -68,13 +68,7 @@ class ExplanationArguments:
     unsure_below: float | None = field(
         default=None,
         metadata={
-            "help": "probability below which the recogniser counts as not sure; by default it always counts as sure"
-        },
-    )
-    sure_accuracy: float | None = field(
-        default=None,
-        metadata={
-            "help": "choose unsure_below on the held-out subjects, so that this share of the sure answers is correct"
+            "help": "probability below which the recogniser counts as not sure; by default that of its calibration, if any"
         },
     )
     seed: int = field(default=0, metadata={"help": "random seed of the other tokens that are deleted"})
@@ -110,17 +104,13 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     model = load_for_sentences(arguments.model, identity, "cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     sentences, record = load_action_sentences(arguments.sentences), training_record(arguments.model)
-
-    def evaluated_split(split: str):
-        rows = select_split(sentences, split)
-        return rows, check_evaluated(arguments.model, record, arguments.sentences, rows, split)
-
     split = choose_split(arguments.split, record)
-    rows, evidence = evaluated_split(split)
+    rows = select_split(sentences, split)
+    evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
     recordings = recordings_of(rows, split, data)
-    threshold = arguments.unsure_below or 0.0
-    if arguments.sure_accuracy is not None:
-        threshold = choose_threshold(model, processor, evaluated_split("held_out")[0], arguments.sure_accuracy)
+    threshold = arguments.unsure_below
+    if threshold is None:
+        threshold = (model.calibration and model.calibration.unsure_below()) or 0.0
     metrics = measure_faithfulness(arguments, model, processor, rows)
     metrics |= {"split": split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
     entries = explain_recordings(arguments, data, model, processor, rows, recordings, threshold, run.path)
@@ -139,19 +129,13 @@ def check_settings(arguments: ExplanationArguments) -> None:
     Checks the settings of the recipe.
 
     Raises:
-        ValueError: if a setting is out of range, or `unsure_below` and `sure_accuracy` are both set.
+        ValueError: if a setting is out of range.
     """
     for name, least in (("count", 1), ("faithfulness_count", 1), ("num_reasons", 0)):
         if (value := getattr(arguments, name)) < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
-    for name in ("unsure_below", "sure_accuracy"):
-        if (value := getattr(arguments, name)) is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be from 0 to 1, got {value}.")
-    if None not in (arguments.unsure_below, arguments.sure_accuracy):
-        raise ValueError(
-            f"unsure_below {arguments.unsure_below} sets the threshold that sure_accuracy {arguments.sure_accuracy} would "
-            "choose: leave one of them out."
-        )
+    if arguments.unsure_below is not None and not 0 <= arguments.unsure_below <= 1:
+        raise ValueError(f"unsure_below must be from 0 to 1, got {arguments.unsure_below}.")
 
 
 def recordings_of(rows, split: str, data: DataArguments):
@@ -174,30 +158,6 @@ def recordings_of(rows, split: str, data: DataArguments):
             "videos, use timeline.py."
         )
     return recordings.select([index_of[sample_id] for sample_id in rows["sample_id"]])
-
-
-def choose_threshold(model, processor, held_out, accuracy: float) -> float:
-    """
-    The lowest probability from which on answers are accurate enough on held-out recordings.
-
-    Args:
-        model, processor: the recogniser.
-        held_out: sentences of the held-out training subjects.
-        accuracy: share of answers at or above the threshold that must be correct.
-    """
-    import torch
-
-    from action_llm.explanations import abstention_threshold, class_log_probabilities
-    from action_llm_recipes.common.action_sentences import words_of
-
-    log_probabilities = class_log_probabilities(model, processor, [words_of(row, processor) for row in held_out])
-    best = log_probabilities.max(dim=1)
-    is_correct = (best.indices == torch.tensor(held_out["label"])).tolist()
-    threshold = abstention_threshold(best.values.exp().tolist(), is_correct, accuracy)
-    logger.info(
-        "Answers are sure from a probability of %.3f, chosen on %d held-out recordings", threshold, len(held_out)
-    )
-    return threshold
 
 
 def measure_faithfulness(arguments: ExplanationArguments, model, processor, rows) -> dict:

@@ -23,6 +23,8 @@ The default settings are for 200 training recordings or more. With n < 200 of th
 at least a tenth. If some are held out (marked by `--validation` in a folder), they are not trained on, and stage 2 stops early
 when the loss on them no longer falls. Settings from your own YAML files are not changed.
 
+Recordings that are held out also calibrate the recogniser (`calibrate.py`): its probabilities get a temperature.
+
 To choose settings without looking at the test split, evaluate on held-out training recordings with `--hold_out true`.
 `--held_out_subjects` chooses the subjects, for example each training subject in turn:
 
@@ -204,7 +206,7 @@ def resolve(arguments: PipelineArguments, data: DataArguments) -> ResolvedRun:
     pipeline = choose_pipeline(arguments, data)
     # All settings are checked before anything is trained, and the YAML files before slow libraries are imported.
     arguments, settings = read_all_settings(arguments, pipeline)
-    overrides = read_overrides(arguments.settings, settings | {"encode": {}, "evaluation": {}})
+    overrides = read_overrides(arguments.settings, settings | {"encode": {}, "calibration": {}, "evaluation": {}})
     settings = {stage: values | overrides.get(stage, {}) for stage, values in settings.items()}
     is_default_sft = arguments.sft_config is None and "standardize_words" not in overrides.get("sft", {})
     if reads_latents(settings) and is_default_sft:
@@ -230,6 +232,20 @@ def resolve(arguments: PipelineArguments, data: DataArguments) -> ResolvedRun:
         "unseen": bool(unseen),
         **overrides.get("evaluation", {}),
     }
+    if counts.held_out:
+        settings["calibration"] = overrides.get("calibration", {})
+    elif overrides.get("calibration"):
+        raise ValueError(
+            "--calibration settings need held-out recordings, but all training recordings are trained on: set --hold_out true, "
+            "or calibrate with recognisers that held out subjects (calibrate.py)."
+        )
+    if counts.held_out and not arguments.hold_out:  # stage 2 stops early, and the test split is evaluated
+        settings["held_out_evaluation"] = {
+            **settings["evaluation"],
+            "encodings": min(counts.test_encodings, counts.encodings),
+            "split": "held_out",
+            "unseen": False,
+        }
     return ResolvedRun(arguments, pipeline, settings, counts, unseen)
 
 
@@ -296,8 +312,8 @@ def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, sett
         data: the recordings: skeletons, or features of videos.
         llm: `llm_name_or_path` of the language model, and optionally `llm_revision`.
         folder: folder of the run; each stage has a subfolder.
-        settings: settings of the stages "tokenizer", "encode", "sft" and "evaluation". The sentences are encoded with the seed
-            of "tokenizer".
+        settings: settings of the stages "tokenizer", "encode", "sft" and "evaluation", and of those of the calibration where
+            recordings are held out. The sentences are encoded with the seed of "tokenizer".
 
     Returns:
         The metrics of the evaluation.
@@ -316,8 +332,33 @@ def run_main_stages(data: DataArguments, llm: dict[str, str], folder: Path, sett
     }
     run_stage("encode", folder, {**settings["encode"], **recordings, **encoding})
     run_stage("sft", folder, {**settings["sft"], **llm, "tokenizer": tokenizer, "sentences": sentences})
-    model = str(folder_of("sft", folder) / "model")
-    return run_stage("evaluation", folder, {**settings["evaluation"], "model": model, "sentences": sentences})
+    recogniser = {"model": str(folder_of("sft", folder) / "model"), "sentences": sentences}
+    if "held_out_evaluation" in settings:
+        run_stage("held_out_evaluation", folder, {**settings["held_out_evaluation"], **recogniser})
+        run_calibration(folder, settings["calibration"], "held_out_evaluation")
+    metrics = run_stage("evaluation", folder, {**settings["evaluation"], **recogniser})
+    if "calibration" in settings and "held_out_evaluation" not in settings:
+        run_calibration(folder, settings["calibration"], "evaluation")
+    return metrics
+
+
+def run_calibration(folder: Path, settings: dict, evaluation: str) -> None:
+    """
+    Calibrates the recogniser of a run. Warns if its held-out recordings do not tell the temperature, such as when all of them
+    are recognised.
+
+    Args:
+        folder: of the run.
+        settings: of the stage "calibration".
+        evaluation: stage that evaluated the held-out recordings.
+    """
+    from action_llm_recipes.metrics.calibration import CalibrationError
+
+    model, evaluations = str(folder_of("sft", folder) / "model"), [str(folder_of(evaluation, folder))]
+    try:
+        run_stage("calibration", folder, {**settings, "model": model, "evaluations": evaluations})
+    except CalibrationError as error:
+        logger.warning("The recogniser is not calibrated: %s", error)
 
 
 def choose_pipeline(arguments: PipelineArguments, data: DataArguments) -> str:

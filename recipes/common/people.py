@@ -1,7 +1,10 @@
 """The person of each recording, as a JSON object beside features and sentences; evaluations report the accuracy per person."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from action_llm.model_files import ModelFileError, as_written, read_json_object
 
@@ -30,3 +33,18 @@ def read_people(folder: str | Path) -> dict[str, str]:
         if not isinstance(person, str):
             raise ModelFileError(path, sample_id, as_written(person), "a person, as a text")
     return people
+
+
+def numbers_of_people(people: dict[str, str], sample_ids: Iterable[str]) -> np.ndarray | None:
+    """
+    A number for the person of each recording, without their names, which may be real.
+
+    Args:
+        people: `sample_id` → person (`read_people`).
+        sample_ids: N recordings.
+
+    Returns:
+        int64 (N,); None unless everybody is known.
+    """
+    persons = [people.get(name) for name in sample_ids]
+    return None if None in persons else np.unique(persons, return_inverse=True)[1]

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from action_llm import __version__
+from action_llm.calibration import CALIBRATION, read_calibration
 from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
@@ -48,7 +49,12 @@ PAPERS = {
         "Recognition in Long-Term Videos.",
     ),
 }
-PICTURES = {"confusion.png": "Confusion", "calibration.png": "Calibration", "per_class.png": "Accuracy by class"}
+PICTURES = {
+    "confusion.png": "Confusion",
+    "calibration.png": "Calibration",
+    "risk_coverage.png": "Risk and coverage",
+    "per_class.png": "Accuracy by class",
+}
 STAGES = {
     "pretrain_backbone": "visual encoder",
     "extract_features": "features",
@@ -210,6 +216,7 @@ def model_page(
         paper=f"{method}: {paper}",
         **_page_of_training_data(training_data),
         **_page_of_evaluations(model, dataset, training_data["unit"], evaluations),
+        calibration=_calibration(model, training_data["unit"], evaluations),
         method=method,
         departures=_departures(record, PAPER_OF[action_config["model_type"]], evaluations),
         **_page_of_training(record, is_classifier),
@@ -285,6 +292,7 @@ def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list
         "score_names": [],
         "interval": "",
         "people": "",
+        "perfect": "",
         "versions": 1,
     }
     if evaluations:
@@ -294,9 +302,41 @@ def _page_of_evaluations(model: Path, dataset: str, unit: str, evaluations: list
             "score_names": [LABELS[name] for name in _metrics_in_order(metrics)],
             "interval": _interval(metrics, unit),
             "people": _people(metrics, unit),
+            "perfect": _perfect(metrics),
             "versions": metrics.get("encodings", 1),
         }
     return fields
+
+
+def _calibration(model: Path, unit: str, evaluations: list[dict]) -> str:
+    """What the temperatures of a recogniser were fitted on, and what they change; empty for one that is not calibrated."""
+    if not (model / CALIBRATION).is_file():
+        return ""
+    calibration = read_calibration(model / CALIBRATION)
+    whose = f"{calibration.recordings:,} {unit} of {markdown_code(calibration.dataset)}"
+    if calibration.people is not None:
+        whose += f" with {calibration.people} held-out {'person' if calibration.people == 1 else 'people'}"
+    by = "which this model was not trained on"
+    if calibration.transferred:
+        count = "a recogniser" if calibration.models == 1 else f"{calibration.models} recognisers"
+        by = f"read by {count} with the settings of this one, trained without these people"
+    sentences = [f"The probabilities have temperatures that were fitted on {whose}, {by}."]
+    for reading in calibration.readings:
+        versions = "a single version" if reading.versions == 1 else f"{reading.versions} averaged versions"
+        before, after = -reading.log_likelihood_before, -reading.log_likelihood_after
+        sentences.append(
+            f"For {versions}, the temperature is {reading.temperature:.3g}: the negative log-likelihood is {before:.3f} before "
+            f"and {after:.3f} after."
+        )
+        if reading.unsure_below is not None:
+            sentences.append(
+                f"Of its answers with a probability of at least {reading.unsure_below:.3f}, {calibration.sure_accuracy:.1%} or "
+                f"more are right, with a certainty of {calibration.confidence:.0%} for {unit} like these, of which "
+                f"{reading.coverage:.0%} were answered. The pipeline marks other answers as unsure."
+            )
+    if evaluations and "uncalibrated" not in evaluations[0]["metrics"]:
+        sentences.append("The calibration errors above are those without temperature.")
+    return " ".join(sentences)
 
 
 def _departures(record: dict, paper: str, evaluations: list[dict]) -> list[dict]:
@@ -566,6 +606,12 @@ def _people(metrics: dict, unit: str) -> str:
         return ""
     listed = ", ".join(f"{100 * person['top_1']:.1f} ({person['recordings']:,})" for person in people)
     return f"Top-1 accuracy by person, in ascending order (number of {unit}): {listed}."
+
+
+def _perfect(metrics: dict) -> str:
+    """The calibration error of a perfectly calibrated model, in per cent; empty for evaluations of older versions."""
+    perfect = metrics.get("perfectly_calibrated")
+    return "" if perfect is None else f"{100 * perfect['calibration_error']:.1f} %"
 
 
 def _averaged(metrics: dict) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from huggingface_hub.utils import validate_repo_id
 
+from action_llm.calibration import CALIBRATION
 from action_llm.model_files import read_json_object
 from action_llm.token_lexicon import read_lexicon
 from action_llm_recipes.common.launching import CommandParser, launch_command
@@ -55,6 +56,7 @@ MODEL_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    CALIBRATION,
     "record.json",
 )
 # Files that every push writes anew.

@@ -80,27 +80,48 @@ def plot_confusion_matrix(
         bar.set_label("share of the recordings of the true class")
 
 
-def plot_reliability(bins: ReliabilityBins, path: str | os.PathLike):
+def plot_reliability(bins: dict[str, ReliabilityBins], path: str | os.PathLike):
     """Draws accuracy against confidence, with the diagonal of perfect calibration, and the number of recordings in each bin.
 
     Args:
-        bins: from `reliability_bins`.
+        bins: title of a panel → from `reliability_bins`; panels stand side by side.
         path: PNG file to write.
     """
-    filled = bins.count > 0
-    centres, width = (bins.edges[:-1] + bins.edges[1:]) / 2, np.diff(bins.edges)
-    with _figure(path, (4.6, 5.4)) as figure:
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.94, color=ACCENT, label="accuracy")
-        top.hlines(bins.confidence[filled], bins.edges[:-1][filled], bins.edges[1:][filled], color=SECOND, linewidth=2.2,
-                   label="mean confidence")  # fmt: skip
-        top.vlines(centres[filled], bins.accuracy[filled], bins.confidence[filled], color=SECOND, linewidth=1)
-        top.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
-        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-        top.set_title(f"Calibration: expected calibration error {100 * bins.calibration_error:.1f} %")
-        top.legend(loc="upper left")
-        bottom.bar(centres, bins.count, width * 0.94, color=FAINT)
-        bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="recordings")
+    with _figure(path, (0.4 + 4.2 * len(bins), 5.4)) as figure:
+        panels = figure.subplots(2, len(bins), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
+        for top, bottom, (title, one) in zip(*panels, bins.items(), strict=True):
+            filled = one.count > 0
+            centres, width = (one.edges[:-1] + one.edges[1:]) / 2, np.diff(one.edges)
+            top.bar(centres[filled], one.accuracy[filled], width[filled] * 0.94, color=ACCENT, label="accuracy")
+            top.hlines(one.confidence[filled], one.edges[:-1][filled], one.edges[1:][filled], color=SECOND, linewidth=2.2,
+                       label="mean confidence")  # fmt: skip
+            top.vlines(centres[filled], one.accuracy[filled], one.confidence[filled], color=SECOND, linewidth=1)
+            top.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
+            top.set(xlim=(0, 1), ylim=(0, 1.02))
+            top.set_title(f"{title}: expected calibration error {100 * one.calibration_error:.1f} %")
+            bottom.bar(centres, one.count, width * 0.94, color=FAINT)
+            bottom.set_xlabel("confidence (probability of the predicted class)")
+        panels[0, 0].set_ylabel("accuracy")
+        panels[0, 0].legend(loc="upper left")
+        panels[1, 0].set_ylabel("recordings")
+
+
+def plot_risk_coverage(risk: np.ndarray, path: str | os.PathLike):
+    """Draws the share of wrong answers against the share of recordings that are answered, the most confident first.
+
+    Args:
+        risk: (N,) from `risk_coverage`.
+        path: PNG file to write.
+    """
+    with _figure(path, (4.6, 3.6)) as figure:
+        axes = figure.subplots()
+        axes.plot(100 * np.arange(1, len(risk) + 1) / len(risk), 100 * risk, color=ACCENT, linewidth=1.8)
+        axes.set(
+            xlim=(0, 100), xlabel="answered, the most confident first (%)", ylabel="wrong answers among these (%)"
+        )
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        axes.set_title(f"Risk and coverage: area {100 * risk.mean():.2f} %")
 
 
 def plot_token_usage(counts: np.ndarray, path: str | os.PathLike, title: str = "Frequency of the action tokens"):

@@ -23,7 +23,7 @@ OWN_OPTIONS = {option.name for option in dataclasses.fields(DataArguments)} | {
     *("seed", "hold_out", "backbone", "llm_name_or_path", "llm_revision", "output_dir", "encodings", "test_encodings")
 }
 # Settings that follow from earlier stages.
-DERIVED = ("tokenizer", "sentences", "model", "latents", "unseen")
+DERIVED = ("tokenizer", "sentences", "model", "latents", "unseen", "evaluations")
 
 
 def read_yaml(path: str | Path | None, stage: str, pipeline: str) -> tuple[dict, Path]:

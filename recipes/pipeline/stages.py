@@ -30,6 +30,8 @@ STAGES = {
     "tokenizer": Stage("train_tokenizer", "tokenizer", "action model"),
     "encode": Stage("encode_actions", "sentences", "sentences"),
     "sft": Stage("sft", "sft", "language model"),
+    "held_out_evaluation": Stage("evaluate_classifier", "held_out_evaluation", "held-out evaluation"),
+    "calibration": Stage("calibrate", "calibration", "calibration"),
     "evaluation": Stage("evaluate_classifier", "evaluation", "evaluation"),
 }
 SECONDS_OF_CHECK = 600  # at most, of a finished stage

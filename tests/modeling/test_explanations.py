@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from skeleton_people import person, recording
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_llm, tiny_processor, tiny_tokenizer
 
 from action_llm import ActionLLMForClassification
-from action_llm.explanations import TokenEvidence, _text, abstention_threshold, explain, faithfulness
+from action_llm.explanations import TokenEvidence, _text, explain, faithfulness
 from action_llm.motion_narration import MotionEvent
 from action_llm.token_lexicon import TokenEntry
 
@@ -160,25 +158,3 @@ def test_faithfulness_is_what_deleting_does(model, processor):
     assert found == faithfulness(model, processor, sentences, num_tokens=2, seed=3, batch_size=5)
     with pytest.raises(ValueError, match="none of the 1 sentences has at least 6 tokens"):
         faithfulness(model, processor, [[1, 2]])
-
-
-@settings(max_examples=100, deadline=None)
-@given(data=st.data())
-def test_a_threshold_keeps_its_promise_and_is_the_lowest(data):
-    count = data.draw(st.integers(1, 12))
-    values = data.draw(st.lists(st.sampled_from([0.2, 0.4, 0.5, 0.7, 0.9]), min_size=count, max_size=count))
-    right = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    accuracy = data.draw(st.sampled_from([0.5, 0.8, 1.0]))
-    found = abstention_threshold(values, right, accuracy)
-
-    def share(threshold):
-        answered = [ok for value, ok in zip(values, right, strict=True) if value >= threshold]
-        return np.mean(answered) if answered else 0.0
-
-    good = [value for value in values if share(value) >= accuracy]
-    assert found == (min(good) if good else np.inf)
-
-
-def test_thresholds_of_nothing():
-    with pytest.raises(ValueError, match="as many probabilities as answers"):
-        abstention_threshold([0.5], [True, False], 0.9)

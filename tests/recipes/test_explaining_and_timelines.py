@@ -6,13 +6,7 @@ import pytest
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"unsure_below": 0.4, "sure_accuracy": 0.9},
-            "unsure_below 0.4 sets the threshold that sure_accuracy 0.9 would choose",
-        ),
-        ({"unsure_below": 0.0, "sure_accuracy": 0.9}, "leave one of them out"),
         ({"unsure_below": 40}, "unsure_below must be from 0 to 1, got 40"),
-        ({"sure_accuracy": 1.2}, "sure_accuracy must be from 0 to 1, got 1.2"),
         ({"count": 0}, "count must be at least 1, got 0"),
         ({"faithfulness_count": 0}, "faithfulness_count must be at least 1, got 0"),
         ({"num_reasons": -1}, "num_reasons must be at least 0, got -1"),

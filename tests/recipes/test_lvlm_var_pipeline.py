@@ -370,7 +370,7 @@ def test_places_are_spread_and_none_comes_twice(videos, features, tokenizer, rec
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     data = DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache"))
     # No sentence has so many tokens: it explains all the same.
-    metrics = recipes.explain(model, sentences, tmp_path / "why", data, count=9, num_reasons=50, sure_accuracy=None)
+    metrics = recipes.explain(model, sentences, tmp_path / "why", data, count=9, num_reasons=50)
     assert metrics["sentences"] == 0 and json.loads((tmp_path / "why" / "metrics.json").read_text())["whole"] is None
     assert len((tmp_path / "why" / "explanations.jsonl").read_text().splitlines()) == 2
     assert "was not measured" in (tmp_path / "why" / "index.html").read_text()

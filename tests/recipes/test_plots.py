@@ -22,6 +22,7 @@ from action_llm_recipes.metrics.plots import (
     plot_class_accuracy,
     plot_confusion_matrix,
     plot_reliability,
+    plot_risk_coverage,
     plot_sentence_lengths,
     plot_timeline,
     plot_token_usage,
@@ -47,9 +48,11 @@ def test_tables_are_drawn(predictions, tmp_path):
     logs, labels = predictions
     names = ["clap", "wave", "a name that is long (with brackets)", "absent"]
     plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "new" / "confusion.png")
-    plot_reliability(reliability_bins(logs, labels), tmp_path / "reliability.png")
+    bins = reliability_bins(logs, labels)
+    plot_reliability({"Before": bins, "After": bins}, tmp_path / "reliability.png")
+    plot_risk_coverage(np.linspace(0, 0.2, 60), tmp_path / "risk.png")
     plot_class_accuracy(per_class_table(logs.argmax(1), labels, names), tmp_path / "classes.png")
-    for path in ("new/confusion.png", "reliability.png", "classes.png"):
+    for path in ("new/confusion.png", "reliability.png", "risk.png", "classes.png"):
         assert 0.01 < ink(tmp_path / path) < 0.9
 
 
