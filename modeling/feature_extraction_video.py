@@ -3,6 +3,7 @@
 Frames are chosen by time, not by index, so that the result does not depend on the frame rate, which may even vary.
 """
 
+import math
 import os
 import warnings
 import zlib
@@ -18,7 +19,16 @@ from transformers.feature_extraction_utils import BatchFeature
 from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
 from .model_files import as_written
-from .video_files import MAX_FPS, MIN_FPS, FrameArray, FrameFolder, VideoFile, VideoFileError, open_video
+from .video_files import (
+    MAX_FPS,
+    MIN_FPS,
+    FrameArray,
+    FrameFolder,
+    FrameRequest,
+    VideoFile,
+    VideoFileError,
+    open_video,
+)
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 
@@ -32,6 +42,9 @@ PROBE, BLACK = 256, 32
 # Margin on each side of the part that is not black, as a share of its length; least length of that part, as a share of the
 # frame.
 MARGIN, LEAST_PART = 0.05, 0.25
+
+# Filters of Pillow, which image processors of transformers use.
+FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 # Upper bounds of settings, so that a damaged file cannot exhaust the memory; DEVIATIONS keep quotients finite.
 MAX_SEGMENTS, MAX_FRAMES, MAX_SIDE, MAX_THREADS = 2**16, 1024, 4096, 256
@@ -82,6 +95,11 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         height, width: Size of the resized frames in pixels.
         fit: How frames with another aspect ratio are resized: "squash" stretches them, "crop" cuts off edges, "pad" adds black
             bars. "crop" and "pad" keep the proportions that a player shows, also if pixels are not square.
+        resize: Height and width to which frames are resized by `fit` before their centre of `height` x `width` is cropped, at
+            least as large; by default `height` and `width`. With "crop", 256 256 makes the shorter side 256.
+        resample: Filter of Pillow by which frames are resized, as in image processors of transformers: "bicubic", "bilinear",
+            "lanczos", "hamming", "box" or "nearest". Then sizes and places of crops are rounded down, as there. None is the
+            bicubic filter of FFmpeg, which gives slightly other pixels.
         trim_black: Whether to first cut off borders that are black in all sampled frames, except for a margin. It enlarges
             small bodies in depth maps, drawn videos and letterboxed videos. Values up to 32 of 255 count as black, which
             includes bodies in 16-bit depth in millimetres. At least a quarter of the height and of the width is kept. The
@@ -118,6 +136,8 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         height: int = 256,
         width: int = 256,
         fit: str = "squash",
+        resize: Sequence[int] | None = None,
+        resample: str | None = None,
         trim_black: bool = False,
         channels: str = "color",
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -148,6 +168,13 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             expected = f"a whole video of at most {MAX_VALUES} numbers"
             raise SettingError(setting, expected, f"{numbers} ({size} pixels)")
         self.fit = one_of("fit", fit, ("squash", "crop", "pad"))
+        if resize is not None:
+            if not isinstance(resize, list | tuple) or len(resize) != 2:
+                raise SettingError("resize", "a height and a width", as_written(resize))
+            leasts = (self.height, self.width)
+            resize = [checked("resize", length, int, least, MAX_SIDE) for length, least in zip(resize, leasts, strict=True)]
+        self.resize = resize
+        self.resample = resample if resample is None else one_of("resample", resample, FILTERS)
         self.trim_black = true_or_false("trim_black", trim_black)
         if trim_black and segment_seconds is not None:
             message = (
@@ -204,14 +231,34 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             recordings = [recordings]
         if not len(recordings):
             raise ValueError("recordings: expected at least one, got none")
+        seeds = [seed if augment else None]
         named = [(recording, f"recording {index}") for index, recording in enumerate(recordings)]
         if len(named) == 1 or self.decode_threads == 1:
-            extracted = [self._extract(*recording, seed if augment else None, fps) for recording in named]
+            extracted = [self._extract(*recording, seeds, fps) for recording in named]
         else:
             with ThreadPoolExecutor(self.decode_threads) as pool:
-                extracted = list(
-                    pool.map(lambda recording: self._extract(*recording, seed if augment else None, fps), named)
-                )
+                extracted = list(pool.map(lambda recording: self._extract(*recording, seeds, fps), named))
+        return self._batch([(segments, rate) for (segments,), rate in extracted], return_tensors)
+
+    def versions(self, recording: Video, seeds: Sequence[int | None]) -> BatchFeature:
+        """Computes several versions of a video, each as a call does, but the video is decoded once, and searched for black
+        borders once.
+
+        Args:
+            recording: A video, see `__call__`.
+            seeds: Seed of the augmentation of each version; None for the video itself.
+
+        Returns:
+            `BatchFeature`: see `__call__`; the batch is the versions.
+
+        Raises:
+            VideoFileError, OSError: If the video cannot be read, see `__call__`.
+        """
+        versions, rate = self._extract(recording, "recording", seeds, None)
+        return self._batch([(segments, rate) for segments in versions], "pt")
+
+    def _batch(self, extracted: Sequence[tuple[np.ndarray, float]], return_tensors: str | None) -> BatchFeature:
+        """Segments and their rate for each video → the output of `__call__`."""
         segments, rates = zip(*extracted, strict=True)
         masks = [np.ones(len(values), np.int64) for values in segments]
         data = {"pixel_values": list(segments), "feature_attention_mask": masks, "frame_rate": list(rates)}
@@ -262,22 +309,26 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
                     moments = part + self._moments(1, variation.jitter)[0]
                     yield from (moments * self.segment_seconds / self.frames_per_segment).tolist()
 
-            pictures, segment_frames = video.pictures_in_order(times(), size), self.frames_per_segment * self._shots
+            pictures = video.pictures_in_order(times(), size, self.resample)
+            segment_frames = self.frames_per_segment * self._shots
             while batch := list(islice(pictures, segments * segment_frames)):
                 # An incomplete segment is filled with its last frame.
                 batch += [batch[-1]] * (-len(batch) % segment_frames)
                 values = self._normalised(np.stack(batch), variation)
                 yield torch.from_numpy(values.reshape(-1, self.frames_per_segment, *values.shape[1:]))
 
-    def _extract(self, recording: Video, place: str, seed: int | None, fps: float | None) -> tuple[np.ndarray, float]:
-        """Normalised segments float32 (M, frames, 3, H, W), segments per second."""
+    def _extract(
+        self, recording: Video, place: str, seeds: Sequence[int | None], fps: float | None
+    ) -> tuple[list[np.ndarray], float]:
+        """Normalised segments float32 (M, frames, 3, H, W) for each seed, segments per second."""
         with open_video(recording, fps=self.fps if fps is None else fps, name=place) as video:
-            info, variation = video.info, self._variation(recording, video.path, seed)
-            times, rate = self._times(video, variation.jitter)
-            if len(times) > info.num_frames:
+            info, variations = video.info, [self._variation(recording, video.path, seed) for seed in seeds]
+            times, rates = zip(*(self._times(video, variation.jitter) for variation in variations), strict=True)
+            count, rate = len(times[0]), rates[0]
+            if count > info.num_frames:
                 warnings.warn(
-                    f"{video.path}: {info.num_frames} frames are fewer than the {len(times)} that "
-                    f"{len(times) // (self.frames_per_segment * self._shots)} segments need: frames are repeated",
+                    f"{video.path}: {info.num_frames} frames are fewer than the {count} that "
+                    f"{count // (self.frames_per_segment * self._shots)} segments need: frames are repeated",
                     stacklevel=3,
                 )
             if self.segment_seconds is not None and rate * self.segment_seconds < 0.99:
@@ -287,10 +338,15 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
                     stacklevel=3,
                 )
             part = self._not_black(video) if self.trim_black else WHOLE
-            size = self._size(video, variation, part)
-            frames = video.frames_at(times, part.whole(size), part.slices(size))
-        values = self._normalised(frames, variation)
-        return values.reshape(-1, self.frames_per_segment, *values.shape[1:]), rate
+            sizes = [self._size(video, variation, part) for variation in variations]
+            frames = video.frames_of(
+                [
+                    FrameRequest(moments, part.whole(size), part.slices(size), self.resample)
+                    for moments, size in zip(times, sizes, strict=True)
+                ]
+            )
+        versions = [self._normalised(*version) for version in zip(frames, variations, strict=True)]
+        return [values.reshape(-1, self.frames_per_segment, *values.shape[1:]) for values in versions], rate
 
     def _variation(self, recording: Video, path: str, seed: int | None) -> "_Variation":
         """The augmentation of a recording; none without a seed. The crop does not depend on the number of frames."""
@@ -380,7 +436,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
 
     def _size(self, video, variation: "_Variation", part: "_Part") -> tuple[int, int]:
         """Height and width to which this part of the frames is scaled, before it is cropped."""
-        height, width = self.height * variation.zoom, self.width * variation.zoom
+        height, width = (length * variation.zoom for length in self.resize or (self.height, self.width))
         if self.fit != "squash":
             own_height, own_width = (
                 length * (high - low) for length, (low, high) in zip(video.picture_size(), part, strict=True)
@@ -388,7 +444,11 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             ratios = (height / own_height, width / own_width)
             scale = max(ratios) if self.fit == "crop" else min(ratios)
             height, width = own_height * scale, own_width * scale
-        return max(1, round(height)), max(1, round(width))
+        return max(1, self._rounded(height)), max(1, self._rounded(width))
+
+    def _rounded(self, length: float) -> int:
+        """A length in pixels, rounded as image processors do it if their filters are used."""
+        return round(length) if self.resample is None else math.floor(length + 1e-6)
 
     def _cut(self, frames: np.ndarray, place: tuple[float, float]) -> np.ndarray:
         """Frames (N, h, w, 3) → (N, height, width, 3), cropped or padded with black."""
@@ -396,7 +456,7 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         spans = []
         for axis, (wanted, share) in enumerate(zip((self.height, self.width), place, strict=True), start=1):
             actual = frames.shape[axis]
-            spare = round(abs(actual - wanted) * (share if actual > wanted else 0.5))
+            spare = self._rounded(abs(actual - wanted) * (share if actual > wanted else 0.5))
             length = min(actual, wanted)
             cut, put = (spare, 0) if actual > wanted else (0, spare)
             spans.append((slice(cut, cut + length), slice(put, put + length)))

@@ -90,6 +90,23 @@ MAX_PIXEL_ASPECT = 4
 Part = tuple[slice, slice]
 
 
+class FrameRequest(NamedTuple):
+    """Frames at given times, and how they are scaled.
+
+    Attributes:
+        times: Seconds from the start, in any order.
+        size: Height and width to which frames are scaled; by default the recorded size, with square pixels.
+        part: Rows and columns to return of frames of that size; by default all.
+        resample: Filter of Pillow that scales the RGB frames, in lower case, as in image processors; by default the bicubic
+            filter of FFmpeg, which is faster for large frames.
+    """
+
+    times: Sequence[float]
+    size: tuple[int, int] | None = None
+    part: Part | None = None
+    resample: str | None = None
+
+
 class VideoFileError(ValueError):
     """A recording is not a readable video.
 
@@ -281,20 +298,102 @@ class _Frames:
         """Height and width of the upright frames."""
         return self.info.height, self.info.width
 
-    def pictures_in_order(
-        self,
-        times: Iterable[float],
-        size: tuple[int, int] | None = None,
-        part: Part | None = None,
-        patience: float = 1.0,
-    ) -> Iterator[np.ndarray]:
-        """See `VideoFile.pictures_in_order`."""
-        for time in times:
-            yield self.frames_at([time], size, part)[0]
+    def frames_at(
+        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
+    ) -> np.ndarray:
+        """The frames shown at given times.
 
-    def _check_request(self, count: int, size: tuple[int, int], part: Part | None) -> None:
+        Times before the first frame give the first frame, and times after the last frame give the last. If decoding stops
+        early, the last decoded frame replaces the rest, with a warning. A damaged frame is replaced by the nearest intact
+        frame, with a warning.
+
+        Args:
+            times, size, part: See `FrameRequest`.
+
+        Returns:
+            uint8 (len(times), height, width, 3), RGB, upright.
+
+        Raises:
+            VideoFileError: If no frame can be decoded, or all frames are damaged.
+        """
+        return self.frames_of([FrameRequest(times, size, part)])[0]
+
+    def frames_of(self, requests: Sequence[FrameRequest]) -> list[np.ndarray]:
+        """The frames of several requests, each as from `frames_at`; every frame is decoded once."""
+        for request in requests:
+            if not len(request.times):
+                raise ValueError("times: expected at least one, got none")
+            self._check_request(len(request.times), request.size, request.part)
+        moments = [
+            (float(time), number, place)
+            for number, request in enumerate(requests)
+            for place, time in enumerate(request.times)
+        ]
+        moments.sort(key=lambda moment: moment[0])
+        # The last frame may be shown for a while.
+        frames = self._frames_in_order((moment[0] for moment in moments), max(1.0, 0.1 * self.info.seconds))
+        results, shown = [None] * len(requests), [(None, None)] * len(requests)
+        for _, number, place in moments:
+            frame, request = next(frames, None), requests[number]
+            if frame is None:  # decoding has stopped early
+                frame = self._last_frame
+            if shown[number][0] is not frame:
+                shown[number] = frame, self._shown(frame, request.size, request.part, request.resample)
+            picture = shown[number][1]
+            if results[number] is None:
+                results[number] = np.empty((len(request.times), *picture.shape), np.uint8)
+            results[number][place] = picture
+        frames.close()
+        return results
+
+    def pictures_in_order(
+        self, times: Iterable[float], size: tuple[int, int] | None = None, resample: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yields the frames shown at given times, in order; frames are not kept.
+
+        Args:
+            times: Seconds from the start, ascending.
+            size, resample: See `FrameRequest`.
+
+        Yields:
+            uint8 (height, width, 3). If decoding stops early, there are fewer frames than times, with a warning.
+
+        Raises:
+            VideoFileError: If no frame can be decoded, or all frames are damaged.
+        """
+        self._check_request(1, size, None)
+        frames, shown, picture = self._frames_in_order(times), None, None
+        try:
+            for frame in frames:
+                if frame is not shown:
+                    shown, picture = frame, self._shown(frame, size, None, resample)
+                yield picture
+        finally:
+            frames.close()
+
+    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
+        """Yields the frame shown at each of the times, which are ascending; a frame that stays is the same object.
+
+        Args:
+            times: Seconds from the start, ascending.
+            patience: Longest time in seconds for which the last frame may be shown; a later request means that the file is
+                truncated.
+        """
+        raise NotImplementedError
+
+    def _shown(
+        self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None, resample: str | None
+    ) -> np.ndarray:
+        """The frame, scaled and cropped, as uint8 (H, W, 3)."""
+        return self._scaled(frame, size or self._default_size(), part, resample)
+
+    def _default_size(self) -> tuple[int, int]:
+        """Height and width of frames that are not scaled."""
+        return self.info.height, self.info.width
+
+    def _check_request(self, count: int, size: tuple[int, int] | None, part: Part | None) -> None:
         """Raises `VideoFileError` if the requested frames would take too much memory."""
-        height, width = size
+        height, width = size or self._default_size()
         pixels = height * width if part is None else np.prod([span.stop - span.start for span in part]).item()
         if 3 * max(height * width, count * pixels) > MAX_PICTURE_BYTES:
             raise VideoFileError(
@@ -306,14 +405,15 @@ class _Frames:
     def _scaled(
         self,
         frame: av.VideoFrame,
-        size: tuple[int, int] | None,
+        size: tuple[int, int],
         part: Part | None,
+        resample: str | None,
         orientation: _Orientation = UPRIGHT,
     ) -> np.ndarray:
         """The frame as uint8 (H, W, 3), rotated upright, scaled to `size` (height, width), and cropped to `part`."""
-        if size is not None and orientation.swapped:
-            size = size[::-1]
-        height, width = size or (frame.height, frame.width)
+        height, width = size[::-1] if orientation.swapped else size
+        if resample is not None:
+            height, width = frame.height, frame.width
         is_hdr = frame.color_trc in HDR_TRANSFERS
         pixels = "rgb48le" if is_hdr else "rgb24"
         with _errors_of_ffmpeg(self.path):
@@ -321,6 +421,9 @@ class _Frames:
         if is_hdr:
             scaled = to_standard_range(scaled, frame.color_trc, frame.color_primaries)
         upright = orientation.upright(scaled)
+        if resample is not None:
+            image = Image.fromarray(np.ascontiguousarray(upright))
+            upright = np.asarray(image.resize(size[::-1], Image.Resampling[resample.upper()]))
         # A copy of the part, so that the rest of the frame is not kept in memory.
         return np.ascontiguousarray(upright if part is None else upright[part])
 
@@ -366,12 +469,6 @@ def check_pixels(path: str, height: int, width: int) -> None:
         )
 
 
-def _check_times(times: Sequence[float]) -> None:
-    """Raises `ValueError` if no frames are requested."""
-    if not len(times):
-        raise ValueError("times: expected at least one, got none")
-
-
 class VideoFile(_Frames):
     """A video file, decoded on request.
 
@@ -410,7 +507,7 @@ class VideoFile(_Frames):
         except av.error.FFmpegError as error:
             raise self._refusal(file, head, error) from error
         self._can_seek, self._has_decoded, self._is_at_start = True, False, True
-        self._rotation, self._orientation = None, UPRIGHT
+        self._rotation, self._orientation, self._picture_size = None, UPRIGHT, None
         self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
             with _errors_of_ffmpeg(self.path):
@@ -551,7 +648,12 @@ class VideoFile(_Frames):
 
     def picture_size(self) -> tuple[int, int]:
         """Height and width of upright frames with square pixels. The orientation is that of the first frame."""
-        return self.frames_at([0.0]).shape[1:3]
+        if self._picture_size is None:
+            self._picture_size = self.frames_at([0.0]).shape[1:3]
+        return self._picture_size
+
+    def _default_size(self) -> tuple[int, int]:
+        return self._square_size(self._orientation)
 
     def _square_size(self, orientation: _Orientation) -> tuple[int, int]:
         """Height and width of upright frames with square pixels, without loss of resolution.
@@ -565,66 +667,9 @@ class VideoFile(_Frames):
             height = round(height / self._pixel_aspect)
         return (width, height) if orientation.swapped else (height, width)
 
-    def frames_at(
-        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
-    ) -> np.ndarray:
-        """The frames shown at given times.
-
-        Times before the first frame give the first frame, and times after the last frame give the last. If decoding stops
-        early, the last decoded frame replaces the rest, with a warning. A damaged frame is replaced by the nearest intact
-        frame, with a warning.
-
-        Args:
-            times: Seconds from the start, in any order.
-            size: Height and width to which frames are scaled; by default the recorded size, with square pixels.
-            part: Rows and columns to return of frames of that size; by default all.
-
-        Returns:
-            uint8 (len(times), height, width, 3), RGB, upright.
-
-        Raises:
-            VideoFileError: If no frame can be decoded, or all frames are damaged.
-        """
-        _check_times(times)
-        self._check_request(len(times), size or self._square_size(UPRIGHT), part)
-        order = np.argsort(times, kind="stable")
-        # The last frame may be shown for a while.
-        patience = max(1.0, 0.1 * self.info.seconds)
-        pictures = self.pictures_in_order(np.asarray(times, np.float64)[order].tolist(), size, part, patience)
-        result = None
-        for place in order.tolist():
-            picture = next(pictures, None)
-            if picture is None:  # decoding has stopped early
-                picture = self._shown(self._last_frame, size, part)
-            if result is None:
-                result = np.empty((len(order), *picture.shape), np.uint8)
-            result[place] = picture
-        pictures.close()
-        return result
-
-    def pictures_in_order(
-        self,
-        times: Iterable[float],
-        size: tuple[int, int] | None = None,
-        part: Part | None = None,
-        patience: float = 1.0,
-    ) -> Iterator[np.ndarray]:
-        """Yields the frames shown at given times, in order; frames are not kept.
-
-        Args:
-            times: Seconds from the start, ascending.
-            size, part: See `frames_at`.
-            patience: Longest time in seconds for which the last frame may be shown; a later request means that the file is
-                truncated.
-
-        Yields:
-            uint8 (height, width, 3). If decoding stops early, there are fewer frames than times, with a warning.
-
-        Raises:
-            VideoFileError: If no frame can be decoded, or all frames are damaged.
-        """
+    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
         try:
-            yield from self._pictures(times, size, part, patience)
+            yield from self._decoded(times, patience)
         finally:
             # If all frames are damaged, there is an error instead of this warning.
             if 0 < self.damaged_frames < self.decoded_frames and not self._said_damage:
@@ -636,10 +681,8 @@ class VideoFile(_Frames):
                     stacklevel=2,
                 )
 
-    def _pictures(
-        self, times: Iterable[float], size: tuple[int, int] | None, part: Part | None, patience: float
-    ) -> Iterator[np.ndarray]:
-        self._check_request(1, size or self._square_size(UPRIGHT), part)
+    def _decoded(self, times: Iterable[float], patience: float) -> Iterator[av.VideoFrame]:
+        """See `_frames_in_order`."""
         keys = self._key_times()
         if self._has_decoded:
             with _errors_of_ffmpeg(self.path):
@@ -647,15 +690,15 @@ class VideoFile(_Frames):
         self._has_decoded, self._problem = True, None
         self.decoded_frames, self.damaged_frames = 0, 0
         frames = self._intact_frames()
-        current, following, picture = None, next(frames, None), None
+        current, following = None, next(frames, None)
         for time in times:
             # The tolerance makes rounded times of a frame belong to that frame.
             time += self._start + 1e-3 / max(self.info.fps, 1.0)
             if following is not None and self._is_worth_a_seek(time, following[0], keys):
                 frames = self._seek(time, keys)
-                current, following, picture = None, next(frames, None), None
+                current, following = None, next(frames, None)
             while following is not None and (current is None or following[0] <= time):
-                current, following, picture = following, next(frames, None), None
+                current, following = following, next(frames, None)
             if current is None:
                 raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'no packets'})")
             longest = patience if self._problem is None else 1.5 / self.info.fps
@@ -667,15 +710,15 @@ class VideoFile(_Frames):
                 )
                 self._last_frame = current[1]
                 return
-            if picture is None:
-                picture = self._shown(current[1], size, part)
-            yield picture
+            yield current[1]
 
-    def _shown(self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None) -> np.ndarray:
+    def _shown(
+        self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None, resample: str | None
+    ) -> np.ndarray:
         # Reading its side data puts a frame of PyAV into a reference cycle, which delays the release of its memory.
         if frame.rotation != self._rotation:
             self._rotation, self._orientation = frame.rotation, _orientation(frame)
-        return self._scaled(frame, size or self._square_size(self._orientation), part, self._orientation)
+        return self._scaled(frame, size or self._default_size(), part, resample, self._orientation)
 
     def _key_times(self) -> np.ndarray:
         """Times of the key frames in seconds, as far as the container has an index of them."""
@@ -840,22 +883,13 @@ class FrameFolder(_Frames):
         except Exception as error:  # Pillow raises many kinds of errors for damaged files
             raise VideoFileError(path, f"{type(error).__name__}: {error}", "an image") from error
 
-    def frames_at(
-        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
-    ) -> np.ndarray:
-        """See `VideoFile.frames_at`."""
-        _check_times(times)
-        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3)
-        places = np.maximum(np.searchsorted(self._places, index, "right") - 1, 0)
-        size = size or (self.info.height, self.info.width)
-        self._check_request(len(times), size, part)
-        result = None
-        for place in np.unique(places).tolist():
-            picture = self._scaled(self._open(place), size, part)
-            if result is None:
-                result = np.empty((len(places), *picture.shape), np.uint8)
-            result[places == place] = picture
-        return result
+    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
+        opened, frame = None, None
+        for time in times:
+            place = max(int(np.searchsorted(self._places, np.floor(time * self._fps + 1e-3), "right")) - 1, 0)
+            if place != opened:
+                opened, frame = place, self._open(place)
+            yield frame
 
 
 class FrameArray(_Frames):
@@ -895,24 +929,20 @@ class FrameArray(_Frames):
         self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
         check_length(name, self.info)
 
-    def frames_at(
-        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
-    ) -> np.ndarray:
-        """See `VideoFile.frames_at`."""
-        _check_times(times)
-        index = np.floor(np.asarray(times, np.float64) * self._fps + 1e-3).astype(int).clip(0, len(self._frames) - 1)
-        self._check_request(len(times), size or (self.info.height, self.info.width), part)
-        result = None
-        for place in np.unique(index).tolist():
-            frame = self._frames[place]
-            if self._scale is not None:
-                frame = np.rint(frame * self._scale).astype(np.uint8)
-            frame = np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3)))
-            picture = self._scaled(av.VideoFrame.from_ndarray(frame, format="rgb24"), size, part)
-            if result is None:
-                result = np.empty((len(index), *picture.shape), np.uint8)
-            result[index == place] = picture
-        return result
+    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
+        made, frame = None, None
+        for time in times:
+            index = min(max(int(np.floor(time * self._fps + 1e-3)), 0), len(self._frames) - 1)
+            if index != made:
+                made, frame = index, self._frame(index)
+            yield frame
+
+    def _frame(self, index: int) -> av.VideoFrame:
+        values = self._frames[index]
+        if self._scale is not None:
+            values = np.rint(values * self._scale).astype(np.uint8)
+        values = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+        return av.VideoFrame.from_ndarray(values, format="rgb24")
 
 
 __all__ = [
@@ -920,6 +950,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "FrameArray",
     "FrameFolder",
+    "FrameRequest",
     "VideoFile",
     "VideoFileError",
     "VideoInfo",
