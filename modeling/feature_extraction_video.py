@@ -172,7 +172,9 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
             if not isinstance(resize, list | tuple) or len(resize) != 2:
                 raise SettingError("resize", "a height and a width", as_written(resize))
             leasts = (self.height, self.width)
-            resize = [checked("resize", length, int, least, MAX_SIDE) for length, least in zip(resize, leasts, strict=True)]
+            resize = [
+                checked("resize", length, int, least, MAX_SIDE) for length, least in zip(resize, leasts, strict=True)
+            ]
         self.resize = resize
         self.resample = resample if resample is None else one_of("resample", resample, FILTERS)
         self.trim_black = true_or_false("trim_black", trim_black)

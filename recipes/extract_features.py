@@ -9,8 +9,9 @@ accelerate launch recipes/extract_features.py --dataset utd-mhad-video --data_di
 `--backbone` is a Hub repository or folder of an image model (Swin V2, ResNet) or a video model (VideoMAE, V-JEPA 2) of
 transformers, or of a model of the LLaVA family, whose vision tower is used. `--grid 4` extracts 4 × 4 features of each frame.
 
-The options of `VideoFeatureExtractor` set how frames are sampled and normalised (`--num_segments 16`). Image size, mean,
-standard deviation and the like are by default those of the backbone's `preprocessor_config.json`.
+The options of `VideoFeatureExtractor` set how frames are sampled and normalised (`--num_segments 16`). By default, frames are
+resized, cropped and normalised by the backbone's own image processor, to the same pixels; options that differ from it are
+logged. The features are computed in float32, whatever the dtype of the weights.
 
 Runs resume automatically with the missing shards. Videos that cannot be read are skipped and listed in `skipped.json`, with
 those that could not be read when the data set was prepared. `damaged.json` lists videos with damaged frames, which are not
@@ -37,6 +38,8 @@ from action_llm_recipes.common.written_folders import check_model_folder, public
 logger = logging.getLogger(__name__)
 
 VIDEOS_PER_SHARD = 128
+# Settings that have no sensible default without an image processor.
+NEEDED = ("height", "width", "image_mean", "image_std")
 
 
 @dataclass
@@ -133,7 +136,12 @@ def begin(
             # Older versions made one version of a test video, and did not record it.
             **({"test_versions": arguments.test_versions} if arguments.test_versions != 1 else {}),
             "seed": arguments.seed,
-            "extractor": json.loads(extractor.to_json_string()),
+            "extractor": {
+                name: value
+                for name, value in json.loads(extractor.to_json_string()).items()
+                # Older versions did not have these settings.
+                if name not in ("resize", "resample") or value is not None
+            },
             "grid": arguments.grid,
             "feature_layer": encoder.feature_layer,
             "backbone": weights_fingerprint(encoder.backbone),
@@ -264,61 +272,60 @@ def video_settings(backbone: str, revision: str | None, config, reading) -> dict
         reading: settings that were given, with None for the others.
 
     Returns:
-        The settings that were given, completed by the backbone's preprocessor and configuration. A warning names settings that
-        differ from those of the backbone.
-    """
-    from transformers import BaseImageProcessor
+        The settings that were given, completed by those of the backbone's image processor and configuration. A warning names
+        settings that differ from those of the backbone.
 
+    Raises:
+        ValueError: if the backbone has no image processor that can be followed, and the settings given do not replace it; or if
+            frames are not whole patches.
+    """
     from action_llm import VideoFeatureExtractor
     from action_llm.visual_encoder import CLIP_BACKBONES
+    from action_llm_recipes.common.image_processors import processor_settings
 
     settings = {name: value for name, value in dataclasses.asdict(reading).items() if value is not None}
-    defaults, image_settings = {}, {}
     try:
-        # Only the file is read: no code of the repository runs.
-        processor, _ = BaseImageProcessor.get_image_processor_dict(backbone, revision=revision or "main")
-        image_settings = expected_images(processor)
-        # pretraining/backbone.py writes the last six.
-        names = ("image_mean", "image_std", "height", "width", "fit", "trim_black", "channels", "frames_per_segment")
-        defaults = {name: processor[name] for name in names if name in processor}
-    except OSError:
-        logger.info("%s has no preprocessor_config.json: default mean and standard deviation", backbone)
-    size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
-    if size is not None:
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        defaults |= {"height": height, "width": width}
+        defaults = processor_settings(backbone, revision, config)
+    except (OSError, ValueError) as error:
+        if missing := [name for name in NEEDED if name not in settings]:
+            options = " ".join(f"--{name}" for name in missing)
+            raise ValueError(f"{error} To read frames without it, set {options}.") from error
+        logger.warning("%s Frames are read by the settings given.", error)
+        defaults = {}
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     if config.model_type in CLIP_BACKBONES and frames is not None:
         defaults["frames_per_segment"] = frames
-    resolved = VideoFeatureExtractor(**(defaults | settings)).to_dict()
-    differences = {name: value for name, value in (defaults | image_settings).items() if resolved[name] != value}
+    used = defaults | settings
+    if defaults.get("resize") and "resize" not in settings:
+        used["resize"] = None
+        if used["fit"] == defaults["fit"]:  # the same part of the frames in another size
+            used["resize"] = [
+                round(length * used[side] / defaults[side])
+                for length, side in zip(defaults["resize"], ("height", "width"), strict=True)
+            ]
+    resolved = VideoFeatureExtractor(**used).to_dict()
+    check_patches(backbone, config, resolved["height"], resolved["width"])
+    differences = {name: value for name, value in defaults.items() if name in settings and resolved[name] != value}
     if differences:
         logger.warning(
-            "%s was trained on other images (%s), so its features may be worse. For images as in its training, set %s",
+            "%s was trained on other images (%s), so its features may be worse. For images as in its training, do not set %s",
             backbone,
             ", ".join(f"{name} {value} there, {resolved[name]} here" for name, value in differences.items()),
-            " ".join(
-                f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-                for name, value in differences.items()
-            ),
+            ", ".join(f"--{name}" for name in differences),
         )
-    return defaults | settings
+    return used
 
 
-def expected_images(processor: dict) -> dict:
-    """The size and normalisation in a `preprocessor_config.json` of transformers, as settings of `VideoFeatureExtractor`."""
-    size = processor.get("crop_size") if processor.get("do_center_crop", True) else None
-    size = size or processor.get("size")
-    if isinstance(size, int):
-        height = width = size
-    elif isinstance(size, dict):
-        height, width = (size.get(side, size.get("shortest_edge")) for side in ("height", "width"))
-    else:
-        height = width = None
-    expected = {"height": height, "width": width} if None not in (height, width) else {}
-    if processor.get("do_normalize") is False:
-        expected |= {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
-    return expected
+def check_patches(backbone: str, config, height: int, width: int) -> None:
+    """Raises `ValueError` for frames that are not whole patches of the visual encoder, which would not see their edges."""
+    patch = getattr(config, "patch_size", None)
+    patches = patch if isinstance(patch, list | tuple) else (patch, patch)
+    for name, length, side in zip(("height", "width"), (height, width), patches[-2:], strict=True):
+        if isinstance(side, int) and length % side:
+            raise ValueError(
+                f"{backbone} reads patches of {side} pixels (patch_size), but frames have the {name} {length}: expected a "
+                f"multiple of {side}. Set --{name} {max(side, length // side * side)}, or check its image processor."
+            )
 
 
 def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: FeatureArguments, progress) -> tuple:
@@ -354,16 +361,18 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
     def flush():
         if not pending:
             return
-        pixels = torch.cat([inputs["pixel_values"] for _, _, inputs in pending])
+        pixels = torch.stack([pixels for _, _, pixels, _ in pending])
         with torch.no_grad():
             batch = encoder(pixels.to(encoder.backbone.device)).cpu()
-        for (row, version, inputs), features in zip(pending, batch, strict=True):
-            add(row, version, features, float(inputs["frame_rate"][0]))
+        for (row, version, _, frame_rate), features in zip(pending, batch, strict=True):
+            add(row, version, features, frame_rate)
         pending.clear()
 
     is_stream = extractor.segment_seconds is not None
-    process = partial(stream_features, encoder, extractor) if is_stream else extractor
-    read = partial(read_versions, process, data_dir=data_dir, versions=versions, seed=arguments.seed)
+    process = partial(stream_features, encoder, extractor) if is_stream else partial(read_pixels, extractor)
+    read = partial(
+        read_versions, process, data_dir=data_dir, versions=versions, seed=arguments.seed, together=not is_stream
+    )
     # A stream reads ahead by itself.
     videos = ((row, read(row)) for row in rows) if is_stream else map_ahead(read, rows, extractor.decode_threads)
     for row, (results, damage) in videos:
@@ -373,32 +382,34 @@ def extract(encoder, extractor, rows, data_dir: str, versions: int, arguments: F
             continue
         if damage:
             damaged.append({"sample_id": row["sample_id"], **damage})
-        for version, result in enumerate(results):
+        for version, (result, frame_rate) in enumerate(results):
             if is_stream:
-                add(row, version, result, 1 / extractor.segment_seconds)
+                add(row, version, result, frame_rate)
                 continue
             # Videos with different numbers of segments do not fit into one batch.
-            if pending and result["pixel_values"].shape != pending[0][2]["pixel_values"].shape:
+            if pending and result.shape != pending[0][2].shape:
                 flush()
-            pending.append((row, version, result))
-        if len(pending) >= arguments.batch_size:
-            flush()
+            pending.append((row, version, result, frame_rate))
+            if len(pending) >= arguments.batch_size:
+                flush()
     flush()
     return columns, skipped, damaged
 
 
 def read_versions(
-    process: Callable, row: dict, *, data_dir: str, versions: int, seed: int
+    process: Callable, row: dict, *, data_dir: str, versions: int, seed: int, together: bool
 ) -> tuple[list | str, dict[str, int]]:
     """
     Reads all versions of a video.
 
     Args:
-        process: takes an opened video, and the arguments of a version (`version_arguments`).
+        process: takes an opened video and the seeds of versions, None for the video itself, and returns a list with a result
+            for each.
         row: the video.
         data_dir: folder of the videos.
         versions: number of versions.
         seed: seed of the augmentation.
+        together: whether `process` makes all versions at once, or each of them from the start of the video.
 
     Returns:
         The results of `process`, or the reason why the video cannot be read; and `damaged_frames` and `decoded_frames`, or
@@ -409,11 +420,13 @@ def read_versions(
     from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.videos import open_row
 
+    arguments = [version_arguments(row["sample_id"], version, seed) for version in range(versions)]
+    seeds = [version["seed"] if version["augment"] else None for version in arguments]
     results, damage = [], {}
     try:
-        for version in range(versions):
+        for group in [seeds] if together else [[seed] for seed in seeds]:
             with open_row(data_dir, row) as file, open_video(file) as video:
-                results.append(process(video, **version_arguments(row["sample_id"], version, seed)))
+                results += process(video, group)
                 if video.damaged_frames and not damage:
                     damage = {"damaged_frames": video.damaged_frames, "decoded_frames": video.decoded_frames}
     except (VideoFileError, *UNREADABLE) as error:
@@ -421,14 +434,22 @@ def read_versions(
     return results, damage
 
 
-def stream_features(encoder, extractor, video, **version):
-    """Features of a video of any length (segments or cells, views, feature_size); only some segments are in memory at a
-    time."""
+def read_pixels(extractor, video, seeds: list[int | None]) -> list[tuple]:
+    """The pixels (segments, frames, 3, height, width) and the frame rate of each version of a video."""
+    inputs = extractor.versions(video, seeds)
+    return list(zip(inputs["pixel_values"], inputs["frame_rate"].tolist(), strict=True))
+
+
+def stream_features(encoder, extractor, video, seeds: list[int | None]) -> list[tuple]:
+    """The features (segments or cells, views, feature_size) and the frame rate of one version of a video of any length; only
+    some segments are in memory at a time."""
     import torch
 
+    (seed,) = seeds
     with torch.no_grad():
-        segments = prefetch(extractor.stream(video, **version))
-        return torch.cat([encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in segments])
+        segments = prefetch(extractor.stream(video, augment=seed is not None, seed=seed))
+        features = torch.cat([encoder(part[None].to(encoder.backbone.device))[0].cpu() for part in segments])
+    return [(features, 1 / extractor.segment_seconds)]
 
 
 def prefetch(parts: Iterator) -> Iterator:

@@ -1,5 +1,8 @@
 """Tiny models and a tiny tokenizer, made on the spot: random weights, real classes."""
 
+import json
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -153,6 +156,13 @@ BACKBONES = {
 def tiny_backbone(kind: str = "swinv2"):
     torch.manual_seed(0)
     return AutoModel.from_config(BACKBONES[kind]()).eval()
+
+
+def save_backbone(backbone, folder, size: int = 32) -> None:
+    """Saves a visual encoder with an image processor that stretches pictures to a square."""
+    backbone.save_pretrained(folder)
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": size, "width": size}}
+    Path(folder, "preprocessor_config.json").write_text(json.dumps(processor))
 
 
 def tiny_vst(kind: str = "swinv2", **settings) -> VSTModel:

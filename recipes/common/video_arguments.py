@@ -8,7 +8,8 @@ from action_llm_recipes.common.field_arguments import extractor_arguments
 TYPES = {
     **dict.fromkeys(("height", "width", "frames_per_segment"), int | None),
     **dict.fromkeys(("image_mean", "image_std"), list[float] | None),
-    **dict.fromkeys(("fit", "channels"), str | None),
+    **dict.fromkeys(("fit", "channels", "resample"), str | None),
+    "resize": list[int] | None,
     "trim_black": bool | None,
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import BACKBONES, tiny_tokenizer
+from tiny_models import BACKBONES, save_backbone, tiny_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from action_llm_datasets.rendering import write_video
@@ -160,5 +160,5 @@ def videos(tmp_path_factory):
 def backbone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(folder)
+    save_backbone(AutoModel.from_config(BACKBONES["resnet"]()), folder)
     return str(folder)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from tiny_features import extract
-from tiny_models import BACKBONES
+from tiny_models import BACKBONES, save_backbone
 from tiny_videos import damaged, tiny_video
 from transformers import AutoFeatureExtractor, AutoModel
 
@@ -247,7 +247,7 @@ def test_features_as_examples_are_means_of_views_in_versions(features):
 def test_features_of_another_visual_encoder_are_refused(videos, features, tokenizer, llm, tmp_path):
     """Same recordings, same shapes: only the weights, or the frames that it saw, tell."""
     torch.manual_seed(1)
-    AutoModel.from_config(BACKBONES["resnet"]()).save_pretrained(tmp_path / "other")
+    save_backbone(AutoModel.from_config(BACKBONES["resnet"]()), tmp_path / "other")
     other = extract(videos, str(tmp_path / "other"), tmp_path / "features", tmp_path / "cache")
     with pytest.raises(
         ValueError, match="not those of the action model, which was trained with another visual encoder"
@@ -262,7 +262,7 @@ def test_features_of_another_visual_encoder_are_refused(videos, features, tokeni
 def test_a_visual_encoder_that_was_saved_in_half_precision(videos, llm, recipes, tmp_path, dtype):
     """Everything after it is float32, from the features to the file that is recognised."""
     torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES["resnet"]()).to(dtype).save_pretrained(tmp_path / "backbone")
+    save_backbone(AutoModel.from_config(BACKBONES["resnet"]()).to(dtype), tmp_path / "backbone")
     features = extract(videos, str(tmp_path / "backbone"), tmp_path / "features", tmp_path / "cache", versions=1)
     tokenizer = train(features, llm, tmp_path / "vst")
     assert {one.dtype for one in AutoModel.from_pretrained(tokenizer).parameters()} == {torch.float32}
@@ -305,14 +305,14 @@ def test_parts_of_a_video_come_in_order_and_problems_come_through():
 def test_a_video_of_which_a_version_fails_is_left_out_as_a_whole(videos, backbone, tmp_path, monkeypatch):
     from action_llm import VideoFeatureExtractor
 
-    made = VideoFeatureExtractor.__call__
+    vary = VideoFeatureExtractor._variation
 
-    def call(self, recording, *, augment=False, **settings):
-        if augment and recording.path.endswith("clip03.mp4"):
-            raise VideoFileError(recording.path, "a frame that breaks off")
-        return made(self, recording, augment=augment, **settings)
+    def fails(self, recording, path, seed):
+        if seed is not None and path.endswith("clip03.mp4"):
+            raise VideoFileError(path, "a frame that breaks off")
+        return vary(self, recording, path, seed)
 
-    monkeypatch.setattr(VideoFeatureExtractor, "__call__", call)
+    monkeypatch.setattr(VideoFeatureExtractor, "_variation", fails)
     rows = load_features(extract(videos, backbone, tmp_path / "features", tmp_path / "cache", versions=2))["train"]
     assert "clip03" not in rows["sample_id"] and rows["version"] == [0, 1] * 9
 
@@ -329,6 +329,8 @@ def test_standardisation_is_that_of_segments(features):
 
 def test_backbones_of_clips_get_as_many_frames_as_they_were_made_for(tmp_path):
     from action_llm_recipes import extract_features as recipe
+
+    save_backbone(AutoModel.from_config(BACKBONES["resnet"]()), tmp_path)
 
     def frames(kind, **given):
         config = BACKBONES[kind]()
@@ -464,7 +466,7 @@ def test_ablations_are_one_setting_each(features, llm, recipes, tmp_path, settin
 def test_other_visual_encoders(videos, llm, tmp_path, kind, frames):
     """LVLM-VAR, Table 2, "ResNet-50 as the encoder": it is one setting of extract_features.py."""
     torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES[kind]()).save_pretrained(tmp_path / "backbone")
+    save_backbone(AutoModel.from_config(BACKBONES[kind]()), tmp_path / "backbone")
     from action_llm_recipes import extract_features as recipe
 
     recipe.main(

@@ -1,7 +1,5 @@
 """Versions of recordings: the pipeline and the recipes make the same ones, and versions that would all be equal are refused."""
 
-import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +7,8 @@ import pytest
 import torch
 from skeleton_people import person
 from tiny_features import extract
-from tiny_models import BACKBONES, CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
-from transformers import AutoModel, ResNetConfig, pipeline
+from tiny_models import CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
+from transformers import AutoModel, pipeline
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, SkeletonFeatureExtractor, VideoFeatureExtractor
 from action_llm.recording_versions import check_versions_differ, version_arguments
@@ -143,57 +141,3 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
     settings = run_line.extractor_settings({"tokenizer": STILL | {"augment_tilt": 10.0}}, [{"layout": "coco17"}])
     with pytest.raises(ValueError, match="--encodings 8: expected versions that differ"):
         check_versions_differ(settings, 8, "--encodings")
-
-
-@pytest.mark.parametrize(
-    ("preprocessor", "given", "told"),
-    [
-        ({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}, {}, []),
-        (
-            {"image_mean": [0.5, 0.5, 0.5]},
-            {"image_mean": [0.4, 0.5, 0.5]},
-            [
-                "(image_mean [0.5, 0.5, 0.5] there, [0.4, 0.5, 0.5] here)",
-                "as in its training, set --image_mean 0.5 0.5 0.5",
-            ],
-        ),
-        (
-            {"channels": "time", "fit": "pad"},
-            {"channels": "color"},
-            ["(channels time there, color here)", "--channels time"],
-        ),
-        ({"crop_size": {"height": 224, "width": 224}}, {"height": 224, "width": 224}, []),
-        (
-            {"size": {"shortest_edge": 224}},
-            {},
-            ["(height 224 there, 256 here, width 224 there, 256 here)", "--width 224"],
-        ),
-        (
-            {"size": 112, "do_center_crop": False},
-            {"width": 112},
-            ["(height 112 there, 256 here)", "in its training, set --height 112"],
-        ),
-        ({"do_normalize": False}, {}, ["image_mean [0.0, 0.0, 0.0] there, [0.485, 0.456, 0.406] here"]),
-    ],
-)
-def test_other_pictures_than_the_backbone_was_made_for_are_told(preprocessor, given, told, tmp_path, caplog):
-    from action_llm_recipes import extract_features as recipe
-
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
-    with caplog.at_level(logging.WARNING, "extract_features"):
-        settings = recipe.video_settings(str(tmp_path), None, config, recipe.VideoArguments(**given))
-    assert given.items() <= settings.items() and len(caplog.messages) == bool(told)
-    for part in told:
-        assert part in caplog.messages[0]
-
-
-def test_a_size_other_than_that_of_the_configuration_is_told(tmp_path, caplog):
-    from action_llm_recipes import extract_features as recipe
-
-    config = BACKBONES["swinv2"]()
-    for given, warned in (({}, False), ({"height": 32}, False), ({"height": 64}, True)):
-        caplog.clear()
-        settings = recipe.video_settings(str(tmp_path), None, config, recipe.VideoArguments(**given))
-        assert settings["height"] == given.get("height", 32) and settings["width"] == 32
-        assert any("height 32 there, 64 here" in message for message in caplog.messages) == warned

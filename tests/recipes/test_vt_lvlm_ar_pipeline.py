@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from tiny_features import extract
-from tiny_models import BACKBONES, VISION_LANGUAGE, tiny_tokenizer
+from tiny_models import BACKBONES, VISION_LANGUAGE, save_backbone, tiny_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 from two_processes import recipe_on_two_ranks
 
@@ -118,7 +118,7 @@ def test_features_of_an_lvlms_own_eyes(videos, recipes, tmp_path):
     """The vision tower, the layer and the width that its projector reads, without being told."""
     torch.manual_seed(0)
     whole = AutoModelForImageTextToText.from_config(VISION_LANGUAGE["llava"](len(tiny_tokenizer()) + 7))
-    whole.save_pretrained(tmp_path / "llava")
+    save_backbone(whole, tmp_path / "llava", size=16)
     tiny_tokenizer().save_pretrained(tmp_path / "llava")
     llava, reading = str(tmp_path / "llava"), {"height": 16, "width": 16, "frames_per_segment": 1}
     with pytest.raises(ValueError, match="is a vision-language model, whose projector reads patches: set --grid"):
@@ -309,7 +309,7 @@ def test_two_processes(features, lvlm, tmp_path):
 def test_another_extractor_is_mapped_to_the_tower(videos, recipes, backbone, features, lvlm, tmp_path):
     """Features of a 3-D ResNet, tokens of the tower's features; versions and cells must be the same."""
     torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES["resnet3d"]()).save_pretrained(tmp_path / "r3d")
+    save_backbone(AutoModel.from_config(BACKBONES["resnet3d"]()), tmp_path / "r3d")
     reading = {"num_segments": 10, "frames_per_segment": 2}
     clips = extract(videos, str(tmp_path / "r3d"), tmp_path / "clips", tmp_path / "cache", reading, grid=1, versions=2)
     vtem = train(clips, lvlm, tmp_path / "vtem", target_data_dir=features)
@@ -330,7 +330,7 @@ def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp
     torch.manual_seed(0)
     config = BACKBONES["resnet"]()
     config.hidden_sizes = [8, 24]
-    AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
+    save_backbone(AutoModel.from_config(config), tmp_path / "wide")
     folder = extract(videos, str(tmp_path / "wide"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
     with pytest.raises(
         ValueError, match=r"vision tower in hidden_sizes\. Set --target_data_dir to features of that tower"
@@ -343,7 +343,7 @@ def test_codes_that_the_projector_does_not_take(videos, lvlm, llm, features, tmp
 def test_what_else_is_not_what_the_projector_reads(videos, features, lvlm, tmp_path):
     """An encoder of the same width, or another layer of the same one."""
     torch.manual_seed(0)
-    AutoModel.from_config(BACKBONES["swinv2"]()).save_pretrained(tmp_path / "swin")
+    save_backbone(AutoModel.from_config(BACKBONES["swinv2"]()), tmp_path / "swin")
     folder = extract(videos, str(tmp_path / "swin"), tmp_path / "cells", tmp_path / "cache", grid=1, versions=1)
     with pytest.raises(ValueError, match=r"differs from its vision tower in model_type, "):
         train(folder, lvlm, tmp_path / "vtem")
