@@ -15,7 +15,8 @@ and two CPU cores. `--STAGE.SETTING VALUE` changes a single setting.
 
 Models that are not given are trained first: without `--llm_name_or_path` a small language model, once per machine, and for
 videos without `--backbone` a small visual encoder. For `vt_lvlm_ar`, a text-only language model becomes a small LVLM with that
-encoder.
+encoder. A published encoder (`--backbone facebook/dinov2-small`) reads frames by its own image processor, which crops their
+centre; `--features.fit pad` keeps the whole frame. It is slower than the small one, so there are fewer versions of each video.
 
 The plan of stages, steps and times is shown before training starts. Run the same command again to resume an interrupted run.
 
@@ -51,7 +52,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
 from action_llm_recipes.common.launching import launch, typed, with_defaults, without_paired
-from action_llm_recipes.common.stage_records import check_unseen_text, llm_training
+from action_llm_recipes.common.stage_records import check_unseen_text, llm_training, pretraining_record
 from action_llm_recipes.common.written_folders import check_model_folder
 from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
 from action_llm_recipes.pipeline.settings import (
@@ -67,6 +68,9 @@ from action_llm_recipes.pipeline.stages import STAGES, WITH_SETTINGS, classes_of
 from action_llm_recipes.sft import check_settings
 
 logger = logging.getLogger(__name__)
+
+# The default files are for the small visual encoder; published ones are a hundred times slower.
+PRETRAINED_FEATURES = {"versions": 2, "test_versions": 1}
 
 
 @dataclass
@@ -466,6 +470,8 @@ def read_settings(arguments: PipelineArguments, stage: str, pipeline: str) -> di
     settings = typed(classes, without_paired(classes, settings, models, path), prefix=f"{path}: ")
     if stage == "sft" and models.get("llm_name_or_path") and config is None and settings["method"] == "full":
         settings["method"] = "lora"  # `full` in the default file is for the small language model
+    if stage == "features" and arguments.backbone and config is None and not pretraining_record(arguments.backbone):
+        settings |= PRETRAINED_FEATURES
     return {**settings, "seed": arguments.seed} | ({} if stage == "features" else {"hold_out": arguments.hold_out})
 
 

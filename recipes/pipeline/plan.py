@@ -66,19 +66,24 @@ def show_plan(
         The total time in seconds, or None if the time of a stage is unknown.
     """
     speed = probe() / PROBE_SECONDS
-    total = 0.0
+    total, is_complete = 0.0, True
     logger.info("Plan for %d training recordings:", counts.trained)
     for stage, work, seconds in planned_stages(settings, counts, trains_llm):
         if stage in done:
             logger.info("  %-22s already done", TITLES[stage])
             continue
-        is_known = trains_llm or stage not in ("lvlm", "sft", "evaluation")
-        total += seconds * speed * is_known
-        estimate = f"about {duration(seconds * speed)}" if is_known else "time depends on the language model"
+        unknown = None
+        if stage in ("lvlm", "sft", "evaluation") and not trains_llm:
+            unknown = "language model"
+        elif stage == "features" and "backbone" not in settings:
+            unknown = "visual encoder"
+        total += 0 if unknown else seconds * speed
+        is_complete = is_complete and unknown is None
+        estimate = f"time depends on the {unknown}" if unknown else f"about {duration(seconds * speed)}"
         logger.info("  %-22s %s, %s", TITLES[stage], work, estimate)
-    if not trains_llm:
+    if not is_complete:
         logger.info(
-            "  About %s in total, plus the stages with the language model: each measures its time when it starts.",
+            "  About %s in total, plus the stages of unknown time: each measures its time when it starts.",
             duration(total),
         )
         return None

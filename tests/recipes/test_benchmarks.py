@@ -5,7 +5,7 @@ import multiprocessing
 
 import pytest
 import torch
-from tiny_models import BACKBONES, llm_configs, tiny_vtem
+from tiny_models import BACKBONES, llm_configs, save_backbone, tiny_backbone, tiny_vtem
 from tiny_videos import tiny_video
 from transformers import AutoModelForCausalLM
 
@@ -210,3 +210,21 @@ def test_priors_are_measured_one_by_one_on_held_out_people(recipes, tmp_path):
     assert rows["MMD, weight 0.05"]["mmd"] < plain["mmd"]
     assert 0 <= plain["accuracy"] <= 100
     assert "| no prior | 0 |" in (tmp_path / "priors.md").read_text()
+
+
+def test_features_of_a_pretrained_encoder(tmp_path):
+    from action_llm_recipes.benchmarks import benchmark_features
+
+    (tmp_path / "clips").mkdir()
+    for number in range(3):
+        (tmp_path / "clips" / f"{number}.mp4").write_bytes(tiny_video(8 + number))
+    save_backbone(tiny_backbone("swinv2"), tmp_path / "backbone")
+    arguments = benchmark_features.BenchmarkArguments(
+        backbone=str(tmp_path / "backbone"), folder=str(tmp_path / "clips"), output=str(tmp_path / "report"), videos=2,
+        versions=2,
+    )  # fmt: skip
+    result = benchmark_features.main(arguments)
+    assert (result["videos"], result["pictures"], result["size"]) == (2, 8, [32, 32])
+    assert result["largest_relative_difference"] < 1e-4
+    page = (tmp_path / "report.md").read_text()
+    assert "| `extract_features.py` | " in page and "| trim_black | " in page
