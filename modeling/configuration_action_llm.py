@@ -27,10 +27,12 @@ class ActionLLMConfig(CheckedConfig):
             Configuration of the action model, which encodes recordings as action sentences; its `model_type` is
             `"action_vqvae"`, `"vst"` or `"vtem"`. `None` for a model that reads only encoded sentences.
         llm_name_or_path (`str`, *optional*):
-            Repository or folder of the language model, if it is stored elsewhere. `None` if its weights are in this
-            repository.
+            Repository, folder or GGUF file of the language model, if it is stored elsewhere; see
+            [`~language_models.load_language_model`]. `None` if its weights are in this repository.
         llm_revision (`str`, *optional*):
             Commit of the referenced language model.
+        llm_sha256 (`str`, *optional*):
+            SHA-256 of the referenced GGUF file. A file with another one is not loaded.
         action_token_offset (`int`, defaults to 32000):
             Id of the word `<act_0>`. It is the length of the text tokenizer, not the number of rows of the language
             model's embedding table, which may be padded.
@@ -69,6 +71,7 @@ class ActionLLMConfig(CheckedConfig):
     action_config: dict | PreTrainedConfig | None = None
     llm_name_or_path: str | None = None
     llm_revision: str | None = None
+    llm_sha256: str | None = None
     action_token_offset: int = 32000
     num_action_tokens: int = 512
     codes_per_word: int = 1

@@ -17,10 +17,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .checked_config import check_attention
+from .gguf_models import gguf_folder
+from .llm_references import SMOLLM2, check_gguf, is_gguf, repository_of
 from .model_files import ModelFileError, as_written
+from .tokenizer_files import load_tokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -111,29 +115,64 @@ def fresh_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
     return TextDecoder(text_config)
 
 
-def load_language_model(name_or_path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
+def locate(name_or_path: str, revision: str | None = None, sha256: str | None = None, **hub) -> tuple[str, str]:
+    """
+    Where transformers finds a language model: a folder or repository, and its revision. A GGUF file is converted to a folder.
+
+    Args:
+        name_or_path (`str`): repository, folder, or GGUF file: its path, `repository:file.gguf`, or `smollm2`.
+        revision (`str`, *optional*): commit of the repository.
+        sha256 (`str`, *optional*): expected SHA-256 of the GGUF file.
+        **hub: arguments of the download of the GGUF file, such as `token`.
+
+    Raises:
+        ValueError, ImportError, OSError: see [`~gguf_models.gguf_folder`].
+    """
+    if is_gguf(name_or_path):
+        return gguf_folder(name_or_path, revision, sha256, **hub), "main"
+    return name_or_path, revision or "main"
+
+
+def language_model_config(name_or_path: str, revision: str | None = None) -> PreTrainedConfig:
+    """Loads the configuration of a language model; the arguments are those of [`locate`]."""
+    place, revision = locate(name_or_path, revision)
+    return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+
+
+def language_model_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a language model; the arguments are those of [`locate`]."""
+    place, revision = locate(name_or_path, revision)
+    return load_tokenizer(place, revision=revision)
+
+
+def load_language_model(
+    name_or_path: str, revision: str | None = None, sha256: str | None = None, **kwargs
+) -> PreTrainedModel:
     """
     Loads a causal language model, or the text decoder of a vision-language model (LLaVA, Qwen-VL, SmolVLM…).
 
     Args:
-        name_or_path (`str`): repository or folder.
-        revision (`str`, *optional*): commit.
+        name_or_path (`str`): repository, folder, or GGUF file: its path, `repository:file.gguf`, or `smollm2`.
+        revision (`str`, *optional*): commit of the repository.
+        sha256 (`str`, *optional*): expected SHA-256 of the GGUF file.
         **kwargs: arguments of `from_pretrained`, such as dtype, device_map and quantization_config.
 
     Raises:
-        ValueError: if the model cannot be loaded, or only with code of its repository.
+        ValueError: if the model cannot be loaded, or only with code of its repository, or the GGUF file has another SHA-256.
+        ImportError: if a package for GGUF files is missing.
         OSError: if there is no such model.
     """
     hub = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in kwargs}
-    source = {"revision": revision or "main", "trust_remote_code": False}
     check_attention(kwargs.get("attn_implementation"))
+    place, revision = locate(name_or_path, revision, sha256, **hub)
+    source = {"revision": revision, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(name_or_path, **source, **hub)
+        config = AutoConfig.from_pretrained(place, **source, **hub)
         for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
             check_attention(getattr(part, "_attn_implementation", None), "_attn_implementation")
         if config.get_text_config() is config:
-            return AutoModelForCausalLM.from_pretrained(name_or_path, **source, **kwargs)
-        return text_decoder_of(AutoModelForImageTextToText.from_pretrained(name_or_path, **source, **kwargs))
+            return AutoModelForCausalLM.from_pretrained(place, **source, **kwargs)
+        return text_decoder_of(AutoModelForImageTextToText.from_pretrained(place, **source, **kwargs))
     except (OSError, ImportError, torch.OutOfMemoryError):
         raise
     except (
@@ -145,8 +184,8 @@ def load_language_model(name_or_path: str, revision: str | None = None, **kwargs
 
 def check_reference(llm_name_or_path: str, model_name_or_path: str | os.PathLike) -> None:
     """
-    Checks the reference of a model to its language model. A model from the Hub may refer only to a repository on the Hub. A
-    local folder may also refer to another folder; a warning names it. No code of either is run.
+    Checks the reference of a model to its language model. A model from the Hub may refer only to the Hub, or to `smollm2`. A
+    local folder may also refer to another folder, or to a GGUF file; a warning names it. No code of either is run.
 
     Args:
         llm_name_or_path (`str`): the reference, `config.llm_name_or_path`.
@@ -154,24 +193,25 @@ def check_reference(llm_name_or_path: str, model_name_or_path: str | os.PathLike
 
     Raises:
         ModelFileError: if the reference is not allowed.
+        ImportError: if it is to a package that is not installed.
     """
     path = os.path.join(model_name_or_path, "config.json")
-    if not os.path.isdir(llm_name_or_path):
+    if not os.path.exists(llm_name_or_path) or llm_name_or_path == SMOLLM2:
         try:
-            validate_repo_id(llm_name_or_path)
+            (check_gguf if is_gguf(llm_name_or_path) else validate_repo_id)(llm_name_or_path)
         except ValueError as error:
-            expected = "a repository on the Hub, or an existing folder"
+            expected = "a repository on the Hub, or an existing folder or GGUF file"
             raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected) from error
     elif not os.path.isdir(model_name_or_path):
-        expected = "a repository on the Hub, not a folder of this machine"
+        expected = "a repository on the Hub, not a path on this machine"
         raise ModelFileError(path, "llm_name_or_path", as_written(llm_name_or_path), expected)
     else:
-        logger.warning("The language model is loaded from the folder %s, as given in %s.", llm_name_or_path, path)
+        logger.warning("The language model is loaded from %s, as given in %s.", llm_name_or_path, path)
 
 
 def why_not_loaded(error: Exception, name_or_path: str, revision: str | None) -> str:
     """Explains why a repository could not be loaded and what to do; the library's own message for unknown causes."""
-    causes = []
+    name_or_path, causes = repository_of(name_or_path) or name_or_path, []
     while error is not None:
         causes.append(error)
         error = error.__cause__ or error.__context__
@@ -298,8 +338,11 @@ __all__ = [
     "check_projector",
     "check_reference",
     "fresh_language_model",
+    "language_model_config",
+    "language_model_tokenizer",
     "load_language_model",
     "load_vision_tower",
+    "locate",
     "projected_layer",
     "text_decoder_of",
     "visual_words",

@@ -283,7 +283,7 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
                 Names of the trained classes, in the order of their labels.
             **config_fields:
                 Fields of [`ActionLLMConfig`]. `action_token_offset`, the length of the text tokenizer, is required. With
-                `llm_name_or_path` and `llm_revision`, saving stores a reference to the language model instead of its weights.
+                `llm_name_or_path`, saving stores a reference to the language model instead of its weights.
 
         Raises:
             ValueError: if a required argument is missing, or the action table does not match the action model or the width of
@@ -393,7 +393,9 @@ class ActionLLMPreTrainedModel(SavedWeights, PreTrainedModel):
         llm_kwargs = {name: kwargs[name] for name in LLM_LOADING_ARGUMENTS if name in kwargs}
         source = {name: hub[name] for name in ("cache_dir", "local_files_only", "token", "proxies") if name in hub}
         try:
-            llm = load_language_model(config.llm_name_or_path, config.llm_revision, **source, **llm_kwargs)
+            llm = load_language_model(
+                config.llm_name_or_path, config.llm_revision, config.llm_sha256, **source, **llm_kwargs
+            )
         except OSError as error:
             reason = why_not_loaded(error, config.llm_name_or_path, config.llm_revision)
             raise OSError(f"the language model of {name_or_path} cannot be loaded: {reason}") from error

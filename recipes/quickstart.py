@@ -11,7 +11,7 @@ LoRA on the frozen language model, and evaluates. At the end there are a folder 
 five lines of code that load the model. All recordings are simulated: the numbers show that the pipeline works, not how well it
 recognises people.
 
-`--llm NAME` uses another language model, from a folder or the Hub. Runs resume automatically.
+`--llm NAME` uses another language model, from a folder, a GGUF file or the Hub; `--llm smollm2` SmolLM2-135M-Instruct. Runs resume automatically.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from pathlib import Path
 from action_llm_datasets.endings import SIGNALS, handle_signals
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.launching import launch
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_language_model
 
 logger = logging.getLogger("quickstart")
 
@@ -49,7 +49,8 @@ class QuickstartArguments:
     performers: int = field(default=20, metadata={"help": "number of simulated people"})
     replications: int = field(default=1, metadata={"help": "number of times that each person performs each action"})
     llm: str | None = field(
-        default=None, metadata={"help": "language model: Hub repository or folder; by default a small one is trained"}
+        default=None,
+        metadata={"help": "language model: Hub repository, folder, GGUF file or smollm2; by default a small one is trained"},
     )
     processes: int = field(
         default=2, metadata={"help": "number of protocols that run in parallel, on one core each; 1 runs them in turn"}
@@ -58,7 +59,7 @@ class QuickstartArguments:
 
     def __post_init__(self):
         if self.llm is not None:
-            check_model_folder(self.llm)
+            check_language_model(self.llm)
 
 
 ARGUMENTS = (QuickstartArguments,)

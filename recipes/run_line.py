@@ -53,7 +53,7 @@ from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
 from action_llm_recipes.common.launching import launch, typed, with_defaults, without_paired
 from action_llm_recipes.common.stage_records import check_unseen_text, llm_training, pretraining_record
-from action_llm_recipes.common.written_folders import check_model_folder
+from action_llm_recipes.common.written_folders import check_language_model, check_model_folder
 from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
 from action_llm_recipes.pipeline.settings import (
     FEW_RECORDINGS,
@@ -112,8 +112,8 @@ class PipelineArguments:
     llm_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "language model: Hub repository or folder, trained with LoRA unless sft_config says otherwise; by default "
-            "that of sft_config or tokenizer_config, or a small one that is trained once per machine"
+            "help": "language model: Hub repository, folder, GGUF file (FILE.gguf, or OWNER/NAME:FILE.gguf on the Hub), or "
+            "smollm2; trained with LoRA unless sft_config says otherwise; by default that of sft_config or tokenizer_config, or a small one that is trained once per machine"
         },
     )
     llm_revision: str | None = field(
@@ -148,9 +148,10 @@ class PipelineArguments:
     seed: int = field(default=0, metadata={"help": "random seed of all stages"})
 
     def __post_init__(self):
-        for name in ("llm_name_or_path", "backbone"):
-            if getattr(self, name) is not None:
-                check_model_folder(getattr(self, name))
+        if self.llm_name_or_path is not None:
+            check_language_model(self.llm_name_or_path)
+        if self.backbone is not None:
+            check_model_folder(self.backbone)
         for stage in WITH_SETTINGS:
             path = getattr(self, f"{stage}_config")
             if path is not None and not Path(path).is_file():
@@ -503,14 +504,9 @@ def with_models_of_files(arguments: PipelineArguments, files: dict[str, dict]) -
 
 def is_lvlm(arguments: PipelineArguments) -> bool:
     """Whether the language model is of the LLaVA family: it has a vision tower and a projector."""
-    from transformers import AutoConfig
+    from action_llm.language_models import language_model_config, projected_layer
 
-    from action_llm.language_models import projected_layer
-
-    config = AutoConfig.from_pretrained(
-        arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
-    )
-    return projected_layer(config) is not None
+    return projected_layer(language_model_config(arguments.llm_name_or_path, arguments.llm_revision)) is not None
 
 
 def chooses_early_stopping(arguments: PipelineArguments, train) -> bool:

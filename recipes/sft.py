@@ -34,7 +34,7 @@ from action_llm_recipes.common.records import read_written
 from action_llm_recipes.common.stage_records import llm_training
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
 from action_llm_recipes.common.without_gpu import fit_language_model
-from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
+from action_llm_recipes.common.written_folders import check_language_model, check_model_folder, check_written_folder
 from action_llm_recipes.stages.chat_formats import chat_format_of
 from action_llm_recipes.stages.prompts import explained, tokenize, tokenize_explanations
 from action_llm_recipes.stages.standardized_words import standardized_words
@@ -51,8 +51,9 @@ class ActionSFTArguments:
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote"})
     llm_name_or_path: str = field(
         metadata={
-            "help": "causal language model: a Hub repository or a folder. If it replaces that of a YAML file, the llm_revision "
-            "of the file is not used, and lora_target_modules must name layers of the new model"
+            "help": "causal language model: Hub repository, folder, GGUF file (FILE.gguf, or OWNER/NAME:FILE.gguf on the "
+            "Hub), or smollm2. Weights from a path are saved with the recogniser; others are referred to by name. If it "
+            "replaces that of a YAML file, the llm_revision of the file is not used, and lora_target_modules must name layers of the new model"
         }
     )
     llm_revision: str | None = field(
@@ -171,7 +172,7 @@ class ActionSFTArguments:
     def __post_init__(self):
         check_model_folder(self.tokenizer)
         check_written_folder(self.sentences, "encode_actions.py")
-        check_model_folder(self.llm_name_or_path)
+        check_language_model(self.llm_name_or_path)
 
 
 @dataclass
@@ -215,7 +216,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     """Trains a recogniser in the folder of the run, and writes its record."""
     import transformers
 
-    from action_llm.tokenizer_files import load_tokenizer
+    from action_llm.language_models import language_model_tokenizer
     from action_llm_recipes.common.action_sentences import load_action_sentences
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import count_parameters
@@ -240,7 +241,7 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         arguments.sentences, sentences, [arguments.llm_name_or_path], hold_out=arguments.hold_out
     )
     evidence.check_training(before, untrained=(LANGUAGE_MODEL,))
-    text = load_tokenizer(arguments.llm_name_or_path, revision=arguments.llm_revision or "main")
+    text = language_model_tokenizer(arguments.llm_name_or_path, arguments.llm_revision)
     action_model = load_action_model(arguments, identity["weights"])
     arguments.injection_layer = choose_injection_layer(arguments, action_model.config)
     check_settings({**vars(arguments), **vars(training)}, reads_latents=arguments.injection_layer is not None)
@@ -251,8 +252,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
     llm_parameters = count_parameters(llm.parameters())
     if arguments.method == "full":
         warn_of_full_training(llm_parameters, training.learning_rate, llm.dtype)
-    home, commit = llm_home(arguments)
-    model = make_recogniser(arguments, llm, action_model, processor, rows, home, commit)
+    reference = llm_reference(arguments)
+    model = make_recogniser(arguments, llm, action_model, processor, rows, reference)
     train_dataset, eval_dataset = make_examples(arguments, training, sentences["train"], rows, processor, model.config)
 
     if arguments.method == "none":
@@ -268,8 +269,9 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         evidence,
         stage="sft",
         method=arguments.method,
-        llm=home or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
-        llm_revision=commit,
+        llm=reference.get("llm_name_or_path") or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
+        llm_revision=reference.get("llm_revision"),
+        llm_sha256=reference.get("llm_sha256"),
         training_classes=processor.class_names,
         hold_out=arguments.hold_out,
         seed=training.seed,
@@ -327,15 +329,13 @@ def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
         arguments: of the recipe. Their `injection_layer` is returned if it is set.
         config: of the action model.
     """
-    from transformers import AutoConfig
+    from action_llm.language_models import language_model_config
 
     if config.quantize or arguments.injection_layer is not None:
         return arguments.injection_layer
     if config.model_type == "vtem":  # the projector embeds visual events as words
         return 0
-    llm_config = AutoConfig.from_pretrained(
-        arguments.llm_name_or_path, revision=arguments.llm_revision or "main", trust_remote_code=False
-    )
+    llm_config = language_model_config(arguments.llm_name_or_path, arguments.llm_revision)
     return llm_config.get_text_config().num_hidden_layers // 2
 
 
@@ -372,7 +372,7 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
     )
 
 
-def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor, rows, home, commit):
+def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor, rows, reference: dict):
     """
     The recogniser before training, with `requires_grad` set for the weights that the method trains.
 
@@ -380,7 +380,7 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
         arguments: of the recipe.
         llm, action_model, processor: parts of the recogniser.
         rows: training sentences.
-        home, commit: repository of the language model and its commit, or None (`llm_home`).
+        reference: to the language model (`llm_reference`).
     """
     from action_llm import ActionLLMForConditionalGeneration
     from action_llm.token_lexicon import build_lexicon
@@ -391,8 +391,7 @@ def make_recogniser(arguments: ActionSFTArguments, llm, action_model, processor,
         action_token_offset=processor.action_token_offset,
         action_model=action_model,
         action_table=standardized_words(action_model, rows, llm) if arguments.standardize_words else None,
-        llm_name_or_path=home,
-        llm_revision=commit,
+        **reference,
         class_names=processor.class_names,
         train_action_embeddings=arguments.train_action_embeddings,
         injection_layer=arguments.injection_layer,
@@ -628,15 +627,24 @@ def check_settings(settings: Mapping, reads_latents: bool):
         raise ValueError("packing needs max_length, the number of tokens of a packed row: set it.")
 
 
-def llm_home(arguments: ActionSFTArguments) -> tuple[str | None, str | None]:
-    """Repository and commit of a language model on the Hub; (None, None) for a folder, and where all weights are trained."""
-    if arguments.method == "full" or Path(arguments.llm_name_or_path).is_dir():
-        return None, None
-    if arguments.llm_revision is not None:
-        return arguments.llm_name_or_path, arguments.llm_revision
-    from huggingface_hub import model_info
+def llm_reference(arguments: ActionSFTArguments) -> dict[str, str]:
+    """The fields of the recogniser's configuration that refer to a language model on the Hub or in a package. Empty for a path,
+    and where all weights are trained: the weights are then saved with the recogniser."""
+    from action_llm.llm_references import SMOLLM2, gguf_file, is_gguf, repository_of, sha256_of
 
-    return arguments.llm_name_or_path, model_info(arguments.llm_name_or_path).sha
+    name, commit = arguments.llm_name_or_path, arguments.llm_revision
+    if arguments.method == "full" or (Path(name).exists() and name != SMOLLM2):
+        return {}
+    reference = {"llm_name_or_path": name}
+    if name != SMOLLM2:
+        if commit is None:
+            from huggingface_hub import model_info
+
+            commit = model_info(repository_of(name)).sha
+        reference["llm_revision"] = commit
+    if is_gguf(name):
+        reference["llm_sha256"] = sha256_of(gguf_file(name, commit))
+    return reference
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import chosen_value, launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
-from action_llm_recipes.common.written_folders import check_model_folder, public_name
+from action_llm_recipes.common.written_folders import check_language_model, public_name
 from action_llm_recipes.stages.event_stage import EventStage
 from action_llm_recipes.stages.skeleton_stage import SkeletonStage
 from action_llm_recipes.stages.video_stage import VideoStage
@@ -43,7 +43,8 @@ class TokenizerArguments:
 
     llm_name_or_path: str = field(
         metadata={
-            "help": "language model that will read the sentences: Hub repository or folder. If it is not the one in the YAML "
+            "help": "language model that will read the sentences: Hub repository, folder, GGUF file (FILE.gguf, or "
+            "OWNER/NAME:FILE.gguf on the Hub), or smollm2. If it is not the one in the YAML "
             "file, the file's llm_revision is ignored"
         }
     )
@@ -71,7 +72,7 @@ class TokenizerArguments:
     )
 
     def __post_init__(self):
-        check_model_folder(self.llm_name_or_path)
+        check_language_model(self.llm_name_or_path)
 
 
 @dataclass

@@ -164,7 +164,11 @@ def letters_of(name: str) -> str:
 
 def llm_training(llm_name_or_path: str, revision: str | None = None) -> dict | None:
     """The record of a language model that `pretraining/small_lm.py` or `small_lvlm.py` trained, in a folder or on the Hub; None
-    for other models."""
+    for other models, such as GGUF files."""
+    from action_llm.llm_references import is_gguf
+
+    if is_gguf(llm_name_or_path):
+        return None
     return pretraining_record(llm_name_or_path, revision) or None
 
 

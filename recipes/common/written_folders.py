@@ -27,6 +27,25 @@ def check_model_folder(path: str):
         logger.warning("there is no folder %s: loading the Hub repository of that name.", path)
 
 
+def check_language_model(name_or_path: str):
+    """
+    Checks that a language model can be found: the folder of a model, a possible repository on the Hub, or a GGUF file.
+
+    Raises:
+        ValueError: as of `check_model_folder`; if there is no such GGUF file; if a folder has only GGUF files.
+        ImportError: if the GGUF file is in a package that is not installed.
+    """
+    from action_llm.llm_references import check_gguf, is_gguf
+
+    if is_gguf(name_or_path):
+        check_gguf(name_or_path)
+        return
+    check_model_folder(name_or_path)
+    files = sorted(Path(name_or_path).glob("*.gguf"))
+    if files and not Path(name_or_path, "config.json").is_file():
+        raise ValueError(f"{name_or_path} is a folder of GGUF files: choose one, such as {files[0]}.")
+
+
 def check_recogniser(path: str):
     """
     Checks that a path is the folder of a recogniser, or can be a repository on the Hub.

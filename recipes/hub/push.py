@@ -247,7 +247,7 @@ def _with_llm(model: Path, folder: Path) -> Path:
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
 
     loaded = ActionLLMForClassification.from_pretrained(model)
-    loaded.config.llm_name_or_path = loaded.config.llm_revision = None
+    loaded.config.llm_name_or_path = loaded.config.llm_revision = loaded.config.llm_sha256 = None
     loaded.save_pretrained(folder)
     ActionLLMProcessor.from_pretrained(model).save_pretrained(folder)
     (folder / "record.json").write_bytes((model / "record.json").read_bytes())

@@ -23,7 +23,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.training_arguments import RunTrainingArguments
-from action_llm_recipes.common.written_folders import check_model_folder, public_name
+from action_llm_recipes.common.written_folders import check_language_model, public_name
 from action_llm_recipes.stages.video_stage import FeatureExamples, feature_statistics
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ MAX_MEAN_LENGTH = 4
 class SmallLVLMArguments:
     """The language model, and the held-out subjects."""
 
-    llm_name_or_path: str = field(metadata={"help": "causal language model: repository or folder"})
+    llm_name_or_path: str = field(metadata={"help": "causal language model: repository, folder or GGUF file"})
     llm_revision: str | None = field(
         default=None,
         metadata={"help": "commit of the language model's repository", "belongs_to": "llm_name_or_path"},
@@ -53,7 +53,7 @@ class SmallLVLMArguments:
     hold_out: bool = field(default=False, metadata={"help": "leave the held-out training subjects out of training"})
 
     def __post_init__(self):
-        check_model_folder(self.llm_name_or_path)
+        check_language_model(self.llm_name_or_path)
 
 
 @dataclass
@@ -122,6 +122,7 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     import transformers
     from transformers import AutoModel, AutoModelForCausalLM
 
+    from action_llm.language_models import locate
     from action_llm.tokenizer_files import load_tokenizer
     from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_cost import report_cost
@@ -142,14 +143,12 @@ def main(arguments: SmallLVLMArguments, data: DataArguments, training: SmallLVLM
     encoder = {"tokenizer": {"features": data.features_record()}}
     evidence.check_training({"sentences": encoder}, untrained=(ACTION_MODEL, LANGUAGE_MODEL))
     names = rows.features["label"].names
-    revision = arguments.llm_revision or "main"
-    tokenizer = load_tokenizer(arguments.llm_name_or_path, revision=revision)
+    place, revision = locate(arguments.llm_name_or_path, arguments.llm_revision)
+    tokenizer = load_tokenizer(place, revision=revision)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     model = join(
         AutoModel.from_pretrained(Path(data.data_dir, "backbone"), dtype=torch.float32, trust_remote_code=False),
-        AutoModelForCausalLM.from_pretrained(
-            arguments.llm_name_or_path, revision=revision, dtype=torch.float32, trust_remote_code=False
-        ),
+        AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=torch.float32, trust_remote_code=False),
         data.features_record().get("feature_layer"),
         tokenizer,
         *feature_statistics(rows),

@@ -119,9 +119,9 @@ def check_tower(data, llm_name_or_path: str, llm_revision: str | None) -> None:
     """
     from transformers import AutoConfig
 
-    from action_llm.language_models import projected_layer
+    from action_llm.language_models import language_model_config, projected_layer
 
-    config = AutoConfig.from_pretrained(llm_name_or_path, revision=llm_revision or "main", trust_remote_code=False)
+    config = language_model_config(llm_name_or_path, llm_revision)
     layer = projected_layer(config)
     if layer is None:
         raise ValueError(

@@ -5,10 +5,9 @@ import os
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 from transformers.utils.hub import cached_file
 
-from action_llm.tokenizer_files import load_tokenizer
+from action_llm.language_models import language_model_config, language_model_tokenizer, locate
 
 # Names of the embedding table in the model families.
 TABLE_NAMES = (
@@ -26,7 +25,7 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
     Only the file with the embedding table is read or downloaded: for LLaMA-13B, one of three.
 
     Args:
-        name_or_path (`str`): Hub repository or folder, with safetensors weights.
+        name_or_path (`str`): Hub repository or folder, with safetensors weights, or a GGUF file.
         revision (`str`, *optional*): commit of the repository.
 
     Returns:
@@ -36,15 +35,16 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
         FileNotFoundError: if there are no safetensors weights.
         ValueError: if no single tensor is the embedding table by its name.
     """
-    hub = {"revision": revision or "main", "_raise_exceptions_for_missing_entries": False}
-    index = cached_file(name_or_path, "model.safetensors.index.json", **hub)
+    place, place_revision = locate(name_or_path, revision)
+    hub = {"revision": place_revision, "_raise_exceptions_for_missing_entries": False}
+    index = cached_file(place, "model.safetensors.index.json", **hub)
     if index is not None:
         with open(index, encoding="utf-8") as file:
             files = json.load(file)["weight_map"]
         key = _table_key(files, name_or_path)
-        path = cached_file(name_or_path, files[key], revision=revision or "main", trust_remote_code=False)
+        path = cached_file(place, files[key], revision=place_revision)
     else:
-        path = cached_file(name_or_path, "model.safetensors", **hub)
+        path = cached_file(place, "model.safetensors", **hub)
         if path is None:
             raise FileNotFoundError(
                 f"{name_or_path} has no safetensors weights (expected model.safetensors or model.safetensors.index.json)."
@@ -53,7 +53,7 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
             key = _table_key(file.keys(), name_or_path)
     with safe_open(path, framework="pt") as file:
         table = file.get_tensor(key)
-    num_words = min(len(load_tokenizer(name_or_path, revision=revision or "main")), len(table))
+    num_words = min(len(language_model_tokenizer(name_or_path, revision)), len(table))
     return table[:num_words].float()
 
 
@@ -68,18 +68,14 @@ def class_name_embeddings(name_or_path: str, class_names: list[str], revision: s
         `torch.Tensor` of shape `(num_classes, width)`, float32.
     """
     words = load_word_embeddings(name_or_path, revision)
-    tokenizer = load_tokenizer(name_or_path, revision=revision or "main")
+    tokenizer = language_model_tokenizer(name_or_path, revision)
     ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
     return torch.stack([words[torch.tensor(name_ids)].mean(0) for name_ids in ids])
 
 
 def word_width(name_or_path: str, revision: str | None = None) -> int:
     """Width of the word embeddings of a language model: d_u of LLM-AR, section 3.1."""
-    return (
-        AutoConfig.from_pretrained(name_or_path, revision=revision or "main", trust_remote_code=False)
-        .get_text_config()
-        .hidden_size
-    )
+    return language_model_config(name_or_path, revision).get_text_config().hidden_size
 
 
 def _table_key(keys, name_or_path: str) -> str:
