@@ -1,7 +1,7 @@
 """Converts language models in GGUF files to the format of transformers.
 
-transformers reads GGUF files slowly and does not save what it has read. A file is therefore converted once on each machine, to an
-ordinary model folder in the cache of Hugging Face, whose name is the SHA-256 of the file.
+transformers reads GGUF files slowly and does not save what it has read. A file is therefore converted once on each machine, to
+an ordinary model folder in the cache of Hugging Face, whose name is the SHA-256 of the file.
 """
 
 import importlib.metadata
@@ -42,8 +42,8 @@ def gguf_folder(name: str, revision: str | None = None, sha256: str | None = Non
     actual = sha256_of(path)
     if sha256 not in (None, actual):
         raise ValueError(
-            f"{name} is not the file that the model was trained with: expected the SHA-256 {sha256}, found {actual}. Install or "
-            "download the version with that SHA-256."
+            f"{name} is not the file that the model was trained with: expected the SHA-256 {sha256}, found {actual}. Install "
+            "or download the version with that SHA-256."
         )
     folder = Path(constants.HF_HOME, "action_llm", "gguf", actual)
     if not folder.is_dir():
@@ -72,14 +72,13 @@ def _write(path: str, folder: Path) -> None:
     _check_contents(path)
     place, file = os.path.split(os.path.abspath(path))
     source = {"gguf_file": file, "trust_remote_code": False}
-    with _errors_of(path, "the tokenizer of a language model"):
-        tokenizer = AutoTokenizer.from_pretrained(place, **source)
-    reader = f"transformers {importlib.metadata.version('transformers')}"
-    with _errors_of(path, f"a causal language model that {reader} can read"):
+    expected = f"a causal language model that transformers {importlib.metadata.version('transformers')} can read"
+    with _errors_of(path, f"{expected} (choose another file)"):
         config = AutoConfig.from_pretrained(place, **source)
         loaded, info = AutoModelForCausalLM.from_pretrained(
             place, config=config, dtype=torch.float32, output_loading_info=True, **source
         )
+        tokenizer = AutoTokenizer.from_pretrained(place, **source)
     if info["missing_keys"]:
         raise ModelFileError(path, min(info["missing_keys"]), "none", f"all weights of a {config.model_type}")
     # A model that was loaded from GGUF does not save itself.
@@ -106,7 +105,9 @@ def _check_contents(path: str) -> None:
     """Raises `ModelFileError` if a file is not GGUF, is incomplete or has no tokenizer; `ImportError` without the package."""
     with open(path, "rb") as file:
         if (begin := file.read(4)) != b"GGUF":
-            raise ModelFileError(path, None, f"one that begins with {begin!r}", "a GGUF file, which begins with b'GGUF'")
+            raise ModelFileError(
+                path, None, f"one that begins with {begin!r}", "a GGUF file, which begins with b'GGUF'"
+            )
     try:
         from gguf import GGUFReader
     except ImportError as error:

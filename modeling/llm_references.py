@@ -47,7 +47,9 @@ def check_gguf(name: str) -> None:
 
     repository, _, file = name.rpartition(":")
     if not repository or ".." in Path(file).parts or Path(file).is_absolute():
-        raise ValueError(f"there is no file {name}; a file of a repository on the Hub is written OWNER/NAME:FILE.gguf.")
+        raise ValueError(
+            f"there is no file {name}; a file of a repository on the Hub is written OWNER/NAME:FILE.gguf."
+        )
     validate_repo_id(repository)
 
 

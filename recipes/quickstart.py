@@ -11,7 +11,8 @@ LoRA on the frozen language model, and evaluates. At the end there are a folder 
 five lines of code that load the model. All recordings are simulated: the numbers show that the pipeline works, not how well it
 recognises people.
 
-`--llm NAME` uses another language model, from a folder, a GGUF file or the Hub; `--llm smollm2` SmolLM2-135M-Instruct. Runs resume automatically.
+`--llm NAME` uses another language model, from a folder, a GGUF file or the Hub; `--llm smollm2` is SmolLM2-135M-Instruct. Runs
+resume automatically.
 """
 
 import contextlib
@@ -50,7 +51,9 @@ class QuickstartArguments:
     replications: int = field(default=1, metadata={"help": "number of times that each person performs each action"})
     llm: str | None = field(
         default=None,
-        metadata={"help": "language model: Hub repository, folder, GGUF file or smollm2; by default a small one is trained"},
+        metadata={
+            "help": "language model: Hub repository, folder, GGUF file or smollm2; by default a small one is trained"
+        },
     )
     processes: int = field(
         default=2, metadata={"help": "number of protocols that run in parallel, on one core each; 1 runs them in turn"}

@@ -113,7 +113,8 @@ class PipelineArguments:
         default=None,
         metadata={
             "help": "language model: Hub repository, folder, GGUF file (FILE.gguf, or OWNER/NAME:FILE.gguf on the Hub), or "
-            "smollm2; trained with LoRA unless sft_config says otherwise; by default that of sft_config or tokenizer_config, or a small one that is trained once per machine"
+            "smollm2; trained with LoRA unless sft_config says otherwise; by default that of sft_config or tokenizer_config, "
+            "or a small one that is trained once per machine"
         },
     )
     llm_revision: str | None = field(

@@ -53,7 +53,8 @@ class ActionSFTArguments:
         metadata={
             "help": "causal language model: Hub repository, folder, GGUF file (FILE.gguf, or OWNER/NAME:FILE.gguf on the "
             "Hub), or smollm2. Weights from a path are saved with the recogniser; others are referred to by name. If it "
-            "replaces that of a YAML file, the llm_revision of the file is not used, and lora_target_modules must name layers of the new model"
+            "replaces that of a YAML file, the llm_revision of the file is not used, and lora_target_modules must name layers "
+            "of the new model"
         }
     )
     llm_revision: str | None = field(
@@ -269,7 +270,8 @@ def main(arguments: ActionSFTArguments, training: ActionSFTConfig):
         evidence,
         stage="sft",
         method=arguments.method,
-        llm=reference.get("llm_name_or_path") or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
+        llm=reference.get("llm_name_or_path")
+        or f"{llm.config.model_type} of {llm_parameters:,} parameters, weights in this repository",
         llm_revision=reference.get("llm_revision"),
         llm_sha256=reference.get("llm_sha256"),
         training_classes=processor.class_names,
