@@ -59,7 +59,7 @@ def test_a_recogniser_is_trained_evaluated_explained_and_exported(run, smollm2, 
     assert json.loads((model / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "smollm2"
     assert json.loads((run / "tokenizer" / "record.json").read_text())["llm"] == "smollm2"
     recording = str(next(Path(recordings).glob("*.skeleton")))
-    recognise = pipeline("action-recognition", model=str(model), device="cpu")
+    recognise = pipeline("action-recognition", model=str(model), device="cpu", trust_remote_code=True)
     assert recognise(recording, top_k=1)[0]["label"] in recognise.model.config.id2label.values()
     recipes.explain(str(model), str(run / "sentences"), run / "explanations", count=1)
     plain = export.main(export.ExportArguments(model=str(model), output_dir=str(run / "served")))
