@@ -679,7 +679,7 @@ def test_settings_given_by_hand_are_not_scaled(own, tmp_path, monkeypatch):
         ({"sft": {"tokenizer": "x"}}, "--sft.tokenizer cannot be set: it follows from the earlier stages"),
         (
             {"features": {"grid": 1}},
-            "--features.grid: this run has no stage features. Its stages are tokenizer, encode, sft, evaluation",
+            "--features.grid: this run has no stage features. Its stages are tokenizer, encode, sft, calibration, evaluation",
         ),
         ({"sft": 3}, "settings: sft: expected settings and their values, got 3"),
     ],
