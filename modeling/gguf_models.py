@@ -5,6 +5,7 @@ an ordinary model folder in the cache of Hugging Face, whose name is the SHA-256
 """
 
 import importlib.metadata
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from .llm_references import gguf_file, sha256_of
-from .model_files import ModelFileError, shortened
+from .model_files import ModelFileError, read_json_object, shortened
+from .tokenizer_files import TOKENIZER_FILE
 
 logger = logging.get_logger(__name__)
 
@@ -91,6 +93,11 @@ def _write(path: str, folder: Path) -> None:
         model.config.__dict__.pop(name, None)
     model.to(_smallest_dtype(model)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # transformers builds byte-level tokenizers as those of GPT-2, and adds its end token where the file has none.
+    path = folder / TOKENIZER_FILE
+    content = read_json_object(path)
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < config.vocab_size]
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def _smallest_dtype(model: torch.nn.Module) -> torch.dtype:

@@ -87,6 +87,7 @@ def test_the_tokenizer_and_its_chat_template_come_with_the_file(file):
     tokenizer, source = language_model_tokenizer(str(file)), tiny_tokenizer()
     for text in ("He waves his hand.", "Take off a hat,  then sit\n", "naïve 123"):
         assert tokenizer(text)["input_ids"] == source(text)["input_ids"]
+    assert len(tokenizer) == len(source)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", "<pad>")
     messages = [{"role": "user", "content": "hello"}]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == "<user>hello<assistant>"

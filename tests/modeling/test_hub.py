@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from fresh_python import python, start
+from gguf_files import write_gguf
 from hub_server import TOKEN, HubServer
 from peft import LoraConfig, get_peft_model
+from tiny_models import tiny_llm, tiny_tokenizer
 from transformers import LlamaConfig
 
 import action_llm
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionVQVAEConfig
+from action_llm.llm_references import sha256_of
 from action_llm.token_lexicon import TokenEntry
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -284,6 +287,23 @@ def test_a_token_that_is_passed_opens_the_model_its_language_model_adapter_and_l
     finally:
         base.private = False
     assert found == [pushed["referenced"], 16, True]
+
+
+def test_the_language_model_can_be_a_gguf_file_on_the_hub(hub, home, pushed, tmp_path):
+    pytest.importorskip("gguf", reason="the package gguf is not installed: pip install -e '.[smollm2]'")
+    sha256 = sha256_of(write_gguf(tmp_path / "tiny.gguf", tiny_llm(), tiny_tokenizer()))
+    hub.add("tester/files", tmp_path)
+    files = hub.files("tester/referenced")
+    reference = {"llm_name_or_path": "tester/files:tiny.gguf", "llm_revision": None, "llm_sha256": sha256}
+    files = files | {"config.json": json.dumps(json.loads(files["config.json"]) | reference).encode()}
+    hub.repositories["model", "tester/gguf"] = type(hub.repositories["model", "tester/base"])()
+    hub.repositories["model", "tester/gguf"].commit(
+        files | {"lexicon.json": json.dumps([TokenEntry(code).to_dict() for code in range(16)]).encode()}
+    )
+    logits, *_ = run(TOKEN_ALONE, hub.environment(home / "gguf"), home, "tester/gguf", TOKEN)
+    # The file stores a constant of the norms in float32.
+    expected = [float.fromhex(logit) for logit in pushed["referenced"]]
+    assert [float.fromhex(logit) for logit in logits] == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_code_is_run_unless_it_is_trusted_and_importing_asks_nobody(hub, home, pushed):
