@@ -69,7 +69,7 @@ from action_llm_recipes.sft import check_settings
 
 logger = logging.getLogger(__name__)
 
-# The default files are for the small visual encoder. A published one is much slower: DINOv2-small reads four to five pictures per
+# The default files are for the small visual encoder. Published ones are slower: DINOv2-small reads four to five pictures per
 # second on a core.
 PRETRAINED_FEATURES = {"versions": 2, "test_versions": 1}
 
