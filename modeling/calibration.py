@@ -12,8 +12,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from .model_files import ModelFileError, as_written, read_field, read_json_object
 
 CALIBRATION = "calibration.json"
@@ -90,16 +88,6 @@ class Calibration:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def calibrated(log_probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Class probabilities (..., C) with a temperature, from log-probabilities (..., C)."""
-    return (log_probabilities / temperature).softmax(dim=-1)
-
-
-def normalised_entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """Entropy (...) of class probabilities (..., C), divided by that of equal probabilities: from 0 to 1. Needs two classes."""
-    return torch.special.entr(probabilities).sum(dim=-1) / math.log(probabilities.shape[-1])
-
-
 # Fields of the file and of each reading, and their types.
 _FIELDS = {
     "dataset": (str,),
@@ -152,4 +140,4 @@ def _check_fields(path, content: dict[str, Any], fields: dict[str, tuple[type, .
             raise ModelFileError(path, within + name, "nothing", "a value")
 
 
-__all__ = ["CALIBRATION", "Calibration", "Reading", "calibrated", "normalised_entropy", "read_calibration"]
+__all__ = ["CALIBRATION", "Calibration", "Reading", "read_calibration"]

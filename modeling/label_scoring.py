@@ -20,6 +20,7 @@ maps hidden states (..., H) to float32 logits (..., V), scaled and soft-capped a
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -408,6 +409,11 @@ def most_likely_label(
     return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
 
 
+def normalised_entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    """Entropy (...) of class probabilities (..., C), divided by that of equal probabilities: from 0 to 1. Needs two classes."""
+    return torch.special.entr(probabilities).sum(dim=-1) / math.log(probabilities.shape[-1])
+
+
 class _Prompts(NamedTuple):
     """
     A batch of prompts, and the language model that reads them.
@@ -775,4 +781,11 @@ def _prefix_error(shorter: int, longer: int) -> ValueError:
     )
 
 
-__all__ = ["LabelTrie", "MostLikelyLabel", "most_likely_label", "score_labels", "supports_label_trie"]
+__all__ = [
+    "LabelTrie",
+    "MostLikelyLabel",
+    "most_likely_label",
+    "normalised_entropy",
+    "score_labels",
+    "supports_label_trie",
+]

@@ -32,7 +32,7 @@ from transformers.utils.hub import cached_file
 
 from .action_sentence import WordIds, token_distance
 from .adapters import ADAPTER_FOLDER, has_adapter, load_adapter, save_adapter
-from .calibration import CALIBRATION, Calibration, calibrated, read_calibration
+from .calibration import CALIBRATION, Calibration, read_calibration
 from .checked_config import check_attention, config_errors
 from .class_names import check_class_names
 from .compatibility import CACHE
@@ -879,9 +879,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
                 `logits`; of several versions of a recording, logarithms of their mean probabilities without temperature.
             versions (`int`, defaults to 1): number of versions that were averaged.
         """
-        return calibrated(
-            log_probabilities, 1.0 if self.calibration is None else self.calibration.temperature(versions)
-        )
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature(versions)
+        return (log_probabilities / temperature).softmax(dim=-1)
 
     @torch.no_grad()
     def most_likely_label(

@@ -27,9 +27,9 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
-from .calibration import normalised_entropy
 from .class_names import check_class_names
 from .explanations import sentence_of
+from .label_scoring import normalised_entropy
 from .model_files import as_written
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments

@@ -55,7 +55,7 @@ def main(arguments: UnknownArguments) -> dict:
     import torch
 
     from action_llm import ActionLLMProcessor
-    from action_llm.calibration import normalised_entropy
+    from action_llm.label_scoring import normalised_entropy
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
     from action_llm_recipes.common.split_evidence import check_evaluated
