@@ -351,10 +351,12 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
     for candidate in candidates:
         lines += walk_table(results, sets, candidate)
     words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
+    file = Path(arguments.choice)
+    file = file.name if file.is_absolute() else file  # no paths of the machine
     lines += [
         "",
         "```bash",
-        f"python recipes/choose_settings.py --choice {arguments.choice} --data {words}",
+        f"python recipes/choose_settings.py --choice {file} --data {words}",
         "```",
         "",
     ]
