@@ -642,7 +642,9 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         everybody = np.zeros((len(tracks), self.num_persons), bool)
         everybody[:, : present.shape[1]] = present
         transform = SkeletonTransform(center, rotation, scale, everybody)
-        return self._packed(tracks, present), self._packed(original, present), rate, start, transform
+        features = self._packed(tracks, present)
+        original = features if generator is None else self._packed(original, present)
+        return features, original, rate, start, transform
 
     def _packed(self, tracks: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Features float32 (T, C) of tracks (T, S, J, 3) of the people present, bool (T, S); absent people are zeros."""

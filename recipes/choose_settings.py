@@ -275,7 +275,14 @@ class Results:
 
         metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
         seconds = [read_json_object(folder / "record.json").get("seconds", 0.0) for folder in run.stages.values()]
-        self.content["sets"].setdefault(name, {}).setdefault(run.row.name, {})[str(run.seed)] = {
+        candidates = self.content["sets"].setdefault(name, {})
+        # Seeds that were run with other settings of the candidate are not averaged with this one.
+        candidates[run.row.name] = {
+            seed: result
+            for seed, result in candidates.get(run.row.name, {}).items()
+            if result["settings_key"] == run.settings_key
+        }
+        candidates[run.row.name][str(run.seed)] = {
             "settings_key": run.settings_key,
             "recordings": metrics["recordings"],
             "accuracy": metrics[metrics["compared_by"]]["estimate"],
