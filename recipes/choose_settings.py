@@ -93,6 +93,17 @@ class EvaluatedSet:
             return {}
         return {"hold_out": True, "held_out_subjects": list(self.held_out_subjects)}
 
+    @property
+    def split(self) -> str:
+        """The split that is evaluated."""
+        return "test" if self.held_out_subjects is None else "held_out"
+
+    def recordings(self, folder: str):
+        """The recordings in a folder, as `DataArguments`."""
+        from action_llm_recipes.common.data_arguments import DataArguments
+
+        return DataArguments(self.dataset, folder, held_out_subjects=self.options.get("held_out_subjects"))
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -175,9 +186,16 @@ def runs_on(arguments: ChoiceArguments, choice: Choice, name: str, of_set: Evalu
     paper = next(iter(read_tables(choice.paper).values()))
     chosen = arguments.candidates or choice.candidates
     rows = {candidate: Row(candidate, candidate, (), settings=choice.candidates[candidate]) for candidate in chosen}
-    number = "".join(letter if letter.isalnum() else "_" for letter in name)
     table = Table(
-        paper.paper, paper.paper_name, paper.authors, paper.modality, number, "", (), rows, presets=paper.presets
+        paper.paper,
+        paper.paper_name,
+        paper.authors,
+        paper.modality,
+        file_name(name),
+        "",
+        (),
+        rows,
+        presets=paper.presets,
     )
     folder = arguments.folders[of_set.data]
     return runs_of(
@@ -185,14 +203,17 @@ def runs_on(arguments: ChoiceArguments, choice: Choice, name: str, of_set: Evalu
     )
 
 
+def file_name(name: str) -> str:
+    """The name of a set as part of a path."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
 def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
     """The accuracies of the steps to the language model: `latents`, `codes`, and `one_version` of each recording."""
     from action_llm_recipes import encode_actions, evaluate_classifier
     from action_llm_recipes.baselines import run_baselines
-    from action_llm_recipes.common.data_arguments import DataArguments
 
-    subjects = None if of_set.held_out_subjects is None else list(of_set.held_out_subjects)
-    data = DataArguments(run.dataset, run.data_dir, held_out_subjects=subjects)
+    data = of_set.recordings(run.data_dir)
     with_latents = str(run.folder / "sentences_with_latents")
     encode_actions.main(
         encode_actions.EncodingArguments(
@@ -208,7 +229,7 @@ def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
             output_dir=str(run.folder / "walk"),
             methods=["latents", "codes"],
             sentences=with_latents,
-            split="test" if subjects is None else "held_out",
+            split=of_set.split,
             seeds=1,
         ),
         data,
@@ -228,16 +249,13 @@ def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
 def add_baseline(arguments: ChoiceArguments, name: str, of_set: EvaluatedSet, results: "Results") -> None:
     """Trains classifiers of the raw recordings of a set, unless the results have them."""
     from action_llm_recipes.baselines import run_baselines as recipe
-    from action_llm_recipes.common.data_arguments import DataArguments
 
     if name in results.content["baselines"]:
         return
-    subjects = None if of_set.held_out_subjects is None else list(of_set.held_out_subjects)
-    data = DataArguments(of_set.dataset, arguments.folders[of_set.data], held_out_subjects=subjects)
-    folder = Path(arguments.output_dir) / "baselines" / "".join(c if c.isalnum() else "_" for c in name)
+    folder = Path(arguments.output_dir) / "baselines" / file_name(name)
     metrics = recipe.main(
-        recipe.BaselineArguments(output_dir=str(folder), split="test" if subjects is None else "held_out", seeds=1),
-        data,
+        recipe.BaselineArguments(output_dir=str(folder), split=of_set.split, seeds=1),
+        of_set.recordings(arguments.folders[of_set.data]),
     )
     results.content["baselines"][name] = {
         method: statistics.mean(accuracy["seeds"]) for method, accuracy in metrics["accuracy"].items()

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -44,6 +45,22 @@ def test_mean_ranks(tmp_path):
     )
     assert mean_ranks(results, ["one", "two", "not all"], ["a", "b", "c"]) == {"a": 2.0, "b": 1.75, "c": 2.25}
     assert mean_ranks(results, ["not all"], ["a", "b", "c"]) == {}
+
+
+def test_results_of_former_settings_are_not_averaged(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    metrics = {"recordings": 10, "compared_by": "top_1", "top_1": {"estimate": 0.5}}
+    (tmp_path / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    results = Results(tmp_path / "results.json")
+
+    def finished(key, seed):
+        return SimpleNamespace(settings_key=key, seed=seed, row=SimpleNamespace(name="a"), folder=tmp_path, stages={})
+
+    for run in (finished("before", 0), finished("before", 1), finished("now", 0)):
+        results.add("one", run, {})
+    assert list(Results(tmp_path / "results.json").content["sets"]["one"]["a"]) == ["0"]
+    assert results.has("one", finished("now", 0), False)
+    assert not results.has("one", finished("now", 0), True) and not results.has("one", finished("before", 1), False)
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
