@@ -77,7 +77,7 @@ def main(arguments: PriorArguments, data: DataArguments, model_arguments, readin
 
     dataset = data.load("skeletons")
     rows = without_held_out(dataset["train"], hold_out=True)
-    settings = SimpleNamespace(augment=True, **vars(arguments))
+    settings = SimpleNamespace(augment=True, denoise=False, **vars(arguments))
     stage = SkeletonStage(settings, data, rows, dataclasses.replace(model_arguments, **WITHOUT), reading)
     words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
     windows = windows_of(stage, rows, arguments.epochs)

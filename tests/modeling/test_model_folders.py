@@ -384,7 +384,7 @@ def test_a_language_model_in_a_folder_is_said_and_runs_no_code(tmp_path, caplog)
     model.config.llm_name_or_path = str(tmp_path / "llm")
     model.save_pretrained(tmp_path / "model")
     AutoModel.from_pretrained(tmp_path / "model")
-    assert f"loaded from the folder {tmp_path / 'llm'}" in caplog.text
+    assert f"loaded from {tmp_path / 'llm'}, as given in {tmp_path / 'model' / 'config.json'}" in caplog.text
     # Of a kind that only its own code knows.
     change(tmp_path / "llm" / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Config"})
     (tmp_path / "llm" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
