@@ -34,15 +34,10 @@ from typing import BinaryIO
 
 import datasets
 
-from action_llm import video_files
-from action_llm.video_files import (
-    FRAME_SUFFIXES,
-    VIDEO_SUFFIXES,
-    FrameFolder,
-    VideoFileError,
-    VideoInfo,
-    read_video_info,
-)
+from action_llm import frame_sequences, video_files, video_frames
+from action_llm.frame_sequences import FRAME_SUFFIXES, FrameFolder
+from action_llm.video_files import VIDEO_SUFFIXES, read_video_info
+from action_llm.video_frames import VideoFileError, VideoInfo
 
 from .building import UNREADABLE, DataFolderError, SourceFile, Tally, find_files, open_source
 from .folder_builder import ActionFolder
@@ -66,7 +61,8 @@ class _Videos:
     """The default camera; empty if there is none."""
 
     def facts(self, data_dir: Path) -> list[Path]:
-        return [*super().facts(data_dir), Path(__file__), Path(video_files.__file__)]
+        readers = [Path(module.__file__) for module in (video_files, video_frames, frame_sequences)]
+        return [*super().facts(data_dir), Path(__file__), *readers]
 
     def source_files(self, data_dir: str | os.PathLike, skeletons: str) -> list[SourceFile]:
         videos = super().source_files(data_dir, skeletons)

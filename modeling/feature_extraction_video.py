@@ -18,17 +18,10 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
+from .frame_sequences import FrameArray, FrameFolder
 from .model_files import as_written
-from .video_files import (
-    MAX_FPS,
-    MIN_FPS,
-    FrameArray,
-    FrameFolder,
-    FrameRequest,
-    VideoFile,
-    VideoFileError,
-    open_video,
-)
+from .video_files import VideoFile, open_video
+from .video_frames import MAX_FPS, MIN_FPS, FrameRequest, VideoFileError
 
 Video = str | os.PathLike | BinaryIO | np.ndarray | VideoFile | FrameFolder | FrameArray
 

@@ -29,11 +29,12 @@ from transformers.utils import logging
 from .action_sentence import FAMILIAR_SHARE
 from .class_names import check_class_names
 from .explanations import sentence_of
+from .frame_sequences import FRAME_SUFFIXES
 from .label_scoring import normalised_entropy
 from .model_files import as_written
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
-from .video_files import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from .video_files import VIDEO_SUFFIXES
 
 logger = logging.get_logger(__name__)
 

@@ -1,10 +1,7 @@
-"""Reads video files, folders of frames and arrays of frames: their properties, and their frames at given times.
+"""Reads video files: their properties, and their frames at given times.
 
 Files are read by PyAV, whose wheel includes the codecs. A reader seeks to the key frame before the first requested time and
 decodes from there. It keeps only two frames and the requested frames, however long the video is.
-
-Frames are returned as a player shows them: rotated and mirrored by the display matrix, with square pixels, in standard dynamic
-range.
 
 A video must be a single file. Playlists, lists of files and session descriptions, which refer to other files or addresses, are
 refused whatever their suffix. Files that would need more memory or time than a video of their size are refused, too.
@@ -14,33 +11,39 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import chain
-from numbers import Real
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import av
 import numpy as np
 from av.format import Flags
-from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps
 
-from .high_dynamic_range import HDR_TRANSFERS, to_standard_range
-from .model_files import as_written
+from .frame_sequences import FrameArray, FrameFolder
 from .mp4_boxes import TooManyBoxesError, check_index, lacks_index
+from .video_frames import (
+    MAX_PIXELS,
+    MAX_SECONDS,
+    UPRIGHT,
+    Orientation,
+    Part,
+    VideoFileError,
+    VideoFrames,
+    VideoInfo,
+    check_length,
+    check_pixels,
+    errors_of_ffmpeg,
+    orientation_of,
+)
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
     *(".wmv", ".mts", ".m2ts", ".ts", ".gif", ".flv", ".3gp", ".ogv"),
 )
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# The formats of images with these suffixes. Other formats of Pillow start programs (EPS) or contain many images.
-FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 # FFmpeg's names of the allowed formats: containers with the suffixes above, raw streams of their codecs, and images. All others
 # are refused, among them formats that open further files or addresses (hls, dash, concat, sdp, rtsp, image2).
 CONTAINERS = (
@@ -61,20 +64,10 @@ REFERENCES = (
 )
 # Number of bytes that are searched for these patterns.
 HEAD_BYTES = 4096
-# Maximum number of pixels of a frame, coded or shown: 8K (8192 x 4320). A decoder keeps up to 17 frames.
-MAX_PIXELS = 8192 * 4320
-# Maximum number of bytes of all frames of a request.
-MAX_PICTURE_BYTES = 1 << 30
-# Range of the frames per second of a video.
-MIN_FPS, MAX_FPS = 0.01, 10_000.0
-# Maximum duration of a video in seconds (31 days), and maximum number of frames.
-MAX_SECONDS, MAX_FRAMES = 31 * 24 * 3600.0, 10**9
 # Longest time between two frames in seconds; a longer gap is due to a damaged time stamp, and is closed.
 MAX_STILL = 3600.0
 # Least number of frames that a seek must skip, because restarting the decoder takes longer than decoding a few frames.
 MIN_SKIP = 12
-# Largest ratio of the range of frame numbers in a folder to the number of frames; beyond it, they are not frame numbers.
-MAX_GAP = 1000
 # Least seconds of decoding that a seek must skip if a container has no index of key frames.
 SEEK_SECONDS = 2.0
 # Frames that depend on a frame flagged by the decoder count as damaged for this many seconds.
@@ -85,91 +78,6 @@ STEP_BACK, STEP_AHEAD = 0.1, 10.0
 MAX_DAMAGED_PIXELS = 1_200_000_000
 # Largest plausible ratio of the sides of a pixel; pixels of containers that state more are taken as square.
 MAX_PIXEL_ASPECT = 4
-
-# Rows and columns of a frame.
-Part = tuple[slice, slice]
-
-
-class FrameRequest(NamedTuple):
-    """Frames at given times, and how they are scaled.
-
-    Attributes:
-        times: Seconds from the start, in any order.
-        size: Height and width to which frames are scaled; by default the recorded size, with square pixels.
-        part: Rows and columns to return of frames of that size; by default all.
-        resample: Filter of Pillow that scales the RGB frames, in lower case, as in image processors; by default the bicubic
-            filter of FFmpeg, which is faster for large frames.
-    """
-
-    times: Sequence[float]
-    size: tuple[int, int] | None = None
-    part: Part | None = None
-    resample: str | None = None
-
-
-class VideoFileError(ValueError):
-    """A recording is not a readable video.
-
-    Attributes:
-        path (str): The file.
-        actual, expected (str): The actual content, and what was expected.
-    """
-
-    def __init__(self, path: str | os.PathLike, actual: str, expected: str = "a video that FFmpeg can read"):
-        self.path, self.actual, self.expected = os.fspath(path), actual, expected
-        super().__init__(f"{self.path}: expected {expected}, found {actual}")
-
-    def __reduce__(self):  # errors are sent between processes
-        return type(self), (self.path, self.actual, self.expected)
-
-
-class VideoInfo(NamedTuple):
-    """Properties of a video from its container: number of frames, mean frames per second, duration in seconds, width and height
-    in pixels.
-
-    Width and height are those of the coded frame, before rotation and correction of the pixel aspect ratio; `picture_size` of
-    an opened video includes both. If a container does not count its frames (Matroska, WebM), the number follows from the
-    duration.
-    """
-
-    num_frames: int
-    fps: float
-    seconds: float
-    width: int
-    height: int
-
-
-class _Orientation(NamedTuple):
-    """The rotation of a coded frame to upright: rows and columns are swapped first, then the order of either is reversed."""
-
-    swapped: bool = False
-    rows_reversed: bool = False
-    columns_reversed: bool = False
-
-    def upright(self, picture: np.ndarray) -> np.ndarray:
-        """Rotates a frame (H, W, 3) upright."""
-        if self.swapped:
-            picture = picture.swapaxes(0, 1)
-        return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
-
-
-UPRIGHT = _Orientation()
-
-
-def _orientation(frame: av.VideoFrame) -> _Orientation:
-    """The display matrix of a frame, rounded to one of the eight orientations that keep the pixel grid."""
-    try:
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    except ValueError:  # the frame has side data of a type unknown to PyAV; `rotation` does not include mirroring
-        turns = round(frame.rotation / 90) % 4
-        return _Orientation(turns % 2 == 1, turns in (1, 2), turns in (2, 3))
-    if matrix is None:
-        return UPRIGHT
-    # Column and row (x, y) of a frame are mapped to (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return _Orientation(False, d < 0, a < 0)
-    return _Orientation(True, b < 0, c < 0)
 
 
 class _Clock:
@@ -244,7 +152,7 @@ def open_video(
         VideoFileError: If it is none of these, or cannot be read.
         OSError: If it cannot be opened.
     """
-    if isinstance(recording, _Frames):
+    if isinstance(recording, VideoFrames):
         return recording
     if hasattr(recording, "__array__"):  # tensors as well
         return FrameArray(np.asarray(recording), fps, name)
@@ -275,201 +183,7 @@ class _OpenFile:
             return -1
 
 
-class _Frames:
-    """Base of the three types of video: `info`, and the scaling of frames."""
-
-    info: VideoInfo
-    decoded_frames = damaged_frames = 0
-
-    def __init__(self):
-        # Shared by all frames, because its preparation takes ten times as long as scaling a small frame.
-        self._reformatter = VideoReformatter()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
-    def close(self):
-        """Closes the video; folders and arrays have nothing to close."""
-
-    def picture_size(self) -> tuple[int, int]:
-        """Height and width of the upright frames."""
-        return self.info.height, self.info.width
-
-    def frames_at(
-        self, times: Sequence[float], size: tuple[int, int] | None = None, part: Part | None = None
-    ) -> np.ndarray:
-        """The frames shown at given times.
-
-        Times before the first frame give the first frame, and times after the last frame give the last. If decoding stops
-        early, the last decoded frame replaces the rest, with a warning. A damaged frame is replaced by the nearest intact
-        frame, with a warning.
-
-        Args:
-            times, size, part: See `FrameRequest`.
-
-        Returns:
-            uint8 (len(times), height, width, 3), RGB, upright.
-
-        Raises:
-            VideoFileError: If no frame can be decoded, or all frames are damaged.
-        """
-        return self.frames_of([FrameRequest(times, size, part)])[0]
-
-    def frames_of(self, requests: Sequence[FrameRequest]) -> list[np.ndarray]:
-        """The frames of several requests, each as from `frames_at`; every frame is decoded once."""
-        for request in requests:
-            if not len(request.times):
-                raise ValueError("times: expected at least one, got none")
-            self._check_request(len(request.times), request.size, request.part)
-        moments = [
-            (float(time), number, place)
-            for number, request in enumerate(requests)
-            for place, time in enumerate(request.times)
-        ]
-        moments.sort(key=lambda moment: moment[0])
-        # The last frame may be shown for a while.
-        frames = self._frames_in_order((moment[0] for moment in moments), max(1.0, 0.1 * self.info.seconds))
-        results, shown = [None] * len(requests), [(None, None)] * len(requests)
-        for _, number, place in moments:
-            frame, request = next(frames, None), requests[number]
-            if frame is None:  # decoding has stopped early
-                frame = self._last_frame
-            if shown[number][0] is not frame:
-                shown[number] = frame, self._shown(frame, request.size, request.part, request.resample)
-            picture = shown[number][1]
-            if results[number] is None:
-                results[number] = np.empty((len(request.times), *picture.shape), np.uint8)
-            results[number][place] = picture
-        frames.close()
-        return results
-
-    def pictures_in_order(
-        self, times: Iterable[float], size: tuple[int, int] | None = None, resample: str | None = None
-    ) -> Iterator[np.ndarray]:
-        """Yields the frames shown at given times, in order; frames are not kept.
-
-        Args:
-            times: Seconds from the start, ascending.
-            size, resample: See `FrameRequest`.
-
-        Yields:
-            uint8 (height, width, 3). If decoding stops early, there are fewer frames than times, with a warning.
-
-        Raises:
-            VideoFileError: If no frame can be decoded, or all frames are damaged.
-        """
-        self._check_request(1, size, None)
-        frames, shown, picture = self._frames_in_order(times), None, None
-        try:
-            for frame in frames:
-                if frame is not shown:
-                    shown, picture = frame, self._shown(frame, size, None, resample)
-                yield picture
-        finally:
-            frames.close()
-
-    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
-        """Yields the frame shown at each of the times, which are ascending; a frame that stays is the same object.
-
-        Args:
-            times: Seconds from the start, ascending.
-            patience: Longest time in seconds for which the last frame may be shown; a later request means that the file is
-                truncated.
-        """
-        raise NotImplementedError
-
-    def _shown(
-        self, frame: av.VideoFrame, size: tuple[int, int] | None, part: Part | None, resample: str | None
-    ) -> np.ndarray:
-        """The frame, scaled and cropped, as uint8 (H, W, 3)."""
-        return self._scaled(frame, size or self._default_size(), part, resample)
-
-    def _default_size(self) -> tuple[int, int]:
-        """Height and width of frames that are not scaled."""
-        return self.info.height, self.info.width
-
-    def _check_request(self, count: int, size: tuple[int, int] | None, part: Part | None) -> None:
-        """Raises `VideoFileError` if the requested frames would take too much memory."""
-        height, width = size or self._default_size()
-        pixels = height * width if part is None else np.prod([span.stop - span.start for span in part]).item()
-        if 3 * max(height * width, count * pixels) > MAX_PICTURE_BYTES:
-            raise VideoFileError(
-                self.path,
-                f"{count} frames of {width} x {height} pixels",
-                f"at most {MAX_PICTURE_BYTES >> 20:,} MiB of frames at a time: request fewer or smaller frames",
-            )
-
-    def _scaled(
-        self,
-        frame: av.VideoFrame,
-        size: tuple[int, int],
-        part: Part | None,
-        resample: str | None,
-        orientation: _Orientation = UPRIGHT,
-    ) -> np.ndarray:
-        """The frame as uint8 (H, W, 3), rotated upright, scaled to `size` (height, width), and cropped to `part`."""
-        height, width = size[::-1] if orientation.swapped else size
-        if resample is not None:
-            height, width = frame.height, frame.width
-        is_hdr = frame.color_trc in HDR_TRANSFERS
-        pixels = "rgb48le" if is_hdr else "rgb24"
-        with _errors_of_ffmpeg(self.path):
-            scaled = self._reformatter.reformat(frame, width, height, pixels, interpolation="BICUBIC").to_ndarray()
-        if is_hdr:
-            scaled = to_standard_range(scaled, frame.color_trc, frame.color_primaries)
-        upright = orientation.upright(scaled)
-        if resample is not None:
-            image = Image.fromarray(np.ascontiguousarray(upright))
-            upright = np.asarray(image.resize(size[::-1], Image.Resampling[resample.upper()]))
-        # A copy of the part, so that the rest of the frame is not kept in memory.
-        return np.ascontiguousarray(upright if part is None else upright[part])
-
-
-@contextmanager
-def _errors_of_ffmpeg(path: str) -> Iterator[None]:
-    """Turns errors of FFmpeg into `VideoFileError`. Some are subclasses of OSError, though the disk is not at fault."""
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise VideoFileError(path, error.strerror or str(error)) from error
-    except OverflowError as error:
-        raise VideoFileError(path, f"an invalid time stamp ({error})") from error
-
-
-def checked_fps(path: str, fps: float) -> float:
-    """The frame rate of a folder or an array. Raises `VideoFileError` if it is not a number, or out of range."""
-    if not isinstance(fps, Real) or not MIN_FPS <= fps <= MAX_FPS:
-        expected = f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames per second"
-        raise VideoFileError(path, f"fps {as_written(fps)}", expected)
-    return float(fps)
-
-
-def check_length(path: str, info: VideoInfo) -> None:
-    """Raises `VideoFileError` for an impossible number of frames, frame rate or duration."""
-    if not MIN_FPS <= info.fps <= MAX_FPS:
-        actual, expected = f"{info.fps:g} frames per second", f"from {MIN_FPS:g} to {MAX_FPS:,.0f} frames per second"
-    elif info.seconds > MAX_SECONDS or info.num_frames > MAX_FRAMES:
-        actual = f"{info.num_frames:,} frames in {info.seconds:,.0f} s"
-        expected = f"at most {MAX_FRAMES:,} frames in {MAX_SECONDS:,.0f} s (31 days); cut it into parts"
-    else:
-        return
-    raise VideoFileError(path, actual, expected)
-
-
-def check_pixels(path: str, height: int, width: int) -> None:
-    """Raises `VideoFileError` for frames that exceed the memory limit of a decoder."""
-    if height * width > MAX_PIXELS:
-        raise VideoFileError(
-            path,
-            f"frames of {width} x {height} pixels",
-            f"at most {MAX_PIXELS:,} pixels (8192 x 4320): scale it down",
-        )
-
-
-class VideoFile(_Frames):
+class VideoFile(VideoFrames):
     """A video file, decoded on request.
 
     Args:
@@ -510,7 +224,7 @@ class VideoFile(_Frames):
         self._rotation, self._orientation, self._picture_size = None, UPRIGHT, None
         self.decoded_frames, self.damaged_frames, self._said_damage = 0, 0, False
         try:
-            with _errors_of_ffmpeg(self.path):
+            with errors_of_ffmpeg(self.path):
                 self.info = self._read_info()
             check_length(self.path, self.info)
         except BaseException:
@@ -655,7 +369,7 @@ class VideoFile(_Frames):
     def _default_size(self) -> tuple[int, int]:
         return self._square_size(self._orientation)
 
-    def _square_size(self, orientation: _Orientation) -> tuple[int, int]:
+    def _square_size(self, orientation: Orientation) -> tuple[int, int]:
         """Height and width of upright frames with square pixels, without loss of resolution.
 
         The size is the same for all frames, even if the resolution changes within the video.
@@ -685,7 +399,7 @@ class VideoFile(_Frames):
         """See `_frames_in_order`."""
         keys = self._key_times()
         if self._has_decoded:
-            with _errors_of_ffmpeg(self.path):
+            with errors_of_ffmpeg(self.path):
                 self._rewind()
         self._has_decoded, self._problem = True, None
         self.decoded_frames, self.damaged_frames = 0, 0
@@ -717,7 +431,7 @@ class VideoFile(_Frames):
     ) -> np.ndarray:
         # Reading its side data puts a frame of PyAV into a reference cycle, which delays the release of its memory.
         if frame.rotation != self._rotation:
-            self._rotation, self._orientation = frame.rotation, _orientation(frame)
+            self._rotation, self._orientation = frame.rotation, orientation_of(frame)
         return self._scaled(frame, size or self._default_size(), part, resample, self._orientation)
 
     def _key_times(self) -> np.ndarray:
@@ -752,7 +466,7 @@ class VideoFile(_Frames):
         # If seeking fails, decode from the start, and do not seek again.
         self._can_seek = False
         self.decoded_frames, self.damaged_frames = 0, 0
-        with _errors_of_ffmpeg(self.path):
+        with errors_of_ffmpeg(self.path):
             self._rewind()
         return self._intact_frames()
 
@@ -827,133 +541,4 @@ class VideoFile(_Frames):
             self._problem = "an invalid time stamp"
 
 
-class FrameFolder(_Frames):
-    """A folder of images whose names end in frame numbers. A missing number repeats the frame before it.
-
-    Raises:
-        VideoFileError: If there is no image, a name has no number, or two images have the same number.
-    """
-
-    def __init__(self, folder: str | os.PathLike, fps: float):
-        super().__init__()
-        self.path = os.fspath(folder)
-        names = [name for name in os.listdir(folder) if name.lower().endswith(FRAME_SUFFIXES) and name[0] != "."]
-        if not names:
-            raise VideoFileError(self.path, f"a folder of {len(os.listdir(folder))} other files", "a folder of images")
-        numbers = {}
-        for name in sorted(names):
-            digits = re.search(r"(\d+)$", Path(name).stem)
-            if digits is None:
-                raise VideoFileError(self.path, f"the name {name!r}", "names of images that end in a number")
-            if int(digits[1]) in numbers:
-                raise VideoFileError(self.path, f"{numbers[int(digits[1])]!r} and {name!r}", "one image per number")
-            numbers[int(digits[1])] = name
-        self._names = [numbers[number] for number in sorted(numbers)]
-        start, length = min(numbers), max(numbers) - min(numbers) + 1
-        if length > MAX_GAP * len(names):
-            actual = f"{len(names)} images with numbers from {start} to {max(numbers)}"
-            raise VideoFileError(self.path, actual, "numbers that count frames, not times")
-        # Relative to the first number, because the numbers themselves may exceed 64 bits.
-        self._places = np.array([number - start for number in sorted(numbers)])
-        if length > len(names):
-            first_missing = start + int(self._places[np.argmax(np.diff(self._places) > 1)]) + 1
-            warnings.warn(
-                f"{self.path}: {length - len(names)} of {length} numbers are missing, the first is {first_missing}; each is "
-                "replaced by the image before it",
-                stacklevel=3,
-            )
-        self._fps = checked_fps(self.path, fps)
-        first = self._open(0)
-        self.info = VideoInfo(length, float(fps), length / fps, first.width, first.height)
-        check_length(self.path, self.info)
-
-    def _open(self, place: int) -> av.VideoFrame:
-        path = Path(self.path, self._names[place])
-        if not path.is_file():  # reading a pipe would block
-            raise VideoFileError(path, "no regular file", "an image")
-        try:
-            with Image.open(path, formats=FRAME_FORMATS) as image:
-                check_pixels(path, image.height, image.width)
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # 16 bits per pixel, such as depth
-                    upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
-                return av.VideoFrame.from_image(upright.convert("RGB"))
-        except VideoFileError:
-            raise
-        except Exception as error:  # Pillow raises many kinds of errors for damaged files
-            raise VideoFileError(path, f"{type(error).__name__}: {error}", "an image") from error
-
-    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
-        opened, frame = None, None
-        for time in times:
-            place = max(int(np.searchsorted(self._places, np.floor(time * self._fps + 1e-3), "right")) - 1, 0)
-            if place != opened:
-                opened, frame = place, self._open(place)
-            yield frame
-
-
-class FrameArray(_Frames):
-    """Frames in memory.
-
-    Raises:
-        VideoFileError: If the shape or the values are not those of frames.
-    """
-
-    def __init__(self, frames: np.ndarray, fps: float, name: str = "array"):
-        super().__init__()
-        self.path = name
-        actual = f"{frames.dtype} {frames.shape}"
-        if frames.ndim == 2 or (frames.ndim == 3 and 3 in (frames.shape[0], frames.shape[-1])):
-            raise VideoFileError(
-                name,
-                f"a single image {actual}",
-                "all frames of a video in one array (grey frames as (T, H, W, 1)); lists are for several videos",
-            )
-        if frames.ndim == 3:
-            frames = frames[..., None]
-        if frames.ndim == 4 and frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
-            frames = frames.transpose(0, 2, 3, 1)
-        if frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not frames.size:
-            raise VideoFileError(name, actual, "frames (T, H, W, 3), (T, H, W, 1), (T, H, W) or (T, 3, H, W)")
-        if frames.dtype.kind == "f":
-            low, high = float(frames.min()), float(frames.max())
-            if not 0 <= low <= high <= 1:
-                raise VideoFileError(name, f"floats from {low:g} to {high:g}", "uint8, or floats from 0 to 1")
-            self._scale = 255.0
-        elif frames.dtype == np.uint8:
-            self._scale = None
-        else:
-            raise VideoFileError(name, actual, "uint8, or floats from 0 to 1")
-        check_pixels(name, *frames.shape[1:3])
-        self._frames, self._fps = frames, checked_fps(name, fps)
-        self.info = VideoInfo(len(frames), float(fps), len(frames) / fps, frames.shape[2], frames.shape[1])
-        check_length(name, self.info)
-
-    def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
-        made, frame = None, None
-        for time in times:
-            index = min(max(int(np.floor(time * self._fps + 1e-3)), 0), len(self._frames) - 1)
-            if index != made:
-                made, frame = index, self._frame(index)
-            yield frame
-
-    def _frame(self, index: int) -> av.VideoFrame:
-        values = self._frames[index]
-        if self._scale is not None:
-            values = np.rint(values * self._scale).astype(np.uint8)
-        values = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
-        return av.VideoFrame.from_ndarray(values, format="rgb24")
-
-
-__all__ = [
-    "FRAME_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "FrameArray",
-    "FrameFolder",
-    "FrameRequest",
-    "VideoFile",
-    "VideoFileError",
-    "VideoInfo",
-    "open_video",
-    "read_video_info",
-]
+__all__ = ["VIDEO_SUFFIXES", "VideoFile", "open_video", "read_video_info"]

@@ -416,7 +416,8 @@ def read_versions(
         nothing if no frame is damaged.
     """
     from action_llm.recording_versions import version_arguments
-    from action_llm.video_files import VideoFileError, open_video
+    from action_llm.video_files import open_video
+    from action_llm.video_frames import VideoFileError
     from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.videos import open_row
 

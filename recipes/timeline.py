@@ -63,7 +63,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     from transformers import AutoConfig
 
     from action_llm.timelines import check_reads_timelines, check_window
-    from action_llm.video_files import VideoFileError
+    from action_llm.video_frames import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
     from action_llm_recipes.common.run_folder import RunFolder

@@ -54,7 +54,7 @@ def read_recordings(
         ValueError: if there is no training sequence, or no recording to evaluate.
     """
     from action_llm.feature_extraction_skeleton import SkeletonInputError
-    from action_llm.video_files import VideoFileError
+    from action_llm.video_frames import VideoFileError
     from action_llm_datasets.building import UNREADABLE
 
     examples = Examples()

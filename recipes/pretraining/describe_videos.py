@@ -64,7 +64,8 @@ def describe(arguments: DescriptionArguments, data: DataArguments) -> int:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from action_llm.video_files import VideoFileError, open_video
+    from action_llm.video_files import open_video
+    from action_llm.video_frames import VideoFileError
     from action_llm_datasets.building import UNREADABLE
     from action_llm_datasets.progress import progress
     from action_llm_datasets.videos import open_row

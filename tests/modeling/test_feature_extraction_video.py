@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_videos import picture, rotated, tiny_video
 
 from action_llm.feature_extraction_video import VideoFeatureExtractor
-from action_llm.video_files import VideoFileError, open_video
+from action_llm.video_files import open_video
+from action_llm.video_frames import VideoFileError
 
 PLAIN = {"image_mean": (0, 0, 0), "image_std": (1, 1, 1), "height": 32, "width": 48}
 

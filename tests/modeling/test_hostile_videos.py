@@ -22,7 +22,8 @@ from tiny_videos import tiny_video
 
 from action_llm import VideoFeatureExtractor
 from action_llm.high_dynamic_range import HLG, PQ, to_standard_range
-from action_llm.video_files import VideoFile, VideoFileError, open_video, read_video_info
+from action_llm.video_files import VideoFile, open_video, read_video_info
+from action_llm.video_frames import VideoFileError
 
 SDP_PORTS = (45678, 45679)
 
@@ -491,7 +492,8 @@ import io, resource, sys, warnings
 import numpy as np
 sys.path[:0] = {[os.path.dirname(os.path.dirname(__file__))]!r}
 from tiny_videos import tiny_video
-from action_llm.video_files import VideoFile, VideoFileError
+from action_llm.video_files import VideoFile
+from action_llm.video_frames import VideoFileError
 warnings.simplefilter("ignore")
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 content, generator, read = tiny_video(12, 12, {container!r}), np.random.default_rng(0), 0

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from action_llm import VideoFeatureExtractor
-from action_llm.video_files import VideoFile, VideoFileError
+from action_llm.video_files import VideoFile
+from action_llm.video_frames import VideoFileError
 
 pytestmark = pytest.mark.real_data
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_videos import CODECS, damaged, picture, rotated, tiny_video, with_display_matrix, with_media_duration
 
-from action_llm.video_files import VideoFile, VideoFileError, open_video, read_video_info
+from action_llm.video_files import VideoFile, open_video, read_video_info
+from action_llm.video_frames import VideoFileError
 
 
 def plain_loop(file, size=None):

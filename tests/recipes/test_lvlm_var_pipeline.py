@@ -15,7 +15,7 @@ from tiny_videos import damaged, tiny_video
 from transformers import AutoFeatureExtractor, AutoModel
 
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, VSTModel, feature_extraction_video
-from action_llm.video_files import VideoFileError
+from action_llm.video_frames import VideoFileError
 from action_llm_datasets.load import PROTOCOLS
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.common.action_features import load_features
