@@ -3,7 +3,8 @@
 Every joint of the target is a weighted mean of joints of the source, found by the names of the joints and by the anchors of
 the layouts: a joint of the same name; the hip centre between the hips, and the shoulder centre between the shoulders; spine and
 neck at their usual height between hip centre, shoulder centre and head; the head between the ears, between the eyes, or at the
-nose; a foot at its big toe. All other joints are missing: a wrist does not tell where the hand is.
+nose; a foot at its big toe; a hand between the wrist and the knuckles of the index and the little finger. All other joints are
+missing: a wrist alone does not tell where the hand is.
 
 Features have a place for every joint of the model. `placement` puts a joint that was never measured evenly between its
 neighbours, or in line with the bone above it. This was chosen on training subjects of UTD-MHAD, by a classifier (kernel ridge)
@@ -24,17 +25,22 @@ from .skeleton_layouts import LAYOUTS, SkeletonLayout
 _SYNONYMS = {
     **dict.fromkeys(("pelvis", "root", "hipcenter", "spinebase", "midhip"), "hip_center"),
     **dict.fromkeys(("thorax", "shouldercenter", "spineshoulder", "midshoulder"), "shoulder_center"),
-    **dict.fromkeys(("spinemid", "chest", "torso"), "spine"),
+    **dict.fromkeys(("spinemid", "spine2", "chest", "torso"), "spine"),
+    **dict.fromkeys(("bigtoe", "footindex"), "toe"),
     "neckbase": "neck",
-    "bigtoe": "toe",
+    "forefinger1": "index",
+    "pinkyfinger1": "pinky",
+    "middlefinger4": "handtip",
+    "thumb4": "thumb",
 }
 # Height of spine and neck on the line from the hip centre (0) over the shoulder centre (1) to the head (2), for layouts with
-# joints of these names: medians over UTD-MHAD (Kinect v1) and nine recordings of NTU RGB+D (Kinect v2), and the mean bones of
-# Human3.6M.
+# joints of these names: medians over UTD-MHAD (Kinect v1) and nine recordings of NTU RGB+D (Kinect v2), the mean bones of
+# Human3.6M, and the upright frames of a recording of HumanML3D.
 _HEIGHTS = {
     ("hip_center", "spine", "shoulder_center"): {"spine": 0.17, "neck": 1.5},
     ("spine_base", "spine_mid", "spine_shoulder"): {"spine": 0.57, "neck": 1.38},
     ("pelvis", "spine", "thorax"): {"spine": 0.48, "neck": 1.51},
+    ("pelvis", "spine2", "neck"): {"spine1": 0.23, "spine": 0.5, "spine3": 0.58, "neck": 1.5},
 }
 _USUAL_HEIGHTS = {"spine": 0.5, "neck": 1.5}
 # From the shoulder centre to the head, in lengths of the trunk: the median is 0.47 over UTD-MHAD and 0.40 over NTU RGB+D.
@@ -203,12 +209,16 @@ def _nearest_known(joint: int, children: list[list[int]], known: tuple[bool, ...
 
 def _canonical_names(layout: SkeletonLayout) -> list[str]:
     """Names of the joints that do not depend on the layout. A joint whose name is not known keeps it."""
-    names = []
+    plain = []
     for name in layout.joint_names:
         words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
         sides = [_SIDES[word] for word in words if word in _SIDES]
-        joint = "".join(word for word in words if word not in _SIDES)
-        names.append("_".join([*sides[:1], _SYNONYMS.get(joint, joint)]))
+        plain.append((sides[:1], "".join(word for word in words if word not in _SIDES)))
+    taken = {joint for _, joint in plain}  # where there are "spine" and "spine2", only the first is the spine
+    names = [
+        "_".join([*side, joint if _SYNONYMS.get(joint) in taken else _SYNONYMS.get(joint, joint)])
+        for side, joint in plain
+    ]
     for anchor in ("left_hip", "right_hip", "left_shoulder", "right_shoulder"):
         names[getattr(layout, anchor)] = anchor
     for anchor, joints in (("hip_center", layout.pelvis), ("shoulder_center", layout.neck)):
@@ -228,16 +238,17 @@ def _points(layout: SkeletonLayout) -> dict[str, np.ndarray]:
     for substitutes in (("left_ear", "right_ear"), ("left_eye", "right_eye"), ("nose",)):
         if set(substitutes) <= set(points):
             points.setdefault("head", np.mean([points[name] for name in substitutes], axis=0))
-    for name, substitute in (
+    for name, *substitutes in (
         ("nose", "head"),
-        *((f"{side}_{joint}", f"{side}_{other}") for side in ("left", "right") for joint, other in _FEET),
+        *([f"{side}_{joint}" for joint in joints] for side in ("left", "right") for joints in _ENDS_OF_LIMBS),
     ):
-        if substitute in points:
-            points.setdefault(name, points[substitute])
+        if set(substitutes) <= set(points):
+            points.setdefault(name, np.mean([points[name] for name in substitutes], axis=0))
     return points
 
 
-_FEET = (("foot", "toe"), ("toe", "foot"))
+# A joint at the end of a limb, and the joints whose mean is about there.
+_ENDS_OF_LIMBS = (("foot", "toe"), ("toe", "foot"), ("hand", "wrist", "index", "pinky"))
 
 
 def _heights(layout: SkeletonLayout) -> dict[str, float]:

@@ -3,14 +3,17 @@
 Joint orders and bones: Kinect SDK 2.0 `JointType` as written in NTU RGB+D files (`kinect25`); the 20 joints of the first
 Kinect in three orders, that of its SDK as in Northwestern-UCLA (`kinect20-sdk`), that of UTD-MHAD (`kinect20`) and that of
 MSR Action3D (`msr20`); OpenNI's 15 joints as in SBU Kinect Interaction (`sbu15`); COCO keypoints as in UAV-Human (`coco17`);
-OpenPose BODY_25 (`openpose25`); the 17 joints of Human3.6M in the order of VideoPose3D and MMPose, which networks that lift 2-D
-poses to 3-D write (`h36m17`); LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15 joints
-(2s-AGCN for daily living) and 17 joints (UNIK).
+the `body`, `foot`, `face`, `lefthand` and `righthand` keypoints of COCO-WholeBody (`wholebody133`); Halpe-FullBody as in
+AlphaPose (`halpe26`); OpenPose BODY_25 (`openpose25`) and its COCO model, as in Kinetics-Skeleton (`openpose18`); MediaPipe
+`PoseLandmark` (`blazepose33`); the 17 joints of Human3.6M in the order of VideoPose3D and MMPose, which networks that lift 2-D
+poses to 3-D write (`h36m17`); the joints of SMPL (`smpl24`) and the first 22 of them, as in HumanML3D, with which those of
+SMPL-H and SMPL-X begin (`smpl22`); LCR-Net as in Toyota Smarthome (`lcrnet13`) and the two joint sets derived from it: 15
+joints (2s-AGCN for daily living) and 17 joints (UNIK).
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Integral
 from typing import Any
@@ -262,7 +265,7 @@ def _anchors(names: Sequence[str]) -> dict[str, Any]:
     ):
         joint = next((joint for name in own if (joint := find(name)) is not None), None)
         both = [anchors[f"left_{part}"], anchors[f"right_{part}"]]
-        anchors[anchor] = (joint,) if joint is not None else None if None in both else tuple(both)
+        anchors[anchor] = (joint,) if joint is not None else None if None in both else tuple(sorted(both))
     return {anchor: joint for anchor, joint in anchors.items() if joint is not None}
 
 
@@ -271,6 +274,30 @@ def _limb_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(
         (joint, names.index(name.replace("left_", "right_"))) for joint, name in enumerate(names) if "left_" in name
     )
+
+
+# Words in the names of the joints of a limb. Legs come first: a `foot_index` is no finger.
+_LIMBS = {
+    "leg": ("hip", "knee", "ankle", "heel", "foot", "toe"),
+    "arm": ("shoulder", "elbow", "wrist", "hand", "thumb", "finger", "index", "pinky"),
+}
+
+
+def _parts(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The body parts of joints whose names begin with their side; all other joints belong to the trunk."""
+    parts: dict[str, list[int]] = {part: [] for part in ("trunk", "left_arm", "right_arm", "left_leg", "right_leg")}
+    for joint, name in enumerate(names):
+        side, _, rest = name.partition("_")
+        limb = next((limb for limb, words in _LIMBS.items() if any(word in rest for word in words)), None)
+        parts[f"{side}_{limb}" if side in ("left", "right") and limb else "trunk"].append(joint)
+    return {part: tuple(joints) for part, joints in parts.items()}
+
+
+def _named(name: str, joint_names: Sequence[str], parents: Sequence[int], **fields: Any) -> SkeletonLayout:
+    """A layout whose body parts, pairs and anchors follow from the names of its joints."""
+    names = tuple(joint_names)
+    fields = {"parts": _parts(names), "left_right": _limb_pairs(names)} | _anchors(names) | fields
+    return SkeletonLayout(name, names, tuple(parents), **fields)
 
 
 _KINECT25 = (
@@ -290,7 +317,7 @@ _KINECT20 = (
     "right_hip", "right_knee", "right_ankle", "right_foot",
 )  # fmt: skip
 
-# The trunk from the hips up; in UTD-MHAD, it goes from the head down.
+# The trunk from the hips up; in UTD-MHAD, it goes from the head down. The limbs have the same rows.
 _KINECT20_SDK = (*_KINECT20[3::-1], *_KINECT20[4:])
 
 _MSR20 = (
@@ -310,6 +337,12 @@ _COCO17 = (
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
     "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
+_COCO17_PARENTS = (-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14)
+
+_HALPE26 = (
+    *_COCO17, "head", "neck", "mid_hip",
+    "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe", "left_heel", "right_heel",
+)  # fmt: skip
 
 _OPENPOSE25 = (
     "nose", "neck",
@@ -319,226 +352,188 @@ _OPENPOSE25 = (
     "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
 )  # fmt: skip
 
+# BODY_25 without the hips' middle and the feet.
+_OPENPOSE18 = (*_OPENPOSE25[:8], *_OPENPOSE25[9:19])
+
+_BLAZEPOSE33 = (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+    "left_ear", "right_ear", "left_mouth", "right_mouth",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_pinky", "right_pinky", "left_index", "right_index", "left_thumb", "right_thumb",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+)  # fmt: skip
+
 _H36M17 = (
     "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
     "spine", "thorax", "neck", "head",
     "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
 )  # fmt: skip
 
+_SMPL24 = (
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
+    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hand", "right_hand",
+)  # fmt: skip
+_SMPL24_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+
 _LCRNET13 = (
     "right_ankle", "left_ankle", "right_knee", "left_knee", "right_hip", "left_hip",
     "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder", "head",
 )  # fmt: skip
+_LCRNET13_PARENTS = (2, 3, 4, 5, 10, 11, 8, 9, 10, 11, 12, 12, -1)
 
 # The two derived layouts have the limbs of lcrnet13 in reversed order, and another trunk.
-_LIMBS = _LCRNET13[11::-1]
-_LCRNET15 = ("head", *_LIMBS, "neck", "hip_center")
-_LCRNET17 = ("head", "nose", "neck", "chest", "hip_center", *_LIMBS)
+_LCRNET13_LIMBS = _LCRNET13[11::-1]
+_LCRNET15 = ("head", *_LCRNET13_LIMBS, "neck", "hip_center")
+_LCRNET17 = ("head", "nose", "neck", "chest", "hip_center", *_LCRNET13_LIMBS)
+
+# COCO-WholeBody: the body, the feet, 68 points of the face, and 21 of each hand. The points of the face are those of iBUG's
+# 300-W. A point on the right is named by its number, and that on the left by the number of its counterpart.
+_FEET6 = (
+    "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+)  # fmt: skip
+_FACE68_SIDES = (
+    (*range(8), *range(17, 22), 31, 32, *range(36, 42), 48, 49, 50, 58, 59, 60, 61, 67),
+    (*range(16, 8, -1), *range(26, 21, -1), 35, 34, 45, 44, 43, 42, 47, 46, 54, 53, 52, 56, 55, 64, 63, 65),
+)
+# Chains of neighbours from the nose (30) to the eyes, the eyebrows, the mouth and the jaw: the parent of each point.
+_FACE68_PARENTS = (
+    1, 2, 3, 4, 5, 6, 7, 8, 57, 8, 9, 10, 11, 12, 13, 14, 15,
+    18, 19, 20, 21, 27, 27, 22, 23, 24, 25,
+    28, 29, 30, -1, 32, 33, 30, 33, 34,
+    37, 38, 39, 27, 39, 40, 27, 42, 43, 44, 47, 42,
+    49, 50, 51, 33, 51, 52, 53, 56, 57, 66, 57, 58,
+    61, 62, 51, 62, 63, 66, 62, 66,
+)  # fmt: skip
+_HAND21 = ("hand_root", *(f"{finger}{knuckle}" for finger in (
+    "thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger") for knuckle in (1, 2, 3, 4)))  # fmt: skip
+
+
+def _wholebody133() -> SkeletonLayout:
+    face = [f"face{point}" for point in range(68)]
+    for right, left in zip(*_FACE68_SIDES, strict=True):
+        face[right], face[left] = f"right_face{right}", f"left_face{right}"
+    hands = [f"{side}_{name}" for side in ("left", "right") for name in _HAND21]
+    # A finger begins at the root of its hand, which is the wrist.
+    left_hand = [
+        9,
+        *(91 if knuckle == 1 else 90 + 4 * finger + knuckle for finger in range(5) for knuckle in (1, 2, 3, 4)),
+    ]
+    right_hand = [10, *(joint + 21 for joint in left_hand[1:])]
+    parents = (
+        *_COCO17_PARENTS,
+        15,
+        15,
+        15,
+        16,
+        16,
+        16,
+        *(23 + parent if parent >= 0 else 0 for parent in _FACE68_PARENTS),
+    )
+    names = (*_COCO17, *_FEET6, *face, *hands)
+    return _named("wholebody133", names, (*parents, *left_hand, *right_hand), dimensions=2, up=-1)
+
 
 LAYOUTS: dict[str, SkeletonLayout] = {
     layout.name: layout
     for layout in (
-        SkeletonLayout(
-            name="kinect25",
-            joint_names=_KINECT25,
-            parents=(-1, 0, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 1, 7, 7, 11, 11),
-            parts={
-                "trunk": (0, 1, 2, 3, 20),
-                "left_arm": (4, 5, 6, 7, 21, 22),
-                "right_arm": (8, 9, 10, 11, 23, 24),
-                "left_leg": (12, 13, 14, 15),
-                "right_leg": (16, 17, 18, 19),
-            },
-            left_right=_limb_pairs(_KINECT25),
-            pelvis=(0,),
-            neck=(20,),
-            left_hip=12,
-            right_hip=16,
-            left_shoulder=4,
-            right_shoulder=8,
+        _named(
+            "kinect25",
+            _KINECT25,
+            (-1, 0, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 1, 7, 7, 11, 11),
         ),
-        SkeletonLayout(
-            name="kinect20",
-            joint_names=_KINECT20,
-            parents=(1, 2, 3, -1, 1, 4, 5, 6, 1, 8, 9, 10, 3, 12, 13, 14, 3, 16, 17, 18),
-            parts={
-                "trunk": (0, 1, 2, 3),
-                "left_arm": (4, 5, 6, 7),
-                "right_arm": (8, 9, 10, 11),
-                "left_leg": (12, 13, 14, 15),
-                "right_leg": (16, 17, 18, 19),
-            },
-            left_right=_limb_pairs(_KINECT20),
-            pelvis=(3,),
-            neck=(1,),
-            left_hip=12,
-            right_hip=16,
-            left_shoulder=4,
-            right_shoulder=8,
-        ),
-        SkeletonLayout(
-            name="msr20",
-            joint_names=_MSR20,
-            parents=(2, 2, 3, 6, 6, 6, -1, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2),
-            parts={
-                "trunk": (2, 3, 6, 19),
-                "left_arm": (0, 7, 9, 11),
-                "right_arm": (1, 8, 10, 12),
-                "left_leg": (4, 13, 15, 17),
-                "right_leg": (5, 14, 16, 18),
-            },
-            left_right=_limb_pairs(_MSR20),
-            pelvis=(6,),
-            neck=(2,),
-            left_hip=4,
-            right_hip=5,
-            left_shoulder=0,
-            right_shoulder=1,
-        ),
+        _named("kinect20", _KINECT20, (1, 2, 3, -1, 1, 4, 5, 6, 1, 8, 9, 10, 3, 12, 13, 14, 3, 16, 17, 18)),
+        _named("kinect20-sdk", _KINECT20_SDK, (-1, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18)),
+        _named("msr20", _MSR20, (2, 2, 3, 6, 6, 6, -1, 0, 1, 7, 8, 9, 10, 4, 5, 13, 14, 15, 16, 2)),
         # The torso is in the middle of the trunk; there is no joint between the hips.
-        SkeletonLayout(
-            name="sbu15",
-            joint_names=_SBU15,
-            parents=(1, 2, -1, 1, 3, 4, 1, 6, 7, 2, 9, 10, 2, 12, 13),
-            parts={
-                "trunk": (0, 1, 2),
-                "left_arm": (3, 4, 5),
-                "right_arm": (6, 7, 8),
-                "left_leg": (9, 10, 11),
-                "right_leg": (12, 13, 14),
-            },
-            left_right=_limb_pairs(_SBU15),
-            pelvis=(9, 12),
-            neck=(1,),
-            left_hip=9,
-            right_hip=12,
-            left_shoulder=3,
-            right_shoulder=6,
-        ),
+        _named("sbu15", _SBU15, (1, 2, -1, 1, 3, 4, 1, 6, 7, 2, 9, 10, 2, 12, 13)),
         # The bone lists that circulate for these joints have cycles; this is the tree from nose to limbs.
-        SkeletonLayout(
-            name="coco17",
-            joint_names=_COCO17,
-            parents=(-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
-            parts={
-                "trunk": (0, 1, 2, 3, 4),
-                "left_arm": (5, 7, 9),
-                "right_arm": (6, 8, 10),
-                "left_leg": (11, 13, 15),
-                "right_leg": (12, 14, 16),
-            },
-            left_right=_limb_pairs(_COCO17),
-            pelvis=(11, 12),
-            neck=(5, 6),
-            left_hip=11,
-            right_hip=12,
-            left_shoulder=5,
-            right_shoulder=6,
+        _named("coco17", _COCO17, _COCO17_PARENTS, dimensions=2, up=-1),
+        _named(
+            "halpe26",
+            _HALPE26,
+            (18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, -1, 24, 25, 24, 25, 15, 16),
             dimensions=2,
             up=-1,
         ),
-        SkeletonLayout(
-            name="openpose25",
-            joint_names=_OPENPOSE25,
-            parents=(1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
-            parts={
-                "trunk": (0, 1, 8, 15, 16, 17, 18),
-                "left_arm": (5, 6, 7),
-                "right_arm": (2, 3, 4),
-                "left_leg": (12, 13, 14, 19, 20, 21),
-                "right_leg": (9, 10, 11, 22, 23, 24),
-            },
-            left_right=_limb_pairs(_OPENPOSE25),
-            pelvis=(8,),
-            neck=(1,),
-            left_hip=12,
-            right_hip=9,
-            left_shoulder=5,
-            right_shoulder=2,
+        _wholebody133(),
+        _named(
+            "openpose25",
+            _OPENPOSE25,
+            (1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
             dimensions=2,
+            up=-1,
+        ),
+        _named(
+            "openpose18",
+            _OPENPOSE18,
+            (1, -1, 1, 2, 3, 1, 5, 6, 1, 8, 9, 1, 11, 12, 0, 0, 14, 15),
+            dimensions=2,
+            up=-1,
+        ),
+        # World landmarks: metres from the middle of the hips, y down and z away from the camera.
+        _named(
+            "blazepose33",
+            _BLAZEPOSE33,
+            (
+                -1,
+                0,
+                1,
+                2,
+                0,
+                4,
+                5,
+                3,
+                6,
+                0,
+                0,
+                0,
+                0,
+                11,
+                12,
+                13,
+                14,
+                15,
+                16,
+                15,
+                16,
+                15,
+                16,
+                11,
+                12,
+                23,
+                24,
+                25,
+                26,
+                27,
+                28,
+                27,
+                28,
+            ),
             up=-1,
         ),
         # In metres in the axes of a camera, y down, as lifting networks write them; in Human3.6M's own files, z points up.
-        SkeletonLayout(
-            name="h36m17",
-            joint_names=_H36M17,
-            parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
-            parts={
-                "trunk": (0, 7, 8, 9, 10),
-                "left_arm": (11, 12, 13),
-                "right_arm": (14, 15, 16),
-                "left_leg": (4, 5, 6),
-                "right_leg": (1, 2, 3),
-            },
-            left_right=_limb_pairs(_H36M17),
-            pelvis=(0,),
-            neck=(8,),
-            left_hip=4,
-            right_hip=1,
-            left_shoulder=11,
-            right_shoulder=14,
-            up=-1,
-        ),
-        SkeletonLayout(
-            name="lcrnet13",
-            joint_names=_LCRNET13,
-            parents=(2, 3, 4, 5, 10, 11, 8, 9, 10, 11, 12, 12, -1),
-            parts={
-                "trunk": (12,),
-                "left_arm": (7, 9, 11),
-                "right_arm": (6, 8, 10),
-                "left_leg": (1, 3, 5),
-                "right_leg": (0, 2, 4),
-            },
-            left_right=_limb_pairs(_LCRNET13),
-            pelvis=(4, 5),
-            neck=(10, 11),
-            left_hip=5,
-            right_hip=4,
-            left_shoulder=11,
-            right_shoulder=10,
-            up=-1,
-        ),
-        SkeletonLayout(
-            name="lcrnet15",
-            joint_names=_LCRNET15,
-            parents=(13, 13, 13, 1, 2, 3, 4, 14, 14, 7, 8, 9, 10, 14, -1),
-            parts={
-                "trunk": (0, 13, 14),
-                "left_arm": (1, 3, 5),
-                "right_arm": (2, 4, 6),
-                "left_leg": (7, 9, 11),
-                "right_leg": (8, 10, 12),
-            },
-            left_right=_limb_pairs(_LCRNET15),
-            pelvis=(14,),
-            neck=(13,),
-            left_hip=7,
-            right_hip=8,
-            left_shoulder=1,
-            right_shoulder=2,
+        _named("h36m17", _H36M17, (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15), up=-1),
+        # In metres, y up as in HumanML3D; in AMASS, z points up. smpl22 leaves out the hands.
+        _named("smpl24", _SMPL24, _SMPL24_PARENTS),
+        _named("smpl22", _SMPL24[:22], _SMPL24_PARENTS[:22]),
+        _named("lcrnet13", _LCRNET13, _LCRNET13_PARENTS, up=-1),
+        # The same joints in pixels.
+        _named("lcrnet13-2d", _LCRNET13, _LCRNET13_PARENTS, dimensions=2, up=-1),
+        _named(
+            "lcrnet15",
+            _LCRNET15,
+            (13, 13, 13, 1, 2, 3, 4, 14, 14, 7, 8, 9, 10, 14, -1),
             up=-1,
             source="lcrnet13",
             derivation=((12,), *((row,) for row in range(11, -1, -1)), (10, 11), (4, 5)),
         ),
-        SkeletonLayout(
-            name="lcrnet17",
-            joint_names=_LCRNET17,
-            parents=(1, 2, 3, 4, -1, 2, 2, 5, 6, 7, 8, 4, 4, 11, 12, 13, 14),
-            parts={
-                "trunk": (0, 1, 2, 3, 4),
-                "left_arm": (5, 7, 9),
-                "right_arm": (6, 8, 10),
-                "left_leg": (11, 13, 15),
-                "right_leg": (12, 14, 16),
-            },
-            left_right=_limb_pairs(_LCRNET17),
-            pelvis=(4,),
-            neck=(2,),
-            left_hip=11,
-            right_hip=12,
-            left_shoulder=5,
-            right_shoulder=6,
+        _named(
+            "lcrnet17",
+            _LCRNET17,
+            (1, 2, 3, 4, -1, 2, 2, 5, 6, 7, 8, 4, 4, 11, 12, 13, 14),
             dimensions=2,
             up=-1,
             source="lcrnet13-2d",
@@ -554,18 +549,6 @@ LAYOUTS: dict[str, SkeletonLayout] = {
         ),
     )
 }
-
-# The limbs have the same rows as in kinect20.
-LAYOUTS["kinect20-sdk"] = replace(
-    LAYOUTS["kinect20"],
-    name="kinect20-sdk",
-    joint_names=_KINECT20_SDK,
-    parents=(-1, 0, 1, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
-    pelvis=(0,),
-    neck=(2,),
-)
-# The same joints in pixels.
-LAYOUTS["lcrnet13-2d"] = replace(LAYOUTS["lcrnet13"], name="lcrnet13-2d", dimensions=2)
 
 
 @lru_cache(maxsize=64)

@@ -17,11 +17,25 @@ PLACES = {
     "torso": (1.2, 0),
     "spine_base": (0.95, 0), "spine_mid": (1.2, 0), "spine_shoulder": (1.42, 0), "spine": (1.1, 0),
     "shoulder_center": (1.42, 0), "hip_center": (0.95, 0), "toe": (0.02, 0.16), "heel": (0.05, 0.12),
-    "pelvis": (0.95, 0), "thorax": (1.42, 0),
+    "pelvis": (0.95, 0), "thorax": (1.42, 0), "spine1": (1.05, 0), "spine2": (1.18, 0), "spine3": (1.22, 0),
+    "collar": (1.42, 0.05), "mouth": (1.57, 0.03), "index": (0.83, 0.31), "pinky": (0.83, 0.33), "foot_index": (0.02, 0.16),
 }  # fmt: skip
 NO_AUGMENTATION = {
     f"augment_{name}": 0.0 for name in ("rotation", "tilt", "scale", "bones", "speed", "warp", "noise", "mirror")
 }
+
+
+def bones_of_fingers_and_face(layout):
+    """Joint → parent, parents first, of the joints of wholebody133 that do not belong to the body or the feet."""
+    bones = (
+        {joint: layout.parents[joint] for joint in range(23, layout.num_joints)} if layout.num_joints == 133 else {}
+    )
+    depth = {}
+    for joint in bones:
+        ancestor, depth[joint] = joint, 0
+        while ancestor in bones:
+            ancestor, depth[joint] = bones[ancestor], depth[joint] + 1
+    return dict(sorted(bones.items(), key=lambda bone: depth[bone[0]]))
 
 
 def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 3.0), activity=0.1):
@@ -29,12 +43,16 @@ def person(num_frames=40, layout="kinect25", seed=0, yaw=0.0, place=(0.3, -0.2, 
     layout, generator = LAYOUTS[layout], np.random.default_rng(seed)
     pose = np.zeros((layout.num_joints, 3))
     for joint, name in enumerate(layout.joint_names):
+        if joint in bones_of_fingers_and_face(layout):
+            continue
         word = next(word for word in sorted(PLACES, key=len, reverse=True) if word in name)
         side = {"left": -1, "righ": 1}.get(name[:4], 0)
         pose[joint] = side * PLACES[word][1], layout.up * (PLACES[word][0] - 1), 0
     time = np.arange(num_frames)[:, None, None] / 30
     swing = np.sin(2 * np.pi * generator.uniform(0.3, 1, pose.shape) * time + generator.uniform(0, 6, pose.shape))
     motion = pose + activity * generator.uniform(0.2, 1, pose.shape) * swing
+    for joint, parent in bones_of_fingers_and_face(layout).items():  # they move with the hand and the nose
+        motion[:, joint] = motion[:, parent] + generator.normal(size=3) * 0.02
     motion = motion @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T + place
     motion[..., layout.dimensions :] = 0
     return motion.astype(np.float32)

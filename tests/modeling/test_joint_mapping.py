@@ -143,6 +143,38 @@ def test_what_is_missing_and_what_is_estimated():
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("smpl24", {"spine_mid": "spine1 spine2 neck pelvis", "spine_shoulder": "neck", "left_hand": "left_hand"}),
+        ("smpl22", {"head": "head", "left_foot": "left_foot", "left_hand": "", "spine_base": "pelvis"}),
+        ("blazepose33", {
+            "left_hand": "left_wrist left_index left_pinky", "right_thumb": "right_thumb", "left_hand_tip": "",
+            "right_foot": "right_foot_index", "head": "left_ear right_ear", "spine_base": "left_hip right_hip"}),
+        ("halpe26", {"head": "head", "spine_base": "mid_hip", "left_foot": "left_big_toe", "spine_shoulder": "neck"}),
+        ("openpose18", {"head": "left_ear right_ear", "spine_shoulder": "neck", "spine_base": "left_hip right_hip"}),
+        ("wholebody133", {
+            "left_hand": "left_wrist left_forefinger1 left_pinky_finger1", "right_hand_tip": "right_middle_finger4",
+            "left_thumb": "left_thumb4", "left_foot": "left_big_toe"}),
+    ],
+)  # fmt: skip
+def test_kinect_joints_come_from_those_that_other_layouts_name(source, expected):
+    names, found = LAYOUTS[source].joint_names, mapping(source, "kinect25")
+    by_name = dict(zip(LAYOUTS["kinect25"].joint_names, found.weights, strict=True))
+    for joint, sources in expected.items():
+        used = {names[other] for other in by_name[joint].nonzero()[0]}
+        assert used <= set(sources.split()) if joint == "spine_mid" else used == set(sources.split()), joint
+
+
+def test_the_second_spine_joint_is_the_spine_unless_another_has_that_name():
+    values = LAYOUTS["smpl22"].to_dict()
+    values["joint_names"] = [{"spine1": "Spine", "spine2": "Spine1", "spine3": "Spine2"}.get(name, name) for name in
+                             values["joint_names"]]  # fmt: skip
+    own = SkeletonLayout.from_dict(values | {"name": "mine"})
+    spine = LAYOUTS["kinect20"].joint_names.index("spine")
+    assert own.joint_names.index("Spine2") not in map_layout(own, LAYOUTS["kinect20"]).weights[spine].nonzero()[0]
+
+
 def test_a_joint_is_measured_if_all_that_it_is_made_of_were():
     valid = np.ones((4, 1, 17), bool)
     valid[1, 0, LAYOUTS["coco17"].joint_names.index("left_hip")] = False
