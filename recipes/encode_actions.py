@@ -27,6 +27,7 @@ from action_llm_recipes.common.fingerprints import weights_fingerprint
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.padding import collate
 from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import training_record
 from action_llm_recipes.common.written_folders import check_model_folder
 
@@ -131,9 +132,7 @@ def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
     from action_llm.recording_versions import check_versions_differ
     from action_llm_recipes.common.action_models import check_features
 
-    for name in ("encodings", "test_encodings", "batch_size"):
-        if (value := getattr(arguments, name)) < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    check_at_least_one(arguments, "encodings", "test_encodings", "batch_size")
     model = AutoModel.from_pretrained(arguments.tokenizer, trust_remote_code=False).eval().to(device)
     dataset = data.load("features" if model.main_input_name == "pixel_values" else "skeletons")
     if not (model.config.quantize or arguments.latents):

@@ -39,6 +39,7 @@ from action_llm_recipes.common.csv_tables import to_csv
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.recognisers import load_for_sentences
 from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import check_unseen, training_record
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
@@ -87,9 +88,7 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
-        for name in ("encodings", "batch_size", "resamples"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "encodings", "batch_size", "resamples")
         check_recogniser(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 

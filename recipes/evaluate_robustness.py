@@ -24,6 +24,7 @@ from typing import Literal
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,7 @@ class RobustnessArguments:
     batch_size: int = field(default=64, metadata={"help": "number of recordings per batch"})
 
     def __post_init__(self):
-        for name in ("encodings", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "encodings", "batch_size")
         self.names = self.names or list(self.models)
         if len(self.names) != len(self.models) or len(set(self.names)) < len(self.names):
             raise ValueError(f"--names must be a different name for each of --models, got {' '.join(self.names)}.")

@@ -22,6 +22,7 @@ from pathlib import Path
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class TransferArguments:
     batch_size: int = field(default=64, metadata={"help": "number of recordings per batch"})
 
     def __post_init__(self):
-        for name in ("encodings", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "encodings", "batch_size")
         if (self.trained_dataset is None) != (self.trained_data_dir is None):
             raise ValueError("--trained_dataset and --trained_data_dir belong together: set both, or neither.")
         check_recogniser(self.model)

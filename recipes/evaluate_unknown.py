@@ -22,6 +22,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.recognisers import load_for_sentences
 from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import check_unseen, training_record
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
@@ -40,8 +41,7 @@ class UnknownArguments:
     batch_size: int = field(default=16, metadata={"help": "number of sentences per batch"})
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}.")
+        check_at_least_one(self, "batch_size")
         check_recogniser(self.model)
         check_written_folder(self.sentences, "encode_actions.py")
 

@@ -32,6 +32,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
 logger = logging.getLogger(__name__)
@@ -131,9 +132,9 @@ def check_settings(arguments: ExplanationArguments) -> None:
     Raises:
         ValueError: if a setting is out of range.
     """
-    for name, least in (("count", 1), ("faithfulness_count", 1), ("num_reasons", 0)):
-        if (value := getattr(arguments, name)) < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    check_at_least_one(arguments, "count", "faithfulness_count")
+    if arguments.num_reasons < 0:
+        raise ValueError(f"num_reasons must be at least 0, got {arguments.num_reasons}.")
     if arguments.unsure_below is not None and not 0 <= arguments.unsure_below <= 1:
         raise ValueError(f"unsure_below must be from 0 to 1, got {arguments.unsure_below}.")
 

@@ -31,6 +31,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments, unreadable_files
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import pretraining_record
 from action_llm_recipes.common.video_arguments import VideoArguments
 from action_llm_recipes.common.written_folders import check_model_folder, public_name
@@ -91,9 +92,7 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm_recipes.common.shards import SplitShards
     from action_llm_recipes.common.split_evidence import SplitEvidence
 
-    for name in ("versions", "test_versions", "batch_size"):
-        if (value := getattr(arguments, name)) < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    check_at_least_one(arguments, "versions", "test_versions", "batch_size")
     # Without a GPU, accelerate finds the other processes of a launch only with cpu=True.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")

@@ -32,6 +32,7 @@ from action_llm_datasets.folder_lock import writing
 from action_llm_datasets.names import check_protocol
 from action_llm_datasets.progress import duration
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, find_table, preset_of
 from action_llm_recipes.paper_tables.runs import RowRun, draws_of, runs_of
 
@@ -114,8 +115,7 @@ class PaperTableArguments:
             raise ValueError("--data_dir is missing: it is the folder of the recordings.")
         if Path(self.pages).is_file():
             raise ValueError(f"--pages: expected a folder, got the file {self.pages}.")
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, got {self.jobs}.")
+        check_at_least_one(self, "jobs")
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError(f"--seeds: expected one or more seeds, 0 or above, got {self.seeds}.")
         self.seeds = list(dict.fromkeys(self.seeds))

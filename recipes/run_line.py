@@ -52,6 +52,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
 from action_llm_recipes.common.launching import launch, typed, with_defaults, without_paired
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import check_unseen_text, llm_training, pretraining_record
 from action_llm_recipes.common.written_folders import check_language_model, check_model_folder
 from action_llm_recipes.pipeline.plan import RecordingCounts, show_plan
@@ -163,9 +164,7 @@ class PipelineArguments:
                 raise ValueError(f"there is no stage {as_written(stage)}{did_you_mean(str(stage), STAGES)}")
             if not isinstance(settings, dict) or not settings:
                 raise ValueError(f"settings: {stage}: expected settings and their values, got {as_written(settings)}.")
-        for name in ("encodings", "test_encodings"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "encodings", "test_encodings")
         if self.early_stopping and self.hold_out:
             raise ValueError(
                 "--early_stopping chooses weights by the recordings that --hold_out evaluates, which would bias the result: "

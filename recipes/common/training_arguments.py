@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 
 from action_llm_recipes.common.launching import LazyArguments
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.without_gpu import fit_training
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ class RunTrainingArguments(LazyArguments):
     def __post_init__(self):
         if self.save_minutes < 0:
             raise ValueError(f"--save_minutes must be at least 0, got {self.save_minutes}.")
-        if self.total_batch_size is not None and self.total_batch_size < 1:
-            raise ValueError(f"--total_batch_size must be at least 1, got {self.total_batch_size}.")
+        check_at_least_one(self, "total_batch_size")
         fit_training(self)
         super().__post_init__()
         if self.total_batch_size is not None and self.process_index == 0:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.written_folders import check_written_folder
 from action_llm_recipes.rating.sheets import named_sources
 
@@ -57,9 +58,7 @@ class EventTextArguments:
     )
 
     def __post_init__(self):
-        for name in ("classes", "lines"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "classes", "lines")
 
 
 ARGUMENTS = (EventTextArguments,)
