@@ -176,10 +176,11 @@ A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses t
 | `kinect20` | 20 in metres, y up | UTD-MHAD |
 | `msr20` | 20 in metres, y up | MSR Action3D |
 | `sbu15` | 15 in metres, y up | OpenNI: SBU Kinect Interaction |
-| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS with `"up": "z"` (SMPL-H and SMPL-X begin with `smpl22`) |
+| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS with `"up": "z"` |
 | `blazepose33` | 33 in metres, y down | the world landmarks of MediaPipe |
 | `h36m17` | 17 in metres, y down | Human3.6M in the order of VideoPose3D and MMPose, in the axes of the camera |
-| `openpose25`, `openpose18` | 25 or 18 in pixels, y down, with a score as the third number | OpenPose BODY_25, and its COCO model: Kinetics-Skeleton |
+| `openpose25` | 25 in pixels, y down, with a score as the third number | OpenPose BODY_25 |
+| `openpose18` | 18 in pixels, y down, with a score as the third number | OpenPose COCO: Kinetics-Skeleton |
 | `coco17` | 17 in pixels, y down, with a score as the third number | COCO, UAV-Human |
 | `halpe26` | 26 in pixels, y down, with a score as the third number | Halpe-FullBody: AlphaPose |
 | `wholebody133` | 133 in pixels, y down, with a score as the third number | COCO-WholeBody: body, feet, face and hands |
