@@ -390,6 +390,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def read(self, file: BinaryIO) -> SkeletonRecording:
         raise NotImplementedError
 
+    def read_file(self, folder: str | os.PathLike, path: str) -> SkeletonRecording:
+        """Reads the recording at a path of `listed`."""
+        with open_source(folder, path) as opened:
+            return self.read(opened)
+
     @property
     def terms(self) -> str:
         """The terms of use of this config's recordings, in a sentence."""
@@ -596,10 +601,11 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
     def _read_skeleton(self, folder: str | os.PathLike, path: str) -> SkeletonRecording:
         """Reads a file of a skeleton; raises `NotInProtocolError` if that fails."""
         try:
-            with open_source(folder, path) as opened:
-                return self.read(opened)
+            return self.read_file(folder, path)
         except SkeletonFileError as error:
-            place = path if error.line is None else f"{path}, line {error.line}"
+            name = os.path.basename(error.path)
+            place = path if path.endswith(name) else f"{path}/{name}"  # a file of a folder
+            place += "" if error.line is None else f", line {error.line}"
             raise NotInProtocolError(
                 "unreadable", f"{place}: found {error.actual}, expected {error.expected}"
             ) from error

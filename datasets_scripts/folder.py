@@ -3,8 +3,8 @@
     python -m action_llm_datasets.folder my_recordings --pattern '(?P<label>\\w+)_person(?P<person>\\d+).*' --test person=3,7 \\
         --layout kinect20 --fps 30
 
-A pattern with a "/" is matched against the path: '(?P<label>[^/]+)/.*' if each class has its folder, and
-'(?P<split>[^/]+)/(?P<label>[^/]+)/.*' if these folders are in `train` and `test`.
+A pattern with a "/" is matched against the path: '(?P<label>[^/]+)/(?P<person>[^_]+)_.*' if each class has its folder.
+Folders of classes in `train` and `test` need no table.
 """
 
 import csv
@@ -35,7 +35,8 @@ def write_metadata(
 
     Args:
         folder: of the recordings, with any folders below it.
-        pattern: regular expression that matches a whole file name or, if it has a "/", the path relative to the folder. The
+        pattern: regular expression that matches a whole file name or, if it has a "/", the path relative to the folder. Frames
+            of OpenPose have that of their folder. The
             named group `label` is the class, `split` the split and `sample_id` the name of the recording; other groups become
             columns.
         test, validation: group → its values that mark recordings for testing, or for model selection.
@@ -51,7 +52,7 @@ def write_metadata(
     from action_llm.video_files import VIDEO_SUFFIXES
 
     from .building import DataFolderError, find_files
-    from .folder_builder import ActionFolder
+    from .folder_builder import ActionFolder, recording_paths
 
     try:
         compiled = re.compile(pattern)
@@ -63,18 +64,16 @@ def write_metadata(
                 f"pattern {pattern!r} has no group (?P<{group}>…); its groups are {list(compiled.groupindex)}"
             )
     rows, left_out = [], []
-    for file in find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES)):
-        if file.path == SKELETON:
-            continue
-        match = compiled.fullmatch(file.path if "/" in pattern else file.path.rsplit("/", 1)[-1])
+    for path in recording_paths(find_files(folder, (*ActionFolder.SUFFIX, *VIDEO_SUFFIXES))):
+        match = compiled.fullmatch(path if "/" in pattern else path.rsplit("/", 1)[-1])
         if match is None or not match["label"]:
-            left_out.append(file.path)
+            left_out.append(path)
             continue
         values = match.groupdict(default="")
         split = "test" if _any_of(values, test) else "validation" if _any_of(values, validation) else "train"
         split = values.pop("split", split)
-        label = _class_name(values.pop("label"), class_names, file.path)
-        rows.append({"file_name": file.path, "label": label, "split": split, **values})
+        label = _class_name(values.pop("label"), class_names, path)
+        rows.append({"file_name": path, "label": label, "split": split, **values})
     if not rows:
         example = f"for example {left_out[0]}" if left_out else "it holds no recording"
         raise DataFolderError(f"no file name under {os.fspath(folder)!r} matches {pattern!r}; {example}")
@@ -125,16 +124,17 @@ def doubts_of_recordings(
     from action_llm.skeleton_layouts import get_layout
     from action_llm.skeleton_plausibility import find_symptoms, judge
 
-    from .building import SAMPLE, UNREADABLE, DataFolderError, find_files, open_source
+    from .building import SAMPLE, UNREADABLE, DataFolderError, find_files
+    from .folder_builder import open_recording, recording_paths
 
     try:
-        files = [file for file in find_files(folder, RECORDING_SUFFIXES) if file.path != SKELETON]
+        paths = recording_paths(find_files(folder, RECORDING_SUFFIXES))
     except DataFolderError:  # a folder of videos
         return []
     skeleton, symptoms, count, problems = get_layout(layout), {}, 0, []
-    for file in files[:: max(1, -(-len(files) // SAMPLE))]:
+    for path in paths[:: max(1, -(-len(paths) // SAMPLE))]:
         try:
-            with open_source(folder, file.path) as opened:
+            with open_recording(folder, path) as opened:
                 recording = read_recording(opened, layout=layout, fps=fps, up=up)
         except (ValueError, *UNREADABLE) as error:  # building the data set skips and lists the file
             problems.append(str(error))
@@ -147,7 +147,7 @@ def doubts_of_recordings(
         valid = valid_joints(recording.keypoints, recording.present)
         odd = recording.symptoms | find_symptoms(recording.keypoints, valid, skeleton, recording.fps)
         if odd:
-            symptoms[file.path] = odd
+            symptoms[path] = odd
     if problems and not count:
         raise ValueError(
             f"none of the {len(problems)} recordings that were checked can be read; for example {problems[0]}"

@@ -7,8 +7,11 @@
 
 `metadata.csv` has the format of `imagefolder` in `datasets`: one row per recording, with a `file_name` relative to the folder.
 `split` is `train`, `test`, or `validation` for training recordings that select checkpoints and settings. A column `sample_id`
-names the recordings (default: their file names). A column `fps` overrides the frames per second of the files. All other columns
-are kept.
+names the recordings (default: their file names). For skeletons, a column `fps` overrides the frames per second of a file, and a
+column `up` its vertical axis. All other columns are kept. A folder with a JSON file of OpenPose per frame is a recording, too.
+
+Without `metadata.csv`, folders of classes (`class/file`, or `train/class/file` and `test/class/file`) are read as by
+`imagefolder`: the folder is the label. Without folders for splits, all recordings are for training.
 
 `skeleton.json` has what all files have in common:
 
@@ -21,6 +24,9 @@ are kept.
 Without it, files are read as `.skeleton` files of Kinect 2. `read_recording` lists the file formats.
 
     builder = ActionFolder(config_name="folder", data_dir="my_recordings")
+
+With `keep=("scores",)`, rows have the scores of the joints from a pose estimator, flattened from (T, persons, joints): 0 if a
+joint was not seen, and 1 for every other joint of a file without scores.
 
 A layout is described as `{"name": "mine", "joint_names": ["pelvis", "left_hip", …], "parents": [-1, 0, …], "parts": {"trunk":
 [0, …], "left_arm": […], …}, "left_right": [[1, 4], …]}`, with the numbers or names of joints. Pelvis, neck, hips and shoulders
@@ -37,6 +43,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -48,6 +55,7 @@ from action_llm import (
     array_files,
     json_files,
     nw_ucla_files,
+    pose_json_files,
     recording_files,
     sbu_files,
     skeleton_layouts,
@@ -55,13 +63,15 @@ from action_llm import (
 )
 from action_llm.class_names import fault_of_class_name
 from action_llm.model_files import as_written, shortened
-from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, refuse_foreign_json, turned_upright
+from action_llm.pose_json_files import FRAME_SUFFIX, is_openpose_folder
+from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, turned_upright
 from action_llm.size_limits import read_file_bounded
+from action_llm.skeleton_bodies import valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 from action_llm.skeleton_plausibility import RATES, is_possible_rate
 
-from .building import UNREADABLE, DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally
+from .building import DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally, open_source
 from .doubts import doubts_of_people
 from .names import METADATA, PERSON_COLUMNS, SKELETON, did_you_mean
 from .protocols import NotInProtocolError, Placement
@@ -84,30 +94,48 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORE
 
 
 class _Row(NamedTuple):
-    """A line of metadata.csv; `problem` is the category and the reason if it cannot be used."""
+    """A recording of metadata.csv or of a class folder; `problem` is the category and the reason if it cannot be used."""
 
-    line: int
+    place: str
     sample_id: str
     label: str
     split: str
     fps: str
+    up: str
     is_folder: bool
     extras: dict[str, str]
     problem: tuple[str, str] | None
 
 
-def _class_folders(paths: Iterable[str]) -> tuple[str, list[str]]:
-    """The pattern of files in folders class/file or split/class/file, and the classes; empty for other folders."""
-    folders = [PurePosixPath(path).parts[:-1] for path in paths]
-    depths = {len(parts) for parts in folders}
-    classes = sorted({parts[-1] for parts in folders}) if depths in ({1}, {2}) else []
-    if len(classes) < 2 or any(part.lower().endswith(".zip") for parts in folders for part in parts):
-        return "", []
-    if depths == {1}:
-        return "(?P<label>[^/]+)/.*", classes
-    if {parts[0].lower() for parts in folders} <= set(_SPLITS):
-        return "(?P<split>[^/]+)/(?P<label>[^/]+)/.*", classes
-    return "", []
+def _class_folders(paths: Iterable[str]) -> list[dict[str, str]]:
+    """Rows for files in folders class/file or split/class/file; none for other folders."""
+    parts = [PurePosixPath(path).parts for path in paths]
+    depth = len(parts[0]) if parts else 0
+    if depth not in (2, 3) or any(len(names) != depth for names in parts) or len({names[-2] for names in parts}) < 2:
+        return []
+    if any(name.lower().endswith(".zip") for names in parts for name in names[:-1]):
+        return []
+    if depth == 3 and not {names[0].lower() for names in parts} <= set(_SPLITS):
+        return []
+    splits = [names[0] if depth == 3 else "train" for names in parts]
+    return [
+        {"file_name": "/".join(names), "label": names[-2], "split": split}
+        for names, split in zip(parts, splits, strict=True)
+    ]
+
+
+def recording_paths(files: Iterable[SourceFile]) -> list[str]:
+    """Paths of the recordings among files; frames of OpenPose are a recording together, that of their folder."""
+    paths = []
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        paths.append(folder if folder and name.lower().endswith(FRAME_SUFFIX) else file.path)
+    return list(dict.fromkeys(path for path in paths if path != SKELETON))
+
+
+def open_recording(folder: str | os.PathLike, path: str) -> AbstractContextManager[Path | BinaryIO]:
+    """Opens a file of a folder or an archive (`open_source`); a folder of OpenPose stays a path."""
+    return nullcontext(Path(folder, path)) if os.path.isdir(Path(folder, path)) else open_source(folder, path)
 
 
 def _read_settings(path: Path, defaults: dict) -> dict:
@@ -134,11 +162,14 @@ class ActionFolder(SkeletonBuilder):
     NAME_PARTS = 0
     SUFFIX = RECORDING_SUFFIXES
     FIELDS = ()
+    JOINT_EXTRAS = ("scores",)
     TITLE = "Recordings in a folder"
     HOMEPAGE = CITATION = LICENSE = ""
 
     def facts(self, data_dir: Path) -> list[Path]:
-        readers = (array_files, json_files, nw_ucla_files, recording_files, sbu_files, smarthome_files)
+        readers = (
+            array_files, json_files, nw_ucla_files, pose_json_files, recording_files, sbu_files, smarthome_files,
+        )  # fmt: skip
         code = [Path(module.__file__) for module in (*readers, skeleton_layouts)]
         return [*code, *(path for name in (METADATA, SKELETON) if (path := data_dir / name).is_file())]
 
@@ -185,26 +216,37 @@ class ActionFolder(SkeletonBuilder):
 
     @cached_property
     def _rows(self) -> dict[str, _Row]:
-        """File name in metadata.csv → its row."""
+        """Path of a recording → its row, in metadata.csv or by the folder of its class."""
         path = Path(self.config.data_dir, METADATA)
-        if not path.is_file():
-            raise DataFolderError(self._without_table())
+        if path.is_file():
+            return self._read_table(path)
+        files = self.source_files(self.config.data_dir, "")
+        entries = _class_folders(recording_paths(file for file in files if file.path.lower().endswith(self.SUFFIX)))
+        if not entries:
+            command = f"`python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)} --pattern …`"
+            raise DataFolderError(
+                f"{self.config.data_dir!r} has neither {METADATA} (columns file_name, label, split) nor a folder for each "
+                f"class; {command} writes the table from file names that follow a pattern"
+            )
+        rows: dict[str, _Row] = {}
+        for entry in entries:
+            self._add_row(rows, entry["file_name"], entry)
+        return rows
+
+    def _read_table(self, path: Path) -> dict[str, _Row]:
         rows: dict[str, _Row] = {}
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 columns = reader.fieldnames or []
                 self._check_columns(columns, f"{path}, line 1")
-                # The column `fps` sets the frame rate of skeletons. Videos have a rate, and keep it as an ordinary column.
-                has_fps = "fps" in self.recording_features()
                 for entry in reader:
                     if (len(rows) + 1) * len(columns) > _MAX_VALUES:
                         raise DataFolderError(
                             f"{path}, line {reader.line_num}: expected a table of at most {_MAX_VALUES:,} values: split the "
                             "folder, or leave columns out"
                         )
-                    fps = entry.pop("fps", "") if has_fps else entry.get("fps", "")
-                    self._add_row(rows, reader.line_num, entry, (fps or "").strip())
+                    self._add_row(rows, f"{METADATA}, line {reader.line_num}", entry)
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataFolderError(f"{path}: expected a CSV table in UTF-8: {error}") from error
         if not rows:
@@ -227,16 +269,20 @@ class ActionFolder(SkeletonBuilder):
         if problems:
             raise DataFolderError(f"{place}: {problems[0]}; found {shortened(', '.join(columns)) or 'nothing'}")
 
-    def _add_row(self, rows: dict[str, _Row], line: int, entry: dict, fps: str) -> None:
+    def _add_row(self, rows: dict[str, _Row], place: str, entry: dict) -> None:
         surplus = entry.pop(None, None)
         values = {name: (value or "").strip() for name, value in entry.items()}
         name, label, split = (values.pop(column) for column in ("file_name", "label", "split"))
+        fps, up = values.get("fps", ""), values.get("up", "")
+        if "fps" in self.recording_features():  # videos have a rate, and keep these as ordinary columns
+            values = {column: value for column, value in values.items() if column not in ("fps", "up")}
         if "\\" in name and not os.path.exists(Path(self.config.data_dir, name)):  # as Windows writes paths
             name = name.replace("\\", "/")
-        name = Path(name).as_posix() if name else f"(line {line})"
+        line = place.removeprefix(f"{METADATA}, ")
+        name = Path(name).as_posix() if name else f"({line})"
         is_folder = os.path.isdir(Path(self.config.data_dir, name))
         sample_id = values.pop("sample_id", "") or (name if is_folder else str(Path(name).with_suffix("")))
-        problem, place = None, f"{METADATA}, line {line}"
+        problem = None
         if surplus:
             problem = ("metadata", f"{place}: {len(surplus)} more values than columns")
         elif not label:
@@ -246,30 +292,17 @@ class ActionFolder(SkeletonBuilder):
         elif fault := fault_of_class_name(label):
             problem = ("label", f"{place}: the label {label!r} {fault}")
         if name in rows:
-            problem = ("duplicate", f"{place}: {name} is already in line {rows[name].line}")
-            name = f"{name} (line {line})"
-        rows[name] = _Row(line, sample_id, label, split.lower(), fps, is_folder, values, problem)
-
-    def _without_table(self) -> str:
-        """The error of a folder without metadata.csv, with the command that writes it."""
-        paths = [file.path for file in self.source_files(self.config.data_dir, "")]
-        pattern, classes = _class_folders([path for path in paths if path.lower().endswith(self.SUFFIX)])
-        command = f"python -m action_llm_datasets.folder {shlex.quote(self.config.data_dir)}"
-        text = f"{self.config.data_dir!r} has no {METADATA} (columns file_name, label, split)"
-        if not classes:
-            return f"{text}; `{command} --pattern …` writes it from file names that follow a pattern"
-        text += f", but folders that look like classes ({', '.join(classes[:5])}{', …' * (len(classes) > 5)}); "
-        text += f"`{command} --pattern {shlex.quote(pattern)}` uses them as labels"
-        if "<split>" not in pattern:
-            text += "; add a group such as (?P<person>…) to the pattern, and --test person=3, to choose the test recordings"
-        return text
+            first = rows[name].place.removeprefix(f"{METADATA}, ")
+            problem = ("duplicate", f"{place}: {name} is already in {first}")
+            name = f"{name} ({line})"
+        rows[name] = _Row(place, sample_id, label, split.lower(), fps, up, is_folder, values, problem)
 
     def class_names(self) -> list[str]:
         if self._common["class_names"] is not None:
             return self._common["class_names"]
         labels = {row.label for row in self._rows.values() if row.problem is None}
         if not labels:
-            raise DataFolderError(f"{Path(self.config.data_dir, METADATA)} has no row with a label and a split")
+            raise DataFolderError(f"{self.config.data_dir!r} has no recording with a label and a split")
         # Numbers are sorted as numbers.
         return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
@@ -284,9 +317,7 @@ class ActionFolder(SkeletonBuilder):
             raise NotInProtocolError(*row.problem)
         if row.label not in self._labels:
             near = did_you_mean(row.label, self._labels)
-            reason = (
-                f"{METADATA}, line {row.line}: the label {row.label!r} is not among class_names of {SKELETON}{near}"
-            )
+            reason = f"{row.place}: the label {row.label!r} is not among class_names of {SKELETON}{near}"
             raise NotInProtocolError("label", reason)
         split, held_out = _SPLITS[row.split]
         extras = {name: convert(row.extras[name]) for name, (convert, _) in self._extras.items()}
@@ -314,24 +345,29 @@ class ActionFolder(SkeletonBuilder):
         return types
 
     def _features(self) -> datasets.Features:
-        extras = {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
-        return datasets.Features({**super()._features(), **extras})
+        columns = super()._features() | {name: datasets.Value(dtype) for name, (_, dtype) in self._extras.items()}
+        # A model trained on these recordings reads new files with the same axis up.
+        if "fps" in columns and (self._common["up"] or any(row.up for row in self._rows.values())):
+            columns["up"] = datasets.Value("string")
+        return datasets.Features(columns)
 
     def listed(self) -> list[SourceFile]:
         # If a folder has a row, its files belong to that row.
         folders = {name for name, row in self._rows.items() if row.is_folder}
-        return [
+        files = [
             file
             for file in super().listed()
             if file.path in self._rows
             or not (file.path == SKELETON or folders.intersection(map(str, PurePosixPath(file.path).parents)))
         ]
+        recordings = [name for name in folders if is_openpose_folder(Path(self.config.data_dir, name))]
+        return sorted([*files, *(SourceFile(name, 0, 0) for name in recordings)], key=lambda file: file.path)
 
     def absent(self, there: Collection[str]) -> list[dict]:
         skipped = []
         for name, row in self._rows.items():
             if name not in there:
-                problem = row.problem or ("missing file", f"{METADATA}, line {row.line}: {self._why_absent(name)}")
+                problem = row.problem or ("missing file", f"{row.place}: {self._why_absent(name)}")
                 skipped.append({"file": name, "kind": problem[0], "reason": problem[1]})
         return skipped
 
@@ -341,17 +377,7 @@ class ActionFolder(SkeletonBuilder):
             return f"{self.config.name} reads {', '.join(self.SUFFIX)}, not {name}"
         if not path.is_dir():
             return f"there is no {name}"
-        first = min(path.glob("*.json"), default=None)
-        try:
-            if first is not None:
-                refuse_foreign_json(first, first.read_bytes())
-        except SkeletonFileError as error:
-            return (
-                f"{name} is a folder with files such as {first.name}: found {error.actual}, expected {error.expected}"
-            )
-        except UNREADABLE:
-            pass
-        return f"{name} is a folder, expected a file"
+        return f"{name} is a folder: expected a file, or a folder with a JSON file of OpenPose per frame"
 
     def recording_columns(self, path: str) -> dict:
         columns = super().recording_columns(path)
@@ -359,11 +385,7 @@ class ActionFolder(SkeletonBuilder):
         if fps:
             symptoms = {name: value for name, value in columns["symptoms"].items() if name != "frame rate"}
             columns |= {"fps": fps, "symptoms": symptoms}
-        return columns | ({"up": self._common["up"]} if self._common["up"] else {})
-
-    def skeleton_features(self) -> dict:
-        # A model trained on these recordings reads new files with the same axis up.
-        return super().skeleton_features() | ({"up": datasets.Value("string")} if self._common["up"] else {})
+        return columns | {"up": self._rows[path].up or self._common["up"]}
 
     def frame_rate(self, path: str, otherwise: float) -> float:
         """Frames per second of a recording, from the column `fps`.
@@ -378,34 +400,43 @@ class ActionFolder(SkeletonBuilder):
         row = self._rows[path]
         fps = float(row.fps) if _NUMBER.fullmatch(row.fps) else 0.0
         if row.fps and not 0 < fps < float("inf"):
-            reason = f"{METADATA}, line {row.line}: fps: expected a positive number, found {as_written(row.fps)}"
+            reason = f"{row.place}: fps: expected a positive number, found {as_written(row.fps)}"
             raise NotInProtocolError("fps", reason)
         if row.fps and not is_possible_rate(fps):
-            reason = f"{METADATA}, line {row.line}: fps: expected {_POSSIBLE_RATES}, found {as_written(row.fps)}"
+            reason = f"{row.place}: fps: expected {_POSSIBLE_RATES}, found {as_written(row.fps)}"
             raise NotInProtocolError("fps", reason)
         return fps or otherwise
 
-    def read(self, file: BinaryIO) -> SkeletonRecording:
-        recording = read_recording(
-            file,
-            layout=self._common["layout"],
-            fps=self._common["fps"] if self._common["says_fps"] else None,
-            up=self._common["up"],
-        )
+    def read_file(self, folder: str | os.PathLike, path: str) -> SkeletonRecording:
+        row, skeleton = self._rows[path], get_layout(self._common["layout"])
+        try:
+            turned_upright(np.zeros(3), row.up or None, skeleton)
+        except ValueError as error:
+            raise NotInProtocolError("up", f"{row.place}: {error}") from error
+        with open_recording(folder, path) as opened:
+            recording = read_recording(
+                opened,
+                layout=self._common["layout"],
+                fps=self._common["fps"] if self._common["says_fps"] else None,
+                up=row.up or self._common["up"],
+            )
         # These files have no frame rate; readers assume that of their data set.
         if self._common["says_fps"] and recording.source.lower().endswith((".json", ".mat", sbu_files.FILE_NAME)):
             recording.fps = self._common["fps"]
-        skeleton = get_layout(self._common["layout"])
-        if recording.layout != skeleton.name:  # files of most data sets always have the same layout
-            raise SkeletonFileError(
-                recording.source, None, f"the layout {recording.layout}", f"{skeleton.name}, as in {SKELETON}"
-            )
+        if recording.layout != skeleton.name:  # many files say their layout
+            expected = f'{skeleton.name}, or "layout": "{recording.layout}" in {SKELETON}'
+            raise SkeletonFileError(recording.source, None, f"the layout {recording.layout}", expected)
         recording.layout = self._common["layout"]
+        if "scores" in self.config.keep and recording.scores is None:
+            recording.scores = valid_joints(recording.keypoints, recording.present).astype(np.float32)
         return recording
 
     def account(self, tallies: list[Tally], skipped: list[dict]) -> dict:
         report = super().account(tallies, skipped)
         used = [self._rows[file.file] for tally in tallies for file in tally.used]
+        if used and {row.split for row in used} == {"train"} and not Path(self.config.data_dir, METADATA).is_file():
+            reason = f"all recordings are for training: put some in a folder test, or write {METADATA}"
+            report["doubts"].append({"kind": "no test recordings", "reason": reason, "files": []})
         column = next((name for name in PERSON_COLUMNS if used and name in used[0].extras), None)
         if column is not None:
             people = [(row.sample_id, _SPLITS[row.split][0], row.extras[column]) for row in used]

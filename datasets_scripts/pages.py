@@ -158,16 +158,27 @@ What to watch for:
         "Recordings of your own",
         ("folder",),
         """Put your recordings in a folder with a `metadata.csv` (`file_name,label,split`) and, for skeletons, a
-`skeleton.json` with the joint layout. Recordings are `.skeleton`, `.npy` and `.npz` files, text files with rows of
-numbers, `.json` files of Toyota Smarthome or Northwestern-UCLA, or videos (files, or folders of numbered pictures). If file
-names follow a pattern, this command writes both files:
+`skeleton.json` with the joint layout. If file names follow a pattern, this command writes both files:
 
 ```bash
 python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
     --pattern '(?P<label>[a-z]+)_person(?P<person>\\d+)_.*' --test person=3,7 --validation person=5
 ```
 
-A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses the folder of a file as its class.
+A pattern with a `/` is matched against the path. Folders of classes (`train/wave/a.npy`, `test/wave/b.npy`) need no table, as
+with `imagefolder`; without `train` and `test`, all recordings are for training.
+
+| recordings | notes |
+|---|---|
+| `.npy` | (frames, [people,] joints, coordinates), with or without a score behind the coordinates: HumanML3D's `new_joints` |
+| `.npz` | such an array `keypoints`, and `fps`; or `keypoint` and `keypoint_score` of PYSKL |
+| `.txt` | a frame or a joint per row |
+| `.json` | AlphaPose, COCO (results or annotations), Toyota Smarthome, Northwestern-UCLA |
+| folders of `.json` files | OpenPose: a file per frame; the row names the folder |
+| `.skeleton`, `.mat`, `skeleton_pos.txt` | NTU RGB+D and UAV-Human, UTD-MHAD, SBU Kinect Interaction |
+| videos | files, or folders of numbered pictures (`folder-video`) |
+
+Pickles are not read, because unpickling can run code; the error for a pickle of PYSKL has the command that converts it.
 
 | layout | joints | joint order of |
 |---|---|---|
@@ -176,14 +187,13 @@ A pattern with a `/` is matched against the path: `'(?P<label>[^/]+)/.*'` uses t
 | `kinect20` | 20 in metres, y up | UTD-MHAD |
 | `msr20` | 20 in metres, y up | MSR Action3D |
 | `sbu15` | 15 in metres, y up | OpenNI: SBU Kinect Interaction |
-| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS with `"up": "z"` |
+| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS, with `"up": "z"`; BVH files |
 | `blazepose33` | 33 in metres, y down | the world landmarks of MediaPipe |
 | `h36m17` | 17 in metres, y down | Human3.6M in the order of VideoPose3D and MMPose, in the axes of the camera |
-| `openpose25` | 25 in pixels, y down, with a score as the third number | OpenPose BODY_25 |
-| `openpose18` | 18 in pixels, y down, with a score as the third number | OpenPose COCO: Kinetics-Skeleton |
-| `coco17` | 17 in pixels, y down, with a score as the third number | COCO, UAV-Human |
-| `halpe26` | 26 in pixels, y down, with a score as the third number | Halpe-FullBody: AlphaPose |
-| `wholebody133` | 133 in pixels, y down, with a score as the third number | COCO-WholeBody: body, feet, face and hands |
+| `openpose25`, `openpose18` | 25 or 18 in pixels, y down, with a score | OpenPose: BODY_25, COCO (Kinetics-Skeleton) |
+| `coco17` | 17 in pixels, y down, with a score | COCO, UAV-Human |
+| `halpe26` | 26 in pixels, y down, with a score | Halpe-FullBody: AlphaPose |
+| `wholebody133` | 133 in pixels, y down, with a score | COCO-WholeBody: body, feet, face and hands |
 | `lcrnet13`, `lcrnet13-2d` | 13 in metres, or in pixels | Toyota Smarthome |
 
 A sample of the recordings is checked before all are read. If the joints fit another layout better, another axis points up, or
@@ -197,7 +207,8 @@ What to watch for:
 - Split by person, not by recording: nobody should be in both train and test.
 - `validation` rows become `held_out` training recordings, which select checkpoints and settings. With fewer than 200 training
   recordings, `run_line.py` does not train on them and uses them for early stopping.
-- If frame rates differ, give them in a column `fps`.
+- If frame rates or vertical axes differ between recordings, give them in columns `fps` and `up`.
+- `keep=("scores",)` adds the scores of the joints to the rows: 0 for a joint that was not seen.
 - The report lists what to check, such as class names that differ only in case, classes without a training recording, and the
   same recording in two files.""",
         "folder",

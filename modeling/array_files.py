@@ -35,12 +35,15 @@ MAX_SCORE, NOT_FOUND = 2.0, -1.0
 _DECIMAL_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?;?")
 # Maximum number of values in a file of rows, at 8 bytes each.
 _MAX_NUMBERS = MAX_TEXT_BYTES // 8
-# Maximum number of arrays of an `.npz`, of which only one is read.
+# Maximum number of arrays of an `.npz`, of which few are read.
 MAX_ARRAYS = 1000
+PYSKL_ARRAYS = ("keypoint", "keypoint_score")
 # Maximum number of values in a row that holds a single joint: as many as in a line of `.skeleton` files.
 JOINT_NUMBERS = 12
 # Number of elements of an array that are compared at a time.
 _BLOCK = 1 << 20
+# Numbers of joints of SMPL-H, and of SMPL-X without and with points on its surface.
+SMPL_JOINTS = (52, 55, 73, 127, 144)
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -58,7 +61,8 @@ def read_joint_array(
 
     `.npy`: an array (T, J, C) or (T, P, J, C), see `recording_from_array`.
 
-    `.npz`: such an array named `keypoints`, or the only array of the file; a number `fps` beside it is read, too.
+    `.npz`: such an array named `keypoints`, or the only array of the file; a number `fps` beside it is read, too. `keypoint`
+    (P, T, J, C) and `keypoint_score` (P, T, J), as in an annotation of PYSKL, are also read.
 
     `.txt`: rows of numbers, separated by spaces or commas. A row is a frame or a joint. A frame has all joints of a person, or
     of several people one after the other, optionally after a frame number. A joint is "x y z" or "x y", for a single person,
@@ -100,12 +104,13 @@ def recording_from_array(
 ) -> SkeletonRecording:
     """Makes a recording of an array of joints.
 
-    NaN marks missing joints. A person whose joints are all 0, -1 or NaN is absent from the frame. In 2-D layouts, a third
-    number from 0 to 2 is a score, unless it is 0 everywhere; joints with a score below 0.05 are missing. People who change
-    their place in the array are tracked by distance, and copies of a person are dropped (`skeleton_bodies.follow_people`).
+    NaN marks missing joints. A person whose joints are all 0, -1 or NaN is absent from the frame. A number from 0 to 2 behind
+    the coordinates is a score, unless it is 0 everywhere; joints with a score below 0.05 are missing. People who change their
+    place in the array are tracked by distance, and copies of a person are dropped (`skeleton_bodies.follow_people`).
 
     Args:
-        keypoints: Joints, (T, J, C) or (T, P, J, C) with C = 2 (2-D layouts) or 3 numbers; floating point keeps its precision.
+        keypoints: Joints, (T, J, C) or (T, P, J, C) with C = 2 (2-D layouts) or 3 coordinates, and a score if there is one;
+            floating point keeps its precision.
         layout: The joint layout, by name or description.
         fps: Frames per second. None assumes 30, and sets `fps_is_assumed`.
         source: Name of the recording in errors.
@@ -115,55 +120,104 @@ def recording_from_array(
             too large (`size_limits`), or the frame rate is impossible.
     """
     skeleton = get_layout(layout)
-    shape, name = keypoints.shape, Path(source).name
+    shape = keypoints.shape
     if keypoints.ndim == 3:
         keypoints = keypoints[:, None]
     if (
         keypoints.ndim != 4
         or keypoints.shape[2] != skeleton.num_joints
-        or not skeleton.dimensions <= keypoints.shape[3] <= 3
+        or not skeleton.dimensions <= keypoints.shape[3] <= skeleton.dimensions + 1
         or keypoints.dtype.kind not in "fiu"
         or not len(keypoints)
     ):
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
         actual = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
         raise SkeletonFileError(source, None, actual, f"{expected}, layout {skeleton.name}")
-    rate = 30.0 if fps is None else checked_rate(source, fps)
     if keypoints.shape[1] > len(keypoints):  # people first, as in PYSKL and MMAction2
         frames = f"{len(keypoints)} frame" + "s" * (len(keypoints) > 1)
         actual = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")
     check_size(source, *keypoints.shape[:3])
-    fault = comparisons_fault(*keypoints.shape[:2])
-    if fault is not None:
-        raise SkeletonFileError(source, None, *fault)
     if _has_people_first(keypoints[..., : skeleton.dimensions]):
         actual = (
             f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other; if "
             "people come first, transpose the first two axes"
         )
         raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")
-    dtype = keypoints.dtype if keypoints.dtype.kind == "f" else np.float32
+    coordinates, further = keypoints[..., : skeleton.dimensions], keypoints[..., skeleton.dimensions :]
+    if _are_scores(further):
+        scores = np.where(further[..., 0] == NOT_FOUND, 0, np.nan_to_num(further[..., 0]))
+        return recording_of_people(coordinates, scores, layout=skeleton, fps=fps, source=source)
+    recording = recording_of_people(coordinates, None, layout=skeleton, fps=fps, source=source)
+    if further[np.isfinite(further)].any():
+        if skeleton.dimensions == 3:
+            actual = f"{keypoints.dtype} {shape} whose fourth numbers are no scores"
+            raise SkeletonFileError(source, None, actual, "x, y, z, and a score from 0 to 1 if there is one")
+        recording.symptoms["third number"] = [
+            float(f"{value:.3g}") for value in (np.nanmin(further), np.nanmax(further))
+        ]
+    return recording
+
+
+def recording_of_people(
+    keypoints: np.ndarray,
+    scores: np.ndarray | None,
+    *,
+    layout: SkeletonLayout,
+    fps: float | None,
+    source: str,
+    body_ids: np.ndarray | None = None,
+) -> SkeletonRecording:
+    """Makes a recording of joints whose axes and layout are known.
+
+    Args:
+        keypoints: Joints, (T, P, J, C) with the C coordinates of the layout; they become float32 or, if they are, float64.
+        scores: Score of each joint, (T, P, J), or None. Joints with a score below 0.05 are missing.
+        layout: The joint layout.
+        fps: Frames per second. None assumes 30, and sets `fps_is_assumed`.
+        source: Name of the recording in errors.
+        body_ids: Distinct ids of people who were tracked, int64 (P,). None tracks people by distance and numbers them.
+
+    Raises:
+        SkeletonFileError: If there are too many people in too many frames, or the frame rate is impossible.
+    """
+    rate = 30.0 if fps is None else checked_rate(source, fps)
+    dtype = np.float64 if keypoints.dtype.kind == "f" and keypoints.dtype.itemsize > 4 else np.float32
     recorded = np.zeros((*keypoints.shape[:3], 3), dtype)
-    recorded[..., : skeleton.dimensions] = keypoints[..., : skeleton.dimensions]
-    third = keypoints[..., skeleton.dimensions :]
-    if _are_scores(third):
-        recorded[..., :2][~(third[..., 0] >= MIN_SCORE)] = np.nan
+    recorded[..., : layout.dimensions] = keypoints
+    if scores is not None:
+        recorded[..., : layout.dimensions][~(scores >= MIN_SCORE)] = np.nan
     valid = valid_joints(recorded, np.ones(recorded.shape[:2], bool))
-    people, changes, copies = follow_people(recorded, valid)
-    symptoms = {kind: count for kind, count in (("changed places", changes), ("same person twice", copies)) if count}
+    present, symptoms = valid.any(-1), {}
+    if body_ids is None:
+        fault = comparisons_fault(*keypoints.shape[:2])
+        if fault is not None:
+            raise SkeletonFileError(source, None, *fault)
+        people, changes, copies = follow_people(recorded, valid)
+        symptoms = {
+            kind: count for kind, count in (("changed places", changes), ("same person twice", copies)) if count
+        }
+        if symptoms:
+            frame = np.arange(len(people))[:, None]
+            recorded, valid = recorded[frame, people], valid[frame, people]
+            scores = None if scores is None else scores[frame, people]
+        present = valid.any(-1) & (people >= 0)
+        body_ids = np.arange(recorded.shape[1], dtype=np.int64)
     if fps is None:
         symptoms["frame rate"] = rate
-    if third[np.isfinite(third)].any() and not _are_scores(third):
-        symptoms["third number"] = [float(f"{value:.3g}") for value in (np.nanmin(third), np.nanmax(third))]
-    if changes or copies:
-        recorded = recorded[np.arange(len(people))[:, None], people]
-        valid = valid[np.arange(len(people))[:, None], people]
-    present = valid.any(-1) & (people >= 0)
     recorded[~present] = 0
-    ids = np.arange(recorded.shape[1], dtype=np.int64)
+    if scores is not None:
+        scores = np.where(present[..., None], scores, 0).astype(np.float32)
     return SkeletonRecording(
-        recorded, present, ids, skeleton.name, rate, name, fps_is_assumed=fps is None, symptoms=symptoms
+        recorded,
+        present,
+        body_ids,
+        layout.name,
+        rate,
+        Path(source).name,
+        scores=scores,
+        fps_is_assumed=fps is None,
+        symptoms=symptoms,
     )
 
 
@@ -174,6 +228,10 @@ def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
         return " (coordinates first, as in ST-GCN: transpose to (frames, people, joints, coordinates))"
     if len(shape) == 2 and shape[1] in (2 * joints, 3 * joints):
         return f" (a frame per row: reshape to ({shape[0]}, {joints}, {shape[1] // joints}))"
+    if len(shape) == 3 and shape[1] in SMPL_JOINTS and skeleton.name in ("smpl22", "smpl24"):
+        return " (joints of SMPL-H or SMPL-X, which begin with those of smpl22: keep the first 22)"
+    if len(shape) == 2 and shape[1] in (263, 251):
+        return " (the features of HumanML3D or KIT-ML: use the joints in the folder new_joints)"
     fitting = [layout.name for layout in LAYOUTS.values() if layout.num_joints in shape[1:] and layout.source is None]
     return f" (the layouts with that many joints are {', '.join(fitting)})" if fitting and joints not in shape else ""
 
@@ -203,7 +261,7 @@ def _has_people_first(keypoints: np.ndarray) -> bool:
 
 
 def _are_scores(numbers: np.ndarray) -> bool:
-    """Whether the third numbers of joints are scores that are not 0 everywhere."""
+    """Whether the numbers behind the coordinates of joints are scores that are not 0 everywhere."""
     finite = numbers[np.isfinite(numbers) & (numbers != NOT_FOUND)]
     return bool(finite.any() and finite.min() >= 0 and finite.max() <= MAX_SCORE)
 
@@ -220,11 +278,14 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             rate = members.pop("fps", None)
             if rate is not None:
-                fps = _parse_npy(_read_member(path, archive, rate))
+                fps = _read_array(path, archive, rate)
                 checked_rate(path, fps)  # refuses a huge array before it is printed or converted
+            if "keypoint" in members:
+                return _of_pyskl(path, *(_read_array(path, archive, members.get(name)) for name in PYSKL_ARRAYS)), fps
             if "keypoints" not in members and len(members) != 1:
-                raise SkeletonFileError(path, None, f"the arrays {shortened(str(sorted(members)))}", expected)
-            return _parse_npy(_read_member(path, archive, members.get("keypoints", next(iter(members.values()))))), fps
+                actual = f"the arrays {shortened(', '.join(sorted(members)))}{_guess_content(set(members))}"
+                raise SkeletonFileError(path, None, actual, expected)
+            return _read_array(path, archive, members.get("keypoints", next(iter(members.values())))), fps
     except SkeletonFileError:
         raise
     except Exception as error:  # damaged files make NumPy and zipfile raise nearly anything
@@ -232,8 +293,31 @@ def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray,
         raise SkeletonFileError(path, None, actual, "a NumPy file of numbers") from error
 
 
-def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Unpacks a member of an `.npz`, up to the size limit."""
+def _of_pyskl(path: Path, keypoints: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
+    """Joints (T, P, J, C), with a score if there are any, of the arrays of PYSKL, whose first axis is that of people."""
+    if keypoints.ndim != 4 or (scores is not None and scores.shape != keypoints.shape[:3]):
+        actual = f"keypoint {keypoints.shape}" + ("" if scores is None else f", keypoint_score {scores.shape}")
+        raise SkeletonFileError(
+            path, None, actual, "(people, frames, joints, coordinates), and the same without coordinates"
+        )
+    if scores is not None:
+        keypoints = np.concatenate([keypoints, scores[..., None]], axis=-1)
+    return keypoints.transpose(1, 0, 2, 3)
+
+
+def _guess_content(names: set[str]) -> str:
+    """A guess of what the arrays of an `.npz` are, for an error."""
+    if {"x_train", "y_train"} <= names:
+        return " (a data set of CTR-GCN: python -m action_llm_datasets.unpack writes a file for each recording)"
+    if {"poses", "betas"} <= names:
+        return " (parameters of a body model, as in AMASS: compute its joints with that model, and save them)"
+    return ""
+
+
+def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> np.ndarray | None:
+    """The array of a member of an `.npz`, up to the size limit; None for no member."""
+    if member is None:
+        return None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked without a limit
         raise ValueError(f"{member.filename} is compressed in a way that NumPy does not write")
     with archive.open(member) as file:
@@ -241,7 +325,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
     if data is None:
         actual, expected = bytes_fault()
         raise SkeletonFileError(path, None, f"{member.filename} of {actual}", expected)
-    return data
+    return _parse_npy(data)
 
 
 def _parse_npy(data: bytes) -> np.ndarray:
@@ -378,4 +462,4 @@ def _counts(numbers: np.ndarray) -> bool:
     return bool((numbers == np.rint(numbers)).all() and (np.diff(numbers) == 1).all())
 
 
-__all__ = ["ARRAY_SUFFIXES", "read_joint_array", "recording_from_array"]
+__all__ = ["ARRAY_SUFFIXES", "read_joint_array", "recording_from_array", "recording_of_people"]

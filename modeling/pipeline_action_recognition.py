@@ -32,6 +32,7 @@ from .explanations import sentence_of
 from .frame_sequences import FRAME_SUFFIXES
 from .label_scoring import normalised_entropy
 from .model_files import as_written
+from .pose_json_files import is_openpose_folder
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
 from .video_files import VIDEO_SUFFIXES
@@ -307,8 +308,10 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"{recording} is a recording of skeletons, but this model reads videos.")
 
     def _check_folder(self, folder: Path) -> None:
-        """Raises `ValueError` for a folder, unless it contains the frames of a video and this model reads videos."""
+        """Raises `ValueError` for a folder, unless it contains frames: of a video, or of OpenPose, as this model reads."""
         names = sorted(os.listdir(folder))
+        if self._reads_skeletons and is_openpose_folder(folder):
+            return
         if not self._reads_skeletons and any(name.lower().endswith(FRAME_SUFFIXES) for name in names):
             return
         suffixes = RECORDING_SUFFIXES if self._reads_skeletons else VIDEO_SUFFIXES

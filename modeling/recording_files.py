@@ -1,10 +1,8 @@
 """Reads recordings of skeletons in any supported format, which the suffix of the file determines."""
 
 import io
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,9 +10,10 @@ import numpy as np
 from .array_files import ARRAY_SUFFIXES, read_joint_array
 from .model_files import as_written
 from .nw_ucla_files import has_nw_ucla_keys, read_nw_ucla
+from .pose_json_files import has_pose_json_keys, is_openpose_folder, read_pose_json
 from .sbu_files import FILE_NAME as SBU_FILE_NAME
 from .sbu_files import read_sbu
-from .size_limits import MAX_LINE_BYTES, json_fault
+from .size_limits import MAX_LINE_BYTES
 from .skeleton_files import (
     BODY_COLUMNS,
     SkeletonFileError,
@@ -28,6 +27,13 @@ from .smarthome_files import read_smarthome
 
 RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)
 
+
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+# Writes an .npz for each annotation of a data set of PYSKL.
+UNPICKLE = (
+    "python -c \"import numpy, pickle, sys; [numpy.savez(a['frame_dir'], **a) "
+    "for a in pickle.load(open(sys.argv[1], 'rb'))['annotations']]\""
+)
 
 # Layouts of NTU RGB+D (`.skeleton`) and UAV-Human (`.txt`), whose files have the same format.
 _USUAL_LAYOUTS = {".skeleton": "kinect25", ".txt": "coco17"}
@@ -48,19 +54,20 @@ def read_recording(
     fps: float | None = None,
     up: str | None = None,
 ) -> SkeletonRecording:
-    """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome or
-    Northwestern-UCLA, `skeleton_pos.txt` of SBU Kinect Interaction, `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
+    """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome,
+    Northwestern-UCLA, AlphaPose or COCO, a folder of OpenPose's `.json` files, `skeleton_pos.txt` of SBU Kinect Interaction,
+    `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
 
     A recording may have at most 22.4 million joints in 512 MiB, half of that as rows of text, and a quarter as JSON
     (`size_limits`). As an array, this is an hour of 30 frames per second with 8 people of 25 joints. Larger files are refused
     before memory is allocated.
 
     Args:
-        file: Path, or open file.
+        file: Path, open file, or path of a folder of OpenPose.
         layout: The joint layout, by name or description. For a derived layout, recordings of its source layout are read.
             Files of UTD-MHAD, Toyota Smarthome, Northwestern-UCLA and SBU Kinect Interaction always have the layout of their
-            data set, and so have `.skeleton` files of 25 joints (NTU RGB+D) and `.txt` files of 17 joints (UAV-Human) if this
-            layout has another number of joints.
+            data set. So have, if this layout has another number of joints, `.skeleton` files of 25 joints (NTU RGB+D), `.txt`
+            files of 17 joints (UAV-Human), and `.json` of pose estimators.
         fps: Frames per second, if neither the file nor its data set defines the rate. None assumes 30, and sets
             `fps_is_assumed`.
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
@@ -73,6 +80,12 @@ def read_recording(
     """
     skeleton = get_layout(layout)
     own = get_layout(skeleton.source or skeleton)
+    if isinstance(file, str | os.PathLike) and os.path.isdir(file):
+        if not is_openpose_folder(file):
+            raise SkeletonFileError(
+                file, None, "a folder", "a file, or a folder with a JSON file of OpenPose per frame"
+            )
+        return _upright(read_pose_json(file, layout=own, fps=fps), up, skeleton)
     path, data = read_content(file)
     content, suffix = _Content(str(path), data), path.suffix.lower()
     if suffix == ".mat":
@@ -81,23 +94,35 @@ def read_recording(
         recording = read_sbu(content)
     elif suffix == ".json" and has_nw_ucla_keys(data):
         recording = read_nw_ucla(content)
+    elif suffix == ".json" and has_pose_json_keys(data):
+        recording = read_pose_json(content, layout=own, fps=fps)
     elif suffix == ".json":
         try:
             recording = read_smarthome(content, pose=f"pose{skeleton.dimensions}d")
-        except SkeletonFileError:
-            refuse_foreign_json(path, data)
-            raise
+        except SkeletonFileError as error:
+            if error.line is not None or b'"frames"' in data:
+                raise
+            expected = "JSON of OpenPose, AlphaPose, COCO, Northwestern-UCLA or Toyota Smarthome"
+            raise SkeletonFileError(path, None, "JSON without their keys", expected) from error
     elif suffix == ".skeleton" or (suffix == ".txt" and _starts_with_a_count(data)):
         num_joints, usual = _count_joints(data), get_layout(_USUAL_LAYOUTS[suffix])
         is_usual = num_joints == usual.num_joints != own.num_joints
         recording = read_skeleton(content, layout=usual if is_usual else own, fps=fps)
     elif suffix in ARRAY_SUFFIXES:
         recording = read_joint_array(content, layout=skeleton, fps=fps)
+    elif suffix in PICKLE_SUFFIXES:
+        expected = f"{', '.join(RECORDING_SUFFIXES)}. If you trust it and it is of PYSKL, run {UNPICKLE} {path.name}"
+        raise SkeletonFileError(path, None, "a pickle, which is not read because unpickling can run code", expected)
     else:
         raise SkeletonFileError(
             path, None, f"a name that ends in {suffix!r}", f"one of {', '.join(RECORDING_SUFFIXES)}"
         )
-    if recording.layout in (skeleton.name, skeleton.source):  # data sets of another layout have its axes
+    return _upright(recording, up, skeleton)
+
+
+def _upright(recording: SkeletonRecording, up: str | None, skeleton: SkeletonLayout) -> SkeletonRecording:
+    """The recording, rotated if it has the stated layout; data sets of another layout have its axes."""
+    if recording.layout in (skeleton.name, skeleton.source):
         recording.keypoints = turned_upright(recording.keypoints, up, skeleton)
     return recording
 
@@ -138,30 +163,6 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):
         keypoints = np.stack([sign * keypoints[..., axis] for axis, sign in turn], axis=-1)
     return keypoints
-
-
-def refuse_foreign_json(path: Path, data: bytes):
-    """Raises `SkeletonFileError` for JSON of OpenPose, AlphaPose or COCO, with advice on conversion; ignores others."""
-    if json_fault(data) is not None:
-        return
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    first = content[0] if isinstance(content, list) and content else None
-    if isinstance(content, dict) and "people" in content:
-        content_name, layout = "JSON of OpenPose (people)", "openpose25"
-    elif isinstance(content, dict) and "annotations" in content:
-        content_name, layout = "JSON of COCO (annotations)", "coco17"
-    elif isinstance(first, dict) and {"image_id", "keypoints"} <= first.keys():
-        content_name, layout = "JSON of AlphaPose (a list of image_id and keypoints)", "coco17"
-    else:
-        return
-    expected = (
-        "JSON of Toyota Smarthome or Northwestern-UCLA; or convert it to a .npy array (frames, people, joints, coordinates), "
-        f"layout {layout}"
-    )
-    raise SkeletonFileError(path, None, f"{content_name}, which this release cannot read", expected)
 
 
 def _count_joints(data: bytes) -> int | None:

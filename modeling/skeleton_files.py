@@ -84,6 +84,7 @@ class SkeletonRecording:
         tracking_state: int8 (T, P, J): 0 not tracked, 1 inferred, 2 tracked; None if not requested.
         depth_pixels, color_pixels: Position of each joint in the depth image and in the colour image, float32 (T, P, J, 2);
             None if not requested.
+        scores: Score of each joint from a pose estimator, float32 (T, P, J), 0 where it was not seen; None without any.
         fps_is_assumed: Whether `fps` is only the usual rate of such files, because neither the file nor the caller gave it.
         symptoms: Observations of the reader that affect plausibility, by their names in `skeleton_plausibility`.
     """
@@ -97,6 +98,7 @@ class SkeletonRecording:
     tracking_state: np.ndarray | None = None
     depth_pixels: np.ndarray | None = None
     color_pixels: np.ndarray | None = None
+    scores: np.ndarray | None = None
     fps_is_assumed: bool = False
     symptoms: dict[str, Any] = field(default_factory=dict)
 

@@ -247,8 +247,8 @@ def _extractor_settings(reading, rows) -> dict:
     # New recordings without a rate or a vertical axis are read like the training recordings.
     if settings["recorded_fps"] is None:
         settings["recorded_fps"] = Counter(rows["fps"]).most_common(1)[0][0]
-    if settings["recorded_up"] is None and "up" in rows.features:
-        settings["recorded_up"] = rows[0]["up"] or None
+    if settings["recorded_up"] is None and "up" in rows.features and len(axes := rows.unique("up")) == 1:
+        settings["recorded_up"] = axes[0]
     if settings["scale"] not in ("torso", "none"):  # a length in metres
         settings["scale"] = float(settings["scale"])
     return settings

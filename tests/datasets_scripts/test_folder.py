@@ -1,9 +1,9 @@
 """Your own recordings: a folder and a table become a data set, and errors name the line."""
 
 import json
-import re
-import shlex
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,71 +258,119 @@ def test_json_of_toyota_smarthome(folder, tmp_path, layout):
     assert load(root, tmp_path)["train"]["fps"] == [25]
 
 
-FOREIGN = {
-    "OpenPose (people)": ({"version": 1.3, "people": [{"pose_keypoints_2d": [0] * 75}]}, "openpose25"),
-    "COCO (annotations)": ({"images": [], "annotations": [], "categories": []}, "coco17"),
-    "AlphaPose (a list of image_id and keypoints)": ([{"image_id": "0.jpg", "keypoints": [0] * 51}], "coco17"),
-}
+def openpose(folder, body):
+    """A folder with a file of OpenPose for each frame of a body (T, 17, 3) of pixels and scores."""
+    folder.mkdir(parents=True)
+    for frame, joints in enumerate(body):
+        people = [{"pose_keypoints_2d": np.ravel(joints).tolist()}]
+        (folder / f"{folder.name}_{frame:012d}_keypoints.json").write_text(json.dumps({"people": people}))
 
 
-@pytest.mark.parametrize("name", FOREIGN)
-def test_other_json_formats_are_refused_by_name(folder, tmp_path, name):
-    root = folder(*ROWS, "clip.json,wave,train,1,x", "frames,wave,train,1,x")
-    (root / "frames").mkdir()
-    content, layout = FOREIGN[name]
-    for path in ("clip.json", "frames/clip_000_keypoints.json", "frames/clip_001_keypoints.json"):
-        (root / path).write_text(json.dumps(content))
-    load(root, tmp_path)
-    skipped = report(tmp_path)
-    expected = (
-        f"found JSON of {name}, which this release cannot read, expected JSON of Toyota Smarthome or Northwestern-UCLA; or "
-        f"convert it to a .npy array (frames, people, joints, coordinates), layout {layout}"
+def pixels(seed=0, score=0.9):
+    return person(8, "coco17", seed=seed) * [150, 150, 0] + np.array([320, 240, score])
+
+
+def test_folders_of_openpose_are_recordings(folder, tmp_path):
+    root = folder("clips/one,wave,train,1,x", "clips/two,fall,test,2,y", "more,fall,test,3,z")
+    (root / "skeleton.json").write_text('{"layout": "coco17", "fps": 25}')
+    openpose(root / "clips" / "one", pixels())
+    openpose(root / "clips" / "two", pixels(1))
+    splits = load(root, tmp_path)
+    (row,) = splits["train"]
+    assert (row["sample_id"], row["fps"], row["shape"]) == ("clips/one", 25, [8, 1, 17, 3])
+    np.testing.assert_allclose(np.reshape(row["keypoints"], row["shape"])[:, 0, :, :2], pixels()[..., :2], rtol=1e-6)
+    reason = report(tmp_path)["more"]["reason"]
+    assert reason.endswith("more is a folder: expected a file, or a folder with a JSON file of OpenPose per frame")
+    path = next((root / "clips" / "one").iterdir())
+    path.write_text("{")
+    load(root, tmp_path / "damaged")
+    assert f"{path.name}, line 1: found Expecting property name" in report(tmp_path / "damaged")["clips/one"]["reason"]
+    assert report(tmp_path / "damaged")["clips/one"]["reason"].startswith("clips/one/one_")
+    counts = write_metadata(root, "clips/(?P<label>.*)", {}, {})
+    assert counts == {"train": 2, "left out": 4}
+    assert (root / "metadata.csv").read_text().splitlines()[1:] == ["clips/one,one,train", "clips/two,two,train"]
+
+
+def test_scores_are_kept_on_request(folder, tmp_path):
+    root = folder("a.npy,wave,train,1,x", "b.npy,fall,test,1,x")
+    (root / "skeleton.json").write_text('{"layout": "coco17"}')
+    scored = pixels()
+    scored[3, 5, 2] = 0
+    np.save(root / "a.npy", scored)
+    without = pixels(1)[..., :2]
+    without[2, 4] = 0
+    np.save(root / "b.npy", without)
+    splits = load(root, tmp_path, keep=("scores",))
+    expected = np.full((8, 1, 17), 0.9, np.float32)
+    expected[3, 0, 5] = 0
+    assert np.array_equal(np.reshape(splits["train"][0]["scores"], (8, 1, 17)), expected)
+    expected[:] = 1
+    expected[2, 0, 4] = 0
+    assert np.array_equal(np.reshape(splits["test"][0]["scores"], (8, 1, 17)), expected)
+    assert "scores" not in load(root, tmp_path / "plain")["train"].column_names
+
+
+def test_a_vertical_axis_for_each_recording(folder, tmp_path):
+    root = folder(
+        "a.npy,wave,train,z", "d.npy,wave,train,", "more/b.npz,fall,test,down", header="file_name,label,split,up\n"
     )
-    assert skipped.pop("clip.json")["reason"] == f"clip.json: {expected}"
-    place = "metadata.csv, line 7: frames is a folder with files such as clip_000_keypoints.json"
-    assert skipped.pop("frames")["reason"] == f"{place}: {expected}"
-    assert not skipped  # files of a folder with a row are not reported
+    np.save(root / "a.npy", folder.bodies[0][..., [0, 2, 1]] * [1, -1, 1])
+    splits = load(root, tmp_path)
+    rows = {row["sample_id"]: row for row in splits["train"]}
+    assert {name: row["up"] for name, row in rows.items()} == {"a": "z", "d": None}
+    for name, body in (("a", folder.bodies[0]), ("d", folder.bodies[3])):
+        np.testing.assert_allclose(np.reshape(rows[name]["keypoints"], rows[name]["shape"])[:, 0], body, atol=1e-6)
+    assert report(tmp_path)["more/b.npz"]["reason"].startswith("metadata.csv, line 4: up: expected one of y, -y, z")
 
 
-def test_the_error_of_class_folders_names_the_command(tmp_path):
-    """The command in the error message creates the table."""
-    root = tmp_path / "my recordings"
+def test_folders_of_classes(tmp_path):
+    root = tmp_path / "mine"
     for name in ("wave/p1_1", "sit/p1_1", "sit/p2_1"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(root / f"{name}.npy", person(5 + len(name), "kinect25"))
-    with pytest.raises(
-        DataFolderError, match=r"has no metadata\.csv .* folders that look like classes \(sit, wave\)"
-    ) as error:
-        load(root, tmp_path)
-    command = re.search(r"`python (-m action_llm_datasets\.folder .*)` uses them as labels", str(error.value))[1]
-    done = python(*shlex.split(command), cwd=tmp_path)
-    assert done.returncode == 0 and "3 train" in done.stdout, done.stderr
-    assert load(root, tmp_path)["train"].features["label"].names == ["sit", "wave"]
+        np.save(root / f"{name}.npy", person(5, seed=len(name) + int(name[-3])))
+    splits = load(root, tmp_path)
+    assert list(splits) == ["train"] and list(splits["train"]["sample_id"]) == ["sit/p1_1", "sit/p2_1", "wave/p1_1"]
+    names = splits["train"].features["label"].names
+    assert names == ["sit", "wave"] and [names[label] for label in splits["train"]["label"]] == ["sit", "sit", "wave"]
+    doubts = json.loads(next((tmp_path / "cache").rglob("preparation.json")).read_text())["doubts"]
+    assert any(
+        "all recordings are for training: put some in a folder test, or write metadata.csv" in doubt["reason"]
+        for doubt in doubts
+    )
     pattern = r"(?P<label>[^/]+)/(?P<person>[^_]+)_.*"
     assert write_metadata(root, pattern, {"person": {"p2"}}, {}) == {"train": 2, "test": 1}
+    assert list(load(root, tmp_path)["test"]["sample_id"]) == ["sit/p2_1"]
 
 
-def test_folders_for_splits_and_classes(tmp_path):
-    for name in ("train/wave/a", "train/sit/b", "test/sit/c"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(tmp_path / f"{name}.npy", person(5, "kinect25", seed=len(name)))
-    with pytest.raises(
-        DataFolderError, match=r"--pattern '\(\?P<split>\[\^/\]\+\)/\(\?P<label>\[\^/\]\+\)/\.\*'` uses"
-    ):
-        load(tmp_path, tmp_path)
-    counts = write_metadata(tmp_path, "(?P<split>[^/]+)/(?P<label>[^/]+)/.*", {}, {})
-    assert counts == {"train": 2, "test": 1}
-    assert list(load(tmp_path, tmp_path)["test"]["sample_id"]) == ["test/sit/c"]
+def test_folders_of_classes_in_folders_of_splits(tmp_path):
+    root = tmp_path / "mine"
+    for seed, name in enumerate(("train/wave/a", "train/sit/b", "Test/sit/c", "val/wave/d")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f"{name}.npy", person(5, seed=seed))
+    openpose(root / "train" / "sit" / "frames", pixels())  # of another layout
+    splits = load(root, tmp_path)
+    assert list(splits["test"]["sample_id"]) == ["Test/sit/c"]
+    assert {row["sample_id"]: row["held_out"] for row in splits["train"]} == {
+        "train/wave/a": False,
+        "train/sit/b": False,
+        "val/wave/d": True,
+    }
+    reason = report(tmp_path)["train/sit/frames"]["reason"]
+    assert reason.endswith('found the layout coco17, expected kinect25, or "layout": "coco17" in skeleton.json')
+    (root / "train" / "e.npy").write_bytes((root / "train/sit/b.npy").read_bytes())
+    with pytest.raises(DataFolderError, match=r"neither metadata\.csv .* nor a folder for each class; `python -m"):
+        load(root, tmp_path / "mixed")
 
 
 @pytest.mark.real_data
 def test_real_user_folders(real_data, tmp_path):
     def rows(case, name="folder"):
-        splits = load_action_dataset(name, real_data / "cases" / case, cache_dir=tmp_path / case)
+        splits = load_action_dataset(name, real_data / "cases" / case, cache_dir=tmp_path / "cache" / Path(case).name)
         return {row["sample_id"]: row for split in splits.values() for row in split}
 
-    with pytest.raises(DataFolderError, match=r"line 2: clip1 is a folder .*OpenPose \(people\).*layout openpose25"):
-        rows("d01_openpose_folder_as_rows")
+    assert {name: row["shape"] for name, row in rows("d01_openpose_folder_as_rows").items()} == {
+        "clip1": [20, 1, 17, 3], "clip2": [20, 1, 17, 3]
+    }  # fmt: skip
     assert set(rows("d02_windows_csv")) == {"sub/a", "sub/b"}
     with pytest.raises(DataFolderError, match=r"line 1: no column 'file_name'; found file_name;label;split"):
         rows("d03_semicolon")
@@ -330,16 +378,20 @@ def test_real_user_folders(real_data, tmp_path):
         rows("d04_cp1252")
     assert {name: row["fps"] for name, row in rows("d07_fps_column").items()} == {"a": 20, "b": 30}
     assert len(rows("d09_macosx_zip", "ntu60-xsub")) == 2
-    skipped = json.loads(next((tmp_path / "d09_macosx_zip").rglob("preparation.json")).read_text())["files"]
+    skipped = json.loads(next((tmp_path / "cache" / "d09_macosx_zip").rglob("preparation.json")).read_text())["files"]
     assert skipped == []
-    with pytest.raises(DataFolderError, match=r"folders that look like classes \(sit, wave\)"):
+    with pytest.raises(DataFolderError, match="layouts with that many joints are coco17, h36m17"):
         rows("d12_class_folders")
+    classes = tmp_path / "classes"
+    shutil.copytree(real_data / "cases" / "d12_class_folders", classes)
+    (classes / "skeleton.json").write_text('{"layout": "coco17"}')
+    assert set(rows(classes)) == {"sit/p1_1", "sit/p2_1", "wave/p1_1"}
 
 
 def test_the_error_of_a_missing_table_names_the_command(folder, tmp_path):
     root = folder(*ROWS)
     (root / "metadata.csv").unlink()
-    with pytest.raises(DataFolderError, match=r"has no metadata\.csv .*python -m action_llm_datasets\.folder"):
+    with pytest.raises(DataFolderError, match=r"neither metadata\.csv .*python -m action_llm_datasets\.folder"):
         load(root, tmp_path)
 
 

@@ -1,5 +1,10 @@
 """People's own files of joints: every way to write the same recording reads the same, and what is none says so."""
 
+import pickle
+import re
+import shlex
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -106,7 +111,16 @@ def test_a_layout_of_ones_own(tmp_path):
         ("a.npy", np.zeros((4, 20, 2)), r"found float64 \(4, 20, 2\)"),
         ("a.npy", np.full((4, 20, 3), "x"), r"expected numbers"),
         ("a.npy", np.array([{"pickled": 1}], dtype=object), r"expected a NumPy file of numbers, found ValueError"),
-        ("a.npz", {"one": BODY, "two": BODY}, r"found the arrays \['one', 'two'\]"),
+        ("a.npz", {"one": BODY, "two": BODY}, "found the arrays one, two"),
+        (
+            "a.npz",
+            {"x_train": BODY, "y_train": BODY},
+            r"CTR-GCN: python -m action_llm_datasets\.unpack writes a file for each",
+        ),
+        ("a.npz", {"poses": BODY, "betas": BODY}, "parameters of a body model, as in AMASS"),
+        ("a.npz", {"keypoint": BODY}, r"expected \(people, frames, joints, coordinates\).*, found keypoint \("),
+        ("a.npy", np.zeros((9, 263)), "the features of HumanML3D or KIT-ML: use the joints in the folder new_joints"),
+        ("a.pkl", b"\x80\x04", r"\.npz, .*run python -c .*numpy\.savez.* a\.pkl, found a pickle, which is not read"),
         ("a.npy", b"\x93NUMPY half", r"expected a NumPy file of numbers"),
         ("a.npz", b"no archive", r"expected a NumPy file of numbers"),
         ("a.txt", b"", r"expected 20 rows per frame, found 0 rows"),
@@ -181,3 +195,70 @@ def test_members_that_are_no_arrays(tmp_path):
         archive.writestr("keypoints.txt", "1 2 3")
     with pytest.raises(SkeletonFileError, match="expected a NumPy file of numbers"):
         read_joint_array(tmp_path / "a.npz", layout="kinect20")
+
+
+def test_an_annotation_of_pyskl(tmp_path):
+    """People come first, scores are an array of their own, and the rest is not read. The command for pickles writes it."""
+    people = (
+        np.stack([person(30, "coco17", seed=seed, place=(2 * seed, 0, 0)) for seed in (0, 1)]) * [150, 150, 0] + 300
+    )
+    scores = np.full(people.shape[:3], 0.8, np.float16)
+    scores[1, 4, 9] = 0
+    annotation = {
+        "frame_dir": "S001C001P001R001A001", "label": 0, "img_shape": (1080, 1920), "total_frames": 30,
+        "keypoint": people[..., :2].astype(np.float16), "keypoint_score": scores,
+    }  # fmt: skip
+    with open(tmp_path / "set.pkl", "wb") as file:
+        pickle.dump({"split": {}, "annotations": [annotation]}, file)
+    with pytest.raises(SkeletonFileError) as error:
+        read_recording(tmp_path / "set.pkl", layout="coco17")
+    command = re.search(r"run (python .*) set\.pkl", str(error.value))[1]
+    subprocess.run([sys.executable, *shlex.split(command)[1:], "set.pkl"], cwd=tmp_path, check=True)
+    recording = read_recording(tmp_path / "S001C001P001R001A001.npz", layout="coco17")
+    np.testing.assert_array_equal(recording.keypoints[:4, :, :, :2], annotation["keypoint"].transpose(1, 0, 2, 3)[:4])
+    assert recording.scores[4, 1, 9] == 0 and np.isnan(recording.keypoints[4, 1, 9, :2]).all()
+    np.savez(tmp_path / "three.npz", keypoint=np.stack([person(30, seed=seed, place=(seed, 0, 3)) for seed in (0, 1)]))
+    assert read_recording(tmp_path / "three.npz", layout="kinect25").keypoints.shape == (30, 2, 25, 3)
+
+
+def test_a_fourth_number_is_a_score(tmp_path):
+    """As of MediaPipe: x, y, z and visibility."""
+    body = np.dstack([person(20, "blazepose33"), np.full((20, 33), 0.9)])
+    body[3, 7, 3] = 0.01
+    np.save(tmp_path / "a.npy", body)
+    recording = read_recording(tmp_path / "a.npy", layout="blazepose33")
+    assert np.isnan(recording.keypoints[3, 0, 7]).all() and recording.scores[3, 0, 8] == np.float32(0.9)
+    np.testing.assert_array_equal(recording.keypoints[4, 0], body[4, :, :3].astype(np.float32))
+    np.save(tmp_path / "a.npy", body - 1)
+    with pytest.raises(
+        SkeletonFileError, match=r"x, y, z, and a score from 0 to 1.*, found float64 \(20, 33, 4\) whose fourth"
+    ):
+        read_recording(tmp_path / "a.npy", layout="blazepose33")
+
+
+def test_joints_of_smpl(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 52, 3)))
+    with pytest.raises(
+        SkeletonFileError, match="SMPL-H or SMPL-X, which begin with those of smpl22: keep the first 22"
+    ):
+        read_recording(tmp_path / "a.npy", layout="smpl22")
+
+
+@pytest.mark.real_data
+def test_a_recording_of_humanml3d(real_data):
+    path = real_data / "cases" / "s07_axes" / "yup.npy"
+    recording = read_recording(path, layout="smpl22", fps=20)
+    joints = dict(zip(LAYOUTS["smpl22"].joint_names, recording.keypoints[:, 0].transpose(1, 0, 2), strict=True))
+    assert 1.2 < joints["head"][:, 1].mean() < 1.8 and 0 <= joints["left_foot"][:, 1].mean() < 0.2
+    extractor = SkeletonFeatureExtractor("smpl22")
+    assert extractor.doubts(path, fps=20) == []
+    assert 'set "up": "z"' in extractor.doubts(path.with_name("zup.npy"), fps=20)[0]
+    assert SkeletonFeatureExtractor("smpl22", recorded_up="z").doubts(path.with_name("zup.npy"), fps=20) == []
+    # A model of Kinect skeletons reads it as it is, and the body stays upright.
+    kinect = SkeletonFeatureExtractor(
+        "kinect25", num_persons=1, center="none", align_view="none", scale="none", fps=None
+    )
+    read = kinect(recording, return_tensors="np")["input_features"].reshape(-1, 25, 3)
+    names = LAYOUTS["kinect25"].joint_names
+    np.testing.assert_allclose(read[:170, names.index("left_wrist")], joints["left_wrist"], atol=1e-6)
+    assert (read[:, names.index("head"), 1] > read[:, names.index("left_foot"), 1]).all()

@@ -447,7 +447,7 @@ def test_people_of_the_cases(cases):
         ("m2_t60", "coco17", "60 people in 2 frames"),
         ("ctvm", "kinect20", "coordinates first, as in ST-GCN"),
         ("flat", "kinect20", r"a frame per row: reshape to \(60, 20, 3\)"),
-        ("v4", "kinect20", r"\(60, 20, 4\)"),
+        ("v4", "kinect25", r"\(60, 20, 4\)"),
         ("dict.skeleton", "kinect25", "a pickled object, which is not read because unpickling can run code"),
     ],
 )

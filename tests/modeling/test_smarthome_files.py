@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from skeleton_people import smarthome_text
 
 from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
-from action_llm.recording_files import read_recording
 from action_llm.skeleton_files import SkeletonFileError
 from action_llm.smarthome_files import _read_json, _scan_lists, read_smarthome
 
@@ -227,14 +226,3 @@ def test_missing_files_and_poses(tmp_path):
         read_smarthome(tmp_path / "none.json")
     with pytest.raises(ValueError, match=r"pose must be one of \['pose2d', 'pose3d'\], got 'pose4d'"):
         read_smarthome(tmp_path / "none.json", pose="pose4d")
-
-
-@pytest.mark.real_data
-def test_json_of_others_is_refused_by_its_name(real_data):
-    """Of pose estimators and data sets that people bring; `read_smarthome` would ask for frames."""
-    cases = real_data / "cases"
-    openpose = min((cases / "s04_openpose_json_folder").rglob("*.json"))
-    others = {"OpenPose": openpose, "AlphaPose": cases / "s08_alphapose_coco_json" / "alphapose-results.json"}
-    for name, path in (others | {"COCO": cases / "s08_alphapose_coco_json" / "coco.json"}).items():
-        with pytest.raises(SkeletonFileError, match=f"convert it to a .npy array .*, layout .*, found JSON of {name}"):
-            read_recording(path, layout="coco17")

@@ -238,6 +238,7 @@ FORMATS = {
     "smarthome": Format(seeds.smarthome_files, skeletons_in("lcrnet13"), 0.7),
     "nw_ucla": Format(seeds.nw_ucla_files, skeletons_in("kinect20-sdk"), 0.5),
     "sbu": Format(seeds.sbu_files, skeletons_in("sbu15"), 0.5),
+    "pose_json": Format(seeds.pose_json_files, skeletons_in("coco17"), 0.7),
     "mat": Format(seeds.mat_files, skeletons_in("kinect20"), 1.5),
     "npy": Format(seeds.npy_files, skeletons_in("kinect25")),
     "npz": Format(seeds.npz_files, skeletons_in("kinect25")),

@@ -92,6 +92,27 @@ def sbu_files(folder: Path, real: Path | None) -> list[Seed]:
     return [seed for name, text in texts.items() for seed in alone(folder / name, {"skeleton_pos.txt": text})]
 
 
+def pose_json_files(folder: Path, real: Path | None) -> list[Seed]:
+    joints = np.stack([person(8, "coco17", seed=seed, place=(3 * seed, 0, 0)) for seed in (0, 1)], axis=1)
+    joints = (joints * [150, 150, 0] + np.array([320, 240, 0.9])).round(2)
+    people = [[body.ravel().tolist() for body in bodies] for bodies in joints]
+    listed = [
+        {"image_id": f"{frame}.jpg", "keypoints": body, "score": 2.5, "idx": number}
+        for frame, bodies in enumerate(people)
+        for number, body in enumerate(bodies)
+    ]
+    images = [{"id": frame, "file_name": f"{frame}.jpg"} for frame in range(8)]
+    annotated = [{"image_id": frame, "keypoints": bodies[0]} for frame, bodies in enumerate(people)]
+    openpose = {"version": 1.3, "people": [{"person_id": [-1], "pose_keypoints_2d": body} for body in people[0]]}
+    files = {
+        "alphapose.json": listed,
+        "coco.json": {"images": images, "annotations": annotated},
+        "frame.json": openpose,
+    }
+    files = {name: json.dumps(content).encode() for name, content in files.items()}
+    return alone(folder, files | brought(real, "cases/s08_alphapose_coco_json/*.json"))
+
+
 def mat_files(folder: Path, real: Path | None) -> list[Seed]:
     files = {}
     joints = person(20, "kinect20")[:, 0:].transpose(1, 2, 0).astype(np.float64)
