@@ -118,11 +118,32 @@ def render_batches(
         yield _draw(pixels[start : start + batch], layout, height, width)
 
 
-def _draw(pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int) -> np.ndarray:
-    """Draws all frames of a batch on one tall canvas, which is much faster than a canvas per frame."""
+def draw_over(pictures: np.ndarray, pixels: np.ndarray, layout: str | SkeletonLayout) -> np.ndarray:
+    """Draws people over pictures.
+
+    Args:
+        pictures: uint8 (T, height, width, 3).
+        pixels: column and row of each joint, (T, P, J, 2); NaN joints are left out.
+        layout: name of the joint layout, or the layout.
+
+    Returns:
+        uint8 (T, height, width, 3).
+    """
+    flat = np.concatenate([pixels * OVERSAMPLING, np.zeros_like(pixels[..., :1])], axis=-1)
+    return _draw(flat, get_layout(layout), *pictures.shape[1:3], pictures)
+
+
+def _draw(
+    pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int, pictures: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws all frames of a batch on one tall canvas, which is much faster than a canvas per frame; over `pictures` if given."""
     count, persons = pixels.shape[:2]
     tall = height * OVERSAMPLING
-    canvas = Image.new("RGB", (width * OVERSAMPLING, tall * count), BACKGROUND)
+    size = (width * OVERSAMPLING, tall * count)
+    if pictures is None:
+        canvas = Image.new("RGB", size, BACKGROUND)
+    else:
+        canvas = Image.fromarray(pictures.reshape(-1, width, 3)).resize(size, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(canvas)
     child, parent = np.array(layout.bones).T
     part_of = {joint: name for name, joints in layout.parts.items() for joint in joints}

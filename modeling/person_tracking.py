@@ -1,0 +1,129 @@
+"""Who is who in a video: detections of people in single frames → identities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+# Largest distance of a detection from where a person was expected, in body sizes, and its growth per second out of sight.
+REACH, REACH_PER_SECOND = 0.5, 1.0
+# A person out of sight for longer has a new identity when they come back.
+MAX_GAP_SECONDS = 2.0
+# Seconds over which the velocity of a person is averaged.
+VELOCITY_SECONDS = 0.2
+# Two detections of a frame are the same person if their joints are closer than this, in body sizes.
+SAME_PERSON = 0.1
+
+
+class Detections(NamedTuple):
+    """People in a frame.
+
+    Attributes:
+        pixels: Column and row of each joint in the frame, (N, J, 2).
+        confidence: Confidence of each joint, (N, J), from 0 to 1.
+        joints: Coordinates of each joint by the layout of the estimator, (N, J, C).
+    """
+
+    pixels: np.ndarray
+    confidence: np.ndarray
+    joints: np.ndarray
+
+
+@dataclass
+class _Person:
+    """A person as last seen: joints in pixels (J, 2), their confidence (J,), pixels per frame (2,), and the frame."""
+
+    pixels: np.ndarray
+    confidence: np.ndarray
+    velocity: np.ndarray
+    frame: int
+
+    def expected(self, frame: int) -> np.ndarray:
+        return self.pixels + self.velocity * (frame - self.frame)
+
+    def see(self, pixels: np.ndarray, confidence: np.ndarray, frame: int, memory: float) -> None:
+        """Follows a detection; `memory` is the number of frames over which the velocity is averaged."""
+        elapsed = frame - self.frame
+        moved = _middle(pixels, confidence) - _middle(self.pixels, self.confidence)
+        share = 1 - np.exp(-elapsed / memory)
+        self.velocity = (1 - share) * self.velocity + share * moved / elapsed
+        self.pixels, self.confidence, self.frame = pixels, confidence, frame
+
+
+def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
+    """Gives people the same number in all frames in which they are seen.
+
+    A person is expected to move on at their mean velocity of the last moments, also while they are out of sight. In each frame,
+    detections are assigned to people with the least sum of distances from where their joints are expected
+    (`scipy.optimize.linear_sum_assignment`). Detections out of reach of everybody are new people. Identities survive gaps of up
+    to two seconds, and people who walk past each other, one hiding the other. People who meet and turn back while one hides the
+    other may be exchanged.
+
+    Args:
+        frames: The detections of consecutive frames.
+        fps: Frames per second.
+
+    Returns:
+        The identity of each detection of each frame, int64 (N,): 0, 1, … in order of appearance; -1 for the less confident of
+        two detections of the same person.
+    """
+    people: list[_Person] = []
+    identities = []
+    for frame, (pixels, confidence, _) in enumerate(frames):
+        numbers = np.full(len(pixels), -1)
+        distinct = _distinct(pixels, confidence)
+        near = [
+            number for number, person in enumerate(people) if frame - person.frame <= max(1, MAX_GAP_SECONDS * fps)
+        ]
+        # Everybody stays unassigned at the cost of their reach, so that a far detection is not forced on anybody.
+        costs = np.full((len(near), len(distinct) + len(near)), np.inf)
+        for row, number in enumerate(near):
+            person = people[number]
+            expected = person.expected(frame)
+            reach = REACH + REACH_PER_SECOND * (frame - person.frame - 1) / fps
+            for column, detection in enumerate(distinct):
+                distance = _distance(expected, person.confidence, pixels[detection], confidence[detection])
+                if distance <= reach:
+                    costs[row, column] = distance
+            costs[row, len(distinct) + row] = reach
+        for row, column in zip(*linear_sum_assignment(costs), strict=True):
+            if column < len(distinct):
+                detection = distinct[column]
+                numbers[detection] = near[row]
+                people[near[row]].see(
+                    pixels[detection], confidence[detection], frame, max(1.0, VELOCITY_SECONDS * fps)
+                )
+        for detection in distinct:
+            if numbers[detection] < 0:
+                numbers[detection] = len(people)
+                people.append(_Person(pixels[detection], confidence[detection], np.zeros(2), frame))
+        identities.append(numbers)
+    return identities
+
+
+def _distinct(pixels: np.ndarray, confidence: np.ndarray) -> list[int]:
+    """Detections of a frame without the less confident ones of the same person."""
+    kept: list[int] = []
+    for detection in np.argsort(-confidence.mean(1), kind="stable").tolist() if len(pixels) else []:
+        others = (_distance(pixels[k], confidence[k], pixels[detection], confidence[detection]) for k in kept)
+        if all(distance > SAME_PERSON for distance in others):
+            kept.append(detection)
+    return sorted(kept)
+
+
+def _middle(pixels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The mean joint, weighted by confidence."""
+    weights = confidence + 1e-6
+    return weights @ pixels / weights.sum()
+
+
+def _distance(pixels: np.ndarray, confidence: np.ndarray, others: np.ndarray, others_confidence: np.ndarray) -> float:
+    """Mean distance of the joints of two bodies, weighted by both confidences, in sizes of the smaller body."""
+    weights = confidence * others_confidence + 1e-6
+    size = min(np.ptp(pixels, axis=0).max(), np.ptp(others, axis=0).max())
+    return float(weights @ np.linalg.norm(pixels - others, axis=1) / weights.sum() / max(size, 1.0))
+
+
+__all__ = ["Detections", "track_people"]
