@@ -136,7 +136,7 @@ def draw_over(pictures: np.ndarray, pixels: np.ndarray, layout: str | SkeletonLa
 def _draw(
     pixels: np.ndarray, layout: SkeletonLayout, height: int, width: int, pictures: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draws all frames of a batch on one tall canvas, which is much faster than a canvas per frame; over `pictures` if given."""
+    """Draws all frames of a batch, over `pictures` if given, on one tall canvas: much faster than a canvas per frame."""
     count, persons = pixels.shape[:2]
     tall = height * OVERSAMPLING
     size = (width * OVERSAMPLING, tall * count)
