@@ -3,9 +3,9 @@
     action-llm-pose my_videos --output my_skeletons
     action-llm-run --dataset folder --data_dir my_skeletons --output_dir runs/mine
 
-Each video `a/b.mp4` becomes `a/b.npz`: `keypoints` (frames, people, joints, coordinates), a slot for each tracked person;
-`confidence` of each joint; and `fps`. Labels, subjects and splits of metadata.csv are carried over. Without metadata.csv,
-folders `class/file` or `split/class/file` give the labels.
+Each video `a/b.mp4` becomes `a/b.npz`: `keypoints` (frames, people, joints, coordinates and a score), a slot for each tracked
+person, and `fps`. Labels, subjects and splits of metadata.csv are carried over. Without metadata.csv, folders `class/file` or
+`split/class/file` give the labels, as for other recordings.
 
 `poses.html` shows frames with the skeletons drawn over them, and counts the frames in which nobody is seen. Look at it before
 you train. Videos that cannot be read, or show nobody, are skipped and listed there.
@@ -94,18 +94,21 @@ def estimate_poses(
 def _estimate_poses(
     videos: Path, output: Path, pose: str | None, model: str | None, settings: dict, num_proc: int | None
 ) -> dict:
-    from action_llm.pose_estimators import load_pose_estimator
+    from action_llm.pose_estimators import POSE_ESTIMATORS, load_pose_estimator, usual_pose_estimator
 
     from .building import DataFolderError
 
-    estimator = load_pose_estimator(pose, model, settings["max_people"])
-    settings = {"pose": estimator.name, "layout": estimator.layout, **settings}
+    pose = pose or usual_pose_estimator()
+    layout = POSE_ESTIMATORS[pose].layout
+    settings = {"pose": pose, "model": model and Path(model).name, "layout": layout, **settings}
     root, paths = _find_videos(videos)
     check_record(output / RECORD, settings, PoseFolderError)
-    write_atomically(output / RECORD, json.dumps(settings, indent=1) + "\n")
     missing = [path for path in paths if not _outcome_file(output, path).is_file()]
+    if missing:  # an error in the start of a process would not be shown
+        load_pose_estimator(pose, model, settings["max_people"])
+    write_atomically(output / RECORD, json.dumps(settings, indent=1) + "\n")
     work = partial(_estimate, root, output, settings["fps"], settings["mirrored"])
-    start = (estimator.name, model, settings["max_people"])
+    start = (pose, model, settings["max_people"])
     with (
         Progress("poses", len(paths), "videos", len(paths) - len(missing)) as bar,
         in_processes(work, missing, num_proc, initializer=_start, initargs=start) as results,
@@ -118,7 +121,7 @@ def _estimate_poses(
     if not recordings:
         reason = next(iter(outcomes.values()))["reason"]
         raise DataFolderError(f"none of the {len(paths)} videos under {videos} gives a skeleton; for example {reason}")
-    _write_description(root, output, estimator.layout, recordings)
+    _write_description(root, output, layout)
     return {
         "recordings": len(recordings),
         "frames": sum(outcome.get("frames", 0) for outcome in outcomes.values()),
@@ -170,6 +173,7 @@ def _start(name: str, model: str | None, max_people: int) -> None:
 def _estimate(root: Path, output: Path, fps: float | None, mirrored: bool, path: str) -> None:
     """Writes the skeleton, the pictures and the outcome of a video, in this order."""
     from action_llm.pose_estimators import NobodySeenError
+    from action_llm.skeleton_layouts import get_layout
     from action_llm.video_files import VideoFileError
 
     from .building import UNREADABLE, open_source
@@ -177,10 +181,10 @@ def _estimate(root: Path, output: Path, fps: float | None, mirrored: bool, path:
     try:
         with open_source(root, path) as file:
             recording = _estimator(file, fps=fps, mirrored=mirrored)
+            dimensions = get_layout(recording.layout).dimensions
+            keypoints = np.concatenate([recording.keypoints[..., :dimensions], recording.scores[..., None]], axis=-1)
             content = io.BytesIO()
-            np.savez_compressed(
-                content, keypoints=recording.keypoints, confidence=recording.confidence, fps=recording.fps
-            )
+            np.savez_compressed(content, keypoints=keypoints, fps=recording.fps)
             write_atomically(output / skeleton_name(path), content.getvalue())
             _draw_overlays(output / _picture_file(path), file, recording)
         outcome = {
@@ -222,21 +226,15 @@ def _draw_overlays(target: Path, file, recording: "SkeletonRecording") -> None:
         Image.fromarray(strip).save(unfinished, format="JPEG", quality=85)
 
 
-def _write_description(root: Path, output: Path, layout: str, recordings: list[str]) -> None:
-    """Writes skeleton.json, and metadata.csv if the videos have a table or lie in folders of their classes."""
-    from .folder import write_metadata
-    from .folder_builder import class_folders
-
+def _write_description(root: Path, output: Path, layout: str) -> None:
+    """Writes skeleton.json, and metadata.csv if the videos have one."""
     common = {"layout": layout}
     if (root / SKELETON).is_file():
         given = read_json_object(root / SKELETON)
         common |= {name: given[name] for name in ("class_names", "license") if name in given}
     write_atomically(output / SKELETON, json.dumps(common, indent=1, ensure_ascii=False) + "\n")
-    pattern, _ = class_folders(map(skeleton_name, recordings))
     if (root / METADATA).is_file():
         write_atomically(output / METADATA, _with_skeleton_names(root / METADATA))
-    elif pattern:
-        write_metadata(output, pattern, {}, {})
 
 
 def _with_skeleton_names(table: Path) -> str:
@@ -319,10 +317,6 @@ def main() -> None:
             f"{summary['recordings']} recordings in {output}; skipped: {len(summary['skipped'])}; nobody is seen in "
             f"{summary['empty_frames']:,} of {summary['frames']:,} frames. Look at {output / PAGE}."
         )
-        if not (output / METADATA).is_file():
-            lines.append(
-                f"There are no labels yet: `action-llm-folder {output} --pattern …` reads them from file names."
-            )
         return "\n".join(lines)
 
     run_command(parser, work)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from huggingface_hub import constants, hf_hub_download
-from scipy.ndimage import gaussian_filter1d
 
 from .person_tracking import Detections
 from .pose_estimation import PoseError, PoseEstimator
@@ -76,12 +75,14 @@ class MediaPipePose(PoseEstimator):
                 size = np.array(picture.shape[1::-1])
                 yield Detections(frame[..., :2] * size, frame[..., 2].clip(0, 1), metres)
 
-    def place(
-        self, joints: np.ndarray, view: np.ndarray, confidence: np.ndarray, present: np.ndarray, fps: float
-    ) -> np.ndarray:
-        hips = positions(joints, view / FOCAL_LENGTH, confidence)
+    def place(self, joints: np.ndarray, view: np.ndarray, scores: np.ndarray, fps: float) -> np.ndarray:
+        # Here, because it is slow to import, and the pipeline imports this module.
+        from scipy.ndimage import gaussian_filter1d
+
+        hips = positions(joints, view / FOCAL_LENGTH, scores)
         distance = np.maximum(hips[..., 2], LEAST_DISTANCE)
-        # Gaps have no weight.
+        # Frames in which a person is not seen have no weight.
+        present = scores.any(-1)
         sigma = SMOOTHING_SECONDS * fps
         weights = gaussian_filter1d(present.astype(float), sigma, axis=0, mode="constant")
         smooth = gaussian_filter1d(np.where(present, distance, 0), sigma, axis=0, mode="constant")
@@ -90,13 +91,13 @@ class MediaPipePose(PoseEstimator):
         return joints + (hips * (smooth / distance)[..., None])[..., None, :]
 
 
-def positions(joints: np.ndarray, view: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def positions(joints: np.ndarray, view: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Positions t at which joints x appear where they are seen: (x + t) / (z + t_z) = view, by weighted least squares.
 
     Args:
         joints: Joints around an origin, (..., J, 3).
         view: Tangents of the angles of sight to the right and down, (..., J, 2).
-        confidence: Weights, (..., J).
+        scores: Weights, (..., J).
 
     Returns:
         (..., 3).
@@ -106,7 +107,7 @@ def positions(joints: np.ndarray, view: np.ndarray, confidence: np.ndarray) -> n
     equations[..., 0, 0] = equations[..., 1, 1] = 1
     equations[..., 2] = -view
     sides = view * joints[..., 2:] - joints[..., :2]
-    weights = confidence[..., None, None] + 1e-6
+    weights = scores[..., None, None] + 1e-6
     matrix = (np.swapaxes(equations, -1, -2) @ (weights * equations)).sum(-3)
     vector = (np.swapaxes(equations, -1, -2) @ (weights * sides[..., None])).sum(-3)
     # Joints that are seen in a single point do not tell the distance.

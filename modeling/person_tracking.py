@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 # Largest distance of a detection from where a person was expected, in body sizes, and its growth per second out of sight.
 REACH, REACH_PER_SECOND = 0.5, 1.0
 # A person out of sight for longer has a new identity when they come back.
 MAX_GAP_SECONDS = 2.0
+# What it costs, in body sizes, to find somebody again who was out of sight: somebody hidden is expected close to whoever hides
+# them, who would lose their identity in a frame in which they are a little further from where they were expected.
+RETURN_COST = 0.1
 # Seconds over which the velocity of a person is averaged.
 VELOCITY_SECONDS = 0.2
 # Two detections of a frame are the same person if their joints are closer than this, in body sizes.
@@ -22,34 +24,34 @@ class Detections(NamedTuple):
 
     Attributes:
         pixels: Column and row of each joint in the frame, (N, J, 2).
-        confidence: Confidence of each joint, (N, J), from 0 to 1.
+        scores: Confidence of each joint, (N, J), from 0 to 1.
         joints: Coordinates of each joint by the layout of the estimator, (N, J, C).
     """
 
     pixels: np.ndarray
-    confidence: np.ndarray
+    scores: np.ndarray
     joints: np.ndarray
 
 
 @dataclass
 class _Person:
-    """A person as last seen: joints in pixels (J, 2), their confidence (J,), pixels per frame (2,), and the frame."""
+    """A person as last seen: joints in pixels (J, 2), their scores (J,), pixels per frame (2,), and the frame."""
 
     pixels: np.ndarray
-    confidence: np.ndarray
+    scores: np.ndarray
     velocity: np.ndarray
     frame: int
 
     def expected(self, frame: int) -> np.ndarray:
         return self.pixels + self.velocity * (frame - self.frame)
 
-    def see(self, pixels: np.ndarray, confidence: np.ndarray, frame: int, memory: float) -> None:
+    def see(self, pixels: np.ndarray, scores: np.ndarray, frame: int, memory: float) -> None:
         """Follows a detection; `memory` is the number of frames over which the velocity is averaged."""
         elapsed = frame - self.frame
-        moved = _middle(pixels, confidence) - _middle(self.pixels, self.confidence)
+        moved = _middle(pixels, scores) - _middle(self.pixels, self.scores)
         share = 1 - np.exp(-elapsed / memory)
         self.velocity = (1 - share) * self.velocity + share * moved / elapsed
-        self.pixels, self.confidence, self.frame = pixels, confidence, frame
+        self.pixels, self.scores, self.frame = pixels, scores, frame
 
 
 def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
@@ -66,62 +68,65 @@ def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
         fps: Frames per second.
 
     Returns:
-        The identity of each detection of each frame, int64 (N,): 0, 1, … in order of appearance; -1 for the less confident of
-        two detections of the same person.
+        The identity of each detection of each frame, int64 (N,): 0, 1, … in order of appearance; -1 for the one with
+        lower scores of two detections of the same person.
     """
+    # Here, because it is slow to import, and the pipeline imports this module.
+    from scipy.optimize import linear_sum_assignment
+
     people: list[_Person] = []
     identities = []
-    for frame, (pixels, confidence, _) in enumerate(frames):
+    for frame, (pixels, scores, _) in enumerate(frames):
         numbers = np.full(len(pixels), -1)
-        distinct = _distinct(pixels, confidence)
+        distinct = _distinct(pixels, scores)
         near = [
             number for number, person in enumerate(people) if frame - person.frame <= max(1, MAX_GAP_SECONDS * fps)
         ]
-        # Everybody stays unassigned at the cost of their reach, so that a far detection is not forced on anybody.
+        # Nobody has to be assigned, but as many people as possible are.
+        unassigned = REACH + REACH_PER_SECOND * MAX_GAP_SECONDS + RETURN_COST
         costs = np.full((len(near), len(distinct) + len(near)), np.inf)
         for row, number in enumerate(near):
             person = people[number]
             expected = person.expected(frame)
-            reach = REACH + REACH_PER_SECOND * (frame - person.frame - 1) / fps
+            missed = frame - person.frame - 1
+            reach = REACH + REACH_PER_SECOND * missed / fps
             for column, detection in enumerate(distinct):
-                distance = _distance(expected, person.confidence, pixels[detection], confidence[detection])
+                distance = _distance(expected, person.scores, pixels[detection], scores[detection])
                 if distance <= reach:
-                    costs[row, column] = distance
-            costs[row, len(distinct) + row] = reach
+                    costs[row, column] = distance + RETURN_COST * (missed > 0)
+            costs[row, len(distinct) + row] = unassigned
         for row, column in zip(*linear_sum_assignment(costs), strict=True):
             if column < len(distinct):
                 detection = distinct[column]
                 numbers[detection] = near[row]
-                people[near[row]].see(
-                    pixels[detection], confidence[detection], frame, max(1.0, VELOCITY_SECONDS * fps)
-                )
+                people[near[row]].see(pixels[detection], scores[detection], frame, max(1.0, VELOCITY_SECONDS * fps))
         for detection in distinct:
             if numbers[detection] < 0:
                 numbers[detection] = len(people)
-                people.append(_Person(pixels[detection], confidence[detection], np.zeros(2), frame))
+                people.append(_Person(pixels[detection], scores[detection], np.zeros(2), frame))
         identities.append(numbers)
     return identities
 
 
-def _distinct(pixels: np.ndarray, confidence: np.ndarray) -> list[int]:
-    """Detections of a frame without the less confident ones of the same person."""
+def _distinct(pixels: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Detections of a frame without those of the same person that have lower scores."""
     kept: list[int] = []
-    for detection in np.argsort(-confidence.mean(1), kind="stable").tolist() if len(pixels) else []:
-        others = (_distance(pixels[k], confidence[k], pixels[detection], confidence[detection]) for k in kept)
+    for detection in np.argsort(-scores.mean(1), kind="stable").tolist() if len(pixels) else []:
+        others = (_distance(pixels[k], scores[k], pixels[detection], scores[detection]) for k in kept)
         if all(distance > SAME_PERSON for distance in others):
             kept.append(detection)
     return sorted(kept)
 
 
-def _middle(pixels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The mean joint, weighted by confidence."""
-    weights = confidence + 1e-6
+def _middle(pixels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The mean joint, weighted by scores."""
+    weights = scores + 1e-6
     return weights @ pixels / weights.sum()
 
 
-def _distance(pixels: np.ndarray, confidence: np.ndarray, others: np.ndarray, others_confidence: np.ndarray) -> float:
-    """Mean distance of the joints of two bodies, weighted by both confidences, in sizes of the smaller body."""
-    weights = confidence * others_confidence + 1e-6
+def _distance(pixels: np.ndarray, scores: np.ndarray, others: np.ndarray, others_scores: np.ndarray) -> float:
+    """Mean distance of the joints of two bodies, weighted by both scores, in sizes of the smaller body."""
+    weights = scores * others_scores + 1e-6
     size = min(np.ptp(pixels, axis=0).max(), np.ptp(others, axis=0).max())
     return float(weights @ np.linalg.norm(pixels - others, axis=1) / weights.sum() / max(size, 1.0))
 

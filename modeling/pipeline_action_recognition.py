@@ -32,6 +32,7 @@ from .explanations import sentence_of
 from .frame_sequences import FRAME_SUFFIXES
 from .label_scoring import normalised_entropy
 from .model_files import as_written
+from .pose_estimators import PoseEstimator, load_pose_estimator
 from .pose_json_files import is_openpose_folder
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
@@ -66,6 +67,8 @@ class ActionRecognitionPipeline(Pipeline):
     training recordings; `warnings` say which joints are missing or estimated. A recording gives a list of at most `top_k`
     dicts, the most likely class first. A list of recordings gives a list of such lists; a generator or a data set gives a lazy
     iterator.
+
+    A model of skeletons also reads video files: their poses are estimated first ([`~pose_estimators.load_pose_estimator`]).
 
     A download from a URL may take at most 1 GiB and ten minutes. The pipeline connects to any address that this machine can
     reach, so a service must check the URLs of its users first.
@@ -105,7 +108,11 @@ class ActionRecognitionPipeline(Pipeline):
             the row, or the name of the file without suffix.
         fps (`float`, *optional*):
             Frames per second of skeletons, video arrays and folders of frames; overrides the rate in a skeleton file. If
-            no rate is known, that of the training recordings is assumed, with a warning.
+            no rate is known, that of the training recordings is assumed, with a warning. In a video file that a model of
+            skeletons reads, poses are estimated this many times per second, by default in every frame.
+        pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*):
+            The pose estimator with which a model of skeletons reads video files: `"mediapipe"`, `"vitpose"`, or an estimator
+            from [`~pose_estimators.load_pose_estimator`]; by default the first whose weights are on this machine.
         calibrated (`bool`, defaults to `True`):
             Whether scores of trained classes have the temperature of the model's calibration, if it has one. The order of the
             classes is the same.
@@ -125,6 +132,10 @@ class ActionRecognitionPipeline(Pipeline):
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = False
 
+    def __init__(self, *args, **kwargs):
+        self._pose_estimators: dict[str | None, PoseEstimator] = {}
+        super().__init__(*args, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Saves the model, its code and the processor in a folder that `pipeline` can load."""
         self.model.save_pretrained(save_directory, **kwargs)
@@ -142,6 +153,7 @@ class ActionRecognitionPipeline(Pipeline):
         unsure_below: float | None = None,
         versions: int | None = None,
         fps: float | None = None,
+        pose: str | PoseEstimator | None = None,
         on_error: str | None = None,
         **unknown,
     ):
@@ -149,7 +161,8 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, divide_by_prior, explain, "
-                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, on_error, batch_size and num_workers."
+                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, pose, on_error, batch_size and "
+                "num_workers."
             )
         if top_k not in (None, _NOT_GIVEN) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be an integer of at least 1, or None for all, got {as_written(top_k)}.")
@@ -183,7 +196,15 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"fps must be a positive number of frames per second, got {as_written(fps)}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {as_written(on_error)}.")
-        preprocess = {"candidate_labels": candidate_labels, "versions": versions, "fps": fps, "on_error": on_error}
+        if pose is not None and not self._reads_skeletons:
+            raise ValueError("pose: this model reads videos, and needs no pose estimator.")
+        preprocess = {
+            "candidate_labels": candidate_labels,
+            "versions": versions,
+            "fps": fps,
+            "pose": pose,
+            "on_error": on_error,
+        }
         forward = {
             "candidate_labels": candidate_labels,
             **flags,
@@ -241,6 +262,7 @@ class ActionRecognitionPipeline(Pipeline):
         candidate_labels: Sequence[str] | None = None,
         versions: int = 1,
         fps: float | None = None,
+        pose: str | PoseEstimator | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """Reads a recording.
@@ -256,6 +278,8 @@ class ActionRecognitionPipeline(Pipeline):
             sample_id, doubts, rate = _sample_id(recording), [], {"fps": fps}
             if self._reads_skeletons:  # read once, for features, warnings and explanation
                 extractor, rate = self.processor.feature_extractor, {}
+                if _is_video(recording):
+                    recording, fps = self._estimator(pose)(recording, fps=fps), None
                 recording = extractor.read(recording, fps=fps)
                 doubts = extractor.doubts(recording)
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
@@ -299,13 +323,16 @@ class ActionRecognitionPipeline(Pipeline):
             return
         if os.path.isdir(name):
             self._check_folder(Path(name))
-        name = os.fspath(name).lower()
-        if self._reads_skeletons and name.endswith(VIDEO_SUFFIXES):
-            raise ValueError(
-                f"{recording} is a video, but this model reads skeletons ({', '.join(RECORDING_SUFFIXES)})."
-            )
-        if not self._reads_skeletons and name.endswith(RECORDING_SUFFIXES):
+        if not self._reads_skeletons and os.fspath(name).lower().endswith(RECORDING_SUFFIXES):
             raise ValueError(f"{recording} is a recording of skeletons, but this model reads videos.")
+
+    def _estimator(self, pose: str | PoseEstimator | None) -> PoseEstimator:
+        """The pose estimator of that name, loaded once."""
+        if isinstance(pose, PoseEstimator):
+            return pose
+        if pose not in self._pose_estimators:
+            self._pose_estimators[pose] = load_pose_estimator(pose)
+        return self._pose_estimators[pose]
 
     def _check_folder(self, folder: Path) -> None:
         """Raises `ValueError` for a folder, unless it contains frames: of a video, or of OpenPose, as this model reads."""
@@ -524,6 +551,12 @@ def _sample_id(recording: Any) -> str:
     if not isinstance(recording, str | os.PathLike):
         recording = getattr(recording, "source", None) or getattr(recording, "name", "")
     return Path(str(recording)).stem
+
+
+def _is_video(recording: Any) -> bool:
+    """Whether the name of a file is that of a video."""
+    name = recording if isinstance(recording, str | os.PathLike) else getattr(recording, "name", None)
+    return isinstance(name, str | os.PathLike) and os.fspath(name).lower().endswith(VIDEO_SUFFIXES)
 
 
 def _rewind(recording: Any) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .array_files import MIN_SCORE
+from .array_files import recording_of_people
 from .person_tracking import Detections, track_people
 from .size_limits import MAX_COMPARISONS
 from .skeleton_files import SkeletonRecording
@@ -71,8 +71,8 @@ class PoseEstimator:
                 are mirrored back, so that left is their own left.
 
         Returns:
-            The recording: `keypoints` (T, P, J, 3) with a body per tracked person, NaN for joints with a confidence below 0.05;
-            `confidence` (T, P, J); `color_pixels`, the joints in the upright frames, as filmed.
+            The recording: a body per tracked person, the `scores` of its joints, and `color_pixels`, its joints in the upright
+            frames, as filmed.
 
         Raises:
             NobodySeenError: If no frame shows a person.
@@ -85,30 +85,26 @@ class PoseEstimator:
             frames = list(self.detect(opened.pictures_in_order(times), rate))
             path = str(getattr(opened, "path", "video"))
         people = _of_people(frames, track_people(frames, rate))
-        if not people.pixels.shape[1]:
+        if not people.scores.any():
             raise NobodySeenError(path, len(frames))
-        present = people.confidence.any(-1)
-        pixels, confidence, joints = people
+        pixels, scores, joints = people
         view = (pixels - np.array([width, height]) / 2) / max(width, height)
+        layout = get_layout(self.layout)
         if mirrored:
-            layout = get_layout(self.layout)
-            pixels, confidence, joints, view = (part[:, :, list(layout.mirror)] for part in (*people, view))
+            pixels, scores, joints, view = (part[:, :, list(layout.mirror)] for part in (*people, view))
             joints = joints * np.array([-1, 1, 1])[: layout.dimensions]
             joints = joints + np.array([width - 1, 0]) if layout.dimensions == 2 else joints
             view = view * np.array([-1, 1])
-        keypoints = self.place(joints, view, confidence, present, rate)
-        keypoints = np.where((confidence >= MIN_SCORE)[..., None], keypoints, np.nan)
-        keypoints[~present] = 0
-        return SkeletonRecording(
-            keypoints.astype(np.float32),
-            present,
-            np.arange(present.shape[1], dtype=np.int64),
-            self.layout,
-            float(rate),
-            path.rsplit("/", 1)[-1],
-            color_pixels=pixels.astype(np.float32),
-            confidence=confidence.astype(np.float32),
+        recording = recording_of_people(
+            self.place(joints, view, scores, rate).astype(np.float32),
+            scores,
+            layout=layout,
+            fps=float(rate),
+            source=path,
+            body_ids=np.arange(scores.shape[1], dtype=np.int64),
         )
+        recording.color_pixels = pixels.astype(np.float32)
+        return recording
 
     def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
         """The people in each frame.
@@ -119,22 +115,19 @@ class PoseEstimator:
         """
         raise NotImplementedError
 
-    def place(
-        self, joints: np.ndarray, view: np.ndarray, confidence: np.ndarray, present: np.ndarray, fps: float
-    ) -> np.ndarray:
-        """Keypoints of the layout. 2-D joints are where they are in the frame; z is 0.
+    def place(self, joints: np.ndarray, view: np.ndarray, scores: np.ndarray, fps: float) -> np.ndarray:
+        """Coordinates of the layout; those of `detect` by default.
 
         Args:
             joints: Coordinates from `detect`, by person, (T, P, J, C).
             view: Joints in the frame, from its middle, in units of its longer side, (T, P, J, 2).
-            confidence: (T, P, J).
-            present: Whether a person is seen, bool (T, P).
+            scores: (T, P, J), 0 in frames in which a person is not seen.
             fps: Frames per second.
 
         Returns:
-            (T, P, J, 3).
+            (T, P, J, C).
         """
-        return np.concatenate([joints, np.zeros_like(joints[..., :1])], axis=-1)
+        return joints
 
 
 def _of_people(frames: list[Detections], identities: list[np.ndarray]) -> Detections:

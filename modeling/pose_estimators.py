@@ -10,6 +10,18 @@ from .vitpose import how_to_get as how_to_get_vitpose
 POSE_ESTIMATORS: dict[str, type[PoseEstimator]] = {"mediapipe": MediaPipePose, "vitpose": VitPose}
 
 
+def usual_pose_estimator() -> str:
+    """The name of the first estimator whose weights are on this machine; raises `PoseError` if there is none."""
+    for name, estimator in POSE_ESTIMATORS.items():
+        if estimator.is_present():
+            return name
+    raise PoseError(
+        "expected the weights of a pose estimator on this machine, found none.\n"
+        f"mediapipe (3-D, for CPUs): {how_to_get_mediapipe()}.\n"
+        f"vitpose (2-D, for GPUs): {how_to_get_vitpose()}."
+    )
+
+
 def load_pose_estimator(name: str | None = None, model: str | None = None, max_people: int = 2) -> PoseEstimator:
     """A pose estimator by its name.
 
@@ -26,16 +38,17 @@ def load_pose_estimator(name: str | None = None, model: str | None = None, max_p
     if name is None:
         if model is not None:
             raise ValueError(f"model {model!r} needs the name of its estimator: {' or '.join(POSE_ESTIMATORS)}")
-        name = next((known for known, estimator in POSE_ESTIMATORS.items() if estimator.is_present()), None)
-    if name is None:
-        raise PoseError(
-            "expected the weights of a pose estimator on this machine, found none.\n"
-            f"mediapipe (3-D, for CPUs): {how_to_get_mediapipe()}.\n"
-            f"vitpose (2-D, for GPUs): {how_to_get_vitpose()}."
-        )
+        name = usual_pose_estimator()
     if name not in POSE_ESTIMATORS:
         raise ValueError(f"there is no pose estimator {name!r}, expected {' or '.join(POSE_ESTIMATORS)}")
     return POSE_ESTIMATORS[name](model, max_people)
 
 
-__all__ = ["POSE_ESTIMATORS", "NobodySeenError", "PoseError", "PoseEstimator", "load_pose_estimator"]
+__all__ = [
+    "POSE_ESTIMATORS",
+    "NobodySeenError",
+    "PoseError",
+    "PoseEstimator",
+    "load_pose_estimator",
+    "usual_pose_estimator",
+]

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoImageProcessor, AutoModelForObjectDetection, VitPoseForPoseEstimation
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from .person_tracking import Detections
 from .pose_estimation import PoseError, PoseEstimator
@@ -34,6 +34,9 @@ class VitPose(PoseEstimator):
 
     def __init__(self, model: str | None = None, max_people: int = 2, detector: str = DETECTOR):
         super().__init__(model or POSE_MODEL, max_people)
+        # Here, because it is slow to import, and the pipeline imports this module.
+        from transformers import VitPoseForPoseEstimation
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._find_boxes = AutoImageProcessor.from_pretrained(detector)
@@ -55,7 +58,6 @@ class VitPose(PoseEstimator):
         weights = (try_to_load_from_cache(name, "model.safetensors") for name in (POSE_MODEL, DETECTOR))
         return all(isinstance(path, str) for path in weights)
 
-    @torch.no_grad()
     def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
         pictures = iter(pictures)
         while batch := list(islice(pictures, FRAMES_PER_BATCH)):
@@ -69,6 +71,7 @@ class VitPose(PoseEstimator):
                 scores = np.array([person["scores"].numpy() for person in people]).reshape(-1, NUM_JOINTS)
                 yield Detections(pixels, scores.clip(0, 1), pixels)
 
+    @torch.no_grad()
     def _boxes(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
         """Boxes of the people in each picture, highest scores first: column, row, width and height, (N, 4)."""
         inputs = self._find_boxes(images=pictures, return_tensors="pt").to(self._detector.device)
@@ -84,6 +87,7 @@ class VitPose(PoseEstimator):
             boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
         return boxes
 
+    @torch.no_grad()
     def _poses(self, pictures: list[np.ndarray], boxes: list[np.ndarray]) -> list[list[dict]]:
         """`keypoints` and `scores` of the person in each box of each picture."""
         if not pictures:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from action_llm.model_files import read_json_object
 from action_llm_recipes.common.fingerprints import recordings_fingerprint
@@ -35,6 +36,27 @@ class DataArguments:
         default=False,
         metadata={"help": "use recordings even if they look wrong (order of the joints, vertical axis, units)"},
     )
+    pose: Literal["mediapipe", "vitpose"] | None = field(
+        default=None,
+        metadata={
+            "help": "with --dataset folder-video, for recipes that read skeletons: estimate the poses of the people in the "
+            "videos first, with mediapipe or vitpose (action_llm_datasets.pose)"
+        },
+    )
+    pose_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "weights of the pose estimator: a path, or a name on the Hub; by default its usual place",
+            "belongs_to": "pose",
+        },
+    )
+    pose_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder for the estimated skeletons, which all runs share; by default DATA_DIR_POSE, such as "
+            "my_videos_mediapipe"
+        },
+    )
     held_out_subjects: list[str] | None = field(
         default=None,
         metadata={
@@ -49,6 +71,13 @@ class DataArguments:
         if self.held_out_subjects is not None:
             self.held_out_subjects = sorted(set(map(str, self.held_out_subjects)))
 
+        if self.pose is not None:
+            if self.dataset != "folder-video":
+                raise ValueError(
+                    f"--pose reads the videos of --dataset folder-video, not of {self.dataset}: `action-llm-pose` estimates "
+                    "skeletons of any folder of videos."
+                )
+            self.pose_dir = self.pose_dir or f"{self.data_dir.rstrip('/')}_{self.pose}"
         if self.dataset != "features":
             check_protocol(self.dataset)
             if not Path(self.data_dir).exists():
@@ -60,8 +89,8 @@ class DataArguments:
 
     @property
     def is_video(self) -> bool:
-        """Whether the protocol is one of videos."""
-        return "-video" in self.dataset
+        """Whether the recipe reads videos; with `pose`, it reads their skeletons."""
+        return "-video" in self.dataset and self.pose is None
 
     def load(self, *modalities: str):
         """
@@ -79,10 +108,11 @@ class DataArguments:
         if self.dataset == "features":
             dataset = load_features(self.data_dir)
         else:
+            name, folder = self.dataset, self.data_dir
+            if self.pose is not None:
+                name, folder = "folder", self._estimated_poses()
             accepted = {"accept_doubts": True} if self.accept_doubts else {}
-            dataset = load_action_dataset(
-                self.dataset, self.data_dir, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted
-            )
+            dataset = load_action_dataset(name, folder, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted)
         modalities = modalities or ("skeletons",)
         available = [
             name for name, column in MODALITIES.items() if all(column in rows.features for rows in dataset.values())
@@ -96,6 +126,23 @@ class DataArguments:
 
             dataset = hold_out_subjects(dataset, self.people({"train": dataset["train"]}), self.held_out_subjects)
         return dataset
+
+    def _estimated_poses(self) -> str:
+        """The folder of the skeletons of the videos; estimates those that are missing."""
+        from action_llm_datasets.pose import estimate_poses
+
+        summary = estimate_poses(
+            self.data_dir, self.pose_dir, pose=self.pose, pose_model=self.pose_model, num_proc=self.num_proc
+        )
+        logger.info(
+            "Poses of %d videos in %s, %d skipped; nobody is seen in %d of %d frames. Look at poses.html there.",
+            summary["recordings"],
+            self.pose_dir,
+            len(summary["skipped"]),
+            summary["empty_frames"],
+            summary["frames"],
+        )
+        return self.pose_dir
 
     def chosen_subjects(self) -> list[str] | None:
         """The `held_out_subjects` of this recipe, or else of the features, with names hashed (`without_names`). None if the

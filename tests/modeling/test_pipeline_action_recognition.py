@@ -14,6 +14,7 @@ import pytest
 import torch
 from skeleton_people import person
 from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor, tiny_recogniser
+from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
 from transformers import pipeline
 
@@ -324,10 +325,28 @@ def test_what_cannot_be_read_stops_or_is_told(recognise, see, tmp_path):
     found = recognise([recording(20), broken, recording(20)], on_error="return", batch_size=3)
     assert "broken.skeleton" in found[1][0]["error"] and found[0] == found[2] and set(found[1][0]) == {"error"}
     # The wrong kind of recording for a model.
-    with pytest.raises(ValueError, match=r"clip\.mp4 is a video, but this model reads skeletons"):
-        recognise(str(tmp_path / "clip.mp4"))
     with pytest.raises(ValueError, match=r"broken\.skeleton is a recording of skeletons, but this model reads videos"):
         see(broken)
+
+
+def test_a_model_of_skeletons_reads_the_poses_of_a_video(recognise, see, tmp_path):
+    path = str(tmp_path / "clip.mp4")
+    Path(path).write_bytes(tiny_video(24))
+    estimator = BrightCorner()
+    found = recognise(path, pose=estimator)
+    assert found[0].pop("warnings")[0].startswith("recorded with blazepose33, read as kinect25")
+    expected = recognise(estimator(path))
+    del expected[0]["warnings"]
+    assert found == expected
+    with open(path, "rb") as file:
+        assert [one["score"] for one in recognise(file, pose=estimator)] == [one["score"] for one in found]
+    assert recognise.preprocess(path, pose=estimator, fps=10)["recording"].fps == 10
+    with pytest.raises(ValueError, match="nobody in any of the 24 frames"):
+        recognise(path, pose=BrightCorner(threshold=256))
+    with pytest.raises(ValueError, match="there is no pose estimator 'mediapip', expected mediapipe or vitpose"):
+        recognise(path, pose="mediapip")
+    with pytest.raises(ValueError, match="pose: this model reads videos"):
+        see(path, pose=estimator)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large")])
@@ -450,8 +469,6 @@ def test_open_files_are_read_like_their_paths(recognise, see, tmp_path):
     for _ in range(2):  # read to its end before
         assert recognise(content) == recognise(str(tmp_path / "walk.npy"))
     with open(tmp_path / "clip.mp4", "rb") as video:
-        with pytest.raises(ValueError, match="this model reads skeletons"):
-            recognise(video)
         assert see([video, video], num_workers=1, explain=True) == [see(str(tmp_path / "clip.mp4"), explain=True)] * 2
 
 

@@ -1,0 +1,38 @@
+"""A pose estimator without weights, for tests: a person in the bright corner of `tiny_videos.picture`."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from skeleton_people import person
+
+from action_llm.person_tracking import Detections
+from action_llm.pose_estimation import PoseEstimator
+
+# How the person stands: joints (33, 3) in metres from the middle of the hips, x to the right, y down.
+BODY = person(1, "blazepose33")[0]
+BODY = BODY - BODY[[23, 24]].mean(0)
+
+
+class BrightCorner(PoseEstimator):
+    """A person of fixed shape in every frame with a corner brighter than `threshold`."""
+
+    name, layout = "mediapipe", "blazepose33"
+    calls = 0
+
+    def __init__(self, model: str | None = None, max_people: int = 2, threshold: int = 200):
+        super().__init__(model, max_people)
+        self.threshold = threshold
+
+    @classmethod
+    def is_present(cls) -> bool:
+        return True
+
+    def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
+        type(self).calls += 1
+        for number, picture in enumerate(pictures):
+            count = int(picture[0, -2].min() > self.threshold)
+            joints = np.repeat((BODY + np.array([0.01 * number, 0, 0]))[None], count, 0)
+            pixels = joints[..., :2] * 10 + np.array(picture.shape[1::-1]) / 2
+            scores = np.full(joints.shape[:2], 0.9)
+            scores[:, 0] = 0.01  # the nose is hidden
+            yield Detections(pixels, scores, joints)
