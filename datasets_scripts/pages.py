@@ -166,7 +166,8 @@ python -m action_llm_datasets.folder my_recordings --layout kinect20 --fps 30 \\
 ```
 
 A pattern with a `/` is matched against the path. Folders of classes (`train/wave/a.npy`, `test/wave/b.npy`) need no table, as
-with `imagefolder`; without `train` and `test`, all recordings are for training.
+with `imagefolder`; without `train` and `test`, all recordings are for training. `action-llm-pose my_videos --output
+my_skeletons` writes such a folder from [videos of people](../poses.md).
 
 | recordings | notes |
 |---|---|
