@@ -53,6 +53,7 @@ import numpy as np
 
 from action_llm import (
     array_files,
+    bvh_files,
     json_files,
     nw_ucla_files,
     pose_json_files,
@@ -168,7 +169,7 @@ class ActionFolder(SkeletonBuilder):
 
     def facts(self, data_dir: Path) -> list[Path]:
         readers = (
-            array_files, json_files, nw_ucla_files, pose_json_files, recording_files, sbu_files, smarthome_files,
+            array_files, bvh_files, json_files, nw_ucla_files, pose_json_files, recording_files, sbu_files, smarthome_files,
         )  # fmt: skip
         code = [Path(module.__file__) for module in (*readers, skeleton_layouts)]
         return [*code, *(path for name in (METADATA, SKELETON) if (path := data_dir / name).is_file())]

@@ -176,6 +176,7 @@ my_skeletons` writes such a folder from [videos of people](../poses.md).
 | `.txt` | a frame or a joint per row |
 | `.json` | AlphaPose, COCO (results or annotations), Toyota Smarthome, Northwestern-UCLA |
 | folders of `.json` files | OpenPose: a file per frame; the row names the folder |
+| `.bvh` | motion capture with bones named as by Mixamo, MotionBuilder, CMU, Xsens or Unreal: layout `smpl22` |
 | `.skeleton`, `.mat`, `skeleton_pos.txt` | NTU RGB+D and UAV-Human, UTD-MHAD, SBU Kinect Interaction |
 | videos | files, or folders of numbered pictures (`folder-video`) |
 

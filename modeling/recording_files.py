@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .array_files import ARRAY_SUFFIXES, read_joint_array
+from .bvh_files import read_bvh
 from .model_files import as_written
 from .nw_ucla_files import has_nw_ucla_keys, read_nw_ucla
 from .pose_json_files import has_pose_json_keys, is_openpose_folder, read_pose_json
@@ -25,7 +26,7 @@ from .skeleton_files import (
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
 
-RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", *ARRAY_SUFFIXES)
+RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", ".bvh", *ARRAY_SUFFIXES)
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
@@ -56,7 +57,7 @@ def read_recording(
 ) -> SkeletonRecording:
     """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome,
     Northwestern-UCLA, AlphaPose or COCO, a folder of OpenPose's `.json` files, `skeleton_pos.txt` of SBU Kinect Interaction,
-    `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
+    `.bvh`, `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
 
     A recording may have at most 22.4 million joints in 512 MiB, half of that as rows of text, and a quarter as JSON
     (`size_limits`). As an array, this is an hour of 30 frames per second with 8 people of 25 joints. Larger files are refused
@@ -66,8 +67,8 @@ def read_recording(
         file: Path, open file, or path of a folder of OpenPose.
         layout: The joint layout, by name or description. For a derived layout, recordings of its source layout are read.
             Files of UTD-MHAD, Toyota Smarthome, Northwestern-UCLA and SBU Kinect Interaction always have the layout of their
-            data set. So have, if this layout has another number of joints, `.skeleton` files of 25 joints (NTU RGB+D), `.txt`
-            files of 17 joints (UAV-Human), and `.json` of pose estimators.
+            data set, and BVH files have smpl22. So have, if this layout has another number of joints, `.skeleton` files of 25
+            joints (NTU RGB+D), `.txt` files of 17 joints (UAV-Human), and `.json` of pose estimators.
         fps: Frames per second, if neither the file nor its data set defines the rate. None assumes 30, and sets
             `fps_is_assumed`.
         up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
@@ -90,6 +91,8 @@ def read_recording(
     content, suffix = _Content(str(path), data), path.suffix.lower()
     if suffix == ".mat":
         recording = read_utd_mhad(content)
+    elif suffix == ".bvh":
+        recording = read_bvh(content)
     elif path.name.lower() == SBU_FILE_NAME:
         recording = read_sbu(content)
     elif suffix == ".json" and has_nw_ucla_keys(data):

@@ -238,6 +238,7 @@ FORMATS = {
     "smarthome": Format(seeds.smarthome_files, skeletons_in("lcrnet13"), 0.7),
     "nw_ucla": Format(seeds.nw_ucla_files, skeletons_in("kinect20-sdk"), 0.5),
     "sbu": Format(seeds.sbu_files, skeletons_in("sbu15"), 0.5),
+    "bvh": Format(seeds.bvh_files, skeletons_in("smpl22"), 0.5),
     "pose_json": Format(seeds.pose_json_files, skeletons_in("coco17"), 0.7),
     "mat": Format(seeds.mat_files, skeletons_in("kinect20"), 1.5),
     "npy": Format(seeds.npy_files, skeletons_in("kinect25")),
@@ -260,6 +261,7 @@ FORMATS = {
 MUTATORS: dict[str, mutate.Mutator] = {
     ".skeleton": mutate.mutate_text,
     ".txt": mutate.mutate_text,
+    ".bvh": mutate.mutate_text,
     ".json": mutate.mutate_json,
     ".jsonl": mutate.mutate_json_lines,
     ".mat": mutate.mutate_mat,

@@ -92,6 +92,25 @@ def sbu_files(folder: Path, real: Path | None) -> list[Seed]:
     return [seed for name, text in texts.items() for seed in alone(folder / name, {"skeleton_pos.txt": text})]
 
 
+BVH = """HIERARCHY
+ROOT Hips { OFFSET 0 0 0 CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+JOINT Neck { OFFSET 0 50 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site { OFFSET 0 10 0 }
+JOINT LeftArm { OFFSET 20 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site { OFFSET 30 0 0 } }
+JOINT RightArm { OFFSET -20 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site { OFFSET -30 0 0 } } }
+JOINT LeftUpLeg { OFFSET 10 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site { OFFSET 0 -40 0 } }
+JOINT RightUpLeg { OFFSET -10 0 0 CHANNELS 3 Zrotation Xrotation Yrotation End Site { OFFSET 0 -40 0 } } }
+MOTION
+Frames: 6
+Frame Time: 0.0333333
+"""
+
+
+def bvh_files(folder: Path, real: Path | None) -> list[Seed]:
+    motion = np.random.default_rng(0).normal(size=(6, 21)) * 10 + np.eye(21)[1] * 95
+    text = BVH + "\n".join(" ".join(f"{value:.4f}" for value in row) for row in motion) + "\n"
+    return alone(folder, {"clip.bvh": text.encode(), "crlf.bvh": text.replace("\n", "\r\n").encode()})
+
+
 def pose_json_files(folder: Path, real: Path | None) -> list[Seed]:
     joints = np.stack([person(8, "coco17", seed=seed, place=(3 * seed, 0, 0)) for seed in (0, 1)], axis=1)
     joints = (joints * [150, 150, 0] + np.array([320, 240, 0.9])).round(2)
