@@ -83,7 +83,6 @@ def explain(
     probabilities: Sequence[float] | None = None,
     num_reasons: int = 3,
     lexicon: Sequence[TokenEntry] | None = None,
-    batch_size: int = 16,
 ) -> Explanation:
     """
     Explains the decision for an action sentence: each word is left out in turn, and the class is scored again.
@@ -105,29 +104,28 @@ def explain(
         num_reasons (`int`): Maximum number of tokens that the text names. Only tokens that support the label are named.
         lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
             repository. For tokens without a measured movement, the text names the classes in which they occur most.
-        batch_size (`int`): Number of sentences that are scored at a time.
 
     Raises:
-        ValueError: If the model reads continuous latents, or `num_reasons` or `batch_size` is too small.
+        ValueError: If the model reads continuous latents, or `num_reasons` is negative.
     """
     check_explains(model)
     names = processor.class_names
     if class_names is not None:
         names = class_names = check_class_names(class_names, names or ())
-    for name, value, least in (("num_reasons", num_reasons, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if num_reasons < 0:
+        raise ValueError(f"num_reasons must be at least 0, got {num_reasons}.")
     action_ids = list(action_ids)
     times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
-    settings = {"class_names": class_names, "list_classes": list_classes, "batch_size": batch_size}
     if log_probabilities is None:
-        (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], **settings)
+        (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], class_names, list_classes)
     probabilities = model.calibrated(log_probabilities).tolist() if probabilities is None else list(probabilities)
     best = int(np.argmax(probabilities))
     evidence = []
     if len(action_ids) > 1:
+        # Neighbours in this order have the most in common.
         shortened = [action_ids[:place] + action_ids[place + 1 :] for place in range(len(action_ids))]
-        without = class_log_probabilities(model, processor, shortened, **settings)[:, best]
+        inputs = _on(model, processor(action_ids=shortened, class_names=class_names, list_classes=list_classes))
+        without = model.log_probability(best, **inputs).tolist()
         for place, (word, (start, end)) in enumerate(zip(action_ids, times, strict=True)):
             action_id, *further = map(int, np.atleast_1d(word))
             contribution = float(log_probabilities[best] - without[place])
@@ -246,7 +244,7 @@ def faithfulness(
         raise ValueError(f"none of the {len(sentences)} sentences has at least {2 * num_tokens} tokens.")
     whole, shorter, labels = [], [], []
     for sentence in long_enough:
-        explanation = explain(model, processor, sentence, class_names=class_names, batch_size=batch_size)
+        explanation = explain(model, processor, sentence, class_names=class_names)
         named = [token.place for token in explanation.evidence[:num_tokens] if token.contribution > 0]
         if not named:
             continue

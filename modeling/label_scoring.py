@@ -9,7 +9,8 @@ P(A = a | ...) of VT-LVLM-AR, Eq. 7, for a language model that writes the name. 
 - ``"cache"``: the reference, for every causal model. The prompt is read once, its cache is repeated, and the names are read
   as padded rows behind it. If the cache cannot be repeated (states of recurrent layers), each row begins with the prompt.
 
-[`most_likely_label`] finds the most likely class without scoring all of them.
+What prompts share is read once: the constant beginning of an instruction is kept as a [`PromptStart`], and [`score_similar`]
+reads prompts that differ in a few tokens as a tree.
 
 [`LabelTrie.constrained`] scores names by constrained decoding: each step is renormalised over the tokens that can continue a
 class name. Steps with a single such token have probability 1 and are not read.
@@ -22,9 +23,11 @@ maps hidden states (..., H) to float32 logits (..., V), scaled and soft-capped a
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
@@ -52,9 +55,50 @@ LOGITS_PER_BLOCK = 2**24
 # Maximum number of elements of an attention mask: 128 MiB in float32. Several hundred prompt tokens and as many nodes
 # need less.
 MASK_ELEMENTS = 2**25
+# Maximum number of nodes that `score_similar` reads at a time. Each pays attention to all, although it sees few.
+NODES_PER_TREE = 1024
 
 
-class LabelTrie:
+class _Tree:
+    """Tokens that follow a beginning in different ways.
+
+    Node 0 is the beginning. Nodes come after their parents.
+
+    Attributes:
+        node_tokens (`torch.LongTensor` of shape `(N + 1,)`): the token of each node; 0 for node 0, which has none.
+        node_parents (`torch.LongTensor` of shape `(N + 1,)`): the parent of each node; 0 for node 0.
+        node_depths (`torch.LongTensor` of shape `(N + 1,)`): the distance of each node from node 0, in tokens.
+    """
+
+    def __init__(self, tokens: list[int], parents: list[int]):
+        depths = [0] * len(tokens)
+        for node in range(1, len(tokens)):
+            depths[node] = depths[parents[node]] + 1
+        # In depth-first order, a node and its descendants are consecutive.
+        sizes, places, next_places = [1] * len(tokens), [0] * len(tokens), [1] * len(tokens)
+        for node in range(len(tokens) - 1, 0, -1):
+            sizes[parents[node]] += sizes[node]
+        for node in range(1, len(tokens)):
+            places[node] = next_places[parents[node]]
+            next_places[parents[node]] += sizes[node]
+            next_places[node] = places[node] + 1
+        self.node_tokens = torch.tensor(tokens)
+        self.node_parents = torch.tensor(parents)
+        self.node_depths = torch.tensor(depths)
+        self._node_sizes, self._node_places = torch.tensor(sizes), torch.tensor(places)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number N of tokens behind the beginning."""
+        return len(self.node_tokens) - 1
+
+    def sees(self, queries: torch.LongTensor, keys: torch.LongTensor) -> torch.BoolTensor:
+        """Whether node `keys[k]` is node `queries[q]` or an ancestor of it: (Q, K) from (Q,) and (K,), without node 0."""
+        places, first = self._node_places[queries][:, None], self._node_places[keys]
+        return (places >= first) & (places < first + self._node_sizes[keys])
+
+
+class LabelTrie(_Tree):
     """Prefix tree of class names.
 
     The nodes are the distinct proper prefixes of the labels. Node 0 is the prompt (the empty prefix); nodes 1..N are the
@@ -68,14 +112,11 @@ class LabelTrie:
 
     Attributes:
         labels (`tuple[tuple[int, ...], ...]`): the label ids as given.
-        node_tokens (`torch.LongTensor` of shape `(N + 1,)`): the token of each node; 0 for node 0, which has none.
-        node_parents (`torch.LongTensor` of shape `(N + 1,)`): the parent of each node; 0 for node 0.
-        node_edges (`torch.LongTensor` of shape `(N + 1,)`): the edge that leads to each node; 0 for node 0.
-        node_depths (`torch.LongTensor` of shape `(N + 1,)`): the distance of each node from the prompt, in tokens.
+        node_tokens, node_parents, node_depths (`torch.LongTensor` of shape `(N + 1,)`): the token, the parent and the distance
+            from the prompt of each node; 0 for node 0.
         edge_parents, edge_tokens (`torch.LongTensor` of shape `(E,)`): the edges, sorted by parent.
         label_edges (`torch.LongTensor` of shape `(T,)`): the path of each label from the prompt, label after label.
         label_lengths (`torch.LongTensor` of shape `(C,)`): the number of tokens of each label.
-        label_parents (`torch.LongTensor` of shape `(C,)`): the node that scores the last token of a label.
         is_constrained (`bool`): whether each step is renormalised over the edges of its node ([`constrained`]).
 
     Raises:
@@ -90,7 +131,7 @@ class LabelTrie:
         self.labels = tuple(tuple(label) for label in label_ids)
         if not self.labels:
             raise ValueError("label_ids is empty: expected the token ids of at least one class name")
-        tokens, node_parents, depths = [0], [0], [0]
+        tokens, node_parents = [0], [0]
         children: list[dict[int, int]] = [{}]  # of each node: token -> node
         ends: list[dict[int, int]] = [{}]  # of each node: last token -> label
         parents = []
@@ -109,7 +150,6 @@ class LabelTrie:
                 if token not in children[node]:
                     children[node][token] = len(tokens)
                     node_parents.append(node)
-                    depths.append(depths[node] + 1)
                     tokens.append(token)
                     children.append({})
                     ends.append({})
@@ -127,7 +167,7 @@ class LabelTrie:
             parents.append(node)
 
         edges = [(node, token) for node in range(len(tokens)) for token in (*children[node], *ends[node])]
-        node_edges, end_edges = [0] * len(tokens), [0] * len(self.labels)
+        node_edges, end_edges = [0] * len(tokens), [0] * len(self.labels)  # the edge that leads to each node and label
         for edge, (node, token) in enumerate(edges):
             if token in children[node]:
                 node_edges[children[node][token]] = edge
@@ -140,44 +180,14 @@ class LabelTrie:
                 path.append(node_edges[parent])
                 parent = node_parents[parent]
             label_edges += reversed(path)
-        # In depth-first order, a node and its descendants are consecutive.
-        sizes, places, next_places = [1] * len(tokens), [0] * len(tokens), [1] * len(tokens)
-        for node in range(len(tokens) - 1, 0, -1):
-            sizes[node_parents[node]] += sizes[node]
-        for node in range(1, len(tokens)):
-            parent = node_parents[node]
-            places[node] = next_places[parent]
-            next_places[parent] += sizes[node]
-            next_places[node] = places[node] + 1
-
-        self.node_tokens = torch.tensor(tokens)
-        self.node_parents = torch.tensor(node_parents)
-        self.node_edges = torch.tensor(node_edges)
-        self.node_depths = torch.tensor(depths)
+        super().__init__(tokens, node_parents)
         self.edge_parents = torch.tensor([node for node, _ in edges])
         self.edge_tokens = torch.tensor([token for _, token in edges])
         self.label_edges = torch.tensor(label_edges)
         self.label_lengths = torch.tensor([len(label) for label in self.labels])
-        self.label_parents = torch.tensor(parents)
-        self._node_sizes, self._node_places = torch.tensor(sizes), torch.tensor(places)
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def num_nodes(self) -> int:
-        """Number N of tokens that must be read to score every label."""
-        return len(self.node_tokens) - 1
-
-    def sees(self, queries: torch.LongTensor, keys: torch.LongTensor) -> torch.BoolTensor:
-        """Whether node `keys[b, k]` is node `queries[b, q]` or an ancestor of it: (B, Q, K) from (B, Q) and (B, K).
-
-        No node sees node 0, which serves as padding.
-        """
-        places, first = self._node_places[queries][:, :, None], self._node_places[keys][:, None]
-        is_visible = places >= first
-        is_visible &= places < first + self._node_sizes[keys][:, None]
-        return is_visible.logical_and_((keys > 0)[:, None])
 
     def constrained(self) -> "LabelTrie":
         """A trie that scores these labels by constrained decoding.
@@ -195,6 +205,24 @@ class LabelTrie:
         )
         trie.is_constrained = True
         return trie
+
+    def along(self, index: int) -> tuple["LabelTrie", int]:
+        """What the score of label `index` depends on: a trie, and the index of the label in it.
+
+        By constrained decoding, it depends on no nodes but its own: each other label is cut off where it leaves them.
+        Otherwise, probabilities are normalised over all labels.
+        """
+        if not self.is_constrained:
+            return self, index
+        label = self.labels[index]
+        beginnings = {}  # of all labels, up to the first token that is not one of `label`
+        for other in self.labels:
+            pairs = enumerate(zip(label, other, strict=False))
+            shared = next((place for place, (token, others) in pairs if token != others), len(label))
+            beginnings[other[: shared + 1]] = None
+        trie = LabelTrie(list(beginnings))
+        trie.is_constrained = True
+        return trie, trie.labels.index(label)
 
     def split(self, max_nodes: int) -> list[tuple[list[int], "LabelTrie"]]:
         """Splits the labels into tries of at most `max_nodes` nodes (a longer label is a trie by itself).
@@ -223,18 +251,59 @@ class LabelTrie:
         return [(piece, LabelTrie([self.labels[index] for index in piece])) for piece in pieces]
 
 
-class MostLikelyLabel(NamedTuple):
-    """Result of [`most_likely_label`].
+@lru_cache(maxsize=8)
+def label_trie(labels: tuple[tuple[int, ...], ...], constrained: bool) -> LabelTrie:
+    """The trie of class names; that of a list which was asked for before is not built again. See [`LabelTrie`]."""
+    return LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
+
+
+class _PromptTree(_Tree):
+    """Prompts as a prefix tree, with the nodes of the class names behind each of them.
 
     Attributes:
-        indices (`torch.LongTensor` of shape `(B,)`): the most likely class; of equally likely classes, the lowest index.
-        log_probs (`torch.FloatTensor` of shape `(B,)`): its log-probability, not normalised over the classes.
-        num_nodes (`torch.LongTensor` of shape `(B,)`): how many nodes of the trie were read.
+        ends (`torch.LongTensor` of shape `(B,)`): index of each prompt among the different prompts.
+        label_nodes (`torch.LongTensor` of shape `(D, N + 1)`): for each different prompt, its last node, and the nodes of the
+            class names behind it.
     """
 
-    indices: torch.Tensor
-    log_probs: torch.Tensor
-    num_nodes: torch.Tensor
+    def __init__(self, prompts: Sequence[Sequence[int]], labels: LabelTrie):
+        tokens, parents = [0], [0]
+        children: list[dict[int, int]] = [{}]
+        ends = []
+        for prompt in prompts:
+            node = 0
+            for token in prompt:
+                if token not in children[node]:
+                    children[node][token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                    children.append({})
+                node = children[node][token]
+            ends.append(node)
+        last_nodes = list(dict.fromkeys(ends))
+        label_nodes = []
+        for end in last_nodes:
+            nodes = torch.arange(len(tokens) - 1, len(tokens) + labels.num_nodes)
+            nodes[0] = end
+            label_nodes.append(nodes)
+            tokens += labels.node_tokens[1:].tolist()
+            parents += nodes[labels.node_parents[1:]].tolist()
+        super().__init__(tokens, parents)
+        self.ends = torch.tensor([last_nodes.index(end) for end in ends])
+        self.label_nodes = torch.stack(label_nodes)
+
+
+class PromptStart(NamedTuple):
+    """
+    The first tokens of prompts, read once. See [`read_start`].
+
+    Attributes:
+        length: number of tokens.
+        cache: their keys and values, for a batch of 1.
+    """
+
+    length: int
+    cache: DynamicCache
 
 
 def supports_label_trie(text_config: PreTrainedConfig, attn_implementation: str | None) -> bool:
@@ -274,6 +343,7 @@ def score_labels(
     method: str = "auto",
     base_kwargs: dict[str, Any] | None = None,
     tokens_per_pass: int = 8192,
+    start: PromptStart | None = None,
 ) -> torch.Tensor:
     """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 7, before normalisation over the classes).
 
@@ -291,6 +361,7 @@ def score_labels(
             not aligned with `input_ids`.
         tokens_per_pass (`int`): about how many tokens a forward pass may read; bounds the memory and does not change the
             result. A pass reads at least one label ("cache"), or as many nodes as a prompt has tokens ("trie").
+        start ([`PromptStart`], *optional*): the first tokens of all prompts, which `input_ids` then lack. Only for the trie.
 
     Returns:
         `torch.Tensor` of shape `(B, C)`: float32, or float64 if the head returns float64.
@@ -299,7 +370,7 @@ def score_labels(
         ValueError: if the method is unknown, or "trie" and the model does not support it; if prompts are empty or not padded
             on the left; if a label is outside the vocabulary; if a prompt with the longest label exceeds the model's context.
     """
-    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, base_kwargs or {})
+    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, base_kwargs or {}, start)
     prompts.check(labels)
     supported = supports_label_trie(text_config, text_config._attn_implementation)
     if method == "auto":
@@ -313,7 +384,8 @@ def score_labels(
         batch, slots = input_ids.shape
         max_nodes = max(tokens_per_pass // batch - slots, slots)
         log_probs = None
-        if batch * (slots + min(max_nodes, labels.num_nodes)) ** 2 > MASK_ELEMENTS:
+        read = slots + min(max_nodes, labels.num_nodes)
+        if batch * read * (prompts.start_length + read) > MASK_ELEMENTS:
             log_probs = _score_behind_prompts(prompts, labels, tokens_per_pass)
         if log_probs is None:
             pieces = labels.split(max_nodes)
@@ -329,84 +401,59 @@ def score_labels(
 
 
 @torch.no_grad()
-def most_likely_label(
+def score_similar(
     base: Callable[..., Any],
     head: Callable[[torch.Tensor], torch.Tensor],
     text_config: PreTrainedConfig,
     input_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
     labels: LabelTrie,
-    base_kwargs: dict[str, Any] | None = None,
-    nodes_per_step: int = 8,
-) -> MostLikelyLabel:
-    """The label with the highest score of [`score_labels`], by a best-first search that need not read the whole trie.
+    start: PromptStart | None = None,
+) -> torch.Tensor:
+    """The scores of [`score_labels`] for prompts that begin alike, such as a sentence with each of its words left out.
 
-    The log-probability of a prefix is an upper bound for every label that begins with it. The search reads the nodes with the
-    highest bounds, behind the cache of the prompts, until the score of a label is at least the bound of every other label.
-    The result is exact; the more certain the model is, the sooner the search ends. For a model that does not support the trie,
-    the reference scores every label.
+    Prompts that follow each other are read as a tree: each beginning that they share once, and equal prompts once. The class
+    names follow each prompt. Models that do not support the trie read every prompt alone.
 
     Args:
-        base, head, text_config, input_ids, attention_mask, labels, base_kwargs: as in [`score_labels`].
-        nodes_per_step (`int`): how many nodes the first step reads for each prompt. Every further step reads up to twice as
-            many: an undecided search needs many nodes, and few large steps are faster.
+        base, head, text_config, input_ids, attention_mask, labels, start: as in [`score_labels`].
+
+    Returns:
+        `torch.Tensor` of shape `(B, C)`.
 
     Raises:
-        ValueError: as in [`score_labels`]; if the logits contain NaN.
+        ValueError: as in [`score_labels`].
     """
-    if not supports_label_trie(text_config, text_config._attn_implementation):
-        scores = score_labels(base, head, text_config, input_ids, attention_mask, labels, "cache", base_kwargs)
-        log_probs, indices = scores.max(-1).values, scores.argmax(-1)
-        return MostLikelyLabel(indices, log_probs, torch.full_like(indices, labels.num_nodes))
-
-    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, base_kwargs or {})
+    (batch, slots), device = input_ids.shape, input_ids.device
+    prompts_per_tree = NODES_PER_TREE // (slots + labels.num_nodes)
+    if prompts_per_tree == 0 or not supports_label_trie(text_config, text_config._attn_implementation):
+        return score_labels(base, head, text_config, input_ids, attention_mask, labels, start=start)
+    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, {}, start)
     prompts.check(labels)
-    batch, device = input_ids.shape[0], input_ids.device
-    reader = _NodeReader(prompts, labels)
-    hidden = reader.prompt_hidden
-    # The search runs on the CPU. An edge that is not scored yet counts 0, the upper bound of a log-probability.
-    edge_log_probs = torch.zeros(batch, len(labels.edge_tokens))
-    first_edges = torch.searchsorted(labels.edge_parents, torch.arange(labels.num_nodes + 2))
-    last_edges = labels.label_lengths.cumsum(0) - 1
-    is_read = torch.zeros(batch, labels.num_nodes + 1, dtype=torch.bool)
-    # The nodes of the last pass. Node 0 is the prompt in the first, and padding in all others.
-    nodes, is_node = torch.zeros(batch, 1, dtype=torch.long), torch.ones(batch, 1, dtype=torch.bool)
-    while True:
-        indices, columns = is_node.nonzero(as_tuple=True)  # of prompts, and of nodes within them
-        new_nodes = nodes[indices, columns]
-        is_read[indices, new_nodes] = True
-        counts = first_edges[new_nodes + 1] - first_edges[new_nodes]
-        rows = torch.arange(len(new_nodes)).repeat_interleave(counts)
-        edges = torch.arange(len(rows)) + (first_edges[new_nodes] - counts.cumsum(0) + counts)[rows]
-        log_probs = prompts.token_log_probs(
-            hidden[indices.to(device), columns.to(device)], rows, labels.edge_tokens[edges]
-        ).cpu()
-        if labels.is_constrained:
-            log_probs = _among_siblings(log_probs, rows)
-        edge_log_probs = edge_log_probs.to(log_probs.dtype)
-        edge_log_probs[indices[rows], edges] = log_probs
+    rows = [row[mask].tolist() for row, mask in zip(input_ids, attention_mask.bool(), strict=True)]
+    cached = torch.arange(prompts.start_length, device=device)[None]
+    scores = []
+    for first in range(0, batch, prompts_per_tree):
+        tree = _PromptTree(rows[first : first + prompts_per_tree], labels)
+        reader = _NodeReader(prompts, tree, prompts.start_cache(1), torch.ones_like(cached, dtype=torch.bool), cached)
+        (hidden,) = reader.read(torch.arange(1, tree.num_nodes + 1))
+        log_probs = prompts.label_log_probs(hidden[(tree.label_nodes - 1).to(device)], labels)
+        scores.append(_label_scores(log_probs, labels)[tree.ends.to(device)])
+    return torch.cat(scores)
 
-        node_bounds = _node_sums(edge_log_probs, labels)
-        label_bounds = node_bounds[:, labels.label_parents] + edge_log_probs[:, labels.label_edges[last_edges]]
-        is_scored = is_read[:, labels.label_parents]
-        leaders = label_bounds.argmax(-1, keepdim=True)  # scored or not; of equal bounds, the lowest index
-        is_done = is_scored.gather(1, leaders)
-        if is_done.all():
-            break
-        best = label_bounds.masked_fill(~is_scored, -torch.inf).amax(-1, keepdim=True)
-        is_open = ~is_read & ~is_done & (node_bounds >= best)
-        width = min(nodes_per_step, reader.max_nodes(), int(is_open.sum(-1).max()))
-        if width == 0:
-            raise ValueError("the logits of the language model contain NaN")
-        nodes_per_step *= 2
-        # Below an open node, bounds equal its own and indices are higher: a stable sort puts parents first.
-        order = node_bounds.masked_fill(~is_open, -torch.inf).sort(descending=True, stable=True).indices[:, :width]
-        is_node = is_open.gather(1, order)
-        nodes = order.masked_fill(~is_node, 0)
 
-        hidden = reader.read(nodes)
-    log_probs = label_bounds.gather(1, leaders)[:, 0]
-    return MostLikelyLabel(leaders[:, 0].to(device), log_probs.to(device), (is_read.sum(-1) - 1).to(device))
+@torch.no_grad()
+def read_start(base: Callable[..., Any], input_ids: torch.LongTensor) -> PromptStart | None:
+    """Reads the first tokens (F,) of prompts, for [`score_labels`]. `None` if the model keeps no keys and values of them."""
+    cache, length = DynamicCache(), len(input_ids)
+    base(
+        input_ids=input_ids[None],
+        attention_mask=torch.ones_like(input_ids)[None],
+        position_ids=torch.arange(length, device=input_ids.device)[None],
+        use_cache=True,
+        **{CACHE: cache},
+    )
+    return PromptStart(length, cache) if _holds_prompt(cache, length) else None
 
 
 def normalised_entropy(probabilities: torch.Tensor) -> torch.Tensor:
@@ -422,6 +469,7 @@ class _Prompts(NamedTuple):
         base, head, text_config: the language model; see the top of this file.
         input_ids, attention_mask: the prompts (B, P), padded on the left.
         base_kwargs: further arguments of `base` for the prompts.
+        start: the F tokens before `input_ids`, if they were read already.
     """
 
     base: Callable[..., Any]
@@ -430,16 +478,31 @@ class _Prompts(NamedTuple):
     input_ids: torch.LongTensor
     attention_mask: torch.Tensor
     base_kwargs: dict[str, Any]
+    start: PromptStart | None
+
+    @property
+    def start_length(self) -> int:
+        """Number F of tokens that were read already."""
+        return 0 if self.start is None else self.start.length
+
+    def start_cache(self, batch: int) -> DynamicCache:
+        """A cache of F tokens for `batch` rows, which may grow."""
+        return DynamicCache() if self.start is None else _repeat(self.start.cache, batch)
 
     @property
     def lengths(self) -> torch.LongTensor:
-        """Number of tokens (B,) of each prompt."""
-        return self.attention_mask.bool().sum(-1)
+        """Number of tokens (B,) of each prompt, with its start."""
+        return self.start_length + self.attention_mask.bool().sum(-1)
+
+    @property
+    def is_token(self) -> torch.BoolTensor:
+        """Whether a slot is a token or padding: (B, F + P)."""
+        return nn.functional.pad(self.attention_mask.bool(), (self.start_length, 0), value=True)
 
     @property
     def positions(self) -> torch.LongTensor:
-        """Positions (B, P) of the tokens; 0 for padding."""
-        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        """Positions (B, F + P) of the tokens; 0 for padding."""
+        return (self.is_token.long().cumsum(-1) - 1).clamp(min=0)
 
     def select(self, index: int) -> "_Prompts":
         """A single prompt of the batch, without padding."""
@@ -484,7 +547,7 @@ class _Prompts(NamedTuple):
         def of_block(hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
             logits = self.head(hidden)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            # Never above 0, even with rounding, because logsumexp adds to the largest logit. The search relies on that bound.
+            # Never above 0, even with rounding, because logsumexp adds to the largest logit.
             return logits[rows, tokens] - logits.logsumexp(-1)[rows]
 
         blocks = []
@@ -511,75 +574,72 @@ class _Prompts(NamedTuple):
 def _score_in_one_pass(prompts: _Prompts, labels: LabelTrie) -> torch.Tensor:
     """Log-probabilities (B, T) of all label tokens, from one pass over [prompt | nodes]."""
     (batch, slots), device = prompts.input_ids.shape, prompts.input_ids.device
-    nodes = torch.arange(1, labels.num_nodes + 1)
+    start, nodes = prompts.start_length, torch.arange(1, labels.num_nodes + 1)
     node_positions = prompts.lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
     positions = torch.cat([prompts.positions, node_positions], dim=1)
-    visible = torch.zeros(batch, *2 * (slots + labels.num_nodes,), dtype=torch.bool, device=device)
-    visible[:, :, :slots] = prompts.attention_mask.bool()[:, None]
-    visible[:, :slots, :slots] &= torch.ones(slots, slots, dtype=torch.bool, device=device).tril()
-    visible[:, slots:, slots:] = labels.sees(nodes[None], nodes[None]).to(device)
-    visible.diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
+    # A row is a token that is read now, a column a token that it may see.
+    behind = start + slots
+    visible = torch.zeros(batch, slots + labels.num_nodes, behind + labels.num_nodes, dtype=torch.bool, device=device)
+    visible[:, :, :behind] = prompts.is_token[:, None]
+    visible[:, :slots, start:behind] &= torch.ones(slots, slots, dtype=torch.bool, device=device).tril()
+    visible[:, slots:, behind:] = labels.sees(nodes, nodes).to(device)
+    visible.diagonal(start, dim1=1, dim2=2).fill_(True)  # padding sees itself: no row may be empty
     hidden = prompts.base(
         input_ids=torch.cat([prompts.input_ids, labels.node_tokens[nodes].to(device).expand(batch, -1)], dim=1),
-        attention_mask=_additive_masks(prompts.base, prompts.text_config, visible, positions, positions),
-        position_ids=positions,
-        use_cache=False,
+        attention_mask=_additive_masks(prompts.base, prompts.text_config, visible, positions[:, start:], positions),
+        position_ids=positions[:, start:],
+        use_cache=start > 0,
+        **({CACHE: prompts.start_cache(batch)} if start else {}),
         **prompts.base_kwargs,
     ).last_hidden_state[:, slots - 1 :]  # node 0 is the last token of the prompt
     return prompts.label_log_probs(hidden, labels)
 
 
 class _NodeReader:
-    """Reads the prompts once, then nodes of a trie behind their cache.
+    """Reads nodes of a tree behind the keys and values of K tokens.
 
-    Attributes:
-        prompt_hidden (`torch.Tensor` of shape `(B, 1, H)`): hidden states of node 0.
-        holds_prompts (`bool`): whether the model has cached the keys and values of the prompts.
+    Args:
+        prompts: the language model.
+        tree: the tree.
+        cache: keys and values for B rows; it grows.
+        is_token (`torch.BoolTensor` of shape `(B, K)`): whether a slot of the cache is a token or padding.
+        positions (`torch.LongTensor` of shape `(B, K)`): its position.
     """
 
-    def __init__(self, prompts: _Prompts, labels: LabelTrie):
-        self._prompts, self._labels = prompts, labels
-        self._sees_prompt = prompts.attention_mask.bool()[:, None]
-        # Without a configuration, the cache keeps every key, in sliding-window layers too: the masks hide keys.
-        self._cache = DynamicCache()
-        self._key_positions = prompts.positions
-        # The node in each slot behind the prompt.
-        self._slot_nodes = torch.zeros(len(prompts.input_ids), 0, dtype=torch.long)
-        self.prompt_hidden = prompts.base(
-            input_ids=prompts.input_ids,
-            attention_mask=prompts.attention_mask,
-            position_ids=self._key_positions,
-            use_cache=True,
-            **{CACHE: self._cache},
-            **prompts.base_kwargs,
-        ).last_hidden_state[:, -1:]
-        self.holds_prompts = _holds_prompt(self._cache, prompts.input_ids.shape[1])
-
-    def on(self, labels: LabelTrie) -> "_NodeReader":
-        """A reader of another trie behind the same prompts. This reader must not have read a node yet."""
-        reader = copy.copy(self)
-        reader._labels, reader._cache = labels, _repeat(self._cache, 1)
-        return reader
+    def __init__(
+        self,
+        prompts: _Prompts,
+        tree: _Tree,
+        cache: DynamicCache,
+        is_token: torch.BoolTensor,
+        positions: torch.LongTensor,
+    ):
+        self._prompts, self._tree, self._cache = prompts, tree, cache
+        self._is_token, self._key_positions = is_token, positions
+        self._nodes = torch.zeros(0, dtype=torch.long)  # those in the cache
 
     def max_nodes(self) -> int:
         """How many nodes one pass can read without a mask of more than `MASK_ELEMENTS`."""
         batch, keys = self._key_positions.shape
-        # The mask of n nodes has n * (keys + n) elements for each prompt.
+        # The mask of n nodes has n * (keys + n) elements for each row.
         return max(1, int((keys**2 / 4 + MASK_ELEMENTS / batch) ** 0.5 - keys / 2))
 
     def read(self, nodes: torch.LongTensor) -> torch.Tensor:
-        """Hidden states (B, Q, H) of `nodes` (B, Q). Ancestors must have been read, or come first; 0 is padding."""
-        prompts, labels, device = self._prompts, self._labels, self._key_positions.device
-        self._slot_nodes = torch.cat([self._slot_nodes, nodes], dim=1)
+        """Hidden states (B, Q, H) of `nodes` (Q,). Ancestors must have been read, or come first."""
+        prompts, (batch, _), device = self._prompts, self._is_token.shape, self._is_token.device
+        self._nodes = torch.cat([self._nodes, nodes])
         visible = torch.cat(
-            [self._sees_prompt.expand(-1, nodes.shape[1], -1), labels.sees(nodes, self._slot_nodes).to(device)], dim=2
+            [
+                self._is_token[:, None].expand(-1, len(nodes), -1),
+                self._tree.sees(nodes, self._nodes).to(device).expand(batch, -1, -1),
+            ],
+            dim=2,
         )
-        positions = prompts.lengths[:, None] - 1 + labels.node_depths[nodes].to(device)
+        positions = self._is_token.sum(-1, keepdim=True) - 1 + self._tree.node_depths[nodes].to(device)
         self._key_positions = torch.cat([self._key_positions, positions], dim=1)
-        masks = _additive_masks(prompts.base, prompts.text_config, visible, positions, self._key_positions)
         return prompts.base(
-            input_ids=labels.node_tokens[nodes].to(device),
-            attention_mask=masks,
+            input_ids=self._tree.node_tokens[nodes].to(device).expand(batch, -1),
+            attention_mask=_additive_masks(prompts.base, prompts.text_config, visible, positions, self._key_positions),
             position_ids=positions,
             use_cache=True,
             **{CACHE: self._cache},
@@ -589,17 +649,30 @@ class _NodeReader:
 def _score_behind_prompts(prompts: _Prompts, labels: LabelTrie, tokens_per_pass: int) -> torch.Tensor | None:
     """Log-probabilities (B, T) of all label tokens, with masks of at most `MASK_ELEMENTS`: the prompts are read once, then
     pieces of the trie behind their cache. `None` if the model keeps no cache."""
-    prompt_reader = _NodeReader(prompts, labels)
-    if not prompt_reader.holds_prompts:
+    batch, slots = prompts.input_ids.shape
+    # Without a configuration, the cache keeps every key, in sliding-window layers too: the masks hide keys.
+    cache, is_token, positions = prompts.start_cache(batch), prompts.is_token, prompts.positions
+    prompt_hidden = prompts.base(
+        input_ids=prompts.input_ids,
+        attention_mask=is_token.to(prompts.attention_mask.dtype),
+        position_ids=positions[:, prompts.start_length :],
+        use_cache=True,
+        **{CACHE: cache},
+        **prompts.base_kwargs,
+    ).last_hidden_state[:, -1:]
+    if not _holds_prompt(cache, prompts.start_length + slots):
         return None
-    batch = len(prompts.input_ids)
-    pieces = labels.split(max(1, min(tokens_per_pass // batch, prompt_reader.max_nodes())))
+
+    def reader_of(tree: _Tree) -> _NodeReader:
+        return _NodeReader(prompts, tree, _repeat(cache, 1), is_token, positions)
+
+    pieces = labels.split(max(1, min(tokens_per_pass // batch, reader_of(labels).max_nodes())))
     log_probs = []
     for _, trie in pieces:
-        reader, hidden, first = prompt_reader.on(trie), [prompt_reader.prompt_hidden], 1
+        reader, hidden, first = reader_of(trie), [prompt_hidden], 1
         while first <= trie.num_nodes:  # several passes for a label that is longer than a piece
             last = min(first + reader.max_nodes(), trie.num_nodes + 1)
-            hidden.append(reader.read(torch.arange(first, last).expand(batch, -1)))
+            hidden.append(reader.read(torch.arange(first, last)))
             first = last
         log_probs.append(prompts.label_log_probs(torch.cat(hidden, dim=1), trie))
     return torch.cat(log_probs, dim=1)[:, _in_label_order(labels, pieces)]
@@ -695,20 +768,6 @@ def _label_scores(log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
     return torch.cat([total, *reversed(finished)], dim=1)[:, order.argsort().to(log_probs.device)]
 
 
-def _node_sums(edge_log_probs: torch.Tensor, labels: LabelTrie) -> torch.Tensor:
-    """Sums (B, N + 1) of `edge_log_probs` (B, E) along the path to each node, in the order of the path, so that no node has a
-    higher sum than its parent, even with rounding."""
-    order = labels.node_depths.argsort(stable=True)
-    place = torch.empty_like(order)  # index of each node among the nodes of its depth
-    levels = order.split(torch.bincount(labels.node_depths).tolist())
-    for level in levels:
-        place[level] = torch.arange(len(level))
-    sums = [edge_log_probs.new_zeros(len(edge_log_probs), 1)]
-    for level in levels[1:]:
-        sums.append(sums[-1][:, place[labels.node_parents[level]]] + edge_log_probs[:, labels.node_edges[level]])
-    return torch.cat(sums, dim=1)[:, order.argsort()]
-
-
 def _among_siblings(log_probs: torch.Tensor, parents: torch.LongTensor) -> torch.Tensor:
     """Log-probabilities (..., E) of edges, renormalised over the edges of the same parent; `parents` (E,)."""
     parents = parents.to(log_probs.device)
@@ -783,9 +842,11 @@ def _prefix_error(shorter: int, longer: int) -> ValueError:
 
 __all__ = [
     "LabelTrie",
-    "MostLikelyLabel",
-    "most_likely_label",
+    "PromptStart",
+    "label_trie",
     "normalised_entropy",
+    "read_start",
     "score_labels",
+    "score_similar",
     "supports_label_trie",
 ]

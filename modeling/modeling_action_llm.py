@@ -37,7 +37,14 @@ from .checked_config import check_attention, config_errors
 from .class_names import check_class_names
 from .compatibility import CACHE
 from .configuration_action_llm import ActionLLMConfig
-from .label_scoring import LabelTrie, most_likely_label, score_labels
+from .label_scoring import (
+    PromptStart,
+    label_trie,
+    read_start,
+    score_labels,
+    score_similar,
+    supports_label_trie,
+)
 from .language_models import (
     LOADING_FLAGS,
     VisualProjector,
@@ -797,6 +804,8 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
     # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
+    # The text before action sentences, read once, after what it depends on: its ids, and the state of the weights.
+    _start: tuple[tuple, PromptStart | None] | None = None
 
     def forward(
         self,
@@ -844,6 +853,9 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             start_time=start_time,
             pixel_values=pixel_values,
         )
+        start = None
+        if method != "cache":
+            start, prompts = self._without_start(prompts)
         logits = score_labels(
             self.model,
             self._head,
@@ -853,6 +865,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             names,
             method=method,
             base_kwargs=base_kwargs,
+            start=start,
         )
         if not self.training and logits.isnan().any():
             raise ValueError(
@@ -883,46 +896,36 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         return (log_probabilities / temperature).softmax(dim=-1)
 
     @torch.no_grad()
-    def most_likely_label(
+    def log_probability(
         self,
+        index: int,
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None = None,
         label_ids: torch.LongTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        feature_attention_mask: torch.LongTensor | None = None,
-        frame_rate: torch.FloatTensor | None = None,
-        start_time: torch.FloatTensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
-        action_embeds: torch.FloatTensor | None = None,
-        action_embeds_mask: torch.LongTensor | None = None,
-    ) -> torch.LongTensor:
-        """Index of the most likely class, without scoring all classes (see [`~label_scoring.most_likely_label`]).
+    ) -> torch.FloatTensor:
+        """log P(class | prompt) of a single class, for encoded sentences that begin alike, such as a sentence with each of its
+        words left out in turn. It is that of `logits.log_softmax(-1)`; each beginning is read once.
 
-        The arguments are those of `forward`.
+        Args:
+            index (`int`): the class, a row of `label_ids`.
+            input_ids, attention_mask, label_ids: as in `forward`.
 
         Returns:
-            `torch.LongTensor` of shape `(batch_size,)`: the exact arg-max of `logits`.
+            `torch.FloatTensor` of shape `(batch_size,)`: natural logarithms, normalised over the class list.
         """
-        names, prompts, base_kwargs, _ = self._read(
-            input_ids,
-            attention_mask,
-            label_ids,
-            {"action_embeds": action_embeds, "action_embeds_mask": action_embeds_mask},
-            input_features=input_features,
-            feature_attention_mask=feature_attention_mask,
-            frame_rate=frame_rate,
-            start_time=start_time,
-            pixel_values=pixel_values,
-        )
-        return most_likely_label(
+        names, prompts, _, _ = self._read(input_ids, attention_mask, label_ids, {"action_embeds": None})
+        names, index = names.along(index)
+        start, prompts = self._without_start(prompts)
+        scores = score_similar(
             self.model,
             self._head,
             self.config.text_config,
             prompts["input_ids"],
             prompts["attention_mask"],
             names,
-            base_kwargs=base_kwargs,
-        )[0]
+            start=start,
+        )
+        return scores.log_softmax(-1)[:, index]
 
     def explain(self, processor, outputs: ActionClassifierOutput, index: int = 0, **settings) -> "Explanation":
         """Explains the answer for a recording: label, probabilities, and a reason that can be checked.
@@ -980,9 +983,10 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         recordings (else None)."""
         if label_ids is None:
             raise ValueError("label_ids are missing: pass the ids of the class names, as the processor returns them.")
-        names = LabelTrie([[token for token in row if token != -100] for row in label_ids.tolist()])
-        if self.config.constrained_scoring:
-            names = names.constrained()
+        names = label_trie(
+            tuple(tuple(token for token in row if token != -100) for row in label_ids.tolist()),
+            constrained=self.config.constrained_scoring,
+        )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         sentence, prompts = None, {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -994,6 +998,40 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         if latents["action_embeds"] is None:
             latents = {name: prompts[name] for name in latents if name in prompts}
         return names, prompts, latents, sentence
+
+    def _without_start(self, prompts: dict[str, torch.Tensor]) -> tuple[PromptStart | None, dict[str, torch.Tensor]]:
+        """The text before the action sentences, if all prompts begin with the same, and the prompts without it.
+
+        The text depends on nothing but the weights, so its keys and values are kept until they change.
+        """
+        text_config = self.config.text_config
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or not supports_label_trie(text_config, text_config._attn_implementation)
+        ):
+            return None, prompts
+        ids, is_token = prompts["input_ids"], prompts["attention_mask"].bool()
+        placeholder = self.config.placeholder_token_id
+        is_soft_prompt = (ids > placeholder) & (ids <= placeholder + self.config.num_soft_prompts)
+        is_text = (ids < self.config.action_token_offset) | is_soft_prompt
+        lengths = is_token.sum(-1)
+        shared = ((is_text | ~is_token).cumprod(-1).bool() & is_token).sum(-1)
+        first = ids[0, is_token[0]][: int(shared.min())]
+        places = (ids.shape[1] - lengths)[:, None] + torch.arange(len(first), device=ids.device)
+        is_shared = (ids.gather(1, places) == first).all(0)
+        first = first[: int(is_shared.cumprod(0).sum())]
+        if len(first) == 0 or (shared == lengths).any():  # a prompt without a sentence is text to its end
+            return None, prompts
+        key = (tuple(first.tolist()), _state_of_weights(self.model))
+        if self._start is None or self._start[0] != key:
+            self._start = key, read_start(self.model, first)
+        start = self._start[1]
+        if start is None:
+            return None, prompts
+        longest = int(lengths.max()) - len(first)
+        mask = prompts["attention_mask"] * (is_token.cumsum(-1) > len(first))
+        return start, {**prompts, "input_ids": ids[:, -longest:], "attention_mask": mask[:, -longest:]}
 
     def as_generator(self) -> ActionLLMForConditionalGeneration:
         """The same weights as a language model: nothing is copied."""
@@ -1010,6 +1048,19 @@ def _same_weights(model: ActionLLMPreTrainedModel, cls: type) -> ActionLLMPreTra
     # A trainer may have replaced `forward` on the instance; that one belongs to the trained class.
     view.__dict__.update({name: value for name, value in model.__dict__.items() if name != "forward"})
     return view
+
+
+def _state_of_weights(model: nn.Module) -> tuple:
+    """Changes whenever weights are written or replaced, and adapters are chosen, scaled or switched off."""
+    weights = tuple(
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()
+    )
+    adapters = tuple(
+        (str(layer.active_adapters), layer.disable_adapters, str(layer.scaling))
+        for layer in model.modules()
+        if hasattr(layer, "lora_A")
+    )
+    return weights, adapters
 
 
 def _mark_initialized(*models: PreTrainedModel | None):
