@@ -93,7 +93,7 @@ class _Tree:
         return len(self.node_tokens) - 1
 
     def sees(self, queries: torch.LongTensor, keys: torch.LongTensor) -> torch.BoolTensor:
-        """Whether node `keys[k]` is node `queries[q]` or an ancestor of it: (Q, K) from (Q,) and (K,), without node 0."""
+        """Whether node `keys[k]` is node `queries[q]` or an ancestor of it: (Q, K) from (Q,) and (K,)."""
         places, first = self._node_places[queries][:, None], self._node_places[keys]
         return (places >= first) & (places < first + self._node_sizes[keys])
 
@@ -652,15 +652,22 @@ def _score_behind_prompts(prompts: _Prompts, labels: LabelTrie, tokens_per_pass:
     batch, slots = prompts.input_ids.shape
     # Without a configuration, the cache keeps every key, in sliding-window layers too: the masks hide keys.
     cache, is_token, positions = prompts.start_cache(batch), prompts.is_token, prompts.positions
+    start, mask = prompts.start_length, prompts.attention_mask
+    if start:  # padding may follow the start, but the model's own windows slide over slots
+        visible = is_token[:, None] & torch.ones(slots, start + slots, dtype=torch.bool, device=mask.device).tril(
+            start
+        )
+        visible.diagonal(start, dim1=1, dim2=2).fill_(True)
+        mask = _additive_masks(prompts.base, prompts.text_config, visible, positions[:, start:], positions)
     prompt_hidden = prompts.base(
         input_ids=prompts.input_ids,
-        attention_mask=is_token.to(prompts.attention_mask.dtype),
-        position_ids=positions[:, prompts.start_length :],
+        attention_mask=mask,
+        position_ids=positions[:, start:],
         use_cache=True,
         **{CACHE: cache},
         **prompts.base_kwargs,
     ).last_hidden_state[:, -1:]
-    if not _holds_prompt(cache, prompts.start_length + slots):
+    if not _holds_prompt(cache, start + slots):
         return None
 
     def reader_of(tree: _Tree) -> _NodeReader:

@@ -138,6 +138,8 @@ class ActionLLMProcessor(ProcessorMixin):
             feature_extractor, with_action_words(tokenizer, num_action_tokens, num_soft_prompts), **kwargs
         )
         _ = self.word_ids  # raises an error if the words do not fit the codebooks
+        # The last result of `label_ids`, after what it depends on: many recordings have the same classes.
+        self._label_ids: tuple[tuple, list[list[int]]] | None = None
 
     @classmethod
     def from_pretrained(
@@ -390,7 +392,11 @@ class ActionLLMProcessor(ProcessorMixin):
             word = (0, 1) if self.run_lengths else 0
         lists = self.list_classes if list_classes is None else list_classes
         end_of_list = ", ".join(names[-2:])[-CHARACTERS_BEFORE_NAME:] if lists else None
-        return self._encode_labels(self._prompt([word], end_of_list), names)[1]
+        prompt = self._prompt([word], end_of_list)
+        key = (self.tokenizer, prompt, tuple(names))
+        if self._label_ids is None or self._label_ids[0] != key:
+            self._label_ids = key, self._encode_labels(prompt, names)[1]
+        return [list(ids) for ids in self._label_ids[1]]
 
     def __call__(
         self,

@@ -32,7 +32,7 @@ def recognise(folder: str, processor: ActionLLMProcessor, words: torch.LongTenso
     assert_type(model, ActionLLMForClassification)
     assert_type(model.forward(words, label_ids=words), ActionClassifierOutput)
     assert_type(model.forward(words).logits, torch.FloatTensor | None)
-    assert_type(model.most_likely_label(words), torch.LongTensor)
+    assert_type(model.log_probability(0, words, label_ids=words), torch.FloatTensor)
     assert_type(model.explain(processor, model.forward(words, label_ids=words)), Explanation)
     assert_type(model.timeline(processor, folder), Timeline)
     assert_type(model.as_generator(), ActionLLMForConditionalGeneration)

@@ -299,7 +299,6 @@ def inference(arguments: BenchmarkArguments, method: str) -> dict:
             features = timed("decoding", lambda: extractor(video)).to(model.device)
             timed("action tokens", lambda features=features: action_model.encode(**features))
             timed("probabilities of 60 classes", lambda: model(**inputs))
-            timed("the most likely class only", lambda: model.most_likely_label(**inputs))
     return {name: median(values[1:]) for name, values in seconds.items()}
 
 

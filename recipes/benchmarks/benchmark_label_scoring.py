@@ -3,13 +3,12 @@
     python recipes/benchmarks/benchmark_label_scoring.py --output label_scoring
 
 A small LLaMA with random weights (width 512, 8 layers, 32,000 tokens) reads a prompt of 60 tokens. The labels are the class
-names of NTU RGB+D 120, split by a byte-level BPE, each with an end token. Five methods are exact: one forward pass per label,
-one padded batch, `score_labels` with a cache and with a trie, and `most_likely_label`, which returns the arg-max alone. Two
-are not: greedy decoding, free or constrained to the class names, commits to the most likely first token.
+names of NTU RGB+D 120, split by a byte-level BPE, each with an end token. Four methods are exact: one forward pass per label,
+one padded batch, and `score_labels` with a cache and with a trie. Two are not: greedy decoding, free or constrained to the
+class names, commits to the most likely first token.
 
-The surer the model is, the earlier `most_likely_label` stops. So it is timed twice: with random weights, where all names are
-about equally likely, and after the model has memorised the labels of eight prompts. All scores are compared before anything
-is timed. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
+The model first memorises the labels of eight prompts, so that greedy decoding writes one of them. All scores are compared
+before anything is timed. Writes `OUTPUT.json` and a page, `OUTPUT.md`. `benchmark_answers.py` times the whole answer.
 """
 
 import os
@@ -132,7 +131,7 @@ def methods_on(model, prompt, label_ids: list[list[int]], trie) -> dict:
     """Name of each method → a function without arguments that runs it on the prompt (1, P)."""
     import torch
 
-    from action_llm.label_scoring import most_likely_label, score_labels
+    from action_llm.label_scoring import score_labels
 
     mask, longest = torch.ones_like(prompt), max(map(len, label_ids))
     continuations: dict[tuple[int, ...], set[int]] = {}
@@ -164,7 +163,6 @@ def methods_on(model, prompt, label_ids: list[list[int]], trie) -> dict:
         "one padded batch": lambda: score_in_one_batch(model, prompt, label_ids),
         "score_labels, cache": lambda: scored("cache"),
         "score_labels, trie": lambda: scored("trie"),
-        "most_likely_label": lambda: most_likely_label(model.model, head, model.config, prompt, mask, trie),
         "generate, greedy": decoded,
         "generate, prefix_allowed_tokens_fn": lambda: decoded(allowed),
     }
@@ -179,7 +177,7 @@ def largest_differences(results: dict, label_ids: list[list[int]], target: list[
     expected = results["one forward per label"]
     differences = {name: (results[name] - expected).abs().max().item() for name in EXACT}
     assert max(differences.values()) < 1e-3, differences
-    assert results["most_likely_label"].indices.item() == expected.argmax().item() == label_ids.index(target)
+    assert expected.argmax().item() == label_ids.index(target)
     for name in GREEDY:
         assert results[name] == target, f"{name} wrote {results[name]}, expected {target}"
     return differences
@@ -196,20 +194,9 @@ def time_in_turns(methods: dict, repetitions: int) -> dict[str, float]:
     return {name: median(values) for name, values in seconds.items()}
 
 
-def table_rows(medians: dict[str, float], nodes: int, random_seconds: float, random_nodes: int) -> list[dict]:
-    """A row for each method, and one for `most_likely_label` with random weights: what it gives, and its time.
-
-    Args:
-        medians: seconds of each method.
-        nodes, random_nodes: trie nodes that `most_likely_label` read, after memorising and with random weights.
-        random_seconds: seconds of `most_likely_label` with random weights.
-    """
-    gives = {
-        "most_likely_label": f"exact arg-max ({nodes} nodes read)",
-        "generate, greedy": "text, not exact",
-        "generate, prefix_allowed_tokens_fn": "a label, not exact",
-        "most_likely_label, random weights": f"exact arg-max ({random_nodes} nodes read)",
-    }
+def table_rows(medians: dict[str, float]) -> list[dict]:
+    """A row for each method: what it gives, and its median time in seconds."""
+    gives = {"generate, greedy": "text, not exact", "generate, prefix_allowed_tokens_fn": "a label, not exact"}
     return [
         {
             "way": name,
@@ -218,7 +205,7 @@ def table_rows(medians: dict[str, float], nodes: int, random_seconds: float, ran
             "times_greedy": seconds / medians["generate, greedy"],
             "times_trie": seconds / medians["score_labels, trie"],
         }
-        for name, seconds in {**medians, "most_likely_label, random weights": random_seconds}.items()
+        for name, seconds in medians.items()
     ]
 
 
@@ -272,18 +259,12 @@ def main(arguments: BenchmarkArguments) -> dict:
     targets = label_ids[:: len(label_ids) // 8][:8]
     methods = methods_on(model, prompts[:1], label_ids, trie)
 
-    with torch.no_grad():
-        most_likely = {"most_likely_label": methods["most_likely_label"]}
-        random_seconds = time_in_turns(most_likely, arguments.repetitions)["most_likely_label"]
-        random_best = methods["most_likely_label"]()
-        assert random_best.indices.item() == methods["score_labels, cache"]().argmax().item()
     loss = memorise(model, prompts, targets, arguments.training_steps)
     with torch.no_grad():
         results = {name: method() for name, method in methods.items()}
         differences = largest_differences(results, label_ids, targets[0])
         medians = time_in_turns(methods, arguments.repetitions)
 
-    nodes, random_nodes = results["most_likely_label"].num_nodes.item(), random_best.num_nodes.item()
     record = {
         "settings": {
             **{name: value for name, value in vars(arguments).items() if name != "output"},
@@ -301,7 +282,7 @@ def main(arguments: BenchmarkArguments) -> dict:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "results": table_rows(medians, nodes, random_seconds, random_nodes),
+        "results": table_rows(medians),
     }
     write_results(arguments.output, record, page(record))
     return record

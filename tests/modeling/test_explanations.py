@@ -8,6 +8,7 @@ from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_
 
 from action_llm import ActionLLMForClassification
 from action_llm.explanations import TokenEvidence, _text, explain, faithfulness
+from action_llm.label_scoring import label_trie
 from action_llm.motion_narration import MotionEvent
 from action_llm.token_lexicon import TokenEntry
 
@@ -34,7 +35,7 @@ def probability(model, processor, sentence, label):
 
 def test_evidence_is_what_leaving_a_token_out_does(model, processor):
     sentence = [3, 14, 3, 7, 1]
-    found = explain(model, processor, sentence, batch_size=2)
+    found = explain(model, processor, sentence)
     label = CLASS_NAMES.index(found.label)
     assert found.probability == pytest.approx(probability(model, processor, sentence, label), rel=1e-4)
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -46,6 +47,40 @@ def test_evidence_is_what_leaving_a_token_out_does(model, processor):
         assert one.action_id == sentence[one.place] and one.contribution == pytest.approx(expected, abs=1e-3)
     contributions = [one.contribution for one in found.evidence]
     assert contributions == sorted(contributions, reverse=True)
+
+
+@pytest.mark.parametrize("constrained_scoring", [False, True])
+def test_shortened_sentences_are_read_in_one_pass(processor, constrained_scoring):
+    """What they share is read once, and of constrained names, only that of the label."""
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(),
+        constrained_scoring=constrained_scoring,
+    )
+    sentence, reads = [3, 14, 14, 7, 1], []
+    found = explain(model, processor, sentence)
+    label = CLASS_NAMES.index(found.label)
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: reads.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    again = explain(model, processor, sentence)
+    assert again == found and len(reads) == 2
+    for one in found.evidence:
+        shorter = [token for place, token in enumerate(sentence) if place != one.place]
+        with torch.no_grad():
+            scores = model(**processor(action_ids=[sentence, shorter]), method="cache").logits.log_softmax(-1)[
+                :, label
+            ]
+        assert one.contribution == pytest.approx(float(scores[0] - scores[1]), abs=1e-4)
+    trie = label_trie(tuple(map(tuple, processor.label_ids())), constrained_scoring).along(label)[0]
+    text = len(processor.encode_prompt_and_label(processor.prompt([0]).partition("<act_0>")[0])[0])
+    prompts = [
+        processor.encode_prompt_and_label(processor.prompt(sentence[:place] + sentence[place + 1 :]))[0]
+        for place in range(5)
+    ]
+    beginnings = {tuple(prompt[:end]) for prompt in prompts for end in range(text + 1, len(prompt) + 1)}
+    assert reads[1] == len(beginnings) + 4 * trie.num_nodes  # without either 14, the sentence is the same
 
 
 def test_the_outputs_of_a_recording_are_explained(model, processor):

@@ -37,8 +37,10 @@ from action_llm import label_scoring
 from action_llm.label_scoring import (
     TRIE_MODEL_TYPES,
     LabelTrie,
-    most_likely_label,
+    label_trie,
+    read_start,
     score_labels,
+    score_similar,
     supports_label_trie,
 )
 
@@ -166,16 +168,15 @@ def scores_alone(logits_of, prompts, labels, constrained=False):
 def assert_exact(
     base, head, prompts, labels, expected, tolerance, methods=("trie", "cache"), constrained=False, **kwargs
 ):
-    """Both ways equal `expected`, and the early stop finds its arg-max."""
+    """All ways equal `expected`."""
     trie = LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
     inputs = (base, head, base.config, *left_padded(prompts), trie)
     for method in methods:
         scores = score_labels(*inputs, method, **kwargs)
         torch.testing.assert_close(scores, expected.to(scores.dtype), rtol=0, atol=tolerance)
-    best = most_likely_label(*inputs, base_kwargs=kwargs.get("base_kwargs"))
-    assert (expected.gather(1, best.indices[:, None])[:, 0] >= expected.amax(1) - tolerance).all()
-    torch.testing.assert_close(best.log_probs, expected.amax(1).to(best.log_probs.dtype), rtol=0, atol=tolerance)
-    assert (best.num_nodes <= trie.num_nodes).all()
+    if not kwargs:
+        scores = score_similar(*inputs)
+        torch.testing.assert_close(scores, expected.to(scores.dtype), rtol=0, atol=tolerance)
 
 
 # --- the trie itself
@@ -202,19 +203,17 @@ def test_trie_holds_every_prefix_once(labels):
         names.append((*names[parent], token))
     assert set(names[1:]) == inner and names[0] == ()
     assert trie.node_depths.tolist() == [len(name) for name in names]
-    sees = trie.sees(torch.arange(len(names))[None], torch.arange(len(names))[None])[0]
+    sees = trie.sees(torch.arange(len(names)), torch.arange(len(names)))
     for query, name in enumerate(names):
         for key, other in enumerate(names):
-            assert sees[query, key] == (key > 0 and name[: len(other)] == other)
+            assert sees[query, key] == (name[: len(other)] == other)
 
     edges = [
         (*names[parent], token) for parent, token in zip(trie.edge_parents, trie.edge_tokens.tolist(), strict=True)
     ]
-    assert [edges[edge] for edge in trie.node_edges[1:]] == names[1:]
     assert trie.label_lengths.tolist() == [len(label) for label in labels]
     for path, label in zip(trie.label_edges.split(trie.label_lengths.tolist()), labels, strict=True):
         assert [edges[edge] for edge in path] == [tuple(label[:n]) for n in range(1, len(label) + 1)]
-    assert [names[parent] for parent in trie.label_parents] == [tuple(label[:-1]) for label in labels]
 
 
 @given(prefix_codes(), st.integers(1, 8))
@@ -255,7 +254,6 @@ def test_a_trie_is_linear_in_the_tokens():
     assert sum(values.numel() for values in vars(trie).values() if torch.is_tensor(values)) < 12 * len(name)
     sums = label_scoring._label_scores(-torch.ones(1, len(trie.label_edges)), trie)
     assert sums.tolist() == [[-20_001.0, -2.0]]
-    assert label_scoring._node_sums(-torch.ones(1, len(trie.edge_tokens)), trie).min() == -20_000
     assert time.process_time() - start < 20
 
 
@@ -324,6 +322,7 @@ def test_masks_are_bounded(float64_models, family, constrained, monkeypatch):
         return additive_masks(base, text_config, visible, *positions)
 
     monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", 400)
+    monkeypatch.setattr(label_scoring, "NODES_PER_TREE", 20)
     monkeypatch.setattr(label_scoring, "_additive_masks", spied)
     with torch.no_grad():
         expected = scores_alone(lambda ids: head(base(ids).last_hidden_state), prompts, labels, constrained)
@@ -457,7 +456,6 @@ def test_lora_on_the_backbone():
         inputs = (adapted, head, model.config, *left_padded(prompts), LabelTrie(labels))
         for method in ("trie", "cache"):
             torch.testing.assert_close(score_labels(*inputs, method), expected, rtol=0, atol=1e-4)
-        assert torch.equal(most_likely_label(*inputs).indices, expected.argmax(1))
 
 
 def test_prompt_learning_that_fills_the_cache():
@@ -492,7 +490,7 @@ def test_half_precision(dtype, attention):
             scores = score_labels(*inputs, method)
             assert scores.dtype == torch.float32
             torch.testing.assert_close(scores, expected, rtol=0, atol=0.5 if dtype == torch.bfloat16 else 0.1)
-        assert most_likely_label(*inputs).log_probs.isfinite().all()
+        torch.testing.assert_close(score_similar(*inputs), score_labels(*inputs, "trie"), rtol=0, atol=0.2)
 
 
 @pytest.mark.parametrize("method", ["trie", "cache"])
@@ -530,7 +528,7 @@ def test_masks_leave_no_row_empty():
     with torch.no_grad():
         score_labels(*inputs, "trie")
         once = len(masks)
-        most_likely_label(*inputs, nodes_per_step=3)
+        score_similar(*inputs)
     assert {kind for kind, _ in masks} == {"full_attention", "sliding_attention"} and len(masks) > once == 2
     for _, mask in masks:
         assert mask.dtype == torch.float32 and set(mask.unique().tolist()) == {0.0, torch.finfo(mask.dtype).min}
@@ -667,75 +665,69 @@ def test_vectors_beside_the_prompt(config):
         assert_exact(base, model.lm_head, prompts, labels, expected, 1e-4, methods, base_kwargs=kwargs)
 
 
-# --- the arg-max alone
+# --- what prompts share is read once
 
 
-def test_most_likely_label_breaks_ties_like_argmax():
-    """Where all tokens are equally likely, labels of the same length tie, and the first of the shortest wins."""
-    _, base, _ = causal_lm("llama")
-    labels = [[3, 4, END], [2, 5, END], [6, END], [5, END], [2, END]]
-    inputs = (base, lambda hidden: torch.zeros(*hidden.shape[:-1], VOCABULARY), base.config)
-    inputs = (*inputs, *left_padded(random_prompts(4, 2)), LabelTrie(labels))
-    for nodes_per_step in (1, 2, 50):
-        best = most_likely_label(*inputs, nodes_per_step=nodes_per_step)
-        assert best.indices.tolist() == [2, 2] == score_labels(*inputs).argmax(1).tolist()
-        torch.testing.assert_close(best.log_probs, torch.full((2,), -2 * torch.tensor(float(VOCABULARY)).log()))
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    labels=prefix_codes(),
-    seed=st.integers(0, 1000),
-    sharpness=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
-    constrained=st.booleans(),
-)
-def test_most_likely_label_is_the_argmax(float64_models, labels, seed, sharpness, constrained):
-    base, head = float64_models["gpt2"]
-    trie = LabelTrie(labels).constrained() if constrained else LabelTrie(labels)
-
-    def sharpened(hidden):
-        return sharpness * head(hidden)
-
-    inputs = (base, sharpened, base.config, *left_padded(random_prompts(5, 3, 8, seed=seed)), trie)
+@pytest.mark.parametrize(("family", "attention"), CASES)
+@pytest.mark.parametrize("constrained", [False, True])
+def test_prompts_behind_their_start(family, attention, constrained, monkeypatch):
+    """The first tokens are read once, alone; whole tries, pieces of tries and trees of prompts follow their cache."""
+    model, base, head = causal_lm(family, attention)
+    first, rest, labels = [7, 9, 11, 13, 17, 19, 23], random_prompts(6, 2, 1, 6), random_labels(9)
+    trie = label_trie(tuple(map(tuple, labels)), constrained)
     with torch.no_grad():
-        scores = score_labels(*inputs, "trie")
-    for nodes_per_step in (1, 3):
-        best = most_likely_label(*inputs, nodes_per_step=nodes_per_step)
-        chosen = scores.gather(1, best.indices[:, None])[:, 0]
-        assert ((best.indices == scores.argmax(1)) | (scores.amax(1) - chosen < 1e-10)).all()
-        torch.testing.assert_close(best.log_probs, scores.amax(1), rtol=0, atol=1e-10)
+        expected = scores_alone(
+            lambda ids: model(ids).logits, [first + prompt for prompt in rest], labels, constrained
+        )
+        start = read_start(base, torch.tensor(first))
+        inputs = (base, head, base.config, *left_padded(rest), trie)
+        for _ in range(2):  # reading prompts does not change their start
+            results = [score_labels(*inputs, "trie", start=start), score_similar(*inputs, start=start)]
+        monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", 400)
+        monkeypatch.setattr(label_scoring, "NODES_PER_TREE", 40)
+        results += [score_labels(*inputs, "trie", start=start), score_similar(*inputs, start=start)]
+    for scores in results:
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
 
 
-def test_most_likely_label_reads_little_where_the_model_is_sure():
-    """A model that is certain of its next token, and a list with the label that it says: few others are looked at."""
-    _, base, head = causal_lm("llama")
-    read = []
-
-    def sharpened(hidden):
-        read.append(len(hidden))
-        return 1000 * head(hidden)
-
-    (prompt,) = prompts = random_prompts(6)
-    said = []
+def test_similar_prompts_are_read_as_a_tree():
+    """A sentence with each word left out: equal prompts and shared beginnings are read once, in order."""
+    model, base, head = causal_lm("llama-gqa-tied")
+    sentence, end, labels = [3, 5, 5, 7, 9, 11], [20, 21], random_labels(6)
+    prompts = [sentence[:place] + sentence[place + 1 :] + end for place in range(len(sentence))]
+    reads = []
+    base.register_forward_pre_hook(lambda m, args, kwargs: reads.append(kwargs["input_ids"].shape), with_kwargs=True)
+    trie = LabelTrie(labels)
     with torch.no_grad():
-        while len(said) < 6:
-            said.append(head(base(torch.tensor([prompt + said])).last_hidden_state[0, -1]).argmax().item())
-    others = [label for label in random_labels(60, alphabet=range(2, 12)) if label[0] != said[0]]
-    others += [[*said[:n], *label] for n, label in enumerate(others[:5], 1) if label[0] != said[n]]
-    trie = LabelTrie([*others, said])
-    inputs = (base, sharpened, base.config, *left_padded(prompts), trie)
-    best = most_likely_label(*inputs, nodes_per_step=1)
-    assert best.indices.tolist() == [len(others)]
-    # Its five nodes need four steps at most, which double: 1 + 2 + 4 + 8.
-    assert 5 <= best.num_nodes.item() <= 15 and trie.num_nodes > 100
-    assert sum(read) == 1 + best.num_nodes.item()  # rows of logits: the prompt, and each node once
+        scores = score_similar(base, head, base.config, *left_padded(prompts), trie)
+        beginnings = {tuple(prompt[:n]) for prompt in prompts for n in range(1, len(prompt) + 1)}
+        assert reads == [(1, len(beginnings) + 5 * trie.num_nodes)]  # without either 5, the sentence is the same
+        expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
 
 
-def test_logits_that_are_not_numbers():
-    _, base, _ = causal_lm("llama")
-    inputs = (base, lambda hidden: torch.full((*hidden.shape[:-1], VOCABULARY), torch.nan), base.config)
-    with pytest.raises(ValueError, match="contain NaN"):
-        most_likely_label(*inputs, *left_padded(random_prompts(4)), LabelTrie(random_labels(5)))
+@settings(max_examples=20, deadline=None)
+@given(prefix_codes())
+def test_along_keeps_what_the_score_of_a_label_depends_on(labels):
+    values = torch.randn(2, sum(map(len, labels)), generator=torch.Generator().manual_seed(len(labels)))
+    whole = LabelTrie(labels)
+    by_prefix = {}
+    for path, label in zip(whole.label_edges.split(whole.label_lengths.tolist()), labels, strict=True):
+        by_prefix |= {tuple(label[: n + 1]): values[:, edge] for n, edge in enumerate(path.tolist())}
+
+    def scores(trie):
+        log_probs = [by_prefix[label[:n]] for label in trie.labels for n in range(1, len(label) + 1)]
+        return label_scoring._label_scores(torch.stack(log_probs, dim=1), trie)
+
+    for index in range(len(labels)):
+        assert whole.along(index) == (whole, index)
+        trie, place = whole.constrained().along(index)
+        torch.testing.assert_close(scores(trie)[:, place], scores(whole.constrained())[:, index], rtol=0, atol=1e-6)
+        assert trie.num_nodes == len(whole.constrained().labels[index]) - 1  # its own nodes alone
+
+
+def test_a_model_that_keeps_no_cache_has_no_start():
+    assert read_start(lambda **inputs: None, torch.tensor([3, 4])) is None
 
 
 # --- bad input

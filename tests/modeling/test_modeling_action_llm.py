@@ -19,6 +19,7 @@ from tiny_models import (
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionLLMForConditionalGeneration
+from action_llm.label_scoring import LabelTrie
 from action_llm.modeling_action_llm import check_context_length, decoder_layers
 
 FAMILIES = list(llm_configs(100))
@@ -88,7 +89,50 @@ def test_logits_are_log_probabilities_of_each_label_alone(family, processor):
                     torch.testing.assert_close(output.logits[row, column], alone, rtol=1e-4, atol=1e-4)
     output = outputs["auto"]
     torch.testing.assert_close(output.probabilities.sum(-1), torch.ones(2))
-    assert torch.equal(model.most_likely_label(**inputs), output.logits.argmax(-1))
+    expected = outputs["cache"].logits.log_softmax(-1)[:, 2]
+    torch.testing.assert_close(model.log_probability(2, **inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_text_before_the_sentence_is_read_once_until_the_weights_change(processor):
+    """In place, by training, and by adapters that are added, scaled or switched off."""
+    model, inputs, reads = compose("llama"), processor(action_ids=[[1, 2, 3], [4, 5]]), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: reads.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    names = LabelTrie([[token for token in row if token != -100] for row in inputs["label_ids"].tolist()]).num_nodes
+    text = len(processor.encode_prompt_and_label(processor.prompt([0]).partition("<act_0>")[0])[0])
+
+    def write_weights():
+        model.model.language_model.layers[0].self_attn.k_proj.weight.add_(0.5)
+
+    def scale_adapter():
+        for layer in model.modules():
+            if hasattr(layer, "lora_A"):
+                layer.scaling["default"] *= 3
+
+    lora = LoraConfig(r=2, target_modules=r".*language_model.*(k_proj|v_proj)", init_lora_weights=False)
+    changes = (
+        write_weights,
+        lambda: model.add_adapter(lora),
+        scale_adapter,
+        model.disable_adapters,
+        model.enable_adapters,
+    )
+    previous = None
+    with torch.no_grad():
+        for change in (lambda: None, *changes):
+            change()
+            expected = model(**inputs, method="cache").logits
+            assert previous is None or (expected - previous).abs().max() > 1e-3
+            previous = expected
+            reads.clear()
+            for _ in range(2):
+                torch.testing.assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
+            behind = (2, inputs["input_ids"].shape[1] - text + names)
+            assert reads == [(1, text), behind, behind]
+    reads.clear()
+    model(**inputs).logits.sum().backward()  # gradients pass through the text
+    assert reads == [(2, behind[1] + text)]
 
 
 @pytest.mark.parametrize("reference", [False, True])

@@ -57,7 +57,6 @@ def test_from_a_file_to_a_class(clip):
     with torch.no_grad():
         written = model(**read(action_ids=[ids.tolist()]))
     torch.testing.assert_close(written.logits[0], outputs.logits[0], atol=1e-4, rtol=1e-4)
-    assert int(model.most_likely_label(**read(clip))) == int(outputs.logits[0].argmax())
 
 
 def test_lengths_of_runs_as_numbers(clip, tmp_path):
