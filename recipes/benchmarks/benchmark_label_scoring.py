@@ -91,9 +91,9 @@ def score_each_label(model, prompt, labels):
 
     scores = []
     for label in labels:
-        hidden = model.model(input_ids=torch.cat([prompt, torch.tensor([label[:-1]])], 1)).last_hidden_state
+        hidden = model.model(input_ids=torch.cat([prompt, prompt.new_tensor([label[:-1]])], 1)).last_hidden_state
         log_probs = model.lm_head(hidden[0, -len(label) :]).float().log_softmax(-1)
-        scores.append(log_probs.gather(1, torch.tensor(label)[:, None]).sum())
+        scores.append(log_probs.gather(1, prompt.new_tensor(label)[:, None]).sum())
     return torch.stack(scores)
 
 
@@ -102,12 +102,12 @@ def score_in_one_batch(model, prompt, labels):
     import torch
 
     pad = torch.nn.utils.rnn.pad_sequence
-    tokens = pad([torch.tensor(label) for label in labels], batch_first=True)
-    is_token = pad([torch.ones(len(label), dtype=torch.bool) for label in labels], batch_first=True)
+    tokens = pad([prompt.new_tensor(label) for label in labels], batch_first=True)
+    is_token = pad([torch.ones_like(prompt.new_tensor(label), dtype=torch.bool) for label in labels], batch_first=True)
     inputs = torch.cat([prompt.expand(len(labels), -1), tokens[:, :-1]], 1)
     hidden = model.model(input_ids=inputs).last_hidden_state[:, prompt.shape[1] - 1 :]
     log_probs = model.lm_head(hidden[is_token]).float().log_softmax(-1).gather(1, tokens[is_token][:, None])[:, 0]
-    return torch.zeros(is_token.shape).masked_scatter(is_token, log_probs).sum(1)
+    return log_probs.new_zeros(is_token.shape).masked_scatter(is_token, log_probs).sum(1)
 
 
 def random_llama(arguments: BenchmarkArguments):

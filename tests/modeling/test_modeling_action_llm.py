@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from fresh_python import python
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from tiny_models import (
     CLASS_NAMES,
     NUM_ACTION_TOKENS,
@@ -105,18 +105,15 @@ def test_text_before_the_sentence_is_read_once_until_the_weights_change(processo
     def write_weights():
         model.model.language_model.layers[0].self_attn.k_proj.weight.add_(0.5)
 
-    def scale_adapter():
-        for layer in model.modules():
-            if hasattr(layer, "lora_A"):
-                layer.scaling["default"] *= 3
+    def adapted_layers():
+        return [layer for layer in model.modules() if hasattr(layer, "lora_A")]
 
     lora = LoraConfig(r=2, target_modules=r".*language_model.*(k_proj|v_proj)", init_lora_weights=False)
     changes = (
         write_weights,
-        lambda: model.add_adapter(lora),
-        scale_adapter,
-        model.disable_adapters,
-        model.enable_adapters,
+        lambda: inject_adapter_in_model(lora, model),
+        lambda: [layer.set_scale("default", 3) for layer in adapted_layers()],
+        lambda: [layer.enable_adapters(False) for layer in adapted_layers()],
     )
     previous = None
     with torch.no_grad():
@@ -131,7 +128,7 @@ def test_text_before_the_sentence_is_read_once_until_the_weights_change(processo
             behind = (2, inputs["input_ids"].shape[1] - text + names)
             assert reads == [(1, text), behind, behind]
     reads.clear()
-    model(**inputs).logits.sum().backward()  # gradients pass through the text
+    model(**inputs)  # gradients pass through the text
     assert reads == [(2, behind[1] + text)]
 
 

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 
+import numpy as np
 import pytest
 import torch
-from tiny_models import BACKBONES, llm_configs, save_backbone, tiny_backbone, tiny_vtem
+from skeleton_people import person
+from tiny_models import BACKBONES, llm_configs, save_backbone, tiny_backbone, tiny_recogniser, tiny_vtem
 from tiny_videos import tiny_video
 from transformers import AutoModelForCausalLM
 
@@ -103,6 +105,26 @@ def test_label_scoring_is_measured_and_reported(tmp_path, capsys):
         f"| {row['way']}" for row in record["results"]
     ]
     assert len(record["results"]) == 6 and all(row["seconds"] > 0 for row in record["results"])
+
+
+def test_answers_are_measured_and_reported(tmp_path, capsys):
+    from action_llm_recipes.benchmarks import benchmark_answers
+
+    model, processor = tiny_recogniser("skeletons")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    recordings = [str(tmp_path / f"walk_{seed}.npy") for seed in range(3)]
+    for seed, path in enumerate(recordings):
+        np.save(path, person(30, seed=seed))
+    arguments = benchmark_answers.BenchmarkArguments(
+        str(tmp_path / "model"), recordings, str(tmp_path / "answers"), batch_size=2, repetitions=1
+    )
+    record = benchmark_answers.main(arguments)
+    assert record == json.loads((tmp_path / "answers.json").read_text())
+    assert len(record["seconds"]) == 7 and min(record["seconds"].values()) > 0
+    assert len(record["ratios"]) == 5
+    table = (tmp_path / "answers.md").read_text()
+    assert capsys.readouterr().out.endswith(table) and "| label, batches of 2 | " in table
 
 
 def test_readers_and_video_decoding_are_measured_and_reported(tmp_path, monkeypatch):
