@@ -180,7 +180,8 @@ my_skeletons` writes such a folder from [videos of people](../poses.md).
 | `.skeleton`, `.mat`, `skeleton_pos.txt` | NTU RGB+D and UAV-Human, UTD-MHAD, SBU Kinect Interaction |
 | videos | files, or folders of numbered pictures (`folder-video`) |
 
-Pickles are not read, because unpickling can run code; the error for a pickle of PYSKL has the command that converts it.
+Pickles are not read, because unpickling can run code; the error for a pickle of PYSKL has the command that converts it. A data
+set of CTR-GCN in one `.npz` becomes a folder of recordings with `python -m action_llm_datasets.unpack NTU60_CS.npz ntu60`.
 
 | layout | joints | joint order of |
 |---|---|---|

@@ -1,0 +1,57 @@
+"""A data set of CTR-GCN in one file becomes a folder of recordings."""
+
+import numpy as np
+import pytest
+from skeleton_people import person
+
+from action_llm_datasets.load import load_action_dataset
+from action_llm_datasets.unpack import unpack
+
+
+def ctr_gcn(path, one_hot=True, frames=40):
+    """Recordings of one and two people, padded with zeros: (N, frames, 2 * 25 * 3)."""
+    bodies = [
+        np.stack([person(20 + n, seed=n), person(20 + n, seed=n + 9, place=(2, 0, 3)) * (n % 2)], 1) for n in range(5)
+    ]
+    padded = np.zeros((5, frames, 150), np.float32)
+    for number, body in enumerate(bodies):
+        padded[number, : len(body)] = body.reshape(len(body), -1)
+    labels = np.array([0, 1, 2, 1, 0])
+    labels = np.eye(3)[labels] if one_hot else labels
+    np.savez(path, x_train=padded[:3], y_train=labels[:3], x_test=padded[3:], y_test=labels[3:])
+    return bodies
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_recordings_are_those_of_the_arrays(tmp_path, one_hot):
+    bodies = ctr_gcn(tmp_path / "set.npz", one_hot)
+    names = ["wave", "sit down", "fall"]
+    assert unpack(tmp_path / "set.npz", tmp_path / "out", class_names=names) == {"train": 3, "test": 2}
+    splits = load_action_dataset("folder", tmp_path / "out", cache_dir=tmp_path / "cache")
+    rows = [row for split in ("train", "test") for row in splits[split]]
+    assert [names[row["label"]] for row in rows] == ["wave", "sit down", "fall", "sit down", "wave"]
+    for number, (row, body) in enumerate(zip(rows, bodies, strict=True)):
+        joints = np.reshape(row["keypoints"], row["shape"])
+        np.testing.assert_array_equal(joints, body[:, : 1 + number % 2])
+    unpack(tmp_path / "set.npz", tmp_path / "numbers")
+    assert (tmp_path / "numbers" / "metadata.csv").read_text().splitlines()[1] == "train/000000.npy,1,train"
+
+
+def test_errors(tmp_path):
+    path = tmp_path / "set.npz"
+    ctr_gcn(path)
+    with pytest.raises(ValueError, match="y_train has the label 2, but there are 2 names"):
+        unpack(path, tmp_path / "out", class_names=["a", "b"])
+    with pytest.raises(ValueError, match="expected a multiple of 17 joints of 2 numbers, found 150 numbers per frame"):
+        unpack(path, tmp_path / "out", layout="coco17")
+    np.savez(path, keypoints=np.zeros((3, 25, 3)))
+    with pytest.raises(ValueError, match="expected x_train and y_train, found keypoints"):
+        unpack(path, tmp_path / "out")
+    np.savez(path, x_train=np.zeros((3, 5, 150)), y_train=np.zeros(4))
+    with pytest.raises(
+        ValueError, match=r"expected x_train \(4, frames, numbers\), as there are labels, found \(3, 5, 150\)"
+    ):
+        unpack(path, tmp_path / "out")
+    np.savez(path, x_train=np.zeros((3, 5, 150)), y_train=np.array([{}], object))
+    with pytest.raises(ValueError, match="expected numbers in rows, found object"):
+        unpack(path, tmp_path / "out")
