@@ -266,6 +266,18 @@ def test_your_own_videos(tmp_path):
     assert reasons["c.avi"] == "metadata.csv, line 5: there is no c.avi"
 
 
+def test_videos_in_folders_of_classes(tmp_path):
+    """The names of the folders are the labels, as with `imagefolder`; other files are left out."""
+    folder = tmp_path / "mine"
+    for name in ("train/wave/a.mp4", "train/fall/b.mp4", "test/fall/a.mp4", "test/fall/notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(MP4)
+    splits = load_action_dataset("folder-video", folder, cache_dir=tmp_path / "cache")
+    assert splits["train"].features["label"].names == ["fall", "wave"]
+    rows = [(row["video"], row["label"]) for split in ("train", "test") for row in splits[split]]
+    assert rows == [("train/fall/b.mp4", 0), ("train/wave/a.mp4", 1), ("test/fall/a.mp4", 0)]
+
+
 def frames(folder, count, first=0):
     """Numbered pictures in different greys."""
     folder.mkdir(parents=True)
