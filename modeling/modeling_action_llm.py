@@ -1004,12 +1004,11 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
         The text depends on nothing but the weights, so its keys and values are kept until they change.
         """
+        if self.training or torch.is_grad_enabled():
+            self._start = None  # the state of weights need not show a step of training, such as that of FSDP
+            return None, prompts
         text_config = self.config.text_config
-        if (
-            self.training
-            or torch.is_grad_enabled()
-            or not supports_label_trie(text_config, text_config._attn_implementation)
-        ):
+        if not supports_label_trie(text_config, text_config._attn_implementation):
             return None, prompts
         ids, is_token = prompts["input_ids"], prompts["attention_mask"].bool()
         placeholder = self.config.placeholder_token_id
