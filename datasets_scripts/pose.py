@@ -77,7 +77,7 @@ def estimate_poses(
         num_proc: number of processes; None uses every core.
 
     Returns:
-        `recordings`, `frames` and `empty_frames` (in which nobody is seen) as numbers, and `skipped`, a list of dicts with
+        `estimated` (videos of this run), `recordings`, `frames` and `empty_frames` (in which nobody is seen) as numbers, and `skipped`, a list of dicts with
         `file`, `kind` ("unreadable" or "nobody") and `reason`.
 
     Raises:
@@ -123,6 +123,7 @@ def _estimate_poses(
         raise DataFolderError(f"none of the {len(paths)} videos under {videos} gives a skeleton; for example {reason}")
     _write_description(root, output, layout)
     return {
+        "estimated": len(missing),
         "recordings": len(recordings),
         "frames": sum(outcome.get("frames", 0) for outcome in outcomes.values()),
         "empty_frames": sum(outcome.get("empty_frames", 0) for outcome in outcomes.values()),

@@ -134,6 +134,8 @@ class DataArguments:
         summary = estimate_poses(
             self.data_dir, self.pose_dir, pose=self.pose, pose_model=self.pose_model, num_proc=self.num_proc
         )
+        if not summary["estimated"]:  # an earlier stage has told
+            return self.pose_dir
         logger.info(
             "Poses of %d videos in %s, %d skipped; nobody is seen in %d of %d frames. Look at poses.html there.",
             summary["recordings"],

@@ -45,7 +45,7 @@ def test_labels_and_people_of_a_table_are_carried_over(tmp_path, estimator):
     output = tmp_path / "poses"
     summary = estimate(videos, output)
     (skipped,) = summary.pop("skipped")
-    assert summary == {"recordings": 3, "frames": 12 + 13 + 14, "empty_frames": 0}
+    assert summary == {"estimated": 4, "recordings": 3, "frames": 12 + 13 + 14, "empty_frames": 0}
     assert (skipped["file"], skipped["kind"]) == ("bad.mp4", "unreadable") and "bad.mp4" in skipped["reason"]
     dataset = load_action_dataset("folder", output, cache_dir=tmp_path / "cache", num_proc=1)
     train = dataset["train"]
