@@ -77,8 +77,8 @@ def estimate_poses(
         num_proc: number of processes; None uses every core.
 
     Returns:
-        `estimated` (videos of this run), `recordings`, `frames` and `empty_frames` (in which nobody is seen) as numbers, and `skipped`, a list of dicts with
-        `file`, `kind` ("unreadable" or "nobody") and `reason`.
+        the numbers `estimated` (videos of this run), `recordings`, `frames` and `empty_frames` (in which nobody is seen); and
+        `skipped`, a list of dicts with `file`, `kind` ("unreadable" or "nobody") and `reason`.
 
     Raises:
         PoseError: if the estimator or its weights are missing.
