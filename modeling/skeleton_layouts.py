@@ -363,6 +363,10 @@ _BLAZEPOSE33 = (
     "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
     "left_heel", "right_heel", "left_foot_index", "right_foot_index",
 )  # fmt: skip
+_BLAZEPOSE33_PARENTS = (
+    -1, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14,
+    15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26, 27, 28, 27, 28,
+)  # fmt: skip
 
 _H36M17 = (
     "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
@@ -422,16 +426,8 @@ def _wholebody133() -> SkeletonLayout:
         *(91 if knuckle == 1 else 90 + 4 * finger + knuckle for finger in range(5) for knuckle in (1, 2, 3, 4)),
     ]
     right_hand = [10, *(joint + 21 for joint in left_hand[1:])]
-    parents = (
-        *_COCO17_PARENTS,
-        15,
-        15,
-        15,
-        16,
-        16,
-        16,
-        *(23 + parent if parent >= 0 else 0 for parent in _FACE68_PARENTS),
-    )
+    face_parents = (23 + parent if parent >= 0 else 0 for parent in _FACE68_PARENTS)
+    parents = (*_COCO17_PARENTS, *[15] * 3, *[16] * 3, *face_parents)
     names = (*_COCO17, *_FEET6, *face, *hands)
     return _named("wholebody133", names, (*parents, *left_hand, *right_hand), dimensions=2, up=-1)
 
@@ -477,41 +473,7 @@ LAYOUTS: dict[str, SkeletonLayout] = {
         _named(
             "blazepose33",
             _BLAZEPOSE33,
-            (
-                -1,
-                0,
-                1,
-                2,
-                0,
-                4,
-                5,
-                3,
-                6,
-                0,
-                0,
-                0,
-                0,
-                11,
-                12,
-                13,
-                14,
-                15,
-                16,
-                15,
-                16,
-                15,
-                16,
-                11,
-                12,
-                23,
-                24,
-                25,
-                26,
-                27,
-                28,
-                27,
-                28,
-            ),
+            _BLAZEPOSE33_PARENTS,
             up=-1,
         ),
         # In metres in the axes of a camera, y down, as lifting networks write them; in Human3.6M's own files, z points up.
