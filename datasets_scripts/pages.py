@@ -172,7 +172,7 @@ my_skeletons` writes such a folder from [videos of people](../poses.md).
 | recordings | notes |
 |---|---|
 | `.npy` | (frames, [people,] joints, coordinates), with or without a score behind the coordinates: HumanML3D's `new_joints` |
-| `.npz` | such an array `keypoints`, and `fps`; or `keypoint` and `keypoint_score` of PYSKL |
+| `.npz` | such an array `keypoints`, `fps`, `body_ids` of tracked people; or `keypoint` and `keypoint_score` of PYSKL |
 | `.txt` | a frame or a joint per row |
 | `.json` | AlphaPose, COCO (results or annotations), Toyota Smarthome, Northwestern-UCLA |
 | folders of `.json` files | OpenPose: a file per frame; the row names the folder |

@@ -185,7 +185,7 @@ def _estimate(root: Path, output: Path, fps: float | None, mirrored: bool, path:
             dimensions = get_layout(recording.layout).dimensions
             keypoints = np.concatenate([recording.keypoints[..., :dimensions], recording.scores[..., None]], axis=-1)
             content = io.BytesIO()
-            np.savez_compressed(content, keypoints=keypoints, fps=recording.fps)
+            np.savez_compressed(content, keypoints=keypoints, fps=recording.fps, body_ids=recording.body_ids)
             write_atomically(output / skeleton_name(path), content.getvalue())
             _draw_overlays(output / _picture_file(path), file, recording)
         outcome = {

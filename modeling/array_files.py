@@ -61,8 +61,9 @@ def read_joint_array(
 
     `.npy`: an array (T, J, C) or (T, P, J, C), see `recording_from_array`.
 
-    `.npz`: such an array named `keypoints`, or the only array of the file; a number `fps` beside it is read, too. `keypoint`
-    (P, T, J, C) and `keypoint_score` (P, T, J), as in an annotation of PYSKL, are also read.
+    `.npz`: such an array named `keypoints`, or the only array of the file. Beside it, a number `fps` and the integers
+    `body_ids` (P,) of people who were tracked are read, too. `keypoint` (P, T, J, C) and `keypoint_score` (P, T, J), as in an
+    annotation of PYSKL, are also read.
 
     `.txt`: rows of numbers, separated by spaces or commas. A row is a frame or a joint. A frame has all joints of a person, or
     of several people one after the other, optionally after a frame number. A joint is "x y z" or "x y", for a single person,
@@ -74,22 +75,23 @@ def read_joint_array(
         fps: Frames per second, if the file does not define the rate. None assumes 30, and sets `fps_is_assumed`.
 
     Returns:
-        The recording; bodies have the ids 0, 1, … in the order of the array.
+        The recording; bodies without ids have the ids 0, 1, … in the order of the array.
 
     Raises:
-        SkeletonFileError: If there is no array or several arrays, the shape is wrong, values are not numbers, rows are neither
-            frames nor joints, or the array is pickled.
+        SkeletonFileError: If there is no array or several arrays, the shape is wrong, values are not numbers, ids are not
+            distinct integers, rows are neither frames nor joints, or the array is pickled.
         OSError: If the file cannot be read.
     """
     skeleton = get_layout(layout)
     path, data = read_content(file)
+    body_ids = None
     if path.suffix.lower() == ".txt":
         if len(data) > MAX_TEXT_BYTES:
             raise SkeletonFileError(path, None, *bytes_fault(MAX_TEXT_BYTES))
         keypoints = _read_rows(path, data, skeleton)
     else:
-        keypoints, fps = _read_numpy(path, data, fps)
-    recording = recording_from_array(keypoints, layout=skeleton, fps=fps, source=str(path))
+        keypoints, fps, body_ids = _read_numpy(path, data, fps)
+    recording = recording_from_array(keypoints, layout=skeleton, fps=fps, source=str(path), body_ids=body_ids)
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         recording.keypoints = recording.keypoints.astype(np.float32)
     return recording
@@ -101,12 +103,14 @@ def recording_from_array(
     layout: str | Mapping[str, Any] | SkeletonLayout,
     fps: float | None = None,
     source: str = "array",
+    body_ids: np.ndarray | None = None,
 ) -> SkeletonRecording:
     """Makes a recording of an array of joints.
 
     NaN marks missing joints. A person whose joints are all 0, -1 or NaN is absent from the frame. A number from 0 to 2 behind
-    the coordinates is a score, unless it is 0 everywhere; joints with a score below 0.05 are missing. People who change their
-    place in the array are tracked by distance, and copies of a person are dropped (`skeleton_bodies.follow_people`).
+    the coordinates is a score, unless it is 0 everywhere; joints with a score below 0.05 are missing. Without `body_ids`,
+    people who change their place in the array are tracked by distance, and copies of a person are dropped
+    (`skeleton_bodies.follow_people`).
 
     Args:
         keypoints: Joints, (T, J, C) or (T, P, J, C) with C = 2 (2-D layouts) or 3 coordinates, and a score if there is one;
@@ -114,10 +118,11 @@ def recording_from_array(
         layout: The joint layout, by name or description.
         fps: Frames per second. None assumes 30, and sets `fps_is_assumed`.
         source: Name of the recording in errors.
+        body_ids: Distinct ids of people who were tracked, integers (P,).
 
     Raises:
-        SkeletonFileError: If the shape is wrong, values are not numbers, there are more people than frames, the recording is
-            too large (`size_limits`), or the frame rate is impossible.
+        SkeletonFileError: If the shape is wrong, values are not numbers, ids are not distinct integers, there are more people
+            than frames, the recording is too large (`size_limits`), or the frame rate is impossible.
     """
     skeleton = get_layout(layout)
     shape = keypoints.shape
@@ -138,6 +143,8 @@ def recording_from_array(
         actual = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")
     check_size(source, *keypoints.shape[:3])
+    if body_ids is not None:
+        body_ids = _checked_ids(source, body_ids, keypoints.shape[1])
     if _has_people_first(keypoints[..., : skeleton.dimensions]):
         actual = (
             f"{shape[0]} frames of {shape[1]} people who jump from frame to frame, but hardly differ from each other; if "
@@ -147,8 +154,8 @@ def recording_from_array(
     coordinates, further = keypoints[..., : skeleton.dimensions], keypoints[..., skeleton.dimensions :]
     if _are_scores(further):
         scores = np.where(further[..., 0] == NOT_FOUND, 0, np.nan_to_num(further[..., 0]))
-        return recording_of_people(coordinates, scores, layout=skeleton, fps=fps, source=source)
-    recording = recording_of_people(coordinates, None, layout=skeleton, fps=fps, source=source)
+        return recording_of_people(coordinates, scores, layout=skeleton, fps=fps, source=source, body_ids=body_ids)
+    recording = recording_of_people(coordinates, None, layout=skeleton, fps=fps, source=source, body_ids=body_ids)
     if further[np.isfinite(further)].any():
         if skeleton.dimensions == 3:
             actual = f"{keypoints.dtype} {shape} whose fourth numbers are no scores"
@@ -221,6 +228,16 @@ def recording_of_people(
     )
 
 
+def _checked_ids(source: str, body_ids: np.ndarray, people: int) -> np.ndarray:
+    """The ids as int64 (P,). Raises `SkeletonFileError` if they are not distinct integers, one of each person."""
+    body_ids = np.asarray(body_ids)
+    fits = body_ids.shape == (people,) and body_ids.dtype.kind in "iu"
+    if not fits or len(np.unique(body_ids)) < people:
+        actual = f"body_ids {body_ids.dtype} {body_ids.shape}" + ", some of them equal" * fits
+        raise SkeletonFileError(source, None, actual, f"{people} distinct integers, one of each person")
+    return body_ids.astype(np.int64)
+
+
 def _guess_axes(shape: tuple[int, ...], skeleton: SkeletonLayout) -> str:
     """A guess of what an array of another shape is, for an error."""
     joints = skeleton.num_joints
@@ -266,26 +283,29 @@ def _are_scores(numbers: np.ndarray) -> bool:
     return bool(finite.any() and finite.min() >= 0 and finite.max() <= MAX_SCORE)
 
 
-def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any]:
-    """The array of a `.npy` or `.npz` file, and the frames per second."""
+def _read_numpy(path: Path, data: bytes, fps: float | None) -> tuple[np.ndarray, Any, np.ndarray | None]:
+    """The array of a `.npy` or `.npz` file, the frames per second, and the ids of the people if there are any."""
     expected = "an array `keypoints`, or a single array"
     try:
         if not data.startswith(_ZIP):
-            return _parse_npy(data), fps
+            return _parse_npy(data), fps, None
         if data.count(b"PK\1\2") > MAX_ARRAYS:  # zipfile lists all of them before it reads the first
             raise SkeletonFileError(path, None, f"more than {MAX_ARRAYS:,} arrays", expected)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            rate = members.pop("fps", None)
+            rate, ids = members.pop("fps", None), members.pop("body_ids", None)
             if rate is not None:
                 fps = _read_array(path, archive, rate)
                 checked_rate(path, fps)  # refuses a huge array before it is printed or converted
+            body_ids = _read_array(path, archive, ids)
             if "keypoint" in members:
-                return _of_pyskl(path, *(_read_array(path, archive, members.get(name)) for name in PYSKL_ARRAYS)), fps
+                arrays = (_read_array(path, archive, members.get(name)) for name in PYSKL_ARRAYS)
+                return _of_pyskl(path, *arrays), fps, body_ids
             if "keypoints" not in members and len(members) != 1:
                 actual = f"the arrays {shortened(', '.join(sorted(members)))}{_guess_content(set(members))}"
                 raise SkeletonFileError(path, None, actual, expected)
-            return _read_array(path, archive, members.get("keypoints", next(iter(members.values())))), fps
+            keypoints = _read_array(path, archive, members.get("keypoints", next(iter(members.values()))))
+            return keypoints, fps, body_ids
     except SkeletonFileError:
         raise
     except Exception as error:  # damaged files make NumPy and zipfile raise nearly anything

@@ -1,10 +1,11 @@
 """MediaPipe's pose landmarker as a pose estimator: 33 joints in metres.
 
 The landmarker gives every person twice: in the frame, and in metres with the origin between their hips, in the axes of the
-camera (x to the right of the frame, y down, z away from the camera). The second loses where the person is. Both together say
-it: the person is where their joints in metres, seen through the lens, cover their joints in the frame.
+camera (x to the right of the frame, y down, z away from the camera). The metric joints lack the position of the person, which
+follows from both: there, seen through the lens, the metric joints cover the joints in the frame.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,8 +22,10 @@ ADDRESS = f"https://storage.googleapis.com/mediapipe-models/pose_landmarker/pose
 PAGE = "https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker"
 # Focal length of the camera in units of the longer side of the frame: that of the main camera of a phone (27 mm on 35 mm film).
 FOCAL_LENGTH = 0.75
-# Standard deviation of the filter that smooths the distance from the camera, in seconds, and the least distance in metres.
-SMOOTHING_SECONDS, LEAST_DISTANCE = 0.1, 0.1
+# Standard deviation of the filter that smooths the distance from the camera, in seconds, and its radius in standard deviations.
+SMOOTHING_SECONDS, RADIUS = 0.1, 4.0
+# Least distance in metres. Joints that do not fit those in the frame give shorter ones, or a person behind the camera.
+LEAST_DISTANCE = 0.1
 NUM_JOINTS = 33
 
 
@@ -53,7 +56,7 @@ class MediaPipePose(PoseEstimator):
             return False
         return usual_file().is_file()
 
-    def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
+    def detect(self, pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Detections]:
         mediapipe, vision, base_options = _vision()
         options = vision.PoseLandmarkerOptions(
             base_options=base_options(model_asset_path=str(self._path)),
@@ -62,10 +65,9 @@ class MediaPipePose(PoseEstimator):
         )
         # A landmarker follows people from frame to frame, so every video has its own.
         with vision.PoseLandmarker.create_from_options(options) as landmarker:
-            for number, picture in enumerate(pictures):
+            for seconds, picture in pictures:
                 image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-                # In a video of more than 1000 frames per second, milliseconds alone would repeat.
-                result = landmarker.detect_for_video(image, max(number, round(1000 * number / fps)))
+                result = landmarker.detect_for_video(image, round(1000 * seconds))
                 frame = np.array(
                     [[[joint.x, joint.y, joint.visibility] for joint in person] for person in result.pose_landmarks]
                 ).reshape(-1, NUM_JOINTS, 3)
@@ -76,19 +78,11 @@ class MediaPipePose(PoseEstimator):
                 yield Detections(frame[..., :2] * size, frame[..., 2].clip(0, 1), metres)
 
     def place(self, joints: np.ndarray, view: np.ndarray, scores: np.ndarray, fps: float) -> np.ndarray:
-        # Here, because it is slow to import, and the pipeline imports this module.
-        from scipy.ndimage import gaussian_filter1d
-
-        hips = positions(joints, view / FOCAL_LENGTH, scores)
-        distance = np.maximum(hips[..., 2], LEAST_DISTANCE)
-        # Frames in which a person is not seen have no weight.
-        present = scores.any(-1)
-        sigma = SMOOTHING_SECONDS * fps
-        weights = gaussian_filter1d(present.astype(float), sigma, axis=0, mode="constant")
-        smooth = gaussian_filter1d(np.where(present, distance, 0), sigma, axis=0, mode="constant")
-        smooth = np.divide(smooth, weights, out=distance.copy(), where=present)
-        # Along the line of sight, so that the person stays where they are in the frame.
-        return joints + (hips * (smooth / distance)[..., None])[..., None, :]
+        tangents = view / FOCAL_LENGTH
+        distances = positions(joints, tangents, scores)[..., 2]
+        is_plausible = scores.any(-1) & (distances >= LEAST_DISTANCE)
+        distances = smoothed_distances(distances, is_plausible, SMOOTHING_SECONDS * fps)
+        return joints + positions_at(distances, joints, tangents, scores)[..., None, :]
 
 
 def positions(joints: np.ndarray, view: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -115,6 +109,37 @@ def positions(joints: np.ndarray, view: np.ndarray, scores: np.ndarray) -> np.nd
     return np.linalg.solve(matrix + ridge, vector)[..., 0]
 
 
+def positions_at(distances: np.ndarray, joints: np.ndarray, view: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Like `positions`, at given distances from the camera t_z, (...). A body stays where it is seen whatever its distance."""
+    weights = scores[..., None] + 1e-6
+    sides = view * (joints[..., 2:] + distances[..., None, None]) - joints[..., :2]
+    across = (weights * sides).sum(-2) / weights.sum(-2)
+    return np.concatenate([across, distances[..., None]], axis=-1)
+
+
+def smoothed_distances(distances: np.ndarray, is_plausible: np.ndarray, sigma: float) -> np.ndarray:
+    """Means of the plausible distances around each frame, with Gaussian weights.
+
+    Args:
+        distances: Metres, (T, P).
+        is_plausible: Whether a distance counts, bool (T, P).
+        sigma: Standard deviation of the weights in frames.
+
+    Returns:
+        (T, P). Frames far from plausible ones are interpolated; a person without any is at `LEAST_DISTANCE`.
+    """
+    frames, radius = np.arange(len(distances)), math.ceil(RADIUS * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    smoothed = np.full(distances.shape, LEAST_DISTANCE)
+    for person in is_plausible.any(0).nonzero()[0]:
+        weights = is_plausible[:, person].astype(float)
+        series = (np.where(is_plausible[:, person], distances[:, person], 0), weights)
+        total, weight = (np.convolve(values, kernel)[radius : radius + len(frames)] for values in series)
+        near = weight > 0
+        smoothed[:, person] = np.interp(frames, frames[near], total[near] / weight[near])
+    return smoothed
+
+
 def usual_file() -> Path:
     """Where the model file is looked for."""
     return Path(constants.HF_HOME, "action_llm", FILE)
@@ -137,10 +162,10 @@ def _model_file(model: str | None) -> Path:
 
 
 def how_to_get() -> str:
-    """How to install MediaPipe and its model file."""
+    """A sentence that says how to get MediaPipe and its model file."""
     return (
-        'Get it with `pip install "action-llm[pose]"` and '
-        f"`curl --create-dirs -o {usual_file()} {ADDRESS}` (Apache-2.0; {PAGE})"
+        f"Install MediaPipe with `pip install mediapipe`, and get its model (Apache-2.0, {PAGE}) with "
+        f"`curl --create-dirs -o {usual_file()} {ADDRESS}`."
     )
 
 

@@ -1,6 +1,6 @@
 """Who is who in a video: detections of people in single frames → identities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ import numpy as np
 REACH, REACH_PER_SECOND = 0.5, 1.0
 # A person out of sight for longer has a new identity when they come back.
 MAX_GAP_SECONDS = 2.0
-# What it costs, in body sizes, to find somebody again who was out of sight: somebody hidden is expected close to whoever hides
-# them, who would lose their identity in a frame in which they are a little further from where they were expected.
+# Cost of assigning a detection to a person who was out of sight, in body sizes. A hidden person is expected close to the
+# visible one. Without this cost, a small error of the prediction would give the visible person's detection to the hidden one.
 RETURN_COST = 0.1
 # Seconds over which the velocity of a person is averaged.
 VELOCITY_SECONDS = 0.2
@@ -70,10 +70,11 @@ def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
     Returns:
         The identity of each detection of each frame, int64 (N,): 0, 1, … in order of appearance; -1 for the one with
         lower scores of two detections of the same person.
-    """
-    # Here, because it is slow to import, and the pipeline imports this module.
-    from scipy.optimize import linear_sum_assignment
 
+    Raises:
+        ImportError: If SciPy is not installed.
+    """
+    linear_sum_assignment = assignment_solver()
     people: list[_Person] = []
     identities = []
     for frame, (pixels, scores, _) in enumerate(frames):
@@ -108,6 +109,18 @@ def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
     return identities
 
 
+def assignment_solver() -> Callable:
+    """`scipy.optimize.linear_sum_assignment`, which is slow to import. Raises `ImportError` if SciPy is not installed."""
+    # transformers requires every package that remote code imports outside `try`, even of those who never track people.
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise ImportError(
+            f"people in videos are tracked with SciPy, which is missing: pip install scipy ({error})"
+        ) from error
+    return linear_sum_assignment
+
+
 def _distinct(pixels: np.ndarray, scores: np.ndarray) -> list[int]:
     """Detections of a frame without those of the same person that have lower scores."""
     kept: list[int] = []
@@ -131,4 +144,4 @@ def _distance(pixels: np.ndarray, scores: np.ndarray, others: np.ndarray, others
     return float(weights @ np.linalg.norm(pixels - others, axis=1) / weights.sum() / max(size, 1.0))
 
 
-__all__ = ["Detections", "track_people"]
+__all__ = ["Detections", "assignment_solver", "track_people"]

@@ -113,6 +113,9 @@ class ActionRecognitionPipeline(Pipeline):
         pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*):
             The pose estimator with which a model of skeletons reads video files: `"mediapipe"`, `"vitpose"`, or an estimator
             from [`~pose_estimators.load_pose_estimator`]; by default the first whose weights are on this machine.
+        mirrored (`bool`, defaults to `False`):
+            Whether the video files that a model of skeletons reads are mirror images, as those of Kinect (NTU RGB+D) and of
+            some front cameras. The people are mirrored back, so that left is their own left.
         calibrated (`bool`, defaults to `True`):
             Whether scores of trained classes have the temperature of the model's calibration, if it has one. The order of the
             classes is the same.
@@ -154,6 +157,7 @@ class ActionRecognitionPipeline(Pipeline):
         versions: int | None = None,
         fps: float | None = None,
         pose: str | PoseEstimator | None = None,
+        mirrored: bool | None = None,
         on_error: str | None = None,
         **unknown,
     ):
@@ -161,8 +165,8 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, divide_by_prior, explain, "
-                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, pose, on_error, batch_size and "
-                "num_workers."
+                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, pose, mirrored, on_error, batch_size "
+                "and num_workers."
             )
         if top_k not in (None, _NOT_GIVEN) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be an integer of at least 1, or None for all, got {as_written(top_k)}.")
@@ -182,7 +186,7 @@ class ActionRecognitionPipeline(Pipeline):
             "return_entropy": return_entropy,
             "calibrated": calibrated,
         }
-        for name, flag in flags.items():
+        for name, flag in {**flags, "mirrored": mirrored}.items():
             if flag not in (None, True, False):
                 raise ValueError(f"{name} must be True or False, got {as_written(flag)}.")
         if candidate_labels is not None and len(candidate_labels) == 1:
@@ -196,13 +200,17 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"fps must be a positive number of frames per second, got {as_written(fps)}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {as_written(on_error)}.")
-        if pose is not None and not self._reads_skeletons:
-            raise ValueError("pose: this model reads videos, and needs no pose estimator.")
+        if not (pose is None or isinstance(pose, str) or callable(pose)):
+            raise ValueError(f"pose must be a pose estimator or the name of one, got {as_written(pose)}.")
+        for name, setting in (("pose", pose), ("mirrored", mirrored)):
+            if setting and not self._reads_skeletons:
+                raise ValueError(f"{name}: this model reads videos, and needs no pose estimator.")
         preprocess = {
             "candidate_labels": candidate_labels,
             "versions": versions,
             "fps": fps,
             "pose": pose,
+            "mirrored": mirrored,
             "on_error": on_error,
         }
         forward = {
@@ -263,6 +271,7 @@ class ActionRecognitionPipeline(Pipeline):
         versions: int = 1,
         fps: float | None = None,
         pose: str | PoseEstimator | None = None,
+        mirrored: bool = False,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """Reads a recording.
@@ -279,7 +288,7 @@ class ActionRecognitionPipeline(Pipeline):
             if self._reads_skeletons:  # read once, for features, warnings and explanation
                 extractor, rate = self.processor.feature_extractor, {}
                 if _is_video(recording):
-                    recording, fps = self._estimator(pose)(recording, fps=fps), None
+                    recording, fps = self._estimator(pose)(recording, fps=fps, mirrored=mirrored), None
                 recording = extractor.read(recording, fps=fps)
                 doubts = extractor.doubts(recording)
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
@@ -327,8 +336,9 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"{recording} is a recording of skeletons, but this model reads videos.")
 
     def _estimator(self, pose: str | PoseEstimator | None) -> PoseEstimator:
-        """The pose estimator of that name, loaded once."""
-        if isinstance(pose, PoseEstimator):
+        """An estimator unchanged, or that of a name, loaded once."""
+        # Not by its class: if this code came from a repository, an estimator of the installed package has another base.
+        if pose is not None and not isinstance(pose, str):
             return pose
         if pose not in self._pose_estimators:
             self._pose_estimators[pose] = load_pose_estimator(pose)

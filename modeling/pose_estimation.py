@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from .array_files import recording_of_people
-from .person_tracking import Detections, track_people
-from .size_limits import MAX_COMPARISONS
-from .skeleton_files import SkeletonRecording
+from .person_tracking import Detections, assignment_solver, track_people
+from .size_limits import MAX_COMPARISONS, MAX_JOINTS
+from .skeleton_files import SkeletonRecording, check_size, checked_rate
 from .skeleton_layouts import get_layout
 from .video_files import open_video
 
@@ -43,6 +43,7 @@ class PoseEstimator:
 
     Raises:
         PoseError: If the estimator or its weights are missing; the message says where to get them.
+        ImportError: If SciPy is not installed, with which people are tracked.
     """
 
     name: ClassVar[str]
@@ -53,6 +54,7 @@ class PoseEstimator:
         if not isinstance(max_people, int) or max_people < 1:
             raise ValueError(f"max_people must be an integer of at least 1, got {max_people!r}")
         self.model, self.max_people = model, max_people
+        assignment_solver()  # an error now, not after a video was estimated
 
     @classmethod
     def is_present(cls) -> bool:
@@ -77,19 +79,23 @@ class PoseEstimator:
         Raises:
             NobodySeenError: If no frame shows a person.
             VideoFileError, OSError: If the video cannot be read.
+            SkeletonFileError: If the frame rate is impossible for a recording, or the recording would be too large.
         """
+        layout = get_layout(self.layout)
         with open_video(video, **({} if fps is None else {"fps": fps})) as opened:
-            rate = opened.info.fps if fps is None else min(fps, opened.info.fps)
-            times = [number / rate for number in range(max(1, round(opened.info.seconds * rate)))]
+            path, rate = opened.path, opened.info.fps
+            rate = checked_rate(path, rate if fps is None else min(checked_rate(path, fps), rate))
+            count = max(1, round(opened.info.seconds * rate))
+            check_size(path, count, self.max_people, layout.num_joints)
             height, width = opened.picture_size()
-            frames = list(self.detect(opened.pictures_in_order(times), rate))
-            path = str(getattr(opened, "path", "video"))
+            pictures, lengths = opened.pictures_in_order(number / rate for number in range(count)), []
+            detections = list(self.detect(_changes(pictures, rate, lengths)))
+        frames = [people for people, length in zip(detections, lengths, strict=True) for _ in range(length)]
         people = _of_people(frames, track_people(frames, rate))
         if not people.scores.any():
             raise NobodySeenError(path, len(frames))
         pixels, scores, joints = people
         view = (pixels - np.array([width, height]) / 2) / max(width, height)
-        layout = get_layout(self.layout)
         if mirrored:
             pixels, scores, joints, view = (part[:, :, list(layout.mirror)] for part in (*people, view))
             joints = joints * np.array([-1, 1, 1])[: layout.dimensions]
@@ -106,12 +112,12 @@ class PoseEstimator:
         recording.color_pixels = pixels.astype(np.float32)
         return recording
 
-    def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
-        """The people in each frame.
+    def detect(self, pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Detections]:
+        """The people in each picture of a video.
 
         Args:
-            pictures: Frames, uint8 (height, width, 3), in order.
-            fps: Frames per second.
+            pictures: Time in seconds and picture, uint8 (height, width, 3), in order. A picture that is shown for several
+                frames comes once.
         """
         raise NotImplementedError
 
@@ -130,13 +136,26 @@ class PoseEstimator:
         return joints
 
 
+def _changes(pictures: Iterable[np.ndarray], fps: float, lengths: list[int]) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields time and picture whenever the picture changes, and appends the number of frames that show it to `lengths`."""
+    shown = None
+    for number, picture in enumerate(pictures):
+        if picture is shown:
+            lengths[-1] += 1
+        else:
+            shown = picture
+            lengths.append(1)
+            yield number / fps, picture
+
+
 def _of_people(frames: list[Detections], identities: list[np.ndarray]) -> Detections:
     """Arrays (T, P, …) of tracked people, in order of appearance; zeros where a person is not seen.
 
     A recording of many frames may have few people (`size_limits`): those who are seen longest are kept.
     """
     seen = np.bincount(np.concatenate([numbers[numbers >= 0] for numbers in identities]), minlength=0)
-    most = min(max(1, math.isqrt(MAX_COMPARISONS // len(frames))), len(frames))
+    num_joints = frames[0].scores.shape[1]
+    most = min(math.isqrt(MAX_COMPARISONS // len(frames)), MAX_JOINTS // (len(frames) * num_joints), len(frames))
     kept = np.sort(np.argsort(-seen, kind="stable")[:most])
     slots = {int(number): slot for slot, number in enumerate(kept)}
     arrays = [np.zeros((len(frames), len(kept), *part.shape[1:])) for part in frames[0]]

@@ -17,8 +17,8 @@ def usual_pose_estimator() -> str:
             return name
     raise PoseError(
         "expected the weights of a pose estimator on this machine, found none.\n"
-        f"mediapipe (3-D, for CPUs): {how_to_get_mediapipe()}.\n"
-        f"vitpose (2-D, for GPUs): {how_to_get_vitpose()}."
+        f"mediapipe estimates 3-D joints on the CPU. {how_to_get_mediapipe()}\n"
+        f"vitpose estimates 2-D joints, best on a GPU. {how_to_get_vitpose()}"
     )
 
 
@@ -34,6 +34,7 @@ def load_pose_estimator(name: str | None = None, model: str | None = None, max_p
     Raises:
         ValueError: If there is no estimator of that name.
         PoseError: If the estimator or its weights are missing; the message says where to get them.
+        ImportError: If SciPy is not installed, with which people are tracked.
     """
     if name is None:
         if model is not None:

@@ -44,8 +44,8 @@ class VitPose(PoseEstimator):
             self._cut_out = AutoImageProcessor.from_pretrained(self.model)
             self._pose = VitPoseForPoseEstimation.from_pretrained(self.model).to(device).eval()
         except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise PoseError(f"vitpose cannot be loaded: {reason} {how_to_get()}") from error
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise PoseError(f"vitpose cannot be loaded: {reason}. {how_to_get()}") from error
         names = self._detector.config.id2label
         self._person = next((label for label, name in names.items() if name == "person"), None)
         if self._person is None:
@@ -58,8 +58,8 @@ class VitPose(PoseEstimator):
         weights = (try_to_load_from_cache(name, "model.safetensors") for name in (POSE_MODEL, DETECTOR))
         return all(isinstance(path, str) for path in weights)
 
-    def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
-        pictures = iter(pictures)
+    def detect(self, pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Detections]:
+        pictures = (picture for _, picture in pictures)
         while batch := list(islice(pictures, FRAMES_PER_BATCH)):
             boxes = self._boxes(batch)
             with_people = [number for number, found in enumerate(boxes) if len(found)]
@@ -101,8 +101,8 @@ class VitPose(PoseEstimator):
 
 
 def how_to_get() -> str:
-    """Where the weights are."""
-    return f"It needs {POSE_MODEL} and {DETECTOR} (Apache-2.0); `hf download NAME` gets them from the Hub"
+    """A sentence that says how to get the weights."""
+    return f"Get its weights (Apache-2.0) with `hf download {POSE_MODEL}` and `hf download {DETECTOR}`."
 
 
 __all__ = ["VitPose"]

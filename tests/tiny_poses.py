@@ -27,9 +27,9 @@ class BrightCorner(PoseEstimator):
     def is_present(cls) -> bool:
         return True
 
-    def detect(self, pictures: Iterable[np.ndarray], fps: float) -> Iterator[Detections]:
+    def detect(self, pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Detections]:
         type(self).calls += 1
-        for number, picture in enumerate(pictures):
+        for number, (_, picture) in enumerate(pictures):
             count = int(picture[0, -2].min() > self.threshold)
             joints = np.repeat((BODY + np.array([0.01 * number, 0, 0]))[None], count, 0)
             pixels = joints[..., :2] * 10 + np.array(picture.shape[1::-1]) / 2

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_poses import BrightCorner
+from tiny_poses import BODY, BrightCorner
 from tiny_videos import tiny_video
 
-from action_llm import pose_estimators
+from action_llm import SkeletonFeatureExtractor, pose_estimators
+from action_llm.array_files import recording_from_array
+from action_llm.person_tracking import Detections
+from action_llm.recording_files import read_recording
 from action_llm_datasets import pose
 from action_llm_datasets.load import load_action_dataset
 from action_llm_datasets.pose import PoseFolderError, estimate_poses
@@ -66,10 +69,36 @@ def test_class_folders_are_labels(tmp_path):
     assert dataset["train"].features["label"].names == ["run", "walk"]
 
 
+def test_people_who_cross_while_hidden_are_the_same_in_the_file_and_in_the_pipeline(tmp_path, monkeypatch):
+    class Crossing(BrightCorner):
+        def detect(self, pictures):
+            for number, _ in enumerate(pictures):
+                middle = 0.1 * (20 - number)
+                people = [BODY - [middle, 0, 0], 0.9 * BODY + [middle, 0, 0]] if abs(middle) > 0.5 else []
+                joints = np.array(people).reshape(-1, 33, 3)
+                yield Detections(100 * joints[..., :2], np.full(joints.shape[:2], 0.9), joints)
+
+    monkeypatch.setitem(pose_estimators.POSE_ESTIMATORS, "mediapipe", Crossing)
+    videos = make_videos(tmp_path / "videos", "train/run/b.mp4")
+    (videos / "train/walk").mkdir()
+    (videos / "train/walk/a.mp4").write_bytes(tiny_video(41, height=48))
+    estimate(videos, tmp_path / "poses")
+    seen, path = Crossing()(videos / "train/walk/a.mp4"), tmp_path / "poses/train/walk/a.npz"
+    read = read_recording(path, layout="blazepose33")
+    np.testing.assert_array_equal(read.keypoints, seen.keypoints)
+    assert read.body_ids.tolist() == seen.body_ids.tolist() == [0, 1] and not read.symptoms
+    with np.load(path) as file:  # the tracks are not those by distance
+        assert recording_from_array(file["keypoints"], layout="blazepose33", fps=30).symptoms == {"changed places": 1}
+    dataset = load_action_dataset("folder", tmp_path / "poses", cache_dir=tmp_path / "cache", num_proc=1)
+    extractor = SkeletonFeatureExtractor("blazepose33", num_persons=2)
+    trained, answered = (extractor(of)["input_features"] for of in (dataset["train"][1], extractor.read(seen)))
+    np.testing.assert_array_equal(trained, answered)
+
+
 def test_the_page_shows_people_and_counts_empty_frames(tmp_path, monkeypatch):
     class Sometimes(BrightCorner):
-        def detect(self, pictures, fps):
-            for number, found in enumerate(super().detect(pictures, fps)):
+        def detect(self, pictures):
+            for number, found in enumerate(super().detect(pictures)):
                 yield type(found)(*(part[: len(part) * (number >= 4)] for part in found))
 
     monkeypatch.setitem(pose_estimators.POSE_ESTIMATORS, "mediapipe", Sometimes)

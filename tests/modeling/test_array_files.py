@@ -66,6 +66,20 @@ def test_two_people_one_of_whom_leaves(tmp_path):
     assert np.isnan(recording.keypoints[0, 0, 3]).all() and not recording.keypoints[4:, 1].any()
 
 
+def test_people_who_were_tracked_keep_their_ids(tmp_path):
+    both = np.stack([BODY, BODY + 5], axis=1)
+    both[5:] = both[5:, ::-1]  # people by distance would change places
+    path = tmp_path / "two.npz"
+    np.savez(path, keypoints=both, body_ids=np.array([7, -(2**62)]))
+    recording = read_recording(path, layout="kinect20")
+    assert recording.body_ids.dtype == np.int64 and recording.body_ids.tolist() == [7, -(2**62)]
+    assert np.array_equal(recording.keypoints, both) and "changed places" not in recording.symptoms
+    for ids, actual in (([0, 0], r"\(2,\), some of them equal"), ([0], r"int64 \(1,\)"), ([0.0, 1.0], "float64")):
+        np.savez(path, keypoints=both, body_ids=np.array(ids))
+        with pytest.raises(SkeletonFileError, match=f"expected 2 distinct integers, .*found body_ids .*{actual}"):
+            read_recording(path, layout="kinect20")
+
+
 def test_two_dimensions(tmp_path):
     flat = person(5, "coco17", seed=2)[..., :2]
     np.save(tmp_path / "flat.npy", flat)

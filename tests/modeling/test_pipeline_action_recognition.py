@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -17,7 +18,9 @@ from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
 from transformers import pipeline
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+import action_llm
 from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor, pipeline_action_recognition
 from action_llm.action_sentence import token_distance
 from action_llm.recording_versions import version_arguments
@@ -341,12 +344,37 @@ def test_a_model_of_skeletons_reads_the_poses_of_a_video(recognise, see, tmp_pat
     with open(path, "rb") as file:
         assert [one["score"] for one in recognise(file, pose=estimator)] == [one["score"] for one in found]
     assert recognise.preprocess(path, pose=estimator, fps=10)["recording"].fps == 10
+    back = recognise.preprocess(path, pose=estimator, mirrored=True)["recording"]
+    np.testing.assert_array_equal(back.keypoints, estimator(path, mirrored=True).keypoints)
+    assert recognise(path, pose=estimator, mirrored=True) != recognise(path, pose=estimator)
     with pytest.raises(ValueError, match="nobody in any of the 24 frames"):
         recognise(path, pose=BrightCorner(threshold=256))
     with pytest.raises(ValueError, match="there is no pose estimator 'mediapip', expected mediapipe or vitpose"):
         recognise(path, pose="mediapip")
-    with pytest.raises(ValueError, match="pose: this model reads videos"):
-        see(path, pose=estimator)
+    with pytest.raises(ValueError, match="pose must be a pose estimator or the name of one, got 3"):
+        recognise(path, pose=3)
+    with pytest.raises(ValueError, match="mirrored must be True or False, got 'yes'"):
+        recognise(path, mirrored="yes")
+    for name, setting in (("pose", estimator), ("mirrored", True)):
+        with pytest.raises(ValueError, match=f"{name}: this model reads videos"):
+            see(path, **{name: setting})
+
+
+def test_code_from_a_repository_needs_no_scipy_and_takes_an_estimator_of_the_installed_package(
+    parts, recognise, tmp_path, monkeypatch
+):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(tiny_video(24))
+    expected = recognise(str(path), pose=BrightCorner())
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "scipy", None)
+        remote = get_class_from_dynamic_module(
+            "pipeline_action_recognition.ActionRecognitionPipeline", str(Path(action_llm.__file__).parent)
+        )
+    assert not isinstance(BrightCorner(), sys.modules[remote.__module__].PoseEstimator)
+    model, processor = parts
+    found = remote(model=model, processor=processor, device="cpu")(str(path), pose=BrightCorner())
+    assert found == expected
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large")])

@@ -1,12 +1,16 @@
 """Pose estimators: recordings from videos, positions in space, and the two libraries behind them."""
 
 import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from tiny_poses import BODY, BrightCorner
 from tiny_videos import picture, rotated, tiny_video
@@ -20,11 +24,11 @@ from transformers import (
 )
 
 from action_llm import mediapipe_pose, pose_estimators
-from action_llm.mediapipe_pose import FOCAL_LENGTH, MediaPipePose, positions
+from action_llm.mediapipe_pose import FOCAL_LENGTH, LEAST_DISTANCE, MediaPipePose, positions, smoothed_distances
 from action_llm.person_tracking import Detections
 from action_llm.pose_estimation import NobodySeenError, PoseError, PoseEstimator
 from action_llm.pose_estimators import load_pose_estimator
-from action_llm.skeleton_files import read_skeleton
+from action_llm.skeleton_files import SkeletonFileError, read_skeleton
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.video_files import open_video
 from action_llm.vitpose import VitPose
@@ -57,10 +61,10 @@ def test_frames_are_at_equal_intervals_whatever_the_rate_of_the_video():
 
 def test_a_video_is_seen_upright():
     class Sizes(BrightCorner):
-        def detect(self, pictures, fps):
+        def detect(self, pictures):
             pictures = list(pictures)
-            assert {image.shape for image in pictures} == {(48, 32, 3)}
-            return super().detect([image[:, ::-1] for image in pictures], fps)
+            assert {image.shape for _, image in pictures} == {(48, 32, 3)}
+            return super().detect([(time, image[:, ::-1]) for time, image in pictures])
 
     assert Sizes(threshold=-1)(io.BytesIO(rotated(tiny_video(6)))).present.all()
 
@@ -81,7 +85,7 @@ def test_people_in_a_mirror_image_are_mirrored_back(layout):
             super().__init__()
             self.layout, self.is_mirror = layout, is_mirror
 
-        def detect(self, pictures, fps):
+        def detect(self, pictures):
             for _ in pictures:
                 seen, sure = joints, scores
                 if self.is_mirror:  # an estimator takes the left arm in a mirror for a right one
@@ -95,6 +99,44 @@ def test_people_in_a_mirror_image_are_mirrored_back(layout):
     np.testing.assert_array_equal(mirrored.scores, scene.scores)
 
 
+def test_a_picture_that_stays_is_estimated_once():
+    # The fourth picture stays for three seconds.
+    video, seen = tiny_video(5, 25, container="matroska", times=(0, 1, 2, 3, 78)), []
+
+    class Noting(BrightCorner):
+        def detect(self, pictures):
+            pictures = list(pictures)
+            seen.extend(time for time, _ in pictures)
+            return super().detect(pictures)
+
+    recording = Noting()(io.BytesIO(video))
+    np.testing.assert_allclose(seen, np.array([0, 1, 2, 3, 78]) / 25)
+    assert recording.present.shape == (79, 1) and recording.present.all()
+    assert (recording.keypoints[4:78, 0, 1:] == recording.keypoints[3, 0, 1:]).all()
+    assert (recording.keypoints[78, 0, 1] != recording.keypoints[3, 0, 1]).any()
+
+
+def test_a_video_that_claims_to_be_too_long_is_not_estimated(monkeypatch):
+    monkeypatch.setattr(BrightCorner, "calls", 0)
+    video = tiny_video(3, container="matroska", times=(0, 1, 30 * 10**5))
+    with pytest.raises(SkeletonFileError, match=r"expected at most 22,369,621 joints in all.*found 3,000,\d+ frames"):
+        BrightCorner()(io.BytesIO(video))
+    assert BrightCorner.calls == 0
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), 0.5, float("inf"), "ten"])
+def test_impossible_rates(fps):
+    for video in (io.BytesIO(tiny_video(6)), np.stack([picture(number) for number in range(6)])):
+        with pytest.raises(ValueError, match=r"expected .*frames per second.*, found fps"):
+            BrightCorner()(video, fps=fps)
+
+
+def test_without_scipy_nothing_is_estimated(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match="tracked with SciPy, which is missing: pip install scipy"):
+        BrightCorner()
+
+
 def test_a_video_of_nobody_and_wrong_settings():
     with pytest.raises(NobodySeenError, match=r"found nobody in any of the 6 frames"):
         BrightCorner(threshold=256)(io.BytesIO(tiny_video(6)))
@@ -104,7 +146,7 @@ def test_a_video_of_nobody_and_wrong_settings():
 
 def test_only_the_people_who_are_seen_longest_fit_in_a_short_recording():
     class Crowd(BrightCorner):
-        def detect(self, pictures, fps):
+        def detect(self, pictures):
             for number, _ in enumerate(pictures):
                 people = 8 if number == 2 else 1
                 joints = np.stack([BODY + np.array([100 * person, 0, 0]) for person in range(people)])
@@ -125,6 +167,53 @@ def test_a_position_is_where_a_camera_sees_the_joints():
     view[:, :, 3] += 5  # a joint without a score does not count
     scores[:, :, 3] = 0
     np.testing.assert_allclose(positions(joints, view, scores), where, atol=1e-2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_bad_distances_move_nobody(seed):
+    """Frames whose joints do not fit leave the others as they are, and are on the ray through the seen body."""
+    generator = np.random.default_rng(seed)
+    frames = np.arange(60)
+    bad = generator.choice(frames[1:-1], generator.integers(1, 25), replace=False)
+    start, end = generator.uniform([-1, -0.5, 2], [1, 0.5, 6], (2, 3))
+    path = start + (end - start) * frames[:, None] / 60
+    joints = np.repeat(BODY[None, None], 60, 0)
+    x, y, z = np.moveaxis(joints + path[:, None, None], -1, 0)
+    view = FOCAL_LENGTH * np.stack([x / z, y / z], axis=-1)
+    scores = np.full((60, 1, 33), 0.9)
+    estimator = MediaPipePose.__new__(MediaPipePose)
+    whole = estimator.place(joints, view, scores, 30.0)
+    hidden = np.where(np.isin(frames, bad)[:, None, None], 0, scores)
+    expected = estimator.place(joints, view, hidden, 30.0)
+    np.testing.assert_allclose(whole[8:-8].mean(2) - joints[8:-8].mean(2), path[8:-8, None], atol=0.02)
+    joints[bad, ..., :2] *= -1  # as if seen through a camera that looks the other way
+    assert (positions(joints, view / FOCAL_LENGTH, scores)[bad, :, 2] < LEAST_DISTANCE).all()
+    found = estimator.place(joints, view, scores, 30.0)
+    good = np.setdiff1d(frames, bad)
+    np.testing.assert_allclose(found[good], expected[good], atol=1e-9)
+    # The distance is between those of the neighbours, and the mean of the joints is seen where they are seen.
+    distances = (found - joints)[bad, 0, 0, 2]
+    assert (distances > min(path[:, 2]) - 0.1).all() and (distances < max(path[:, 2]) + 0.1).all()
+    across = found[bad, ..., :2] - view[bad] / FOCAL_LENGTH * found[bad, ..., 2:]
+    np.testing.assert_allclose(across.mean(2), 0, atol=1e-9)
+
+
+def test_smoothed_distances_are_those_of_a_gaussian_filter():
+    generator = np.random.default_rng(0)
+    distances, plausible = generator.uniform(1, 5, (80, 2)), generator.random((80, 2)) < 0.7
+    plausible[20:60, 1] = False
+    found = smoothed_distances(np.where(plausible, distances, -9), plausible, 2.5)
+    weights, sums = (
+        gaussian_filter1d(part, 2.5, axis=0, mode="constant") for part in (plausible * 1.0, plausible * distances)
+    )
+    near = weights > 1e-6
+    np.testing.assert_allclose(found[near], sums[near] / weights[near], rtol=1e-9)
+    gap = np.flatnonzero(~near[:, 1])
+    before, after = gap[0] - 1, gap[-1] + 1
+    between = np.interp(gap, [before, after], found[[before, after], 1])
+    np.testing.assert_allclose(found[gap, 1], between, rtol=1e-9)
+    assert (smoothed_distances(distances, np.zeros((80, 2), bool), 2.5) == LEAST_DISTANCE).all()
 
 
 def landmark(x, y, z=0.0, visibility=0.9):
@@ -196,8 +285,16 @@ def test_the_error_without_any_weights_names_both_estimators(monkeypatch, tmp_pa
         monkeypatch.setattr(estimator, "is_present", classmethod(lambda cls: False))
     with pytest.raises(PoseError) as error:
         load_pose_estimator()
-    for text in ("action-llm[pose]", "pose_landmarker_full.task", "usyd-community/vitpose", "PekingU/rtdetr"):
-        assert text in str(error.value)
+    first, mediapipe, vitpose = str(error.value).splitlines()
+    assert first == "expected the weights of a pose estimator on this machine, found none."
+    assert mediapipe.startswith(
+        "mediapipe estimates 3-D joints on the CPU. Install MediaPipe with `pip install mediapipe`, "
+    )
+    assert "curl --create-dirs -o" in mediapipe and "pose_landmarker_full.task" in mediapipe
+    assert vitpose == (
+        "vitpose estimates 2-D joints, best on a GPU. Get its weights (Apache-2.0) with `hf download "
+        "usyd-community/vitpose-base-simple` and `hf download PekingU/rtdetr_r50vd_coco_o365`."
+    )
     with pytest.raises(ValueError, match="there is no pose estimator 'openpose', expected mediapipe or vitpose"):
         load_pose_estimator("openpose")
     with pytest.raises(ValueError, match="needs the name of its estimator"):
@@ -251,13 +348,13 @@ def test_vitpose_gives_joints_in_the_boxes_of_people(vitpose, monkeypatch, name)
         return [box if image[50, 100, 0] != pictures[3][50, 100, 0] else box[:0] for image in batch]
 
     monkeypatch.setattr(estimator, "_boxes", boxes)
-    found = list(estimator.detect(iter(pictures), 30.0))
+    found = list(estimator.detect((number / 30, image) for number, image in enumerate(pictures)))
     assert [len(people.pixels) for people in found][:4] == [1, 1, 1, 0] and len(found) == 10
     assert found[3].pixels.shape == (0, 17, 2) and found[0].scores.shape == (1, 17)
     # The box is padded by a quarter, and has the aspect ratio of the model. With random weights, a few joints are far off.
     centre = box[0, :2] + box[0, 2:] / 2
     assert (np.median(np.abs(found[0].pixels[0] - centre), axis=0) <= 1.25 * 60 / 2 + 2).all()
-    alone = next(estimator.detect(iter(pictures[:1]), 30.0))
+    alone = next(estimator.detect([(0.0, pictures[0])]))
     assert np.median(np.abs(alone.pixels - found[0].pixels)) < 0.1
 
 
@@ -276,7 +373,7 @@ def test_vitpose_takes_the_people_with_the_highest_scores(vitpose, monkeypatch):
 
 
 def test_vitpose_without_weights_says_where_they_are(vitpose, tmp_path):
-    with pytest.raises(PoseError, match=r"It needs usyd-community/vitpose-base-simple and PekingU/rtdetr"):
+    with pytest.raises(PoseError, match=r"[^.]\. Get its weights .* with `hf download usyd-community/vitpose"):
         VitPose(str(tmp_path), detector=str(vitpose / "detector"))
 
 

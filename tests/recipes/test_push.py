@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,11 @@ import yaml
 from fresh_python import python
 from hub_server import TOKEN, USER, HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from transformers.dynamic_module_utils import get_imports
 
+import action_llm
 from action_llm import ActionLLMForClassification
 from action_llm_recipes.hub import model_page, push
 
@@ -48,6 +54,17 @@ def launch(hub, home, *arguments, expected: int = 0, script: str | None = None, 
     assert done.returncode == expected, done.stderr[-4000:]
     assert TOKEN not in done.stdout + done.stderr, "the access token is printed"
     return done.stdout + done.stderr
+
+
+def test_the_page_lists_every_package_that_the_uploaded_code_needs():
+    """transformers refuses to load code if a package is missing that a file of it imports outside `try`."""
+    listed = {name for needed in model_page.NEEDED for name in (needed, *dict(model_page._required_by(needed)))}
+    packages = packages_distributions()
+    for path in Path(action_llm.__file__).parent.glob("*.py"):
+        imported = [name for name in get_imports(path) if name not in sys.stdlib_module_names]
+        missing = [name for name in imported if listed.isdisjoint(map(canonicalize_name, packages[name]))]
+        assert not missing, f"{path.name} imports {missing}"
+    assert {canonicalize_name(Requirement(text).name) for text in model_page.requirements()} == set(model_page.NEEDED)
 
 
 def blocks(page: str) -> list[str]:
