@@ -9,8 +9,8 @@ P(A = a | ...) of VT-LVLM-AR, Eq. 7, for a language model that writes the name. 
 - ``"cache"``: the reference, for every causal model. The prompt is read once, its cache is repeated, and the names are read
   as padded rows behind it. If the cache cannot be repeated (states of recurrent layers), each row begins with the prompt.
 
-What prompts share is read once: the constant beginning of an instruction is kept as a [`PromptStart`], and [`score_similar`]
-reads prompts that differ in a few tokens as a tree.
+What prompts share is read once: a [`PromptStart`] holds the tokens with which all prompts of a batch begin, and
+[`score_similar`] reads prompts that differ in a few tokens as a tree.
 
 [`LabelTrie.constrained`] scores names by constrained decoding: each step is renormalised over the tokens that can continue a
 class name. Steps with a single such token have probability 1 and are not read.
@@ -55,6 +55,8 @@ LOGITS_PER_BLOCK = 2**24
 # Maximum number of elements of an attention mask: 128 MiB in float32. Several hundred prompt tokens and as many nodes
 # need less.
 MASK_ELEMENTS = 2**25
+# About how many tokens a forward pass may read; bounds the memory.
+TOKENS_PER_PASS = 8192
 # Maximum number of nodes that `score_similar` reads at a time. Each pays attention to all, although it sees few.
 NODES_PER_TREE = 1024
 
@@ -342,7 +344,7 @@ def score_labels(
     labels: LabelTrie,
     method: str = "auto",
     base_kwargs: dict[str, Any] | None = None,
-    tokens_per_pass: int = 8192,
+    tokens_per_pass: int = TOKENS_PER_PASS,
     start: PromptStart | None = None,
 ) -> torch.Tensor:
     """Log-probability of every label given each prompt (VT-LVLM-AR, Eq. 7, before normalisation over the classes).
@@ -408,15 +410,15 @@ def score_similar(
     input_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
     labels: LabelTrie,
-    start: PromptStart | None = None,
 ) -> torch.Tensor:
     """The scores of [`score_labels`] for prompts that begin alike, such as a sentence with each of its words left out.
 
     Prompts that follow each other are read as a tree: each beginning that they share once, and equal prompts once. The class
-    names follow each prompt. Models that do not support the trie read every prompt alone.
+    names follow each prompt. If a prompt with the class names is too long for a tree, or the model does not support the trie,
+    [`score_labels`] scores as many prompts at a time as its `tokens_per_pass` allows.
 
     Args:
-        base, head, text_config, input_ids, attention_mask, labels, start: as in [`score_labels`].
+        base, head, text_config, input_ids, attention_mask, labels: as in [`score_labels`].
 
     Returns:
         `torch.Tensor` of shape `(B, C)`.
@@ -424,18 +426,21 @@ def score_similar(
     Raises:
         ValueError: as in [`score_labels`].
     """
-    (batch, slots), device = input_ids.shape, input_ids.device
-    prompts_per_tree = NODES_PER_TREE // (slots + labels.num_nodes)
-    if prompts_per_tree == 0 or not supports_label_trie(text_config, text_config._attn_implementation):
-        return score_labels(base, head, text_config, input_ids, attention_mask, labels, start=start)
-    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, {}, start)
+    prompts = _Prompts(base, head, text_config, input_ids, attention_mask, {}, None)
     prompts.check(labels)
+    (batch, slots), device = input_ids.shape, input_ids.device
+    tokens_per_prompt = slots + labels.num_nodes
+    prompts_per_tree = NODES_PER_TREE // tokens_per_prompt
+    if prompts_per_tree == 0 or not supports_label_trie(text_config, text_config._attn_implementation):
+        size = max(1, TOKENS_PER_PASS // tokens_per_prompt)
+        parts = zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        return torch.cat([score_labels(base, head, text_config, ids, mask, labels) for ids, mask in parts])
     rows = [row[mask].tolist() for row, mask in zip(input_ids, attention_mask.bool(), strict=True)]
-    cached = torch.arange(prompts.start_length, device=device)[None]
+    cached = torch.zeros(1, 0, dtype=torch.long, device=device)  # the trees begin with their prompts
     scores = []
     for first in range(0, batch, prompts_per_tree):
         tree = _PromptTree(rows[first : first + prompts_per_tree], labels)
-        reader = _NodeReader(prompts, tree, prompts.start_cache(1), torch.ones_like(cached, dtype=torch.bool), cached)
+        reader = _NodeReader(prompts, tree, DynamicCache(), cached.bool(), cached)
         (hidden,) = reader.read(torch.arange(1, tree.num_nodes + 1))
         log_probs = prompts.label_log_probs(hidden[(tree.label_nodes - 1).to(device)], labels)
         scores.append(_label_scores(log_probs, labels)[tree.ends.to(device)])

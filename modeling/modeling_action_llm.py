@@ -75,6 +75,10 @@ LLM_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_he
 
 LEXICON = "lexicon.json"
 
+# A batch reads the text that all of its prompts begin with in a pass of its own if that saves at least this many tokens. On a
+# CPU, a pass costs about as much as 20 tokens (measured with 135 million weights).
+MIN_TOKENS_SAVED = 32
+
 # The entry of `custom_pipelines` in config.json, by which `pipeline("action-recognition")` finds its class.
 PIPELINE = {"impl": "pipeline_action_recognition.ActionRecognitionPipeline", "pt": ["AutoModel"], "type": "multimodal"}
 
@@ -804,8 +808,6 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
     # Saving writes the code beside the weights, so that they load without installing this package.
     _auto_class = "AutoModel"
-    # The text before action sentences, read once, after what it depends on: its ids, and the state of the weights.
-    _start: tuple[tuple, PromptStart | None] | None = None
 
     def forward(
         self,
@@ -855,7 +857,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         )
         start = None
         if method != "cache":
-            start, prompts = self._without_start(prompts)
+            start, prompts = self._without_shared_text(prompts)
         logits = score_labels(
             self.model,
             self._head,
@@ -915,7 +917,6 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         """
         names, prompts, _, _ = self._read(input_ids, attention_mask, label_ids, {"action_embeds": None})
         names, index = names.along(index)
-        start, prompts = self._without_start(prompts)
         scores = score_similar(
             self.model,
             self._head,
@@ -923,7 +924,6 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             prompts["input_ids"],
             prompts["attention_mask"],
             names,
-            start=start,
         )
         return scores.log_softmax(-1)[:, index]
 
@@ -999,18 +999,22 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             latents = {name: prompts[name] for name in latents if name in prompts}
         return names, prompts, latents, sentence
 
-    def _without_start(self, prompts: dict[str, torch.Tensor]) -> tuple[PromptStart | None, dict[str, torch.Tensor]]:
-        """The text before the action sentences, if all prompts begin with the same, and the prompts without it.
+    def _without_shared_text(
+        self, prompts: dict[str, torch.Tensor]
+    ) -> tuple[PromptStart | None, dict[str, torch.Tensor]]:
+        """The text before the action sentences, read once for all prompts of a batch, and the prompts without it.
 
-        The text depends on nothing but the weights, so its keys and values are kept until they change.
+        `None` and unchanged prompts if they do not begin with the same text, or little would be saved. Nothing is kept for the
+        next batch: its weights may differ, and not every way to write weights leaves a trace.
         """
-        if self.training or torch.is_grad_enabled():
-            self._start = None  # the state of weights need not show a step of training, such as that of FSDP
-            return None, prompts
         text_config = self.config.text_config
-        if not supports_label_trie(text_config, text_config._attn_implementation):
-            return None, prompts
         ids, is_token = prompts["input_ids"], prompts["attention_mask"].bool()
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or not supports_label_trie(text_config, text_config._attn_implementation)
+        ):
+            return None, prompts
         placeholder = self.config.placeholder_token_id
         is_soft_prompt = (ids > placeholder) & (ids <= placeholder + self.config.num_soft_prompts)
         is_text = (ids < self.config.action_token_offset) | is_soft_prompt
@@ -1020,12 +1024,10 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         places = (ids.shape[1] - lengths)[:, None] + torch.arange(len(first), device=ids.device)
         is_shared = (ids.gather(1, places) == first).all(0)
         first = first[: int(is_shared.cumprod(0).sum())]
-        if len(first) == 0 or (shared == lengths).any():  # a prompt without a sentence is text to its end
+        # A prompt without a sentence is text to its end.
+        if (len(ids) - 1) * len(first) < MIN_TOKENS_SAVED or (shared == lengths).any():
             return None, prompts
-        key = (tuple(first.tolist()), _state_of_weights(self.model))
-        if self._start is None or self._start[0] != key:
-            self._start = key, read_start(self.model, first)
-        start = self._start[1]
+        start = read_start(self.model, first)
         if start is None:
             return None, prompts
         longest = int(lengths.max()) - len(first)
@@ -1047,19 +1049,6 @@ def _same_weights(model: ActionLLMPreTrainedModel, cls: type) -> ActionLLMPreTra
     # A trainer may have replaced `forward` on the instance; that one belongs to the trained class.
     view.__dict__.update({name: value for name, value in model.__dict__.items() if name != "forward"})
     return view
-
-
-def _state_of_weights(model: nn.Module) -> tuple:
-    """Changes whenever weights are written or replaced, and adapters are chosen, scaled or switched off."""
-    weights = tuple(
-        (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters()
-    )
-    adapters = tuple(
-        (str(layer.active_adapters), layer.disable_adapters, str(layer.scaling))
-        for layer in model.modules()
-        if hasattr(layer, "lora_A")
-    )
-    return weights, adapters
 
 
 def _mark_initialized(*models: PreTrainedModel | None):

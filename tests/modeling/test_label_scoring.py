@@ -671,7 +671,7 @@ def test_vectors_beside_the_prompt(config):
 @pytest.mark.parametrize(("family", "attention"), CASES)
 @pytest.mark.parametrize("constrained", [False, True])
 def test_prompts_behind_their_start(family, attention, constrained, monkeypatch):
-    """The first tokens are read once, alone; whole tries, pieces of tries and trees of prompts follow their cache."""
+    """The first tokens are read once, alone; whole tries and pieces of tries follow their cache."""
     model, base, head = causal_lm(family, attention)
     first, rest, labels = [7, 9, 11, 13, 17, 19, 23], random_prompts(6, 2, 1, 6), random_labels(9)
     trie = label_trie(tuple(map(tuple, labels)), constrained)
@@ -682,10 +682,9 @@ def test_prompts_behind_their_start(family, attention, constrained, monkeypatch)
         start = read_start(base, torch.tensor(first))
         inputs = (base, head, base.config, *left_padded(rest), trie)
         for _ in range(2):  # reading prompts does not change their start
-            results = [score_labels(*inputs, "trie", start=start), score_similar(*inputs, start=start)]
+            results = [score_labels(*inputs, "trie", start=start)]
         monkeypatch.setattr(label_scoring, "MASK_ELEMENTS", 400)
-        monkeypatch.setattr(label_scoring, "NODES_PER_TREE", 40)
-        results += [score_labels(*inputs, "trie", start=start), score_similar(*inputs, start=start)]
+        results.append(score_labels(*inputs, "trie", start=start))
     for scores in results:
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
 
@@ -704,6 +703,27 @@ def test_similar_prompts_are_read_as_a_tree():
         assert reads == [(1, len(beginnings) + 5 * trie.num_nodes)]  # without either 5, the sentence is the same
         expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("has_trees", [True, False])
+def test_similar_prompts_are_read_in_bounded_passes(has_trees, monkeypatch):
+    """Three prompts fit into a tree, or none, or the model supports no trees."""
+    model, base, head = causal_lm("llama-gqa-tied")
+    prompts, labels, reads = random_prompts(*[8] * 6), random_labels(9), []
+    trie = LabelTrie(labels)
+    most = 3 * (8 + trie.num_nodes)
+    with torch.no_grad():
+        expected = scores_alone(lambda ids: model(ids).logits, prompts, labels)
+    base.register_forward_pre_hook(lambda m, args, kwargs: reads.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    monkeypatch.setattr(label_scoring, "TOKENS_PER_PASS", most)
+    if not has_trees:
+        monkeypatch.setattr(label_scoring, "supports_label_trie", lambda *args: False)
+    for nodes in (most, 7):
+        monkeypatch.setattr(label_scoring, "NODES_PER_TREE", nodes)
+        reads.clear()
+        scores = score_similar(base, head, base.config, *left_padded(prompts), trie)
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+        assert reads == [most, most] if has_trees else max(reads) <= most
 
 
 @settings(max_examples=20, deadline=None)
