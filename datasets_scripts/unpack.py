@@ -6,14 +6,17 @@ Such a file has `x_train` and `x_test`, (recordings, frames, people * joints * c
 labels as numbers or one-hot. Its recordings are padded with zeros to the same length; the zeros at the end are left out.
 """
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -23,7 +26,8 @@ from .endings import ending_well
 from .folder_lock import writing
 from .names import METADATA, SKELETON
 
-MAX_LABELS = 1 << 28  # numbers of a one-hot array of labels
+# Bytes with which every array begins that NumPy reads: it refuses longer headers, but only after it has read them.
+HEADER_BYTES = 1 << 14
 
 
 def unpack(
@@ -35,7 +39,8 @@ def unpack(
 ) -> dict[str, int]:
     """Writes a `.npy` file (frames, people, joints, coordinates) for each recording, metadata.csv and skeleton.json.
 
-    Recordings are read one at a time, so that the file may be larger than the memory.
+    Recordings are read one at a time, so that the file may be larger than the memory. A recording, and the labels of a split,
+    may take 512 MiB (`action_llm.size_limits`).
 
     Args:
         source: the `.npz` file.
@@ -48,14 +53,15 @@ def unpack(
         Number of recordings of each split.
 
     Raises:
-        ValueError: if the file is not such a data set, or a label has no name.
+        ValueError: if the file is not such a data set, is damaged or too large, or a label has no name.
+        OSError: if the file cannot be read.
         FolderInUseError: if another process is writing to the output.
     """
     from action_llm.skeleton_layouts import get_layout
 
     skeleton = get_layout(layout)
     rows: list[dict] = []
-    with writing(output, "output"), zipfile.ZipFile(source) as archive:
+    with writing(output, "output"), _opened(source) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         splits = [split for split in ("train", "test") if {f"x_{split}", f"y_{split}"} <= names]
         if not splits:
@@ -103,24 +109,66 @@ def _people(source: str | os.PathLike, frames: np.ndarray, joints: int, dimensio
     return people[:, people.any((0, 2, 3))] if people.any() else people[:, :1]
 
 
-def _header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array whose header is at the position of the file."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_column, dtype = read(file)
-    if dtype.hasobject or dtype.kind not in "fiu" or (by_column and len(shape) > 1):
-        raise ValueError(f"expected numbers in rows, found {dtype}")
-    return shape, dtype
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """The archive in a `.npz` file. Damage that is found in the block raises `ValueError`, too."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"{os.fspath(source)}: expected a complete .npz file, found another format or damage ({error}): copy the file again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _array(
+    source: str | os.PathLike, archive: zipfile.ZipFile, name: str
+) -> Iterator[tuple[BinaryIO, tuple[int, ...], np.dtype]]:
+    """An array of the archive: the file at its first number, the shape, and the type of its numbers."""
+    member = archive.getinfo(f"{name}.npy")
+    # Other methods of compression are unpacked without a limit.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+        raise ValueError(f"{os.fspath(source)}: {name} is encrypted, or compressed in a way that NumPy does not write")
+    with archive.open(member) as file:
+        header = io.BytesIO(file.read(HEADER_BYTES))
+        try:
+            version = np.lib.format.read_magic(header)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = read(header)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(source)}: {name} is not an array of NumPy ({error})") from error
+        if dtype.hasobject or dtype.kind not in "fiu" or (by_column and len(shape) > 1):
+            raise ValueError(f"{os.fspath(source)}: {name}: expected numbers in rows, found {dtype}")
+        if min(shape, default=0) < 1:
+            raise ValueError(f"{os.fspath(source)}: {name}: expected a shape of positive sizes, found {shape}")
+        file.seek(header.tell())
+        yield file, shape, dtype
+
+
+def _read(source: str | os.PathLike, name: str, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The next numbers of the array `name`."""
+    from action_llm.size_limits import MAX_BYTES
+
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{os.fspath(source)}: {name}: expected at most {MAX_BYTES >> 20} MiB at a time, found {dtype} {shape}, "
+            f"{size / 2**20:,.0f} MiB: cut the recordings into shorter ones"
+        )
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError(f"{os.fspath(source)}: {name} ends early: copy the file again")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _labels(source: str | os.PathLike, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(file)
-        if len(shape) not in (1, 2) or math.prod(shape) > MAX_LABELS:
+    with _array(source, archive, name) as (file, shape, dtype):
+        if len(shape) not in (1, 2):
             raise ValueError(
                 f"{os.fspath(source)}: expected {name} (recordings,) or (recordings, classes), found {shape}"
             )
-        labels = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+        labels = _read(source, name, file, shape, dtype)
     labels = labels.argmax(1) if labels.ndim == 2 else labels
     if (labels < 0).any() or (labels != np.rint(labels)).any():
         raise ValueError(f"{os.fspath(source)}: {name} has labels that are no numbers of classes")
@@ -129,18 +177,13 @@ def _labels(source: str | os.PathLike, archive: zipfile.ZipFile, name: str) -> n
 
 def _recordings(source: str | os.PathLike, archive: zipfile.ZipFile, name: str, count: int) -> Iterator[np.ndarray]:
     """The recordings (T, numbers) of an array, one at a time."""
-    with archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(file)
+    with _array(source, archive, name) as (file, shape, dtype):
         if len(shape) != 3 or shape[0] != count:
             raise ValueError(
                 f"{os.fspath(source)}: expected {name} ({count}, frames, numbers), as there are labels, found {shape}"
             )
-        size = shape[1] * shape[2] * dtype.itemsize
         for _ in range(count):
-            data = file.read(size)
-            if len(data) < size:
-                raise ValueError(f"{os.fspath(source)}: {name} ends early: copy the file again")
-            yield np.frombuffer(data, dtype).reshape(shape[1:])
+            yield _read(source, name, file, shape[1:], dtype)
 
 
 def main() -> None:

@@ -138,31 +138,35 @@ def _parse(path: Path, data: bytes) -> tuple[list[Bone], float, np.ndarray]:
     if len(head) > MAX_LINE_BYTES:
         raise SkeletonFileError(path, None, f"a hierarchy of {len(head):,} bytes", f"at most {MAX_JOINTS} bones")
     bones = _parse_hierarchy(path, head.decode("utf-8", "backslashreplace").split()[1:])
-    settings: dict[bytes, float] = {}
+    settings = dict.fromkeys((b"frames", b"frame time"), math.nan)
     numbers, width, frames = array("d"), sum(len(bone.channels) for bone in bones), 0
     first = head.count(b"\n") + 1
     for place, line in enumerate(io.BytesIO(body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")), start=first):
         if len(line) > MAX_LINE_BYTES:
             raise SkeletonFileError(path, place, f"a line of {len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
         name, colon, value = line.partition(b":")
-        row = line.split()
+        name, row = name.strip().lower(), line.split()
+        if colon and name not in settings:
+            actual = shortened(name.decode("ascii", "backslashreplace"))
+            raise SkeletonFileError(path, place, f"the setting {actual}", "Frames or Frame Time")
         if colon:
-            settings[name.strip().lower()] = _number(path, value.strip().decode("ascii", "backslashreplace"), place)
+            settings[name] = _finite_number(path, value.strip().decode("ascii", "backslashreplace"), place)
         elif row and len(row) != width:
             raise SkeletonFileError(path, place, f"{len(row)} numbers", f"the {width} numbers of the channels")
         elif row:
-            numbers.extend([_number(path, token.decode("ascii", "backslashreplace"), place) for token in row])
+            numbers.extend([_finite_number(path, token.decode("ascii", "backslashreplace"), place) for token in row])
             frames += 1
             check_size(path, frames, 1, len(bones))
             if len(numbers) > _MAX_NUMBERS:
                 raise SkeletonFileError(path, place, f"{len(numbers):,} numbers so far", f"at most {_MAX_NUMBERS:,}")
-    if not frames or settings.get(b"frames") != frames:
-        stated = f"{settings[b'frames']:g}" if b"frames" in settings else "their number"
+    if not frames or settings[b"frames"] != frames:
+        stated = "their number" if math.isnan(settings[b"frames"]) else f"{settings[b'frames']:g}"
         expected = f"Frames: {stated}, and a line for each of them"
         raise SkeletonFileError(path, None, f"{frames} lines of motion", expected)
-    seconds = settings.get(b"frame time", 0.0)
+    seconds = settings[b"frame time"]
     if not seconds > 0:
-        raise SkeletonFileError(path, None, f"Frame Time {seconds:g}", "a positive Frame Time in seconds")
+        actual = "none" if math.isnan(seconds) else f"Frame Time {seconds:g}"
+        raise SkeletonFileError(path, None, actual, "a positive Frame Time in seconds")
     return bones, checked_rate(path, 1 / seconds), np.frombuffer(numbers).reshape(frames, width)
 
 
@@ -195,7 +199,7 @@ def _parse_hierarchy(path: Path, tokens: list[str]) -> list[Bone]:
             take(2, "Site {")
             open_bones.append(-1)
         elif keyword == "OFFSET" and inside is not None:
-            offset = [_number(path, token, None) for token in take(3, "three numbers after OFFSET")]
+            offset = [_finite_number(path, token, None) for token in take(3, "three numbers after OFFSET")]
             if inside >= 0:
                 bones[inside] = bones[inside]._replace(offset=tuple(offset))
         elif keyword == "CHANNELS" and inside is not None and inside >= 0:
@@ -220,7 +224,8 @@ def _parse_hierarchy(path: Path, tokens: list[str]) -> list[Bone]:
     return bones
 
 
-def _number(path: Path, token: str, line: int | None) -> float:
+def _finite_number(path: Path, token: str, line: int | None) -> float:
+    """The number that a token is; `line` is its line for the error."""
     try:
         value = float(token) if "_" not in token else math.nan  # underscores between digits are Python's syntax
     except ValueError:
@@ -234,7 +239,7 @@ def _smpl_joints(path: Path, bones: Sequence[Bone]) -> list[int]:
     """The bone of each joint of smpl22, -1 for a joint that there is not."""
     by_name: dict[tuple[str, str], int] = {}
     for number, bone in enumerate(bones):
-        by_name.setdefault(_plain(bone.name), number)
+        by_name.setdefault(_side_and_name(bone.name), number)
 
     def find(names: Sequence[str], side: str = "") -> int:
         return next((by_name[side, name] for name in names if (side, name) in by_name), -1)
@@ -256,7 +261,7 @@ def _smpl_joints(path: Path, bones: Sequence[Bone]) -> list[int]:
     while bone >= 0 and bone != joints["pelvis"]:
         spine.insert(0, bone)
         bone = bones[bone].parent
-    spine = [bone for bone in spine if _plain(bones[bone].name)[0] == ""]
+    spine = [bone for bone in spine if _side_and_name(bones[bone].name)[0] == ""]
     if len(spine) > 3:
         spine = [spine[0], spine[len(spine) // 2], spine[-1]]
     names = {0: (), 1: ("spine2",), 2: ("spine1", "spine3"), 3: ("spine1", "spine2", "spine3")}[len(spine)]
@@ -264,11 +269,11 @@ def _smpl_joints(path: Path, bones: Sequence[Bone]) -> list[int]:
     return [joints.get(name, -1) for name in get_layout(LAYOUT).joint_names]
 
 
-def _plain(name: str) -> tuple[str, str]:
-    """Side and name of a bone, without a prefix such as "mixamorig:", its side, separators and capitals."""
+def _side_and_name(name: str) -> tuple[str, str]:
+    """Side of a bone ("left", "right" or ""), and its name without side, prefix such as "mixamorig:", separators and capitals."""
     name = name.rpartition(":")[2]
-    found = _SIDE.search(name)
-    side = next((group for group in found.groups() if group), "")[0].lower() if found else ""
+    match = _SIDE.search(name)
+    side = next((group for group in match.groups() if group), "")[0].lower() if match else ""
     rest = re.sub(r"[\W_]", "", _SIDE.sub("", name, count=1)).lower()
     return {"l": "left", "r": "right"}.get(side, ""), _PREFIX.sub("", rest)
 

@@ -382,7 +382,10 @@ class ActionLLMProcessor(ProcessorMixin):
         return all_ids
 
     def label_ids(self, class_names: Sequence[str] | None = None, list_classes: bool | None = None) -> list[list[int]]:
-        """Ids of each class name with its end token, as they follow the prompt."""
+        """Ids of each class name with its end token, as they follow the prompt.
+
+        The last result is kept until the prompt, the class names or the tokenizer (its length or end token) change.
+        """
         names = self._class_names(class_names)
         # The ids of a name depend only on the text between the last action word and the name, and on the end of a class list.
         # A short prompt therefore gives the same ids as the full one.
@@ -393,7 +396,8 @@ class ActionLLMProcessor(ProcessorMixin):
         lists = self.list_classes if list_classes is None else list_classes
         end_of_list = ", ".join(names[-2:])[-CHARACTERS_BEFORE_NAME:] if lists else None
         prompt = self._prompt([word], end_of_list)
-        key = (self.tokenizer, prompt, tuple(names))
+        # Not the tokenizer itself: it equals itself after a change, and `to_dict` would copy it.
+        key = (id(self.tokenizer), len(self.tokenizer), self.tokenizer.eos_token_id, prompt, tuple(names))
         if self._label_ids is None or self._label_ids[0] != key:
             self._label_ids = key, self._encode_labels(prompt, names)[1]
         return [list(ids) for ids in self._label_ids[1]]

@@ -1,5 +1,9 @@
 """A data set of CTR-GCN in one file becomes a folder of recordings."""
 
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 from skeleton_people import person
@@ -53,5 +57,60 @@ def test_errors(tmp_path):
     ):
         unpack(path, tmp_path / "out")
     np.savez(path, x_train=np.zeros((3, 5, 150)), y_train=np.array([{}], object))
-    with pytest.raises(ValueError, match="expected numbers in rows, found object"):
+    with pytest.raises(ValueError, match=r"set\.npz: y_train: expected numbers in rows, found object"):
         unpack(path, tmp_path / "out")
+
+
+def archive_of(path, compression=zipfile.ZIP_STORED, **arrays):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in arrays.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def header(shape, data=b""):
+    """The bytes of a float64 array of that shape, whatever `data` has."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_2_0(file, {"shape": shape, "fortran_order": False, "descr": "<f8"})
+    return file.getvalue() + data
+
+
+def test_damaged_and_hostile_files(tmp_path):
+    path = tmp_path / "set.npz"
+    ctr_gcn(path)
+    whole = path.read_bytes()
+    two = header((2,), bytes(16))
+    hostile = {
+        "expected a complete .npz file, found another format": b"no archive at all",
+        "found another format or damage": whole[: len(whole) // 2],
+        "Bad CRC-32": whole.replace(bytes(64), bytes(63) + b"1", 1),
+    }
+    for message, data in hostile.items():
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            unpack(path, tmp_path / "out")
+    arrays = {
+        r"x_train: expected at most 512 MiB at a time, found float64 \(1000000, 150\), 1,144 MiB: cut": {
+            "x_train": header((2, 1_000_000, 150)), "y_train": two
+        },
+        "y_train: expected at most 512 MiB": {"x_train": two, "y_train": header((1 << 20, 100))},
+        "y_train: expected a shape of positive sizes, found": {"x_train": two, "y_train": header((-3,))},
+        "x_train ends early": {"x_train": header((2, 4, 150), bytes(99)), "y_train": two},
+        "y_train ends early": {"x_train": two, "y_train": header((2,), bytes(9))},
+        "y_train is not an array of NumPy": {"x_train": two, "y_train": b"\x93NUMPY\2\0" + b"\xff\xff\xff\x7f"},
+        "x_train is not an array of NumPy": {"x_train": b"text", "y_train": two},
+    }  # fmt: skip
+    for message, members in arrays.items():
+        with pytest.raises(ValueError, match=message):
+            unpack(archive_of(path, **members), tmp_path / "out")
+    with pytest.raises(ValueError, match="y_train is encrypted, or compressed in a way"):
+        unpack(archive_of(path, zipfile.ZIP_LZMA, x_train=two, y_train=two), tmp_path / "out")
+    # A long header is not unpacked.
+    long = b"\x93NUMPY\2\0" + (1 << 26).to_bytes(4, "little") + bytes(1 << 26)
+    archive_of(path, zipfile.ZIP_DEFLATED, x_train=two, y_train=long)
+    del long
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="y_train is not an array of NumPy"):
+        unpack(path, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()

@@ -52,6 +52,21 @@ def test_label_ids_do_not_depend_on_the_sentence(processor, action_ids, list_cla
     assert processor.label_ids(list_classes=list_classes) == expected
 
 
+def test_label_ids_follow_changes_of_the_tokenizer():
+    processor = tiny_processor()
+    first = processor.label_ids()
+    assert processor.label_ids() == first
+    processor.tokenizer.add_special_tokens({"eos_token": "<end>"})
+    assert processor.label_ids() == [[*ids[:-1], processor.tokenizer.eos_token_id] for ids in first] != first
+    processor.tokenizer.eos_token = "<pad>"
+    assert {ids[-1] for ids in processor.label_ids()} == {processor.tokenizer.pad_token_id}
+    processor.tokenizer.add_tokens(["hand waving"])
+    assert processor.label_ids() == _one_by_one(processor, CLASS_NAMES, False)
+    processor.tokenizer = tiny_processor().tokenizer
+    assert processor.label_ids() == first
+    assert not any(isinstance(part, PreTrainedTokenizerFast) for part in processor._label_ids[0])
+
+
 def _one_by_one(processor, names, list_classes):
     """Each name behind the whole prompt: the definition."""
     prompt = processor.prompt([0], names, list_classes)
