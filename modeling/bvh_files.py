@@ -270,7 +270,7 @@ def _smpl_joints(path: Path, bones: Sequence[Bone]) -> list[int]:
 
 
 def _side_and_name(name: str) -> tuple[str, str]:
-    """Side of a bone ("left", "right" or ""), and its name without side, prefix such as "mixamorig:", separators and capitals."""
+    """Side of a bone, or "", and its name without its side, a prefix such as "mixamorig:", separators and capitals."""
     name = name.rpartition(":")[2]
     match = _SIDE.search(name)
     side = next((group for group in match.groups() if group), "")[0].lower() if match else ""

@@ -199,7 +199,7 @@ def table_rows(medians: dict[str, float]) -> list[dict]:
     gives = {"generate, greedy": "text, not exact", "generate, prefix_allowed_tokens_fn": "a label, not exact"}
     return [
         {
-            "way": name,
+            "method": name,
             "gives": gives.get(name, "120 exact scores"),
             "seconds": seconds,
             "times_greedy": seconds / medians["generate, greedy"],
@@ -224,7 +224,7 @@ def page(record: dict) -> str:
         "| method | result | seconds | × greedy | × trie |",
         "|---|---|---:|---:|---:|",
         *(
-            f"| {row['way']} | {row['gives']} | {row['seconds']:.3f} | {row['times_greedy']:.1f} | {row['times_trie']:.2f} |"
+            f"| {row['method']} | {row['gives']} | {row['seconds']:.3f} | {row['times_greedy']:.1f} | {row['times_trie']:.2f} |"
             for row in record["results"]
         ),
     ]

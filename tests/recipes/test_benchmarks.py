@@ -102,7 +102,7 @@ def test_label_scoring_is_measured_and_reported(tmp_path, capsys):
     table = (tmp_path / "scoring.md").read_text()
     assert table == capsys.readouterr().out and table.startswith("# Choosing among 120 class names\n")
     assert [line.split(" | ")[0] for line in table.splitlines()[6:]] == [
-        f"| {row['way']}" for row in record["results"]
+        f"| {row['method']}" for row in record["results"]
     ]
     assert len(record["results"]) == 6 and all(row["seconds"] > 0 for row in record["results"])
 
@@ -121,7 +121,7 @@ def test_answers_are_measured_and_reported(tmp_path, capsys):
     )
     record = benchmark_answers.main(arguments)
     assert record == json.loads((tmp_path / "answers.json").read_text())
-    assert len(record["seconds"]) == 7 and min(record["seconds"].values()) > 0
+    assert len(record["seconds"]) == 8 and min(record["seconds"].values()) > 0
     assert len(record["ratios"]) == 5
     table = (tmp_path / "answers.md").read_text()
     assert capsys.readouterr().out.endswith(table) and "| label, batches of 2 | " in table
