@@ -40,20 +40,26 @@ class FolderInUseError(ValueError):
 
 @contextlib.contextmanager
 def writing(
-    output: str | os.PathLike, option: str = "--output_dir", *, is_file: bool = False, patience: float = 0
+    output: str | os.PathLike,
+    option: str = "--output_dir",
+    *,
+    is_file: bool = False,
+    patience: float = 0,
+    each_rank: bool = False,
 ) -> Iterator[None]:
     """Keeps other processes from writing to an output folder, or an output file, while the block runs.
 
     The lock is `flock` on a hidden file that names its owner. The kernel releases it when the process ends in any way, and
     child processes do not inherit it. It works between hosts if the file system supports that, as NFS does. On a file system
     without locks, a warning is logged and the block runs. A process may take a lock that it holds. The first process of a
-    launch (`RANK`) holds the lock for all.
+    launch (`RANK`) holds the lock for all, unless `each_rank` is set.
 
     Args:
         output: the folder, created if missing; or the file.
         option: the command's option for the output, for messages.
         is_file: whether the output is a file.
         patience: seconds to wait for another process that is writing to the output.
+        each_rank: whether the processes of a launch run the block after each other.
 
     Raises:
         FolderInUseError: if another process is writing to the output; says which, where, and since when.
@@ -61,7 +67,7 @@ def writing(
     output = Path(output)
     folder = output.parent if is_file else output
     path = folder.resolve() / (f".{output.name}{LOCK}" if is_file else LOCK)
-    if fcntl is None or os.environ.get("RANK", "0") != "0":
+    if fcntl is None or (os.environ.get("RANK", "0") != "0" and not each_rank):
         yield
         return
     thread = threading.get_ident()
@@ -78,7 +84,6 @@ def writing(
             _held[path] = count, thread
         return
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     descriptor = _take(path, output, option, time.monotonic() + patience)
     _held[path] = 1, thread
     try:
@@ -113,20 +118,24 @@ def writes_output_dir(main: Callable) -> Callable:
 
 def _take(path: Path, output: Path, option: str, deadline: float) -> int:
     """The descriptor of the lock file, locked."""
+    waiting = False
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # a previous owner that wrote nothing has removed it
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() < deadline:
-                os.close(descriptor)
-                time.sleep(SECONDS_BETWEEN_TRIES)
-                continue
             with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-                owner = file.read()
-            raise FolderInUseError(
-                f"{output} is being written by {_describe(owner)}: wait for it, or choose another {option}."
-            ) from None
+                owner = _describe(file.read())
+            if time.monotonic() >= deadline:
+                raise FolderInUseError(
+                    f"{output} is being written by {owner}: wait for it, or choose another {option}."
+                ) from None
+            if not waiting:
+                logger.info("%s is being written by %s: waiting for it", output, owner)
+            waiting = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            continue
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 os.close(descriptor)

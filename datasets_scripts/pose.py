@@ -7,18 +7,23 @@ Each video `a/b.mp4` becomes `a/b.npz`: `keypoints` (frames, people, joints, coo
 person, and `fps`. Labels, subjects and splits of metadata.csv are carried over. Without metadata.csv, folders `class/file` or
 `split/class/file` give the labels, as for other recordings.
 
+A folder of pictures with a row in metadata.csv is a video, too, as for `folder-video` (`videos`).
+
 `poses.html` shows frames with the skeletons drawn over them, and counts the frames in which nobody is seen. Look at it before
 you train. Videos that cannot be read, or show nobody, are skipped and listed there.
 
-A run that was stopped resumes with the missing videos.
+The same command brings the folder up to date: poses are estimated of videos that are new, have changed, or could not be read,
+and the skeletons of videos that are gone are removed. A folder keeps its settings: those that are not given are taken from it.
 """
 
-import csv
-import html
+import hashlib
 import io
 import json
+import logging
+import math
 import os
-from functools import partial
+import shlex
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,31 +31,39 @@ import numpy as np
 
 from action_llm.model_files import read_json_object
 
-from .atomic_files import write_atomically, written_whole
+from .atomic_files import write_atomically
 from .commands import command_parser, run_command
+from .endings import disk_errno
 from .folder_lock import writing
-from .folder_record import check_record
+from .folder_record import check_record, read_record
 from .names import METADATA, SKELETON
+from .pose_page import count, draw_overlays, page_of, picture_file
+from .pose_videos import (
+    PoseFolderError,
+    find_videos,
+    opened_video,
+    read_common,
+    read_table,
+    skeleton_name,
+    table_of_skeletons,
+)
 from .progress import Progress
 from .worker_processes import in_processes
 
 if TYPE_CHECKING:
     from action_llm.pose_estimators import PoseEstimator
-    from action_llm.skeleton_files import SkeletonRecording
+
+logger = logging.getLogger(__name__)
 
 # Hidden, so that neither is taken for a recording: the settings of the folder, and what became of each video.
 RECORD, OUTCOME = ".poses.json", ".{}.poses.json"
-PAGE, PICTURES = "poses.html", "overlays"
-# Pictures of each video on the page, and their height in pixels.
-NUM_PICTURES, HEIGHT = 3, 240
-_STYLE = """
- body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #23262c; }
- figure { margin: 0 0 1.5rem; } img { max-width: 100%; } figcaption { overflow-wrap: anywhere; } .off { color: #b3261e; }
-"""
-
-
-class PoseFolderError(ValueError):
-    """The output folder holds poses that were estimated with other settings, or two videos have the same name."""
+# Settings of a new folder.
+USUAL = {"pose": None, "pose_model": None, "fps": None, "max_people": 2, "mirrored": False}
+# Start of a model in the record that is not a name on the Hub.
+DIGEST = "sha256:"
+# Estimators of which a process needs the whole GPU.
+ON_GPU = ("vitpose",)
+PAGE = "poses.html"
 
 
 def estimate_poses(
@@ -60,134 +73,291 @@ def estimate_poses(
     pose: str | None = None,
     pose_model: str | None = None,
     fps: float | None = None,
-    max_people: int = 2,
-    mirrored: bool = False,
+    max_people: int | None = None,
+    mirrored: bool | None = None,
     num_proc: int | None = None,
 ) -> dict:
-    """Writes a folder of skeletons for a folder of videos.
+    """Brings a folder of skeletons up to date with a folder of videos.
+
+    If another process is writing to the folder, it is waited for. The ranks of a launch take turns in this way, so the first
+    of them estimates all poses.
 
     Args:
         videos: folder of the videos, or a video.
         output: folder to write to; created if missing.
-        pose: "mediapipe" or "vitpose"; None is the first whose weights are on this machine.
-        pose_model: its weights, see `load_pose_estimator`.
-        fps: frames per second at which poses are estimated; None is that of each video.
-        max_people: maximum number of people in a frame.
-        mirrored: whether the videos are mirror images, as those of NTU RGB+D.
-        num_proc: number of processes; None uses every core.
+        pose, pose_model, fps, max_people, mirrored: settings of the folder. None is that of its earlier runs, and in a new
+            folder:
+
+            - pose: the first of "mediapipe" and "vitpose" whose weights are on this machine.
+            - pose_model: the usual weights of the estimator, see `load_pose_estimator`.
+            - fps: frames per second at which poses are estimated; those of each video.
+            - max_people: maximum number of people in a frame; 2.
+            - mirrored: whether the videos are mirror images, as those of NTU RGB+D; False.
+        num_proc: number of processes; None uses every core, and a single process for an estimator on a GPU.
 
     Returns:
-        the numbers `estimated` (videos of this run), `recordings`, `frames` and `empty_frames` (in which nobody is seen); and
-        `skipped`, a list of dicts with `file`, `kind` ("unreadable" or "nobody") and `reason`.
+        the numbers `estimated` (videos whose poses this run estimated), `recordings`, `frames` and `empty_frames` (in which
+        nobody is seen); and `skipped`, a list of dicts with `file`, `kind` ("unreadable" or "nobody") and `reason`.
 
     Raises:
         PoseError: if the estimator or its weights are missing.
-        PoseFolderError: if the output was made with other settings, or two videos would have the same skeleton file.
+        PoseFolderError: if the output is the folder of the videos, has files or poses of something else, or was made with
+            other settings; or if two videos would have the same skeleton file.
+        SkeletonFileError: if `fps` is impossible.
         DataFolderError: if there is no video, or no video shows a person.
-        FolderInUseError: if another process is writing to the output.
     """
-    with writing(output, "--output"):
-        settings = {"fps": fps, "max_people": max_people, "mirrored": mirrored}
-        return _estimate_poses(Path(videos), Path(output), pose, pose_model, settings, num_proc)
+    from action_llm.skeleton_files import checked_rate
 
-
-def _estimate_poses(
-    videos: Path, output: Path, pose: str | None, model: str | None, settings: dict, num_proc: int | None
-) -> dict:
-    from action_llm.pose_estimators import POSE_ESTIMATORS, load_pose_estimator, usual_pose_estimator
-
-    from .building import DataFolderError
-
-    pose = pose or usual_pose_estimator()
-    layout = POSE_ESTIMATORS[pose].layout
-    settings = {"pose": pose, "model": model and Path(model).name, "layout": layout, **settings}
-    root, paths = _find_videos(videos)
-    check_record(output / RECORD, settings, PoseFolderError)
-    missing = [path for path in paths if not _outcome_file(output, path).is_file()]
-    if missing:  # an error in the start of a process would not be shown
-        load_pose_estimator(pose, model, settings["max_people"])
-    write_atomically(output / RECORD, json.dumps(settings, indent=1) + "\n")
-    work = partial(_estimate, root, output, settings["fps"], settings["mirrored"])
-    start = (pose, model, settings["max_people"])
-    with (
-        Progress("poses", len(paths), "videos", len(paths) - len(missing)) as bar,
-        in_processes(work, missing, num_proc, initializer=_start, initargs=start) as results,
-    ):
-        for _ in results:
-            bar.update()
-    outcomes = {path: read_json_object(_outcome_file(output, path)) for path in paths}
-    recordings = [path for path, outcome in outcomes.items() if "kind" not in outcome]
-    write_atomically(output / PAGE, _page(outcomes))
-    if not recordings:
-        reason = next(iter(outcomes.values()))["reason"]
-        raise DataFolderError(f"none of the {len(paths)} videos under {videos} gives a skeleton; for example {reason}")
-    _write_description(root, output, layout)
-    return {
-        "estimated": len(missing),
-        "recordings": len(recordings),
-        "frames": sum(outcome.get("frames", 0) for outcome in outcomes.values()),
-        "empty_frames": sum(outcome.get("empty_frames", 0) for outcome in outcomes.values()),
-        "skipped": [{"file": path, **outcome} for path, outcome in outcomes.items() if "kind" in outcome],
+    if fps is not None:
+        checked_rate("fps", fps)
+    given = {
+        "pose": pose,
+        "pose_model": _model_identity(pose_model),
+        "fps": fps,
+        "max_people": max_people,
+        "mirrored": mirrored,
     }
+    folder, estimated = _PoseFolder(Path(videos), Path(output), given), 0
+    if not folder.is_up_to_date():
+        with writing(output, "--output", patience=math.inf, each_rank=True):
+            # The process that was waited for may have done all.
+            folder = _PoseFolder(Path(videos), Path(output), given)
+            estimated = folder.update(pose_model, num_proc)
+    return {"estimated": estimated, **folder.summary()}
 
 
-def _find_videos(videos: Path) -> tuple[Path, list[str]]:
-    """The folder of the videos, and their paths in it; raises `PoseFolderError` if two differ only in their suffixes."""
-    from action_llm.video_files import VIDEO_SUFFIXES
+class _PoseFolder:
+    """A folder of skeletons and the videos that they are of.
 
-    from .building import find_files
+    Args:
+        videos, output: as in `estimate_poses`.
+        given: setting → its value; None if it is not given.
 
-    if videos.is_file():
-        return videos.parent, [videos.name]
-    named: dict[str, str] = {}
-    for file in find_files(videos, VIDEO_SUFFIXES):
-        first = named.setdefault(skeleton_name(file.path), file.path)
-        if first != file.path:
-            raise PoseFolderError(f"{first} and {file.path} would have the same skeleton file: rename one of them")
-    return videos, list(named.values())
+    Raises:
+        PoseError, PoseFolderError, DataFolderError: see `estimate_poses`.
+    """
+
+    def __init__(self, videos: Path, output: Path, given: dict):
+        from action_llm.pose_estimators import POSE_ESTIMATORS, usual_pose_estimator
+
+        self.videos, self.output = videos, output
+        # `states`: path of each video → what changes if the video changes.
+        self.root, self.states = find_videos(videos)
+        names = {skeleton_name(path) for path in self.states}
+        known = _known_skeletons(output)
+        self._gone = sorted(known - names)
+        self._check_output(names, known)
+        recorded = {}
+        if known:  # a run that estimated nothing has settled nothing
+            check_record(
+                output / RECORD,
+                {name: value for name, value in given.items() if value is not None},
+                PoseFolderError,
+            )
+            recorded = read_record(output / RECORD, PoseFolderError) or {}
+        self._settings = {
+            name: recorded.get(name, usual) if given[name] is None else given[name] for name, usual in USUAL.items()
+        }
+        self._settings["pose"] = self._settings["pose"] or usual_pose_estimator()
+        if self._settings["pose"] not in POSE_ESTIMATORS:
+            expected = " or ".join(POSE_ESTIMATORS)
+            raise PoseFolderError(f"pose: expected {expected}, found {self._settings['pose']!r}")
+        outcomes = {
+            path: read_json_object(_outcome_file(output, skeleton))
+            for path in self.states
+            if (skeleton := skeleton_name(path)) in known
+        }
+        # What made a video unreadable may have passed: too little memory, or another version of FFmpeg.
+        self._outcomes = {
+            path: outcome
+            for path, outcome in outcomes.items()
+            if outcome.get("video") == self.states[path] and outcome.get("kind") != "unreadable"
+        }
+
+    def _check_output(self, names: set[str], known: set[str]) -> None:
+        """Raises `PoseFolderError` if a run would replace or remove files that are not of these videos."""
+        if self.output.resolve() == self.root.resolve():
+            raise PoseFolderError(
+                f"{self.output} is the folder of the videos: choose another folder for the skeletons"
+            )
+        if not (self.output / RECORD).is_file():
+            targets = [METADATA, SKELETON, PAGE, *sorted(names), *map(picture_file, sorted(names))]
+            if taken := next((path for name in targets if (path := self.output / name).exists()), None):
+                raise PoseFolderError(f"{taken} exists, and is not of estimated poses: choose another folder")
+        if self._gone and (self.videos.is_file() or len(self._gone) == len(known)):
+            raise PoseFolderError(
+                f"{self.output} has poses of other videos than {self.videos}, for example {self._gone[0]}: choose another "
+                "folder; the videos of a folder are estimated together, by passing the folder"
+            )
+
+    def is_up_to_date(self) -> bool:
+        if self._gone or len(self._outcomes) < len(self.states):
+            return False
+        return all(_has_content(self.output / name, content) for name, content in self._descriptions().items())
+
+    def update(self, model: str | None, num_proc: int | None) -> int:
+        """Removes and writes what has changed; returns the number of videos whose poses were estimated."""
+        for name in self._gone:
+            _remove(self.output, name)
+        if self._gone:
+            logger.info("Removed from %s: the skeletons of %d videos that are gone", self.output, len(self._gone))
+        missing = [path for path in self.states if path not in self._outcomes]
+        if missing:
+            self._outcomes |= self._estimate(missing, model, num_proc)
+        for name, content in self._descriptions().items():
+            if not _has_content(self.output / name, content):
+                write_atomically(self.output / name, content)
+        return sum(self._outcomes[path].get("kind") != "unreadable" for path in missing)
+
+    def _estimate(self, paths: list[str], model: str | None, num_proc: int | None) -> dict[str, dict]:
+        """Estimates the poses of some videos; returns their outcomes."""
+        model = model or self._settings["pose_model"]
+        if model is not None and model.startswith(DIGEST):
+            raise PoseFolderError(
+                f"{self.output} was made with a pose_model of your own ({model}), which the remaining {len(paths)} videos "
+                "need, too: name it again"
+            )
+        write_atomically(self.output / RECORD, json.dumps(self._settings, indent=1) + "\n")
+        if num_proc is None and self._settings["pose"] in ON_GPU:
+            num_proc = 1
+        work = partial(_estimate, self.root, self.output, self._settings | {"pose_model": model})
+        jobs = [(path, self.states[path]) for path in paths]
+        outcomes = {}
+        try:
+            with (
+                Progress("poses", len(self.states), "videos", len(self.states) - len(paths)) as bar,
+                in_processes(work, jobs, num_proc) as results,
+            ):
+                for path, outcome in zip(paths, results, strict=True):
+                    outcomes[path] = outcome
+                    bar.update()
+        finally:
+            _load.cache_clear()  # frees the memory of the GPU
+        return outcomes
+
+    def _descriptions(self) -> dict[str, str]:
+        """Name → content of the files that describe the folder."""
+        outcomes = {path: self._outcomes[path] for path in self.states}
+        files = {PAGE: page_of(outcomes, self._command_for_the_other_side())}
+        if all("kind" in outcome for outcome in outcomes.values()):
+            return files
+        from action_llm.pose_estimators import POSE_ESTIMATORS
+
+        common = {"layout": POSE_ESTIMATORS[self._settings["pose"]].layout}
+        given = read_common(self.root)
+        common |= {name: given[name] for name in ("class_names", "license") if name in given}
+        files[SKELETON] = json.dumps(common, indent=1, ensure_ascii=False) + "\n"
+        if table := read_table(self.root):
+            files[METADATA] = table_of_skeletons(table, self.videos.name if self.videos.is_file() else None)
+        return files
+
+    def _command_for_the_other_side(self) -> str:
+        """The command that estimates the poses with left and right exchanged, without the paths of this machine."""
+        places = [self.videos.resolve().name, "--output", self.output.resolve().name]
+        settings = self._settings | {"mirrored": not self._settings["mirrored"]}
+        options = [
+            f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+            for name, value in settings.items()
+            if value != USUAL[name] and not str(value).startswith(DIGEST)
+        ]
+        return " ".join(["action-llm-pose", *map(shlex.quote, places), *options])
+
+    def summary(self) -> dict:
+        """The numbers of `estimate_poses`; raises `DataFolderError` if there is no skeleton."""
+        from .building import DataFolderError
+
+        skipped = [
+            {"file": path, "kind": outcome["kind"], "reason": outcome["reason"]}
+            for path, outcome in self._outcomes.items()
+            if "kind" in outcome
+        ]
+        if len(skipped) == len(self.states):
+            raise DataFolderError(
+                f"{self.videos}: expected videos that show people; found {count(len(skipped), 'video')} without a skeleton, "
+                f"for example {skipped[0]['reason']}"
+            )
+        return {
+            "recordings": len(self.states) - len(skipped),
+            **{
+                name: sum(outcome.get(name, 0) for outcome in self._outcomes.values())
+                for name in ("frames", "empty_frames")
+            },
+            "skipped": sorted(skipped, key=lambda entry: entry["file"]),
+        }
 
 
-def skeleton_name(path: str) -> str:
-    """`a/b.mp4`, also inside an archive `a.zip` → `a/b.npz`."""
-    return Path(path.replace(".zip/", "/")).with_suffix(".npz").as_posix()
+def _model_identity(model: str | None) -> str | None:
+    """What a record says of a model: its name on the Hub, or a digest of a file or a folder. None stays None."""
+    from action_llm.llm_references import sha256_of
+
+    if model is None or not Path(model).exists():
+        return model
+    if Path(model).is_file():
+        return DIGEST + sha256_of(model)
+    files = sorted(filter(Path.is_file, Path(model).iterdir()))
+    return DIGEST + hashlib.sha256("".join(f"{file.name} {sha256_of(file)}\n" for file in files).encode()).hexdigest()
 
 
-def _outcome_file(output: Path, path: str) -> Path:
-    target = output / skeleton_name(path)
+def _known_skeletons(output: Path) -> set[str]:
+    """The skeleton names of the videos whose outcomes are in a folder. Folders of poses in it are others."""
+    before, after = OUTCOME.split("{}")
+    names = set()
+    for base, folders, files in os.walk(output):
+        folders[:] = [name for name in folders if not Path(base, name, RECORD).is_file()]
+        stems = (name[len(before) : -len(after)] for name in files if name.endswith(after) and name != RECORD)
+        names.update(Path(base, f"{stem}.npz").relative_to(output).as_posix() for stem in stems)
+    return names
+
+
+def _outcome_file(output: Path, skeleton: str) -> Path:
+    target = output / skeleton
     return target.with_name(OUTCOME.format(target.stem))
 
 
-def _picture_file(path: str) -> str:
-    return Path(PICTURES, skeleton_name(path)).with_suffix(".jpg").as_posix()
+def _remove(output: Path, skeleton: str) -> None:
+    """Removes the outcome of a video, and then its skeleton and pictures."""
+    for file in (_outcome_file(output, skeleton), output / skeleton, output / picture_file(skeleton)):
+        file.unlink(missing_ok=True)
 
 
-_estimator: "PoseEstimator | None" = None
+def _has_content(path: Path, content: str) -> bool:
+    return path.is_file() and path.read_bytes() == content.encode()
 
 
-def _start(name: str, model: str | None, max_people: int) -> None:
-    global _estimator
-    from action_llm.pose_estimators import load_pose_estimator
+@lru_cache(maxsize=1)
+def _load(pose: str, model: str | None, max_people: int) -> "PoseEstimator":
+    """The estimator of this process. It is loaded with the first video, so that errors reach the parent process."""
+    from action_llm.pose_estimators import PoseError, load_pose_estimator
 
-    _estimator = load_pose_estimator(name, model, max_people)
+    try:
+        return load_pose_estimator(pose, model, max_people)
+    except (OSError, MemoryError) as error:  # which `_estimate` would take for faults of a video
+        raise PoseError(f"{pose} cannot be loaded: {error or type(error).__name__}") from error
 
 
-def _estimate(root: Path, output: Path, fps: float | None, mirrored: bool, path: str) -> None:
-    """Writes the skeleton, the pictures and the outcome of a video, in this order."""
+def _estimate(root: Path, output: Path, settings: dict, video: tuple[str, dict]) -> dict:
+    """Writes the skeleton, the pictures and the outcome of a video, in this order; returns the outcome."""
     from action_llm.pose_estimators import NobodySeenError
+    from action_llm.skeleton_files import SkeletonFileError
     from action_llm.skeleton_layouts import get_layout
     from action_llm.video_files import VideoFileError
 
-    from .building import UNREADABLE, open_source
+    from .building import UNREADABLE
 
+    path, state = video
+    skeleton = skeleton_name(path)
+    _remove(output, skeleton)
     try:
-        with open_source(root, path) as file:
-            recording = _estimator(file, fps=fps, mirrored=mirrored)
+        with opened_video(root, path, state) as opened:
+            estimator = _load(settings["pose"], settings["pose_model"], settings["max_people"])
+            recording = estimator(opened, fps=settings["fps"], mirrored=settings["mirrored"])
             dimensions = get_layout(recording.layout).dimensions
             keypoints = np.concatenate([recording.keypoints[..., :dimensions], recording.scores[..., None]], axis=-1)
             content = io.BytesIO()
             np.savez_compressed(content, keypoints=keypoints, fps=recording.fps, body_ids=recording.body_ids)
-            write_atomically(output / skeleton_name(path), content.getvalue())
-            _draw_overlays(output / _picture_file(path), file, recording)
+            write_atomically(output / skeleton, content.getvalue())
+        with opened_video(root, path, state) as opened:  # the estimator has closed it
+            draw_overlays(output / picture_file(skeleton), opened, recording)
         outcome = {
             "frames": len(recording.present),
             "empty_frames": int((~recording.present.any(1)).sum()),
@@ -200,90 +370,13 @@ def _estimate(root: Path, output: Path, fps: float | None, mirrored: bool, path:
             "frames": error.num_frames,
             "empty_frames": error.num_frames,
         }
-    except (VideoFileError, *UNREADABLE) as error:
-        outcome = {"kind": "unreadable", "reason": str(error) or type(error).__name__}
-    write_atomically(_outcome_file(output, path), json.dumps(outcome, ensure_ascii=False) + "\n")
-
-
-def _draw_overlays(target: Path, file, recording: "SkeletonRecording") -> None:
-    """A strip of frames with the people drawn over them, evenly spaced over the frames in which people are seen."""
-    from PIL import Image
-
-    from action_llm.video_files import open_video
-
-    from .rendering import draw_over
-
-    seen = recording.present.any(1).nonzero()[0]
-    chosen = seen[np.linspace(0, len(seen) - 1, NUM_PICTURES).round().astype(int)]
-    file.seek(0)
-    with open_video(file) as video:
-        height, width = video.picture_size()
-        size = (HEIGHT, max(1, round(width * HEIGHT / height)))
-        pictures = video.frames_at(chosen / recording.fps, size)
-    visible = recording.present[..., None] & np.isfinite(recording.keypoints).all(-1)
-    pixels = np.where(visible[..., None], recording.color_pixels * (HEIGHT / height), np.nan)[chosen]
-    strip = np.concatenate(list(draw_over(pictures, pixels, recording.layout)), axis=1)
-    with written_whole(target) as unfinished:
-        Image.fromarray(strip).save(unfinished, format="JPEG", quality=85)
-
-
-def _write_description(root: Path, output: Path, layout: str) -> None:
-    """Writes skeleton.json, and metadata.csv if the videos have one."""
-    common = {"layout": layout}
-    if (root / SKELETON).is_file():
-        given = read_json_object(root / SKELETON)
-        common |= {name: given[name] for name in ("class_names", "license") if name in given}
-    write_atomically(output / SKELETON, json.dumps(common, indent=1, ensure_ascii=False) + "\n")
-    if (root / METADATA).is_file():
-        write_atomically(output / METADATA, _with_skeleton_names(root / METADATA))
-
-
-def _with_skeleton_names(table: Path) -> str:
-    """The table of the videos for their skeletons. Files contain their rates, so the column fps is left out."""
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    text = io.StringIO()
-    columns = [name for name in reader.fieldnames or () if name != "fps"]
-    # Faulty rows are copied as they are: loading the skeletons reports them.
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({**row, "file_name": skeleton_name(row["file_name"])} for row in rows if row.get("file_name"))
-    return text.getvalue()
-
-
-def _page(outcomes: dict[str, dict]) -> str:
-    """poses.html: the counts, the videos that were skipped, and pictures of the others, those with most empty frames first."""
-    used = {path: outcome for path, outcome in outcomes.items() if "kind" not in outcome}
-    skipped = {path: outcome for path, outcome in outcomes.items() if "kind" in outcome}
-    frames, empty = (sum(outcome.get(name, 0) for outcome in outcomes.values()) for name in ("frames", "empty_frames"))
-    parts = [
-        f"<p>{len(used):,} of {len(outcomes):,} videos have a skeleton. Nobody is seen in {empty:,} of {frames:,} frames.</p>",
-        "<p>Warm colours are the left side of the person, cool colours the right side. If they are exchanged, the videos are "
-        "mirror images: estimate the poses again with <code>--mirrored</code>.</p>",
-    ]
-    if skipped:
-        items = "".join(f'<li class="off">{html.escape(outcome["reason"])}</li>' for outcome in skipped.values())
-        parts.append(f"<h2>Skipped</h2><ul>{items}</ul>")
-    parts.append("<h2>Videos</h2>")
-    for path, outcome in sorted(used.items(), key=lambda item: -item[1]["empty_frames"] / item[1]["frames"]):
-        people = "1 person" if outcome["people"] == 1 else f"{outcome['people']} tracked people"
-        caption = (
-            f"{html.escape(path)}: {people}, nobody in {outcome['empty_frames']:,} of {outcome['frames']:,} frames"
-        )
-        picture = html.escape(_picture_file(path), quote=True)
-        parts.append(
-            f'<figure><img loading="lazy" src="{picture}" alt="three frames with skeletons"><figcaption>{caption}</figcaption>'
-            "</figure>"
-        )
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Estimated poses</title>
-<style>{_STYLE}</style>
-<h1>Estimated poses</h1>
-{body}
-</html>
-"""
+    except (VideoFileError, SkeletonFileError, *UNREADABLE) as error:
+        if disk_errno(error) is not None:  # it is not the video that is at fault
+            raise
+        outcome = {"kind": "unreadable", "reason": str(error) or f"{path}: {type(error).__name__}"}
+    outcome["video"] = state
+    write_atomically(_outcome_file(output, skeleton), json.dumps(outcome, ensure_ascii=False) + "\n")
+    return outcome
 
 
 def main() -> None:
@@ -302,21 +395,22 @@ def main() -> None:
         help="weights of the estimator: a path, or OWNER/NAME (mediapipe: OWNER/NAME:FILE.task) on the Hub",
     )
     parser.add_argument("--fps", type=float, help="frames per second of the skeletons (default: that of each video)")
-    parser.add_argument("--max_people", type=int, default=2, help="most people in a frame (default: 2)")
+    parser.add_argument("--max_people", type=int, help="most people in a frame (default: 2)")
     parser.add_argument(
         "--mirrored",
         action="store_true",
+        default=None,
         help="the videos are mirror images, as those of Kinect (NTU RGB+D): swap left and right",
     )
-    parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core; vitpose: 1)")
 
     def work(**arguments) -> str:
         summary = estimate_poses(**arguments)
         output = Path(arguments["output"])
         lines = [f"{entry['kind']}: {entry['reason']}" for entry in summary["skipped"]]
         lines.append(
-            f"{summary['recordings']} recordings in {output}; skipped: {len(summary['skipped'])}; nobody is seen in "
-            f"{summary['empty_frames']:,} of {summary['frames']:,} frames. Look at {output / PAGE}."
+            f"{count(summary['recordings'], 'recording')} in {output}; skipped: {len(summary['skipped'])}; nobody is seen in "
+            f"{summary['empty_frames']:,} of {count(summary['frames'], 'frame')}. Look at {output / PAGE}."
         )
         return "\n".join(lines)
 

@@ -6,7 +6,7 @@ import numpy as np
 from skeleton_people import person
 
 from action_llm.person_tracking import Detections
-from action_llm.pose_estimation import PoseEstimator
+from action_llm.pose_estimation import PoseError, PoseEstimator
 
 # How the person stands: joints (33, 3) in metres from the middle of the hips, x to the right, y down.
 BODY = person(1, "blazepose33")[0]
@@ -21,6 +21,8 @@ class BrightCorner(PoseEstimator):
 
     def __init__(self, model: str | None = None, max_people: int = 2, threshold: int = 200):
         super().__init__(model, max_people)
+        if model == "missing":
+            raise PoseError(f"no weights of the name {model}")
         self.threshold = threshold
 
     @classmethod

@@ -1,6 +1,7 @@
 """The recordings that a recipe reads."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,15 @@ class DataArguments:
         default=None,
         metadata={
             "help": "folder for the estimated skeletons, which all runs share; by default DATA_DIR_POSE, such as "
-            "my_videos_mediapipe"
+            "my_videos_mediapipe. A folder that `action-llm-pose` wrote keeps its settings",
+            "belongs_to": "pose",
+        },
+    )
+    mirrored: bool | None = field(
+        default=None,
+        metadata={
+            "help": "with --pose: the videos are mirror images, as those of Kinect (NTU RGB+D); by default as in the folder "
+            "of the skeletons, or false in a new one"
         },
     )
     held_out_subjects: list[str] | None = field(
@@ -77,7 +86,12 @@ class DataArguments:
                     f"--pose reads the videos of --dataset folder-video, not of {self.dataset}: `action-llm-pose` estimates "
                     "skeletons of any folder of videos."
                 )
-            self.pose_dir = self.pose_dir or f"{self.data_dir.rstrip('/')}_{self.pose}"
+            if self.pose_dir is None:
+                videos = Path(os.path.abspath(self.data_dir))  # `.` has no name
+                self.pose_dir = str(videos.with_name(f"{videos.name}_{self.pose}"))
+        for name in ("pose_model", "pose_dir", "mirrored"):
+            if self.pose is None and getattr(self, name) is not None:
+                raise ValueError(f"--{name} is a setting of the estimated skeletons: set --pose, too.")
         if self.dataset != "features":
             check_protocol(self.dataset)
             if not Path(self.data_dir).exists():
@@ -129,10 +143,15 @@ class DataArguments:
 
     def _estimated_poses(self) -> str:
         """The folder of the skeletons of the videos; estimates those that are missing."""
-        from action_llm_datasets.pose import estimate_poses
+        from action_llm_datasets.pose import ON_GPU, estimate_poses
 
         summary = estimate_poses(
-            self.data_dir, self.pose_dir, pose=self.pose, pose_model=self.pose_model, num_proc=self.num_proc
+            self.data_dir,
+            self.pose_dir,
+            pose=self.pose,
+            pose_model=self.pose_model,
+            mirrored=self.mirrored,
+            num_proc=None if self.pose in ON_GPU else self.num_proc,
         )
         if not summary["estimated"]:  # an earlier stage has told
             return self.pose_dir

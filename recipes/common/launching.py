@@ -55,6 +55,7 @@ HARMLESS = {
     "methods",
     "num_proc",
     "output_dir",
+    "pose_dir",
     "report_to",
     "resamples",
     "save_minutes",
