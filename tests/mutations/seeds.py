@@ -172,6 +172,7 @@ def npy_files(folder: Path, real: Path | None) -> list[Seed]:
 def npz_files(folder: Path, real: Path | None) -> list[Seed]:
     files = {
         "rate.npz": _saved(np.savez, keypoints=person(20), fps=np.float64(25)),
+        "tracked.npz": _saved(np.savez, keypoints=np.stack([person(20)] * 2, axis=1), body_ids=np.arange(2)),
         "packed.npz": _saved(np.savez_compressed, person(20)),
     }
     return alone(folder, files | brought(real, f"{FAULTS}/*.npz"))
