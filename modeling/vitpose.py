@@ -39,9 +39,10 @@ class VitPose(PoseEstimator):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self._find_boxes = AutoImageProcessor.from_pretrained(detector)
-            self._detector = AutoModelForObjectDetection.from_pretrained(detector).to(device).eval()
-            self._cut_out = AutoImageProcessor.from_pretrained(self.model)
+            self._find_boxes = AutoImageProcessor.from_pretrained(detector, trust_remote_code=False)
+            detector_model = AutoModelForObjectDetection.from_pretrained(detector, trust_remote_code=False)
+            self._detector = detector_model.to(device).eval()
+            self._cut_out = AutoImageProcessor.from_pretrained(self.model, trust_remote_code=False)
             self._pose = VitPoseForPoseEstimation.from_pretrained(self.model).to(device).eval()
         except OSError as error:
             reason = str(error).splitlines()[0].rstrip(".")

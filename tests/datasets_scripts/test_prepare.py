@@ -376,8 +376,8 @@ def test_the_command(simulated, tmp_path):
 class FolderThatKills(ActionFolder):
     """Reading a recording of 13 frames ends the process, like a file that crashes a native library."""
 
-    def read(self, file):
-        recording = super().read(file)
+    def read_file(self, folder, path):
+        recording = super().read_file(folder, path)
         if len(recording.keypoints) == 13:
             os.kill(os.getpid(), signal.SIGSEGV)
         return recording

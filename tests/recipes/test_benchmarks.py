@@ -175,7 +175,7 @@ def test_efficiency_is_measured_and_reported(benchmark_efficiency, tmp_path):
     hours = lora["seconds_per_micro_batch"] / 2 + lora["seconds_per_optimizer_step"] / 256
     assert lora["hours_per_epoch"] == pytest.approx(hours) and lora["peak_memory_gb"] > lora["state_gb"] > 0
     parts = result["inference"]["lora"]
-    assert len(parts) == 4 and all(0 < value < 60 for value in parts.values())
+    assert len(parts) == 3 and all(0 < value < 60 for value in parts.values())
     table = (tmp_path / "report.md").read_text()
     assert f"({lora['trainable_share']:.2%})" in table and "| decoding |" in table
     # A method that does not fit into memory is reported.
