@@ -318,7 +318,7 @@ def test_few_people_are_not_drawn_and_many_are():
 def test_the_interval_over_people_covers_what_other_people_would_show():
     rng = np.random.default_rng(1)
     over_people, over_recordings = [], []
-    for _ in range(300):
+    for _ in range(120):
         skill = np.repeat(rng.beta(4, 2, size=15), 12)
         predictions = (rng.random(180) > skill).astype(int)
         labels, people = np.zeros(180, int), np.repeat(np.arange(15), 12)
@@ -334,7 +334,7 @@ def test_a_paired_difference_of_methods_that_agree_is_not_certain():
     assert nothing.estimate == 0 and nothing.low < -0.05 and nothing.high > 0.05
     rng = np.random.default_rng(2)
     intervals, bootstraps = [], []
-    for _ in range(400):
+    for _ in range(200):
         differences = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=20)
         intervals.append(paired_interval(differences, resamples=300))
         bootstraps.append(bootstrap_interval(np.mean, differences, resamples=300))
