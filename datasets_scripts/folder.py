@@ -35,10 +35,9 @@ def write_metadata(
 
     Args:
         folder: of the recordings, with any folders below it.
-        pattern: regular expression that matches a whole file name or, if it has a "/", the path relative to the folder. Frames
-            of OpenPose have that of their folder. The
-            named group `label` is the class, `split` the split and `sample_id` the name of the recording; other groups become
-            columns.
+        pattern: regular expression that matches a whole file name or, if it has a "/", the path relative to the folder. A
+            folder of OpenPose's frames is a recording, so the pattern matches its name. The named group `label` is the class,
+            `split` the split and `sample_id` the name of the recording; other groups become columns.
         test, validation: group → its values that mark recordings for testing, or for model selection.
         class_names: the class names, if labels are numbers that count from 1.
 

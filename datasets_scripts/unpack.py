@@ -26,7 +26,7 @@ from .endings import ending_well
 from .folder_lock import writing
 from .names import METADATA, SKELETON
 
-# Bytes with which every array begins that NumPy reads: it refuses longer headers, but only after it has read them.
+# The header of an array lies in these bytes. NumPy refuses longer headers, too, but only after it has read them.
 HEADER_BYTES = 1 << 14
 
 
@@ -126,6 +126,8 @@ def _array(
     source: str | os.PathLike, archive: zipfile.ZipFile, name: str
 ) -> Iterator[tuple[BinaryIO, tuple[int, ...], np.dtype]]:
     """An array of the archive: the file at its first number, the shape, and the type of its numbers."""
+    from action_llm.array_files import read_npy_header
+
     member = archive.getinfo(f"{name}.npy")
     # Other methods of compression are unpacked without a limit.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
@@ -133,12 +135,10 @@ def _array(
     with archive.open(member) as file:
         header = io.BytesIO(file.read(HEADER_BYTES))
         try:
-            version = np.lib.format.read_magic(header)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_column, dtype = read(header)
+            shape, by_column, dtype = read_npy_header(header)
         except ValueError as error:
             raise ValueError(f"{os.fspath(source)}: {name} is not an array of NumPy ({error})") from error
-        if dtype.hasobject or dtype.kind not in "fiu" or (by_column and len(shape) > 1):
+        if dtype.kind not in "fiu" or (by_column and len(shape) > 1):
             raise ValueError(f"{os.fspath(source)}: {name}: expected numbers in rows, found {dtype}")
         if min(shape, default=0) < 1:
             raise ValueError(f"{os.fspath(source)}: {name}: expected a shape of positive sizes, found {shape}")
@@ -171,7 +171,7 @@ def _labels(source: str | os.PathLike, archive: zipfile.ZipFile, name: str) -> n
         labels = _read(source, name, file, shape, dtype)
     labels = labels.argmax(1) if labels.ndim == 2 else labels
     if (labels < 0).any() or (labels != np.rint(labels)).any():
-        raise ValueError(f"{os.fspath(source)}: {name} has labels that are no numbers of classes")
+        raise ValueError(f"{os.fspath(source)}: {name} has labels that are not whole numbers from 0 on")
     return labels.astype(np.int64)
 
 

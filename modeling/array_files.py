@@ -46,8 +46,6 @@ _BLOCK = 1 << 20
 SMPL_JOINTS = (52, 55, 73, 127, 144)
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
 _PICKLED = (
     "a pickled object, which is not read because unpickling can run code: if you trust it, load it with "
     "numpy.load(…, allow_pickle=True) and save its joints as an array (frames, people, joints, coordinates)"
@@ -348,6 +346,21 @@ def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo | 
     return _parse_npy(data)
 
 
+def read_npy_header(content: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Reads the header of a `.npy` file: its shape, whether columns come first, and the type of its numbers.
+
+    Raises:
+        ValueError: If there is no such header, or the array is not one of numbers.
+    """
+    version = np.lib.format.read_magic(content)
+    if version not in _READ_HEADER:
+        raise ValueError(f"format version {version} of NumPy, which is not for arrays of numbers")
+    shape, by_column, dtype = _READ_HEADER[version](content)
+    if dtype.hasobject:
+        raise ValueError(_PICKLED)
+    return shape, by_column, dtype
+
+
 def _parse_npy(data: bytes) -> np.ndarray:
     """The array of a `.npy` file, read-only. Its shape is compared with the number of bytes first.
 
@@ -357,12 +370,7 @@ def _parse_npy(data: bytes) -> np.ndarray:
     if data.startswith(b"\x80"):
         raise ValueError(_PICKLED)
     content = io.BytesIO(data)
-    version = np.lib.format.read_magic(content)
-    if version not in _READ_HEADER:
-        raise ValueError(f"format version {version} of NumPy, which is not for arrays of numbers")
-    shape, by_column, dtype = _READ_HEADER[version](content)
-    if dtype.hasobject:
-        raise ValueError(_PICKLED)
+    shape, by_column, dtype = read_npy_header(content)
     count, size = math.prod(shape), len(data) - content.tell()
     if min(shape, default=0) < 0 or dtype.itemsize == 0 or count * dtype.itemsize > size:
         needed = f"the shape {shape} of {dtype} needs {count * dtype.itemsize:,}"
@@ -482,4 +490,4 @@ def _counts(numbers: np.ndarray) -> bool:
     return bool((numbers == np.rint(numbers)).all() and (np.diff(numbers) == 1).all())
 
 
-__all__ = ["ARRAY_SUFFIXES", "read_joint_array", "recording_from_array", "recording_of_people"]
+__all__ = ["ARRAY_SUFFIXES", "read_joint_array", "read_npy_header", "recording_from_array", "recording_of_people"]

@@ -27,8 +27,6 @@ from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
 
 RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", ".bvh", *ARRAY_SUFFIXES)
-
-
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 # Writes an .npz for each annotation of a data set of PYSKL.
 UNPICKLE = (

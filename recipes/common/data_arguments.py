@@ -79,7 +79,6 @@ class DataArguments:
 
         if self.held_out_subjects is not None:
             self.held_out_subjects = sorted(set(map(str, self.held_out_subjects)))
-
         if self.pose is not None:
             if self.dataset != "folder-video":
                 raise ValueError(
@@ -153,16 +152,15 @@ class DataArguments:
             mirrored=self.mirrored,
             num_proc=None if self.pose in ON_GPU else self.num_proc,
         )
-        if not summary["estimated"]:  # an earlier stage has told
-            return self.pose_dir
-        logger.info(
-            "Poses of %d videos in %s, %d skipped; nobody is seen in %d of %d frames. Look at poses.html there.",
-            summary["recordings"],
-            self.pose_dir,
-            len(summary["skipped"]),
-            summary["empty_frames"],
-            summary["frames"],
-        )
+        if summary["estimated"]:  # else an earlier stage has logged this
+            logger.info(
+                "Poses of %d videos in %s, %d skipped; nobody is seen in %d of %d frames. Look at poses.html there.",
+                summary["recordings"],
+                self.pose_dir,
+                len(summary["skipped"]),
+                summary["empty_frames"],
+                summary["frames"],
+            )
         return self.pose_dir
 
     def chosen_subjects(self) -> list[str] | None:

@@ -417,14 +417,14 @@ def plot_robustness(
             # Layouts have no order, so nothing connects them.
             line = "none" if group == "layout" else "-"
             for index, name in enumerate(complete):
-                colour = [INK, ACCENT, SECOND, THIRD][index % 4]
+                colour, marker = [INK, ACCENT, SECOND, THIRD][index % 4], "osv^D"[index // 4 % 5]
                 accuracy, low, high = (
                     [100 * entry[name][key] for entry in entries] for key in ("accuracy", "low", "high")
                 )
                 place = np.arange(len(entries)) + (0.12 * (index - (len(complete) - 1) / 2) if line == "none" else 0)
                 axes.errorbar(
                     place, accuracy, [np.subtract(accuracy, low), np.subtract(high, accuracy)], color=colour, label=name,
-                    linestyle=line, marker="o", markersize=4, linewidth=1.5, elinewidth=0.8,
+                    linestyle=line, marker=marker, markersize=4, linewidth=1.5, elinewidth=0.8,
                 )  # fmt: skip
             axes.set_xticks(range(len(entries)), ["complete", *levels], rotation=35, ha="right")
             axes.set_title(group, fontsize=9, fontweight="normal")

@@ -57,7 +57,7 @@ def test_errors(tmp_path):
     ):
         unpack(path, tmp_path / "out")
     np.savez(path, x_train=np.zeros((3, 5, 150)), y_train=np.array([{}], object))
-    with pytest.raises(ValueError, match=r"set\.npz: y_train: expected numbers in rows, found object"):
+    with pytest.raises(ValueError, match=r"set\.npz: y_train is not an array of NumPy \(a pickled object"):
         unpack(path, tmp_path / "out")
 
 

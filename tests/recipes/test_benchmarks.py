@@ -6,12 +6,13 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
-from skeleton_people import person
+from skeleton_people import person, recording
 from tiny_models import BACKBONES, llm_configs, save_backbone, tiny_backbone, tiny_recogniser, tiny_vtem
 from tiny_videos import tiny_video
 from transformers import AutoModelForCausalLM
 
 from action_llm import VideoFeatureExtractor
+from action_llm.skeleton_layouts import LAYOUTS
 from action_llm_datasets.protocols import ntu_class_names
 from action_llm_recipes.benchmarks import benchmark_label_scoring
 
@@ -250,3 +251,30 @@ def test_features_of_a_pretrained_encoder(tmp_path):
     assert result["largest_relative_difference"] < 1e-4
     page = (tmp_path / "report.md").read_text()
     assert "| `extract_features.py` | " in page and "| trim_black | " in page
+
+
+def test_distance_from_another_sensor_is_that_of_joints_after_rotation_scale_and_pairing():
+    from scipy.spatial.transform import Rotation
+
+    from action_llm_recipes.benchmarks.benchmark_pose import distance_from
+
+    bodies = [(0, person(20, seed=seed, place=(2.0 * seed, 0, 3))) for seed in (0, 1)]
+    sensed, estimated = recording(bodies), recording(bodies)
+    turn = Rotation.from_euler("xyz", [5, 40, -10], degrees=True)
+    moved = turn.apply(1.25 * sensed.keypoints[:, ::-1].reshape(-1, 3)).reshape(sensed.keypoints.shape)
+    estimated.keypoints = (moved + np.linspace(0, 1, 20)[:, None, None, None]).astype(np.float32)
+    found = distance_from(estimated, sensed)
+    assert found["distance_cm"] < 0.01 and found["size_ratio"] == pytest.approx(1.25, rel=1e-4)
+    # An error of 10 cm in one of the sixteen joints, at right angles to everything that the rotation could explain.
+    alone, other = recording(bodies[:1]), recording(bodies[:1])
+    knee = LAYOUTS["kinect25"].joint_names.index("left_knee")
+    alone.keypoints[::2, :, knee, 0] += 0.1
+    alone.keypoints[1::2, :, knee, 0] -= 0.1
+    found = distance_from(alone, other)
+    assert found["distance_cm"] == pytest.approx(10 / 16, abs=0.1)
+    assert found["distance_cm_of_joints"]["knee"] == pytest.approx(5, abs=0.5)
+    exchanged = recording(bodies[:1])
+    exchanged.keypoints = exchanged.keypoints[:, :, list(LAYOUTS["kinect25"].mirror)]
+    assert distance_from(exchanged, other)["distance_cm"] > 3
+    other.present[:], other.keypoints[:] = False, 0
+    assert np.isnan(distance_from(alone, other)["distance_cm"])
