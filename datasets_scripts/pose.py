@@ -395,7 +395,7 @@ def main() -> None:
         help="weights of the estimator: a path, or OWNER/NAME (mediapipe: OWNER/NAME:FILE.task) on the Hub",
     )
     parser.add_argument("--fps", type=float, help="frames per second of the skeletons (default: that of each video)")
-    parser.add_argument("--max_people", type=int, help="most people in a frame (default: 2)")
+    parser.add_argument("--max_people", type=int, help="maximum number of people in a frame (default: 2)")
     parser.add_argument(
         "--mirrored",
         action="store_true",
