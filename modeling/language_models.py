@@ -331,12 +331,68 @@ def text_decoder_of(model: PreTrainedModel) -> TextDecoder:
     return text.eval()
 
 
+def text_logits(logits: torch.Tensor, text_config) -> torch.Tensor:
+    """Applies the scale and soft-capping of the language model's own `forward`, in float32.
+
+    ActionLLM calls the head directly, so it has to repeat what the language model's class does after the head.
+
+    Args:
+        logits (`torch.Tensor` of shape `(..., vocab_size)`): output of the head.
+        text_config (`PreTrainedConfig`): the language model's configuration.
+
+    Returns:
+        `torch.FloatTensor` of shape `(..., vocab_size)`.
+    """
+    logits = logits.float()
+    scale = next(
+        (
+            value
+            for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")
+            if (value := getattr(text_config, name, None)) is not None
+        ),
+        None,
+    )
+    if scale is None and (scaling := getattr(text_config, "logits_scaling", None)) is not None:
+        scale = 1.0 / scaling
+    if scale is not None:
+        logits = logits * scale
+    if (cap := getattr(text_config, "final_logit_softcapping", None)) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers of a language model: the list with as many modules as the config has layers."""
+    depth = language_model.config.num_hidden_layers
+    for module in language_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(f"{type(language_model).__name__} has no list of {depth} decoder layers.")
+
+
+def check_context_length(length: int, text_config):
+    """Raises `ValueError` if a prompt with its class name does not fit the context of the language model.
+
+    Args:
+        length (`int`): number of tokens of the longest prompt and class name together.
+        text_config (`PreTrainedConfig`): the language model's configuration.
+    """
+    context = getattr(text_config, "max_position_embeddings", None)
+    if context is not None and length > context:
+        raise ValueError(
+            f"the prompt and its class name take {length} tokens, but the language model "
+            f"({text_config.model_type}) has a context of {context}: shorten the recording or the class list."
+        )
+
+
 __all__ = [
     "LOADING_FLAGS",
     "TextDecoder",
     "VisualProjector",
+    "check_context_length",
     "check_projector",
     "check_reference",
+    "decoder_layers",
     "fresh_language_model",
     "language_model_config",
     "language_model_tokenizer",
@@ -345,6 +401,7 @@ __all__ = [
     "locate",
     "projected_layer",
     "text_decoder_of",
+    "text_logits",
     "visual_words",
     "why_not_loaded",
 ]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from action_llm.modeling_action_llm import decoder_layers
+from action_llm.language_models import decoder_layers
 
 logger = logging.getLogger(__name__)
 

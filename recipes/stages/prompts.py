@@ -21,7 +21,7 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
     Raises:
         ValueError: if a prompt is longer than the context of the language model, or latents are read and there are none.
     """
-    from action_llm.modeling_action_llm import check_context_length
+    from action_llm.language_models import check_context_length
     from action_llm_recipes.common.action_sentences import words_of
 
     names = rows.features["label"].names
@@ -87,7 +87,7 @@ def explained(rows, share: float):
 def tokenize_explanations(rows, processor, text_config):
     """Rows with an explanation as token ids, as of [`tokenize`], with the instruction to explain and the explanation as the
     completion."""
-    from action_llm.modeling_action_llm import check_context_length
+    from action_llm.language_models import check_context_length
     from action_llm_recipes.common.action_sentences import words_of
 
     def tokenize_row(row):

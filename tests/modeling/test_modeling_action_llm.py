@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from action_llm import ActionLLMConfig, ActionLLMForClassification, ActionLLMForConditionalGeneration
 from action_llm.label_scoring import LabelTrie
-from action_llm.modeling_action_llm import MIN_TOKENS_SAVED, check_context_length, decoder_layers
+from action_llm.language_models import check_context_length, decoder_layers
+from action_llm.modeling_action_llm import MIN_TOKENS_SAVED
 
 FAMILIES = list(llm_configs(100))
 LORA = {"r": 4, "lora_alpha": 8, "init_lora_weights": False}

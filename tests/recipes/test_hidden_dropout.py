@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import llm_configs, tiny_llm
 from transformers import AutoModel, BloomConfig, GPTNeoXConfig, MixtralConfig, OPTConfig, PhiConfig
 
-from action_llm.modeling_action_llm import decoder_layers
+from action_llm.language_models import decoder_layers
 from action_llm_recipes.stages.hidden_dropout import add_hidden_dropout
 
 
