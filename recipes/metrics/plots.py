@@ -30,8 +30,8 @@ _STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "savefig.dpi": 150,
-    "savefig.facecolor": "white",
+    "figure.dpi": 150,
+    "figure.facecolor": "white",
 }
 
 
@@ -133,6 +133,7 @@ def plot_token_usage(counts: np.ndarray, path: str | os.PathLike, title: str = "
         title: title of the figure.
     """
     import torch
+    from matplotlib.ticker import LogFormatter
 
     from action_llm.language_priors import js_divergence, zipf_law
 
@@ -148,6 +149,9 @@ def plot_token_usage(counts: np.ndarray, path: str | os.PathLike, title: str = "
         axes.loglog(ranks, law, color=SECOND, linewidth=1.6, label="Zipf–Mandelbrot, α = 1, β = 2.7")
         axes.loglog(ranks[used], frequency[used], "o", color=ACCENT, markersize=3.5, markeredgewidth=0, alpha=0.85,
                     label="tokens in the recordings")  # fmt: skip
+        for axis in (axes.xaxis, axes.yaxis):  # the default formatter writes formulas
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())
         axes.grid(which="major", color=FAINT, linewidth=0.5)
         axes.set(xlabel="rank of the token", ylabel="frequency")
         axes.set_title(title)
@@ -441,20 +445,24 @@ def _figure(path: str | os.PathLike, size: tuple[float, float]):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        _lay_out(figure)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        # Without the version of Matplotlib in the file, equal results give equal files.
-        try:
-            figure.savefig(partial, format="png", metadata={"Software": None})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        _write(figure, Path(path))
+
+
+def _write(figure, path: Path):
+    """Lays out a figure, and writes it atomically."""
+    _lay_out(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Without the version of Matplotlib in the file, equal results give equal files. `savefig` would draw twice.
+    try:
+        figure.canvas.print_png(partial, metadata={"Software": None})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _lay_out(figure):
@@ -483,10 +491,11 @@ def _lay_out(figure):
             text.set(family=["DejaVu Sans", *(font_manager.get_font(path).family_name for path in sorted(paths))])
             text.set(weight="normal")
     # Titles are broken before the layout, since a wide title leaves no room for the axes, and after it, when their place is
-    # known.
+    # known. The layout is slow, and done again only if that changed it.
     _fit_titles(figure)
-    figure.canvas.draw()
-    _fit_titles(figure)
+    figure.draw_without_rendering()
+    if not _fit_titles(figure):
+        figure.set_layout_engine("none")
 
 
 def _short(name: str) -> str:
@@ -499,18 +508,21 @@ def _room_for(names: Sequence[str]) -> float:
     return 0.12 * max(0, max(map(len, map(_short, names)), default=0) - 20)
 
 
-def _fit_titles(figure):
-    """Breaks titles that are wider than the figure into several lines."""
+def _fit_titles(figure) -> bool:
+    """Breaks titles that are wider than the figure into several lines; returns whether there were any."""
     from matplotlib.text import Text
 
+    has_broken = False
     titles = {figure.get_suptitle(), *(axes.get_title(loc="left") for axes in figure.axes)} - {""}
     for title in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() in titles):
         box = title.get_window_extent()
-        room = figure.bbox.width - box.x0 - 6
+        room = figure.bbox.width - box.x0 - 0.06 * figure.dpi
         if box.width > room > 0:
             width = max(10, int(max(map(len, title.get_text().splitlines())) * room / box.width * 0.97))
             lines = textwrap.wrap(title.get_text(), width, max_lines=3, placeholder=" …")
             title.set_text("\n".join(lines))
+            has_broken = True
+    return has_broken
 
 
 def _confusion_colours():

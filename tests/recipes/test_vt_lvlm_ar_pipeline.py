@@ -420,7 +420,7 @@ def cut(vtem, features, timeline, folder, **arguments):
 
 
 def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
-    recipes, long, long_features, long_vtem, lvlm, tmp_path
+    rendered, recipes, long, long_features, long_vtem, lvlm, tmp_path
 ):
     from action_llm_datasets.timelines import read_timeline
     from action_llm_recipes import timeline as recipe
