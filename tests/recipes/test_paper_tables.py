@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from table_rows import run_here
 
 from action_llm.model_files import ModelFileError
 from action_llm_datasets.folder_lock import writing
-from action_llm_recipes import paper_table, run_line
+from action_llm_recipes import paper_table
 from action_llm_recipes.common.launching import parse
 from action_llm_recipes.paper_tables import execution, page
 from action_llm_recipes.paper_tables.definitions import MEASURES, PAPERS, find_table, read_tables
@@ -139,23 +140,13 @@ def distinct_runs(paper, dataset, data_dir, settings, folder, **options):
     return list(runs.values())
 
 
-def run_all(runs, cache):
-    """Runs rows in this process; returns the results."""
-    metrics = []
-    for run in runs:
-        run.share_stages()
-        words = [*run.command_line(), "--cache_dir", str(cache)]
-        metrics.append(run_line.main(*parse(run_line.ARGUMENTS, words)))
-    return metrics
-
-
 def test_each_row_of_llm_ar_runs(recipes, cache, llm, tmp_path):
     options = {"llm_name_or_path": llm, "encodings": 2}
     runs = distinct_runs("llm_ar", "simulated-xsub", recipes.recordings, TINY_SKELETONS, tmp_path, **options)
     assert {run.row.name for run in runs} >= {
         "without_biases", "without_zipf", "without_context", "without_mmd", "without_discretisation", "euclidean", "all_tuning",
     }  # fmt: skip
-    assert all(metrics["recordings"] == 12 for metrics in run_all(runs, cache))
+    assert all(run_here(run, cache)["recordings"] == 12 for run in runs)
     # Eight tokenizers at most: rows of one tokenizer share it.
     assert len(list((tmp_path / "stages").glob("tokenizer-*"))) == len(runs) - 1
 
@@ -166,7 +157,7 @@ def test_each_row_of_lvlm_var_runs(videos, backbone, cache, llm, tmp_path):
     needing = {"resnet50", "llava", "minigpt4"}
     runs = [run for run in runs if run.row.name not in needing]
     assert {run.row.name for run in runs} >= {"without_vst", "zero_shot", "full", "r_4", "r_32", "k_256", "k_1024"}
-    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, cache))
+    assert all(run_here(run, cache)["recordings"] == 2 for run in runs)
 
 
 def test_each_row_of_vt_lvlm_ar_runs(videos, backbone, cache, llm, tmp_path):
@@ -174,7 +165,7 @@ def test_each_row_of_vt_lvlm_ar_runs(videos, backbone, cache, llm, tmp_path):
     runs = distinct_runs("vt_lvlm_ar", "folder-video", videos, TINY_EVENTS, tmp_path, **options)
     names = {"without_quantisation", "uniform_pooling", "without_coherence", "full", "zero_shot", "quarter", "k_4096"}
     assert {run.row.name for run in runs} >= names
-    assert all(metrics["recordings"] == 2 for metrics in run_all(runs, cache))
+    assert all(run_here(run, cache)["recordings"] == 2 for run in runs)
 
 
 @pytest.fixture
