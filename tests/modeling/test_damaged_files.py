@@ -55,13 +55,13 @@ def damage(text: bytes, generator: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_damaged_files_are_data_or_errors(tmp_path, suffix, count):
+def test_damaged_files_are_data_or_errors(tmp_path, suffix):
+    """A thousand; `mutations` damages these formats in other ways."""
     text, num_joints, read = FORMATS[suffix]
-    generator = random.Random(f"{suffix} {count}")
+    generator = random.Random(suffix)
     path = tmp_path / f"damaged{suffix}"
     whole = 0
-    for _ in range(count):
+    for _ in range(1000):
         damaged = damage(text, generator)
         path.write_bytes(damaged)
         try:
@@ -76,7 +76,7 @@ def test_damaged_files_are_data_or_errors(tmp_path, suffix, count):
         assert recording.keypoints.shape == (frames, bodies, num_joints, 3)
         assert len(recording.body_ids) == bodies and not recording.keypoints[~recording.present].any()
         assert recording.keypoints.dtype == np.float32
-    assert 0 < whole < count
+    assert 0 < whole < 1000
 
 
 def test_damaged_json_is_never_read_two_ways():

@@ -293,7 +293,7 @@ def float64_models():
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3-window"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     labels=prefix_codes(),
     prompts=st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=9), min_size=1, max_size=3),

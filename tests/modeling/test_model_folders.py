@@ -4,13 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_python import python
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llava, tiny_llm, tiny_recogniser, tiny_vst, tiny_vtem
@@ -267,10 +266,9 @@ def test_errors_name_the_file_where_the_code_comes_with_the_model(copied, tmp_pa
     script.write_text(LOAD_ALONE, encoding="utf-8")
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)
-    made = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, env=environment, check=True
-    )
-    first, second = made.stdout.splitlines()
+    done = python(script, folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
     assert first == f"ModelFileError {folder}/config.json, field action_config.hidden_width: expected int, found '16'"
     assert second.startswith(f"ModelFileError {folder}/")
 
