@@ -68,6 +68,10 @@ class SkeletonInputError(ValueError):
         return type(self), (self.source, self.actual, self.expected)
 
 
+class TooFewJointsError(SkeletonInputError):
+    """A recording in which nobody is seen, or nobody well enough."""
+
+
 @dataclass(frozen=True)
 class SkeletonTransform:
     """The transform from recorded coordinates x to features, for the people who are present: (x - center) @ rotation.T / scale.
@@ -576,7 +580,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         valid = valid_joints(keypoints, present)
         if not valid.any():
             actual = f"no body in any of {len(keypoints)} frames: every joint is 0, -1, NaN or beyond {NOWHERE:g}"
-            raise SkeletonInputError(name, actual, "at least one body")
+            raise TooFewJointsError(name, actual, "at least one body")
         # Padding, and frames before people enter, are not part of an action.
         seen = valid.any((1, 2)).nonzero()[0]
         keypoints, valid = keypoints[seen[0] : seen[-1] + 1], valid[seen[0] : seen[-1] + 1]
@@ -584,7 +588,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         if mapping is not None:
             keypoints, valid = mapping.map_joints(keypoints, valid)
             if not valid.any():
-                raise SkeletonInputError(
+                raise TooFewJointsError(
                     name, f"no joint of {skeleton.name}", "joints from which its joints are computed"
                 )
         elif keypoints.shape[2] != skeleton.num_joints:
@@ -592,7 +596,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             keypoints = skeleton.derive(np.where(valid[..., None], keypoints, np.nan))
             valid = np.isfinite(keypoints).all(-1)
             if not valid.any():
-                raise SkeletonInputError(
+                raise TooFewJointsError(
                     name, f"no joint of {skeleton.name}", "the joints from which its joints are derived"
                 )
 
@@ -607,7 +611,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
         known = estimate_trunk(tracks, measured.any(0), skeleton)
         if not known[0, [*skeleton.pelvis, *skeleton.neck]].all() and (self.center != "none" or self.scale == "torso"):
             seen_joints = [skeleton.joint_names[joint] for joint in measured[:, 0].any(0).nonzero()[0]]
-            raise SkeletonInputError(
+            raise TooFewJointsError(
                 name,
                 f"no more than {', '.join(seen_joints)}",
                 "hips, or shoulders and a neck, to centre and scale the body",
@@ -840,4 +844,4 @@ def _bone_matrix(parents: tuple[int, ...], factors: np.ndarray) -> np.ndarray:
     return to_joints @ (lengths[:, None] * to_bones)
 
 
-__all__ = ["SkeletonFeatureExtractor", "SkeletonInputError", "SkeletonTransform"]
+__all__ = ["SkeletonFeatureExtractor", "SkeletonInputError", "SkeletonTransform", "TooFewJointsError"]

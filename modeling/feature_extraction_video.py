@@ -3,13 +3,13 @@
 Frames are chosen by time, not by index, so that the result does not depend on the frame rate, which may even vary.
 """
 
+import itertools
 import math
 import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
@@ -297,16 +297,19 @@ class VideoFeatureExtractor(RecordingFeatureExtractor):
         with open_video(recording, fps=self.fps) as video:
             self._check_segments(segments, video.path)
             variation = self._variation(recording, video.path, seed if augment else None)
-            size, count = self._size(video, variation, WHOLE), max(1, round(video.info.seconds / self.segment_seconds))
+            size, seconds = self._size(video, variation, WHOLE), video.info.seconds
+            parts = itertools.count()  # of a video without an end
+            if not math.isinf(seconds):
+                parts = range(max(1, round(seconds / self.segment_seconds)) * self.frames_per_segment)
 
             def times() -> Iterator[float]:
-                for part in range(count * self.frames_per_segment):
+                for part in parts:
                     moments = part + self._moments(1, variation.jitter)[0]
                     yield from (moments * self.segment_seconds / self.frames_per_segment).tolist()
 
             pictures = video.pictures_in_order(times(), size, self.resample)
             segment_frames = self.frames_per_segment * self._shots
-            while batch := list(islice(pictures, segments * segment_frames)):
+            while batch := list(itertools.islice(pictures, segments * segment_frames)):
                 # An incomplete segment is filled with its last frame.
                 batch += [batch[-1]] * (-len(batch) % segment_frames)
                 values = self._normalised(np.stack(batch), variation)

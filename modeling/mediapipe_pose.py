@@ -77,6 +77,9 @@ class MediaPipePose(PoseEstimator):
                 size = np.array(picture.shape[1::-1])
                 yield Detections(frame[..., :2] * size, frame[..., 2].clip(0, 1), metres)
 
+    def reach(self, fps: float) -> int:
+        return math.ceil(RADIUS * (SMOOTHING_SECONDS * fps))
+
     def place(self, joints: np.ndarray, view: np.ndarray, scores: np.ndarray, fps: float) -> np.ndarray:
         tangents = view / FOCAL_LENGTH
         distances = positions(joints, tangents, scores)[..., 2]

@@ -8,6 +8,7 @@ Three classes share the same weights:
 - [`ActionLLMForClassification`] scores class names: `logits` are log P(class name | prompt).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ from .pretrained_action_llm import ActionLLMPreTrainedModel
 
 if TYPE_CHECKING:
     from .explanations import Explanation
-    from .timelines import Timeline
+    from .timelines import Step, Timeline
 
 # The action models, by their `model_type`.
 ACTION_MODELS = {"action_vqvae": ActionVQVAEModel, "vst": VSTModel, "vtem": VTEMModel}
@@ -528,19 +529,27 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         return explain(self, processor, words, log_probabilities, times=times, **settings)
 
     def timeline(self, processor, recording, **settings) -> "Timeline":
-        """Recognises which actions happen in a long video, and when, by a window that slides over its visual events.
+        """Recognises which actions happen in a long recording, and when, by a window that slides over it.
 
         Args:
             processor ([`ActionLLMProcessor`]): the processor of this model.
-            recording: a video of any length, in any form that the feature extractor reads.
+            recording: a recording of any length, in any form that the feature extractor reads. A model of skeletons also reads
+                videos.
             **settings: arguments of [`~timelines.timeline`].
 
         Returns:
-            `Timeline` with class probabilities along the video, `spans()` and the events.
+            `Timeline` with class probabilities along the recording, `spans()` and, of videos, the events.
         """
         from .timelines import timeline
 
         return timeline(self, processor, recording, **settings)
+
+    def stream_timeline(self, processor, recording, **settings) -> "Iterator[Step]":
+        """Like [`timeline`], but yields the steps of the timeline while the recording is read; see
+        [`~timelines.stream_timeline`] for its delay. Memory does not grow with the recording."""
+        from .timelines import stream_timeline
+
+        return stream_timeline(self, processor, recording, **settings)
 
     def _head(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return text_logits(self.lm_head(hidden_states), self.config.text_config)

@@ -494,6 +494,15 @@ class VisualEventStream:
         self.__init__(self.model, self.frame_rate)
         return events
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of the video whose blocks have been processed."""
+        return (self._pushed - len(self._waiting)) / self.frame_rate
+
+    def unfinished(self) -> list[VisualEvent]:
+        """The event at each place that has not ended, as if the video ended after the last block. Changes nothing."""
+        return [self._quantized(event) for event in self._events.unfinished()]
+
     def _checked(self, segments: torch.Tensor) -> torch.Tensor:
         config = self.model.config
         segments = torch.as_tensor(segments)

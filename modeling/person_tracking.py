@@ -74,20 +74,42 @@ def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
     Raises:
         ImportError: If SciPy is not installed.
     """
-    linear_sum_assignment = assignment_solver()
-    people: list[_Person] = []
-    identities = []
-    for frame, (pixels, scores, _) in enumerate(frames):
+    tracker = PersonTracker(fps)
+    return [tracker.follow(detections) for detections in frames]
+
+
+class PersonTracker:
+    """Follows people from frame to frame, see `track_people`. Memory does not grow with the number of frames.
+
+    Args:
+        fps: Frames per second.
+
+    Raises:
+        ImportError: If SciPy is not installed.
+    """
+
+    def __init__(self, fps: float):
+        self._assign, self._fps = assignment_solver(), fps
+        self._people: dict[int, _Person] = {}
+        self._num_people = self._frame = 0
+
+    def follow(self, detections: Detections) -> np.ndarray:
+        """The identity of each detection of the next frame, int64 (N,), see `track_people`."""
+        pixels, scores, _ = detections
+        frame, fps = self._frame, self._fps
         numbers = np.full(len(pixels), -1)
         distinct = _distinct(pixels, scores)
-        near = [
-            number for number, person in enumerate(people) if frame - person.frame <= max(1, MAX_GAP_SECONDS * fps)
-        ]
+        self._people = {
+            number: person
+            for number, person in self._people.items()
+            if frame - person.frame <= max(1, MAX_GAP_SECONDS * fps)
+        }
+        near = list(self._people)
         # Nobody has to be assigned, but as many people as possible are.
         unassigned = REACH + REACH_PER_SECOND * MAX_GAP_SECONDS + RETURN_COST
         costs = np.full((len(near), len(distinct) + len(near)), np.inf)
         for row, number in enumerate(near):
-            person = people[number]
+            person = self._people[number]
             expected = person.expected(frame)
             missed = frame - person.frame - 1
             reach = REACH + REACH_PER_SECOND * missed / fps
@@ -96,17 +118,19 @@ def track_people(frames: Sequence[Detections], fps: float) -> list[np.ndarray]:
                 if distance <= reach:
                     costs[row, column] = distance + RETURN_COST * (missed > 0)
             costs[row, len(distinct) + row] = unassigned
-        for row, column in zip(*linear_sum_assignment(costs), strict=True):
+        for row, column in zip(*self._assign(costs), strict=True):
             if column < len(distinct):
                 detection = distinct[column]
                 numbers[detection] = near[row]
-                people[near[row]].see(pixels[detection], scores[detection], frame, max(1.0, VELOCITY_SECONDS * fps))
+                memory = max(1.0, VELOCITY_SECONDS * fps)
+                self._people[near[row]].see(pixels[detection], scores[detection], frame, memory)
         for detection in distinct:
             if numbers[detection] < 0:
-                numbers[detection] = len(people)
-                people.append(_Person(pixels[detection], scores[detection], np.zeros(2), frame))
-        identities.append(numbers)
-    return identities
+                numbers[detection] = self._num_people
+                self._people[self._num_people] = _Person(pixels[detection], scores[detection], np.zeros(2), frame)
+                self._num_people += 1
+        self._frame += 1
+        return numbers
 
 
 def assignment_solver() -> Callable:
@@ -144,4 +168,4 @@ def _distance(pixels: np.ndarray, scores: np.ndarray, others: np.ndarray, others
     return float(weights @ np.linalg.norm(pixels - others, axis=1) / weights.sum() / max(size, 1.0))
 
 
-__all__ = ["Detections", "assignment_solver", "track_people"]
+__all__ = ["Detections", "PersonTracker", "assignment_solver", "track_people"]

@@ -36,7 +36,7 @@ from .pose_estimators import PoseEstimator, load_pose_estimator
 from .pose_json_files import is_openpose_folder
 from .recording_files import RECORDING_SUFFIXES
 from .recording_versions import check_versions_differ, version_arguments
-from .video_files import VIDEO_SUFFIXES
+from .video_files import VIDEO_SUFFIXES, is_video
 
 logger = logging.get_logger(__name__)
 
@@ -287,7 +287,7 @@ class ActionRecognitionPipeline(Pipeline):
             sample_id, doubts, rate = _sample_id(recording), [], {"fps": fps}
             if self._reads_skeletons:  # read once, for features, warnings and explanation
                 extractor, rate = self.processor.feature_extractor, {}
-                if _is_video(recording):
+                if is_video(recording):
                     recording, fps = self._estimator(pose)(recording, fps=fps, mirrored=mirrored), None
                 recording = extractor.read(recording, fps=fps)
                 doubts = extractor.doubts(recording)
@@ -561,12 +561,6 @@ def _sample_id(recording: Any) -> str:
     if not isinstance(recording, str | os.PathLike):
         recording = getattr(recording, "source", None) or getattr(recording, "name", "")
     return Path(str(recording)).stem
-
-
-def _is_video(recording: Any) -> bool:
-    """Whether the name of a file is that of a video."""
-    name = recording if isinstance(recording, str | os.PathLike) else getattr(recording, "name", None)
-    return isinstance(name, str | os.PathLike) and os.fspath(name).lower().endswith(VIDEO_SUFFIXES)
 
 
 def _rewind(recording: Any) -> None:

@@ -1,13 +1,16 @@
 """What pose estimators have in common: from a video to a recording of tracked people."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
 
 from .array_files import recording_of_people
-from .person_tracking import Detections, assignment_solver, track_people
+from .person_tracking import Detections, PersonTracker, assignment_solver, track_people
+from .recording_parts import join_frames
 from .size_limits import MAX_COMPARISONS, MAX_JOINTS
 from .skeleton_files import SkeletonRecording, check_size, checked_rate
 from .skeleton_layouts import get_layout
@@ -81,19 +84,73 @@ class PoseEstimator:
             VideoFileError, OSError: If the video cannot be read.
             SkeletonFileError: If the frame rate is impossible for a recording, or the recording would be too large.
         """
-        layout = get_layout(self.layout)
-        with open_video(video, **({} if fps is None else {"fps": fps})) as opened:
-            path, rate = opened.path, opened.info.fps
-            rate = checked_rate(path, rate if fps is None else min(checked_rate(path, fps), rate))
-            count = max(1, round(opened.info.seconds * rate))
-            check_size(path, count, self.max_people, layout.num_joints)
-            height, width = opened.picture_size()
-            pictures, lengths = opened.pictures_in_order(number / rate for number in range(count)), []
+        with self._opened(video, fps) as (opened, rate, times):
+            path, size = opened.path, opened.picture_size()
+            check_size(path, len(times), self.max_people, get_layout(self.layout).num_joints)
+            pictures, lengths = opened.pictures_in_order(number / rate for number in times), []
             detections = list(self.detect(_changes(pictures, rate, lengths)))
         frames = [people for people, length in zip(detections, lengths, strict=True) for _ in range(length)]
-        people = _of_people(frames, track_people(frames, rate))
-        if not people.scores.any():
+        recording = self._recording(frames, track_people(frames, rate), rate, size, mirrored, path)
+        if not recording.scores.any():
             raise NobodySeenError(path, len(frames))
+        # Numbers without gaps, also if there were too many people to keep.
+        recording.body_ids = np.arange(len(recording.body_ids), dtype=np.int64)
+        return recording
+
+    def stream(self, video, *, fps: float | None = None, mirrored: bool = False) -> Iterator[SkeletonRecording]:
+        """Estimates the poses of a video of any length while it is read. Memory does not grow with the video.
+
+        Poses come `reach` frames after their picture, and after the next picture that differs from theirs.
+
+        Args:
+            video, fps, mirrored: See `__call__`; also a video without an end.
+
+        Yields:
+            Consecutive pieces of the recording, of a frame each; empty ones if nobody is seen. A person has the same body id in
+            all of them, numbered in order of appearance.
+
+        Raises:
+            VideoFileError, OSError: If the video cannot be read.
+            SkeletonFileError: If the frame rate is impossible for a recording.
+        """
+        with self._opened(video, fps) as (opened, rate, times):
+            path, size, lengths = opened.path, opened.picture_size(), []
+            pictures = _changes(opened.pictures_in_order(number / rate for number in times), rate, lengths)
+
+            def followed() -> Iterator[tuple[Detections, np.ndarray]]:
+                tracker, shown = PersonTracker(rate), None
+                for detections in self.detect(pictures):
+                    if shown is not None:  # until this picture
+                        yield from ((shown, tracker.follow(shown)) for _ in range(lengths.pop(0)))
+                    shown = detections
+                if shown is not None:
+                    yield from ((shown, tracker.follow(shown)) for _ in range(lengths.pop(0)))
+
+            for around, place in _with_neighbours(followed(), self.reach(rate)):
+                frames, identities = zip(*around, strict=True)
+                recording = self._recording(frames, identities, rate, size, mirrored, path)
+                yield join_frames([recording], place, place + 1)
+
+    @contextmanager
+    def _opened(self, video, fps: float | None):
+        """The opened video, the frame rate of its recording, and the numbers of its frames."""
+        with open_video(video, **({} if fps is None else {"fps": fps})) as opened:
+            path, rate, seconds = opened.path, opened.info.fps, opened.info.seconds
+            rate = checked_rate(path, rate if fps is None else min(checked_rate(path, fps), rate))
+            yield opened, rate, count() if math.isinf(seconds) else range(max(1, round(seconds * rate)))
+
+    def _recording(
+        self,
+        frames: Sequence[Detections],
+        identities: Sequence[np.ndarray],
+        rate: float,
+        size: tuple[int, int],
+        mirrored: bool,
+        path: str,
+    ) -> SkeletonRecording:
+        """The recording of tracked people in pictures of a size (height, width)."""
+        layout, (height, width) = get_layout(self.layout), size
+        people, numbers = _of_people(frames, identities)
         pixels, scores, joints = people
         view = (pixels - np.array([width, height]) / 2) / max(width, height)
         if mirrored:
@@ -107,7 +164,7 @@ class PoseEstimator:
             layout=layout,
             fps=float(rate),
             source=path,
-            body_ids=np.arange(scores.shape[1], dtype=np.int64),
+            body_ids=numbers,
         )
         recording.color_pixels = pixels.astype(np.float32)
         return recording
@@ -120,6 +177,10 @@ class PoseEstimator:
                 frames comes once.
         """
         raise NotImplementedError
+
+    def reach(self, fps: float) -> int:
+        """Number of frames before and after a frame that `place` depends on; 0 by default."""
+        return 0
 
     def place(self, joints: np.ndarray, view: np.ndarray, scores: np.ndarray, fps: float) -> np.ndarray:
         """Coordinates of the layout; those of `detect` by default.
@@ -148,23 +209,39 @@ def _changes(pictures: Iterable[np.ndarray], fps: float, lengths: list[int]) -> 
             yield number / fps, picture
 
 
-def _of_people(frames: list[Detections], identities: list[np.ndarray]) -> Detections:
-    """Arrays (T, P, …) of tracked people, in order of appearance; zeros where a person is not seen.
+def _with_neighbours(frames: Iterable, reach: int) -> Iterator[tuple[list, int]]:
+    """Yields each frame as a list of the frames around it, at least `reach` on either side where there are as many, and its
+    place in that list."""
+    around, place = [], 0
+    for frame in frames:
+        around.append(frame)
+        if len(around) > place + reach:
+            yield around, place
+            place += 1
+        if place > reach:
+            around, place = around[1:], reach
+    for last in range(place, len(around)):
+        yield around, last
+
+
+def _of_people(frames: Sequence[Detections], identities: Sequence[np.ndarray]) -> tuple[Detections, np.ndarray]:
+    """Arrays (T, P, …) of tracked people, in order of appearance, zeros where a person is not seen; and their identities (P,).
 
     A recording of many frames may have few people (`size_limits`): those who are seen longest are kept.
     """
-    seen = np.bincount(np.concatenate([numbers[numbers >= 0] for numbers in identities]), minlength=0)
+    present = np.concatenate(identities)
+    numbers, seen = np.unique(present[present >= 0], return_counts=True)
     num_joints = frames[0].scores.shape[1]
     most = min(math.isqrt(MAX_COMPARISONS // len(frames)), MAX_JOINTS // (len(frames) * num_joints), len(frames))
-    kept = np.sort(np.argsort(-seen, kind="stable")[:most])
-    slots = {int(number): slot for slot, number in enumerate(kept)}
+    kept = numbers[np.sort(np.argsort(-seen, kind="stable")[:most])]
+    slots = {number: slot for slot, number in enumerate(kept.tolist())}
     arrays = [np.zeros((len(frames), len(kept), *part.shape[1:])) for part in frames[0]]
-    for frame, (detections, numbers) in enumerate(zip(frames, identities, strict=True)):
-        for detection, number in enumerate(numbers.tolist()):
+    for frame, (detections, of_frame) in enumerate(zip(frames, identities, strict=True)):
+        for detection, number in enumerate(of_frame.tolist()):
             if number in slots:
                 for array, part in zip(arrays, detections, strict=True):
                     array[frame, slots[number]] = part[detection]
-    return Detections(*arrays)
+    return Detections(*arrays), kept.astype(np.int64)
 
 
 __all__ = ["NobodySeenError", "PoseError", "PoseEstimator"]

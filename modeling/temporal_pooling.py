@@ -270,11 +270,15 @@ class EventStream:
                 yield from self._add(place, feature, max(weight, LEAST_WEIGHT))
             self.step += 1
 
-    def finish(self) -> Iterator[PooledEvent]:
-        """Yields the open events, if any, and resets the stream for the next video."""
+    def unfinished(self) -> Iterator[PooledEvent]:
+        """Yields the open events, if any, as if the video ended here. Changes nothing."""
         for place, level in enumerate(self._levels):
             if level > 0:
-                yield self._close(place, float(self.step))
+                yield PooledEvent(self._sums[place] / level, self._starts[place], float(self.step), place)
+
+    def finish(self) -> Iterator[PooledEvent]:
+        """Yields the open events, if any, and resets the stream for the next video."""
+        yield from self.unfinished()
         self.__init__(self._sums.shape[1], len(self._levels))
 
     def _add(self, place: int, feature: np.ndarray, weight: float) -> Iterator[PooledEvent]:

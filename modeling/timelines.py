@@ -1,50 +1,89 @@
-"""Timelines of long videos: which action happens when (VT-LVLM-AR over a sliding window)."""
+"""Timelines: which action happens when in a long recording, by a window that slides over it (`sliding_windows`)."""
 
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .class_names import check_class_names
+from .feature_extraction_skeleton import TooFewJointsError
 from .modeling_vtem import VisualEvent
+from .pose_estimators import PoseEstimator, load_pose_estimator
+from .recording_parts import as_recording
+from .skeleton_files import SkeletonRecording
+from .sliding_windows import SLACK, EventBlock, Window, check_window, windows_of_events, windows_of_frames
+from .video_files import is_video
+
+# Action models that timelines can be made with.
+ACTION_MODELS = ("action_vqvae", "vtem")
 
 
 class Span(NamedTuple):
-    """A span from `start` to `end` seconds in which `label` is the most likely class, and its mean probability."""
+    """
+    A span in which `label` is the most likely class.
+
+    Attributes:
+        start, end: seconds from the start of the recording.
+        label: name of the class.
+        probability: its mean probability in the span.
+        known: seconds of the recording that were read when the label was known at the start of the span.
+    """
 
     start: float
     end: float
     label: str
     probability: float
+    known: float
+
+
+class Step(NamedTuple):
+    """
+    A step of a timeline.
+
+    Attributes:
+        start, end: seconds from the start of the recording.
+        probabilities: mean class probabilities of the windows that contain the step, float64 (num_classes,); NaN if nobody is
+            seen in them.
+        known: seconds of the recording that were read when the last of these windows was complete.
+    """
+
+    start: float
+    end: float
+    probabilities: np.ndarray
+    known: float
 
 
 @dataclass
 class Timeline:
     """
-    Class probabilities along a video.
+    Class probabilities along a recording.
 
     Attributes:
         class_names: names of the classes.
-        starts, ends: start and end of each step in seconds, float64 (num_steps,); a step ends where the next begins.
-        probabilities: mean class probabilities of the windows that contain a step, float64 (num_steps, num_classes); rows sum
-            to 1.
-        events: the visual events of the video, in the order of the sentence, without latents.
+        starts, ends, known: of each [`Step`], in seconds, float64 (num_steps,); a step ends where the next begins.
+        probabilities: of each step, float64 (num_steps, num_classes); rows sum to 1, or are NaN.
+        events: the visual events of a video, in the order of the sentence, without latents; none of skeletons.
     """
 
     class_names: list[str]
     starts: np.ndarray
     ends: np.ndarray
     probabilities: np.ndarray
+    known: np.ndarray
     events: list[VisualEvent]
 
+    def best(self) -> np.ndarray:
+        """Index of the most likely class in each step, int64 (num_steps,); -1 if nobody is seen."""
+        is_seen = ~np.isnan(self.probabilities).any(axis=1)
+        return np.where(is_seen, np.where(is_seen[:, None], self.probabilities, 0).argmax(axis=1), -1)
+
     def spans(self) -> list[Span]:
-        """Merges consecutive steps with the same most likely class into spans."""
-        best = self.probabilities.argmax(axis=1)
+        """Merges consecutive steps with the same most likely class into spans. Steps in which nobody is seen have none."""
+        best = self.best()
         borders = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
         return [
             Span(
@@ -52,105 +91,104 @@ class Timeline:
                 float(self.ends[last - 1]),
                 self.class_names[best[first]],
                 float(self.probabilities[first:last, best[first]].mean()),
+                float(self.known[first]),
             )
             for first, last in pairwise(borders)
+            if best[first] >= 0
         ]
 
 
-class Window(NamedTuple):
-    """A window from `start` to `end` seconds. It contains the events with the indices `events`."""
-
-    start: float
-    end: float
-    events: list[int]
-
-
-def stream_events(action_model, feature_extractor, recording) -> Iterator[VisualEvent]:
-    """
-    Yields the visual events of a video of any length, each as soon as it ends. Frames and features are not kept.
-
-    Args:
-        action_model ([`VTEMModel`]): the mapper.
-        feature_extractor ([`VideoFeatureExtractor`]): a feature extractor with `segment_seconds`.
-        recording: a path, an open file, a folder of frames or an array of frames.
-
-    Raises:
-        ValueError: if the action model cannot stream.
-    """
-    if not hasattr(action_model, "stream"):
-        raise ValueError(f"expected a vtem, which can stream, got a {action_model.config.model_type}.")
-    stream = None
-    for pixel_values in feature_extractor.stream(recording):
-        if stream is None:
-            stream = action_model.stream(1 / feature_extractor.segment_seconds)
-        yield from stream.push(pixel_values)
-    yield from stream.finish()
-
-
 def check_reads_timelines(config) -> None:
-    """Raises `ValueError` for a recogniser that cannot read long videos.
+    """Raises `ValueError` for a recogniser that cannot read long recordings.
 
     Args:
         config ([`ActionLLMConfig`]): configuration of the recogniser.
     """
     action_config = getattr(config, "action_config", None)
-    if action_config is None or action_config.model_type != "vtem":
-        actual = None if action_config is None else action_config.model_type
+    actual = None if action_config is None else action_config.model_type
+    if actual not in ACTION_MODELS:
         raise ValueError(
-            f"a timeline needs a recogniser of long videos, whose action model is a vtem, got {actual}. Recognise clips with "
-            "pipeline('action-recognition'), or train a recogniser with run_line.py --paper vt_lvlm_ar."
+            f"a timeline needs a recogniser whose action model is one of {', '.join(ACTION_MODELS)}, got {actual}. Recognise "
+            "clips with pipeline('action-recognition'), or train a recogniser with run_line.py --paper vt_lvlm_ar."
         )
-    if not action_config.quantize:
+    if actual == "vtem" and not action_config.quantize:
         raise ValueError("a timeline needs tokens, but the vtem of this recogniser has no codebook (quantize: false).")
 
 
-def check_window(seconds: float, stride: float) -> None:
-    """Raises `ValueError` for a stride that is not positive, or would leave gaps between windows."""
-    if not 0 < stride <= seconds:
-        raise ValueError(
-            f"the stride must be above 0 and at most the window of {seconds} s, or it leaves gaps; got {stride}."
-        )
-
-
-def sliding_windows(events: Sequence[VisualEvent], seconds: float, stride: float) -> Iterator[Window]:
+def stream_events(action_model, batches: Iterable[dict[str, torch.Tensor]], frame_rate: float) -> Iterator[EventBlock]:
     """
-    Yields windows over the events of a video. For each place of the frame, a window contains the events whose middle is in it;
-    if there are none, it contains the event at the middle of the window.
+    Yields the visual events of a video of any length, block by block. Frames and features are not kept.
 
     Args:
-        events (`Sequence[VisualEvent]`): the events of the whole video, in the order of the sentence.
-        seconds (`float`): length of a window; a shorter video is a single window.
-        stride (`float`): seconds between the starts of windows.
+        action_model ([`VTEMModel`]): the mapper.
+        batches: `pixel_values` or `input_features` of consecutive segments, in batches of any length, as arguments of
+            [`~VisualEventStream.push`].
+        frame_rate (`float`): segments per second.
 
     Raises:
-        ValueError: if the stride is not positive or leaves gaps, or there are no events.
+        ValueError: if the action model cannot stream, or there are no segments.
     """
-    check_window(seconds, stride)
-    if not events:
-        raise ValueError("expected at least one event, got none.")
-    duration = events[-1].end
-    indices = defaultdict(list)
-    for index, event in enumerate(events):
-        indices[event.place].append(index)
-    starts = {place: [events[index].start for index in own] for place, own in indices.items()}
-    middles = {
-        place: [(events[index].start + events[index].end) / 2 for index in own] for place, own in indices.items()
-    }
-    count = max(1, int(np.ceil(max(duration - seconds, 0) / stride - 1e-9)) + 1)
-    for index in range(count):
-        start = index * stride
-        end = min(start + seconds, duration)
-        inside = []
-        for place, own in indices.items():
-            first, last = bisect_right(middles[place], start), bisect_right(middles[place], end)
-            if first == last:
-                first = max(bisect_right(starts[place], (start + end) / 2) - 1, 0)
-                last = first + 1
-            inside += own[first:last]
-        yield Window(start, end, sorted(inside))
+    if not hasattr(action_model, "stream"):
+        raise ValueError(f"expected a vtem, which can stream, got a {action_model.config.model_type}.")
+    stream = action_model.stream(frame_rate)
+    end = 0.0
+    for batch in batches:
+        ((name, segments),) = batch.items()
+        for segment in segments:
+            ended = stream.push(**{name: segment[None]})
+            if stream.seconds > end:
+                end = stream.seconds
+                yield EventBlock(ended, stream.unfinished(), end)
+    ended = stream.finish()
+    if not end and not ended:
+        raise ValueError("the video has no segments.")
+    yield EventBlock(ended, [], max([end, *(event.end for event in ended)]))
 
 
-@torch.no_grad()
+def stream_timeline(
+    model,
+    processor,
+    recording,
+    seconds: float = 4.0,
+    stride: float = 1.0,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 1,
+    fps: float | None = None,
+    pose: str | PoseEstimator | None = None,
+    mirrored: bool = False,
+) -> Iterator[Step]:
+    """
+    Recognises which actions happen in a recording while it is read. Memory does not grow with the recording.
+
+    A step is yielded when all windows that contain it are complete: `seconds` after its start. A window over the events of a
+    video also waits, for up to `seconds`, for those that have not ended. Everything is decoded, searched for people and turned
+    into events once. Windows over skeletons are encoded as a whole, because a recogniser of skeletons was trained on clips
+    that are centred and turned by their own first frames.
+
+    Args:
+        model ([`ActionLLMForClassification`]): a model whose action model is an [`ActionVQVAEModel`], or a [`VTEMModel`] with a
+            codebook.
+        processor ([`ActionLLMProcessor`]): the processor of the model.
+        recording: for a model of videos, a video of any length, in any form that the feature extractor reads. For a model of
+            skeletons, a recording in any form that its feature extractor reads, a video, or an iterator of consecutive pieces
+            of a recording ([`~pose_estimation.PoseEstimator.stream`]).
+        seconds (`float`, defaults to 4.0): length of the window.
+        stride (`float`, defaults to 1.0): seconds between the starts of windows.
+        class_names (`Sequence[str]`, *optional*): class names to score, instead of the trained classes.
+        batch_size (`int`, defaults to 1): number of windows that are scored at a time; more of them delay the steps.
+        fps (`float`, *optional*): frames per second of skeletons; of a video, those at which poses are estimated.
+        pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*): the pose estimator with which a model of skeletons reads
+            videos; by default the first whose weights are on this machine.
+        mirrored (`bool`, defaults to `False`): whether the video that a model of skeletons reads is a mirror image.
+
+    Raises:
+        ValueError: if the model cannot read long recordings, or a setting is out of range.
+    """
+    names = _check(model, processor, seconds, stride, class_names, batch_size)
+    blocks_or_pieces = _read(model, processor, recording, fps, pose, mirrored)
+    return _steps(model, processor, blocks_or_pieces, seconds, stride, names, batch_size)
+
+
 def timeline(
     model,
     processor,
@@ -159,63 +197,135 @@ def timeline(
     stride: float = 1.0,
     class_names: Sequence[str] | None = None,
     batch_size: int = 8,
+    fps: float | None = None,
+    pose: str | PoseEstimator | None = None,
+    mirrored: bool = False,
 ) -> Timeline:
     """
-    Recognises which actions happen in a long video, and when.
-
-    Args:
-        model ([`ActionLLMForClassification`]): a model whose action model is a [`VTEMModel`] with a codebook.
-        processor ([`ActionLLMProcessor`]): the processor of the model.
-        recording: a video of any length, in any form that the feature extractor reads.
-        seconds (`float`, defaults to 4.0): length of the window that slides over the events.
-        stride (`float`, defaults to 1.0): seconds between the starts of windows.
-        class_names (`Sequence[str]`, *optional*): class names to score, instead of the trained classes.
-        batch_size (`int`, defaults to 8): number of windows that are scored at a time.
+    Recognises which actions happen in a long recording, and when: the steps of [`stream_timeline`], which see.
 
     Raises:
-        ValueError: if the action model cannot stream or has no codebook, or `stride` or `batch_size` is out of range.
+        ValueError: see [`stream_timeline`].
     """
+    names = _check(model, processor, seconds, stride, class_names, batch_size)
+    events: list[VisualEvent] = []
+
+    def noted(parts):
+        for part in parts:
+            if isinstance(part, EventBlock):
+                # An hour has thousands of events; their latents are not needed.
+                events.extend(event._replace(latent=None) for event in part.ended)
+            yield part
+
+    parts = noted(_read(model, processor, recording, fps, pose, mirrored))
+    steps = list(_steps(model, processor, parts, seconds, stride, names, batch_size))
+    starts, ends, probabilities, known = (np.array(values) for values in zip(*steps, strict=True))
+    return Timeline(names or processor.class_names, starts, ends, probabilities, known, events)
+
+
+def _check(model, processor, seconds, stride, class_names, batch_size) -> list[str] | None:
+    """Checks settings before a long recording is read; returns the class names."""
     check_reads_timelines(model.config)
-    # Settings are checked before a long video is read.
     check_window(seconds, stride)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    names = processor.class_names
-    if class_names is not None:
-        names = class_names = check_class_names(class_names, names or ())
-    # An hour has thousands of events; their latents are not needed.
-    events = [
-        event._replace(latent=None)
-        for event in stream_events(model.base_model.action_model, processor.feature_extractor, recording)
-    ]
-    windows = list(sliding_windows(events, seconds, stride))
-    sentences = [tuple(events[index].action_id for index in window.events) for window in windows]
-    # Many windows can have the same sentence, for instance if nothing happens; each sentence is scored once.
-    distinct = sorted(set(sentences), key=len)
-    probabilities = {}
-    for start in range(0, len(distinct), batch_size):
-        batch = distinct[start : start + batch_size]
-        inputs = processor(action_ids=batch, class_names=class_names)
-        inputs = {name: values.to(model.device) for name, values in inputs.items()}
-        probabilities |= zip(batch, model(**inputs).probabilities.double().cpu().numpy(), strict=True)
-    steps = max(1, int(np.ceil(events[-1].end / stride - 1e-9)))
-    totals, counts = np.zeros((steps, len(names))), np.zeros(steps)
-    for window, sentence in zip(windows, sentences, strict=True):
-        covered = slice(round(window.start / stride), max(int(np.ceil(window.end / stride - 1e-9)), 1))
-        totals[covered] += probabilities[sentence]
-        counts[covered] += 1
-    starts = np.arange(steps) * stride
-    ends = np.append(starts[1:], events[-1].end)
-    return Timeline(names, starts, ends, totals / counts[:, None], events)
+    return None if class_names is None else check_class_names(class_names, processor.class_names or ())
 
 
-__all__ = [
-    "Span",
-    "Timeline",
-    "Window",
-    "check_reads_timelines",
-    "check_window",
-    "sliding_windows",
-    "stream_events",
-    "timeline",
-]
+def _read(model, processor, recording, fps, pose, mirrored) -> Iterator[EventBlock] | Iterator[SkeletonRecording]:
+    """The events of a video, or the skeletons of a recording, part by part."""
+    extractor = processor.feature_extractor
+    if model.config.action_config.model_type == "vtem":
+        for name, setting in (("fps", fps), ("pose", pose), ("mirrored", mirrored)):
+            if setting:
+                raise ValueError(f"{name}: this model reads videos, and needs no pose estimator.")
+        if extractor.segment_seconds is None:
+            raise ValueError("a timeline has segments of equal duration: set segment_seconds; it is None.")
+        batches = ({"pixel_values": segments} for segments in extractor.stream(recording))
+        return stream_events(model.base_model.action_model, batches, 1 / extractor.segment_seconds)
+    if isinstance(recording, Iterator):
+        return recording
+    if is_video(recording):
+        estimator = load_pose_estimator(pose) if pose is None or isinstance(pose, str) else pose
+        return estimator.stream(recording, fps=fps, mirrored=mirrored)
+    return iter([as_recording(extractor.read(recording, fps=fps))])
+
+
+def _steps(
+    model, processor, parts: Iterable, seconds: float, stride: float, class_names: list[str] | None, batch_size: int
+) -> Iterator[Step]:
+    """The steps of a recording, from its events or skeletons."""
+    if model.config.action_config.model_type == "vtem":
+        windows, score = windows_of_events(parts, seconds, stride), _ScoreEvents(model, processor, class_names)
+    else:
+        windows, score = windows_of_frames(parts, seconds, stride), _ScoreSkeletons(model, processor, class_names)
+    rows: dict[int, list[np.ndarray]] = {}  # probabilities of the windows that contain each unfinished step
+    number, window = 0, None
+    while batch := list(islice(windows, batch_size)):
+        for window, probabilities in zip(batch, score(batch), strict=True):
+            for step in range(number, _num_steps(window.end, stride)):
+                rows.setdefault(step, []).append(probabilities)
+            # The next window begins after this step.
+            yield _step(number, rows.pop(number), window, stride)
+            number += 1
+    for step in sorted(rows):
+        yield _step(step, rows[step], window, stride)
+
+
+def _num_steps(end: float, stride: float) -> int:
+    return max(1, math.ceil(end / stride - SLACK))
+
+
+def _step(number: int, rows: list[np.ndarray], last: Window, stride: float) -> Step:
+    """A step, from the probabilities of its windows; `last` is the last of them."""
+    rows = [row for row in rows if not np.isnan(row).any()] or rows
+    end = (number + 1) * stride
+    return Step(
+        number * stride, end if end <= last.end + SLACK * stride else last.end, np.mean(rows, axis=0), last.known
+    )
+
+
+class _ScoreEvents:
+    """Class probabilities float64 (num_classes,) of windows over events."""
+
+    def __init__(self, model, processor, class_names: list[str] | None):
+        self._model, self._processor, self._class_names = model, processor, class_names
+        self._known: dict[tuple, np.ndarray] = {}
+
+    @torch.no_grad()
+    def __call__(self, windows: list[Window]) -> list[np.ndarray]:
+        sentences = [tuple(event.action_id for event in window.content) for window in windows]
+        # If nothing happens, the windows of a batch and those before have the same sentence, which is scored once.
+        distinct = sorted(set(sentences) - set(self._known), key=lambda words: (len(words), words))
+        known = {words: self._known[words] for words in sentences if words in self._known}
+        if distinct:
+            inputs = self._processor(action_ids=distinct, class_names=self._class_names)
+            known |= zip(distinct, _probabilities(self._model, inputs), strict=True)
+        self._known = known
+        return [known[words] for words in sentences]
+
+
+class _ScoreSkeletons:
+    """Class probabilities float64 (num_classes,) of windows over skeletons; NaN if nobody is seen well enough."""
+
+    def __init__(self, model, processor, class_names: list[str] | None):
+        self._model, self._processor, self._class_names = model, processor, class_names
+        self._num_classes = len(class_names or processor.class_names)
+
+    @torch.no_grad()
+    def __call__(self, windows: list[Window]) -> list[np.ndarray]:
+        try:
+            inputs = self._processor([window.content for window in windows], class_names=self._class_names)
+        except TooFewJointsError:
+            if len(windows) == 1:
+                return [np.full(self._num_classes, np.nan)]
+            return [row for window in windows for row in self([window])]
+        return list(_probabilities(self._model, inputs))
+
+
+def _probabilities(model, inputs) -> np.ndarray:
+    inputs = {name: values.to(model.device) for name, values in inputs.items()}
+    return model(**inputs).probabilities.double().cpu().numpy()
+
+
+__all__ = ["Span", "Step", "Timeline", "check_reads_timelines", "stream_events", "stream_timeline", "timeline"]

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -161,6 +161,14 @@ def open_video(
     if isinstance(recording, str | os.PathLike) and os.path.isdir(recording):
         return FrameFolder(recording, fps)
     return VideoFile(recording)
+
+
+def is_video(recording: Any) -> bool:
+    """Whether a recording is an opened video, or a file whose name is that of a video."""
+    name = recording if isinstance(recording, str | os.PathLike) else getattr(recording, "name", None)
+    # Opened videos not by their class: code that came from a repository has another one than the installed package.
+    is_opened = hasattr(recording, "pictures_in_order")
+    return is_opened or (isinstance(name, str | os.PathLike) and os.fspath(name).lower().endswith(VIDEO_SUFFIXES))
 
 
 class _OpenFile:
@@ -541,4 +549,4 @@ class VideoFile(VideoFrames):
             self._problem = "an invalid time stamp"
 
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFile", "open_video", "read_video_info"]
+__all__ = ["VIDEO_SUFFIXES", "VideoFile", "is_video", "open_video", "read_video_info"]

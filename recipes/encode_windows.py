@@ -202,35 +202,34 @@ def cut(
     Raises:
         ValueError: if no window has a clear class.
     """
-    from action_llm.timelines import sliding_windows
+    from action_llm.sliding_windows import windows_of_events
+    from action_llm.timelines import stream_events
     from action_llm_datasets.progress import progress
     from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
     windows, video_of_window = {name: [] for name in columns}, {}
     unclear, borders = 0, BorderCounts()
     for row in progress(rows.with_format("torch"), f"windows of {split}", "videos"):
-        stream = model.stream(float(row["frame_rate"]))
         segments = row["features"].reshape(tuple(row["shape"])).unflatten(0, (-1, model.config.grid**2))
-        events = stream.push(input_features=segments) + stream.finish()
+        blocks = list(stream_events(model, [{"input_features": segments}], float(row["frame_rate"])))
         video = row["sample_id"]
         video_actions = actions.get(video, [])
-        for number, window in enumerate(sliding_windows(events, arguments.seconds, arguments.stride)):
+        for number, window in enumerate(windows_of_events(blocks, arguments.seconds, arguments.stride)):
             label = class_of(window, video_actions, arguments)
             if label is None:
                 unclear += 1
                 continue
-            inside = [events[index] for index in window.events]
             name = f"{video}@{number * arguments.stride:g}s"
             video_of_window[name] = video
             windows["sample_id"].append(name)
             windows["encoding"].append(int(row["version"]))
             windows["label"].append(labels.index(label))
             windows["held_out"].append(bool(row["held_out"]))
-            windows["action_ids"].append([event.action_id for event in inside])
-            windows["start_times"].append([event.start - window.start for event in inside])
-            windows["end_times"].append([event.end - window.start for event in inside])
+            windows["action_ids"].append([event.action_id for event in window.content])
+            windows["start_times"].append([event.start - window.start for event in window.content])
+            windows["end_times"].append([event.end - window.start for event in window.content])
         if row["version"] == 0:
-            borders.add(events, video_actions)
+            borders.add([event for block in blocks for event in block.ended], video_actions)
     count = len(windows["label"])
     if count == 0:
         raise ValueError(
@@ -251,7 +250,7 @@ def cut(
 
 def check_settings(arguments: WindowArguments) -> None:
     """Raises `ValueError` for settings that are out of range."""
-    from action_llm.timelines import check_window
+    from action_llm.sliding_windows import check_window
 
     check_window(arguments.seconds, arguments.stride)
     for name in ("clear_share", "least_share"):

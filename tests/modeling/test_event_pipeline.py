@@ -15,7 +15,6 @@ from tiny_models import (
     VISION_LANGUAGE,
     tiny_llava,
     tiny_llm,
-    tiny_recogniser,
     tiny_tokenizer,
     tiny_vtem,
 )
@@ -31,7 +30,8 @@ from action_llm import (
 from action_llm.explanations import sentence_of
 from action_llm.language_models import load_language_model, load_vision_tower, text_decoder_of
 from action_llm.modeling_vtem import VisualEvent
-from action_llm.timelines import Timeline, sliding_windows, stream_events
+from action_llm.sliding_windows import EventBlock, windows_of_events
+from action_llm.timelines import Timeline, stream_events
 
 INSTRUCTIONS = {
     "instruction": "{tokens} Given the sequence of visual events, what action is being performed?",
@@ -297,16 +297,17 @@ def test_windows_cover_the_video_and_hold_what_is_in_them_at_each_place(shares, 
         events += [VisualEvent(0, a, b, None, place) for a, b in itertools.pairwise(borders)]
     events.sort(key=lambda event: (event.end, event.place))
     stride = share * seconds
-    windows = list(sliding_windows(events, seconds, stride))
+    windows = list(windows_of_events([EventBlock(events, [], events[-1].end)], seconds, stride))
     assert windows[0].start == 0 and windows[-1].end == pytest.approx(duration)
     for window, after in itertools.pairwise(windows):
         assert after.start == pytest.approx(window.start + stride) and after.start <= window.end + 1e-9
     for window in windows:
-        assert window.events == sorted(window.events)
+        contents = [next(i for i, event in enumerate(events) if event is other) for other in window.content]
+        assert contents == sorted(contents)
         for place in range(len(shares)):
             own = [i for i, e in enumerate(events) if e.place == place]
             inside = [i for i in own if window.start < (events[i].start + events[i].end) / 2 <= window.end]
-            found = [i for i in window.events if i in own]
+            found = [i for i in contents if i in own]
             if inside:
                 assert found == inside
             else:
@@ -320,8 +321,8 @@ def test_a_timeline_is_the_mean_of_its_windows(clip):
     found = model.timeline(read, clip, seconds=0.4, stride=0.2)
     assert isinstance(found, Timeline) and found.events[-1].end == pytest.approx(1.0)
     assert found.starts.tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8]) and found.ends[-1] == pytest.approx(1.0)
-    windows = list(sliding_windows(found.events, 0.4, 0.2))
-    rows = [[found.events[index].action_id for index in window.events] for window in windows]
+    windows = windows_of_events([EventBlock(found.events, [], found.events[-1].end)], 0.4, 0.2)
+    rows = [[event.action_id for event in window.content] for window in windows]
     with torch.no_grad():
         each = np.concatenate([model(**read(action_ids=[row])).probabilities.double().numpy() for row in rows])
     expected = [each[0], each[:2].mean(0), each[1:3].mean(0), each[2:4].mean(0), each[3]]
@@ -341,8 +342,8 @@ def test_timelines_and_explanations_of_events_that_have_a_place(scope, clip):
     found = model.timeline(read, clip, seconds=0.4, stride=0.2)
     places = {0} if scope == "raster" else {0, 1, 2, 3}
     assert {event.place for event in found.events} == places and found.events[-1].end == pytest.approx(1.0)
-    for window in sliding_windows(found.events, 0.4, 0.2):
-        assert {found.events[index].place for index in window.events} == places
+    for window in windows_of_events([EventBlock(found.events, [], found.events[-1].end)], 0.4, 0.2):
+        assert {event.place for event in window.content} == places
     assert found.ends[-1] == pytest.approx(1.0)
     np.testing.assert_allclose(found.probabilities.sum(1), 1)
     with torch.no_grad():
@@ -355,10 +356,52 @@ def test_timelines_and_explanations_of_events_that_have_a_place(scope, clip):
 
 
 def test_spans_are_runs_of_the_most_likely_class():
-    chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
-    found = Timeline(["a", "b"], np.arange(4.0), np.array([1.0, 2.0, 3.0, 3.5]), chances, []).spans()
-    assert [span[:3] for span in found] == [(0.0, 2.0, "a"), (2.0, 3.0, "b"), (3.0, 3.5, "a")]
+    chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [np.nan, np.nan], [0.6, 0.4]])
+    starts, ends, known = np.arange(5.0), np.array([1.0, 2.0, 3.0, 4.0, 4.5]), np.array([2.0, 3.0, 4.0, 4.5, 4.5])
+    found = Timeline(["a", "b"], starts, ends, chances, known, []).spans()
+    assert [span[:3] for span in found] == [
+        (0.0, 2.0, "a"),
+        (2.0, 3.0, "b"),
+        (4.0, 4.5, "a"),
+    ]  # nobody is seen before 4 s
     assert [span.probability for span in found] == pytest.approx([0.8, 0.8, 0.6])
+    assert [span.known for span in found] == [2.0, 4.0, 4.5]
+
+
+@pytest.mark.parametrize(("count", "cuts"), [(1, []), (43, [1, 8, 9, 30]), (40, [16, 21])])
+def test_a_stream_has_the_windows_of_the_whole_video_wherever_it_is_cut(count, cuts):
+    """Still and restless moments, in which events are longer and shorter than a window."""
+    vtem, generator = tiny_vtem(grid=2, max_events=16, window_cells=32), np.random.default_rng(count)
+    speeds = np.repeat(generator.uniform(0, 3, 20), 5)[:count]
+    steps = generator.normal(size=(count, 4, 1, 16)) * speeds[:, None, None, None]
+    features, cuts = torch.tensor(steps.cumsum(0), dtype=torch.float32), [*cuts, count]
+    parts = [{"input_features": features[a:b]} for a, b in itertools.pairwise([0, *cuts])]
+    blocks = list(stream_events(vtem, parts, 10.0))
+    once = list(stream_events(vtem, [{"input_features": features}], 10.0))
+    key = [(block.end, [event[:3] for event in (*block.ended, *block.unfinished)]) for block in blocks]
+    assert key == [(block.end, [event[:3] for event in (*block.ended, *block.unfinished)]) for block in once]
+    events = [event for block in blocks for event in block.ended]
+    longest = max(event.end - event.start for event in events)
+    for seconds in (0.5, longest + 0.5):
+        found = list(windows_of_events(blocks, seconds, 0.3))
+        whole = list(windows_of_events([EventBlock(events, [], blocks[-1].end)], seconds, 0.3))
+        assert [window[:2] for window in found] == [window[:2] for window in whole]
+        for window, other in zip(found, whole, strict=True):
+            # A block lasts 0.8 s. A window waits for its own length, and no more.
+            assert window.end <= window.known + 1e-6 <= min(window.end + seconds + 0.8, blocks[-1].end) + 2e-6
+            if seconds > longest:
+                assert [event[:3] for event in window.content] == [event[:3] for event in other.content]
+
+
+def test_a_timeline_is_the_stream_of_its_steps(clip):
+    model, read = compose(), processor()
+    whole = model.timeline(read, clip, seconds=0.4, stride=0.2)
+    steps = list(model.stream_timeline(read, clip, seconds=0.4, stride=0.2))
+    assert [step.start for step in steps] == whole.starts.tolist() and [
+        step.end for step in steps
+    ] == whole.ends.tolist()
+    assert [step.known for step in steps] == whole.known.tolist()
+    np.testing.assert_allclose([step.probabilities for step in steps], whole.probabilities, atol=1e-6)
 
 
 def test_settings_of_a_timeline_are_checked_before_the_video_is_read():
@@ -370,13 +413,6 @@ def test_settings_of_a_timeline_are_checked_before_the_video_is_read():
     ):
         with pytest.raises(ValueError, match=message):
             model.timeline(read, "there is no such file", **wrong)
-
-
-def test_a_recogniser_of_skeletons_has_no_timeline():
-    model, read = tiny_recogniser("skeletons")
-    message = r"action model is a vtem, got action_vqvae\. Recognise clips with pipeline"
-    with pytest.raises(ValueError, match=message):
-        model.timeline(read, "there is no such file")
 
 
 def test_what_has_no_timeline(clip):
@@ -400,6 +436,7 @@ def test_a_video_that_ends_early_in_a_stream(share, tmp_path):
         last = max(frame.time for frame in file.decode(video=0))
     assert last < 38
     with pytest.warns(UserWarning, match=r"cut\.mkv: decoding stopped at .* s of 40"):
-        events = list(stream_events(tiny_vtem(), processor().feature_extractor, tmp_path / "cut.mkv"))
+        batches = ({"pixel_values": part} for part in processor().feature_extractor.stream(tmp_path / "cut.mkv"))
+        events = [event for block in stream_events(tiny_vtem(), batches, 10.0) for event in block.ended]
     # The last frame stays there for a second, and no longer.
     assert last < events[-1].end < last + 1.2
