@@ -1,25 +1,32 @@
 """
-Timelines of long videos: which action happened when, with pictures, and scores if the true actions are known.
+Timelines of long recordings: which action happened when, with pictures, and scores if the true actions are known.
 
 ```bash
-python recipes/timeline.py --model runs/long/sft/model --videos LONG/P003_V001.mp4 --output_dir runs/long/timelines
-python recipes/timeline.py --model runs/long/sft/model --videos LONG/P003_V*.mp4 --truth LONG/timeline.csv \\
+python recipes/timeline.py --model runs/long/sft/model --recordings LONG/P003_V001.mp4 --output_dir runs/long/timelines
+python recipes/timeline.py --model runs/long/sft/model --recordings LONG/P003_V*.mp4 --truth LONG/timeline.csv \\
     --output_dir runs/long/timelines
+python recipes/timeline.py --model runs/mine/sft/model --recordings afternoon.npz morning.mp4 --pose mediapipe \\
+    --output_dir runs/mine/timelines
 ```
 
-Each video is read once, as a stream of events, and a sliding window over the events is classified. The recipe writes, for each
-video, the actions with their times (`NAME.csv`), the events (token, start, end and place in the frame) and the probability of
-every class in every window (`NAME.json`), and a picture (`NAME.png`).
+A recogniser of long videos (VT-LVLM-AR) reads each video once, as a stream of events, and classifies a window that slides over
+the events. A recogniser of skeletons classifies a window that slides over the frames of skeletons, or of videos whose poses are
+estimated first. The recipe writes, for each recording, the actions with their times (`NAME.csv`), the probability of every
+class in every step, and the events of a video with token, start, end and place in the frame (`NAME.json`), and a picture
+(`NAME.png`). `live.py` gives the same labels while a recording is filmed.
 
-With `--truth`, `metrics.json` has the share of time that is labelled correctly, the F1 score of actions at overlaps of 10, 25
-and 50 %, and the scores of the event boundaries. Videos that a stage was trained on are not scored. Videos that cannot be read
-are skipped and listed in `skipped.json`.
+With `--truth`, `metrics.json` has the share of time that is labelled correctly; the F1 score of actions at overlaps of 10, 25
+and 50 %; their mean average precision at overlaps of 30 to 70 % (ranked by mean probability); that of the starts of actions at
+offsets of 1 to 10 seconds, which counts an action when its label is known (point-level AP of online detection); the mean delay
+of a label; and, of videos, the scores of the event boundaries. Recordings that a stage was trained on are not scored.
+Recordings that cannot be read are skipped and listed in `skipped.json`.
 """
 
 import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.launching import launch
@@ -28,14 +35,16 @@ from action_llm_recipes.common.written_folders import check_recogniser
 logger = logging.getLogger(__name__)
 
 OVERLAPS = (0.1, 0.25, 0.5)  # least intersection over union of an action that counts as found
+RANKED_OVERLAPS = (0.3, 0.4, 0.5, 0.6, 0.7)  # the same, for the mean average precision
+OFFSETS = (1.0, 2.0, 5.0, 10.0)  # largest seconds between the start of an action and its report
 
 
 @dataclass
 class TimelineArguments:
-    """The recogniser, the videos, and the sliding window."""
+    """The recogniser, the recordings, and the sliding window."""
 
-    model: str = field(metadata={"help": "folder or Hub repository of a recogniser whose action model is a VTEM"})
-    videos: list[str] = field(metadata={"help": "video files"})
+    model: str = field(metadata={"help": "folder or Hub repository of a recogniser of long videos or of skeletons"})
+    recordings: list[str] = field(metadata={"help": "video files; for a recogniser of skeletons, also skeletons"})
     output_dir: str = field(metadata={"help": "folder for the timelines"})
     truth: str | None = field(
         default=None,
@@ -49,6 +58,16 @@ class TimelineArguments:
     seconds: float = field(default=4.0, metadata={"help": "length of a window in seconds"})
     stride: float = field(default=1.0, metadata={"help": "seconds between the starts of two windows"})
     batch_size: int = field(default=8, metadata={"help": "number of windows per batch"})
+    pose: Literal["mediapipe", "vitpose"] | None = field(
+        default=None,
+        metadata={
+            "help": "pose estimator with which a recogniser of skeletons reads videos; by default the first whose weights are "
+            "on this machine"
+        },
+    )
+    mirrored: bool = field(
+        default=False, metadata={"help": "whether the videos that a recogniser of skeletons reads are mirror images"}
+    )
 
     def __post_init__(self):
         check_recogniser(self.model)
@@ -62,7 +81,10 @@ def main(arguments: TimelineArguments) -> dict | None:
     """Writes the timelines; returns the content of metrics.json, or None without `truth`."""
     from transformers import AutoConfig
 
-    from action_llm.timelines import check_reads_timelines, check_window
+    from action_llm.feature_extraction_skeleton import SkeletonInputError
+    from action_llm.skeleton_files import SkeletonFileError
+    from action_llm.sliding_windows import check_window
+    from action_llm.timelines import check_reads_timelines
     from action_llm.video_frames import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
@@ -72,10 +94,10 @@ def main(arguments: TimelineArguments) -> dict | None:
     check_reads_timelines(AutoConfig.from_pretrained(arguments.model, trust_remote_code=False))
     check_window(arguments.seconds, arguments.stride)
     run = RunFolder(arguments.output_dir)
-    paths = list(map(Path, arguments.videos))
+    paths = list(map(Path, arguments.recordings))
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError(
-            "two videos have the same name, so their timelines would overwrite each other: use an output_dir per folder."
+            "two recordings have the same name, so their timelines would overwrite each other: use an output_dir per folder."
         )
     truth = None if arguments.truth is None else true_actions(arguments.truth, paths)
     record = training_record(arguments.model)
@@ -83,32 +105,37 @@ def main(arguments: TimelineArguments) -> dict | None:
         check_not_trained_on(arguments, record, paths)
     model, processor = load(arguments, truth or {})
     settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
+    reading = how_to_read(arguments, model, paths)
+    settings |= {name: getattr(arguments, name) for name in reading}
     run.check_identity(settings | _identity(arguments, paths, truth, model))
     score, skipped = TimelineScore(), []
-    for path in progress(paths, "timelines", "videos"):
+    for path in progress(paths, "timelines", "recordings"):
+        windows = {"seconds": arguments.seconds, "stride": arguments.stride, "batch_size": arguments.batch_size}
         try:
-            timeline = model.timeline(
-                processor, path, seconds=arguments.seconds, stride=arguments.stride, batch_size=arguments.batch_size
-            )
-        except (VideoFileError, OSError) as error:
+            timeline = model.timeline(processor, path, **windows, **reading)
+            if not timeline.spans():
+                raise SkeletonInputError(path.name, f"nobody in {timeline.ends[-1]:.1f} s", "people")
+        except (VideoFileError, SkeletonFileError, SkeletonInputError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
             continue
         expected = None if truth is None else truth[path]
-        spans, actions = write(timeline, run.path, path, expected, arguments.nothing)
+        write(timeline, run.path, path, expected, arguments.nothing)
         if expected is not None:
-            score.add(timeline, spans, actions, expected, arguments.nothing)
+            score.add(timeline, expected, arguments.nothing)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
         logger.warning(
-            "%d of %d videos were skipped, the first because: %s", len(skipped), len(paths), skipped[0]["reason"]
+            "%d of %d recordings were skipped, the first because: %s", len(skipped), len(paths), skipped[0]["reason"]
         )
     if len(skipped) == len(paths):
-        raise ValueError(f"none of {len(paths)} videos could be read; {skipped[0]['file']}: {skipped[0]['reason']}")
+        raise ValueError(
+            f"none of {len(paths)} recordings could be read; {skipped[0]['file']}: {skipped[0]['reason']}"
+        )
     run.write_record(
         stage="timeline",
         settings=settings,
         model=record,
-        videos=len(paths),
+        recordings=len(paths),
         skipped=len(skipped),
     )
     metrics = score.metrics()
@@ -153,17 +180,35 @@ def load(arguments: TimelineArguments, truth: dict) -> tuple:
     return model, processor
 
 
+def how_to_read(arguments: TimelineArguments, model, paths: list[Path]) -> dict:
+    """The arguments of `model.timeline` with which a recogniser of skeletons reads videos, if there are any.
+
+    Raises:
+        ValueError: if the recogniser reads videos without poses.
+    """
+    from action_llm.pose_estimators import load_pose_estimator
+    from action_llm.video_files import is_video
+
+    if model.config.action_config.model_type == "vtem":
+        for name in ("pose", "mirrored"):
+            if getattr(arguments, name):
+                raise ValueError(f"--{name}: this recogniser reads videos, and needs no pose estimator: leave it out.")
+    elif any(map(is_video, paths)):
+        return {"pose": load_pose_estimator(arguments.pose), "mirrored": arguments.mirrored}
+    return {}
+
+
 def check_not_trained_on(arguments: TimelineArguments, record: dict, paths: list[Path]):
     """
-    Checks that no stage of the recogniser was trained on the videos, by their names.
+    Checks that no stage of the recogniser was trained on the recordings, by their names.
 
     Args:
         arguments: of the recipe.
         record: training record of the recogniser.
-        paths: of the videos.
+        paths: of the recordings.
 
     Raises:
-        ValueError: if a stage was trained on one of the videos.
+        ValueError: if a stage was trained on one of the recordings.
     """
     from action_llm_recipes.common.split_evidence import SplitEvidence
 
@@ -172,7 +217,7 @@ def check_not_trained_on(arguments: TimelineArguments, record: dict, paths: list
     try:
         SplitEvidence(dataset, {"test": names}, [arguments.model]).refuse("test", record)
     except ValueError as error:
-        raise ValueError(f"{error} Timelines of training videos are not scored: leave out --truth.") from error
+        raise ValueError(f"{error} Timelines of training recordings are not scored: leave out --truth.") from error
 
 
 def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | None, model) -> dict:
@@ -182,26 +227,23 @@ def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | Non
     from action_llm_recipes.common.stage_records import training_record
 
     return {
-        "videos": sorted(path.name for path in paths),
+        "recordings": sorted(path.name for path in paths),
         "truth": None if truth is None else stable_seed(Path(arguments.truth).read_bytes()),
         "action_model": weights_fingerprint(model.base_model.action_model),
         "model": stable_seed(json.dumps(training_record(arguments.model), sort_keys=True)),
     }
 
 
-def write(timeline, folder: Path, video: Path, expected: list | None, nothing: str) -> tuple[list, list]:
+def write(timeline, folder: Path, recording: Path, expected: list | None, nothing: str):
     """
-    Writes the timeline of a video as a table, as JSON and as a picture.
+    Writes the timeline of a recording as a table, as JSON and as a picture.
 
     Args:
-        timeline: of the video.
+        timeline: of the recording.
         folder: for the files.
-        video: path of the video.
-        expected: true actions in the video, or None if unknown.
+        recording: path of the recording.
+        expected: true actions in the recording, or None if unknown.
         nothing: class of windows without an action.
-
-    Returns:
-        All spans of the timeline, and the spans of actions.
     """
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.timelines import Segment, write_timeline
@@ -209,82 +251,121 @@ def write(timeline, folder: Path, video: Path, expected: list | None, nothing: s
 
     spans = [span._replace(start=round(span.start, 3), end=round(span.end, 3)) for span in timeline.spans()]
     actions = [Segment(span.start, span.end, span.label) for span in spans if span.label != nothing]
-    write_timeline(folder / f"{video.stem}.csv", {video.name: actions})
+    write_timeline(folder / f"{recording.stem}.csv", {recording.name: actions})
+    is_seen = timeline.best() >= 0
     content = {
-        "video": video.name,
+        "recording": recording.name,
         "spans": [span._asdict() for span in spans],
         "class_names": timeline.class_names,
         "starts": timeline.starts.tolist(),
-        "probabilities": timeline.probabilities.round(6).tolist(),
+        "known": timeline.known.tolist(),
+        "probabilities": [
+            row.tolist() if seen else None
+            for row, seen in zip(timeline.probabilities.round(6), is_seen.tolist(), strict=True)
+        ],
         "events": [
             [event.action_id, round(event.start, 3), round(event.end, 3), event.place] for event in timeline.events
         ],
     }
-    write_atomically(folder / f"{video.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
-    plot_timeline(timeline, folder / f"{video.stem}.png", expected, nothing, video.name)
-    return spans, actions
+    write_atomically(folder / f"{recording.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
+    plot_timeline(timeline, folder / f"{recording.stem}.png", expected, nothing, recording.name)
 
 
 class TimelineScore:
-    """Scores of timelines against the true actions, over all videos."""
+    """Scores of timelines against the true actions, over all recordings."""
 
     def __init__(self):
         from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
-        self.seconds = self.correct = 0.0
-        self.events = self.predicted = self.expected = 0
+        self.seconds = self.correct = self.delay = 0.0
+        self.events = self.steps = 0
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
+        # Of each recording: actions with their mean probability; their reports, with the probability at that moment; the truth.
+        self.actions, self.reports, self.expected = [], [], []
 
-    def add(self, timeline, spans: list, actions: list, expected: list, nothing: str):
+    def add(self, timeline, expected: list, nothing: str):
         """
-        Adds a video.
+        Adds a recording.
 
         Args:
-            timeline, spans, actions: of the video, as of `write`.
-            expected: true actions in the video.
+            timeline: of the recording.
+            expected: its true actions.
             nothing: class of windows without an action.
         """
         from action_llm_datasets.timelines import Segment
-        from action_llm_recipes.metrics.temporal_segments import seconds_correct, segment_hits
+        from action_llm_recipes.metrics.temporal_segments import ScoredSegment, seconds_correct, segment_hits
 
-        self.borders.add(timeline.events, expected)
+        spans = timeline.spans()
+        actions = [ScoredSegment(*span[:4]) for span in spans if span.label != nothing]
+        at_first = timeline.probabilities[timeline.starts.searchsorted([span.start for span in spans])].max(axis=1)
+        reports = [
+            ScoredSegment(span.known, span.known, span.label, float(probability))
+            for span, probability in zip(spans, at_first, strict=True)
+            if span.label != nothing
+        ]
+        for values, of_recording in (
+            (self.actions, actions),
+            (self.reports, reports),
+            (self.expected, list(expected)),
+        ):
+            values.append(of_recording)
+        if timeline.events:
+            self.borders.add(timeline.events, expected)
         self.events += len(timeline.events)
         end = float(timeline.ends[-1])
         self.seconds += end
         with_gaps = [*expected, *(Segment(*gap, nothing) for gap in gaps(expected, end))]
         self.correct += seconds_correct(spans, with_gaps)
-        self.predicted, self.expected = self.predicted + len(actions), self.expected + len(expected)
+        self.delay += float((timeline.known - timeline.starts).sum())
+        self.steps += len(timeline.starts)
         for overlap in OVERLAPS:
             self.hits[overlap] += segment_hits(actions, expected, overlap)
 
     def metrics(self) -> dict | None:
-        """The content of metrics.json; None if no video was added."""
-        from action_llm_recipes.metrics.temporal_segments import f1_score
+        """The content of metrics.json; None if no recording was added."""
+        from action_llm_recipes.metrics.temporal_segments import (
+            f1_score,
+            mean_average_precision,
+            overlap_ratio,
+            start_closeness,
+        )
 
-        if not self.borders.videos:
+        if not self.expected:
             return None
+        predicted, expected = (sum(map(len, actions)) for actions in (self.actions, self.expected))
+        ranked = {
+            f"actions_map_{at:g}": mean_average_precision(self.actions, self.expected, overlap_ratio, at)
+            for at in RANKED_OVERLAPS
+        }
+        reported = {
+            f"starts_map_{at:g}_s": mean_average_precision(self.reports, self.expected, start_closeness, -at)
+            for at in OFFSETS
+        }
+        of_events = {"events_a_minute": 60 * self.events / self.seconds, "event_borders": self.borders.scores()}
         return {
-            "videos": self.borders.videos,
+            "recordings": len(self.expected),
             "minutes": self.seconds / 60,
             "time_named_rightly": self.correct / self.seconds,
-            "actions_found": self.predicted,
-            "actions_true": self.expected,
-            **{f"actions_f1_{at:g}": f1_score(self.hits[at], self.predicted, self.expected).f1 for at in OVERLAPS},
-            "events_a_minute": 60 * self.events / self.seconds,
-            "event_borders": self.borders.scores(),
+            "actions_found": predicted,
+            "actions_true": expected,
+            **{f"actions_f1_{at:g}": f1_score(self.hits[at], predicted, expected).f1 for at in OVERLAPS},
+            **ranked,
+            **reported,
+            "label_delay_seconds": self.delay / self.steps,
+            **(of_events if self.borders.videos else {}),
         }
 
 
 def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
     """
-    The true actions of each video, without any for videos that the table does not name.
+    The true actions of each recording, without any for recordings that the table does not name.
 
     Args:
-        table: CSV file. Its file names are relative to its folder, or plain names of the videos.
-        paths: of the videos.
+        table: CSV file. Its file names are relative to its folder, or plain names of the recordings.
+        paths: of the recordings.
 
     Raises:
-        ValueError: if the table names none of the videos.
+        ValueError: if the table names none of the recordings.
     """
     from action_llm_recipes.common.video_windows import by_video
 
@@ -292,14 +373,14 @@ def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
     actions_of = {path: rows.get(name_in_table(table, path), rows.get(path.stem, [])) for path in paths}
     if not any(actions_of.values()):
         raise ValueError(
-            f"{table} names none of the {len(paths)} videos, such as {paths[0].name}: its file_name must be the name of a "
-            "video, or its path relative to the table."
+            f"{table} names none of the {len(paths)} recordings, such as {paths[0].name}: its file_name must be the name of a "
+            "recording, or its path relative to the table."
         )
     return actions_of
 
 
 def name_in_table(table: str, path: Path) -> str:
-    """The path of a video relative to the folder of a table, or its plain name if it is elsewhere; without suffix."""
+    """The path of a recording relative to the folder of a table, or its plain name if it is elsewhere; without suffix."""
     root, path = Path(table).resolve().parent, path.resolve()
     name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     return name.with_suffix("").as_posix()

@@ -562,7 +562,7 @@ def _draw_skeleton(axes, pose: np.ndarray, layout: "SkeletonLayout", faint: bool
 def plot_timeline(
     timeline, path: str | os.PathLike, true: Sequence | None = None, nothing: str = "", title: str = "", rows: int = 12
 ):
-    """Draws class probabilities along a video, the boundaries of its events, and, if known, its true actions.
+    """Draws class probabilities along a recording, the boundaries of its events, if any, and, if known, its true actions.
 
     Args:
         timeline: a `Timeline` of `action_llm.timelines`.
@@ -575,13 +575,15 @@ def plot_timeline(
     names, probabilities = timeline.class_names, timeline.probabilities
     true_names = {segment.label for segment in true or ()}
     ranked = sorted(
-        range(len(names)), key=lambda index: (names[index] not in true_names, -probabilities[:, index].max())
+        range(len(names)),
+        key=lambda index: (names[index] not in true_names, -np.nanmax(probabilities[:, index], initial=0)),
     )
     shown = sorted(ranked[:rows], key=lambda index: (names[index] == nothing, index))
     end = float(timeline.ends[-1])
     unit, name = (60, "minutes") if end > 300 else (1, "seconds")
     with _figure(path, (10, 1.9 + 0.27 * len(shown))) as figure:
-        top, bottom = figure.subplots(2, sharex=True, height_ratios=[len(shown), 1.6])
+        ratios = [len(shown), 1.6] if timeline.events else [len(shown)]
+        top, *below = panels = figure.subplots(len(ratios), sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
         edges = np.append(timeline.starts, end) / unit
         lines = np.arange(len(shown) + 1) - 0.5
         image = top.pcolormesh(
@@ -592,7 +594,7 @@ def plot_timeline(
                 row = shown.index(names.index(segment.label))
                 box = ((segment.start / unit, row - 0.42), (segment.end - segment.start) / unit, 0.84)
                 top.add_patch(_box(*box))
-        best = probabilities.argmax(axis=1)
+        best = timeline.best()
         for row, index in enumerate(shown):
             for step in np.flatnonzero(best == index):
                 top.plot(edges[step : step + 2], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
@@ -600,18 +602,20 @@ def plot_timeline(
         top.set_ylim(len(shown) - 0.5, -0.5)
         top.tick_params(length=0)
         top.set_title(title or "Actions over time", pad=18)  # leaves a line for the note
-        legend = "; boxes and green areas: true actions" if true else ""
+        legend = "; boxes and green areas" if below else "; boxes"
+        legend = f"{legend}: true actions" if true else ""
         note = f"blue: probability; lines: most likely class{legend}"
         top.text(0, 1.02, note, transform=top.transAxes, ha="left", va="bottom", fontsize=8)
-        figure.colorbar(image, ax=[top, bottom], fraction=0.02, pad=0.01, label="probability")
-        starts = [event.start / unit for event in timeline.events]
-        bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
-        for segment in true or ():
-            bottom.axvspan(segment.start / unit, segment.end / unit, color=THIRD, alpha=0.25, linewidth=0)
-        bottom.set_yticks([])
-        bottom.set_ylabel("event\nboundaries", fontsize=8)
-        bottom.set_xlim(0, end / unit)
-        bottom.set_xlabel(name)
+        figure.colorbar(image, ax=list(panels), fraction=0.02, pad=0.01, label="probability")
+        for bottom in below:
+            starts = [event.start / unit for event in timeline.events]
+            bottom.vlines(starts, 0, 1, color=ACCENT, linewidth=0.6)
+            for segment in true or ():
+                bottom.axvspan(segment.start / unit, segment.end / unit, color=THIRD, alpha=0.25, linewidth=0)
+            bottom.set_yticks([])
+            bottom.set_ylabel("event\nboundaries", fontsize=8)
+        panels[-1].set_xlim(0, end / unit)
+        panels[-1].set_xlabel(name)
 
 
 def _box(corner: tuple[float, float], width: float, height: float):

@@ -158,7 +158,7 @@ def test_errors_suggest_the_nearest_option_and_import_nothing_heavy(tmp_path):
         ("hub/export.py", "--model", missing, "--output_dir", "y"): f"export.py: {no_model}",
         ("hub/demo.py", "--model", missing): f"demo.py: {no_model}",
         ("quickstart.py", "--llm", missing): f"quickstart.py: {no_model}",
-        ("timeline.py", "--model", missing, "--videos", "v", "--output_dir", "y"): f"timeline.py: {no_model}",
+        ("timeline.py", "--model", missing, "--recordings", "v", "--output_dir", "y"): f"timeline.py: {no_model}",
         (
             "pretraining/describe_videos.py",
             *there,

@@ -3,14 +3,15 @@
 import itertools
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
+from action_llm.modeling_vtem import VisualEvent
 from action_llm.skeleton_layouts import get_layout
+from action_llm.timelines import Timeline
 from action_llm.token_lexicon import token_color
 from action_llm_recipes.metrics.action_classification.classification_scores import (
     confusion_matrix,
@@ -153,9 +154,8 @@ def test_no_title_and_no_name_runs_out_of_its_picture(predictions, tmp_path, mon
     names = ["clap", LONG, "a name that is long (with brackets)", "Größe"]
     table = per_class_table(logs.argmax(1), labels, names)
     ends = np.arange(1.0, 5)
-    timeline = SimpleNamespace(
-        class_names=names, probabilities=np.exp(logs[:4]), starts=ends - 1, ends=ends, events=[]
-    )
+    events = [VisualEvent(0, 0.0, 4.0, None)]
+    timeline = Timeline(names, ends - 1, ends, np.exp(logs[:4]), ends, events)
     plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "confusion.png", LONG)
     plot_class_accuracy(table, tmp_path / "classes.png", LONG)
     plot_timeline(timeline, tmp_path / "timeline.png", title="VIDEO_" * 30)

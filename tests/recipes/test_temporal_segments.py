@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +11,14 @@ from action_llm.modeling_vtem import VisualEvent
 from action_llm_datasets.timelines import Segment
 from action_llm_recipes.metrics.temporal_segments import (
     BorderCounts,
+    ScoredSegment,
     border_hits,
     f1_score,
+    mean_average_precision,
+    overlap_ratio,
     seconds_correct,
     segment_hits,
+    start_closeness,
 )
 
 TIMES = st.lists(st.integers(0, 30).map(lambda tenth: tenth / 10), max_size=5)
@@ -68,3 +73,68 @@ def test_f1_is_that_of_precision_and_recall():
 def test_seconds_that_are_named_rightly():
     true = [Segment(0, 4, "jump"), Segment(4, 8, "bow")]
     assert seconds_correct([Segment(1, 6, "jump"), Segment(6, 9, "bow")], true) == pytest.approx(3 + 2)
+
+
+def activity_net_map(predicted, true, least, measure):
+    """As the evaluation of ActivityNet computes it: locks on true segments, an envelope of the precision, and its area."""
+    averages = []
+    for label in {segment.label for segments in true for segment in segments}:
+        truth = [
+            (video, segment) for video, segments in enumerate(true) for segment in segments if segment.label == label
+        ]
+        guesses = [(video, one) for video, found in enumerate(predicted) for one in found if one.label == label]
+        order = np.argsort([-one.score for _, one in guesses], kind="stable")
+        locked, right, wrong = set(), np.zeros(len(guesses)), np.zeros(len(guesses))
+        for rank, index in enumerate(order):
+            video, guess = guesses[index]
+            measures = [measure(guess, segment) if v == video else -np.inf for v, segment in truth]
+            for place in np.argsort(measures)[::-1]:
+                if measures[place] < least:
+                    break
+                if place not in locked:
+                    locked.add(place)
+                    right[rank] = 1
+                    break
+            wrong[rank] = 1 - right[rank]
+        recall, precision = right.cumsum() / len(truth), right.cumsum() / (right.cumsum() + wrong.cumsum())
+        precision, recall = np.r_[0, precision, 0], np.r_[0, recall, 1]
+        for i in range(len(precision) - 2, -1, -1):
+            precision[i] = max(precision[i], precision[i + 1])
+        steps = np.flatnonzero(recall[1:] != recall[:-1]) + 1
+        averages.append(((recall[steps] - recall[steps - 1]) * precision[steps]).sum())
+    return np.mean(averages)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mean_average_precision_is_that_of_activity_net(seed):
+    generator = np.random.default_rng(seed)
+
+    def segments(count):
+        starts = generator.uniform(0, 10, count)
+        return zip(
+            starts, starts + generator.uniform(0.5, 5, count), generator.choice(["jump", "bow"], count), strict=True
+        )
+
+    true = [[Segment(*one) for one in segments(generator.integers(1, 5))] for _ in range(3)]
+    predicted = [[ScoredSegment(*one, generator.random()) for one in segments(8)] for _ in range(3)]
+    for least in (0.1, 0.3, 0.5):
+        found = mean_average_precision(predicted, true, overlap_ratio, least)
+        assert found == pytest.approx(
+            activity_net_map(
+                predicted,
+                true,
+                least,
+                lambda a, b: max(0, min(a[1], b[1]) - max(a[0], b[0])) / (max(a[1], b[1]) - min(a[0], b[0])),
+            )
+        )
+    found = mean_average_precision(predicted, true, start_closeness, -1.0)
+    assert found == pytest.approx(activity_net_map(predicted, true, -1.0, lambda a, b: -abs(a[0] - b[0])))
+
+
+def test_a_start_counts_when_it_is_reported():
+    true = [[Segment(2, 5, "jump"), Segment(10, 12, "jump")]]
+    # Reported 1 s late, twice; the other 4 s late. The second report of the same start is wrong.
+    reports = [[ScoredSegment(at, at, "jump", score) for at, score in ((3, 0.9), (3.5, 0.8), (14, 0.7))]]
+    found = [mean_average_precision(reports, true, start_closeness, -offset) for offset in (0.5, 1, 5)]
+    assert found == pytest.approx([0, 1 / 2, (1 + 2 / 3) / 2])
+    assert np.isnan(mean_average_precision(reports, [[]], start_closeness, -1.0))

@@ -460,9 +460,15 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
     tested = {video_of_window(name)[0] for name in rows["test"]["sample_id"]}
     trained = [str(path) for path in sorted(long.glob("*.mp4")) if path.stem not in tested]
     videos = [*(str(long / f"{name}.mp4") for name in tested), str(tmp_path / "broken.mp4")]
-    settings = {"model": model, "videos": videos, "truth": str(long / "timeline.csv"), "seconds": 2.0, "stride": 0.5}
+    settings = {
+        "model": model,
+        "recordings": videos,
+        "truth": str(long / "timeline.csv"),
+        "seconds": 2.0,
+        "stride": 0.5,
+    }
     metrics = recipe.main(recipe.TimelineArguments(output_dir=str(tmp_path / "timelines"), **settings))
-    assert metrics["videos"] == 1 and metrics["actions_true"] == 3 and 0 <= metrics["time_named_rightly"] <= 1
+    assert metrics["recordings"] == 1 and metrics["actions_true"] == 3 and 0 <= metrics["time_named_rightly"] <= 1
     skipped = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
     assert [Path(one["file"]).name for one in skipped] == ["broken.mp4"]
     name = Path(videos[0]).stem
@@ -472,19 +478,21 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
         assert next(csv.reader(file)) == ["file_name", "start", "end", "label"]
     assert (tmp_path / "timelines" / f"{name}.png").stat().st_size > 5000
     other = {**settings, "output_dir": str(tmp_path / "none")}
-    with pytest.raises(ValueError, match=r"none of 1 videos could be read; .*broken"):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[1:], "truth": None}))
-    with pytest.raises(ValueError, match=r"timeline\.csv names none of the 1 videos, such as broken\.mp4"):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[1:]}))
+    with pytest.raises(ValueError, match=r"none of 1 recordings could be read; .*broken"):
+        recipe.main(recipe.TimelineArguments(**other | {"recordings": videos[1:], "truth": None}))
+    with pytest.raises(ValueError, match=r"timeline\.csv names none of the 1 recordings, such as broken\.mp4"):
+        recipe.main(recipe.TimelineArguments(**other | {"recordings": videos[1:]}))
     with pytest.raises(
         ValueError, match=r"trained on 1 of the 2 test recordings, .* are not scored: leave out --truth"
     ):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": [trained[0], videos[0]]}))
+        recipe.main(recipe.TimelineArguments(**other | {"recordings": [trained[0], videos[0]]}))
     with pytest.raises(ValueError, match=r"--nothing must be a class of the model, got 'standig still': choose from"):
         recipe.main(recipe.TimelineArguments(**other | {"nothing": "standig still"}))
-    with pytest.raises(ValueError, match=r"was made with other .*videos"):
+    with pytest.raises(ValueError, match=r"was made with other .*recordings"):
         recipe.main(
-            recipe.TimelineArguments(**settings | {"videos": videos[:1], "output_dir": str(tmp_path / "timelines")})
+            recipe.TimelineArguments(
+                **settings | {"recordings": videos[:1], "output_dir": str(tmp_path / "timelines")}
+            )
         )
     from action_llm_recipes import explain_actions
 
@@ -495,8 +503,8 @@ def test_windows_have_the_class_of_their_time_and_timelines_are_scored(
             ),
             DataArguments(dataset="folder-video", data_dir=str(long)),
         )
-    with pytest.raises(ValueError, match="two videos have the same name"):
-        recipe.main(recipe.TimelineArguments(**other | {"videos": videos[:1] * 2}))
+    with pytest.raises(ValueError, match="two recordings have the same name"):
+        recipe.main(recipe.TimelineArguments(**other | {"recordings": videos[:1] * 2}))
 
 
 @pytest.mark.parametrize("scope", ["place", "frame"])
