@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,12 +30,14 @@ from transformers.utils import logging
 from .action_sentence import FAMILIAR_SHARE
 from .class_names import check_class_names
 from .explanations import sentence_of
+from .feature_extraction_skeleton import TooFewJointsError
 from .frame_sequences import FRAME_SUFFIXES
 from .label_scoring import normalised_entropy
 from .model_files import as_written
 from .pose_estimators import PoseEstimator, load_pose_estimator
 from .pose_json_files import is_openpose_folder
 from .recording_files import RECORDING_SUFFIXES
+from .recording_parts import people_of
 from .recording_versions import check_versions_differ, version_arguments
 from .video_files import VIDEO_SUFFIXES, is_video
 
@@ -83,6 +86,8 @@ class ActionRecognitionPipeline(Pipeline):
       meanwhile; see [`~explanations.explain`]. Models that were trained to describe recordings also give `description`.
     - `entropy`, with `return_entropy=True`: that of the scores of all classes, from 0 to 1. It is high for recordings that show
       none of the classes, as far as the scores tell (`recipes/evaluate_unknown.py` measures how far).
+    - `person`, `start` and `end`, with `per_person=True`: the number of a person's track, and the seconds from the first to the
+      last frame in which they are seen.
     - `tokens`, with `return_tokens=True`: the action sentence as a list of dicts with `token`, `id` (of a word of several
       tokens, the id of the first), `start` and `end` in seconds.
 
@@ -100,6 +105,10 @@ class ActionRecognitionPipeline(Pipeline):
             is meant for names that the model was not trained on, and harms others.
         explain, return_tokens, return_entropy (`bool`, defaults to `False`):
             Whether to return `reason`, `tokens` and `entropy`.
+        per_person (`bool`, defaults to `False`):
+            Whether a model of skeletons recognises each person of a recording alone, whether a sensor saw them or a pose
+            estimator. A recording then gives a list with the first of the dicts above for each person, in order of appearance.
+            Actions that need two people are not recognised so, and `top_k` must be left out.
         versions (`int`, defaults to 1):
             Number of versions of a recording whose probabilities are averaged: the original, and versions varied by the
             `augment_` settings of the model's feature extractor. All versions are read in one batch. `tokens` belong to the
@@ -154,6 +163,7 @@ class ActionRecognitionPipeline(Pipeline):
         return_entropy: bool | None = None,
         calibrated: bool | None = None,
         unsure_below: float | None = None,
+        per_person: bool | None = None,
         versions: int | None = None,
         fps: float | None = None,
         pose: str | PoseEstimator | None = None,
@@ -165,8 +175,8 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, divide_by_prior, explain, "
-                "return_tokens, return_entropy, calibrated, unsure_below, versions, fps, pose, mirrored, on_error, batch_size "
-                "and num_workers."
+                "return_tokens, return_entropy, calibrated, unsure_below, per_person, versions, fps, pose, mirrored, on_error, "
+                "batch_size and num_workers."
             )
         if top_k not in (None, _NOT_GIVEN) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be an integer of at least 1, or None for all, got {as_written(top_k)}.")
@@ -186,7 +196,7 @@ class ActionRecognitionPipeline(Pipeline):
             "return_entropy": return_entropy,
             "calibrated": calibrated,
         }
-        for name, flag in {**flags, "mirrored": mirrored}.items():
+        for name, flag in {**flags, "mirrored": mirrored, "per_person": per_person}.items():
             if flag not in (None, True, False):
                 raise ValueError(f"{name} must be True or False, got {as_written(flag)}.")
         if candidate_labels is not None and len(candidate_labels) == 1:
@@ -202,11 +212,14 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"on_error must be 'raise' or 'return', got {as_written(on_error)}.")
         if not (pose is None or isinstance(pose, str) or callable(pose)):
             raise ValueError(f"pose must be a pose estimator or the name of one, got {as_written(pose)}.")
-        for name, setting in (("pose", pose), ("mirrored", mirrored)):
+        for name, setting in (("pose", pose), ("mirrored", mirrored), ("per_person", per_person)):
             if setting and not self._reads_skeletons:
-                raise ValueError(f"{name}: this model reads videos, and needs no pose estimator.")
+                raise ValueError(f"{name}: this model reads videos, and neither estimates poses nor tracks people.")
+        if per_person and top_k != _NOT_GIVEN:
+            raise ValueError("per_person gives the most likely class of each person: leave out top_k.")
         preprocess = {
             "candidate_labels": candidate_labels,
+            "per_person": per_person,
             "versions": versions,
             "fps": fps,
             "pose": pose,
@@ -268,6 +281,7 @@ class ActionRecognitionPipeline(Pipeline):
         self,
         recording: Any,
         candidate_labels: Sequence[str] | None = None,
+        per_person: bool = False,
         versions: int = 1,
         fps: float | None = None,
         pose: str | PoseEstimator | None = None,
@@ -278,7 +292,8 @@ class ActionRecognitionPipeline(Pipeline):
 
         Returns:
             `dict`: `inputs`, the model's inputs for each version; `recording`, the skeletons for the explanation (None for
-            videos); `warnings`. With `on_error="return"`, only `error` if the recording cannot be read.
+            videos); `warnings`. With `per_person`, only `people`: the same for each of them, and `person`, `start` and `end`.
+            With `on_error="return"`, only `error` if the recording cannot be read.
         """
         sample_id = _sample_id(recording)
         try:
@@ -292,11 +307,29 @@ class ActionRecognitionPipeline(Pipeline):
                 recording = extractor.read(recording, fps=fps)
                 doubts = extractor.doubts(recording)
             names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
-            inputs = []
-            for version in range(versions):
-                _rewind(recording)
-                arguments = version_arguments(sample_id, version)
-                inputs.append(dict(self.processor(recording, **arguments, **names, **rate)))
+
+            def inputs_of(recording: Any) -> list[dict]:
+                inputs = []
+                for version in range(versions):
+                    _rewind(recording)
+                    arguments = version_arguments(sample_id, version)
+                    inputs.append(dict(self.processor(recording, **arguments, **names, **rate)))
+                return inputs
+
+            if per_person:
+                people = [
+                    {
+                        "inputs": inputs_of(person.recording),
+                        "recording": person.recording,
+                        "warnings": extractor.doubts(person.recording),
+                        "about": {"person": person.number, "start": person.start, "end": person.end},
+                    }
+                    for person in people_of(recording, extractor.cleaning)
+                ]
+                if not people:
+                    raise TooFewJointsError(sample_id, "nobody", "at least one person")
+                return {"people": people}
+            inputs = inputs_of(recording)
         except (ValueError, TypeError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
@@ -406,10 +439,16 @@ class ActionRecognitionPipeline(Pipeline):
         return True if new else None
 
     def _forward(self, batch: dict | list[dict], on_error: str = "raise", **settings) -> dict[str, list[dict]]:
-        """Returns `decisions`, a dict for each output of `preprocess`, in order."""
+        """Returns `decisions`, a dict for each output of `preprocess`, in order; with people, a dict of their decisions."""
         batch = batch if isinstance(batch, list) else [batch]
         try:
-            return {"decisions": self._decide(batch, **settings)}
+            decided = iter(self._decide([item for one in batch for item in one.get("people", [one])], **settings))
+            return {
+                "decisions": [
+                    {"people": list(islice(decided, len(one["people"])))} if "people" in one else next(decided)
+                    for one in batch
+                ]
+            }
         # A sentence can be too long for the language model, or for the memory.
         except (ValueError, MemoryError) as error:
             if on_error == "raise":
@@ -454,6 +493,7 @@ class ActionRecognitionPipeline(Pipeline):
             warnings = decision.pop("warnings") + self._unlike_training(outputs, index)
             if warnings:
                 decision["warnings"] = warnings
+            decision |= decision.pop("about", {})
             if return_entropy and len(probabilities) > 1:
                 decision["entropy"] = float(normalised_entropy(torch.tensor(probabilities, dtype=torch.float64)))
             if return_tokens:
@@ -534,6 +574,8 @@ class ActionRecognitionPipeline(Pipeline):
         (decision,) = outputs["decisions"]
         if "error" in decision:
             return [decision]
+        if "people" in decision:
+            return [self.postprocess({"decisions": [person]}, top_k=1)[0] for person in decision["people"]]
         probabilities = decision.pop("probabilities")
         best = sorted(probabilities, key=probabilities.get, reverse=True)[:top_k]
         labels = [{"label": name, "score": probabilities[name]} for name in best]

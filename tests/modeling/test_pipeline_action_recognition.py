@@ -23,6 +23,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 import action_llm
 from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor, pipeline_action_recognition
 from action_llm.action_sentence import token_distance
+from action_llm.array_files import recording_from_array
 from action_llm.recording_versions import version_arguments
 from action_llm.skeleton_files import SkeletonFileError
 from action_llm.skeleton_layouts import LAYOUTS
@@ -358,6 +359,37 @@ def test_a_model_of_skeletons_reads_the_poses_of_a_video(recognise, see, tmp_pat
     for name, setting in (("pose", estimator), ("mirrored", True)):
         with pytest.raises(ValueError, match=f"{name}: this model reads videos"):
             see(path, **{name: setting})
+
+
+def test_each_person_is_recognised_alone(recognise, see):
+    """Two people of a pose estimator, of whom the second comes later, and a sensor that takes one person for two bodies."""
+    first, second = recording(60, 1), recording(60, 2) + np.float32([5, 0, 0])
+    second[:20] = 0
+    both = recording_from_array(np.stack([first, second], 1), layout=LAYOUTS["kinect25"], fps=30.0, source="two")
+    both.body_ids = np.array([7, 3])
+    one, other = recognise(both, per_person=True, return_tokens=True)
+    assert (one["person"], one["start"], one["end"]) == (7, 0.0, 2.0)
+    assert (other["person"], other["start"], other["end"]) == (3, pytest.approx(2 / 3), 2.0)
+    for found, alone in ((one, first), (other, second)):
+        expected = recognise(alone, fps=30.0, top_k=1, return_tokens=True)[0]
+        assert found["label"] == expected["label"] and found["score"] == pytest.approx(expected["score"])
+        assert found["tokens"] == expected["tokens"]
+    cut = np.zeros((60, 2, 25, 3), np.float32)
+    cut[:30, 0], cut[30:, 1] = first[:30], first[30:]
+    rejoined = recording_from_array(cut, layout=LAYOUTS["kinect25"], fps=30.0, source="lost")
+    rejoined.body_ids = np.array([5, 6])
+    (found,) = recognise(rejoined, per_person=True)
+    assert found["person"] == 5 and found["score"] == pytest.approx(recognise(first, top_k=1, fps=30.0)[0]["score"])
+    row = {"keypoints": cut.ravel(), "shape": cut.shape, "layout": "kinect25", "fps": 30.0, "cleaned": True}
+    assert [person["person"] for person in recognise(row, per_person=True)] == [0, 1]  # people, not bodies
+    nested = recognise([both, first], per_person=True, fps=30.0, batch_size=2, on_error="return")
+    assert [len(people) for people in nested] == [2, 1]
+    with pytest.raises(ValueError, match="expected at least one person, found nobody"):
+        recognise(np.zeros((30, 25, 3), np.float32), per_person=True)
+    with pytest.raises(ValueError, match="leave out top_k"):
+        recognise(both, per_person=True, top_k=2)
+    with pytest.raises(ValueError, match="per_person: this model reads videos"):
+        see("clip.mp4", per_person=True)
 
 
 def test_code_from_a_repository_needs_no_scipy_and_takes_an_estimator_of_the_installed_package(

@@ -24,10 +24,12 @@ from transformers import (
 )
 
 from action_llm import mediapipe_pose, pose_estimators
+from action_llm.frame_sequences import FrameArray
 from action_llm.mediapipe_pose import FOCAL_LENGTH, LEAST_DISTANCE, MediaPipePose, positions, smoothed_distances
 from action_llm.person_tracking import Detections
 from action_llm.pose_estimation import NobodySeenError, PoseError, PoseEstimator
 from action_llm.pose_estimators import load_pose_estimator
+from action_llm.recording_parts import join_frames
 from action_llm.skeleton_files import SkeletonFileError, read_skeleton
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.video_files import open_video
@@ -44,6 +46,43 @@ def test_a_recording_has_the_rate_of_the_video_and_joints_of_low_scores_are_miss
     np.testing.assert_allclose(recording.keypoints[3, 0, 1:], BODY[1:] + np.array([0.03, 0, 0]), rtol=1e-5)
     np.testing.assert_allclose(recording.scores[0, 0, :2], [0.01, 0.9], rtol=1e-6)
     np.testing.assert_allclose(recording.color_pixels[0, 0, 1:], BODY[1:, :2] * 10 + [24, 16], rtol=1e-5)
+
+
+def joined(pieces):
+    pieces = list(pieces)
+    assert all(len(piece.present) == 1 for piece in pieces)
+    return join_frames(pieces, 0, len(pieces))
+
+
+def same(recording, other):
+    assert (recording.layout, recording.fps, recording.source) == (other.layout, other.fps, other.source)
+    assert (recording.present == other.present).all() and recording.body_ids.tolist() == other.body_ids.tolist()
+    for name in ("keypoints", "scores", "color_pixels"):
+        np.testing.assert_allclose(getattr(recording, name), getattr(other, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"fps": 10}, {"mirrored": True}])
+def test_a_stream_has_the_poses_of_the_whole_video(settings):
+    same(
+        joined(BrightCorner().stream(io.BytesIO(tiny_video(24)), **settings)),
+        BrightCorner()(io.BytesIO(tiny_video(24)), **settings),
+    )
+    assert not joined(BrightCorner(threshold=256).stream(io.BytesIO(tiny_video(6)))).present.size  # nobody
+
+
+def test_a_stream_reads_no_further_than_it_must():
+    read = []
+
+    class Endless(FrameArray):
+        def _frames_in_order(self, times):
+            return super()._frames_in_order(read.append(time) or time for time in times)
+
+    video = Endless(np.stack([picture(number) for number in range(6)]), 30.0)
+    video.info = video.info._replace(seconds=float("inf"))
+    pieces = BrightCorner().stream(video)
+    for _ in range(6):
+        next(pieces)
+    assert len(read) == 7  # the next picture tells how long the last one is shown
 
 
 def test_frames_are_at_equal_intervals_whatever_the_rate_of_the_video():
@@ -266,6 +305,11 @@ def test_mediapipe_keeps_the_path_of_a_person_in_the_room(walker):
     shown = recording.keypoints[:, 0] - hips[:, None]
     np.testing.assert_allclose(shown, np.broadcast_to(body - body[[23, 24]].mean(0), shown.shape), atol=1e-5)
     assert BLAZEPOSE.up == -1 and recording.keypoints[0, 0, 0, 1] < recording.keypoints[0, 0, 31, 1]  # nose above foot
+
+
+def test_mediapipe_places_a_person_in_a_stream_as_in_the_whole_video(walker):
+    estimator, _, _ = walker
+    same(joined(estimator.stream(io.BytesIO(tiny_video(40)))), estimator(io.BytesIO(tiny_video(40))))
 
 
 def test_mediapipe_takes_its_model_from_a_path_or_the_hub(walker, monkeypatch, tmp_path):

@@ -1,0 +1,117 @@
+"""`live.py` with files in place of cameras: its labels are those of timelines, and addresses lead nowhere else."""
+
+import functools
+import json
+import threading
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from tiny_models import tiny_recogniser
+from tiny_poses import BrightCorner
+from tiny_videos import tiny_video
+
+from action_llm import pose_estimators
+from action_llm.pose_estimation import PoseEstimator
+from action_llm.video_files import open_video
+from action_llm.video_frames import VideoFileError
+from action_llm_recipes import live
+from action_llm_recipes.common.live_video import open_address, open_camera
+
+
+@pytest.fixture(scope="module")
+def recognisers(tmp_path_factory):
+    """Folders of tiny recognisers, by what they read."""
+    folders = {}
+    for reads in ("skeletons", "videos"):
+        model, processor = tiny_recogniser(reads)
+        if reads == "videos":
+            processor.feature_extractor.segment_seconds = 0.1
+        folders[reads] = str(tmp_path_factory.mktemp(reads))
+        model.save_pretrained(folders[reads])
+        processor.save_pretrained(folders[reads])
+    return folders
+
+
+@pytest.mark.parametrize("reads", ["skeletons", "videos"])
+def test_labels_are_those_of_the_timeline_of_the_file(recognisers, reads, tmp_path, monkeypatch):
+    from action_llm import ActionLLMForClassification, ActionLLMProcessor
+
+    monkeypatch.setattr(
+        pose_estimators, "load_pose_estimator", lambda name, model, max_people: BrightCorner(model, max_people)
+    )
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(40))
+    settings = {"model": recognisers[reads], "seconds": 0.4, "stride": 0.2, "video": str(tmp_path / "clip.mp4")}
+    files = {"output": str(tmp_path / "labels.jsonl"), "draw": str(tmp_path / "drawn.mkv")}
+    rates = live.main(live.LiveArguments(**settings, **files))
+    lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    model = ActionLLMForClassification.from_pretrained(recognisers[reads])
+    processor = ActionLLMProcessor.from_pretrained(recognisers[reads])
+    reading = {"pose": BrightCorner()} if reads == "skeletons" else {}
+    expected = model.timeline(processor, tmp_path / "clip.mp4", seconds=0.4, stride=0.2, **reading)
+    assert [line["start"] for line in lines] == pytest.approx(expected.starts, abs=1e-3)
+    assert [line["known"] for line in lines] == pytest.approx(expected.known, abs=1e-3)
+    assert [line["probability"] for line in lines] == pytest.approx(expected.probabilities.max(axis=1), abs=1e-4)
+    assert [line["label"] for line in lines] == [expected.class_names[best] for best in expected.best()]
+    with open_video(tmp_path / "drawn.mkv") as drawn, open_video(tmp_path / "clip.mp4") as filmed:
+        moments = [0.05, drawn.info.seconds - 0.05]
+        first, last = np.abs(drawn.frames_at(moments).astype(int) - filmed.frames_at(moments)).mean((1, 2, 3))
+    assert drawn.info.num_frames == (40 if reads == "skeletons" else 13)
+    assert last > first + 20  # a caption, once a label is known
+    assert set(rates) == {"decode", "draw", "recognise", *(["pose"] if reads == "skeletons" else [])}
+
+
+def test_nobody_is_a_label_too(recognisers, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pose_estimators, "load_pose_estimator", lambda *arguments: BrightCorner(threshold=256))
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(12))
+    live.main(live.LiveArguments(recognisers["skeletons"], video=str(tmp_path / "clip.mp4")))
+    assert json.loads(capsys.readouterr().out) == {
+        "start": 0.0,
+        "end": 0.4,
+        "label": None,
+        "probability": None,
+        "known": 0.4,
+    }
+
+
+def test_one_source_is_asked_for(recognisers):
+    for sources, given in (({}, "none"), ({"camera": 0, "video": "a.mp4"}, "camera, video")):
+        with pytest.raises(ValueError, match=f"expected one of --camera, --video and --address, got {given}"):
+            live.LiveArguments(recognisers["skeletons"], **sources)
+
+
+@contextmanager
+def serving(folder):
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_a_stream_from_an_address_keeps_its_pace_and_skips_frames(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(15))
+    with serving(tmp_path) as address, open_address(f"{address}/clip.mp4") as video:
+        assert (video.picture_size(), video.info.fps, video.info.seconds) == ((32, 48), 30.0, float("inf"))
+        pictures = list(video.pictures_in_order(number / 30 for number in range(1000)))
+    assert 10 < len(pictures) < 20 and len({picture.tobytes() for picture in pictures}) > 2
+    with serving(tmp_path) as address, open_address(f"{address}/clip.mp4") as video:
+        pieces = list(PoseEstimator.stream(BrightCorner(), video))
+    assert {len(piece.present) for piece in pieces} == {1}
+
+
+def test_addresses_lead_to_videos_alone(tmp_path):
+    (tmp_path / "clip.ts").write_bytes(tiny_video(12, container="mpegts"))
+    (tmp_path / "list.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/clip.ts\n#EXT-X-ENDLIST\n"
+    )
+    with serving(tmp_path) as address:
+        for name in ("list.m3u8", "missing.mp4"):
+            with pytest.raises(VideoFileError, match=f"{name}: expected a video, found"):
+                open_address(f"{address}/{name}")
+    for other in (f"file://{tmp_path}/clip.ts", "concat:a|b", str(tmp_path / "clip.ts"), "udp://0.0.0.0:1"):
+        with pytest.raises(VideoFileError, match="expected an address of rtsp, http, https, found the scheme"):
+            open_address(other)
+    with pytest.raises(VideoFileError, match="camera 99: expected a video, found"):
+        open_camera(99)
