@@ -15,9 +15,9 @@ the seconds that were filmed by then. The label is null if nobody is seen.
 A label is known `--seconds` after the start of its time, when the last window that contains it has ended, plus the
 computation, and the frames that pose estimation looks ahead. Labels are those of `timeline.py` for the same video.
 
-`--draw` writes a video, and `--window` opens a window, with the people and the last label. A pose is drawn on its own frame. If
-frames come faster than they can be processed, a camera or an address skips frames; a file takes longer. The last line on the
-screen has the frames per second of each stage.
+`--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks. A pose
+is drawn on its own frame. If frames come faster than they can be processed, a camera or an address skips frames; a file takes
+longer. The last line of the log has the frames per second of each stage.
 
 Addresses are `rtsp`, `http` or `https`. Playlists (HLS, DASH), which lead to further addresses, are refused. No test here has a
 camera or an RTSP server: a file, and a file from an HTTP server, take their place.
@@ -94,6 +94,9 @@ def main(arguments: LiveArguments) -> dict[str, float]:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     reads_skeletons = model.config.action_config.model_type != "vtem"
+    for name in ("pose", "pose_model", "mirrored", "fps"):
+        if getattr(arguments, name) and not reads_skeletons:
+            raise ValueError(f"--{name}: this recogniser reads videos, and estimates no poses: leave it out.")
     clock = Stopwatch()
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(open_source(arguments))
@@ -219,16 +222,18 @@ class View:
         if piece is not None and piece.present.any():
             pixels = np.where(np.isfinite(piece.keypoints[..., :1]), piece.color_pixels, np.nan)
             picture = draw_over(picture[None], pixels, self._layout)[0]
+        image = Image.fromarray(picture)
+        draw, size = ImageDraw.Draw(image), max(12, image.height // 18)
+        if piece is not None:
+            for number, joints in zip(piece.body_ids.tolist(), piece.color_pixels[0], strict=True):
+                left, top = joints[:, 0].mean(), joints[:, 1].min() - 2 * size
+                draw_text(draw, (left, max(top, 0)), str(number), "white", size)
         if self.caption:
-            image = Image.fromarray(picture)
-            size = max(12, image.height // 18)
             text = shortened(drawable(self.caption), image.width - size, size)
-            draw = ImageDraw.Draw(image)
             draw.rectangle((0, 0, image.width, 3 * size // 2), fill="black")
             draw_text(draw, (size // 2, size // 4), text, "white", size)
-            picture = np.asarray(image)
         for screen in self.screens:
-            screen.show(picture)
+            screen.show(np.asarray(image))
 
 
 class Stopwatch:

@@ -82,9 +82,11 @@ def main(arguments: TimelineArguments) -> dict | None:
     from transformers import AutoConfig
 
     from action_llm.feature_extraction_skeleton import SkeletonInputError
+    from action_llm.pose_estimators import load_pose_estimator
     from action_llm.skeleton_files import SkeletonFileError
     from action_llm.sliding_windows import check_window
     from action_llm.timelines import check_reads_timelines
+    from action_llm.video_files import is_video
     from action_llm.video_frames import VideoFileError
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_datasets.progress import progress
@@ -104,15 +106,16 @@ def main(arguments: TimelineArguments) -> dict | None:
     if truth is not None:
         check_not_trained_on(arguments, record, paths)
     model, processor = load(arguments, truth or {})
-    settings = {"seconds": arguments.seconds, "stride": arguments.stride, "nothing": arguments.nothing}
-    reading = how_to_read(arguments, model, paths)
-    settings |= {name: getattr(arguments, name) for name in reading}
+    settings = {name: getattr(arguments, name) for name in ("seconds", "stride", "nothing", "pose", "mirrored")}
+    pose = arguments.pose
+    if model.config.action_config.model_type != "vtem" and any(map(is_video, paths)):
+        pose = load_pose_estimator(pose)  # once for all videos
     run.check_identity(settings | _identity(arguments, paths, truth, model))
     score, skipped = TimelineScore(), []
     for path in progress(paths, "timelines", "recordings"):
-        windows = {"seconds": arguments.seconds, "stride": arguments.stride, "batch_size": arguments.batch_size}
+        windows = {name: getattr(arguments, name) for name in ("seconds", "stride", "batch_size")}
         try:
-            timeline = model.timeline(processor, path, **windows, **reading)
+            timeline = model.timeline(processor, path, pose=pose, mirrored=arguments.mirrored, **windows)
             if not timeline.spans():
                 raise SkeletonInputError(path.name, f"nobody in {timeline.ends[-1]:.1f} s", "people")
         except (VideoFileError, SkeletonFileError, SkeletonInputError, OSError) as error:
@@ -178,24 +181,6 @@ def load(arguments: TimelineArguments, truth: dict) -> tuple:
     if unknown := sorted(labels - set(processor.class_names)):
         logger.warning("%s: the model cannot find %s, which are not its classes", arguments.truth, ", ".join(unknown))
     return model, processor
-
-
-def how_to_read(arguments: TimelineArguments, model, paths: list[Path]) -> dict:
-    """The arguments of `model.timeline` with which a recogniser of skeletons reads videos, if there are any.
-
-    Raises:
-        ValueError: if the recogniser reads videos without poses.
-    """
-    from action_llm.pose_estimators import load_pose_estimator
-    from action_llm.video_files import is_video
-
-    if model.config.action_config.model_type == "vtem":
-        for name in ("pose", "mirrored"):
-            if getattr(arguments, name):
-                raise ValueError(f"--{name}: this recogniser reads videos, and needs no pose estimator: leave it out.")
-    elif any(map(is_video, paths)):
-        return {"pose": load_pose_estimator(arguments.pose), "mirrored": arguments.mirrored}
-    return {}
 
 
 def check_not_trained_on(arguments: TimelineArguments, record: dict, paths: list[Path]):
