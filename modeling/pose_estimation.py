@@ -16,6 +16,9 @@ from .skeleton_files import SkeletonRecording, check_size, checked_rate
 from .skeleton_layouts import get_layout
 from .video_files import open_video
 
+# In a stream, a picture that stays is estimated again after this time, so that its poses do not wait for the next.
+STILL_SECONDS = 0.5
+
 
 class PoseError(ValueError):
     """No poses can be estimated: an estimator or its weights are missing, or nobody is seen in a video."""
@@ -100,7 +103,7 @@ class PoseEstimator:
     def stream(self, video, *, fps: float | None = None, mirrored: bool = False) -> Iterator[SkeletonRecording]:
         """Estimates the poses of a video of any length while it is read. Memory does not grow with the video.
 
-        Poses come `reach` frames after their picture, and after the next picture that differs from theirs.
+        Poses come `reach` frames after their picture, and when it has changed or been shown for `STILL_SECONDS`.
 
         Args:
             video, fps, mirrored: See `__call__`; also a video without an end.
@@ -115,7 +118,8 @@ class PoseEstimator:
         """
         with self._opened(video, fps) as (opened, rate, times):
             path, size, lengths = opened.path, opened.picture_size(), []
-            pictures = _changes(opened.pictures_in_order(number / rate for number in times), rate, lengths)
+            pictures = opened.pictures_in_order(number / rate for number in times)
+            pictures = _changes(pictures, rate, lengths, max(1, round(STILL_SECONDS * rate)))
 
             def followed() -> Iterator[tuple[Detections, np.ndarray]]:
                 tracker, shown = PersonTracker(rate), None
@@ -197,11 +201,14 @@ class PoseEstimator:
         return joints
 
 
-def _changes(pictures: Iterable[np.ndarray], fps: float, lengths: list[int]) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields time and picture whenever the picture changes, and appends the number of frames that show it to `lengths`."""
+def _changes(
+    pictures: Iterable[np.ndarray], fps: float, lengths: list[int], most: float = math.inf
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields time and picture whenever the picture changes, or has been shown for `most` frames; appends the number of frames
+    that show it to `lengths`."""
     shown = None
     for number, picture in enumerate(pictures):
-        if picture is shown:
+        if picture is shown and lengths[-1] < most:
             lengths[-1] += 1
         else:
             shown = picture

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from skeleton_people import person
+from skeleton_people import recording as recording_of_bodies
 from tiny_models import CLASS_NAMES, tiny_action_model, tiny_llm, tiny_processor, tiny_recogniser
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
@@ -23,7 +24,6 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 import action_llm
 from action_llm import ActionLLMForClassification, SkeletonFeatureExtractor, pipeline_action_recognition
 from action_llm.action_sentence import token_distance
-from action_llm.array_files import recording_from_array
 from action_llm.recording_versions import version_arguments
 from action_llm.skeleton_files import SkeletonFileError
 from action_llm.skeleton_layouts import LAYOUTS
@@ -363,23 +363,20 @@ def test_a_model_of_skeletons_reads_the_poses_of_a_video(recognise, see, tmp_pat
 
 def test_each_person_is_recognised_alone(recognise, see):
     """Two people of a pose estimator, of whom the second comes later, and a sensor that takes one person for two bodies."""
-    first, second = recording(60, 1), recording(60, 2) + np.float32([5, 0, 0])
-    second[:20] = 0
-    both = recording_from_array(np.stack([first, second], 1), layout=LAYOUTS["kinect25"], fps=30.0, source="two")
-    both.body_ids = np.array([7, 3])
+    first, second = person(60, seed=1), person(60, seed=2, place=(2.0, -0.2, 3.0))
+    both = recording_of_bodies([(0, first), (20, second[20:])], ids=[7, 3])
     one, other = recognise(both, per_person=True, return_tokens=True)
     assert (one["person"], one["start"], one["end"]) == (7, 0.0, 2.0)
     assert (other["person"], other["start"], other["end"]) == (3, pytest.approx(2 / 3), 2.0)
-    for found, alone in ((one, first), (other, second)):
+    for found, alone in ((one, first), (other, second[20:])):
         expected = recognise(alone, fps=30.0, top_k=1, return_tokens=True)[0]
         assert found["label"] == expected["label"] and found["score"] == pytest.approx(expected["score"])
-        assert found["tokens"] == expected["tokens"]
-    cut = np.zeros((60, 2, 25, 3), np.float32)
-    cut[:30, 0], cut[30:, 1] = first[:30], first[30:]
-    rejoined = recording_from_array(cut, layout=LAYOUTS["kinect25"], fps=30.0, source="lost")
-    rejoined.body_ids = np.array([5, 6])
+        assert [token["id"] for token in found["tokens"]] == [token["id"] for token in expected["tokens"]]
+    assert other["tokens"][0]["start"] == pytest.approx(2 / 3, abs=1e-3)  # in the time of the recording
+    rejoined = recording_of_bodies([(0, first[:30]), (30, first[30:])], ids=[5, 6])
     (found,) = recognise(rejoined, per_person=True)
     assert found["person"] == 5 and found["score"] == pytest.approx(recognise(first, top_k=1, fps=30.0)[0]["score"])
+    cut = rejoined.keypoints
     row = {"keypoints": cut.ravel(), "shape": cut.shape, "layout": "kinect25", "fps": 30.0, "cleaned": True}
     assert [person["person"] for person in recognise(row, per_person=True)] == [0, 1]  # people, not bodies
     nested = recognise([both, first], per_person=True, fps=30.0, batch_size=2, on_error="return")
