@@ -2,10 +2,12 @@
 
     done = python("-c", "print(1)", env={...}, cwd=folder)   # as subprocess.run([sys.executable, ...], text=True)
     process = start("script.py", "argument")                  # as subprocess.Popen, in a session of its own
+    process = start("script.py", imported=TRAINING)           # which need not import what trainings import
 
 Four of the five seconds in which a process imports `transformers` are torch, SciPy and the like. One process imports
 these, and forks for each call. It has imported nothing of this project and nothing that reads the environment of the Hub
-(`huggingface_hub`, `transformers`, `datasets`), and has computed nothing.
+(`huggingface_hub`, `transformers`, `datasets`), and has computed nothing. Where neither the order of imports nor the
+environment that the libraries read matters, these can be imported for all processes as well.
 """
 
 import atexit
@@ -27,23 +29,27 @@ PACKAGES = (
     "pyarrow.parquet", "matplotlib.pyplot", "PIL.Image", "av", "httpx", "httpx2", "jinja2", "rich.console", "tokenizers",
     "safetensors.torch", "yaml",
 )  # fmt: skip
+TRAINING = (
+    "datasets", "peft", "transformers.models.llama.modeling_llama", "transformers.pipelines", "transformers.trainer",
+    "trl.trainer.sft_trainer",
+)  # fmt: skip
 IMPORTED_BY_EACH = ("huggingface_hub", "transformers", "datasets", "peft", "action_llm", "action_llm_datasets")
 
 
 class Process:
     """A running process, which leads a session of its own."""
 
-    def __init__(self, arguments, env: dict | None, cwd: str | os.PathLike | None):
-        self.arguments, self._status = list(map(str, arguments)), None
+    def __init__(self, arguments, env: dict | None, cwd: str | os.PathLike | None, imported: tuple[str, ...]):
+        self.arguments, self.imported, self._status = list(map(str, arguments)), imported, None
         self._folder = tempfile.TemporaryDirectory()
         environment = dict(os.environ if env is None else env)
         request = {"arguments": self.arguments, "env": environment, "cwd": str(cwd or Path.cwd())}
-        self.pid = _ask(request | {"folder": self._folder.name})
+        self.pid = _ask(request | {"folder": self._folder.name}, imported)
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
         if self._status is None:
-            self._status = _ask({"poll": self.pid})
+            self._status = _ask({"poll": self.pid}, self.imported)
         return self._status
 
     def wait(self, timeout: float = 300) -> int:
@@ -60,41 +66,54 @@ class Process:
         return [Path(self._folder.name, name).read_text(errors="replace") for name in ("stdout", "stderr")]
 
 
-def start(*arguments, env: dict | None = None, cwd: str | os.PathLike | None = None) -> Process:
-    """Starts `python *arguments`: `-c code`, `-m module` or a script, and what follows it."""
-    return Process(arguments, env, cwd)
+def start(
+    *arguments, env: dict | None = None, cwd: str | os.PathLike | None = None, imported: tuple[str, ...] = ()
+) -> Process:
+    """Starts `python *arguments`: `-c code`, `-m module` or a script, and what follows it.
+
+    Libraries in `imported` were imported in the environment of the tests, whatever `env` is. Recipes that import them by
+    themselves silence their progress bars.
+    """
+    return Process(arguments, env, cwd, imported)
 
 
-def python(*arguments, env: dict | None = None, cwd: str | os.PathLike | None = None, timeout: float = 300):
-    """Runs `python *arguments` to its end; returns a `subprocess.CompletedProcess` with its output as text."""
-    process = start(*arguments, env=env, cwd=cwd)
+def python(
+    *arguments,
+    env: dict | None = None,
+    cwd: str | os.PathLike | None = None,
+    imported: tuple[str, ...] = (),
+    timeout: float = 300,
+):
+    """Runs `python *arguments` to its end, see `start`; returns a `subprocess.CompletedProcess` with its output as text."""
+    process = start(*arguments, env=env, cwd=cwd, imported=imported)
     return subprocess.CompletedProcess(process.arguments, process.wait(timeout), *process.said())
 
 
-_forking = None
+_forking: dict[tuple[str, ...], subprocess.Popen] = {}
 
 
-def _ask(request: dict):
-    global _forking
-    if _forking is None:
+def _ask(request: dict, imported: tuple[str, ...]):
+    if imported not in _forking:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-        _forking = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command = [sys.executable, __file__, *imported]
+        _forking[imported] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        atexit.register(_forking.communicate)
-    _forking.stdin.write(json.dumps(request) + "\n")
-    _forking.stdin.flush()
-    return json.loads(_forking.stdout.readline())
+        atexit.register(_forking[imported].communicate)
+    server = _forking[imported]
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
-def _serve() -> dict | None:
+def _serve(imported: list[str]) -> dict | None:
     """Answers until nobody asks any more, and returns None; returns the request in the process that is forked for it."""
-    for package in PACKAGES:
+    for package in (*PACKAGES, *imported):
         if importlib.util.find_spec(package.partition(".")[0]):
             importlib.import_module(package)
     early = {name.partition(".")[0] for name in sys.modules} & set(IMPORTED_BY_EACH)
-    assert not early, f"a process that is forked would not import {early} itself"
+    assert imported or not early, f"a process that is forked would not import {early} itself"
     # A fork has one thread, whatever was forked had. That of pyarrow's allocator begins anew in it.
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert len([name for name in threads if name != "jemalloc_bg_thd"]) <= 1, threads
@@ -135,6 +154,6 @@ def _become(request: dict):
 
 
 if __name__ == "__main__":
-    _request = _serve()
+    _request = _serve(sys.argv[1:])
     if _request:
         _become(_request)

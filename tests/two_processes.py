@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fresh_python import python, start
+from fresh_python import TRAINING, python, start
 
 ON_TWO_RANKS = "import sys, two_processes; two_processes._fork_ranks(*sys.argv[1:])"
 
@@ -20,7 +20,8 @@ def on_two_ranks(function):
     """
     file = sys.modules[function.__module__].__file__
     tests = os.pathsep.join(path for path in sys.path if path)
-    done = python("-c", ON_TWO_RANKS, file, function.__name__, env={**os.environ, "PYTHONPATH": tests})
+    environment = {**os.environ, "PYTHONPATH": tests}
+    done = python("-c", ON_TWO_RANKS, file, function.__name__, env=environment, imported=TRAINING)
     if done.returncode:
         raise AssertionError(done.stderr)
 

@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted or damaged end like uninterrupted runs, or say in a sentence why they cannot."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fresh_python import start
+from fresh_python import TRAINING, start
 from killed_training import Kill
 
 from action_llm_recipes.common.checkpoints import checkpoints_of, damage_of
@@ -87,13 +88,15 @@ def stage(request, recipes, tokenizer, sentences, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 4, 6])
-def test_weights_and_log_of_a_killed_run_are_those_of_an_uninterrupted_run(stage, step, killing, tmp_path):
+def test_weights_and_log_of_a_killed_run_are_those_of_an_uninterrupted_run(stage, killing, tmp_path):
+    """Killed before the first line of its log, between two lines, and after one."""
     run, whole = stage
-    killing(step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
-    assert not (tmp_path / "record.json").exists()
+    for step in (1, 4, 6):
+        killing(step)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+        assert checkpoints_of(tmp_path / "checkpoints")[0].name == f"checkpoint-{step}"
+        assert not (tmp_path / "record.json").exists()
     run(tmp_path)
     assert weights_of(tmp_path) == weights_of(whole) != {}
     assert metrics_of(tmp_path) == metrics_of(whole)
@@ -334,6 +337,9 @@ def command(folder, max_steps=12, **more) -> list[str]:
     return [str(RECIPES / "pretraining/small_lm.py"), *options]
 
 
+begin = functools.partial(start, imported=TRAINING)
+
+
 def has_said(process, text: str) -> bool:
     with contextlib.suppress(FileNotFoundError):  # it has not begun
         return text in process.said()[0]
@@ -351,7 +357,7 @@ def wait_for(condition, process, seconds=120):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    process = start(*command(folder))
+    process = begin(*command(folder))
     assert process.wait() == 0, process.said()
     return folder
 
@@ -390,7 +396,7 @@ def test_two_processes_of_a_launch_stop_at_the_same_step_and_resume_from_it(tmp_
             port = free.getsockname()[1]
         common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
-        ranks = [start(*words, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+        ranks = [begin(*words, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
         log = tmp_path / "metrics.jsonl"
         wait_for(lambda: log.is_file() and f'"step": {step},' in log.read_text(), ranks[0])
         os.kill(ranks[1].pid, signal.SIGTERM)
@@ -415,7 +421,7 @@ def test_two_processes_of_a_launch_stop_at_the_same_step_and_resume_from_it(tmp_
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path):
     recipe, *options = command(tmp_path)
-    process = start("-c", NEVER_ENDING.format(recipe=recipe), *options)
+    process = begin("-c", NEVER_ENDING.format(recipe=recipe), *options)
     wait_for(lambda: has_said(process, "training"), process)
     for _ in range(2):
         time.sleep(1.5)
@@ -443,10 +449,10 @@ runpy.run_path({recipe!r}, run_name="__main__")
 
 
 @pytest.mark.slow
-def test_after_ten_random_kills_the_bytes_are_those_of_an_uninterrupted_run(uninterrupted, tmp_path):
+def test_after_six_random_kills_the_bytes_are_those_of_an_uninterrupted_run(uninterrupted, tmp_path):
     chance, kills = random.Random(21), 0
-    while kills < 10:
-        process = start(*command(tmp_path))
+    while kills < 6:
+        process = begin(*command(tmp_path))
         begun = {path.name for path in checkpoints_of(tmp_path / "checkpoints")}
         # Somewhere between its import and its end, most often after it has trained a little.
         if chance.random() < 0.7:
@@ -457,7 +463,7 @@ def test_after_ten_random_kills_the_bytes_are_those_of_an_uninterrupted_run(unin
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.1))
         else:
-            time.sleep(chance.uniform(0.5, 4))
+            time.sleep(chance.uniform(0.1, 2))
         if process.poll() is not None:
             assert process.wait() == 0, process.said()
             shutil.rmtree(tmp_path)
@@ -465,7 +471,7 @@ def test_after_ten_random_kills_the_bytes_are_those_of_an_uninterrupted_run(unin
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
-    process = start(*command(tmp_path))
+    process = begin(*command(tmp_path))
     assert process.wait() == 0, process.said()
     assert weights_of(tmp_path) == weights_of(uninterrupted)
     assert metrics_of(tmp_path) == metrics_of(uninterrupted)
@@ -473,10 +479,10 @@ def test_after_ten_random_kills_the_bytes_are_those_of_an_uninterrupted_run(unin
 
 @pytest.mark.slow
 def test_a_second_process_on_a_folder_names_the_process_that_writes_it(tmp_path):
-    first = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
+    first = begin(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
     wait_for(lambda: (tmp_path / "metrics.jsonl").is_file(), first)
     before = (tmp_path / "config.yaml").read_bytes()
-    second = start(*command(tmp_path, 9_999))
+    second = begin(*command(tmp_path, 9_999))
     assert second.wait(60) == 2
     message = second.said()[1]
     assert re.fullmatch(
@@ -487,7 +493,7 @@ def test_a_second_process_on_a_folder_names_the_process_that_writes_it(tmp_path)
     assert (tmp_path / "config.yaml").read_bytes() == before
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    third = start(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
+    third = begin(*command(tmp_path, 10_000, save_steps=10_000, logging_steps=1))
     wait_for(
         lambda: json.loads((tmp_path / ".action_llm.lock").read_text() or "{}").get("process") == third.pid, third
     )
