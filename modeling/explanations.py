@@ -281,8 +281,7 @@ def _narration(processor, recording) -> list:
         return []
     if isinstance(recording, list | tuple):
         recording = recording[0]
-    # The layout is passed as a dict, because a processor loaded from the Hub has its own copy of the layout's class.
-    events = narrate(recording, extractor.skeleton_layout.to_dict()).events
+    events = narrate(recording, reading=extractor.to_dict()).events
     return events[0] if events else []
 
 

@@ -4,7 +4,8 @@ It knows neither actions nor objects; everything it says is measured. The unit o
 refer to the person's own body, and left and right are the person's own.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,28 +15,34 @@ from .feature_extraction_skeleton import SkeletonFeatureExtractor
 from .skeleton_layouts import SkeletonLayout, get_layout
 
 FPS = 30.0
+# How recordings are read, whatever the settings of a recogniser.
+_READING = {
+    "coordinates": None, "fps": FPS, "length": None, "max_frames": None, "frame_multiple": 1, "center": "first",
+    "align_view": None, "scale": "torso",
+}  # fmt: skip
 SMOOTHING = 5  # frames
 SPEED = 0.6  # torsos per second; slower points count as still
 MIN_SECONDS, MAX_PAUSE = 0.15, 0.25
 MIN_PATH = 0.35  # torsos; shorter movements are ignored
 SWING = 0.18  # torsos; least distance between two turning points of a repeated movement
+ROUND = 0.8  # share of a full turn about its middle, from which a movement is a circle
+LARGE = 0.25  # torsos; standard deviation of the width and height of a large circle
 # Heights above the pelvis, in torsos: a hand below HANGING hangs down; ZONES are upper bounds and names.
 HANGING = 0.4
 ZONES = (
-    (-1.3, "the feet"), (-0.65, "the knees"), (-0.05, "the hips"), (0.35, "the waist"), (0.8, "the chest"),
+    (-1.3, "the feet"), (-0.8, "the knees"), (-0.05, "the hips"), (0.35, "the waist"), (0.8, "the chest"),
     (1.15, "the shoulders"), (1.65, "the head"), (np.inf, "above the head"),
 )  # fmt: skip
-_NUMBERS = (
-    "no",
-    "once",
-    "twice",
-    "three times",
-    "four times",
-    "five times",
-    "six times",
-    "seven times",
-    "eight times",
-)
+# Torsos: hands that meet are at most this far apart, after they were MEETING_APART farther; crossed hands are at least
+# CROSSED beyond each other for CROSSED_SECONDS.
+MEETING, MEETING_APART = 0.42, 0.12
+CROSSED, CROSSED_SECONDS = 0.08, 0.15
+# In a lunge, one foot is this far from the other, and the hips sink by this much, in torsos. A step moves one knee this far
+# ahead of the other.
+LUNGE_APART, LUNGE_SINKS = 0.85, 0.3
+STRIDE, FEWEST_STEPS = 0.12, 4
+_KNEES = ("left_knee", "right_knee")
+_NUMBERS = ("no", "once", "twice", *(f"{n} times" for n in ("three", "four", "five", "six", "seven", "eight")))
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,35 @@ class MotionEvent:
     """A movement of a part of the body.
 
     Attributes:
-        part: The part: "right hand", "both hands", "left foot", "body".
-        movement: The movement in words, without subject: "rises from the hips to the head".
+        part: "right hand", "both hands", "left foot", "both feet" or "body".
+        kind: Of hands: "raise", "lower", "move", "swing" (there and back several times), "circle", "meet" or "cross". Of feet:
+            "step", "lift" or "put down". Of the body: "sink" and "rise" (of the hips), "bend", "straighten", "jump", "walk", "pace"
+            (on the spot), "lunge".
         start, end: Seconds from the start of the recording.
+        amount: How much moves: the length of the path in torsos; four times that of the body, which carries all limbs.
+        way: Direction, such as "forward", "out to the right", "from side to side", or that of a circle that faces the person:
+            "clockwise" or "counterclockwise", as the person sees it.
+        heights: Of hands at the start and at the end of "raise" and "lower", else the height, in torsos above the pelvis.
+        count: Number of times.
+        returns: Whether the part comes back.
+        foot: Of a lunge, the foot in front: "left foot" or "right foot".
     """
 
     part: str
-    movement: str
+    kind: str
     start: float
     end: float
+    amount: float
+    way: str = ""
+    heights: tuple[float, ...] = ()
+    count: int = 1
+    returns: bool = False
+    foot: str = ""
+
+    @property
+    def movement(self) -> str:
+        """The movement in words, without subject: "raises the right hand from the hips to the head"."""
+        return _worded(self, self.part if self.part.startswith("both") else f"the {self.part}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,12 @@ class MotionNarration:
 
 
 def narrate(
-    recording: Any, layout: str | dict | SkeletonLayout | None = None, fps: float | None = None
+    recording: Any,
+    layout: str | dict | SkeletonLayout | None = None,
+    fps: float | None = None,
+    *,
+    reading: Mapping[str, Any] | None = None,
+    **version,
 ) -> MotionNarration:
     """
     Describes the movements of up to two people.
@@ -76,29 +108,30 @@ def narrate(
     Args:
         recording: Anything that `SkeletonFeatureExtractor` reads: a path, a `SkeletonRecording`, a row, an array.
         layout: The joint layout; by default that of the recording, or kinect25 for paths and arrays.
-        fps: Frames per second of an array; 30 by default.
+        fps: Frames per second of the recording; by default its own, or 30 for arrays.
+        reading: Settings of a feature extractor (`to_dict`), such as that of a recogniser, which then also give the layout.
+        version: `augment` and `seed` of a call of that feature extractor, to describe the version of the recording that it
+            computes. By default, the recording itself is described.
 
     Raises:
         SkeletonInputError, SkeletonFileError: If the feature extractor cannot read the recording.
     """
-    if layout is None:
+    if layout is None and reading is None:
         layout = recording.get("layout") if isinstance(recording, dict) else getattr(recording, "layout", "kinect25")
-    skeleton = get_layout(layout)
-    settings = {"center": "first", "scale": "torso", "frame_multiple": 1, "num_persons": 2}
-    if isinstance(recording, np.ndarray) and fps is not None:
-        recording = {
-            "keypoints": _with_three(recording).ravel(), "shape": _with_three(recording).shape, "layout": skeleton.name,
-            "fps": fps,
-        }  # fmt: skip
-    extractor = SkeletonFeatureExtractor(layout=skeleton, fps=FPS, **settings)
-    features = extractor(recording, return_tensors=None, return_transform=True)
-    present = features["transforms"][0].present
-    tracks = features["input_features"][0].reshape(len(present), 2, skeleton.num_joints, extractor.coordinates)
+    settings = {"num_persons": 2, **(reading or {}), **_READING}
+    extractor = SkeletonFeatureExtractor(**settings if layout is None else {**settings, "layout": layout})
+    features = extractor(recording, fps=fps, return_tensors=None, return_transform=True, **version)
+    skeleton, present = extractor.skeleton_layout, features["transforms"][0].present
+    shape = (len(present), extractor.num_persons, skeleton.num_joints, extractor.coordinates)
+    tracks = features["input_features"][0].reshape(shape)
+    start = float(features["start_time"][0])
     events, texts = [], []
-    people = [person for person in range(2) if present[:, person].sum() > FPS * MIN_SECONDS]
+    people = [
+        person for person in range(min(2, extractor.num_persons)) if present[:, person].sum() > FPS * MIN_SECONDS
+    ]
     for person in people:
         frames = present[:, person].nonzero()[0]
-        person_events = _events(tracks[frames, person].astype(np.float64), skeleton, frames[0] / FPS)
+        person_events = _events(tracks[frames, person].astype(np.float64), skeleton, start + frames[0] / FPS)
         events.append(person_events)
         subject = "The person" if len(people) == 1 else ("The first person", "The second person")[person]
         texts.append(_narrated(subject, person_events))
@@ -138,35 +171,27 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
     return ", ".join(parts)
 
 
-def _with_three(array: np.ndarray) -> np.ndarray:
-    """(T, J, C) or (T, P, J, C) → (T, P, J, 3)."""
-    array = array[:, None] if array.ndim == 3 else array
-    return np.pad(array, [(0, 0)] * 3 + [(0, 3 - array.shape[-1])])
-
-
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
 def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[MotionEvent]:
     """Joints (T, J, C) in torsos, +x to the person's right → movements in order; `start` in seconds."""
     body = _Body(track, skeleton)
-    events = [*body.posture(), *body.travel()]
+    events = [*body.travel(), *body.meetings(), *body.postures()]
     hands, feet = {side: body.hand(side) for side in body.hands}, {side: body.foot(side) for side in body.feet}
-    claps = body.claps()
-    if claps is not None:
-        events.append(claps)
-        inside = (claps.start - MAX_PAUSE, claps.end + MAX_PAUSE)
-        hands = {
-            side: [event for event in hand if not inside[0] <= (event.start + event.end) / 2 <= inside[1]]
-            for side, hand in hands.items()
-        }
     events += _together(hands.get("left", []), hands.get("right", []), "both hands")
-    walks = [event for event in events if event.movement.startswith(("walks", "jumps"))]
-    steps = _together(feet.get("left", []), feet.get("right", []), "both feet")
-    events += [step for step in steps if not any(walk.start - 0.3 <= step.start <= walk.end + 0.3 for walk in walks)]
+    # The movement of the body says what the feet do.
+    carried = [event for event in events if event.kind in ("walk", "pace", "jump", "lunge")]
+    events += [
+        step
+        for step in _together(feet.get("left", []), feet.get("right", []), "both feet")
+        if not any(other.start - 0.3 <= step.start <= other.end + 0.3 for other in carried)
+    ]
     events = sorted(events, key=lambda event: (event.start, event.part))
     return [
-        MotionEvent(event.part, event.movement, round(event.start + start, 2), round(event.end + start, 2))
+        replace(
+            event, start=round(event.start + start, 2), end=round(event.end + start, 2), amount=round(event.amount, 2)
+        )
         for event in events
     ]
 
@@ -183,7 +208,7 @@ class _Body:
         self.axes = _smooth(axes)
         self.pelvis = self.axes[:, list(skeleton.pelvis)].mean(1)
         self.neck = self.axes[:, list(skeleton.neck)].mean(1)
-        self.hands = self._ends("arm", ("wrist", "hand"))
+        self.hands = self._ends("arm", ("hand", "wrist"))
         self.feet = self._ends("leg", ("ankle", "foot"))
 
     def _ends(self, limb: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -201,73 +226,158 @@ class _Body:
         relative, height = end - self.neck, end[:, 1] - self.pelvis[:, 1]
         events = []
         for first, last in _moving(relative):
-            for start, stop in _strokes(height, first, last):
-                movement = _repeated(relative[start:stop], height[start:stop])
-                movement = movement or _single(relative[start:stop], height[start:stop], side)
+            strokes = _strokes(height, first, last, 0.75)
+            if not any(_circle(relative[i:j], height[i:j]) or _swing(relative[i:j], height[i:j]) for i, j in strokes):
+                # A large circle begins and ends lower.
+                low = _strokes(height, first, last, 0.4)
+                if any(_circle(relative[i:j], height[i:j], least=LARGE) for i, j in low):
+                    strokes = low
+            for start, stop in strokes:
+                path, heights = relative[start:stop], height[start:stop]
+                movement = _circle(path, heights) or _swing(path, heights) or _single(path, heights, side)
                 if movement is not None:
-                    events.append(MotionEvent(f"{side} hand", movement, start / FPS, stop / FPS))
+                    events.append(_event(f"{side} hand", start, stop, path, **movement))
         return _without_return(events)
 
     def foot(self, side: str) -> list[MotionEvent]:
         """Movements of a foot relative to the floor."""
         events = []
         for first, last in _moving(self.feet[side]):
-            movement = _step(self.feet[side][first:last], side)
+            path = self.feet[side][first:last]
+            movement = _step(path, side)
             if movement is not None:
-                events.append(MotionEvent(f"{side} foot", movement, first / FPS, last / FPS))
+                events.append(_event(f"{side} foot", first, last, path, **movement))
         return events
 
-    def posture(self) -> list[MotionEvent]:
-        """Movements of the whole body: down, up, bending over, straightening up, jumping."""
-        events, jumps = [], []
-        if self.feet and self.skeleton.dimensions == 3:
-            floor = {side: np.percentile(foot[:, 1], 10) for side, foot in self.feet.items()}
-            jumps = _runs(np.min([foot[:, 1] - floor[side] for side, foot in self.feet.items()], axis=0) > 0.15)
-        if jumps:
-            movement = f"jumps {_times(len(jumps))}" if len(jumps) > 1 else "jumps"
-            events.append(MotionEvent("body", movement, jumps[0][0] / FPS, jumps[-1][1] / FPS))
+    def postures(self) -> list[MotionEvent]:
+        """Movements of the whole body: lunging, down, up, bending over, straightening up, jumping."""
+        events = self._lunges()
+        if (jumps := self._jumps()) is not None:
+            events.append(jumps)
         for first, last in _changes(self.pelvis[:, 1], 0.45):
-            if any(start - 10 < last and first < stop + 10 for start, stop in jumps):
+            if jumps is not None and jumps.start - 0.33 < last / FPS and first / FPS < jumps.end + 0.33:
                 continue
-            height = self.pelvis[:, 1]
-            movement = "goes down with the hips" if height[last] < height[first] else "comes up with the hips"
-            events.append(MotionEvent("body", movement, first / FPS, last / FPS))
+            kind = "sink" if self.pelvis[last, 1] < self.pelvis[first, 1] else "rise"
+            events.append(_event("body", first, last, self.pelvis[first : last + 1], kind=kind))
         trunk = self.neck - self.pelvis
         lean = np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
         for first, last in _changes(lean / 35, 1.0):
-            side = (
-                "sideways"
-                if abs(trunk[last, 0]) > abs(trunk[last, 2])
-                else "forward"
-                if trunk[last, 2] > 0
-                else "backward"
-            )
-            movement = f"bends {side}" if lean[last] > lean[first] else "straightens up"
-            events.append(MotionEvent("body", movement, first / FPS, last / FPS))
+            kind, way = "straighten", ""
+            if lean[last] > lean[first]:
+                kind, way = "bend", "forward" if trunk[last, 2] > 0 else "backward"
+                if abs(trunk[last, 0]) > abs(trunk[last, 2]):
+                    way = "sideways"
+            events.append(_event("body", first, last, trunk[first : last + 1], kind=kind, way=way))
+        return events
+
+    def _jumps(self) -> MotionEvent | None:
+        """Both feet off the floor. The floor is where each foot mostly is, since sensors err in the height of a foot."""
+        if not self.feet or self.skeleton.dimensions == 2:
+            return None
+        lowest = np.min([foot[:, 1] - np.percentile(foot[:, 1], 10) for foot in self.feet.values()], axis=0)
+        # The hips leave with the feet; those of somebody who gets up do not come down again.
+        hips = self.pelvis[:, 1]
+        jumps = [
+            (first, last)
+            for first, last in _runs(lowest > 0.15)
+            if hips[first:last].max() - max(hips[first], hips[min(last, len(hips) - 1)]) > 0.02 and last - first < FPS
+        ]
+        if not jumps:
+            return None
+        first, last = jumps[0][0], jumps[-1][1]
+        return _event("body", first, last, self.pelvis[first : last + 1], kind="jump", count=len(jumps))
+
+    def _lunges(self) -> list[MotionEvent]:
+        """Steps with which the hips sink, while one foot stays behind."""
+        if len(self.feet) < 2 or self.skeleton.dimensions == 2:
+            return []
+        apart = (self.feet["left"] - self.feet["right"])[:, [0, 2]]
+        apart = apart - np.median(apart[:3], axis=0)
+        height, events = self.pelvis[:, 1], []
+        for first, last in _runs(np.linalg.norm(apart, axis=1) > LUNGE_APART):
+            if last - first < MIN_SECONDS * FPS or height[: first + 1].max() - height[first:last].min() < LUNGE_SINKS:
+                continue
+            aside, ahead = apart[first:last].mean(0)
+            moved = {side: np.linalg.norm(foot[first:last].mean(0) - foot[0]) for side, foot in self.feet.items()}
+            front = max(moved, key=moved.get)
+            sign = 1 if front == "left" else -1
+            way = ("forward" if sign * ahead > 0 else "backward") if abs(ahead) > abs(aside) else "sideways"
+            path = self.pelvis[first : last + 1]
+            events.append(_event("body", first, last, path, kind="lunge", way=way, foot=f"{front} foot"))
         return events
 
     def travel(self) -> list[MotionEvent]:
-        """Walking: movement of the pelvis over the floor."""
+        """Walking: movement of the pelvis over the floor, or of the knees in turn on the spot."""
         place = self.pelvis[:, [0, 2]]
         moved = place[-1] - place[0]
-        if np.linalg.norm(moved) < 1.2:
+        if np.linalg.norm(moved) >= 1.2:
+            way = ("right" if moved[0] > 0 else "left") if abs(moved[0]) > abs(moved[1]) else None
+            way = f"to the {way}" if way else "forward" if moved[1] > 0 else "backward"
+            share = (place - place[0]) @ moved / (moved @ moved)
+            first, last = int((share > 0.05).argmax()), int(len(share) - 1 - (share[::-1] < 0.95).argmax())
+            return [_event("body", first, last, self.pelvis[first : last + 1], kind="walk", way=way)]
+        turns = [frame for frame, _ in _turning_points(self._strides(), STRIDE)]
+        if len(turns) < FEWEST_STEPS:
             return []
-        way = ("right" if moved[0] > 0 else "left") if abs(moved[0]) > abs(moved[1]) else None
-        way = f"to the {way}" if way else "forward" if moved[1] > 0 else "backward"
-        share = (place - place[0]) @ moved / (moved @ moved)
-        first, last = int((share > 0.05).argmax()), int(len(share) - 1 - (share[::-1] < 0.95).argmax())
-        return [MotionEvent("body", f"walks {way}", first / FPS, last / FPS)]
+        path = self.feet["left"][turns[0] : turns[-1] + 1]
+        return [_event("body", turns[0], turns[-1], path, kind="pace", count=len(turns))]
 
-    def claps(self) -> MotionEvent | None:
-        """Hands that meet at least twice."""
+    def _strides(self) -> np.ndarray:
+        """(T,), how far the left knee is ahead of the right one in torsos; without depth, how far above."""
+        knees = [self.skeleton.joint_names.index(name) for name in _KNEES if name in self.skeleton.joint_names]
+        if len(knees) < 2 or not self.feet:
+            return np.zeros(len(self.axes))
+        return (
+            self.axes[:, knees[0], 2 if self.skeleton.dimensions == 3 else 1]
+            - (self.axes[:, knees[1], 2 if self.skeleton.dimensions == 3 else 1])
+        )
+
+    def meetings(self) -> list[MotionEvent]:
+        """Hands that meet, or cross."""
         if len(self.hands) < 2:
-            return None
-        apart = np.linalg.norm(self.hands["left"] - self.hands["right"], axis=1)
-        turns = _turning_points(-apart, 0.25)
-        meetings = [frame for frame, is_top in turns if is_top and apart[frame] < 0.4]
-        if len(meetings) < 2:
-            return None
-        return MotionEvent("both hands", f"meet {_times(len(meetings))}", meetings[0] / FPS, meetings[-1] / FPS)
+            return []
+        between = self.hands["right"] - self.hands["left"]
+        height = np.min([hand[:, 1] - self.pelvis[:, 1] for hand in self.hands.values()], axis=0)
+        path, apart = self.hands["right"] - self.neck, np.linalg.norm(between, axis=1)
+        crossed = [
+            (first, last)
+            for first, last in _runs((between[:, 0] < -CROSSED) & (height > 0))
+            if last - first >= CROSSED_SECONDS * FPS
+        ]
+        events = [
+            _event(
+                "both hands",
+                first,
+                last,
+                path[first:last],
+                kind="cross",
+                heights=(float(np.median(height[first:last])),),
+            )
+            for first, last in crossed
+        ]
+        meetings = [
+            frame
+            for frame, is_top in _turning_points(-apart, MEETING_APART)
+            if is_top
+            and apart[frame] < MEETING
+            and height[frame] > 0
+            and apart[0] - apart[frame] > MIN_PATH
+            and not any(first - 10 <= frame <= last + 10 for first, last in crossed)
+        ]
+        if meetings:
+            first, last, middle = meetings[0], meetings[-1] + 1, float(np.median(height[meetings]))
+            events.append(
+                _event(
+                    "both hands", first, last, path[first:last], kind="meet", heights=(middle,), count=len(meetings)
+                )
+            )
+        return events
+
+
+def _event(part: str, first: int, last: int, path: np.ndarray, **movement) -> MotionEvent:
+    """An event from frame `first` to `last`, whose point moves along a path (T, 3)."""
+    amount = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) * (4 if part == "body" else 1)
+    return MotionEvent(part, movement.pop("kind"), first / FPS, last / FPS, amount, **movement)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -300,32 +410,30 @@ def _moving(path: np.ndarray) -> list[tuple[int, int]]:
     return intervals
 
 
-def _strokes(height: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
-    """Splits a movement of a hand into up to three parts: its way up, its movement there, and its way down."""
+def _strokes(height: np.ndarray, first: int, last: int, share: float) -> list[tuple[int, int]]:
+    """Splits a movement of a hand into up to three parts: its way up, up to a share of it, its movement there, and its way
+    down."""
     inside = height[first:last]
     top = inside.max()
     cuts = [first, last]
     if inside[0] < HANGING < top - 0.1 and top - inside[0] > 0.5:
-        cuts.append(first + int((inside >= inside[0] + 0.75 * (top - inside[0])).argmax()) + 1)
+        cuts.append(first + int((inside >= inside[0] + share * (top - inside[0])).argmax()) + 1)
     if inside[-1] < HANGING < top - 0.1 and top - inside[-1] > 0.5:
-        cuts.append(last - int((inside[::-1] >= inside[-1] + 0.75 * (top - inside[-1])).argmax()) - 1)
+        cuts.append(last - int((inside[::-1] >= inside[-1] + share * (top - inside[-1])).argmax()) - 1)
     cuts = sorted(cuts)
     return [(start, stop) for start, stop in pairwise(cuts) if stop - start >= 3]
 
 
 def _without_return(events: list[MotionEvent]) -> list[MotionEvent]:
-    """Joins "rises" and a following "drops" to the same height into "rises … and comes back"."""
+    """Joins a way up and a following way down to the same height."""
     kept: list[MotionEvent] = []
     for event in events:
         before = kept[-1] if kept else None
-        up = before is not None and before.movement.startswith("rises from ")
-        if up and event.movement.startswith("drops from ") and event.start - before.end < 0.4:
-            low = before.movement.removeprefix("rises from ").replace(" to ", " above ").split(" above ")[0]
-            if event.movement.endswith(f"to {low}"):
-                movement = f"{before.movement} and comes back"
-                kept[-1] = MotionEvent(event.part, movement, before.start, event.end)
-                continue
-        kept.append(event)
+        is_return = before is not None and (before.kind, event.kind) == ("raise", "lower") and not before.returns
+        if is_return and event.start - before.end < 0.4 and _zone(event.heights[1]) == _zone(before.heights[0]):
+            kept[-1] = replace(before, end=event.end, amount=before.amount + event.amount, returns=True)
+        else:
+            kept.append(event)
     return kept
 
 
@@ -367,65 +475,69 @@ def _times(count: int) -> str:
     return _NUMBERS[count] if count < len(_NUMBERS) else "many times"
 
 
-def _repeated(path: np.ndarray, height: np.ndarray) -> str | None:
-    """A movement that goes round, or turns at least three times, in words; None if it does neither."""
+def _circle(path: np.ndarray, height: np.ndarray, least: float = 0.0) -> dict | None:
+    """A movement that goes round; None if it does not, or its width or height as the person sees it is below `least`, a standard
+    deviation in torsos."""
     centered = path - path.mean(0)
     _, strength, axes = np.linalg.svd(centered, full_matrices=False)
     first, second = centered @ axes[0], centered @ axes[1]
-    if strength[1] > 0.5 * strength[0] and strength[1] / np.sqrt(len(path)) > 0.12:
-        # Number of rounds about the middle, and direction as the person sees it.
-        swept = np.unwrap(np.arctan2(second, first))
-        rounds = abs(swept[-1] - swept[0]) / (2 * np.pi)
-        if rounds > 0.8:
-            circle = "a circle" if rounds < 1.6 else "circles"
-            right, up = centered[:, 0], centered[:, 1]
-            # The direction is only given if the circle faces the person.
-            turned = (right[:-1] * up[1:] - up[:-1] * right[1:]).sum()
-            facing = min(right.std(), up.std()) > 0.5 * strength[1] / np.sqrt(len(path))
-            way = f" {'counter ' if turned > 0 else ''}clockwise" if facing else ""
-            return f"goes round in {circle}{way} {_level(np.median(height))}"
-    turns = _turning_points(first, SWING)
+    if strength[1] < 0.5 * strength[0] or strength[1] / np.sqrt(len(path)) < 0.12:
+        return None
+    # Number of rounds about the middle, and direction as the person sees it.
+    swept = np.unwrap(np.arctan2(second, first))
+    rounds = abs(swept[-1] - swept[0]) / (2 * np.pi)
+    if rounds < ROUND:
+        return None
+    right, up = centered[:, 0], centered[:, 1]
+    if min(right.std(), up.std()) < least:
+        return None
+    # The direction is only given if the circle faces the person.
+    turned = (right[:-1] * up[1:] - up[:-1] * right[1:]).sum()
+    facing = min(right.std(), up.std()) > 0.5 * strength[1] / np.sqrt(len(path))
+    way = ("counterclockwise" if turned > 0 else "clockwise") if facing else ""
+    return {"kind": "circle", "way": way, "heights": (float(np.median(height)),), "count": max(1, round(rounds))}
+
+
+def _swing(path: np.ndarray, height: np.ndarray) -> dict | None:
+    """A movement that turns at least three times; None if it does not."""
+    centered = path - path.mean(0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    turns = _turning_points(centered @ axes[0], SWING)
     if len(turns) < 3:
         return None
     way = ("from side to side", "up and down", "forward and back")[int(np.abs(axes[0]).argmax())]
-    swings = (len(turns) + 1) // 2
-    middle = height[turns[0][0] : turns[-1][0] + 1]
-    return f"swings {way} {_times(swings)} {_level(np.median(middle))}"
+    middle = float(np.median(height[turns[0][0] : turns[-1][0] + 1]))
+    return {"kind": "swing", "way": way, "heights": (middle,), "count": (len(turns) + 1) // 2}
 
 
-def _single(path: np.ndarray, height: np.ndarray, side: str) -> str | None:
-    """A movement of a hand away, and perhaps back, in words; None if it is shorter than `MIN_PATH`."""
-    away = path - path[0]
-    far = int(np.linalg.norm(away, axis=1).argmax())
-    reach, end = away[far], away[-1]
-    if np.linalg.norm(reach) < MIN_PATH:
-        return None
-    back = " and comes back" if np.linalg.norm(end) < 0.45 * np.linalg.norm(reach) else ""
-    start, farthest = height[0], height[far]
-    axis = int(np.abs(reach).argmax())
-    if axis == 1:
-        verb = "rises" if reach[1] > 0 else "drops"
-        if _zone(start) == _zone(farthest):
-            return f"{verb} a little {_level(farthest)}{back}"
-        target = _zone(farthest)
-        return f"{verb} from {_zone(start)} {'' if target.startswith('above') else 'to '}{target}{back}"
-    if axis == 2:
-        return f"goes {'forward' if reach[2] > 0 else 'backward'} {_level(farthest)}{back}"
-    return f"goes {_sideways(reach[0], side)} {_level(farthest)}{back}"
-
-
-def _step(path: np.ndarray, side: str) -> str | None:
-    """A movement of a foot in words; None if it is shorter than `MIN_PATH`."""
+def _single(path: np.ndarray, height: np.ndarray, side: str) -> dict | None:
+    """A movement of a hand away, and perhaps back; None if it is shorter than `MIN_PATH`."""
     away = path - path[0]
     far = int(np.linalg.norm(away, axis=1).argmax())
     reach = away[far]
     if np.linalg.norm(reach) < MIN_PATH:
         return None
-    back = " and comes back" if np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach) else ""
-    if (axis := int(np.abs(reach).argmax())) == 1:
-        return f"{'lifts' if reach[1] > 0 else 'goes down'}{back}"
+    returns = bool(np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach))
+    axis = int(np.abs(reach).argmax())
+    if axis == 1:
+        kind = "raise" if reach[1] > 0 else "lower"
+        return {"kind": kind, "heights": (float(height[0]), float(height[far])), "returns": returns}
     way = _sideways(reach[0], side) if axis == 0 else "forward" if reach[2] > 0 else "backward"
-    return f"steps {way}{back}"
+    return {"kind": "move", "way": way, "heights": (float(height[far]),), "returns": returns}
+
+
+def _step(path: np.ndarray, side: str) -> dict | None:
+    """A movement of a foot; None if it is shorter than `MIN_PATH`."""
+    away = path - path[0]
+    far = int(np.linalg.norm(away, axis=1).argmax())
+    reach = away[far]
+    if np.linalg.norm(reach) < MIN_PATH:
+        return None
+    returns = bool(np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach))
+    if (axis := int(np.abs(reach).argmax())) == 1:
+        return {"kind": "lift" if reach[1] > 0 else "put down", "returns": returns}
+    way = _sideways(reach[0], side) if axis == 0 else "forward" if reach[2] > 0 else "backward"
+    return {"kind": "step", "way": way, "returns": returns}
 
 
 def _sideways(right: float, side: str) -> str:
@@ -437,21 +549,31 @@ def _sideways(right: float, side: str) -> str:
 
 
 def _together(left: list[MotionEvent], right: list[MotionEvent], both: str) -> list[MotionEvent]:
-    """Movements of both sides; equal movements at the same time are joined."""
+    """Movements of both sides; those of the same kind at the same time are joined."""
     joined, rest = [], list(right)
     for event in left:
         for other in rest:
             overlap = min(event.end, other.end) - max(event.start, other.start)
-            mirrored = other.movement.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
-            is_same = event.movement in (other.movement, mirrored)
+            is_same = (event.kind, event.returns) == (other.kind, other.returns)
+            is_same = is_same and event.way in (other.way, _mirrored(other.way))
             if is_same and overlap > 0.5 * max(event.end - event.start, other.end - other.start):
-                movement = event.movement
-                for side in ("left", "right"):
-                    movement = movement.replace(f"out to the {side}", "out to the sides").replace(
-                        f"across the body to the {side}", "inwards across the body"
+                way = event.way
+                if way != other.way:
+                    way = (
+                        "out to the sides" if way.startswith("out") else "inwards" if way.startswith("across") else ""
                     )
-                start, end = min(event.start, other.start), max(event.end, other.end)
-                joined.append(MotionEvent(both, _plural(movement), start, end))
+                joined.append(
+                    replace(
+                        event,
+                        part=both,
+                        way=way,
+                        heights=tuple(np.mean([event.heights, other.heights], axis=0).tolist()),
+                        start=min(event.start, other.start),
+                        end=max(event.end, other.end),
+                        amount=event.amount + other.amount,
+                        count=max(event.count, other.count),
+                    )
+                )
                 rest.remove(other)
                 break
         else:
@@ -459,50 +581,89 @@ def _together(left: list[MotionEvent], right: list[MotionEvent], both: str) -> l
     return joined + rest
 
 
+def _mirrored(way: str) -> str:
+    if way.endswith("clockwise"):
+        return {"clockwise": "counterclockwise", "counterclockwise": "clockwise"}[way]
+    return way.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
+
+
+def _worded(event: MotionEvent, thing: str) -> str:
+    """The movement in words, of a part that is called `thing`: "the right hand", or "it"."""
+    times = f" {_times(event.count)}" if event.count > 1 else ""
+    again = "them" if event.part.startswith("both") else "it"
+    level = _level(event.heights[-1]) if event.heights else ""
+    if event.kind in ("raise", "lower"):
+        start, end = map(_zone, event.heights)
+        ways = f"a little {level}" if start == end else f"from {start} to {end}"
+        back = f" and {'lowers' if event.kind == 'raise' else 'raises'} {again} again" if event.returns else ""
+        return f"{event.kind}s {thing} {ways}{back}"
+    if event.kind == "circle":
+        way = f"{event.way} " if event.way else ""
+        return f"moves {thing} in {f'a {way}circle' if event.count == 1 else f'{way}circles'} {level}"
+    back = " and back" if event.returns else ""
+    return {
+        "move": f"moves {thing} {event.way} {level}{back}",
+        "swing": f"swings {thing} {event.way}{times} {level}",
+        "meet": f"brings {thing} together{times} {level}",
+        "cross": f"crosses {thing} {level}",
+        "step": f"steps {event.way} with {thing}{back}",
+        "lift": f"lifts {thing}{f' and puts {again} down again' if event.returns else ''}",
+        "put down": f"puts {thing} down{f' and lifts {again} again' if event.returns else ''}",
+        "sink": "lowers the hips",
+        "rise": "raises the hips",
+        "bend": f"bends {event.way}",
+        "straighten": "straightens up",
+        "jump": f"jumps{times}",
+        "walk": f"walks {event.way}",
+        "pace": f"steps on the spot{times}",
+        "lunge": f"lunges {event.way} with the {event.foot}",
+    }[event.kind]
+
+
 def _narrated(subject: str, events: list[MotionEvent]) -> str:
-    """The text of the movements of a person in order, and of the limbs that are still."""
+    """The text of the movements of a person, of what moves most first, and of the limbs that are still."""
     if not events:
         return f"{subject} stands or sits still."
-    clauses, last = [], None
-    for event in events:
-        clause = f"{event.part if event.part.startswith('both') else f'the {event.part}'} {event.movement}"
-        if last is not None:
-            if event.part == last.part:
-                clause = f"then {event.movement}"
-            else:
-                clause = f"{'at the same time' if event.start < last.end - 0.3 else 'then'} {clause}"
-        clauses.append(clause)
+    groups = [
+        [event for event in events if event.part == "body"],
+        [event for event in events if "hand" in event.part],
+        [event for event in events if event.part.endswith(("foot", "feet"))],
+    ]
+    groups = sorted(filter(None, groups), key=lambda group: -sum(event.amount for event in group))
+    sentences = [_sentence(subject, groups[0]), *(_sentence(f"{subject} also", group) for group in groups[1:])]
+    return " ".join([*sentences, *_still(events)])
+
+
+def _sentence(subject: str, events: list[MotionEvent]) -> str:
+    """Movements in order of time as a sentence."""
+    text, last = f"{subject} {events[0].movement}", events[0]
+    for event in events[1:]:
+        is_same = event.part == last.part != "body"
+        movement = _worded(event, "them" if event.part.startswith("both") else "it") if is_same else event.movement
+        text += f"{' and at the same time' if event.start < last.end - 0.3 else ', then'} {movement}"
         last = event
+    return f"{text}."
+
+
+def _still(events: list[MotionEvent]) -> list[str]:
+    """A sentence about the limbs that are still; none if none or all of them are."""
     moved = " ".join(event.part for event in events)
     limbs = {"left arm": "left hand", "right arm": "right hand", "left leg": "left foot", "right leg": "right foot"}
     both = {"hand": "both hands" in moved, "foot": "both feet" in moved}
-    goes = any(event.movement.startswith(("walks", "jumps")) for event in events)
+    goes = any(event.kind in ("walk", "pace", "jump", "lunge") for event in events)
     still = [
         limb
         for limb, end in limbs.items()
         if end not in moved and not both[end.split()[1]] and not (goes and "leg" in limb)
     ]
-    text = f"{subject}: {', '.join(clauses)}."
-    if len(still) == 4:
-        return text
+    if not still or len(still) == 4:
+        return []
     if {"left leg", "right leg"} <= set(still):
         still = [limb for limb in still if "leg" not in limb] + ["legs"]
     if {"left arm", "right arm"} <= set(still):
         still = ["arms"] + [limb for limb in still if "arm" not in limb]
-    if not still:
-        return text
     verb = "is" if len(still) == 1 and still[0] not in ("legs", "arms") else "are"
-    return f"{text} The {' and the '.join(still)} {verb} still."
-
-
-_PLURALS = {
-    "goes": "go", "rises": "rise", "drops": "drop", "swings": "swing", "lifts": "lift", "steps": "step", "comes": "come",
-}  # fmt: skip
-
-
-def _plural(movement: str) -> str:
-    """ "goes out and comes back" → "go out and come back"."""
-    return " ".join(_PLURALS.get(word, word) for word in movement.split(" "))
+    return [f"The {' and the '.join(still)} {verb} still."]
 
 
 __all__ = ["MotionEvent", "MotionNarration", "describe_moment", "narrate"]

@@ -20,7 +20,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from action_llm.recording_versions import stable_seed
+from action_llm.recording_versions import stable_seed, version_arguments
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.fingerprints import weights_fingerprint
@@ -84,7 +84,7 @@ def main(arguments: EncodingArguments, data: DataArguments):
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     model, extractor, dataset = load(arguments, data, state.device)
-    describe = explanations(arguments.explanations)
+    describe = explanations(arguments.explanations, extractor)
     evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer])
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
@@ -147,11 +147,6 @@ def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
     check_versions(data, dataset, arguments)
     for name in ("encodings", "test_encodings"):
         check_versions_differ(extractor.to_dict(), getattr(arguments, name), f"--{name}")
-    if arguments.explanations == "narrator" and arguments.encodings > 1 and extractor.augment_mirror > 0:
-        raise ValueError(
-            "--explanations narrator names left and right, which augment_mirror swaps: train the action model with "
-            "augment_mirror 0, or set --encodings 1."
-        )
     return model, extractor, dataset
 
 
@@ -238,12 +233,13 @@ def summarise(shards, rows, config, with_explanations: bool) -> dict:
     }
 
 
-def explanations(source: str | None):
+def explanations(source: str | None, extractor):
     """
-    A function that returns the explanation of a row, or None without explanations.
+    A function that returns the explanation of a version of a row, given the `version_arguments`; None without explanations.
 
     Args:
         source: "narrator", a JSON Lines file with the fields `sample_id` and `explanation`, or None.
+        extractor: the feature extractor, whose versions the narrator describes.
 
     Raises:
         ValueError: if a line of the file has no such fields.
@@ -253,7 +249,8 @@ def explanations(source: str | None):
     if source == "narrator":
         from action_llm.motion_narration import narrate
 
-        return lambda row: narrate(row).text
+        reading = extractor.to_dict()
+        return lambda row, version: narrate(row, reading=reading, **version).text
     texts = {}
     for number, line in enumerate(Path(source).read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -263,7 +260,7 @@ def explanations(source: str | None):
             raise ValueError(
                 f"{source}, line {number}: expected an object with sample_id and explanation, found {line[:60]!r}"
             ) from error
-    return lambda row: texts.get(row["sample_id"], "")
+    return lambda row, version: texts.get(row["sample_id"], "")
 
 
 def encode(
@@ -279,7 +276,7 @@ def encode(
         batch_size: number of recordings in a batch.
         seed: of the augmentation.
         latents: whether there is a column of the continuous latents.
-        describe: returns the explanation of a row (`explanations`).
+        describe: returns the explanation of a version of a row (`explanations`).
 
     Returns:
         The columns of the sentences; and for each skipped recording, its `sample_id` and the `reason`.
@@ -303,10 +300,11 @@ def encode(
         row = row | {"sample_id": str(row["sample_id"]), "label": int(row["label"]), "held_out": bool(row["held_out"])}
         recording = {name: row[name] for name in ("sample_id", "label", "held_out")}
         try:
-            if describe is not None:
-                recording["explanation"] = describe(row)
-            versions = versions_of(row, extractor, encodings, seed)
-            pending += [({**recording, "encoding": encoding}, features) for encoding, features in versions.items()]
+            for encoding, features in versions_of(row, extractor, encodings, seed).items():
+                sentence = {**recording, "encoding": encoding}
+                if describe is not None:
+                    sentence["explanation"] = describe(row, version_arguments(row["sample_id"], encoding, seed))
+                pending.append((sentence, features))
         except SkeletonInputError as error:
             skipped.append({"sample_id": row["sample_id"], "reason": str(error)})
         if len(pending) >= 4 * batch_size:
@@ -320,7 +318,6 @@ def versions_of(row: dict, extractor, encodings: int, seed: int) -> dict[int, di
 
     A row with stored features of a video is one version of it; a version beyond `encodings` gives no encoding.
     """
-    from action_llm.recording_versions import version_arguments
     from action_llm_recipes.common.padding import collate_features
 
     if "features" in row:

@@ -341,7 +341,7 @@ def choose_injection_layer(arguments: ActionSFTArguments, config) -> int | None:
     return llm_config.get_text_config().num_hidden_layers // 2
 
 
-def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], config):
+def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], config, processor_class=None):
     """
     The processor of the recogniser.
 
@@ -350,6 +350,7 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
         text: tokenizer of the language model.
         class_names: the class list.
         config: of the action model.
+        processor_class: by default `ActionLLMProcessor`.
     """
     from action_llm import ActionLLMProcessor
     from action_llm.processing_action_llm import load_feature_extractor
@@ -360,7 +361,7 @@ def make_processor(arguments: ActionSFTArguments, text, class_names: list[str], 
         logger.warning(
             "instruction is set but instruction_with_classes is not: prompts with a class list have the default instruction."
         )
-    return ActionLLMProcessor(
+    return (processor_class or ActionLLMProcessor)(
         load_feature_extractor(arguments.tokenizer),
         text,
         class_names=class_names,

@@ -5,6 +5,8 @@ Baselines: small classifiers of the same recordings or features, to compare the 
 python recipes/baselines/run_baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/baselines
 python recipes/baselines/run_baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/loss \\
     --methods transformer latents codes tokens --sentences runs/utd_mhad/sentences
+python recipes/baselines/run_baselines.py --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/rules \\
+    --methods recogniser narration tokens_and_narration --sentences runs/utd_mhad/narrated --recogniser runs/utd_mhad/sft
 python recipes/baselines/run_baselines.py --dataset utd-mhad-video --data_dir UTD-MHAD/Depth --output_dir runs/video/pixels
 python recipes/baselines/run_baselines.py --dataset features --data_dir runs/video/features --output_dir runs/video/loss \\
     --methods transformer latents codes tokens --sentences runs/video/sentences
@@ -18,11 +20,20 @@ python recipes/baselines/run_baselines.py --dataset features --data_dir runs/vid
 | latents: the same transformer | continuous latents (`encode_actions.py --latents true`) | | as for skeletons |
 | codes: the same transformer | tokens, read by their code vectors, summed over the tokens of a word | | as for skeletons |
 | tokens: the same transformer | tokens, read by vectors that it learns from scratch | | as for skeletons |
+| narration: the language model of a recogniser | a description of the movement, written by rules | | |
+| tokens_and_narration: the same | tokens, and the description | | |
+| recogniser: the same | tokens | | as for skeletons |
 
-The last four show at which step a recogniser loses accuracy: from joints or features to latents, from latents to codes (the
-loss of the codebook), and, compared with its own accuracy, from codes to the language model. A recogniser reads tokens by their
-code vectors, as `codes` does. What `tokens` loses beyond that is the price of learning the vectors from few recordings, not a
-loss of the codebook. `--split held_out` evaluates on the held-out training subjects, to choose settings. Runs resume
+The rows from transformer to tokens show at which step a recogniser loses accuracy: from joints or features to latents, from
+latents to codes (the loss of the codebook), and, compared with its own accuracy, from codes to the language model. A recogniser
+reads tokens by their code vectors, as `codes` does. What `tokens` loses beyond that is the price of learning the vectors from
+few recordings, not a loss of the codebook.
+
+The last three rows train the language model of `--recogniser` again with each seed, as `sft.py` trained it: with the same
+steps, objective and scoring of class names. Only the prompts differ. They show what learned tokens add to a description by
+rules. Sentences for narrations are encoded with `--explanations narrator`, which describes each version of a recording.
+
+`--split held_out` evaluates on the held-out training subjects, to choose settings. Runs resume
 automatically.
 
 In `metrics.json`, accuracies have 95 % Wilson score intervals over recordings, and differences between methods have paired
@@ -49,17 +60,25 @@ logger = logging.getLogger(__name__)
 
 # Methods for each modality of a data set.
 METHODS = {
-    "skeletons": ("kernel_ridge", "graph", "transformer", "latents", "codes", "tokens"),
+    "skeletons": (
+        *("kernel_ridge", "graph", "transformer", "latents", "codes", "tokens"),
+        *("narration", "tokens_and_narration", "recogniser"),
+    ),
     "videos": ("kernel_ridge",),
-    "features": ("kernel_ridge", "transformer", "latents", "codes", "tokens"),
+    "features": ("kernel_ridge", "transformer", "latents", "codes", "tokens", "recogniser"),
 }
 # Methods that read action sentences, and the column that they read.
 COLUMNS = {"latents": "latents", "codes": "codes", "tokens": "action_ids"}
+# Methods that train the language model of a recogniser again, on prompts of their own, made from sentences.
+PROMPTED = ("narration", "tokens_and_narration", "recogniser")
 # What these methods read, for metrics.json and the log.
 READS = {
     "latents": "continuous latents",
     "codes": "tokens, read by their code vectors",
     "tokens": "tokens, read by vectors learned from scratch",
+    "narration": "prompts with a description by rules",
+    "tokens_and_narration": "prompts with tokens and a description by rules",
+    "recogniser": "prompts with tokens",
 }
 # Training recordings; the dense kernel matrix then takes about a gigabyte.
 MAX_FOR_KERNEL_RIDGE = 12_000
@@ -75,7 +94,17 @@ class BaselineArguments:
         metadata={"help": f"methods: {', '.join(METHODS['skeletons'])}; by default all that need no sentences"},
     )
     sentences: str | None = field(
-        default=None, metadata={"help": "folder that encode_actions.py wrote, for latents, codes and tokens"}
+        default=None,
+        metadata={
+            "help": "folder that encode_actions.py wrote, for latents, codes and tokens, and with --explanations narrator for "
+            "narration and tokens_and_narration"
+        },
+    )
+    recogniser: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder of a run of sft.py, whose language model narration, tokens_and_narration and recogniser train again"
+        },
     )
     split: Literal["test", "held_out"] = field(
         default="test",
@@ -92,6 +121,8 @@ class BaselineArguments:
     def __post_init__(self):
         if self.sentences is not None:
             check_written_folder(self.sentences, "encode_actions.py")
+        if self.recogniser is not None:
+            check_written_folder(self.recogniser, "sft.py")
 
 
 ARGUMENTS = (BaselineArguments, DataArguments)
@@ -103,13 +134,14 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     import numpy as np
 
     from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.baselines import prompts
     from action_llm_recipes.baselines.sequences import read_recordings, read_sentences
     from action_llm_recipes.common.run_folder import RunFolder
 
     dataset = data.load("skeletons", "videos", "features")
     modality = next(name for name, column in MODALITIES.items() if column in dataset["train"].features)
     if arguments.methods is None:
-        arguments.methods = [method for method in METHODS[modality] if method not in COLUMNS]
+        arguments.methods = [method for method in METHODS[modality] if method not in (*COLUMNS, *PROMPTED)]
     check_methods(arguments, modality)
     run = RunFolder(arguments.output_dir)
     run.save_config(arguments, data)
@@ -138,8 +170,14 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
             path = run.path / "predictions" / f"{name}.json"
             predictions[name] = read_predictions(path, examples.sample_ids)
             if predictions[name] is None:
-                predicted = train_and_predict(method, seed, examples, len(class_names), arguments)
-                predictions[name] = dict(zip(examples.sample_ids, predicted.tolist(), strict=True))
+                if method in PROMPTED:
+                    predictions[name] = prompts.train_and_predict(
+                        *(method, seed, arguments.recogniser, arguments.sentences, arguments.split == "held_out"),
+                        *(set(labels), run.path / "models" / name),
+                    )
+                else:
+                    predicted = train_and_predict(method, seed, examples, len(class_names), arguments)
+                    predictions[name] = dict(zip(examples.sample_ids, predicted.tolist(), strict=True))
                 write_atomically(path, json.dumps(predictions[name]))
         # All methods in the order of the recordings, since their differences are paired.
         correct[method] = np.array(
@@ -191,7 +229,7 @@ def check_unseen_recordings(arguments: BaselineArguments, data: DataArguments, d
     """The evidence of the splits; raises `ValueError` if an encoder or action model was trained on evaluated recordings."""
     from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL, SplitEvidence
 
-    reads_sentences = any(method in COLUMNS for method in arguments.methods)
+    reads_sentences = any(method in (*COLUMNS, *PROMPTED) for method in arguments.methods)
     folders = [arguments.sentences] if reads_sentences else []
     evidence = SplitEvidence.of_data(data, dataset, folders, hold_out=arguments.split == "held_out")
     encoder = {"tokenizer": {"features": data.features_record()}}
@@ -221,10 +259,22 @@ def check_methods(arguments: BaselineArguments, modality: str):
             raise ValueError(
                 f"there is no method {method!r} for {modality}: choose from {', '.join(METHODS[modality])}."
             )
-        if method in COLUMNS and arguments.sentences is None:
+        if method in (*COLUMNS, *PROMPTED) and arguments.sentences is None:
             raise ValueError(
                 f"the method {method} reads sentences: set --sentences to a folder that encode_actions.py wrote."
             )
+        if method in PROMPTED and arguments.recogniser is None:
+            raise ValueError(
+                f"the method {method} trains a language model as a recogniser was trained: set --recogniser to the folder of a "
+                "run of sft.py."
+            )
+        if "narration" in method:
+            written = read_written(arguments.sentences, "identity.json", "encode_actions.py").get("explanations")
+            if written != "narrator":
+                raise ValueError(
+                    f"the method {method} reads the descriptions of the narrator, but {arguments.sentences} has none: run "
+                    "encode_actions.py with --explanations narrator."
+                )
     if not arguments.methods or arguments.seeds < 1:
         raise ValueError(f"expected at least one method and one seed; got {arguments.methods} and {arguments.seeds}.")
 
@@ -232,10 +282,13 @@ def check_methods(arguments: BaselineArguments, modality: str):
 def identity(arguments: BaselineArguments, data: DataArguments, dataset) -> dict:
     """The settings and recordings that predictions depend on; a run is resumed only with the same ones."""
     settings = dataclasses.asdict(arguments)
-    for name in ("output_dir", "methods", "seeds", "resamples", "sentences"):
+    for name in ("output_dir", "methods", "seeds", "resamples", "sentences", "recogniser"):
         del settings[name]
     if arguments.sentences is not None:
         settings["sentences"] = read_written(arguments.sentences, "identity.json", "encode_actions.py")
+    if arguments.recogniser is not None:
+        record = read_written(arguments.recogniser, "record.json", "sft.py", "settings")
+        settings["recogniser"] = {name: record.get(name) for name in ("method", "llm", "llm_revision", "settings")}
     return {**settings, "dataset": data.dataset, **data.identity(dataset)}
 
 

@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from action_llm import SkeletonFeatureExtractor
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
@@ -26,8 +27,9 @@ from action_llm_recipes.baselines.models import (
     log_probabilities,
     resample,
 )
+from action_llm_recipes.baselines.prompts import with_text
 from action_llm_recipes.baselines.sequences import read_sentences
-from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
+from action_llm_recipes.common.action_sentences import load_action_sentences, sentence_features, write_codebook
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.shards import SplitShards, write_shard
 
@@ -246,7 +248,9 @@ def arguments(folder, **options):
 def test_all_methods_from_recordings_to_table(data, tmp_path):
     write_sentences(tmp_path / "sentences", data.load(), with_latents=True)
     chosen = arguments(
-        tmp_path / "run", methods=list(run_baselines.METHODS["skeletons"]), sentences=str(tmp_path / "sentences")
+        tmp_path / "run",
+        methods=["kernel_ridge", "graph", "transformer", "latents", "codes", "tokens"],
+        sentences=str(tmp_path / "sentences"),
     )
     metrics = run_baselines.main(chosen, data)
     assert (metrics["recordings"], [entry["sample_id"] for entry in metrics["skipped"]]) == (7, ["s2-0"])
@@ -268,6 +272,36 @@ def test_all_methods_from_recordings_to_table(data, tmp_path):
     assert all(row["kernel_ridge-0"] == row["label"] for row in table)
     hits = np.mean([row["tokens-1"] == row["label"] for row in table])
     assert hits == pytest.approx(metrics["accuracy"]["tokens"]["seeds"][1])
+
+
+def test_language_models_read_narrations_as_they_read_tokens(recipes, tokenizer, tmp_path):
+    """The prompts differ, and nothing else: trained again on tokens, the recogniser is the same to the bit."""
+    folder = recipes.encode(tokenizer, tmp_path / "sentences", explanations="narrator")
+    trained = recipes.sft(
+        tokenizer, folder, tmp_path / "sft", objective="classes", method="full", training={"max_steps": 2}
+    )
+    chosen = arguments(
+        tmp_path / "run",
+        methods=["narration", "recogniser"],
+        sentences=folder,
+        recogniser=str(tmp_path / "sft"),
+        seeds=1,
+    )
+    metrics = run_baselines.main(chosen, recipes.data())
+    assert metrics["recordings"] == 12 and list(metrics["reads"]) == chosen.methods
+    weights = {name: f"{tmp_path}/run/models/{name}-0/model/model.safetensors" for name in chosen.methods}
+    weights = {name: load_file(path) for name, path in weights.items()} | {
+        "sft": load_file(f"{trained}/model.safetensors")
+    }
+    assert all(torch.equal(value, weights["sft"][name]) for name, value in weights["recogniser"].items())
+    changed = [name for name, value in weights["narration"].items() if not torch.equal(value, weights["sft"][name])]
+    assert changed and all("language_model" in name or "lm_head" in name for name in changed)
+    row = load_action_sentences(folder)["test"][0]
+    for method, begin in (("narration", "The person"), ("tokens_and_narration", f"<act_{row['action_ids'][0]}><act_")):
+        (text,) = with_text(load_action_sentences(folder)["test"], method)[0]["action_ids"]
+        assert text.startswith(begin) and text.endswith(row["explanation"])
+    with pytest.raises(ValueError, match="set --recogniser"):
+        run_baselines.main(arguments(tmp_path / "a", methods=["narration"], sentences=folder), recipes.data())
 
 
 def test_codes_are_the_sums_of_the_vectors_of_tokens(data, tmp_path):
