@@ -46,7 +46,7 @@ class Explanation:
     """A decision and its reason.
 
     Attributes:
-        label: The most likely class.
+        label: The explained class, the most likely one unless another was chosen.
         probability: Its probability.
         probabilities: The probability of each class, by name.
         is_sure: Whether `probability` is at least `unsure_below`.
@@ -83,9 +83,12 @@ def explain(
     probabilities: Sequence[float] | None = None,
     num_reasons: int = 3,
     lexicon: Sequence[TokenEntry] | None = None,
+    label: str | None = None,
+    name_tokens: bool = False,
 ) -> Explanation:
     """
-    Explains the decision for an action sentence: each word is left out in turn, and the class is scored again.
+    Explains the decision for an action sentence, or what speaks for another class: each word is left out in turn, and the class
+    is scored again.
 
     Args:
         model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): The model and its processor.
@@ -103,10 +106,12 @@ def explain(
             probabilities given this sentence, calibrated if the model is.
         num_reasons (`int`): Maximum number of tokens that the text names. Only tokens that support the label are named.
         lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
-            repository. For tokens without a measured movement, the text names the classes in which they occur most.
+            repository. For tokens without a measured movement, the text names the other classes in which they occur most.
+        label (`str`, *optional*): The class to explain, by default the most likely one.
+        name_tokens (`bool`): Whether the text names the tokens, in brackets.
 
     Raises:
-        ValueError: If the model reads continuous latents, or `num_reasons` is negative.
+        ValueError: If the model reads continuous latents, `num_reasons` is negative, or `label` is not in the class list.
     """
     check_explains(model)
     names = processor.class_names
@@ -119,7 +124,9 @@ def explain(
     if log_probabilities is None:
         (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], class_names, list_classes)
     probabilities = model.calibrated(log_probabilities).tolist() if probabilities is None else list(probabilities)
-    best = int(np.argmax(probabilities))
+    if label is not None and label not in names:
+        raise ValueError(f"label: expected one of the classes {', '.join(names[:5])}, …, got {label!r}.")
+    best = int(np.argmax(probabilities)) if label is None else list(names).index(label)
     evidence = []
     if len(action_ids) > 1:
         # Neighbours in this order have the most in common.
@@ -132,16 +139,17 @@ def explain(
             further = () if processor.run_lengths else tuple(further)
             evidence.append(TokenEvidence(place, action_id, float(start), float(end), contribution, further))
     evidence.sort(key=lambda token: -token.contribution)
-    is_sure = probabilities[best] >= unsure_below
+    is_sure = label is not None or probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
-    events = _narration(processor, recording)
+    answer = _answer(names, probabilities, best, is_sure)
+    reason = _reason(names[best], evidence, num_reasons, _narration(processor, recording), lexicon, name_tokens)
     return Explanation(
         names[best],
         probabilities[best],
         dict(zip(names, probabilities, strict=True)),
         is_sure,
         evidence,
-        _text(names, probabilities, is_sure, evidence[:num_reasons], events, lexicon),
+        f"{answer} {reason}",
         describe(model, processor, action_ids) if processor.explains else "",
     )
 
@@ -271,64 +279,86 @@ def _on(model, inputs) -> dict:
     return {name: value.to(model.device) for name, value in inputs.items()}
 
 
-def _narration(processor, recording) -> list:
-    """Movements of the first person of a skeleton; empty for videos."""
+def _narration(processor, recording):
+    """The `MotionNarration` of a skeleton; None for videos."""
     from .feature_extraction_skeleton import SkeletonFeatureExtractor
     from .motion_narration import narrate
 
     extractor = processor.feature_extractor
     if recording is None or type(extractor).__name__ != SkeletonFeatureExtractor.__name__:
-        return []
-    if isinstance(recording, list | tuple):
-        recording = recording[0]
-    events = narrate(recording, reading=extractor.to_dict()).events
-    return events[0] if events else []
+        return None
+    return narrate(recording[0] if isinstance(recording, list | tuple) else recording, reading=extractor.to_dict())
 
 
-def _text(
-    names: Sequence[str],
-    probabilities: Sequence[float],
-    is_sure: bool,
-    reasons: Sequence[TokenEvidence],
-    events: list,
-    lexicon: Sequence[TokenEntry] | None = None,
-) -> str:
-    order = np.argsort(-np.asarray(probabilities), kind="stable")
-    best = order[0]
+def _answer(names: Sequence[str], probabilities: Sequence[float], best: int, is_sure: bool) -> str:
     if is_sure:
-        answer = f"{names[best]}, with a probability of {probabilities[best]:.0%}."
-    else:
-        candidates = " or ".join(f"{names[index]} ({probabilities[index]:.0%})" for index in order[:2])
-        answer = f"Not sure: {candidates}."
-    reasons = [token for token in reasons if token.contribution > 0]
+        return f"{names[best]}, with a probability of {probabilities[best]:.0%}."
+    order = np.argsort(-np.asarray(probabilities), kind="stable")
+    candidates = " or ".join(f"{names[index]} ({probabilities[index]:.0%})" for index in order[:2])
+    return f"Not sure: {candidates}."
+
+
+def _reason(
+    label: str,
+    evidence: Sequence[TokenEvidence],
+    num_reasons: int,
+    narration,
+    lexicon: Sequence[TokenEntry] | None,
+    name_tokens: bool,
+) -> str:
+    """What happened during the tokens that support a class most, in English, and how many tokens speak against it."""
+    reasons = [token for token in evidence[:num_reasons] if token.contribution > 0]
+    against = sum(token.contribution < 0 for token in evidence)
+    doubt = ""
+    if 2 * against > len(evidence):
+        doubt = f" Most tokens ({against} of {len(evidence)}) speak against it."
     if not reasons:
-        return f"{answer} No single token supports it."
-    # Tokens of the same movement are named together, and so are equal tokens.
-    groups: dict[str, tuple[str, list[TokenEvidence]]] = {}
+        return f"No single token supports it.{doubt}"
+    # Tokens of the same movement are named together.
+    groups: dict[str, list[TokenEvidence]] = {}
     for token in sorted(reasons, key=lambda token: token.place):
-        half = (token.end - token.start) / 2
-        meanwhile = [event for event in events if min(event.end, token.end) - max(event.start, token.start) >= half]
-        movement = " and ".join(f"the {event.part} {event.movement}" for event in meanwhile[:2])
-        movement = movement.replace("the both", "both")
-        groups.setdefault(movement or token.word, (movement, []))[1].append(token)
+        groups.setdefault(_meanwhile(token, label, narration, lexicon), []).append(token)
+    is_skeleton = narration is not None and bool(narration.events)
     parts = []
-    for movement, tokens in groups.values():
-        words = {token.word: f"{token.word}{'' if movement else _meaning(token, lexicon)}" for token in tokens}
-        times = [f"{token.start:.1f} to {token.end:.1f}" for token in tokens]
-        when = "" if np.isnan(tokens[0].start) else f" at {_listed(times)} s"
-        parts.append(f"{_listed(list(words.values()))}{when}{f', when {movement}' if movement else ''}")
-    return f"{answer} Strongest evidence: {'; '.join(parts)}."
+    for meanwhile, tokens in groups.items():
+        named = f" ({', '.join(dict.fromkeys(token.word for token in tokens))})" if name_tokens else ""
+        text = f"{meanwhile}{_times(tokens)}" if is_skeleton else f"{_times(tokens)} {meanwhile}"
+        parts.append(f"{text.strip()}{named}")
+    subject = "the person" if is_skeleton else "what happens"
+    return f"Strongest evidence: {subject} {_listed(parts)}.{doubt}"
+
+
+def _meanwhile(token: TokenEvidence, label: str, narration, lexicon: Sequence[TokenEntry] | None) -> str:
+    """What the first person does during a token, of several movements the largest, or else the pose; for videos, the other
+    classes in which the token is frequent."""
+    if narration is None or not narration.events:
+        classes = (
+            [name for name, _ in lexicon[token.action_id].classes if name != label] if lexicon is not None else []
+        )
+        return f"as in {' and '.join(classes[:2])}" if classes else ""
+    half = (token.end - token.start) / 2
+    moves = [move for move in narration.events[0] if min(move.end, token.end) - max(move.start, token.start) >= half]
+    if moves:
+        return max(moves, key=lambda move: move.amount / (move.end - move.start)).movement
+    return f"has {_listed(narration.bodies[0].pose(token.start, token.end).split(', '))}"
+
+
+def _times(tokens: Sequence[TokenEvidence]) -> str:
+    """When tokens occur; neighbours are joined. Empty if their times are unknown."""
+    if np.isnan(tokens[0].start):
+        return ""
+    spans: list[list[float]] = []
+    for token in tokens:
+        if spans and token.start - spans[-1][1] < 0.05:
+            spans[-1][1] = token.end
+        else:
+            spans.append([token.start, token.end])
+    return f" from {_listed([f'{start:.1f} to {end:.1f}' for start, end in spans])} s"
 
 
 def _listed(words: Sequence[str]) -> str:
     """ "a"; "a and b"; "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _meaning(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
-    """The classes in which a token occurs most, in brackets, or an empty string."""
-    classes = lexicon[token.action_id].classes if lexicon is not None else []
-    return f" (as in {' and '.join(name for name, _ in classes[:2])})" if classes else ""
 
 
 __all__ = [

@@ -52,8 +52,8 @@ class MotionEvent:
     Attributes:
         part: "right hand", "both hands", "left foot", "both feet" or "body".
         kind: Of hands: "raise", "lower", "move", "swing" (there and back several times), "circle", "meet" or "cross". Of feet:
-            "step", "lift" or "put down". Of the body: "sink" and "rise" (of the hips), "bend", "straighten", "jump", "walk", "pace"
-            (on the spot), "lunge".
+            "step", "lift" or "put down". Of the body: "sink" and "rise" (of the hips), "bend", "straighten", "jump", "walk",
+            "pace" (on the spot), "lunge".
         start, end: Seconds from the start of the recording.
         amount: How much moves: the length of the path in torsos; four times that of the body, which carries all limbs.
         way: Direction, such as "forward", "out to the right", "from side to side", or that of a circle that faces the person:
@@ -88,10 +88,33 @@ class MotionNarration:
     Attributes:
         text: The movements in English.
         events: For each person, the movements in order of time.
+        bodies: For each person, the measured motion.
     """
 
     text: str
     events: list[list[MotionEvent]]
+    bodies: list["MeasuredBody"]
+
+
+@dataclass(frozen=True)
+class MeasuredBody:
+    """The motion of a person.
+
+    Attributes:
+        track: (T, J, C), joints in torsos at `FPS` frames per second, +x to the person's right.
+        layout: The joint layout.
+        start: Seconds from the start of the recording to the first frame.
+    """
+
+    track: np.ndarray
+    layout: SkeletonLayout
+    start: float
+
+    def pose(self, start: float, end: float) -> str:
+        """The pose between two times, in seconds from the start of the recording; see `describe_moment`."""
+        first, last = (round((time - self.start) * FPS) for time in (start, end))
+        first = min(max(first, 0), len(self.track) - 1)
+        return describe_moment(self.track[first : max(last, first + 1)], self.layout)
 
 
 def narrate(
@@ -125,17 +148,19 @@ def narrate(
     shape = (len(present), extractor.num_persons, skeleton.num_joints, extractor.coordinates)
     tracks = features["input_features"][0].reshape(shape)
     start = float(features["start_time"][0])
-    events, texts = [], []
+    events, texts, bodies = [], [], []
     people = [
         person for person in range(min(2, extractor.num_persons)) if present[:, person].sum() > FPS * MIN_SECONDS
     ]
     for person in people:
         frames = present[:, person].nonzero()[0]
-        person_events = _events(tracks[frames, person].astype(np.float64), skeleton, start + frames[0] / FPS)
+        body = MeasuredBody(tracks[frames, person].astype(np.float64), skeleton, start + frames[0] / FPS)
+        bodies.append(body)
+        person_events = _events(body.track, skeleton, body.start)
         events.append(person_events)
         subject = "The person" if len(people) == 1 else ("The first person", "The second person")[person]
         texts.append(_narrated(subject, person_events))
-    return MotionNarration(" ".join(texts), events)
+    return MotionNarration(" ".join(texts), events, bodies)
 
 
 def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> str:
@@ -147,7 +172,7 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
             `SkeletonFeatureExtractor` computes features with `scale="torso"` and an aligned view.
         layout: The joint layout.
     """
-    body = _Body(np.asarray(track, np.float64), get_layout(layout))
+    body = BodyPoints(np.asarray(track, np.float64), get_layout(layout))
     parts = []
     for side, end in body.hands.items():
         relative = end - body.neck
@@ -162,12 +187,12 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
                 f" going {'forward' if moved[2] > 0 else 'backward'}",
             )[axis]
         zone = _zone(height)
-        parts.append(f"{side} hand {zone if zone.startswith('above') else f'at {zone}'}{way}")
+        parts.append(f"the {side} hand {zone if zone.startswith('above') else f'at {zone}'}{way}")
     trunk = (body.neck - body.pelvis).mean(0)
     if trunk[1] < 0.8 * np.linalg.norm(trunk):
-        parts.append("body leaning")
+        parts.append("the body leaning")
     if body.feet and min(float(np.median(body.pelvis[:, 1] - foot[:, 1])) for foot in body.feet.values()) < 0.9:
-        parts.append("hips low")
+        parts.append("the hips low")
     return ", ".join(parts)
 
 
@@ -176,9 +201,15 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
 
 def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[MotionEvent]:
     """Joints (T, J, C) in torsos, +x to the person's right → movements in order; `start` in seconds."""
-    body = _Body(track, skeleton)
-    events = [*body.travel(), *body.meetings(), *body.postures()]
+    body = BodyPoints(track, skeleton)
+    meetings = body.meetings()
+    events = [*body.travel(), *meetings, *body.postures()]
     hands, feet = {side: body.hand(side) for side in body.hands}, {side: body.foot(side) for side in body.feet}
+    # Hands go sideways to meet.
+    hands = {
+        side: [event for event in moves if not any(_is_part_of(event, meeting) for meeting in meetings)]
+        for side, moves in hands.items()
+    }
     events += _together(hands.get("left", []), hands.get("right", []), "both hands")
     # The movement of the body says what the feet do.
     carried = [event for event in events if event.kind in ("walk", "pace", "jump", "lunge")]
@@ -196,7 +227,14 @@ def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[M
     ]
 
 
-class _Body:
+def _is_part_of(event: MotionEvent, meeting: MotionEvent) -> bool:
+    """Whether a movement of a hand is a sideways one of hands that meet or cross."""
+    is_sideways = event.kind in ("move", "swing") and event.way.startswith(("out", "across", "from side"))
+    middle = (event.start + event.end) / 2
+    return is_sideways and meeting.start - MAX_PAUSE <= middle <= meeting.end + MAX_PAUSE
+
+
+class BodyPoints:
     """Joint positions of a person, (T, 3) in torsos: right, up and ahead; ahead is 0 in recordings without depth."""
 
     def __init__(self, track: np.ndarray, skeleton: SkeletonLayout):
@@ -476,8 +514,8 @@ def _times(count: int) -> str:
 
 
 def _circle(path: np.ndarray, height: np.ndarray, least: float = 0.0) -> dict | None:
-    """A movement that goes round; None if it does not, or its width or height as the person sees it is below `least`, a standard
-    deviation in torsos."""
+    """A movement that goes round; None if it does not, or if the standard deviation of its width or height, as the person sees
+    it, is below `least` torsos."""
     centered = path - path.mean(0)
     _, strength, axes = np.linalg.svd(centered, full_matrices=False)
     first, second = centered @ axes[0], centered @ axes[1]
@@ -666,4 +704,4 @@ def _still(events: list[MotionEvent]) -> list[str]:
     return [f"The {' and the '.join(still)} {verb} still."]
 
 
-__all__ = ["MotionEvent", "MotionNarration", "describe_moment", "narrate"]
+__all__ = ["MeasuredBody", "MotionEvent", "MotionNarration", "describe_moment", "narrate"]

@@ -6,9 +6,9 @@ python recipes/explain_actions.py --model runs/utd_mhad/sft/model --sentences ru
     --dataset utd-mhad --data_dir UTD-MHAD/Skeleton --output_dir runs/utd_mhad/explanations
 ```
 
-`explanations.jsonl` and the illustrated `index.html` explain a few recordings, spread over the split: the recognised class and
-the tokens that supported it, with their times. For skeletons they also narrate what the body did, at these times and in all;
-the narrator does not know the classes.
+`explanations.jsonl` and the illustrated `index.html` explain a few recordings, spread over the split: the recognised class, and
+what happened during the tokens that supported it. For skeletons they also narrate what the body did in all; the narrator does
+not know the classes. A mistake shows beside it what speaks for the true class. With `--name_tokens true`, the tokens are named.
 
 Faithfulness is measured over more recordings: how far the probability of the recognised class falls when the named tokens are
 deleted, compared with deleting as many other tokens. As in `evaluate_classifier.py`, the default split is that of the held-out
@@ -66,6 +66,7 @@ class ExplanationArguments:
         },
     )
     num_reasons: int = field(default=3, metadata={"help": "maximum number of tokens that an explanation names"})
+    name_tokens: bool = field(default=False, metadata={"help": "name the tokens in the texts, in brackets"})
     unsure_below: float | None = field(
         default=None,
         metadata={
@@ -203,20 +204,24 @@ def explain_recordings(
     for index in progress(spread(len(rows), arguments.count), "explaining", "recordings"):
         row, recording = rows[index], recordings[index]
         with opened_video(data.data_dir, recording) as video:
-            explanation = explain(
-                model,
-                processor,
-                words_of(row, processor),
-                recording=recording if video is None else None,
-                times=list(zip(row["start_times"], row["end_times"], strict=True)),
-                unsure_below=threshold,
-                num_reasons=arguments.num_reasons,
-                lexicon=lexicon,
-            )
+            settings = {
+                "recording": recording if video is None else None,
+                "times": list(zip(row["start_times"], row["end_times"], strict=True)),
+                "unsure_below": threshold,
+                "num_reasons": arguments.num_reasons,
+                "lexicon": lexicon,
+                "name_tokens": arguments.name_tokens,
+            }
+            words, true_class = words_of(row, processor), names[row["label"]]
+            explanation = explain(model, processor, words, **settings)
+            is_mistake = explanation.label != true_class
             most_probable = sorted(explanation.probabilities.items(), key=lambda item: -item[1])[:5]
             entry = {
                 "sample_id": row["sample_id"],
-                "true_class": names[row["label"]],
+                "true_class": true_class,
+                "text_of_true_class": explain(model, processor, words, label=true_class, **settings).text
+                if is_mistake
+                else "",
                 **asdict(explanation),
                 "probabilities": dict(most_probable),
                 "narration": narrate(recording).text if video is None else "",
@@ -319,6 +324,7 @@ def _section(entry: dict) -> str:
         heading += f", recognised as {entry['label']}"
     paragraphs = {
         "Reason": entry["text"],
+        "What speaks for the true class": entry["text_of_true_class"],
         "Description by the language model": entry["description"],
         "What the body did": entry["narration"],
     }

@@ -139,3 +139,27 @@ def sbu_text(people, first=566):
     rows = normalised.reshape(len(normalised), -1).tolist()
     lines = [",".join([str(first + number), *(f"{value:.7g}" for value in row)]) for number, row in enumerate(rows)]
     return "\n".join(lines) + "\n"
+
+
+def still(seconds=3.0, layout="kinect25"):
+    """Somebody who stands and faces the sensor: +x is their right, +y up, +z behind them; 30 frames a second."""
+    return person(round(30 * seconds), layout, activity=0.0, place=(0, 0, 3)).astype(np.float64)
+
+
+def ease(start, stop, length):
+    """0 before frame `start`, 1 from `stop` on, smooth between."""
+    share = np.clip((np.arange(length) - start) / (stop - start), 0, 1)
+    return (1 - np.cos(np.pi * share)) / 2
+
+
+def moved(body, joints, path, layout="kinect25"):
+    """The same with some joints shifted by `path` (T, 3)."""
+    body = body.copy()
+    names = LAYOUTS[layout].joint_names
+    for joint in joints:
+        body[:, names.index(joint)] += path
+    return body
+
+
+RIGHT_HAND = ("right_wrist", "right_hand", "right_hand_tip", "right_thumb")
+LEFT_HAND = tuple(name.replace("right", "left") for name in RIGHT_HAND)

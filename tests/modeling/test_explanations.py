@@ -7,9 +7,10 @@ from skeleton_people import person, recording
 from tiny_models import CLASS_NAMES, NUM_ACTION_TOKENS, tiny_action_model, tiny_llm, tiny_processor, tiny_tokenizer
 
 from action_llm import ActionLLMForClassification
-from action_llm.explanations import TokenEvidence, _text, explain, faithfulness
+from action_llm.explanations import TokenEvidence, _reason, explain, faithfulness
 from action_llm.label_scoring import label_trie
-from action_llm.motion_narration import MotionEvent
+from action_llm.motion_narration import MeasuredBody, MotionEvent, MotionNarration
+from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.token_lexicon import TokenEntry
 
 
@@ -95,7 +96,7 @@ def test_the_outputs_of_a_recording_are_explained(model, processor):
     times = {one.place: (one.start, one.end) for one in found.evidence}
     assert times[1] == pytest.approx((4 / 30, 8 / 30))
     assert str(found) == found.text
-    assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" in found.text
+    assert found.text.startswith(f"{found.label}, with a probability of ") and "<act_" not in found.text
 
 
 def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor, monkeypatch, tmp_path):
@@ -132,35 +133,54 @@ def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor,
 
 
 def test_without_a_reason_it_says_so():
-    assert _text(["wave", "fall"], [0.75, 0.25], True, [], []) == (
-        "wave, with a probability of 75%. No single token supports it."
+    assert _reason("wave", [], 3, None, None, False) == "No single token supports it."
+    against = [TokenEvidence(place, 5, place, place + 1, -0.5) for place in range(2)]
+    assert _reason("wave", against, 3, None, None, False) == (
+        "No single token supports it. Most tokens (2 of 2) speak against it."
     )
 
 
 def test_the_text_says_what_the_body_did_at_the_time():
+    """Of two movements, the larger one; without a movement, the pose."""
     evidence = [
         TokenEvidence(7, 5, 1.0, 1.2, 0.5),
-        TokenEvidence(2, 9, 0.4, 0.6, 0.2),
+        TokenEvidence(8, 4, 1.2, 1.4, 0.4),
+        TokenEvidence(2, 9, 0.2, 0.4, 0.2),
         TokenEvidence(3, 1, 0.6, 0.8, -1.0),
     ]
-    events = [MotionEvent("right hand", "goes forward", 0.9, 1.1), MotionEvent("both hands", "meet twice", 1.05, 2.0)]
-    assert _text(["wave", "fall"], [0.75, 0.25], True, evidence, events) == (
-        "wave, with a probability of 75%. Strongest evidence: <act_9> at 0.4 to 0.6 s; "
-        "<act_5> at 1.0 to 1.2 s, when the right hand goes forward and both hands meet twice."
+    hand = MotionEvent("right hand", "move", 0.9, 1.4, 0.8, way="forward", heights=(1.0,))
+    foot = MotionEvent("left foot", "step", 0.9, 1.4, 0.5, way="forward")
+    body = MeasuredBody(np.zeros((60, 25, 3)), LAYOUTS["kinect25"], 0.0)
+    narration = MotionNarration("", [[foot, hand]], [body])
+    pose = body.pose(0.2, 0.4).replace(", ", " and ")
+    assert _reason("wave", evidence, 3, narration, None, False) == (
+        f"Strongest evidence: the person has {pose} from 0.2 to 0.4 s and moves the right hand forward at the height of the "
+        "shoulders from 1.0 to 1.4 s."
     )
-    same = [TokenEvidence(0, 5, 1.2, 1.4, 0.5), TokenEvidence(1, 9, 1.4, 1.6, 0.2)]
-    assert _text(["wave"], [1.0], True, same, events).endswith(
-        "evidence: <act_5> and <act_9> at 1.2 to 1.4 and 1.4 to 1.6 s, when both hands meet twice."
-    )
+    assert _reason("wave", evidence, 3, narration, None, True).endswith("from 1.0 to 1.4 s (<act_5>, <act_4>).")
 
 
-def test_equal_tokens_are_named_once():
+def test_tokens_of_videos_are_named_by_other_classes_than_the_explained_one():
     lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
-    evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5), (6, 5))]
-    assert _text(["wave"], [1.0], True, evidence, [], lexicon).endswith(
-        "evidence: <act_5> (as in wave and clap) at 0.0 to 1.0, 4.0 to 5.0 and 6.0 to 7.0 s; "
-        "<act_7> (as in wave and clap) at 3.0 to 4.0 s."
+    evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5))]
+    assert _reason("wave", evidence, 3, None, lexicon, False) == (
+        "Strongest evidence: what happens from 0.0 to 1.0 and 3.0 to 5.0 s as in clap."
     )
+    only = [TokenEntry(code, classes=[("wave", 2.0)]) for code in range(10)]
+    assert _reason("wave", evidence, 1, None, only, False) == "Strongest evidence: what happens from 0.0 to 1.0 s."
+
+
+def test_another_class_can_be_explained(model, processor):
+    best = explain(model, processor, [3, 14, 3])
+    other = next(name for name in CLASS_NAMES if name != best.label)
+    found = explain(model, processor, [3, 14, 3], label=other)
+    assert (found.label, found.probability) == (other, best.probabilities[other])
+    assert found.probabilities == best.probabilities and found.text.startswith(f"{other}, with a probability of ")
+    shorter = probability(model, processor, [3, 14], CLASS_NAMES.index(other))
+    (last,) = (token for token in found.evidence if token.place == 2)
+    assert last.contribution == pytest.approx(np.log(found.probability / shorter), abs=1e-3)
+    with pytest.raises(ValueError, match="label: expected one of the classes"):
+        explain(model, processor, [3, 14, 3], label="no class")
 
 
 def test_the_text_says_when_it_is_not_sure(model, processor):
