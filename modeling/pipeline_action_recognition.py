@@ -82,9 +82,8 @@ class ActionRecognitionPipeline(Pipeline):
     - `unsure`, which is `True`, if `score` is below `unsure_below`.
     - `warnings`, a list of sentences, if there is reason to doubt the answer: implausible joints, an assumed frame rate, or a
       recording further from the model's tokens than 99 % of the recordings that it was evaluated on after training.
-    - `reason`, with `explain=True`: an English text that says what happened during the tokens that support the label most, and
-      with `return_tokens=True` names them; see [`~explanations.explain`]. Models that were trained to describe recordings also
-      give `description`.
+    - `reason`, with `explain=True`: an English text that says what happened during the tokens that support the label most; see
+      [`~explanations.explain`]. Models that were trained to describe recordings also give `description`.
     - `entropy`, with `return_entropy=True`: that of the scores of all classes, from 0 to 1. It is high for recordings that show
       none of the classes, as far as the scores tell (`recipes/evaluate_unknown.py` measures how far).
     - `person`, `start` and `end`, with `per_person=True`: the number of a person's track, and the seconds from the first to the
@@ -509,7 +508,6 @@ class ActionRecognitionPipeline(Pipeline):
                     list_classes=self._lists(candidate_labels),
                     unsure_below=threshold,
                     probabilities=probabilities,
-                    name_tokens=return_tokens,
                 )
                 decision["reason"] = reason.text
                 if reason.description:

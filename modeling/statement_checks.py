@@ -25,8 +25,10 @@ TOGETHER, APART = 0.45, 0.8
 # Degrees that the trunk turns if somebody bends.
 BENT = 25.0
 
+# Subjects that share a verb, as in "the left arm and the legs are still", are not separated.
 _CLAUSE = re.compile(
-    r"(?<=[.;!?])\s+|,\s+(?:and\s+)?(?:then\s+)?|\s+and(?:\s+then|\s+at the same time)?\s+|\s+(?:while|then)\s+"
+    r"(?<=[.;!?])\s+|,\s+(?:and\s+)?(?:then\s+)?|\s+(?:while|then)\s+"
+    r"|\s+and(?:\s+then|\s+at the same time)?\s+(?!(?:the|his|her|their) (?:\w+ )?\w+ (?:is|are|stays?) )"
 )
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(?:\s*(?:to|-|–)\s*(\d+(?:\.\d+)?))?\s*s\b")
 _PART = re.compile(
@@ -155,6 +157,8 @@ def _grades(clause: str, named: tuple[str | None, str] | None, points: BodyPoint
     if not paths:
         return []
     if re.search(r"\b(?:still|motionless|rests?)\b", clause):
+        parts = [(part["side"], part["part"]) for part in _PART.finditer(clause)] or [named]
+        paths = [path for part in parts for path in _paths(part, points, span)]
         extents = [float(np.linalg.norm(np.ptp(path, axis=0))) for path in paths]
         return [_decreasing(max(extents), STILL, 2 * STILL)]
     pick = min if named and (named[0] == "both" or (named[0] is None and named[1].endswith(("s", "feet")))) else max

@@ -11,8 +11,11 @@ what happened during the tokens that supported it. For skeletons they also narra
 not know the classes. A mistake shows beside it what speaks for the true class. With `--name_tokens true`, the tokens are named.
 
 Faithfulness is measured over more recordings: how far the probability of the recognised class falls when the named tokens are
-deleted, compared with deleting as many other tokens. As in `evaluate_classifier.py`, the default split is that of the held-out
-subjects if the recogniser was trained without them, and uses of the test split are counted beside the model.
+deleted, compared with deleting as many other tokens. Where the language model was trained to describe recordings, the
+statements of its descriptions of skeletons are checked, and those that the joints contradict are counted.
+
+As in `evaluate_classifier.py`, the default split is that of the held-out subjects if the recogniser was trained without them,
+and uses of the test split are counted beside the model.
 
 For videos, use `--dataset utd-mhad-video`. With `--lexicon`, explanations name the classes in which a token is frequent.
 
@@ -116,6 +119,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     metrics = measure_faithfulness(arguments, model, processor, rows)
     metrics |= {"split": split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
     entries = explain_recordings(arguments, data, model, processor, rows, recordings, threshold, run.path)
+    metrics["statements"] = verdicts_of(entries)
     write_explanations(run.path, entries, metrics)
     run.log_finished("Explanations", f"{len(entries)} of {len(rows)} recordings of {split}")
     logger.info("  in %s", run.path / "index.html")
@@ -193,6 +197,7 @@ def explain_recordings(
     """
     from action_llm.explanations import explain
     from action_llm.motion_narration import narrate
+    from action_llm.statement_checks import check_statements
     from action_llm.token_lexicon import read_lexicon
     from action_llm_datasets.progress import progress
     from action_llm_recipes.common.action_sentences import words_of
@@ -224,11 +229,23 @@ def explain_recordings(
                 else "",
                 **asdict(explanation),
                 "probabilities": dict(most_probable),
-                "narration": narrate(recording).text if video is None else "",
+                "narration": "",
+                "statements": [],
             }
+            if video is None:
+                narration = narrate(recording, reading=processor.feature_extractor.to_dict())
+                statements = check_statements(explanation.description, narration)
+                entry |= {"narration": narration.text, "statements": [asdict(statement) for statement in statements]}
             draw(recording, video, layout, row, explanation, folder / picture_of(entry), title_of(entry))
         entries.append(entry)
     return entries
+
+
+def verdicts_of(entries: list[dict]) -> dict[str, int]:
+    """How many statements of the descriptions by the language model the joints support and contradict, and the others."""
+    from action_llm.statement_checks import Statement, count_verdicts
+
+    return count_verdicts([Statement(**statement) for entry in entries for statement in entry["statements"]])
 
 
 def write_explanations(folder: Path, entries: list[dict], metrics: dict):
@@ -304,6 +321,13 @@ def _page(entries: list[dict], metrics: dict) -> str:
             f"It falls to {metrics['without_named']:.0%} when the named tokens (at most {metrics['num_tokens']}) are deleted, "
             f"and to {metrics['without_others']:.0%} when as many other tokens are deleted."
         )
+    counts = metrics["statements"]
+    statements = ""
+    if total := sum(counts.values()):
+        statements = (
+            f"<p>Of {total} statements in the descriptions by the language model, the joints support {counts['supported']} and "
+            f"contradict {counts['contradicted']}; {counts['not checkable']} cannot be checked.</p>"
+        )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>
 <style>
@@ -311,7 +335,7 @@ def _page(entries: list[dict], metrics: dict) -> str:
  img {{ max-width: 100%; }} .wrong {{ color: #b3261e; }}
 </style>
 <h1>What was recognised, and why</h1>
-<p>{faithfulness}</p>
+<p>{faithfulness}</p>{statements}
 {"".join(map(_section, entries))}
 </html>
 """
@@ -328,6 +352,9 @@ def _section(entry: dict) -> str:
         "Description by the language model": entry["description"],
         "What the body did": entry["narration"],
     }
+    false = [statement["text"] for statement in entry["statements"] if statement["verdict"] == "contradicted"]
+    if false:
+        paragraphs["The joints contradict"] = "; ".join(false) + "."
     return (
         f'<section><h2 class="{"" if is_correct else "wrong"}">{html.escape(heading)}</h2>'
         f'<img src="{html.escape(picture_of(entry))}" alt="">'

@@ -152,7 +152,7 @@ def test_the_text_says_what_the_body_did_at_the_time():
     foot = MotionEvent("left foot", "step", 0.9, 1.4, 0.5, way="forward")
     body = MeasuredBody(np.zeros((60, 25, 3)), LAYOUTS["kinect25"], 0.0)
     narration = MotionNarration("", [[foot, hand]], [body])
-    pose = body.pose(0.2, 0.4).replace(", ", " and ")
+    pose = " and ".join(body.pose(0.2, 0.4).rsplit(", ", 1))
     assert _reason("wave", evidence, 3, narration, None, False) == (
         f"Strongest evidence: the person has {pose} from 0.2 to 0.4 s and moves the right hand forward at the height of the "
         "shoulders from 1.0 to 1.4 s."
