@@ -322,8 +322,10 @@ def _reason(
     parts = []
     for meanwhile, tokens in groups.items():
         named = f" ({', '.join(dict.fromkeys(token.word for token in tokens))})" if name_tokens else ""
-        text = f"{meanwhile}{_times(tokens)}" if is_skeleton else f"{_times(tokens)} {meanwhile}"
-        parts.append(f"{text.strip()}{named}")
+        text = f"{meanwhile}{_times(tokens)}"
+        if not is_skeleton:
+            text = f"{_times(tokens).strip()}{f' ({meanwhile})' if meanwhile else ''}"
+        parts.append(f"{text}{named}")
     subject = "the person" if is_skeleton else "what happens"
     return f"Strongest evidence: {subject} {_listed(parts)}.{doubt}"
 

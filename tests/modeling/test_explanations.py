@@ -164,7 +164,7 @@ def test_tokens_of_videos_are_named_by_other_classes_than_the_explained_one():
     lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
     evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5))]
     assert _reason("wave", evidence, 3, None, lexicon, False) == (
-        "Strongest evidence: what happens from 0.0 to 1.0 and 3.0 to 5.0 s as in clap."
+        "Strongest evidence: what happens from 0.0 to 1.0 and 3.0 to 5.0 s (as in clap)."
     )
     only = [TokenEntry(code, classes=[("wave", 2.0)]) for code in range(10)]
     assert _reason("wave", evidence, 1, None, only, False) == "Strongest evidence: what happens from 0.0 to 1.0 s."
