@@ -33,7 +33,7 @@ def test_an_unknown_split_is_refused_on_the_command_line(capsys):
     assert "'tset'" in capsys.readouterr().err
 
 
-def test_timelines_of_skeletons_are_written_and_scored(recipes, tokenizer, sentences, recordings, tmp_path):
+def test_timelines_of_skeletons_are_written_and_scored(recipes, tokenizer, sentences, recordings, tmp_path, rendered):
     from action_llm_recipes import timeline as recipe
 
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
