@@ -91,8 +91,10 @@ class RunFolder:
             for field in dataclasses.fields(part):
                 value = getattr(part, field.name)
                 default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-                # transformers converts some texts to enumerations.
+                # transformers converts some texts to enumerations, or to lists, which are empty for the default.
                 value, default = getattr(value, "value", value), getattr(default, "value", default)
+                if isinstance(value, list) and isinstance(default, str):
+                    value = " ".join(getattr(item, "value", item) for item in value) or default
                 defaults[field.name] = None if default is dataclasses.MISSING else default
                 # Values of other types were filled in by the argument class, not set by the user.
                 if (

@@ -468,16 +468,27 @@ def test_a_run_killed_after_its_last_checkpoint_is_not_trained_further(recipes, 
 
 
 def test_the_config_of_a_run_runs_it_again(tmp_path):
-    """Also what transformers keeps as an enumeration."""
+    """Also what transformers keeps as an enumeration or a list."""
     import yaml
 
+    from action_llm_recipes.common.launching import parse
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.sft import ActionSFTConfig
 
-    RunFolder(tmp_path).save_config(ActionSFTConfig(lr_scheduler_type="cosine", learning_rate=0.5, use_cpu=True))
-    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    training = ActionSFTConfig(
+        lr_scheduler_type="cosine",
+        learning_rate=0.5,
+        use_cpu=True,
+        debug="underflow_overflow",
+        output_dir=str(tmp_path),
+    )
+    RunFolder(tmp_path).save_config(training)
+    path = tmp_path / "config.yaml"
+    config = yaml.safe_load(path.read_text())
     assert (config["lr_scheduler_type"], config["learning_rate"]) == ("cosine", 0.5)
-    assert "warmup_steps" not in config, "a default is not what the user asked for"
+    assert not {"warmup_steps", "report_to"} & set(config), "a default is not what the user asked for"
+    (again,) = parse([ActionSFTConfig], ["--config", str(path)])
+    assert again.to_dict() == training.to_dict()
 
 
 def test_nothing_is_a_setting_too(tmp_path):
