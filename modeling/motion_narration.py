@@ -297,8 +297,7 @@ class BodyPoints:
                 continue
             kind = "sink" if self.pelvis[last, 1] < self.pelvis[first, 1] else "rise"
             events.append(_event("body", first, last, self.pelvis[first : last + 1], kind=kind))
-        trunk = self.neck - self.pelvis
-        lean = np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
+        trunk, lean = self.neck - self.pelvis, self.lean()
         for first, last in _changes(lean / 35, 1.0):
             kind, way = "straighten", ""
             if lean[last] > lean[first]:
@@ -307,6 +306,11 @@ class BodyPoints:
                     way = "sideways"
             events.append(_event("body", first, last, trunk[first : last + 1], kind=kind, way=way))
         return events
+
+    def lean(self) -> np.ndarray:
+        """(T,), the angle between the trunk and the vertical, in degrees."""
+        trunk = self.neck - self.pelvis
+        return np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
 
     def _jumps(self) -> MotionEvent | None:
         """Both feet off the floor. The floor is where each foot mostly is, since sensors err in the height of a foot."""
@@ -365,10 +369,8 @@ class BodyPoints:
         knees = [self.skeleton.joint_names.index(name) for name in _KNEES if name in self.skeleton.joint_names]
         if len(knees) < 2 or not self.feet:
             return np.zeros(len(self.axes))
-        return (
-            self.axes[:, knees[0], 2 if self.skeleton.dimensions == 3 else 1]
-            - (self.axes[:, knees[1], 2 if self.skeleton.dimensions == 3 else 1])
-        )
+        left, right = self.axes[:, knees, 2 if self.skeleton.dimensions == 3 else 1].T
+        return left - right
 
     def meetings(self) -> list[MotionEvent]:
         """Hands that meet, or cross."""
@@ -550,32 +552,36 @@ def _swing(path: np.ndarray, height: np.ndarray) -> dict | None:
 
 def _single(path: np.ndarray, height: np.ndarray, side: str) -> dict | None:
     """A movement of a hand away, and perhaps back; None if it is shorter than `MIN_PATH`."""
-    away = path - path[0]
-    far = int(np.linalg.norm(away, axis=1).argmax())
-    reach = away[far]
-    if np.linalg.norm(reach) < MIN_PATH:
+    if (excursion := _excursion(path, side)) is None:
         return None
-    returns = bool(np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach))
-    axis = int(np.abs(reach).argmax())
-    if axis == 1:
-        kind = "raise" if reach[1] > 0 else "lower"
+    far, way, returns = excursion
+    if way in ("up", "down"):
+        kind = "raise" if way == "up" else "lower"
         return {"kind": kind, "heights": (float(height[0]), float(height[far])), "returns": returns}
-    way = _sideways(reach[0], side) if axis == 0 else "forward" if reach[2] > 0 else "backward"
     return {"kind": "move", "way": way, "heights": (float(height[far]),), "returns": returns}
 
 
 def _step(path: np.ndarray, side: str) -> dict | None:
     """A movement of a foot; None if it is shorter than `MIN_PATH`."""
-    away = path - path[0]
-    far = int(np.linalg.norm(away, axis=1).argmax())
-    reach = away[far]
-    if np.linalg.norm(reach) < MIN_PATH:
+    if (excursion := _excursion(path, side)) is None:
         return None
-    returns = bool(np.linalg.norm(away[-1]) < 0.45 * np.linalg.norm(reach))
-    if (axis := int(np.abs(reach).argmax())) == 1:
-        return {"kind": "lift" if reach[1] > 0 else "put down", "returns": returns}
-    way = _sideways(reach[0], side) if axis == 0 else "forward" if reach[2] > 0 else "backward"
+    _, way, returns = excursion
+    if way in ("up", "down"):
+        return {"kind": "lift" if way == "up" else "put down", "returns": returns}
     return {"kind": "step", "way": way, "returns": returns}
+
+
+def _excursion(path: np.ndarray, side: str) -> tuple[int, str, bool] | None:
+    """The frame in which a point of a side of the body is farthest from its start, its way there, and whether it comes back;
+    None if it does not get `MIN_PATH` away."""
+    away = path - path[0]
+    distance = np.linalg.norm(away, axis=1)
+    far = int(distance.argmax())
+    if distance[far] < MIN_PATH:
+        return None
+    right, up, ahead = away[far]
+    ways = (_sideways(right, side), "up" if up > 0 else "down", "forward" if ahead > 0 else "backward")
+    return far, ways[int(np.abs(away[far]).argmax())], bool(distance[-1] < 0.45 * distance[far])
 
 
 def _sideways(right: float, side: str) -> str:

@@ -144,9 +144,7 @@ def _grades(clause: str, named: tuple[str | None, str] | None, points: BodyPoint
     if len(hands) == 2 and re.search(r"\bcross(?:es|ed)?\b", clause) and "across" not in clause:
         return [_decreasing(float((points.hands["right"] - points.hands["left"])[span, 0].min()), 0.0, 0.4)]
     if re.search(r"\bbend\w*|\bbow\w*|\blean\w*", clause):
-        trunk = (points.neck - points.pelvis)[span]
-        lean = np.rad2deg(np.arccos(np.clip(trunk[:, 1] / np.maximum(np.linalg.norm(trunk, axis=1), 1e-9), -1, 1)))
-        return [float(np.ptp(lean)) / BENT]
+        return [float(np.ptp(points.lean()[span])) / BENT]
     if re.search(r"\bjump\w*", clause):
         return [_travel(points.pelvis[span], 1, 1) / 0.15]
     if re.search(r"\bsquat\w*|\bcrouch\w*|\bsits? down\b|\blunge\w*", clause):

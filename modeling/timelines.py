@@ -202,10 +202,8 @@ def timeline(
     mirrored: bool = False,
 ) -> Timeline:
     """
-    Recognises which actions happen in a long recording, and when: the steps of [`stream_timeline`], which see.
-
-    Raises:
-        ValueError: see [`stream_timeline`].
+    Recognises which actions happen in a long recording, and when. The timeline has the steps of [`stream_timeline`], which also
+    describes the arguments and errors; `batch_size` is higher by default, because nobody waits for single steps.
     """
     names = _check(model, processor, seconds, stride, class_names, batch_size)
     events: list[VisualEvent] = []
@@ -238,7 +236,7 @@ def _read(model, processor, recording, fps, pose, mirrored) -> Iterator[EventBlo
     if model.config.action_config.model_type == "vtem":
         for name, setting in (("fps", fps), ("pose", pose), ("mirrored", mirrored)):
             if setting:
-                raise ValueError(f"{name}: this model reads videos, and needs no pose estimator.")
+                raise ValueError(f"{name}: a setting of skeletons, but this model reads videos; leave it out.")
         if extractor.segment_seconds is None:
             raise ValueError("a timeline has segments of equal duration: set segment_seconds; it is None.")
         batches = ({"pixel_values": segments} for segments in extractor.stream(recording))

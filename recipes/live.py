@@ -9,11 +9,11 @@ python recipes/live.py --model runs/mine/sft/model --video afternoon.mp4 --outpu
 
 A camera, a stream from an address, or a video file is read frame by frame, and memory does not grow. A recogniser of skeletons
 estimates the poses of each frame (`--pose`); a recogniser of long videos turns frames into events. Every `--stride` seconds,
-a label comes out, as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
-the seconds that were filmed by then. The label is null if nobody is seen.
+a label is written as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
+the seconds of video that had been read by then. The label is null if nobody is seen.
 
-A label is known `--seconds` after the start of its time, when the last window that contains it has ended, plus the
-computation, and the frames that pose estimation looks ahead. Labels are those of `timeline.py` for the same video.
+A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
+that pose estimation looks ahead, add to this delay. Labels are those of `timeline.py` for the same video.
 
 `--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks. A pose
 is drawn on its own frame. If frames come faster than they can be processed, a camera or an address skips frames; a file takes

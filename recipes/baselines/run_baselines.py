@@ -172,8 +172,13 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
             if predictions[name] is None:
                 if method in PROMPTED:
                     predictions[name] = prompts.train_and_predict(
-                        *(method, seed, arguments.recogniser, arguments.sentences, arguments.split == "held_out"),
-                        *(set(labels), run.path / "models" / name),
+                        method,
+                        seed,
+                        recogniser=arguments.recogniser,
+                        folder=arguments.sentences,
+                        hold_out=arguments.split == "held_out",
+                        wanted=set(labels),
+                        run_folder=run.path / "models" / name,
                     )
                 else:
                     predicted = train_and_predict(method, seed, examples, len(class_names), arguments)

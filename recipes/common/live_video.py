@@ -66,7 +66,7 @@ def _opened(name: str, file: str, **settings) -> "LiveVideo":
     try:
         container = av.open(file, timeout=SILENT_SECONDS, options={"max_pixels": str(MAX_PIXELS)}, **settings)
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoFileError(name, str(getattr(error, "strerror", None) or error), "a video") from error
+        raise VideoFileError(name, error.strerror or str(error), "a video") from error
     return LiveVideo(name, container)
 
 
@@ -141,7 +141,7 @@ class LiveVideo(VideoFrames):
                     self._newest = frame
                     self._changed.notify_all()
         except (av.error.FFmpegError, OSError) as error:
-            self._problem = str(getattr(error, "strerror", None) or error)
+            self._problem = error.strerror or str(error)
             warnings.warn(f"{self.path}: the video ended: {self._problem}", stacklevel=1)
         with self._changed:
             self._is_over = True

@@ -1,5 +1,6 @@
 """Where pictures are shown one after the other: in a video file, or in a window."""
 
+import contextlib
 import os
 from fractions import Fraction
 
@@ -73,7 +74,6 @@ class WindowScreen:
             raise KeyboardInterrupt from error
 
     def close(self) -> None:
-        import contextlib
         import tkinter
 
         with contextlib.suppress(tkinter.TclError):  # closed already
