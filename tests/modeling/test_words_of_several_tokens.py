@@ -253,7 +253,7 @@ def test_whole_words_are_left_out_and_named_by_their_first_token(parts):
     assert len(best["tokens"]) == 6 and all(token["token"].count("<act_") == R for token in best["tokens"])
     assert [token["id"] for token in best["tokens"]] == model(**processor(walk())).action_ids[0, :, 0].tolist()
     found = model.explain(processor, model(**processor(walk())), recording=walk())
-    named = model.explain(processor, model(**processor(walk(seed=6))), recording=walk(seed=6))
+    named = model.explain(processor, model(**processor(walk(seed=6))), recording=walk(seed=6), name_tokens=True)
     assert named.evidence[0].contribution > 0 and named.evidence[0].word in named.text
     assert {one.action_id for one in found.evidence} == {token["id"] for token in best["tokens"]}
     assert found.label in CLASS_NAMES and len(found.evidence) == 6

@@ -567,13 +567,13 @@ def test_windows_that_are_none(long_vtem, long_features, long, tmp_path):
     ],
 )
 def test_the_class_of_a_window(window, label):
-    from action_llm.timelines import Window
+    from action_llm.sliding_windows import Window
     from action_llm_datasets.timelines import Segment
     from action_llm_recipes import encode_windows as recipe
 
     arguments = recipe.WindowArguments(tokenizer="", timeline="", output_dir="", nothing="nothing")
     actions = [Segment(3.0, 7.0, "jumping"), Segment(8.0, 9.0, "bowing")]
-    assert recipe.class_of(Window(*window, [0]), actions, arguments) == label
+    assert recipe.class_of(Window(*window, known=window[1], content=[]), actions, arguments) == label
 
 
 # ------------------------------------------------------------------------------------------------------- one command
