@@ -1,0 +1,1 @@
+"""Search: an index of recordings by their class probabilities, and queries."""

@@ -1,0 +1,316 @@
+"""Search: scores and order beside brute force, the reading of text, the index on disk, and the command."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from action_llm_datasets.rendering import write_video
+from action_llm_recipes import search_recordings
+from action_llm_recipes.search import recording_index
+from action_llm_recipes.search.queries import Part, by_likelihood, by_words, find, read_text, stem
+from action_llm_recipes.search.recording_index import (
+    Reader,
+    Recording,
+    RecordingIndex,
+    SearchIndexError,
+    Window,
+    read_index,
+    update_index,
+)
+
+STORED = Path(__file__).parent / "stored"
+NAMES = [
+    "wave",
+    "sit down",
+    "stand up",
+    "draw circle (clockwise)",
+    "draw circle (counter clockwise)",
+    "pickup and throw",
+]
+
+
+def index_of(probabilities, recording=None, starts=None, seconds=1.0) -> RecordingIndex:
+    """An index of windows that touch each other, with one token each."""
+    number = len(probabilities)
+    recording = np.zeros(number, np.int32) if recording is None else np.asarray(recording, np.int32)
+    if starts is None:
+        starts = [seconds * sum(recording[:place] == recording[place]) for place in range(number)]
+    starts = np.asarray(starts, float)
+    return RecordingIndex(
+        {"class_names": NAMES[: probabilities.shape[1]], "codes_per_word": 1},
+        [f"r{place}" for place in range(int(recording.max()) + 1)],
+        recording,
+        starts,
+        starts + seconds,
+        np.sqrt(probabilities).astype(np.float32),
+        np.arange(number, dtype=np.int32),
+        np.arange(number + 1),
+    )
+
+
+def named(*weights) -> list[Part]:
+    return [Part("", np.asarray(row, float), "name") for row in weights]
+
+
+def test_scores_are_probabilities_of_a_class_and_fidelities_of_distributions():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(6) / 3, 40)
+    index = index_of(probabilities)
+    np.testing.assert_allclose(index.scores(np.eye(6)[2]), probabilities[:, 2], atol=1e-6)
+    # The fidelity of two density matrices that are diagonal: (tr √(√ρ σ √ρ))².
+    query = probabilities[7]
+    roots = [
+        np.trace(np.sqrt(np.diag(np.sqrt(query)) @ np.diag(row) @ np.diag(np.sqrt(query)))) for row in probabilities
+    ]
+    np.testing.assert_allclose(index.scores(query), np.square(roots), atol=1e-6)
+    hits = find(index, named(query), 5)
+    assert hits[0].windows == [7] and hits[0].score == pytest.approx(1)
+    assert [hit.windows[0] for hit in hits] == np.argsort(-np.square(roots))[:5].tolist()
+
+
+def test_windows_in_order_are_the_best_of_all_chains():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        probabilities = rng.dirichlet(np.ones(3), 12)
+        index = index_of(probabilities, recording=[0] * 5 + [1] * 7, seconds=1.5)
+        parts, within = named([1, 0, 0], [0, 0.5, 0.5], [0, 1, 0]), float(rng.choice([0.0, 1.5, 3.0]))
+        scores = [index.scores(part.weights) for part in parts]
+        chains = {}
+        for chain in itertools.combinations(range(12), 3):
+            near = all(
+                index.recording[later] == index.recording[earlier]
+                and index.starts[later] - index.ends[earlier] <= within
+                for earlier, later in itertools.pairwise(chain)
+            )
+            if near:
+                chains[chain] = float(np.prod([score[window] for score, window in zip(scores, chain, strict=True)]))
+        hits = find(index, parts, 100, within)
+        best = max(chains, key=chains.get)
+        assert tuple(hits[0].windows) == best and hits[0].score == pytest.approx(chains[best], rel=1e-5)
+        for hit in hits:
+            assert hit.score == pytest.approx(chains[tuple(hit.windows)], rel=1e-5)
+        for first, second in itertools.combinations(hits, 2):
+            if index.recording[first.windows[0]] == index.recording[second.windows[0]]:
+                assert first.windows[-1] < second.windows[0] or second.windows[-1] < first.windows[0]
+
+
+def test_parts_do_not_follow_each_other_across_recordings_or_long_pauses():
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9]])
+    assert find(index_of(probabilities), named([1, 0], [0, 1]), 5)[0].windows == [0, 1]
+    assert find(index_of(probabilities, recording=[0, 1]), named([1, 0], [0, 1]), 5) == []
+    assert find(index_of(probabilities, starts=[0, 30]), named([1, 0], [0, 1]), 5) == []
+    assert find(index_of(probabilities, starts=[0, 30]), named([1, 0], [0, 1]), 5, within=60)[0].windows == [0, 1]
+
+
+def no_model(text):
+    raise AssertionError(f"{text!r} was given to the language model")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Wave", [["wave"]]),
+        ("someone waves", [["wave"]]),
+        ("a person is sitting down and then waving", [["sit down"], ["wave"]]),
+        ("standing up, then waving, then sitting down", [["stand up"], ["wave"], ["sit down"]]),
+        ("waving followed by standing up", [["wave"], ["stand up"]]),
+        ("pickup and throw", [["pickup and throw"]]),
+        ("drawing a clockwise circle", [["draw circle (clockwise)"]]),
+        ("a circle", [["draw circle (clockwise)"]]),
+    ],
+)
+def test_text_is_read_by_the_words_of_class_names(text, expected):
+    parts = read_text(text, NAMES, no_model)
+    assert [[name for name, weight in zip(NAMES, part.weights, strict=True) if weight] for part in parts] == expected
+    assert all(part.weights.sum() == pytest.approx(1) for part in parts)
+
+
+def test_stems_of_the_forms_of_a_verb_are_equal():
+    for forms in (["wave", "waves", "waved", "waving"], ["sit", "sits", "sitting"], ["catch", "catches", "catching"]):
+        assert len({stem(form) for form in forms}) == 1
+    assert stem("swing") == stem("swinging") != stem("sing")
+    assert by_words("a horse", NAMES) is None
+    for text in ("", "wave then", "then"):
+        with pytest.raises(ValueError, match="expected a text that names an action"):
+            read_text(text, NAMES, no_model)
+
+
+def test_other_text_is_read_by_the_language_model():
+    """Beside one forward pass per sentence."""
+    reader = Reader(str(STORED / "llm_ar"))
+    names = reader.processor.class_names
+    rng = np.random.default_rng(2)
+    index = index_of(rng.dirichlet(np.ones(len(names)), 9))
+    index.settings = reader.settings
+    width = reader.processor.codes_per_word
+    size = reader.processor.num_action_tokens // width
+    index.tokens = (rng.integers(0, size, (9, 4, width)) + size * np.arange(width)).astype(np.int32).ravel()
+    index.offsets = np.arange(10) * 4 * width
+    weights = by_likelihood("a horse", index, reader.model, reader.processor)
+    expected = []
+    (text,) = reader.processor.label_ids(["a horse"])
+    for place in range(len(names)):
+        likelihood = 0
+        for window in np.argsort(-index.roots[:, place])[:3]:
+            prompt = reader.processor(action_ids=[index.words(window)], class_names=["a horse"])["input_ids"][0]
+            ids = torch.cat([prompt, torch.tensor(text)])
+            with torch.no_grad():
+                logits = reader.model.as_generator()(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1]
+            likelihood += float(logits.log_softmax(-1)[torch.arange(len(text)), torch.tensor(text)].sum().exp())
+        expected.append(likelihood)
+    np.testing.assert_allclose(weights, np.array(expected) / sum(expected), rtol=1e-3)
+    index.tokens = index.tokens[:0]
+    with pytest.raises(SearchIndexError, match="use words of the classes cheer up, hand waving"):
+        by_likelihood("a horse", index, reader.model, reader.processor)
+
+
+class Reads:
+    """Stands for a `Reader`: two windows per file, and an error for those with "bad" in their name."""
+
+    def __init__(self):
+        self.files = []
+
+    def __call__(self, files):
+        for file in files:
+            self.files.append(Path(file).name)
+            if "stop" in file:
+                raise KeyboardInterrupt
+            if "bad" in file:
+                yield Recording(file, [], reason=f"{file} is bad")
+                continue
+            yield Recording(file, [], [Window(float(t), t + 1.0, np.array([0.25, 0.75]), [t, 3]) for t in (0, 1)])
+
+
+def test_an_index_is_brought_up_to_date_and_a_stopped_run_continues(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("a", "bad", "c")]
+    for file in files:
+        file.write_text("1")
+    settings = {"model": "m", "training": 1, "class_names": ["x", "y"], "codes_per_word": 1}
+    path, reader = tmp_path / "index.safetensors", Reads()
+    update_index(path, settings, files, reader)
+    index = read_index(path)
+    assert [Path(index.files[place]).name for place in index.recording] == ["a", "a", "c", "c"]
+    np.testing.assert_allclose(index.scores(np.array([0, 1.0])), 0.75)
+    assert index.starts.tolist() == [0, 1, 0, 1] and index.words(1) == [1, 3] and index.sentence(1) == "<act_1><act_3>"
+    # What was read is kept, what could not be read is tried again, what changed is read again, and what is gone is left out.
+    files[2].write_text("22")
+    before, reader = path.read_bytes(), Reads()
+    update_index(path, settings | {"model": "moved"}, files[1:], reader)
+    assert reader.files == ["bad", "c"] and read_index(path).files == [str(file) for file in files[1:]]
+    path.write_bytes(before)
+    monkeypatch.setattr(recording_index, "SECONDS_BETWEEN_WRITES", -1)
+    stop = tmp_path / "stop"
+    stop.write_text("1")
+    with pytest.raises(KeyboardInterrupt):
+        update_index(path, settings, [*files, stop], Reads())
+    reader = Reads()
+    update_index(path, settings, files, reader)
+    assert reader.files == ["bad"]
+    with pytest.raises(SearchIndexError, match="another training: expected 2, found 1; choose another --output"):
+        update_index(path, settings | {"training": 2}, files, reader)
+
+
+def test_damaged_and_foreign_indexes_are_errors(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "index.safetensors"
+    with pytest.raises(SearchIndexError, match="expected an index, found no file"):
+        read_index(path)
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(SearchIndexError, match="found another safetensors file"):
+        read_index(path)
+    file = tmp_path / "a"
+    file.write_text("1")
+    path.unlink()
+    update_index(path, {"model": "m", "class_names": ["x", "y"], "codes_per_word": 1}, [file], Reads())
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        read_index(path)
+
+
+def command(monkeypatch, capsys, *words) -> str:
+    monkeypatch.setattr(sys, "argv", ["action-llm-search", *map(str, words)])
+    search_recordings.main()
+    return capsys.readouterr().out
+
+
+def test_the_command_finds_what_the_recogniser_recognises(tmp_path, monkeypatch, capsys):
+    from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
+
+    folder, model, index = tmp_path / "recordings", tmp_path / "model", tmp_path / "index.safetensors"
+    shutil.copytree(STORED / "llm_ar", model)
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        joints = np.cumsum(rng.normal(0, 0.02, (24, 25, 3)), axis=0) + rng.normal(0, 0.4, (25, 3)) + [0, 0, 3]
+        np.save(folder / f"clip{number}.npy", joints.astype(np.float32))
+    (folder / "broken.npy").write_bytes(b"junk")
+    output = command(monkeypatch, capsys, "index", folder, "--model", model, "--output", index)
+    assert "4 recordings, 4 windows; skipped: 1" in output and "broken.npy" in output
+    reader = Reader(str(model))
+    recognise = ActionRecognitionPipeline(model=reader.model, processor=reader.processor)
+    expected = {}
+    for number in range(4):
+        answer = recognise(str(folder / f"clip{number}.npy"), top_k=None)
+        expected[f"clip{number}.npy"] = {entry["label"]: entry["score"] for entry in answer}
+    found = json.loads(command(monkeypatch, capsys, "find", index, "someone jumps", "--json"))
+    assert found["query"] == [{"text": "someone jumps", "by": "words", "classes": {"jump up": 1.0}}]
+    names = [Path(result["file"]).name for result in found["results"]]
+    assert names == sorted(expected, key=lambda name: -expected[name]["jump up"])
+    for name, result in zip(names, found["results"], strict=True):
+        assert result["score"] == pytest.approx(expected[name]["jump up"], abs=1e-4)
+        assert result["start"] == 0 and result["end"] == pytest.approx(24 / 30, abs=0.2)
+        assert result["parts"][0]["sentence"].startswith("<act_")
+    shutil.move(model, tmp_path / "moved")
+    words = ("find", index, "--example", folder / "clip2.npy", "--model", tmp_path / "moved", "--json")
+    found = json.loads(command(monkeypatch, capsys, *words))
+    assert Path(found["results"][0]["file"]).name == "clip2.npy"
+    assert found["results"][0]["score"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match=r"broken\.npy"):
+        command(monkeypatch, capsys, "find", index, "--example", folder / "broken.npy", "--model", tmp_path / "moved")
+
+
+def test_long_videos_are_indexed_by_the_spans_of_their_timelines(tmp_path, monkeypatch):
+    frames = np.full((60, 32, 32, 3), 30, np.uint8)
+    for time in range(60):
+        frames[time, 4 + time % 20 : 12 + time % 20, 8:16] = 220
+    write_video(tmp_path / "long.mp4", [frames], 20)
+    reader = Reader(str(STORED / "vt_lvlm_ar"), seconds=1.0, stride=0.5)
+    reader.processor.feature_extractor.segment_seconds = 0.25
+    timeline = reader.model.timeline(reader.processor, tmp_path / "long.mp4", seconds=1.0, stride=0.5)
+    # The tiny recogniser sees a single action, so that the probabilities of the steps are replaced.
+    down = np.array([0.9, 0.7, 0.2, 0.1, 0.4, 0.8])
+    timeline = dataclasses.replace(timeline, probabilities=np.stack([down, 1 - down], axis=1))
+    monkeypatch.setattr(reader.model, "timeline", lambda *_, **__: timeline)
+    files = search_recordings.recordings_in([str(tmp_path)], reader.processor)
+    update_index(tmp_path / "index.safetensors", reader.settings, files, reader)
+    index = read_index(tmp_path / "index.safetensors")
+    assert [index.label(place) for place in range(len(index))] == ["down", "right", "down"]
+    assert index.starts.tolist() == [0, 1, 2.5] and index.ends.tolist() == [1, 2.5, 3]
+    np.testing.assert_allclose(index.scores(np.array([1.0, 0])), [0.8, 0.7 / 3, 0.8], atol=1e-6)
+    assert sum(len(index.words(place)) for place in range(len(index))) == len(timeline.events)
+    (hit,) = find(index, read_text("down, then right", index.class_names, no_model), 5)
+    assert hit.windows == [0, 1] and hit.score == pytest.approx(0.8 * (1 - 0.7 / 3), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["find", "i"], "give either TEXT or --example"),
+        (["find", "i", "wave", "--count", "0"], "--count: expected at least 1, got 0"),
+        (["find", "i", "wave", "--within", "-1"], "--within: expected at least 0 seconds"),
+        ([], "required"),
+    ],
+)
+def test_wrong_commands_end_with_a_line(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["action-llm-search", *words])
+    with pytest.raises(SystemExit) as end:
+        search_recordings.main()
+    assert end.value.code == 2 and message in capsys.readouterr().err
