@@ -24,8 +24,11 @@ from action_llm_recipes.search.recording_index import RecordingIndex, SearchInde
 THEN = re.compile(r"\s*[,;]?\s*\b(?:(?:and\s+)?then|(?:and\s+is\s+)?followed\s+by)\b\s*,?\s*", re.IGNORECASE)
 # Words that name no action.
 IGNORED = frozenset(
-    "a an and are at be by child children does doing for from he her him his in is it its man men of on one or people person she "
-    "somebody someone something that the their them they this to up while with woman women".split()
+    re.findall(
+        r"\w+",
+        "a an and are at be by child children does doing for from he her him his in is it its man men of on one or people "
+        "person she somebody someone something that the their them they this to up while with woman women",
+    )
 )
 # Sentences of the index that stand for a class, for texts that share no word with its name.
 TYPICAL = 3
