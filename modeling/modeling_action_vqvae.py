@@ -44,7 +44,8 @@ class ActionVQVAEOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` scalar):
-            reconstruction + embedding + ω1 commitment + ω2 (Zipf + context + MMD) + alignment, each times its own weight.
+            reconstruction + velocity + embedding + ω1 commitment + ω2 (Zipf + context + MMD) + alignment, each times its own
+            weight.
         reconstruction_loss (`torch.FloatTensor` scalar):
             Smooth-L1 loss, mean over channels and valid frames (LLM-AR, Eq. 11).
         velocity_loss (`torch.FloatTensor` scalar, *optional*):

@@ -18,7 +18,8 @@ the classes and report the mean.
 
 The page and the JSON file behind it are written to `--pages`; `README.md` in that folder summarises all tables. Figures are
 `--table figure-1`. Rows that need more than the data, such as another language model, run only if `--rows` names them. Tables
-of human ratings have nothing to run; their pages list the commands that write the rating sheets.
+of human ratings have nothing to run; their pages list the commands that write the rating sheets. `--claims_only true` writes
+the page of any table without running it.
 """
 
 import logging
@@ -92,6 +93,9 @@ class PaperTableArguments:
     jobs: int | None = field(
         default=None, metadata={"help": "number of rows at a time; by default one for each GPU, or for each core"}
     )
+    claims_only: bool = field(
+        default=False, metadata={"help": "run nothing: write the page with the paper's values and the commands"}
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "only show what would run, and with --data_dir for how long"}
     )
@@ -111,7 +115,7 @@ class PaperTableArguments:
                 )
             if ("-video" in name) != (table.modality == "videos"):
                 raise ValueError(f"--dataset: {table.paper_name} reads {table.modality}, got {name}.")
-        if self.data_dir is None and not self.dry_run and table.is_run:
+        if self.data_dir is None and not (self.dry_run or self.claims_only) and table.is_run:
             raise ValueError("--data_dir is missing: it is the folder of the recordings.")
         if Path(self.pages).is_file():
             raise ValueError(f"--pages: expected a folder, got the file {self.pages}.")
@@ -119,6 +123,20 @@ class PaperTableArguments:
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError(f"--seeds: expected one or more seeds, 0 or above, got {self.seeds}.")
         self.seeds = list(dict.fromkeys(self.seeds))
+        self.check_rows_keep_settings(table)
+
+    def check_rows_keep_settings(self, table: Table) -> None:
+        """Raises `ValueError` if a setting for all rows is one in which a row differs."""
+        for name in (f"{stage}.{setting}" for stage, values in self.settings.items() for setting in values):
+            rows = [
+                row.name
+                for row in table.rows.values()
+                if name in row.settings_for(preset_of(self.preset, self.dataset))
+            ]
+            if rows:
+                raise ValueError(
+                    f"--{name}: the rows {', '.join(rows)} have values of their own; choose another setting."
+                )
 
     def selected(self, table: Table) -> dict[str, Row]:
         """The rows of the table that are to be run."""
@@ -131,7 +149,8 @@ ARGUMENTS = (PaperTableArguments,)
 def main(arguments: PaperTableArguments) -> None:
     """Runs the rows of a table and writes its page, or shows what it would run."""
     table = find_table(arguments.paper, arguments.table)
-    runs = planned_runs(arguments, table, arguments.selected(table), arguments.seeds)
+    rows = {} if arguments.claims_only else arguments.selected(table)
+    runs = planned_runs(arguments, table, rows, arguments.seeds)
     if arguments.dry_run:
         show_plan(arguments, table, runs)
         return
@@ -154,7 +173,10 @@ def run_table(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
         if arguments.baselines and table.measures_accuracy:
             run_baselines(arguments, table, results)
         failures = run_missing(arguments, missing, results)
-    write_pages(Path(arguments.pages), results)
+        if arguments.baselines and table.measures_accuracy and table.modality == "videos":
+            run_features_baseline(arguments, runs, results)
+    if not runs or results.seeds():
+        write_pages(Path(arguments.pages), results)
     if failures:
         listed = "; ".join(f"{run.row.title}, seed {run.seed}: {reason}" for run, reason in failures.items())
         raise ValueError(f"{len(failures)} of {len(runs)} rows failed, the others are on the page. {listed}")
@@ -216,6 +238,7 @@ def about(arguments: PaperTableArguments, table: Table) -> dict:
     defaults = PaperTableArguments(arguments.paper, arguments.table, dry_run=True)
     further = {name: getattr(arguments, name) for name in ("preset", "hold_out", "held_out_subjects")} | models
     words = ["--paper", table.paper, "--table", table.number, "--dataset", arguments.dataset, "--data_dir", "DATA"]
+    further["baselines"] = arguments.baselines
     for name, value in further.items():
         if value != getattr(defaults, name):
             words += option_words(name, value)
@@ -243,9 +266,9 @@ def check_recordings(arguments: PaperTableArguments, table: Table, results) -> N
         data = DataArguments(name, arguments.data_dir, held_out_subjects=arguments.held_out_subjects)
         splits = data.load(table.modality)
         rows = held_out_rows(splits["train"]) if arguments.hold_out else splits["test"]
-        labels = rows.features["label"].names
-        pairs = zip(rows["sample_id"], rows["label"], strict=True)
-        results.check_split(name, [f"{sample_id} {labels[label]}" for sample_id, label in pairs])
+        names = rows.features["label"].names
+        labels = {sample_id: names[label] for sample_id, label in zip(rows["sample_id"], rows["label"], strict=True)}
+        results.check_split(name, labels, data.people(splits))
 
 
 def check_runs(runs: list[RowRun]) -> None:
@@ -296,6 +319,12 @@ def show_plan(arguments: PaperTableArguments, table: Table, runs: list[RowRun]) 
     logger.info("%s", plan_text(table, preset_of(arguments.preset, arguments.dataset)))
     for run in runs:
         logger.info("python recipes/run_line.py %s", shlex.join(run.command_line()))
+    key = preset_of(arguments.preset, arguments.dataset)
+    needing = {name: row for name, row in table.rows.items() if not row.is_quoted and row.needs_for(key)}
+    for run in planned_runs(arguments, table, needing, arguments.seeds[:1]):
+        logger.info("# %s: needs %s", run.row.title, run.row.needs_for(key))
+        command = run.row.full_size_command if key == "full_size" else ""
+        logger.info("%s", command or f"python recipes/run_line.py {shlex.join(run.command_line())}")
     for command in table.commands:
         logger.info("%s", command)
     others = [name for name in table.columns if name != arguments.dataset] if table.measures_accuracy else []
@@ -342,24 +371,48 @@ def show_time(arguments: PaperTableArguments, runs: list[RowRun]) -> None:
 
 
 def run_baselines(arguments: PaperTableArguments, table: Table, results) -> None:
-    """Trains classifiers of the raw recordings, with as many seeds as the command has, if the results lack them. Unseen classes
-    have none."""
+    """Trains classifiers of the raw recordings, with as many seeds (0, 1, …) as the table has, if the results lack them. Unseen
+    classes have none."""
     from action_llm_recipes.baselines import run_baselines as recipe
     from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.paper_tables.results import FEATURES_BASELINE
 
+    seeds = len({*results.seeds(), *arguments.seeds})
     for dataset in draws_of(arguments.dataset):
         data = DataArguments(dataset, arguments.data_dir, held_out_subjects=arguments.held_out_subjects)
         known = results.content["baselines"].get(dataset, {})
-        if any(len(accuracy["seeds"]) >= len(arguments.seeds) for accuracy in known.values()) or has_unseen_classes(
-            data
-        ):
+        networks = known.keys() - {"kernel_ridge", FEATURES_BASELINE}  # kernel ridge has no seed
+        is_complete = "kernel_ridge" in known and all(len(known[method]["seeds"]) >= seeds for method in networks)
+        if is_complete or has_unseen_classes(data):
             continue
         split = "held_out" if arguments.hold_out else "test"
         folder = Path(arguments.output_dir) / "baselines" / f"{dataset}_{split}"
-        metrics = recipe.main(
-            recipe.BaselineArguments(output_dir=str(folder), split=split, seeds=len(arguments.seeds)), data
-        )
+        metrics = recipe.main(recipe.BaselineArguments(output_dir=str(folder), split=split, seeds=seeds), data)
         results.add_baselines(dataset, metrics)
+
+
+def run_features_baseline(arguments: PaperTableArguments, runs: list, results) -> None:
+    """Trains a transformer on the features of the visual encoder of each seed, if the results lack it: what an encoder alone is
+    worth. The runs of a seed share their encoder, unless a row names another one."""
+    from action_llm_recipes.baselines import run_baselines as recipe
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.common.run_folder import RunFolder
+
+    folders = {}
+    for run in runs:
+        folder = run.stages["features"]
+        if RunFolder.has_record(folder) and "backbone" not in run.row.settings:
+            folders.setdefault(run.dataset, {}).setdefault(run.seed, folder)
+    split = "held_out" if arguments.hold_out else "test"
+    for dataset, of_seeds in folders.items():
+        known = results.features_baseline(dataset)
+        for seed in of_seeds.keys() - known.keys():
+            features = DataArguments("features", str(of_seeds[seed]))
+            output_dir = Path(arguments.output_dir) / "baselines" / f"{of_seeds[seed].name}_{split}"
+            options = {"methods": ["transformer"], "split": split, "seeds": 1}
+            metrics = recipe.main(recipe.BaselineArguments(output_dir=str(output_dir), **options), features)
+            known[seed] = metrics["accuracy"]["transformer"]["seeds"][0]
+        results.add_features_baseline(dataset, known)
 
 
 def has_unseen_classes(data) -> bool:
@@ -388,7 +441,9 @@ def write_pages(folder: Path, results) -> None:
     page = results.path.with_suffix(".md")
     results.save()
     write_atomically(page, table_page(results))
-    write_atomically(folder / "README.md", summary_page(folder))
+    summary = folder / "README.md"
+    with writing(summary, "--pages", is_file=True, patience=60):  # of all tables, which may be running
+        write_atomically(summary, summary_page(folder))
     logger.info("Written: %s", page)
 
 

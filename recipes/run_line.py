@@ -389,8 +389,9 @@ def read_all_settings(arguments: PipelineArguments, pipeline: str) -> tuple[Pipe
     files = {stage: read_yaml(getattr(arguments, f"{stage}_config"), stage, pipeline)[0] for stage in stages}
     arguments = with_models_of_files(arguments, files)
     settings = {stage: read_settings(arguments, stage, pipeline) for stage in stages}
-    has_vision = arguments.llm_name_or_path is not None and is_lvlm(arguments)
-    if pipeline == "vt_lvlm_ar" and has_vision and arguments.backbone is None:
+    # Only VT-LVLM-AR asks, because the answer may be on the Hub.
+    has_vision = pipeline == "vt_lvlm_ar" and arguments.llm_name_or_path is not None and is_lvlm(arguments)
+    if has_vision and arguments.backbone is None:
         # The projector of an LVLM reads only features of its own vision tower.
         arguments = dataclasses.replace(arguments, backbone=arguments.llm_name_or_path)
         settings["features"].setdefault("backbone_revision", arguments.llm_revision)

@@ -116,7 +116,6 @@ class BaselineArguments:
     )
     transformer_steps: int = field(default=1200, metadata={"help": "optimiser steps of the transformers"})
     graph_steps: int = field(default=500, metadata={"help": "optimiser steps of the graph network"})
-    resamples: int = field(default=2000, metadata={"help": "bootstrap resamples for paired differences"})
 
     def __post_init__(self):
         if self.sentences is not None:
@@ -196,7 +195,7 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
         "recordings": len(recordings.sample_ids),
         "skipped": recordings.skipped,
         "reads": {method: READS[method] for method in correct if method in READS},
-        **accuracies(correct, arguments.resamples),
+        **accuracies(correct, groups_of(labels, data.people(dataset))),
     }
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_atomically(run.path / "predictions.csv", predictions_table(labels, class_names, predictions))
@@ -204,12 +203,17 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     return metrics
 
 
-def accuracies(correct: dict, resamples: int) -> dict:
+def groups_of(labels: dict[str, int], people: dict[str, str]) -> list[str] | None:
+    """The group of each recording, one for each person and class; None if people are unknown."""
+    return [f"{people[sample_id]} {label}" for sample_id, label in labels.items()] if people else None
+
+
+def accuracies(correct: dict, groups: list[str] | None) -> dict:
     """Accuracies of the methods and their paired differences, with intervals.
 
     Args:
-        correct: method → bool (seeds, recordings), the same recordings for all methods.
-        resamples: bootstrap resamples of each difference.
+        correct: method → bool (seeds, recordings), the same recordings for all methods; kernel ridge has a single seed.
+        groups: the group of each recording (`paired_interval`).
     """
     from action_llm_recipes.metrics.action_classification.classification_scores import paired_interval, wilson_interval
 
@@ -223,7 +227,7 @@ def accuracies(correct: dict, resamples: int) -> dict:
         },
         "paired_difference": {
             f"{first} - {second}": dataclasses.asdict(
-                paired_interval(correct[first].mean(axis=0) - correct[second].mean(axis=0), resamples=resamples)
+                paired_interval(correct[first].astype(float) - correct[second], groups=groups)
             )
             for first, second in itertools.combinations(correct, 2)
         },
@@ -287,7 +291,7 @@ def check_methods(arguments: BaselineArguments, modality: str):
 def identity(arguments: BaselineArguments, data: DataArguments, dataset) -> dict:
     """The settings and recordings that predictions depend on; a run is resumed only with the same ones."""
     settings = dataclasses.asdict(arguments)
-    for name in ("output_dir", "methods", "seeds", "resamples", "sentences", "recogniser"):
+    for name in ("output_dir", "methods", "seeds", "sentences", "recogniser"):
         del settings[name]
     if arguments.sentences is not None:
         settings["sentences"] = read_written(arguments.sentences, "identity.json", "encode_actions.py")

@@ -62,6 +62,12 @@ class PriorArguments:
     learning_rate: float = field(default=1e-3, metadata={"help": "learning rate of AdamW"})
     epochs: int = field(default=12, metadata={"help": "number of augmented windows of each recording"})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "seeds of weights, batches and noise"})
+    rows: list[str] | None = field(default=None, metadata={"help": "names of the rows; by default all"})
+
+    def __post_init__(self):
+        self.rows = list(ARMS) if self.rows is None else self.rows
+        if unknown := [name for name in self.rows if name not in ARMS]:
+            raise ValueError(f"--rows: there is no row {unknown[0]!r}; expected some of: {'; '.join(ARMS)}.")
 
 
 ARGUMENTS = (PriorArguments, DataArguments, ActionVQVAEArguments, SkeletonArguments)
@@ -71,6 +77,7 @@ def main(arguments: PriorArguments, data: DataArguments, model_arguments, readin
     """Measures all rows, and writes and prints the page; returns the contents of the JSON file."""
     import torch
 
+    from action_llm_datasets.progress import Progress
     from action_llm_recipes.benchmarks.results import write_results
     from action_llm_recipes.stages.skeleton_stage import SkeletonStage
     from action_llm_recipes.stages.word_embeddings import load_word_embeddings
@@ -82,16 +89,18 @@ def main(arguments: PriorArguments, data: DataArguments, model_arguments, readin
     words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
     windows = windows_of(stage, rows, arguments.epochs)
     results = []
-    for seed in arguments.seeds:
-        torch.manual_seed(seed)
-        first = type(stage.model)(config_of(stage, {}))
-        train(first, windows, words, arguments, arguments.first_steps, seed)
-        for name, overrides in ARMS.items():
-            model = type(stage.model)(config_of(stage, overrides))
-            model.load_state_dict(first.state_dict())
-            model.quantizer.weight.data.mul_(model.config.latent_scale / first.config.latent_scale)
-            train(model, windows, words, arguments, arguments.steps, seed)
-            results.append({"row": name, "seed": seed, **measure(model, stage, dataset["train"])})
+    with Progress("training", len(arguments.seeds) * len(arguments.rows), "rows") as bar:
+        for seed in arguments.seeds:
+            torch.manual_seed(seed)
+            first = type(stage.model)(config_of(stage, {}))
+            train(first, windows, words, arguments, arguments.first_steps, seed)
+            for name in arguments.rows:
+                model = type(stage.model)(config_of(stage, ARMS[name]))
+                model.load_state_dict(first.state_dict())
+                model.quantizer.weight.data.mul_(model.config.latent_scale / first.config.latent_scale)
+                train(model, windows, words, arguments, arguments.steps, seed)
+                results.append({"row": name, "seed": seed, **measure(model, stage, dataset["train"])})
+                bar.update()
     record = {"settings": {**vars(arguments), "held_out_subjects": data.held_out_subjects}, "rows": results}
     write_results(arguments.output, record, page(record))
     return record

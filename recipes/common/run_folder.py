@@ -273,7 +273,8 @@ class RunFolder:
             evidence (`SplitEvidence`): of the recordings of the stage, which is saved beside the record.
             **fields: JSON values; NaN becomes null.
         """
-        fields.setdefault("seconds", round(self.seconds, 1))
+        # A stage that finds its work done takes less time than the work took.
+        fields.setdefault("seconds", max(round(self.seconds, 1), self.read_record().get("seconds", 0.0)))
         fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())

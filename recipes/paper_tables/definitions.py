@@ -24,6 +24,7 @@ tables:
         idea: Zipf's law     # the idea of the paper that the row leaves out, for the summary
         needs: …             # what the row needs beyond the data; it runs only if `--rows` names it
         full_size_needs: …   # likewise, with the papers' own language models
+        full_size_command: … # what runs it then, instead of paper_table.py
     commands: […]            # of other recipes that belong to the table
     notes: […]
 ```
@@ -56,6 +57,7 @@ class Row:
         preset_settings: preset ("full_size", "scaled", "small") → further options for this preset.
         needs: what the row needs beyond the data; "" for nothing.
         full_size_needs: what it needs beyond them with the preset "full_size"; "" for nothing.
+        full_size_command: the command that runs it then, instead of `paper_table.py`; "" for none.
         idea: the idea of the paper that the row leaves out, for the summary; "" for none.
     """
 
@@ -67,6 +69,7 @@ class Row:
     preset_settings: dict[str, dict] = field(default_factory=dict)
     needs: str = ""
     full_size_needs: str = ""
+    full_size_command: str = ""
     idea: str = ""
 
     def needs_for(self, preset: str) -> str:
@@ -223,6 +226,7 @@ def _row(name: str, fields: dict, presets: dict) -> Row:
         preset_settings={preset: fields[preset] for preset in presets if preset in fields},
         needs=fields.get("needs", ""),
         full_size_needs=fields.get("full_size_needs", ""),
+        full_size_command=fields.get("full_size_command", ""),
         idea=fields.get("idea", ""),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from action_llm_datasets.folder_lock import LOCK
+from action_llm_datasets.folder_lock import LOCK, FolderInUseError, writing
 from action_llm_datasets.progress import duration
 from action_llm_recipes.common.run_folder import RunFolder
 from action_llm_recipes.paper_tables.runs import RowRun
@@ -18,6 +18,8 @@ from action_llm_recipes.paper_tables.runs import RowRun
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.5
+# Folders whose use by another command has been logged.
+_reported: set[Path] = set()
 
 
 @dataclass
@@ -42,7 +44,7 @@ def run_rows(
     Args:
         runs: the rows, in the order in which they start.
         jobs: number of rows at a time. Each has one of the GPUs, or its share of the cores.
-        on_finished: called with each row that has finished; a row for which it raises `ValueError` has failed.
+        on_finished: called with each row that has finished; a row for which it raises an error has failed.
 
     Returns:
         The rows that failed, each with the reason: the last line of its log, or an error of `on_finished`.
@@ -60,7 +62,7 @@ def run_rows(
                     if process.process.returncode:
                         raise ValueError(_last_line(process.run))
                     on_finished(process.run)
-                except ValueError as error:
+                except (ValueError, OSError, KeyError) as error:  # the other rows go on
                     failures[process.run] = str(error)
                     logger.error("%s failed: %s", name_of(process.run), error)
                     continue
@@ -77,7 +79,7 @@ def run_rows(
             for run in list(waiting):
                 if not free:
                     break
-                if not _waits(run, running):
+                if not _waits(run, running) and not _is_taken(run):
                     waiting.remove(run)
                     running.append(_start(run, free.pop(0), jobs))
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -99,6 +101,21 @@ def _waits(run: RowRun, running: list[_Process]) -> bool:
     """Whether a running row has still to make a stage that this row needs."""
     to_make = {folder for process in running for folder in _to_make(process.run)}
     return not to_make.isdisjoint(run.stages.values())
+
+
+def _is_taken(run: RowRun) -> bool:
+    """Whether another command is making a stage of this row: a second table, or a row that outlived a killed command."""
+    for folder in (run.folder, *run.stages.values()):
+        if (folder / LOCK).exists():
+            try:
+                with writing(folder):
+                    pass
+            except FolderInUseError as error:
+                if folder not in _reported:
+                    _reported.add(folder)
+                    logger.info("%s waits: %s", name_of(run), error)
+                return True
+    return False
 
 
 def _to_make(run: RowRun) -> list[Path]:

@@ -2,11 +2,12 @@
 
 import logging
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from action_llm.model_files import ModelFileError
 from action_llm_recipes.paper_tables.definitions import MEASURES, Row, Table, find_table
-from action_llm_recipes.paper_tables.results import Estimate, TableResults
+from action_llm_recipes.paper_tables.results import FEATURES_BASELINE, Difference, Measured, TableResults
 from action_llm_recipes.paper_tables.runs import option_words
 
 logger = logging.getLogger(__name__)
@@ -24,14 +25,15 @@ STATISTICS = {
     "reconstruction_loss": "reconstruction loss",
 }
 BASELINES = {
-    "kernel_ridge": "kernel ridge",
-    "graph": "small ST-GCN",
-    "transformer": "small transformer",
+    "kernel_ridge": "raw baseline: kernel ridge",
+    "graph": "raw baseline: small ST-GCN",
+    "transformer": "raw baseline: small transformer",
+    FEATURES_BASELINE: "no tokens: transformer on the features of the visual encoder",
 }
 PRESETS = {
     "full_size": "The settings are the paper's",
     "scaled": "The method is the paper's, with settings for a few hundred recordings",
-    "small": "The settings are those of the `small` preset",
+    "small": "The settings are those of the `small` preset, which averages several versions of a recording (baselines: one)",
 }
 
 
@@ -46,7 +48,7 @@ def table_page(results: TableResults) -> str:
         _reading(table, results),
         _statistics_table(table, results),
         _notes(table),
-        _commands(table, about, results.seeds()),
+        _commands(table, results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -55,6 +57,8 @@ def _introduction(table: Table, results: TableResults) -> str:
     about = results.content["about"]
     number = next((recordings["number"] for recordings in results.content["recordings"].values()), None)
     draws = len(about["draws"])
+    if not results.seeds():
+        return "Nothing in this table was measured here: these are the paper's numbers, and the commands that measure ours."
     text = f"This page compares the paper's numbers with ours on `{about['dataset']}`"
     if number is not None:
         evaluated = "held-out training" if about["hold_out"] else "test"
@@ -120,16 +124,20 @@ def _accuracy_rows(table: Table, results: TableResults, header: list[str]) -> tu
         settings = row.settings_for(about["preset_key"])
         names = [f"`{' '.join(option_words(name, value)).removeprefix('--')}`" for name, value in settings.items()]
         line.append("–" if row.is_quoted else ", ".join(names) or "none")
-        line.append(_value(results.minutes(row.name), places=0, with_range=False))
+        minutes = results.minutes(row.name)
+        line.append(f"{minutes.low:.0f}" if minutes else "–")
         lines.append(line)
     metrics = {recordings["metric"] for recordings in results.content["recordings"].values()}
     note = "" if metrics <= {"top_1"} else " (top-1)"
     for method, seeds in _baselines(results).items():
         mean = 100 * sum(seeds) / len(seeds)
-        value = _value(Estimate(mean, 100 * min(seeds), 100 * max(seeds), len(seeds)), places=1)
+        value = _value(Measured(mean, 100 * min(seeds), 100 * max(seeds), len(seeds)), places=1)
+        empty = [""] * (len(header) - 2 - len(table.columns))
+        lines.append([f"*{BASELINES.get(method, method)}{note}*", *["–"] * len(table.columns), value, *empty])
+    if table.has_unseen_classes and (classes := results.split(results.draws[0]).get("classes")):
         empty = [""] * (len(header) - 2 - len(table.columns))
         lines.append(
-            [f"*raw baseline: {BASELINES.get(method, method)}{note}*", *["–"] * len(table.columns), value, *empty]
+            [f"*one of {classes} classes by chance*", *["–"] * len(table.columns), f"{100 / classes:.1f}", *empty]
         )
     return header, lines
 
@@ -158,31 +166,54 @@ def _difference(table: Table, results: TableResults, row: Row) -> str:
     difference = results.difference(row.name, table.reference)
     if difference is None:
         return "–"
-    text = f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)})"
+    text = _with_interval(difference)
     if any(results.accuracy(name).seeds != difference.seeds for name in (row.name, table.reference)):
         text += f", {difference.seeds} seed{'s' * (difference.seeds > 1)}"
-    return f"**{text}**" if difference.low > 0 or difference.high < 0 else text
+    return f"**{text}**" if difference.is_clear else text
+
+
+def _with_interval(difference: Difference) -> str:
+    if not difference.is_of_answers:
+        return "the same recordings are correct"
+    return f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)})"
 
 
 def _reading(table: Table, results: TableResults) -> str:
-    if not table.is_run:
-        return ""
     seeds = results.seeds()
+    if not seeds:
+        return ""
     text = "Accuracies are in per cent" if table.measures_accuracy else "Values are"
+    text += ", " if table.measures_accuracy else " "
     if len(seeds) > 1:
-        text += f": means over the seeds {', '.join(map(str, seeds))}, with their range; rows without a range have one seed."
-    else:
-        text += ", from one seed." if table.measures_accuracy else " from one seed."
-    if table.measures_accuracy and table.reference is not None:
         text += (
-            " Differences are in points, over the seeds that both rows have, with the 95 % interval of a paired bootstrap "
-            "over recordings, which leaves out the variation between seeds"
-            f"{' and between draws of the unseen classes' if len(results.draws) > 1 else ''}. Bold: the interval does not "
-            "contain 0."
+            f"means over the seeds {', '.join(map(str, seeds))} with their range; rows without a range have one seed."
         )
-    if table.measures_accuracy:
-        text += " Minutes cover all stages except the small language model, which is trained once per seed."
-    return text
+    else:
+        text += "from one seed."
+    if not table.measures_accuracy:
+        return text
+    if table.reference is not None:
+        text += " " + _of_intervals(results)
+    return (
+        text
+        + " Minutes are those of the fastest seed, on a machine that may have done other work beside it, for all stages "
+        "except the small language model, which is trained once per seed."
+    )
+
+
+def _of_intervals(results: TableResults) -> str:
+    """What the intervals of differences cover."""
+    split = results.split(results.draws[0])
+    text = "Differences are in points, over the seeds that both rows have, with their 95 % interval"
+    text += " over recordings and seeds, both random" if len(results.seeds()) > 1 else " over recordings"
+    if split.get("groups"):
+        text += (
+            f" (one person's recordings of the same action count as a group; there are {split['people']} people, who may not "
+            "stand for others)"
+        )
+    elif len(results.draws) > 1:
+        text += ", which leaves out the variation between draws of the unseen classes"
+    return f"{text}. The interval of a single seed says nothing of other seeds. Bold: it does not contain 0."
 
 
 def _statistics_table(table: Table, results: TableResults) -> str:
@@ -204,25 +235,44 @@ def _notes(table: Table) -> str:
     return "## Notes\n\n" + "\n".join(f"- {note}" for note in table.notes) if table.notes else ""
 
 
-def _commands(table: Table, about: dict, seeds: list[int]) -> str:
+def _commands(table: Table, results: TableResults) -> str:
+    about = results.content["about"]
     command = f"python recipes/paper_table.py --paper {table.paper} --table {table.number}"
     where = f"--dataset {table.paper_dataset} --data_dir DATA"
     datasets = table.columns if table.measures_accuracy else [table.paper_dataset]
     not_run = []
-    if table.is_run and (others := [name for name in datasets if name != about["dataset"]]):
+    others = [name for name in datasets if name != about["dataset"] or not results.seeds()]
+    if table.is_run and others:
         not_run += ["# on the paper's data, with the paper's models"]
         not_run += [f"{command} --dataset {name} --data_dir DATA" for name in others]
     for row in table.rows.values():
         if needs := row.needs_for("full_size"):
-            not_run += [f"# {row.title}: needs {needs}", f"{command} --rows {row.name} {where}"]
+            not_run += [
+                f"# {row.title}: needs {needs}",
+                row.full_size_command or f"{command} --rows {row.name} {where}",
+            ]
     if table.commands:
         not_run += ["# further commands of this table", *table.commands]
-    written_by = []
-    if table.is_run and seeds:
-        written_by.append(command_text([*about["words"], *(["--seeds", *map(str, seeds)] if seeds != [0] else [])]))
-    parts = [("This page was written by:", written_by), ("Not run here:", not_run)]
+    written = "This page was written by:"
+    if commits := results.commits():
+        written = f"This page was written by (commit{'s' * (len(commits) > 1)} {', '.join(commits)}):"
+    parts = [(written, _written_by(about, results)), ("Not run here:", not_run)]
     blocks = ["\n".join([title, "", "```bash", *lines, "```"]) for title, lines in parts if lines]
     return "\n\n".join(["## Commands", *blocks])
+
+
+def _written_by(about: dict, results: TableResults) -> list[str]:
+    """A command for each set of seeds that rows have."""
+    rows_of = {}
+    for row in results.content["rows"]:
+        rows_of.setdefault(tuple(results.seeds_of(row)), []).append(row)
+    commands = []
+    for seeds, rows in rows_of.items():
+        words = list(about["words"])
+        if len(rows_of) > 1:
+            words += ["--rows", *rows]
+        commands.append(command_text(words + (["--seeds", *map(str, seeds)] if seeds != (0,) else [])))
+    return commands
 
 
 def summary_page(folder: Path) -> str:
@@ -230,10 +280,11 @@ def summary_page(folder: Path) -> str:
     table = ideas_table(folder)
     text = [
         "# Which of the papers' ideas helped here",
-        "Gain in points of accuracy by each idea: the paper's model minus the row of its table without the idea. The papers "
-        "measured on NTU RGB+D with LLMs of 7 to 13 billion weights; unless a page says otherwise, a language model of two "
-        "million weights was used here, so a difference between the two columns does not refute the paper. Bold: the interval, "
-        "a paired bootstrap over recordings, does not contain 0. The interval leaves out the variation between seeds.",
+        "Gain in points of accuracy by each idea: the paper's model minus the row of its table that leaves the idea out or "
+        "replaces it. The papers measured on NTU RGB+D with LLMs of 7 to 13 billion weights; unless a page says otherwise, a "
+        "language model of two million weights was used here, so a difference between the two columns does not refute the "
+        "paper. Intervals are over recordings and, where there are several, over seeds; they leave out that few people were "
+        "tested. Bold: the interval does not contain 0.",
         table or "No table with a reference row has been measured yet.",
         "Pages: " + ("; ".join(f"[{title}]({name})" for title, name in _pages_of(folder)) or "none yet") + ".",
         "`recipes/paper_table.py` writes this page and those of the tables.",
@@ -243,14 +294,15 @@ def summary_page(folder: Path) -> str:
 
 def ideas_table(folder: Path, links: str = "") -> str:
     """
-    The papers' ideas, one in a row, with the gain that the paper claims and the one that was measured, as Markdown.
+    What became of the papers' ideas in a few lines, and a table of them with the gain that the paper claims and the one that
+    was measured, as Markdown.
 
     Args:
         folder: of the JSON files of tables.
         links: beginning of the links to their pages.
     """
     header = ["idea", "table", "paper's claim", "measured here (95 % interval)", "on", "seeds"]
-    lines = []
+    lines, verdicts = [], {"Clear gains": [], "Clear losses": [], "No clear difference": [], "Nothing was learned": []}
     for results in _results_of(folder):
         about = results.content["about"]
         table = find_table(about["paper"], about["table"])
@@ -261,18 +313,33 @@ def ideas_table(folder: Path, links: str = "") -> str:
             if difference is None:
                 continue
             # The gain by the idea is the loss of the row that leaves it out.
-            gain = f"{_signed(-difference.mean)} ({_signed(-difference.high)} to {_signed(-difference.low)})"
+            gain = _with_interval(
+                replace(difference, mean=-difference.mean, low=-difference.high, high=-difference.low)
+            )
+            verdict = (
+                "Nothing was learned"
+                if not difference.is_of_answers
+                else "No clear difference"
+                if not difference.is_clear
+                else "Clear losses"
+                if difference.mean > 0
+                else "Clear gains"
+            )
+            verdicts[verdict].append(f"{row.idea} ({table.paper_name}{', `small`' * (about['preset'] == 'small')})")
             lines.append(
                 [
                     row.idea,
                     f"[{table.paper_name}, {table.label}]({links}{results.path.stem}.md)",
                     _claimed_gain(table, row),
-                    f"**{gain}**" if difference.low > 0 or difference.high < 0 else gain,
+                    f"**{gain}**" if difference.is_clear else gain,
                     f"{about['dataset']}, {about['preset']}",
                     str(difference.seeds),
                 ]
             )
-    return _markdown_table(header, lines, texts=2) if lines else ""
+    if not lines:
+        return ""
+    sums = "\n".join(f"- {verdict}: {'; '.join(ideas)}." for verdict, ideas in verdicts.items() if ideas)
+    return f"{sums}\n\n{_markdown_table(header, lines, texts=2)}"
 
 
 def _results_of(folder: Path) -> list[TableResults]:
@@ -311,7 +378,7 @@ def _claims(row: Row) -> list[str]:
     return ["–" if value is None else f"{value:g}" for value in row.claims]
 
 
-def _value(estimate: Estimate | None, places: int | None = None, with_range: bool = True) -> str:
+def _value(estimate: Measured | None, places: int | None = None, with_range: bool = True) -> str:
     if estimate is None:
         return "–"
 
@@ -358,7 +425,7 @@ def plan_text(table: Table, preset_key: str) -> str:
     lines = [["row", *(MEASURES.get(column, column) for column in table.columns), "settings"]]
     for row in table.rows.values():
         options = [option_words(name, value) for name, value in row.settings_for(preset_key).items()]
-        settings = " ".join(word for words in options for word in words) or "none"
+        settings = shlex.join(word for words in options for word in words) or "none"
         if row.is_quoted:
             settings = "only quoted"
         elif needs := row.needs_for(preset_key):

@@ -8,6 +8,7 @@ another machine and still be compared recording by recording.
 import csv
 import hashlib
 import json
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,19 @@ from action_llm.model_files import ModelFileError, as_written, read_json_object
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_recipes.paper_tables.runs import RowRun
 
+EXPECTED = "results of paper_table.py: delete it (finished runs are read again), or choose other --pages"
+# Key of the baseline that reads the features of the visual encoder.
+FEATURES_BASELINE = "features_transformer"
+
 
 @dataclass(frozen=True)
-class Estimate:
+class Measured:
     """
     A measured value.
 
     Attributes:
         mean: over seeds and draws.
-        low, high: range over seeds; for differences, the 95 % interval over recordings.
+        low, high: range over seeds.
         seeds: number of seeds.
     """
 
@@ -34,6 +39,30 @@ class Estimate:
     low: float
     high: float
     seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    The difference of two rows in points of accuracy.
+
+    Attributes:
+        mean: over seeds and draws.
+        low, high: 95 % interval; see `TableResults.difference`.
+        seeds: number of seeds.
+        is_of_answers: False if both rows answered the same recordings correctly with every seed, so that nothing was compared.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    is_of_answers: bool = True
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not contain 0."""
+        return self.low > 0 or self.high < 0
 
 
 class TableResults:
@@ -52,27 +81,40 @@ class TableResults:
         try:
             self.content = read_json_object(path)
             _check(path, self.content)
+        except ModelFileError as error:
+            raise ModelFileError(path, error.field, error.actual, EXPECTED) from error
         except FileNotFoundError:
-            self.content = {"about": {"draws": []}, "recordings": {}, "splits": {}, "rows": {}, "baselines": {}}
+            self.content = {"about": {"draws": []}, "rows": {}, "baselines": {}}
+            self.content |= {"recordings": {}, "splits": {}}
 
     def has(self, run: RowRun) -> bool:
         """Whether the file has the result of a run with the same settings."""
         result = self._results(run.row.name).get(run.dataset, {}).get(str(run.seed))
         return result is not None and result["settings_key"] == run.settings_key
 
-    def check_split(self, dataset: str, names: list[str]) -> None:
+    def check_split(self, dataset: str, labels: dict[str, str], people: dict[str, str]) -> None:
         """
         Remembers the recordings of the evaluated split, or compares them with those of earlier results.
 
         Args:
             dataset: the data set.
-            names: `sample_id` and label of each recording.
+            labels: `sample_id` → label of each recording.
+            people: `sample_id` → person; empty if they are unknown.
 
         Raises:
             ValueError: if earlier results are of other recordings.
         """
-        digest = _digest(sorted(names))
-        if self.content["splits"].setdefault(dataset, digest) != digest:
+        split = {
+            "recordings": _digest(sorted(f"{sample_id} {label}" for sample_id, label in labels.items())),
+            "classes": len(set(labels.values())),
+        }
+        if people:
+            groups = [f"{people[sample_id]} {labels[sample_id]}" for sample_id in sorted(labels)]
+            split |= {
+                "people": len({people[sample_id] for sample_id in labels}),
+                "groups": np.unique(groups, return_inverse=True)[1].tolist(),
+            }
+        if self.content["splits"].setdefault(dataset, split) != split:
             raise ValueError(
                 f"{self.path} has results on other recordings of {dataset} than those of --data_dir: choose other --pages."
             )
@@ -119,7 +161,8 @@ class TableResults:
         kept = self.content["recordings"].get(run.dataset, recordings)
         if kept != recordings:
             raise ValueError(
-                f"{len(hits)} recordings were evaluated, in {self.path} {kept['number']}, or others: choose other --pages."
+                f"{self.path} has results on {kept['number']} recordings of {run.dataset}, but {len(hits)} others were "
+                "evaluated: choose other --pages."
             )
         self.content["recordings"][run.dataset] = recordings
         row = self.content["rows"].setdefault(run.row.name, {"runs": {}})
@@ -128,10 +171,26 @@ class TableResults:
 
     def add_baselines(self, dataset: str, metrics: dict) -> None:
         """Adds the accuracies of `run_baselines.py`, by method, and saves the file."""
-        self.content["baselines"][dataset] = {
-            method: {"seeds": accuracy["seeds"]} for method, accuracy in metrics["accuracy"].items()
+        self._baselines(dataset).update(
+            {method: {"seeds": accuracy["seeds"]} for method, accuracy in metrics["accuracy"].items()}
+        )
+        self.save()
+
+    def add_features_baseline(self, dataset: str, of_seeds: dict[int, float]) -> None:
+        """Adds the accuracies of a transformer on the features of the visual encoder of each seed, and saves the file."""
+        self._baselines(dataset)[FEATURES_BASELINE] = {
+            "encoders": sorted(of_seeds),
+            "seeds": [of_seeds[seed] for seed in sorted(of_seeds)],
         }
         self.save()
+
+    def features_baseline(self, dataset: str) -> dict[int, float]:
+        """Seed of the visual encoder → accuracy of a transformer on its features, as far as they are known."""
+        known = self._baselines(dataset).get(FEATURES_BASELINE, {"encoders": [], "seeds": []})
+        return dict(zip(known["encoders"], known["seeds"], strict=True))
+
+    def _baselines(self, dataset: str) -> dict:
+        return self.content["baselines"].setdefault(dataset, {})
 
     def save(self) -> None:
         write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
@@ -145,58 +204,78 @@ class TableResults:
         """Number of draws on which the row has no result."""
         return sum(not self._results(row).get(draw) for draw in self.draws)
 
-    def accuracy(self, row: str) -> Estimate | None:
+    def accuracy(self, row: str) -> Measured | None:
         """The accuracy of a row in per cent, its mean over draws and seeds with the range of the seeds; None if it was not
         measured on all draws with the same seed."""
         return self._over_seeds(row, lambda result: 100 * result["accuracy"])
 
-    def statistic(self, row: str, name: str) -> Estimate | None:
+    def statistic(self, row: str, name: str) -> Measured | None:
         """A statistic of the runs of a row, with the range of the seeds; None if it was not measured."""
         return self._over_seeds(row, lambda result: result["statistics"].get(name))
 
-    def minutes(self, row: str) -> Estimate | None:
-        """Minutes of all stages of a row."""
+    def minutes(self, row: str) -> Measured | None:
+        """Minutes of all stages of a row; `low` is of the seed that had the machine most to itself."""
         return self._over_seeds(row, lambda result: result["seconds"] / 60)
 
-    def difference(self, row: str, reference: str, resamples: int = 10_000) -> Estimate | None:
+    def difference(self, row: str, reference: str) -> Difference | None:
         """
-        The difference of two rows in points of accuracy, with the 95 % interval of a paired bootstrap over recordings.
+        The difference of two rows in points of accuracy, with its 95 % interval over recordings and seeds (`paired_interval`).
 
-        Each recording contributes the difference in the share of seeds that classified it correctly. Only seeds count that both
-        rows have on all draws. Recordings are drawn within their draw of unseen classes and, for mean per-class accuracy,
-        within their class (`paired_interval`).
+        Only seeds count that both rows have on all draws. The recordings of one person and class form a group. For mean
+        per-class accuracy, recordings are weighted so that classes count the same, and draws of unseen classes always count the
+        same.
 
         Args:
             row, reference: names of rows.
-            resamples: number of bootstrap resamples.
 
         Returns:
-            The estimate, or None if the rows have no seed in common.
+            The difference, or None if the rows have no seed in common.
         """
-        from action_llm_recipes.metrics.action_classification.classification_scores import paired_interval
+        from action_llm_recipes.metrics.action_classification.classification_scores import (
+            class_weights,
+            paired_interval,
+        )
 
         seeds = set(self._common_seeds(row)) & set(self._common_seeds(reference))
         if not seeds:
             return None
-        differences, strata = [], []
+        differences, weights, groups = [], [], []
         for draw in self.draws:
             recordings = self.content["recordings"][draw]
-            hits = [
-                np.mean([_from_hex(results[seed]["correct"], recordings["number"]) for seed in sorted(seeds)], axis=0)
+            number = recordings["number"]
+            hits, of_reference = (
+                np.stack([_from_hex(results[seed]["correct"], number) for seed in sorted(seeds, key=int)])
                 for results in (self._results(name)[draw] for name in (row, reference))
-            ]
-            differences.append(hits[0] - hits[1])
+            )
+            differences.append(hits - of_reference)
             is_per_class = recordings["metric"] == "mean_per_class"
-            classes = recordings["labels"] if is_per_class else [""] * recordings["number"]
-            strata += [f"{draw} {name}" for name in classes]
-        interval = paired_interval(np.concatenate(differences), strata, resamples=resamples)
-        return Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high, len(seeds))
+            of_recordings = class_weights(recordings["labels"]) if is_per_class else np.ones(number)
+            weights.append(of_recordings / of_recordings.sum())
+            groups += [f"{draw} {group}" for group in self.split(draw).get("groups", range(number))]
+        differences = np.concatenate(differences, axis=1)
+        interval = paired_interval(differences, np.concatenate(weights), groups)
+        low, mean, high = (100 * value for value in (interval.low, interval.estimate, interval.high))
+        return Difference(mean, low, high, len(seeds), bool(differences.any()))
+
+    def split(self, draw: str) -> dict:
+        """What is known of the evaluated split: the numbers of `classes` and `people`, and the `groups`: for each recording, in
+        the order of names, a number that recordings of the same person and class share. Empty before `check_split`."""
+        return self.content["splits"].get(draw, {})
+
+    def commits(self) -> list[str]:
+        """The commits of the checkouts that added results."""
+        results = (
+            result for row in self.content["rows"].values() for of in row["runs"].values() for result in of.values()
+        )
+        return list(dict.fromkeys(result["commit"] for result in results if result.get("commit")))
 
     def seeds(self) -> list[int]:
         """All seeds of the table."""
-        return sorted(
-            {int(seed) for row in self.content["rows"].values() for runs in row["runs"].values() for seed in runs}
-        )
+        return sorted({seed for row in self.content["rows"] for seed in self.seeds_of(row)})
+
+    def seeds_of(self, row: str) -> list[int]:
+        """All seeds of a row."""
+        return sorted({int(seed) for runs in self._results(row).values() for seed in runs})
 
     def _results(self, row: str) -> dict[str, dict[str, dict]]:
         """data set → seed → result of a row."""
@@ -207,25 +286,24 @@ class TableResults:
         of_draws = [set(self._results(row).get(draw, {})) for draw in self.draws]
         return sorted(set.intersection(*of_draws), key=int)
 
-    def _over_seeds(self, row: str, value_of) -> Estimate | None:
+    def _over_seeds(self, row: str, value_of) -> Measured | None:
         """The mean over draws for each seed that all draws have, and then over seeds."""
         results = self._results(row)
         values = [[value_of(results[draw][seed]) for draw in self.draws] for seed in self._common_seeds(row)]
         if not values or any(value is None for of_seed in values for value in of_seed):
             return None
         means = [sum(of_seed) / len(of_seed) for of_seed in values]
-        return Estimate(sum(means) / len(means), min(means), max(means), len(means))
+        return Measured(sum(means) / len(means), min(means), max(means), len(means))
 
 
 def _check(path: Path, content: dict) -> None:
     """Raises `ModelFileError` unless a JSON file has the structure of results."""
-    expected = "results of paper_table.py: delete it (finished runs are read again), or choose other --pages"
     for name in ("about", "recordings", "splits", "rows", "baselines"):
         if not isinstance(content.get(name), dict):
-            raise ModelFileError(path, name, as_written(content.get(name)), expected)
+            raise ModelFileError(path, name, as_written(content.get(name)), EXPECTED)
     about = content["about"]
     if not {"paper", "table", "dataset", "preset"} <= about.keys() or not about.get("draws"):
-        raise ModelFileError(path, "about", as_written(about), expected)
+        raise ModelFileError(path, "about", as_written(about), EXPECTED)
     fields = {"settings_key", "accuracy", "correct", "statistics", "seconds"}
     for name, row in content["rows"].items():
         try:
@@ -234,7 +312,7 @@ def _check(path: Path, content: dict) -> None:
         except (AttributeError, KeyError, TypeError):
             is_complete = False
         if not is_complete:
-            raise ModelFileError(path, f"rows.{name}", as_written(row), expected)
+            raise ModelFileError(path, f"rows.{name}", as_written(row), EXPECTED)
 
 
 def _hits(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -261,17 +339,32 @@ def _statistics(run: RowRun) -> dict[str, float]:
     cost = sft.get("cost") or {}
     if "trainable_parameters" in cost:
         statistics["trained_parameters"] = cost["trainable_parameters"] / 1e6
-        statistics["trained_share"] = 100 * cost["trainable_parameters"] / cost["parameters"]
+        if language_model := _language_model_parameters(run.stages["sft"] / "model" / "model.safetensors"):
+            statistics["trained_share"] = 100 * cost["trainable_parameters"] / language_model
     if "seconds_per_step" in cost:
-        # An epoch of the papers has each recording once, whatever the number of its augmented sentences.
+        # An epoch of the papers has each recording once, whatever the number of its augmented sentences. The time is that of
+        # the whole stage, because a single step was timed beside other work.
         if train:
-            steps = train["recordings"] / sft["settings"]["batch_size"]
-            statistics["hours_per_epoch"] = cost["seconds_per_step"] * steps / 3600
-        statistics["memory_gb"] = cost["peak_memory_gb"]
+            epochs = sft["settings"]["steps"] * sft["settings"]["batch_size"] / train["recordings"]
+            statistics["hours_per_epoch"] = sft["seconds"] / 3600 / epochs
+        # Without a GPU, the memory of the process also has the libraries and the stages before this one.
+        if not sft["hardware"].startswith("CPU"):
+            statistics["memory_gb"] = cost["peak_memory_gb"]
     if "scoring_seconds" in evaluation:
         sentences = evaluation["metrics"]["recordings"] * evaluation["metrics"]["encodings"]
         statistics["seconds_per_recording"] = evaluation["scoring_seconds"] / sentences
     return {name: round(value, 6) for name, value in statistics.items() if value is not None}
+
+
+def _language_model_parameters(weights: Path) -> int:
+    """The number of parameters of the language model in a file of weights; 0 without the file, which large models lack."""
+    from safetensors import safe_open
+
+    if not weights.is_file():
+        return 0
+    with safe_open(weights, framework="numpy") as file:
+        names = [name for name in file.keys() if ".language_model." in name]  # noqa: SIM118 (not a dictionary)
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 def _record(folder: Path) -> dict:

@@ -241,7 +241,7 @@ def write_sentences(folder, dataset, with_latents):
 
 
 def arguments(folder, **options):
-    settings = {"encodings": 2, "seeds": 2, "transformer_steps": 4, "graph_steps": 2, "resamples": 20} | options
+    settings = {"encodings": 2, "seeds": 2, "transformer_steps": 4, "graph_steps": 2} | options
     return run_baselines.BaselineArguments(output_dir=str(folder), **settings)
 
 

@@ -18,6 +18,7 @@ from action_llm_recipes.metrics.action_classification.classification_scores impo
     accuracy_interval,
     bootstrap_interval,
     brier_score,
+    class_weights,
     confusion_matrix,
     expected_calibration_error,
     log_normalize,
@@ -336,13 +337,50 @@ def test_a_paired_difference_of_methods_that_agree_is_not_certain():
     intervals, bootstraps = [], []
     for _ in range(200):
         differences = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=20)
-        intervals.append(paired_interval(differences, resamples=300))
+        intervals.append(paired_interval(differences))
         bootstraps.append(bootstrap_interval(np.mean, differences, resamples=300))
     assert coverage(intervals, 0.06) > 0.92 > coverage(bootstraps, 0.06)
-    # For many recordings, both are equal.
-    many = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=2000)
-    own, other = paired_interval(many), bootstrap_interval(np.mean, many)
-    assert own.high - own.low == pytest.approx(other.high - other.low, rel=0.06)
+    # For many recordings, alone or in groups, both are equal.
+    many, groups = rng.choice([-1.0, 0.0, 1.0], p=[0.04, 0.86, 0.1], size=2000), np.arange(2000) // 4
+    many[::4] = many[1::4] = many[2::4]
+    for of in (None, groups):
+        own, other = paired_interval(many, groups=of), bootstrap_interval(np.mean, many, groups=of)
+        assert own.high - own.low == pytest.approx(other.high - other.low, rel=0.06)
+    assert own.high - own.low > 1.5 * (paired_interval(many).high - paired_interval(many).low)
+
+
+@pytest.mark.parametrize(("classes", "recordings", "share"), [(27, 16, 0.5), (60, 2, 0.3), (12, 30, 0.05)])
+def test_the_interval_of_mean_per_class_differences_covers_the_truth(classes, recordings, share):
+    """Resamples with two pseudo-recordings in each class covered 50 to 54 % of these."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 2 * recordings, classes)
+    labels, shares = np.repeat(np.arange(classes), sizes), np.clip(rng.normal(share, 0.1, classes), 0, 1)
+    weights = class_weights(labels)
+    intervals = [paired_interval(rng.random(len(labels)) < shares[labels], weights) for _ in range(300)]
+    assert coverage(intervals, shares.mean()) > 0.92
+    hits = rng.random(len(labels)) < 0.5
+    per_class = np.mean([hits[labels == label].mean() for label in range(classes)])
+    assert paired_interval(hits, weights).estimate == pytest.approx(per_class)
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.03])
+def test_the_interval_of_several_seeds_covers_other_seeds(between_seeds):
+    rng = np.random.default_rng(4)
+    groups, seeds = np.repeat(np.arange(60), 4), 3
+
+    def draw():
+        of_seeds, of_groups = rng.normal(0, between_seeds, (seeds, 1)), rng.normal(0, 0.15, (1, 60))
+        return (
+            0.02
+            + of_seeds
+            + (of_groups + rng.normal(0, 0.1, (seeds, 60)))[:, groups]
+            + rng.normal(0, 0.2, (seeds, 240))
+        )
+
+    drawn = [draw() for _ in range(300)]
+    assert coverage([paired_interval(values, groups=groups) for values in drawn], 0.02) > 0.92
+    if between_seeds:
+        assert coverage([paired_interval(values.mean(axis=0), groups=groups) for values in drawn], 0.02) < 0.9
 
 
 def test_accuracy_by_person_equals_a_loop():

@@ -266,45 +266,64 @@ def samples_people(people: Sequence[str] | None) -> bool:
 
 def paired_interval(
     differences: np.ndarray,
-    strata: Sequence | None = None,
-    resamples: int = 2000,
+    weights: Sequence[float] | None = None,
+    groups: Sequence | None = None,
     level: float = 0.95,
-    seed: int = 0,
 ) -> Interval:
-    """Paired bootstrap interval of the mean difference between two methods on the same recordings.
+    """Confidence interval of the mean difference between two methods on the same recordings, over recordings and seeds.
 
-    With strata, the difference is the mean over strata of the mean in each, and recordings are drawn within their stratum: with
-    classes as strata, it is that of mean per-class accuracies.
+    Recordings, in groups, and seeds are crossed random effects, as cases and readers are in radiology (Obuchowski and Rockette
+    1995; degrees of freedom by Satterthwaite, as in Hillis 2007). With mean squares of groups, seeds and their interaction, the
+    variance of the mean is V_group + max(0, V_seed - V_interaction). With one seed, it is that over groups alone, and the
+    interval says nothing of other seeds.
 
-    Two pseudo-recordings are added to the resamples of each stratum: one that only the first method recognises, and one that
-    only the second does (as in Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data"). Without them, methods that agree on a few recordings would have an interval without
-    width.
+    To the variance over groups, two pseudo-recordings are added: one that only the first method recognises, and one that only
+    the second does (as in Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data"). Without them, methods that agree on a few recordings would have an interval without width.
 
     Args:
-        differences: (N,) difference on each recording, from -1 to 1.
-        strata: (N,) the stratum of each recording; by default all are in one.
-        resamples, level, seed: see `bootstrap_interval`.
+        differences: (N,), or (S, N) for S seeds: the difference on each recording, from -1 to 1.
+        weights: (N,) weight of each recording; by default all are equal. For mean per-class accuracies, it is one over the
+            number of recordings of the class (`class_weights`).
+        groups: (N,) the group of each recording, within which results depend on each other, such as one person's repetitions of
+            an action; by default each recording is a group of its own.
+        level: confidence level.
     """
-    differences = np.asarray(differences, dtype=np.float64)
-    strata = np.zeros(len(differences), int) if strata is None else np.unique(strata, return_inverse=True)[1]
-    if len(strata) != len(differences) or not len(differences):
+    from scipy.stats import t as student
+
+    differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    seeds, number = differences.shape
+    weights = np.ones(number) if weights is None else np.asarray(weights, dtype=np.float64)
+    group_of = np.arange(number) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if not number or len(weights) != number or len(group_of) != number:
         raise ScoreError(
-            f"expected a stratum for each recording; got {len(strata)} for {len(differences)} recordings."
+            f"expected a weight and a group for each recording; got {len(weights)} weights and {len(group_of)} groups for "
+            f"{number} recordings."
         )
     _check_level(level)
-    rng = np.random.default_rng(seed)
-    drawn, means = np.zeros(resamples), []
-    for stratum in range(strata.max() + 1):
-        inside = differences[strata == stratum]
-        means.append(inside.mean())
-        # Few values differ, so counts of them are drawn instead of recordings.
-        values, counts = np.unique(np.append(inside, (1.0, -1.0)), return_counts=True)
-        total = counts.sum()
-        drawn += rng.multinomial(total, counts / total, size=resamples) @ values / total
-    estimate = float(np.mean(means))
-    low, high = np.quantile(drawn / len(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+    weights = weights / weights.sum()
+    of_seeds = differences @ weights
+    estimate = float(of_seeds.mean())
+    # What each group adds to the deviation of each seed's mean from 0, linearised: (S, G).
+    deviations = np.zeros((seeds, group_of.max() + 1))
+    np.add.at(deviations.T, group_of, (weights * (differences - of_seeds[:, None])).T)
+    count = deviations.shape[1] + 2
+    over_groups = count / (count - 1) * (np.sum(deviations.mean(axis=0) ** 2) + 2 / number**2)
+    variance, freedom = over_groups, float(count - 1)
+    if seeds > 1:
+        over_seeds = of_seeds.var(ddof=1) / seeds
+        rest = deviations - deviations.mean(axis=0)
+        interaction = count / (count - 1) * np.sum(rest**2) / (seeds * (seeds - 1))
+        variance += max(0.0, over_seeds - interaction)
+        freedom = variance**2 / (over_groups**2 / (count - 1) + over_seeds**2 / (seeds - 1))
+    half = student.ppf((1 + level) / 2, freedom) * math.sqrt(variance)
+    return Interval(estimate, max(-1.0, estimate - half), min(1.0, estimate + half))
+
+
+def class_weights(labels: Sequence) -> np.ndarray:
+    """One over the number of recordings of each recording's class: a mean with these weights is that of the classes' means."""
+    _, class_of, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    return 1 / counts[class_of]
 
 
 def accuracy_by_person(hits: np.ndarray, people: Sequence[str]) -> dict[str, dict]:
